@@ -1,0 +1,61 @@
+# `make` alone lists the targets. Needs Python 3.11+, make and git; everything else is installed
+# into .venv in this folder.
+
+PYTHON ?= python3
+# Installed first, so that no open range chooses a build. For a GPU, or a CPU build from another
+# index, pass pip's own words: make install TORCH="torch==2.13.0 --index-url <index>"
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# The processes of a test run share the cores: one thread each.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint quickstart bench docs clean FORCE
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+# Another torch asked for by hand replaces the installed one; the default never does.
+ifneq ($(origin TORCH),file)
+ifneq ($(TORCH),$(shell cat $(STAMP) 2>/dev/null))
+$(STAMP): FORCE
+endif
+endif
+
+install: $(STAMP)  ## Create .venv and install pinned dependencies and this package
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) \
+	  else f"m3router needs Python 3.11 or newer, but $(PYTHON) is {v}. Try: make install PYTHON=python3.11")'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --no-input $(TORCH)
+	$(RUN) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e ".[dev]"
+	@printf '%s' '$(TORCH)' > $@
+
+test: install  ## Run the tests on two processes, with coverage
+	$(ONE_THREAD) $(RUN) -m pytest -n 2 --cov=data --cov=m3core --cov=router \
+	  --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: install  ## Check style, types and that docs/cli.md is fresh
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(RUN) -m router.cli.docs --check
+
+quickstart: install  ## The whole idea in a few minutes: label, train, route, report
+	$(RUN) -m router.cli.main quickstart --out quickstart
+
+bench: install  ## Measure labelling, routing and pipeline throughput
+	$(RUN) -m experiments.benchmark
+
+docs: install  ## Write docs/cli.md from the commands' own help
+	$(RUN) -m router.cli.docs
+
+clean:  ## Remove caches and build outputs; keeps .venv and run folders
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
+
+FORCE:

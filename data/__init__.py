@@ -1,0 +1,1 @@
+"""What flows through the project: examples, scores, oracle logs, splits. Without torch."""

@@ -1,0 +1,30 @@
+"""The errors of this project: one root, four kinds.
+
+Every message names the thing, the rule it broke, what came instead and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class M3RouterError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+class DataError(M3RouterError):
+    """What the user brought (a file, an example, a log) cannot be used as it is."""
+
+
+class ImageError(DataError):
+    """A picture that cannot be read."""
+
+
+class MismatchError(M3RouterError):
+    """Two artefacts do not belong together; the message names both sides."""
+
+
+class ModelError(M3RouterError):
+    """A checkpoint or model that cannot be loaded or asked."""
+
+
+class NotLearnableError(M3RouterError):
+    """A log from which no router can be learned (all right, all wrong, or empty)."""

@@ -1,0 +1,142 @@
+"""One question about one picture, and how its answers are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data.errors import DataError
+from data.registry import unknown_name
+from data.scoring import METRICS, check_references
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A question about a picture, with its reference answers.
+
+    Attributes:
+        id: Unique within a set of examples.
+        image: Path of the picture, relative to the images folder.
+        question: What is asked, without any prompt template.
+        answers: Reference answers, at least one; ten for ``vqa``.
+        choices: The options of a multiple-choice question, first one ``A``; else empty.
+        metric: A key of :data:`data.scoring.METRICS`.
+        dataset: Where the example is from; results are also given per dataset.
+        group: Examples that share a picture share a group; ``""`` becomes ``image``.
+        chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
+            :func:`data.scoring.chance_level`.
+
+    Raises:
+        DataError: A field is empty, of another type, or out of range; the message names the id.
+    """
+
+    id: str
+    image: str
+    question: str
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    metric: str = "exact"
+    dataset: str = "default"
+    group: str = ""
+    chance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; sequences become tuples, an empty group becomes the image."""
+        for name in ("answers", "choices"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        problems = _problems(self)
+        if problems:
+            raise DataError(f"Example {self.id!r}: {'; '.join(problems)}.")
+        if not self.group:
+            object.__setattr__(self, "group", self.image)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the example as JSON values; the inverse of :meth:`from_dict`."""
+        values = dataclasses.asdict(self)
+        return {**values, "answers": list(self.answers), "choices": list(self.choices)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Example:
+        """Build an example from JSON values.
+
+        Raises:
+            DataError: A field is missing, unknown or bad; the message names the id.
+        """
+        fields = dataclasses.fields(cls)
+        known = {field.name for field in fields}
+        label = f"Example {values.get('id', '(no id)')!r}"
+        for name in values:
+            if name not in known:
+                raise DataError(f"{label}: {unknown_name('field', name, known)}")
+        required = [f.name for f in fields if f.default is dataclasses.MISSING]
+        missing = [name for name in required if name not in values]
+        if missing:
+            raise DataError(f"{label}: missing {', '.join(missing)}.")
+        return cls(**values)
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+    """Hash a sequence of examples: every field of each, in order.
+
+    Args:
+        examples: The examples.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(example.to_dict(), sort_keys=True).encode("utf-8") + b"\n")
+    return digest.hexdigest()
+
+
+def _problems(example: Example) -> list[str]:
+    """List everything that is wrong with an example, in words."""
+    problems = []
+    for name in ("id", "image", "question", "metric", "dataset"):
+        value = getattr(example, name)
+        if not isinstance(value, str):
+            problems.append(f"{name} must be text, got {type(value).__name__}")
+        elif not value.strip():
+            problems.append(f"{name} is empty")
+    if not isinstance(example.group, str):
+        problems.append(f"group must be text, got {type(example.group).__name__}")
+    problems += _text_problems("answers", example.answers)
+    problems += _text_problems("choices", example.choices)
+    if not example.answers:
+        problems.append("answers is empty: at least one reference answer is needed")
+    if isinstance(example.metric, str) and example.metric not in METRICS:
+        problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))
+    problems += _chance_problems(example.chance)
+    if not problems:
+        problems += check_references(example.metric, example.answers, example.choices)
+    return problems
+
+
+def _text_problems(name: str, values: object) -> list[str]:
+    """Check that a field is a tuple of non-blank texts."""
+    if not isinstance(values, tuple):
+        return [f"{name} must be a list of texts, got {type(values).__name__}"]
+    for value in values:
+        if not isinstance(value, str):
+            return [f"{name} must hold texts, got {type(value).__name__} {value!r}"]
+        if not value.strip():
+            return [f"{name} holds an empty text"]
+    return []
+
+
+def _chance_problems(chance: object) -> list[str]:
+    """Check that a chance level is None or a number in [0, 1)."""
+    if chance is None:
+        return []
+    if isinstance(chance, bool) or not isinstance(chance, int | float):
+        return [f"chance must be a number, got {type(chance).__name__}"]
+    if not 0 <= chance < 1:
+        return [f"chance must be in [0, 1), got {chance}"]
+    return []

@@ -1,0 +1,21 @@
+"""Oracle logs that other tools wrote: a literal table of importers, imported on demand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data.registry import load_entry
+
+IMPORTERS = {
+    "blindtest": "data.importers.blindtest:read_blindtest",
+    "table": "data.importers.table:read_table",
+}
+
+
+def importer(name: str) -> Any:
+    """Give the reader of a format.
+
+    Raises:
+        DataError: There is no such importer; the message suggests one.
+    """
+    return load_entry(IMPORTERS, name, kind="importer")

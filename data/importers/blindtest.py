@@ -1,0 +1,105 @@
+"""The BlindTest log: four commercial models asked at three resolutions.
+
+"Vision language models are blind" (Rahmanzadehgervi et al., 2024, arXiv 2407.06581), its
+line-intersection and touching-circle tasks: ``oracle.jsonl`` beside the folder ``images``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data.errors import DataError
+from data.oracle_log import OracleLog
+from data.registry import unknown_name
+
+FILE = "oracle.jsonl"
+OPTIONS = ("384px", "768px", "1152px")
+
+
+def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
+    """Read the log; every (picture, prompt, model) is an example.
+
+    The options are the three resolutions in ascending order of pixels. NOTE: the circle pictures
+    are 769 and 1155 pixels wide where the line pictures are 768 and 1152; both stand under the
+    nominal name, with their true pixels as cost. The chance level is 0 throughout, although the
+    circle questions are answered with yes or no.
+
+    Args:
+        folder: Holds ``oracle.jsonl``; image paths are relative to it.
+        model: Keep only this model's records.
+
+    Returns:
+        The log, cost in pixels, datasets named ``task/model``, grouped by picture.
+
+    Raises:
+        DataError: The file is missing or not of this form, or there is no such model.
+    """
+    path = folder / FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The BlindTest log {path} cannot be read: {error}.") from error
+    rows: list[dict[str, Any]] = []
+    models: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            models.add(record["model"])
+            if model is None or record["model"] == model:
+                rows += _rows(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path} line {number} is no BlindTest record: {error!r}. Expected id, group, "
+                f"dataset, model, image, question and {len(OPTIONS)} scales."
+            ) from error
+    if model is not None and model not in models:
+        raise DataError(unknown_name("BlindTest model", model, models))
+    return OracleLog(
+        pd.DataFrame(rows, columns=list(_COLUMNS)),
+        options=OPTIONS,
+        cost_unit="pixels",
+        metadata={"source": "BlindTest (arXiv 2407.06581)", "model": model or sorted(models)},
+    )
+
+
+_COLUMNS = (
+    "example_id",
+    "group",
+    "dataset",
+    "question",
+    "image",
+    "scale",
+    "cost",
+    "score",
+    "chance",
+)
+
+
+def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lay one record out as a row per resolution."""
+    scales = sorted(record["scales"], key=lambda scale: float(scale["pixels"]))
+    if len(scales) != len(OPTIONS):
+        raise ValueError(f"{len(scales)} scales")
+    shared = {
+        "example_id": str(record["id"]),
+        "group": str(record["group"]),
+        "dataset": f"{record['dataset']}/{record['model']}",
+        "question": str(record["question"]),
+        "image": str(record["image"]),
+        "chance": 0.0,
+    }
+    return [
+        {
+            **shared,
+            "scale": option,
+            "cost": float(scale["pixels"]),
+            "score": float(scale["correct"]),
+        }
+        for option, scale in zip(OPTIONS, scales, strict=True)
+    ]

@@ -1,0 +1,206 @@
+"""Which columns an oracle log has, and whether given rows fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from data.errors import DataError, MismatchError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("scale", pa.string(), nullable=False),
+        pa.field("cost", pa.float64()),
+        pa.field("answer", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("logprob", pa.float64()),
+        pa.field("confidence", pa.float64()),
+        pa.field("answer_tokens", pa.int64()),
+        pa.field("text_tokens", pa.int64()),
+        pa.field("flops", pa.float64()),
+        pa.field("chance", pa.float64(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+"""Columns of ``oracle.parquet``. ``cost`` is in the log's cost unit, ``score`` in [0, 1] or null
+when there is an ``error``, ``logprob`` in nats summed over the answer's tokens, ``confidence``
+the first token's top probability, the token counts whole numbers or null, ``flops`` the language
+model's floating-point operations for the answer, the vision tower's left out."""
+
+OPTIONAL = (
+    "answer",
+    "logprob",
+    "confidence",
+    "answer_tokens",
+    "text_tokens",
+    "flops",
+    "error",
+)
+PER_EXAMPLE = ("group", "dataset", "question", "image", "chance")
+
+
+def checked_frame(frame: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
+    """Check rows and bring them into the log's own order and types.
+
+    Args:
+        frame: One row per (example, scale); columns beyond :data:`SCHEMA` are refused.
+        options: The scales, cheapest first.
+
+    Returns:
+        All columns of :data:`SCHEMA`; rows by example in order of first appearance, then by
+        option; token counts as floats, so that a missing one is NaN.
+
+    Raises:
+        DataError: Anything that does not fit, with the first examples that show it.
+    """
+    if not options or len(set(options)) != len(options):
+        raise DataError(f"An oracle log needs options, each once, got {list(options)}.")
+    _check_columns(frame)
+    rows = pd.DataFrame(index=range(len(frame)))
+    for field in SCHEMA:
+        given = frame[field.name].to_numpy() if field.name in frame.columns else None
+        rows[field.name] = _typed(field, given, len(frame))
+    _check_cells(rows, options)
+    _check_values(rows)
+    example, _ = pd.factorize(rows["example_id"])
+    option = rows["scale"].map({name: code for code, name in enumerate(options)})
+    order = np.lexsort((option.to_numpy(), example))
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def row_numbers(ids: Sequence[str], keys: np.ndarray) -> np.ndarray:
+    """Turn what a user selects examples by into row numbers.
+
+    Args:
+        ids: The example ids, length N.
+        keys: Ids, row numbers in [0, N), or a mask of shape (N,).
+
+    Returns:
+        Row numbers, in the order of the keys.
+
+    Raises:
+        MismatchError: Ids that are not among ``ids``.
+        DataError: Row numbers that do not exist, or a mask of another length.
+    """
+    count = len(ids)
+    if keys.dtype == np.bool_:
+        if keys.shape != (count,):
+            raise DataError(f"A mask must have {count} entries, got {keys.shape}.")
+        return np.flatnonzero(keys)
+    if keys.size == 0:
+        return np.empty(0, dtype=np.intp)
+    if np.issubdtype(keys.dtype, np.integer):
+        if keys.min() < 0 or keys.max() >= count:
+            raise DataError(
+                f"The log has rows 0 to {count - 1}, asked for {keys.min()} to {keys.max()}."
+            )
+        return keys.astype(np.intp)
+    row_of = {name: row for row, name in enumerate(ids)}
+    unknown = [str(key) for key in keys if str(key) not in row_of]
+    if unknown:
+        raise MismatchError(
+            f"The log has no {len(unknown)} of the {keys.size} examples asked for (first: "
+            f"{', '.join(map(repr, unknown[:5]))}): they are from another log."
+        )
+    return np.array([row_of[str(key)] for key in keys], dtype=np.intp)
+
+
+def _check_columns(frame: pd.DataFrame) -> None:
+    """Check the names of the columns."""
+    names = set(SCHEMA.names)
+    missing = sorted(names - set(OPTIONAL) - set(frame.columns))
+    unknown = sorted(set(map(str, frame.columns)) - names)
+    if missing or unknown:
+        raise DataError(
+            f"The rows are not an oracle log: missing columns {missing}, unknown columns "
+            f"{unknown}. Needed: {[n for n in SCHEMA.names if n not in OPTIONAL]}; "
+            f"optional: {list(OPTIONAL)}."
+        )
+
+
+def _typed(field: pa.Field, given: np.ndarray | None, length: int) -> pd.Series:
+    """Give one column its type; missing values become None (text) or NaN (number)."""
+    if given is None:
+        given = np.full(length, None, dtype=object)
+    values = [None if _is_missing(value) else value for value in given]
+    if not pa.types.is_string(field.type):
+        try:
+            return pd.Series(np.array(values, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"Column {field.name!r} must hold numbers: {error}.") from error
+    for value in values:
+        if value is None and not field.nullable:
+            raise DataError(f"Column {field.name!r} has an empty cell; every row needs a text.")
+        if value is not None and not isinstance(value, str):
+            raise DataError(
+                f"Column {field.name!r} must hold texts, got {type(value).__name__} {value!r}."
+            )
+    return pd.Series(values, dtype=object)
+
+
+def _is_missing(value: object) -> bool:
+    """Tell whether a cell is None, NaN or pandas' NA."""
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+
+
+def _check_cells(rows: pd.DataFrame, options: Sequence[str]) -> None:
+    """Check that every row stands for one cell of the grid, and examples agree with themselves."""
+    strange = rows.loc[~rows["scale"].isin(list(options)), "scale"].unique()
+    if len(strange):
+        raise DataError(
+            f"The log has rows at {', '.join(map(repr, strange[:5]))}, its options are "
+            f"{list(options)}: it is of another scale grid."
+        )
+    doubled = rows[rows.duplicated(["example_id", "scale"])]
+    if len(doubled):
+        first = doubled.iloc[0]
+        raise DataError(
+            f"{len(doubled)} rows are doubled, first example {first['example_id']!r} at option "
+            f"{first['scale']!r}: every (example, option) may stand there once."
+        )
+    distinct = rows[["example_id", *PER_EXAMPLE]].drop_duplicates()
+    torn = distinct[distinct.duplicated("example_id")]
+    if len(torn):
+        name = torn.iloc[0]["example_id"]
+        versions = distinct[distinct["example_id"] == name]
+        columns = [column for column in PER_EXAMPLE if versions[column].nunique(dropna=False) > 1]
+        raise DataError(
+            f"{torn['example_id'].nunique()} examples disagree with themselves across options, "
+            f"first {name!r} in {', '.join(columns)}: are two examples using one id?"
+        )
+
+
+def _check_values(rows: pd.DataFrame) -> None:
+    """Check ranges, and that a row has either a score or an error."""
+    score, failed = rows["score"], rows["error"].notna()
+    _refuse(rows, score.notna() & ~score.between(0, 1), "a score outside [0, 1]")
+    _refuse(rows, failed & score.notna(), "a score although the generation failed")
+    _refuse(rows, ~failed & score.isna(), "neither a score nor an error")
+    cost = rows["cost"]
+    _refuse(rows, cost.notna() & ~(np.isfinite(cost) & (cost >= 0)), "a negative or infinite cost")
+    _refuse(rows, ~failed & cost.isna(), "a score without a cost")
+    for name in ("answer_tokens", "text_tokens"):
+        count = rows[name]
+        whole = np.isfinite(count) & (count >= 0) & (count == np.floor(count))
+        _refuse(rows, count.notna() & ~whole, f"no whole number as {name}")
+    chance = rows["chance"]
+    _refuse(rows, ~((chance >= 0) & (chance < 1)), "a chance level outside [0, 1)")
+
+
+def _refuse(rows: pd.DataFrame, bad: pd.Series, what: str) -> None:
+    """Raise if any row is bad, naming the first."""
+    if bad.any():
+        first = rows[bad].iloc[0]
+        raise DataError(
+            f"{int(bad.sum())} rows of the log have {what}, first example "
+            f"{first['example_id']!r} at option {first['scale']!r} (score {first['score']}, "
+            f"cost {first['cost']}, chance {first['chance']}, error {first['error']!r})."
+        )

@@ -1,0 +1,203 @@
+"""Manifests: what every stage folder says about itself, and files that are written whole or not.
+
+A folder is read only by the stage that expects it: ``read_manifest`` checks the stage and the
+schema, and the recorded SHA-256 sums let a reader refuse inputs that changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""``OSError.errno`` values that mean "there is no room for this": disk, quota, file-size limit."""
+
+_RECORDED = (
+    "torch",
+    "transformers",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "scikit-learn",
+    "lightgbm",
+)
+
+
+def sha256_file(path: Path) -> str:
+    """Hash a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a temporary neighbour, fsync, rename.
+
+    Args:
+        path: Where the file is to stand; its folder is made when it is missing.
+        data: All of its bytes.
+
+    Raises:
+        DataError: It cannot be written (disk full, no permission, ...). What stood at ``path``
+            before is untouched, and no temporary file is left.
+    """
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise DataError(write_failure(path, error)) from error
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all; see :func:`atomic_write_bytes`."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def write_failure(path: Path, error: OSError) -> str:
+    """Word the failure to write a file: which file, why, what to do."""
+    reason = error.strerror or str(error)
+    if error.errno in FULL_DISK:
+        return (
+            f"Disk full while writing {path} ({reason}); what stood there before is untouched. "
+            "Free some space and run the same command again."
+        )
+    return f"{path} cannot be written: {reason}."
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename or a new file in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    stage: str,
+    inputs: Mapping[str, Path],
+    params: Mapping[str, Any],
+    **extra: Any,
+) -> None:
+    """Write ``manifest.json`` into a stage folder.
+
+    Args:
+        folder: The stage folder.
+        stage: Its stage, such as ``"log"``.
+        inputs: What the stage read, by name: a file, or another stage's folder (then that
+            folder's manifest is hashed, which holds the sums of its files).
+        params: The options it ran with; JSON values.
+        **extra: More top-level entries; JSON values.
+
+    Raises:
+        DataError: An input cannot be hashed, or the manifest cannot be written.
+    """
+    recorded = {}
+    for name, path in inputs.items():
+        target = path / MANIFEST if path.is_dir() else path
+        recorded[name] = {"path": _relative(target, folder), "sha256": sha256_file(target)}
+    manifest = {
+        "schema": SCHEMA,
+        "stage": stage,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": recorded,
+        "params": dict(params),
+        "versions": library_versions(),
+        **extra,
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
+    atomic_write_text(folder / MANIFEST, text + "\n")
+
+
+def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
+    """Read the manifest of a stage folder.
+
+    Args:
+        folder: The stage folder.
+        stage: The stage that the caller expects.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: It is missing, not JSON, of another stage, or of a newer schema.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} has no {MANIFEST}: expected the folder that the stage {stage!r} wrote. "
+            "Check the path, or run that stage first."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}). Run the stage {stage!r} again.") from error
+    if not isinstance(manifest, dict) or "schema" not in manifest or "stage" not in manifest:
+        raise DataError(f"{path} is not a manifest of this project: no 'schema' and 'stage'.")
+    schema = manifest["schema"]
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise DataError(
+            f"{path} has schema {schema!r}; this version reads up to {SCHEMA}. "
+            "Update m3router, or run the stage again with this version."
+        )
+    if manifest["stage"] != stage:
+        raise DataError(
+            f"{folder} holds the stage {manifest['stage']!r}, expected {stage!r}. Check the path."
+        )
+    return manifest
+
+
+def library_versions() -> dict[str, str]:
+    """Name the versions of Python and of the installed libraries that results depend on."""
+    versions = {"python": platform.python_version()}
+    for name in _RECORDED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Give a path as seen from a folder; only the name where there is no such path (drives)."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return path.name

@@ -1,0 +1,50 @@
+"""Literal tables of names: unknown names get a suggestion, entries are imported on demand."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from data.errors import DataError
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that a name is not known, what was perhaps meant, and what there is.
+
+    Args:
+        kind: What the name stands for, such as ``"metric"``.
+        name: What came.
+        known: The names that exist.
+
+    Returns:
+        One sentence or more, for an error message.
+
+    >>> unknown_name("metric", "exat", ["exact", "anls"])
+    "Unknown metric 'exat'. Did you mean 'exact'? Known: anls, exact."
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+
+
+def load_entry(table: Mapping[str, str], name: str, *, kind: str) -> Any:
+    """Import what a table of ``name -> "module:attribute"`` says.
+
+    Args:
+        table: The literal table.
+        name: One of its keys.
+        kind: What the name stands for, such as ``"importer"``.
+
+    Returns:
+        The attribute.
+
+    Raises:
+        DataError: The name is not in the table.
+    """
+    if name not in table:
+        raise DataError(unknown_name(kind, name, table))
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,294 @@
+"""Score an answer in [0, 1] as the benchmark of its metric does.
+
+Every function of :data:`METRICS` takes the model's answer, the reference answers and the choices.
+Where a benchmark is odd, its oddity is kept: numbers must be comparable with published ones. What
+deviates on purpose is marked ``NOTE:``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from data.errors import DataError
+from data.registry import unknown_name
+from data.vqa_text import normalize as normalize_vqa
+
+if TYPE_CHECKING:
+    from data.examples import Example
+
+ANLS_THRESHOLD = 0.5
+RELAXED_TOLERANCE = 0.05
+
+_CHOICE_LETTER = re.compile(
+    r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
+    r"(?:\(([a-z])\)|([a-z])(?=[.):,]|\s*$))",
+    re.IGNORECASE,
+)
+
+
+def score(metric: str, answer: str, example: Example) -> float:
+    """Score an answer to an example.
+
+    Args:
+        metric: A key of :data:`METRICS`.
+        answer: What the model said.
+        example: Holds the reference answers and the choices.
+
+    Returns:
+        The score, in [0, 1].
+
+    Raises:
+        DataError: There is no such metric.
+    """
+    if metric not in METRICS:
+        raise DataError(unknown_name("metric", metric, METRICS))
+    return METRICS[metric](answer, example.answers, example.choices)
+
+
+def chance_level(example: Example) -> float:
+    """Give the probability that a blind guess scores 1.
+
+    Args:
+        example: Its own ``chance`` counts if it has one.
+
+    Returns:
+        A probability in [0, 1): 1/n for n choices, 1/2 for yes/no, else 0.
+    """
+    if example.chance is not None:
+        return float(example.chance)
+    if example.metric == "yes_no":
+        return 0.5
+    if len(example.choices) > 1:
+        return 1 / len(example.choices)
+    return 0.0
+
+
+def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """List, in words, why no answer could ever be scored right.
+
+    Args:
+        metric: A key of :data:`METRICS`.
+        answers: The reference answers.
+        choices: The choices.
+
+    Returns:
+        The problems; empty when there are none.
+    """
+    if metric == "vqa" and len(answers) < 2:
+        return [
+            "metric 'vqa' compares with the answers of several people (usually 10), got "
+            f"{len(answers)}: every answer would score 0. Use 'exact'"
+        ]
+    if metric == "yes_no":
+        bad = [text for text in answers if _bare_yes_no(text) not in ("yes", "no")]
+        return [f"metric 'yes_no' needs the answer 'yes' or 'no', got {bad[0]!r}"] if bad else []
+    if metric == "choice":
+        bad = [text for text in answers if _choice_index(text, choices) is None]
+        what = f"a letter or one of {list(choices)}" if choices else "a letter"
+        return [f"metric 'choice' needs {what} as answer, got {bad[0]!r}"] if bad else []
+    return []
+
+
+def score_exact(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Compare texts, ignoring case, outer and repeated white space and a final full stop.
+
+    GQA as LLaVA prepares it: ``scripts/convert_gqa_for_eval.py``, ``rstrip('.').lower()``.
+    NOTE: white space is ignored too, on both sides, and ``casefold`` is used, so that ``Straße``
+    equals ``STRASSE``.
+
+    Args:
+        answer: What the model said.
+        answers: Reference answers; one match is enough.
+        choices: Not used.
+
+    Returns:
+        1.0 or 0.0.
+    """
+    return float(_plain(answer) in {_plain(text) for text in answers})
+
+
+def score_choice(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Compare the chosen option of a multiple-choice question.
+
+    After ScienceQA in lmms-eval (``tasks/scienceqa/utils.py``: the bare letter, or letter and
+    full stop first). NOTE: also reads ``(B)``, ``b)``, ``Answer: B``, ``The answer is B.`` and
+    the text of a choice; a letter that is only the first of a word is no answer.
+
+    Args:
+        answer: What the model said.
+        answers: Letters or texts of right choices.
+        choices: The choices' texts, first one ``A``; may be empty when letters are used.
+
+    Returns:
+        1.0 or 0.0.
+    """
+    chosen = _choice_index(answer, choices)
+    right = {_choice_index(text, choices) for text in answers} - {None}
+    return float(chosen in right)
+
+
+def score_yes_no(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Compare yes and no.
+
+    MME in lmms-eval: ``tasks/mme/utils.py``, ``parse_pred_ans`` (from Otter). A longer answer is
+    read by its first four characters, so ``Not sure`` and ``Know`` count as ``no``.
+
+    Args:
+        answer: What the model said.
+        answers: ``yes`` or ``no``; case and full stops do not matter.
+        choices: Not used.
+
+    Returns:
+        1.0 or 0.0; an answer that is neither scores 0.
+    """
+    return float(_read_yes_no(answer) in {_bare_yes_no(text) for text in answers})
+
+
+def score_vqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Give the VQA soft accuracy: the mean over annotators of min(1, matches among others / 3).
+
+    VQA v2: ``PythonEvaluationTools/vqaEvaluation/vqaEval.py``, ``evaluate`` (github.com/
+    GT-Vision-Lab/VQA, master of 2018 and later). Its oddity, on purpose by its authors (issue 14
+    there): when all annotators gave the same text, *nothing* is normalised, not even case, so
+    ``Black.`` scores 0 against ten times ``black``.
+
+    Args:
+        answer: What the model said.
+        answers: One answer per annotator, usually ten.
+        choices: Not used.
+
+    Returns:
+        A score in [0, 1].
+    """
+    said = _one_line(answer)
+    references = [_one_line(text) for text in answers]
+    if len(set(references)) > 1:
+        said = normalize_vqa(said)
+        references = [normalize_vqa(text) for text in references]
+    matches = [reference == said for reference in references]
+    total = sum(matches)
+    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
+
+
+def score_anls(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Give the normalised Levenshtein similarity to the nearest reference; 0 below a half.
+
+    DocVQA (Biten et al., ICCV 2019, eq. 1) as its evaluation script has it and as lmms-eval
+    repeats it (``api/metrics.py``, ``anls``): the distance is taken between lower-cased texts
+    with white space collapsed, but divided by the longer of the *raw* upper-cased texts.
+
+    Args:
+        answer: What the model said.
+        answers: Reference answers.
+        choices: Not used.
+
+    Returns:
+        0 or a value in [0.5, 1].
+    """
+    nearest = min(_normalized_distance(text, answer) for text in answers)
+    similarity = 1.0 - nearest
+    return similarity if similarity >= ANLS_THRESHOLD else 0.0
+
+
+def score_relaxed(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Compare numbers within 5 %, anything else exactly but for case.
+
+    ChartQA (Masry et al., ACL Findings 2022, section 5.1) as in pix2struct ``metrics.py`` and
+    lmms-eval ``tasks/chartqa/utils.py``, ``relaxed_correctness``. Odd: a target of zero is
+    compared as text, ``%`` divides by 100, and thousands separators are not read.
+
+    Args:
+        answer: What the model said.
+        answers: Reference answers; one match is enough.
+        choices: Not used.
+
+    Returns:
+        1.0 or 0.0.
+    """
+    return float(any(_relaxed_match(text, answer) for text in answers))
+
+
+METRICS: dict[str, Callable[[str, Sequence[str], Sequence[str]], float]] = {
+    "exact": score_exact,
+    "choice": score_choice,
+    "yes_no": score_yes_no,
+    "vqa": score_vqa,
+    "anls": score_anls,
+    "relaxed": score_relaxed,
+}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).rstrip(".").rstrip().casefold()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _choice_index(text: str, choices: Sequence[str]) -> int | None:
+    """Find which choice a text names, 0 for ``A``; None if it names none."""
+    plain = _plain(text)
+    by_text = [index for index, choice in enumerate(choices) if _plain(choice) == plain]
+    if by_text:
+        return by_text[0]
+    match = _CHOICE_LETTER.match(text.strip())
+    if match is None:
+        return None
+    index = ord((match[1] or match[2]).upper()) - ord("A")
+    return index if not choices or index < len(choices) else None
+
+
+def _bare_yes_no(text: str) -> str:
+    return text.lower().strip().replace(".", "")
+
+
+def _read_yes_no(text: str) -> str:
+    """Read yes or no, or "other"."""
+    bare = _bare_yes_no(text)
+    if len(bare) == 1:
+        return {"y": "yes", "n": "no"}.get(bare, "other")
+    start = bare[:4]
+    return next((word for word in ("yes", "no") if word in start), "other")
+
+
+def _normalized_distance(reference: str, answer: str) -> float:
+    """Edit distance over length, in [0, 1] but for texts that change length in upper case."""
+    length = max(len(reference.upper()), len(answer.upper()))
+    if length == 0:
+        return 0.0
+    first, second = (" ".join(text.lower().split()) for text in (reference, answer))
+    return _levenshtein(first, second) / length
+
+
+def _levenshtein(first: str, second: str) -> int:
+    """Count the insertions, deletions and substitutions between two texts.
+
+    Wagner and Fischer, 1974, one row at a time.
+    """
+    row = list(range(len(first) + 1))
+    for done, right in enumerate(second, start=1):
+        diagonal, row[0] = row[0], done
+        for column, left in enumerate(first, start=1):
+            substituted = diagonal + (left != right)
+            diagonal = row[column]
+            row[column] = min(substituted, row[column] + 1, row[column - 1] + 1)
+    return row[-1]
+
+
+def _relaxed_match(target: str, answer: str) -> bool:
+    said, wanted = _to_float(answer), _to_float(target)
+    if said is None or not wanted:
+        return answer.lower() == target.lower()
+    return abs(said - wanted) / abs(wanted) <= RELAXED_TOLERANCE
+
+
+def _to_float(text: str) -> float | None:
+    try:
+        if text.endswith("%"):
+            return float(text.rstrip("%")) / 100.0
+        return float(text)
+    except ValueError:
+        return None

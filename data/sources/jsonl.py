@@ -1,0 +1,118 @@
+"""Examples from a JSONL file beside a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from dataclasses import fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from data.errors import DataError
+from data.examples import Example
+
+SHOWN = 20
+_FIELDS = frozenset(field.name for field in fields(Example))
+
+
+def load_jsonl(path: Path, *, images: Path) -> list[Example]:
+    """Read examples, one JSON object a line.
+
+    A line has at least ``id``, ``image``, ``question`` and ``answers`` (a list) or ``answer`` (one
+    text); the other fields of :class:`data.examples.Example` are optional, further ones are
+    ignored, and blank lines too. Pictures that are missing are no error here: labelling records
+    them, example by example.
+
+    Args:
+        path: The file, UTF-8.
+        images: The folder that the image paths are relative to.
+
+    Returns:
+        The examples, in the order of the file.
+
+    Raises:
+        DataError: The file or the folder cannot be read, or lines are bad: up to 20 of them are
+            listed with their numbers.
+    """
+    if not images.is_dir():
+        raise DataError(f"The images folder {images} does not exist. Check the path.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Examples {path} cannot be read: {error.strerror or error}.") from error
+    examples: list[Example] = []
+    problems: list[str] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            example = _read_line(line)
+        except DataError as error:
+            problems.append(f"line {number}: {error}")
+            continue
+        before = first_line.setdefault(example.id, number)
+        if before != number:
+            problems.append(f"line {number}: duplicate id {example.id!r}, first on line {before}.")
+        examples.append(example)
+    if problems:
+        raise DataError(_report(path, problems))
+    if not examples:
+        raise DataError(f"{path} holds no examples: expected one JSON object a line.")
+    return examples
+
+
+def _read_line(line: bytes) -> Example:
+    """Read one line, or say what is wrong with it."""
+    try:
+        values = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8 text. Save the file as UTF-8.") from error
+    except ValueError as error:
+        raise DataError(f"invalid JSON ({error}).") from error
+    except RecursionError as error:
+        raise DataError("invalid JSON (nested too deeply).") from error
+    if not isinstance(values, dict):
+        raise DataError(f"expected a JSON object, got {type(values).__name__}.")
+    example = Example.from_dict(_fields_of(values))
+    climbs = _leaves_folder(example.image)
+    if climbs:
+        raise DataError(
+            f"Example {example.id!r}: image {example.image!r} {climbs}; give a path inside the "
+            "images folder."
+        )
+    return example
+
+
+def _fields_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the known fields: ``answer`` becomes ``answers``, a whole number a text id."""
+    known = {name: value for name, value in values.items() if name in _FIELDS}
+    if "answer" in values:
+        if "answers" in values:
+            raise DataError(f"Example {values.get('id')!r}: has both 'answer' and 'answers'.")
+        known["answers"] = [values["answer"]]
+    identity = known.get("id")
+    if isinstance(identity, int) and not isinstance(identity, bool):
+        known["id"] = str(identity)
+    return known
+
+
+def _leaves_folder(image: str) -> str:
+    """Say how an image path leaves its folder; empty when it does not."""
+    windows = PureWindowsPath(image)
+    if PurePosixPath(image).is_absolute() or windows.drive or windows.root:
+        return "is absolute"
+    if "\0" in image:
+        return "holds a NUL character"
+    for text in (image, image.replace("\\", "/")):
+        if posixpath.normpath(text).split("/")[0] == "..":
+            return "climbs out of the images folder"
+    return ""
+
+
+def _report(path: Path, problems: list[str]) -> str:
+    """List the first problems, one a line."""
+    shown = "\n  ".join(problems[:SHOWN])
+    more = len(problems) - SHOWN
+    rest = f"\n  ... and {more} more" if more > 0 else ""
+    return f"{path}: {len(problems)} bad lines; no example was taken.\n  {shown}{rest}"

@@ -1,0 +1,239 @@
+"""Four-way splits in which no picture stands on two sides."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError, MismatchError
+from data.manifest import atomic_write_text
+from data.registry import unknown_name
+
+SPLITS = ("fit", "tune", "calibrate", "test")
+FRACTIONS = (0.5, 0.1, 0.2, 0.2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Which rows are for what.
+
+    Attributes:
+        fit: Rows that estimators are fitted on; shape (n,), ascending integers.
+        tune: Rows that hyperparameters are chosen on.
+        calibrate: Rows that policies are calibrated on.
+        test: Rows that are only reported on.
+        parts: Group to part; may hold more groups than the rows have.
+        seed: What the assignment was drawn with.
+        fractions: Wanted fraction of the groups per part, in the order of :data:`SPLITS`.
+    """
+
+    fit: np.ndarray
+    tune: np.ndarray
+    calibrate: np.ndarray
+    test: np.ndarray
+    parts: Mapping[str, str]
+    seed: int
+    fractions: tuple[float, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the mapping from group to part, 64 hexadecimal digits."""
+        text = json.dumps(dict(self.parts), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    def part(self, name: str) -> np.ndarray:
+        """Give the rows of one part.
+
+        Args:
+            name: A member of :data:`SPLITS`.
+
+        Returns:
+            Shape (n,), ascending integers.
+
+        Raises:
+            DataError: There is no such part.
+        """
+        if name not in SPLITS:
+            raise DataError(unknown_name("split", name, SPLITS))
+        rows: np.ndarray = getattr(self, name)
+        return rows
+
+    def prove_disjoint(self, groups: Sequence[str] | np.ndarray) -> None:
+        """Check that no group stands in two parts, whatever the mapping says.
+
+        Args:
+            groups: The group of each row, shape (N,).
+
+        Raises:
+            DataError: Two parts share groups, which are named; or rows do not exist.
+        """
+        members = {}
+        for name in SPLITS:
+            rows = self.part(name)
+            if rows.size and (rows.min() < 0 or rows.max() >= len(groups)):
+                raise DataError(
+                    f"Split {name!r} names row {int(rows.max())}, but there are only "
+                    f"{len(groups)} rows. Split these rows again."
+                )
+            members[name] = {str(groups[row]) for row in rows}
+        for first, second in itertools.combinations(SPLITS, 2):
+            shared = sorted(members[first] & members[second])
+            if shared:
+                raise DataError(
+                    f"Splits {first!r} and {second!r} share {len(shared)} groups "
+                    f"({_some(shared)}): pictures must not stand on two sides. Split by group."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the assignment as JSON values; rows are found again from the groups."""
+        return {
+            "schema": 1,
+            "seed": self.seed,
+            "fractions": list(self.fractions),
+            "fingerprint": self.fingerprint,
+            "parts": dict(sorted(self.parts.items())),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], groups: Sequence[str] | np.ndarray) -> Split:
+        """Apply a recorded assignment to rows.
+
+        Args:
+            values: What :meth:`to_dict` gave.
+            groups: The group of each row, shape (N,); may lack groups of the assignment.
+
+        Returns:
+            The split of these rows, with the fingerprint of the recorded one.
+
+        Raises:
+            DataError: The record is damaged.
+            MismatchError: A group is not in the assignment.
+        """
+        try:
+            parts = {str(group): str(part) for group, part in values["parts"].items()}
+            seed, fractions = int(values["seed"]), tuple(float(f) for f in values["fractions"])
+            recorded = str(values["fingerprint"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"This is not a recorded split: {error!r}. Split again.") from error
+        split = _apply(parts, groups, seed=seed, fractions=fractions)
+        if split.fingerprint != recorded:
+            raise DataError(
+                f"The recorded split is damaged: its fingerprint is {split.fingerprint[:12]}, "
+                f"recorded is {recorded[:12]}. Split again."
+            )
+        return split
+
+    def write(self, path: Path) -> None:
+        """Write the assignment as JSON, whole or not at all.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        atomic_write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path, groups: Sequence[str] | np.ndarray) -> Split:
+        """Read an assignment and apply it to rows; see :meth:`from_dict`.
+
+        Raises:
+            DataError: The file is missing or damaged.
+            MismatchError: A group is not in the assignment.
+        """
+        try:
+            values = json.loads(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON ({error}). Split again.") from error
+        return cls.from_dict(values, groups)
+
+
+def split_by_group(
+    groups: Sequence[str] | np.ndarray,
+    *,
+    seed: int = 0,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Split:
+    """Split rows so that every group stands in one part.
+
+    Groups are ranked by SHA-256 of ``seed:group`` and the ranking is cut by the fractions, so
+    the result depends neither on the order of the rows nor on how many each group has.
+
+    Args:
+        groups: The group of each row, shape (N,).
+        seed: Another seed, another assignment.
+        fractions: Fraction of the groups per part, in the order of :data:`SPLITS`; positive, sum
+            1. Every part gets at least one group.
+
+    Returns:
+        The split; its groups are proven disjoint.
+
+    Raises:
+        DataError: Fewer groups than parts, or fractions that are none.
+    """
+    wanted = tuple(float(fraction) for fraction in fractions)
+    if len(wanted) != len(SPLITS) or min(wanted) <= 0 or abs(sum(wanted) - 1) > 1e-9:
+        raise DataError(
+            f"Split fractions must be {len(SPLITS)} positive numbers that sum to 1 "
+            f"({', '.join(SPLITS)}), got {wanted}."
+        )
+    names = {str(group) for group in groups}
+    if len(names) < len(SPLITS):
+        raise DataError(
+            f"A split into {', '.join(SPLITS)} needs at least {len(SPLITS)} groups (pictures), "
+            f"got {len(names)}. Label more pictures, or check the 'group' of the examples."
+        )
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    cuts = _cuts(len(ranked), wanted)
+    parts = {
+        group: name
+        for name, start, stop in zip(SPLITS, cuts[:-1], cuts[1:], strict=True)
+        for group in ranked[start:stop]
+    }
+    split = _apply(parts, groups, seed=seed, fractions=wanted)
+    split.prove_disjoint(groups)
+    return split
+
+
+def _cuts(count: int, fractions: tuple[float, ...]) -> list[int]:
+    """Cut ``count`` ranks by fractions, none of the pieces empty."""
+    cuts = [0]
+    for index, total in enumerate(itertools.accumulate(fractions)):
+        left = len(fractions) - 1 - index
+        cuts.append(min(max(round(total * count), cuts[-1] + 1), count - left))
+    return cuts
+
+
+def _apply(
+    parts: Mapping[str, str],
+    groups: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    fractions: tuple[float, ...],
+) -> Split:
+    """Find the rows of each part."""
+    bad = sorted({part for part in parts.values() if part not in SPLITS})
+    if bad:
+        raise DataError(f"A recorded split names unknown parts: {_some(bad)}. Split again.")
+    unknown = sorted({str(group) for group in groups} - set(parts))
+    if unknown:
+        raise MismatchError(
+            f"The rows have {len(unknown)} groups that the split does not know ({_some(unknown)}): "
+            "it was made from another log. Use the split that belongs to this log, or split again."
+        )
+    rows = np.array([SPLITS.index(parts[str(group)]) for group in groups], dtype=np.intp)
+    found = {name: np.flatnonzero(rows == code) for code, name in enumerate(SPLITS)}
+    return Split(parts=dict(parts), seed=seed, fractions=fractions, **found)
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    """Name the first few."""
+    listed = list(names)
+    return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")

@@ -1,0 +1,1 @@
+"""Train the embedded model from nothing: ``python -m experiments.embedded_model.train``."""

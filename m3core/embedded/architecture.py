@@ -1,0 +1,87 @@
+"""The embedded model's architecture: a stock Hugging Face LLaVA at small size."""
+
+from __future__ import annotations
+
+import torch
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from data.scenes.drawing import PATCH
+from data.scenes.world import CELLS
+
+HIDDEN = 128
+IMAGE_MEAN = IMAGE_STD = 0.5
+
+
+def tower_config() -> CLIPVisionConfig:
+    """A CLIP vision tower over 24 x 24 patches of 8 pixels."""
+    return CLIPVisionConfig(
+        hidden_size=HIDDEN,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=CELLS * PATCH,
+        patch_size=PATCH,
+    )
+
+
+def new_tower(*, seed: int) -> CLIPVisionModel:
+    """A tower with random weights whose position table starts as 2-D sines and cosines."""
+    torch.manual_seed(seed)
+    tower = CLIPVisionModel(tower_config())
+    with torch.no_grad():
+        table = tower.embeddings.position_embedding.weight
+        table[1:] = 0.5 * sine_positions(CELLS, HIDDEN)
+    return tower
+
+
+def sine_positions(side: int, width: int) -> torch.Tensor:
+    """Two-dimensional sine-cosine positions (MAE, He et al. 2022, ``util/pos_embed.py``).
+
+    Args:
+        side: Positions along one side.
+        width: Length of one position's vector, a multiple of 4.
+
+    Returns:
+        Tensor of shape (side * side, width), rows in raster order.
+    """
+    steps = torch.arange(width // 4, dtype=torch.float64)
+    angles = torch.arange(side, dtype=torch.float64)[:, None] / 100.0 ** (steps / (width // 4))
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    rows = line[:, None].expand(side, side, -1)
+    cols = line[None, :].expand(side, side, -1)
+    return torch.cat([rows, cols], dim=-1).reshape(side * side, width).float()
+
+
+def new_model(tower: CLIPVisionModel, *, vocabulary: int, ids: dict[str, int], seed: int):
+    """Join a tower with a new projector and a new small Llama."""
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=HIDDEN,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=1024,
+            bos_token_id=ids["bos"],
+            eos_token_id=ids["eos"],
+            pad_token_id=ids["pad"],
+            tie_word_embeddings=False,
+        ),
+        image_token_index=ids["image"],
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=CELLS * CELLS,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    return model

@@ -1,0 +1,179 @@
+"""First stage of the embedded model: the vision tower learns to say what each patch shows.
+
+Trained end to end from scratch, a model of this size stays on a plateau where it answers only
+the colour of the background; dense labels lift the tower over it. Small scenes (12 x 12 cells,
+placed at random offsets of the position table) come first because they cost a fifth of a whole
+picture; whole pictures follow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPVisionModel
+
+from data.scenes.drawing import PATCH_LABELS, patch_labels, render
+from data.scenes.world import CELLS, make_scene
+from m3core.embedded.architecture import HIDDEN, IMAGE_MEAN, IMAGE_STD, new_tower
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerRecipe:
+    """Everything that decides the tower's weights.
+
+    Attributes:
+        small_steps: Steps on scenes of 12 x 12 cells.
+        small_batch: Scenes in one such step.
+        whole_steps: Steps on whole scenes, after the small ones.
+        whole_batch: Scenes in one such step.
+        learning_rate: Peak rate of AdamW; warmed up, then a cosine down to a hundredth.
+        seed: Seed of the weights and of the offsets; scenes follow from the step.
+    """
+
+    small_steps: int
+    small_batch: int = 64
+    whole_steps: int
+    whole_batch: int = 16
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+class PatchReader(nn.Module):
+    """A tower with one linear head for each patch label."""
+
+    def __init__(self, tower: CLIPVisionModel) -> None:
+        super().__init__()
+        self.tower = tower
+        self.norm = nn.LayerNorm(HIDDEN)
+        self.heads = nn.ModuleDict({name: nn.Linear(HIDDEN, n) for name, n in PATCH_LABELS.items()})
+
+    def forward(self, pixels: torch.Tensor, corner: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Logits (batch, cells * cells, classes) for each label.
+
+        Args:
+            pixels: Normalised pictures, (batch, 3, side, side).
+            corner: Row and column of the position table where the picture's first patch lies.
+        """
+        embeddings = self.tower.embeddings
+        patches = embeddings.patch_embedding(pixels)  # (batch, HIDDEN, cells, cells)
+        cells = patches.shape[-1]
+        table = embeddings.position_embedding.weight
+        grid = table[1:].view(CELLS, CELLS, HIDDEN)
+        place = grid[corner[0] : corner[0] + cells, corner[1] : corner[1] + cells]
+        hidden = patches.flatten(2).transpose(1, 2) + place.reshape(1, -1, HIDDEN)
+        first = (embeddings.class_embedding + table[0]).expand(len(hidden), 1, -1)
+        hidden = self.tower.pre_layrnorm(torch.cat([first, hidden], dim=1))
+        hidden = self.tower.encoder(inputs_embeds=hidden).last_hidden_state[:, 1:]
+        hidden = self.norm(hidden)
+        return {name: head(hidden) for name, head in self.heads.items()}
+
+
+def scene_batch(seeds: range, cells: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Pictures (batch, 3, side, side) and labels (batch, cells * cells) of the scenes."""
+    scenes = [make_scene(seed, cells=cells) for seed in seeds]
+    pixels = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
+    pixels = (pixels.permute(0, 3, 1, 2).float() / 255 - IMAGE_MEAN) / IMAGE_STD
+    labels = [patch_labels(scene) for scene in scenes]
+    return pixels, {
+        name: torch.from_numpy(np.stack([one[name] for one in labels])).flatten(1)
+        for name in PATCH_LABELS
+    }
+
+
+def dense_loss(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy summed over the labels; empty patches weigh a twentieth."""
+    weight = torch.where(labels["kind"] > 0, 1.0, 0.05)
+    total = logits["kind"].new_zeros(())
+    for name, output in logits.items():
+        loss = F.cross_entropy(output.float().flatten(0, 1), labels[name].flatten(), reduction="none")
+        total = total + (loss * weight.flatten()).sum() / weight.sum()
+    return total
+
+
+@torch.no_grad()
+def patch_accuracy(reader: PatchReader, seeds: range) -> dict[str, float]:
+    """Share of right labels on whole scenes, over the patches where the label is not "none"."""
+    right: dict[str, list[torch.Tensor]] = {name: [] for name in PATCH_LABELS}
+    for start in range(seeds.start, seeds.stop, 32):
+        pixels, labels = scene_batch(range(start, min(start + 32, seeds.stop)), CELLS)
+        for name, output in reader(pixels, (0, 0)).items():
+            there = labels[name] > 0
+            right[name].append((output.argmax(-1) == labels[name])[there].float())
+    return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}
+
+
+def _steps(recipe: TowerRecipe, first: int) -> Iterator[tuple[int, int, range]]:
+    """(step, cells, seeds) from step ``first`` to the end of the recipe."""
+    for step in range(first, recipe.small_steps + recipe.whole_steps):
+        if step < recipe.small_steps:
+            start = step * recipe.small_batch
+            yield step, 12, range(start, start + recipe.small_batch)
+        else:
+            start = (step - recipe.small_steps) * recipe.whole_batch
+            yield step, CELLS, range(start, start + recipe.whole_batch)
+
+
+def train_tower(recipe: TowerRecipe, folder: Path, *, log_every: int = 100) -> CLIPVisionModel:
+    """Train the tower, resuming from ``folder`` where an earlier run left off.
+
+    Args:
+        recipe: What to train.
+        folder: Receives ``tower_state.pt`` (weights and optimiser) and ``tower_log.jsonl``.
+        log_every: Steps between two log lines; state is saved ten times as rarely.
+
+    Returns:
+        The trained tower.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    reader = PatchReader(new_tower(seed=recipe.seed))
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
+    total = recipe.small_steps + recipe.whole_steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1.0, (step + 1) / 200) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / total)) / 2),
+    )
+    state_file, first = folder / "tower_state.pt", 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        reader.load_state_dict(state["reader"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+    began, running = time.monotonic(), 0.0
+    for step, cells, seeds in _steps(recipe, first):
+        offsets = np.random.default_rng([recipe.seed, step]).integers(0, CELLS - cells + 1, 2)
+        pixels, labels = scene_batch(seeds, cells)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = reader(pixels, (int(offsets[0]), int(offsets[1])))
+        loss = dense_loss(logits, labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        running += float(loss.detach())
+        if (step + 1) % log_every == 0:
+            line = {"step": step + 1, "loss": running / log_every, "s": time.monotonic() - began}
+            running = 0.0
+            if (step + 1) % (10 * log_every) == 0 or step + 1 == total:
+                line |= patch_accuracy(reader, range(10_000_000, 10_000_064))
+                state = {"reader": reader.state_dict(), "optimizer": optimizer.state_dict()}
+                state |= {"schedule": schedule.state_dict(), "step": step + 1, "recipe": asdict(recipe)}
+                torch.save(state, state_file.with_suffix(".tmp"))
+                state_file.with_suffix(".tmp").replace(state_file)
+            logger.info("%s", line)
+            with (folder / "tower_log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+    return reader.tower

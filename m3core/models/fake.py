@@ -1,0 +1,104 @@
+"""A multi-scale model without weights, for tests and for trying the tools.
+
+It "sees" coarse colour averages, "needs" a scale that follows from the picture and the question,
+and below it answers something else. Everything is a pure function of its input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.errors import DataError
+from m3core.cost import ModelShape, StackShape
+from m3core.models.base import Answer, Request, VisualEncoding
+from m3core.prompts import get_template
+from m3core.scales import ScaleGrid
+
+_WIDTH = 8
+_CONTEXT = 1024
+_STACK = StackShape(
+    layers=1, hidden=_WIDTH, intermediate=16, heads=1, kv_heads=1, head_dim=_WIDTH, gated=True
+)
+
+
+class FakeModel:
+    """Answers ``yes`` from the needed scale on and ``no`` below it.
+
+    The needed scale grows with the length of the question and the contrast of the picture, so
+    that a router has something to learn.
+
+    Args:
+        grid: The scales; the grid's side is also the side of the "tower".
+    """
+
+    name = "fake"
+    revision = hashlib.sha256(b"fake-1").hexdigest()
+    prompt = "scenes-1"
+    dtype = "float32"
+
+    def __init__(self, grid: ScaleGrid | None = None) -> None:
+        self.grid = grid or ScaleGrid()
+        self.shape = ModelShape(
+            text=_STACK, tower=_STACK, patches=self.grid.finest + 1, patch_values=3, vocabulary=2
+        )
+
+    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+        """The picture itself, shrunk to the grid: its colours fill the first three channels."""
+        encodings = []
+        for image in images:
+            small = image.convert("RGB").resize((self.grid.side, self.grid.side))
+            pixels = torch.tensor(np.asarray(small), dtype=torch.float32) / 255
+            features = torch.zeros(self.grid.finest, _WIDTH)
+            features[:, :3] = pixels.reshape(-1, 3)
+            encodings.append(VisualEncoding(features=features))
+        return encodings
+
+    def prompt_length(self, question: str, scale: int) -> int:
+        """Prompt tokens: one for each word, and the visual ones."""
+        words = len(get_template(self.prompt).text_after(question).split())
+        total = words + self.grid.check(scale)
+        if total > _CONTEXT:
+            raise DataError(
+                f"the question does not fit: {words} words and {scale} visual tokens exceed the "
+                f"context of {_CONTEXT}; shorten the question"
+            )
+        return total
+
+    def needed(self, encoding: VisualEncoding, question: str) -> int:
+        """The coarsest scale at which this model answers ``yes``."""
+        contrast = float(encoding.features[:, :3].std())
+        level = (min(1.0, 2 * contrast) + min(1.0, len(question) / 60)) / 2
+        return self.grid.scales[min(int(level * len(self.grid)), len(self.grid) - 1)]
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """See the class."""
+        answers = []
+        for request in requests:
+            text_tokens = self.prompt_length(request.question, request.scale) - request.scale
+            sure = request.scale >= self.needed(request.encoding, request.question)
+            probability = 0.9 if sure else 0.6
+            answers.append(
+                Answer(
+                    text="yes" if sure else "no",
+                    logprob=float(np.log(probability)),
+                    confidence=probability,
+                    answer_tokens=1,
+                    visual_tokens=request.scale,
+                    text_tokens=text_tokens,
+                )
+            )
+        return answers
+
+    def embed_question(self, question: str) -> np.ndarray:
+        """One row for each word: its length and a hash."""
+        words = get_template(self.prompt).text_after(question).split()
+        rows = np.zeros((len(words), _WIDTH), dtype=np.float32)
+        for row, word in zip(rows, words, strict=True):
+            row[0] = len(word)
+            row[1 + hashlib.sha256(word.encode()).digest()[0] % (_WIDTH - 1)] = 1
+        return rows

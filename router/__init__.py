@@ -1,0 +1,1 @@
+"""The router: features, estimators, policies, pipeline and analysis."""

@@ -1,0 +1,1 @@
+"""Metrics, intervals and evaluation of routers: pure functions of arrays."""

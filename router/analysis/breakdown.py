@@ -1,0 +1,185 @@
+"""What stands behind the headline numbers: per dataset, per lost question, per probability bin.
+
+Notation for shapes: n test examples, K options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.oracle_log import OracleLog
+from router.analysis.columns import Columns
+from router.analysis.metrics import Choice, best_fixed, oracle_choice, regret_rows, taken
+from router.estimators.base import Floats
+
+SHOWN = 12
+BINS = 10
+
+
+def by_dataset(
+    log: OracleLog, choices: Mapping[str, Choice], *, draws: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Fixed options and policies on every dataset by itself, largest dataset first.
+
+    Args:
+        log: the complete test examples only.
+        choices: policy name -> option index (n,).
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+
+    Returns:
+        Per dataset: "dataset", "n", "groups", "fixed" (option -> estimate), "best_fixed" (on
+        the whole test part, so that it is the same option everywhere), "oracle", and "policies"
+        (name -> "accuracy", "minus_finest", "cost", "shares").
+    """
+    best = log.options[best_fixed(log.scores, log.costs)]
+    datasets, counts = np.unique(log.datasets.astype(str), return_counts=True)
+    ordered = [name for _, name in sorted(zip(-counts, datasets, strict=True))]
+    return [
+        _dataset(log, str(name), choices, best=best, draws=draws, seed=seed) for name in ordered
+    ]
+
+
+def _dataset(
+    log: OracleLog,
+    name: str,
+    choices: Mapping[str, Choice],
+    *,
+    best: str,
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    rows = np.flatnonzero(log.datasets.astype(str) == name)
+    scores, costs, groups = log.scores[rows], log.costs[rows], log.groups[rows].astype(str)
+    columns = Columns(groups, draws=draws, seed=seed)
+    for k, option in enumerate(log.options):
+        columns.add(f"fixed/{option}", scores[:, k])
+    columns.add("oracle", taken(scores, oracle_choice(scores, costs)))
+    for policy, choice in choices.items():
+        columns.add(f"policy/{policy}", taken(scores, choice[rows]))
+    finest = f"fixed/{log.options[-1]}"
+    return {
+        "dataset": name,
+        "n": len(rows),
+        "groups": len(np.unique(groups)),
+        "fixed": {o: columns.estimate(f"fixed/{o}").to_dict() for o in log.options},
+        "best_fixed": best,
+        "oracle": columns.estimate("oracle").to_dict(),
+        "policies": {
+            policy: {
+                "accuracy": columns.estimate(f"policy/{policy}").to_dict(),
+                "minus_finest": columns.estimate(f"policy/{policy}", minus=finest).to_dict(),
+                "cost": float(taken(costs, choice[rows]).mean()),
+                "shares": shares(choice[rows], log.options),
+            }
+            for policy, choice in choices.items()
+        },
+    }
+
+
+def shares(choice: Choice, options: Sequence[str]) -> dict[str, float]:
+    """How often each option was chosen, in [0, 1]; `choice` is (n,)."""
+    counts = np.bincount(choice, minlength=len(options)) / max(len(choice), 1)
+    return dict(zip(options, counts.tolist(), strict=True))
+
+
+def lost_questions(
+    log: OracleLog, choice: Choice, p: Floats, *, limit: int = SHOWN
+) -> dict[str, Any]:
+    """Which questions routing lost against the finest option, and which it won.
+
+    Args:
+        log: the complete test examples only.
+        choice: option index (n,).
+        p: the router's probabilities (n, K).
+        limit: most examples listed; those the router was surest of come first.
+
+    Returns:
+        "lost" and "won" (shares of the examples), "by_dataset" (lost, by name) and "examples".
+    """
+    regret = regret_rows(log.scores, choice)
+    gain = taken(log.scores, choice) - log.scores[:, -1]
+    lost = np.flatnonzero(regret > 0)
+    sure = taken(np.asarray(p), choice)[lost]
+    listed = lost[np.lexsort((lost, -sure, -regret[lost]))][:limit]
+    names, counts = np.unique(log.datasets[lost].astype(str), return_counts=True)
+    return {
+        "n": len(log),
+        "lost": int(len(lost)),
+        "won": int((gain > 0).sum()),
+        "by_dataset": dict(zip(names.tolist(), counts.tolist(), strict=True)),
+        "examples": _examples(log, listed, choice, np.asarray(p)),
+    }
+
+
+def _examples(log: OracleLog, rows: Choice, choice: Choice, p: Floats) -> list[dict[str, Any]]:
+    frame = log.select(rows).frame.set_index(["example_id", "scale"]) if len(rows) else None
+    listed = []
+    for row in rows:
+        name, option, finest = log.ids[row], log.options[choice[row]], log.options[-1]
+        answers = {} if frame is None else {o: frame.loc[(name, o), "answer"] for o in log.options}
+        listed.append(
+            {
+                "id": name,
+                "dataset": str(log.datasets[row]),
+                "question": str(log.questions[row]),
+                "image": str(log.images[row]),
+                "chosen": option,
+                "sufficiency": float(p[row, choice[row]]),
+                "sufficiency_finest": float(p[row, -1]),
+                "answer": answers[option],
+                "answer_finest": answers[finest],
+                "score": float(log.scores[row, choice[row]]),
+                "score_finest": float(log.scores[row, -1]),
+            }
+        )
+    return listed
+
+
+def reliability(
+    p: Floats, scores: Floats, options: Sequence[str], *, bins: int = BINS
+) -> dict[str, Any]:
+    """Whether predicted sufficiency comes true (calibration).
+
+    Args:
+        p: probabilities (n, K).
+        scores: (n, K) in [0, 1].
+        options: their names.
+        bins: of equal width over [0, 1].
+
+    Returns:
+        "options": name -> "brier" (mean squared error), "ece" (expected calibration error, Guo
+        et al., ICML 2017, eq. 3) and "bins" (those with examples: "low", "high", "n",
+        "predicted", "observed"); "all": the same over all options together.
+    """
+    p, scores = np.asarray(p, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    each = {
+        option: _reliability(p[:, k], scores[:, k], bins=bins) for k, option in enumerate(options)
+    }
+    return {"options": each, "all": _reliability(p.ravel(), scores.ravel(), bins=bins)}
+
+
+def _reliability(p: Floats, scores: Floats, *, bins: int) -> dict[str, Any]:
+    place = np.minimum((p * bins).astype(np.intp), bins - 1)
+    filled = []
+    for number in range(bins):
+        inside = place == number
+        if inside.any():
+            filled.append(
+                {
+                    "low": number / bins,
+                    "high": (number + 1) / bins,
+                    "n": int(inside.sum()),
+                    "predicted": float(p[inside].mean()),
+                    "observed": float(scores[inside].mean()),
+                }
+            )
+    gaps = sum(one["n"] * abs(one["predicted"] - one["observed"]) for one in filled)
+    return {
+        "brier": float(np.mean((p - scores) ** 2)),
+        "ece": float(gaps / len(p)),
+        "bins": filled,
+    }

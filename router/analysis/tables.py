@@ -1,0 +1,218 @@
+"""The evaluation document as tables: for the terminal, the report and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.manifest import atomic_write_text
+
+Document = Mapping[str, Any]
+MISSING = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the headline table.
+
+    Attributes:
+        name: What it is, in words.
+        kind: "fixed", "best_fixed", "router", "oracle" or "oracle_corrected".
+        accuracy: {"value", "low", "high"} in [0, 1].
+        cost: The same, in the log's cost unit.
+        gflops: The same, of the language model; None where unknown.
+        total_gflops: Mean GFLOPs with the vision tower; None where unknown.
+        minus_finest: Accuracy less that of the finest option.
+        minus_best_fixed: Accuracy less that of the best fixed option.
+    """
+
+    name: str
+    kind: str
+    accuracy: Mapping[str, float | None]
+    cost: Mapping[str, float | None]
+    gflops: Mapping[str, float | None] | None
+    total_gflops: float | None
+    minus_finest: Mapping[str, float | None]
+    minus_best_fixed: Mapping[str, float | None]
+
+
+def headline(document: Document) -> list[Row]:
+    """Every fixed option, the router's policies, the best fixed option and the oracles."""
+    vision = document.get("vision_gflops")
+    rows = []
+    for row in document["rows"]:
+        work = row.get("gflops")
+        known = work is not None and work["value"] is not None and vision is not None
+        rows.append(
+            Row(
+                name=row_name(row, document),
+                kind=row["kind"],
+                accuracy=row["accuracy"],
+                cost=row["cost"],
+                gflops=work,
+                total_gflops=work["value"] + vision if known else None,
+                minus_finest=row["minus_finest"],
+                minus_best_fixed=row["minus_best_fixed"],
+            )
+        )
+    return rows
+
+
+def row_name(row: Mapping[str, Any], document: Document) -> str:
+    """A row's name as a reader sees it."""
+    if row["kind"] == "fixed":
+        return f"fixed {row['name']}"
+    if row["kind"] != "router":
+        return str(row["name"])
+    knob = row.get("policy", {}).get("knob", {})
+    if "budget" in knob and str(row["name"]).startswith("budget "):
+        return f"router, at most {number(knob['budget'])}"
+    return f"router, {row['name']}"
+
+
+def router_rows(document: Document) -> list[Mapping[str, Any]]:
+    """The rows of the router's policies."""
+    return [row for row in document["rows"] if row["kind"] == "router"]
+
+
+def number(value: float | None, *, digits: int = 3) -> str:
+    """A number with few digits: 576, 36.4, 0.0123.
+
+    >>> number(576.0), number(36.42), number(0.01234), number(1234567.0), number(None)
+    ('576', '36.4', '0.0123', '1,234,567', '–')
+    """
+    if value is None:
+        return MISSING
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def percent(value: float | None, *, signed: bool = False) -> str:
+    """A share in [0, 1] in per cent, or a difference of shares in points.
+
+    >>> percent(0.8456), percent(-0.012, signed=True), percent(None)
+    ('84.6', '-1.2', '–')
+    """
+    if value is None:
+        return MISSING
+    return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+
+
+def interval(estimate: Mapping[str, float | None], *, signed: bool = False) -> str:
+    """The ends of an interval, in per cent or points.
+
+    >>> interval({"value": 0.5, "low": 0.42, "high": 0.61})
+    '42.0 to 61.0'
+    >>> interval({"value": 0.5, "low": None, "high": None})
+    '–'
+    """
+    low, high = estimate["low"], estimate["high"]
+    if low is None and high is None:
+        return MISSING
+    return f"{percent(low, signed=signed)} to {percent(high, signed=signed)}"
+
+
+def csv_tables(document: Document) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
+    """All tables of the report, full precision: file stem -> (header, rows)."""
+    return {
+        "headline": _headline(document),
+        "datasets": _datasets(document),
+        "shares": _shares(document),
+        "curves": _curves(document),
+        "calibration": _calibration(document),
+        "lost": _lost(document),
+    }
+
+
+def write_tables(document: Document, folder: Path) -> list[Path]:
+    """Write `csv_tables` as UTF-8 CSV files; returns their paths."""
+    paths = []
+    for stem, (header, rows) in csv_tables(document).items():
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        path = folder / f"{stem}.csv"
+        atomic_write_text(path, text.getvalue())
+        paths.append(path)
+    return paths
+
+
+def _spread(name: str) -> list[str]:
+    return [name, f"{name}_low", f"{name}_high"]
+
+
+def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
+    return [None] * 3 if estimate is None else [estimate[key] for key in ("value", "low", "high")]
+
+
+def _headline(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    quantities = ("accuracy", "cost", "language_gflops", "minus_finest", "minus_best_fixed")
+    header = ["name", "kind", *[part for name in quantities for part in _spread(name)]]
+    rows: list[Sequence[Any]] = []
+    for row in headline(document):
+        estimates = (row.accuracy, row.cost, row.gflops, row.minus_finest, row.minus_best_fixed)
+        numbers = [value for estimate in estimates for value in _values(estimate)]
+        rows.append([row.name, row.kind, *numbers, document.get("vision_gflops")])
+    return [*header, "vision_gflops"], rows
+
+
+def _datasets(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    header = ["dataset", "examples", "pictures", "row", *_spread("accuracy"), "cost"]
+    rows: list[Sequence[Any]] = []
+    for one in document["datasets"]:
+        start = [one["dataset"], one["n"], one["groups"]]
+        for option, estimate in one["fixed"].items():
+            rows.append([*start, f"fixed {option}", *_values(estimate), None])
+        for name, policy in one["policies"].items():
+            rows.append([*start, name, *_values(policy["accuracy"]), policy["cost"]])
+        rows.append([*start, "oracle (raw)", *_values(one["oracle"]), None])
+    return header, rows
+
+
+def _shares(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    options = document["options"]
+    rows: list[Sequence[Any]] = []
+    for row in router_rows(document):
+        rows.append([row["name"], "all", *[row["shares"][option] for option in options]])
+        for one in document["datasets"]:
+            share = one["policies"][row["name"]]["shares"]
+            rows.append([row["name"], one["dataset"], *[share[option] for option in options]])
+    return ["policy", "dataset", *options], rows
+
+
+def _curves(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    curves = {"router": document["curve"]}
+    curves |= {name: arm["curve"] for name, arm in document["ablations"].items()}
+    rows: list[Sequence[Any]] = [
+        [name, *point]
+        for name, curve in curves.items()
+        for point in zip(*(curve[key] for key in ("cost", "accuracy", "low", "high")), strict=True)
+    ]
+    return ["router", "cost", *_spread("accuracy")], rows
+
+
+def _calibration(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    keys = ("low", "high", "n", "predicted", "observed")
+    rows: list[Sequence[Any]] = [
+        [option, *[one[key] for key in keys]]
+        for option, result in document["calibration"]["options"].items()
+        for one in result["bins"]
+    ]
+    return ["option", *keys], rows
+
+
+def _lost(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    keys = ("id", "dataset", "question", "image", "chosen", "answer", "answer_finest")
+    numbers = ("sufficiency", "score", "score_finest")
+    rows: list[Sequence[Any]] = [
+        [policy, *[example[key] for key in (*keys, *numbers)]]
+        for policy, result in document["lost"].items()
+        for example in result["examples"]
+    ]
+    return ["policy", *keys, *numbers], rows

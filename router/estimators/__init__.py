@@ -1,0 +1,22 @@
+"""Estimators of P(correct | scale): one literal table, imported on demand."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from data.registry import load_entry
+from router.estimators.base import SufficiencyEstimator
+
+ESTIMATORS: dict[str, str] = {
+    "logistic": "router.estimators.logistic:LogisticEstimator",
+    "lightgbm": "router.estimators.boosted:BoostedEstimator",
+}
+
+
+def estimator_class(name: str) -> type[SufficiencyEstimator]:
+    """The estimator class called `name` in `ESTIMATORS`.
+
+    Raises:
+        DataError: when there is no such estimator; names the closest one.
+    """
+    return cast("type[SufficiencyEstimator]", load_entry(ESTIMATORS, name, kind="estimator"))

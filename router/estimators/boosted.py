@@ -1,0 +1,229 @@
+"""Gradient-boosted trees (LightGBM): one booster with one output per option."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+
+from data.errors import DataError
+from router.estimators.base import (
+    Floats,
+    Validation,
+    check_finite,
+    check_fit,
+    check_width,
+    constant_columns,
+    log_loss,
+)
+
+TREES = "lightgbm.txt"
+HEADER = "lightgbm.json"
+
+
+class BoostedEstimator:
+    """LightGBM on soft cross-entropy, all options in one booster.
+
+    Each round grows one tree per option on that option's own gradient, so the options are as
+    independent as K separate boosters, but one single-row call answers all of them: at K = 5
+    this is several times faster than five calls, whose overhead dominates. The objective is
+    ours because LightGBM's cross-entropy takes soft labels for one output only.
+
+    The text format is exact but its parser is not memory-safe: `restore` must only get bytes
+    whose SHA-256 was verified.
+
+    Args:
+        rounds: most boosting rounds.
+        patience: rounds without a better validation loss before stopping; the best round is
+            kept. Without a validation set all rounds are used.
+        num_leaves: most leaves of a tree.
+        learning_rate: shrinkage of each tree.
+        min_leaf: fewest examples in a leaf.
+        feature_fraction: share of the features that each tree may use.
+        seed: of the choice of features.
+        threads: for fitting; predictions use one.
+    """
+
+    def __init__(
+        self,
+        *,
+        rounds: int = 300,
+        patience: int = 30,
+        num_leaves: int = 7,
+        learning_rate: float = 0.06,
+        min_leaf: int = 20,
+        feature_fraction: float = 0.3,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> None:
+        self.rounds = rounds
+        self.patience = patience
+        self.num_leaves = num_leaves
+        self.learning_rate = learning_rate
+        self.min_leaf = min_leaf
+        self.feature_fraction = feature_fraction
+        self.seed = seed
+        self.threads = threads
+
+    @classmethod
+    def candidates(cls, *, seed: int) -> list[Self]:
+        """The defaults: early stopping on the tune split chooses the number of rounds."""
+        return [cls(seed=seed)]
+
+    def fit(
+        self,
+        X: Floats,
+        Y: Floats,
+        *,
+        weights: Floats | None = None,
+        validation: Validation | None = None,
+    ) -> Self:
+        """Fit on X (N, D) and Y (N, K), stopping early on `validation` when it is given.
+
+        Raises:
+            DataError: see `SufficiencyEstimator.fit`; also for a bad validation set.
+        """
+        X, Y, weights = check_fit(X, Y, weights)
+        constant, base = constant_columns(Y, weights)
+        self.n_features_ = X.shape[1]
+        self.base_ = base
+        self.active_ = np.flatnonzero(~constant)
+        self.booster_: lgb.Booster | None = None
+        self.text_ = ""
+        if len(self.active_):
+            self._set_booster(self._train(X, Y[:, self.active_], weights, validation))
+        return self
+
+    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
+        self._check_fitted()
+        X = np.asarray(X, dtype=np.float64)
+        check_width(X, self.n_features_)
+        check_finite(X)
+        raw = np.broadcast_to(logit(self.base_), (len(X), len(self.base_))).copy()
+        if self.booster_ is not None:
+            margins = self.booster_.predict(X, raw_score=True, num_threads=1)
+            raw[:, self.active_] += np.asarray(margins).reshape(len(X), -1)
+        probabilities: npt.NDArray[np.float64] = expit(raw)
+        return probabilities
+
+    def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
+        """Probabilities (K,) for x (D,); see `SufficiencyEstimator.predict_one`."""
+        probabilities: npt.NDArray[np.float64] = self.predict(x[None, :])[0]
+        return probabilities
+
+    def dump(self) -> dict[str, bytes]:
+        """The trees as LightGBM text and what is outside of them as JSON."""
+        self._check_fitted()
+        header = {
+            "n_features": self.n_features_,
+            "base": self.base_.tolist(),
+            "active": self.active_.tolist(),
+        }
+        return {TREES: self.text_.encode(), HEADER: json.dumps(header, sort_keys=True).encode()}
+
+    @classmethod
+    def restore(cls, files: Mapping[str, bytes]) -> Self:
+        """Rebuild from verified bytes; the hyper-parameters are back at their defaults.
+
+        Raises:
+            DataError: when a part is missing or the header is not one of ours.
+        """
+        estimator = cls()
+        try:
+            header = json.loads(files[HEADER])
+            text = files[TREES].decode()
+            estimator.n_features_ = int(header["n_features"])
+            estimator.base_ = np.asarray(header["base"], dtype=np.float64)
+            estimator.active_ = np.asarray(header["active"], dtype=np.intp)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{HEADER} does not describe a boosted estimator: {error}.") from error
+        estimator.booster_, estimator.text_ = None, ""
+        if text:
+            estimator._set_booster(text)
+        return estimator
+
+    def _train(self, X: Floats, Y: Floats, weights: Floats, validation: Validation | None) -> str:
+        start = logit(self.base_[self.active_])
+        parameters = {
+            "objective": _cross_entropy(Y, weights),
+            "num_class": Y.shape[1],
+            "num_leaves": self.num_leaves,
+            "learning_rate": self.learning_rate,
+            "min_data_in_leaf": self.min_leaf,
+            "feature_fraction": self.feature_fraction,
+            "max_bin": 63,
+            "lambda_l2": 1.0,
+            "metric": "None",
+            "num_threads": self.threads,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        fitted = _dataset(X, start, parameters)
+        if validation is None:
+            booster = lgb.train(parameters, fitted, self.rounds)
+            return booster.model_to_string()
+        held_X, held_Y, _ = check_fit(validation.X, validation.Y, None)
+        check_width(held_X, self.n_features_)
+        booster = lgb.train(
+            parameters,
+            fitted,
+            self.rounds,
+            valid_sets=[_dataset(held_X, start, parameters, reference=fitted)],
+            feval=_held_back_loss(held_Y[:, self.active_]),
+            callbacks=[lgb.early_stopping(self.patience, verbose=False)],
+        )
+        return booster.model_to_string(num_iteration=booster.best_iteration)
+
+    def _set_booster(self, text: str) -> None:
+        # Predict from the text even right after fitting: a saved router is then bit-equal.
+        self.text_ = text
+        self.booster_ = lgb.Booster(model_str=text)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "base_"):
+            raise DataError("BoostedEstimator is not fitted; call fit(X, Y) first.")
+
+
+def _dataset(
+    X: Floats,
+    start: Floats,
+    parameters: Mapping[str, Any],
+    *,
+    reference: lgb.Dataset | None = None,
+) -> lgb.Dataset:
+    return lgb.Dataset(
+        X,
+        label=np.zeros(len(X)),  # the scores (N, K) live in the objective
+        init_score=np.tile(start, (len(X), 1)) if len(start) > 1 else np.full(len(X), start[0]),
+        reference=reference,
+        params={"max_bin": parameters["max_bin"], "verbosity": -1},
+    )
+
+
+def _cross_entropy(
+    Y: Floats, weights: Floats
+) -> Callable[[Floats, lgb.Dataset], tuple[Floats, Floats]]:
+    def objective(margins: Floats, _: lgb.Dataset) -> tuple[Floats, Floats]:
+        p = expit(margins.reshape(Y.shape))
+        gradient = weights[:, None] * (p - Y)
+        curvature = weights[:, None] * np.maximum(p * (1 - p), 1e-6)
+        if Y.shape[1] == 1:
+            return gradient[:, 0], curvature[:, 0]
+        return gradient, curvature
+
+    return objective
+
+
+def _held_back_loss(Y: Floats) -> Callable[[Floats, lgb.Dataset], tuple[str, float, bool]]:
+    def evaluate(margins: Floats, _: lgb.Dataset) -> tuple[str, float, bool]:
+        return "log_loss", log_loss(Y, expit(margins.reshape(Y.shape))), False
+
+    return evaluate

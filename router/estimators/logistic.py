@@ -1,0 +1,128 @@
+"""Logistic regression per option on standardised features; a matrix product at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from scipy.special import expit, logit
+
+from data.errors import DataError
+from router.estimators.base import (
+    Floats,
+    Validation,
+    check_finite,
+    check_fit,
+    check_width,
+    constant_columns,
+)
+
+FILE = "logistic.safetensors"
+
+
+class LogisticEstimator:
+    """One L2-regularised logistic regression per option (scikit-learn's, fitted with L-BFGS).
+
+    Standardisation is folded into the weights, so that a prediction is one matrix product and
+    a sigmoid. A soft score y in (0, 1) becomes two rows, right with weight y and wrong with
+    weight 1 - y, which has the same loss as cross-entropy against y.
+
+    Args:
+        C: inverse strength of the L2 penalty on the standardised weights.
+        max_iter: most L-BFGS steps.
+    """
+
+    def __init__(self, *, C: float = 1.0, max_iter: int = 1000) -> None:
+        self.C = C
+        self.max_iter = max_iter
+
+    @classmethod
+    def candidates(cls, *, seed: int) -> list[Self]:
+        """A grid of penalties; L-BFGS is deterministic, so the seed changes nothing."""
+        return [cls(C=C) for C in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)]
+
+    def fit(
+        self,
+        X: Floats,
+        Y: Floats,
+        *,
+        weights: Floats | None = None,
+        validation: Validation | None = None,
+    ) -> Self:
+        """Fit on X (N, D) and Y (N, K); `validation` is not needed, nothing stops early.
+
+        Raises:
+            DataError: see `SufficiencyEstimator.fit`.
+        """
+        X, Y, weights = check_fit(X, Y, weights)
+        mean, spread = X.mean(axis=0), X.std(axis=0)
+        # Rounding leaves a constant column with a tiny spread, which must not be blown up.
+        varies = spread > 1e-7 * np.maximum(np.abs(mean), 1.0)
+        scale = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+        standardised = (X - mean) * scale
+        constant, chance = constant_columns(Y, weights)
+        coef = np.zeros((X.shape[1], Y.shape[1]))
+        bias = logit(chance)
+        for k in np.flatnonzero(~constant):
+            coef[:, k], bias[k] = self._fit_option(standardised, Y[:, k], weights)
+        self.coef_ = scale[:, None] * coef
+        self.bias_ = bias - mean @ self.coef_
+        return self
+
+    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
+        self._check_fitted()
+        X = np.asarray(X, dtype=np.float64)
+        check_width(X, len(self.coef_))
+        check_finite(X)
+        probabilities: npt.NDArray[np.float64] = expit(X @ self.coef_ + self.bias_)
+        return probabilities
+
+    def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
+        """Probabilities (K,) for x (D,); see `SufficiencyEstimator.predict_one`."""
+        return self.predict(x)
+
+    def dump(self) -> dict[str, bytes]:
+        """The weights (D, K) and biases (K,) as safetensors."""
+        self._check_fitted()
+        tensors = {"coef": np.ascontiguousarray(self.coef_), "bias": self.bias_}
+        return {FILE: save(tensors)}
+
+    @classmethod
+    def restore(cls, files: Mapping[str, bytes]) -> Self:
+        """Rebuild from `dump`; the hyper-parameters are back at their defaults.
+
+        Raises:
+            DataError: when the weights are missing or misshapen.
+        """
+        try:
+            tensors = load(files[FILE])
+            coef, bias = tensors["coef"], tensors["bias"]
+        except (KeyError, SafetensorError) as error:
+            raise DataError(f"{FILE} does not hold a logistic estimator: {error}.") from error
+        if coef.ndim != 2 or bias.shape != coef.shape[1:]:
+            raise DataError(f"{FILE} holds weights {coef.shape} with biases {bias.shape}.")
+        estimator = cls()
+        estimator.coef_, estimator.bias_ = coef, bias
+        return estimator
+
+    def _fit_option(
+        self, X: Floats, y: Floats, weights: Floats
+    ) -> tuple[npt.NDArray[np.float64], float]:
+        from sklearn.linear_model import LogisticRegression  # not needed to load and predict
+
+        soft = np.flatnonzero((y > 0) & (y < 1))
+        rows = np.concatenate([np.arange(len(y)), soft])
+        labels = np.concatenate([y > 0, np.zeros(len(soft), dtype=bool)])
+        share = np.concatenate([np.where(y > 0, y, 1.0), 1.0 - y[soft]])
+        model = LogisticRegression(C=self.C, max_iter=self.max_iter)
+        model.fit(X[rows], labels, sample_weight=weights[rows] * share)
+        return model.coef_[0], float(model.intercept_[0])
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "coef_"):
+            raise DataError("LogisticEstimator is not fitted; call fit(X, Y) first.")

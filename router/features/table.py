@@ -1,0 +1,180 @@
+"""FeatureTable: named blocks of features, one row per example, with a hash in its manifest.
+
+Notation for shapes: N examples, d features of one block, D features of all blocks together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import DataError, MismatchError
+from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+
+FILE = "features.parquet"
+STAGE = "features"
+ID_COLUMN = "example_id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureTable:
+    """Features of N examples in named blocks, such as "image" and "question".
+
+    Attributes:
+        ids: example ids, unique, in row order.
+        blocks: block name -> float32 array (N, d), all finite.
+        metadata: where the features come from, JSON-able. When "source" is given, a router
+            refuses tables of another source than it was trained on.
+    """
+
+    ids: tuple[str, ...]
+    blocks: Mapping[str, npt.NDArray[np.float32]]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every block.
+
+        Raises:
+            DataError: for no block, duplicate ids, a misshapen block, NaN or infinity.
+        """
+        ids = tuple(self.ids)
+        if not self.blocks:
+            raise DataError("A feature table needs at least one block, such as 'image'.")
+        if len(set(ids)) != len(ids):
+            twice = next(name for i, name in enumerate(ids) if name in ids[:i])
+            raise DataError(f"A feature table needs unique ids; {twice!r} comes twice.")
+        blocks = {name: _checked(name, block, ids) for name, block in self.blocks.items()}
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "blocks", blocks)
+
+    def __len__(self) -> int:
+        """Number of examples N."""
+        return len(self.ids)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Block name -> number of features d."""
+        return {name: block.shape[1] for name, block in self.blocks.items()}
+
+    def matrix(self, blocks: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
+        """The named blocks (all when None) side by side: float32 (N, D).
+
+        Raises:
+            MismatchError: when a block is not in the table.
+        """
+        names = list(self.blocks) if blocks is None else list(blocks)
+        missing = [name for name in names if name not in self.blocks]
+        if missing or not names:
+            raise MismatchError(
+                f"The feature blocks {names} were asked for, but the table has {self.widths}."
+            )
+        return np.concatenate([self.blocks[name] for name in names], axis=1)
+
+    def align(self, ids: Sequence[str]) -> FeatureTable:
+        """The rows of `ids`, in that order; other rows are left out.
+
+        Raises:
+            MismatchError: when ids are not in the table.
+        """
+        wanted = tuple(ids)
+        if wanted == self.ids:
+            return self
+        position = {name: row for row, name in enumerate(self.ids)}
+        missing = [name for name in wanted if name not in position]
+        if missing:
+            raise MismatchError(
+                f"{len(missing)} of {len(wanted)} examples of the oracle log are not in the "
+                f"feature table, which has {len(self)} examples (first missing: {missing[:3]}; "
+                f"the table begins with {list(self.ids[:3])}). Compute features for the same "
+                "examples that were labelled."
+            )
+        rows = np.array([position[name] for name in wanted], dtype=np.intp)
+        blocks = {name: block[rows] for name, block in self.blocks.items()}
+        return FeatureTable(ids=wanted, blocks=blocks, metadata=self.metadata)
+
+    def write(
+        self,
+        folder: Path,
+        *,
+        inputs: Mapping[str, Path] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write features.parquet and its manifest into `folder`.
+
+        Args:
+            folder: made when it does not exist.
+            inputs: name -> file that the features were computed from, for the manifest.
+            params: how they were computed, for the manifest.
+        """
+        columns: dict[str, pa.Array] = {ID_COLUMN: pa.array(self.ids, type=pa.string())}
+        for name, block in self.blocks.items():
+            flat = pa.array(np.ascontiguousarray(block).reshape(-1), type=pa.float32())
+            columns[f"block:{name}"] = pa.FixedSizeListArray.from_arrays(flat, block.shape[1])
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink)
+        atomic_write_bytes(folder / FILE, sink.getvalue().to_pybytes())
+        write_manifest(
+            folder,
+            stage=STAGE,
+            inputs=dict(inputs or {}),
+            params=dict(params or {}),
+            files={FILE: sha256_file(folder / FILE)},
+            metadata=dict(self.metadata),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: when the folder holds no feature table, or the file was cut or edited.
+        """
+        manifest = read_manifest(folder, stage=STAGE)
+        path = folder / FILE
+        expected = manifest.get("files", {}).get(FILE)
+        found = sha256_file(path) if path.is_file() else None
+        if found is None or found != expected:
+            raise DataError(
+                f"{path} has SHA-256 {found}, but its manifest says {expected}: the file is "
+                "missing, cut short or edited. Compute the features again."
+            )
+        table = pq.read_table(path).combine_chunks()
+        blocks: dict[str, npt.NDArray[np.float32]] = {}
+        for name in table.column_names:
+            if name.startswith("block:"):
+                width = table.schema.field(name).type.list_size
+                values = _flat(table.column(name))
+                blocks[name.removeprefix("block:")] = values.reshape(len(table), width)
+        ids = tuple(table.column(ID_COLUMN).to_pylist())
+        return cls(ids=ids, blocks=blocks, metadata=manifest.get("metadata", {}))
+
+
+def _flat(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.float32)
+
+
+def _checked(
+    name: str, block: npt.NDArray[np.floating], ids: tuple[str, ...]
+) -> npt.NDArray[np.float32]:
+    array = np.ascontiguousarray(block, dtype=np.float32)
+    if array.ndim != 2 or len(array) != len(ids) or array.shape[1] == 0:
+        raise DataError(
+            f"The feature block {name!r} must have shape ({len(ids)}, d) with d of at least 1, "
+            f"one row per id; it has {array.shape}."
+        )
+    rows = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(rows):
+        raise DataError(
+            f"The feature block {name!r} must be finite; {len(rows)} rows are not, first that "
+            f"of example {ids[rows[0]]!r}. Remove these examples, or compute them again."
+        )
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,32 @@
+"""Which rows of an oracle log a stage may use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data.oracle_log import OracleLog
+from data.splits import Split
+
+Gaps = Literal["error", "drop"]
+
+
+def part_rows(log: OracleLog, split: Split, part: str, *, gaps: Gaps) -> npt.NDArray[np.intp]:
+    """Rows of `log` in one part of the split, without examples that have a gap.
+
+    Args:
+        log: the whole log, gaps included; the split's rows index it.
+        split: made from this log's groups.
+        part: "fit", "tune", "calibrate" or "test".
+        gaps: "error" refuses a log with any gap; "drop" leaves those examples out.
+
+    Raises:
+        DataError: for gaps with "error", or when the split does not fit the log's groups.
+    """
+    split.prove_disjoint(log.groups)
+    if gaps == "error":
+        log.require_complete("error")
+    rows: npt.NDArray[np.intp] = split.part(part)
+    return rows[np.asarray(log.complete)[rows]]

@@ -1,0 +1,185 @@
+"""Answer questions at the scale that a router and a policy choose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.errors import MismatchError
+from m3core.checkpoints import load_model
+from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
+from router.features.extract import check_source, routing_blocks
+from router.features.image import image_features
+from router.policy import Policy
+from router.router import ScaleRouter
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedAnswer:
+    """An answer, the scale it was given at and why.
+
+    Attributes:
+        answer: The answer with its token counts.
+        scale: Visual tokens of the chosen scale.
+        sufficiency: Scale to the estimated probability that it answers rightly; empty where the
+            caller fixed the scale.
+        milliseconds: Wall-clock time by stage (``vision``, ``features``, ``route``,
+            ``language``); a batch's time is shared equally.
+        flops: Operations of the ``language`` model and of the ``vision`` tower.
+    """
+
+    answer: Answer
+    scale: int
+    sufficiency: dict[int, float]
+    milliseconds: dict[str, float]
+    flops: dict[str, float]
+
+
+class _Clock:
+    """Adds up the time of the stages of one batch."""
+
+    def __init__(self) -> None:
+        self.milliseconds = dict.fromkeys(("vision", "features", "route", "language"), 0.0)
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.milliseconds[stage] += (now - self._last) * 1000
+        self._last = now
+
+
+class AutoScalePipeline:
+    """A frozen model, a router that knows it, and a policy calibrated for that router.
+
+    Args:
+        model: The model.
+        router: Trained on a log and on features of this very model.
+        policy: Calibrated for this router.
+
+    Raises:
+        MismatchError: If the three do not belong together.
+    """
+
+    def __init__(self, *, model: MultiScaleModel, router: ScaleRouter, policy: Policy) -> None:
+        router.check_options(model.grid.names, of=f"the model {model.name}")
+        check_source(str(router.metadata.get("features", {}).get("source", "unknown")), model)
+        policy.check_fits(options=router.options, router=router.fingerprint)
+        self.model = model
+        self.router = router
+        self.policy = policy
+        self._costs = np.array(model.grid.scales, dtype=np.float64)
+
+    @classmethod
+    def load(
+        cls,
+        run: Path | str,
+        *,
+        model: MultiScaleModel | str = "embedded",
+        policy: str = "default",
+        device: str = "auto",
+    ) -> AutoScalePipeline:
+        """Load router and policy from a run folder.
+
+        Args:
+            run: A run folder after ``train`` and ``calibrate``.
+            model: The model that the run labelled, or its name.
+            policy: Name of the policy.
+            device: Where a model given by name is loaded.
+        """
+        folder = Path(run)
+        return cls(
+            model=load_model(model, device=device) if isinstance(model, str) else model,
+            router=ScaleRouter.read(folder / "router"),
+            policy=Policy.read(folder / "policies" / f"{policy}.json"),
+        )
+
+    def answer(
+        self,
+        images: Sequence[Image.Image],
+        questions: Sequence[str],
+        *,
+        scale: int | None = None,
+    ) -> list[RoutedAnswer]:
+        """Answer question i about image i; all in one batch, each at its own scale.
+
+        Args:
+            images: RGB pictures. A picture that comes several times (the same object) is encoded
+                once.
+            questions: One for each picture.
+            scale: Answer everything at this scale instead of routing.
+
+        Raises:
+            MismatchError: If the lengths differ or the scale is not in the grid.
+            DataError: If a question is empty or does not fit the model's context.
+        """
+        if len(images) != len(questions):
+            raise MismatchError(f"{len(images)} images but {len(questions)} questions were given")
+        if not images:
+            return []
+        for question in questions:
+            self.model.prompt_length(question, scale or self.model.grid.scales[0])
+        clock = _Clock()
+        distinct = list({id(image): image for image in images}.values())
+        place = {id(image): number for number, image in enumerate(distinct)}
+        encodings = self.model.encode(distinct)
+        clock.lap("vision")
+        own = [encodings[place[id(image)]] for image in images]
+        chosen, estimates = self._route(own, questions, scale, clock)
+        requests = [
+            Request(encoding=encoding, question=question, scale=one)
+            for encoding, question, one in zip(own, questions, chosen, strict=True)
+        ]
+        answers = self.model.answer(requests)
+        clock.lap("language")
+        share = {stage: spent / len(images) for stage, spent in clock.milliseconds.items()}
+        return [
+            self._result(answer, one, estimate, share)
+            for answer, one, estimate in zip(answers, chosen, estimates, strict=True)
+        ]
+
+    def _route(
+        self,
+        encodings: Sequence[VisualEncoding],
+        questions: Sequence[str],
+        scale: int | None,
+        clock: _Clock,
+    ) -> tuple[list[int], list[dict[int, float]]]:
+        if scale is not None:
+            return [self.model.grid.check(scale)] * len(questions), [{}] * len(questions)
+        seen: dict[int, np.ndarray] = {}
+        blocks = []
+        for encoding, question in zip(encodings, questions, strict=True):
+            if id(encoding) not in seen:
+                seen[id(encoding)] = image_features(encoding, self.model.grid)
+            blocks.append(routing_blocks(self.model, seen[id(encoding)], question))
+        clock.lap("features")
+        chosen, estimates = [], []
+        for block in blocks:
+            p = self.router.predict_one(block)
+            chosen.append(self.model.grid.scales[self.policy.decide(p, self._costs)])
+            estimates.append(dict(zip(self.model.grid.scales, p.tolist(), strict=True)))
+        clock.lap("route")
+        return chosen, estimates
+
+    def _result(
+        self, answer: Answer, scale: int, estimate: dict[int, float], share: dict[str, float]
+    ) -> RoutedAnswer:
+        prompt = answer.visual_tokens + answer.text_tokens
+        return RoutedAnswer(
+            answer=answer,
+            scale=scale,
+            sufficiency=estimate,
+            milliseconds=dict(share),
+            flops={
+                "language": self.model.shape.answer_flops(prompt, answer.answer_tokens),
+                "vision": self.model.shape.vision_flops(),
+            },
+        )

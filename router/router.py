@@ -1,0 +1,145 @@
+"""ScaleRouter: a fitted estimator, the features it reads and the options it speaks about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import DataError, MismatchError
+from router.artefacts import content_hash, read_files, read_sealed, sha256_bytes, write_files
+from router.artefacts import write_sealed as _write_sealed
+from router.estimators import estimator_class
+from router.estimators.base import Floats, SufficiencyEstimator
+from router.features.table import FeatureTable
+
+FILE = "router.json"
+KIND = "router"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleRouter:
+    """P(correct at every option | features), without any price: a `Policy` decides.
+
+    Attributes:
+        estimator: fitted on the blocks side by side.
+        estimator_name: its name in `router.estimators.ESTIMATORS`.
+        blocks: name -> width of the feature blocks it reads, in the order of its columns.
+        options: names of the options (scales), cheapest first.
+        cost_unit: unit of the costs that belong to the options, such as "visual tokens".
+        metadata: how it was trained (log, features, split, seed), JSON-able.
+    """
+
+    estimator: SufficiencyEstimator
+    estimator_name: str
+    blocks: Mapping[str, int]
+    options: tuple[str, ...]
+    cost_unit: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def predict(self, features: FeatureTable) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K) for every example of the table.
+
+        Raises:
+            MismatchError: when the table lacks a block, has it at another width, or comes from
+                another source than the router was trained on.
+        """
+        needed = dict(self.blocks)
+        found = {name: features.widths.get(name) for name in needed}
+        if found != needed:
+            raise MismatchError(
+                f"The router reads the feature blocks {needed}, but the table has "
+                f"{features.widths}. Compute the features that the router was trained on."
+            )
+        trained_on = self.metadata.get("features", {}).get("source")
+        source = features.metadata.get("source")
+        if None not in (trained_on, source) and trained_on != source:
+            raise MismatchError(
+                f"The router was trained on features of {trained_on!r}, but the table was "
+                f"computed by {source!r}."
+            )
+        return self.estimator.predict(features.matrix(list(needed)))
+
+    def predict_one(self, blocks: Mapping[str, Floats]) -> npt.NDArray[np.float64]:
+        """Probabilities (K,) for one example given as block name -> vector (d,).
+
+        Raises:
+            MismatchError: when a block is missing or has another width.
+            DataError: when a feature is not finite.
+        """
+        try:
+            parts = [blocks[name] for name in self.blocks]
+        except KeyError as error:
+            raise MismatchError(
+                f"The router reads the feature blocks {dict(self.blocks)}, but got "
+                f"{sorted(blocks)}: {error} is missing."
+            ) from error
+        for (name, width), part in zip(self.blocks.items(), parts, strict=True):
+            if part.shape != (width,):
+                raise MismatchError(
+                    f"The router reads the block {name!r} with shape ({width},), got {part.shape}."
+                )
+        return self.estimator.predict_one(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything the router is; also the seal of its router.json."""
+        files = self.estimator.dump()
+        return content_hash(self._payload({n: sha256_bytes(c) for n, c in files.items()}))
+
+    def check_options(self, options: Sequence[str], *, of: str) -> None:
+        """Refuse a log, model or policy with other options.
+
+        Raises:
+            MismatchError: naming both sides; `of` says what the other side is.
+        """
+        if tuple(options) != self.options:
+            raise MismatchError(
+                f"The router chooses between {list(self.options)}, but {of} has {list(options)}."
+            )
+
+    def write(self, folder: Path) -> None:
+        """Write the estimator's files, then router.json, which holds their hashes."""
+        hashes = write_files(folder, self.estimator.dump())
+        _write_sealed(folder / FILE, self._payload(hashes))
+
+    @classmethod
+    def read(cls, folder: Path) -> ScaleRouter:
+        """Read what `write` wrote; every byte is verified before it is parsed.
+
+        Raises:
+            DataError: when a part is missing, cut short, edited or of a newer schema.
+        """
+        payload = read_sealed(folder / FILE, kind=KIND, schema=SCHEMA)
+        try:
+            kind = estimator_class(payload["estimator"])
+            names, widths = payload["blocks"], payload["widths"]
+            return cls(
+                estimator=kind.restore(read_files(folder, payload["files"])),
+                estimator_name=payload["estimator"],
+                blocks=dict(zip(names, widths, strict=True)),
+                options=tuple(payload["options"]),
+                cost_unit=payload["cost_unit"],
+                metadata=payload["metadata"],
+            )
+        except KeyError as error:
+            raise DataError(f"{folder / FILE} lacks the entry {error}.") from error
+
+    def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            "kind": KIND,
+            "schema": SCHEMA,
+            "estimator": self.estimator_name,
+            "blocks": list(self.blocks),  # a list keeps the order of the columns
+            "widths": list(self.blocks.values()),
+            "options": list(self.options),
+            "cost_unit": self.cost_unit,
+            "metadata": dict(self.metadata),
+            "files": dict(hashes),
+        }

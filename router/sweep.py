@@ -1,0 +1,117 @@
+"""The rule of a policy at every price at once: exact breakpoints instead of a grid.
+
+Notation for shapes: N examples, K options, M distinct outcomes.
+
+The rule is argmax_k p_k(x) - w * cost_k(x), ties to the cheaper option. For one example the
+winner as a function of the price w is the upper envelope of K lines, so it changes at most
+K - 1 times, each time to a cheaper option. Mean cost is therefore a non-increasing step
+function of w with at most N (K - 1) steps, all of which are enumerated here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import DataError
+from router.estimators.base import Floats
+
+Choice = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every distinct outcome of the rule on some data, from price 0 upwards.
+
+    Attributes:
+        prices: (M,) one price inside each interval in which no choice changes, ascending.
+        cost: (M,) mean cost there, non-increasing up to rounding.
+        accuracy: (M,) mean score there, NaN when no scores were given.
+    """
+
+    prices: npt.NDArray[np.float64]
+    cost: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+
+def choose_at(p: Floats, costs: Floats, price: float) -> Choice:
+    """The rule at one price per unit of cost: option indices (N,) from (N, K) inputs."""
+    value = p - price * costs
+    tied = value == value.max(axis=1, keepdims=True)
+    choice: Choice = np.argmin(np.where(tied, costs, np.inf), axis=1)
+    return choice
+
+
+def sweep(p: Floats, costs: Floats, *, scores: Floats | None = None) -> Sweep:
+    """All distinct mean costs (and accuracies) that the rule can reach, exactly.
+
+    Args:
+        p: probabilities (N, K) in [0, 1].
+        costs: (N, K).
+        scores: (N, K), to get the accuracy too.
+
+    Raises:
+        DataError: when the input is empty, misshapen or not finite.
+    """
+    p, costs = check_inputs(p, costs)
+    rows = np.arange(len(p))
+    gain = np.full_like(costs, np.nan) if scores is None else np.asarray(scores, np.float64)
+    current = choose_at(p, costs, 0.0)
+    start = np.array([costs[rows, current].mean(), gain[rows, current].mean()])
+    prices, steps = [np.zeros(0)], [np.zeros((0, 2))]
+    for _ in range(p.shape[1] - 1):
+        following = _next_choice(p, costs, current)
+        moved = np.flatnonzero(following != current)
+        before, after = (moved, current[moved]), (moved, following[moved])
+        saved = costs[before] - costs[after]
+        prices.append((p[before] - p[after]) / saved)
+        steps.append(np.stack([-saved, gain[after] - gain[before]], axis=1))
+        current = following
+    breaks, moves = np.concatenate(prices), np.concatenate(steps)
+    if not len(breaks):
+        return Sweep(np.zeros(1), start[:1], start[1:])
+    order = np.argsort(breaks, kind="stable")
+    breaks = breaks[order]
+    last = np.append(breaks[1:] != breaks[:-1], True)  # of each run of equal breakpoints
+    edges = breaks[last]
+    beyond = 2 * edges[-1] + 1 / costs.max()
+    inside = np.concatenate([[0.0], (edges[:-1] + edges[1:]) / 2, [beyond]])
+    outcome = np.vstack([start, start + np.cumsum(moves[order], axis=0)[last] / len(p)])
+    return Sweep(inside, outcome[:, 0], outcome[:, 1])
+
+
+def check_inputs(p: Floats, costs: Floats) -> tuple[Floats, Floats]:
+    """Validate probabilities and costs, both (N, K); returns them as float64.
+
+    Raises:
+        DataError: when they are empty, misshapen or not finite, probabilities are outside
+            [0, 1] or costs negative.
+    """
+    p, costs = np.asarray(p, dtype=np.float64), np.asarray(costs, dtype=np.float64)
+    if p.ndim != 2 or p.shape != costs.shape or 0 in p.shape:
+        raise DataError(
+            "A policy needs probabilities and costs of one shape (N, K), neither empty; it got "
+            f"{p.shape} and {costs.shape}."
+        )
+    if not np.all((p >= 0) & (p <= 1)):
+        row, k = np.argwhere(~((p >= 0) & (p <= 1)))[0]
+        raise DataError(f"Probabilities must lie in [0, 1]; row {row}, option {k} has {p[row, k]}.")
+    if not np.all(np.isfinite(costs) & (costs >= 0)):
+        row, k = np.argwhere(~(np.isfinite(costs) & (costs >= 0)))[0]
+        raise DataError(
+            f"Costs must be finite and at least 0; row {row}, option {k} has {costs[row, k]}."
+        )
+    return p, costs
+
+
+def _next_choice(p: Floats, costs: Floats, current: Choice) -> Choice:
+    """The option that overtakes `current` (N,) first as the price rises; itself if none does."""
+    at = current[:, None]
+    saved = np.take_along_axis(costs, at, axis=1) - costs  # (N, K)
+    lost = np.take_along_axis(p, at, axis=1) - p
+    overtakes = np.divide(lost, saved, out=np.full_like(lost, np.inf), where=saved > 0)
+    first = overtakes.min(axis=1)
+    tied = np.where(overtakes == first[:, None], costs, np.inf)
+    return np.where(np.isfinite(first), np.argmin(tied, axis=1), current)

@@ -1,0 +1,163 @@
+"""Training: from an oracle log and features to a ScaleRouter.
+
+The estimator is fitted on the `fit` part, its hyper-parameters are chosen on the `tune` part
+by the cost/accuracy curve that they yield, and the other parts are not looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data.errors import MismatchError, NotLearnableError
+from data.manifest import library_versions
+from data.oracle_log import OracleLog
+from data.splits import Split
+from router.analysis.metrics import aiq
+from router.estimators import estimator_class
+from router.estimators.base import Floats, SufficiencyEstimator, Validation, log_loss
+from router.features.table import FeatureTable
+from router.parts import Gaps, part_rows
+from router.router import ScaleRouter
+from router.sweep import sweep
+
+logger = logging.getLogger(__name__)
+
+
+def train_router(
+    log: OracleLog,
+    features: FeatureTable,
+    split: Split,
+    *,
+    estimator: str = "logistic",
+    blocks: Sequence[str] | None = None,
+    seed: int = 0,
+    gaps: Gaps = "error",
+) -> ScaleRouter:
+    """Learn P(correct at every option | features) from an oracle log.
+
+    Args:
+        log: what every option answered.
+        features: rows for (at least) every complete example of the log.
+        split: made from the log's groups; only `fit` and `tune` are read.
+        estimator: a name in `router.estimators.ESTIMATORS`.
+        blocks: feature blocks to read, all when None.
+        seed: of the estimator, where it draws at random.
+        gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
+
+    Raises:
+        NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
+            everything is wrong, or no score depends on the option.
+        MismatchError: when examples of the log, or blocks, are not in the features.
+        DataError: for gaps with "error", or an unknown estimator.
+    """
+    kind = estimator_class(estimator)
+    rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
+    _refuse_unlearnable(log, rows)
+    names = list(features.blocks) if blocks is None else list(blocks)
+    _refuse_foreign(log, features)
+    ids = np.asarray(log.ids, dtype=object)
+    X = {part: features.align(list(ids[index])).matrix(names) for part, index in rows.items()}
+    fitted, trials = _best_on_tune(
+        kind.candidates(seed=seed),
+        X,
+        {p: log.scores[r] for p, r in rows.items()},
+        costs=log.costs[rows["tune"]],
+    )
+    return ScaleRouter(
+        estimator=fitted,
+        estimator_name=estimator,
+        blocks={name: features.widths[name] for name in names},
+        options=tuple(log.options),
+        cost_unit=log.cost_unit,
+        metadata={
+            "log": dict(log.metadata),
+            "features": dict(features.metadata),
+            "split": split.fingerprint,
+            "n": {part: len(index) for part, index in rows.items()},
+            "seed": seed,
+            "gaps": gaps,
+            "hyperparameters": hyperparameters(fitted),
+            "tuned": trials,
+            "versions": library_versions(),
+        },
+    )
+
+
+def hyperparameters(estimator: SufficiencyEstimator) -> dict[str, Any]:
+    """What the estimator's constructor stored, without what fitting added (`name_`)."""
+    return {name: value for name, value in vars(estimator).items() if not name.endswith("_")}
+
+
+def _best_on_tune(
+    candidates: list[Any], X: dict[str, Floats], Y: dict[str, Floats], *, costs: Floats
+) -> tuple[SufficiencyEstimator, list[dict[str, Any]]]:
+    """The candidate with the largest area under its curve on `tune`; ties by log-loss."""
+    held_back = Validation(X=X["tune"], Y=Y["tune"])
+    best: tuple[tuple[float, float], SufficiencyEstimator] | None = None
+    trials = []
+    for candidate in candidates:
+        fitted = candidate.fit(X["fit"], Y["fit"], validation=held_back)
+        p = fitted.predict(X["tune"])
+        area, loss = _area(p, costs, Y["tune"]), log_loss(Y["tune"], p)
+        settings = hyperparameters(fitted)
+        trials.append({"hyperparameters": settings, "area": area, "log_loss": loss})
+        logger.info("tried %s: area %.4f, log-loss %.4f", settings, area, loss)
+        if best is None or (area, -loss) > best[0]:
+            best = (area, -loss), fitted
+    if best is None:
+        raise NotLearnableError("The estimator offers no candidates to fit.")
+    return best[1], trials
+
+
+def _area(p: Floats, costs: Floats, scores: Floats) -> float:
+    steps = sweep(p, costs, scores=scores)
+    low, high = float(costs.mean(axis=0).min()), float(costs.mean(axis=0).max())
+    if not low < high:  # every option costs the same: the curve is one point
+        return float(steps.accuracy[0])
+    return aiq(steps.cost, steps.accuracy, low=low, high=high)
+
+
+def _refuse_foreign(log: OracleLog, features: FeatureTable) -> None:
+    """Check that every complete example, of any part, has features."""
+    known = set(features.ids)
+    complete = [name for name, whole in zip(log.ids, log.complete, strict=True) if whole]
+    missing = [name for name in complete if name not in known]
+    if missing:
+        raise MismatchError(
+            f"The oracle log has {len(complete)} complete examples, of which {len(missing)} are "
+            f"not in the feature table of {len(features)} (first missing: {missing[:3]}; the "
+            f"table begins with {list(features.ids[:3])}). Compute features for the examples "
+            "that were labelled."
+        )
+
+
+def _refuse_unlearnable(log: OracleLog, rows: dict[str, Any]) -> None:
+    for part, index in rows.items():
+        if not len(index):
+            raise NotLearnableError(
+                f"A router cannot be learned: the {part!r} part has no complete example out of "
+                f"{len(log.ids)} in the log. Label more images, or split them again."
+            )
+    scores = log.scores[rows["fit"]]
+    n, options = len(scores), ", ".join(log.options)
+    if np.all(scores >= 1):
+        raise NotLearnableError(
+            f"A router cannot be learned: on all {n} examples of the fit part every option "
+            f"({options}) is right. The cheapest one, {log.options[0]}, suffices; use it fixed, "
+            "or label harder questions."
+        )
+    if np.all(scores <= 0):
+        raise NotLearnableError(
+            f"A router cannot be learned: on all {n} examples of the fit part every option "
+            f"({options}) is wrong. Check the model, the answers and the metric of the log."
+        )
+    if np.all(scores == scores[:, :1]):
+        raise NotLearnableError(
+            f"A router cannot be learned: on each of the {n} examples of the fit part all options "
+            f"({options}) have the same score, so that the choice never matters. Use the "
+            f"cheapest one, {log.options[0]}, or label questions that need detail."
+        )

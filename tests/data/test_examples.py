@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import DataError
+from data.examples import Example, fingerprint
+from data.scoring import chance_level
+from data.sources import source
+from data.sources.jsonl import load_jsonl
+
+GOOD = {"id": "a", "image": "a.png", "question": "What?", "answers": ["cat"]}
+
+
+def write(path: Path, *lines: object) -> Path:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def test_defaults_and_group_from_image() -> None:
+    example = Example.from_dict(GOOD)
+    assert example.answers == ("cat",)
+    assert example.group == "a.png"
+    assert (example.metric, example.dataset, example.chance) == ("exact", "default", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question": "  "}, "question is empty"),
+        ({"id": ""}, "id is empty"),
+        ({"answers": []}, "answers is empty"),
+        ({"answers": [""]}, "answers holds an empty text"),
+        ({"answers": "cat"}, "answers must be a list of texts, got str"),
+        ({"answers": [3]}, "answers must hold texts, got int 3"),
+        ({"image": None}, "image must be text, got NoneType"),
+        ({"metric": "exat"}, "Unknown metric 'exat'. Did you mean 'exact'"),
+        ({"chance": 1.0}, r"chance must be in \[0, 1\), got 1.0"),
+        ({"chance": -0.1}, "chance must be in"),
+        ({"chance": float("nan")}, "chance must be in"),
+        ({"chance": "a"}, "chance must be a number"),
+        ({"metric": "vqa"}, "answers of several people"),
+        ({"metric": "yes_no"}, "needs the answer 'yes' or 'no', got 'cat'"),
+        ({"metric": "choice", "choices": ["dog", "cow"]}, "needs a letter or one of"),
+        ({"metric": "choice", "choices": ["dog"], "answers": ["B"]}, "needs a letter or one of"),
+        ({"qestion": "x"}, "Unknown field 'qestion'. Did you mean 'question'"),
+    ],
+)
+def test_bad_example_names_the_id(change: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        Example.from_dict({**GOOD, **change})
+    assert change.get("id", "'a'") in str(error.value)
+
+
+def test_missing_fields_are_all_named() -> None:
+    with pytest.raises(DataError, match="missing image, answers"):
+        Example.from_dict({"id": "x", "question": "q"})
+
+
+texts = st.text(min_size=1, max_size=8).filter(str.strip)
+
+
+@given(
+    id=texts,
+    image=texts,
+    question=texts,
+    answers=st.lists(texts, min_size=1, max_size=3),
+    group=st.text(max_size=4),
+    chance=st.none() | st.floats(0, 0.99),
+)
+def test_dict_round_trip(**values: object) -> None:
+    example = Example(**{**values, "answers": tuple(values["answers"])})  # type: ignore[arg-type]
+    again = Example.from_dict(json.loads(json.dumps(example.to_dict())))
+    assert again == example
+    assert fingerprint([again]) == fingerprint([example])
+
+
+def test_fingerprint_depends_on_content_and_order() -> None:
+    one, two = Example.from_dict(GOOD), Example.from_dict({**GOOD, "id": "b"})
+    prints = {fingerprint(e) for e in ([one], [two], [one, two], [two, one])}
+    assert len(prints) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "chance"),
+    [
+        ({}, 0.0),
+        ({"metric": "yes_no", "answers": ["Yes."]}, 0.5),
+        ({"metric": "choice", "choices": ["cat", "dog", "cow"]}, 1 / 3),
+        ({"chance": 0.2, "metric": "choice", "answers": ["B"]}, 0.2),
+        ({"metric": "choice", "answers": ["B"]}, 0.0),
+    ],
+)
+def test_chance_level(change: dict[str, object], chance: float) -> None:
+    assert chance_level(Example.from_dict({**GOOD, **change})) == pytest.approx(chance)
+
+
+def test_jsonl_reads_what_users_write(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "e.jsonl",
+        "\ufeff" + json.dumps({**GOOD, "note": "ignored"}),
+        "",
+        {"id": 7, "image": "sub/../b.png", "question": "Größe?", "answer": "xl", "group": "g"},
+    )
+    first, second = load_jsonl(path, images=tmp_path)
+    assert (first.id, first.answers) == ("a", ("cat",))
+    assert (second.id, second.answers, second.group) == ("7", ("xl",), "g")
+    assert source("jsonl") is load_jsonl
+
+
+def test_jsonl_collects_every_bad_line(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "e.jsonl",
+        GOOD,
+        "{not json",
+        {"id": "b", "image": "b.png", "question": "q"},
+        GOOD,
+        {**GOOD, "id": "c", "metric": "annls"},
+        {**GOOD, "id": "d", "question": ""},
+        "[1]",
+        {**GOOD, "id": "e", "answer": "cat"},
+    )
+    with pytest.raises(DataError) as error:
+        load_jsonl(path, images=tmp_path)
+    message = str(error.value)
+    assert "7 bad lines" in message
+    for part in (
+        "line 2: invalid JSON",
+        "line 3: Example 'b': missing answers",
+        "line 4: duplicate id 'a', first on line 1",
+        "line 5: Example 'c': Unknown metric 'annls'. Did you mean 'anls'?",
+        "line 6: Example 'd': question is empty",
+        "line 7: expected a JSON object, got list",
+        "line 8: Example 'e': has both",
+    ):
+        assert part in message
+
+
+def test_jsonl_lists_at_most_twenty(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.jsonl", *["{"] * 33)
+    with pytest.raises(DataError, match="33 bad lines") as error:
+        load_jsonl(path, images=tmp_path)
+    assert str(error.value).count("invalid JSON") == 20
+    assert "and 13 more" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "image", ["../x.png", "a/../../x.png", "/etc/x.png", "..", "C:\\x.png", "..\\x.png", "a\0b"]
+)
+def test_images_stay_in_their_folder(tmp_path: Path, image: str) -> None:
+    path = write(tmp_path / "e.jsonl", {**GOOD, "image": image})
+    with pytest.raises(DataError, match="line 1: Example 'a': image"):
+        load_jsonl(path, images=tmp_path)
+
+
+def test_jsonl_file_problems(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.jsonl", GOOD)
+    with pytest.raises(DataError, match="images folder .* does not exist"):
+        load_jsonl(path, images=tmp_path / "none")
+    with pytest.raises(DataError, match="No such file"):
+        load_jsonl(tmp_path / "none.jsonl", images=tmp_path)
+    path.write_bytes(b"\n\n")
+    with pytest.raises(DataError, match="holds no examples"):
+        load_jsonl(path, images=tmp_path)
+    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"id": "\xff\xfe"}\n')
+    with pytest.raises(DataError, match="line 2: not UTF-8"):
+        load_jsonl(path, images=tmp_path)
+
+
+@given(st.lists(st.binary(max_size=30), max_size=5))
+def test_any_bytes_are_read_or_refused_cleanly(tmp_path_factory, lines: list[bytes]) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = folder / "e.jsonl"
+    path.write_bytes(b"\n".join([json.dumps(GOOD).encode(), *lines]))
+    try:
+        examples = load_jsonl(path, images=folder)
+    except DataError as error:
+        assert "line" in str(error)
+    else:
+        assert [example.id for example in examples] == ["a"]

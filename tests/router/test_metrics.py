@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from data.errors import DataError
+from router.analysis import metrics
+
+TOKENS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
+
+
+@st.composite
+def curves(draw, max_points=12):
+    """Costs and accuracies (P,) on a small grid, so that ties and duplicates are frequent."""
+    n = draw(st.integers(1, max_points))
+    cost = draw(hnp.arrays(np.int64, n, elements=st.integers(0, 12))).astype(float)
+    accuracy = draw(hnp.arrays(np.int64, n, elements=st.integers(0, 8))) / 8
+    return cost, accuracy
+
+
+# --- sufficiency ---
+
+
+def test_rules_by_hand():
+    scores = np.array(
+        [
+            [0, 1, 0, 1, 1],  # lucky at 9
+            [1, 1, 1, 1, 1],
+            [0, 0, 0, 0, 0],  # never correct
+            [1, 1, 1, 1, 0],  # wrong at the finest
+            [0, 0.4, 0.6, 0.5, 1],  # soft
+        ],
+        dtype=float,
+    )
+    costs = np.tile(TOKENS, (5, 1))
+    assert metrics.first_correct(scores, costs).tolist() == [1, 0, 0, 0, 2]
+    assert metrics.stable(scores, costs).tolist() == [3, 0, 0, 0, 2]
+    assert metrics.oracle_choice(scores, costs).tolist() == [1, 0, 0, 0, 4]
+    assert metrics.first_correct(scores, costs, threshold=0.4)[4] == 1
+
+
+def test_cheapest_is_by_cost_not_by_name():
+    scores = np.array([[1.0, 1.0, 1.0]])
+    costs = np.array([[7.0, 3.0, 5.0]])
+    assert metrics.first_correct(scores, costs).tolist() == [1]
+    assert metrics.oracle_choice(scores, costs).tolist() == [1]
+
+
+def test_matches_full_needs_no_truth():
+    answers = np.array([["a", "b", "b"], ["c", "d", "e"], ["f", "f", "f"]], dtype=object)
+    costs = np.tile([1.0, 2.0, 3.0], (3, 1))
+    assert metrics.matches_full(answers, costs).tolist() == [1, 2, 0]
+
+
+@given(hnp.arrays(np.float64, (15, 4), elements=st.sampled_from([0.0, 0.3, 1.0])))
+def test_no_choice_beats_the_raw_oracle(scores):
+    costs = np.tile(TOKENS[:4], (15, 1))
+    best = metrics.taken(scores, metrics.oracle_choice(scores, costs))
+    np.testing.assert_array_equal(best, scores.max(axis=1))
+
+
+# --- the corrected oracle ---
+
+
+def answers_of(knows, chance, generator):
+    return (knows | (generator.random(knows.shape) < chance[:, None])).astype(float)
+
+
+def truth_of(knows, chance, costs):
+    """Accuracy and cost of an oracle that sees the knowledge: first that knows, else finest."""
+    any_known = knows.any(axis=1)
+    first = np.where(any_known, knows.argmax(axis=1), knows.shape[1] - 1)
+    return np.where(any_known, 1.0, chance).mean(), metrics.taken(costs, first).mean()
+
+
+def test_corrected_oracle_is_unbiased_on_simulated_answerers():
+    """Known truth: the mean of many simulated logs is the oracle that sees the knowledge."""
+    generator = np.random.default_rng(0)
+    n, k = 300, 4
+    knows = generator.random((n, k)) < np.array([0.2, 0.4, 0.5, 0.6])
+    chance = generator.choice([0.0, 0.25, 0.5], size=n)
+    costs = np.tile(TOKENS[:k], (n, 1)) + generator.random((n, k))
+    accuracy, cost = truth_of(knows, chance, costs)
+    raw, found = [], []
+    for _ in range(400):
+        scores = answers_of(knows, chance, generator)
+        rows = metrics.corrected_oracle_rows(scores, costs, chance)
+        found.append([rows[0].mean(), rows[1].mean()])
+        raw.append(scores.max(axis=1).mean())
+    mean = np.mean(found, axis=0)
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert abs(mean[0] - accuracy) < 4 * error[0]
+    assert abs(mean[1] - cost) < 4 * error[1]
+    assert np.mean(raw) > accuracy + 0.03  # what the correction is for
+
+
+def test_corrected_oracle_is_unbiased_when_nothing_is_known():
+    generator = np.random.default_rng(1)
+    n, k, g = 4000, 3, 0.5
+    chance, costs = np.full(n, g), np.tile(TOKENS[:k], (n, 1))
+    scores = answers_of(np.zeros((n, k), dtype=bool), chance, generator)
+    accuracy, cost = metrics.corrected_oracle_rows(scores, costs, chance)
+    assert scores.max(axis=1).mean() == pytest.approx(1 - 0.5**3, abs=0.03)
+    assert accuracy.mean() == pytest.approx(g, abs=4 * accuracy.std() / np.sqrt(n))
+    assert cost.mean() == pytest.approx(36.0, abs=4 * cost.std() / np.sqrt(n))
+
+
+def test_correlated_guesses_are_over_corrected():
+    """The warning in the docstring: one guess for all options gives less than the truth."""
+    generator = np.random.default_rng(2)
+    n, k, g = 4000, 4, 0.5
+    knows = (generator.random(n) < 0.6)[:, None] & (np.arange(k) >= 1)
+    lucky = np.broadcast_to((generator.random(n) < g)[:, None], (n, k))
+    scores = (knows | lucky).astype(float)
+    costs = np.tile(TOKENS[:k], (n, 1))
+    truth, _ = truth_of(knows, np.full(n, g), costs)
+    accuracy, _ = metrics.corrected_oracle_rows(scores, costs, np.full(n, g))
+    assert accuracy.mean() < truth - 0.05
+
+
+@given(hnp.arrays(np.float64, (8, 3), elements=st.sampled_from([0.0, 1.0])))
+def test_without_chance_it_is_the_raw_oracle(scores):
+    costs = np.tile([1.0, 9.0, 36.0], (8, 1))
+    accuracy, cost = metrics.corrected_oracle_rows(
+        scores, costs, np.zeros(8), never_known="cheapest"
+    )
+    choice = metrics.oracle_choice(scores, costs)
+    np.testing.assert_allclose(accuracy, metrics.taken(scores, choice))
+    np.testing.assert_allclose(cost, metrics.taken(costs, choice))
+
+
+@given(
+    hnp.arrays(np.float64, (6, 3), elements=st.floats(0, 1)),
+    hnp.arrays(np.float64, 6, elements=st.sampled_from([0.0, 0.25, 0.5])),
+)
+def test_corrected_mean_stays_between_best_fixed_and_raw(scores, chance):
+    costs = np.tile([1.0, 9.0, 36.0], (6, 1))
+    accuracy, cost = metrics.corrected_oracle(scores, costs, chance)
+    assert scores.mean(axis=0).max() - 1e-12 <= accuracy <= scores.max(axis=1).mean() + 1e-12
+    assert 1.0 <= cost <= 36.0
+
+
+def test_weights_of_the_cost_sum_to_one():
+    generator = np.random.default_rng(3)
+    scores = generator.random((20, 5))
+    _, cost = metrics.corrected_oracle_rows(scores, np.full((20, 5), 7.0), np.full(20, 0.3))
+    np.testing.assert_allclose(cost, 7.0)
+
+
+@pytest.mark.parametrize("chance", [np.ones(2), np.full(2, -0.1), np.full(2, np.nan), np.zeros(3)])
+def test_bad_chance_is_refused(chance):
+    with pytest.raises(DataError, match="Chance"):
+        metrics.corrected_oracle_rows(np.zeros((2, 2)), np.ones((2, 2)), chance)
+
+
+def test_unknown_convention_is_refused():
+    with pytest.raises(DataError, match="never_known"):
+        metrics.corrected_oracle_rows(
+            np.zeros((2, 2)), np.ones((2, 2)), np.zeros(2), never_known="middle"
+        )
+
+
+# --- one policy ---
+
+
+def test_best_fixed_need_not_be_the_finest_and_ties_are_cheaper():
+    costs = np.tile([1.0, 9.0, 36.0], (2, 1))
+    assert metrics.best_fixed(np.array([[0, 1, 0], [0, 1, 1]]), costs) == 1
+    assert metrics.best_fixed(np.array([[1, 0, 0], [0, 1, 1]]), costs) == 0
+    assert metrics.best_fixed(np.array([[1, 0], [0, 1]]), np.array([[5.0, 2.0]] * 2)) == 1
+
+
+def test_regret_counts_only_losses_against_the_finest():
+    scores = np.array([[0, 1], [1, 0], [1, 1], [0, 0], [0.4, 1.0]], dtype=float)
+    rows = metrics.regret_rows(scores, np.zeros(5, dtype=np.intp))
+    np.testing.assert_allclose(rows, [1, 0, 0, 0, 0.6])
+
+
+def test_gap_closed():
+    assert metrics.gap_closed(0.8, 0.7, 0.9) == pytest.approx(0.5)
+    assert metrics.gap_closed(0.6, 0.7, 0.9) == pytest.approx(-0.5)
+    assert np.isnan(metrics.gap_closed(0.7, 0.7, 0.7))
+    assert np.isnan(metrics.gap_closed(0.7, 0.7, float("nan")))
+
+
+# --- curves, each against brute force ---
+
+
+def dominates(a, b):
+    return a[0] <= b[0] and a[1] >= b[1] and a != b
+
+
+@given(curves())
+def test_pareto_front_is_exactly_the_undominated_points(curve):
+    points = list(zip(*(values.tolist() for values in curve), strict=True))
+    front = metrics.pareto_front(*curve)
+    kept = [points[i] for i in front]
+    undominated = {b for b in points if not any(dominates(a, b) for a in points)}
+    assert set(kept) == undominated
+    assert len(kept) == len(set(kept))
+    assert kept == sorted(kept)
+
+
+def best_mixture(curve, budget):
+    """Best accuracy of any mixture of two points within a budget; NaN when none fits."""
+    best = float("nan")
+    points = list(zip(*curve, strict=True))
+    for (c1, a1), (c2, a2) in itertools.product(points, points):
+        for share in (0.0, 1.0) if c1 == c2 else (0.0, 1.0, (budget - c2) / (c1 - c2)):
+            if 0 <= share <= 1 and share * c1 + (1 - share) * c2 <= budget + 1e-12:
+                best = np.fmax(best, share * a1 + (1 - share) * a2)
+    return best
+
+
+@given(curves(max_points=7), st.integers(0, 14))
+def test_hull_is_the_best_mixture_within_budget(curve, budget):
+    found = metrics.accuracy_at_cost(*curve, float(budget))
+    np.testing.assert_allclose(found, best_mixture(curve, float(budget)), atol=1e-9)
+
+
+@given(curves())
+def test_hull_is_concave_and_rising(curve):
+    cost, accuracy = metrics.nondecreasing_hull(*curve)
+    assert np.all(np.diff(cost) > 0)
+    assert np.all(np.diff(accuracy) > 0)
+    assert np.all(np.diff(np.diff(accuracy) / np.diff(cost)) < 0)
+
+
+@given(curves(max_points=6))
+def test_aiq_is_the_mean_of_the_hull(curve):
+    low, high = 1.0, 9.0
+    # every vertex has a whole cost: the trapezoid rule on a grid of quarters is exact except
+    # in the one cell where the hull begins, which a fine grid makes negligible
+    grid = np.linspace(low, high, 8001)
+    hull = np.nan_to_num([metrics.accuracy_at_cost(*curve, x) for x in grid[::20]])
+    expected = np.trapezoid(hull, grid[::20]) / (high - low)
+    assert metrics.aiq(*curve, low=low, high=high) == pytest.approx(expected, abs=0.003)
+
+
+def test_aiq_closed_forms():
+    # a line from (0, 0) to (1, 1), then flat: 1/2 * 1 + 1 * 1 over [0, 2]
+    line = np.array([0.0, 1.0]), np.array([0.0, 1.0])
+    assert metrics.aiq(*line, low=0, high=2) == pytest.approx(0.75)
+    # a worse and dearer point changes nothing
+    worse = np.array([0.0, 1.0, 1.5]), np.array([0.0, 1.0, 0.2])
+    assert metrics.aiq(*worse, low=0, high=2) == pytest.approx(0.75)
+    # a single point answers from its own cost on
+    assert metrics.aiq(np.array([5.0]), np.array([0.8]), low=0, high=10) == pytest.approx(0.4)
+    assert metrics.aiq(np.array([5.0]), np.array([0.8]), low=0, high=5) == 0
+    with pytest.raises(DataError, match="low < high"):
+        metrics.aiq(*line, low=1, high=1)
+
+
+@given(curves())
+def test_hypervolume_counts_unit_cells(curve):
+    """Points lie on a grid of 1 by 1/8: the dominated area is a number of whole cells."""
+    cost, accuracy = curve
+    cells = sum(
+        any(c <= x and a >= (y + 1) / 8 for c, a in zip(cost, accuracy, strict=True))
+        for x in range(10)
+        for y in range(8)
+    )
+    found = metrics.hypervolume(cost, accuracy, reference_cost=10.0)
+    assert found == pytest.approx(cells / 8)
+
+
+def test_hypervolume_above_a_reference_accuracy():
+    found = metrics.hypervolume(
+        np.array([2.0, 4.0]), np.array([0.5, 0.1]), reference_cost=6, reference_accuracy=0.2
+    )
+    assert found == pytest.approx(4 * 0.3)
+
+
+def test_saved_at():
+    cost, accuracy = np.array([1.0, 50.0, 100.0]), np.array([0.2, 0.80, 0.9])
+    assert metrics.saved_at(cost, accuracy, target=0.8, reference_cost=100) == pytest.approx(0.5)
+    assert metrics.saved_at(cost, accuracy, target=0.9, reference_cost=50) == pytest.approx(-1.0)
+    assert np.isnan(metrics.saved_at(cost, accuracy, target=0.95, reference_cost=100))
+
+
+@pytest.mark.parametrize(
+    ("cost", "accuracy"),
+    [
+        (np.zeros(0), np.zeros(0)),
+        (np.zeros(2), np.zeros(3)),
+        (np.array([np.nan]), np.zeros(1)),
+        (np.zeros((1, 1)), np.zeros((1, 1))),
+    ],
+)
+def test_bad_curves_are_refused(cost, accuracy):
+    with pytest.raises(DataError, match="curve"):
+        metrics.pareto_front(cost, accuracy)

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from data.errors import DataError, MismatchError
+from router.policy import Binding, Policy, for_budget, for_max_loss
+
+
+def binding(k):
+    options = tuple(f"s{i}" for i in range(k))
+    return Binding(options=options, cost_unit="visual tokens", router="r" * 64, split="s" * 64)
+
+
+def priced(lam, k, *, cost_scale=1.0):
+    return Policy(binding=binding(k), kind="price", lam=lam, cost_scale=cost_scale)
+
+
+def mean_cost(policy, p, costs):
+    return costs[np.arange(len(p)), policy.choose(p, costs)].mean()
+
+
+@st.composite
+def problems(draw):
+    """Arbitrary probabilities, positive costs in any order, and scores, all (N, K)."""
+    shape = draw(st.tuples(st.integers(1, 30), st.integers(1, 9)))
+    p = draw(hnp.arrays(np.float64, shape, elements=st.floats(0, 1, width=32)))
+    costs = draw(hnp.arrays(np.float64, shape, elements=st.floats(1, 600, width=16)))
+    scores = draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.3, 1.0])))
+    return p, costs, scores
+
+
+@st.composite
+def exact_problems(draw):
+    """Values whose products and sums are exact in floats, so that monotonicity is strict."""
+    shape = draw(st.tuples(st.integers(1, 30), st.integers(1, 9)))
+    p = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 256))) / 256
+    costs = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 600))).astype(float)
+    return p, costs
+
+
+@given(exact_problems(), st.integers(0, 4096), st.integers(0, 4096))
+def test_mean_cost_never_rises_with_the_price(problem, first, second):
+    p, costs = problem
+    low, high = sorted((first / 65536, second / 65536))
+    k = p.shape[1]
+    assert mean_cost(priced(high, k), p, costs) <= mean_cost(priced(low, k), p, costs)
+
+
+@given(problems(), st.floats(0, 10))
+def test_one_decision_equals_the_batch(problem, lam):
+    p, costs, _ = problem
+    policy = priced(lam, p.shape[1], cost_scale=123.4)
+    choices = policy.choose(p, costs)
+    assert [policy.decide(q, c) for q, c in zip(p, costs, strict=True)] == choices.tolist()
+
+
+@given(problems(), st.floats(0, 1))
+def test_budget_is_met_by_the_dearest_policy_that_meets_it(problem, fraction):
+    p, costs, _ = problem
+    least, most = costs.min(axis=1).mean(), costs.max(axis=1).mean()
+    budget = least + fraction * (most - least)
+    policy = for_budget(p, costs, budget=budget, binding=binding(p.shape[1]))
+    reached = mean_cost(policy, p, costs)
+    assert reached <= budget or reached == pytest.approx(budget)
+    assert policy.calibration == {"n": len(p), "mean_cost": pytest.approx(reached)}
+    # no other price within the budget spends more: a dense grid as reference
+    for lam in np.concatenate([[0.0], np.geomspace(1e-6, 10, 200)]):
+        other = mean_cost(replace(policy, lam=lam), p, costs)
+        assert other > budget or other <= reached + 1e-6
+
+
+@given(problems(), st.floats(-5, 60))
+def test_loss_is_met_by_the_cheapest_price_or_it_falls_back(problem, points):
+    p, costs, scores = problem
+    target = scores[:, -1].mean() - points / 100
+    policy = for_max_loss(
+        p, costs, scores=scores, max_loss_points=points, binding=binding(p.shape[1])
+    )
+    rows = np.arange(len(p))
+    choice = policy.choose(p, costs)
+    assert policy.calibration["accuracy"] == pytest.approx(scores[rows, choice].mean())
+    if policy.fallback:
+        assert policy.kind == "finest"
+        assert np.all(choice == p.shape[1] - 1)
+        assert "no price reaches" in policy.reason
+    else:
+        assert scores[rows, choice].mean() >= target - 1e-9
+    for lam in np.concatenate([[0.0], np.geomspace(1e-6, 10, 200)]):
+        other = replace(policy, kind="price", lam=lam)
+        if scores[rows, other.choose(p, costs)].mean() >= target + 1e-9:
+            assert not policy.fallback
+            assert mean_cost(policy, p, costs) <= mean_cost(other, p, costs) + 1e-6
+
+
+def test_price_zero_takes_the_best_estimate_and_ties_go_to_the_cheaper():
+    p = np.array([[0.2, 0.9, 0.5], [0.7, 0.7, 0.7], [0.7, 0.7, 0.1]])
+    costs = np.array([[1.0, 9.0, 36.0], [9.0, 1.0, 36.0], [5.0, 5.0, 1.0]])
+    assert priced(0.0, 3).choose(p, costs).tolist() == [1, 1, 0]
+
+
+def test_costs_need_not_grow_with_the_scale():
+    policy = for_budget(
+        np.array([[0.5, 0.6], [0.5, 0.6]]),
+        np.array([[10.0, 4.0], [1.0, 8.0]]),
+        budget=2.5,
+        binding=binding(2),
+    )
+    assert policy.calibration["mean_cost"] == 2.5
+
+
+def test_a_budget_that_allows_everything_costs_nothing():
+    p = np.array([[0.1, 0.9]] * 3)
+    policy = for_budget(p, np.array([[1.0, 9.0]] * 3), budget=9.0, binding=binding(2))
+    assert policy.lam == 0
+    assert policy.choose(p, np.array([[1.0, 9.0]] * 3)).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("budget", [0.9, 0.0, -1.0, float("nan")])
+def test_a_budget_below_the_cheapest_option_is_refused(budget):
+    p, costs = np.array([[0.1, 0.9]]), np.array([[1.0, 9.0]])
+    with pytest.raises(DataError, match="at least 1 visual tokens.*Raise the budget"):
+        for_budget(p, costs, budget=budget, binding=binding(2))
+
+
+def test_nothing_qualifies_says_so():
+    p, costs = np.array([[0.9, 0.2]] * 4), np.array([[1.0, 9.0]] * 4)
+    scores = np.array([[0.0, 1.0]] * 4)
+    policy = for_max_loss(p, costs, scores=scores, max_loss_points=1, binding=binding(2))
+    assert policy.fallback
+    assert "0.9900 on the 4 calibration examples (best 0.0000)" in policy.reason
+    assert policy.calibration == {"n": 4, "mean_cost": 9.0, "accuracy": 1.0}
+    assert policy.decide(p[0], costs[0]) == 1
+
+
+def test_the_finest_scale_need_not_be_the_best():
+    p = np.array([[0.9, 0.3]] * 4)
+    scores = np.array([[1.0, 0.0]] * 4)
+    policy = for_max_loss(
+        p, np.array([[1.0, 9.0]] * 4), scores=scores, max_loss_points=-50, binding=binding(2)
+    )
+    assert not policy.fallback
+    assert policy.calibration["accuracy"] == 1.0
+
+
+def test_scores_with_gaps_are_refused():
+    with pytest.raises(DataError, match="gaps drop"):
+        for_max_loss(
+            np.array([[0.5, 0.5]]),
+            np.array([[1.0, 2.0]]),
+            scores=np.array([[1.0, np.nan]]),
+            max_loss_points=1,
+            binding=binding(2),
+        )
+
+
+@pytest.mark.parametrize("kind", ["price", "finest"])
+def test_not_a_number_is_refused(kind):
+    policy = replace(priced(0.1, 2), kind=kind)
+    for p, costs in (([np.nan, 0.5], [1.0, 2.0]), ([0.5, 0.5], [1.0, np.inf])):
+        with pytest.raises(DataError, match="finite"):
+            policy.decide(np.array(p), np.array(costs))
+        with pytest.raises(DataError):
+            policy.choose(np.array([p]), np.array([costs]))
+
+
+def test_another_number_of_options_is_refused():
+    with pytest.raises(MismatchError, match="2 options.*got 3"):
+        priced(0.1, 2).decide(np.full(3, 0.5), np.ones(3))
+    with pytest.raises(MismatchError, match="2 options.*got 3"):
+        priced(0.1, 2).choose(np.full((1, 3), 0.5), np.ones((1, 3)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lam": -1.0}, {"lam": float("nan")}, {"cost_scale": 0.0}, {"kind": "cheapest"}],
+)
+def test_invalid_rules_are_refused(change):
+    with pytest.raises(DataError, match="A policy"):
+        replace(priced(0.1, 2), **change)
+
+
+def test_round_trip(tmp_path):
+    p, costs = np.array([[0.1, 0.9]] * 3), np.array([[1.0, 9.0]] * 3)
+    for policy in (
+        for_budget(p, costs, budget=3, binding=binding(2)),
+        for_max_loss(
+            p, costs, scores=1 - p, max_loss_points=-100, binding=binding(2)
+        ),
+    ):
+        policy.write(tmp_path / "policy.json")
+        assert Policy.read(tmp_path / "policy.json") == policy
+
+
+def test_every_edited_byte_is_refused(tmp_path):
+    path = tmp_path / "policy.json"
+    priced(0.25, 2).write(path)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        for bit in (1, 16):
+            damaged = bytearray(content)
+            damaged[position] ^= bit
+            path.write_bytes(bytes(damaged))
+            with pytest.raises(DataError):
+                Policy.read(path)
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=str(path)):
+            Policy.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="Cannot read the policy at .*policy.json"):
+        Policy.read(tmp_path / "policy.json")
+
+
+def test_a_policy_for_something_else_names_both_sides():
+    policy = priced(0.1, 2)
+    policy.check_fits(options=("s0", "s1"), router="r" * 64, split="s" * 64)
+    policy.check_fits(options=["s0", "s1"])
+    with pytest.raises(MismatchError, match=r"\['s0', 's1'\].*\['1', '576'\]"):
+        policy.check_fits(options=("1", "576"))
+    with pytest.raises(MismatchError, match="router rrrrrrrrrrrr.*router xxxxxxxxxxxx"):
+        policy.check_fits(options=("s0", "s1"), router="x" * 64)
+    with pytest.raises(MismatchError, match="split ssssssssssss.*split yyyyyyyyyyyy"):
+        policy.check_fits(options=("s0", "s1"), split="y" * 64)

@@ -33,7 +33,7 @@ class OracleLog:
     Args:
         frame: One row per (example, scale) with the columns of :data:`data.log_checks.SCHEMA`.
             Optional ones may be missing: answer, logprob, confidence, answer_tokens,
-            text_tokens, error. Examples keep the order in which they first appear.
+            text_tokens, flops, error. Examples keep the order in which they first appear.
         options: The scales, cheapest first.
         cost_unit: What ``cost`` counts, such as ``"visual tokens"``.
         metadata: How the log came about (model, revision, grid, prompt version, dtype, ...);

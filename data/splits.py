@@ -179,7 +179,8 @@ def split_by_group(
         DataError: Fewer groups than parts, or fractions that are none.
     """
     wanted = tuple(float(fraction) for fraction in fractions)
-    if len(wanted) != len(SPLITS) or min(wanted) <= 0 or abs(sum(wanted) - 1) > 1e-9:
+    positive = len(wanted) == len(SPLITS) and all(fraction > 0 for fraction in wanted)
+    if not positive or abs(sum(wanted) - 1) > 1e-9:
         raise DataError(
             f"Split fractions must be {len(SPLITS)} positive numbers that sum to 1 "
             f"({', '.join(SPLITS)}), got {wanted}."

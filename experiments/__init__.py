@@ -1,1 +1,1 @@
-"""One folder per published model, table or figure: a TOML file, a short driver, recorded results."""
+"""One folder per model, table or figure: a TOML file, a short driver, recorded results."""

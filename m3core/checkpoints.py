@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 from data.errors import ModelError
@@ -91,9 +92,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _load_weights(folder: Path, dtype: str) -> LlavaForConditionalGeneration:
     try:
         model, info = LlavaForConditionalGeneration.from_pretrained(
-            folder, dtype=_DTYPES[dtype], output_loading_info=True, local_files_only=True
+            folder,
+            dtype=_DTYPES[dtype],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with their names
+            local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"the weights in {folder} cannot be loaded: {error}") from error
     problems = []
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -138,11 +143,11 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "float32") -> Mu
     )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        processor = AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, backend="pil"
-        )
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} lacks a usable tokenizer or image processor: {error}") from error
+        raise ModelError(
+            f"{folder} lacks a usable tokenizer or image processor: {error}"
+        ) from error
     return LlavaM3(
         model=model,
         tokenizer=tokenizer,

@@ -95,7 +95,9 @@ class ModelShape:
     def vision_flops(self) -> float:
         """Tower and projector, once per image, whatever the scale."""
         embed = 2.0 * self.patches * self.patch_values * self.tower.hidden
-        project = 2.0 * (self.patches - 1) * self.text.hidden * (self.tower.hidden + self.text.hidden)
+        project = (
+            2.0 * (self.patches - 1) * self.text.hidden * (self.tower.hidden + self.text.hidden)
+        )
         return embed + self.tower.flops(self.patches) + project
 
     def answer_flops(self, prompt_tokens: int, answer_tokens: int) -> float:

@@ -109,7 +109,9 @@ def load_encoder(name: str) -> ImageEncoder:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{name} cannot be loaded as an image encoder: {error}") from error
     if info["missing_keys"]:
-        raise ModelError(f"{name} lacks weights of a vision tower: {sorted(info['missing_keys'])[:5]}")
+        raise ModelError(
+            f"{name} lacks weights of a vision tower: {sorted(info['missing_keys'])[:5]}"
+        )
     return ClipEncoder(
         model=model.eval(), image_processor=processor, name=name, revision=revision_of(folder)
     )

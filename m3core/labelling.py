@@ -22,12 +22,11 @@ from data.images import MAX_PIXELS, open_image
 from data.journal import Journal
 from data.oracle_log import OracleLog
 from data.scoring import chance_level, score
+from m3core.batching import BATCH_TOKENS, answer_all
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
 
 COST_UNIT = "visual tokens"
 CHUNK_IMAGES = 16
-BATCH_TOKENS = 16_384
-BATCH_REQUESTS = 64
 
 Encoded = Sequence[tuple[str, VisualEncoding]]
 
@@ -119,21 +118,6 @@ def _fill(row: dict[str, Any], example: Example, answer: Answer, model: MultiSca
     }
 
 
-def batches(requests: Sequence[Request], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of requests of similar length, at most ``BATCH_TOKENS`` padded tokens together."""
-    batch: list[int] = []
-    for index in sorted(range(len(requests)), key=lambda i: (lengths[i], i)):
-        too_long = (len(batch) + 1) * lengths[index] > BATCH_TOKENS
-        # A batch of mixed scales would pad the coarse ones many times over.
-        strays = batch and lengths[index] > 1.1 * lengths[batch[0]] + 8
-        if batch and (too_long or strays or len(batch) == BATCH_REQUESTS):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
 class _Chunk:
     """The pictures and questions that are in flight together."""
 
@@ -148,7 +132,6 @@ class _Chunk:
         rows: list[dict[str, Any]] = []
         asked: list[tuple[dict[str, Any], Example]] = []
         requests: list[Request] = []
-        lengths: list[int] = []
         for example in examples:
             for scale in self.model.grid.scales:
                 row = _row(example, scale, chance_level(example))
@@ -157,18 +140,16 @@ class _Chunk:
                     row["error"] = causes[example.image]
                     continue
                 try:
-                    lengths.append(self.model.prompt_length(example.question, scale))
+                    self.model.prompt_length(example.question, scale)
                 except DataError as error:
                     row["error"] = str(error)
                     continue
                 encoding = encodings[example.image]
                 requests.append(Request(encoding=encoding, question=example.question, scale=scale))
                 asked.append((row, example))
-        for batch in batches(requests, lengths):
-            answers = self.model.answer([requests[index] for index in batch])
-            for index, answer in zip(batch, answers, strict=True):
-                row, example = asked[index]
-                _fill(row, example, answer, self.model)
+        answers = answer_all(self.model, requests)
+        for (row, example), answer in zip(asked, answers, strict=True):
+            _fill(row, example, answer, self.model)
         return list(encodings.items()), rows
 
     def _encode(self, names: list[str]) -> tuple[dict[str, VisualEncoding], dict[str, str]]:

@@ -66,5 +66,7 @@ class ScaleGrid:
         """
         if scale not in self.scales:
             listed = ", ".join(self.names)
-            raise MismatchError(f"scale {scale} is not in this model's grid; choose one of {listed}")
+            raise MismatchError(
+                f"scale {scale} is not in this model's grid; choose one of {listed}"
+            )
         return scale

@@ -252,7 +252,9 @@ def train(
         MismatchError: If ``folder`` holds a run of another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=recipe.mixed_precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(
+        mixed_precision=recipe.mixed_precision, cpu=not torch.cuda.is_available()
+    )
     torch.manual_seed(recipe.seed)
     optimizer = _optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_at)

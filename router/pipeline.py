@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from data.errors import MismatchError
+from m3core.batching import answer_all
 from m3core.checkpoints import load_model
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
 from router.features.extract import check_source, routing_blocks
@@ -108,7 +109,7 @@ class AutoScalePipeline:
         *,
         scale: int | None = None,
     ) -> list[RoutedAnswer]:
-        """Answer question i about image i; all in one batch, each at its own scale.
+        """Answer question i about image i, each at its own scale, batched by length.
 
         Args:
             images: RGB pictures. A picture that comes several times (the same object) is encoded
@@ -137,7 +138,7 @@ class AutoScalePipeline:
             Request(encoding=encoding, question=question, scale=one)
             for encoding, question, one in zip(own, questions, chosen, strict=True)
         ]
-        answers = self.model.answer(requests)
+        answers = answer_all(self.model, requests)
         clock.lap("language")
         share = {stage: spent / len(images) for stage, spent in clock.milliseconds.items()}
         return [

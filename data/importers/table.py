@@ -43,17 +43,7 @@ def read_table(path: Path, *, cost_unit: str = "cost") -> OracleLog:
         DataError: The table cannot be read or does not fit; every problem found is listed.
     """
     table = _read(path)
-    missing = [name for name in REQUIRED if name not in table.columns]
-    if missing:
-        raise DataError(
-            f"{path} lacks the columns {missing}. Needed: {list(REQUIRED)}; optional: "
-            f"{list(OPTIONAL)}; it has {list(table.columns)}."
-        )
-    if table.empty:
-        raise DataError(f"{path} holds no rows.")
-    unused = [name for name in table.columns if name not in REQUIRED + OPTIONAL]
-    if unused:
-        _log.warning("%s: columns %s are not used", path, unused)
+    _check_columns(path, table)
     problems: list[str] = []
     correct = _correct(table["correct"], problems)
     cost = _numbers(table, "cost", problems) if "cost" in table.columns else None
@@ -105,6 +95,21 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} is no readable {suffix} table: {error}") from error
     texts = table.map(_text).astype(object)
     return texts.mask(texts == "", None)
+
+
+def _check_columns(path: Path, table: pd.DataFrame) -> None:
+    """Check that the needed columns are there and hold rows; log those that are not used."""
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{path} lacks the columns {missing}. Needed: {list(REQUIRED)}; optional: "
+            f"{list(OPTIONAL)}; it has {list(table.columns)}."
+        )
+    if table.empty:
+        raise DataError(f"{path} holds no rows.")
+    unused = [name for name in table.columns if name not in REQUIRED + OPTIONAL]
+    if unused:
+        _log.warning("%s: columns %s are not used", path, unused)
 
 
 def _text(cell: object) -> str:

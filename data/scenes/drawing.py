@@ -48,7 +48,7 @@ def _shape_mask(shape: str, size: int) -> np.ndarray:
 def _glyph_boxes(item: Item) -> list[tuple[str, int, int]]:
     """Every printed character of an item with its topmost and leftmost cell."""
     if item.kind == "bar":
-        label, value = item.text
+        label, value = item.text[0], item.text[1]
         bottom = item.row + item.height - item.scale
         return [(value, item.row, item.col), (label, bottom, item.col)]
     return [
@@ -105,9 +105,7 @@ def patch_labels(scene: Scene) -> dict[str, np.ndarray]:
         ``first`` and ``second`` character and ``word`` of the whole item; ``anchor``, 1 in one
         patch of each item.
     """
-    labels = {
-        name: np.zeros((scene.cells, scene.cells), dtype=np.int64) for name in PATCH_LABELS
-    }
+    labels = {name: np.zeros((scene.cells, scene.cells), dtype=np.int64) for name in PATCH_LABELS}
     for item in scene.items:
         here = np.s_[item.row : item.row + item.height, item.col : item.col + item.width]
         if item.kind == "shape":
@@ -126,7 +124,7 @@ def patch_labels(scene: Scene) -> dict[str, np.ndarray]:
             labels["first"][here] = 1 + CHARACTERS.index(item.text[0])
             labels["second"][here] = 1 + CHARACTERS.index(item.text[1])
         for character, row, col in _glyph_boxes(item):
-            labels["glyph"][row : row + item.scale, col : col + item.scale] = (
-                1 + CHARACTERS.index(character)
+            labels["glyph"][row : row + item.scale, col : col + item.scale] = 1 + CHARACTERS.index(
+                character
             )
     return labels

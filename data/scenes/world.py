@@ -35,9 +35,12 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "beige": (230, 215, 180),
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
-WORDS = tuple(
-    "cat dog sun cup box hat pen key car bus map egg ice jam leg nut owl pig rat toy van web".split()
+# fmt: off
+WORDS = (
+    "cat", "dog", "sun", "cup", "box", "hat", "pen", "key", "car", "bus", "map",
+    "egg", "ice", "jam", "leg", "nut", "owl", "pig", "rat", "toy", "van", "web",
 )
+# fmt: on
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -46,7 +49,8 @@ class Item:
     """One thing in a scene; positions and sizes in cells.
 
     Attributes:
-        kind: ``shape``, ``tag`` (two digits), ``sign`` (a word), ``bar`` or ``entry`` (letter, digit).
+        kind: ``shape``, ``tag`` (two digits), ``sign`` (a word), ``bar`` (letter, value) or
+            ``entry`` (letter, digit).
         row: Topmost cell.
         col: Leftmost cell.
         height: Cells from top to bottom.
@@ -123,7 +127,13 @@ class _Board:
             row, col = spot
             self.add(
                 Item(
-                    kind="shape", row=row, col=col, height=size, width=size, color=color, shape=shape
+                    kind="shape",
+                    row=row,
+                    col=col,
+                    height=size,
+                    width=size,
+                    color=color,
+                    shape=shape,
                 )
             )
 

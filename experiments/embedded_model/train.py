@@ -1,6 +1,6 @@
 """Train the embedded model in three resumable stages and write its checkpoint and card.
 
-    python -m experiments.embedded_model.train --work runs/embedded
+python -m experiments.embedded_model.train --work runs/embedded
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def sine_positions(side: int, width: int) -> torch.Tensor:
     return torch.cat([rows, cols], dim=-1).reshape(side * side, width).float()
 
 
-def new_model(tower: CLIPVisionModel, *, vocabulary: int, ids: dict[str, int], seed: int):
+def new_model(
+    tower: CLIPVisionModel, *, vocabulary: int, ids: dict[str, int], seed: int
+) -> LlavaForConditionalGeneration:
     """Join a tower with a new projector and a new small Llama."""
     config = LlavaConfig(
         vision_config=tower.config,

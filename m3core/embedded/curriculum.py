@@ -92,11 +92,15 @@ class CachedScenes:
         self.text = text
         self.batch = batch
 
+    def seeds(self, step: int) -> range:
+        """The scenes of a step's batch."""
+        start = step * self.batch % (len(self.table) - self.batch + 1)
+        return range(start, start + self.batch)
+
     def __call__(self, step: int) -> MatryoshkaBatch:
         """The batch of a step."""
-        start = step * self.batch % (len(self.table) - self.batch + 1)
-        seeds = range(start, start + self.batch)
-        images = torch.from_numpy(self.table[start : seeds.stop].astype(np.float32))
+        seeds = self.seeds(step)
+        images = torch.from_numpy(self.table[seeds.start : seeds.stop].astype(np.float32))
         return MatryoshkaBatch(images=images, text=self.text(seeds))
 
 

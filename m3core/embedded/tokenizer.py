@@ -1,4 +1,4 @@
-"""The embedded model's own tokenizer: the words of its world, and single characters for the rest."""
+"""The embedded model's own tokenizer: the words of its world; anything else is spelled."""
 
 from __future__ import annotations
 

@@ -50,6 +50,10 @@ class TowerRecipe:
     seed: int = 0
 
 
+_LOSS_WEIGHTS = {"first": 2.0, "second": 2.0}
+"""Labels that need a look at the neighbouring patches are learned last; the others weigh 1."""
+
+
 class PatchReader(nn.Module):
     """A tower with one linear head for each patch label."""
 
@@ -93,12 +97,15 @@ def scene_batch(seeds: range, cells: int) -> tuple[torch.Tensor, dict[str, torch
 
 
 def dense_loss(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy summed over the labels; empty patches weigh a twentieth."""
+    """Weighted sum of the labels' cross-entropies; empty patches weigh a twentieth."""
     weight = torch.where(labels["kind"] > 0, 1.0, 0.05)
     total = logits["kind"].new_zeros(())
     for name, output in logits.items():
-        loss = F.cross_entropy(output.float().flatten(0, 1), labels[name].flatten(), reduction="none")
-        total = total + (loss * weight.flatten()).sum() / weight.sum()
+        loss = F.cross_entropy(
+            output.float().flatten(0, 1), labels[name].flatten(), reduction="none"
+        )
+        mean = (loss * weight.flatten()).sum() / weight.sum()
+        total = total + _LOSS_WEIGHTS.get(name, 1.0) * mean
     return total
 
 
@@ -142,7 +149,9 @@ def train_tower(recipe: TowerRecipe, folder: Path, *, log_every: int = 100) -> C
     total = recipe.small_steps + recipe.whole_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: min(1.0, (step + 1) / 200) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / total)) / 2),
+        lambda step: (
+            min(1.0, (step + 1) / 200) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / total)) / 2)
+        ),
     )
     state_file, first = folder / "tower_state.pt", 0
     if state_file.exists():
@@ -170,7 +179,11 @@ def train_tower(recipe: TowerRecipe, folder: Path, *, log_every: int = 100) -> C
             if (step + 1) % (10 * log_every) == 0 or step + 1 == total:
                 line |= patch_accuracy(reader, range(10_000_000, 10_000_064))
                 state = {"reader": reader.state_dict(), "optimizer": optimizer.state_dict()}
-                state |= {"schedule": schedule.state_dict(), "step": step + 1, "recipe": asdict(recipe)}
+                state |= {
+                    "schedule": schedule.state_dict(),
+                    "step": step + 1,
+                    "recipe": asdict(recipe),
+                }
                 torch.save(state, state_file.with_suffix(".tmp"))
                 state_file.with_suffix(".tmp").replace(state_file)
             logger.info("%s", line)

@@ -112,11 +112,15 @@ class LlavaM3:
         lengths = [self.prompt_length(one.question, one.scale) for one in requests]
         embed = self.model.get_input_embeddings()
         device, width = self.model.device, max(lengths)
-        inputs = torch.zeros(len(requests), width, embed.embedding_dim, device=device).to(self.model.dtype)
+        inputs = torch.zeros(len(requests), width, embed.embedding_dim, device=device).to(
+            self.model.dtype
+        )
         mask = torch.zeros(len(requests), width, dtype=torch.long, device=device)
         before = embed(torch.tensor(self._before, device=device))
         for row, (request, length) in enumerate(zip(requests, lengths, strict=True)):
-            after = torch.tensor(self._ids(self.template.text_after(request.question)), device=device)
+            after = torch.tensor(
+                self._ids(self.template.text_after(request.question)), device=device
+            )
             parts = [before, request.encoding.at(request.scale), embed(after)]
             inputs[row, width - length :] = torch.cat(parts)
             mask[row, width - length :] = 1

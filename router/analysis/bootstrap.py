@@ -90,7 +90,7 @@ def interval(samples: Floats, *, level: float = 0.95) -> tuple[float | None, flo
     of them take the lower end away, and many take both.
     """
     ranked = np.sort(np.where(np.isnan(samples), -np.inf, samples))
-    tail = (1 - level) / 2
+    tail = round((1 - level) / 2, 12)  # 0.025, not 0.02500000000000002: the rank is exact
     low, high = (float(np.quantile(ranked, q, method="inverted_cdf")) for q in (tail, 1 - tail))
     return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
 

@@ -76,8 +76,11 @@ class Columns:
     def statistic_of_each(self, function: Callable[..., float], *names: str) -> Estimate:
         """As `statistic`, for a function of single draws: gets () and (m,) arrays."""
         value = function(*(self.mean(name) for name in names))
-        draws = zip(*(self.samples(name) for name in names), strict=True)
-        return estimate(value, np.array([function(*draw) for draw in draws]), level=self._level)
+        parts = [self.samples(name) for name in names]
+        if not np.isfinite(parts[0]).all():  # a single group: nothing was drawn
+            return estimate(value, np.full(self._draws, np.nan), level=self._level)
+        samples = np.array([function(*draw) for draw in zip(*parts, strict=True)])
+        return estimate(value, samples, level=self._level)
 
     def bands(self, name: str) -> tuple[list[float | None], list[float | None]]:
         """Lower and upper ends of the intervals of a block (n, m), m numbers each."""

@@ -24,6 +24,7 @@ from router.estimators.base import (
 
 TREES = "lightgbm.txt"
 HEADER = "lightgbm.json"
+MAX_BIN = 63
 
 
 class BoostedEstimator:
@@ -85,6 +86,9 @@ class BoostedEstimator:
     ) -> Self:
         """Fit on X (N, D) and Y (N, K), stopping early on `validation` when it is given.
 
+        Where no split is possible (fewer than 2 `min_leaf` examples, or constant features),
+        every option keeps its mean score.
+
         Raises:
             DataError: see `SufficiencyEstimator.fit`; also for a bad validation set.
         """
@@ -95,7 +99,8 @@ class BoostedEstimator:
         self.active_ = np.flatnonzero(~constant)
         self.booster_: lgb.Booster | None = None
         self.text_ = ""
-        if len(self.active_):
+        splittable = len(X) >= 2 * self.min_leaf and bool(np.ptp(X, axis=0).any())
+        if len(self.active_) and splittable:
             self._set_booster(self._train(X, Y[:, self.active_], weights, validation))
         return self
 
@@ -157,7 +162,7 @@ class BoostedEstimator:
             "learning_rate": self.learning_rate,
             "min_data_in_leaf": self.min_leaf,
             "feature_fraction": self.feature_fraction,
-            "max_bin": 63,
+            "max_bin": MAX_BIN,
             "lambda_l2": 1.0,
             "metric": "None",
             "num_threads": self.threads,
@@ -166,20 +171,20 @@ class BoostedEstimator:
             "force_row_wise": True,
             "verbosity": -1,
         }
-        fitted = _dataset(X, start, parameters)
-        if validation is None:
-            booster = lgb.train(parameters, fitted, self.rounds)
-            return booster.model_to_string()
-        held_X, held_Y, _ = check_fit(validation.X, validation.Y, None)
-        check_width(held_X, self.n_features_)
-        booster = lgb.train(
-            parameters,
-            fitted,
-            self.rounds,
-            valid_sets=[_dataset(held_X, start, parameters, reference=fitted)],
-            feval=_held_back_loss(held_Y[:, self.active_]),
-            callbacks=[lgb.early_stopping(self.patience, verbose=False)],
-        )
+        fitted = _dataset(X, start)
+        stopping: dict[str, Any] = {}
+        if validation is not None:
+            held_X, held_Y, _ = check_fit(validation.X, validation.Y, None)
+            check_width(held_X, self.n_features_)
+            stopping = {
+                "valid_sets": [_dataset(held_X, start, reference=fitted)],
+                "feval": _held_back_loss(held_Y[:, self.active_]),
+                "callbacks": [lgb.early_stopping(self.patience, verbose=False)],
+            }
+        try:
+            booster = lgb.train(parameters, fitted, self.rounds, **stopping)
+        except lgb.basic.LightGBMError as error:
+            raise DataError(f"LightGBM cannot be fitted to {X.shape} features: {error}.") from error
         return booster.model_to_string(num_iteration=booster.best_iteration)
 
     def _set_booster(self, text: str) -> None:
@@ -192,19 +197,19 @@ class BoostedEstimator:
             raise DataError("BoostedEstimator is not fitted; call fit(X, Y) first.")
 
 
-def _dataset(
-    X: Floats,
-    start: Floats,
-    parameters: Mapping[str, Any],
-    *,
-    reference: lgb.Dataset | None = None,
-) -> lgb.Dataset:
+def _dataset(X: Floats, start: Floats, *, reference: lgb.Dataset | None = None) -> lgb.Dataset:
     return lgb.Dataset(
         X,
         label=np.zeros(len(X)),  # the scores (N, K) live in the objective
         init_score=np.tile(start, (len(X), 1)) if len(start) > 1 else np.full(len(X), start[0]),
         reference=reference,
-        params={"max_bin": parameters["max_bin"], "verbosity": -1},
+        params={
+            "max_bin": MAX_BIN,
+            # a feature is only dropped when it is constant: LightGBM fails when none is left
+            "min_data_in_bin": 1,
+            "feature_pre_filter": False,
+            "verbosity": -1,
+        },
     )
 
 

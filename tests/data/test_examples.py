@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
@@ -65,6 +65,7 @@ def test_missing_fields_are_all_named() -> None:
 texts = st.text(min_size=1, max_size=8).filter(str.strip)
 
 
+@settings(deadline=None)
 @given(
     id=texts,
     image=texts,
@@ -172,6 +173,7 @@ def test_jsonl_file_problems(tmp_path: Path) -> None:
         load_jsonl(path, images=tmp_path)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=5))
 def test_any_bytes_are_read_or_refused_cleanly(tmp_path_factory, lines: list[bytes]) -> None:
     folder = tmp_path_factory.mktemp("fuzz")

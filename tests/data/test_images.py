@@ -192,12 +192,14 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(np.asarray(image), np.asarray(halves()))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
     exif = b"Exif\0\0MM\0\x2a\xff\xff\xff\xff"
     gradient().save(tmp_path / "a.jpg", exif=exif)
     assert open_image(tmp_path / "a.jpg").size == (64, 48)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of damaged tags
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tiff", "bmp"])
 def test_random_damage_never_escapes(tmp_path: Path, suffix: str) -> None:
     """Whatever is flipped, the picture is read or an ImageError names it."""

@@ -72,7 +72,8 @@ def test_log_cannot_be_changed_from_outside() -> None:
     metadata = {"model": {"name": "x"}}
     log = OracleLog(frame, options=OPTIONS, cost_unit="tokens", metadata=metadata)
     frame.loc[:, "score"] = 0.0
-    log.frame.loc[:, "score"] = 0.0
+    given = log.frame
+    given.loc[:, "score"] = 0.0
     metadata["model"]["name"] = "y"
     log.metadata["model"]["name"] = "y"
     assert log.scores.sum() == 3
@@ -167,9 +168,7 @@ def test_bad_rows_are_named(changes: dict[str, object], message: str) -> None:
 
 def test_missing_column_and_bad_options() -> None:
     with pytest.raises(DataError, match=r"missing columns \['cost'\]"):
-        OracleLog(
-            pd.DataFrame(grid("a")).drop(columns="cost"), options=OPTIONS, cost_unit="tokens"
-        )
+        OracleLog(pd.DataFrame(grid("a")).drop(columns="cost"), options=OPTIONS, cost_unit="tokens")
     with pytest.raises(DataError, match="options, each once"):
         OracleLog(pd.DataFrame(grid("a")), options=("1", "1"), cost_unit="tokens")
 

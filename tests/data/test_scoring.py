@@ -79,15 +79,13 @@ def test_vqa_contractions_are_the_official_table() -> None:
 
 def reference_punctuation(text: str) -> str:
     """The same rule told letter by letter."""
-    marks = set(";/[]\"{}()=+\\_-><@`,?!")
+    marks = set(';/[]"{}()=+\\_-><@`,?!')
     numbers = any(
         a.isdecimal() and b == "," and c.isdecimal()
         for a, b, c in zip(text, text[1:], text[2:], strict=False)
     )
     spaced = {
-        mark
-        for mark, after in zip(text, text[1:], strict=False)
-        if after == " " and mark in marks
+        mark for mark, after in zip(text, text[1:], strict=False) if after == " " and mark in marks
     } | {mark for before, mark in zip(text, text[1:], strict=False) if before == " "}
     letters = []
     for letter in text:

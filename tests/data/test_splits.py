@@ -89,7 +89,7 @@ def test_shared_groups_are_named() -> None:
     )
     with pytest.raises(DataError, match=r"'fit' and 'test' share 1 groups \(a\)"):
         split.prove_disjoint(groups)
-    with pytest.raises(DataError, match="names row 4, but there are only 3 rows"):
+    with pytest.raises(DataError, match="names row 3, but there are only 3 rows"):
         split.prove_disjoint(groups[:3])
     split_by_group(groups).prove_disjoint(groups)
 

@@ -82,7 +82,7 @@ def test_corrected_oracle_is_unbiased_on_simulated_answerers():
     """Known truth: the mean of many simulated logs is the oracle that sees the knowledge."""
     generator = np.random.default_rng(0)
     n, k = 300, 4
-    knows = generator.random((n, k)) < np.array([0.2, 0.4, 0.5, 0.6])
+    knows = generator.random((n, k)) < np.array([0.1, 0.2, 0.3, 0.4])
     chance = generator.choice([0.0, 0.25, 0.5], size=n)
     costs = np.tile(TOKENS[:k], (n, 1)) + generator.random((n, k))
     accuracy, cost = truth_of(knows, chance, costs)

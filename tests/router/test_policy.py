@@ -189,9 +189,7 @@ def test_round_trip(tmp_path):
     p, costs = np.array([[0.1, 0.9]] * 3), np.array([[1.0, 9.0]] * 3)
     for policy in (
         for_budget(p, costs, budget=3, binding=binding(2)),
-        for_max_loss(
-            p, costs, scores=1 - p, max_loss_points=-100, binding=binding(2)
-        ),
+        for_max_loss(p, costs, scores=1 - p, max_loss_points=-100, binding=binding(2)),
     ):
         policy.write(tmp_path / "policy.json")
         assert Policy.read(tmp_path / "policy.json") == policy

@@ -14,14 +14,17 @@ from router.sweep import choose_at, sweep
 
 def exact_choice(p, costs, price):
     """The rule for one example in rational arithmetic: best value, then cheapest, then first."""
-    value = [Fraction(float(q)) - Fraction(price) * Fraction(float(c)) for q, c in zip(p, costs)]
+    value = [
+        Fraction(float(q)) - Fraction(price) * Fraction(float(c))
+        for q, c in zip(p, costs, strict=True)
+    ]
     return min(range(len(p)), key=lambda k: (-value[k], costs[k], k))
 
 
 def exact_outcomes(p, costs):
     """Every distinct mean cost in order of rising price, by trying all crossings of all lines."""
     crossings = {Fraction(0)}
-    for q, c in zip(p, costs):
+    for q, c in zip(p, costs, strict=True):
         for i in range(len(q)):
             for j in range(len(q)):
                 if c[i] > c[j] and q[i] > q[j]:
@@ -29,8 +32,8 @@ def exact_outcomes(p, costs):
                     crossings.add(gain / (Fraction(float(c[i])) - Fraction(float(c[j]))))
     outcomes = []
     for price in sorted(crossings):
-        choice = [exact_choice(q, c, price) for q, c in zip(p, costs)]
-        cost = sum(Fraction(float(c[k])) for c, k in zip(costs, choice)) / len(p)
+        choice = [exact_choice(q, c, price) for q, c in zip(p, costs, strict=True)]
+        cost = sum(Fraction(float(c[k])) for c, k in zip(costs, choice, strict=True)) / len(p)
         if not outcomes or outcomes[-1] != cost:
             outcomes.append(cost)
     return [float(cost) for cost in outcomes]

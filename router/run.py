@@ -1,0 +1,253 @@
+"""A run folder: where each stage keeps its files, and proof that they belong together.
+
+Every stage records the SHA-256 of what it read. Whoever reads a stage's files checks that the
+recorded inputs are the ones that lie in the folder now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError, MismatchError
+from data.manifest import MANIFEST, library_versions, read_manifest, sha256_file, write_manifest
+from data.oracle_log import PARQUET, OracleLog
+from data.splits import Split
+from router.features.table import FILE as FEATURES_FILE
+from router.features.table import FeatureTable
+from router.policy import Policy
+from router.router import FILE as ROUTER_FILE
+from router.router import ScaleRouter
+
+ARMS: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "router": ("router", None),
+    "image-only": ("router-image", ("image",)),
+    "question-only": ("router-question", ("question",)),
+}
+"""Name -> (folder, feature blocks it reads; None for all)."""
+
+STAGES = {
+    "log": "label",
+    "features": "featurize",
+    "train": "train",
+    "calibrate": "calibrate",
+    "evaluate": "evaluate",
+    "report": "report",
+}
+"""Stage, as manifests name it -> the command that writes it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Attributes:
+        root: the folder; need not exist yet.
+    """
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        """Folder of the oracle log."""
+        return self.root / "log"
+
+    @property
+    def features(self) -> Path:
+        """Folder of the feature table."""
+        return self.root / "features"
+
+    @property
+    def split(self) -> Path:
+        """File of the split."""
+        return self.root / "split.json"
+
+    @property
+    def policies(self) -> Path:
+        """Folder of the policies."""
+        return self.root / "policies"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of the evaluation."""
+        return self.root / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.root / "report"
+
+    def arm(self, name: str = "router") -> Path:
+        """Folder of the router, or of an ablation in `ARMS`."""
+        return self.root / ARMS[name][0]
+
+    def policy(self, name: str) -> Path:
+        """File of a policy.
+
+        Raises:
+            DataError: when the name is no plain file name.
+        """
+        if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+            raise DataError(
+                f"A policy's name must be letters, digits, '-', '_' and '.', not {name!r}."
+            )
+        return self.policies / f"{name}.json"
+
+    def arms(self) -> list[str]:
+        """The router and the ablations that were trained."""
+        return [name for name in ARMS if (self.arm(name) / MANIFEST).is_file()]
+
+    def read_log(self) -> OracleLog:
+        """The oracle log.
+
+        Raises:
+            DataError: when it is missing or damaged.
+        """
+        self._need(self.log / MANIFEST, "label")
+        return OracleLog.read(self.log)
+
+    def read_features(self, log: OracleLog) -> FeatureTable:
+        """The feature table of this log.
+
+        Raises:
+            DataError: when it is missing or damaged.
+            MismatchError: when it was computed for other examples.
+        """
+        self._need(self.features / MANIFEST, "featurize")
+        table = FeatureTable.read(self.features)
+        ours = log.metadata.get("examples_sha256")
+        theirs = table.metadata.get("examples_sha256")
+        if None not in (ours, theirs) and ours != theirs:
+            raise MismatchError(
+                f"{self.features} was computed for the examples {str(theirs)[:12]}, but {self.log} "
+                f"holds the examples {str(ours)[:12]}. Compute the features of this log."
+            )
+        return table
+
+    def read_router(self, arm: str = "router") -> ScaleRouter:
+        """The router, or an ablation, after checking what it was trained on.
+
+        Raises:
+            DataError: when it is missing or damaged.
+            MismatchError: when log, features or split changed since.
+        """
+        self._need(self.arm(arm) / MANIFEST, "train")
+        self.verify(self.arm(arm), "train")
+        return ScaleRouter.read(self.arm(arm))
+
+    def read_split(self, log: OracleLog) -> Split:
+        """The split, applied to the log.
+
+        Raises:
+            DataError: when it is missing or damaged.
+            MismatchError: when it was made from another log.
+        """
+        self._need(self.split, "train")
+        return Split.read(self.split, log.groups)
+
+    def read_policies(self, router: ScaleRouter, split: Split) -> dict[str, Policy]:
+        """All policies, by name.
+
+        Raises:
+            DataError: when one is damaged.
+            MismatchError: when one was calibrated for another router or split.
+        """
+        policies = {}
+        for path in sorted(self.policies.glob("*.json")):
+            if path.name != MANIFEST:
+                policy = Policy.read(path)
+                self._fits(path, policy, router, split)
+                policies[path.stem] = policy
+        return policies
+
+    def inputs(self, *names: str) -> dict[str, Path]:
+        """Files that stages read, by name: log, features, split, evaluation, or an arm."""
+        known = {
+            "log": self.log / PARQUET,
+            "features": self.features / FEATURES_FILE,
+            "split": self.split,
+            "evaluation": self.evaluation / "evaluation.json",
+            **{name: self.arm(name) / ROUTER_FILE for name in ARMS},
+        }
+        return {name: known[name] for name in names}
+
+    def record(
+        self,
+        folder: Path,
+        stage: str,
+        *,
+        inputs: Mapping[str, Path],
+        params: Mapping[str, Any],
+        files: list[Path],
+    ) -> None:
+        """Write a stage's manifest: what it read, how it ran, and what it wrote."""
+        hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+        write_manifest(folder, stage=stage, inputs=inputs, params=params, files=hashes)
+
+    def verify(self, folder: Path, stage: str) -> dict[str, Any]:
+        """Check a stage's own files and that it read what lies in the run folder now.
+
+        Inputs from outside of the run folder are not looked for: they may be elsewhere.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            DataError: when the manifest or a file of the stage is missing or damaged.
+            MismatchError: when an input is another one than the stage read.
+        """
+        manifest = read_manifest(folder, stage=stage)
+        redo = f"Run `m3router {STAGES[stage]}` again."
+        for name, recorded in manifest.get("files", {}).items():
+            path = folder / name
+            found = sha256_file(path) if path.is_file() else "missing"
+            if found != recorded:
+                raise DataError(
+                    f"{path} is damaged or was changed: its SHA-256 is {found[:12]}, the manifest "
+                    f"says {str(recorded)[:12]}. {redo}"
+                )
+        for name, source in manifest.get("inputs", {}).items():
+            path = (folder / source["path"]).resolve()
+            if not path.is_relative_to(self.root.resolve()):
+                continue
+            found = sha256_file(path) if path.is_file() else "missing"
+            if found != source["sha256"]:
+                raise MismatchError(
+                    f"{folder} was made from the {name} {source['path']} with SHA-256 "
+                    f"{source['sha256'][:12]}, but that file is now {found[:12]}. {redo}"
+                )
+        return manifest
+
+    def is_current(
+        self, folder: Path, stage: str, *, inputs: Mapping[str, Path], params: Mapping[str, Any]
+    ) -> bool:
+        """Whether a stage was run on these very inputs, with these options and libraries."""
+        try:
+            manifest = self.verify(folder, stage)
+            hashes = {name: sha256_file(path) for name, path in inputs.items()}
+        except (DataError, MismatchError):
+            return False
+        recorded = {name: source["sha256"] for name, source in manifest["inputs"].items()}
+        return bool(
+            recorded == hashes
+            and manifest["params"] == dict(params)
+            and manifest["versions"] == library_versions()
+        )
+
+    def _fits(self, path: Path, policy: Policy, router: ScaleRouter, split: Split) -> None:
+        try:
+            policy.check_fits(
+                options=router.options, router=router.fingerprint, split=split.fingerprint
+            )
+        except MismatchError as error:
+            raise MismatchError(
+                f"{path}: {error} (m3router calibrate --name {path.stem})"
+            ) from error
+
+    def _need(self, path: Path, command: str) -> None:
+        if not path.is_file():
+            raise DataError(
+                f"{path} does not exist. Run `m3router {command}` on {self.root} first."
+            )

@@ -1,0 +1,1 @@
+"""The stages of a run: functions that read and write a run folder; the commands only call them."""

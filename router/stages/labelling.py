@@ -1,0 +1,131 @@
+"""Stages that make an oracle log and features: label, import, featurize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data.errors import DataError
+from data.examples import Example
+from data.importers import importer
+from data.manifest import MANIFEST
+from data.oracle_log import OracleLog
+from m3core.encoders import load_encoder
+from m3core.labelling import LabelProgress, label
+from m3core.models.base import MultiScaleModel
+from router.features.extract import (
+    FeatureCollector,
+    Progress,
+    featurize,
+    featurize_with_encoder,
+)
+from router.features.table import FeatureTable
+from router.run import Run
+
+
+def label_stage(
+    run: Run,
+    examples: Sequence[Example],
+    *,
+    images: Path,
+    model: MultiScaleModel,
+    progress: Callable[[LabelProgress], None] | None = None,
+    retry_errors: bool = False,
+) -> OracleLog:
+    """Label every example at every scale; features come from the same pass.
+
+    An interrupted run goes on where it stopped. Pictures and questions that cannot be used
+    become error records.
+
+    Args:
+        run: receives `log/` and `features/`.
+        examples: what to ask.
+        images: folder that the examples' image paths start from.
+        model: the frozen model.
+        progress: called after every chunk of pictures.
+        retry_errors: ask again what an earlier run recorded an error for.
+
+    Raises:
+        DataError: when there are no examples, or the disk is full (nothing is lost then).
+        MismatchError: when the run folder holds other examples or another model.
+    """
+    with FeatureCollector(run.features, model) as collector:
+        log = label(
+            examples,
+            images=images,
+            model=model,
+            folder=run.log,
+            on_encoded=collector,
+            progress=progress,
+            retry_errors=retry_errors,
+        )
+        answered = log.images[log.complete]
+        collector.encode_missing((str(name) for name in answered), images)
+        if collector.known:
+            collector.finish(examples, model)
+    return log
+
+
+def import_stage(run: Run, kind: str, path: Path, *, model: str | None = None) -> OracleLog:
+    """Read an oracle log that another tool wrote into the run folder.
+
+    Args:
+        run: receives `log/`.
+        kind: a name in `data.importers.IMPORTERS`.
+        path: the other tool's file or folder.
+        model: keep only this model's records, where the format has several.
+
+    Raises:
+        DataError: when the format is unknown or does not fit, or the run folder already holds
+            a labelled log.
+    """
+    read = importer(kind)
+    if (run.log / MANIFEST).is_file() and "source" not in OracleLog.read(run.log).metadata:
+        raise DataError(f"{run.log} holds a log that was labelled here; import into a new folder.")
+    log: OracleLog = read(path) if model is None else read(path, model=model)
+    log.write(run.log, inputs={"source": path} if path.is_file() else None)
+    return log
+
+
+def featurize_stage(
+    run: Run,
+    *,
+    images: Path,
+    encoder: str | None = None,
+    model: MultiScaleModel | None = None,
+    examples: Sequence[Example] | None = None,
+    progress: Progress | None = None,
+) -> tuple[FeatureTable, dict[str, str]]:
+    """Compute features: with an image encoder for any log, or with the model that labelled.
+
+    Args:
+        run: receives `features/`; must hold a log when an encoder is given.
+        images: folder that image paths start from.
+        encoder: name of an image encoder, see `m3core.encoders.load_encoder`.
+        model: the model, with `examples`, instead of an encoder.
+        examples: what was labelled.
+        progress: called with (pictures done, pictures in all).
+
+    Returns:
+        The table, and picture -> cause for those that cannot be read.
+
+    Raises:
+        DataError: unless exactly one of encoder and model with examples is given, or no picture
+            can be read.
+        MismatchError: when the folder holds features of another encoder or model.
+    """
+    if not images.is_dir():
+        raise DataError(f"The images folder {images} does not exist. Check the path.")
+    if encoder is not None and model is None:
+        return featurize_with_encoder(
+            run.read_log(),
+            images=images,
+            encoder=load_encoder(encoder),
+            folder=run.features,
+            progress=progress,
+        )
+    if encoder is None and model is not None and examples:
+        return featurize(
+            examples, images=images, model=model, folder=run.features, progress=progress
+        )
+    raise DataError("Give either an encoder, or a model together with the labelled examples.")

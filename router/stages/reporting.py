@@ -1,0 +1,191 @@
+"""Stages that say how good a router is: evaluate and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError
+from data.manifest import atomic_write_text, library_versions, read_manifest, sha256_file
+from data.oracle_log import OracleLog
+from data.splits import Split
+from router.analysis.breakdown import by_dataset, lost_questions, reliability
+from router.analysis.evaluation import Settings, default_budgets, evaluate
+from router.analysis.report import write_report
+from router.estimators.base import Floats
+from router.parts import part_rows
+from router.policy import Binding, Policy
+from router.router import ScaleRouter
+from router.rules import MEANING
+from router.run import Run
+from router.stages.learning import part_sizes, predictions
+
+DOCUMENT = "evaluation.json"
+
+
+def evaluate_stage(
+    run: Run,
+    *,
+    budgets: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    reuse: bool = False,
+) -> dict[str, Any]:
+    """Measure router, policies, ablations and oracles on the test part.
+
+    Args:
+        run: must hold a trained router; receives `evaluation/`.
+        budgets: mean costs per answer for the router's rows; None for 1/16, 1/4 and 1/2 of the
+            finest option's.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+        reuse: keep what was evaluated on the same inputs with the same options.
+
+    Returns:
+        The document that reports are made from.
+
+    Raises:
+        DataError: when a part of the run is missing or damaged, or a budget is too small.
+        MismatchError: when parts of the run do not belong together.
+    """
+    router = run.read_router()
+    log = run.read_log()
+    split = run.read_split(log)
+    policies = run.read_policies(router, split)
+    features = run.read_features(log)
+    rows = {
+        part: part_rows(log, split, part, gaps=router.metadata["gaps"])
+        for part in ("calibrate", "test")
+    }
+    chosen = tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
+    inputs = run.inputs("log", "features", "split", *run.arms())
+    inputs |= {f"policy {name}": run.policy(name) for name in policies}
+    params = {"budgets": list(chosen), "draws": draws, "seed": seed}
+    if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
+        return read_document(run)
+    both = np.concatenate(list(rows.values()))
+    p = {
+        arm: predictions(run.read_router(arm), features, log, both) for arm in run.arms()
+    }
+    named = {n: one for n, one in policies.items() if one.knob.get("budget") not in chosen}
+    document = evaluate(
+        log,
+        p["router"],
+        split=split,
+        policies=named,
+        gflops=_gflops(log, both),
+        ablations={arm: values for arm, values in p.items() if arm != "router"},
+        settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
+    )
+    document |= _details(log, rows["test"], p["router"], document, draws=draws, seed=seed)
+    document |= _provenance(run, router, log, split)
+    path = run.evaluation / DOCUMENT
+    atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    run.record(run.evaluation, "evaluate", inputs=inputs, params=params, files=[path])
+    return document
+
+
+def read_document(run: Run) -> dict[str, Any]:
+    """The evaluation, after checking that it is of this run.
+
+    Raises:
+        DataError: when it is missing or damaged.
+        MismatchError: when the run changed since.
+    """
+    path = run.evaluation / DOCUMENT
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
+    run.verify(run.evaluation, "evaluate")
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def report_stage(run: Run, *, images: Path | None = None) -> Path:
+    """Write the HTML report, its figures and its tables.
+
+    Args:
+        run: must hold an evaluation; receives `report/`.
+        images: folder of the pictures, to show those of lost questions.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        DataError: when the evaluation is missing or damaged.
+        MismatchError: when the run changed since it was evaluated.
+    """
+    document = read_document(run)
+    evaluated = read_manifest(run.evaluation, stage="evaluate")
+    files = write_report(document, run.report, manifest=evaluated, images=images)
+    run.record(run.report, "report", inputs=run.inputs("evaluation"), params={}, files=files)
+    return run.report / "report.html"
+
+
+def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:
+    """GFLOPs (N, K) of the language model; None where the log does not know them."""
+    known = np.isfinite(log.flops[rows]).all()
+    return log.flops / 1e9 if known else None
+
+
+def _details(
+    log: OracleLog,
+    rows: np.ndarray,
+    p: Floats,
+    document: Mapping[str, Any],
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What the report says beyond the totals, for every row of the router."""
+    test, p = log.select(rows), np.asarray(p)[rows]
+    choices = {
+        row["name"]: _policy(row["policy"], log).choose(p, test.costs)
+        for row in document["rows"]
+        if row["kind"] == "router"
+    }
+    return {
+        "datasets": by_dataset(test, choices, draws=draws, seed=seed),
+        "lost": {name: lost_questions(test, choice, p) for name, choice in choices.items()},
+        "calibration": reliability(p, test.scores, log.options),
+    }
+
+
+def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
+    binding = Binding(options=log.options, cost_unit=log.cost_unit, router="", split="")
+    return Policy(
+        binding=binding,
+        kind=described["kind"],
+        lam=described["lam"],
+        cost_scale=described["cost_scale"],
+    )
+
+
+def _provenance(run: Run, router: ScaleRouter, log: OracleLog, split: Split) -> dict[str, Any]:
+    trained = read_manifest(run.arm(), stage="train")
+    vision = log.metadata.get("vision_flops")
+    rule = trained["params"]["rule"]
+    return {
+        "vision_gflops": None if vision is None else float(vision) / 1e9,
+        "rule": {"name": rule, "meaning": MEANING[rule]},
+        "provenance": {
+            "log": {**log.metadata, "sha256": sha256_file(run.inputs("log")["log"])},
+            "features": dict(router.metadata["features"]),
+            "router": {
+                "estimator": router.estimator_name,
+                "blocks": dict(router.blocks),
+                "hyperparameters": router.metadata["hyperparameters"],
+                "seed": router.metadata["seed"],
+                "gaps": router.metadata["gaps"],
+                "fingerprint": router.fingerprint,
+            },
+            "split": {"seed": split.seed, "fingerprint": split.fingerprint},
+            "sizes": part_sizes(log, split),
+            "examples": len(log),
+            "examples_with_gaps": int((~log.complete).sum()),
+            "versions": library_versions(),
+        },
+    }

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import DataError
+from data.importers import IMPORTERS, importer
+from data.importers.blindtest import read_blindtest
+from data.importers.table import read_table
+
+BLINDTEST = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "blindtest"
+
+CSV = """id,question,option,correct,cost,image,dataset,group,note
+q1,What?,large,1,10,a.png,d,g1,x
+q1,What?,small,0,2,a.png,d,g1,x
+q2,"Why, then?",small,true,4,b.png,d,g2,x
+q2,"Why, then?",large,False,30,b.png,d,g2,x
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "log.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_names() -> None:
+    assert importer("table") is read_table
+    assert set(IMPORTERS) == {"blindtest", "table"}
+    for name in IMPORTERS:
+        assert callable(importer(name))
+    with pytest.raises(DataError, match="Unknown importer 'blindtst'. Did you mean 'blindtest'"):
+        importer("blindtst")
+
+
+# --- table -----------------------------------------------------------------------------------
+
+
+def test_full_table(tmp_path: Path) -> None:
+    log = read_table(write(tmp_path, CSV), cost_unit="USD")
+    assert log.options == ("small", "large")  # by mean cost, not by appearance
+    assert log.cost_unit == "USD"
+    assert log.ids == ("q1", "q2")
+    assert log.scores.tolist() == [[0, 1], [1, 0]]
+    assert log.costs.tolist() == [[2, 10], [4, 30]]
+    assert list(log.groups) == ["g1", "g2"]
+    assert list(log.questions) == ["What?", "Why, then?"]
+    assert list(log.images) == ["a.png", "b.png"]
+
+
+def test_parquet_equals_csv(tmp_path: Path) -> None:
+    first = read_table(write(tmp_path, CSV))
+    table = pd.read_csv(tmp_path / "log.csv")
+    table["correct"] = [1.0, 0.0, 1.0, 0.0]
+    table.to_parquet(tmp_path / "log.parquet")
+    second = read_table(tmp_path / "log.parquet")
+    pd.testing.assert_frame_equal(first.frame, second.frame)
+
+
+def test_least_table_gets_ranks_and_own_groups(tmp_path: Path) -> None:
+    text = "id,question,option,correct\n1,q,9,0.5\n1,q,36,1\n2,q,9,0\n2,q,36,0\n"
+    log = read_table(write(tmp_path, text))
+    assert log.options == ("9", "36")
+    assert (log.cost_unit, log.costs.tolist()) == ("rank", [[1, 2], [1, 2]])
+    assert list(log.groups) == ["1", "2"]
+    assert list(log.datasets) == ["default"] * 2
+    assert log.scores[0, 0] == 0.5
+
+
+def test_image_is_the_group(tmp_path: Path) -> None:
+    text = "id,question,option,correct,image\n1,q,s,0,a.png\n2,q,s,0,a.png\n"
+    assert list(read_table(write(tmp_path, text)).groups) == ["a.png", "a.png"]
+
+
+def test_empty_correct_is_a_gap_not_a_wrong_answer(tmp_path: Path) -> None:
+    log = read_table(write(tmp_path, "id,question,option,correct\n1,q,s,\n1,q,l,1\n2,NA,s,0\n"))
+    assert np.isnan(log.scores).tolist() == [[True, False], [False, True]]
+    assert log.n_gaps == 2
+    assert "no value" in log.errors()["error"].iloc[0]
+    assert log.questions[1] == "NA"
+
+
+def test_every_problem_is_listed(tmp_path: Path) -> None:
+    text = "id,question,option,correct,cost\n1,q,s,2,1\n1,q,s,maybe,-1\n,q,l,1,cheap\n3,,l,0,1\n"
+    with pytest.raises(DataError) as error:
+        read_table(write(tmp_path, text))
+    for part in (
+        "'correct' must be in [0, 1] or true/false: 2 rows are not, first '2' in row 1",
+        "'cost' must be a number of at least 0 in every row: 2 rows have none, first '-1' in row 2",
+        "'id' is empty in 1 rows, first row 3",
+        "'question' is empty in 1 rows, first row 4",
+        "1 (id, option) pairs are duplicate, first [('1', 's')]",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,option\n1,s\n", r"lacks the columns \['question', 'correct'\]"),
+        ("id,question,option,correct\n", "holds no rows"),
+        ("", "no readable .csv table"),
+        ('id,question,option,correct\n1,"q,s,1\n', "no readable .csv table"),
+        (
+            "id,question,option,correct,group\n1,q,s,1,a\n1,q,l,1,b\n",
+            "disagree with themselves",
+        ),
+    ],
+)
+def test_tables_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_table(write(tmp_path, text))
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="must be a .csv or .parquet file, got '.xlsx'"):
+        read_table(tmp_path / "a.xlsx")
+    (tmp_path / "a.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="no readable .parquet table"):
+        read_table(tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_bytes(b"id,question\n\xff\xfe,1\n")
+    with pytest.raises(DataError, match="no readable .csv table"):
+        read_table(tmp_path / "a.csv")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(0, 5), st.sampled_from("abc")),
+        st.tuples(st.integers(0, 1), st.integers(0, 9)),
+        min_size=1,
+    )
+)
+def test_cells_land_where_they_belong(tmp_path_factory, cells: dict) -> None:
+    lines = ["id,question,option,correct,cost"]
+    lines += [f"q{i},what,{o},{c},{p}" for (i, o), (c, p) in cells.items()]
+    log = read_table(write(tmp_path_factory.mktemp("t"), "\n".join(lines)))
+    means = [np.mean([p for (_, o), (_, p) in cells.items() if o == name]) for name in log.options]
+    assert means == sorted(means)
+    assert np.isfinite(log.scores).sum() == len(cells)
+    for (i, o), (c, p) in cells.items():
+        place = log.ids.index(f"q{i}"), log.options.index(o)
+        assert (log.scores[place], log.costs[place]) == (c, p)
+
+
+# --- BlindTest -------------------------------------------------------------------------------
+
+
+def record(**changes: object) -> dict[str, object]:
+    scales = [
+        {"name": "1155px", "pixels": 1334025, "correct": True},
+        {"name": "384px", "pixels": 147456, "correct": False},
+        {"name": "769px", "pixels": 591361, "correct": True},
+    ]
+    base = {
+        "id": "circles-0000/touching/m1",
+        "group": "circles-0000",
+        "dataset": "circles",
+        "model": "m1",
+        "image": "images/circles-0000.png",
+        "question": "Touching?",
+        "scales": scales,
+    }
+    return {**base, **changes}
+
+
+def blindtest(folder: Path, *records: object) -> Path:
+    text = "\n".join(r if isinstance(r, str) else json.dumps(r) for r in records)
+    (folder / "oracle.jsonl").write_text(text)
+    return folder
+
+
+def test_blindtest_record(tmp_path: Path) -> None:
+    other = record(id="circles-0000/touching/m2", model="m2")
+    folder = blindtest(tmp_path, record(), "", other)
+    log = read_blindtest(folder)
+    assert log.options == ("384px", "768px", "1152px")
+    assert log.cost_unit == "pixels"
+    assert log.scores.tolist() == [[0, 1, 1]] * 2
+    assert log.costs.tolist() == [[147456, 591361, 1334025]] * 2
+    assert list(log.datasets) == ["circles/m1", "circles/m2"]
+    assert list(log.groups) == ["circles-0000"] * 2
+    assert log.chance.tolist() == [0, 0]
+    assert read_blindtest(folder, model="m2").ids == ("circles-0000/touching/m2",)
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", "[]", record(scales=[]), {"id": "x", "model": "m"}, record(scales=[1, 2, 3])]
+)
+def test_bad_blindtest_records_name_their_line(tmp_path: Path, bad: object) -> None:
+    with pytest.raises(DataError, match="line 2 is no BlindTest record"):
+        read_blindtest(blindtest(tmp_path, record(), bad))
+
+
+def test_blindtest_folder_and_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="oracle.jsonl cannot be read"):
+        read_blindtest(tmp_path)
+    with pytest.raises(DataError, match="Unknown BlindTest model 'gpt4o'. Did you mean 'gpt-4o'"):
+        read_blindtest(blindtest(tmp_path, record(model="gpt-4o")), model="gpt4o")
+
+
+@pytest.mark.skipif(not BLINDTEST.is_dir(), reason="the BlindTest data are not here")
+def test_the_real_log() -> None:
+    log = read_blindtest(BLINDTEST)
+    assert (len(log), log.n_gaps, len(set(log.groups))) == (6592, 0, 824)
+    assert len(set(log.datasets)) == 8
+    raw = [json.loads(line) for line in (BLINDTEST / "oracle.jsonl").read_text().splitlines()]
+    right = [[scale["correct"] for scale in r["scales"]] for r in raw]
+    np.testing.assert_array_equal(log.scores, np.array(right, dtype=float))
+    assert all((BLINDTEST / image).is_file() for image in set(log.images))
+    one = read_blindtest(BLINDTEST, model="gpt-4o")
+    assert len(one) == 1648

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data.errors import DataError, MismatchError
+from data.splits import split_by_group
+from router.analysis import metrics
+from router.analysis.evaluation import Settings, default_budgets, evaluate
+from router.policy import Binding, for_budget, for_max_loss
+from router.training import train_router
+
+FAST = Settings(draws=200)
+
+
+@pytest.fixture(scope="module")
+def p(world):
+    return train_router(world.log, world.features, world.split).predict(world.features)
+
+
+@pytest.fixture(scope="module")
+def result(world, p):
+    image = train_router(world.log, world.features, world.split, blocks=["image"])
+    return evaluate(
+        world.log,
+        p,
+        split=world.split,
+        gflops=2.0 * world.log.costs,
+        ablations={"image-only": image.predict(world.features)},
+        settings=FAST,
+    )
+
+
+def rows_of(result, kind):
+    return [row for row in result["rows"] if row["kind"] == kind]
+
+
+def binding_of(world):
+    return Binding(
+        options=world.log.options,
+        cost_unit="visual tokens",
+        router="r",
+        split=world.split.fingerprint,
+    )
+
+
+def test_is_json(result):
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_rows_of_the_table(result):
+    kinds = [row["kind"] for row in result["rows"]]
+    assert kinds == ["fixed"] * 5 + ["router"] * 3 + ["best_fixed", "oracle", "oracle_corrected"]
+    assert [row["name"] for row in rows_of(result, "fixed")] == ["1", "9", "36", "144", "576"]
+    for row in result["rows"]:
+        for quantity in ("accuracy", "cost", "gflops", "minus_best_fixed", "minus_finest"):
+            cell = row[quantity]
+            assert cell["low"] - 1e-9 <= cell["value"] <= cell["high"] + 1e-9
+        assert row["gflops"]["value"] == pytest.approx(2 * row["cost"]["value"], rel=1e-6)
+
+
+def test_fixed_rows_are_means_over_the_test_part(world, result):
+    test = world.split.test
+    for k, row in enumerate(rows_of(result, "fixed")):
+        assert row["accuracy"]["value"] == pytest.approx(world.log.scores[test, k].mean())
+        assert row["cost"]["value"] == pytest.approx(world.log.costs[test, k].mean())
+    best = metrics.best_fixed(world.log.scores[test], world.log.costs[test])
+    assert result["best_fixed"] == world.log.options[best]
+    (row,) = rows_of(result, "best_fixed")
+    assert row["minus_best_fixed"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    (oracle,) = rows_of(result, "oracle")
+    assert oracle["accuracy"]["value"] == pytest.approx(world.log.scores[test].max(1).mean())
+
+
+def test_router_rows_follow_their_policy(world, p, result):
+    calibrate, test = world.split.calibrate, world.split.test
+    budgets = default_budgets(world.log.costs[calibrate])
+    assert budgets == (36.0, 144.0, 288.0)
+    for budget, row in zip(budgets, rows_of(result, "router"), strict=True):
+        policy = for_budget(
+            p[calibrate], world.log.costs[calibrate], budget=budget, binding=binding_of(world)
+        )
+        choice = policy.choose(p[test], world.log.costs[test])
+        expected = metrics.taken(world.log.scores[test], choice).mean()
+        assert row["accuracy"]["value"] == pytest.approx(expected)
+        regret = metrics.regret_rows(world.log.scores[test], choice).mean()
+        assert row["regret"]["value"] == pytest.approx(regret)
+        assert row["policy"]["calibration"]["mean_cost"] <= budget
+        assert sum(row["shares"].values()) == pytest.approx(1)
+
+
+def test_router_is_better_than_mixing_fixed_scales_and_than_its_half(result):
+    assert result["metrics"]["aiq_minus_fixed"]["low"] > 0
+    assert result["ablations"]["image-only"]["metrics"]["aiq_minus_router"]["high"] < 0
+    assert result["metrics"]["aiq"]["value"] == pytest.approx(
+        result["metrics"]["aiq_fixed"]["value"] + result["metrics"]["aiq_minus_fixed"]["value"]
+    )
+    last = rows_of(result, "router")[-1]
+    assert 0 < last["gap_closed"]["raw"]["value"] <= 1
+    assert 0 < result["metrics"]["hypervolume"]["value"] < 1
+
+
+def test_curve_goes_from_dear_to_cheap(result):
+    curve = result["curve"]
+    assert len({len(curve[name]) for name in ("cost", "accuracy", "low", "high", "price")}) == 1
+    assert np.all(np.diff(curve["cost"]) < 0)
+    assert np.all(np.diff(curve["price"]) > 0)
+    assert curve["cost"][-1] == pytest.approx(1.0)
+    assert result["fixed_curve"]["cost"] == [1.0, 9.0, 36.0, 144.0, 576.0]
+
+
+def test_metrics_equal_the_pure_functions_on_the_curve(result):
+    curve = np.array(result["curve"]["cost"]), np.array(result["curve"]["accuracy"])
+    found = result["metrics"]
+    assert found["aiq"]["value"] == pytest.approx(metrics.aiq(*curve, low=1.0, high=576.0))
+    volume = metrics.hypervolume(*curve, reference_cost=576.0) / 576
+    assert found["hypervolume"]["value"] == pytest.approx(volume)
+    (best,) = rows_of(result, "best_fixed")
+    saved = metrics.saved_at(
+        *curve,
+        target=0.99 * best["accuracy"]["value"],
+        reference_cost=best["cost"]["value"],
+    )
+    assert found["saved_at_99"]["hindsight"]["value"] == pytest.approx(saved)
+    row = found["saved_at_99"]["row"]
+    assert found["saved_at_99"]["calibrated"]["value"] == pytest.approx(
+        1 - row["cost"]["value"] / best["cost"]["value"]
+    )
+
+
+def test_policies_do_not_see_the_test_part(world, p, build_log, result):
+    """Poison: other answers on the test part leave every calibrated policy as it was."""
+    scores = world.log.scores.copy()
+    scores[world.split.test] = 1 - scores[world.split.test]
+    poisoned = build_log(scores, groups=list(world.log.groups))
+    other = evaluate(poisoned, p, split=world.split, settings=FAST)
+    for before, after in zip(rows_of(result, "router"), rows_of(other, "router"), strict=True):
+        assert before["policy"] == after["policy"]
+        assert before["cost"] == after["cost"]
+        assert before["accuracy"] != after["accuracy"]
+    saving = "saved_at_99"
+    assert result["metrics"][saving]["policy"] == other["metrics"][saving]["policy"]
+
+
+def test_fit_and_tune_are_not_read(world, p, result):
+    poisoned = p.copy()
+    poisoned[world.split.fit] = np.nan
+    poisoned[world.split.tune] = -3
+    again = evaluate(
+        world.log, poisoned, split=world.split, gflops=2.0 * world.log.costs, settings=FAST
+    )
+    assert again["rows"] == result["rows"]
+
+
+def test_chance_lowers_the_corrected_oracle_only(build_world):
+    world = build_world(400, chance=0.25, seed=3)
+    p = np.full(world.log.scores.shape, 0.5)
+    result = evaluate(world.log, p, split=world.split, settings=FAST)
+    (raw,), (corrected,) = rows_of(result, "oracle"), rows_of(result, "oracle_corrected")
+    (best,) = rows_of(result, "best_fixed")
+    assert best["accuracy"]["value"] <= corrected["accuracy"]["value"] < raw["accuracy"]["value"]
+    assert corrected["gflops"] is None
+
+
+def test_without_chance_both_oracles_agree(result):
+    (raw,), (corrected,) = rows_of(result, "oracle"), rows_of(result, "oracle_corrected")
+    for quantity in ("accuracy", "cost", "gflops", "minus_best_fixed"):
+        assert raw[quantity] == pytest.approx(corrected[quantity])
+
+
+def test_given_policies_get_their_own_rows(world, p):
+    calibrate = world.split.calibrate
+    inputs = p[calibrate], world.log.costs[calibrate]
+    policies = {
+        "64 tokens": for_budget(*inputs, budget=64, binding=binding_of(world)),
+        "1 point": for_max_loss(
+            *inputs,
+            scores=world.log.scores[calibrate],
+            max_loss_points=-90,
+            binding=binding_of(world),
+        ),
+    }
+    result = evaluate(world.log, p, split=world.split, policies=policies, settings=FAST)
+    first, second = rows_of(result, "router")
+    assert (first["name"], second["name"]) == ("64 tokens", "1 point")
+    assert second["policy"]["fallback"]
+    assert second["shares"]["576"] == 1
+    assert first["gflops"] is None
+    with_budget = evaluate(
+        world.log,
+        p,
+        split=world.split,
+        policies=policies,
+        settings=replace(FAST, budgets=(100.0,)),
+    )
+    names = [row["name"] for row in rows_of(with_budget, "router")]
+    assert names == ["64 tokens", "1 point", "budget 100"]
+
+
+def test_policies_of_another_grid_or_split_are_refused(world, p):
+    good = for_budget(p, world.log.costs, budget=64, binding=binding_of(world))
+    for change in ({"options": ("a", "b", "c", "d", "e")}, {"split": "x" * 64}):
+        policy = replace(good, binding=replace(good.binding, **change))
+        with pytest.raises(MismatchError):
+            evaluate(world.log, p, split=world.split, policies={"bad": policy}, settings=FAST)
+
+
+def test_arrays_of_another_log_are_refused(world, p):
+    with pytest.raises(MismatchError, match=r"600 examples and 5 options.*\(599, 5\)"):
+        evaluate(world.log, p[:-1], split=world.split, settings=FAST)
+    with pytest.raises(MismatchError, match="gflops"):
+        evaluate(world.log, p, split=world.split, gflops=p[:, :2], settings=FAST)
+    with pytest.raises(MismatchError, match="'image-only'"):
+        evaluate(world.log, p, split=world.split, ablations={"image-only": p[:3]}, settings=FAST)
+
+
+def test_a_budget_below_the_cheapest_is_refused(world, p):
+    with pytest.raises(DataError, match="at least 1 visual tokens"):
+        evaluate(world.log, p, split=world.split, settings=replace(FAST, budgets=(0.5,)))
+
+
+def test_gaps_are_refused_or_dropped(world, p, build_log):
+    scores = world.log.scores.copy()
+    gone = world.split.test[:3]
+    scores[gone, 2] = np.nan
+    log = build_log(scores, groups=list(world.log.groups))
+    holes = p.copy()
+    holes[gone] = np.nan
+    with pytest.raises(DataError, match="--gaps drop"):
+        evaluate(log, holes, split=world.split, settings=FAST)
+    result = evaluate(log, holes, split=world.split, settings=replace(FAST, gaps="drop"))
+    assert result["n"]["test"] == len(world.split.test) - 3
+
+
+def test_an_empty_part_is_refused(world, p, build_log):
+    scores = world.log.scores.copy()
+    scores[world.split.test] = np.nan
+    log = build_log(scores, groups=list(world.log.groups))
+    with pytest.raises(DataError, match="'test' part"):
+        evaluate(log, p, split=world.split, settings=replace(FAST, gaps="drop"))
+
+
+def test_no_headroom_is_undefined_not_a_number(build_log):
+    """All options answer alike: no gap to close, and no interval from a single test image."""
+    scores = np.tile([[1.0], [0.0]], (20, 3))
+    log = build_log(scores, groups=[f"g{i // 10}" for i in range(40)])
+    split = split_by_group(log.groups)
+    result = evaluate(log, np.full((40, 3), 0.5), split=split, settings=FAST)
+    for row in rows_of(result, "router"):
+        assert row["gap_closed"]["raw"] == {"value": None, "low": None, "high": None}
+        assert row["accuracy"] == {"value": 0.5, "low": None, "high": None}
+    json.dumps(result, allow_nan=False)
+
+
+def test_default_budgets_stay_apart_on_a_dear_grid():
+    costs = np.tile([147456.0, 589824.0, 1327104.0], (4, 1))
+    budgets = default_budgets(costs)
+    assert 147456 < budgets[0] < budgets[1] < budgets[2] < 1327104

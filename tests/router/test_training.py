@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data.errors import DataError, MismatchError, NotLearnableError
+from data.splits import split_by_group
+from router.estimators import ESTIMATORS
+from router.estimators.base import log_loss
+from router.features.table import FeatureTable
+from router.training import train_router
+
+EASY = "lightgbm", "logistic"
+
+
+def features_for(log, width=2):
+    generator = np.random.default_rng(0)
+    return FeatureTable(ids=log.ids, blocks={"image": generator.random((len(log.ids), width))})
+
+
+@pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
+def test_joint_router_beats_its_halves_and_a_constant(world, estimator):
+    test = world.split.test
+    scores = world.log.scores[test]
+    losses = {}
+    for name, blocks in (("joint", None), ("image", ["image"]), ("question", ["question"])):
+        router = train_router(
+            world.log, world.features, world.split, estimator=estimator, blocks=blocks
+        )
+        losses[name] = log_loss(scores, router.predict(world.features)[test])
+    constant = np.tile(world.log.scores[world.split.fit].mean(axis=0), (len(test), 1))
+    halves = min(losses["image"], losses["question"])
+    assert losses["joint"] < halves < log_loss(scores, constant)
+
+
+@pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
+def test_calibrate_and_test_are_never_touched(world, build_log, estimator):
+    """Poison: other answers, costs and features there give the same router, byte for byte."""
+    scores, costs = world.log.scores.copy(), world.log.costs.copy()
+    blocks = {name: block.copy() for name, block in world.features.blocks.items()}
+    for part in (world.split.calibrate, world.split.test):
+        scores[part] = 1 - scores[part]
+        costs[part] *= 17
+        for block in blocks.values():
+            block[part] = 1e6
+    poisoned = build_log(scores, groups=list(world.log.groups), costs=costs)
+    table = FeatureTable(ids=world.features.ids, blocks=blocks, metadata=world.features.metadata)
+    clean = train_router(world.log, world.features, world.split, estimator=estimator)
+    dirty = train_router(poisoned, table, world.split, estimator=estimator)
+    assert dirty.fingerprint == clean.fingerprint
+
+
+def test_the_tune_part_chooses_the_hyper_parameters(world):
+    router = train_router(world.log, world.features, world.split)
+    trials = router.metadata["tuned"]
+    assert len({trial["hyperparameters"]["C"] for trial in trials}) == len(trials) > 3
+    best = max(trials, key=lambda trial: (trial["area"], -trial["log_loss"]))
+    assert router.metadata["hyperparameters"] == best["hyperparameters"]
+
+
+def test_metadata_says_where_it_comes_from(world):
+    router = train_router(world.log, world.features, world.split, blocks=["question"], seed=5)
+    assert router.options == world.log.options
+    assert router.cost_unit == "visual tokens"
+    assert dict(router.blocks) == {"question": 6}
+    assert router.metadata["log"] == {"model": "simulated"}
+    assert router.metadata["features"] == {"source": "simulated"}
+    assert router.metadata["split"] == world.split.fingerprint
+    assert router.metadata["n"] == {"fit": len(world.split.fit), "tune": len(world.split.tune)}
+    assert router.metadata["seed"] == 5
+
+
+def test_the_order_of_the_features_does_not_matter(world):
+    shuffled = world.features.align(tuple(reversed(world.features.ids)))
+    first = train_router(world.log, world.features, world.split)
+    assert train_router(world.log, shuffled, world.split).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.ones((20, 3)), "every option .1, 9, 36. is right. The cheapest one, 1, suffices"),
+        (np.zeros((20, 3)), "every option .* is wrong. Check the model"),
+        (np.tile([[1.0], [0.0]], (10, 3)), "all options .* have the same score"),
+    ],
+)
+def test_logs_without_a_lesson_are_refused(build_log, scores, message):
+    log = build_log(scores)
+    with pytest.raises(NotLearnableError, match=message):
+        train_router(log, features_for(log), split_by_group(log.groups))
+
+
+def test_an_empty_part_is_refused(build_log):
+    scores = np.tile([0.0, 1.0], (20, 1))
+    split = split_by_group([f"g{i}" for i in range(20)])
+    scores[split.tune] = np.nan
+    log = build_log(scores)
+    with pytest.raises(NotLearnableError, match="'tune' part has no complete example out of 20"):
+        train_router(log, features_for(log), split, gaps="drop")
+
+
+def test_missing_features_name_both_sides(world):
+    some = world.features.align(world.features.ids[10:])
+    with pytest.raises(MismatchError, match=r"600 complete examples, of which 10.*table of 590"):
+        train_router(world.log, some, world.split)
+
+
+def test_an_unknown_block_or_estimator_is_refused(world):
+    with pytest.raises(MismatchError, match="peek"):
+        train_router(world.log, world.features, world.split, blocks=["peek"])
+    with pytest.raises(DataError, match="Did you mean 'lightgbm'"):
+        train_router(world.log, world.features, world.split, estimator="lightgmb")
+
+
+def test_gaps_are_refused_or_dropped(world, build_log):
+    scores = world.log.scores.copy()
+    gaps = np.concatenate([world.split.fit[:7], world.split.test[:2]])
+    scores[gaps, 1] = np.nan
+    log = build_log(scores, groups=list(world.log.groups))
+    with pytest.raises(DataError, match="9 gaps in 9 of 600 examples.*--gaps drop"):
+        train_router(log, world.features, world.split)
+    # an example that failed needs no features either
+    kept = [name for row, name in enumerate(log.ids) if row not in set(gaps)]
+    router = train_router(log, world.features.align(kept), world.split, gaps="drop")
+    assert router.metadata["n"]["fit"] == len(world.split.fit) - 7
+
+
+def test_a_split_of_another_log_is_refused(world, build_log):
+    log = build_log(world.log.scores[:100])
+    with pytest.raises(DataError, match="only 100 rows"):
+        train_router(log, world.features, world.split)
+
+
+def test_an_option_that_is_never_right_is_no_obstacle(build_log):
+    generator = np.random.default_rng(3)
+    scores = (generator.random((80, 3)) < 0.5).astype(float)
+    scores[:, 0] = 0.0
+    log = build_log(scores)
+    for estimator in EASY:
+        router = train_router(
+            log, features_for(log), split_by_group(log.groups), estimator=estimator
+        )
+        assert np.all(router.predict(features_for(log))[:, 0] < 0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from data.errors import DataError
@@ -48,3 +48,19 @@ def load_entry(table: Mapping[str, str], name: str, *, kind: str) -> Any:
         raise DataError(unknown_name(kind, name, table))
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def exports(package: str, table: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's ``__getattr__`` (PEP 562) that imports public names on first use.
+
+    Args:
+        package: The package's ``__name__``.
+        table: Public name to the module that defines it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in table:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(table[name]), name)
+
+    return get

@@ -128,12 +128,38 @@ class MatryoshkaLoss(nn.Module):
 
     def forward(self, batch: MatryoshkaBatch, scales: Sequence[int]) -> torch.Tensor:
         """Loss at each scale, shape (len(scales),); M3's objective is its mean."""
-        images = batch.images
-        tokens = tower_tokens(self.model, images) if images.dim() == 4 else images
-        features = project(self.model, tokens)  # (B, S * S, D)
+        features = self._features(batch.images)
         return torch.stack([self._at_scale(average_pool(features, m), batch.text) for m in scales])
 
+    @torch.no_grad()
+    def exact_match(self, batch: MatryoshkaBatch, scales: Sequence[int]) -> dict[int, float]:
+        """Share of answers whose every token is the most likely one, by scale.
+
+        With greedy decoding this is the share of answers that are generated exactly.
+        """
+        features = self._features(batch.images)
+        wanted = batch.text.labels != IGNORED
+        rows = torch.arange(len(wanted), device=wanted.device)[:, None].expand_as(wanted)
+        owner = (rows * (1 + batch.text.segments.max()) + batch.text.segments)[wanted]
+        _, owner = owner.unique(return_inverse=True)
+        shares = {}
+        for scale in scales:
+            logits, labels = self._predict(average_pool(features, scale), batch.text)
+            wrong = torch.zeros(int(owner.max()) + 1, device=wanted.device)
+            wrong.index_add_(0, owner, (logits.argmax(-1) != labels).float())
+            shares[scale] = float((wrong == 0).float().mean())
+        return shares
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = tower_tokens(self.model, images) if images.dim() == 4 else images
+        return project(self.model, tokens)  # (B, S * S, D)
+
     def _at_scale(self, visual: torch.Tensor, text: PackedText) -> torch.Tensor:
+        logits, labels = self._predict(visual, text)
+        return F.cross_entropy(logits.float(), labels)
+
+    def _predict(self, visual: torch.Tensor, text: PackedText) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and labels at the positions that have a label: (L, vocabulary) and (L,)."""
         embed = self.model.get_input_embeddings()
         before = embed(text.before)
         inputs = torch.cat([before, visual.to(before.dtype), embed(text.ids)], dim=1)
@@ -146,8 +172,7 @@ class MatryoshkaLoss(nn.Module):
             use_cache=False,
         ).last_hidden_state[:, prefix:]  # (B, T, D)
         wanted = text.labels != IGNORED
-        logits = self.model.lm_head(hidden[wanted])
-        return F.cross_entropy(logits.float(), text.labels[wanted])
+        return self.model.lm_head(hidden[wanted]), text.labels[wanted]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError, MismatchError
-from data.manifest import MANIFEST, library_versions, read_manifest, sha256_file, write_manifest
+from data.manifest import (
+    MANIFEST,
+    atomic_write_bytes,
+    library_versions,
+    read_manifest,
+    sha256_file,
+    write_manifest,
+)
 from data.oracle_log import PARQUET, OracleLog
 from data.splits import Split
 from router.features.table import FILE as FEATURES_FILE
@@ -37,6 +44,10 @@ STAGES = {
     "report": "report",
 }
 """Stage, as manifests name it -> the command that writes it."""
+
+
+BY_NAME = ("embedded", "fake")
+"""Models that their name alone finds anywhere."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,43 @@ class Run:
                 self._fits(path, policy, router, split)
                 policies[path.stem] = policy
         return policies
+
+    def model_name(self) -> str:
+        """The name of the model that labelled the log, where it is enough to load it.
+
+        Raises:
+            DataError: when the model must be given by its folder or hub id.
+        """
+        name = str(self.read_log().metadata.get("model", ""))
+        if name not in BY_NAME:
+            raise DataError(
+                f"{self.log} was labelled with the model {name or '(unknown)'!r}: give its folder "
+                "or hub id with --model."
+            )
+        return name
+
+    def copy_data(self, root: Path) -> Run:
+        """Copy log and features into another run folder, to train there.
+
+        Raises:
+            DataError: when they are missing or damaged.
+            MismatchError: when the other folder holds another log.
+        """
+        other = Run(root)
+        log = self.read_log()
+        self.read_features(log)
+        theirs = other.inputs("log")["log"]
+        if theirs.is_file() and sha256_file(theirs) != sha256_file(self.inputs("log")["log"]):
+            raise MismatchError(
+                f"{other.log} holds another log than {self.log}. Choose a new folder."
+            )
+        for ours, copy, file in (
+            (self.log, other.log, PARQUET),
+            (self.features, other.features, FEATURES_FILE),
+        ):
+            for name in (file, MANIFEST):
+                atomic_write_bytes(copy / name, (ours / name).read_bytes())
+        return other
 
     def inputs(self, *names: str) -> dict[str, Path]:
         """Files that stages read, by name: log, features, split, evaluation, or an arm."""

@@ -18,6 +18,7 @@ from data.registry import unknown_name
 
 FILE = "oracle.jsonl"
 OPTIONS = ("384px", "768px", "1152px")
+CHANCE = {"circles": 1 / 2, "lines": 1 / 3}
 
 
 def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
@@ -25,8 +26,8 @@ def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
 
     The options are the three resolutions in ascending order of pixels. NOTE: the circle pictures
     are 769 and 1155 pixels wide where the line pictures are 768 and 1152; both stand under the
-    nominal name, with their true pixels as cost. The chance level is 0 throughout, although the
-    circle questions are answered with yes or no.
+    nominal name, with their true pixels as cost. Chance is one of the two answers for circles
+    (yes, no) and one of the three for lines (0, 1 or 2 intersections).
 
     Args:
         folder: Holds ``oracle.jsonl``; image paths are relative to it.
@@ -92,7 +93,7 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         "dataset": f"{record['dataset']}/{record['model']}",
         "question": str(record["question"]),
         "image": str(record["image"]),
-        "chance": 0.0,
+        "chance": CHANCE.get(record["dataset"], 0.0),
     }
     return [
         {

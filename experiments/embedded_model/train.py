@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
+from data.scenes.export import VALIDATION_SEEDS
 from m3core.embedded.architecture import new_model
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
 from m3core.embedded.export import export
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.embedded.tower_pretraining import TowerRecipe, train_tower
 from m3core.prompts import PromptTemplate, get_template
-from m3core.training import TrainingRecipe, train
+from m3core.training import MatryoshkaLoss, TrainingRecipe, train
 
 HERE = Path(__file__).parent
 
@@ -41,6 +42,37 @@ def _start(tower_folder: Path, recipe: dict[str, Any]) -> tuple[Any, PreTrainedT
     return model, tokenizer
 
 
+class Validation:
+    """Exact match by scale on held-out scenes, for the learning curve.
+
+    Args:
+        model: The model in training.
+        text: Packs the questions.
+        scales: Visual tokens of each scale.
+        scenes: Scenes asked about.
+    """
+
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        text: SceneText,
+        scales: list[int],
+        scenes: int = 64,
+    ) -> None:
+        self.objective = MatryoshkaLoss(model)
+        self.scales = scales
+        self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=32)
+        self.steps = range(scenes // 32)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """The figures after a step."""
+        parts = [self.objective.exact_match(self.batches(one), self.scales) for one in self.steps]
+        return {
+            f"exact@{scale}": sum(part[scale] for part in parts) / len(parts)
+            for scale in self.scales
+        }
+
+
 def train_language(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
@@ -53,7 +85,8 @@ def train_language(
     cached = cache_tower(model, table["scenes"], work / "tower_tokens.npy")
     text = SceneText(tokenizer, template, questions=table["questions"])
     batches = CachedScenes(cached, text, batch=table["batch"])
-    train(model, batches, recipe=_recipe(table, seed), folder=work / "language")
+    watch = Validation(model, text, table["scales"])
+    train(model, batches, recipe=_recipe(table, seed), folder=work / "language", on_save=watch)
 
 
 def train_jointly(
@@ -67,7 +100,8 @@ def train_jointly(
     """Third stage: everything, on scenes that were never drawn before."""
     text = SceneText(tokenizer, template, questions=table["questions"])
     batches = FreshScenes(table["first_seed"], text, batch=table["batch"])
-    train(model, batches, recipe=_recipe(table, seed), folder=work / "joint")
+    watch = Validation(model, text, table["scales"])
+    train(model, batches, recipe=_recipe(table, seed), folder=work / "joint", on_save=watch)
 
 
 def main() -> None:

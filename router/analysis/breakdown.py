@@ -1,4 +1,4 @@
-"""What stands behind the headline numbers: per dataset, per lost question, per probability bin.
+"""What stands behind the headline numbers: per dataset, per lost question, per prediction.
 
 Notation for shapes: n test examples, K options.
 """
@@ -16,7 +16,7 @@ from router.analysis.metrics import Choice, best_fixed, oracle_choice, regret_ro
 from router.estimators.base import Floats
 
 SHOWN = 12
-BINS = 10
+BINS = 8
 
 
 def by_dataset(
@@ -148,12 +148,15 @@ def reliability(
         p: probabilities (n, K).
         scores: (n, K) in [0, 1].
         options: their names.
-        bins: of equal width over [0, 1].
+        bins: most bins; they hold equally many examples.
 
     Returns:
         "options": name -> "brier" (mean squared error), "ece" (expected calibration error, Guo
-        et al., ICML 2017, eq. 3) and "bins" (those with examples: "low", "high", "n",
-        "predicted", "observed"); "all": the same over all options together.
+        et al., ICML 2017, eq. 3) and "bins" ("low", "high", "n", "predicted", "observed");
+        "all": the same over all options together.
+
+        NOTE: Guo et al. take bins of equal width; bins of equal size (Nguyen and O'Connor, EMNLP
+        2015) leave none with a handful of examples.
     """
     p, scores = np.asarray(p, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     each = {
@@ -163,16 +166,14 @@ def reliability(
 
 
 def _reliability(p: Floats, scores: Floats, *, bins: int) -> dict[str, Any]:
-    place = np.minimum((p * bins).astype(np.intp), bins - 1)
     filled = []
-    for number in range(bins):
-        inside = place == number
-        if inside.any():
+    for inside in np.array_split(np.argsort(p, kind="stable"), bins):
+        if len(inside):
             filled.append(
                 {
-                    "low": number / bins,
-                    "high": (number + 1) / bins,
-                    "n": int(inside.sum()),
+                    "low": float(p[inside].min()),
+                    "high": float(p[inside].max()),
+                    "n": len(inside),
                     "predicted": float(p[inside].mean()),
                     "observed": float(scores[inside].mean()),
                 }

@@ -120,6 +120,8 @@ class Comparison:
                 test.scores, test.gflops, test.chance, never_known="cheapest"
             )
             self.columns.add("gflops/corrected", work)
+            self.columns.add("least-gflops/corrected", test.gflops.min(axis=1))
+            self.columns.add("most-gflops/corrected", test.gflops.max(axis=1))
 
     def _add_choice(self, name: str, choice: metrics.Choice) -> None:
         test = self.test
@@ -180,6 +182,9 @@ class Comparison:
         row["minus_best_fixed"] = of(lambda a, b: np.maximum(a, b) - b, *names).to_dict()
         row["minus_finest"] = of(lambda a, b, f: np.maximum(a, b) - f, *names, finest).to_dict()
         row["cost"] = of(np.clip, "cost/corrected", "least/corrected", "most/corrected").to_dict()
+        if self.test.gflops is not None:
+            ends = ("least-gflops/corrected", "most-gflops/corrected")
+            row["gflops"] = of(np.clip, "gflops/corrected", *ends).to_dict()
         return row
 
     def _gaps_closed(self, column: str) -> dict[str, Any]:

@@ -1,79 +1,40 @@
-"""Figures of a report, through Matplotlib's object interface only: no pyplot, no global state.
-
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; every series also has a
-marker or line style of its own. Figures are small, so that their text stays readable when a
-phone shrinks them.
-"""
+"""The figures of a report. Every series has a marker or line style of its own beside its colour."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
-from data.manifest import atomic_write_bytes
+from router.analysis.figures import (
+    FIXED,
+    IMAGE,
+    ORACLE,
+    OTHER,
+    PAPER,
+    QUESTION,
+    ROUTER,
+    SOFT,
+    STYLE,
+    new_figure,
+    ramp,
+    text_on,
+)
 from router.analysis.tables import Document, number, percent, router_rows
 
-INK, SOFT, GRID, PAPER = "#1b1f24", "#5b6470", "#dfe3e8", "#ffffff"
-ROUTER, FIXED, ORACLE, IMAGE, QUESTION, OTHER = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-)
-DARK = {
-    INK: "#e8ebee",
-    SOFT: "#a4adb8",
-    GRID: "#333b44",
-    ROUTER: "#4aa8e0",
-    FIXED: "#f08540",
-    ORACLE: "#2fc79b",
-    IMAGE: "#e5a0c8",
-}
-"""Lighter versions of colours for a dark page; the others serve both."""
-
-DPI = 200
-_STYLE: dict[str, Any] = {
-    "font.size": 10.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": SOFT,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "svg.fonttype": "none",
-}
 _ABLATIONS = {"image-only": (IMAGE, (0, (5, 2))), "question-only": (QUESTION, (0, (1.2, 1.4)))}
 
 
 def pareto_figure(document: Document) -> Figure:
     """Accuracy against mean cost: fixed options, the router's curve and policies, the oracles."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _new(5.6, 4.9)
-        _draw_ablations(axes, document["ablations"])
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(5.6, 4.9)
         _draw_router(axes, document)
+        _draw_ablations(axes, document["ablations"])
         _draw_fixed(axes, [row for row in document["rows"] if row["kind"] == "fixed"])
         _draw_oracles(axes, document["rows"])
         _cost_axis(axes, document)
@@ -99,13 +60,13 @@ def shares_figure(document: Document, policy: str | None = None) -> Figure:
     if len(document["datasets"]) > 1:
         bars += [(d["dataset"], d["policies"][name]["shares"]) for d in document["datasets"]]
     options: Sequence[str] = document["options"]
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _new(5.6, 1.5 + 0.36 * len(bars))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(5.6, 1.5 + 0.36 * len(bars))
         left = [0.0] * len(bars)
         places = range(len(bars))
         for k, option in enumerate(options):
             width = [share[option] for _, share in bars]
-            colour = _ramp(k, len(options))
+            colour = ramp(k, len(options))
             axes.barh(
                 places, width, left=left, color=colour, edgecolor=PAPER, linewidth=0.6, label=option
             )
@@ -118,7 +79,7 @@ def shares_figure(document: Document, policy: str | None = None) -> Figure:
                         ha="center",
                         va="center",
                         fontsize=8.5,
-                        color=_on(colour),
+                        color=text_on(colour),
                     )
             left = [start + wide for start, wide in zip(left, width, strict=True)]
         axes.set_yticks(list(places), [label for label, _ in bars])
@@ -135,21 +96,20 @@ def shares_figure(document: Document, policy: str | None = None) -> Figure:
 
 def calibration_figure(document: Document) -> Figure:
     """Predicted against observed accuracy, for every option."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _new(5.0, 4.7)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(5.0, 4.7)
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
         results: Mapping[str, Any] = document["calibration"]["options"]
         for k, (option, result) in enumerate(results.items()):
             bins = result["bins"]
-            most = max((one["n"] for one in bins), default=1)
-            colour = _ramp(k, len(results))
+            colour = ramp(k, len(results))
             predicted = [one["predicted"] for one in bins]
             observed = [one["observed"] for one in bins]
             axes.plot(predicted, observed, color=colour, linewidth=1.4)
             axes.scatter(
                 predicted,
                 observed,
-                s=[12 + 60 * one["n"] / most for one in bins],
+                s=38,
                 color=colour,
                 edgecolors=SOFT,
                 linewidths=0.6,
@@ -167,71 +127,19 @@ def calibration_figure(document: Document) -> Figure:
         return figure
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    return _render(figure, "png", name="figure")
-
-
-def svg(figure: Figure, *, name: str) -> str:
-    """The figure as an SVG file; `name` keeps its ids apart from other figures'."""
-    return _render(figure, "svg", name=name).decode("utf-8")
-
-
-def inline_svg(figure: Figure, *, name: str, label: str) -> str:
-    """The figure as an element for an HTML page, with colours that follow the page's theme.
-
-    Args:
-        figure: the figure.
-        name: keeps ids apart from those of other figures on the page.
-        label: what a screen reader says; plain text without quotes or angle brackets.
-    """
-    text = svg(figure, name=name)
-    text = text[text.index("<svg") :].strip()
-    used = set(re.findall(r"#([A-Za-z][\w-]*)", text))
-    text = re.sub(
-        r' id="([^"]*)"', lambda match: match.group(0) if match.group(1) in used else "", text
-    )
-    for colour in (*DARK, PAPER):
-        text = text.replace(f": {colour}", f": var(--c{colour[1:]}, {colour})")
-    size = re.compile(r'<svg\b[^>]*?viewBox="([^"]+)"[^>]*>')
-    return size.sub(
-        lambda match: f'<svg viewBox="{match.group(1)}" role="img" aria-label="{label}">',
-        text,
-        count=1,
-    )
-
-
-def write_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.png and `stem`.svg; returns their paths."""
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    atomic_write_bytes(paths[0], png(figure))
-    atomic_write_bytes(paths[1], svg(figure, name=stem.name).encode("utf-8"))
-    return paths
-
-
-def _render(figure: Figure, kind: str, *, name: str) -> bytes:
-    buffer = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type")) if kind == "svg" else {}
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=nothing or None)
-    return buffer.getvalue()
-
-
-def _new(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_facecolor(PAPER)
-    return figure, axes
-
-
 def _draw_ablations(axes: Axes, ablations: Mapping[str, Any]) -> None:
     for name, arm in ablations.items():
         colour, dashes = _ABLATIONS.get(name, (OTHER, (0, (3, 1, 1, 1))))
         curve = arm["curve"]
         label = f"router, {name.replace('-', ' ')}"
         axes.plot(
-            curve["cost"], curve["accuracy"], color=colour, linestyle=dashes, lw=1.8, label=label
+            curve["cost"],
+            curve["accuracy"],
+            color=colour,
+            linestyle=dashes,
+            lw=1.7,
+            zorder=1.9,
+            label=label,
         )
 
 
@@ -253,6 +161,19 @@ def _draw_router(axes: Axes, document: Document) -> None:
         zorder=5,
         label="router, calibrated",
     )
+    for row in rows:
+        if "budget" not in row["policy"]["knob"]:
+            continue
+        axes.annotate(
+            f"≤ {_short(row['policy']['knob']['budget'])}",
+            (row["cost"]["value"], row["accuracy"]["value"]),
+            xytext=(-5, 8),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+            color=ROUTER,
+            zorder=6,
+        )
 
 
 def _draw_fixed(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -325,17 +246,3 @@ def _short(value: float) -> str:
 
 def _or(value: float | None, row: Mapping[str, Any]) -> float:
     return float(row["accuracy"]["value"] if value is None else value)
-
-
-def _ramp(k: int, count: int) -> str:
-    """Colour of option k: from light to dark blue, so that the order shows without colour."""
-    light, dark = (0.84, 0.91, 0.97), (0.03, 0.22, 0.42)
-    share = k / max(count - 1, 1)
-    red, green, blue = (a + (b - a) * share for a, b in zip(light, dark, strict=True))
-    return matplotlib.colors.to_hex((red, green, blue))
-
-
-def _on(colour: str) -> str:
-    """Black or white, whichever is readable on a colour."""
-    red, green, blue = matplotlib.colors.to_rgb(colour)
-    return "#111111" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "#ffffff"

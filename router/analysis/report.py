@@ -15,6 +15,7 @@ from data.errors import ImageError
 from data.images import open_image
 from data.manifest import atomic_write_text
 from router.analysis import plots, tables
+from router.analysis.figures import DARK, inline_svg, write_figure
 from router.analysis.tables import Document
 
 PAGE = "report.html"
@@ -42,19 +43,19 @@ def write_report(
     Raises:
         DataError: when a file cannot be written.
     """
-    figures = {
+    drawn = {
         "pareto": plots.pareto_figure(document),
         "shares": plots.shares_figure(document),
         "calibration": plots.calibration_figure(document),
     }
-    files = [path for name, one in figures.items() for path in plots.write_figure(one, folder / name)]
+    files = [path for name, figure in drawn.items() for path in write_figure(figure, folder / name)]
     files += tables.write_tables(document, folder / "tables")
-    drawn = {
-        name: Markup(plots.inline_svg(figure, name=name, label=_LABELS[name]))
-        for name, figure in figures.items()
+    inline = {
+        name: Markup(inline_svg(figure, name=name, label=_LABELS[name]))
+        for name, figure in drawn.items()
     }
     page = folder / PAGE
-    atomic_write_text(page, render(document, drawn, manifest=manifest, images=images))
+    atomic_write_text(page, render(document, inline, manifest=manifest, images=images))
     return [page, *files]
 
 
@@ -76,7 +77,7 @@ def render(
 
     Args:
         document: the evaluation.
-        figures: name -> trusted SVG element, from `plots.inline_svg`.
+        figures: name -> trusted SVG element, from `inline_svg`.
         manifest: the evaluation's manifest.
         images: folder of the pictures.
     """
@@ -178,6 +179,7 @@ def _hashes(manifest: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
 
 def _variables() -> dict[str, dict[str, str]]:
     """CSS variables of the figures' colours, for a light and a dark page."""
-    light = {f"--c{colour[1:]}": colour for colour in (*plots.DARK, plots.PAPER)}
-    dark = {f"--c{colour[1:]}": lighter for colour, lighter in plots.DARK.items()}
-    return {"light": light, "dark": {**dark, f"--c{plots.PAPER[1:]}": "#171b20"}}
+    return {
+        "light": {f"--c{colour[1:]}": colour for colour in DARK},
+        "dark": {f"--c{colour[1:]}": other for colour, other in DARK.items()},
+    }

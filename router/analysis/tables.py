@@ -66,6 +66,8 @@ def row_name(row: Mapping[str, Any], document: Document) -> str:
     """A row's name as a reader sees it."""
     if row["kind"] == "fixed":
         return f"fixed {row['name']}"
+    if row["kind"] == "oracle_corrected":
+        return "oracle, chance-corrected"
     if row["kind"] != "router":
         return str(row["name"])
     knob = row.get("policy", {}).get("knob", {})

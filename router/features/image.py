@@ -15,7 +15,7 @@ from m3core.pooling import average_pool
 from m3core.scales import ScaleGrid
 
 VERSION = "image-1"
-_REGIONS = 9
+_MOST_REGIONS = 9
 
 
 def image_features(encoding: VisualEncoding, grid: ScaleGrid) -> np.ndarray:
@@ -36,7 +36,8 @@ def image_features(encoding: VisualEncoding, grid: ScaleGrid) -> np.ndarray:
     for coarse, fine in zip(grid.scales[:-1], grid.scales[1:], strict=True):
         detail = detail_lost(tokens, coarse, fine)  # (fine, D)
         energy = detail.square()
-        by_region = average_pool(energy, min(coarse, _REGIONS)).mean(-1)
+        regions = max(scale for scale in grid.scales if scale <= min(coarse, _MOST_REGIONS))
+        by_region = average_pool(energy, regions).mean(-1)
         parts += [
             energy.mean(0).sqrt(),
             energy.mean().sqrt()[None],

@@ -56,7 +56,9 @@ def train_stage(
     targets = apply_rule(log, rule)
     split = split_by_group(log.groups, seed=seed)
     split.write(run.split)
-    known = [name for name, (_, blocks) in ARMS.items() if set(blocks or ()) <= set(features.blocks)]
+    known = [
+        name for name, (_, blocks) in ARMS.items() if set(blocks or ()) <= set(features.blocks)
+    ]
     wanted = known if ablations and len(features.blocks) > 1 else ["router"]
     for name in set(ARMS) - set(wanted):
         shutil.rmtree(run.arm(name), ignore_errors=True)

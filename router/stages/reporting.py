@@ -15,7 +15,7 @@ from data.oracle_log import OracleLog
 from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.evaluation import Settings, default_budgets, evaluate
-from router.analysis.report import write_report
+from router.analysis.report import PAGE, write_report
 from router.estimators.base import Floats
 from router.parts import part_rows
 from router.policy import Binding, Policy
@@ -68,9 +68,7 @@ def evaluate_stage(
     if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
         return read_document(run)
     both = np.concatenate(list(rows.values()))
-    p = {
-        arm: predictions(run.read_router(arm), features, log, both) for arm in run.arms()
-    }
+    p = {arm: predictions(run.read_router(arm), features, log, both) for arm in run.arms()}
     named = {n: one for n, one in policies.items() if one.knob.get("budget") not in chosen}
     document = evaluate(
         log,
@@ -104,12 +102,13 @@ def read_document(run: Run) -> dict[str, Any]:
     return document
 
 
-def report_stage(run: Run, *, images: Path | None = None) -> Path:
+def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -> Path:
     """Write the HTML report, its figures and its tables.
 
     Args:
         run: must hold an evaluation; receives `report/`.
         images: folder of the pictures, to show those of lost questions.
+        reuse: keep what was reported from the same evaluation with the same options.
 
     Returns:
         Path of report.html.
@@ -119,10 +118,14 @@ def report_stage(run: Run, *, images: Path | None = None) -> Path:
         MismatchError: when the run changed since it was evaluated.
     """
     document = read_document(run)
+    inputs, params = run.inputs("evaluation"), {"pictures": images is not None}
+    page = run.report / PAGE
+    if reuse and run.is_current(run.report, "report", inputs=inputs, params=params):
+        return page
     evaluated = read_manifest(run.evaluation, stage="evaluate")
     files = write_report(document, run.report, manifest=evaluated, images=images)
-    run.record(run.report, "report", inputs=run.inputs("evaluation"), params={}, files=files)
-    return run.report / "report.html"
+    run.record(run.report, "report", inputs=inputs, params=params, files=files)
+    return page
 
 
 def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:

@@ -188,7 +188,7 @@ def test_blindtest_record(tmp_path: Path) -> None:
     assert log.costs.tolist() == [[147456, 591361, 1334025]] * 2
     assert list(log.datasets) == ["circles/m1", "circles/m2"]
     assert list(log.groups) == ["circles-0000"] * 2
-    assert log.chance.tolist() == [0, 0]
+    assert log.chance.tolist() == [1 / 2, 1 / 2]
     assert read_blindtest(folder, model="m2").ids == ("circles-0000/touching/m2",)
 
 

@@ -148,3 +148,20 @@ def test_cached_tower_tokens_give_the_loss_of_pixels(model, tokenizer, tmp_path)
 def test_scales_take_part_in_every_period_th_step():
     wanted = recipe(scales=(1, 576), periods=(1, 4))
     assert [wanted.scales_at(step) for step in (0, 1, 4)] == [(1, 576), (1,), (1, 576)]
+
+
+def test_exact_match_counts_answers_not_tokens(model, tokenizer):
+    """After fitting one batch, some answers are right; counted by hand from the logits."""
+    text = SceneText(tokenizer, TEMPLATE, questions=3)
+    batch = FreshScenes(0, text, batch=2)(0)
+    objective = MatryoshkaLoss(model).eval()
+    packed = batch.text
+    with torch.no_grad():
+        visual = objective._features(batch.images).mean(1, keepdim=True)
+        logits, labels = objective._predict(visual, packed)
+    hits, cells = {}, (packed.labels != IGNORED).nonzero().tolist()
+    for (row, col), logit, label in zip(cells, logits, labels, strict=True):
+        key = (row, int(packed.segments[row, col]))
+        hits[key] = hits.get(key, True) and int(logit.argmax()) == int(label)
+    expected = sum(hits.values()) / len(hits)
+    assert objective.exact_match(batch, (1,)) == {1: pytest.approx(expected)}

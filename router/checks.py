@@ -1,0 +1,159 @@
+"""Is everything in order? Checks of the environment and of a run folder, one line each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from packaging.requirements import Requirement
+from PIL import Image
+
+from data.errors import DataError, M3RouterError
+from data.manifest import MANIFEST
+from data.scenes.drawing import render
+from data.scenes.export import TEST_SEEDS
+from data.scenes.questions import ask_about
+from data.scenes.world import make_scene
+from m3core.checkpoints import load_model
+from m3core.models.base import Request
+from router.policy import Policy
+from router.run import ARMS, Run
+
+PACKAGE = "m3router"
+PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        what: what was checked.
+        ok: whether it is in order.
+        detail: what was found, and what to do when it is not in order.
+    """
+
+    what: str
+    ok: bool
+    detail: str
+
+
+def check_environment(model: str = "embedded") -> list[Check]:
+    """Check Python, every required library, and that a model loads and answers.
+
+    Args:
+        model: name of the model to try.
+    """
+    found = ".".join(map(str, sys.version_info[:3]))
+    needed = ".".join(map(str, PYTHON))
+    checks = [Check("python", sys.version_info >= PYTHON, f"{found} (needs {needed} or newer)")]
+    try:
+        wanted = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        checks.append(Check(PACKAGE, False, "is not installed; run `make install`"))
+        wanted = []
+    for text in wanted:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            checks.append(_library(requirement))
+    checks.append(_attempt(f"model {model}", partial(_try_model, model)))
+    return checks
+
+
+def check_run(run: Run) -> list[Check]:
+    """Check every manifest and hash of a run folder, and that its parts belong together.
+
+    Stages that have not been run are not listed.
+    """
+    checks = [_attempt("log", partial(_log, run))]
+    if (run.features / MANIFEST).is_file():
+        checks.append(_attempt("features", partial(_features, run)))
+    for arm in run.arms():
+        checks.append(_attempt(ARMS[arm][0], partial(_router, run, arm)))
+    if run.split.is_file():
+        checks.append(_attempt("split", partial(_split, run)))
+    if (run.policies / MANIFEST).is_file():
+        checks.append(_attempt("policies", partial(_stage, run, "policies", "calibrate")))
+    for path in sorted(run.policies.glob("*.json")):
+        if path.name != MANIFEST:
+            checks.append(_attempt(f"policy {path.stem}", partial(_policy, run, path.stem)))
+    for folder, stage in (("evaluation", "evaluate"), ("report", "report")):
+        if (run.root / folder / MANIFEST).is_file():
+            checks.append(_attempt(folder, partial(_stage, run, folder, stage)))
+    return checks
+
+
+def _attempt(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, look())
+    except M3RouterError as error:
+        return Check(what, False, str(error))
+
+
+def _library(requirement: Requirement) -> Check:
+    try:
+        found = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(requirement.name, False, "is not installed; run `make install`")
+    fits = requirement.specifier.contains(found, prereleases=True)
+    return Check(requirement.name, fits, f"{found} (needs {requirement.specifier or 'any'})")
+
+
+def _try_model(name: str) -> str:
+    model = load_model(name, device="cpu")
+    scene = make_scene(TEST_SEEDS.start)
+    question = ask_about(scene, 1)[0]
+    (encoding,) = model.encode([Image.fromarray(render(scene))])
+    requests = [
+        Request(encoding=encoding, question=question.text, scale=scale)
+        for scale in model.grid.scales
+    ]
+    answers = [answer.text for answer in model.answer(requests)]
+    if not all(answers):
+        raise DataError(f"the model gave empty answers to {question.text!r}: {answers}")
+    said = ", ".join(f"{r.scale}: {a}" for r, a in zip(requests, answers, strict=True))
+    return f"loads and answers {question.text!r} ({said})"
+
+
+def _log(run: Run) -> str:
+    log = run.read_log()
+    gaps = f", {log.n_gaps} gaps" if log.n_gaps else ""
+    return f"{len(log)} examples at {', '.join(log.options)}{gaps}"
+
+
+def _features(run: Run) -> str:
+    log = run.read_log()
+    table = run.read_features(log)
+    table.align([log.ids[row] for row in log.complete.nonzero()[0]])
+    return f"{len(table)} examples, {table.widths}"
+
+
+def _router(run: Run, arm: str) -> str:
+    router = run.read_router(arm)
+    return f"{router.estimator_name} on {', '.join(router.blocks)} ({router.fingerprint[:12]})"
+
+
+def _split(run: Run) -> str:
+    log = run.read_log()
+    split = run.read_split(log)
+    split.prove_disjoint(log.groups)
+    return f"no picture on two sides ({split.fingerprint[:12]})"
+
+
+def _policy(run: Run, name: str) -> str:
+    log = run.read_log()
+    policy = Policy.read(run.policy(name))
+    policy.check_fits(
+        options=log.options,
+        router=run.read_router().fingerprint,
+        split=run.read_split(log).fingerprint,
+    )
+    return f"{policy.kind}, {dict(policy.knob)}{', falls back' if policy.fallback else ''}"
+
+
+def _stage(run: Run, folder: str, stage: str) -> str:
+    manifest = run.verify(run.root / folder, stage)
+    return f"{len(manifest['files'])} files, {len(manifest['inputs'])} inputs"

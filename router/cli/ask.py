@@ -1,0 +1,49 @@
+"""`m3router ask`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.options import Device
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="The picture.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
+    run: Annotated[
+        Path, typer.Option(help="A run with a router and a policy.", show_default=False)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model that was labelled. [default: the run's]", show_default=False),
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    scale: Annotated[
+        int | None, typer.Option(help="Use this scale instead of routing.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Answer one question at the scale that the router chooses.
+
+    Shows the answer, the scale, how likely each scale was thought to suffice, the tokens, and
+    where the time went.
+
+    ```
+    m3router ask picture.png "what number is on the red tag?" --run run/
+    ```
+    """
+    from data.images import open_image
+    from router.cli.answers import show_answer
+    from router.cli.console import err
+    from router.pipeline import AutoScalePipeline
+    from router.run import Run
+
+    picture = open_image(image)
+    with err.status("loading"):
+        name = Run(run).model_name() if model is None else model
+        pipeline = AutoScalePipeline.load(run, model=name, policy=policy, device=device)
+    (answer,) = pipeline.answer([picture], [question], scale=scale)
+    show_answer(answer)

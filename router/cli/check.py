@@ -1,0 +1,46 @@
+"""`m3router check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    run: Annotated[Path | None, typer.Argument(help="A run folder.", show_default=False)] = None,
+    model: Annotated[str, typer.Option(help="The model to try.")] = "embedded",
+) -> None:
+    """Verify the installation and, if given, a run folder.
+
+    Looks at library versions, lets the model answer a drawn scene, and checks every manifest and
+    hash of the run. The exit code is 1 when anything is wrong.
+
+    ```
+    m3router check run/
+    ```
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from router.checks import check_environment, check_run
+    from router.cli.console import err, out
+    from router.run import Run
+
+    with err.status("checking"):
+        checks = check_environment(model)
+        if run is not None:
+            checks += check_run(Run(run))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "what", "found"):
+        table.add_column(name, overflow="fold")
+    for one in checks:
+        mark = Text("OK", style="green") if one.ok else Text("not OK", style="bold red")
+        table.add_row(mark, Text(one.what), Text(one.detail))
+    out.print(table)
+    wrong = sum(not one.ok for one in checks)
+    if wrong:
+        out.print(f"{wrong} of {len(checks)} checks failed.", style="bold red")
+        raise typer.Exit(1)
+    out.print(f"All {len(checks)} checks passed.", style="green")

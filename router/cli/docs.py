@@ -1,0 +1,78 @@
+"""Writes docs/cli.md from the commands' own help: `python -m router.cli.docs [--check]`.
+
+Read from the commands themselves rather than from printed help, so that the page does not depend
+on the width of a terminal.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from router.cli.console import out
+from router.cli.main import app
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+
+
+def markdown() -> str:
+    """The page."""
+    group: Any = typer.main.get_command(app)
+    parts = [
+        "# Command line",
+        "Written by `make docs` from the commands' own help; `make lint` fails when it is stale.",
+        _clean(group.help),
+        "Exit codes: 0 when all went well, 1 for an error (one message says what to do), 2 for a "
+        "wrong option, 3 when labelling or features finished but some examples could not be used.",
+    ]
+    for name, command in group.commands.items():
+        parts += [f"## m3router {name}", _clean(command.help), _parameters(command)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or with `--check` only say whether it is fresh."""
+    text = markdown()
+    if arguments == ["--check"]:
+        fresh = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
+        if not fresh:
+            out.print("docs/cli.md is stale: run `make docs` and commit it.")
+        return 0 if fresh else 1
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(text, encoding="utf-8")
+    out.print(f"written: {PAGE.name}")
+    return 0
+
+
+def _clean(text: str | None) -> str:
+    return inspect.cleandoc(text or "")
+
+
+def _parameters(command: Any) -> str:
+    lines = ["| option | what it is | default |", "|---|---|---|"]
+    for parameter in command.params:
+        if parameter.name == "help":
+            continue
+        is_option = parameter.param_type_name == "option"
+        name = ", ".join([*parameter.opts, *parameter.secondary_opts])
+        shown = f"`{name}`" if is_option else f"`{parameter.name.upper()}`"
+        text = (parameter.help or "").replace("|", "\\|")
+        lines.append(f"| {shown} | {text} | {_default(parameter)} |")
+    return "\n".join(lines)
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    default = parameter.default
+    if default is None or default is False or default == []:
+        return ""
+    return "on" if default is True else f"`{getattr(default, 'value', default)}`"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

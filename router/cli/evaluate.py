@@ -1,0 +1,42 @@
+"""`m3router evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from router.cli.options import RunFolder
+
+
+def evaluate(
+    run: RunFolder,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Mean cost per answer; may be repeated. [default: 1/16, 1/4 and 1/2 of the "
+            "finest scale's]",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Measure the router on the test part.
+
+    Compares it with every fixed scale and with the oracle, at three budgets and with every policy
+    of the run.
+
+    ```
+    m3router evaluate run/ --budget 36 --budget 144
+    ```
+    """
+    from router.cli.console import err, out, show_headline
+    from router.run import Run
+    from router.stages.reporting import evaluate_stage
+
+    place = Run(run)
+    with err.status("evaluating"):
+        document = evaluate_stage(place, budgets=budget, draws=draws, seed=seed)
+    show_headline(document)
+    out.print(f"written to {place.evaluation}", style="dim")

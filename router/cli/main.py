@@ -1,0 +1,94 @@
+"""The program `m3router`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.logging import RichHandler
+from rich.text import Text
+from typer.core import TyperGroup
+
+from data.errors import M3RouterError
+from router.cli import (
+    ask,
+    calibrate,
+    check,
+    evaluate,
+    featurize,
+    import_,
+    label,
+    quickstart,
+    report,
+    train,
+)
+from router.cli.console import err
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "label": label.label,
+    "import": import_.import_log,
+    "featurize": featurize.featurize,
+    "train": train.train,
+    "calibrate": calibrate.calibrate,
+    "evaluate": evaluate.evaluate,
+    "report": report.report,
+    "ask": ask.ask,
+    "quickstart": quickstart.quickstart,
+    "check": check.check,
+}
+
+
+class _Group(TyperGroup):
+    """Shows this project's errors as one message, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a M3RouterError becomes exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except M3RouterError as error:
+            err.print(Text.assemble(("Error: ", "bold red"), (str(error), "red")))
+            raise typer.Exit(1) from error
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of use."""
+        return list(COMMANDS)
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="m3router",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done.")] = False,
+) -> None:
+    """Answer picture questions with as few visual tokens as they need.
+
+    `label` asks a frozen multi-scale model every question at every scale, `train` learns which
+    scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and
+    what was lost, `ask` answers. `quickstart` does it all on drawn scenes.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_path=False, show_time=verbose)],
+        force=True,
+    )
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+if __name__ == "__main__":
+    app(prog_name="m3router")

@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFolder = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
+Images = Annotated[
+    Path, typer.Option(help="Folder that the image paths start from.", show_default=False)
+]
+Device = Annotated[str, typer.Option(help="Such as cpu or cuda; auto takes a GPU if there is one.")]
+
+
+class Dtype(StrEnum):
+    """Number formats of a model."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class GapRule(StrEnum):
+    """What is done about examples with a failed answer."""
+
+    ERROR = "error"
+    DROP = "drop"

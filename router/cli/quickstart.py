@@ -1,0 +1,115 @@
+"""`m3router quickstart`: the stages one after the other, on drawn scenes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from router.cli.options import Device
+
+if TYPE_CHECKING:
+    from m3core.models.base import MultiScaleModel
+    from router.run import Run
+
+QUESTIONS = 8
+POLICIES = ("frugal", "default", "generous")
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("quickstart"),
+    scenes: Annotated[int, typer.Option(min=20, help="Pictures to draw.")] = 300,
+    model: Annotated[str, typer.Option(help="embedded, fake, a folder, or a hub id.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Show the whole idea on drawn scenes: label, train, calibrate, evaluate, report, ask.
+
+    What is complete and unchanged is not done again.
+
+    ```
+    m3router quickstart --out quickstart/
+    ```
+    """
+    from data.scenes.export import LABEL_SEEDS, write_scenes
+    from data.sources.jsonl import load_jsonl
+    from m3core.checkpoints import load_model
+    from router.cli.console import err, progress
+    from router.cli.console import out as results
+    from router.cli.labelling import label_with_progress, show_errors
+    from router.run import Run
+
+    began = time.monotonic()
+    folder, run = out / "scenes", Run(out / "run")
+    first = LABEL_SEEDS.start
+    with progress("drawing") as advance:
+        seeds = range(first, first + scenes)
+        path = write_scenes(
+            folder, seeds, questions=QUESTIONS, progress=lambda d, n: advance(d, n, "scenes")
+        )
+    with err.status("loading the model"):
+        loaded = load_model(model, device=device)
+    examples = load_jsonl(path, images=folder / "images")
+    log = label_with_progress(run, examples, images=folder / "images", model=loaded)
+    show_errors(log)
+    _learn(run, seed=seed)
+    page = _measure(run, folder / "images")
+    _answer(run, folder / "images", loaded)
+    results.print(
+        f"\n[bold]report[/bold]  {page}\n[bold]figure[/bold]  {run.report / 'pareto.png'}"
+    )
+    results.print(f"[bold]next[/bold]    m3router ask PICTURE QUESTION --run {run.root}")
+    results.print(f"{time.monotonic() - began:.0f} s in all", style="dim")
+
+
+def _learn(run: Run, *, seed: int) -> None:
+    """Train, then calibrate one policy for each default budget."""
+    from router.analysis.evaluation import default_budgets
+    from router.cli.console import progress
+    from router.parts import part_rows
+    from router.stages.learning import calibrate_stage, train_stage
+
+    with progress("training") as advance:
+        train_stage(
+            run,
+            seed=seed,
+            gaps="drop",
+            reuse=True,
+            progress=lambda name, done, total: advance(done, total, name),
+        )
+    log = run.read_log()
+    rows = part_rows(log, run.read_split(log), "calibrate", gaps="drop")
+    for name, budget in zip(POLICIES, default_budgets(log.costs[rows]), strict=True):
+        calibrate_stage(run, name=name, budget=budget)
+
+
+def _measure(run: Run, images: Path) -> Path:
+    """Evaluate, print the table, write the report."""
+    from router.cli.console import err, out, show_headline
+    from router.stages.reporting import evaluate_stage, report_stage
+
+    with err.status("evaluating"):
+        document = evaluate_stage(run, reuse=True)
+    out.print()
+    show_headline(document)
+    with err.status("drawing"):
+        return report_stage(run, images=images, reuse=True)
+
+
+def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
+    """Answer three held-out questions with the scale and why."""
+    from rich.text import Text
+
+    from data.images import open_image
+    from router.cli.answers import show_answer
+    from router.cli.console import out
+    from router.pipeline import AutoScalePipeline
+    from router.stages.showcase import held_out
+
+    pipeline = AutoScalePipeline.load(run.root, model=model)
+    for name, question in held_out(run):
+        out.print(Text(f"\n{images / name}\n{question}", style="bold"))
+        (answer,) = pipeline.answer([open_image(images / name)], [question])
+        show_answer(answer)

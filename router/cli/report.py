@@ -1,0 +1,35 @@
+"""`m3router report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.options import RunFolder
+
+
+def report(
+    run: RunFolder,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures, to show lost questions.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the HTML report with its figures and tables.
+
+    The page loads nothing from anywhere: it can be sent as one file.
+
+    ```
+    m3router report run/ --images pictures/
+    ```
+    """
+    from router.cli.console import err, out
+    from router.run import Run
+    from router.stages.reporting import report_stage
+
+    place = Run(run)
+    with err.status("drawing"):
+        page = report_stage(place, images=images)
+    out.print(f"{page}\n{place.report / 'pareto.png'}\n{place.report / 'tables'}")

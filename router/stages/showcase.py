@@ -1,0 +1,45 @@
+"""Held-out examples that show what a policy does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from router.parts import part_rows
+from router.run import Run
+from router.stages.learning import predictions
+
+
+def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple[str, str]]:
+    """Test examples about different pictures, from cheaply to dearly routed.
+
+    Args:
+        run: must hold a router and the policy.
+        policy: its name.
+        count: most examples.
+
+    Returns:
+        (image path, question) pairs, cheapest choice first.
+
+    Raises:
+        DataError: when a part of the run is missing or damaged.
+        MismatchError: when parts of the run do not belong together.
+    """
+    router = run.read_router()
+    log = run.read_log()
+    split = run.read_split(log)
+    rows = part_rows(log, split, "test", gaps=router.metadata["gaps"])
+    p = predictions(router, run.read_features(log), log, rows)[rows]
+    choice = run.read_policies(router, split)[policy].choose(p, log.costs[rows])
+    options = np.unique(choice)
+    wanted = options[np.unique(np.linspace(0, len(options) - 1, count).round().astype(int))]
+    picked: list[int] = []
+    seen: set[str] = set()
+    for option in [*wanted, *options, *options]:
+        for place in np.flatnonzero(choice == option):
+            picture = str(log.images[rows[place]])
+            if len(picked) < count and picture not in seen:
+                picked.append(int(place))
+                seen.add(picture)
+                break
+    picked.sort(key=lambda place: int(choice[place]))
+    return [(str(log.images[rows[one]]), str(log.questions[rows[one]])) for one in picked]

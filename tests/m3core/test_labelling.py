@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from data.errors import DataError, MismatchError
+from data.examples import Example
+from data.oracle_log import OracleLog
+from data.scenes.drawing import render
+from data.scenes.world import make_scene
+from m3core.labelling import label
+from m3core.models.fake import FakeModel
+from m3core.scales import ScaleGrid
+
+
+class Killed(RuntimeError):
+    pass
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed in range(40):
+        Image.fromarray(render(make_scene(seed))).save(folder / f"{seed}.png")
+    return folder
+
+
+def examples(count: int = 40, per_image: int = 2) -> list[Example]:
+    return [
+        Example(
+            id=f"{seed}-{number}",
+            image=f"{seed}.png",
+            question="Is it?" if number else "Is there anything at all to be seen in here?",
+            answers=("yes",),
+            metric="exact",
+            group=f"{seed}.png",
+        )
+        for seed in range(count)
+        for number in range(per_image)
+    ]
+
+
+def test_every_example_is_answered_at_every_scale(pictures, tmp_path):
+    asked = examples()
+    log = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "log")
+    assert log.ids == tuple(one.id for one in asked)
+    assert log.options == ("1", "9", "36", "144", "576")
+    assert (log.costs == [1, 9, 36, 144, 576]).all()
+    assert log.n_gaps == 0
+    # The fake answers "yes" from its needed scale on: scores never fall with the scale.
+    assert (log.scores[:, 1:] >= log.scores[:, :-1]).all()
+    assert 0 < log.scores.mean() < 1
+    again = OracleLog.read(tmp_path / "log")
+    assert again.frame.equals(log.frame)
+    assert again.metadata == log.metadata
+
+
+def test_labels_do_not_depend_on_the_order_or_company_of_examples(pictures, tmp_path):
+    asked = examples()
+    log = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "a")
+    back = label(asked[::-1], images=pictures, model=FakeModel(), folder=tmp_path / "b")
+    assert back.select(list(log.ids)).frame.equals(log.frame)
+    few = label(asked[3:5], images=pictures, model=FakeModel(), folder=tmp_path / "c")
+    assert few.frame.equals(log.select(list(few.ids)).frame)
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(pictures, tmp_path):
+    asked, calls = examples(), []
+    undisturbed = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "a")
+
+    def dying(state):
+        if state.done >= 30:
+            raise Killed
+
+    with pytest.raises(Killed):
+        label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "b", progress=dying)
+    resumed = label(
+        asked,
+        images=pictures,
+        model=FakeModel(),
+        folder=tmp_path / "b",
+        progress=lambda state: calls.append(state.done),
+    )
+    assert calls[0] >= 30 and calls[-1] == len(asked)
+    assert resumed.frame.equals(undisturbed.frame)
+
+
+def test_one_bad_example_never_stops_the_run(pictures, tmp_path):
+    (pictures / "0.png").write_bytes(b"")
+    (pictures / "1.png").unlink()
+    whole = (pictures / "2.png").read_bytes()
+    (pictures / "2.png").write_bytes(whole[: len(whole) // 2])
+    asked = examples(6)
+    asked.append(
+        Example(id="long", image="3.png", question="why " * 1500, answers=("yes",), group="3.png")
+    )
+    seen = []
+    log = label(
+        asked, images=pictures, model=FakeModel(), folder=tmp_path / "log", progress=seen.append
+    )
+    failed = log.errors()
+    assert set(failed["example_id"]) == {"0-0", "0-1", "1-0", "1-1", "2-0", "2-1", "long"}
+    causes = failed.set_index("example_id")["error"]
+    assert "empty" in causes["0-0"].iloc[0]
+    assert "no such file" in causes["1-0"].iloc[0]
+    assert "truncated" in causes["2-0"].iloc[0]
+    assert "does not fit" in causes["long"].iloc[0]
+    assert failed["score"].isna().all() and failed["answer"].isna().all()
+    assert seen[-1].errors == 7
+    with pytest.raises(DataError, match="gaps"):
+        log.require_complete()
+    assert len(log.require_complete("drop")) == 6
+
+
+def test_errors_are_asked_again_only_on_request(pictures, tmp_path):
+    whole = (pictures / "0.png").read_bytes()
+    (pictures / "0.png").write_bytes(b"")
+    asked, folder = examples(2), tmp_path / "log"
+    label(asked, images=pictures, model=FakeModel(), folder=folder)
+    (pictures / "0.png").write_bytes(whole)
+    assert label(asked, images=pictures, model=FakeModel(), folder=folder).n_gaps == 10
+    again = label(asked, images=pictures, model=FakeModel(), folder=folder, retry_errors=True)
+    assert again.n_gaps == 0
+
+
+def test_features_are_offered_before_their_answers_are_kept(pictures, tmp_path):
+    folder = tmp_path / "log"
+
+    def check(encoded):
+        kept = (folder / "journal.jsonl").read_text().splitlines()[1:]
+        known = {row["image"] for line in kept for row in json.loads(line)["rows"]}
+        assert known.isdisjoint(name for name, _ in encoded)
+        names.extend(name for name, _ in encoded)
+
+    names: list[str] = []
+    label(examples(), images=pictures, model=FakeModel(), folder=folder, on_encoded=check)
+    assert sorted(names) == sorted(f"{seed}.png" for seed in range(40))
+
+
+def test_another_model_or_other_examples_are_refused(pictures, tmp_path):
+    folder = tmp_path / "log"
+    label(examples(2), images=pictures, model=FakeModel(), folder=folder)
+    with pytest.raises(MismatchError, match="examples_sha256"):
+        label(examples(3), images=pictures, model=FakeModel(), folder=folder)
+    coarse = FakeModel(ScaleGrid(scales=(1, 4, 16), side=4))
+    with pytest.raises(MismatchError, match="grid"):
+        label(examples(2), images=pictures, model=coarse, folder=folder)
+
+
+def test_no_examples_are_refused(pictures, tmp_path):
+    with pytest.raises(DataError, match="nothing to label"):
+        label([], images=pictures, model=FakeModel(), folder=tmp_path / "log")

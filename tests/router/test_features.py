@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+from data.errors import DataError, ModelError
+from data.examples import Example
+from m3core.encoders import load_encoder, nested_scales
+from m3core.labelling import label
+from m3core.models.base import VisualEncoding
+from m3core.models.fake import FakeModel
+from m3core.scales import ScaleGrid
+from router.features.extract import (
+    FeatureCollector,
+    featurize,
+    featurize_with_encoder,
+    hashed_words,
+    routing_blocks,
+)
+from router.features.image import detail_lost, image_features
+
+GRID = ScaleGrid()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**16))
+def test_detail_lost_splits_the_variance_exactly(seed):
+    tokens = torch.randn(576, 4, generator=torch.Generator().manual_seed(seed)).double()
+    steps = list(zip(GRID.scales[:-1], GRID.scales[1:], strict=True))
+    parts = [detail_lost(tokens, coarse, fine).square().mean(0) for coarse, fine in steps]
+    torch.testing.assert_close(sum(parts), tokens.var(0, correction=0))
+
+
+def test_image_features_of_a_flat_and_of_a_fine_picture():
+    flat = torch.ones(576, 4)
+    chequered = flat.clone()
+    chequered[::2] = -1  # alternates within every 2 x 2 block: only the last step sees it
+    width = 4 + 4 * (4 + 2)
+    for tokens in (flat, chequered):
+        assert image_features(VisualEncoding(features=tokens), GRID).shape == (width,)
+    flat_features = image_features(VisualEncoding(features=flat), GRID)
+    assert np.allclose(flat_features[:4], 1) and np.allclose(flat_features[4:8], 0)
+    fine = image_features(VisualEncoding(features=chequered), GRID)
+    energies = [fine[4 + step * 6 + 4] for step in range(4)]
+    assert energies == pytest.approx([0, 0, 0, 1], abs=1e-6)
+
+
+def test_detail_in_one_corner_is_told_from_detail_everywhere():
+    everywhere = torch.randn(576, 4, generator=torch.Generator().manual_seed(0))
+    corner = torch.zeros(24, 24, 4)
+    corner[:8, :8] = everywhere.reshape(24, 24, 4)[:8, :8]
+    spread = image_features(VisualEncoding(features=everywhere), GRID)
+    local = image_features(VisualEncoding(features=corner.reshape(576, 4)), GRID)
+    assert spread[-1] < 0.2
+    assert local[-1] == pytest.approx(1.0)
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    asked = [
+        Example(
+            id=f"{number}-{ask}",
+            image=f"{number}.png",
+            question="Is it so?" if ask else "What in the world is it?",
+            answers=("yes",),
+            group=f"{number}.png",
+        )
+        for number in range(5)
+        for ask in range(2)
+    ]
+    return folder, asked
+
+
+def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(source, tmp_path):
+    images, asked = source
+    model = FakeModel()
+    with FeatureCollector(tmp_path / "a", model) as collector:
+        label(asked, images=images, model=model, folder=tmp_path / "log", on_encoded=collector)
+        table = collector.finish(asked, model)
+    alone, causes = featurize(asked, images=images, model=model, folder=tmp_path / "b")
+    assert causes == {}
+    assert alone.ids == table.ids == tuple(one.id for one in asked)
+    for name in ("image", "question"):
+        np.testing.assert_array_equal(alone.blocks[name], table.blocks[name])
+
+
+def test_one_request_gets_the_features_of_the_table(source, tmp_path):
+    images, asked = source
+    model = FakeModel()
+    table, _ = featurize(asked, images=images, model=model, folder=tmp_path / "a")
+    with Image.open(images / "3.png") as picture:
+        (encoding,) = model.encode([picture])
+    features = image_features(encoding, model.grid)
+    blocks = routing_blocks(model, features, asked[6].question)
+    row = table.ids.index(asked[6].id)
+    for name, values in blocks.items():
+        np.testing.assert_array_equal(values, table.blocks[name][row])
+
+
+def test_unreadable_pictures_are_named_and_left_out(source, tmp_path):
+    images, asked = source
+    (images / "1.png").write_bytes(b"no picture")
+    table, causes = featurize(asked, images=images, model=FakeModel(), folder=tmp_path / "a")
+    assert list(causes) == ["1.png"]
+    assert len(table) == 8
+    for number in range(5):
+        (images / f"{number}.png").unlink()
+    with pytest.raises(DataError, match="no picture could be read"):
+        featurize(asked, images=images, model=FakeModel(), folder=tmp_path / "b")
+
+
+def test_any_log_gets_features_from_a_clip_tower_without_an_lmm(source, tmp_path):
+    images, asked = source
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=4,
+    )
+    CLIPVisionModel(config).save_pretrained(tmp_path / "clip")
+    CLIPImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "clip")
+    encoder = load_encoder(str(tmp_path / "clip"))
+    assert encoder.grid.scales == (1, 4, 16, 64)
+    log = label(asked, images=images, model=FakeModel(), folder=tmp_path / "log")
+    table, causes = featurize_with_encoder(
+        log, images=images, encoder=encoder, folder=tmp_path / "features"
+    )
+    assert table.widths == {"image": 16 + 3 * 18, "question": 128} and causes == {}
+    assert not np.array_equal(table.blocks["image"][0], table.blocks["image"][2])
+    assert np.array_equal(table.blocks["image"][0], table.blocks["image"][1])
+
+
+def test_hashed_words_know_words_and_their_order():
+    rows = hashed_words(["red on blue", "blue on red", "red on blue"])
+    assert rows.shape == (3, 128)
+    assert np.array_equal(rows[0], rows[2]) and not np.array_equal(rows[0], rows[1])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+
+
+@given(st.integers(1, 64))
+def test_nested_scales_nest(side):
+    scales = nested_scales(side)
+    assert scales[0] == 1 and scales[-1] == side * side and len(scales) <= 5
+    if side > 1:
+        assert ScaleGrid(scales=scales, side=side).finest == side * side
+    for coarse, fine in zip(scales[:-1], scales[1:], strict=True):
+        assert fine % coarse == 0 and round(fine**0.5) % round(coarse**0.5) == 0
+
+
+def test_a_model_that_is_no_image_encoder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ModelError, match="'bert' model"):
+        load_encoder(str(tmp_path))
+    with pytest.raises(ModelError, match="neither 'embedded'"):
+        load_encoder(str(tmp_path / "nowhere"))

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from router.pipeline import AutoScalePipeline as AutoScalePipeline
     from router.policy import Policy as Policy
     from router.router import ScaleRouter as ScaleRouter
+    from router.run import Run as Run
+    from router.stages.labelling import label_stage as label_stage
+    from router.stages.learning import calibrate_stage as calibrate_stage
+    from router.stages.learning import train_stage as train_stage
+    from router.stages.reporting import evaluate_stage as evaluate_stage
+    from router.stages.reporting import report_stage as report_stage
     from router.training import train_router as train_router
 
 __getattr__ = exports(
@@ -20,8 +26,14 @@ __getattr__ = exports(
         "AutoScalePipeline": "router.pipeline",
         "FeatureTable": "router.features.table",
         "Policy": "router.policy",
+        "Run": "router.run",
         "ScaleRouter": "router.router",
+        "calibrate_stage": "router.stages.learning",
         "evaluate": "router.analysis.evaluation",
+        "evaluate_stage": "router.stages.reporting",
+        "label_stage": "router.stages.labelling",
+        "report_stage": "router.stages.reporting",
         "train_router": "router.training",
+        "train_stage": "router.stages.learning",
     },
 )

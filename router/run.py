@@ -248,23 +248,27 @@ class Run:
         """
         manifest = read_manifest(folder, stage=stage)
         redo = f"Run `m3router {STAGES[stage]}` again."
-        for name, recorded in manifest.get("files", {}).items():
-            path = folder / name
-            found = sha256_file(path) if path.is_file() else "missing"
+        try:
+            files = {name: str(digest) for name, digest in manifest["files"].items()}
+            inputs = {n: (one["path"], one["sha256"]) for n, one in manifest["inputs"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"The manifest in {folder} is damaged: {error!r}. {redo}") from error
+        for name, recorded in files.items():
+            found = _digest(folder / name)
             if found != recorded:
                 raise DataError(
-                    f"{path} is damaged or was changed: its SHA-256 is {found[:12]}, the manifest "
-                    f"says {str(recorded)[:12]}. {redo}"
+                    f"{folder / name} is damaged or was changed: its SHA-256 is {found[:12]}, the "
+                    f"manifest says {recorded[:12]}. {redo}"
                 )
-        for name, source in manifest.get("inputs", {}).items():
-            path = (folder / source["path"]).resolve()
+        for name, (relative, recorded) in inputs.items():
+            path = (folder / relative).resolve()
             if not path.is_relative_to(self.root.resolve()):
                 continue
-            found = sha256_file(path) if path.is_file() else "missing"
-            if found != source["sha256"]:
+            found = _digest(path)
+            if found != recorded:
                 raise MismatchError(
-                    f"{folder} was made from the {name} {source['path']} with SHA-256 "
-                    f"{source['sha256'][:12]}, but that file is now {found[:12]}. {redo}"
+                    f"{folder} was made from the {name} {relative} with SHA-256 {recorded[:12]}, "
+                    f"but that file is now {found[:12]}. {redo}"
                 )
         return manifest
 
@@ -299,3 +303,7 @@ class Run:
             raise DataError(
                 f"{path} does not exist. Run `m3router {command}` on {self.root} first."
             )
+
+
+def _digest(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else "missing"

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from router.analysis.figures import (
@@ -24,9 +25,11 @@ from router.analysis.figures import (
     ramp,
     text_on,
 )
-from router.analysis.tables import Document, number, percent, router_rows
+from router.analysis.tables import Document, number, percent, router_rows, row_name
 
 _ABLATIONS = {"image-only": (IMAGE, (0, (5, 2))), "question-only": (QUESTION, (0, (1.2, 1.4)))}
+
+_HALO = [withStroke(linewidth=2.5, foreground=PAPER)]
 
 
 def pareto_figure(document: Document) -> Figure:
@@ -87,7 +90,7 @@ def shares_figure(document: Document, policy: str | None = None) -> Figure:
         axes.set_xlim(0, 1)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_title(f"Chosen options ({name})")
+        axes.set_title(f"Chosen options: {row_name(row, document)}")
         figure.legend(
             loc="outside lower center", ncols=min(len(options), 6), title=document["cost_unit"]
         )
@@ -172,7 +175,8 @@ def _draw_router(axes: Axes, document: Document) -> None:
             ha="right",
             fontsize=9,
             color=ROUTER,
-            zorder=6,
+            zorder=3.5,
+            path_effects=_HALO,
         )
 
 
@@ -203,7 +207,8 @@ def _draw_fixed(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             textcoords="offset points",
             fontsize=9,
             color=FIXED,
-            zorder=6,
+            zorder=3.5,
+            path_effects=_HALO,
         )
 
 

@@ -15,6 +15,7 @@ from data.errors import ImageError
 from data.images import open_image
 from data.manifest import atomic_write_text
 from router.analysis import plots, tables
+from router.analysis.comparison import KEPT
 from router.analysis.figures import DARK, inline_svg, write_figure
 from router.analysis.tables import Document
 
@@ -93,15 +94,15 @@ def render(
         "percent": tables.percent,
         "interval": tables.interval,
     }
-    policy = _shown_policy(document)
+    policy, rows = _shown_policy(document), tables.router_rows(document)
     return environment.get_template(PAGE).render(
         doc=document,
         figures=figures,
         headline=tables.headline(document),
-        routers=tables.router_rows(document),
+        routers=rows,
         row_name=lambda row: tables.row_name(row, document),
         verdict=verdict(document),
-        policy=policy,
+        policy=next(tables.row_name(r, document) for r in rows if r["name"] == policy),
         lost=document["lost"][policy],
         thumbnails=_thumbnails(document["lost"][policy]["examples"], images),
         hashes=_hashes(manifest),
@@ -133,11 +134,13 @@ def verdict(document: Document) -> list[str]:
             f"{tables.number(best['cost']['value'])}: {tables.percent(share['value'])} % saved "
             f"({tables.interval(share)})."
         )
+        if goal["accuracy"]["value"] < KEPT * best["accuracy"]["value"]:
+            sentences.append("That is less accuracy than it was told to keep.")
     gap = oracle["minus_best_fixed"]["value"]
     if gap is not None and gap <= 0.005:
         sentences.append(
-            "Corrected for chance, choosing perfectly gains nothing over the best fixed option in "
-            "accuracy here: what is left to win is cost."
+            "By the chance-corrected oracle, which is a lower end, choosing perfectly would gain "
+            "nothing over the best fixed option in accuracy here: what is left to win is cost."
         )
     gain = document["metrics"]["aiq_minus_fixed"]
     if gain["low"] is not None and gain["high"] is not None and gain["low"] <= 0 <= gain["high"]:

@@ -90,14 +90,15 @@ def show_headline(document: Document) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("answered by", no_wrap=True)
     level = round(100 * document["bootstrap"]["level"])
+    unit = document["cost_unit"].replace(" ", "\n")
     for name, style in (
         ("right %", ""),
-        (f"{level} % interval", "dim"),
-        (f"mean {document['cost_unit']}", ""),
+        (f"{level} %\ninterval", "dim"),
+        (f"mean\n{unit}", ""),
         ("GFLOPs", ""),
-        ("points to finest", ""),
+        ("points\nto finest", ""),
     ):
-        table.add_column(name, justify="right", style=style)
+        table.add_column(name, justify="right", style=style, no_wrap=True)
     kind = ""
     for row in headline(document):
         if kind and kind != row.kind and row.kind != "oracle_corrected":
@@ -106,7 +107,7 @@ def show_headline(document: Document) -> None:
         table.add_row(
             Text(row.name),
             percent(row.accuracy["value"]),
-            interval(row.accuracy).replace(" ", "\N{NO-BREAK SPACE}"),
+            interval(row.accuracy).replace(" to ", "–"),
             number(row.cost["value"]),
             number(row.gflops["value"] if row.gflops else None),
             percent(row.minus_finest["value"], signed=True),

@@ -78,6 +78,8 @@ def main(
     what was lost, `ask` answers. `quickstart` does it all on drawn scenes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not err.is_terminal:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars are noise in a log file
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(message)s",

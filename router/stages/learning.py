@@ -55,7 +55,6 @@ def train_stage(
     features = run.read_features(log)
     targets = apply_rule(log, rule)
     split = split_by_group(log.groups, seed=seed)
-    split.write(run.split)
     known = [
         name for name, (_, blocks) in ARMS.items() if set(blocks or ()) <= set(features.blocks)
     ]
@@ -75,6 +74,7 @@ def train_stage(
             targets, features, split, estimator=estimator, blocks=blocks, seed=seed, gaps=gaps
         )
         (folder / MANIFEST).unlink(missing_ok=True)
+        split.write(run.split)  # only now: a training that fails leaves the old router usable
         router.write(folder)
         run.record(folder, "train", inputs=inputs, params=params, files=[folder / ROUTER_FILE])
     if progress:

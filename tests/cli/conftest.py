@@ -42,8 +42,8 @@ def write_world(folder: Path, *, pictures: int = PICTURES, seed: int = 0) -> Wor
     lines = []
     for number in range(pictures):
         contrast = 127 * number / pictures
-        noise = generator.uniform(-contrast, contrast, size=(48, 48, 3))
-        Image.fromarray((128 + noise).clip(0, 255).astype(np.uint8)).save(images / f"{number}.png")
+        noise = contrast * generator.choice([-1, 1], size=(24, 24, 3))
+        Image.fromarray((128 + noise).astype(np.uint8)).save(images / f"{number}.png")
         for place, question in enumerate(QUESTIONS):
             lines.append(
                 {

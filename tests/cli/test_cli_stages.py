@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.oracle_log import OracleLog
 from router.policy import Policy
@@ -256,3 +257,38 @@ def test_a_table_of_another_tool_becomes_a_report(invoke, small_world, tmp_path)
     assert all(row["gflops"] is None for row in document["rows"])
     page = (run / "report/report.html").read_text()
     assert "cost is not known" in page
+
+
+def test_a_training_that_fails_leaves_the_old_router_usable(invoke, finished):
+    assert invoke("train", finished, "--seed", 3, "--estimator", "nothing").exit_code == 1
+    assert invoke("evaluate", finished, "--draws", 20).exit_code == 0
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"schema": 1, "stage": "train"}'])
+def test_a_damaged_manifest_is_one_clean_error(invoke, finished, content):
+    (finished / "router/manifest.json").write_text(content)
+    result = invoke("evaluate", finished)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("answer", "said"), [("yes", "is right"), ("no", "is wrong")])
+def test_a_log_without_a_choice_to_make_cannot_be_learned(invoke, tmp_path, answer, said):
+    images = tmp_path / "images"
+    images.mkdir()
+    lines = []
+    for number in range(12):
+        Image.new("RGB", (24, 24), (90, 90, number)).save(images / f"{number}.png")
+        line = {"id": str(number), "image": f"{number}.png", "question": "Is it?"}
+        lines.append(json.dumps(line | {"answers": [answer], "metric": "yes_no"}))
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text("\n".join(lines))
+    run = tmp_path / "run"
+    label = ["label", "--examples", examples, "--images", images, "--model", "fake"]
+    assert invoke(*label, "--out", run).exit_code == 0
+    result = invoke("train", run)
+    assert result.exit_code == 1
+    assert "cannot be learned" in result.stderr
+    assert said in result.stderr
+    assert not (run / "router").exists()

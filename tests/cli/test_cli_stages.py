@@ -279,7 +279,7 @@ def test_a_log_without_a_choice_to_make_cannot_be_learned(invoke, tmp_path, answ
     images.mkdir()
     lines = []
     for number in range(12):
-        Image.new("RGB", (24, 24), (90, 90, number)).save(images / f"{number}.png")
+        Image.new("RGB", (24, 24), (90, 90, 90)).save(images / f"{number}.png")
         line = {"id": str(number), "image": f"{number}.png", "question": "Is it?"}
         lines.append(json.dumps(line | {"answers": [answer], "metric": "yes_no"}))
     examples = tmp_path / "examples.jsonl"

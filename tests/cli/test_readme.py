@@ -1,0 +1,63 @@
+"""What the README tells a newcomer to type works, with the fake model in the real one's place."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(start: str) -> str:
+    found = re.search(rf"```{start}\n(.*?)```", README, re.DOTALL)
+    assert found, start
+    return found.group(1)
+
+
+@pytest.fixture
+def folder(small_world, tmp_path, monkeypatch) -> Path:
+    shutil.copytree(small_world.images, tmp_path / "pictures")
+    shutil.copy(small_world.images / "9.png", tmp_path / "pictures" / "tag.png")
+    shutil.copy(small_world.examples, tmp_path / "my.jsonl")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_commands_run_as_written(folder, invoke):
+    lines = [line.split("#")[0] for line in README.splitlines() if line.startswith("m3router ")]
+    assert len(lines) == 6
+    for line in lines:
+        arguments = ["fake" if word == "embedded" else word for word in shlex.split(line)[1:]]
+        result = invoke(*arguments)
+        assert result.exit_code == 0, (line, result.output)
+    assert (folder / "run/report/report.html").is_file()
+
+
+def test_the_python_example_runs_as_written(folder):
+    code = block("python")
+    assert 'load_model("embedded")' in code
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("embedded", "fake")],
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"(yes|no) \d+ \{1: ", done.stdout)
+
+
+def test_every_named_target_command_and_file_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+    assert set(re.findall(r"m3router ([a-z]+)", README)) <= set(COMMANDS)
+    for path in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (ROOT / path).is_file(), path

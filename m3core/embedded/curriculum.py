@@ -14,8 +14,8 @@ from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.embedded.architecture import IMAGE_MEAN, IMAGE_STD
 from m3core.models.parts import tower_tokens
+from m3core.objective import MatryoshkaBatch, PackedText, pack
 from m3core.prompts import PromptTemplate
-from m3core.training import MatryoshkaBatch, PackedText, pack
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,9 @@ picture; whole pictures follow.
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +20,14 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModel
 
 from data.scenes.drawing import PATCH_LABELS, patch_labels, render
+from data.scenes.export import VALIDATION_SEEDS
 from data.scenes.world import CELLS, make_scene
 from m3core.embedded.architecture import HIDDEN, IMAGE_MEAN, IMAGE_STD, new_tower
+from m3core.training import LOG, append_line, load_state, new_accelerator, save_state
 
-logger = logging.getLogger(__name__)
+SMALL = 12
+"""Cells along one side of a small scene."""
+WARMUP = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class TowerRecipe:
         whole_steps: Steps on whole scenes, after the small ones.
         whole_batch: Scenes in one such step.
         learning_rate: Peak rate of AdamW; warmed up, then a cosine down to a hundredth.
+        save_every: Steps between two resumable states.
         seed: Seed of the weights and of the offsets; scenes follow from the step.
     """
 
@@ -47,7 +49,32 @@ class TowerRecipe:
     whole_steps: int
     whole_batch: int = 16
     learning_rate: float = 2e-3
+    save_every: int = 200
     seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.small_steps + self.whole_steps
+
+    @property
+    def watched(self) -> range:
+        """Seeds of the whole scenes that the learning curve is measured on."""
+        return range(VALIDATION_SEEDS.start, VALIDATION_SEEDS.start + 64)
+
+    def scenes_at(self, step: int) -> tuple[int, range]:
+        """Cells along a side, and seeds, of a step's scenes."""
+        if step < self.small_steps:
+            start, count, cells = step * self.small_batch, self.small_batch, SMALL
+        else:
+            start, count = (step - self.small_steps) * self.whole_batch, self.whole_batch
+            cells = CELLS
+        return cells, range(start, start + count)
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate at a step as a share of the peak."""
+        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
+        return min(1.0, (step + 1) / WARMUP) * cosine
 
 
 _LOSS_WEIGHTS = {"first": 2.0, "second": 2.0}
@@ -84,14 +111,16 @@ class PatchReader(nn.Module):
         return {name: head(hidden) for name, head in self.heads.items()}
 
 
-def scene_batch(seeds: range, cells: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def scene_batch(
+    seeds: range, cells: int, *, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Pictures (batch, 3, side, side) and labels (batch, cells * cells) of the scenes."""
     scenes = [make_scene(seed, cells=cells) for seed in seeds]
     pixels = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
     pixels = (pixels.permute(0, 3, 1, 2).float() / 255 - IMAGE_MEAN) / IMAGE_STD
     labels = [patch_labels(scene) for scene in scenes]
-    return pixels, {
-        name: torch.from_numpy(np.stack([one[name] for one in labels])).flatten(1)
+    return pixels.to(device), {
+        name: torch.from_numpy(np.stack([one[name] for one in labels])).flatten(1).to(device)
         for name in PATCH_LABELS
     }
 
@@ -114,79 +143,52 @@ def patch_accuracy(reader: PatchReader, seeds: range) -> dict[str, float]:
     """Share of right labels on whole scenes, over the patches where the label is not "none"."""
     right: dict[str, list[torch.Tensor]] = {name: [] for name in PATCH_LABELS}
     for start in range(seeds.start, seeds.stop, 32):
-        pixels, labels = scene_batch(range(start, min(start + 32, seeds.stop)), CELLS)
+        part = range(start, min(start + 32, seeds.stop))
+        pixels, labels = scene_batch(part, CELLS, device=reader.norm.weight.device)
         for name, output in reader(pixels, (0, 0)).items():
             there = labels[name] > 0
             right[name].append((output.argmax(-1) == labels[name])[there].float())
     return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}
 
 
-def _steps(recipe: TowerRecipe, first: int) -> Iterator[tuple[int, int, range]]:
-    """(step, cells, seeds) from step ``first`` to the end of the recipe."""
-    for step in range(first, recipe.small_steps + recipe.whole_steps):
-        if step < recipe.small_steps:
-            start = step * recipe.small_batch
-            yield step, 12, range(start, start + recipe.small_batch)
-        else:
-            start = (step - recipe.small_steps) * recipe.whole_batch
-            yield step, CELLS, range(start, start + recipe.whole_batch)
-
-
-def train_tower(recipe: TowerRecipe, folder: Path, *, log_every: int = 100) -> CLIPVisionModel:
+def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
     """Train the tower, resuming from ``folder`` where an earlier run left off.
 
     Args:
         recipe: What to train.
-        folder: Receives ``tower_state.pt`` (weights and optimiser) and ``tower_log.jsonl``.
-        log_every: Steps between two log lines; state is saved ten times as rarely.
+        folder: Receives ``state/`` and ``training_log.jsonl``.
 
     Returns:
-        The trained tower.
+        The trained tower, on the CPU.
+
+    Raises:
+        MismatchError: If ``folder`` holds a run of another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    accelerator = new_accelerator("bf16")
     reader = PatchReader(new_tower(seed=recipe.seed))
     optimizer = torch.optim.AdamW(reader.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
-    total = recipe.small_steps + recipe.whole_steps
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / 200) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / total)) / 2)
-        ),
-    )
-    state_file, first = folder / "tower_state.pt", 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        reader.load_state_dict(state["reader"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        first = state["step"]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_at)
+    model, optimizer, schedule = accelerator.prepare(reader, optimizer, schedule)
+    first = load_state(accelerator, folder, recipe)
     began, running = time.monotonic(), 0.0
-    for step, cells, seeds in _steps(recipe, first):
+    for step in range(first, recipe.steps):
+        cells, seeds = recipe.scenes_at(step)
         offsets = np.random.default_rng([recipe.seed, step]).integers(0, CELLS - cells + 1, 2)
-        pixels, labels = scene_batch(seeds, cells)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = reader(pixels, (int(offsets[0]), int(offsets[1])))
+        pixels, labels = scene_batch(seeds, cells, device=accelerator.device)
+        with accelerator.autocast():
+            logits = model(pixels, (int(offsets[0]), int(offsets[1])))
         loss = dense_loss(logits, labels)
-        loss.backward()
-        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        optimizer.zero_grad()
         schedule.step()
+        optimizer.zero_grad()
         running += float(loss.detach())
-        if (step + 1) % log_every == 0:
-            line = {"step": step + 1, "loss": running / log_every, "s": time.monotonic() - began}
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            since = step % recipe.save_every + 1
+            line = {"step": step + 1, "seconds": time.monotonic() - began, "loss": running / since}
             running = 0.0
-            if (step + 1) % (10 * log_every) == 0 or step + 1 == total:
-                line |= patch_accuracy(reader, range(10_000_000, 10_000_064))
-                state = {"reader": reader.state_dict(), "optimizer": optimizer.state_dict()}
-                state |= {
-                    "schedule": schedule.state_dict(),
-                    "step": step + 1,
-                    "recipe": asdict(recipe),
-                }
-                torch.save(state, state_file.with_suffix(".tmp"))
-                state_file.with_suffix(".tmp").replace(state_file)
-            logger.info("%s", line)
-            with (folder / "tower_log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-    return reader.tower
+            save_state(accelerator, folder, step + 1, recipe)
+            append_line(folder / LOG, line | patch_accuracy(reader, recipe.watched))
+    return reader.tower.cpu()

@@ -23,6 +23,14 @@ from data.scenes.world import make_scene
 from data.sources.jsonl import load_jsonl
 
 SEEDS = st.integers(0, 40_000_000)
+ABOUT = {  # kind of question -> whether an item is the one that its words are about
+    "tag": lambda item, words: item.kind == "tag" and item.color in words,
+    "sign": lambda item, words: item.kind == "sign" and item.color in words,
+    "entry": lambda item, words: item.kind == "entry" and item.text[0] == words[-1],
+    "bar value": lambda item, words: item.kind == "bar" and item.text[0] == words[-1],
+    "shape color": lambda item, words: item.kind == "shape" and item.shape in words,
+    "shape kind": lambda item, words: item.kind == "shape" and item.color in words,
+}
 
 
 @settings(max_examples=60, deadline=None)
@@ -31,8 +39,8 @@ def test_items_lie_inside_and_never_overlap(seed):
     scene = make_scene(seed)
     taken = np.zeros((scene.cells, scene.cells), dtype=int)
     for item in scene.items:
-        assert 0 <= item.row and item.row + item.height <= scene.cells
-        assert 0 <= item.col and item.col + item.width <= scene.cells
+        assert item.row >= 0 and item.row + item.height <= scene.cells
+        assert item.col >= 0 and item.col + item.width <= scene.cells
         taken[item.row : item.row + item.height, item.col : item.col + item.width] += 1
     assert taken.max(initial=0) <= 1
 
@@ -54,17 +62,9 @@ def test_every_question_has_one_answer_that_the_scene_bears_out(seed):
     assert len({question.text for question in questions}) == len(questions)
     for question in questions:
         words = question.text.rstrip("?").lower().split()
-        fitting = {
-            "tag": lambda i: i.kind == "tag" and i.color in words,
-            "sign": lambda i: i.kind == "sign" and i.color in words,
-            "entry": lambda i: i.kind == "entry" and i.text[0] == words[-1],
-            "bar value": lambda i: i.kind == "bar" and i.text[0] == words[-1],
-            "shape color": lambda i: i.shape and i.shape in words,
-            "shape kind": lambda i: i.kind == "shape" and i.color in words,
-        }.get(question.kind)
-        if fitting is None:
+        if question.kind not in ABOUT:
             continue
-        (item,) = [one for one in scene.items if fitting(one)]
+        (item,) = [one for one in scene.items if ABOUT[question.kind](one, words)]
         told = {
             "tag": item.text,
             "sign": item.text,
@@ -82,7 +82,7 @@ def test_patch_labels_say_what_is_drawn(seed):
     assert labels["anchor"].sum() == len(scene.items)
     for name, classes in PATCH_LABELS.items():
         assert labels[name].shape == (scene.cells, scene.cells)
-        assert 0 <= labels[name].min() and labels[name].max() < classes
+        assert labels[name].min() >= 0 and labels[name].max() < classes
     letters = Counter(labels["glyph"].flatten().tolist())
     for item in scene.items:
         if item.scale == 1:

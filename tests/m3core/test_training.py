@@ -11,16 +11,9 @@ from data.scenes.world import make_scene
 from m3core.embedded.architecture import new_model, new_tower
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
+from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
 from m3core.prompts import get_template
-from m3core.training import (
-    IGNORED,
-    MatryoshkaBatch,
-    MatryoshkaLoss,
-    TrainingRecipe,
-    block_mask,
-    pack,
-    train,
-)
+from m3core.training import TrainingRecipe, train
 
 TEMPLATE = get_template("scenes-1")
 

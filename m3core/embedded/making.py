@@ -1,0 +1,102 @@
+"""Make the embedded model from nothing, in three resumable stages.
+
+Dense labels for the tower; then projector and language model on cached tokens of the frozen
+tower; then everything together, by M3's own objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import LlavaForConditionalGeneration
+
+from data.scenes.export import VALIDATION_SEEDS
+from m3core.embedded.architecture import new_model
+from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
+from m3core.embedded.export import export
+from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
+from m3core.embedded.tower_pretraining import TowerRecipe, train_tower
+from m3core.objective import MatryoshkaLoss
+from m3core.prompts import get_template
+from m3core.training import TrainingRecipe, train
+
+TEMPLATE = get_template("scenes-1")
+
+
+class Validation:
+    """Exact match by scale on held-out scenes, for the learning curve.
+
+    Args:
+        model: The model in training.
+        text: Packs the questions.
+        scales: Visual tokens of each scale.
+        scenes: Scenes asked about.
+    """
+
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        text: SceneText,
+        scales: list[int],
+        scenes: int = 64,
+    ) -> None:
+        self.objective = MatryoshkaLoss(model)
+        self.scales = scales
+        self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=32)
+        self.steps = range(scenes // 32)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """The figures after a step."""
+        parts = [self.objective.exact_match(self.batches(one), self.scales) for one in self.steps]
+        return {
+            f"exact@{scale}": sum(part[scale] for part in parts) / len(parts)
+            for scale in self.scales
+        }
+
+
+def _training(table: Mapping[str, Any], seed: int) -> TrainingRecipe:
+    """The part of a stage's table that the trainer reads."""
+    known = set(TrainingRecipe.__dataclass_fields__)
+    values = {key: value for key, value in table.items() if key in known}
+    values |= {"scales": tuple(table["scales"]), "periods": tuple(table["periods"])}
+    return TrainingRecipe(**values, mixed_precision="bf16", seed=seed)
+
+
+def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
+    """Run the recipe; every stage goes on where an interrupted run left off.
+
+    Args:
+        recipe: Tables ``tower``, ``language`` and ``joint``, and a ``seed``; see
+            ``experiments/embedded_model/recipe.toml``.
+        work: Receives states, logs and cached tokens.
+        checkpoint: Receives the finished model.
+    """
+    seed = recipe["seed"]
+    tower = train_tower(TowerRecipe(**recipe["tower"], seed=seed), work / "tower")
+    tokenizer = build_tokenizer()
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
+    model = new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=seed)
+
+    table = recipe["language"]
+    text = SceneText(tokenizer, TEMPLATE, questions=table["questions"])
+    cached = cache_tower(model, table["scenes"], work / "tower_tokens.npy")
+    train(
+        model,
+        CachedScenes(cached, text, batch=table["batch"]),
+        recipe=_training(table, seed),
+        folder=work / "language",
+        on_save=Validation(model, text, table["scales"]),
+    )
+
+    table = recipe["joint"]
+    text = SceneText(tokenizer, TEMPLATE, questions=table["questions"])
+    train(
+        model,
+        FreshScenes(table["first_seed"], text, batch=table["batch"]),
+        recipe=_training(table, seed),
+        folder=work / "joint",
+        on_save=Validation(model, text, table["scales"]),
+    )
+    export(model.float(), tokenizer, TEMPLATE, checkpoint)

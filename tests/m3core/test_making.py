@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+
+import torch
+from PIL import Image
+
+from data.scenes.drawing import render
+from data.scenes.world import make_scene
+from m3core.checkpoints import load_model
+from m3core.embedded.making import make
+from m3core.models.base import Request
+
+STAGE = {"questions": 2, "scales": [1, 9, 36, 144, 576], "periods": [1, 1, 1, 1, 2], "steps": 2}
+RECIPE = {
+    "seed": 0,
+    "tower": {"small_steps": 1, "small_batch": 2, "whole_steps": 1, "whole_batch": 2},
+    "language": STAGE | {"scenes": 4, "batch": 2, "learning_rate": 1e-3, "save_every": 2},
+    "joint": STAGE
+    | {
+        "first_seed": 1_000_000,
+        "batch": 2,
+        "learning_rate": 1e-3,
+        "tower_learning_rate": 1e-3,
+        "save_every": 2,
+    },
+}
+
+
+def test_the_whole_recipe_makes_a_model_that_loads_and_answers(tmp_path):
+    make(RECIPE, tmp_path / "work", tmp_path / "checkpoint")
+    model = load_model(str(tmp_path / "checkpoint"), device="cpu")
+    (encoding,) = model.encode([Image.fromarray(render(make_scene(0)))])
+    (answer,) = model.answer([Request(encoding=encoding, question="What color?", scale=9)])
+    assert answer.visual_tokens == 9 and answer.answer_tokens >= 1
+    lines = (tmp_path / "work" / "joint" / "training_log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 2
+    assert (tmp_path / "checkpoint" / "model.safetensors").stat().st_size < 12 * 2**20
+
+    # A second run finds everything done and writes the same weights.
+    weights = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    make(RECIPE, tmp_path / "work", tmp_path / "again")
+    again = load_model(str(tmp_path / "again"), device="cpu").model.state_dict()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)

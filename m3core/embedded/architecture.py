@@ -87,3 +87,31 @@ def new_model(
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     return model
+
+
+@torch.no_grad()
+def whiten_projector(
+    model: LlavaForConditionalGeneration, tokens: torch.Tensor, *, seed: int
+) -> None:
+    """Start the projector's first layer as a whitening of the tower's tokens.
+
+    Most of the variance of a tower's tokens lies in a few directions that tell little (is
+    anything drawn here at all?); what is printed where lies in weak ones. With a random first
+    layer the language model does not find them in any reasonable time.
+
+    Args:
+        model: Its projector's first layer is replaced.
+        tokens: A sample of tower tokens, (N, Dv).
+        seed: Of the rotation that follows the whitening, so that every unit of the layer sees
+            every direction.
+    """
+    first = model.model.multi_modal_projector.linear_1
+    mean = tokens.double().mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov(tokens.double().T))
+    gains = (variances + 0.02 * variances.mean()).rsqrt()
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(len(first.weight), len(mean), generator=generator, dtype=torch.float64)
+    rotation, _ = torch.linalg.qr(random)
+    weight = rotation @ (gains[:, None] * directions.T)
+    first.weight.copy_(weight)
+    first.bias.copy_(-weight @ mean)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import LlavaForConditionalGeneration
 
 from data.scenes.export import VALIDATION_SEEDS
-from m3core.embedded.architecture import new_model
+from m3core.embedded.architecture import new_model, whiten_projector
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
 from m3core.embedded.export import export
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
@@ -22,6 +24,8 @@ from m3core.objective import MatryoshkaLoss
 from m3core.prompts import get_template
 from m3core.training import TrainingRecipe, train
 
+SAMPLE = 64
+"""Scenes whose tokens decide the whitening."""
 TEMPLATE = get_template("scenes-1")
 
 
@@ -82,6 +86,8 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     table = recipe["language"]
     text = SceneText(tokenizer, TEMPLATE, questions=table["questions"])
     cached = cache_tower(model, table["scenes"], work / "tower_tokens.npy")
+    sample = torch.from_numpy(cached[:SAMPLE].astype(np.float32)).flatten(0, 1)
+    whiten_projector(model, sample, seed=seed)
     train(
         model,
         CachedScenes(cached, text, batch=table["batch"]),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from data.scenes.world import WORLD_VERSION
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import embedded_folder, load_model
 from m3core.labelling import LabelProgress, label
+from m3core.scales import M3_SCALES
 from router.analysis.bootstrap import cluster_means, estimate
 from router.analysis.metrics import first_correct
 
@@ -72,14 +74,16 @@ def _accuracy_table(results: dict[str, Any], options: list[str]) -> list[str]:
     return lines
 
 
-def _curve(recorded: Path) -> list[str]:
-    """The learning curve of the last two stages, thinned to some twenty lines."""
+def _curve() -> list[str]:
+    """The learning curve after the tower's stage, some ten lines for each further stage."""
+    stages = tomllib.loads((HERE / "recipe.toml").read_text())["stages"]
     lines = ["| stage | step | 1 | 9 | 36 | 144 | 576 |", "|---" * 7 + "|"]
-    for stage in ("language", "joint"):
-        rows = [json.loads(one) for one in (recorded / f"{stage}.jsonl").read_text().splitlines()]
+    for name in (stage["name"] for stage in stages):
+        recorded = (HERE / "results" / f"{name}.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in recorded]
         for row in rows[:: max(1, len(rows) // 10)] + rows[-1:]:
-            cells = " | ".join(f"{row[f'exact@{scale}']:.3f}" for scale in (1, 9, 36, 144, 576))
-            lines.append(f"| {stage} | {row['step']} | {cells} |")
+            cells = " | ".join(f"{row[f'exact@{scale}']:.3f}" for scale in M3_SCALES)
+            lines.append(f"| {name} | {row['step']} | {cells} |")
     return list(dict.fromkeys(lines))
 
 
@@ -124,7 +128,7 @@ def card(results: dict[str, Any], notes: str) -> str:
             "",
             "Exact match on 64 validation scenes by scale (teacher-forced, equal to greedy):",
             "",
-            *_curve(HERE / "results"),
+            *_curve(),
             "",
         ]
     )

@@ -1,7 +1,7 @@
-"""Make the embedded model from nothing, in three resumable stages.
+"""Make the embedded model from nothing, in resumable stages.
 
-Dense labels for the tower; then projector and language model on cached tokens of the frozen
-tower; then everything together, by M3's own objective.
+Dense labels for the tower come first; then projector and language model learn on cached tokens of
+the frozen tower; at last everything together, by M3's own objective.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.embedded.tower_pretraining import TowerRecipe, train_tower
 from m3core.objective import MatryoshkaLoss
 from m3core.prompts import get_template
+from m3core.scales import M3_SCALES
 from m3core.training import TrainingRecipe, train
 
 SAMPLE = 64
@@ -35,7 +36,6 @@ class Validation:
     Args:
         model: The model in training.
         text: Packs the questions.
-        scales: Visual tokens of each scale.
         scenes: Scenes asked about.
     """
 
@@ -43,20 +43,17 @@ class Validation:
         self,
         model: LlavaForConditionalGeneration,
         text: SceneText,
-        scales: list[int],
         scenes: int = 64,
     ) -> None:
         self.objective = MatryoshkaLoss(model)
-        self.scales = scales
         self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=32)
         self.steps = range(scenes // 32)
 
     def __call__(self, step: int) -> dict[str, float]:
         """The figures after a step."""
-        parts = [self.objective.exact_match(self.batches(one), self.scales) for one in self.steps]
+        parts = [self.objective.exact_match(self.batches(one), M3_SCALES) for one in self.steps]
         return {
-            f"exact@{scale}": sum(part[scale] for part in parts) / len(parts)
-            for scale in self.scales
+            f"exact@{scale}": sum(part[scale] for part in parts) / len(parts) for scale in M3_SCALES
         }
 
 
@@ -72,8 +69,9 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     """Run the recipe; every stage goes on where an interrupted run left off.
 
     Args:
-        recipe: Tables ``tower``, ``language`` and ``joint``, and a ``seed``; see
-            ``experiments/embedded_model/recipe.toml``.
+        recipe: A ``seed``, the number of ``cached_scenes``, a table ``tower`` and a list of
+            ``stages``; see ``experiments/embedded_model/recipe.toml``. A stage with a
+            ``tower_learning_rate`` trains the tower too, on scenes from ``first_seed`` on.
         work: Receives states, logs and cached tokens.
         checkpoint: Receives the finished model.
     """
@@ -83,26 +81,22 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     model = new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=seed)
 
-    table = recipe["language"]
-    text = SceneText(tokenizer, TEMPLATE, questions=table["questions"])
-    cached = cache_tower(model, table["scenes"], work / "tower_tokens.npy")
+    cached = cache_tower(model, recipe["cached_scenes"], work / "tower_tokens.npy")
     sample = torch.from_numpy(cached[:SAMPLE].astype(np.float32)).flatten(0, 1)
     whiten_projector(model, sample, seed=seed)
-    train(
-        model,
-        CachedScenes(cached, text, batch=table["batch"]),
-        recipe=_training(table, seed),
-        folder=work / "language",
-        on_save=Validation(model, text, table["scales"]),
-    )
-
-    table = recipe["joint"]
-    text = SceneText(tokenizer, TEMPLATE, questions=table["questions"])
-    train(
-        model,
-        FreshScenes(table["first_seed"], text, batch=table["batch"]),
-        recipe=_training(table, seed),
-        folder=work / "joint",
-        on_save=Validation(model, text, table["scales"]),
-    )
+    for stage in recipe["stages"]:
+        text = SceneText(tokenizer, TEMPLATE, questions=stage["questions"])
+        frozen = stage.get("tower_learning_rate", 0) == 0
+        batches = (
+            CachedScenes(cached, text, batch=stage["batch"])
+            if frozen
+            else FreshScenes(stage["first_seed"], text, batch=stage["batch"])
+        )
+        train(
+            model,
+            batches,
+            recipe=_training(stage, seed),
+            folder=work / stage["name"],
+            on_save=Validation(model, text),
+        )
     export(model.float(), tokenizer, TEMPLATE, checkpoint)

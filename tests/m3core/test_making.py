@@ -11,19 +11,21 @@ from m3core.checkpoints import load_model
 from m3core.embedded.making import make
 from m3core.models.base import Request
 
-STAGE = {"questions": 2, "scales": [1, 9, 36, 144, 576], "periods": [1, 1, 1, 1, 2], "steps": 2}
+STAGE = {
+    "batch": 2,
+    "questions": 2,
+    "scales": [1, 9, 36, 144, 576],
+    "periods": [1, 1, 1, 1, 2],
+    "steps": 2,
+    "learning_rate": 1e-3,
+    "save_every": 2,
+}
+JOINT = {"name": "joint", "first_seed": 1_000_000, "tower_learning_rate": 1e-3}
 RECIPE = {
     "seed": 0,
+    "cached_scenes": 64,
     "tower": {"small_steps": 1, "small_batch": 2, "whole_steps": 1, "whole_batch": 2},
-    "language": STAGE | {"scenes": 4, "batch": 2, "learning_rate": 1e-3, "save_every": 2},
-    "joint": STAGE
-    | {
-        "first_seed": 1_000_000,
-        "batch": 2,
-        "learning_rate": 1e-3,
-        "tower_learning_rate": 1e-3,
-        "save_every": 2,
-    },
+    "stages": [STAGE | {"name": "language"}, STAGE | JOINT],
 }
 
 

@@ -15,8 +15,9 @@ from data.errors import MismatchError
 from m3core.batching import answer_all
 from m3core.checkpoints import load_model
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
-from router.features.extract import check_source, routing_blocks
+from router.features.extract import check_source
 from router.features.image import image_features
+from router.features.question import question_encoder
 from router.policy import Policy
 from router.router import ScaleRouter
 
@@ -71,11 +72,13 @@ class AutoScalePipeline:
 
     def __init__(self, *, model: MultiScaleModel, router: ScaleRouter, policy: Policy) -> None:
         router.check_options(model.grid.names, of=f"the model {model.name}")
-        check_source(str(router.metadata.get("features", {}).get("source", "unknown")), model)
+        features = router.metadata.get("features", {})
+        check_source(str(features.get("source", "unknown")), model)
         policy.check_fits(options=router.options, router=router.fingerprint)
         self.model = model
         self.router = router
         self.policy = policy
+        self._questions = question_encoder(features.get("question_encoder", "model"), model)
         self._costs = np.array(model.grid.scales, dtype=np.float64)
 
     @classmethod
@@ -156,15 +159,14 @@ class AutoScalePipeline:
         if scale is not None:
             return [self.model.grid.check(scale)] * len(questions), [{}] * len(questions)
         seen: dict[int, np.ndarray] = {}
-        blocks = []
-        for encoding, question in zip(encodings, questions, strict=True):
+        for encoding in encodings:
             if id(encoding) not in seen:
                 seen[id(encoding)] = image_features(encoding, self.model.grid)
-            blocks.append(routing_blocks(self.model, seen[id(encoding)], question))
+        asked = self._questions.encode(questions)
         clock.lap("features")
         chosen, estimates = [], []
-        for block in blocks:
-            p = self.router.predict_one(block)
+        for encoding, vector in zip(encodings, asked, strict=True):
+            p = self.router.predict_one({"image": seen[id(encoding)], "question": vector})
             chosen.append(self.model.grid.scales[self.policy.decide(p, self._costs)])
             estimates.append(dict(zip(self.model.grid.scales, p.tolist(), strict=True)))
         clock.lap("route")

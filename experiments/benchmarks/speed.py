@@ -25,14 +25,16 @@ from PIL import Image
 from data.errors import DataError
 from data.examples import Example
 from data.images import open_image
+from data.oracle_log import OracleLog
 from data.scenes.export import VALIDATION_SEEDS, write_scenes
 from data.scoring import score
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
 from m3core.labelling import label
 from m3core.models.base import MultiScaleModel, Request
-from router.features.extract import FeatureCollector, routing_blocks
+from router.features.extract import FeatureCollector
 from router.features.image import image_features
+from router.features.question import ModelQuestions
 from router.pipeline import AutoScalePipeline
 from router.policy import Policy, for_max_loss
 from router.run import Run
@@ -75,7 +77,8 @@ def bench_labelling(model: MultiScaleModel, *, scenes: int, naive_scenes: int) -
             encodings = model.encode([open_image(images / name) for name in names])
             pairs = list(zip(names, encodings, strict=True))
             on_features += seconds(lambda pairs=pairs: collector(pairs))  # type: ignore[misc]
-        on_features += seconds(lambda: collector.finish(examples, model))
+        log = OracleLog.read(root / "log")
+        on_features += seconds(lambda: collector.finish(log, ModelQuestions(model)))
     ours, naive = len(examples) / spent, len(few) / spent_naive
     return {
         "examples_per_second": ours,
@@ -90,7 +93,8 @@ def bench_decision(pipeline: AutoScalePipeline, image: Image.Image) -> dict[str,
     model = pipeline.model
     (encoding,) = model.encode([image])
     features = image_features(encoding, model.grid)
-    block = routing_blocks(model, features, "What number is on the red tag?")
+    vector = ModelQuestions(model).encode(["What number is on the red tag?"])[0]
+    block = {"image": features, "question": vector}
     costs = np.array(model.grid.scales, dtype=np.float64)
     spent = [
         1e6 * seconds(lambda: pipeline.policy.decide(pipeline.router.predict_one(block), costs))

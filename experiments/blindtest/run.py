@@ -36,7 +36,7 @@ def study(
     """One run from import to report; the part of the evaluation that is worth recording."""
     if not run.log.exists():
         import_stage(run, "blindtest", folder, model=model)
-        featurize_stage(run, images=folder, encoder="embedded")
+        featurize_stage(run, images=folder, encoder="embedded", questions="hashed")
     train_stage(run, estimator=estimator, seed=seed)
     calibrate_stage(run, max_loss_points=1.0)
     document = evaluate_stage(run)

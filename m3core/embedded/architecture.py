@@ -76,13 +76,13 @@ def new_model(
             bos_token_id=ids["bos"],
             eos_token_id=ids["eos"],
             pad_token_id=ids["pad"],
-            tie_word_embeddings=False,
+            tie_word_embeddings=True,
         ),
         image_token_index=ids["image"],
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=CELLS * CELLS,
-        tie_word_embeddings=False,
+        tie_word_embeddings=True,
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)

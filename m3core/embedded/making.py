@@ -1,7 +1,8 @@
 """Make the embedded model from nothing, in resumable stages.
 
-Dense labels for the tower come first; then projector and language model learn on cached tokens of
-the frozen tower; at last everything together, by M3's own objective.
+Dense labels for the tower come first; then the projector learns the language model's words; then
+projector and language model learn to answer on cached tokens of the frozen tower; at last
+everything together, by M3's own objective.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from data.scenes.export import VALIDATION_SEEDS
+from m3core.embedded.alignment import align_projector
 from m3core.embedded.architecture import new_model, whiten_projector
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
 from m3core.embedded.export import export
@@ -69,8 +71,9 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     """Run the recipe; every stage goes on where an interrupted run left off.
 
     Args:
-        recipe: A ``seed``, the number of ``cached_scenes``, a table ``tower`` and a list of
-            ``stages``; see ``experiments/embedded_model/recipe.toml``. A stage with a
+        recipe: A ``seed``, the number of ``cached_scenes``, tables ``tower`` and
+            ``alignment``, and a list of ``stages``; see
+            ``experiments/embedded_model/recipe.toml``. A stage with a
             ``tower_learning_rate`` trains the tower too, on scenes from ``first_seed`` on.
         work: Receives states, logs and cached tokens.
         checkpoint: Receives the finished model.
@@ -84,6 +87,7 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     cached = cache_tower(model, recipe["cached_scenes"], work / "tower_tokens.npy")
     sample = torch.from_numpy(cached[:SAMPLE].astype(np.float32)).flatten(0, 1)
     whiten_projector(model, sample, seed=seed)
+    align_projector(model, tokenizer, cached, **recipe["alignment"])
     for stage in recipe["stages"]:
         text = SceneText(tokenizer, TEMPLATE, questions=stage["questions"])
         frozen = stage.get("tower_learning_rate", 0) == 0

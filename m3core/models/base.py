@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class Answer:
     text_tokens: int
 
 
+@runtime_checkable
 class MultiScaleModel(Protocol):
     """A frozen model that answers from any scale of its grid.
 

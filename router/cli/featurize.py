@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from router.cli.options import Device, Images, RunFolder
+from router.cli.options import Images, RunFolder
 
 CAUSES_SHOWN = 10
 
@@ -16,42 +15,36 @@ def featurize(
     run: RunFolder,
     images: Images,
     encoder: Annotated[
+        str, typer.Option(help="embedded, or folder or hub id of a LLaVA or CLIP model.")
+    ] = "embedded",
+    questions: Annotated[
         str | None,
-        typer.Option(help="embedded, or folder or hub id of a CLIP model.", show_default=False),
+        typer.Option(
+            help="model (of the encoder), hashed (words), or sentence:FOLDER_OR_HUB_ID; default: "
+            "model where the encoder has one.",
+            show_default=False,
+        ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Instead: the model that labelled.", show_default=False),
-    ] = None,
-    examples: Annotated[
-        Path | None, typer.Option(help="The labelled JSONL, for --model.", show_default=False)
-    ] = None,
-    device: Device = "auto",
 ) -> None:
-    """Compute what the router sees of pictures and questions.
+    """Compute what the router sees of the log's pictures and questions.
 
-    Not needed after `label`, which does it in passing. With `--encoder` it works for any log and
-    needs no language model; only with `--model` can `ask` use the router.
+    Not needed after `label`, which does it in passing. It works for any log, imported ones too;
+    with `--questions hashed` no language model is used.
 
     ```
-    m3router featurize run/ --images pictures/ --encoder embedded
+    m3router featurize run/ --images pictures/ --encoder embedded --questions hashed
     ```
     """
-    from data.sources.jsonl import load_jsonl
-    from m3core.checkpoints import load_model
     from router.cli.console import out, progress, show_table
     from router.run import Run
     from router.stages.labelling import featurize_stage
 
-    if encoder is None and model is None:
-        encoder = "embedded"
     with progress("features") as advance:
         table, causes = featurize_stage(
             Run(run),
             images=images,
             encoder=encoder,
-            model=None if model is None else load_model(model, device=device),
-            examples=None if examples is None else load_jsonl(examples, images=images),
+            questions=questions,
             progress=lambda done, total: advance(done, total, "pictures"),
         )
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())

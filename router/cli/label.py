@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Device, Dtype, Images
+from router.cli.options import Device, Dtype, Images, Questions
 
 FINISHED_WITH_ERRORS = 3
 
@@ -23,6 +23,7 @@ def label(
     ] = "embedded",
     device: Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT32,
+    questions: Questions = "model",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
     ] = False,
@@ -45,6 +46,8 @@ def label(
     items = load_jsonl(examples, images=images)
     loaded = load_model(model, device=device, dtype=dtype.value)
     run = Run(out)
-    log = label_with_progress(run, items, images=images, model=loaded, retry_errors=retry_errors)
+    log = label_with_progress(
+        run, items, images=images, model=loaded, retry_errors=retry_errors, questions=questions
+    )
     if show_errors(log):
         raise typer.Exit(FINISHED_WITH_ERRORS)

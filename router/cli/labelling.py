@@ -12,6 +12,7 @@ from data.oracle_log import OracleLog
 from m3core.labelling import LabelProgress
 from m3core.models.base import MultiScaleModel
 from router.cli.console import out, progress, show_table
+from router.features.question import MODEL
 from router.run import Run
 from router.stages.labelling import label_stage
 
@@ -25,6 +26,7 @@ def label_with_progress(
     images: Path,
     model: MultiScaleModel,
     retry_errors: bool = False,
+    questions: str = MODEL,
 ) -> OracleLog:
     """Run the stage, then print the accuracy at every scale."""
     with progress("labelling") as advance:
@@ -35,7 +37,13 @@ def label_with_progress(
             advance(state.done, state.total, note + failed)
 
         log = label_stage(
-            run, examples, images=images, model=model, progress=show, retry_errors=retry_errors
+            run,
+            examples,
+            images=images,
+            model=model,
+            progress=show,
+            retry_errors=retry_errors,
+            questions=questions,
         )
     if log.complete.any():
         accuracy = np.nanmean(log.scores, axis=0)

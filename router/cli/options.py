@@ -28,3 +28,8 @@ class GapRule(StrEnum):
 
     ERROR = "error"
     DROP = "drop"
+
+
+Questions = Annotated[
+    str, typer.Option(help="What encodes questions: model, hashed, or sentence:FOLDER_OR_HUB_ID.")
+]

@@ -1,20 +1,125 @@
-"""What a question's words say about the detail it asks for, whatever the picture."""
+"""What a question's words say about the detail it asks for, whatever the picture.
+
+Three encoders behind one protocol: the language model's own input embeddings (the default), a
+sentence encoder, or hashed words, which need no model at all.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from data.errors import DataError, ModelError
 from m3core.models.base import MultiScaleModel
 
-VERSION = "question-1"
+HASHED_WORDS = 128
+MODEL = "model"
+HASHED = "hashed"
+SENTENCE = "sentence:"
 
 
-def question_features(question: str, model: MultiScaleModel) -> np.ndarray:
-    """Features of one question from the language model's own input embeddings.
+class QuestionEncoder(Protocol):
+    """Turns questions into vectors.
 
-    Returns:
-        float32 vector of length 2 D + 1: the mean and the largest value of each channel over
-        the question's tokens, and the logarithm of the number of tokens.
+    Attributes:
+        name: What :func:`question_encoder` takes to make the same encoder again.
     """
-    rows = model.embed_question(question)
-    return np.concatenate([rows.mean(0), rows.max(0), [np.log(len(rows))]]).astype(np.float32)
+
+    name: str
+
+    def encode(self, questions: Sequence[str]) -> np.ndarray:
+        """Vectors of the questions, float32 (N, d)."""
+        ...
+
+
+class ModelQuestions:
+    """The language model's own input embeddings.
+
+    A question's vector is the mean and the largest value of each channel over its tokens, and
+    the logarithm of the number of tokens: length 2 D + 1.
+
+    Args:
+        model: Whose embeddings.
+    """
+
+    name = MODEL
+
+    def __init__(self, model: MultiScaleModel) -> None:
+        self.model = model
+
+    def encode(self, questions: Sequence[str]) -> np.ndarray:
+        """See :class:`QuestionEncoder`."""
+        rows = []
+        for question in questions:
+            tokens = self.model.embed_question(question)
+            rows.append(np.concatenate([tokens.mean(0), tokens.max(0), [np.log(len(tokens))]]))
+        return np.stack(rows).astype(np.float32)
+
+
+class HashedQuestions:
+    """Words and pairs of words, hashed to ``HASHED_WORDS`` numbers; rows of length 1."""
+
+    name = HASHED
+
+    def encode(self, questions: Sequence[str]) -> np.ndarray:
+        """See :class:`QuestionEncoder`."""
+        vectorizer = HashingVectorizer(n_features=HASHED_WORDS, ngram_range=(1, 2))
+        return vectorizer.transform(list(questions)).toarray().astype(np.float32)
+
+
+class SentenceQuestions:
+    """A sentence-transformers model.
+
+    Args:
+        path: Its folder or hub id.
+
+    Raises:
+        ModelError: If the package is not installed or the model cannot be loaded.
+    """
+
+    def __init__(self, path: str) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ModelError(
+                "a sentence encoder needs the package sentence-transformers: "
+                'pip install "m3router[sentence]"'
+            ) from error
+        try:
+            self._model = SentenceTransformer(path, device="cpu")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"the sentence encoder {path!r} cannot be loaded: {error}") from error
+        self.name = f"{SENTENCE}{path}"
+
+    def encode(self, questions: Sequence[str]) -> np.ndarray:
+        """See :class:`QuestionEncoder`."""
+        rows = self._model.encode(list(questions), show_progress_bar=False)
+        return np.asarray(rows, dtype=np.float32)
+
+
+def question_encoder(name: str, model: MultiScaleModel | None = None) -> QuestionEncoder:
+    """Make a question encoder.
+
+    Args:
+        name: ``model``, ``hashed``, or ``sentence:`` followed by a folder or hub id.
+        model: The multi-scale model, for ``model``.
+
+    Raises:
+        DataError: If the name is unknown, or ``model`` is asked for without a model.
+        ModelError: If a sentence encoder cannot be loaded.
+    """
+    if name == HASHED:
+        return HashedQuestions()
+    if name == MODEL and model is not None:
+        return ModelQuestions(model)
+    if name.startswith(SENTENCE):
+        return SentenceQuestions(name.removeprefix(SENTENCE))
+    if name == MODEL:
+        raise DataError("the question encoder 'model' needs a multi-scale model; use 'hashed'")
+    raise DataError(
+        f"unknown question encoder {name!r}; choose {MODEL!r}, {HASHED!r} or "
+        f"'{SENTENCE}FOLDER_OR_HUB_ID'"
+    )

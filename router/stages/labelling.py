@@ -13,12 +13,8 @@ from data.oracle_log import OracleLog
 from m3core.encoders import load_encoder
 from m3core.labelling import LabelProgress, label
 from m3core.models.base import MultiScaleModel
-from router.features.extract import (
-    FeatureCollector,
-    Progress,
-    featurize,
-    featurize_with_encoder,
-)
+from router.features.extract import FeatureCollector, Progress
+from router.features.question import HASHED, MODEL, question_encoder
 from router.features.table import FeatureTable
 from router.run import Run
 
@@ -31,6 +27,7 @@ def label_stage(
     model: MultiScaleModel,
     progress: Callable[[LabelProgress], None] | None = None,
     retry_errors: bool = False,
+    questions: str = MODEL,
 ) -> OracleLog:
     """Label every example at every scale; features come from the same pass.
 
@@ -44,11 +41,13 @@ def label_stage(
         model: the frozen model.
         progress: called after every chunk of pictures.
         retry_errors: ask again what an earlier run recorded an error for.
+        questions: name of a question encoder, see `router.features.question`.
 
     Raises:
         DataError: when there are no examples, or the disk is full (nothing is lost then).
         MismatchError: when the run folder holds other examples or another model.
     """
+    asked = question_encoder(questions, model)
     with FeatureCollector(run.features, model) as collector:
         log = label(
             examples,
@@ -62,7 +61,7 @@ def label_stage(
         answered = log.images[log.complete]
         collector.encode_missing((str(name) for name in answered), images)
         if collector.known:
-            collector.finish(examples, model)
+            collector.finish(log, asked)
     return log
 
 
@@ -91,41 +90,33 @@ def featurize_stage(
     run: Run,
     *,
     images: Path,
-    encoder: str | None = None,
-    model: MultiScaleModel | None = None,
-    examples: Sequence[Example] | None = None,
+    encoder: str,
+    questions: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[FeatureTable, dict[str, str]]:
-    """Compute features: with an image encoder for any log, or with the model that labelled.
+    """Compute features for any log.
 
     Args:
-        run: receives `features/`; must hold a log when an encoder is given.
+        run: must hold `log/`; receives `features/`.
         images: folder that image paths start from.
         encoder: name of an image encoder, see `m3core.encoders.load_encoder`.
-        model: the model, with `examples`, instead of an encoder.
-        examples: what was labelled.
+        questions: name of a question encoder, see `router.features.question`; None takes the
+            image encoder's own language model where it has one, else hashed words.
         progress: called with (pictures done, pictures in all).
 
     Returns:
         The table, and picture -> cause for those that cannot be read.
 
     Raises:
-        DataError: unless exactly one of encoder and model with examples is given, or no picture
-            can be read.
-        MismatchError: when the folder holds features of another encoder or model.
+        DataError: when there is no log, or no picture can be read.
+        MismatchError: when the folder holds features of another encoder.
     """
     if not images.is_dir():
         raise DataError(f"The images folder {images} does not exist. Check the path.")
-    if encoder is not None and model is None:
-        return featurize_with_encoder(
-            run.read_log(),
-            images=images,
-            encoder=load_encoder(encoder),
-            folder=run.features,
-            progress=progress,
-        )
-    if encoder is None and model is not None and examples:
-        return featurize(
-            examples, images=images, model=model, folder=run.features, progress=progress
-        )
-    raise DataError("Give either an encoder, or a model together with the labelled examples.")
+    log = run.read_log()
+    loaded = load_encoder(encoder)
+    model = loaded if isinstance(loaded, MultiScaleModel) else None
+    asked = question_encoder(questions or (HASHED if model is None else MODEL), model)
+    with FeatureCollector(run.features, loaded) as collector:
+        causes = collector.encode_missing(log.images.tolist(), images, progress)
+        return collector.finish(log, asked), causes

@@ -25,6 +25,7 @@ RECIPE = {
     "seed": 0,
     "cached_scenes": 64,
     "tower": {"small_steps": 1, "small_batch": 2, "whole_steps": 1, "whole_batch": 2},
+    "alignment": {"steps": 2, "batch": 2, "learning_rate": 1e-3},
     "stages": [STAGE | {"name": "language"}, STAGE | JOINT],
 }
 

@@ -6,7 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+)
 
 from data.errors import DataError, ModelError
 from data.examples import Example
@@ -15,14 +22,11 @@ from m3core.labelling import label
 from m3core.models.base import VisualEncoding
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
-from router.features.extract import (
-    FeatureCollector,
-    featurize,
-    featurize_with_encoder,
-    hashed_words,
-    routing_blocks,
-)
+from router.features.extract import FeatureCollector
 from router.features.image import detail_lost, image_features
+from router.features.question import HashedQuestions, ModelQuestions, question_encoder
+from router.run import Run
+from router.stages.labelling import featurize_stage, label_stage
 
 GRID = ScaleGrid()
 
@@ -84,40 +88,47 @@ def source(tmp_path):
 
 def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(source, tmp_path):
     images, asked = source
-    model = FakeModel()
-    with FeatureCollector(tmp_path / "a", model) as collector:
-        label(asked, images=images, model=model, folder=tmp_path / "log", on_encoded=collector)
-        table = collector.finish(asked, model)
-    alone, causes = featurize(asked, images=images, model=model, folder=tmp_path / "b")
+    run, other = Run(tmp_path / "a"), Run(tmp_path / "b")
+    label_stage(run, asked, images=images, model=FakeModel())
+    table = run.read_features(run.read_log())
+    label(asked, images=images, model=FakeModel(), folder=other.log)
+    alone, causes = featurize_stage(other, images=images, encoder="fake")
     assert causes == {}
     assert alone.ids == table.ids == tuple(one.id for one in asked)
+    assert alone.metadata == table.metadata
     for name in ("image", "question"):
         np.testing.assert_array_equal(alone.blocks[name], table.blocks[name])
 
 
-def test_one_request_gets_the_features_of_the_table(source, tmp_path):
+def test_an_interrupted_collection_goes_on(source, tmp_path):
     images, asked = source
-    model = FakeModel()
-    table, _ = featurize(asked, images=images, model=model, folder=tmp_path / "a")
-    with Image.open(images / "3.png") as picture:
-        (encoding,) = model.encode([picture])
-    features = image_features(encoding, model.grid)
-    blocks = routing_blocks(model, features, asked[6].question)
-    row = table.ids.index(asked[6].id)
-    for name, values in blocks.items():
-        np.testing.assert_array_equal(values, table.blocks[name][row])
+    names = [one.image for one in asked]
+    with FeatureCollector(tmp_path / "features", FakeModel()) as collector:
+        collector.encode_missing(names[:4], images)
+    calls = []
+    with FeatureCollector(tmp_path / "features", FakeModel()) as collector:
+        assert set(collector.known) == {"0.png", "1.png"}
+        collector.encode_missing(names, images, lambda done, total: calls.append((done, total)))
+        assert set(collector.known) == set(names)
+    assert calls == [(5, 5)]
 
 
 def test_unreadable_pictures_are_named_and_left_out(source, tmp_path):
     images, asked = source
+    run = Run(tmp_path / "run")
+    label(asked, images=images, model=FakeModel(), folder=run.log)
     (images / "1.png").write_bytes(b"no picture")
-    table, causes = featurize(asked, images=images, model=FakeModel(), folder=tmp_path / "a")
+    table, causes = featurize_stage(run, images=images, encoder="fake")
     assert list(causes) == ["1.png"]
     assert len(table) == 8
     for number in range(5):
         (images / f"{number}.png").unlink()
+    other = Run(tmp_path / "other")
+    label(asked, images=images, model=FakeModel(), folder=other.log)
     with pytest.raises(DataError, match="no picture could be read"):
-        featurize(asked, images=images, model=FakeModel(), folder=tmp_path / "b")
+        featurize_stage(other, images=images, encoder="fake")
+    with pytest.raises(DataError, match="images folder .* does not exist"):
+        featurize_stage(other, images=tmp_path / "nowhere", encoder="fake")
 
 
 def test_any_log_gets_features_from_a_clip_tower_without_an_lmm(source, tmp_path):
@@ -131,24 +142,63 @@ def test_any_log_gets_features_from_a_clip_tower_without_an_lmm(source, tmp_path
         image_size=32,
         patch_size=4,
     )
-    CLIPVisionModel(config).save_pretrained(tmp_path / "clip")
-    CLIPImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "clip")
-    encoder = load_encoder(str(tmp_path / "clip"))
-    assert encoder.grid.scales == (1, 4, 16, 64)
-    log = label(asked, images=images, model=FakeModel(), folder=tmp_path / "log")
-    table, causes = featurize_with_encoder(
-        log, images=images, encoder=encoder, folder=tmp_path / "features"
-    )
+    clip = str(tmp_path / "clip")
+    CLIPVisionModel(config).save_pretrained(clip)
+    CLIPImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(clip)
+    assert load_encoder(clip).grid.scales == (1, 4, 16, 64)
+    run = Run(tmp_path / "run")
+    label(asked, images=images, model=FakeModel(), folder=run.log)
+    table, causes = featurize_stage(run, images=images, encoder=clip)
     assert table.widths == {"image": 16 + 3 * 18, "question": 128} and causes == {}
+    assert table.metadata["question_encoder"] == "hashed"
     assert not np.array_equal(table.blocks["image"][0], table.blocks["image"][2])
     assert np.array_equal(table.blocks["image"][0], table.blocks["image"][1])
 
 
 def test_hashed_words_know_words_and_their_order():
-    rows = hashed_words(["red on blue", "blue on red", "red on blue"])
+    rows = HashedQuestions().encode(["red on blue", "blue on red", "red on blue"])
     assert rows.shape == (3, 128)
     assert np.array_equal(rows[0], rows[2]) and not np.array_equal(rows[0], rows[1])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+
+
+def test_model_questions_summarise_the_tokens():
+    model = FakeModel()
+    (row,) = ModelQuestions(model).encode(["What is it?"])
+    tokens = model.embed_question("What is it?")
+    np.testing.assert_allclose(row[:8], tokens.mean(0))
+    np.testing.assert_allclose(row[8:16], tokens.max(0))
+    assert row[16] == pytest.approx(np.log(len(tokens)))
+
+
+def test_a_sentence_encoder_is_loaded_by_folder(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "on"])
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=6,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    encoder = question_encoder(f"sentence:{tmp_path}")
+    rows = encoder.encode(["red on", "on", "red on"])
+    direct = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(rows, direct.encode(["red on", "on", "red on"]), atol=1e-6)
+    assert rows.shape == (3, 16) and rows.dtype == np.float32
+    assert question_encoder(encoder.name).name == encoder.name
+
+
+def test_unknown_question_encoders_are_refused():
+    with pytest.raises(DataError, match="unknown question encoder 'bert'; choose 'model'"):
+        question_encoder("bert", FakeModel())
+    with pytest.raises(DataError, match="needs a multi-scale model"):
+        question_encoder("model")
 
 
 @given(st.integers(1, 64))

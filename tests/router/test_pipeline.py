@@ -11,6 +11,7 @@ from m3core.labelling import label
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
 from router.features.extract import FeatureCollector
+from router.features.question import ModelQuestions
 from router.pipeline import AutoScalePipeline
 from router.policy import Binding, Policy, for_budget
 from router.training import train_router
@@ -44,7 +45,7 @@ def world(tmp_path_factory):
         log = label(
             examples, images=root, model=model, folder=root / "log", on_encoded=collector
         )
-        table = collector.finish(examples, model)
+        table = collector.finish(log, ModelQuestions(model))
     split = split_by_group(log.groups, seed=0)
     router = train_router(log, table, split)
     rows = split.part("calibrate")

@@ -15,6 +15,7 @@ from data.scenes.drawing import PATCH
 from data.scenes.world import CELLS
 
 HIDDEN = 128
+QUERY_GAIN = 1.6
 IMAGE_MEAN = IMAGE_STD = 0.5
 
 
@@ -73,6 +74,8 @@ def new_model(
             num_key_value_heads=4,
             max_position_embeddings=1024,
             initializer_range=0.06,  # the usual 0.02 suits widths near 1000
+            # A slow rotation: what stands 600 tokens back is still found by its content.
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
             bos_token_id=ids["bos"],
             eos_token_id=ids["eos"],
             pad_token_id=ids["pad"],
@@ -86,8 +89,25 @@ def new_model(
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
+    _mimic_trained_attention(model)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     return model
+
+
+@torch.no_grad()
+def _mimic_trained_attention(model: LlavaForConditionalGeneration) -> None:
+    """Start every head as a look-up by content that copies what it finds.
+
+    Mimetic initialisation (Trockman and Kolter, arXiv 2305.09828): queries and keys share their
+    matrix, so that a token attends to those like itself; the output matrix is the transpose of
+    the value matrix, so that it copies them. NOTE: the paper gives values a negative sign, for
+    vision; copying wants a positive one.
+    """
+    for layer in model.model.language_model.layers:
+        attention = layer.self_attn
+        attention.q_proj.weight.mul_(QUERY_GAIN)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
 @torch.no_grad()

@@ -6,13 +6,19 @@ from collections.abc import Iterator, Sequence
 
 from m3core.models.base import Answer, MultiScaleModel, Request
 
-BATCH_TOKENS = 16_384
+BATCH_TOKENS = 8_192
 BATCH_REQUESTS = 64
 SPLIT_TOKENS = 512
 """A batch is closed rather than let a longer request pad the others by more than this in all.
 
 One more call of the model costs about as much as this many tokens of prefill (embedded model,
 two cores; larger models are less sensitive, as their calls' fixed share is smaller).
+"""
+
+FULL_TOKENS = 2_048
+"""From this many tokens on, a batch takes only requests of its own length.
+
+Without padding no mask is needed, and attention without a mask is a quarter faster.
 """
 
 
@@ -33,6 +39,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         if batch and (
             (len(batch) + 1) * length > BATCH_TOKENS
             or len(batch) * (length - lengths[batch[-1]]) > SPLIT_TOKENS
+            or (length > lengths[batch[-1]] and len(batch) * length > FULL_TOKENS)
             or len(batch) == BATCH_REQUESTS
         ):
             yield batch

@@ -181,10 +181,17 @@ class Comparison:
         row["accuracy"] = of(np.maximum, *names).to_dict()
         row["minus_best_fixed"] = of(lambda a, b: np.maximum(a, b) - b, *names).to_dict()
         row["minus_finest"] = of(lambda a, b, f: np.maximum(a, b) - f, *names, finest).to_dict()
-        row["cost"] = of(np.clip, "cost/corrected", "least/corrected", "most/corrected").to_dict()
+
+        def spent(a: Floats, b: Floats, own: Floats, *estimate: Floats) -> Floats:
+            """The best fixed option's cost where its accuracy is taken, else the estimate."""
+            return np.where(a < b, own, np.clip(*estimate))
+
+        fixed = self.options[self.best]
+        ends = ("cost/corrected", "least/corrected", "most/corrected")
+        row["cost"] = of(spent, *names, f"cost/fixed:{fixed}", *ends).to_dict()
         if self.test.gflops is not None:
-            ends = ("least-gflops/corrected", "most-gflops/corrected")
-            row["gflops"] = of(np.clip, "gflops/corrected", *ends).to_dict()
+            ends = ("gflops/corrected", "least-gflops/corrected", "most-gflops/corrected")
+            row["gflops"] = of(spent, *names, f"gflops/fixed:{fixed}", *ends).to_dict()
         return row
 
     def _gaps_closed(self, column: str) -> dict[str, Any]:

@@ -131,13 +131,17 @@ def corrected_oracle(
 ) -> tuple[float, float]:
     """Mean accuracy and cost of `corrected_oracle_rows`, kept within what is possible.
 
-    The accuracy is at least that of the best fixed option, which an oracle may always take;
-    the cost lies between the cheapest and the dearest choice for every example.
+    Where the estimate falls below the best fixed option, which an oracle may always take, that
+    option's accuracy and cost are given: the correction says nothing then. Otherwise the cost
+    lies between the cheapest and the dearest choice for every example.
     """
     accuracy, cost = corrected_oracle_rows(scores, costs, chance, never_known=never_known)
+    best = best_fixed(scores, costs)
+    floor = float(np.mean(scores, axis=0)[best])
+    if accuracy.mean() < floor:
+        return floor, float(np.mean(costs, axis=0)[best])
     least, most = np.min(costs, axis=1).mean(), np.max(costs, axis=1).mean()
-    best = np.mean(scores, axis=0).max()
-    return float(max(accuracy.mean(), best)), float(np.clip(cost.mean(), least, most))
+    return float(accuracy.mean()), float(np.clip(cost.mean(), least, most))
 
 
 # --- one policy or option --------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from router.analysis import metrics
 from router.analysis.columns import Columns
+from router.analysis.metrics import Array
 from router.estimators.base import Floats
 from router.policy import Policy
 from router.sweep import check_inputs, choose_at, sweep
@@ -182,16 +183,17 @@ class Comparison:
         row["minus_best_fixed"] = of(lambda a, b: np.maximum(a, b) - b, *names).to_dict()
         row["minus_finest"] = of(lambda a, b, f: np.maximum(a, b) - f, *names, finest).to_dict()
 
-        def spent(a: Floats, b: Floats, own: Floats, *estimate: Floats) -> Floats:
+        def spent(*of_draws: Array) -> Array:
             """The best fixed option's cost where its accuracy is taken, else the estimate."""
-            return np.where(a < b, own, np.clip(*estimate))
+            corrected, fixed, own, cost, least, most = of_draws
+            return np.where(corrected < fixed, own, np.clip(cost, least, most))
 
-        fixed = self.options[self.best]
+        own = self.options[self.best]
         ends = ("cost/corrected", "least/corrected", "most/corrected")
-        row["cost"] = of(spent, *names, f"cost/fixed:{fixed}", *ends).to_dict()
+        row["cost"] = of(spent, *names, f"cost/fixed:{own}", *ends).to_dict()
         if self.test.gflops is not None:
             ends = ("gflops/corrected", "least-gflops/corrected", "most-gflops/corrected")
-            row["gflops"] = of(spent, *names, f"gflops/fixed:{fixed}", *ends).to_dict()
+            row["gflops"] = of(spent, *names, f"gflops/fixed:{own}", *ends).to_dict()
         return row
 
     def _gaps_closed(self, column: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class TrainingRecipe:
         tower_learning_rate: Peak rate of the vision tower; 0 freezes it.
         warmup: Steps of linear warm-up, before a cosine down to a hundredth.
         weight_decay: Of AdamW.
-        mixed_precision: ``no``, ``bf16`` or ``fp16`` (accelerate's names).
+        mixed_precision: ``no`` or ``bf16``.
         save_every: Steps between two resumable states.
         seed: Seeds batches and dropout.
     """
@@ -76,9 +76,27 @@ def _optimizer(model: LlavaForConditionalGeneration, recipe: TrainingRecipe) -> 
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
 
 
-def new_accelerator(mixed_precision: str) -> Accelerator:
+def new_accelerator() -> Accelerator:
     """An accelerator for a GPU where there is one, else for the CPU."""
-    return Accelerator(mixed_precision=mixed_precision, cpu=not torch.cuda.is_available())
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
+def autocast(accelerator: Accelerator, mixed_precision: str) -> torch.autocast:
+    """The context that a forward pass runs in.
+
+    NOTE: not accelerate's own mixed precision, which is fixed once for a whole process.
+
+    Args:
+        accelerator: Tells the device.
+        mixed_precision: ``no`` or ``bf16``.
+
+    Raises:
+        MismatchError: If it is neither.
+    """
+    if mixed_precision not in ("no", "bf16"):
+        raise MismatchError(f"mixed_precision must be 'no' or 'bf16', got {mixed_precision!r}")
+    device = accelerator.device.type
+    return torch.autocast(device, torch.bfloat16, enabled=mixed_precision == "bf16")
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int, recipe: object) -> None:
@@ -155,7 +173,7 @@ def train(
         MismatchError: If ``folder`` holds a run of another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = new_accelerator(recipe.mixed_precision)
+    accelerator = new_accelerator()
     torch.manual_seed(recipe.seed)
     optimizer = _optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_at)
@@ -168,7 +186,7 @@ def train(
         moved = MatryoshkaBatch(
             images=batch.images.to(accelerator.device), text=batch.text.to(accelerator.device)
         )
-        with accelerator.autocast():
+        with autocast(accelerator, recipe.mixed_precision):
             losses = objective(moved, scales)
         accelerator.backward(losses.mean())
         accelerator.clip_grad_norm_(objective.parameters(), 1.0)

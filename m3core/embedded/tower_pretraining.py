@@ -23,7 +23,14 @@ from data.scenes.drawing import PATCH_LABELS, patch_labels, render
 from data.scenes.export import VALIDATION_SEEDS
 from data.scenes.world import CELLS, make_scene
 from m3core.embedded.architecture import HIDDEN, IMAGE_MEAN, IMAGE_STD, new_tower
-from m3core.training import LOG, append_line, load_state, new_accelerator, save_state
+from m3core.training import (
+    LOG,
+    append_line,
+    autocast,
+    load_state,
+    new_accelerator,
+    save_state,
+)
 
 SMALL = 12
 """Cells along one side of a small scene."""
@@ -165,7 +172,7 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
         MismatchError: If ``folder`` holds a run of another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = new_accelerator("bf16")
+    accelerator = new_accelerator()
     reader = PatchReader(new_tower(seed=recipe.seed))
     optimizer = torch.optim.AdamW(reader.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_at)
@@ -176,7 +183,7 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
         cells, seeds = recipe.scenes_at(step)
         offsets = np.random.default_rng([recipe.seed, step]).integers(0, CELLS - cells + 1, 2)
         pixels, labels = scene_batch(seeds, cells, device=accelerator.device)
-        with accelerator.autocast():
+        with autocast(accelerator, "bf16"):
             logits = model(pixels, (int(offsets[0]), int(offsets[1])))
         loss = dense_loss(logits, labels)
         accelerator.backward(loss)

@@ -1,4 +1,4 @@
-"""Train the embedded model in three resumable stages and write its checkpoint.
+"""Train the embedded model in resumable stages and write its checkpoint.
 
 python -m experiments.embedded_model.train --work runs/embedded
 """

@@ -17,6 +17,7 @@ from transformers import LlavaForConditionalGeneration
 
 from data.errors import MismatchError
 from m3core.objective import MatryoshkaBatch, MatryoshkaLoss
+from m3core.optimizers import ScheduledOptimizers, new_optimizers
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ class TrainingRecipe:
         steps: Optimiser steps.
         learning_rate: Peak rate of projector and language model (AdamW).
         tower_learning_rate: Peak rate of the vision tower; 0 freezes it.
+        muon_learning_rate: Peak rate of Muon for the matrices inside transformer layers;
+            0 leaves them to AdamW.
+        tower_muon_learning_rate: The same for the tower's.
         warmup: Steps of linear warm-up, before a cosine down to a hundredth.
         weight_decay: Of AdamW.
         mixed_precision: ``no`` or ``bf16``.
@@ -46,6 +50,8 @@ class TrainingRecipe:
     steps: int
     learning_rate: float
     tower_learning_rate: float = 0.0
+    muon_learning_rate: float = 0.0
+    tower_muon_learning_rate: float = 0.0
     warmup: int = 100
     weight_decay: float = 0.01
     mixed_precision: str = "no"
@@ -64,16 +70,28 @@ class TrainingRecipe:
         return min(1.0, (step + 1) / self.warmup) * cosine
 
 
-def _optimizer(model: LlavaForConditionalGeneration, recipe: TrainingRecipe) -> torch.optim.AdamW:
-    tower = list(model.model.vision_tower.parameters())
-    for parameter in tower:
+def _optimizers(
+    model: LlavaForConditionalGeneration, recipe: TrainingRecipe
+) -> list[torch.optim.Optimizer]:
+    tower = dict(model.model.vision_tower.named_parameters())
+    for parameter in tower.values():
         parameter.requires_grad_(recipe.tower_learning_rate > 0)
-    known = {id(parameter) for parameter in tower}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    groups = [{"params": rest, "lr": recipe.learning_rate}]
+    known = {id(parameter) for parameter in tower.values()}
+    rest = {name: one for name, one in model.named_parameters() if id(one) not in known}
+    optimizers = new_optimizers(
+        rest.items(),
+        learning_rate=recipe.learning_rate,
+        muon_learning_rate=recipe.muon_learning_rate,
+        weight_decay=recipe.weight_decay,
+    )
     if recipe.tower_learning_rate > 0:
-        groups.append({"params": tower, "lr": recipe.tower_learning_rate})
-    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
+        optimizers += new_optimizers(
+            tower.items(),
+            learning_rate=recipe.tower_learning_rate,
+            muon_learning_rate=recipe.tower_muon_learning_rate,
+            weight_decay=recipe.weight_decay,
+        )
+    return optimizers
 
 
 def new_accelerator() -> Accelerator:
@@ -175,9 +193,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = new_accelerator()
     torch.manual_seed(recipe.seed)
-    optimizer = _optimizer(model, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_at)
-    objective, optimizer, schedule = accelerator.prepare(MatryoshkaLoss(model), optimizer, schedule)
+    objective = accelerator.prepare(MatryoshkaLoss(model))
+    optimizers = ScheduledOptimizers(accelerator, _optimizers(model, recipe), recipe.rate_at)
     first = load_state(accelerator, folder, recipe)
     began, sums = time.monotonic(), {m: [0.0, 0] for m in recipe.scales}
     objective.train()
@@ -190,9 +207,7 @@ def train(
             losses = objective(moved, scales)
         accelerator.backward(losses.mean())
         accelerator.clip_grad_norm_(objective.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        optimizers.step()
         for m, loss in zip(scales, losses.detach().tolist(), strict=True):
             sums[m][0] += loss
             sums[m][1] += 1

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from data.scenes.glyphs import CHARACTERS, DOTS, glyph_mask
-from data.scenes.world import BACKGROUNDS, COLORS, SHAPES, WORDS, WORLD_VERSION, Item, Scene
+from data.scenes.world import BACKGROUNDS, CELLS, COLORS, SHAPES, WORDS, WORLD_VERSION, Item, Scene
 
 PATCH = DOTS
 """Pixels along one side of a cell."""
@@ -47,10 +47,6 @@ def _shape_mask(shape: str, size: int) -> np.ndarray:
 
 def _glyph_boxes(item: Item) -> list[tuple[str, int, int]]:
     """Every printed character of an item with its topmost and leftmost cell."""
-    if item.kind == "bar":
-        label, value = item.text[0], item.text[1]
-        bottom = item.row + item.height - item.scale
-        return [(value, item.row, item.col), (label, bottom, item.col)]
     return [
         (character, item.row, item.col + index * item.scale)
         for index, character in enumerate(item.text)
@@ -66,10 +62,10 @@ def render(scene: Scene) -> np.ndarray:
     """Draw a scene.
 
     Returns:
-        uint8 array of shape (cells * PATCH, cells * PATCH, 3), RGB.
+        uint8 array of shape (CELLS * PATCH, CELLS * PATCH, 3), RGB.
     """
-    rng = np.random.default_rng([WORLD_VERSION, scene.cells, scene.seed, 1])
-    side = scene.cells * PATCH
+    rng = np.random.default_rng([WORLD_VERSION, scene.seed, 1])
+    side = CELLS * PATCH
     ground = np.array(BACKGROUNDS[scene.background]) + rng.integers(-6, 7, 3)
     picture = np.empty((side, side, 3), dtype=np.int16)
     picture[:] = ground
@@ -81,8 +77,7 @@ def render(scene: Scene) -> np.ndarray:
         if item.kind == "shape":
             box[_shape_mask(item.shape, item.height * PATCH)] = color
         elif item.kind == "bar":
-            margin = item.scale * PATCH
-            box[margin : box.shape[0] - margin, 1:-1] = color
+            box[1:-1, 2 * item.scale * PATCH :] = color
             paper = ground
         else:
             box[:] = color
@@ -100,12 +95,12 @@ def patch_labels(scene: Scene) -> dict[str, np.ndarray]:
     """What a fully informed eye would say of every patch.
 
     Returns:
-        One int64 array of shape (cells, cells) for each key of :data:`PATCH_LABELS`: ``kind`` and
+        One int64 array of shape (CELLS, CELLS) for each key of :data:`PATCH_LABELS`: ``kind`` and
         ``color`` of the item that the patch belongs to; ``glyph`` printed in this very patch;
-        ``first`` and ``second`` character and ``word`` of the whole item; ``anchor``, 1 in one
-        patch of each item.
+        ``first`` and ``second`` character and ``word`` of the whole item, where it is printed;
+        ``anchor``, 1 in one patch of each item.
     """
-    labels = {name: np.zeros((scene.cells, scene.cells), dtype=np.int64) for name in PATCH_LABELS}
+    labels = {name: np.zeros((CELLS, CELLS), dtype=np.int64) for name in PATCH_LABELS}
     for item in scene.items:
         here = np.s_[item.row : item.row + item.height, item.col : item.col + item.width]
         if item.kind == "shape":
@@ -120,11 +115,26 @@ def patch_labels(scene: Scene) -> dict[str, np.ndarray]:
         labels["anchor"][middle] = 1
         if item.kind == "sign":
             labels["word"][here] = 1 + WORDS.index(item.text)
-        elif item.kind != "shape":
-            labels["first"][here] = 1 + CHARACTERS.index(item.text[0])
-            labels["second"][here] = 1 + CHARACTERS.index(item.text[1])
+        elif item.kind != "shape":  # a bar has its text at its left end only
+            printed = np.s_[item.row : item.row + item.scale, item.col : item.col + 2 * item.scale]
+            labels["first"][printed] = 1 + CHARACTERS.index(item.text[0])
+            labels["second"][printed] = 1 + CHARACTERS.index(item.text[1])
         for character, row, col in _glyph_boxes(item):
             labels["glyph"][row : row + item.scale, col : col + item.scale] = 1 + CHARACTERS.index(
                 character
             )
     return labels
+
+
+def patch_weights(scene: Scene) -> np.ndarray:
+    """How much each patch counts in training: less in large items, nothing on the ground.
+
+    Returns:
+        float32 array (CELLS, CELLS): 1 / sqrt(patches of the item), so that an item's weight
+        grows with its side and not with its area.
+    """
+    weights = np.zeros((CELLS, CELLS), dtype=np.float32)
+    for item in scene.items:
+        here = np.s_[item.row : item.row + item.height, item.col : item.col + item.width]
+        weights[here] = (item.height * item.width) ** -0.5
+    return weights

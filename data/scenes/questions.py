@@ -34,7 +34,7 @@ CHANCE = {
     "tag": 1 / 90,
     "sign": 1 / len(WORDS),
     "bar value": 1 / 9,
-    "tallest bar": 1 / 26,
+    "longest bar": 1 / 26,
     "entry": 1 / 10,
 }
 """Kinds of questions, and how often a blind uniform guess over a kind's answers is right."""
@@ -48,7 +48,7 @@ _WEIGHTS = {
     "tag": 2.0,
     "sign": 1.2,
     "bar value": 1.5,
-    "tallest bar": 0.8,
+    "longest bar": 0.8,
     "entry": 2.5,
 }
 _MOST_COUNTED = 6
@@ -100,16 +100,16 @@ def _about_text(items: tuple[Item, ...]) -> list[SceneQuestion]:
             questions.append(SceneQuestion(kind="bar value", text=text, answer=item.text[1]))
     bars = [item for item in items if item.kind == "bar"]
     best = max((item.text[1] for item in bars), default="")
-    tallest = [item.text[0] for item in bars if item.text[1] == best]
-    if len(tallest) == 1:
-        text = "Which bar is the tallest?"
-        questions.append(SceneQuestion(kind="tallest bar", text=text, answer=tallest[0]))
+    longest = [item.text[0] for item in bars if item.text[1] == best]
+    if len(longest) == 1:
+        text = "Which bar is the longest?"
+        questions.append(SceneQuestion(kind="longest bar", text=text, answer=longest[0]))
     return questions
 
 
 def all_questions(scene: Scene) -> list[SceneQuestion]:
     """Every question that the scene answers without ambiguity, in a fixed order."""
-    rng = np.random.default_rng([WORLD_VERSION, scene.cells, scene.seed, 2])
+    rng = np.random.default_rng([WORLD_VERSION, scene.seed, 2])
     shapes = [item for item in scene.items if item.kind == "shape"]
     background = SceneQuestion(
         kind="background", text="What color is the background?", answer=scene.background
@@ -125,7 +125,7 @@ def ask_about(scene: Scene, count: int) -> list[SceneQuestion]:
         count: Questions wanted; fewer come back where the scene has fewer.
     """
     questions = all_questions(scene)
-    rng = np.random.default_rng([WORLD_VERSION, scene.cells, scene.seed, 3])
+    rng = np.random.default_rng([WORLD_VERSION, scene.seed, 3])
     per_kind = Counter(question.kind for question in questions)
     weights = np.array([_WEIGHTS[q.kind] / per_kind[q.kind] for q in questions])
     size = min(count, len(questions))

@@ -2,8 +2,9 @@
 
 A scene is laid out on a grid of square cells, each as large as one patch of the vision tower.
 How fine a look a question needs is decided by what is drawn: one large tag is readable from a
-single pooled token, a catalogue of two dozen small entries only from unpooled ones. Every scene
-follows from ``(WORLD_VERSION, seed, cells)`` alone.
+single pooled token, a catalogue of two dozen small entries only from unpooled ones. A printed
+glyph is 1, 2, 4 or 8 cells wide and stands on multiples of its width, as the pooling windows of
+576, 144, 36 and 9 tokens do. Every scene follows from ``(WORLD_VERSION, seed)`` alone.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 CELLS = 24
 """Cells along one side of a scene; the tower sees CELLS x CELLS patches."""
+_MOST = 9
+"""Largest value of a bar."""
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
@@ -50,7 +53,7 @@ class Item:
 
     Attributes:
         kind: ``shape``, ``tag`` (two digits), ``sign`` (a word), ``bar`` (letter, value) or
-            ``entry`` (letter, digit).
+            ``entry`` (letter, digit). A bar's letter and value are printed left of it.
         row: Topmost cell.
         col: Leftmost cell.
         height: Cells from top to bottom.
@@ -58,7 +61,7 @@ class Item:
         color: A key of :data:`COLORS`.
         shape: A member of :data:`SHAPES`, for shapes.
         text: What is printed on it, for all others; for a bar its label and its value.
-        scale: Cells along one side of a printed glyph; 0 for shapes.
+        scale: Cells along one side of a printed glyph: 1, 2, 4 or 8; 0 for shapes.
     """
 
     kind: str
@@ -77,7 +80,6 @@ class Scene:
     """A background and the items on it; none overlap."""
 
     seed: int
-    cells: int
     background: str
     layout: str
     items: tuple[Item, ...]
@@ -86,11 +88,10 @@ class Scene:
 class _Board:
     """Keeps track of free cells and unused colours while a scene is filled."""
 
-    def __init__(self, rng: np.random.Generator, cells: int) -> None:
+    def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.cells = cells
         self.items: list[Item] = []
-        self._taken = np.zeros((cells, cells), dtype=bool)
+        self._taken = np.zeros((CELLS, CELLS), dtype=bool)
         self._colors = {kind: list(rng.permutation(list(COLORS))) for kind in ("tag", "sign")}
 
     def pick(self, low: int, high: int) -> int:
@@ -100,13 +101,15 @@ class _Board:
     def choice(self, values: tuple[str, ...] | list[str]) -> str:
         return str(values[self.rng.integers(len(values))])
 
-    def place(self, height: int, width: int, *, margin: int = 0) -> tuple[int, int] | None:
-        """A free block of cells, or None where twelve tries found none."""
-        if height > self.cells or width > self.cells:
+    def place(
+        self, height: int, width: int, *, margin: int = 0, step: int = 1
+    ) -> tuple[int, int] | None:
+        """A free block on multiples of ``step``, or None where twelve tries found none."""
+        if height > CELLS or width > CELLS:
             return None
         for _ in range(12):
-            row = self.pick(0, self.cells - height)
-            col = self.pick(0, self.cells - width)
+            row = self.pick(0, (CELLS - height) // step) * step
+            col = self.pick(0, (CELLS - width) // step) * step
             near = self._taken[
                 max(0, row - margin) : row + height + margin,
                 max(0, col - margin) : col + width + margin,
@@ -141,7 +144,7 @@ class _Board:
         """A tag (two digits) or a sign (a word) in a colour no other one of its kind has."""
         scale = scales[self.rng.integers(len(scales))]
         text = f"{self.pick(10, 99)}" if kind == "tag" else self.choice(WORDS)
-        spot = self.place(scale, scale * len(text), margin=margin)
+        spot = self.place(scale, scale * len(text), margin=margin, step=scale)
         if spot and self._colors[kind]:
             row, col = spot
             self.add(
@@ -168,55 +171,50 @@ class _Board:
 
 def _poster(board: _Board) -> None:
     """One large thing; half of the time with a few tiny ones beside it."""
-    half = board.cells // 2
     kind = board.choice(["shape", "tag", "tag", "sign"])
     if kind == "shape":
-        board.add_shape(half - 2, board.cells - 4)
-    elif kind == "tag":
-        board.add_text("tag", (half // 2, half // 3 * 2))
+        board.add_shape(12, 20)
     else:
-        board.add_text("sign", (half // 3, half // 2))
+        board.add_text(kind, (8,))
     if board.rng.random() < 0.5:
         for _ in range(board.pick(1, 4)):
-            board.add_any((1, 2), (1,))
+            board.add_any((1, 2), (1, 2))
 
 
 def _few(board: _Board) -> None:
     """Things of middle size with room around them."""
-    for _ in range(board.pick(board.cells // 6, board.cells // 3)):
-        board.add_any((3, board.cells // 3), (2, 3, 4), margin=board.cells // CELLS)
+    for _ in range(board.pick(3, 8)):
+        board.add_any((3, 7), (2, 4, 4), margin=1)
 
 
 def _many(board: _Board) -> None:
     """Small things, close together."""
-    for _ in range(board.pick(board.cells // 2, board.cells)):
-        board.add_any((1, 3), (1, 2))
+    for _ in range(board.pick(14, 28)):
+        board.add_any((1, 3), (1, 1, 2))
 
 
 def _chart(board: _Board) -> None:
-    scale = board.pick(1, 2) if board.cells >= CELLS else 1
-    unit = 2 if board.cells >= 18 + 2 * scale and board.rng.random() < 0.4 else 1
-    pitch = scale + board.pick(0, 1)
-    count = min(board.pick(3, 9), board.cells // pitch)
-    tallest = 9 if unit * 9 + 2 * scale <= board.cells else 8
-    spot = board.place(tallest * unit + 2 * scale, count * pitch)
-    if spot is None:
-        return
+    """Bars that lie above each other, each with its letter and its value on its left."""
+    scale = board.pick(1, 2)
+    unit = board.pick(1, 2)
+    pitch = scale * board.pick(1, 2)
+    count = board.pick(3, min(9, CELLS // pitch))
+    spot = board.place(count * pitch, 2 * scale + _MOST * unit, step=scale)
+    assert spot is not None  # the board is empty, and 2 * 2 + 9 * 2 cells fit
     top, left = spot
-    labels = board.rng.permutation(list(LETTERS))[:count]
+    letters = board.rng.permutation(list(LETTERS))[:count]
     colors = board.rng.permutation(list(COLORS))
-    for index, label in enumerate(labels):
-        value = board.pick(1, tallest)
-        missing = (tallest - value) * unit
+    for index, letter in enumerate(letters):
+        value = board.pick(1, _MOST)
         board.add(
             Item(
                 kind="bar",
-                row=top + missing,
-                col=left + index * pitch,
-                height=value * unit + 2 * scale,
-                width=scale,
+                row=top + index * pitch,
+                col=left,
+                height=scale,
+                width=2 * scale + value * unit,
                 color=str(colors[index]),
-                text=f"{label}{value}",
+                text=f"{letter}{value}",
                 scale=scale,
             )
         )
@@ -226,13 +224,12 @@ def _chart(board: _Board) -> None:
 
 def _catalogue(board: _Board) -> None:
     """Entries of a letter and a digit in rows and columns, packed or spaced."""
-    scale = 2 if board.cells >= CELLS and board.rng.random() < 0.25 else 1
-    height, width = scale + board.pick(0, 1), 2 * scale + board.pick(0, 1)
-    rows = min(board.pick(3, 8), board.cells // height)
-    cols = min(board.pick(2, 5), board.cells // width, len(LETTERS) // rows)
-    spot = board.place(rows * height, cols * width)
-    if spot is None:
-        return
+    scale = 2 if board.rng.random() < 0.3 else 1
+    height, width = scale * board.pick(1, 2), scale * board.pick(2, 3)
+    rows = board.pick(3, min(8, CELLS // height))
+    cols = min(board.pick(2, 5), CELLS // width, len(LETTERS) // rows)
+    spot = board.place(rows * height, cols * width, step=scale)
+    assert spot is not None  # the board is empty
     letters = board.rng.permutation(list(LETTERS))
     color = board.choice(list(COLORS))
     for index in range(rows * cols):
@@ -254,32 +251,20 @@ def _catalogue(board: _Board) -> None:
 
 
 _LAYOUTS: dict[str, tuple[float, Callable[[_Board], None]]] = {
-    "poster": (0.26, _poster),
+    "poster": (0.22, _poster),
     "few": (0.22, _few),
     "many": (0.22, _many),
-    "chart": (0.14, _chart),
-    "catalogue": (0.16, _catalogue),
+    "chart": (0.17, _chart),
+    "catalogue": (0.17, _catalogue),
 }
 
 
-def make_scene(seed: int, *, cells: int = CELLS) -> Scene:
-    """The scene of a seed.
-
-    Args:
-        seed: Any whole number from 0; it alone decides the scene.
-        cells: Cells along one side, at least 12; smaller scenes serve the training of the tower.
-
-    Raises:
-        ValueError: If ``cells`` is below 12.
-    """
-    if cells < 12:
-        raise ValueError(f"cells must be at least 12 (a chart needs 11), got {cells}")
-    rng = np.random.default_rng([WORLD_VERSION, cells, seed])
+def make_scene(seed: int) -> Scene:
+    """The scene of a seed, any whole number from 0; it alone decides the scene."""
+    rng = np.random.default_rng([WORLD_VERSION, seed])
     names = list(_LAYOUTS)
     layout = names[rng.choice(len(names), p=[_LAYOUTS[name][0] for name in names])]
     background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
-    board = _Board(rng, cells)
+    board = _Board(rng)
     _LAYOUTS[layout][1](board)
-    return Scene(
-        seed=seed, cells=cells, background=background, layout=layout, items=tuple(board.items)
-    )
+    return Scene(seed=seed, background=background, layout=layout, items=tuple(board.items))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import nn
+from torch.nn import functional as F
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -15,6 +19,19 @@ from data.scenes.drawing import PATCH
 from data.scenes.world import CELLS
 
 HIDDEN = 128
+POSITION = 32
+"""Units of a tower token that hold its place when training starts."""
+LOUDNESS = 5.0
+"""Amplitude of those sines and cosines. The layer norms scale them down where a patch shows much
+and up where it is plain; were they quiet, plain patches would shout and draw every look."""
+DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+"""Rows down and columns right; one for each head of the tower."""
+PLAIN = 0.1
+"""Patches whose pixels deviate less than this show nothing; the whitening leaves them out."""
+REACHES = (1, 1, 2, 4)
+"""How far a head of each tower layer looks when training starts, in patches."""
+SHARPNESS = 1.2
+"""Gain of the tower's queries and keys when training starts."""
 QUERY_GAIN = 1.6
 IMAGE_MEAN = IMAGE_STD = 0.5
 
@@ -24,39 +41,106 @@ def tower_config() -> CLIPVisionConfig:
     return CLIPVisionConfig(
         hidden_size=HIDDEN,
         intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
+        num_hidden_layers=len(REACHES),
+        num_attention_heads=len(DIRECTIONS),
         image_size=CELLS * PATCH,
         patch_size=PATCH,
     )
 
 
-def new_tower(*, seed: int) -> CLIPVisionModel:
-    """A tower with random weights whose position table starts as 2-D sines and cosines."""
+def new_tower(pixels: torch.Tensor, *, seed: int) -> CLIPVisionModel:
+    """A tower that starts as a stack of dilated convolutions over whitened patches.
+
+    A tower of this size, trained from random weights for an hour, reads what a patch shows but
+    hardly ever learns to look at the next one. Attention can express a convolution (Cordonnier
+    et al., arXiv 1911.03584, one head for each offset), so it starts there: the last
+    :data:`POSITION` units of a token hold its place as sines and cosines, queries are keys turned
+    by the head's offset, and nothing writes to those units until training wants it.
+
+    Args:
+        pixels: A sample of normalised pictures, (N, 3, side, side); decides the whitening.
+        seed: Of all other weights.
+    """
     torch.manual_seed(seed)
     tower = CLIPVisionModel(tower_config())
+    content = HIDDEN - POSITION
+    patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    drawn = patches[patches.unflatten(1, (3, -1)).std(-1).mean(-1) > PLAIN]
+    mean, whitening = _whitening(drawn, floor=0.1)
     with torch.no_grad():
-        table = tower.embeddings.position_embedding.weight
-        table[1:] = 0.5 * sine_positions(CELLS, HIDDEN)
+        weight = tower.embeddings.patch_embedding.weight.zero_()
+        weight[:content] = whitening[:content].unflatten(1, (3, PATCH, PATCH))
+        table = tower.embeddings.position_embedding.weight.zero_()
+        table[1:, :content] = -(whitening[:content] @ mean).float()
+        table[1:, content:] = LOUDNESS * sine_positions(CELLS, POSITION)
+        for layer, reach in zip(tower.encoder.layers, REACHES, strict=True):
+            _look_around(layer.self_attn, reach)
+            layer.self_attn.v_proj.weight[:, content:] = 0
+            for writes in (layer.self_attn.out_proj, layer.mlp.fc2):
+                writes.weight[content:] = 0
     return tower
 
 
+def _whitening(samples: torch.Tensor, *, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean (D,) and whitening matrix (D, D) of samples (N, D), strongest direction first.
+
+    Args:
+        samples: One row each.
+        floor: Added to all variances, as a share of the mean one; keeps noise small.
+    """
+    mean = samples.double().mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov(samples.double().T))
+    gains = (variances + floor * variances.mean()).rsqrt()
+    return mean, (gains[:, None] * directions.T).flip(0)
+
+
+def _look_around(attention: nn.Module, reach: int) -> None:
+    """Set queries and keys so that head h attends to the patch ``reach`` off in direction h."""
+    width = HIDDEN // len(DIRECTIONS)
+    assert width == POSITION
+    for head, (down, right) in enumerate(DIRECTIONS):
+        rows = slice(head * width, (head + 1) * width)
+        for projection, offset in (
+            (attention.q_proj, (reach * down, reach * right)),
+            (attention.k_proj, (0, 0)),
+        ):
+            projection.weight[rows] = 0
+            projection.weight[rows, HIDDEN - POSITION :] = SHARPNESS * _turn(*offset)
+    attention.v_proj.weight.normal_(std=HIDDEN**-0.5)
+    attention.out_proj.weight.normal_(std=0.5 * HIDDEN**-0.5)
+
+
+def _frequencies(count: int) -> torch.Tensor:
+    """Radians per cell: the shortest wave is 2 cells long, two more double it."""
+    return math.pi * 2.0 ** (-torch.arange(count, dtype=torch.float64) / 2)
+
+
 def sine_positions(side: int, width: int) -> torch.Tensor:
-    """Two-dimensional sine-cosine positions (MAE, He et al. 2022, ``util/pos_embed.py``).
+    """Two-dimensional sine-cosine positions (as in MAE, He et al. 2022, but with short waves).
 
     Args:
         side: Positions along one side.
         width: Length of one position's vector, a multiple of 4.
 
     Returns:
-        Tensor of shape (side * side, width), rows in raster order.
+        Tensor of shape (side * side, width), positions in raster order; sines and cosines of
+        the row, then of the column.
     """
-    steps = torch.arange(width // 4, dtype=torch.float64)
-    angles = torch.arange(side, dtype=torch.float64)[:, None] / 100.0 ** (steps / (width // 4))
+    angles = torch.arange(side, dtype=torch.float64)[:, None] * _frequencies(width // 4)
     line = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
     rows = line[:, None].expand(side, side, -1)
     cols = line[None, :].expand(side, side, -1)
     return torch.cat([rows, cols], dim=-1).reshape(side * side, width).float()
+
+
+def _turn(down: int, right: int) -> torch.Tensor:
+    """The matrix (POSITION, POSITION) that turns a place's vector into that of an offset place."""
+    blocks = []
+    for offset in (down, right):
+        angles = offset * _frequencies(POSITION // 4)
+        sine, cosine = torch.diag(angles.sin()), torch.diag(angles.cos())
+        blocks.append(torch.cat([torch.cat([cosine, sine], 1), torch.cat([-sine, cosine], 1)]))
+    return torch.block_diag(*blocks).float()
 
 
 def new_model(
@@ -127,12 +211,10 @@ def whiten_projector(
             every direction.
     """
     first = model.model.multi_modal_projector.linear_1
-    mean = tokens.double().mean(0)
-    variances, directions = torch.linalg.eigh(torch.cov(tokens.double().T))
-    gains = (variances + 0.02 * variances.mean()).rsqrt()
+    mean, whitening = _whitening(tokens, floor=0.02)
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(len(first.weight), len(mean), generator=generator, dtype=torch.float64)
     rotation, _ = torch.linalg.qr(random)
-    weight = rotation @ (gains[:, None] * directions.T)
+    weight = rotation @ whitening
     first.weight.copy_(weight)
     first.bias.copy_(-weight @ mean)

@@ -169,9 +169,7 @@ def test_policies_of_an_earlier_router_are_refused(invoke, finished):
 def test_train_into_another_folder_leaves_the_first_alone(invoke, finished, tmp_path):
     before = sha256(finished / "router/router.json")
     other = tmp_path / "other"
-    result = invoke(
-        "train", finished, "--estimator", "lightgbm", "--no-ablations", "--out", other
-    )
+    result = invoke("train", finished, "--estimator", "lightgbm", "--no-ablations", "--out", other)
     assert result.exit_code == 0, result.output
     assert sha256(finished / "router/router.json") == before
     assert (other / "router/router.json").is_file()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.scenes.drawing import PATCH, PATCH_LABELS, patch_labels, render
+from data.scenes.drawing import PATCH, PATCH_LABELS, patch_labels, patch_weights, render
 from data.scenes.export import (
     LABEL_SEEDS,
     TEST_SEEDS,
@@ -19,7 +19,7 @@ from data.scenes.export import (
 )
 from data.scenes.glyphs import CHARACTERS, glyph_mask
 from data.scenes.questions import CHANCE, all_questions, ask_about
-from data.scenes.world import make_scene
+from data.scenes.world import CELLS, make_scene
 from data.sources.jsonl import load_jsonl
 
 SEEDS = st.integers(0, 40_000_000)
@@ -37,10 +37,10 @@ ABOUT = {  # kind of question -> whether an item is the one that its words are a
 @given(SEEDS)
 def test_items_lie_inside_and_never_overlap(seed):
     scene = make_scene(seed)
-    taken = np.zeros((scene.cells, scene.cells), dtype=int)
+    taken = np.zeros((CELLS, CELLS), dtype=int)
     for item in scene.items:
-        assert item.row >= 0 and item.row + item.height <= scene.cells
-        assert item.col >= 0 and item.col + item.width <= scene.cells
+        assert item.row >= 0 and item.row + item.height <= CELLS
+        assert item.col >= 0 and item.col + item.width <= CELLS
         taken[item.row : item.row + item.height, item.col : item.col + item.width] += 1
     assert taken.max(initial=0) <= 1
 
@@ -81,7 +81,7 @@ def test_patch_labels_say_what_is_drawn(seed):
     labels = patch_labels(scene)
     assert labels["anchor"].sum() == len(scene.items)
     for name, classes in PATCH_LABELS.items():
-        assert labels[name].shape == (scene.cells, scene.cells)
+        assert labels[name].shape == (CELLS, CELLS)
         assert labels[name].min() >= 0 and labels[name].max() < classes
     letters = Counter(labels["glyph"].flatten().tolist())
     for item in scene.items:
@@ -115,10 +115,22 @@ def test_training_label_and_test_scenes_are_disjoint():
             assert one is other or one.stop <= other.start or other.stop <= one.start
 
 
-def test_small_scenes_are_refused_below_twelve_cells():
-    make_scene(3, cells=12)
-    with pytest.raises(ValueError, match="at least 12"):
-        make_scene(3, cells=11)
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_glyphs_stand_on_the_pooling_windows(seed):
+    for item in make_scene(seed).items:
+        if item.kind != "shape":
+            assert item.scale in (1, 2, 4, 8)
+            assert item.row % item.scale == 0 and item.col % item.scale == 0
+
+
+def test_an_item_weighs_as_much_as_its_side_is_long():
+    for seed in range(40):
+        scene = make_scene(seed)
+        weights = patch_weights(scene)
+        total = sum(np.sqrt(item.height * item.width) for item in scene.items)
+        assert weights.sum() == pytest.approx(total, rel=1e-4)
+        assert (weights > 0).sum() == sum(item.height * item.width for item in scene.items)
 
 
 def test_exported_scenes_are_a_source_of_examples(tmp_path):
@@ -131,7 +143,7 @@ def test_exported_scenes_are_a_source_of_examples(tmp_path):
     with Image.open(tmp_path / "images" / first.image) as picture:
         drawn = np.asarray(picture)
     assert np.array_equal(drawn, render(make_scene(seeds.start)))
-    assert drawn.shape == (24 * PATCH, 24 * PATCH, 3)
+    assert drawn.shape == (CELLS * PATCH, CELLS * PATCH, 3)
     before = path.read_text()
     write_scenes(tmp_path, seeds, questions=3)
     assert path.read_text() == before

@@ -18,13 +18,14 @@ STAGE = {
     "periods": [1, 1, 1, 1, 2],
     "steps": 2,
     "learning_rate": 1e-3,
+    "muon_learning_rate": 1e-3,
     "save_every": 2,
 }
 JOINT = {"name": "joint", "first_seed": 1_000_000, "tower_learning_rate": 1e-3}
 RECIPE = {
     "seed": 0,
     "cached_scenes": 64,
-    "tower": {"small_steps": 1, "small_batch": 2, "whole_steps": 1, "whole_batch": 2},
+    "tower": {"steps": 2, "batch": 2},
     "alignment": {"steps": 2, "batch": 2, "learning_rate": 1e-3},
     "stages": [STAGE | {"name": "language"}, STAGE | JOINT],
 }

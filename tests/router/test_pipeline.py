@@ -42,9 +42,7 @@ def world(tmp_path_factory):
         ]
     model = FakeModel()
     with FeatureCollector(root / "features", model) as collector:
-        log = label(
-            examples, images=root, model=model, folder=root / "log", on_encoded=collector
-        )
+        log = label(examples, images=root, model=model, folder=root / "log", on_encoded=collector)
         table = collector.finish(log, ModelQuestions(model))
     split = split_by_group(log.groups, seed=0)
     router = train_router(log, table, split)

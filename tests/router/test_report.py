@@ -15,7 +15,9 @@ from router.run import Run
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage, report_stage
 
-HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)> & \'{{ 7*7 }}\' https://evil.example/x'
+HOSTILE = (
+    "<script>alert(1)</script>\"><img src=x onerror=alert(2)> & '{{ 7*7 }}' https://evil.example/x"
+)
 LOADING = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
 
 

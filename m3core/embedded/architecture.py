@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -24,31 +25,44 @@ POSITION = 32
 LOUDNESS = 5.0
 """Amplitude of those sines and cosines. The layer norms scale them down where a patch shows much
 and up where it is plain; were they quiet, plain patches would shout and draw every look."""
-DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
-"""Rows down and columns right; one for each head of the tower."""
+
+
+def _cross(reach: int) -> tuple[tuple[int, int], ...]:
+    return (-reach, 0), (reach, 0), (0, -reach), (0, reach)
+
+
+OFFSETS = (
+    _cross(1),
+    _cross(1),
+    _cross(2),
+    _cross(4),
+    _cross(2),
+    ((0, -4), (0, 4), (0, -8), (0, 8)),
+)
+"""Where each head of each tower layer looks when training starts: patches down and right.
+
+Four layers see a whole glyph of up to 4 x 4 patches; two more fetch the character beside it."""
 PLAIN = 0.1
 """Patches whose pixels deviate less than this show nothing; the whitening leaves them out."""
-REACHES = (1, 1, 2, 4)
-"""How far a head of each tower layer looks when training starts, in patches."""
 SHARPNESS = 1.2
 """Gain of the tower's queries and keys when training starts."""
 QUERY_GAIN = 1.6
 IMAGE_MEAN = IMAGE_STD = 0.5
 
 
-def tower_config() -> CLIPVisionConfig:
+def tower_config(layers: int) -> CLIPVisionConfig:
     """A CLIP vision tower over 24 x 24 patches of 8 pixels."""
     return CLIPVisionConfig(
         hidden_size=HIDDEN,
         intermediate_size=384,
-        num_hidden_layers=len(REACHES),
-        num_attention_heads=len(DIRECTIONS),
+        num_hidden_layers=layers,
+        num_attention_heads=len(OFFSETS[0]),
         image_size=CELLS * PATCH,
         patch_size=PATCH,
     )
 
 
-def new_tower(pixels: torch.Tensor, *, seed: int) -> CLIPVisionModel:
+def new_tower(pixels: torch.Tensor, *, layers: int, seed: int) -> CLIPVisionModel:
     """A tower that starts as a stack of dilated convolutions over whitened patches.
 
     A tower of this size, trained from random weights for an hour, reads what a patch shows but
@@ -59,10 +73,11 @@ def new_tower(pixels: torch.Tensor, *, seed: int) -> CLIPVisionModel:
 
     Args:
         pixels: A sample of normalised pictures, (N, 3, side, side); decides the whitening.
+        layers: The first so many of :data:`OFFSETS`.
         seed: Of all other weights.
     """
     torch.manual_seed(seed)
-    tower = CLIPVisionModel(tower_config())
+    tower = CLIPVisionModel(tower_config(layers))
     content = HIDDEN - POSITION
     patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     drawn = patches[patches.unflatten(1, (3, -1)).std(-1).mean(-1) > PLAIN]
@@ -73,8 +88,8 @@ def new_tower(pixels: torch.Tensor, *, seed: int) -> CLIPVisionModel:
         table = tower.embeddings.position_embedding.weight.zero_()
         table[1:, :content] = -(whitening[:content] @ mean).float()
         table[1:, content:] = LOUDNESS * sine_positions(CELLS, POSITION)
-        for layer, reach in zip(tower.encoder.layers, REACHES, strict=True):
-            _look_around(layer.self_attn, reach)
+        for layer, offsets in zip(tower.encoder.layers, OFFSETS[:layers], strict=True):
+            _look_at(layer.self_attn, offsets)
             layer.self_attn.v_proj.weight[:, content:] = 0
             for writes in (layer.self_attn.out_proj, layer.mlp.fc2):
                 writes.weight[content:] = 0
@@ -94,18 +109,15 @@ def _whitening(samples: torch.Tensor, *, floor: float) -> tuple[torch.Tensor, to
     return mean, (gains[:, None] * directions.T).flip(0)
 
 
-def _look_around(attention: nn.Module, reach: int) -> None:
-    """Set queries and keys so that head h attends to the patch ``reach`` off in direction h."""
-    width = HIDDEN // len(DIRECTIONS)
+def _look_at(attention: nn.Module, offsets: Sequence[tuple[int, int]]) -> None:
+    """Set queries and keys so that each head attends to the patch that lies at its offset."""
+    width = HIDDEN // len(offsets)
     assert width == POSITION
-    for head, (down, right) in enumerate(DIRECTIONS):
+    for head, offset in enumerate(offsets):
         rows = slice(head * width, (head + 1) * width)
-        for projection, offset in (
-            (attention.q_proj, (reach * down, reach * right)),
-            (attention.k_proj, (0, 0)),
-        ):
+        for projection, turn in ((attention.q_proj, offset), (attention.k_proj, (0, 0))):
             projection.weight[rows] = 0
-            projection.weight[rows, HIDDEN - POSITION :] = SHARPNESS * _turn(*offset)
+            projection.weight[rows, HIDDEN - POSITION :] = SHARPNESS * _turn(*turn)
     attention.v_proj.weight.normal_(std=HIDDEN**-0.5)
     attention.out_proj.weight.normal_(std=0.5 * HIDDEN**-0.5)
 

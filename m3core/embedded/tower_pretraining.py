@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,10 @@ WARMUP = 100
 
 @dataclass(frozen=True, kw_only=True)
 class TowerRecipe:
-    """Everything that decides the tower's weights.
+    """One phase of the tower's training.
 
     Attributes:
+        layers: Layers of the tower; those that an earlier phase trained go on from there.
         steps: Optimiser steps.
         batch: Scenes in a step; the scenes follow from the step.
         learning_rate: Peak rate of AdamW; warmed up, then a cosine down to a hundredth.
@@ -48,6 +50,7 @@ class TowerRecipe:
         seed: Seed of the weights.
     """
 
+    layers: int
     steps: int
     batch: int = 16
     learning_rate: float = 2e-3
@@ -162,12 +165,13 @@ def patch_accuracy(reader: PatchReader, seeds: range) -> dict[str, float]:
     return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}
 
 
-def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
-    """Train the tower, resuming from ``folder`` where an earlier run left off.
+def train_tower(phases: Sequence[TowerRecipe], folder: Path) -> CLIPVisionModel:
+    """Train the tower phase by phase, resuming from ``folder`` where an earlier run left off.
 
     Args:
-        recipe: What to train.
-        folder: Receives ``state/`` and ``training_log.jsonl``.
+        phases: What to train; each phase has at least the layers of the one before.
+        folder: Receives for each phase ``<layers>-layers/`` with ``state/`` and
+            ``training_log.jsonl``.
 
     Returns:
         The trained tower, on the CPU.
@@ -175,9 +179,20 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
     Raises:
         MismatchError: If ``folder`` holds a run of another recipe.
     """
+    pixels = scene_pixels(range(SAMPLE))
+    reader = PatchReader(new_tower(pixels, layers=phases[0].layers, seed=phases[0].seed))
+    for recipe in phases:
+        larger = PatchReader(new_tower(pixels, layers=recipe.layers, seed=recipe.seed))
+        larger.load_state_dict(larger.state_dict() | reader.state_dict())
+        reader = larger
+        _train_phase(reader, recipe, folder / f"{recipe.layers}-layers")
+    return reader.tower.cpu()
+
+
+def _train_phase(reader: PatchReader, recipe: TowerRecipe, folder: Path) -> None:
+    """Train in place."""
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = new_accelerator()
-    reader = PatchReader(new_tower(scene_pixels(range(SAMPLE)), seed=recipe.seed))
     optimizers = ScheduledOptimizers(
         accelerator,
         new_optimizers(
@@ -207,4 +222,3 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
             running = 0.0
             save_state(accelerator, folder, step + 1, recipe)
             append_line(folder / LOG, line | patch_accuracy(reader, recipe.watched))
-    return reader.tower.cpu()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.scenes.world import CELLS
-from m3core.embedded.architecture import DIRECTIONS, REACHES, new_tower
+from m3core.embedded.architecture import OFFSETS, new_tower
 from m3core.embedded.curriculum import scene_pixels
 from m3core.embedded.tower_pretraining import PatchReader, dense_loss, scene_batch
 from m3core.optimizers import new_optimizers
@@ -12,7 +12,7 @@ from m3core.optimizers import new_optimizers
 
 @pytest.fixture(scope="module")
 def tower():
-    return new_tower(scene_pixels(range(100)), seed=0)
+    return new_tower(scene_pixels(range(100)), layers=len(OFFSETS), seed=0)
 
 
 def test_every_head_of_a_new_tower_looks_where_it_should(tower):
@@ -21,9 +21,9 @@ def test_every_head_of_a_new_tower_looks_where_it_should(tower):
     with torch.no_grad():
         attentions = tower(pixels, output_attentions=True).attentions
     places = torch.arange(CELLS * CELLS)
-    for attention, reach in zip(attentions, REACHES, strict=True):
-        for head, (down, right) in enumerate(DIRECTIONS):
-            rows, cols = places // CELLS + reach * down, places % CELLS + reach * right
+    for attention, offsets in zip(attentions, OFFSETS, strict=True):
+        for head, (down, right) in enumerate(offsets):
+            rows, cols = places // CELLS + down, places % CELLS + right
             inside = (rows >= 0) & (rows < CELLS) & (cols >= 0) & (cols < CELLS)
             wanted = (rows * CELLS + cols)[inside]
             looked = attention[:, head, 1:, 1:][:, inside].argmax(-1)
@@ -60,7 +60,7 @@ def test_only_matrices_inside_layers_go_to_muon(tower):
     )
     chosen = {id(one) for group in muon.param_groups for one in group["params"]}
     names = {name for name, one in reader.named_parameters() if id(one) in chosen}
-    assert len(names) == 6 * len(REACHES)  # queries, keys, values, output and two of the MLP
+    assert len(names) == 6 * len(OFFSETS)  # queries, keys, values, output and two of the MLP
     assert all(".layers." in f".{name}" and name.endswith("weight") for name in names)
     count = sum(len(group["params"]) for one in (adamw, muon) for group in one.param_groups)
     assert count == sum(1 for _ in reader.parameters())

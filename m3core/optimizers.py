@@ -40,7 +40,8 @@ def new_optimizers(
             arXiv 2502.16982); 0 leaves hidden matrices to AdamW.
         weight_decay: Of both.
     """
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in parameters:
         chosen = muon_learning_rate > 0 and is_hidden_matrix(name, parameter)
         (hidden if chosen else rest).append(parameter)

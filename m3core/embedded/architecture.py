@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers import (
     CLIPVisionConfig,
@@ -15,6 +14,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
+from transformers.models.clip.modeling_clip import CLIPAttention
 
 from data.scenes.drawing import PATCH
 from data.scenes.world import CELLS
@@ -109,7 +109,7 @@ def _whitening(samples: torch.Tensor, *, floor: float) -> tuple[torch.Tensor, to
     return mean, (gains[:, None] * directions.T).flip(0)
 
 
-def _look_at(attention: nn.Module, offsets: Sequence[tuple[int, int]]) -> None:
+def _look_at(attention: CLIPAttention, offsets: Sequence[tuple[int, int]]) -> None:
     """Set queries and keys so that each head attends to the patch that lies at its offset."""
     width = HIDDEN // len(offsets)
     assert width == POSITION

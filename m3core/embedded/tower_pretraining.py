@@ -77,6 +77,11 @@ SAMPLE = 200
 """Scenes whose patches decide the whitening."""
 
 
+class _Heads(nn.ModuleDict):
+    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: head(tokens) for name, head in self.items()}
+
+
 class PatchReader(nn.Module):
     """A tower with linear heads for all patch labels behind every layer.
 
@@ -88,7 +93,7 @@ class PatchReader(nn.Module):
         super().__init__()
         self.tower = tower
         self.readers = nn.ModuleList(
-            nn.ModuleDict({name: _head(classes) for name, classes in PATCH_LABELS.items()})
+            _Heads({name: _head(classes) for name, classes in PATCH_LABELS.items()})
             for _ in range(tower.config.num_hidden_layers)
         )
 
@@ -99,10 +104,7 @@ class PatchReader(nn.Module):
             pixels: Normalised pictures, (batch, 3, side, side).
         """
         hidden = self.tower(pixels, output_hidden_states=True).hidden_states[1:]
-        return [
-            {name: head(layer[:, 1:]) for name, head in heads.items()}
-            for layer, heads in zip(hidden, self.readers, strict=True)
-        ]
+        return [heads(layer[:, 1:]) for layer, heads in zip(hidden, self.readers, strict=True)]
 
 
 def _head(classes: int) -> nn.Module:

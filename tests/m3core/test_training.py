@@ -9,9 +9,14 @@ from data.errors import MismatchError
 from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.embedded.architecture import new_model, new_tower
-from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
+from m3core.embedded.curriculum import (
+    CachedScenes,
+    FreshScenes,
+    SceneText,
+    cache_tower,
+    scene_pixels,
+)
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.embedded.tower_pretraining import scene_pixels
 from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
 from m3core.prompts import get_template
 from m3core.training import TrainingRecipe, train

@@ -165,7 +165,7 @@ class LlavaNextM3:
                 crops=crops,
                 size=size,
                 grid=grid,
-                newline=self.model.model.image_newline,
+                newline=self.model.model.image_newline.detach(),
                 merge=self.merge,
                 pooling=self.pooling,
             )

@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         pa.field("answer_tokens", pa.int64()),
         pa.field("text_tokens", pa.int64()),
         pa.field("flops", pa.float64()),
+        pa.field("vision_flops", pa.float64()),
         pa.field("chance", pa.float64(), nullable=False),
         pa.field("error", pa.string()),
     ]
@@ -33,7 +34,8 @@ SCHEMA = pa.schema(
 """Columns of ``oracle.parquet``. ``cost`` is in the log's cost unit, ``score`` in [0, 1] or null
 when there is an ``error``, ``logprob`` in nats summed over the answer's tokens, ``confidence``
 the first token's top probability, the token counts whole numbers or null, ``flops`` the language
-model's floating-point operations for the answer, the vision tower's left out."""
+model's floating-point operations for the answer; ``vision_flops`` those of tower and projector
+for the example's picture, the same at every scale."""
 
 OPTIONAL = (
     "answer",
@@ -42,6 +44,7 @@ OPTIONAL = (
     "answer_tokens",
     "text_tokens",
     "flops",
+    "vision_flops",
     "error",
 )
 PER_EXAMPLE = ("group", "dataset", "question", "image", "chance")

@@ -33,7 +33,8 @@ class OracleLog:
     Args:
         frame: One row per (example, scale) with the columns of :data:`data.log_checks.SCHEMA`.
             Optional ones may be missing: answer, logprob, confidence, answer_tokens,
-            text_tokens, flops, error. Examples keep the order in which they first appear.
+            text_tokens, flops, vision_flops, error. Examples keep the order in which they first
+            appear.
         options: The scales, cheapest first.
         cost_unit: What ``cost`` counts, such as ``"visual tokens"``.
         metadata: How the log came about (model, revision, grid, prompt version, dtype, ...);
@@ -98,6 +99,11 @@ class OracleLog:
     def flops(self) -> np.ndarray:
         """The language model's operations for each answer, shape (N, K); NaN where unknown."""
         return self._wide("flops")
+
+    @cached_property
+    def vision_flops(self) -> np.ndarray:
+        """Operations of tower and projector for each picture, shape (N, K); NaN where unknown."""
+        return self._wide("vision_flops")
 
     @cached_property
     def groups(self) -> np.ndarray:

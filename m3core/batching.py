@@ -56,7 +56,10 @@ def answer_all(model: MultiScaleModel, requests: Sequence[Request]) -> list[Answ
         MismatchError: If a scale is not in the model's grid.
         DataError: If a question is empty or does not fit the context.
     """
-    lengths = [model.prompt_length(one.question, one.scale) for one in requests]
+    lengths = [
+        model.prompt_length(one.question, one.encoding.tokens(model.grid.check(one.scale)))
+        for one in requests
+    ]
     answers: dict[int, Answer] = {}
     for batch in batches(lengths):
         for index, answer in zip(

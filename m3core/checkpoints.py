@@ -23,6 +23,7 @@ from data.manifest import sha256_file
 from m3core.models.base import MultiScaleModel
 from m3core.models.fake import FakeModel
 from m3core.models.llava import LlavaM3
+from m3core.pooling import AVERAGE, check_pooling
 from m3core.prompts import get_template
 from m3core.scales import M3_SCALES, ScaleGrid
 
@@ -114,23 +115,27 @@ def _load_weights(folder: Path, dtype: str) -> LlavaForConditionalGeneration:
     return model
 
 
-def load_model(name: str, *, device: str = "auto", dtype: str = "float32") -> MultiScaleModel:
+def load_model(
+    name: str, *, device: str = "auto", dtype: str = "float32", pooling: str = AVERAGE
+) -> MultiScaleModel:
     """Load a multi-scale model.
 
     Args:
         name: ``embedded``, a folder, a hub id, or ``fake`` (no weights, for trying the tools).
         device: A torch device, or ``auto``: a GPU where there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
+        pooling: How coarser scales are made, a name in :data:`m3core.pooling.POOLINGS`.
 
     Raises:
         ModelError: If it cannot be found, read, or if any weight is missing, unexpected or of
             another shape.
-        MismatchError: If its scales do not nest in its tower's grid.
+        MismatchError: If its scales do not nest in its tower's grid, or there is no such pooling.
     """
+    check_pooling(pooling)
     if dtype not in _DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}")
     if name == FAKE:
-        return FakeModel()
+        return FakeModel(pooling=pooling)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = resolve(name)
@@ -156,4 +161,5 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "float32") -> Mu
         grid=grid,
         name=name if name == EMBEDDED else Path(name).name or name,
         revision=revision_of(folder),
+        pooling=pooling,
     )

@@ -65,7 +65,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Any) -> ModelShape:
-        """Read the sizes from a Hugging Face ``LlavaConfig``."""
+        """Read the sizes from a Hugging Face ``LlavaConfig`` or ``LlavaNextConfig``."""
         text, vision = config.text_config, config.vision_config
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return cls(
@@ -92,13 +92,18 @@ class ModelShape:
             vocabulary=text.vocab_size,
         )
 
-    def vision_flops(self) -> float:
-        """Tower and projector, once per image, whatever the scale."""
+    def vision_flops(self, views: int = 1) -> float:
+        """Tower and projector, once per image, whatever the scale.
+
+        Args:
+            views: Pictures that the tower sees for the image: 1, or more with high-resolution
+                crops.
+        """
         embed = 2.0 * self.patches * self.patch_values * self.tower.hidden
         project = (
             2.0 * (self.patches - 1) * self.text.hidden * (self.tower.hidden + self.text.hidden)
         )
-        return embed + self.tower.flops(self.patches) + project
+        return views * (embed + self.tower.flops(self.patches) + project)
 
     def answer_flops(self, prompt_tokens: int, answer_tokens: int) -> float:
         """The language model's share of one answer: prefill, then one token at a time."""

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel
 
 from data.errors import ModelError
 from m3core.checkpoints import EMBEDDED, FAKE, load_model, resolve, revision_of
-from m3core.models.base import VisualEncoding
+from m3core.models.base import GridEncoding, VisualEncoding
 from m3core.scales import ScaleGrid
 
 
@@ -64,7 +64,7 @@ class ClipEncoder:
             return_tensors="pt",
         )["pixel_values"]
         hidden = self.model(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
-        return [VisualEncoding(features=one) for one in hidden]
+        return [GridEncoding(features=one) for one in hidden]
 
 
 def nested_scales(side: int) -> tuple[int, ...]:

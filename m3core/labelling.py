@@ -73,13 +73,13 @@ def log_metadata(examples: Sequence[Example], model: MultiScaleModel) -> dict[st
         "revision": model.revision,
         "grid": list(model.grid.names),
         "prompt": model.prompt,
+        "visual": dict(model.visual),
         "dtype": model.dtype,
         "cost_unit": COST_UNIT,
         "examples_sha256": fingerprint(examples),
         "n_examples": len(examples),
         "padding": "left",
         "batch_tokens": BATCH_TOKENS,
-        "vision_flops": model.shape.vision_flops(),
     }
 
 
@@ -99,12 +99,15 @@ def _row(example: Example, scale: int, chance: float) -> dict[str, Any]:
         "answer_tokens": None,
         "text_tokens": None,
         "flops": None,
+        "vision_flops": None,
         "chance": chance,
         "error": None,
     }
 
 
-def _fill(row: dict[str, Any], example: Example, answer: Answer, model: MultiScaleModel) -> None:
+def _fill(
+    row: dict[str, Any], example: Example, request: Request, answer: Answer, model: MultiScaleModel
+) -> None:
     prompt = answer.visual_tokens + answer.text_tokens
     row |= {
         "cost": float(answer.visual_tokens),
@@ -115,6 +118,7 @@ def _fill(row: dict[str, Any], example: Example, answer: Answer, model: MultiSca
         "answer_tokens": answer.answer_tokens,
         "text_tokens": answer.text_tokens,
         "flops": model.shape.answer_flops(prompt, answer.answer_tokens),
+        "vision_flops": model.shape.vision_flops(request.encoding.views),
     }
 
 
@@ -139,17 +143,17 @@ class _Chunk:
                 if example.image in causes:
                     row["error"] = causes[example.image]
                     continue
+                encoding = encodings[example.image]
                 try:
-                    self.model.prompt_length(example.question, scale)
+                    self.model.prompt_length(example.question, encoding.tokens(scale))
                 except DataError as error:
                     row["error"] = str(error)
                     continue
-                encoding = encodings[example.image]
                 requests.append(Request(encoding=encoding, question=example.question, scale=scale))
                 asked.append((row, example))
         answers = answer_all(self.model, requests)
-        for (row, example), answer in zip(asked, answers, strict=True):
-            _fill(row, example, answer, self.model)
+        for (row, example), request, answer in zip(asked, requests, answers, strict=True):
+            _fill(row, example, request, answer, self.model)
         return list(encodings.items()), rows
 
     def _encode(self, names: list[str]) -> tuple[dict[str, VisualEncoding], dict[str, str]]:

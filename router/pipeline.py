@@ -15,6 +15,7 @@ from data.errors import MismatchError
 from m3core.batching import answer_all
 from m3core.checkpoints import load_model
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
+from m3core.pooling import AVERAGE
 from router.features.extract import check_source
 from router.features.image import image_features
 from router.features.question import question_encoder
@@ -28,12 +29,13 @@ class RoutedAnswer:
 
     Attributes:
         answer: The answer with its token counts.
-        scale: Visual tokens of the chosen scale.
+        scale: The chosen scale; what it really cost is in ``answer.visual_tokens``.
         sufficiency: Scale to the estimated probability that it answers rightly; empty where the
             caller fixed the scale.
         milliseconds: Wall-clock time by stage (``vision``, ``features``, ``route``,
             ``language``); a batch's time is shared equally.
-        flops: Operations of the ``language`` model and of the ``vision`` tower.
+        flops: Operations of the ``language`` model and of the ``vision`` tower, which sees a
+            picture of a high-resolution model several times.
     """
 
     answer: Answer
@@ -79,7 +81,6 @@ class AutoScalePipeline:
         self.router = router
         self.policy = policy
         self._questions = question_encoder(features.get("question_encoder", "model"), model)
-        self._costs = np.array(model.grid.scales, dtype=np.float64)
 
     @classmethod
     def load(
@@ -94,14 +95,19 @@ class AutoScalePipeline:
 
         Args:
             run: A run folder after ``train`` and ``calibrate``.
-            model: The model that the run labelled, or its name.
+            model: The model that the run labelled, or its name; by name it is loaded with the
+                pooling that the run was labelled with.
             policy: Name of the policy.
             device: Where a model given by name is loaded.
         """
         folder = Path(run)
+        router = ScaleRouter.read(folder / "router")
+        if isinstance(model, str):
+            visual = router.metadata.get("features", {}).get("visual", {})
+            model = load_model(model, device=device, pooling=visual.get("pooling", AVERAGE))
         return cls(
-            model=load_model(model, device=device) if isinstance(model, str) else model,
-            router=ScaleRouter.read(folder / "router"),
+            model=model,
+            router=router,
             policy=Policy.read(folder / "policies" / f"{policy}.json"),
         )
 
@@ -128,8 +134,9 @@ class AutoScalePipeline:
             raise MismatchError(f"{len(images)} images but {len(questions)} questions were given")
         if not images:
             return []
+        fewest = self.model.grid.scales[0] if scale is None else self.model.grid.check(scale)
         for question in questions:
-            self.model.prompt_length(question, scale or self.model.grid.scales[0])
+            self.model.prompt_length(question, fewest)  # a scale costs at least its name
         clock = _Clock()
         distinct = list({id(image): image for image in images}.values())
         place = {id(image): number for number, image in enumerate(distinct)}
@@ -145,8 +152,8 @@ class AutoScalePipeline:
         clock.lap("language")
         share = {stage: spent / len(images) for stage, spent in clock.milliseconds.items()}
         return [
-            self._result(answer, one, estimate, share)
-            for answer, one, estimate in zip(answers, chosen, estimates, strict=True)
+            self._result(answer, request, estimate, share)
+            for answer, request, estimate in zip(answers, requests, estimates, strict=True)
         ]
 
     def _route(
@@ -157,32 +164,34 @@ class AutoScalePipeline:
         clock: _Clock,
     ) -> tuple[list[int], list[dict[int, float]]]:
         if scale is not None:
-            return [self.model.grid.check(scale)] * len(questions), [{}] * len(questions)
+            return [scale] * len(questions), [{}] * len(questions)
         seen: dict[int, np.ndarray] = {}
         for encoding in encodings:
             if id(encoding) not in seen:
                 seen[id(encoding)] = image_features(encoding, self.model.grid)
         asked = self._questions.encode(questions)
         clock.lap("features")
+        scales = self.model.grid.scales
         chosen, estimates = [], []
         for encoding, vector in zip(encodings, asked, strict=True):
             p = self.router.predict_one({"image": seen[id(encoding)], "question": vector})
-            chosen.append(self.model.grid.scales[self.policy.decide(p, self._costs)])
-            estimates.append(dict(zip(self.model.grid.scales, p.tolist(), strict=True)))
+            costs = np.array([encoding.tokens(one) for one in scales], dtype=np.float64)
+            chosen.append(scales[self.policy.decide(p, costs)])
+            estimates.append(dict(zip(scales, p.tolist(), strict=True)))
         clock.lap("route")
         return chosen, estimates
 
     def _result(
-        self, answer: Answer, scale: int, estimate: dict[int, float], share: dict[str, float]
+        self, answer: Answer, request: Request, estimate: dict[int, float], share: dict[str, float]
     ) -> RoutedAnswer:
         prompt = answer.visual_tokens + answer.text_tokens
         return RoutedAnswer(
             answer=answer,
-            scale=scale,
+            scale=request.scale,
             sufficiency=estimate,
             milliseconds=dict(share),
             flops={
                 "language": self.model.shape.answer_flops(prompt, answer.answer_tokens),
-                "vision": self.model.shape.vision_flops(),
+                "vision": self.model.shape.vision_flops(request.encoding.views),
             },
         )

@@ -5,7 +5,9 @@ Notation for shapes: ``S * S`` patch tokens of an image, ``D`` width of the lang
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,23 +16,59 @@ import torch
 from PIL import Image
 
 from m3core.cost import ModelShape
-from m3core.pooling import average_pool
+from m3core.pooling import pool
 from m3core.scales import ScaleGrid
 
 
+class VisualEncoding(Protocol):
+    """What a model made of one image, once for all scales.
+
+    What one image costs is asked here, never read off the scale's name.
+    """
+
+    @property
+    def features(self) -> torch.Tensor:
+        """Unpooled tokens of the whole picture, (S * S, D): what the router looks at."""
+        ...
+
+    @property
+    def views(self) -> int:
+        """Pictures that the tower ran on for this image; high-resolution models cut crops."""
+        ...
+
+    def tokens(self, scale: int) -> int:
+        """Tokens that the language model really receives at a scale; at least ``scale``."""
+        ...
+
+    def at(self, scale: int) -> torch.Tensor:
+        """The visual tokens of a scale, (tokens(scale), D)."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class VisualEncoding:
-    """What the vision tower and the projector made of one image, once for all scales.
+class GridEncoding:
+    """One square grid of tokens, reduced to fewer; a scale costs as many tokens as its name says.
 
     Attributes:
-        features: Unpooled tokens after the projector, (S * S, D).
+        features: Tokens after the projector, (S * S, D).
+        pooling: A name in :data:`m3core.pooling.POOLINGS`.
     """
 
     features: torch.Tensor
+    pooling: str = "average"
+
+    @property
+    def views(self) -> int:
+        """The tower saw the picture once."""
+        return 1
+
+    def tokens(self, scale: int) -> int:
+        """``scale`` itself."""
+        return scale
 
     def at(self, scale: int) -> torch.Tensor:
         """The visual tokens of a scale, (scale, D)."""
-        return average_pool(self.features, scale)
+        return pool(self.features, scale, self.pooling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +89,7 @@ class Answer:
         logprob: Sum of the natural-log probabilities of the generated tokens.
         confidence: Probability of the first generated token, in [0, 1].
         answer_tokens: Generated tokens, the end-of-sequence token included.
-        visual_tokens: Tokens that the language model received from the image.
+        visual_tokens: Tokens that the language model really received from the image.
         text_tokens: All other prompt tokens.
     """
 
@@ -74,6 +112,8 @@ class MultiScaleModel(Protocol):
         prompt: Name of its prompt template.
         shape: Its sizes, for the cost model.
         dtype: Name of its number format, such as ``float32``.
+        visual: How its visual tokens are made, such as ``{"pooling": "average"}``; recorded in
+            logs. Whatever differs from the checkpoint's own way also changes the revision.
     """
 
     name: str
@@ -82,6 +122,7 @@ class MultiScaleModel(Protocol):
     prompt: str
     shape: ModelShape
     dtype: str
+    visual: Mapping[str, str]
 
     def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
         """Run tower and projector once for each image."""
@@ -96,11 +137,10 @@ class MultiScaleModel(Protocol):
         """
         ...
 
-    def prompt_length(self, question: str, scale: int) -> int:
-        """Prompt tokens of a request, visual ones included.
+    def prompt_length(self, question: str, visual_tokens: int) -> int:
+        """Prompt tokens of a question with so many visual ones (``encoding.tokens(scale)``).
 
         Raises:
-            MismatchError: If the scale is not in the grid.
             DataError: If the question is empty or does not fit the context.
         """
         ...
@@ -108,3 +148,16 @@ class MultiScaleModel(Protocol):
     def embed_question(self, question: str) -> np.ndarray:
         """The language model's input embeddings of a question, (tokens, D), float32."""
         ...
+
+
+def revision_with(revision: str, changes: Mapping[str, str]) -> str:
+    """The revision of a model that is used in another way than its checkpoint says.
+
+    Args:
+        revision: Hash of the checkpoint's files.
+        changes: Setting to value, only those that differ; with none the revision stays.
+    """
+    if not changes:
+        return revision
+    text = json.dumps([revision, dict(sorted(changes.items()))])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -15,7 +15,8 @@ from PIL import Image
 
 from data.errors import DataError
 from m3core.cost import ModelShape, StackShape
-from m3core.models.base import Answer, Request, VisualEncoding
+from m3core.models.base import Answer, GridEncoding, Request, VisualEncoding, revision_with
+from m3core.pooling import AVERAGE, check_pooling
 from m3core.prompts import get_template
 from m3core.scales import ScaleGrid
 
@@ -34,40 +35,43 @@ class FakeModel:
 
     Args:
         grid: The scales; the grid's side is also the side of the "tower".
+        pooling: Recorded as for real models; the answers do not depend on it.
     """
 
     name = "fake"
-    revision = hashlib.sha256(b"fake-1").hexdigest()
     prompt = "scenes-1"
     dtype = "float32"
 
-    def __init__(self, grid: ScaleGrid | None = None) -> None:
+    def __init__(self, grid: ScaleGrid | None = None, *, pooling: str = AVERAGE) -> None:
         self.grid = grid or ScaleGrid()
+        self.pooling = check_pooling(pooling)
+        self.visual = {"pooling": pooling}
+        own = hashlib.sha256(b"fake-1").hexdigest()
+        self.revision = revision_with(own, {} if pooling == AVERAGE else self.visual)
         self.shape = ModelShape(
             text=_STACK, tower=_STACK, patches=self.grid.finest + 1, patch_values=3, vocabulary=2
         )
 
     def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
         """The picture itself, shrunk to the grid: its colours fill the first three channels."""
-        encodings = []
+        encodings: list[VisualEncoding] = []
         for image in images:
             small = image.convert("RGB").resize((self.grid.side, self.grid.side))
             pixels = torch.tensor(np.asarray(small), dtype=torch.float32) / 255
             features = torch.zeros(self.grid.finest, _WIDTH)
             features[:, :3] = pixels.reshape(-1, 3)
-            encodings.append(VisualEncoding(features=features))
+            encodings.append(GridEncoding(features=features, pooling=self.pooling))
         return encodings
 
-    def prompt_length(self, question: str, scale: int) -> int:
+    def prompt_length(self, question: str, visual_tokens: int) -> int:
         """Prompt tokens: one for each word, and the visual ones."""
         words = len(get_template(self.prompt).text_after(question).split())
-        total = words + self.grid.check(scale)
-        if total > _CONTEXT:
+        if words + visual_tokens > _CONTEXT:
             raise DataError(
-                f"the question does not fit: {words} words and {scale} visual tokens exceed the "
-                f"context of {_CONTEXT}; shorten the question"
+                f"the question does not fit: {words} words and {visual_tokens} visual tokens "
+                f"exceed the context of {_CONTEXT}; shorten the question"
             )
-        return total
+        return words + visual_tokens
 
     def needed(self, encoding: VisualEncoding, question: str) -> int:
         """The coarsest scale at which this model answers ``yes``."""
@@ -79,7 +83,8 @@ class FakeModel:
         """See the class."""
         answers = []
         for request in requests:
-            text_tokens = self.prompt_length(request.question, request.scale) - request.scale
+            visual_tokens = request.encoding.tokens(self.grid.check(request.scale))
+            prompt = self.prompt_length(request.question, visual_tokens)
             sure = request.scale >= self.needed(request.encoding, request.question)
             probability = 0.9 if sure else 0.6
             answers.append(
@@ -88,8 +93,8 @@ class FakeModel:
                     logprob=float(np.log(probability)),
                     confidence=probability,
                     answer_tokens=1,
-                    visual_tokens=request.scale,
-                    text_tokens=text_tokens,
+                    visual_tokens=visual_tokens,
+                    text_tokens=prompt - visual_tokens,
                 )
             )
         return answers

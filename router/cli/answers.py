@@ -18,7 +18,7 @@ def show_answer(answer: RoutedAnswer) -> None:
         Text.assemble("answer  ", (said.text, "bold green"), f"  ({said.confidence:.0%} sure)")
     )
     chosen = "chosen by the router" if answer.sufficiency else "asked for"
-    out.print(Text(f"scale   {answer.scale} visual tokens, {chosen}"))
+    out.print(Text(f"scale   {answer.scale}, {chosen}"))
     width = len(str(max(answer.sufficiency, default=0)))
     for scale, likely in answer.sufficiency.items():
         filled = round(likely * BAR)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Device, Dtype, Images, Questions
+from router.cli.options import Device, Dtype, Images, Pooling, Questions
 
 FINISHED_WITH_ERRORS = 3
 
@@ -23,6 +23,12 @@ def label(
     ] = "embedded",
     device: Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT32,
+    pooling: Annotated[
+        Pooling,
+        typer.Option(
+            help="How coarser scales are made: average as trained, or M3's two heuristics."
+        ),
+    ] = Pooling.AVERAGE,
     questions: Questions = "model",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
@@ -44,7 +50,7 @@ def label(
     from router.run import Run
 
     items = load_jsonl(examples, images=images)
-    loaded = load_model(model, device=device, dtype=dtype.value)
+    loaded = load_model(model, device=device, dtype=dtype.value, pooling=pooling.value)
     run = Run(out)
     log = label_with_progress(
         run, items, images=images, model=loaded, retry_errors=retry_errors, questions=questions

@@ -23,6 +23,14 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Pooling(StrEnum):
+    """Ways to make coarser scales of the finest; the names of `m3core.pooling.POOLINGS`."""
+
+    AVERAGE = "average"
+    SPATIAL = "spatial"
+    SEQUENTIAL = "sequential"
+
+
 class GapRule(StrEnum):
     """What is done about examples with a failed answer."""
 

@@ -113,6 +113,7 @@ class FeatureCollector:
                 "image_features": image_block.VERSION,
                 "question_encoder": questions.name,
                 "grid": list(self.model.grid.names),
+                "visual": log.metadata.get("visual", {}),
                 "examples_sha256": log.metadata.get("examples_sha256"),
             },
         )

@@ -80,7 +80,7 @@ def evaluate_stage(
         settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
     )
     document |= _details(log, rows["test"], p["router"], document, draws=draws, seed=seed)
-    document |= _provenance(run, router, log, split)
+    document |= _provenance(run, router, log, split) | _vision(log, rows["test"])
     path = run.evaluation / DOCUMENT
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
     run.record(run.evaluation, "evaluate", inputs=inputs, params=params, files=[path])
@@ -134,6 +134,12 @@ def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:
     return log.flops / 1e9 if known else None
 
 
+def _vision(log: OracleLog, rows: np.ndarray) -> dict[str, float | None]:
+    """Mean cost of the vision tower by picture; high-resolution models look several times."""
+    each = log.vision_flops[rows]
+    return {"vision_gflops": float(each.mean()) / 1e9 if np.isfinite(each).all() else None}
+
+
 def _details(
     log: OracleLog,
     rows: np.ndarray,
@@ -169,10 +175,8 @@ def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
 
 def _provenance(run: Run, router: ScaleRouter, log: OracleLog, split: Split) -> dict[str, Any]:
     trained = read_manifest(run.arm(), stage="train")
-    vision = log.metadata.get("vision_flops")
     rule = trained["params"]["rule"]
     return {
-        "vision_gflops": None if vision is None else float(vision) / 1e9,
         "rule": {"name": rule, "meaning": MEANING[rule]},
         "provenance": {
             "log": {**log.metadata, "sha256": sha256_file(run.inputs("log")["log"])},

@@ -16,7 +16,7 @@ def test_ask_shows_answer_scale_reasons_tokens_and_time(invoke, finished, small_
     result = invoke("ask", picture, "Is the number on the tag below seven?", "--run", finished)
     assert result.exit_code == 0, result.output
     assert re.search(r"^answer +(yes|no)", result.stdout, re.MULTILINE)
-    chosen = re.search(r"^scale +(\d+) visual tokens, chosen by the router", result.stdout, re.M)
+    chosen = re.search(r"^scale +(\d+), chosen by the router", result.stdout, re.M)
     assert chosen
     for scale in (1, 9, 36, 144, 576):
         assert re.search(rf"^ +{scale} .*likely to suffice", result.stdout, re.MULTILINE)
@@ -29,7 +29,7 @@ def test_ask_takes_a_scale_of_the_grid_only(invoke, finished, small_world):
     picture = small_world.images / "1.png"
     fixed = invoke("ask", picture, "Is it?", "--run", finished, "--scale", 36)
     assert fixed.exit_code == 0, fixed.output
-    assert "36 visual tokens, asked for" in fixed.stdout
+    assert "scale   36, asked for" in fixed.stdout
     wrong = invoke("ask", picture, "Is it?", "--run", finished, "--scale", 100)
     assert wrong.exit_code == 1
     assert "1, 9, 36, 144, 576" in wrong.stderr

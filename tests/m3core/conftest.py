@@ -8,6 +8,7 @@ import pytest
 
 from m3core.checkpoints import load_model
 from m3core.embedded.architecture import new_model, new_tower
+from m3core.embedded.curriculum import scene_pixels
 from m3core.embedded.export import export
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.models.llava import LlavaM3
@@ -19,7 +20,9 @@ def random_checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("random-m3")
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
-    model = new_model(new_tower(seed=1), vocabulary=len(tokenizer), ids=ids, seed=1)
+    model = new_model(
+        new_tower(scene_pixels(range(100)), seed=1), vocabulary=len(tokenizer), ids=ids, seed=1
+    )
     export(model, tokenizer, get_template("scenes-1"), folder)
     return folder
 
@@ -27,5 +30,5 @@ def random_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def random_m3(random_checkpoint) -> LlavaM3:
     model = load_model(str(random_checkpoint), device="cpu")
-    model.max_new_tokens = 4
+    model.answering.max_new_tokens = 4
     return model

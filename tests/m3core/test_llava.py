@@ -77,8 +77,9 @@ def test_a_question_longer_than_the_context_is_refused(random_m3):
 def test_an_empty_question_and_an_unknown_scale_are_refused(random_m3):
     with pytest.raises(DataError, match="question is empty"):
         random_m3.prompt_length("  ", 1)
+    (encoding,) = random_m3.encode([picture(0)])
     with pytest.raises(MismatchError, match="scale 100 is not in"):
-        random_m3.prompt_length("What?", 100)
+        random_m3.answer([Request(encoding=encoding, question="What?", scale=100)])
 
 
 @pytest.fixture

@@ -9,7 +9,13 @@ from data.errors import MismatchError
 from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.embedded.architecture import new_model, new_tower
-from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
+from m3core.embedded.curriculum import (
+    CachedScenes,
+    FreshScenes,
+    SceneText,
+    cache_tower,
+    scene_pixels,
+)
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
 from m3core.prompts import get_template
@@ -26,7 +32,9 @@ def tokenizer():
 @pytest.fixture
 def model(tokenizer):
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
-    return new_model(new_tower(seed=0), vocabulary=len(tokenizer), ids=ids, seed=0)
+    return new_model(
+        new_tower(scene_pixels(range(100)), seed=0), vocabulary=len(tokenizer), ids=ids, seed=0
+    )
 
 
 def recipe(**changes) -> TrainingRecipe:

@@ -19,7 +19,7 @@ from data.errors import DataError, ModelError
 from data.examples import Example
 from m3core.encoders import load_encoder, nested_scales
 from m3core.labelling import label
-from m3core.models.base import VisualEncoding
+from m3core.models.base import GridEncoding
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
 from router.features.extract import FeatureCollector
@@ -46,10 +46,10 @@ def test_image_features_of_a_flat_and_of_a_fine_picture():
     chequered[::2] = -1  # alternates within every 2 x 2 block: only the last step sees it
     width = 4 + 4 * (4 + 2)
     for tokens in (flat, chequered):
-        assert image_features(VisualEncoding(features=tokens), GRID).shape == (width,)
-    flat_features = image_features(VisualEncoding(features=flat), GRID)
+        assert image_features(GridEncoding(features=tokens), GRID).shape == (width,)
+    flat_features = image_features(GridEncoding(features=flat), GRID)
     assert np.allclose(flat_features[:4], 1) and np.allclose(flat_features[4:8], 0)
-    fine = image_features(VisualEncoding(features=chequered), GRID)
+    fine = image_features(GridEncoding(features=chequered), GRID)
     energies = [fine[4 + step * 6 + 4] for step in range(4)]
     assert energies == pytest.approx([0, 0, 0, 1], abs=1e-6)
 
@@ -58,8 +58,8 @@ def test_detail_in_one_corner_is_told_from_detail_everywhere():
     everywhere = torch.randn(576, 4, generator=torch.Generator().manual_seed(0))
     corner = torch.zeros(24, 24, 4)
     corner[:8, :8] = everywhere.reshape(24, 24, 4)[:8, :8]
-    spread = image_features(VisualEncoding(features=everywhere), GRID)
-    local = image_features(VisualEncoding(features=corner.reshape(576, 4)), GRID)
+    spread = image_features(GridEncoding(features=everywhere), GRID)
+    local = image_features(GridEncoding(features=corner.reshape(576, 4)), GRID)
     assert spread[-1] < 0.2
     assert local[-1] == pytest.approx(1.0)
 

@@ -46,11 +46,12 @@ def build_log_world(request):
     frame["question"] = [f"{HOSTILE} {n}?" for n in number]
     frame["answer"] = np.where(frame["score"] == 1, HOSTILE, "{% raw %}no</li>")
     frame["flops"] = frame["cost"] * 1e8
+    frame["vision_flops"] = np.where(number % 2 == 0, 4e9, 6e9)
     log = OracleLog(
         frame,
         options=world.log.options,
         cost_unit="visual tokens",
-        metadata={"model": HOSTILE, "vision_flops": 5e9},
+        metadata={"model": HOSTILE},
     )
     return log, world.features
 

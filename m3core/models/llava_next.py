@@ -1,0 +1,219 @@
+"""LLaVA-NeXT-type models through stock Hugging Face classes: pictures cut into crops.
+
+A scale names the tokens of *one* view. What the language model receives depends on the picture's
+shape, on the grid it is cut into and on the newline tokens, so costs are always asked from the
+encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    BaseImageProcessor,
+    LlavaNextForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
+
+from data.errors import MismatchError
+from m3core.cost import ModelShape
+from m3core.models.answering import Answering
+from m3core.models.anyres import (
+    SPATIAL_UNPAD,
+    CropGrid,
+    check_merge,
+    choose_grid,
+    crop_grids,
+    cut_views,
+    merge_views,
+    merged_length,
+)
+from m3core.models.base import Answer, Request, VisualEncoding, revision_with
+from m3core.models.parts import project, tower_tokens
+from m3core.pooling import AVERAGE, check_pooling, pool
+from m3core.prompts import PromptTemplate
+from m3core.scales import ScaleGrid
+
+VIEWS_PER_CALL = 32
+"""The tower runs on so many views at once at most, to bound its memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropsEncoding:
+    """A picture's base view and crops, pooled and merged on demand.
+
+    Attributes:
+        crops: Unpooled tokens of each view after the projector, (1 + R * C, S * S, D).
+        size: The picture's (height, width) in pixels.
+        grid: How it was cut.
+        newline: The model's newline token, (D,).
+        merge: One of :data:`m3core.models.anyres.MERGES`.
+        pooling: A name in :data:`m3core.pooling.POOLINGS`.
+    """
+
+    crops: torch.Tensor
+    size: tuple[int, int]
+    grid: CropGrid
+    newline: torch.Tensor
+    merge: str
+    pooling: str
+
+    @property
+    def features(self) -> torch.Tensor:
+        """Unpooled tokens of the base view, which shows the whole picture, (S * S, D)."""
+        return self.crops[0]
+
+    @property
+    def views(self) -> int:
+        """The base and every crop."""
+        return len(self.crops)
+
+    def tokens(self, scale: int) -> int:
+        """Tokens that the language model receives, newlines included."""
+        return merged_length(self.size, self.grid, scale, self.merge)
+
+    def at(self, scale: int) -> torch.Tensor:
+        """The visual tokens of a scale, (tokens(scale), D)."""
+        return merge_views(
+            pool(self.crops, scale, self.pooling),
+            size=self.size,
+            grid=self.grid,
+            newline=self.newline,
+            merge=self.merge,
+        )
+
+
+class LlavaNextM3:
+    """A LLaVA-NeXT whose views are each pooled after the projector.
+
+    Args:
+        model: The loaded model, in evaluation mode. Its ``image_grid_pinpoints`` are (height,
+            width); see :mod:`m3core.models.anyres` about original checkpoints.
+        tokenizer: Its tokenizer.
+        image_processor: Of either kind, CLIP's or LLaVA-NeXT's: only its scaling, mean and
+            standard deviation are used, views are cut here.
+        template: Prompt template.
+        grid: Scales of one view; the finest one must be the tower's whole grid.
+        name: How the user called the model.
+        revision: Hash of its files.
+        max_new_tokens: Longest answer.
+        pooling: How coarser scales are made, a name in :data:`m3core.pooling.POOLINGS`.
+        merge: The checkpoint's ``mm_patch_merge_type``; Hugging Face's layout knows one only.
+        grids: Cut pictures into these grids (M3, Table 5) instead of all that the checkpoint
+            lists.
+        unlisted_grids: Allow grids that the checkpoint does not list, such as 3x3.
+
+    Raises:
+        MismatchError: If there is no such pooling or merge, or a grid is not listed.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LlavaNextForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: BaseImageProcessor,
+        template: PromptTemplate,
+        grid: ScaleGrid,
+        name: str,
+        revision: str,
+        max_new_tokens: int = 16,
+        pooling: str = AVERAGE,
+        merge: str = SPATIAL_UNPAD,
+        grids: Sequence[CropGrid] | None = None,
+        unlisted_grids: bool = False,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.template = template
+        self.grid = grid
+        self.name = name
+        self.pooling = check_pooling(pooling)
+        self.merge = check_merge(merge)
+        self.side = model.config.vision_config.image_size
+        listed = crop_grids(model.config.image_grid_pinpoints, self.side)
+        self.grids = listed if grids is None else _chosen(grids, listed, unlisted_grids)
+        usual = {"pooling": AVERAGE, "merge": SPATIAL_UNPAD, "grids": _text(listed)}
+        self.visual = {"pooling": pooling, "merge": merge, "grids": _text(self.grids)}
+        changes = {key: value for key, value in self.visual.items() if value != usual[key]}
+        self.revision = revision_with(revision, changes)
+        self.prompt = template.name
+        self.shape = ModelShape.of(model.config)
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.answering = Answering(
+            model=model, tokenizer=tokenizer, template=template, max_new_tokens=max_new_tokens
+        )
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+        """Run tower and projector once for each view; see :class:`MultiScaleModel`."""
+        sizes = [(image.height, image.width) for image in images]
+        chosen = [choose_grid(size, self.grids, self.side) for size in sizes]
+        views = [
+            cut_views(image, grid, self.side) for image, grid in zip(images, chosen, strict=True)
+        ]
+        pixels = self._pixels([view for one in views for view in one])
+        parts = [project(self.model, tower_tokens(self.model, part)) for part in pixels]
+        features = torch.cat(parts).split([len(one) for one in views]) if parts else ()
+        return [
+            CropsEncoding(
+                crops=crops,
+                size=size,
+                grid=grid,
+                newline=self.model.model.image_newline.detach(),
+                merge=self.merge,
+                pooling=self.pooling,
+            )
+            for crops, size, grid in zip(features, sizes, chosen, strict=True)
+        ]
+
+    def _pixels(self, views: Sequence[Image.Image]) -> list[torch.Tensor]:
+        """Normalised views, (at most VIEWS_PER_CALL, 3, side, side) each."""
+        processor = self.image_processor
+        mean = torch.tensor(processor.image_mean).view(3, 1, 1)
+        deviation = torch.tensor(processor.image_std).view(3, 1, 1)
+        parts = []
+        for start in range(0, len(views), VIEWS_PER_CALL):
+            stack = np.stack([np.asarray(view) for view in views[start : start + VIEWS_PER_CALL]])
+            raw = torch.from_numpy(stack).permute(0, 3, 1, 2).float()
+            pixels = (raw * processor.rescale_factor - mean) / deviation
+            parts.append(pixels.to(self.model.device, self.model.dtype))
+        return parts
+
+    def prompt_length(self, question: str, visual_tokens: int) -> int:
+        """Prompt tokens of a question; see :class:`MultiScaleModel`."""
+        return self.answering.prompt_length(question, visual_tokens)
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer all requests in one left-padded batch; see :class:`MultiScaleModel`."""
+        with torch.inference_mode():
+            visual = [one.encoding.at(self.grid.check(one.scale)) for one in requests]
+        return self.answering.answer([one.question for one in requests], visual)
+
+    def embed_question(self, question: str) -> np.ndarray:
+        """Input embeddings of a question; see :class:`MultiScaleModel`."""
+        return self.answering.embed_question(question)
+
+
+def _text(grids: Sequence[CropGrid]) -> str:
+    return " ".join(str(grid) for grid in grids)
+
+
+def _chosen(
+    grids: Sequence[CropGrid], listed: Sequence[CropGrid], unlisted: bool
+) -> tuple[CropGrid, ...]:
+    """The grids asked for, if the checkpoint knows them or others are allowed."""
+    if not grids:
+        raise MismatchError("no grid of crops was given; name at least one, such as 2x2")
+    foreign = [grid for grid in grids if grid not in listed]
+    if foreign and not unlisted:
+        raise MismatchError(
+            f"the checkpoint does not list the grid {_text(foreign)} of crops; it lists "
+            f"{_text(listed)}. Choose among these, or ask for it with unlisted_grids=True"
+        )
+    return tuple(grids)

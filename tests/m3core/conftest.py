@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from m3core.checkpoints import load_model
 from m3core.embedded.architecture import new_model, new_tower
@@ -19,7 +20,8 @@ def random_checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("random-m3")
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
-    model = new_model(new_tower(seed=1), vocabulary=len(tokenizer), ids=ids, seed=1)
+    pixels = torch.randn(4, 3, 192, 192, generator=torch.Generator().manual_seed(1))
+    model = new_model(new_tower(pixels, seed=1), vocabulary=len(tokenizer), ids=ids, seed=1)
     export(model, tokenizer, get_template("scenes-1"), folder)
     return folder
 

@@ -44,3 +44,21 @@ def average_pool(features: torch.Tensor, tokens: int) -> torch.Tensor:
     grid = features.reshape(-1, side, side, width).permute(0, 3, 1, 2)  # (-1, D, S, S)
     pooled = F.avg_pool2d(grid, side // target)
     return pooled.flatten(2).transpose(1, 2).reshape(*lead, tokens, width)
+
+
+def detail_lost(tokens: torch.Tensor, coarse: int, fine: int) -> torch.Tensor:
+    """What the finer scale shows beyond the coarser one.
+
+    Args:
+        tokens: Unpooled tokens, (S * S, D).
+        coarse: Visual tokens of the coarser scale.
+        fine: Visual tokens of the finer scale; a multiple of ``coarse``.
+
+    Returns:
+        (fine, D): each fine token less the coarse token that covers it.
+    """
+    finer = average_pool(tokens, fine)
+    side, factor = round(fine**0.5), round((fine / coarse) ** 0.5)
+    low = average_pool(tokens, coarse).reshape(side // factor, side // factor, -1)
+    covering = low.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    return finer - covering.reshape(fine, -1)

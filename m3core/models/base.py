@@ -5,6 +5,7 @@ Notation for shapes: ``S * S`` patch tokens of an image, ``D`` width of the lang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from m3core.cost import ModelShape
-from m3core.pooling import average_pool
+from m3core.pooling import average_pool, detail_lost
 from m3core.scales import ScaleGrid
 
 
@@ -31,6 +32,27 @@ class VisualEncoding:
     def at(self, scale: int) -> torch.Tensor:
         """The visual tokens of a scale, (scale, D)."""
         return average_pool(self.features, scale)
+
+    def tokens(self, scale: int) -> int:
+        """How many visual tokens :meth:`at` gives at a scale."""
+        return scale
+
+    def detail(self, coarse: int, fine: int, *, regions: int) -> torch.Tensor:
+        """What a finer scale shows beyond a coarser one, by region of the picture.
+
+        Args:
+            coarse: The coarser scale.
+            fine: The finer scale.
+            regions: Square regions to sort the detail into; a scale no finer than ``coarse``.
+
+        Returns:
+            (regions, fine / regions, D), float32.
+        """
+        detail = detail_lost(self.features.float(), coarse, fine)  # (fine, D), raster order
+        across = math.isqrt(regions)
+        window = math.isqrt(fine) // across
+        squares = detail.reshape(across, window, across, window, -1).transpose(1, 2)
+        return squares.reshape(regions, window * window, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +113,7 @@ class MultiScaleModel(Protocol):
         """Answer all requests in one batch; scales and questions may differ.
 
         Raises:
-            MismatchError: If a scale is not in the grid.
+            MismatchError: If the model has no such scale.
             DataError: If a question is empty or does not fit the context.
         """
         ...

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.errors import DataError
+from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape, StackShape
 from m3core.models.base import Answer, Request, VisualEncoding
 from m3core.prompts import get_template
@@ -34,6 +34,9 @@ class FakeModel:
 
     Args:
         grid: The scales; the grid's side is also the side of the "tower".
+
+    Raises:
+        MismatchError: If the grid has no side.
     """
 
     name = "fake"
@@ -43,6 +46,12 @@ class FakeModel:
 
     def __init__(self, grid: ScaleGrid | None = None) -> None:
         self.grid = grid or ScaleGrid()
+        if self.grid.side is None:
+            raise MismatchError(
+                f"the fake model pools a square grid of tokens, and the scales {self.grid.scales} "
+                "name no side; give the grid a side"
+            )
+        self._side = self.grid.side
         self.shape = ModelShape(
             text=_STACK, tower=_STACK, patches=self.grid.finest + 1, patch_values=3, vocabulary=2
         )
@@ -51,7 +60,7 @@ class FakeModel:
         """The picture itself, shrunk to the grid: its colours fill the first three channels."""
         encodings = []
         for image in images:
-            small = image.convert("RGB").resize((self.grid.side, self.grid.side))
+            small = image.convert("RGB").resize((self._side, self._side))
             pixels = torch.tensor(np.asarray(small), dtype=torch.float32) / 255
             features = torch.zeros(self.grid.finest, _WIDTH)
             features[:, :3] = pixels.reshape(-1, 3)

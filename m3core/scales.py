@@ -13,7 +13,7 @@ M3_SCALES = (1, 9, 36, 144, 576)
 
 
 MQT_SCALES = (2, 4, 8, 16, 36, 64, 144, 256)
-"""Token counts at which MQT-LLaVA is reported (Hu et al., NeurIPS 2024); it answers at any other."""
+"""Token counts at which MQT-LLaVA is labelled by default (Hu et al., NeurIPS 2024); any will do."""
 
 
 def check_nesting(scales: Sequence[int], side: int) -> None:

@@ -164,7 +164,7 @@ def build_mqt(
 def key_problems(
     expected: Mapping[str, tuple[int, ...]], given: Mapping[str, torch.Tensor]
 ) -> list[str]:
-    """What differs between wanted and given weights: a sentence for each kind, every name listed."""
+    """What differs between wanted and given weights: a line for each kind, every name listed."""
     shared = expected.keys() & given.keys()
     kinds = {
         "missing keys": sorted(expected.keys() - given.keys()),

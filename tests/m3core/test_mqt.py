@@ -186,6 +186,8 @@ def test_names_and_shapes_are_the_published_ones_and_load_strictly():
     given = {key: torch.full(shape, 0.5) for key, shape in ABSTRACTOR_SHAPES.items()}
     layer.load_state_dict(given, strict=True, assign=True)
     assert all(torch.equal(one, given[key]) for key, one in layer.state_dict().items())
+    assert layer.attn.num_heads == 16 and not layer.pos_embed.requires_grad
+    assert layer.ln_q.eps == layer.ln_k.eps == layer.ln_v.eps == 1e-6
 
 
 def test_real_sizes_agree_with_the_plain_layer():

@@ -53,11 +53,11 @@ def answer_all(model: MultiScaleModel, requests: Sequence[Request]) -> list[Answ
     """Answer any number of requests, batched by length; in the order of the requests.
 
     Raises:
-        MismatchError: If a scale is not in the model's grid.
+        MismatchError: If the model has no such scale.
         DataError: If a question is empty or does not fit the context.
     """
     lengths = [
-        model.prompt_length(one.question, one.encoding.tokens(model.grid.check(one.scale)))
+        model.prompt_length(one.question, one.encoding.tokens(model.check_scale(one.scale)))
         for one in requests
     ]
     answers: dict[int, Answer] = {}

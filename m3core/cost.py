@@ -55,6 +55,8 @@ class ModelShape:
         patches: Tokens in the tower, CLS included.
         patch_values: Numbers in one patch (3 * patch size squared).
         vocabulary: Rows of the output matrix.
+        connector: Operations between tower and language model, once per image; None stands for
+            LLaVA's projector, two matrices over all patches.
     """
 
     text: StackShape
@@ -62,11 +64,22 @@ class ModelShape:
     patches: int
     patch_values: int
     vocabulary: int
+    connector: float | None = None
 
     @classmethod
     def of(cls, config: Any) -> ModelShape:
         """Read the sizes from a Hugging Face ``LlavaConfig`` or ``LlavaNextConfig``."""
-        text, vision = config.text_config, config.vision_config
+        return cls.of_parts(config.text_config, config.vision_config)
+
+    @classmethod
+    def of_parts(cls, text: Any, vision: Any, *, connector: float | None = None) -> ModelShape:
+        """Read the sizes from the configurations of language model and tower.
+
+        Args:
+            text: A Hugging Face ``LlamaConfig`` or its like.
+            vision: A ``CLIPVisionConfig`` or its like.
+            connector: See the class.
+        """
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return cls(
             text=StackShape(
@@ -90,20 +103,22 @@ class ModelShape:
             patches=(vision.image_size // vision.patch_size) ** 2 + 1,
             patch_values=3 * vision.patch_size**2,
             vocabulary=text.vocab_size,
+            connector=connector,
         )
 
     def vision_flops(self, views: int = 1) -> float:
-        """Tower and projector, once per image, whatever the scale.
+        """Tower and connector, once per image, whatever the scale.
 
         Args:
             views: Pictures that the tower sees for the image: 1, or more with high-resolution
                 crops.
         """
         embed = 2.0 * self.patches * self.patch_values * self.tower.hidden
-        project = (
-            2.0 * (self.patches - 1) * self.text.hidden * (self.tower.hidden + self.text.hidden)
-        )
-        return views * (embed + self.tower.flops(self.patches) + project)
+        connect = self.connector
+        if connect is None:
+            both = self.tower.hidden + self.text.hidden
+            connect = 2.0 * (self.patches - 1) * self.text.hidden * both
+        return views * (embed + self.tower.flops(self.patches) + connect)
 
     def answer_flops(self, prompt_tokens: int, answer_tokens: int) -> float:
         """The language model's share of one answer: prefill, then one token at a time."""

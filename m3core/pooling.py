@@ -121,6 +121,35 @@ def check_pooling(pooling: str) -> str:
     return pooling
 
 
+def detail_by_region(
+    features: torch.Tensor, coarse: int, fine: int, *, regions: int
+) -> torch.Tensor:
+    """What a finer average-pooled scale shows beyond a coarser one, by region of the picture.
+
+    Args:
+        features: Unpooled tokens, (S * S, D).
+        coarse: Tokens of the coarser scale.
+        fine: Tokens of the finer scale; it nests in the coarser one.
+        regions: Square regions to sort the detail into; a scale no finer than ``fine``.
+
+    Returns:
+        (regions, fine / regions, D), float32: each fine token less the coarse token that covers
+        it.
+
+    Raises:
+        MismatchError: If a scale does not nest in the grid.
+    """
+    finer = average_pool(features.float(), fine)
+    low = average_pool(features.float(), coarse)
+    side, across, width = math.isqrt(fine), math.isqrt(regions), features.shape[-1]
+    factor, window = side // math.isqrt(coarse), side // across
+    grid = low.reshape(side // factor, side // factor, width)
+    covering = grid.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    detail = finer.reshape(side, side, width) - covering
+    squares = detail.reshape(across, window, across, window, width).transpose(1, 2)
+    return squares.reshape(regions, window * window, width)
+
+
 def _sides(features: torch.Tensor, tokens: int) -> tuple[int, int]:
     """Sides of the grid and of the wanted one."""
     side, target = math.isqrt(features.shape[-2]), math.isqrt(max(tokens, 0))

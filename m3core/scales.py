@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.errors import MismatchError
@@ -11,37 +12,64 @@ M3_SCALES = (1, 9, 36, 144, 576)
 """The nested scales of M3 (Cai et al., ICLR 2025, section 3.1)."""
 
 
+MQT_SCALES = (2, 4, 8, 16, 36, 64, 144, 256)
+"""Token counts at which MQT-LLaVA is labelled by default (Hu et al., NeurIPS 2024); any will do."""
+
+
+def check_nesting(scales: Sequence[int], side: int) -> None:
+    """Check that every scale is a pooling of a square grid of tokens.
+
+    Args:
+        scales: Visual tokens at each scale, ascending.
+        side: Tokens along one side of the unpooled grid.
+
+    Raises:
+        MismatchError: If a scale is not the square of a whole number that divides ``side``, or if
+            the last one is not ``side`` squared.
+    """
+    for scale in scales:
+        root = math.isqrt(max(scale, 0))
+        if scale < 1 or root * root != scale or side % root:
+            raise MismatchError(
+                f"scale {scale} does not nest in a {side} x {side} grid: it must be "
+                f"the square of a divisor of {side}"
+            )
+    if scales[-1] != side**2:
+        raise MismatchError(
+            f"the finest scale must be the whole grid of {side**2} tokens, got {scales[-1]}"
+        )
+
+
 @dataclass(frozen=True)
 class ScaleGrid:
     """The scales of a model, coarsest first.
 
     Attributes:
-        scales: Visual tokens at each scale, ascending. The last one is the unpooled grid.
-        side: Tokens along one side of the unpooled grid.
+        scales: Visual tokens at each scale, ascending.
+        side: Tokens along one side of the unpooled grid, of which the scales are poolings
+            (:func:`check_nesting`); None where tokens form no grid and any counts will do, as
+            with the first so many queries of MQT.
 
     Raises:
-        MismatchError: If a scale is not the square of a whole number that divides ``side``, if
-            the scales do not ascend, or if the last one is not ``side`` squared.
+        MismatchError: If the scales do not ascend, or are no poolings of the grid, or (without a
+            grid) if one is below 1.
+
+    >>> ScaleGrid(scales=(2, 5, 7), side=None).finest
+    7
     """
 
     scales: tuple[int, ...] = M3_SCALES
-    side: int = 24
+    side: int | None = 24
 
     def __post_init__(self) -> None:
-        """Check the scales against the side."""
+        """Check the scales, against the side where there is one."""
         if not self.scales or list(self.scales) != sorted(set(self.scales)):
             raise MismatchError(f"scales must ascend without repetition, got {self.scales}")
-        for scale in self.scales:
-            root = math.isqrt(max(scale, 0))
-            if scale < 1 or root * root != scale or self.side % root:
-                raise MismatchError(
-                    f"scale {scale} does not nest in a {self.side} x {self.side} grid: it must be "
-                    f"the square of a divisor of {self.side}"
-                )
-        if self.scales[-1] != self.side**2:
+        if self.side is not None:
+            check_nesting(self.scales, self.side)
+        elif self.scales[0] < 1:
             raise MismatchError(
-                f"the finest scale must be the whole grid of {self.side**2} tokens, "
-                f"got {self.scales[-1]}"
+                f"scale {self.scales[0]} is no count of tokens: a scale must be 1 or more"
             )
 
     def __len__(self) -> int:
@@ -50,7 +78,7 @@ class ScaleGrid:
 
     @property
     def finest(self) -> int:
-        """Visual tokens of the unpooled grid."""
+        """Visual tokens of the finest scale."""
         return self.scales[-1]
 
     @property

@@ -134,7 +134,7 @@ class AutoScalePipeline:
             raise MismatchError(f"{len(images)} images but {len(questions)} questions were given")
         if not images:
             return []
-        fewest = self.model.grid.scales[0] if scale is None else self.model.grid.check(scale)
+        fewest = self.model.grid.scales[0] if scale is None else self.model.check_scale(scale)
         for question in questions:
             self.model.prompt_length(question, fewest)  # a scale costs at least its name
         clock = _Clock()

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from m3core.cost import ModelShape
-from m3core.pooling import pool
+from m3core.pooling import detail_by_region, pool
 from m3core.scales import ScaleGrid
 
 
@@ -44,6 +44,19 @@ class VisualEncoding(Protocol):
         """The visual tokens of a scale, (tokens(scale), D)."""
         ...
 
+    def detail(self, coarse: int, fine: int, *, regions: int) -> torch.Tensor:
+        """What a finer scale shows beyond a coarser one, by region of the picture.
+
+        Args:
+            coarse: The coarser scale.
+            fine: The finer scale.
+            regions: Square regions to sort the detail into; a scale no finer than ``coarse``.
+
+        Returns:
+            (regions, tokens in each, D), float32.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class GridEncoding:
@@ -69,6 +82,10 @@ class GridEncoding:
     def at(self, scale: int) -> torch.Tensor:
         """The visual tokens of a scale, (scale, D)."""
         return pool(self.features, scale, self.pooling)
+
+    def detail(self, coarse: int, fine: int, *, regions: int) -> torch.Tensor:
+        """Average-pooled detail, (regions, fine / regions, D)."""
+        return detail_by_region(self.features, coarse, fine, regions=regions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +145,19 @@ class MultiScaleModel(Protocol):
         """Run tower and projector once for each image."""
         ...
 
+    def check_scale(self, scale: int) -> int:
+        """Return a scale that the model can be asked at; some know more than their grid names.
+
+        Raises:
+            MismatchError: If the model has no such scale.
+        """
+        ...
+
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer all requests in one batch; scales and questions may differ.
 
         Raises:
-            MismatchError: If a scale is not in the grid.
+            MismatchError: If the model has no such scale.
             DataError: If a question is empty or does not fit the context.
         """
         ...

@@ -7,13 +7,13 @@ and below it answers something else. Everything is a pure function of its input.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
-from data.errors import DataError
+from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape, StackShape
 from m3core.models.base import Answer, GridEncoding, Request, VisualEncoding, revision_with
 from m3core.pooling import AVERAGE, check_pooling
@@ -36,6 +36,9 @@ class FakeModel:
     Args:
         grid: The scales; the grid's side is also the side of the "tower".
         pooling: Recorded as for real models; the answers do not depend on it.
+
+    Raises:
+        MismatchError: If the grid has no side, or there is no such pooling.
     """
 
     name = "fake"
@@ -44,8 +47,14 @@ class FakeModel:
 
     def __init__(self, grid: ScaleGrid | None = None, *, pooling: str = AVERAGE) -> None:
         self.grid = grid or ScaleGrid()
+        if self.grid.side is None:
+            raise MismatchError(
+                f"the fake model pools a square grid of tokens, and the scales {self.grid.scales} "
+                "name no side; give the grid a side"
+            )
+        self._side = self.grid.side
         self.pooling = check_pooling(pooling)
-        self.visual = {"pooling": pooling}
+        self.visual: Mapping[str, str] = {"pooling": pooling}
         own = hashlib.sha256(b"fake-1").hexdigest()
         self.revision = revision_with(own, {} if pooling == AVERAGE else self.visual)
         self.shape = ModelShape(
@@ -56,7 +65,7 @@ class FakeModel:
         """The picture itself, shrunk to the grid: its colours fill the first three channels."""
         encodings: list[VisualEncoding] = []
         for image in images:
-            small = image.convert("RGB").resize((self.grid.side, self.grid.side))
+            small = image.convert("RGB").resize((self._side, self._side))
             pixels = torch.tensor(np.asarray(small), dtype=torch.float32) / 255
             features = torch.zeros(self.grid.finest, _WIDTH)
             features[:, :3] = pixels.reshape(-1, 3)
@@ -73,6 +82,10 @@ class FakeModel:
             )
         return words + visual_tokens
 
+    def check_scale(self, scale: int) -> int:
+        """A scale of the grid."""
+        return self.grid.check(scale)
+
     def needed(self, encoding: VisualEncoding, question: str) -> int:
         """The coarsest scale at which this model answers ``yes``."""
         contrast = float(encoding.features[:, :3].std())
@@ -83,7 +96,7 @@ class FakeModel:
         """See the class."""
         answers = []
         for request in requests:
-            visual_tokens = request.encoding.tokens(self.grid.check(request.scale))
+            visual_tokens = request.encoding.tokens(self.check_scale(request.scale))
             prompt = self.prompt_length(request.question, visual_tokens)
             sure = request.scale >= self.needed(request.encoding, request.question)
             probability = 0.9 if sure else 0.6

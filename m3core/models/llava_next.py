@@ -21,7 +21,7 @@ from transformers import (
 
 from data.errors import MismatchError
 from m3core.cost import ModelShape
-from m3core.models.answering import Answering
+from m3core.models.answering import AnsweringModel
 from m3core.models.anyres import (
     SPATIAL_UNPAD,
     CropGrid,
@@ -32,9 +32,9 @@ from m3core.models.anyres import (
     merge_views,
     merged_length,
 )
-from m3core.models.base import Answer, Request, VisualEncoding, revision_with
+from m3core.models.base import VisualEncoding, revision_with
 from m3core.models.parts import project, tower_tokens
-from m3core.pooling import AVERAGE, check_pooling, pool
+from m3core.pooling import AVERAGE, check_pooling, detail_by_region, pool
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
 
@@ -86,8 +86,12 @@ class CropsEncoding:
             merge=self.merge,
         )
 
+    def detail(self, coarse: int, fine: int, *, regions: int) -> torch.Tensor:
+        """Average-pooled detail of the base view, (regions, fine / regions, D)."""
+        return detail_by_region(self.features, coarse, fine, regions=regions)
 
-class LlavaNextM3:
+
+class LlavaNextM3(AnsweringModel):
     """A LLaVA-NeXT whose views are each pooled after the projector.
 
     Args:
@@ -127,27 +131,26 @@ class LlavaNextM3:
         grids: Sequence[CropGrid] | None = None,
         unlisted_grids: bool = False,
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.image_processor = image_processor
-        self.template = template
-        self.grid = grid
-        self.name = name
-        self.pooling = check_pooling(pooling)
-        self.merge = check_merge(merge)
         self.side = model.config.vision_config.image_size
         listed = crop_grids(model.config.image_grid_pinpoints, self.side)
         self.grids = listed if grids is None else _chosen(grids, listed, unlisted_grids)
+        self.pooling = check_pooling(pooling)
+        self.merge = check_merge(merge)
         usual = {"pooling": AVERAGE, "merge": SPATIAL_UNPAD, "grids": _text(listed)}
-        self.visual = {"pooling": pooling, "merge": merge, "grids": _text(self.grids)}
-        changes = {key: value for key, value in self.visual.items() if value != usual[key]}
-        self.revision = revision_with(revision, changes)
-        self.prompt = template.name
-        self.shape = ModelShape.of(model.config)
-        self.dtype = str(model.dtype).removeprefix("torch.")
-        self.answering = Answering(
-            model=model, tokenizer=tokenizer, template=template, max_new_tokens=max_new_tokens
+        visual = {"pooling": pooling, "merge": merge, "grids": _text(self.grids)}
+        changes = {key: value for key, value in visual.items() if value != usual[key]}
+        super().__init__(
+            model=model,
+            tokenizer=tokenizer,
+            template=template,
+            grid=grid,
+            shape=ModelShape.of(model.config),
+            visual=visual,
+            name=name,
+            revision=revision_with(revision, changes),
+            max_new_tokens=max_new_tokens,
         )
+        self.image_processor = image_processor
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
@@ -184,20 +187,6 @@ class LlavaNextM3:
             pixels = (raw * processor.rescale_factor - mean) / deviation
             parts.append(pixels.to(self.model.device, self.model.dtype))
         return parts
-
-    def prompt_length(self, question: str, visual_tokens: int) -> int:
-        """Prompt tokens of a question; see :class:`MultiScaleModel`."""
-        return self.answering.prompt_length(question, visual_tokens)
-
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests in one left-padded batch; see :class:`MultiScaleModel`."""
-        with torch.inference_mode():
-            visual = [one.encoding.at(self.grid.check(one.scale)) for one in requests]
-        return self.answering.answer([one.question for one in requests], visual)
-
-    def embed_question(self, question: str) -> np.ndarray:
-        """Input embeddings of a question; see :class:`MultiScaleModel`."""
-        return self.answering.embed_question(question)
 
 
 def _text(grids: Sequence[CropGrid]) -> str:

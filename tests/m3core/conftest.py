@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from m3core.checkpoints import load_model
 from m3core.embedded.architecture import new_model, new_tower
@@ -21,7 +22,10 @@ def random_checkpoint(tmp_path_factory) -> Path:
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     model = new_model(
-        new_tower(scene_pixels(range(100)), seed=1), vocabulary=len(tokenizer), ids=ids, seed=1
+        new_tower(scene_pixels(range(100)), layers=2, seed=1),
+        vocabulary=len(tokenizer),
+        ids=ids,
+        seed=1,
     )
     export(model, tokenizer, get_template("scenes-1"), folder)
     return folder
@@ -30,5 +34,5 @@ def random_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def random_m3(random_checkpoint) -> LlavaM3:
     model = load_model(str(random_checkpoint), device="cpu")
-    model.answering.max_new_tokens = 4
+    model.max_new_tokens = 4
     return model

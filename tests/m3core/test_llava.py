@@ -14,7 +14,7 @@ from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model, revision_of
 from m3core.models.base import Request
-from m3core.models.llava import pad_to_square
+from m3core.models.preprocessing import pad_to_square
 
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]
 

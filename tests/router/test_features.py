@@ -21,9 +21,10 @@ from m3core.encoders import load_encoder, nested_scales
 from m3core.labelling import label
 from m3core.models.base import GridEncoding
 from m3core.models.fake import FakeModel
+from m3core.pooling import detail_lost
 from m3core.scales import ScaleGrid
 from router.features.extract import FeatureCollector
-from router.features.image import detail_lost, image_features
+from router.features.image import image_features
 from router.features.question import HashedQuestions, ModelQuestions, question_encoder
 from router.run import Run
 from router.stages.labelling import featurize_stage, label_stage

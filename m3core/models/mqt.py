@@ -1,0 +1,152 @@
+"""MQT-LLaVA: a LLaVA whose visual tokens are the first m outputs of a query transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from transformers import (
+    BaseImageProcessor,
+    CLIPVisionModel,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
+
+from data.errors import MismatchError
+from m3core.cost import ModelShape
+from m3core.models.answering import AnsweringModel
+from m3core.models.base import VisualEncoding
+from m3core.models.preprocessing import padded_pixels
+from m3core.models.query_abstractor import QueryAbstractor
+from m3core.prompts import PromptTemplate
+from m3core.scales import ScaleGrid
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryEncoding:
+    """What the query transformer made of one image, once for all numbers of tokens.
+
+    Attributes:
+        features: The outputs of all queries, (Q, D). They stand in no grid: the first ones were
+            trained to hold most.
+    """
+
+    features: torch.Tensor
+
+    @property
+    def views(self) -> int:
+        """The tower saw the picture once."""
+        return 1
+
+    def tokens(self, scale: int) -> int:
+        """``scale`` itself."""
+        return scale
+
+    def at(self, scale: int) -> torch.Tensor:
+        """The first ``scale`` outputs, (scale, D).
+
+        Raises:
+            MismatchError: If there are not so many.
+        """
+        if not 1 <= scale <= len(self.features):
+            raise MismatchError(
+                f"{scale} visual tokens cannot be had: this image has any number from 1 to "
+                f"{len(self.features)}"
+            )
+        return self.features[:scale]
+
+    def detail(self, coarse: int, fine: int, *, regions: int) -> torch.Tensor:
+        """How far the tokens that a finer scale adds lie from the mean of those already there.
+
+        Args:
+            coarse: The coarser scale.
+            fine: The finer scale.
+            regions: Not heeded: tokens have no place, so each new one is a region of its own.
+
+        Returns:
+            (fine - coarse, 1, D), float32.
+        """
+        tokens = self.at(fine).float()
+        return (tokens[coarse:] - tokens[:coarse].mean(0))[:, None]
+
+
+class MqtLlava(AnsweringModel):
+    """A language model that reads the first m of a picture's query outputs.
+
+    It answers at every m from 1 to the number of queries; its grid is the choice of m that it is
+    labelled and routed at.
+
+    Args:
+        model: The language model, in evaluation mode.
+        tower: The vision tower, in evaluation mode.
+        abstractor: The query transformer, in evaluation mode.
+        tokenizer: The language model's tokenizer.
+        image_processor: Resizes and normalises; padding to a square happens before it.
+        template: Prompt template.
+        grid: Scales, without a side.
+        name: How the user called the model.
+        revision: Hash of its files.
+        layer: Which of the tower's hidden states the queries read.
+        max_new_tokens: Longest answer.
+        context: Longest prompt and answer together; None takes the language model's positions.
+
+    Raises:
+        MismatchError: If the grid names more tokens than there are queries.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LlamaForCausalLM,
+        tower: CLIPVisionModel,
+        abstractor: QueryAbstractor,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: BaseImageProcessor,
+        template: PromptTemplate,
+        grid: ScaleGrid,
+        name: str,
+        revision: str,
+        layer: int = -2,
+        max_new_tokens: int = 16,
+        context: int | None = None,
+    ) -> None:
+        abstractor.check(grid.finest)
+        connector = abstractor.flops()
+        super().__init__(
+            model=model,
+            tokenizer=tokenizer,
+            template=template,
+            grid=grid,
+            shape=ModelShape.of_parts(model.config, tower.config, connector=connector),
+            visual={"pooling": "queries"},
+            name=name,
+            revision=revision,
+            max_new_tokens=max_new_tokens,
+            context=context,
+        )
+        self.tower = tower
+        self.abstractor = abstractor
+        self.image_processor = image_processor
+        self.layer = layer
+
+    def check_scale(self, scale: int) -> int:
+        """Return a number of tokens that the queries can give, in the grid or not.
+
+        Raises:
+            MismatchError: If there are not so many queries.
+        """
+        return self.abstractor.check(scale)
+
+    def patches(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """What the tower sees of pictures, (B, S * S, W), without CLS."""
+        pixels = padded_pixels(images, self.image_processor, self.tower.config.image_size)
+        pixels = pixels.to(self.tower.device, self.tower.dtype)
+        return self.tower(pixels, output_hidden_states=True).hidden_states[self.layer][:, 1:]
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+        """Run tower and queries once for each image; see :class:`MultiScaleModel`."""
+        outputs = self.abstractor(self.patches(images)).to(self.model.device)
+        return [QueryEncoding(features=one) for one in outputs]

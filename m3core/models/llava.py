@@ -73,7 +73,12 @@ class LlavaM3:
         self._before = self._ids(template.before, first=True)
 
     def _ids(self, text: str, *, first: bool = False) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        # A question that spells "<image>" or "</s>" is text: it must not become that token.
+        ids = (
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            if text
+            else []
+        )
         return [self.tokenizer.bos_token_id, *ids] if first else list(ids)
 
     @torch.inference_mode()
@@ -121,7 +126,7 @@ class LlavaM3:
             after = torch.tensor(
                 self._ids(self.template.text_after(request.question)), device=device
             )
-            parts = [before, request.encoding.at(request.scale), embed(after)]
+            parts = [before, request.encoding.at(request.scale).to(device), embed(after)]
             inputs[row, width - length :] = torch.cat(parts)
             mask[row, width - length :] = 1
         output = self.model.generate(

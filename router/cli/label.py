@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Device, Dtype, Images, Questions
+from router.cli.options import Bits, Device, DeviceMap, Dtype, Images, Questions
 
 FINISHED_WITH_ERRORS = 3
 
@@ -23,6 +23,8 @@ def label(
     ] = "embedded",
     device: Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT32,
+    device_map: DeviceMap = None,
+    bits: Bits = None,
     questions: Questions = "model",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
@@ -44,7 +46,7 @@ def label(
     from router.run import Run
 
     items = load_jsonl(examples, images=images)
-    loaded = load_model(model, device=device, dtype=dtype.value)
+    loaded = load_model(model, device=device, dtype=dtype.value, device_map=device_map, bits=bits)
     run = Run(out)
     log = label_with_progress(
         run, items, images=images, model=loaded, retry_errors=retry_errors, questions=questions

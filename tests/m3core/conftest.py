@@ -8,6 +8,7 @@ import pytest
 
 from m3core.checkpoints import load_model
 from m3core.embedded.architecture import new_model, new_tower
+from m3core.embedded.curriculum import scene_pixels
 from m3core.embedded.export import export
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.models.llava import LlavaM3
@@ -19,7 +20,8 @@ def random_checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("random-m3")
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
-    model = new_model(new_tower(seed=1), vocabulary=len(tokenizer), ids=ids, seed=1)
+    tower = new_tower(scene_pixels(range(20)), seed=1)
+    model = new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=1)
     export(model, tokenizer, get_template("scenes-1"), folder)
     return folder
 

@@ -1,0 +1,157 @@
+"""From a name to a multi-scale model: one literal table of families."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import ModelError
+from m3core.checkpoints.layouts import Checkpoint, recognise
+from m3core.checkpoints.loading import Placement, build_stock, read_contents
+from m3core.checkpoints.parts import load_image_processor, load_tokenizer
+from m3core.checkpoints.places import EMBEDDED, FAKE, resolve, revision_of
+from m3core.models.base import MultiScaleModel
+from m3core.models.fake import FakeModel
+from m3core.models.llava import LlavaM3
+from m3core.prompts import PromptTemplate, get_template
+from m3core.scales import ScaleGrid
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a family's builder gets.
+
+    Attributes:
+        checkpoint: What was recognised.
+        placement: Where the model shall go.
+        name: How the user called it.
+    """
+
+    checkpoint: Checkpoint
+    placement: Placement
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockParts:
+    """Everything that a family around a stock Hugging Face model needs.
+
+    Attributes:
+        model: The loaded stock model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        image_processor: That of its tower (original layout) or of its folder.
+        template: Prompt template.
+        grid: Scales of one tower grid.
+        revision: Hash of the files.
+        settings: The config's entry ``matryoshka``; ``merge`` says how LLaVA-NeXT joins crops.
+    """
+
+    model: Any
+    tokenizer: Any
+    image_processor: Any
+    template: PromptTemplate
+    grid: ScaleGrid
+    revision: str
+    settings: dict[str, Any]
+
+
+def load_stock_parts(source: Source) -> StockParts:
+    """Load a ``llava`` or ``llava_next`` checkpoint of either layout.
+
+    Raises:
+        ModelError: If any file or weight is missing, unexpected, damaged or of another shape.
+        MismatchError: If the scales do not nest in the tower's grid, or the prompt is unknown.
+    """
+    checkpoint = source.checkpoint
+    contents = read_contents(checkpoint)
+    config = contents.config
+    settings = dict(getattr(config, "matryoshka", None) or {})
+    vision = config.vision_config
+    grid = ScaleGrid(scales=checkpoint.scales, side=vision.image_size // vision.patch_size)
+    template = get_template(settings.get("prompt", "vicuna-1"))
+    tokenizer = load_tokenizer(checkpoint, config)
+    image_processor = load_image_processor(checkpoint, config, contents.tower)
+    return StockParts(
+        model=build_stock(checkpoint, contents, source.placement),
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        template=template,
+        grid=grid,
+        revision=revision_of(checkpoint.folder, *contents.more_folders),
+        settings=settings,
+    )
+
+
+def build_llava(source: Source) -> LlavaM3:
+    """A LLaVA-1.5-type model."""
+    parts = load_stock_parts(source)
+    return LlavaM3(
+        model=parts.model,
+        tokenizer=parts.tokenizer,
+        image_processor=parts.image_processor,
+        template=parts.template,
+        grid=parts.grid,
+        name=source.name,
+        revision=parts.revision,
+    )
+
+
+FAMILIES: dict[str, Callable[[Source], MultiScaleModel]] = {
+    "llava": build_llava,
+}
+"""Family to builder; a new family is one line here and one file in ``m3core.models``."""
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    device_map: str | None = None,
+    bits: int | None = None,
+) -> MultiScaleModel:
+    """Load a multi-scale model.
+
+    Args:
+        name: ``embedded``, a folder, a hub id, or ``fake`` (no weights, for trying the tools).
+            Folders and hub ids may have the original LLaVA layout or that of Hugging Face.
+        device: A torch device, or ``auto``: a GPU where there is one.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device_map: ``auto`` spreads a large model over all GPUs and the CPU's memory.
+        bits: 8 or 4 to quantise the language model by bitsandbytes; needs a GPU.
+
+    Raises:
+        ModelError: If it cannot be found, read, or if any weight is missing, unexpected or of
+            another shape.
+        MismatchError: If its scales do not nest in its tower's grid.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    placement = Placement(device=device, dtype=dtype, device_map=device_map, bits=bits)
+    if name == FAKE:
+        return FakeModel()
+    checkpoint = recognise(resolve(name))
+    if checkpoint.family not in FAMILIES:
+        raise ModelError(
+            f"{checkpoint.folder} is of the family {checkpoint.family!r}, whose model is not "
+            f"built in yet; this version answers with {', '.join(FAMILIES)}"
+        )
+    if not checkpoint.says_matryoshka and checkpoint.family != "mqt":
+        logger.warning(
+            "%s does not say that it was trained at several scales (no matryoshka_vis_token_scale "
+            "or matryoshka entry in config.json): its scales were not trained, and answers from "
+            'few tokens will degrade. If it was, add {"matryoshka": {"scales": %s}} there.',
+            checkpoint.folder,
+            list(checkpoint.scales),
+        )
+    short = name if name == EMBEDDED else Path(name).name or name
+    return FAMILIES[checkpoint.family](
+        Source(checkpoint=checkpoint, placement=placement, name=short)
+    )

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel
+from transformers import AutoImageProcessor, CLIPVisionModel
 
 from data.errors import ModelError
 from m3core.checkpoints import EMBEDDED, FAKE, load_model, resolve, revision_of
+from m3core.checkpoints.weights import read_json
 from m3core.models.base import GridEncoding, VisualEncoding
 from m3core.scales import ScaleGrid
 
@@ -96,12 +97,14 @@ def load_encoder(name: str) -> ImageEncoder:
     if name in (EMBEDDED, FAKE):
         return load_model(name)
     folder = resolve(name)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name} cannot be loaded as an image encoder: it has no config.json")
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind in ("llava", "llava_next", "llava_llama"):
+        return load_model(name)
+    if kind not in ("clip", "clip_vision_model"):
+        raise ModelError(f"{name} is a {kind!r} model; an image encoder must be CLIP or LLaVA")
     try:
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        if kind == "llava":
-            return load_model(name)
-        if kind not in ("clip", "clip_vision_model"):
-            raise ModelError(f"{name} is a {kind!r} model; an image encoder must be CLIP or LLaVA")
         model, info = CLIPVisionModel.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
         )

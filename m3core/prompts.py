@@ -36,11 +36,13 @@ TEMPLATES = {
     template.name: template
     for template in (
         PromptTemplate(name="scenes-1", before="", after="{question} answer:"),
-        # LLaVA-1.5's conversation "v1" (llava/conversation.py, conv_vicuna_v1).
+        # llava/conversation.py, conv_vicuna_v1: M3 was trained with it (--version v1) and is
+        # evaluated with it (--conv-mode vicuna_v1). The image stands between the two texts,
+        # which are tokenised apart (mm_utils.tokenizer_image_token).
         PromptTemplate(
             name="vicuna-1",
-            before="A chat between a curious human and an artificial intelligence assistant. "
-            "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+            before="A chat between a curious user and an artificial intelligence assistant. "
+            "The assistant gives helpful, detailed, and polite answers to the user's questions. "
             "USER: ",
             after="\n{question} ASSISTANT:",
         ),

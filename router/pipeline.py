@@ -104,7 +104,12 @@ class AutoScalePipeline:
         router = ScaleRouter.read(folder / "router")
         if isinstance(model, str):
             visual = router.metadata.get("features", {}).get("visual", {})
-            model = load_model(model, device=device, pooling=visual.get("pooling", AVERAGE))
+            model = load_model(
+                model,
+                device=device,
+                pooling=visual.get("pooling", AVERAGE),
+                grids=visual["grids"].split() if "grids" in visual else None,
+            )
         return cls(
             model=model,
             router=router,

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import CLIPVisionModel
 
-from m3core.models.mqt_loading import clip_l_336
+from m3core.checkpoints.tower import known_tower
 from m3core.models.query_abstractor import QueryAbstractor, resize_table
 from m3core.scales import MQT_SCALES
 
@@ -66,7 +66,7 @@ def run_all(repeats: int, tower_repeats: int) -> dict[str, Any]:
     """All measurements, and how far the two ways are apart."""
     torch.manual_seed(0)
     layer = QueryAbstractor().eval()
-    config = clip_l_336()
+    config = known_tower("clip-vit-large-patch14-336")
     patches = torch.randn(1, layer.side**2, config.hidden_size)
     together = layer(patches)
     apart = max(float((plain(layer, patches, m) - together[:, :m]).abs().max()) for m in MQT_SCALES)

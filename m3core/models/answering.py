@@ -78,7 +78,12 @@ class AnsweringModel(ABC):
         return self.grid.check(scale)
 
     def _ids(self, text: str, *, first: bool = False) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        # A question that spells "<image>" or "</s>" is text: it must not become that token.
+        ids = (
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            if text
+            else []
+        )
         return [self.tokenizer.bos_token_id, *ids] if first else list(ids)
 
     def prompt_length(self, question: str, visual_tokens: int) -> int:
@@ -105,7 +110,7 @@ class AnsweringModel(ABC):
         embed, device = self.model.get_input_embeddings(), self.model.device
         parts = [
             embed(torch.tensor(self._before, device=device)),
-            visual,
+            visual.to(device),
             embed(torch.tensor(after, device=device)),
         ]
         return torch.cat(parts).to(self.model.dtype)

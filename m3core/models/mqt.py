@@ -120,7 +120,7 @@ class MqtLlava(AnsweringModel):
             template=template,
             grid=grid,
             shape=ModelShape.of_parts(model.config, tower.config, connector=connector),
-            visual={"pooling": "queries"},
+            visual={"queries": "the first"},
             name=name,
             revision=revision,
             max_new_tokens=max_new_tokens,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Device, Dtype, Images, Pooling, Questions
+from router.cli.options import Bits, Device, DeviceMap, Dtype, Images, Pooling, Questions
 
 FINISHED_WITH_ERRORS = 3
 
@@ -23,12 +23,23 @@ def label(
     ] = "embedded",
     device: Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT32,
+    device_map: DeviceMap = None,
+    bits: Bits = None,
     pooling: Annotated[
         Pooling,
         typer.Option(
             help="How coarser scales are made: average as trained, or M3's two heuristics."
         ),
     ] = Pooling.AVERAGE,
+    grids: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            help="For LLaVA-NeXT: cut pictures into so many rows x columns, such as 2x2; may be "
+            "repeated. [default: the checkpoint's]",
+            show_default=False,
+        ),
+    ] = None,
     questions: Questions = "model",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
@@ -50,7 +61,15 @@ def label(
     from router.run import Run
 
     items = load_jsonl(examples, images=images)
-    loaded = load_model(model, device=device, dtype=dtype.value, pooling=pooling.value)
+    loaded = load_model(
+        model,
+        device=device,
+        dtype=dtype.value,
+        device_map=device_map,
+        bits=bits,
+        pooling=pooling.value,
+        grids=grids,
+    )
     run = Run(out)
     log = label_with_progress(
         run, items, images=images, model=loaded, retry_errors=retry_errors, questions=questions

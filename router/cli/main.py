@@ -17,6 +17,7 @@ from router.cli import (
     ask,
     calibrate,
     check,
+    convert,
     evaluate,
     featurize,
     import_,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ask": ask.ask,
     "quickstart": quickstart.quickstart,
     "check": check.check,
+    "convert": convert.convert,
 }
 
 

@@ -14,6 +14,21 @@ Images = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Such as cpu or cuda; auto takes a GPU if there is one.")]
 
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        help="auto spreads a large model over all GPUs and memory; then --device is not used.",
+        show_default=False,
+    ),
+]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        help="8 or 4: quantise the language model by bitsandbytes; needs a GPU.",
+        show_default=False,
+    ),
+]
+
 
 class Dtype(StrEnum):
     """Number formats of a model."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from m3core.checkpoints import load_model
 from m3core.embedded.architecture import new_model, new_tower

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     CLIPImageProcessorPil,
-    CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
     LlamaForCausalLM,
@@ -26,17 +26,20 @@ from data.errors import DataError, MismatchError, ModelError
 from data.examples import Example
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
-from m3core.embedded.tokenizer import build_tokenizer
+from m3core.checkpoints import load_model
+from m3core.checkpoints.mqt import published_shapes
+from m3core.checkpoints.tower import INSIDE, known_tower
 from m3core.labelling import label
 from m3core.models.base import MultiScaleModel, Request
 from m3core.models.grad_cam import grad_cam, token_heat_maps
 from m3core.models.mqt import MqtLlava, QueryEncoding
-from m3core.models.mqt_loading import TOWER, build_mqt, clip_l_336, is_mqt, published_shapes
 from m3core.models.query_abstractor import QueryAbstractor, resize_table, sine_cosine_table
 from m3core.scales import MQT_SCALES, ScaleGrid
 from router.features.extract import FeatureCollector
 from router.features.image import image_features
 from router.features.question import HashedQuestions
+from tests.m3core import layouts
+from tests.m3core.layouts import TOWER, VISION, shaken
 
 ABSTRACTOR_SHAPES = {  # of the published checkpoint
     "pos_embed": (256, 1024),
@@ -54,19 +57,10 @@ ABSTRACTOR_SHAPES = {  # of the published checkpoint
     "ln_v.bias": (1024,),
 }
 PROMPT = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the human's questions. USER: <image>\n{} ASSISTANT:"
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions. USER: <image>\n{} ASSISTANT:"
 )
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]
-VISION = CLIPVisionConfig(
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    image_size=48,
-    patch_size=2,
-    initializer_range=0.2,
-)
 
 
 def reference_layer(weights: dict[str, torch.Tensor], x: torch.Tensor, m: int) -> torch.Tensor:
@@ -99,75 +93,30 @@ def reference_layer(weights: dict[str, torch.Tensor], x: torch.Tensor, m: int) -
     return mixed.transpose(0, 1) @ weights["proj"]
 
 
-def shaken(layer: nn.Module, seed: int) -> nn.Module:
-    """Give every parameter random values, norms and biases included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, one in layer.named_parameters():
-            if name != "pos_embed":
-                noise = torch.randn(one.shape, generator=generator)
-                one.copy_(one + 0.3 * noise if one.ndim == 1 else noise / one.shape[-1] ** 0.5)
-    return layer.eval()
-
-
 @pytest.fixture(scope="module")
 def published() -> tuple[dict, dict[str, torch.Tensor]]:
     """A small random checkpoint with the names and the structure of the published one."""
-    torch.manual_seed(3)
-    text = {
-        "vocab_size": len(build_tokenizer()),
-        "hidden_size": 48,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 1024,
-        "rms_norm_eps": 1e-5,
-        "bos_token_id": build_tokenizer().bos_token_id,
-        "eos_token_id": build_tokenizer().eos_token_id,
-    }
-    language = LlamaForCausalLM(LlamaConfig(**text, initializer_range=0.2)).state_dict()
-    tower = CLIPVisionModel(VISION).state_dict()
-    layer = shaken(QueryAbstractor(width=32, output=48), seed=5).state_dict()
-    weights = {
-        **language,
-        **{TOWER + key: value for key, value in tower.items()},
-        **{f"model.query_abstractor.{key}": value for key, value in layer.items()},
-    }
-    config = text | {
-        "model_type": "llava_llama",
-        "architectures": ["LlavaLlamaForCausalLM"],
-        "torch_dtype": "bfloat16",
-        "mm_vision_tower": "openai/clip-vit-large-patch14-336",
-        "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch",
-        "mm_patch_merge_type": "flat",
-        "mm_hidden_size": 32,
-        "mm_use_im_start_end": False,
-        "image_aspect_ratio": "pad",
-        "num_visual_tokens": "second_stage",
-        "query_abstractor_type": "matry_query",
-        "tokenizer_model_max_length": 1000,
-        "rope_scaling": None,
-    }
-    return config, weights
+    config, tensors = layouts.published("mqt", seed=3)
+    return config | {"tokenizer_model_max_length": 1000}, tensors
 
 
-def build(config, weights, **others) -> MqtLlava:
-    return build_mqt(
-        weights,
-        config,
-        tokenizer=build_tokenizer(),
-        image_processor=CLIPImageProcessorPil(),
-        name="tiny-mqt",
-        revision="0" * 64,
-        **({"tower_config": VISION} | others),
-    )
+@pytest.fixture
+def build(tmp_path):
+    """Write a checkpoint and load it."""
+
+    def build(config, weights, *, tower: str = "inside", dtype: str = "float32") -> MqtLlava:
+        folder = layouts.write(
+            tmp_path / str(len(list(tmp_path.iterdir()))), config, weights, tower=tower
+        )
+        return load_model(str(folder), device="cpu", dtype=dtype)
+
+    return build
 
 
 @pytest.fixture(scope="module")
-def mqt(published) -> MqtLlava:
-    model = build(*published)
+def mqt(published, tmp_path_factory) -> MqtLlava:
+    folder = layouts.write(tmp_path_factory.mktemp("mqt") / "tiny-mqt", *published)
+    model = load_model(str(folder), device="cpu")
     model.max_new_tokens = 4
     return model
 
@@ -330,9 +279,7 @@ def reference_logits(published, image: Image.Image, question: str, m: int) -> to
     config, weights = published
     tower = CLIPVisionModel(VISION).eval()
     tower.load_state_dict({k.removeprefix(TOWER): v for k, v in weights.items() if TOWER in k})
-    names = LlamaConfig().to_dict().keys() & config.keys()
-    text = LlamaConfig(**{key: config[key] for key in names - {"torch_dtype", "model_type"}})
-    language = LlamaForCausalLM(text).eval()
+    language = LlamaForCausalLM(LlamaConfig(**layouts.TEXT)).eval()
     language.load_state_dict(
         {k: v for k, v in weights.items() if "vision_tower" not in k and "abstractor" not in k}
     )
@@ -340,11 +287,8 @@ def reference_logits(published, image: Image.Image, question: str, m: int) -> to
     square = Image.new("RGB", (max(image.size),) * 2, (122, 116, 104))  # int(255 * CLIP's mean)
     square.paste(image, tuple((max(image.size) - side) // 2 for side in image.size))
     pixels = processor(square, return_tensors="pt")["pixel_values"]
-    tokenizer = build_tokenizer()
-    chunks = [
-        [tokenizer.bos_token_id, *tokenizer(chunk, add_special_tokens=False)["input_ids"]]
-        for chunk in PROMPT.format(question).split("<image>")
-    ]
+    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=layouts.pieces())
+    chunks = [[1, *tokenizer.encode(chunk)] for chunk in PROMPT.format(question).split("<image>")]
     layer = {k.removeprefix("model.query_abstractor."): v for k, v in weights.items()}
     with torch.no_grad():
         seen = tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
@@ -407,7 +351,7 @@ def test_a_prompt_beyond_the_tokenizers_length_is_refused(mqt):
         mqt.prompt_length("red " * 800, 256)
 
 
-def test_other_scales_and_prompts_can_be_chosen(published):
+def test_other_scales_and_prompts_can_be_chosen(published, build):
     config, weights = published
     chosen = {"matryoshka": {"scales": [3, 200], "prompt": "scenes-1"}}
     model = build(config | chosen, weights)
@@ -452,8 +396,8 @@ def test_image_features_of_query_tokens_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_near(published, mqt, dtype):
-    half = build(*published, dtype=dtype)
+def test_half_precision_stays_near(published, mqt, build, dtype):
+    half = build(*published, dtype=str(dtype).removeprefix("torch."))
     assert {one.dtype for one in half.abstractor.parameters()} == {dtype}
     (exact,), (rounded,) = mqt.encode([picture(1)]), half.encode([picture(1)])
     assert rounded.features.dtype == dtype
@@ -466,7 +410,7 @@ def test_half_precision_stays_near(published, mqt, dtype):
 # --- loading -------------------------------------------------------------------------------------
 
 
-def test_every_wrong_key_is_in_one_error(published):
+def test_every_wrong_key_is_in_one_error(published, build):
     config, weights = published
     broken = dict(weights)
     del broken["model.query_abstractor.ln_k.bias"], broken["model.layers.1.mlp.up_proj.weight"]
@@ -475,38 +419,33 @@ def test_every_wrong_key_is_in_one_error(published):
     broken["model.query_abstractor.proj"] = torch.zeros(32, 47)
     broken[TOWER + "post_layernorm.bias"] = torch.zeros(31)
     with pytest.raises(ModelError) as caught:
-        build(config | {"image_aspect_ratio": "anyres"}, broken)
+        build(config, broken)
     message = str(caught.value)
-    assert "image_aspect_ratio = 'anyres', and only 'pad'" in message
     for part in (
         "missing keys: model.layers.1.mlp.up_proj.weight, model.query_abstractor.ln_k.bias;",
         "unexpected keys: model.image_newline, model.mm_projector.0.weight;",
-        "model.query_abstractor.proj is (32, 47) and must be (32, 48)",
-        f"{TOWER}post_layernorm.bias is (31,) and must be (32,)",
+        "model.query_abstractor.proj is (32, 47), config.json says (32, 48)",
+        f"{INSIDE}post_layernorm.bias is (31,), config.json says (32,)",
     ):
         assert part in message
 
 
-def test_the_tower_may_come_from_the_named_folder(published, mqt):
+def test_what_the_published_model_does_not_do_is_refused(published, build):
     config, weights = published
-    bare = {key: value for key, value in weights.items() if not key.startswith(TOWER)}
-    clip = {
-        key.replace(TOWER, "vision_model."): value
-        for key, value in weights.items()
-        if key.startswith(TOWER)
-    }
-    clip["text_model.final_layer_norm.weight"] = torch.zeros(3)  # CLIP's other half
+    with pytest.raises(ModelError, match="image_aspect_ratio is 'anyres', and only 'pad'"):
+        build(config | {"image_aspect_ratio": "anyres"}, weights)
+
+
+def test_the_tower_may_come_from_the_named_folder(published, mqt, build):
     (expected,) = mqt.encode([picture(0)])
-    (named,) = build(config, bare, tower_weights=clip).encode([picture(0)])
+    (named,) = build(*published, tower="beside").encode([picture(0)])
     assert torch.equal(named.features, expected.features)
-    with pytest.raises(ModelError, match=r"no vision tower; bring the files of openai/clip-vit-la"):
-        build(config, bare)
-    noise = {key: torch.zeros_like(value) for key, value in clip.items()}
-    (own,) = build(config, weights, tower_weights=noise).encode([picture(0)])
-    assert torch.equal(own.features, expected.features)
+    bare = {key: one for key, one in published[1].items() if not key.startswith(TOWER)}
+    with pytest.raises(ModelError, match="no weights"):
+        build(published[0], bare)  # the folder beside it holds a configuration alone
 
 
-def test_buffers_that_follow_from_the_configuration_are_not_asked_for(published, mqt):
+def test_buffers_that_follow_from_the_configuration_are_not_asked_for(published, mqt, build):
     config, weights = published
     old = weights | {
         "model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(6),
@@ -514,20 +453,27 @@ def test_buffers_that_follow_from_the_configuration_are_not_asked_for(published,
     }
     (encoding,) = build(config, old).encode([picture(0)])
     assert torch.equal(encoding.features, mqt.encode([picture(0)])[0].features)
-    assert is_mqt(old) and not is_mqt(["model.mm_projector.0.weight", "lm_head.weight"])
+
+
+def test_poolings_and_crops_are_not_for_queries(published, tmp_path):
+    folder = str(layouts.write(tmp_path / "mqt", *published))
+    with pytest.raises(MismatchError, match="first queries and no poolings; leave pooling out"):
+        load_model(folder, pooling="spatial")
+    with pytest.raises(MismatchError, match="sees a picture whole; leave grids out"):
+        load_model(folder, grids=["2x2"])
 
 
 def test_parameters_of_the_real_configuration():
-    shapes = published_shapes(LlamaConfig(), clip_l_336())
-    count = {"model.query_abstractor.": 0, TOWER: 0, "": 0}
+    shapes = published_shapes(LlamaConfig(), known_tower("clip-vit-large-patch14-336"))
+    count = {"model.query_abstractor.": 0, INSIDE: 0, "": 0}
     for name, shape in shapes.items():
         part = next(prefix for prefix in count if name.startswith(prefix))
         count[part] += math.prod(shape)
     assert count[""] == 6_738_415_616  # Vicuna-7B
-    assert count[TOWER] == 303_507_456  # CLIP ViT-L/14 at 336 pixels
+    assert count[INSIDE] == 303_507_456  # CLIP ViT-L/14 at 336 pixels
     assert count["model.query_abstractor."] == sum(map(math.prod, ABSTRACTOR_SHAPES.values()))
     assert shapes["model.query_abstractor.proj"] == (1024, 4096)
-    assert shapes[TOWER + "embeddings.position_embedding.weight"] == (577, 1024)
+    assert shapes[INSIDE + "embeddings.position_embedding.weight"] == (577, 1024)
 
 
 # --- cost and seeing -----------------------------------------------------------------------------

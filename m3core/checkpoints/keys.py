@@ -1,0 +1,165 @@
+"""Names of tensors: published ones to those of stock Hugging Face classes, and the accounting.
+
+The current names are ``model.vision_tower.*``, ``model.multi_modal_projector.linear_{1,2}.*``,
+``model.language_model.*``, ``lm_head.weight`` and, for LLaVA-NeXT, ``model.image_newline``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+
+import torch
+
+from data.errors import ModelError
+
+ORIGINAL = (
+    # haotian-liu/LLaVA: LlavaLlamaForCausalLM with CLIPVisionTower inside.
+    (r"^model\.vision_tower\.vision_tower\.", "model.vision_tower."),
+    (r"^model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
+    (r"^model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
+    (r"^model\.mm_projector\.(weight|bias)$", r"model.multi_modal_projector.linear_1.\1"),
+    (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
+)
+"""Patterns and replacements; the first that matches counts."""
+
+HUGGING_FACE = (
+    # Names up to transformers 4.51; the newer ones match none and stay.
+    (r"^language_model\.lm_head\.", "lm_head."),
+    (r"^language_model\.model\.", "model.language_model."),
+    (r"^(vision_tower|multi_modal_projector)\.", r"model.\1."),
+    (r"^image_newline$", "model.image_newline"),
+)
+
+DROPPED = re.compile(r"\.rotary_emb\.inv_freq$|\.position_ids$")
+"""Buffers that old versions saved and that follow from the config."""
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+_TOWER = "model.vision_tower."
+_INNER = "vision_model."
+
+
+def rename(
+    tensors: Mapping[str, torch.Tensor],
+    patterns: Iterable[tuple[str, str]],
+    *,
+    expected: Collection[str],
+    folder: Path,
+) -> dict[str, torch.Tensor]:
+    """Give tensors the names that a model expects; known leftovers are dropped.
+
+    Args:
+        tensors: By their published names.
+        patterns: :data:`ORIGINAL` or :data:`HUGGING_FACE`.
+        expected: The model's own names; they decide whether the tower's carry ``vision_model.``,
+            which differs between versions of transformers.
+        folder: For the message.
+
+    Raises:
+        ModelError: If two tensors claim one name.
+    """
+    patterns = list(patterns)
+    renamed: dict[str, torch.Tensor] = {}
+    origin: dict[str, str] = {}
+    for key, tensor in tensors.items():
+        if DROPPED.search(key):
+            continue
+        new = key
+        for pattern, replacement in patterns:
+            new, matched = re.subn(pattern, replacement, key)
+            if matched:
+                break
+        new = _tower_name(new, expected)
+        if new in renamed:
+            raise ModelError(
+                f"{folder} holds {new} twice, as {origin[new]} and as {key}; two versions of the "
+                "checkpoint are mixed in it"
+            )
+        renamed[new], origin[new] = tensor, key
+    return renamed
+
+
+def _tower_name(key: str, expected: Collection[str]) -> str:
+    if key in expected or not key.startswith(_TOWER):
+        return key
+    inner = key.removeprefix(_TOWER)
+    other = inner.removeprefix(_INNER) if inner.startswith(_INNER) else _INNER + inner
+    return _TOWER + other if _TOWER + other in expected else key
+
+
+def account(
+    expected: Mapping[str, torch.Size],
+    found: Mapping[str, torch.Tensor],
+    *,
+    optional: Collection[str],
+    folder: Path,
+) -> None:
+    """Every tensor must have its place and every place its tensor, of the same shape.
+
+    Args:
+        expected: Names and shapes of the model.
+        found: What the checkpoint holds, renamed.
+        optional: Names that may be missing, as they are tied to others.
+        folder: For the message.
+
+    Raises:
+        ModelError: One error that lists all that is missing, unexpected or of another shape.
+    """
+    problems = []
+    if missing := expected.keys() - found.keys() - set(optional):
+        problems.append(f"missing keys: {folded(missing)}")
+    if unexpected := found.keys() - expected.keys():
+        problems.append(f"unexpected keys: {folded(unexpected)}")
+    other = [key for key in expected.keys() & found.keys() if found[key].shape != expected[key]]
+    if other:
+        shapes = {
+            key: f" is {tuple(found[key].shape)}, config.json says {tuple(expected[key])}"
+            for key in other
+        }
+        problems.append(f"mismatched keys: {folded(other, shapes)}")
+    if problems:
+        raise ModelError(
+            f"the weights in {folder} do not fit its config.json, and nothing may be left "
+            f"randomly initialised. {'; '.join(problems)}. {_mend(missing, other)}"
+        )
+
+
+def _mend(missing: Collection[str], other: Collection[str]) -> str:
+    if any("vision_tower" in key for key in other):
+        return "This is another vision tower than the config names: correct mm_vision_tower"
+    if any("multi_modal_projector" in key for key in other):
+        return "The projector belongs to another tower or language model: correct the config"
+    if missing:
+        return "Download the checkpoint again, or use the config.json that belongs to it"
+    return "Use the config.json that belongs to the weights"
+
+
+def folded(keys: Iterable[str], notes: Mapping[str, str] | None = None) -> str:
+    """All keys in a readable line: those that differ only in the layer's number are joined.
+
+    >>> folded(["a.layers.0.w", "a.layers.1.w", "a.layers.3.w", "b"])
+    'a.layers.{0-1,3}.w, b'
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for key in keys:
+        number = _LAYER.search(key)
+        shape = _LAYER.sub(".layers.{}.", key) if number else key
+        numbers = groups.setdefault((shape, (notes or {}).get(key, "")), [])
+        numbers += [int(number[1])] if number else []
+    lines = []
+    for (shape, note), numbers in sorted(groups.items()):
+        name = shape.replace("{}", _span(numbers), 1) if numbers else shape
+        lines.append(name + note)
+    return ", ".join(lines)
+
+
+def _span(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return str(numbers[0])
+    runs = []
+    for _, run in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0]):
+        values = [value for _, value in run]
+        runs.append(f"{values[0]}-{values[-1]}" if len(values) > 1 else str(values[0]))
+    return "{" + ",".join(runs) + "}"

@@ -1,0 +1,148 @@
+"""Tokenizer and image processor of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaTokenizer,
+    PreTrainedTokenizerBase,
+)
+
+from data.errors import ModelError
+from m3core.checkpoints.layouts import Checkpoint
+from m3core.checkpoints.tower import Tower
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
+
+
+def load_tokenizer(
+    checkpoint: Checkpoint, *, rows: int, image_token: int | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer, from ``tokenizer.json`` or, in the original layout, ``tokenizer.model``.
+
+    The original layout has no image token: its code splits the prompt there. Padding takes the
+    unknown token where no padding token is named, as in LLaVA's training.
+
+    Args:
+        checkpoint: The checkpoint.
+        rows: Embeddings that the model has, as its files say.
+        image_token: Id of the image token, which the Hugging Face layout must have.
+
+    Raises:
+        ModelError: If it is missing, damaged, lacks a token that is needed, or has more tokens
+            than the model has embeddings.
+    """
+    folder = checkpoint.folder
+    if checkpoint.layout == "original":
+        tokenizer = _original_tokenizer(folder)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except _UNREADABLE as error:
+            raise ModelError(
+                f"{folder} lacks a usable tokenizer: {error}; download its files again"
+            ) from error
+        _check_image_token(tokenizer, image_token, folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    for what in ("bos_token", "eos_token"):
+        if getattr(tokenizer, what) is None:
+            raise ModelError(
+                f"the tokenizer in {folder} has no {what}, which the prompt needs; set it in "
+                "tokenizer_config.json"
+            )
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model embeddings for "
+            f"{rows}; it belongs to another checkpoint"
+        )
+    return tokenizer
+
+
+def _check_image_token(tokenizer: PreTrainedTokenizerBase, index: int | None, folder: Path) -> None:
+    known = index is not None and index < len(tokenizer)
+    token = tokenizer.convert_ids_to_tokens(index) if known else None
+    if token is None or token not in tokenizer.all_special_tokens:
+        raise ModelError(
+            f"the tokenizer in {folder} has no image token: config.json says image_token_index "
+            f"{index}, where it has {token!r}. Add the special token '<image>' under that id, or "
+            "write the folder anew with `m3router convert` from the original checkpoint"
+        )
+
+
+def _original_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    pieces = folder / "tokenizer.model"
+    if not pieces.is_file() and not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{folder} lacks a tokenizer: neither tokenizer.model nor tokenizer.json is there; "
+            "download it (for Vicuna, that of the Llama it was trained from)"
+        )
+    count = _count_pieces(pieces) if pieces.is_file() else 0
+    try:
+        tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True)
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"{folder} lacks a usable tokenizer: {error}; download its files again"
+        ) from error
+    if len(tokenizer) < max(count, 4):  # a vocabulary that was not found leaves three tokens
+        raise ModelError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens where tokenizer.model has "
+            f"{count}; download its files again"
+        )
+    return tokenizer
+
+
+def _count_pieces(file: Path) -> int:
+    """Read a sentencepiece model by its own library, which notices damage."""
+    try:
+        import google.protobuf  # noqa: F401
+        import sentencepiece
+    except ImportError as error:
+        raise ModelError(
+            f"{file} needs the packages sentencepiece and protobuf; install them with "
+            "`pip install sentencepiece protobuf`"
+        ) from error
+    try:
+        return int(sentencepiece.SentencePieceProcessor(model_file=str(file)).vocab_size())
+    except (RuntimeError, OSError) as error:
+        raise ModelError(
+            f"{file} is no sentencepiece tokenizer or is damaged ({error}); download it again"
+        ) from error
+
+
+def load_image_processor(
+    checkpoint: Checkpoint, vision: CLIPVisionConfig, tower: Tower | None
+) -> BaseImageProcessor:
+    """The image processor: that of the folder, of the tower's folder, or CLIP's own numbers.
+
+    Args:
+        checkpoint: The checkpoint.
+        vision: Config of its tower.
+        tower: The tower, where it has a folder of its own.
+
+    Raises:
+        ModelError: If its file cannot be read.
+    """
+    try:
+        if checkpoint.layout == "hugging_face":
+            return AutoImageProcessor.from_pretrained(
+                checkpoint.folder, local_files_only=True, backend="pil"
+            )
+        if tower and tower.folder and (tower.folder / "preprocessor_config.json").is_file():
+            return CLIPImageProcessorPil.from_pretrained(tower.folder, local_files_only=True)
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"{checkpoint.folder} lacks a usable image processor: {error}; download its "
+            "preprocessor_config.json again"
+        ) from error
+    side = vision.image_size
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )

@@ -1,0 +1,74 @@
+"""Where a checkpoint lies: a folder, a hub id, or inside this package."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from data.errors import ModelError
+from data.manifest import sha256_file
+
+EMBEDDED = "embedded"
+FAKE = "fake"
+_DECISIVE = {".json", ".safetensors", ".model", ".bin", ".txt"}
+_OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.onnx", "*.ot"]
+
+
+def embedded_folder() -> Path:
+    """Where the shipped checkpoint lies inside the package."""
+    return Path(str(resources.files("m3core.embedded") / "checkpoint"))
+
+
+def resolve(name: str) -> Path:
+    """The local folder of a model; a hub id is looked up and downloaded by ``huggingface_hub``.
+
+    Raises:
+        ModelError: If there is neither such a folder nor such a hub id within reach.
+    """
+    if name == EMBEDDED:
+        return embedded_folder()
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model {name!r} is neither {EMBEDDED!r}, nor a folder here, nor a hub id that could "
+            f"be fetched ({type(error).__name__}); check the spelling or the connection"
+        ) from error
+
+
+def local_tower(name: str, folder: Path) -> Path | None:
+    """The folder of a vision tower, if it is on this machine outside of the hub's cache.
+
+    Args:
+        name: ``mm_vision_tower`` of a LLaVA config: a path, possibly of the machine it was
+            trained on, or a hub id such as ``openai/clip-vit-large-patch14-336``.
+        folder: The checkpoint's folder.
+
+    Returns:
+        The first that is a folder: the path itself; the path from the checkpoint's folder or its
+        parent; a folder of its last name in or beside the checkpoint's folder. Otherwise None.
+    """
+    last = Path(name).name
+    places = [Path(name), folder / name, folder.parent / name, folder / last, folder.parent / last]
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def revision_of(folder: Path, *more: Path) -> str:
+    """SHA-256 over the files that decide a model's answers, in hexadecimal.
+
+    Args:
+        folder: The checkpoint.
+        more: Further folders it reads, such as that of its vision tower.
+    """
+    digest = hashlib.sha256()
+    for place in (folder, *more):
+        for file in sorted(place.iterdir()):
+            if file.suffix in _DECISIVE:
+                digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
+    return digest.hexdigest()

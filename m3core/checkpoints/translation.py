@@ -1,0 +1,151 @@
+"""The config of the original LLaVA layout as one of Hugging Face's.
+
+The names on the left are those of haotian-liu/LLaVA (``llava/model/llava_arch.py``,
+``multimodal_encoder/clip_encoder.py``, ``multimodal_projector/builder.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
+
+from data.errors import ModelError
+from m3core.checkpoints.layouts import Checkpoint
+
+PROJECTORS = {"mlp2x_gelu": "gelu", "linear": "linear"}
+"""LLaVA's projectors with the activation that Hugging Face's two-layer projector takes.
+
+A single linear layer is written as two, the second one the identity without any activation
+between them, which changes no bit of the result.
+"""
+
+MERGES = ("spatial_unpad", "flat")
+IMAGE_TOKEN = "<image>"
+_COPIED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "attention_bias",
+    "attention_dropout",
+    "mlp_bias",
+    "tie_word_embeddings",
+    "rope_theta",
+    "rope_scaling",
+)
+_NEEDED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+
+
+def translate(checkpoint: Checkpoint, vision: CLIPVisionConfig) -> LlavaConfig | LlavaNextConfig:
+    """The Hugging Face config that describes a checkpoint in the original layout.
+
+    Args:
+        checkpoint: In the original layout, of the family ``llava`` or ``llava_next``.
+        vision: Config of its tower.
+
+    Returns:
+        ``LlavaConfig`` or ``LlavaNextConfig`` with our entry ``matryoshka``. The image token is
+        the first id behind the vocabulary. NOTE: LLaVA writes grids as (width, height), Hugging
+        Face as (height, width).
+
+    Raises:
+        ModelError: If it asks for something that this cannot express; all of it in one error.
+    """
+    source = checkpoint.config
+    problems = _inexpressible(source)
+    if problems:
+        raise ModelError(f"{checkpoint.folder}/config.json: {'; '.join(problems)}")
+    try:
+        text = LlamaConfig(**{key: source[key] for key in _COPIED if source.get(key) is not None})
+        common: dict[str, Any] = {
+            "vision_config": vision,
+            "text_config": text,
+            "image_token_index": text.vocab_size,
+            "image_seq_length": (vision.image_size // vision.patch_size) ** 2,
+            "projector_hidden_act": PROJECTORS[source.get("mm_projector_type", "linear")],
+            "vision_feature_layer": source.get("mm_vision_select_layer", -2),
+            "vision_feature_select_strategy": "default",
+            "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),
+        }
+        settings = dict(checkpoint.settings)
+        settings.setdefault("prompt", "vicuna-1")
+        if checkpoint.family == "llava_next":
+            pairs = grid_pinpoints(checkpoint)
+            settings["merge"] = source.get("mm_patch_merge_type", "flat")
+            config = LlavaNextConfig(
+                image_grid_pinpoints=[[height, width] for width, height in pairs], **common
+            )
+        else:
+            config = LlavaConfig(**common)
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise ModelError(f"{checkpoint.folder}/config.json is not valid: {error}") from error
+    config.matryoshka = settings
+    return config
+
+
+def _inexpressible(source: dict[str, Any]) -> list[str]:
+    problems = [f"{key} is missing" for key in _NEEDED if not isinstance(source.get(key), int)]
+    projector = source.get("mm_projector_type", "linear")
+    if projector not in PROJECTORS:
+        problems.append(
+            f"mm_projector_type is {projector!r}; this version loads {' and '.join(PROJECTORS)}"
+        )
+    feature = source.get("mm_vision_select_feature", "patch")
+    if feature != "patch":
+        problems.append(
+            f"mm_vision_select_feature is {feature!r}; only 'patch' leaves a square grid to pool"
+        )
+    if not isinstance(source.get("mm_vision_select_layer", -2), int):
+        problems.append("mm_vision_select_layer must be one number")
+    if source.get("mm_use_im_start_end"):
+        problems.append(
+            "mm_use_im_start_end is true; prompts with start and end tokens are not built in"
+        )
+    if source.get("mm_resampler_type") or source.get("s2"):
+        problems.append("a resampler or S2 tower is not built in")
+    merge = source.get("mm_patch_merge_type", "flat")
+    if source.get("image_aspect_ratio") == "anyres" and merge not in MERGES:
+        problems.append(
+            f"mm_patch_merge_type is {merge!r}; this version loads {' and '.join(MERGES)}"
+        )
+    return problems
+
+
+def grid_pinpoints(checkpoint: Checkpoint) -> list[tuple[int, int]]:
+    """The anyres resolutions of a config in the original layout, as (width, height) pixels.
+
+    Raises:
+        ModelError: If they are missing or no list of pairs.
+    """
+    found = checkpoint.config.get("image_grid_pinpoints")
+    try:
+        pairs = json.loads(found) if isinstance(found, str) else found
+        return [(int(width), int(height)) for width, height in pairs or ()] or _no_pinpoints(found)
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"{checkpoint.folder}/config.json: image_grid_pinpoints must be a list of pairs such "
+            f"as [[336, 672], [672, 336]], got {found!r}"
+        ) from error
+
+
+def _no_pinpoints(found: Any) -> list[tuple[int, int]]:
+    raise ValueError(found)

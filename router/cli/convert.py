@@ -1,0 +1,42 @@
+"""`m3router convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.options import Dtype
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="Folder or hub id of a LLaVA checkpoint.", show_default=False)
+    ],
+    destination: Annotated[Path, typer.Argument(help="New folder to write.", show_default=False)],
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(
+            help="Number format of the weights. [default: that of the checkpoint]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a checkpoint in the Hugging Face layout.
+
+    Reads the original LLaVA layout (`tokenizer.model`, `.bin` or safetensors shards, the vision
+    tower inside or in a folder of its own) and writes config, safetensors, fast tokenizer and
+    image processor. Models load from either layout alike and give the same logits; the new one
+    needs no conversion at each start, and other tools can read it.
+
+    ```
+    m3router convert mucai/llava-v1.5-7b-m3 models/llava-v1.5-7b-m3-hf
+    ```
+    """
+    from m3core.checkpoints import convert as write
+    from router.cli.console import err, say
+
+    with err.status("converting"):
+        folder = write(source, destination, dtype=dtype.value if dtype else None)
+    say(f"written: {folder}")

@@ -50,44 +50,17 @@ TEXT = {
 }
 TOWER = "model.vision_tower.vision_tower.vision_model."
 PINPOINTS = [[48, 96], [96, 48], [96, 96], [144, 48], [48, 144]]  # (width, height) in pixels
-_WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "picture",
-    "what",
-    "color",
-    "is",
-    "on",
-    "table",
-    "how",
-    "many",
-    "are",
-    "there",
-    "user",
-    "assistant",
-    "human",
-    "curious",
-    "between",
-    "questions",
-    "answers",
-    "helpful",
-    "detailed",
-    "polite",
-    "gives",
-    "chat",
-    "and",
-    "artificial",
-    "intelligence",
-    "red",
-]
+_TEXT = (
+    "the a cat dog picture what color is on table how many are there user assistant human curious "
+    "between questions answers helpful detailed polite gives chat and artificial intelligence red"
+)
 
 
 @cache
 def pieces() -> bytes:
     """A sentencepiece model of Llama's kind: byte-pair encoding with byte fallback."""
-    lines = (" ".join(_WORDS[(i * k) % len(_WORDS)] for k in range(1, 10)) for i in range(300))
+    words = _TEXT.split()
+    lines = (" ".join(words[(i * k) % len(words)] for k in range(1, 10)) for i in range(300))
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=lines,

@@ -177,6 +177,7 @@ def build_stock(checkpoint: Checkpoint, contents: Contents, placement: Placement
     rows = checkpoint.settings.get("vocabulary")
     if rows:
         config.text_config.vocab_size = rows
+        config.text_config.pad_token_id = None  # one of the rows that are cut off
         tensors |= {key: tensors[key][:rows] for key in VOCABULARY_KEYS if key in tensors}
     _, model_class = STOCK[checkpoint.family]
     try:

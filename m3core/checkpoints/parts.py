@@ -50,7 +50,8 @@ def load_tokenizer(
                 f"{folder} lacks a usable tokenizer: {error}; download its files again"
             ) from error
         _check_image_token(tokenizer, image_token, folder)
-    if tokenizer.pad_token is None:
+    trained = checkpoint.settings.get("vocabulary", rows)  # rows behind it are cut off on loading
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= trained:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     for what in ("bos_token", "eos_token"):
         if getattr(tokenizer, what) is None:
@@ -67,12 +68,11 @@ def load_tokenizer(
 
 
 def _check_image_token(tokenizer: PreTrainedTokenizerBase, index: int | None, folder: Path) -> None:
-    known = index is not None and index < len(tokenizer)
-    token = tokenizer.convert_ids_to_tokens(index) if known else None
-    if token is None or token not in tokenizer.all_special_tokens:
+    token = tokenizer.added_tokens_decoder.get(index)
+    if token is None or not token.special:
         raise ModelError(
             f"the tokenizer in {folder} has no image token: config.json says image_token_index "
-            f"{index}, where it has {token!r}. Add the special token '<image>' under that id, or "
+            f"{index}, where it has {token}. Add the special token '<image>' under that id, or "
             "write the folder anew with `m3router convert` from the original checkpoint"
         )
 

@@ -189,7 +189,7 @@ def test_numbers_that_the_queries_cannot_give_are_refused(tokens, mqt):
     with pytest.raises(MismatchError, match=message):
         mqt.abstractor(torch.zeros(1, 576, 32), tokens)
     with pytest.raises(MismatchError, match=message):
-        mqt.prompt_length("What?", tokens)
+        mqt.check_scale(tokens)
     (encoding,) = mqt.encode([picture(0)])
     with pytest.raises(MismatchError, match=message):
         encoding.at(tokens)

@@ -11,6 +11,7 @@ from data.scenes.world import make_scene
 from m3core.embedded.architecture import new_model, new_tower
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
+from m3core.embedded.tower_pretraining import scene_pixels
 from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
 from m3core.prompts import get_template
 from m3core.training import TrainingRecipe, train
@@ -26,7 +27,9 @@ def tokenizer():
 @pytest.fixture
 def model(tokenizer):
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
-    return new_model(new_tower(seed=0), vocabulary=len(tokenizer), ids=ids, seed=0)
+    return new_model(
+        new_tower(scene_pixels(range(100)), seed=0), vocabulary=len(tokenizer), ids=ids, seed=0
+    )
 
 
 def recipe(**changes) -> TrainingRecipe:

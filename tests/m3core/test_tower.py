@@ -55,7 +55,7 @@ def test_held_looks_stay_whatever_is_trained():
     assert any("v_proj" in name for name in moved) and any("fc1" in name for name in moved)
     assert not any("q_proj" in name or "k_proj" in name for name in moved)
     everywhere, printed = share_of_right_looks(tower)
-    assert everywhere > 0.99
+    assert everywhere > 0.95
     assert printed > 0.95
 
 

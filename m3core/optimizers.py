@@ -34,7 +34,7 @@ def new_optimizers(
     """AdamW for all parameters, or Muon for hidden matrices and AdamW for the others.
 
     Args:
-        parameters: Names and parameters.
+        parameters: Names and parameters; those that take no gradient are left out.
         learning_rate: Of AdamW.
         muon_learning_rate: Of Muon, with updates scaled to AdamW's size (Liu et al.,
             arXiv 2502.16982); 0 leaves hidden matrices to AdamW.
@@ -43,6 +43,8 @@ def new_optimizers(
     hidden: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in parameters:
+        if not parameter.requires_grad:
+            continue
         chosen = muon_learning_rate > 0 and is_hidden_matrix(name, parameter)
         (hidden if chosen else rest).append(parameter)
     common: dict[str, Any] = {"weight_decay": weight_decay}

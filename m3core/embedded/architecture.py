@@ -36,48 +36,47 @@ OFFSETS = (
     _cross(1),
     _cross(2),
     _cross(4),
-    _cross(2),
     ((0, -4), (0, 4), (0, -8), (0, 8)),
 )
-"""Where each head of each tower layer looks when training starts: patches down and right.
+"""Where each head of each tower layer looks: patches down and right.
 
-Four layers see a whole glyph of up to 4 x 4 patches; two more fetch the character beside it."""
+Four layers see a glyph of up to 8 x 8 patches; the last one fetches the character beside it."""
 PLAIN = 0.1
 """Patches whose pixels deviate less than this show nothing; the whitening leaves them out."""
-SHARPNESS = 1.2
-"""Gain of the tower's queries and keys when training starts."""
+SHARPNESS = 64.0
+"""Gain of the tower's queries and keys. Ample, as what stands in a patch grows up to forty times
+as loud as its position by the last layer, and the layer norms then leave little of the latter."""
 QUERY_GAIN = 1.6
 IMAGE_MEAN = IMAGE_STD = 0.5
 
 
-def tower_config(layers: int) -> CLIPVisionConfig:
+def tower_config() -> CLIPVisionConfig:
     """A CLIP vision tower over 24 x 24 patches of 8 pixels."""
     return CLIPVisionConfig(
         hidden_size=HIDDEN,
         intermediate_size=384,
-        num_hidden_layers=layers,
+        num_hidden_layers=len(OFFSETS),
         num_attention_heads=len(OFFSETS[0]),
         image_size=CELLS * PATCH,
         patch_size=PATCH,
     )
 
 
-def new_tower(pixels: torch.Tensor, *, layers: int, seed: int) -> CLIPVisionModel:
+def new_tower(pixels: torch.Tensor, *, seed: int) -> CLIPVisionModel:
     """A tower that starts as a stack of dilated convolutions over whitened patches.
 
     A tower of this size, trained from random weights for an hour, reads what a patch shows but
     hardly ever learns to look at the next one. Attention can express a convolution (Cordonnier
     et al., arXiv 1911.03584, one head for each offset), so it starts there: the last
     :data:`POSITION` units of a token hold its place as sines and cosines, queries are keys turned
-    by the head's offset, and nothing writes to those units until training wants it.
+    by the head's offset, and nothing writes to those units; see :func:`hold_looks`.
 
     Args:
         pixels: A sample of normalised pictures, (N, 3, side, side); decides the whitening.
-        layers: The first so many of :data:`OFFSETS`.
         seed: Of all other weights.
     """
     torch.manual_seed(seed)
-    tower = CLIPVisionModel(tower_config(layers))
+    tower = CLIPVisionModel(tower_config())
     content = HIDDEN - POSITION
     patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     drawn = patches[patches.unflatten(1, (3, -1)).std(-1).mean(-1) > PLAIN]
@@ -88,12 +87,42 @@ def new_tower(pixels: torch.Tensor, *, layers: int, seed: int) -> CLIPVisionMode
         table = tower.embeddings.position_embedding.weight.zero_()
         table[1:, :content] = -(whitening[:content] @ mean).float()
         table[1:, content:] = LOUDNESS * sine_positions(CELLS, POSITION)
-        for layer, offsets in zip(tower.encoder.layers, OFFSETS[:layers], strict=True):
+        for layer, offsets in zip(tower.encoder.layers, OFFSETS, strict=True):
             _look_at(layer.self_attn, offsets)
             layer.self_attn.v_proj.weight[:, content:] = 0
             for writes in (layer.self_attn.out_proj, layer.mlp.fc2):
                 writes.weight[content:] = 0
     return tower
+
+
+def hold_looks(tower: CLIPVisionModel) -> None:
+    """Keep every head looking where it looks, whatever is trained.
+
+    Queries, keys and what carries the positions take no gradient. Left free, all heads but those
+    of the first layer lose their place within some hundred steps, and the tower never learns to
+    fetch the second character of a tag.
+
+    Args:
+        tower: From :func:`new_tower`; changed in place.
+    """
+    layers = tower.encoder.layers
+    norms = [tower.pre_layrnorm, *(layer.layer_norm1 for layer in layers)]
+    writers = [part for layer in layers for part in (layer.self_attn.out_proj, layer.mlp.fc2)]
+    for layer in layers:
+        for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+            projection.requires_grad_(False)
+    for part in (*norms, *writers):
+        for parameter in part.parameters():
+            parameter.register_hook(_without_positions)
+    tower.embeddings.patch_embedding.weight.register_hook(_without_positions)
+    tower.embeddings.position_embedding.weight.register_hook(lambda it: _without_positions(it.T).T)
+
+
+def _without_positions(gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient of a parameter whose rows write units of a token, the last of them zeroed."""
+    kept = torch.zeros_like(gradient)
+    kept[: HIDDEN - POSITION] = gradient[: HIDDEN - POSITION]
+    return kept
 
 
 def _whitening(samples: torch.Tensor, *, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +146,11 @@ def _look_at(attention: CLIPAttention, offsets: Sequence[tuple[int, int]]) -> No
         rows = slice(head * width, (head + 1) * width)
         for projection, turn in ((attention.q_proj, offset), (attention.k_proj, (0, 0))):
             projection.weight[rows] = 0
-            projection.weight[rows, HIDDEN - POSITION :] = SHARPNESS * _turn(*turn)
+            matrix = _turn(*turn)
+            # Rows that add up to nothing do not see the layer norm subtract a mean.
+            projection.weight[rows, HIDDEN - POSITION :] = SHARPNESS * (
+                matrix - matrix.mean(1, keepdim=True)
+            )
     attention.v_proj.weight.normal_(std=HIDDEN**-0.5)
     attention.out_proj.weight.normal_(std=0.5 * HIDDEN**-0.5)
 

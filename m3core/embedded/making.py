@@ -71,7 +71,7 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     """Run the recipe; every stage goes on where an interrupted run left off.
 
     Args:
-        recipe: A ``seed``, the number of ``cached_scenes``, a list of phases ``tower``, a table
+        recipe: A ``seed``, the number of ``cached_scenes``, tables ``tower`` and
             ``alignment``, and a list of ``stages``; see
             ``experiments/embedded_model/recipe.toml``. A stage with a
             ``tower_learning_rate`` trains the tower too, on scenes from ``first_seed`` on.
@@ -79,8 +79,7 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
         checkpoint: Receives the finished model.
     """
     seed = recipe["seed"]
-    phases = [TowerRecipe(**phase, seed=seed) for phase in recipe["tower"]]
-    tower = train_tower(phases, work / "tower")
+    tower = train_tower(TowerRecipe(**recipe["tower"], seed=seed), work / "tower")
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     model = new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from transformers import CLIPVisionModel
 from data.scenes.drawing import PATCH_LABELS, patch_labels, patch_weights
 from data.scenes.export import VALIDATION_SEEDS
 from data.scenes.world import make_scene
-from m3core.embedded.architecture import HIDDEN, new_tower
+from m3core.embedded.architecture import HIDDEN, hold_looks, new_tower
 from m3core.embedded.curriculum import scene_pixels
 from m3core.optimizers import ScheduledOptimizers, new_optimizers
 from m3core.training import (
@@ -38,10 +37,9 @@ WARMUP = 100
 
 @dataclass(frozen=True, kw_only=True)
 class TowerRecipe:
-    """One phase of the tower's training.
+    """Everything that decides the tower's weights.
 
     Attributes:
-        layers: Layers of the tower; those that an earlier phase trained go on from there.
         steps: Optimiser steps.
         batch: Scenes in a step; the scenes follow from the step.
         learning_rate: Peak rate of AdamW; warmed up, then a cosine down to a hundredth.
@@ -50,7 +48,6 @@ class TowerRecipe:
         seed: Seed of the weights.
     """
 
-    layers: int
     steps: int
     batch: int = 16
     learning_rate: float = 2e-3
@@ -167,13 +164,12 @@ def patch_accuracy(reader: PatchReader, seeds: range) -> dict[str, float]:
     return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}
 
 
-def train_tower(phases: Sequence[TowerRecipe], folder: Path) -> CLIPVisionModel:
-    """Train the tower phase by phase, resuming from ``folder`` where an earlier run left off.
+def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
+    """Train the tower, resuming from ``folder`` where an earlier run left off.
 
     Args:
-        phases: What to train; each phase has at least the layers of the one before.
-        folder: Receives for each phase ``<layers>-layers/`` with ``state/`` and
-            ``training_log.jsonl``.
+        recipe: What to train.
+        folder: Receives ``state/`` and ``training_log.jsonl``.
 
     Returns:
         The trained tower, on the CPU.
@@ -181,20 +177,10 @@ def train_tower(phases: Sequence[TowerRecipe], folder: Path) -> CLIPVisionModel:
     Raises:
         MismatchError: If ``folder`` holds a run of another recipe.
     """
-    pixels = scene_pixels(range(SAMPLE))
-    reader = PatchReader(new_tower(pixels, layers=phases[0].layers, seed=phases[0].seed))
-    for recipe in phases:
-        larger = PatchReader(new_tower(pixels, layers=recipe.layers, seed=recipe.seed))
-        larger.load_state_dict(larger.state_dict() | reader.state_dict())
-        reader = larger
-        _train_phase(reader, recipe, folder / f"{recipe.layers}-layers")
-    return reader.tower.cpu()
-
-
-def _train_phase(reader: PatchReader, recipe: TowerRecipe, folder: Path) -> None:
-    """Train in place."""
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = new_accelerator()
+    reader = PatchReader(new_tower(scene_pixels(range(SAMPLE)), seed=recipe.seed))
+    hold_looks(reader.tower)
     optimizers = ScheduledOptimizers(
         accelerator,
         new_optimizers(
@@ -224,3 +210,4 @@ def _train_phase(reader: PatchReader, recipe: TowerRecipe, folder: Path) -> None
             running = 0.0
             save_state(accelerator, folder, step + 1, recipe)
             append_line(folder / LOG, line | patch_accuracy(reader, recipe.watched))
+    return reader.tower.cpu()

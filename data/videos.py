@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 FRAMES = 6
 """Frames of a collage by default, IG-VLM's ``frame_fixed_number``."""
 
-SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
-)
+_ENDINGS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
+SUFFIXES = frozenset("." + ending for ending in _ENDINGS.split(" "))
 """What is taken for a video. NOTE: an animated GIF or WebP stays a picture, its first frame."""
 
 _DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,m4v"

@@ -1,4 +1,4 @@
-"""The errors of this project: one root, four kinds.
+"""The errors of this project: one root, few kinds.
 
 Every message names the thing, the rule it broke, what came instead and what to do about it.
 """
@@ -16,6 +16,10 @@ class DataError(M3RouterError):
 
 class ImageError(DataError):
     """A picture that cannot be read."""
+
+
+class VideoError(ImageError):
+    """A video that no collage can be made of."""
 
 
 class MismatchError(M3RouterError):

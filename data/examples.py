@@ -1,4 +1,4 @@
-"""One question about one picture, and how its answers are scored."""
+"""One question about one picture or video, and how its answers are scored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from data.scoring import METRICS, check_references
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A question about a picture, with its reference answers.
+    """A question about a picture or video, with its reference answers.
 
     Attributes:
         id: Unique within a set of examples.
-        image: Path of the picture, relative to the images folder.
+        image: Path of the picture or video, relative to the images folder; see
+            :mod:`data.videos` for how a video is shown to a model.
         question: What is asked, without any prompt template.
         answers: Reference answers, at least one; ten for ``vqa``.
         choices: The options of a multiple-choice question, first one ``A``; else empty.

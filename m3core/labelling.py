@@ -18,10 +18,11 @@ import pandas as pd
 
 from data.errors import DataError, ImageError
 from data.examples import Example, fingerprint
-from data.images import MAX_PIXELS, open_image
+from data.images import MAX_PIXELS
 from data.journal import Journal
 from data.oracle_log import OracleLog
 from data.scoring import chance_level, score
+from data.videos import FRAMES, is_video, open_picture
 from m3core.batching import BATCH_TOKENS, answer_all
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
 
@@ -66,8 +67,14 @@ class LabelProgress:
         self.errors += sum(failed.values())
 
 
-def log_metadata(examples: Sequence[Example], model: MultiScaleModel) -> dict[str, Any]:
-    """What a log was made from; two runs with equal metadata may be joined."""
+def log_metadata(
+    examples: Sequence[Example], model: MultiScaleModel, *, frames: int = FRAMES
+) -> dict[str, Any]:
+    """What a log was made from; two runs with equal metadata may be joined.
+
+    The number of frames is part of it where there are videos, and else of no consequence.
+    """
+    videos = {"frames": frames} if any(is_video(one.image) for one in examples) else {}
     return {
         "model": model.name,
         "revision": model.revision,
@@ -80,6 +87,7 @@ def log_metadata(examples: Sequence[Example], model: MultiScaleModel) -> dict[st
         "n_examples": len(examples),
         "padding": "left",
         "batch_tokens": BATCH_TOKENS,
+        **videos,
     }
 
 
@@ -125,10 +133,11 @@ def _fill(
 class _Chunk:
     """The pictures and questions that are in flight together."""
 
-    def __init__(self, model: MultiScaleModel, images: Path, max_pixels: int) -> None:
+    def __init__(self, model: MultiScaleModel, images: Path, max_pixels: int, frames: int) -> None:
         self.model = model
         self.images = images
         self.max_pixels = max_pixels
+        self.frames = frames
 
     def run(self, examples: Sequence[Example]) -> tuple[Encoded, list[dict[str, Any]]]:
         """Encode the pictures and answer every example at every scale."""
@@ -160,7 +169,9 @@ class _Chunk:
         pictures, causes = {}, {}
         for name in names:
             try:
-                pictures[name] = open_image(self.images / name, max_pixels=self.max_pixels)
+                pictures[name] = open_picture(
+                    self.images / name, frames=self.frames, max_pixels=self.max_pixels
+                )
             except ImageError as error:
                 causes[name] = str(error)
         encoded = self.model.encode(list(pictures.values())) if pictures else []
@@ -191,6 +202,7 @@ def label(
     progress: Callable[[LabelProgress], None] | None = None,
     retry_errors: bool = False,
     max_pixels: int = MAX_PIXELS,
+    frames: int = FRAMES,
 ) -> OracleLog:
     """Label every example at every scale, resuming from the journal in ``folder``.
 
@@ -204,18 +216,20 @@ def label(
         progress: Called after every chunk.
         retry_errors: Ask again the examples that an earlier run recorded an error for.
         max_pixels: Larger pictures are refused before they are decoded.
+        frames: Frames of a video's collage; see :mod:`data.videos`.
 
     Returns:
         The log. Examples that failed have error records, never wrong answers.
 
     Raises:
         DataError: If there are no examples, ids repeat, the journal is damaged, or the disk is
-            full (nothing is lost then).
-        MismatchError: If ``folder`` holds a run over other examples or of another model.
+            full (nothing is lost then), or there are videos and PyAV is missing.
+        MismatchError: If ``folder`` holds a run over other examples, of another model, or of
+            videos at another number of frames.
     """
     if not examples:
         raise DataError("there is nothing to label: no examples were given")
-    metadata = log_metadata(examples, model)
+    metadata = log_metadata(examples, model, frames=frames)
     began = time.monotonic()
     with Journal.open(folder, metadata, retry_errors=retry_errors) as journal:
         state = LabelProgress(total=len(examples))
@@ -225,7 +239,7 @@ def label(
             for example in examples
             if all((example.id, scale) in journal.done for scale in model.grid.names)
         }
-        chunk = _Chunk(model, images, max_pixels)
+        chunk = _Chunk(model, images, max_pixels, frames)
         if progress:
             progress(state)
         for part in _chunks([example for example in examples if example.id not in done]):

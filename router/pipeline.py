@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from data.errors import MismatchError
+from data.videos import FRAMES, open_picture
 from m3core.batching import answer_all
 from m3core.checkpoints import load_model
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
@@ -63,6 +64,9 @@ class _Clock:
 class AutoScalePipeline:
     """A frozen model, a router that knows it, and a policy calibrated for that router.
 
+    Attributes:
+        frames: Frames of a video's collage, as many as the router was trained on.
+
     Args:
         model: The model.
         router: Trained on a log and on features of this very model.
@@ -80,6 +84,7 @@ class AutoScalePipeline:
         self.model = model
         self.router = router
         self.policy = policy
+        self.frames = int(features.get("frames", FRAMES))
         self._questions = question_encoder(features.get("question_encoder", "model"), model)
 
     @classmethod
@@ -118,7 +123,7 @@ class AutoScalePipeline:
 
     def answer(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Image.Image | Path],
         questions: Sequence[str],
         *,
         scale: int | None = None,
@@ -126,14 +131,15 @@ class AutoScalePipeline:
         """Answer question i about image i, each at its own scale, batched by length.
 
         Args:
-            images: RGB pictures. A picture that comes several times (the same object) is encoded
-                once.
+            images: RGB pictures, or files of pictures and videos. What comes several times (the
+                same object, or equal paths) is encoded once.
             questions: One for each picture.
             scale: Answer everything at this scale instead of routing.
 
         Raises:
             MismatchError: If the lengths differ or the scale is not in the grid.
-            DataError: If a question is empty or does not fit the model's context.
+            DataError: If a question is empty or does not fit the model's context, or a file
+                cannot be read.
         """
         if len(images) != len(questions):
             raise MismatchError(f"{len(images)} images but {len(questions)} questions were given")
@@ -142,12 +148,13 @@ class AutoScalePipeline:
         fewest = self.model.grid.scales[0] if scale is None else self.model.check_scale(scale)
         for question in questions:
             self.model.prompt_length(question, fewest)  # a scale costs at least its name
+        pictures = self._opened(images)
         clock = _Clock()
-        distinct = list({id(image): image for image in images}.values())
-        place = {id(image): number for number, image in enumerate(distinct)}
+        distinct = list({id(picture): picture for picture in pictures}.values())
+        place = {id(picture): number for number, picture in enumerate(distinct)}
         encodings = self.model.encode(distinct)
         clock.lap("vision")
-        own = [encodings[place[id(image)]] for image in images]
+        own = [encodings[place[id(picture)]] for picture in pictures]
         chosen, estimates = self._route(own, questions, scale, clock)
         requests = [
             Request(encoding=encoding, question=question, scale=one)
@@ -160,6 +167,12 @@ class AutoScalePipeline:
             self._result(answer, request, estimate, share)
             for answer, request, estimate in zip(answers, requests, estimates, strict=True)
         ]
+
+    def _opened(self, images: Sequence[Image.Image | Path]) -> list[Image.Image]:
+        """The pictures themselves; equal paths give the same object."""
+        paths = {image for image in images if isinstance(image, Path)}
+        opened = {path: open_picture(path, frames=self.frames) for path in paths}
+        return [opened[image] if isinstance(image, Path) else image for image in images]
 
     def _route(
         self,

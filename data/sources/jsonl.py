@@ -10,6 +10,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.examples import Example
+from data.videos import is_video
 
 SHOWN = 20
 _FIELDS = frozenset(field.name for field in fields(Example))
@@ -18,10 +19,11 @@ _FIELDS = frozenset(field.name for field in fields(Example))
 def load_jsonl(path: Path, *, images: Path) -> list[Example]:
     """Read examples, one JSON object a line.
 
-    A line has at least ``id``, ``image``, ``question`` and ``answers`` (a list) or ``answer`` (one
-    text); the other fields of :class:`data.examples.Example` are optional, further ones are
-    ignored, and blank lines too. Pictures that are missing are no error here: labelling records
-    them, example by example.
+    A line has at least ``id``, ``image`` (or ``video``), ``question`` and ``answers`` (a list) or
+    ``answer`` (one text); the other fields of :class:`data.examples.Example` are optional, further
+    ones are ignored, and blank lines too. In either field the ending of a name tells a video, see
+    :mod:`data.videos`. Files that are missing are no error here: labelling records them, example
+    by example.
 
     Args:
         path: The file, UTF-8.
@@ -85,16 +87,31 @@ def _read_line(line: bytes) -> Example:
 
 
 def _fields_of(values: dict[str, Any]) -> dict[str, Any]:
-    """Take the known fields: ``answer`` becomes ``answers``, a whole number a text id."""
+    """Take the known fields: ``answer`` becomes ``answers``, ``video`` the image, an int a text."""
     known = {name: value for name, value in values.items() if name in _FIELDS}
     if "answer" in values:
         if "answers" in values:
             raise DataError(f"Example {values.get('id')!r}: has both 'answer' and 'answers'.")
         known["answers"] = [values["answer"]]
+    if "video" in values:
+        known["image"] = _video_of(values)
     identity = known.get("id")
     if isinstance(identity, int) and not isinstance(identity, bool):
         known["id"] = str(identity)
     return known
+
+
+def _video_of(values: dict[str, Any]) -> object:
+    """The ``video`` field, which may stand in place of ``image``."""
+    label, video = f"Example {values.get('id')!r}", values["video"]
+    if "image" in values:
+        raise DataError(f"{label}: has both 'image' and 'video'.")
+    if isinstance(video, str) and not is_video(video):
+        raise DataError(
+            f"{label}: video {video!r} has no known ending of a video, such as .mp4; name "
+            "pictures under 'image'."
+        )
+    return video
 
 
 def _leaves_folder(image: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from data.errors import ImageError
-from data.images import open_image
+from data.errors import DataError
 from data.manifest import atomic_write_text
+from data.videos import FRAMES, open_picture
 from router.analysis import plots, tables
 from router.analysis.comparison import KEPT
 from router.analysis.figures import DARK, inline_svg, write_figure
@@ -104,7 +104,11 @@ def render(
         verdict=verdict(document),
         policy=next(tables.row_name(r, document) for r in rows if r["name"] == policy),
         lost=document["lost"][policy],
-        thumbnails=_thumbnails(document["lost"][policy]["examples"], images),
+        thumbnails=_thumbnails(
+            document["lost"][policy]["examples"],
+            images,
+            frames=document["provenance"]["log"].get("frames", FRAMES),
+        ),
         hashes=_hashes(manifest),
         created=(manifest or {}).get("created", ""),
         variables=_variables(),
@@ -158,13 +162,15 @@ def _shown_policy(document: Document) -> str:
     return str(rows[len(rows) // 2]["name"])
 
 
-def _thumbnails(examples: list[dict[str, Any]], images: Path | None) -> dict[str, str]:
+def _thumbnails(
+    examples: list[dict[str, Any]], images: Path | None, *, frames: int
+) -> dict[str, str]:
     """Example id -> data URI of its picture, for those that can be read."""
     found = {}
     for example in examples if images is not None and images.is_dir() else []:
         try:
-            picture = open_image(images / example["image"])
-        except ImageError:
+            picture = open_picture(images / example["image"], frames=frames)
+        except DataError:
             continue
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()

@@ -11,7 +11,7 @@ from router.cli.options import Device
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="The picture.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="The picture or video.", show_default=False)],
     question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     run: Annotated[
         Path, typer.Option(help="A run with a router and a policy.", show_default=False)
@@ -29,19 +29,20 @@ def ask(
     """Answer one question at the scale that the router chooses.
 
     Shows the answer, the scale, how likely each scale was thought to suffice, the tokens, and
-    where the time went.
+    where the time went. A video is shown as a collage of as many frames as in the run.
 
     ```
     m3router ask picture.png "what number is on the red tag?" --run run/
     ```
     """
     from data.images import open_image
+    from data.videos import is_video
     from router.cli.answers import show_answer
     from router.cli.console import err
     from router.pipeline import AutoScalePipeline
     from router.run import Run
 
-    picture = open_image(image)
+    picture = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):
         name = Run(run).model_name() if model is None else model
         pipeline = AutoScalePipeline.load(run, model=name, policy=policy, device=device)

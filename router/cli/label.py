@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Bits, Device, DeviceMap, Dtype, Images, Pooling, Questions
+from router.cli.options import Bits, Device, DeviceMap, Dtype, Frames, Images, Pooling, Questions
 
 FINISHED_WITH_ERRORS = 3
 
@@ -40,6 +40,7 @@ def label(
             show_default=False,
         ),
     ] = None,
+    frames: Frames = 6,
     questions: Questions = "model",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
@@ -49,7 +50,7 @@ def label(
 
     Writes the oracle log and, from the same pass, the features. An interrupted run goes on where
     it stopped. Pictures and questions that cannot be used become error records; then the exit
-    code is 3.
+    code is 3. A video is shown as a collage of frames, so its tokens are those of all frames.
 
     ```
     m3router label --examples my.jsonl --images pictures/ --model embedded --out run/
@@ -72,7 +73,13 @@ def label(
     )
     run = Run(out)
     log = label_with_progress(
-        run, items, images=images, model=loaded, retry_errors=retry_errors, questions=questions
+        run,
+        items,
+        images=images,
+        model=loaded,
+        retry_errors=retry_errors,
+        questions=questions,
+        frames=frames,
     )
     if show_errors(log):
         raise typer.Exit(FINISHED_WITH_ERRORS)

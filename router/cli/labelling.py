@@ -9,6 +9,7 @@ import numpy as np
 
 from data.examples import Example
 from data.oracle_log import OracleLog
+from data.videos import FRAMES
 from m3core.labelling import LabelProgress
 from m3core.models.base import MultiScaleModel
 from router.cli.console import out, progress, show_table
@@ -27,6 +28,7 @@ def label_with_progress(
     model: MultiScaleModel,
     retry_errors: bool = False,
     questions: str = MODEL,
+    frames: int = FRAMES,
 ) -> OracleLog:
     """Run the stage, then print the accuracy at every scale."""
     with progress("labelling") as advance:
@@ -44,6 +46,7 @@ def label_with_progress(
             progress=show,
             retry_errors=retry_errors,
             questions=questions,
+            frames=frames,
         )
     if log.complete.any():
         accuracy = np.nanmean(log.scores, axis=0)

@@ -22,6 +22,7 @@ from router.cli import (
     featurize,
     import_,
     label,
+    look,
     quickstart,
     report,
     train,
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "report": report.report,
     "ask": ask.ask,
+    "look": look.look,
     "quickstart": quickstart.quickstart,
     "check": check.check,
     "convert": convert.convert,
@@ -77,7 +79,8 @@ def main(
 
     `label` asks a frozen multi-scale model every question at every scale, `train` learns which
     scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and
-    what was lost, `ask` answers. `quickstart` does it all on drawn scenes.
+    what was lost, `ask` answers, `look` draws what a model sees. `quickstart` does it all on
+    drawn scenes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:

@@ -28,6 +28,9 @@ Bits = Annotated[
         show_default=False,
     ),
 ]
+Frames = Annotated[
+    int, typer.Option("--frames", min=1, help="Frames that a video's collage is made of.")
+]
 
 
 class Dtype(StrEnum):

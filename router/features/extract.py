@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError, ImageError, MismatchError
-from data.images import MAX_PIXELS, open_image
 from data.journal import Journal
 from data.oracle_log import OracleLog
+from data.videos import FRAMES, open_picture
 from m3core.encoders import ImageEncoder
 from m3core.labelling import Encoded
 from m3core.models.base import MultiScaleModel
@@ -33,11 +33,15 @@ class FeatureCollector:
     Args:
         folder: The features' folder; holds a journal of its own until :meth:`finish`.
         model: The model or encoder whose encodings come.
+        frames: Frames of a video's collage; see :mod:`data.videos`.
     """
 
-    def __init__(self, folder: Path, model: MultiScaleModel | ImageEncoder) -> None:
+    def __init__(
+        self, folder: Path, model: MultiScaleModel | ImageEncoder, *, frames: int = FRAMES
+    ) -> None:
         self.folder = folder
         self.model = model
+        self.frames = frames
         self._journal = Journal.open(folder, {"source": source_of(model), "what": "image features"})
 
     def __enter__(self) -> FeatureCollector:
@@ -78,7 +82,7 @@ class FeatureCollector:
             pictures = {}
             for name in missing[start : start + CHUNK_IMAGES]:
                 try:
-                    pictures[name] = open_image(images / name, max_pixels=MAX_PIXELS)
+                    pictures[name] = open_picture(images / name, frames=self.frames)
                 except ImageError as error:
                     causes[name] = str(error)
             if pictures:
@@ -114,6 +118,7 @@ class FeatureCollector:
                 "question_encoder": questions.name,
                 "grid": list(self.model.grid.names),
                 "visual": log.metadata.get("visual", {}),
+                "frames": self.frames,
                 "examples_sha256": log.metadata.get("examples_sha256"),
             },
         )

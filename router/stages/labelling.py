@@ -10,6 +10,7 @@ from data.examples import Example
 from data.importers import importer
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
+from data.videos import FRAMES
 from m3core.encoders import load_encoder
 from m3core.labelling import LabelProgress, label
 from m3core.models.base import MultiScaleModel
@@ -28,6 +29,7 @@ def label_stage(
     progress: Callable[[LabelProgress], None] | None = None,
     retry_errors: bool = False,
     questions: str = MODEL,
+    frames: int = FRAMES,
 ) -> OracleLog:
     """Label every example at every scale; features come from the same pass.
 
@@ -42,13 +44,15 @@ def label_stage(
         progress: called after every chunk of pictures.
         retry_errors: ask again what an earlier run recorded an error for.
         questions: name of a question encoder, see `router.features.question`.
+        frames: frames of a video's collage.
 
     Raises:
         DataError: when there are no examples, or the disk is full (nothing is lost then).
-        MismatchError: when the run folder holds other examples or another model.
+        MismatchError: when the run folder holds other examples, another model, or videos at
+            another number of frames.
     """
     asked = question_encoder(questions, model)
-    with FeatureCollector(run.features, model) as collector:
+    with FeatureCollector(run.features, model, frames=frames) as collector:
         log = label(
             examples,
             images=images,
@@ -57,6 +61,7 @@ def label_stage(
             on_encoded=collector,
             progress=progress,
             retry_errors=retry_errors,
+            frames=frames,
         )
         answered = log.images[log.complete]
         collector.encode_missing((str(name) for name in answered), images)
@@ -117,6 +122,7 @@ def featurize_stage(
     loaded = load_encoder(encoder)
     model = loaded if isinstance(loaded, MultiScaleModel) else None
     asked = question_encoder(questions or (HASHED if model is None else MODEL), model)
-    with FeatureCollector(run.features, loaded) as collector:
+    frames = log.metadata.get("frames", FRAMES)
+    with FeatureCollector(run.features, loaded, frames=frames) as collector:
         causes = collector.encode_missing(log.images.tolist(), images, progress)
         return collector.finish(log, asked), causes

@@ -114,6 +114,22 @@ def test_jsonl_reads_what_users_write(tmp_path: Path) -> None:
     assert source("jsonl") is load_jsonl
 
 
+def test_jsonl_takes_videos_in_either_field(tmp_path: Path) -> None:
+    rest = {"question": "q", "answer": "a"}
+    lines = [{"id": "1", "video": "v/a.mp4", **rest}, {"id": "2", "image": "b.webm", **rest}]
+    first, second = load_jsonl(write(tmp_path / "e.jsonl", *lines), images=tmp_path)
+    assert (first.image, first.group, second.image) == ("v/a.mp4", "v/a.mp4", "b.webm")
+    for line, message in (
+        ({"video": "a.mp4", "image": "a.png"}, "has both 'image' and 'video'"),
+        ({"video": "a.png"}, "'a.png' has no known ending of a video, such as .mp4"),
+        ({"video": "../a.mp4"}, "climbs out"),
+        ({"video": 3}, "image must be text, got int"),
+    ):
+        path = write(tmp_path / "bad.jsonl", {"id": "1", **line, **rest})
+        with pytest.raises(DataError, match=message):
+            load_jsonl(path, images=tmp_path)
+
+
 def test_jsonl_collects_every_bad_line(tmp_path: Path) -> None:
     path = write(
         tmp_path / "e.jsonl",

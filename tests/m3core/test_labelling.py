@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from data.errors import DataError, MismatchError
@@ -10,9 +12,11 @@ from data.examples import Example
 from data.oracle_log import OracleLog
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
+from data.videos import open_picture
 from m3core.labelling import label
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
+from tests.data.clips import write_video
 
 
 class Killed(RuntimeError):
@@ -153,3 +157,51 @@ def test_another_model_or_other_examples_are_refused(pictures, tmp_path):
 def test_no_examples_are_refused(pictures, tmp_path):
     with pytest.raises(DataError, match="nothing to label"):
         label([], images=pictures, model=FakeModel(), folder=tmp_path / "log")
+
+
+def test_videos_are_labelled_as_collages_and_bad_ones_recorded(pictures, tmp_path):
+    write_video(pictures / "clip.mp4")
+    write_video(pictures / "still.mp4", 1)
+    (pictures / "empty.mp4").write_bytes(b"")
+    videos = [
+        Example(id=name, image=f"{name}.mp4", question="Is it?", answers=("yes",))
+        for name in ("clip", "still", "empty")
+    ]
+    encoded = {}
+    log = label(
+        videos,
+        images=pictures,
+        model=FakeModel(),
+        folder=tmp_path / "run",
+        on_encoded=lambda pairs: encoded.update(pairs),
+        frames=4,
+    )
+    assert log.complete.tolist() == [True, False, False]
+    assert log.costs[0].tolist() == [1, 9, 36, 144, 576]  # of all frames together
+    causes = " ".join(log.errors()["error"])
+    assert "single frame" in causes and "0 bytes" in causes
+    (expected,) = FakeModel().encode([open_picture(pictures / "clip.mp4", frames=4)])
+    assert torch.equal(encoded["clip.mp4"].features, expected.features)
+
+
+def test_a_run_over_videos_keeps_its_number_of_frames(pictures, tmp_path):
+    write_video(pictures / "clip.mp4")
+    video = Example(id="1", image="clip.mp4", question="Is it?", answers=("yes",))
+    run = {"images": pictures, "model": FakeModel(), "folder": tmp_path / "run"}
+    assert label([video], **run).metadata["frames"] == 6
+    label([video], **run, frames=6)
+    with pytest.raises(MismatchError, match="frames: journal 6, now 8"):
+        label([video], **run, frames=8)
+    still = {**run, "folder": tmp_path / "other"}
+    assert "frames" not in label(examples(2), **still).metadata
+    label(examples(2), **still, frames=8)  # without a video it does not matter
+
+
+def test_a_missing_decoder_ends_the_run_instead_of_marking_examples(
+    pictures, tmp_path, monkeypatch
+):
+    write_video(pictures / "clip.mp4")
+    video = Example(id="1", image="clip.mp4", question="Is it?", answers=("yes",))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DataError, match=r"m3router\[video\]"):
+        label([video], images=pictures, model=FakeModel(), folder=tmp_path / "run")

@@ -1,0 +1,84 @@
+"""`m3router look`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.options import Device, Dtype, Frames, Pooling
+
+
+def look(
+    image: Annotated[Path, typer.Argument(help="The picture or video.", show_default=False)],
+    question: Annotated[str, typer.Option(help="The question.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("look.png"),
+    model: Annotated[
+        str, typer.Option(help="embedded, fake, a folder, or a hub id of a LLaVA-type model.")
+    ] = "embedded",
+    scales: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--scale", help="A scale to show; may be repeated. [default: all]", show_default=False
+        ),
+    ] = None,
+    tokens: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--tokens",
+            help="For MQT: a visual token, from 0, whose heat map is shown too; may be repeated. "
+            "Each scale shows the last of its tokens anyway.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT32,
+    pooling: Annotated[
+        Pooling, typer.Option(help="How coarser scales are made of the finest.")
+    ] = Pooling.AVERAGE,
+    grids: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            help="For LLaVA-NeXT: cut the picture into so many rows x columns, such as 2x2; may "
+            "be repeated. [default: the checkpoint's]",
+            show_default=False,
+        ),
+    ] = None,
+    frames: Frames = 6,
+) -> None:
+    """Draw what a model sees and answers at each scale, side by side.
+
+    Over the picture lies the pooled grid: each cell becomes one visual token, what is dark
+    becomes none. For MQT, whose tokens have no place, heat maps show where tokens look
+    (Grad-CAM). No router is needed.
+
+    ```
+    m3router look picture.png --question "what number is on the red tag?" --out look.png
+    ```
+    """
+    import io
+
+    from data.errors import DataError
+    from data.manifest import atomic_write_bytes
+    from data.videos import open_picture
+    from m3core.checkpoints import load_model
+    from router.cli.console import err
+    from router.cli.console import out as console
+    from router.looking import look as draw
+
+    if out.suffix.lower() != ".png":
+        raise DataError(f"--out must end in .png, got {str(out)!r}.")
+    picture = open_picture(image, frames=frames)
+    with err.status("looking"):
+        loaded = load_model(
+            model, device=device, dtype=dtype.value, pooling=pooling.value, grids=grids
+        )
+        drawing, answers = draw(loaded, picture, question, scales=scales or (), tokens=tokens or ())
+    buffer = io.BytesIO()
+    drawing.save(buffer, format="PNG", optimize=True)
+    atomic_write_bytes(out, buffer.getvalue())
+    for one in answers:
+        console.print(f"{one.visual_tokens:>5} visual tokens: {one.text}", markup=False)
+    console.print(f"written: {out}", markup=False)

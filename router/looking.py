@@ -1,0 +1,267 @@
+"""One question at several scales as a picture: what each token stands for, and what was answered.
+
+Models that pool a grid are shown with the pooled grid over the picture as the tower sees it.
+MQT's tokens stand in no grid: there, each scale shows where one of its tokens looks, by Grad-CAM
+(Hu et al., NeurIPS 2024, Figure 4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw
+
+from data.errors import MismatchError
+from m3core.batching import answer_all
+from m3core.models.anyres import SPATIAL_UNPAD, cut_views, fit_and_pad, unpadded
+from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
+from m3core.models.grad_cam import token_heat_maps
+from m3core.models.llava import LlavaM3
+from m3core.models.llava_next import CropsEncoding
+from m3core.models.mqt import MqtLlava
+from m3core.models.preprocessing import pad_to_square
+from m3core.pooling import AVERAGE
+from router.sheet import HEIGHT, Panel, sheet
+
+_GAP = 8  # pixels between the views of one panel
+_FINE = 40  # pixels of a cell below which its outline is a single pale line
+_DIM = 0.35  # brightness of what no token stands for
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in parts of a view's width and height, in [0, 1]."""
+
+
+def look(
+    model: MultiScaleModel,
+    image: Image.Image,
+    question: str,
+    *,
+    scales: Sequence[int] = (),
+    tokens: Sequence[int] = (),
+) -> tuple[Image.Image, list[Answer]]:
+    """Ask a question at several scales and draw what the model saw and said.
+
+    Args:
+        model: The model.
+        image: An RGB picture.
+        question: The question.
+        scales: Scales to ask at; empty for all of the model's grid.
+        tokens: For MQT: indices of further visual tokens to show the heat maps of. Each scale
+            shows its last token, the one that it adds.
+
+    Returns:
+        The drawing (RGB), and the answer at each scale.
+
+    Raises:
+        MismatchError: If the model has no such scale or token, or no tokens to be named.
+        DataError: If the question is empty or does not fit the model's context.
+    """
+    asked = [model.check_scale(scale) for scale in scales or model.grid.scales]
+    if tokens and not isinstance(model, MqtLlava):
+        raise MismatchError(
+            f"heat maps of single tokens are for MQT models; {model.name} pools a grid, which is "
+            "drawn instead. Leave the tokens out."
+        )
+    (encoding,) = model.encode([image])
+    if isinstance(model, MqtLlava):
+        shown = [scale - 1 for scale in asked]
+        heat = token_heat_maps(model, image, [*shown, *tokens]).numpy()
+        square = _fitted(pad_to_square(image, model.image_processor.image_mean))
+        pictures = [heated(square, one) for one in heat]
+        notes = [f"Grad-CAM of token {token}" for token in shown]
+    else:
+        views = _views(model, image, encoding)
+        pictures = [_side_by_side([view.drawn(scale) for view in views]) for scale in asked]
+        notes = [_parts(encoding, views, scale) for scale in asked]
+    answers = answer_all(
+        model, [Request(encoding=encoding, question=question, scale=one) for one in asked]
+    )
+    panels = [
+        Panel(picture=picture, title=_title(scale, answer), note=note, **_said(answer))
+        for scale, answer, picture, note in zip(asked, answers, pictures, notes, strict=False)
+    ]
+    panels += [
+        Panel(picture=picture, title=f"token {token}", note="Grad-CAM")
+        for token, picture in zip(tokens, pictures[len(asked) :], strict=True)
+    ]
+    visual = ", ".join(f"{key} {value}" for key, value in model.visual.items())
+    return sheet(question, f"{model.name}: {visual}", panels), answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What the tower sees: one square, or squares side by side that make one picture.
+
+    Attributes:
+        name: What it is, in words.
+        picture: RGB, of ``rows x columns`` squares.
+        side: Tokens along one side of a square, unpooled.
+        pooling: A name in :data:`m3core.pooling.POOLINGS`.
+        rows: Squares on top of each other.
+        columns: Squares side by side.
+        size: (height, width) of the original, where tokens of the padding are cut off.
+    """
+
+    name: str
+    picture: Image.Image
+    side: int
+    pooling: str
+    rows: int = 1
+    columns: int = 1
+    size: tuple[int, int] | None = None
+
+    def boxes(self, scale: int) -> list[Box]:
+        """What each token of a scale stands for that the language model receives."""
+        across = math.isqrt(scale)
+        cells = (self.rows * across, self.columns * across)
+        kept = (slice(0, cells[0]), slice(0, cells[1]))
+        if self.size is not None:
+            kept = unpadded(self.size, cells)
+        found = []
+        for row in range(self.rows):
+            for column in range(self.columns):
+                for place, box in enumerate(token_boxes(self.side, scale, self.pooling)):
+                    down, right = divmod(place, across)
+                    at = (row * across + down, column * across + right)
+                    if all(k.start <= i < k.stop for i, k in zip(at, kept, strict=True)):
+                        found.append(self._placed(box, row, column))
+        return found
+
+    def _placed(self, box: Box, row: int, column: int) -> Box:
+        left, top, right, bottom = box
+        return (
+            (column + left) / self.columns,
+            (row + top) / self.rows,
+            (column + right) / self.columns,
+            (row + bottom) / self.rows,
+        )
+
+    def drawn(self, scale: int) -> Image.Image:
+        """The picture with the tokens' outlines; what no token stands for is dimmed."""
+        picture = _fitted(self.picture)
+        boxes = [_pixels(box, picture.size) for box in self.boxes(scale)]
+        bright = Image.new("L", picture.size, round(255 * _DIM))
+        marked = ImageDraw.Draw(bright)
+        for box in boxes:
+            marked.rectangle(box, fill=255)
+        shown = Image.composite(picture, Image.new("RGB", picture.size), bright)
+        draw = ImageDraw.Draw(shown, "RGBA")
+        fine = max((box[2] - box[0] for box in boxes), default=0) < _FINE
+        white = (255, 255, 255, 150 if fine else 255)
+        for left, top, right, bottom in boxes:
+            draw.rectangle((left, top, right, bottom), outline=white)
+            if not fine:  # dark beside light: seen on any picture
+                inner = (left + 1, top + 1, right - 1, bottom - 1)
+                draw.rectangle(inner, outline=(0, 0, 0, 200))
+        return shown
+
+
+def token_boxes(side: int, scale: int, pooling: str) -> Iterator[Box]:
+    """The part of a square view that each token of a scale is made of, in order.
+
+    Args:
+        side: Tokens along one side, unpooled.
+        scale: Tokens afterwards.
+        pooling: A name in :data:`m3core.pooling.POOLINGS`.
+    """
+    across = math.isqrt(scale)
+    window = side // across
+    for place in range(scale):
+        row, column = divmod(place, side if pooling == "sequential" else across)
+        width = 1
+        if pooling == AVERAGE:
+            row, column, width = row * window, column * window, window
+        elif pooling == "spatial":
+            row, column = row * window + window // 2, column * window + window // 2
+        yield (column / side, row / side, (column + width) / side, (row + width) / side)
+
+
+def heated(picture: Image.Image, heat: np.ndarray) -> Image.Image:
+    """Lay a heat map over a picture, each scaled to the other.
+
+    Args:
+        picture: RGB, square.
+        heat: (S, S), at least 0; its largest value becomes the hottest colour.
+    """
+    share = heat / heat.max() if heat.max() > 0 else heat
+    grey = Image.fromarray(np.rint(255 * share).astype(np.uint8))
+    smooth = np.asarray(grey.resize(picture.size, Image.Resampling.BICUBIC))
+    colours = matplotlib.colormaps["inferno"](smooth)[..., :3] * 255
+    cover = (0.25 + 0.4 * smooth / 255)[..., None]
+    mixed = (1 - cover) * np.asarray(picture) + cover * colours
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def _views(model: MultiScaleModel, image: Image.Image, encoding: VisualEncoding) -> list[View]:
+    """The picture as the model's tower sees it."""
+    side = math.isqrt(len(encoding.features))
+    pooling = model.visual.get("pooling", AVERAGE)
+    if isinstance(encoding, CropsEncoding):
+        grid = encoding.grid
+        base = cut_views(image, grid, HEIGHT)[0]
+        frame = fit_and_pad(image, (grid.rows * HEIGHT, grid.columns * HEIGHT))
+        crops = View(
+            name=f"{grid} crops",
+            picture=frame,
+            side=side,
+            pooling=pooling,
+            rows=grid.rows,
+            columns=grid.columns,
+            size=encoding.size if encoding.merge == SPATIAL_UNPAD else None,
+        )
+        return [View(name="base", picture=base, side=side, pooling=pooling), crops]
+    if isinstance(model, LlavaM3):
+        square, name = pad_to_square(image, model.image_processor.image_mean), "padded square"
+    else:
+        square, name = image.resize((HEIGHT, HEIGHT)), "stretched square"
+    return [View(name=name, picture=square, side=side, pooling=pooling)]
+
+
+def _title(scale: int, answer: Answer) -> str:
+    used = answer.visual_tokens
+    tokens = f"{used} visual token{'s' if used > 1 else ''}"
+    return tokens if used == scale else f"scale {scale}: {tokens}"
+
+
+def _parts(encoding: VisualEncoding, views: Sequence[View], scale: int) -> str:
+    """What is shown, and how the tokens are spread over it where there are several views."""
+    if len(views) == 1:
+        return views[0].name
+    rest = encoding.tokens(scale) - scale
+    line_ends = ", line ends included" if views[1].size else ""
+    return f"{views[0].name} {scale} + {views[1].name} {rest}{line_ends}"
+
+
+def _said(answer: Answer) -> dict[str, str]:
+    return {"text": answer.text or "(nothing)", "foot": f"{answer.confidence:.0%} sure"}
+
+
+def _pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box in whole pixels, its right and bottom edges included."""
+    left, top, right, bottom = box
+    width, height = size
+    return (
+        round(left * width),
+        round(top * height),
+        round(right * width) - 1,
+        round(bottom * height) - 1,
+    )
+
+
+def _fitted(picture: Image.Image) -> Image.Image:
+    """Scale a picture to the height of a panel."""
+    width = max(1, round(picture.width * HEIGHT / picture.height))
+    return picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+
+
+def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    width = sum(one.width for one in pictures) + _GAP * (len(pictures) - 1)
+    row, x = Image.new("RGB", (width, HEIGHT), "white"), 0
+    for one in pictures:
+        row.paste(one, (x, 0))
+        x += one.width + _GAP
+    return row

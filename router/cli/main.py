@@ -18,6 +18,7 @@ from router.cli import (
     calibrate,
     check,
     convert,
+    cost,
     evaluate,
     featurize,
     import_,
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart.quickstart,
     "check": check.check,
     "convert": convert.convert,
+    "cost": cost.cost,
 }
 
 

@@ -46,8 +46,9 @@ NOTES = (
     "the rates that LLM-Viewer lists for the RTX A6000 (154.8 TFLOPS, 768 GB/s) all five agree "
     "within 0.3 %. We take it that those were used, but cannot confirm it.",
     "Total Memory: what must fit at once (weights with tower and embeddings, cache, peak "
-    "activations) is far less at 576 tokens than published. The published column agrees within 0.3 % with the bytes moved to and "
-    "from memory during prefill, attention not fused, so it seems to be traffic, not occupancy.",
+    "activations) is far less at 576 tokens than published. The published column agrees within "
+    "0.3 % with the bytes moved to and from memory during prefill, attention not fused, so it "
+    "seems to be traffic, not occupancy.",
     "Storing Activation: agrees, to its one decimal (144 tokens: 0.78, printed as 0.7), with the "
     "bytes that all 32 layers write, attention not fused. Inference keeps one layer's at a time: "
     "the peak is a fraction of it.",

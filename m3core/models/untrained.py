@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
+    CLIPVisionModel,
     LlamaConfig,
     LlavaConfig,
     PreTrainedTokenizerFast,
@@ -104,6 +105,11 @@ def untrained_llava(
         revision=f"seed {seed}",
         max_new_tokens=max_new_tokens,
     )
+
+
+def untrained_tower(config: CLIPVisionConfig) -> CLIPVisionModel:
+    """A vision tower with random weights, in evaluation mode."""
+    return CLIPVisionModel(config).eval()
 
 
 def _tokenizer(rows: int) -> PreTrainedTokenizerFast:

@@ -44,14 +44,15 @@ NOTES = (
     "Prefill time: the paper names a V100. With a V100's rates the roofline is up to 31 % above "
     "(576 tokens) and 15 % below (1 token) the published times, and no rounding explains it. With "
     "the rates that LLM-Viewer lists for the RTX A6000 (154.8 TFLOPS, 768 GB/s) all five agree "
-    "within 0.3 %. We take it that those were used, but cannot confirm it.",
+    "within 0.3 %. We found these by looking, after the fact, which device of LLM-Viewer fits; "
+    "that they were used we cannot confirm.",
     "Total Memory: what must fit at once (weights with tower and embeddings, cache, peak "
     "activations) is far less at 576 tokens than published. The published column agrees within "
     "0.3 % with the bytes moved to and from memory during prefill, attention not fused, so it "
     "seems to be traffic, not occupancy.",
     "Storing Activation: agrees, to its one decimal (144 tokens: 0.78, printed as 0.7), with the "
-    "bytes that all 32 layers write, attention not fused. Inference keeps one layer's at a time: "
-    "the peak is a fraction of it.",
+    "bytes that all 32 layers write (keys and values apart), attention not fused. Inference keeps "
+    "one layer's at a time: the peak is a fraction of it.",
 )
 
 

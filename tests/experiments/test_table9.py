@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.table9.__main__ import PUBLISHED, markdown, run_all
+from experiments.table9.__main__ import PUBLISHED, main, markdown, run_all
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "table9" / "results"
 
@@ -51,3 +51,11 @@ def test_recorded_results_are_fresh():
     results = json.loads(json.dumps(run_all()))
     assert json.loads((RESULTS / "table9.json").read_text()) == results
     assert (RESULTS / "table9.md").read_text() == markdown(results)
+
+
+def test_it_prints_the_tables_and_writes_both_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["table9", "--out", str(tmp_path)])
+    main()
+    shown = capsys.readouterr().out
+    assert "58.1" in shown and "Operations and time" in shown
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["table9.json", "table9.md"]

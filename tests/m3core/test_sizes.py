@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data.errors import MismatchError, ModelError
-from m3core.checkpoints import load_model
+from m3core.checkpoints import convert, load_model
 from m3core.checkpoints.sizes import parse_picture, read_sizes
 from tests.m3core import layouts
 
@@ -37,6 +37,15 @@ def test_a_bare_config_says_what_the_loaded_model_costs(tmp_path, family, pictur
     assert sizes.views(picture) == encoding.views
     for scale in sizes.grid.scales:
         assert sizes.tokens(scale, picture) == encoding.tokens(scale)
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_the_hugging_face_layout_costs_the_same(tmp_path, family):
+    source = layouts.write(tmp_path / "source", *layouts.published(family))
+    converted = convert(str(source), tmp_path / "converted")  # with a padded vocabulary
+    sizes = read_sizes(str(converted))
+    assert sizes == read_sizes(str(source))
+    assert sizes.shape == load_model(str(converted), device="cpu").shape
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "mqt"])

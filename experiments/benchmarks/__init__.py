@@ -1,1 +1,1 @@
-"""Speed, as ratios within one run: ``python -m experiments.benchmarks.speed``."""
+"""Speed, as ratios within one run: ``speed``, ``mqt`` and, for a GPU, ``prefill_7b``."""

@@ -83,7 +83,7 @@ def build_mqt(checkpoint: Checkpoint, placement: Placement, *, name: str) -> Mqt
         MismatchError: If the scales do not ascend or are more than the queries.
     """
     config, folder = checkpoint.config, checkpoint.folder
-    text = _text_config(checkpoint)
+    text = text_config(checkpoint)
     raw, tower = read_with_tower(checkpoint)
     given = _named(raw)
     account(published_shapes(text, tower.config), given, optional=(), folder=folder)
@@ -138,8 +138,12 @@ def _load(kind: Any, config: Any, weights: Tensors, keywords: Mapping[str, Any])
     return model.eval()
 
 
-def _text_config(checkpoint: Checkpoint) -> LlamaConfig:
-    """The language model's part of a flat ``llava_llama`` configuration."""
+def text_config(checkpoint: Checkpoint) -> LlamaConfig:
+    """The language model's part of a flat ``llava_llama`` configuration.
+
+    Raises:
+        ModelError: If it is not valid, or asks for what the published model does not do.
+    """
     config = checkpoint.config
     wrong = [
         f"{key} is {config.get(key, default)!r}, and only {wanted!r} is supported"

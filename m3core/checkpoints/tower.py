@@ -70,12 +70,7 @@ def find_tower(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> T
     Raises:
         ModelError: If it names none, the folder cannot be found, or it is no CLIP tower.
     """
-    name = checkpoint.config.get("mm_vision_tower", checkpoint.config.get("vision_tower"))
-    if not isinstance(name, str) or not name:
-        raise ModelError(
-            f"{checkpoint.folder}/config.json names no vision tower; set mm_vision_tower to the "
-            "CLIP model it was trained with"
-        )
+    name = _tower_name(checkpoint)
     inside = any(key.startswith(INSIDE) for key in tensors)
     folder = local_tower(name, checkpoint.folder)
     if folder is None and inside and Path(name).name in KNOWN:
@@ -83,6 +78,35 @@ def find_tower(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> T
     if folder is None:
         folder = _fetch(name, checkpoint.folder, inside)
     return Tower(config=_tower_config(folder), folder=folder)
+
+
+def tower_sizes(checkpoint: Checkpoint) -> CLIPVisionConfig:
+    """Sizes of the tower that a checkpoint in the original layout names; reads no weights.
+
+    Raises:
+        ModelError: If it names none, or its sizes are neither here nor in :data:`KNOWN`.
+    """
+    name = _tower_name(checkpoint)
+    folder = local_tower(name, checkpoint.folder)
+    if folder is not None:
+        return _tower_config(folder)
+    last = Path(name).name
+    if last not in KNOWN:
+        raise ModelError(
+            f"{checkpoint.folder} names the vision tower {name!r}, whose sizes are not known; put "
+            f"its config.json into {checkpoint.folder / last}"
+        )
+    return known_tower(last)
+
+
+def _tower_name(checkpoint: Checkpoint) -> str:
+    name = checkpoint.config.get("mm_vision_tower", checkpoint.config.get("vision_tower"))
+    if not isinstance(name, str) or not name:
+        raise ModelError(
+            f"{checkpoint.folder}/config.json names no vision tower; set mm_vision_tower to the "
+            "CLIP model it was trained with"
+        )
+    return name
 
 
 def read_with_tower(checkpoint: Checkpoint) -> tuple[Tensors, Tower]:

@@ -113,13 +113,17 @@ class MqtLlava(AnsweringModel):
         context: int | None = None,
     ) -> None:
         abstractor.check(grid.finest)
-        connector = abstractor.flops()
         super().__init__(
             model=model,
             tokenizer=tokenizer,
             template=template,
             grid=grid,
-            shape=ModelShape.of_parts(model.config, tower.config, connector=connector),
+            shape=ModelShape.of_parts(
+                model.config,
+                tower.config,
+                connector=abstractor.cost(),
+                tied=bool(model.config.tie_word_embeddings),
+            ),
             visual={"queries": "the first"},
             name=name,
             revision=revision,

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from data.errors import MismatchError
+from m3core.cost import Connector
 
 QUERIES = 256
 HEADS = 16
@@ -184,10 +185,11 @@ class QueryAbstractor(nn.Module):
         mixed = self.attention()[:, :count] @ values  # (B, H, m, W / H)
         return self.attn.out_proj(mixed.transpose(1, 2).flatten(2)) @ self.proj
 
-    def flops(self) -> float:
-        """Operations for all tokens of one picture, the constant weights not counted again."""
+    def cost(self) -> Connector:
+        """For all tokens of one picture, the constant attention weights not counted again."""
         patches, width, output = self.side**2, *self.proj.shape
-        return 2.0 * width * (patches * width + self.queries * (patches + width + output))
+        flops = 2.0 * width * (patches * width + self.queries * (patches + width + output))
+        return Connector(flops=flops, weights=sum(part.numel() for part in self.parameters()))
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         self._constants = None

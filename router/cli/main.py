@@ -18,6 +18,7 @@ from router.cli import (
     calibrate,
     check,
     convert,
+    cost,
     evaluate,
     featurize,
     import_,
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart.quickstart,
     "check": check.check,
     "convert": convert.convert,
+    "cost": cost.cost,
 }
 
 

@@ -21,7 +21,7 @@ def random_checkpoint(tmp_path_factory) -> Path:
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     model = new_model(
-        new_tower(scene_pixels(range(100)), layers=2, seed=1),
+        new_tower(scene_pixels(range(100)), seed=1),
         vocabulary=len(tokenizer),
         ids=ids,
         seed=1,

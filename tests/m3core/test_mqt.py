@@ -487,7 +487,7 @@ def test_vision_flops_against_torchs_counter(mqt):
     assert mqt.shape.vision_flops() == pytest.approx(counter.get_total_flops(), rel=0.02)
     with FlopCounterMode(display=False) as alone, torch.no_grad():
         mqt.abstractor(torch.zeros(1, 576, 32))
-    assert mqt.abstractor.flops() == alone.get_total_flops()
+    assert mqt.abstractor.cost().flops == alone.get_total_flops()
 
 
 def test_visual_tokens_are_what_a_prompt_costs(mqt):

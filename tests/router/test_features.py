@@ -21,7 +21,7 @@ from m3core.encoders import load_encoder, nested_scales
 from m3core.labelling import label
 from m3core.models.base import GridEncoding
 from m3core.models.fake import FakeModel
-from m3core.pooling import detail_lost
+from m3core.pooling import detail_by_region
 from m3core.scales import ScaleGrid
 from router.features.extract import FeatureCollector
 from router.features.image import image_features
@@ -37,7 +37,10 @@ GRID = ScaleGrid()
 def test_detail_lost_splits_the_variance_exactly(seed):
     tokens = torch.randn(576, 4, generator=torch.Generator().manual_seed(seed)).double()
     steps = list(zip(GRID.scales[:-1], GRID.scales[1:], strict=True))
-    parts = [detail_lost(tokens, coarse, fine).square().mean(0) for coarse, fine in steps]
+    parts = [
+        detail_by_region(tokens, coarse, fine, regions=1)[0].square().mean(0)
+        for coarse, fine in steps
+    ]
     torch.testing.assert_close(sum(parts), tokens.var(0, correction=0))
 
 

@@ -1,0 +1,1 @@
+"""M3's Table 9, computed: ``python -m experiments.table9``."""

@@ -17,7 +17,6 @@ from m3core.embedded.curriculum import (
     scene_pixels,
 )
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.embedded.tower_pretraining import scene_pixels
 from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
 from m3core.prompts import get_template
 from m3core.training import TrainingRecipe, train

@@ -197,6 +197,7 @@ def _train_phase(reader: PatchReader, recipe: TowerRecipe, folder: Path) -> None
     accelerator = new_accelerator()
     optimizers = ScheduledOptimizers(
         accelerator,
+        reader,
         new_optimizers(
             reader.named_parameters(),
             learning_rate=recipe.learning_rate,
@@ -205,7 +206,7 @@ def _train_phase(reader: PatchReader, recipe: TowerRecipe, folder: Path) -> None
         ),
         recipe.rate_at,
     )
-    model = accelerator.prepare(reader)
+    model = optimizers.module
     first = load_state(accelerator, folder, recipe)
     began, running = time.monotonic(), 0.0
     for step in range(first, recipe.steps):

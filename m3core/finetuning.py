@@ -15,6 +15,7 @@ from m3core.checkpoints.trained import write_trained
 from m3core.instructions import InstructionBatches
 from m3core.models.trainees import trainee_of
 from m3core.recipe import TrainingRecipe
+from m3core.scales import ScaleGrid
 from m3core.training import train
 
 
@@ -36,7 +37,7 @@ def finetune(
         conversations: What to learn.
         destination: A new folder for the checkpoint.
         images: Folder of the pictures.
-        recipe: How to train.
+        recipe: How to train; for a LLaVA its finest scale is the whole grid.
         batch: Conversations in a batch of one process.
         work: Receives the state and the log.
         dtype: Number format of the written weights; by default that of ``source``.
@@ -52,6 +53,8 @@ def finetune(
     """
     check_destination(destination, dtype=dtype)
     model: Any = load_model(source, device="cpu", dtype="float32")
+    trainee = trainee_of(model)
+    ScaleGrid(scales=recipe.scales, side=model.grid.side)  # what the written model will have
     batches = InstructionBatches(
         model,
         conversations,
@@ -60,7 +63,7 @@ def finetune(
         finest=recipe.scales[-1],
         seed=recipe.seed,
     )
-    weights = train(trainee_of(model), batches, recipe=recipe, folder=work)
+    weights = train(trainee, batches, recipe=recipe, folder=work)
     if PartialState().is_main_process:
         write_trained(source, weights, destination, scales=recipe.scales, dtype=dtype)
     PartialState().wait_for_everyone()

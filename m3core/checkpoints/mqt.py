@@ -120,8 +120,11 @@ def named(raw: Mapping[str, torch.Tensor]) -> Tensors:
 def published_weights(weights: Mapping[str, torch.Tensor]) -> Tensors:
     """Weights by their names in :class:`~m3core.models.trainees.MqtTrainee` as published ones."""
     prefixes = {"model": "", "tower": INSIDE, "abstractor": ABSTRACTOR}
-    parts = [(*key.split(".", 1), tensor) for key, tensor in weights.items()]
-    return named({prefixes[part] + name: tensor for part, name, tensor in parts})
+    renamed = {}
+    for key, tensor in weights.items():
+        part, _, name = key.partition(".")
+        renamed[prefixes[part] + name] = tensor
+    return named(renamed)
 
 
 def _part(given: Tensors, prefix: str) -> Tensors:

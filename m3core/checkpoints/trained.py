@@ -1,4 +1,4 @@
-"""Write a fine-tuned checkpoint, with everything but its weights taken from the one it came from."""
+"""Write a fine-tuned checkpoint; all but its weights is taken from the one it came from."""
 
 from __future__ import annotations
 

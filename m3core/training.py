@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
 from data.errors import MismatchError
+from data.manifest import atomic_write_text
 from m3core.lora import add_lora, merged
 from m3core.models.trainees import Trainee
 from m3core.objective import MatryoshkaBatch, MatryoshkaLoss
@@ -93,7 +94,7 @@ def save_state(accelerator: Accelerator, folder: Path, step: int, recipe: object
         step: Steps done.
         recipe: A dataclass; a run with another one will refuse the state.
     """
-    fresh, current = folder / "state.new", folder / "state"
+    fresh, current, past = folder / "state.new", folder / "state", folder / "state.old"
     if accelerator.is_main_process:
         shutil.rmtree(fresh, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -105,9 +106,12 @@ def save_state(accelerator: Accelerator, folder: Path, step: int, recipe: object
             "processes": accelerator.num_processes,
             "recipe": asdict(recipe),  # type: ignore[call-overload]
         }
-        (fresh / PROGRESS).write_text(json.dumps(progress))
-        shutil.rmtree(current, ignore_errors=True)
+        atomic_write_text(fresh / PROGRESS, json.dumps(progress))  # last: now the state is whole
+        shutil.rmtree(past, ignore_errors=True)
+        if current.exists():
+            current.rename(past)
         fresh.rename(current)
+        shutil.rmtree(past, ignore_errors=True)
     accelerator.wait_for_everyone()
 
 
@@ -122,31 +126,34 @@ def load_state(accelerator: Accelerator, folder: Path, recipe: object) -> int:
     Raises:
         MismatchError: If the state is of another recipe or another number of processes.
     """
-    for name in ("state", "state.new"):  # a kill between the two renames leaves only the second
-        file = folder / name / PROGRESS
-        if file.exists():
-            progress = json.loads(file.read_text())
-            wanted = asdict(recipe)  # type: ignore[call-overload]
-            defaults = {
-                one.name: one.default
-                for one in fields(recipe)  # type: ignore[arg-type]
-                if one.default is not MISSING
-            }
-            if _plain(defaults | progress["recipe"]) != _plain(wanted):
-                raise MismatchError(
-                    f"{folder} holds a training of another recipe: it has {progress['recipe']}, "
-                    f"asked for {wanted}; choose another folder or the same recipe"
-                )
-            processes = progress.get("processes", 1)
-            if processes != accelerator.num_processes:
-                raise MismatchError(
-                    f"{folder} holds a training by {processes} processes, and this one has "
-                    f"{accelerator.num_processes}; resume it with as many, or choose another "
-                    "folder"
-                )
-            accelerator.load_state(str(folder / name))
-            return int(progress["step"])
-    return 0
+    current, fresh = folder / "state", folder / "state.new"
+    killed_in_swap = not current.exists() and (fresh / PROGRESS).exists()
+    accelerator.wait_for_everyone()
+    if killed_in_swap and accelerator.is_main_process:
+        fresh.rename(current)  # else the next save would remove the only state there is
+    accelerator.wait_for_everyone()
+    if not (current / PROGRESS).exists():
+        return 0
+    progress = json.loads((current / PROGRESS).read_text())
+    wanted = asdict(recipe)  # type: ignore[call-overload]
+    defaults = {
+        one.name: one.default
+        for one in fields(recipe)  # type: ignore[arg-type]
+        if one.default is not MISSING
+    }
+    if _plain(defaults | progress["recipe"]) != _plain(wanted):
+        raise MismatchError(
+            f"{folder} holds a training of another recipe: it has {progress['recipe']}, "
+            f"asked for {wanted}; choose another folder or the same recipe"
+        )
+    processes = progress.get("processes", 1)
+    if processes != accelerator.num_processes:
+        raise MismatchError(
+            f"{folder} holds a training by {processes} processes, and this one has "
+            f"{accelerator.num_processes}; resume it with as many, or choose another folder"
+        )
+    accelerator.load_state(str(current))
+    return int(progress["step"])
 
 
 def _plain(values: dict[str, object]) -> object:

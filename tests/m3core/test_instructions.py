@@ -20,6 +20,7 @@ from data.scenes.world import make_scene
 from data.sources.instructions import Conversation, load_instructions
 from m3core.checkpoints import load_model
 from m3core.checkpoints.trained import write_trained
+from m3core.checkpoints.weights import read_tensors
 from m3core.embedded.curriculum import FreshScenes, SceneText
 from m3core.finetuning import finetune
 from m3core.instructions import ConversationText, InstructionBatches, shortened
@@ -28,6 +29,7 @@ from m3core.models.trainees import trainee_of
 from m3core.objective import IGNORED, MatryoshkaLoss, pack
 from m3core.prompts import get_template
 from m3core.recipe import TrainingRecipe
+from m3core.training import train
 from tests.m3core import layouts
 
 VICUNA = get_template("vicuna-1")
@@ -272,27 +274,30 @@ def test_a_fine_tuned_checkpoint_loads_and_is_what_was_trained(
         recipe=recipe(**settings),
         batch=2,
         work=tmp_path / "work",
-        dtype="float32",
     )
     old, new = load_model(str(source), device="cpu"), load_model(str(written), device="cpu")
     assert type(old) is type(new) and new.template == old.template
     assert answers_of(new, (36,)) != answers_of(old, (36,))
-    again = finetune(  # everything is done: only written once more, in the source's half precision
-        str(source),
-        load_instructions(scenes),
-        tmp_path / "again",
-        images=scenes.parent / "images",
-        recipe=recipe(**settings),
-        batch=2,
-        work=tmp_path / "work",
-    )
-    other = trainee_of(load_model(str(again), device="cpu")).module.state_dict()
-    new_state = trainee_of(new).module.state_dict()
-    assert new_state.keys() == trainee_of(old).module.state_dict().keys()
-    for name, tensor in new_state.items():
-        torch.testing.assert_close(other[name], tensor, atol=2e-3, rtol=2e-3)
+    trainee = trainee_of(old)
+    batches = batches_of(old, scenes, finest=new.grid.finest)
+    trained = train(trainee, batches, recipe=recipe(**settings), folder=tmp_path / "work")
+    state = trainee_of(new).module.state_dict()
+    assert state.keys() == trained.keys()
+    assert all(torch.equal(state[name], trained[name]) for name in state)
     with pytest.raises(ModelError, match="is there and not empty"):
         write_trained(str(source), {}, tmp_path / "out", scales=(1,))
+
+
+def test_weights_are_written_in_the_number_format_asked_for(published, tmp_path):
+    source = str(published("llava"))
+    weights = trainee_of(load_model(source, device="cpu")).module.state_dict()
+    folder = write_trained(source, weights, tmp_path / "a", scales=(1, 576), dtype="bfloat16")
+    stored = read_tensors(folder)
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    for name, tensor in (
+        trainee_of(load_model(str(folder), device="cpu")).module.state_dict().items()
+    ):
+        assert torch.equal(tensor, weights[name].bfloat16().float()), name
 
 
 def test_weights_of_another_model_are_refused(published, tmp_path):

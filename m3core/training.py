@@ -213,9 +213,13 @@ def train(
     if recipe.gradient_checkpointing:
         for part in (trainee.language, trainee.tower):
             part.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizers = ScheduledOptimizers(
-        accelerator, MatryoshkaLoss(trainee), _optimizers(trainee, recipe), recipe.rate_at
-    )
+    parts = _optimizers(trainee, recipe)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and len(parts) > 1:
+        raise MismatchError(
+            f"DeepSpeed drives one optimiser, and this recipe needs {len(parts)}: set "
+            "tower_learning_rate and muon_learning_rate to 0, or use FSDP"
+        )
+    optimizers = ScheduledOptimizers(accelerator, MatryoshkaLoss(trainee), parts, recipe.rate_at)
     objective = optimizers.module
     first = load_state(accelerator, folder, recipe)
     began, sums = time.monotonic(), {m: [0.0, 0] for m in recipe.scales}

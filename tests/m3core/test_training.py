@@ -28,7 +28,7 @@ from m3core.models.trainees import LlavaTrainee, MqtTrainee, trainee_of
 from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
 from m3core.prompts import get_template
 from m3core.recipe import TrainingRecipe
-from m3core.scales import MQT_TRAINING_SCALES
+from m3core.scales import M3_SCALES, MQT_TRAINING_SCALES
 from m3core.training import train
 from tests.m3core import layouts
 
@@ -95,16 +95,26 @@ def test_packed_questions_have_the_loss_of_each_question_alone(model, tokenizer)
     torch.testing.assert_close(together, total / count, atol=1e-4, rtol=1e-4)
 
 
-def test_training_lowers_the_loss_at_every_scale(model, tokenizer, tmp_path):
+@pytest.mark.parametrize(
+    ("steps", "settings"),
+    [
+        (8, {}),
+        (20, {"choice": "random"}),
+        (16, {"lora_rank": 8, "learning_rate": 1e-2}),
+    ],
+    ids=["all scales", "one random scale", "lora"],
+)
+def test_training_lowers_the_loss_at_every_scale(model, tokenizer, tmp_path, steps, settings):
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=3), batch=2)
     fixed = batches(0)
     objective = MatryoshkaLoss(LlavaTrainee(model))
+    wanted = recipe(scales=M3_SCALES, periods=None, steps=steps, save_every=100, **settings)
     with torch.no_grad():
-        before = objective(fixed, (1, 9))
-    train(LlavaTrainee(model), lambda step: fixed, recipe=recipe(steps=8), folder=tmp_path)
+        before = objective(fixed, M3_SCALES)
+    train(LlavaTrainee(model), lambda step: fixed, recipe=wanted, folder=tmp_path)
     with torch.no_grad():
-        after = objective(fixed, (1, 9))
-    assert (after < before - 0.5).all()
+        after = objective(fixed, M3_SCALES)
+    assert (after < before - 0.5).all(), (before, after)
 
 
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(model, tokenizer, tmp_path):

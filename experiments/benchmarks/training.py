@@ -4,10 +4,10 @@
 
 The embedded architecture with random weights, every scale of M3 in every step. The published
 code (mu-cai/matryoshka-mm, ``llava_llama.py``, ``forward`` over ``forward_single_matryoshka``)
-runs tower and projector again for every scale; ours runs them once and pools. Both compute the same loss and the same
-gradients, through the projector and, in the second measurement, through the tower. They are
-timed in turns, medians are given, forward and backward pass together. Prints JSON, and writes it
-where ``--out`` says.
+runs tower and projector again for every scale; ours runs them once and pools. Both compute the
+same loss and the same gradients, through the projector and, in the second measurement, through
+the tower. They are timed in turns, medians are given, forward and backward pass together. Prints
+JSON, and writes it where ``--out`` says.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class TrainingRecipe:
         scales: Visual tokens of each scale, coarsest first.
         choice: Which scales take part in a step. ``periods``: each as its period says, by default
             all of them, which is M3's objective (eq. 3.2). ``random``: one, drawn anew at every
-            step, which is M3's ablation (appendix) and, over
+            step, which is M3's ablation and, over
             :data:`m3core.scales.MQT_TRAINING_SCALES`, MQT-LLaVA's own training.
         periods: A scale takes part in every ``period``-th step; None is 1 for all.
         steps: Optimiser steps.

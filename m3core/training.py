@@ -201,25 +201,7 @@ def train(
         trainee.check_scale(scale)
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = new_accelerator()
-    torch.manual_seed(recipe.seed)
-    updates = None
-    if recipe.lora_rank:
-        updates = add_lora(
-            trainee,
-            rank=recipe.lora_rank,
-            alpha=recipe.lora_alpha,
-            dropout=recipe.lora_dropout,
-        )
-    if recipe.gradient_checkpointing:
-        for part in (trainee.language, trainee.tower):
-            part.gradient_checkpointing_enable({"use_reentrant": False})
-    parts = _optimizers(trainee, recipe)
-    if accelerator.distributed_type == DistributedType.DEEPSPEED and len(parts) > 1:
-        raise MismatchError(
-            f"DeepSpeed drives one optimiser, and this recipe needs {len(parts)}: set "
-            "tower_learning_rate and muon_learning_rate to 0, or use FSDP"
-        )
-    optimizers = ScheduledOptimizers(accelerator, MatryoshkaLoss(trainee), parts, recipe.rate_at)
+    updates, optimizers = _prepare(accelerator, trainee, recipe)
     objective = optimizers.module
     first = load_state(accelerator, folder, recipe)
     began, sums = time.monotonic(), {m: [0.0, 0] for m in recipe.scales}
@@ -250,6 +232,32 @@ def train(
         for part in (trainee.language, trainee.tower):
             part.gradient_checkpointing_disable()
     return _finish(accelerator, trainee, objective, updates, recipe)
+
+
+def _prepare(
+    accelerator: Accelerator, trainee: Trainee, recipe: TrainingRecipe
+) -> tuple[Any, ScheduledOptimizers]:
+    """Make the model trainable as the recipe says; gives peft's handle, or None, and optimisers."""
+    torch.manual_seed(recipe.seed)
+    updates = None
+    if recipe.lora_rank:
+        updates = add_lora(
+            trainee,
+            rank=recipe.lora_rank,
+            alpha=recipe.lora_alpha,
+            dropout=recipe.lora_dropout,
+        )
+    if recipe.gradient_checkpointing:
+        for part in (trainee.language, trainee.tower):
+            part.gradient_checkpointing_enable({"use_reentrant": False})
+    parts = _optimizers(trainee, recipe)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and len(parts) > 1:
+        raise MismatchError(
+            f"DeepSpeed drives one optimiser, and this recipe needs {len(parts)}: set "
+            "tower_learning_rate and muon_learning_rate to 0, or use FSDP"
+        )
+    objective = MatryoshkaLoss(trainee)
+    return updates, ScheduledOptimizers(accelerator, objective, parts, recipe.rate_at)
 
 
 def _finish(

@@ -49,9 +49,10 @@ lint: install  ## Check style, types and that docs/cli.md is fresh
 quickstart: install  ## The whole idea in a few minutes: label, train, route, report
 	$(RUN) -m router.cli.main quickstart --out quickstart
 
-bench: quickstart  ## Measure labelling, routing, pipeline and MQT layer, as ratios in one run
+bench: quickstart  ## Measure labelling, routing, pipeline, MQT and training, ratios in one run
 	$(RUN) -m experiments.benchmarks.speed --quickstart quickstart
 	$(RUN) -m experiments.benchmarks.mqt --tower-repeats 1
+	$(RUN) -m experiments.benchmarks.training
 
 docs: install  ## Write docs/cli.md from the commands' own help
 	$(RUN) -m router.cli.docs

@@ -63,20 +63,28 @@ def new_optimizers(
 class ScheduledOptimizers:
     """Several optimisers that step together, their rates following one curve.
 
+    Module and optimisers are prepared in one call, as DeepSpeed and FSDP2 need it.
+
     Args:
         accelerator: Prepares them, and so saves and restores their state.
+        module: What is trained.
         optimizers: The optimisers, with their peak rates.
         rate_at: Share of the peak rate at a step.
+
+    Attributes:
+        module: The prepared module.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
+        module: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         rate_at: Callable[[int], float],
     ) -> None:
         schedules = [torch.optim.lr_scheduler.LambdaLR(one, rate_at) for one in optimizers]
-        self._parts = [accelerator.prepare(one) for one in (*optimizers, *schedules)]
+        prepared: Any = accelerator.prepare(module, *optimizers, *schedules)
+        self.module, *self._parts = prepared
         self._optimizers = self._parts[: len(optimizers)]
 
     def step(self) -> None:

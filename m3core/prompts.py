@@ -15,11 +15,17 @@ class PromptTemplate:
         name: Name with version, recorded in logs.
         before: Text before the image, after the tokenizer's own beginning-of-sequence token.
         after: Text after the image; ``{question}`` stands for the question.
+        again: A further question of the same conversation, behind the end-of-sequence token of
+            the answer before; None where the template is for one question only.
+        alone: All of the text before the answer where there is no image; None where there must
+            be one.
     """
 
     name: str
     before: str
     after: str
+    again: str | None = None
+    alone: str | None = None
 
     def text_after(self, question: str) -> str:
         """The text that follows the image.
@@ -32,6 +38,10 @@ class PromptTemplate:
         return self.after.format(question=question.strip())
 
 
+_VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
 TEMPLATES = {
     template.name: template
     for template in (
@@ -41,10 +51,10 @@ TEMPLATES = {
         # which are tokenised apart (mm_utils.tokenizer_image_token).
         PromptTemplate(
             name="vicuna-1",
-            before="A chat between a curious user and an artificial intelligence assistant. "
-            "The assistant gives helpful, detailed, and polite answers to the user's questions. "
-            "USER: ",
+            before=_VICUNA + "USER: ",
             after="\n{question} ASSISTANT:",
+            again="USER: {question} ASSISTANT:",
+            alone=_VICUNA + "USER: {question} ASSISTANT:",
         ),
     )
 }

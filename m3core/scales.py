@@ -15,6 +15,13 @@ M3_SCALES = (1, 9, 36, 144, 576)
 MQT_SCALES = (2, 4, 8, 16, 36, 64, 144, 256)
 """Token counts at which MQT-LLaVA is labelled by default (Hu et al., NeurIPS 2024); any will do."""
 
+MQT_TRAINING_SCALES = tuple(range(2, 257, 2))
+"""What MQT-LLaVA's second stage draws one m from at every step.
+
+Source: ``get_matry_n`` in the authors' ``llava/model/multimodal_projector/builder.py``
+(gordonhu608/MQT-LLaVA at 92c35d0), which writes ``range(2, 258, 2)``, the same numbers.
+"""
+
 
 def check_nesting(scales: Sequence[int], side: int) -> None:
     """Check that every scale is a pooling of a square grid of tokens.

@@ -1,23 +1,26 @@
-"""Train a LLaVA with the Matryoshka objective: one model that answers from every scale."""
+"""Train with the Matryoshka objective: one model that answers from every scale."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from transformers import LlavaForConditionalGeneration
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
 from data.errors import MismatchError
+from data.manifest import atomic_write_text
+from m3core.lora import add_lora, merged
+from m3core.models.trainees import Trainee
 from m3core.objective import MatryoshkaBatch, MatryoshkaLoss
 from m3core.optimizers import ScheduledOptimizers, new_optimizers
+from m3core.recipe import TrainingRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -25,59 +28,16 @@ LOG = "training_log.jsonl"
 PROGRESS = "progress.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingRecipe:
-    """How to train.
-
-    Attributes:
-        scales: Visual tokens of each scale, coarsest first.
-        periods: A scale takes part in every ``period``-th step; all 1 is M3's objective.
-        steps: Optimiser steps.
-        learning_rate: Peak rate of projector and language model (AdamW).
-        tower_learning_rate: Peak rate of the vision tower; 0 freezes it.
-        muon_learning_rate: Peak rate of Muon for the matrices inside transformer layers;
-            0 leaves them to AdamW.
-        tower_muon_learning_rate: The same for the tower's.
-        warmup: Steps of linear warm-up, before a cosine down to a hundredth.
-        weight_decay: Of AdamW.
-        mixed_precision: ``no`` or ``bf16``.
-        save_every: Steps between two resumable states.
-        seed: Seeds batches and dropout.
-    """
-
-    scales: tuple[int, ...]
-    periods: tuple[int, ...]
-    steps: int
-    learning_rate: float
-    tower_learning_rate: float = 0.0
-    muon_learning_rate: float = 0.0
-    tower_muon_learning_rate: float = 0.0
-    warmup: int = 100
-    weight_decay: float = 0.01
-    mixed_precision: str = "no"
-    save_every: int = 200
-    seed: int = 0
-
-    def scales_at(self, step: int) -> tuple[int, ...]:
-        """The scales that take part in a step."""
-        return tuple(
-            m for m, period in zip(self.scales, self.periods, strict=True) if step % period == 0
-        )
-
-    def rate_at(self, step: int) -> float:
-        """Learning rate at a step as a share of the peak."""
-        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
-        return min(1.0, (step + 1) / self.warmup) * cosine
-
-
-def _optimizers(
-    model: LlavaForConditionalGeneration, recipe: TrainingRecipe
-) -> list[torch.optim.Optimizer]:
-    tower = dict(model.model.vision_tower.named_parameters())
+def _optimizers(trainee: Trainee, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
+    tower = dict(trainee.tower.named_parameters())
     for parameter in tower.values():
         parameter.requires_grad_(recipe.tower_learning_rate > 0)
     known = {id(parameter) for parameter in tower.values()}
-    rest = {name: one for name, one in model.named_parameters() if id(one) not in known}
+    rest = {
+        name: one
+        for name, one in trainee.module.named_parameters()
+        if id(one) not in known and one.requires_grad
+    }
     optimizers = new_optimizers(
         rest.items(),
         learning_rate=recipe.learning_rate,
@@ -95,8 +55,16 @@ def _optimizers(
 
 
 def new_accelerator() -> Accelerator:
-    """An accelerator for a GPU where there is one, else for the CPU."""
-    return Accelerator(cpu=not torch.cuda.is_available())
+    """An accelerator for the GPUs where there are any, else for the CPU.
+
+    Schedules step once for each of our steps, however many processes there are. The tower's last
+    layer is not read, so that with a free tower some parameters get no gradient.
+    """
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
 
 
 def autocast(accelerator: Accelerator, mixed_precision: str) -> torch.autocast:
@@ -126,37 +94,71 @@ def save_state(accelerator: Accelerator, folder: Path, step: int, recipe: object
         step: Steps done.
         recipe: A dataclass; a run with another one will refuse the state.
     """
-    fresh, current = folder / "state.new", folder / "state"
-    shutil.rmtree(fresh, ignore_errors=True)
+    fresh, current, past = folder / "state.new", folder / "state", folder / "state.old"
+    if accelerator.is_main_process:
+        shutil.rmtree(fresh, ignore_errors=True)
+    accelerator.wait_for_everyone()
     accelerator.save_state(str(fresh))
-    progress = {"step": step, "recipe": asdict(recipe)}  # type: ignore[call-overload]
-    (fresh / PROGRESS).write_text(json.dumps(progress))
-    shutil.rmtree(current, ignore_errors=True)
-    fresh.rename(current)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        progress = {
+            "step": step,
+            "processes": accelerator.num_processes,
+            "recipe": asdict(recipe),  # type: ignore[call-overload]
+        }
+        atomic_write_text(fresh / PROGRESS, json.dumps(progress))  # last: now the state is whole
+        shutil.rmtree(past, ignore_errors=True)
+        if current.exists():
+            current.rename(past)
+        fresh.rename(current)
+        shutil.rmtree(past, ignore_errors=True)
+    accelerator.wait_for_everyone()
 
 
 def load_state(accelerator: Accelerator, folder: Path, recipe: object) -> int:
     """Go back to the state in ``folder``, if there is one.
 
+    Settings that did not exist yet when the state was saved count as their defaults.
+
     Returns:
         Steps done; 0 where there is no state.
 
     Raises:
-        MismatchError: If the state is of another recipe.
+        MismatchError: If the state is of another recipe or another number of processes.
     """
-    for name in ("state", "state.new"):  # a kill between the two renames leaves only the second
-        file = folder / name / PROGRESS
-        if file.exists():
-            progress = json.loads(file.read_text())
-            wanted = json.loads(json.dumps(asdict(recipe)))  # type: ignore[call-overload]
-            if progress["recipe"] != wanted:
-                raise MismatchError(
-                    f"{folder} holds a training of another recipe: it has {progress['recipe']}, "
-                    f"asked for {wanted}; choose another folder or the same recipe"
-                )
-            accelerator.load_state(str(folder / name))
-            return int(progress["step"])
-    return 0
+    current, fresh = folder / "state", folder / "state.new"
+    killed_in_swap = not current.exists() and (fresh / PROGRESS).exists()
+    accelerator.wait_for_everyone()
+    if killed_in_swap and accelerator.is_main_process:
+        fresh.rename(current)  # else the next save would remove the only state there is
+    accelerator.wait_for_everyone()
+    if not (current / PROGRESS).exists():
+        return 0
+    progress = json.loads((current / PROGRESS).read_text())
+    wanted = asdict(recipe)  # type: ignore[call-overload]
+    defaults = {
+        one.name: one.default
+        for one in fields(recipe)  # type: ignore[arg-type]
+        if one.default is not MISSING
+    }
+    if _plain(defaults | progress["recipe"]) != _plain(wanted):
+        raise MismatchError(
+            f"{folder} holds a training of another recipe: it has {progress['recipe']}, "
+            f"asked for {wanted}; choose another folder or the same recipe"
+        )
+    processes = progress.get("processes", 1)
+    if processes != accelerator.num_processes:
+        raise MismatchError(
+            f"{folder} holds a training by {processes} processes, and this one has "
+            f"{accelerator.num_processes}; resume it with as many, or choose another folder"
+        )
+    accelerator.load_state(str(current))
+    return int(progress["step"])
+
+
+def _plain(values: dict[str, object]) -> object:
+    """Values as JSON keeps them."""
+    return json.loads(json.dumps(values))
 
 
 def append_line(file: Path, line: dict[str, float]) -> None:
@@ -167,44 +169,48 @@ def append_line(file: Path, line: dict[str, float]) -> None:
 
 
 def train(
-    model: LlavaForConditionalGeneration,
+    trainee: Trainee,
     batch_at: Callable[[int], MatryoshkaBatch],
     *,
     recipe: TrainingRecipe,
     folder: Path,
     on_save: Callable[[int], dict[str, float]] | None = None,
-) -> LlavaForConditionalGeneration:
+) -> dict[str, torch.Tensor]:
     """Train in place with the Matryoshka objective, resuming from ``folder``.
 
+    Of ``n`` processes the ``i``-th takes ``batch_at(step * n + i)``; all take the same scales.
+
     Args:
-        model: The model to train.
-        batch_at: The batch of a step; it must depend on the step alone, so that a resumed run
-            sees what an undisturbed one would.
+        trainee: The model to train.
+        batch_at: A batch by its number; it must depend on the number alone, so that a resumed
+            run sees what an undisturbed one would.
         recipe: How to train.
         folder: Receives ``state/`` (weights, optimiser, step) and ``training_log.jsonl``.
         on_save: Called at every save with the step; its figures join the log line.
 
     Returns:
-        The same model.
+        The trained weights by their names in ``trainee.module``, updates by LoRA merged in; the
+        module holds them too, unless FSDP or DeepSpeed keep it in shards. In shards only the
+        main process is sure to get all weights.
 
     Raises:
-        MismatchError: If ``folder`` holds a run of another recipe.
+        MismatchError: If ``folder`` holds a run of another recipe, or the model lacks a scale.
+        ModelError: If the recipe asks for LoRA and peft is not installed.
     """
+    for scale in recipe.scales:
+        trainee.check_scale(scale)
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = new_accelerator()
-    torch.manual_seed(recipe.seed)
-    objective = accelerator.prepare(MatryoshkaLoss(model))
-    optimizers = ScheduledOptimizers(accelerator, _optimizers(model, recipe), recipe.rate_at)
+    updates, optimizers = _prepare(accelerator, trainee, recipe)
+    objective = optimizers.module
     first = load_state(accelerator, folder, recipe)
     began, sums = time.monotonic(), {m: [0.0, 0] for m in recipe.scales}
     objective.train()
     for step in range(first, recipe.steps):
-        batch, scales = batch_at(step), recipe.scales_at(step)
-        moved = MatryoshkaBatch(
-            images=batch.images.to(accelerator.device), text=batch.text.to(accelerator.device)
-        )
+        scales = recipe.scales_at(step)
+        batch = batch_at(step * accelerator.num_processes + accelerator.process_index)
         with autocast(accelerator, recipe.mixed_precision):
-            losses = objective(moved, scales)
+            losses = objective(batch.to(accelerator.device), scales)
         accelerator.backward(losses.mean())
         accelerator.clip_grad_norm_(objective.parameters(), 1.0)
         optimizers.step()
@@ -220,5 +226,55 @@ def train(
                 objective.eval()
                 line |= on_save(step + 1)
                 objective.train()
-            append_line(folder / LOG, line)
-    return model.eval()
+            if accelerator.is_main_process:
+                append_line(folder / LOG, line)
+    if recipe.gradient_checkpointing:
+        for part in (trainee.language, trainee.tower):
+            part.gradient_checkpointing_disable()
+    return _finish(accelerator, trainee, objective, updates, recipe)
+
+
+def _prepare(
+    accelerator: Accelerator, trainee: Trainee, recipe: TrainingRecipe
+) -> tuple[Any, ScheduledOptimizers]:
+    """Make the model trainable as the recipe says; gives peft's handle, or None, and optimisers."""
+    torch.manual_seed(recipe.seed)
+    updates = None
+    if recipe.lora_rank:
+        updates = add_lora(
+            trainee,
+            rank=recipe.lora_rank,
+            alpha=recipe.lora_alpha,
+            dropout=recipe.lora_dropout,
+        )
+    if recipe.gradient_checkpointing:
+        for part in (trainee.language, trainee.tower):
+            part.gradient_checkpointing_enable({"use_reentrant": False})
+    parts = _optimizers(trainee, recipe)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and len(parts) > 1:
+        raise MismatchError(
+            f"DeepSpeed drives one optimiser, and this recipe needs {len(parts)}: set "
+            "tower_learning_rate and muon_learning_rate to 0, or use FSDP"
+        )
+    objective = MatryoshkaLoss(trainee)
+    return updates, ScheduledOptimizers(accelerator, objective, parts, recipe.rate_at)
+
+
+def _finish(
+    accelerator: Accelerator,
+    trainee: Trainee,
+    objective: torch.nn.Module,
+    updates: Any,
+    recipe: TrainingRecipe,
+) -> dict[str, torch.Tensor]:
+    """Gather the weights and merge updates into them, in the module too where it is whole."""
+    weights = accelerator.get_state_dict(objective)
+    weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    if updates is not None:
+        weights = merged(weights, recipe.lora_alpha / recipe.lora_rank)
+    if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        if updates is not None:
+            updates.unload()
+        trainee.module.load_state_dict(weights)
+    trainee.module.eval()
+    return weights

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import posixpath
 from dataclasses import fields
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
 from data.examples import Example
+from data.sources.paths import leaves_folder
 from data.videos import is_video
 
 SHOWN = 20
@@ -77,7 +77,7 @@ def _read_line(line: bytes) -> Example:
     if not isinstance(values, dict):
         raise DataError(f"expected a JSON object, got {type(values).__name__}.")
     example = Example.from_dict(_fields_of(values))
-    climbs = _leaves_folder(example.image)
+    climbs = leaves_folder(example.image)
     if climbs:
         raise DataError(
             f"Example {example.id!r}: image {example.image!r} {climbs}; give a path inside the "
@@ -112,19 +112,6 @@ def _video_of(values: dict[str, Any]) -> object:
             "pictures under 'image'."
         )
     return video
-
-
-def _leaves_folder(image: str) -> str:
-    """Say how an image path leaves its folder; empty when it does not."""
-    windows = PureWindowsPath(image)
-    if PurePosixPath(image).is_absolute() or windows.drive or windows.root:
-        return "is absolute"
-    if "\0" in image:
-        return "holds a NUL character"
-    for text in (image, image.replace("\\", "/")):
-        if posixpath.normpath(text).split("/")[0] == "..":
-            return "climbs out of the images folder"
-    return ""
 
 
 def _report(path: Path, problems: list[str]) -> str:

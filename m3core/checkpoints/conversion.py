@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +61,40 @@ def convert(source: str, destination: Path, *, dtype: str | None = None) -> Path
         ModelError: If the checkpoint is not complete, its family has no Hugging Face layout, the
             number format is unknown, or the destination is not empty.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ModelError(f"{destination} is there and not empty; name a new folder")
+    check_destination(destination, dtype=dtype)
     checkpoint = recognise(resolve(source))
     if checkpoint.family not in STOCK:
         raise ModelError(
             f"{checkpoint.folder} is of the family {checkpoint.family!r}, for which Hugging Face "
             f"has no layout; convert writes {' and '.join(STOCK)}. Load it as it is"
         )
-    contents = read_contents(checkpoint)
+    write_stock(destination, checkpoint, read_contents(checkpoint), dtype=dtype)
+    return destination
+
+
+def check_destination(destination: Path, *, dtype: str | None) -> None:
+    """Refuse what cannot be written, before any work is done for it.
+
+    Raises:
+        ModelError: If the number format is unknown, or the destination is not empty.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ModelError(f"{destination} is there and not empty; name a new folder")
+
+
+def write_stock(
+    destination: Path, checkpoint: Checkpoint, contents: Contents, *, dtype: str | None
+) -> None:
+    """Write contents of a family that Hugging Face knows, in its layout.
+
+    Args:
+        destination: A new folder.
+        checkpoint: Where tokenizer and image processor are.
+        contents: Config, which is changed in place, and tensors.
+        dtype: Number format of all tensors; None keeps each tensor's own.
+    """
     config = contents.config
     tokenizer = load_tokenizer(
         checkpoint, rows=config.text_config.vocab_size, image_token=config.image_token_index
@@ -85,8 +110,37 @@ def convert(source: str, destination: Path, *, dtype: str | None = None) -> Path
             key: tensor.to(DTYPES[dtype]) if tensor.is_floating_point() else tensor
             for key, tensor in tensors.items()
         }
-    _write(destination, checkpoint, config, tensors, (tokenizer, processor))
-    return destination
+    with whole_folder(destination) as work:
+        config.architectures = [STOCK[checkpoint.family][1].__name__]
+        config.dtype = str(tensors[VOCABULARY_KEYS[0]].dtype).removeprefix("torch.")
+        config.save_pretrained(work)
+        GenerationConfig.from_model_config(config).save_pretrained(work)
+        kept = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        save_torch_state_dict(kept, work, metadata={"format": "pt"})
+        for part in (tokenizer, processor):
+            part.save_pretrained(work)
+
+
+@contextmanager
+def whole_folder(destination: Path) -> Iterator[Path]:
+    """Write beside the destination and rename, so that it is whole or not there.
+
+    Args:
+        destination: A new or empty folder.
+
+    Yields:
+        The folder to write into.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        if destination.exists():
+            destination.rmdir()  # it is empty: checked before
+        work.rename(destination)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
@@ -132,30 +186,3 @@ def _stock_processor(
         )
     size = {"height": side, "width": side}
     return LlavaImageProcessorPil(do_pad=True, do_center_crop=False, size=size, **common)
-
-
-def _write(
-    destination: Path,
-    checkpoint: Checkpoint,
-    config: Any,
-    tensors: Tensors,
-    parts: tuple[PreTrainedTokenizerBase, BaseImageProcessor],
-) -> None:
-    """Write beside the destination and rename, so that it is whole or not there."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-    try:
-        config.architectures = [STOCK[checkpoint.family][1].__name__]
-        config.dtype = str(tensors[VOCABULARY_KEYS[0]].dtype).removeprefix("torch.")
-        config.save_pretrained(work)
-        GenerationConfig.from_model_config(config).save_pretrained(work)
-        kept = {key: tensor.contiguous() for key, tensor in tensors.items()}
-        save_torch_state_dict(kept, work, metadata={"format": "pt"})
-        for part in parts:
-            part.save_pretrained(work)
-        work.chmod(0o755)
-        if destination.exists():
-            destination.rmdir()  # it is empty: checked before
-        work.rename(destination)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -85,7 +85,7 @@ def build_mqt(checkpoint: Checkpoint, placement: Placement, *, name: str) -> Mqt
     config, folder = checkpoint.config, checkpoint.folder
     text = text_config(checkpoint)
     raw, tower = read_with_tower(checkpoint)
-    given = _named(raw)
+    given = named(raw)
     account(published_shapes(text, tower.config), given, optional=(), folder=folder)
     device, dtype = placement.device, DTYPES[placement.dtype]
     abstractor = new_abstractor(text, tower.config)
@@ -108,13 +108,23 @@ def build_mqt(checkpoint: Checkpoint, placement: Placement, *, name: str) -> Mqt
     )
 
 
-def _named(raw: Mapping[str, torch.Tensor]) -> Tensors:
+def named(raw: Mapping[str, torch.Tensor]) -> Tensors:
     """Known leftovers dropped; the tower's names without the level that not all versions have."""
     return {
         INSIDE + key.removeprefix(INSIDE).removeprefix(_CLIP) if key.startswith(INSIDE) else key: it
         for key, it in raw.items()
         if not DROPPED.search(key)
     }
+
+
+def published_weights(weights: Mapping[str, torch.Tensor]) -> Tensors:
+    """Weights by their names in :class:`~m3core.models.trainees.MqtTrainee` as published ones."""
+    prefixes = {"model": "", "tower": INSIDE, "abstractor": ABSTRACTOR}
+    renamed = {}
+    for key, tensor in weights.items():
+        part, _, name = key.partition(".")
+        renamed[prefixes[part] + name] = tensor
+    return named(renamed)
 
 
 def _part(given: Tensors, prefix: str) -> Tensors:

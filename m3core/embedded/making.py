@@ -22,10 +22,12 @@ from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cac
 from m3core.embedded.export import export
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.embedded.tower_pretraining import TowerRecipe, train_tower
+from m3core.models.trainees import LlavaTrainee
 from m3core.objective import MatryoshkaLoss
 from m3core.prompts import get_template
+from m3core.recipe import TrainingRecipe
 from m3core.scales import M3_SCALES
-from m3core.training import TrainingRecipe, train
+from m3core.training import train
 
 SAMPLE = 64
 """Scenes whose tokens decide the whitening."""
@@ -47,7 +49,7 @@ class Validation:
         text: SceneText,
         scenes: int = 64,
     ) -> None:
-        self.objective = MatryoshkaLoss(model)
+        self.objective = MatryoshkaLoss(LlavaTrainee(model))
         self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=32)
         self.steps = range(scenes // 32)
 
@@ -97,7 +99,7 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
             else FreshScenes(stage["first_seed"], text, batch=stage["batch"])
         )
         train(
-            model,
+            LlavaTrainee(model),
             batches,
             recipe=_training(stage, seed),
             folder=work / stage["name"],

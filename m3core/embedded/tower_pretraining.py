@@ -183,6 +183,7 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
     hold_looks(reader.tower)
     optimizers = ScheduledOptimizers(
         accelerator,
+        reader,
         new_optimizers(
             reader.named_parameters(),
             learning_rate=recipe.learning_rate,
@@ -191,7 +192,7 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
         ),
         recipe.rate_at,
     )
-    model = accelerator.prepare(reader)
+    model = optimizers.module
     first = load_state(accelerator, folder, recipe)
     began, running = time.monotonic(), 0.0
     for step in range(first, recipe.steps):

@@ -1,0 +1,23 @@
+"""Paths of pictures in files that users bring."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import PurePosixPath, PureWindowsPath
+
+
+def leaves_folder(image: str) -> str:
+    """Say how an image path leaves its folder; empty when it does not.
+
+    >>> leaves_folder("a/../../b.png")
+    'climbs out of the images folder'
+    """
+    windows = PureWindowsPath(image)
+    if PurePosixPath(image).is_absolute() or windows.drive or windows.root:
+        return "is absolute"
+    if "\0" in image:
+        return "holds a NUL character"
+    for text in (image, image.replace("\\", "/")):
+        if posixpath.normpath(text).split("/")[0] == "..":
+            return "climbs out of the images folder"
+    return ""

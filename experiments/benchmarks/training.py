@@ -71,11 +71,11 @@ def measure(objective: MatryoshkaLoss, batch: MatryoshkaBatch, repeats: int) -> 
     }
 
 
-def run_all(*, batch: int, layers: int, repeats: int) -> dict[str, Any]:
+def run_all(*, batch: int, repeats: int) -> dict[str, Any]:
     """All measurements."""
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
-    tower = new_tower(scene_pixels(range(100)), layers=layers, seed=0)
+    tower = new_tower(scene_pixels(range(100)), seed=0)
     trainee = LlavaTrainee(new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=0))
     text = SceneText(tokenizer, get_template("scenes-1"), questions=QUESTIONS)
     scenes = FreshScenes(0, text, batch=batch)(0)
@@ -89,7 +89,7 @@ def run_all(*, batch: int, layers: int, repeats: int) -> dict[str, Any]:
         "scales": list(M3_SCALES),
         "batch": batch,
         "questions": QUESTIONS,
-        "tower_layers": layers,
+        "tower_layers": len(OFFSETS),
     }
     for name, free in (("tower_frozen", False), ("tower_trained", True)):
         trainee.tower.requires_grad_(free)
@@ -101,12 +101,11 @@ def main() -> None:
     """Run, print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--layers", type=int, default=len(OFFSETS), help="of the tower")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--note", help="what else the machine was doing; kept with the results")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
-    results = run_all(batch=arguments.batch, layers=arguments.layers, repeats=arguments.repeats)
+    results = run_all(batch=arguments.batch, repeats=arguments.repeats)
     if arguments.note:
         results["machine"]["note"] = arguments.note
     text = json.dumps(results, indent=1)

@@ -44,7 +44,7 @@ def tokenizer():
 def model(tokenizer):
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     return new_model(
-        new_tower(scene_pixels(range(100)), layers=2, seed=0),
+        new_tower(scene_pixels(range(100)), seed=0),
         vocabulary=len(tokenizer),
         ids=ids,
         seed=0,

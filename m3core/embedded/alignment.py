@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 _KIND_WORDS = (*SHAPES, "tag", "sign", "bar", "letter")
 _TAG = 1 + len(SHAPES)
 _CONTINUED = "##"
+GROUND = 0.2
+"""Weight of a patch of the background, where one of an item has 1."""
+LOUDNESS = 0.1
+"""Weight of the squared log ratio of a projected patch's size to a word's. Were items hundreds of
+times as loud as the ground between them, pooling would drown the ground, and the faint items."""
 
 
 class PatchWords:
@@ -74,6 +79,10 @@ class PatchWords:
         return shares / shares.sum(1, keepdims=True)
 
 
+def _rms(vectors: torch.Tensor) -> torch.Tensor:
+    return vectors.square().mean(-1).clamp(min=1e-12).sqrt()
+
+
 def align_projector(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
@@ -108,11 +117,14 @@ def align_projector(
         seeds = range(start, start + batch)
         target = torch.from_numpy(np.stack([words(make_scene(seed)) for seed in seeds]))
         tokens = torch.from_numpy(table[start : seeds.stop].astype(np.float32))
-        logits = projector(tokens) @ embeddings.weight.T
+        projected = projector(tokens)
+        logits = F.rms_norm(projected, projected.shape[-1:]) @ embeddings.weight.T
         # Patches of the background have one word only and are many.
-        weight = torch.where(target.max(-1).values < 1, 1.0, 0.05)
+        weight = torch.where(target.max(-1).values < 1, 1.0, GROUND)
         losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1), reduction="none")
         loss = (losses * weight.flatten()).sum() / weight.sum()
+        loudness = _rms(projected) / _rms(embeddings.weight).mean()
+        loss = loss + LOUDNESS * loudness.log().square().mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

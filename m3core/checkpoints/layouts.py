@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,8 +44,7 @@ class Checkpoint:
         settings = dict(self.config.get("matryoshka") or {})
         trained = self.config.get("matryoshka_vis_token_scale")
         if trained:
-            scales = trained if isinstance(trained, list) else [trained]
-            settings.setdefault("scales", sorted(int(scale) for scale in scales))
+            settings.setdefault("scales", _scales(trained, self.folder))
         return settings
 
     @property
@@ -56,6 +56,18 @@ class Checkpoint:
     def scales(self) -> tuple[int, ...]:
         """The scales it was trained at; those of M3 where it does not say."""
         return tuple(self.settings.get("scales", M3_SCALES))
+
+
+def _scales(trained: object, folder: Path) -> list[int]:
+    """Scales from a list, one number, or a text such as ``1,9,36``."""
+    given = re.split(r"[\s,;-]+", trained.strip()) if isinstance(trained, str) else trained
+    try:
+        return sorted(int(scale) for scale in (given if isinstance(given, list) else [given]))
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{folder}/config.json: matryoshka_vis_token_scale must be a list of token counts such "
+            f"as [1, 9, 36, 144, 576], got {trained!r}"
+        ) from error
 
 
 def recognise(folder: Path) -> Checkpoint:

@@ -515,3 +515,16 @@ def test_a_checkpoint_that_names_no_scales_is_taken_with_a_warning(broken, caplo
     model = load_model(str(broken), device="cpu")
     assert model.grid.scales == M3_SCALES
     assert "does not say that it was trained at several scales" in caplog.text
+
+
+@pytest.mark.parametrize("written", [[576, 144, 9], "9,144,576", "9 144 576"])
+def test_trained_scales_are_read_as_they_may_be_written(broken, written):
+    change(broken, matryoshka_vis_token_scale=written)
+    assert recognise(broken).scales == (9, 144, 576)
+
+
+@pytest.mark.parametrize("written", ["all", [None], {"a": 1}])
+def test_trained_scales_that_are_no_numbers_are_refused(broken, written):
+    change(broken, matryoshka_vis_token_scale=written)
+    with pytest.raises(ModelError, match="must be a list of token counts"):
+        load_model(str(broken), device="cpu")

@@ -60,7 +60,7 @@ class Checkpoint:
 
 def _scales(trained: object, folder: Path) -> list[int]:
     """Scales from a list, one number, or a text such as ``1,9,36``."""
-    given = re.split(r"[\s,;-]+", trained.strip()) if isinstance(trained, str) else trained
+    given: Any = re.split(r"[\s,;-]+", trained.strip()) if isinstance(trained, str) else trained
     try:
         return sorted(int(scale) for scale in (given if isinstance(given, list) else [given]))
     except (TypeError, ValueError) as error:

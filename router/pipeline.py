@@ -114,6 +114,7 @@ class AutoScalePipeline:
                 device=device,
                 pooling=visual.get("pooling", AVERAGE),
                 grids=visual["grids"].split() if "grids" in visual else None,
+                unlisted_grids=True,  # the run was labelled with these
             )
         return cls(
             model=model,

@@ -39,6 +39,7 @@ class Source:
         name: How the user called it.
         pooling: How coarser scales are made.
         grids: How pictures may be cut into crops; None leaves it to the checkpoint.
+        unlisted_grids: Whether these may be others than the checkpoint's.
     """
 
     checkpoint: Checkpoint
@@ -46,6 +47,7 @@ class Source:
     name: str
     pooling: str
     grids: tuple[CropGrid, ...] | None
+    unlisted_grids: bool
 
     def refuse(self, what: str, why: str) -> None:
         """Raise the error about a setting that this family does not have."""
@@ -125,7 +127,7 @@ def build_llava(source: Source) -> LlavaM3:
 
 
 def build_llava_next(source: Source) -> LlavaNextM3:
-    """A LLaVA-NeXT-type model; grids that the user names need not be those of its training."""
+    """A LLaVA-NeXT-type model."""
     parts = load_stock_parts(source)
     return LlavaNextM3(
         model=parts.model,
@@ -138,7 +140,7 @@ def build_llava_next(source: Source) -> LlavaNextM3:
         pooling=source.pooling,
         merge=parts.settings.get("merge", SPATIAL_UNPAD),
         grids=source.grids,
-        unlisted_grids=True,
+        unlisted_grids=source.unlisted_grids,
     )
 
 
@@ -168,6 +170,7 @@ def load_model(
     bits: int | None = None,
     pooling: str = AVERAGE,
     grids: Sequence[str] | None = None,
+    unlisted_grids: bool = False,
 ) -> MultiScaleModel:
     """Load a multi-scale model.
 
@@ -181,6 +184,7 @@ def load_model(
         pooling: How coarser scales are made, a name in :data:`m3core.pooling.POOLINGS`.
         grids: For LLaVA-NeXT, how pictures may be cut into crops, such as ``["2x2", "3x3"]``
             (rows x columns; M3, Table 5); None takes the grids of the checkpoint.
+        unlisted_grids: Allow ``grids`` that the checkpoint does not list.
 
     Raises:
         ModelError: If it cannot be found, read, or if any weight is missing, unexpected or of
@@ -211,5 +215,6 @@ def load_model(
             name=short,
             pooling=pooling,
             grids=None if grids is None else tuple(map(parse_grid, grids)),
+            unlisted_grids=unlisted_grids,
         )
     )

@@ -31,15 +31,8 @@ def label(
             help="How coarser scales are made: average as trained, or M3's two heuristics."
         ),
     ] = Pooling.AVERAGE,
-    grids: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--grid",
-            help="For LLaVA-NeXT: cut pictures into so many rows x columns, such as 2x2; may be "
-            "repeated. [default: the checkpoint's]",
-            show_default=False,
-        ),
-    ] = None,
+    grids: Grids = None,
+    unlisted_grids: UnlistedGrids = False,
     frames: Frames = 6,
     questions: Questions = "model",
     retry_errors: Annotated[
@@ -70,6 +63,7 @@ def label(
         bits=bits,
         pooling=pooling.value,
         grids=grids,
+        unlisted_grids=unlisted_grids,
     )
     run = Run(out)
     log = label_with_progress(

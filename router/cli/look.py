@@ -37,15 +37,8 @@ def look(
     pooling: Annotated[
         Pooling, typer.Option(help="How coarser scales are made of the finest.")
     ] = Pooling.AVERAGE,
-    grids: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--grid",
-            help="For LLaVA-NeXT: cut the picture into so many rows x columns, such as 2x2; may "
-            "be repeated. [default: the checkpoint's]",
-            show_default=False,
-        ),
-    ] = None,
+    grids: Grids = None,
+    unlisted_grids: UnlistedGrids = False,
     frames: Frames = 6,
 ) -> None:
     """Draw what a model sees and answers at each scale, side by side.
@@ -73,7 +66,12 @@ def look(
     picture = open_picture(image, frames=frames)
     with err.status("looking"):
         loaded = load_model(
-            model, device=device, dtype=dtype.value, pooling=pooling.value, grids=grids
+            model,
+            device=device,
+            dtype=dtype.value,
+            pooling=pooling.value,
+            grids=grids,
+            unlisted_grids=unlisted_grids,
         )
         drawing, answers = draw(loaded, picture, question, scales=scales or (), tokens=tokens or ())
     buffer = io.BytesIO()

@@ -28,6 +28,19 @@ Bits = Annotated[
         show_default=False,
     ),
 ]
+Grids = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        help="For LLaVA-NeXT: cut pictures into so many rows x columns, such as 2x2; may be "
+        "repeated. [default: the checkpoint's]",
+        show_default=False,
+    ),
+]
+UnlistedGrids = Annotated[
+    bool,
+    typer.Option("--unlisted-grids", help="Allow a --grid that the checkpoint does not list."),
+]
 Frames = Annotated[
     int, typer.Option("--frames", min=1, help="Frames that a video's collage is made of.")
 ]

@@ -263,7 +263,9 @@ def test_the_flat_merge_needs_no_newline(published_next, tmp_path):
 
 
 def test_grids_can_be_chosen(original_next, original):
-    model = load_model(str(original_next), device="cpu", grids=["3x3"])
+    with pytest.raises(MismatchError, match=r"does not list the grid 3x3.*unlisted-grids"):
+        load_model(str(original_next), device="cpu", grids=["3x3"])
+    model = load_model(str(original_next), device="cpu", grids=["3x3"], unlisted_grids=True)
     (encoding,) = model.encode([picture()])
     assert encoding.views == 10
     assert model.revision != load_model(str(original_next), device="cpu").revision

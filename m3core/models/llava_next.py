@@ -203,6 +203,7 @@ def _chosen(
     if foreign and not unlisted:
         raise MismatchError(
             f"the checkpoint does not list the grid {_text(foreign)} of crops; it lists "
-            f"{_text(listed)}. Choose among these, or ask for it with unlisted_grids=True (--unlisted-grids)"
+            f"{_text(listed)}. Choose among these, or allow others with unlisted_grids=True "
+            "(--unlisted-grids)"
         )
     return tuple(grids)

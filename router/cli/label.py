@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Bits, Device, DeviceMap, Dtype, Frames, Images, Pooling, Questions
+from router.cli.options import (
+    Bits,
+    Device,
+    DeviceMap,
+    Dtype,
+    Frames,
+    Grids,
+    Images,
+    Pooling,
+    Questions,
+    UnlistedGrids,
+)
 
 FINISHED_WITH_ERRORS = 3
 

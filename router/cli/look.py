@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Device, Dtype, Frames, Pooling
+from router.cli.options import (
+    Device,
+    Dtype,
+    Frames,
+    Grids,
+    Pooling,
+    UnlistedGrids,
+)
 
 
 def look(

@@ -1,7 +1,7 @@
 """Optimisers: Muon for the matrices inside transformer layers, AdamW for everything else.
 
-Muon (Jordan et al. 2024; ``torch.optim.Muon``) makes every update of a matrix orthogonal. On the
-embedded model's tower it reaches in 250 steps what AdamW needs more than 1 000 for.
+Muon (Jordan et al. 2024; ``torch.optim.Muon``) makes every update of a matrix orthogonal. The
+embedded model's tower is trained with it; no recorded run compares it there with AdamW.
 """
 
 from __future__ import annotations

@@ -98,9 +98,10 @@ def new_tower(pixels: torch.Tensor, *, seed: int) -> CLIPVisionModel:
 def hold_looks(tower: CLIPVisionModel) -> None:
     """Keep every head looking where it looks, whatever is trained.
 
-    Queries, keys and what carries the positions take no gradient. Left free, all heads but those
-    of the first layer lose their place within some hundred steps, and the tower never learns to
-    fetch the second character of a tag.
+    Queries, keys and what carries the positions take no gradient. In a tower trained without this,
+    all heads but those of the first layer had lost their place in the end, and it had not learned
+    to fetch the second character of a tag. Holding is not enough with dull queries: what stands in
+    a patch grows so loud that its position is lost; see :data:`SHARPNESS`.
 
     Args:
         tower: From :func:`new_tower`; changed in place.

@@ -79,6 +79,19 @@ class StockParts:
     revision: str
     settings: dict[str, Any]
 
+    def arguments(self, source: Source) -> dict[str, Any]:
+        """What the models of both stock families are made with."""
+        return {
+            "model": self.model,
+            "tokenizer": self.tokenizer,
+            "image_processor": self.image_processor,
+            "template": self.template,
+            "grid": self.grid,
+            "name": source.name,
+            "revision": self.revision,
+            "pooling": source.pooling,
+        }
+
 
 def load_stock_parts(source: Source) -> StockParts:
     """Load a ``llava`` or ``llava_next`` checkpoint of either layout.
@@ -115,14 +128,7 @@ def build_llava(source: Source) -> LlavaM3:
         source.refuse("grids", "which sees a picture whole")
     parts = load_stock_parts(source)
     return LlavaM3(
-        model=parts.model,
-        tokenizer=parts.tokenizer,
-        image_processor=parts.image_processor,
-        template=parts.template,
-        grid=parts.grid,
-        name=source.name,
-        revision=parts.revision,
-        pooling=source.pooling,
+        **parts.arguments(source),
     )
 
 
@@ -130,14 +136,7 @@ def build_llava_next(source: Source) -> LlavaNextM3:
     """A LLaVA-NeXT-type model."""
     parts = load_stock_parts(source)
     return LlavaNextM3(
-        model=parts.model,
-        tokenizer=parts.tokenizer,
-        image_processor=parts.image_processor,
-        template=parts.template,
-        grid=parts.grid,
-        name=source.name,
-        revision=parts.revision,
-        pooling=source.pooling,
+        **parts.arguments(source),
         merge=parts.settings.get("merge", SPATIAL_UNPAD),
         grids=source.grids,
         unlisted_grids=source.unlisted_grids,

@@ -22,6 +22,7 @@ from transformers import (
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
     LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
     LlavaProcessor,
 )
 
@@ -36,6 +37,7 @@ from m3core.models.base import Request
 from m3core.scales import M3_SCALES
 from tests.m3core import layouts
 from tests.m3core.layouts import TOWER, VISION
+from tests.m3core.slow import slow_merge, slow_pool
 
 PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -79,34 +81,57 @@ def change(folder, **values):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def reference_logits(tensors, image: Image.Image, question: str, scale: int) -> torch.Tensor:
-    """What the published code computes, step by step: logits at every position, (L, V)."""
+def reference_tokens(tensors, pixels: torch.Tensor) -> torch.Tensor:
+    """Tower, layer -2 without its class token, and projector: (N, 3, 48, 48) to (N, 576, 48)."""
     tower = CLIPVisionModel(VISION).eval()
     tower.load_state_dict({k.removeprefix(TOWER): v for k, v in tensors.items() if TOWER in k})
+    weights = {k.removeprefix("model.mm_projector."): v for k, v in tensors.items()}
+    with torch.no_grad():
+        seen = tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+        hidden = F.gelu(F.linear(seen, weights["0.weight"], weights["0.bias"]))
+        return F.linear(hidden, weights["2.weight"], weights["2.bias"])
+
+
+def reference_language(tensors, visual: torch.Tensor, question: str) -> torch.Tensor:
+    """The decoder over prompt and visual tokens (L, 48): logits at every position, (L', V)."""
     language = LlamaForCausalLM(LlamaConfig(**layouts.TEXT)).eval()
+    others = ("vision_tower", "mm_projector", "image_newline")
     language.load_state_dict(
-        {k: v for k, v in tensors.items() if "vision_tower" not in k and "mm_projector" not in k}
+        {k: v for k, v in tensors.items() if not any(other in k for other in others)}
     )
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=layouts.pieces())
+    before, after = (pieces.encode(part) for part in PROMPT.format(question).split("<image>"))
+    with torch.no_grad():
+        embed = language.model.embed_tokens
+        parts = [embed(torch.tensor([1, *before])), visual, embed(torch.tensor(after))]
+        return language(inputs_embeds=torch.cat(parts)[None]).logits[0]
+
+
+def reference_logits(tensors, image: Image.Image, question: str, scale: int) -> torch.Tensor:
+    """What the published code of LLaVA-1.5-M3 computes, step by step: (L, V)."""
     square = Image.new("RGB", (max(image.size),) * 2, (122, 116, 104))  # int(255 * CLIP's mean)
     square.paste(image, tuple((max(image.size) - side) // 2 for side in image.size))
     processor = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48)
     pixels = processor(square, return_tensors="pt")["pixel_values"]
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=layouts.pieces())
-    before, after = (pieces.encode(part) for part in PROMPT.format(question).split("<image>"))
-    weights = {k.removeprefix("model.mm_projector."): v for k, v in tensors.items()}
-    with torch.no_grad():
-        seen = tower(pixels, output_hidden_states=True).hidden_states[-2][0, 1:]
-        hidden = F.gelu(F.linear(seen, weights["0.weight"], weights["0.bias"]))
-        tokens = F.linear(hidden, weights["2.weight"], weights["2.bias"]).reshape(24, 24, 48)
-        window = 24 // math.isqrt(scale)
-        rows = [
-            tokens[top : top + window, left : left + window].mean((0, 1))
-            for top in range(0, 24, window)
-            for left in range(0, 24, window)
-        ]
-        embed = language.model.embed_tokens
-        parts = [embed(torch.tensor([1, *before])), torch.stack(rows), embed(torch.tensor(after))]
-        return language(inputs_embeds=torch.cat(parts)[None]).logits[0]
+    tokens = slow_pool(reference_tokens(tensors, pixels)[0].numpy(), scale, "average")
+    return reference_language(tensors, torch.from_numpy(tokens), question)
+
+
+def reference_next_logits(
+    tensors, image: Image.Image, question: str, scale: int, *, merge: str, grid: CropGrid
+) -> torch.Tensor:
+    """What that of LLaVA-NeXT-M3 computes for a picture cut into a known grid: (L, V)."""
+    processor = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 48},
+        crop_size={"height": 48, "width": 48},
+        image_grid_pinpoints=[[grid.rows * 48, grid.columns * 48]],
+    )
+    views = processor(image, return_tensors="pt")["pixel_values"][0]
+    small = [slow_pool(view, scale, "average") for view in reference_tokens(tensors, views).numpy()]
+    newline = tensors.get("model.image_newline", torch.zeros(48)).numpy()
+    size = (image.height, image.width)
+    row = slow_merge(np.stack(small), size=size, grid=grid, newline=newline, merge=merge)
+    return reference_language(tensors, torch.from_numpy(np.stack(row)), question)
 
 
 def logits_of(model, image: Image.Image, question: str, scale: int) -> torch.Tensor:
@@ -248,6 +273,31 @@ def test_pinpoints_are_width_and_height_in_the_original_layout(original_next):
     # The base, and a row of 3 x 24 columns cut to the picture's height, each line with its end.
     rows = 24 - 2 * ((24 - int(30 * (72 / 100))) // 2)
     assert encoding.tokens(576) == 576 + rows * 73
+
+
+@pytest.mark.parametrize("scale", M3_SCALES)
+@pytest.mark.parametrize("merge", ["spatial_unpad", "flat"])
+@pytest.mark.parametrize(
+    ("size", "grid"), [((30, 100), CropGrid(1, 3)), ((90, 40), CropGrid(2, 1))]
+)
+def test_crops_give_the_logits_of_the_published_computation(
+    published_next, tmp_path, scale, merge, size, grid
+):
+    config, tensors = published_next
+    folder = layouts.write(tmp_path / "m3", config | {"mm_patch_merge_type": merge}, tensors)
+    model = load_model(str(folder), device="cpu")
+    image = picture(size=size)
+    expected = reference_next_logits(tensors, image, QUESTION, scale, merge=merge, grid=grid)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(
+        logits_of(model, image, QUESTION, scale), expected, atol=1e-4, rtol=0
+    )
+    (encoding,) = model.encode([image])
+    requests = [Request(encoding=encoding, question=QUESTION, scale=one) for one in M3_SCALES]
+    answer = model.answer(requests)[M3_SCALES.index(scale)]
+    first = expected[-1].log_softmax(-1)
+    assert math.log(answer.confidence) == pytest.approx(float(first.max()), abs=1e-4)
+    assert answer.visual_tokens + answer.text_tokens == len(expected)
 
 
 def test_the_flat_merge_needs_no_newline(published_next, tmp_path):

@@ -46,7 +46,6 @@ PLAIN = 0.1
 SHARPNESS = 64.0
 """Gain of the tower's queries and keys. Ample, as what stands in a patch grows up to forty times
 as loud as its position by the last layer, and the layer norms then leave little of the latter."""
-QUERY_GAIN = 1.6
 IMAGE_MEAN = IMAGE_STD = 0.5
 
 
@@ -219,25 +218,8 @@ def new_model(
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
-    _mimic_trained_attention(model)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     return model
-
-
-@torch.no_grad()
-def _mimic_trained_attention(model: LlavaForConditionalGeneration) -> None:
-    """Start every head as a look-up by content that copies what it finds.
-
-    Mimetic initialisation (Trockman and Kolter, arXiv 2305.09828): queries and keys share their
-    matrix, so that a token attends to those like itself; the output matrix is the transpose of
-    the value matrix, so that it copies them. NOTE: the paper gives values a negative sign, for
-    vision; copying wants a positive one.
-    """
-    for layer in model.model.language_model.layers:
-        attention = layer.self_attn
-        attention.q_proj.weight.mul_(QUERY_GAIN)
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
-        attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
 @torch.no_grad()

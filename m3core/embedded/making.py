@@ -1,8 +1,8 @@
 """Make the embedded model from nothing, in resumable stages.
 
-Dense labels for the tower come first; then the projector learns the language model's words; then
-projector and language model learn to answer on cached tokens of the frozen tower; at last
-everything together, by M3's own objective.
+Dense labels for the tower come first; then the projector learns the language model's words, whose
+layers start as a look-up by these; then projector and language model learn to answer on cached
+tokens of the frozen tower; at last by M3's own objective, all scales in every step.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from m3core.embedded.alignment import align_projector
 from m3core.embedded.architecture import new_model, whiten_projector
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
 from m3core.embedded.export import export
+from m3core.embedded.lookup import start_as_lookup
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.embedded.tower_pretraining import TowerRecipe, train_tower
 from m3core.models.trainees import LlavaTrainee
@@ -90,6 +91,7 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     sample = torch.from_numpy(cached[:SAMPLE].astype(np.float32)).flatten(0, 1)
     whiten_projector(model, sample, seed=seed)
     align_projector(model, tokenizer, cached, **recipe["alignment"])
+    start_as_lookup(model, seed=seed)
     for stage in recipe["stages"]:
         text = SceneText(tokenizer, TEMPLATE, questions=stage["questions"])
         frozen = stage.get("tower_learning_rate", 0) == 0

@@ -1,69 +1,243 @@
-"""Group requests so that batches hold little padding."""
+"""Group requests into batches that compute little twice and hold little padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+import torch
+
+from data.errors import DataError
 from m3core.models.base import Answer, MultiScaleModel, Request
 
 BATCH_TOKENS = 8_192
 BATCH_REQUESTS = 64
-SPLIT_TOKENS = 512
-"""A batch is closed rather than let a longer request pad the others by more than this in all.
+PADDING_SHARE = 0.1
+"""A batch is closed rather than let padding be more than this share of what it computes..."""
+SMALL_TOKENS = 512
+"""...unless it is smaller than this."""
+CALL = 512
+"""One more call of the model costs about as much as so many tokens of prefill (embedded model, two
+cores; larger models are less sensitive, as their calls' fixed share is smaller)."""
 
-One more call of the model costs about as much as this many tokens of prefill (embedded model,
-two cores; larger models are less sensitive, as their calls' fixed share is smaller).
-"""
-
-FULL_TOKENS = 2_048
-"""From this many tokens on, a batch takes only requests of its own length.
-
-Without padding no mask is needed, and attention without a mask is a quarter faster.
-"""
+logger = logging.getLogger(__name__)
 
 
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Split requests into batches of similar length.
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a request adds to a batch.
+
+    Attributes:
+        prefix: What stands before its question; requests of one batch share it.
+        shared: Tokens of that prefix.
+        own: Tokens of the question.
+    """
+
+    prefix: tuple[int, int]
+    shared: int
+    own: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What a batch computes.
+
+    Attributes:
+        requests: How many.
+        used: Positions of prefixes and questions, without padding.
+    """
+
+    requests: int = 0
+    used: int = 0
+    prefixes: frozenset[tuple[int, int]] = frozenset()
+    shared: int = 0
+    own: int = 0
+
+    def plus(self, need: Need) -> Load:
+        """The load with one more request."""
+        fresh = need.prefix not in self.prefixes
+        return Load(
+            requests=self.requests + 1,
+            used=self.used + need.own + (need.shared if fresh else 0),
+            prefixes=self.prefixes | {need.prefix},
+            shared=max(self.shared, need.shared),
+            own=max(self.own, need.own),
+        )
+
+    @property
+    def padded(self) -> int:
+        """Positions computed, padding included."""
+        return len(self.prefixes) * self.shared + self.requests * self.own
+
+    @property
+    def held(self) -> int:
+        """Positions whose keys and values are kept at once."""
+        return self.requests * (self.shared + self.own)
+
+
+@dataclass(kw_only=True)
+class Limits:
+    """How much a batch may hold; made smaller when memory runs out.
+
+    Attributes:
+        tokens: Positions computed in one call.
+        requests: Requests.
+        held: Positions whose keys and values are kept at once.
+    """
+
+    tokens: int = BATCH_TOKENS
+    requests: int = BATCH_REQUESTS
+    held: int = 8 * BATCH_TOKENS
+
+    def allow(self, load: Load) -> bool:
+        """Whether a batch may be like this."""
+        within = load.padded <= self.tokens and load.held <= self.held
+        dense = load.padded - load.used <= PADDING_SHARE * load.padded
+        return within and load.requests <= self.requests and (dense or load.padded <= SMALL_TOKENS)
+
+    def shrink(self, load: Load) -> None:
+        """From now on allow half of what did not fit into memory."""
+        self.tokens = max(1, min(self.tokens, load.padded // 2))
+        self.held = max(1, min(self.held, load.held // 2))
+
+
+def batches(needs: Sequence[Need], limits: Limits) -> list[list[int]]:
+    """Split requests into batches.
+
+    Two orders are tried and the cheaper one is taken: questions sorted by their length, which
+    saves padding, and questions of one picture together, which saves prefixes. At coarse scales
+    prefixes are shorter than questions, at fine ones longer.
 
     Args:
-        lengths: Prompt tokens of each request.
+        needs: What each request needs.
+        limits: What a batch may hold; a request that is larger has a batch of its own.
 
-    Yields:
-        Indices into ``lengths``, shortest first; each index exactly once. Requests that share a
-        batch take at most ``BATCH_TOKENS`` padded tokens together and are at most
-        ``BATCH_REQUESTS``; a request that is longer by itself has a batch of its own.
+    Returns:
+        Indices into ``needs``, shortest prefixes first; each index exactly once.
     """
+    places = range(len(needs))
+    by_length = sorted(places, key=lambda i: (needs[i].shared, needs[i].own, i))
+    by_prefix = sorted(places, key=lambda i: (needs[i].shared, needs[i].prefix, needs[i].own, i))
+    plans = [list(_cut(order, needs, limits)) for order in (by_length, by_prefix)]
+    return min(plans, key=lambda plan: sum(load_of(batch, needs).padded + CALL for batch in plan))
+
+
+def load_of(batch: Iterable[int], needs: Sequence[Need]) -> Load:
+    """What the requests of these indices compute together."""
+    load = Load()
+    for index in batch:
+        load = load.plus(needs[index])
+    return load
+
+
+def _cut(order: Sequence[int], needs: Sequence[Need], limits: Limits) -> Iterator[list[int]]:
     batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda one: (lengths[one], one)):
-        length = lengths[index]
-        if batch and (
-            (len(batch) + 1) * length > BATCH_TOKENS
-            or len(batch) * (length - lengths[batch[-1]]) > SPLIT_TOKENS
-            or (length > lengths[batch[-1]] and len(batch) * length > FULL_TOKENS)
-            or len(batch) == BATCH_REQUESTS
-        ):
+    load = Load()
+    for index in order:
+        more = load.plus(needs[index])
+        if batch and not limits.allow(more):
             yield batch
-            batch = []
+            batch, more = [], Load().plus(needs[index])
         batch.append(index)
+        load = more
     if batch:
         yield batch
 
 
-def answer_all(model: MultiScaleModel, requests: Sequence[Request]) -> list[Answer]:
-    """Answer any number of requests, batched by length; in the order of the requests.
+def need_of(model: MultiScaleModel, request: Request) -> Need:
+    """What a request needs.
+
+    Raises:
+        MismatchError: If the model has no such scale.
+        DataError: If the question is empty or does not fit the context.
+    """
+    visual = request.encoding.tokens(model.check_scale(request.scale))
+    length = model.prompt_length(request.question, visual)
+    return Need(prefix=(id(request.encoding), request.scale), shared=visual, own=length - visual)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch that was tried.
+
+    Attributes:
+        indices: Which requests.
+        load: What it computed.
+        answers: What the model said, in the order of ``indices``.
+        error: Why there are no answers.
+    """
+
+    indices: list[int]
+    load: Load
+    answers: list[Answer]
+    error: str | None = None
+
+
+def answer_in_batches(
+    model: MultiScaleModel, requests: Sequence[Request], limits: Limits
+) -> Iterator[Batch]:
+    """Answer any number of requests, whatever fits into memory at once.
+
+    Where memory runs out, ``limits`` are made smaller and what is not yet answered is split anew;
+    a request that does not even fit alone has an error instead of an answer.
+
+    Args:
+        model: The model.
+        requests: In any order.
+        limits: What a batch may hold.
 
     Raises:
         MismatchError: If the model has no such scale.
         DataError: If a question is empty or does not fit the context.
     """
-    lengths = [
-        model.prompt_length(one.question, one.encoding.tokens(model.check_scale(one.scale)))
-        for one in requests
-    ]
+    needs = [need_of(model, one) for one in requests]
+    waiting = batches(needs, limits)
+    while waiting:
+        batch = waiting.pop(0)
+        load = load_of(batch, needs)
+        try:
+            found = model.answer([requests[index] for index in batch])
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                text = f"out of memory with this request alone ({load.padded} tokens)"
+                yield Batch(indices=batch, load=load, answers=[], error=text)
+                continue
+            limits.shrink(load)
+            left = sorted(index for part in [batch, *waiting] for index in part)
+        else:
+            yield Batch(indices=batch, load=load, answers=found)
+            continue
+        # Outside the handler: the traceback would keep the failed batch's tensors alive.
+        logger.warning("out of memory at %d tokens; going on with %d", load.padded, limits.tokens)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        again = batches([needs[index] for index in left], limits)
+        waiting = [[left[place] for place in part] for part in again]
+
+
+def answer_all(
+    model: MultiScaleModel, requests: Sequence[Request], limits: Limits | None = None
+) -> list[Answer]:
+    """Answer any number of requests, in the order of the requests.
+
+    Raises:
+        MismatchError: If the model has no such scale.
+        DataError: If a question is empty or does not fit the context, or a request alone does
+            not fit into memory.
+    """
     answers: dict[int, Answer] = {}
-    for batch in batches(lengths):
-        for index, answer in zip(
-            batch, model.answer([requests[index] for index in batch]), strict=True
-        ):
-            answers[index] = answer
+    for batch in answer_in_batches(model, requests, limits or Limits()):
+        if batch.error:
+            raise DataError(f"{batch.error}; choose a coarser scale or a smaller number format")
+        answers.update(zip(batch.indices, batch.answers, strict=True))
     return [answers[index] for index in range(len(requests))]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's or this machine's memory was too small."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "can't allocate memory" in str(error)  # what PyTorch says on a CPU

@@ -1,19 +1,20 @@
-"""What every LLaVA family shares: prompts, left-padded batches, generation, reading answers."""
+"""What every LLaVA family shares: prompts, batches behind shared prefixes, reading answers."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import DataError
 from m3core.cost import ModelShape
 from m3core.models.base import Answer, Request, VisualEncoding
+from m3core.models.decoding import Decoder
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
 
@@ -107,63 +108,61 @@ class AnsweringModel(ABC):
         visual = request.encoding.at(self.check_scale(request.scale))
         self.prompt_length(request.question, len(visual))
         after = self._ids(self.template.text_after(request.question))
-        embed, device = self.model.get_input_embeddings(), self.model.device
-        parts = [
-            embed(torch.tensor(self._before, device=device)),
-            visual.to(device),
-            embed(torch.tensor(after, device=device)),
-        ]
-        return torch.cat(parts).to(self.model.dtype)
+        visual = visual.to(self.model.device, self.model.dtype)
+        return torch.cat([self._embed(self._before), visual, self._embed(after)])
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests in one left-padded batch; see :class:`MultiScaleModel`."""
+        """Answer all requests in one batch; see :class:`MultiScaleModel`.
+
+        Requests of one encoding at one scale share what stands before their questions.
+        """
         if not requests:
             return []
-        rows = [self.embed_prompt(request) for request in requests]
-        lengths = [len(row) for row in rows]
-        ones = [torch.ones(length, dtype=torch.long, device=rows[0].device) for length in lengths]
-        tokenizer = self.tokenizer
-        ended = tokenizer.eos_token_id
-        output = self.model.generate(
-            inputs_embeds=pad_sequence(rows, batch_first=True, padding_side="left"),
-            attention_mask=pad_sequence(ones, batch_first=True, padding_side="left"),
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            pad_token_id=ended if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-            return_dict_in_generate=True,
-            output_logits=True,
+        visual, owners, questions = self._shared(requests)
+        found = self._decoder().generate(
+            visual, owners, questions, max_new_tokens=self.max_new_tokens
         )
-        logprobs = torch.stack(output.logits).float().log_softmax(-1)  # (steps, batch, vocabulary)
-        return self._read(requests, lengths, output.sequences, logprobs)
-
-    def _read(
-        self,
-        requests: Sequence[Request],
-        lengths: list[int],
-        sequences: torch.Tensor,
-        logprobs: torch.Tensor,
-    ) -> list[Answer]:
-        chosen = logprobs.gather(2, sequences.T[..., None])[..., 0].T  # (batch, steps)
-        ended = sequences == self.tokenizer.eos_token_id
-        counts = torch.where(ended.any(1), ended.long().argmax(1) + 1, sequences.shape[1])
-        answers = []
-        for row, (request, length, count) in enumerate(
-            zip(requests, lengths, counts.tolist(), strict=True)
-        ):
-            text = self.tokenizer.decode(sequences[row, :count], skip_special_tokens=True)
-            visual = request.encoding.tokens(request.scale)
-            answers.append(
-                Answer(
-                    text=text.strip(),
-                    logprob=float(chosen[row, :count].sum()),
-                    confidence=float(chosen[row, 0].exp()),
-                    answer_tokens=count,
-                    visual_tokens=visual,
-                    text_tokens=length - visual,
-                )
+        return [
+            Answer(
+                text=self.tokenizer.decode(one.tokens, skip_special_tokens=True).strip(),
+                logprob=sum(one.logprobs),
+                confidence=math.exp(one.logprobs[0]),
+                answer_tokens=len(one.tokens),
+                visual_tokens=len(visual[owner]),
+                text_tokens=len(self._before) + len(question),
             )
-        return answers
+            for one, owner, question in zip(found, owners, questions, strict=True)
+        ]
+
+    def _shared(
+        self, requests: Sequence[Request]
+    ) -> tuple[list[torch.Tensor], list[int], list[torch.Tensor]]:
+        """Each distinct (encoding, scale) once, whose each request is, and its question."""
+        known: dict[tuple[int, int], int] = {}
+        visual: list[torch.Tensor] = []
+        owners, questions = [], []
+        for request in requests:
+            scale = self.check_scale(request.scale)
+            self.prompt_length(request.question, request.encoding.tokens(scale))
+            key = (id(request.encoding), scale)
+            if key not in known:
+                known[key] = len(visual)
+                visual.append(request.encoding.at(scale).to(self.model.device, self.model.dtype))
+            owners.append(known[key])
+            questions.append(self._embed(self._ids(self.template.text_after(request.question))))
+        return visual, owners, questions
+
+    def _embed(self, ids: Sequence[int]) -> torch.Tensor:
+        embed = self.model.get_input_embeddings()
+        return embed(torch.tensor(list(ids), device=self.model.device)).to(self.model.dtype)
+
+    def _decoder(self) -> Decoder:
+        """Made anew for each batch, as training may have changed the weights in between."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        ends = {self.tokenizer.eos_token_id, *ends} - {None}
+        return Decoder(self.model, self._embed(self._before), ends=sorted(ends))
 
     @torch.inference_mode()
     def embed_question(self, question: str) -> np.ndarray:

@@ -1,0 +1,201 @@
+"""Greedy decoding in which requests about one picture share what stands before their questions.
+
+What stands before a question, the text before the picture and the visual tokens of a scale, is
+its *prefix*. It runs through the language model once; its keys and values are then copied for
+every question behind it. A sequence that has ended leaves the batch.
+
+Notation for shapes: ``N`` prefixes of up to ``P`` tokens, ``R`` rows (questions) of up to ``T``
+tokens, ``D`` width of the language model, ``V`` vocabulary. Everything is padded on the left, so
+that the last position is always a row's own last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel
+
+LONG_TEXT = 8
+"""From so many tokens on, the text before the pictures is computed once for a batch. A shorter one
+costs less than the attention mask that queries behind cached keys need."""
+FREED_SHARE = 0.25
+"""Ended rows leave the batch when they are at least this share of it: copying costs too."""
+
+
+@dataclass(kw_only=True)
+class Decoded:
+    """What was generated behind one question.
+
+    Attributes:
+        tokens: Generated ids, the end-of-sequence one included.
+        logprobs: Natural-log probability of each of them.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class _State:
+    """Keys, values and which of their positions are padding, for the rows of a batch."""
+
+    def __init__(self, cache: DynamicCache, mask: torch.Tensor) -> None:
+        self.cache = cache
+        self.mask = mask  # (R, positions so far), 1 where there is a token
+        self.padded = False
+        self.logits = torch.zeros(len(mask), 0)  # (R, kept, V), of what was read last
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken several times."""
+        if len(rows) == len(self.mask) and torch.equal(rows, torch.arange(len(rows))):
+            return
+        self.cache.batch_select_indices(rows.to(self.mask.device))
+        self.mask = self.mask[rows]
+        self.logits = self.logits[rows]
+
+
+class Decoder:
+    """Runs a causal language model behind shared prefixes.
+
+    Args:
+        model: Takes ``inputs_embeds`` and a cache; in evaluation mode.
+        before: Embeddings of the text before every picture, (tokens, D).
+        ends: Ids that end an answer.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, before: torch.Tensor, *, ends: Sequence[int]
+    ) -> None:
+        self.model = model
+        self.before = before
+        self.ends = frozenset(ends)
+
+    def generate(
+        self,
+        visual: Sequence[torch.Tensor],
+        owners: Sequence[int],
+        questions: Sequence[torch.Tensor],
+        *,
+        max_new_tokens: int,
+    ) -> list[Decoded]:
+        """Answer greedily.
+
+        Args:
+            visual: Visual tokens of each prefix, (its tokens, D); at least one prefix.
+            owners: For each question the number of its prefix.
+            questions: Embeddings of the text behind the picture, (its tokens, D) each.
+            max_new_tokens: Longest answer.
+        """
+        state = self._prefill(visual, owners, questions, kept=1)
+        done = [Decoded() for _ in questions]
+        rows = list(range(len(questions)))  # which question each row of the state is
+        embed = self.model.get_input_embeddings()
+        running = torch.ones(len(rows), dtype=torch.bool)
+        for step in range(max_new_tokens):
+            logprobs = state.logits[:, -1].float().log_softmax(-1)
+            best, chosen = logprobs.max(-1)
+            for row, token, logprob in zip(rows, chosen.tolist(), best.tolist(), strict=True):
+                if not running[row]:
+                    continue
+                done[row].tokens.append(token)
+                done[row].logprobs.append(logprob)
+                running[row] = token not in self.ends
+            alive = [place for place, row in enumerate(rows) if running[row]]
+            if not alive or step == max_new_tokens - 1:
+                break
+            if len(alive) <= (1 - FREED_SHARE) * len(rows):
+                state.select(torch.tensor(alive))
+                chosen = chosen[torch.tensor(alive, device=chosen.device)]
+                rows = [rows[place] for place in alive]
+            self._forward(state, embed(chosen)[:, None].to(self.model.dtype), None, kept=1)
+        return done
+
+    def logprobs(
+        self,
+        visual: Sequence[torch.Tensor],
+        owners: Sequence[int],
+        questions: Sequence[torch.Tensor],
+        answers: Sequence[Sequence[int]],
+    ) -> list[Decoded]:
+        """How likely given answers are, in one pass ("teacher forcing").
+
+        Args:
+            visual: As for :meth:`generate`.
+            owners: As for :meth:`generate`.
+            questions: As for :meth:`generate`.
+            answers: Ids of an answer to each question, at least one each.
+        """
+        embed, device = self.model.get_input_embeddings(), self.before.device
+        ids = [torch.tensor(list(answer), device=device) for answer in answers]
+        # The last token of an answer is predicted, never read.
+        texts = [
+            torch.cat([question, embed(answer[:-1]).to(question.dtype)])
+            for question, answer in zip(questions, ids, strict=True)
+        ]
+        longest = max(len(answer) for answer in ids)
+        state = self._prefill(visual, owners, texts, kept=longest)
+        logits = state.logits.float().log_softmax(-1)  # (R, up to longest, V)
+        found = []
+        for row, answer in zip(logits, ids, strict=True):
+            picked = row[-len(answer) :].gather(1, answer[:, None])[:, 0]
+            found.append(Decoded(tokens=answer.tolist(), logprobs=picked.tolist()))
+        return found
+
+    def _prefill(
+        self,
+        visual: Sequence[torch.Tensor],
+        owners: Sequence[int],
+        texts: Sequence[torch.Tensor],
+        *,
+        kept: int,
+    ) -> _State:
+        """Run prefixes once, then every row's text behind its own."""
+        state = self._start(len(visual))
+        if len(self.before) < LONG_TEXT:
+            visual = [torch.cat([self.before, one]) for one in visual]
+        self._forward(state, *_padded(visual), kept=1)
+        state.select(torch.tensor(list(owners)))
+        self._forward(state, *_padded(texts), kept=kept)
+        return state
+
+    def _start(self, count: int) -> _State:
+        """The state of so many rows that have read nothing, or a long text before the picture."""
+        empty = torch.zeros(1, 0, dtype=torch.long, device=self.before.device)
+        state = _State(DynamicCache(), empty)
+        if len(self.before) >= LONG_TEXT:
+            self._forward(state, self.before[None], None, kept=1)
+        state.select(torch.zeros(count, dtype=torch.long))
+        return state
+
+    def _forward(
+        self, state: _State, embeddings: torch.Tensor, mask: torch.Tensor | None, *, kept: int
+    ) -> None:
+        """Let every row read some more: (R, length, D), and (R, length) or None for no padding."""
+        rows, length, _ = embeddings.shape
+        state.padded |= mask is not None
+        if mask is None:
+            mask = torch.ones(rows, length, dtype=torch.long, device=embeddings.device)
+        state.mask = torch.cat([state.mask, mask], dim=1)
+        positions = (state.mask.cumsum(1) - 1).clamp(min=0)[:, -length:]
+        state.logits = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=state.mask if state.padded else None,
+            position_ids=positions,
+            past_key_values=state.cache,
+            use_cache=True,
+            logits_to_keep=kept,
+        ).logits
+
+
+def _padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Stack rows (length, D) of any lengths, padded on the left; with a mask where they differ."""
+    longest = max(len(row) for row in rows)
+    if all(len(row) == longest for row in rows):
+        return torch.stack(list(rows)), None
+    ones = [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows]
+    return (
+        pad_sequence(list(rows), batch_first=True, padding_side="left"),
+        pad_sequence(ones, batch_first=True, padding_side="left"),
+    )

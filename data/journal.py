@@ -1,9 +1,8 @@
 """The journal of a labelling run: rows are appended durably, and a killed run is resumed.
 
-File format, one JSON object a line: a header ``{"journal":1,"metadata":{...},"crc":"..."}``,
-then batches ``{"rows":[...],"crc":"..."}``; ``crc`` is the CRC-32 of the bytes between the outer
-brace and its own key. As in Optuna's ``storages/journal/_file.py`` a torn last line is dropped
-and a torn line in the middle is an error.
+Each process of a run writes a file of its own, ``journal.jsonl`` or ``journal.<rank>.jsonl``, and
+reads those of all, so that a run goes on with another number of processes. What a file holds is
+in :mod:`data.journal_lines`. Rows stay on the disk; only what is done is kept in memory.
 """
 
 from __future__ import annotations
@@ -13,21 +12,17 @@ import fcntl
 import json
 import logging
 import os
-import re
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from data.errors import DataError, MismatchError
+from data.journal_lines import VERSION, key_of, read_records, rows_of, write_line
 from data.manifest import FULL_DISK, fsync_folder
 
 JOURNAL = "journal.jsonl"
 LOCK = "journal.lock"
-VERSION = 1
-
-_LINE = re.compile(rb'\{(.*),"crc":"([0-9a-f]{8})"\}', re.DOTALL)
 
 _log = logging.getLogger(__name__)
 
@@ -36,21 +31,26 @@ class Journal:
     """An open journal; made by :meth:`open`, a context manager.
 
     Attributes:
-        path: The file.
-        rows: The latest row of every (example, scale) that is done, in order of first
-            appearance; grows with :meth:`append`.
+        path: The file that this process writes.
     """
 
-    def __init__(self, path: Path, *, descriptor: int, lock: int) -> None:
+    def __init__(self, path: Path, *, descriptor: int, lock: int, retry_errors: bool) -> None:
         """Keep two open files; use :meth:`open` instead."""
         self.path = path
+        self.retry_errors = retry_errors
         self._descriptor = descriptor
         self._lock = lock
-        self._done: dict[tuple[str, str], dict[str, Any]] = {}
+        self._done: dict[str, frozenset[str]] = {}
+        self._sets: dict[frozenset[str], frozenset[str]] = {}
 
     @classmethod
     def open(
-        cls, folder: Path, metadata: Mapping[str, Any], *, retry_errors: bool = False
+        cls,
+        folder: Path,
+        metadata: Mapping[str, Any],
+        *,
+        retry_errors: bool = False,
+        rank: int = 0,
     ) -> Journal:
         """Start or resume the journal of a folder.
 
@@ -58,6 +58,8 @@ class Journal:
             folder: The labelling run's folder; made when it is missing.
             metadata: What the rows depend on (model, grid, prompt version, ...); JSON values.
             retry_errors: Treat rows with an error as not done.
+            rank: Number of this process among those that label together, from 0; the first one
+                must have opened its journal before the others do.
 
         Returns:
             The journal; its ``rows`` are done.
@@ -66,33 +68,70 @@ class Journal:
             DataError: Another process has it open, it is damaged, or it cannot be written.
             MismatchError: It was started with other metadata; the message names both sides.
         """
-        path = folder / JOURNAL
+        path, lock_file = folder / _name(JOURNAL, rank), folder / _name(LOCK, rank)
         with contextlib.ExitStack() as undo:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                if rank == 0:
+                    _check_free(folder, except_for=lock_file)
+                lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
                 undo.callback(os.close, lock)
                 _take(lock, folder)
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
                 undo.callback(os.close, descriptor)
                 fsync_folder(folder)
-                content = path.read_bytes()
+                journal = cls(path, descriptor=descriptor, lock=lock, retry_errors=retry_errors)
+                journal._resume(json.loads(json.dumps(metadata)))
             except OSError as error:
                 raise DataError(f"{path} cannot be opened: {error.strerror or error}.") from error
-            journal = cls(path, descriptor=descriptor, lock=lock)
-            journal._resume(content, json.loads(json.dumps(metadata)), retry_errors)
             undo.pop_all()
         return journal
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The latest row of every (example, scale) that is done; copies."""
-        return [dict(row) for row in self._done.values()]
+        """The latest row of every (example, scale) that is done, in order of first appearance."""
+        return list(self.read_rows())
+
+    def read_rows(self) -> Iterator[dict[str, Any]]:
+        """The same one after the other, as they are read from the disk.
+
+        A row without an error goes before one with an error, a later row before an earlier one.
+        """
+        several: dict[tuple[str, str], dict[str, Any]] = {}
+        seen: dict[str, set[str]] = {}
+        for row in self._all_rows():
+            example, scale = key_of(row)
+            if scale in seen.setdefault(example, set()):
+                several[example, scale] = {}
+            seen[example].add(scale)
+        seen.clear()
+        for row in self._all_rows() if several else ():
+            key = key_of(row)
+            if key in several:
+                there = several[key]
+                if not there or row.get("error") is None or there.get("error") is not None:
+                    several[key] = row
+        given: set[tuple[str, str]] = set()
+        for row in self._all_rows():
+            key = key_of(row)
+            if key in several:
+                if key in given:
+                    continue
+                given.add(key)
+                row = several[key]
+            if not (self.retry_errors and row.get("error") is not None):
+                yield row
 
     @property
     def done(self) -> frozenset[tuple[str, str]]:
         """The (example id, scale) pairs that need no more labelling."""
-        return frozenset(self._done)
+        return frozenset(
+            (example, scale) for example, scales in self._done.items() for scale in scales
+        )
+
+    def has(self, example: str, scales: Iterable[str]) -> bool:
+        """Whether an example needs no more labelling at any of these scales."""
+        return self._done.get(example, frozenset()).issuperset(scales)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows durably: when this returns they survive a crash.
@@ -108,10 +147,10 @@ class Journal:
         if not rows:
             return
         for row in rows:
-            _key(row)
-        plain = [dict(row) for row in rows]
-        self._write(_line({"rows": plain}))
-        self._keep(plain)
+            key_of(row)
+        self._write(write_line({"rows": [dict(row) for row in rows]}))
+        for row in rows:
+            self._keep(row, retry_errors=False)
 
     def close(self) -> None:
         """Close the file and let other processes have it; closing twice is fine."""
@@ -134,50 +173,38 @@ class Journal:
         """Close."""
         self.close()
 
-    def _resume(self, content: bytes, metadata: dict[str, Any], retry_errors: bool) -> None:
-        """Read what is there, cut a torn tail, check the header or write it."""
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            _log.warning("%s: dropping %d bytes torn at its end", self.path, len(content) - whole)
+    def _resume(self, metadata: dict[str, Any]) -> None:
+        """Read what is there, cut this file's torn tail, check its header or write it."""
+        whole = 0
+        for path in _files(self.path.parent):
+            for number, (offset, end, record) in enumerate(read_records(path)):
+                whole = end if path == self.path else whole
+                if number == 0:
+                    _check_header(path, record, metadata)
+                    continue
+                for row in rows_of(record, path=path, offset=offset):
+                    self._keep(row, retry_errors=self.retry_errors)
+        size = os.fstat(self._descriptor).st_size
+        if whole < size:
+            _log.warning("%s: dropping %d bytes torn at its end", self.path, size - whole)
             self._truncate(whole)
         if whole == 0:
-            self._write(_line({"journal": VERSION, "metadata": metadata}))
+            self._write(write_line({"journal": VERSION, "metadata": metadata}))
+
+    def _all_rows(self) -> Iterator[dict[str, Any]]:
+        """Every row of every process, as often as it was written."""
+        for path in _files(self.path.parent):
+            for number, (offset, _, record) in enumerate(read_records(path)):
+                if number:
+                    yield from rows_of(record, path=path, offset=offset)
+
+    def _keep(self, row: Mapping[str, Any], *, retry_errors: bool) -> None:
+        """Remember that a row is done."""
+        if retry_errors and row.get("error") is not None:
             return
-        offset = 0
-        for line in content[:whole].splitlines(keepends=True):
-            record = _parse(line, path=self.path, offset=offset)
-            if offset == 0:
-                self._check_header(record, metadata)
-            else:
-                self._keep(_rows_of(record, path=self.path, offset=offset))
-            offset += len(line)
-        if retry_errors:
-            self._done = {k: row for k, row in self._done.items() if row.get("error") is None}
-
-    def _check_header(self, header: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """Refuse a journal that was started with something else."""
-        version, there = header.get("journal"), header.get("metadata")
-        if version != VERSION or not isinstance(there, dict):
-            raise DataError(
-                f"{self.path} starts with journal version {version!r}; this version reads "
-                f"{VERSION}. Use another --out folder, or the version that wrote it."
-            )
-        differing = sorted(
-            key for key in there.keys() | metadata.keys() if there.get(key) != metadata.get(key)
-        )
-        if differing:
-            sides = "; ".join(
-                f"{key}: journal {there.get(key)!r}, now {metadata.get(key)!r}" for key in differing
-            )
-            raise MismatchError(
-                f"{self.path} was started with other settings ({sides}). Resume with the same "
-                "ones, or label into another folder."
-            )
-
-    def _keep(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Remember rows as done, the latest one of each pair."""
-        for row in rows:
-            self._done[_key(row)] = row
+        example, scale = key_of(row)
+        scales = self._done.get(example, frozenset()) | {scale}
+        self._done[example] = self._sets.setdefault(scales, scales)  # one object for all examples
 
     def _write(self, line: bytes) -> None:
         """Append one line, flushed to the disk; on failure cut what was written of it."""
@@ -213,6 +240,57 @@ class Journal:
             ) from error
 
 
+def _name(file: str, rank: int) -> str:
+    """``journal.jsonl`` or ``journal.3.jsonl``."""
+    stem, suffix = file.split(".")
+    return f"{stem}.{rank}.{suffix}" if rank else file
+
+
+def _files(folder: Path) -> list[Path]:
+    """The journals of all processes that ever labelled into a folder, in order of their ranks."""
+    stem, suffix = JOURNAL.split(".")
+    numbered = {
+        int(path.name.split(".")[1]): path
+        for path in folder.glob(f"{stem}.*.{suffix}")
+        if path.name.split(".")[1].isdigit()
+    }
+    first = folder / JOURNAL
+    return [*([first] if first.exists() else []), *(numbered[rank] for rank in sorted(numbered))]
+
+
+def _check_header(path: Path, header: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Refuse a journal that was started with something else."""
+    version, there = header.get("journal"), header.get("metadata")
+    if version != VERSION or not isinstance(there, dict):
+        raise DataError(
+            f"{path} starts with journal version {version!r}; this version reads {VERSION}. Use "
+            "another --out folder, or the version that wrote it."
+        )
+    differing = sorted(
+        key for key in there.keys() | metadata.keys() if there.get(key) != metadata.get(key)
+    )
+    if differing:
+        sides = "; ".join(
+            f"{key}: journal {there.get(key)!r}, now {metadata.get(key)!r}" for key in differing
+        )
+        raise MismatchError(
+            f"{path} was started with other settings ({sides}). Resume with the same ones, or "
+            "label into another folder."
+        )
+
+
+def _check_free(folder: Path, *, except_for: Path) -> None:
+    """Refuse a folder that further processes of an earlier launch still write to."""
+    stem, suffix = LOCK.split(".")
+    for path in folder.glob(f"{stem}.*.{suffix}"):
+        if path != except_for:
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                _take(descriptor, folder)
+            finally:
+                os.close(descriptor)
+
+
 def _take(lock: int, folder: Path) -> None:
     """Lock the folder for this process."""
     try:
@@ -225,44 +303,3 @@ def _take(lock: int, folder: Path) -> None:
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode("ascii"), 0)
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    """Write one line with its checksum; NumPy numbers become plain ones."""
-    text = json.dumps(record, separators=(",", ":"), default=_plain)
-    payload = text[1:-1].encode("ascii")
-    return b'{%b,"crc":"%08x"}\n' % (payload, zlib.crc32(payload))
-
-
-def _plain(value: Any) -> Any:
-    """Turn a NumPy scalar into a Python number."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
-
-
-def _parse(line: bytes, *, path: Path, offset: int) -> dict[str, Any]:
-    """Check the checksum of one whole line and read it."""
-    match = _LINE.fullmatch(line.removesuffix(b"\n"))
-    if match is None or zlib.crc32(match[1]) != int(match[2], 16):
-        raise DataError(
-            f"{path} is damaged at byte {offset} ({len(line)} bytes fail their checksum). Copy "
-            f"it again, or cut it there (`truncate -s {offset}`): what follows is labelled again."
-        )
-    record: dict[str, Any] = json.loads(b"{" + match[1] + b"}")
-    return record
-
-
-def _rows_of(record: dict[str, Any], *, path: Path, offset: int) -> list[dict[str, Any]]:
-    rows = record.get("rows")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path} has no rows at byte {offset}: it is not a journal of ours.")
-    return rows
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Name the cell that a row is for."""
-    try:
-        return str(row["example_id"]), str(row["scale"])
-    except KeyError as error:
-        raise DataError(f"A journal row needs {error}: {dict(row)}.") from error

@@ -10,6 +10,11 @@ import pyarrow as pa
 
 from data.errors import DataError, MismatchError
 
+ASKED = "asked"
+UNTIL_CORRECT = "until-correct"
+"""Value of the metadata key :data:`ASKED` in logs whose examples were asked from the coarsest scale
+up to the first right answer: rows at finer scales have neither a score nor an error."""
+
 SCHEMA = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
@@ -50,12 +55,15 @@ OPTIONAL = (
 PER_EXAMPLE = ("group", "dataset", "question", "image", "chance")
 
 
-def checked_frame(frame: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
+def checked_frame(
+    frame: pd.DataFrame, options: Sequence[str], *, unknown: bool = False
+) -> pd.DataFrame:
     """Check rows and bring them into the log's own order and types.
 
     Args:
         frame: One row per (example, scale); columns beyond :data:`SCHEMA` are refused.
         options: The scales, cheapest first.
+        unknown: Whether rows may have neither a score nor an error, because they were not asked.
 
     Returns:
         All columns of :data:`SCHEMA`; rows by example in order of first appearance, then by
@@ -72,7 +80,7 @@ def checked_frame(frame: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
         given = frame[field.name].to_numpy() if field.name in frame.columns else None
         rows[field.name] = _typed(field, given, len(frame))
     _check_cells(rows, options)
-    _check_values(rows)
+    _check_values(rows, unknown)
     example, _ = pd.factorize(rows["example_id"])
     option = rows["scale"].map({name: code for code, name in enumerate(options)})
     order = np.lexsort((option.to_numpy(), example))
@@ -181,12 +189,12 @@ def _check_cells(rows: pd.DataFrame, options: Sequence[str]) -> None:
         )
 
 
-def _check_values(rows: pd.DataFrame) -> None:
-    """Check ranges, and that a row has either a score or an error."""
+def _check_values(rows: pd.DataFrame, unknown: bool) -> None:
+    """Check ranges, and that a row has either a score or an error, or may be unknown."""
     score, failed = rows["score"], rows["error"].notna()
     _refuse(rows, score.notna() & ~score.between(0, 1), "a score outside [0, 1]")
     _refuse(rows, failed & score.notna(), "a score although the generation failed")
-    _refuse(rows, ~failed & score.isna(), "neither a score nor an error")
+    _refuse(rows, ~failed & score.isna() & (not unknown), "neither a score nor an error")
     cost = rows["cost"]
     _refuse(rows, cost.notna() & ~(np.isfinite(cost) & (cost >= 0)), "a negative or infinite cost")
     _refuse(rows, ~failed & cost.isna(), "a score without a cost")

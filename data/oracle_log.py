@@ -1,7 +1,8 @@
 """The oracle log: what a model answered at every scale, one row per (example, scale).
 
 Notation: N examples, K options (scales), cheapest first. A cell without a score is a *gap*: the
-generation failed, or it never ran. A gap stays NaN; it is never a wrong answer.
+generation failed, or it never ran. A gap stays NaN; it is never a wrong answer. It is *unknown*
+where asking stopped at the first right answer of a cheaper option.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import DataError
-from data.log_checks import SCHEMA, checked_frame, row_numbers
+from data.log_checks import ASKED, SCHEMA, UNTIL_CORRECT, checked_frame, row_numbers
 from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 
 PARQUET = "oracle.parquet"
@@ -57,7 +58,8 @@ class OracleLog:
         self.options = tuple(options)
         self.cost_unit = cost_unit
         self._metadata = copy.deepcopy(dict(metadata or {}))
-        self._frame = checked_frame(frame, self.options)
+        unknown = self._metadata.get(ASKED) == UNTIL_CORRECT
+        self._frame = checked_frame(frame, self.options, unknown=unknown)
 
     def __len__(self) -> int:
         """Count the examples, N."""
@@ -135,6 +137,14 @@ class OracleLog:
         """Whether an example has a score and a cost at every option, shape (N,), bool."""
         return _frozen((np.isfinite(self.scores) & np.isfinite(self.costs)).all(axis=1))
 
+    @cached_property
+    def unknown(self) -> np.ndarray:
+        """Which cells were not asked because a cheaper option was right, shape (N, K), bool."""
+        failed = np.zeros((len(self), len(self.options)), dtype=bool)
+        failed[self._cells] = self._frame["error"].notna().to_numpy()
+        until = self._metadata.get(ASKED) == UNTIL_CORRECT
+        return _frozen(~np.isfinite(self.scores) & ~failed & until)
+
     @property
     def n_gaps(self) -> int:
         """Count the (example, option) cells without a score or a cost."""
@@ -169,12 +179,23 @@ class OracleLog:
             frame, options=self.options, cost_unit=self.cost_unit, metadata=self._metadata
         )
 
+    def require_known(self) -> None:
+        """Raise a DataError for unknown cells; examples without any would be a biased rest."""
+        count = int(self.unknown.any(axis=1).sum())
+        if count:
+            raise DataError(
+                f"{count} of {len(self)} examples were asked only up to their first right answer. "
+                "The rule 'reached' can be trained on them; for all else what finer options answer "
+                "must be known: label without --until-correct."
+            )
+
     def drop_gaps(self) -> OracleLog:
         """Keep the complete examples.
 
         Raises:
-            DataError: There are none.
+            DataError: There are none, or finer options were not asked.
         """
+        self.require_known()
         if self.complete.all():
             return self
         if not self.complete.any():
@@ -199,6 +220,7 @@ class OracleLog:
         """
         if len(self) == 0:
             raise DataError("The oracle log is empty: label some examples first.")
+        self.require_known()
         if gaps == "drop":
             return self.drop_gaps()
         if self.complete.all():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from data.errors import DataError
+from m3core.cost import Numbers
 from m3core.models.base import Answer, MultiScaleModel, Request
 
 BATCH_TOKENS = 8_192
 BATCH_REQUESTS = 64
+MOST_REQUESTS = 1024
+"""On a GPU."""
 PADDING_SHARE = 0.1
 """A batch is closed rather than let padding be more than this share of what it computes..."""
 SMALL_TOKENS = 512
@@ -100,6 +103,30 @@ class Limits:
         """From now on allow half of what did not fit into memory."""
         self.tokens = max(1, min(self.tokens, load.padded // 2))
         self.held = max(1, min(self.held, load.held // 2))
+
+
+def limits_for(model: MultiScaleModel, *, tokens: int | None = None) -> Limits:
+    """What a batch of a model may hold on its device.
+
+    On a GPU, keys and values may take half of the memory that is free; a quarter of it is for
+    what one call computes. Where that is too much, batches shrink by themselves.
+
+    Args:
+        model: The loaded model.
+        tokens: Most positions computed in one call; None for what fits.
+    """
+    limits = Limits()
+    device = getattr(getattr(model, "model", None), "device", torch.device("cpu"))
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        numbers = Numbers(dtype=model.dtype)
+        cache = model.shape.text.cache_bytes(1, numbers)
+        limits = Limits(
+            tokens=max(1, int(free / 4 / model.shape.activation_bytes(1, numbers))),
+            held=max(1, int(free / 2 / cache)),
+            requests=MOST_REQUESTS,
+        )
+    return limits if tokens is None else replace(limits, tokens=tokens)
 
 
 def batches(needs: Sequence[Need], limits: Limits) -> list[list[int]]:

@@ -23,10 +23,12 @@ def part_rows(log: OracleLog, split: Split, part: str, *, gaps: Gaps) -> npt.NDA
         gaps: "error" refuses a log with any gap; "drop" leaves those examples out.
 
     Raises:
-        DataError: for gaps with "error", or when the split does not fit the log's groups.
+        DataError: when finer options were not asked, for gaps with "error", or when the split
+            does not fit the log's groups.
     """
     split.prove_disjoint(log.groups)
     if gaps == "error":
         log.require_complete("error")
+    log.require_known()
     rows: npt.NDArray[np.intp] = split.part(part)
     return rows[np.asarray(log.complete)[rows]]

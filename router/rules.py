@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
+from data.log_checks import ASKED
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
 
@@ -38,17 +39,25 @@ def _matches_full(log: OracleLog) -> Targets:
     return (said == said[:, -1:]).astype(np.float64)
 
 
+def _reached(log: OracleLog) -> Targets:
+    return np.fmax.accumulate(log.scores, axis=1)
+
+
 RULES: dict[str, Callable[[OracleLog], Targets]] = {
     "first_correct": _first_correct,
     "stable": _stable,
     "matches_full": _matches_full,
+    "reached": _reached,
 }
 
 MEANING = {
     "first_correct": "an option suffices when its own answer is right",
     "stable": "an option suffices when its answer and those of all finer options are right",
     "matches_full": "an option suffices when it answers as the finest option does",
+    "reached": "an option suffices when its answer or that of a coarser option is right",
 }
+KNOWN_FROM_FIRST_RIGHT = ("reached",)
+"""Rules that need no answers of options finer than the first right one."""
 
 
 def apply_rule(log: OracleLog, rule: str) -> OracleLog:
@@ -61,19 +70,26 @@ def apply_rule(log: OracleLog, rule: str) -> OracleLog:
         rule: a name in `RULES`.
 
     Raises:
-        DataError: for an unknown rule, or `matches_full` on a log without answers.
+        DataError: for an unknown rule, `matches_full` on a log without answers, or a rule that
+            needs answers of all options on a log whose finer options were not asked.
     """
     if rule not in RULES:
         raise DataError(unknown_name("rule", rule, RULES))
-    if rule == DEFAULT or not log.complete.any():
+    usable = log.complete
+    if rule in KNOWN_FROM_FIRST_RIGHT:
+        usable = (np.isfinite(log.scores) | log.unknown).all(axis=1)
+    else:
+        log.require_known()
+    if rule == DEFAULT or not usable.any():
         return log
-    whole = log.drop_gaps()
+    whole = log.select(usable)
     frame = log.frame
     inside = frame["example_id"].isin(whole.ids)
     frame.loc[inside, "score"] = RULES[rule](whole).ravel()
+    metadata = {name: value for name, value in log.metadata.items() if name != ASKED}
     return OracleLog(
         frame,
         options=log.options,
         cost_unit=log.cost_unit,
-        metadata={**log.metadata, "rule": rule},
+        metadata={**metadata, "rule": rule},
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.errors import DataError
+from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape
 from m3core.models.base import Answer, Request, VisualEncoding
 from m3core.models.decoding import Decoder
@@ -22,8 +23,8 @@ from m3core.scales import ScaleGrid
 class AnsweringModel(ABC):
     """A language model that reads visual tokens between the two texts of a template.
 
-    A family adds :meth:`encode`, and :meth:`check_scale` where more scales than those of its
-    grid can be asked for.
+    A family adds :meth:`encode` and ``prepare``, and :meth:`check_scale` where more scales than
+    those of its grid can be asked for.
 
     Args:
         model: Takes ``inputs_embeds`` and generates; in evaluation mode.
@@ -37,6 +38,9 @@ class AnsweringModel(ABC):
         max_new_tokens: Longest answer.
         context: Longest prompt and answer together; None takes the model's positions.
     """
+
+    prepare: Callable[[Image.Image], Any]
+    """From an RGB picture to what the tower takes; see :class:`MultiScaleModel`."""
 
     def __init__(
         self,
@@ -67,8 +71,12 @@ class AnsweringModel(ABC):
         self._before = self._ids(template.before, first=True)
 
     @abstractmethod
-    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+    def encode(self, images: Sequence[Any]) -> list[VisualEncoding]:
         """Run tower and connector once for each image; see :class:`MultiScaleModel`."""
+
+    def prepared(self, image: Any) -> Any:
+        """A picture as :meth:`prepare` gives it, if it is not already."""
+        return self.prepare(image) if isinstance(image, Image.Image) else image
 
     def check_scale(self, scale: int) -> int:
         """Return a scale that the model can be asked at.
@@ -119,21 +127,43 @@ class AnsweringModel(ABC):
         """
         if not requests:
             return []
+        given = [request.answer for request in requests if request.answer is not None]
+        if 0 < len(given) < len(requests):
+            raise MismatchError(
+                f"{len(given)} of {len(requests)} requests bring an answer; a batch either "
+                "generates or scores, so ask in two batches"
+            )
         visual, owners, questions = self._shared(requests)
-        found = self._decoder().generate(
-            visual, owners, questions, max_new_tokens=self.max_new_tokens
+        found = (
+            self._decoder().logprobs(
+                visual, owners, questions, [self._answer_ids(a) for a in given]
+            )
+            if given
+            else self._decoder().generate(
+                visual, owners, questions, max_new_tokens=self.max_new_tokens
+            )
         )
+        texts = given or [
+            self.tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in found
+        ]
         return [
             Answer(
-                text=self.tokenizer.decode(one.tokens, skip_special_tokens=True).strip(),
+                text=text,
                 logprob=sum(one.logprobs),
                 confidence=math.exp(one.logprobs[0]),
                 answer_tokens=len(one.tokens),
                 visual_tokens=len(visual[owner]),
                 text_tokens=len(self._before) + len(question),
             )
-            for one, owner, question in zip(found, owners, questions, strict=True)
+            for text, one, owner, question in zip(texts, found, owners, questions, strict=True)
         ]
+
+    def answer_length(self, answer: str) -> int:
+        """Tokens of a given answer; see :class:`MultiScaleModel`."""
+        return len(self._answer_ids(answer))
+
+    def _answer_ids(self, answer: str) -> list[int]:
+        return [*self._ids(answer), self.tokenizer.eos_token_id]
 
     def _shared(
         self, requests: Sequence[Request]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -90,11 +90,20 @@ class GridEncoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One question to be answered from one encoded image at one scale."""
+    """One question to be answered from one encoded image at one scale.
+
+    Attributes:
+        encoding: The image.
+        question: What is asked.
+        scale: A scale of the model.
+        answer: None to generate one; else the answer whose probability is asked for, in one pass
+            without decoding ("teacher forcing"). Requests of both kinds are not mixed in a batch.
+    """
 
     encoding: VisualEncoding
     question: str
     scale: int
+    answer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +112,9 @@ class Answer:
 
     Attributes:
         text: The answer, stripped.
-        logprob: Sum of the natural-log probabilities of the generated tokens.
-        confidence: Probability of the first generated token, in [0, 1].
-        answer_tokens: Generated tokens, the end-of-sequence token included.
+        logprob: Sum of the natural-log probabilities of the answer's tokens.
+        confidence: Probability of the answer's first token, in [0, 1].
+        answer_tokens: Tokens of the answer, the end-of-sequence token included.
         visual_tokens: Tokens that the language model really received from the image.
         text_tokens: All other prompt tokens.
     """
@@ -141,8 +150,17 @@ class MultiScaleModel(Protocol):
     dtype: str
     visual: Mapping[str, str]
 
-    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
-        """Run tower and projector once for each image."""
+    @property
+    def prepare(self) -> Callable[[Image.Image], Any]:
+        """Turns an RGB picture into what the tower takes; can be pickled."""
+        ...
+
+    def encode(self, images: Sequence[Any]) -> list[VisualEncoding]:
+        """Run tower and projector once for each image.
+
+        Args:
+            images: RGB pictures, or what :attr:`prepare` made of them.
+        """
         ...
 
     def check_scale(self, scale: int) -> int:
@@ -157,9 +175,13 @@ class MultiScaleModel(Protocol):
         """Answer all requests in one batch; scales and questions may differ.
 
         Raises:
-            MismatchError: If the model has no such scale.
+            MismatchError: If the model has no such scale, or only some requests bring an answer.
             DataError: If a question is empty or does not fit the context.
         """
+        ...
+
+    def answer_length(self, answer: str) -> int:
+        """Tokens of a given answer, the end-of-sequence token included."""
         ...
 
     def prompt_length(self, question: str, visual_tokens: int) -> int:

@@ -7,7 +7,8 @@ and below it answers something else. Everything is a pure function of its input.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,12 +62,17 @@ class FakeModel:
             text=_STACK, tower=_STACK, patches=self.grid.finest + 1, patch_values=3, vocabulary=2
         )
 
-    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+    @property
+    def prepare(self) -> Callable[[Image.Image], np.ndarray]:
+        """Shrinks a picture to the grid."""
+        return partial(_shrink, side=self._side)
+
+    def encode(self, images: Sequence[Image.Image | np.ndarray]) -> list[VisualEncoding]:
         """The picture itself, shrunk to the grid: its colours fill the first three channels."""
         encodings: list[VisualEncoding] = []
         for image in images:
-            small = image.convert("RGB").resize((self._side, self._side))
-            pixels = torch.tensor(np.asarray(small), dtype=torch.float32) / 255
+            small = self.prepare(image) if isinstance(image, Image.Image) else image
+            pixels = torch.tensor(small, dtype=torch.float32) / 255
             features = torch.zeros(self.grid.finest, _WIDTH)
             features[:, :3] = pixels.reshape(-1, 3)
             encodings.append(GridEncoding(features=features, pooling=self.pooling))
@@ -86,6 +92,10 @@ class FakeModel:
         """A scale of the grid."""
         return self.grid.check(scale)
 
+    def answer_length(self, answer: str) -> int:
+        """One token, whatever is answered."""
+        return 1
+
     def needed(self, encoding: VisualEncoding, question: str) -> int:
         """The coarsest scale at which this model answers ``yes``."""
         contrast = float(encoding.features[:, :3].std())
@@ -99,10 +109,12 @@ class FakeModel:
             visual_tokens = request.encoding.tokens(self.check_scale(request.scale))
             prompt = self.prompt_length(request.question, visual_tokens)
             sure = request.scale >= self.needed(request.encoding, request.question)
-            probability = 0.9 if sure else 0.6
+            says, probability = ("yes", 0.9) if sure else ("no", 0.6)
+            if request.answer is not None and request.answer != says:
+                probability = 1 - probability
             answers.append(
                 Answer(
-                    text="yes" if sure else "no",
+                    text=says if request.answer is None else request.answer,
                     logprob=float(np.log(probability)),
                     confidence=probability,
                     answer_tokens=1,
@@ -120,3 +132,7 @@ class FakeModel:
             row[0] = len(word)
             row[1 + hashlib.sha256(word.encode()).digest()[0] % (_WIDTH - 1)] = 1
         return rows
+
+
+def _shrink(image: Image.Image, side: int) -> np.ndarray:
+    return np.asarray(image.convert("RGB").resize((side, side)))

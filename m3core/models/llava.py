@@ -12,7 +12,7 @@ from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
 from m3core.models.base import GridEncoding, VisualEncoding, revision_with
 from m3core.models.parts import project, tower_tokens
-from m3core.models.preprocessing import padded_pixels
+from m3core.models.preprocessing import SquarePreparer
 from m3core.pooling import AVERAGE, check_pooling
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
@@ -62,13 +62,15 @@ class LlavaM3(AnsweringModel):
             max_new_tokens=max_new_tokens,
         )
         self.image_processor = image_processor
+        self.prepare = SquarePreparer(image_processor, model.config.vision_config.image_size)
         self.pooling = pooling
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+    def encode(self, images: Sequence[Image.Image | torch.Tensor]) -> list[VisualEncoding]:
         """Run tower and projector once for each image; see :class:`MultiScaleModel`."""
-        side = self.model.config.vision_config.image_size
-        pixels = padded_pixels(images, self.image_processor, side)
+        if not images:
+            return []
+        pixels = torch.stack([self.prepared(image) for image in images])
         pixels = pixels.to(self.model.device, self.model.dtype)
         features = project(self.model, tower_tokens(self.model, pixels))
         return [GridEncoding(features=one, pooling=self.pooling) for one in features]

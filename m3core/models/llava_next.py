@@ -43,6 +43,47 @@ VIEWS_PER_CALL = 32
 
 
 @dataclass(frozen=True, kw_only=True)
+class Views:
+    """What the tower sees of a picture.
+
+    Attributes:
+        pixels: Normalised views, the base first, (1 + R * C, 3, side, side), float32.
+        size: The picture's (height, width) in pixels.
+        grid: How it was cut.
+    """
+
+    pixels: torch.Tensor
+    size: tuple[int, int]
+    grid: CropGrid
+
+
+class CropsPreparer:
+    """Cuts a picture into views and normalises them; worker processes may do it.
+
+    Args:
+        processor: Its scaling, mean and standard deviation are used.
+        grids: To choose from.
+        side: Of a view in pixels.
+    """
+
+    def __init__(self, processor: BaseImageProcessor, grids: Sequence[CropGrid], side: int) -> None:
+        self.processor = processor
+        self.grids = grids
+        self.side = side
+
+    def __call__(self, image: Image.Image) -> Views:
+        """From an RGB picture to its views."""
+        size = (image.height, image.width)
+        grid = choose_grid(size, self.grids, self.side)
+        views = [np.asarray(view) for view in cut_views(image, grid, self.side)]
+        raw = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float()
+        mean = torch.tensor(self.processor.image_mean).view(3, 1, 1)
+        deviation = torch.tensor(self.processor.image_std).view(3, 1, 1)
+        pixels = (raw * self.processor.rescale_factor - mean) / deviation
+        return Views(pixels=pixels, size=size, grid=grid)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CropsEncoding:
     """A picture's base view and crops, pooled and merged on demand.
 
@@ -151,42 +192,31 @@ class LlavaNextM3(AnsweringModel):
             max_new_tokens=max_new_tokens,
         )
         self.image_processor = image_processor
+        self.prepare = CropsPreparer(image_processor, self.grids, self.side)
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+    def encode(self, images: Sequence[Image.Image | Views]) -> list[VisualEncoding]:
         """Run tower and projector once for each view; see :class:`MultiScaleModel`."""
-        sizes = [(image.height, image.width) for image in images]
-        chosen = [choose_grid(size, self.grids, self.side) for size in sizes]
-        views = [
-            cut_views(image, grid, self.side) for image, grid in zip(images, chosen, strict=True)
+        if not images:
+            return []
+        cut: list[Views] = [self.prepared(image) for image in images]
+        pixels = torch.cat([one.pixels for one in cut]).to(self.model.dtype)
+        parts = [
+            project(self.model, tower_tokens(self.model, part.to(self.model.device)))
+            for part in pixels.split(VIEWS_PER_CALL)
         ]
-        pixels = self._pixels([view for one in views for view in one])
-        parts = [project(self.model, tower_tokens(self.model, part)) for part in pixels]
-        features = torch.cat(parts).split([len(one) for one in views]) if parts else ()
+        features = torch.cat(parts).split([len(one.pixels) for one in cut])
         return [
             CropsEncoding(
                 crops=crops,
-                size=size,
-                grid=grid,
+                size=one.size,
+                grid=one.grid,
                 newline=self.model.model.image_newline.detach(),
                 merge=self.merge,
                 pooling=self.pooling,
             )
-            for crops, size, grid in zip(features, sizes, chosen, strict=True)
+            for crops, one in zip(features, cut, strict=True)
         ]
-
-    def _pixels(self, views: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """Normalised views, (at most VIEWS_PER_CALL, 3, side, side) each."""
-        processor = self.image_processor
-        mean = torch.tensor(processor.image_mean).view(3, 1, 1)
-        deviation = torch.tensor(processor.image_std).view(3, 1, 1)
-        parts = []
-        for start in range(0, len(views), VIEWS_PER_CALL):
-            stack = np.stack([np.asarray(view) for view in views[start : start + VIEWS_PER_CALL]])
-            raw = torch.from_numpy(stack).permute(0, 3, 1, 2).float()
-            pixels = (raw * processor.rescale_factor - mean) / deviation
-            parts.append(pixels.to(self.model.device, self.model.dtype))
-        return parts
 
 
 def _text(grids: Sequence[CropGrid]) -> str:

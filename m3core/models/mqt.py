@@ -18,7 +18,7 @@ from data.errors import MismatchError
 from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
 from m3core.models.base import VisualEncoding
-from m3core.models.preprocessing import padded_pixels
+from m3core.models.preprocessing import SquarePreparer
 from m3core.models.query_abstractor import QueryAbstractor
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
@@ -133,6 +133,7 @@ class MqtLlava(AnsweringModel):
         self.tower = tower
         self.abstractor = abstractor
         self.image_processor = image_processor
+        self.prepare = SquarePreparer(image_processor, tower.config.image_size)
         self.layer = layer
 
     def check_scale(self, scale: int) -> int:
@@ -143,14 +144,16 @@ class MqtLlava(AnsweringModel):
         """
         return self.abstractor.check(scale)
 
-    def patches(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """What the tower sees of pictures, (B, S * S, W), without CLS."""
-        pixels = padded_pixels(images, self.image_processor, self.tower.config.image_size)
+    def patches(self, images: Sequence[Image.Image | torch.Tensor]) -> torch.Tensor:
+        """What the tower sees of pictures, at least one, (B, S * S, W), without CLS."""
+        pixels = torch.stack([self.prepared(image) for image in images])
         pixels = pixels.to(self.tower.device, self.tower.dtype)
         return self.tower(pixels, output_hidden_states=True).hidden_states[self.layer][:, 1:]
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
+    def encode(self, images: Sequence[Image.Image | torch.Tensor]) -> list[VisualEncoding]:
         """Run tower and queries once for each image; see :class:`MultiScaleModel`."""
+        if not images:
+            return []
         outputs = self.abstractor(self.patches(images)).to(self.model.device)
         return [QueryEncoding(features=one) for one in outputs]

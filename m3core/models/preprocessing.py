@@ -25,22 +25,26 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     return square
 
 
-def padded_pixels(
-    images: Sequence[Image.Image], processor: BaseImageProcessor, side: int
-) -> torch.Tensor:
-    """Pad pictures to squares, resize and normalise them; nothing is cropped away.
+class SquarePreparer:
+    """Pads a picture to a square, resizes and normalises it; nothing is cropped away.
+
+    It can be pickled, so that worker processes prepare pictures.
 
     Args:
-        images: B RGB images.
         processor: Resizes and normalises.
         side: Pixels along one side of the tower's input.
-
-    Returns:
-        (B, 3, side, side), float32.
     """
-    return processor(
-        [pad_to_square(image, processor.image_mean) for image in images],
-        size={"height": side, "width": side},
-        do_center_crop=False,
-        return_tensors="pt",
-    )["pixel_values"]
+
+    def __init__(self, processor: BaseImageProcessor, side: int) -> None:
+        self.processor = processor
+        self.side = side
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """From an RGB picture to (3, side, side), float32."""
+        pixels: torch.Tensor = self.processor(
+            pad_to_square(image, self.processor.image_mean),
+            size={"height": self.side, "width": self.side},
+            do_center_crop=False,
+            return_tensors="pt",
+        )["pixel_values"]
+        return pixels[0]

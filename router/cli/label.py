@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,13 @@ from router.cli.options import (
 )
 
 FINISHED_WITH_ERRORS = 3
+
+
+class Scoring(StrEnum):
+    """Where scores come from."""
+
+    GENERATE = "generate"
+    REFERENCES = "references"
 
 
 def label(
@@ -45,6 +53,42 @@ def label(
     grids: Grids = None,
     unlisted_grids: UnlistedGrids = False,
     frames: Frames = 6,
+    until_correct: Annotated[
+        bool,
+        typer.Option(
+            "--until-correct",
+            help="Ask from the coarsest scale up to the first right answer; finer ones stay "
+            "unknown. For training with --rule reached.",
+        ),
+    ] = False,
+    scoring: Annotated[
+        Scoring,
+        typer.Option(
+            help="Generate and score answers, or score the references' probabilities in one pass "
+            "(soft labels)."
+        ),
+    ] = Scoring.GENERATE,
+    verify: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Ask so many examples again one by one, and record how often answers differ.",
+        ),
+    ] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Processes that read pictures ahead.", show_default="none on a CPU"
+        ),
+    ] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most tokens computed in one call; halved by itself where memory runs out.",
+            show_default="what fits",
+        ),
+    ] = None,
     questions: Questions = "model",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
@@ -56,15 +100,34 @@ def label(
     it stopped. Pictures and questions that cannot be used become error records; then the exit
     code is 3. A video is shown as a collage of frames, so its tokens are those of all frames.
 
+    On SIGTERM the pictures in flight are finished, and the same command goes on later. Several
+    processes share the work when they are started by torchrun or accelerate.
+
     ```
     m3router label --examples my.jsonl --images pictures/ --model embedded --out run/
+    torchrun --nproc-per-node 4 -m router label --examples my.jsonl --images pictures/ --out run/
     ```
     """
     from data.sources.jsonl import load_jsonl
+    from m3core.batching import limits_for
     from m3core.checkpoints import load_model
-    from router.cli.labelling import label_with_progress, show_errors
+    from m3core.labelling import Asking, Stopped
+    from m3core.labelling.pictures import workers_for
+    from m3core.labelling.ranks import Ranks
+    from router.cli.console import out as console
+    from router.cli.console import progress
+    from router.cli.labelling import label_with_progress, show_errors, show_flips
     from router.run import Run
+    from router.stages.labelling import verify_stage
 
+    if until_correct and scoring is Scoring.REFERENCES:
+        raise typer.BadParameter(
+            "--until-correct needs answers that are right or wrong; it cannot be combined with "
+            "--scoring references"
+        )
+    asking = Asking.UNTIL_CORRECT if until_correct else Asking.ALL
+    asking = Asking.REFERENCES if scoring is Scoring.REFERENCES else asking
+    ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
     loaded = load_model(
         model,
@@ -77,14 +140,37 @@ def label(
         unlisted_grids=unlisted_grids,
     )
     run = Run(out)
-    log = label_with_progress(
-        run,
-        items,
-        images=images,
-        model=loaded,
-        retry_errors=retry_errors,
-        questions=questions,
-        frames=frames,
-    )
+    where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
+    try:
+        log = label_with_progress(
+            run,
+            items,
+            images=images,
+            model=loaded,
+            retry_errors=retry_errors,
+            questions=questions,
+            frames=frames,
+            asking=asking,
+            workers=workers_for(where, ranks.local) if workers is None else workers,
+            limits=limits_for(loaded, tokens=batch_tokens),
+            ranks=ranks,
+        )
+    except Stopped as stopped:
+        console.print(f"{stopped}; all of it is kept: go on with the same command")
+        raise typer.Exit(0) from None
+    if not ranks.is_first:
+        return
+    if verify:
+        with progress("asking again") as advance:
+            found = verify_stage(
+                run,
+                items,
+                images=images,
+                model=loaded,
+                count=verify,
+                frames=frames,
+                progress=lambda done, total: advance(done, total, ""),
+            )
+        show_flips(found)
     if show_errors(log):
         raise typer.Exit(FINISHED_WITH_ERRORS)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data.examples import Example
 from data.oracle_log import OracleLog
 from data.videos import FRAMES
-from m3core.labelling import LabelProgress
+from m3core.batching import Limits
+from m3core.labelling import Asking, LabelProgress
+from m3core.labelling.ranks import Ranks
+from m3core.labelling.run import EFFORT
 from m3core.models.base import MultiScaleModel
 from router.cli.console import out, progress, show_table
 from router.features.question import MODEL
@@ -29,14 +35,23 @@ def label_with_progress(
     retry_errors: bool = False,
     questions: str = MODEL,
     frames: int = FRAMES,
+    asking: Asking = Asking.ALL,
+    workers: int = 0,
+    limits: Limits | None = None,
+    ranks: Ranks | None = None,
 ) -> OracleLog:
-    """Run the stage, then print the accuracy at every scale."""
-    with progress("labelling") as advance:
+    """Run the stage, then print the accuracy at every scale and what the run computed."""
+    ranks = ranks or Ranks()
+    with progress("labelling") if ranks.is_first else nullcontext(_silent) as advance:
+        began = None
 
         def show(state: LabelProgress) -> None:
+            nonlocal began
+            began = state.done if began is None else began
             note = " ".join(f"{scale}:{share:.2f}" for scale, share in state.accuracy.items())
             failed = f" errors:{state.errors}" if state.errors else ""
-            advance(state.done, state.total, note + failed)
+            rate = f" {(state.done - began) / state.seconds:.1f}/s" if state.seconds else ""
+            advance(state.done, state.total, note + failed + rate)
 
         log = label_stage(
             run,
@@ -47,12 +62,57 @@ def label_with_progress(
             retry_errors=retry_errors,
             questions=questions,
             frames=frames,
+            asking=asking,
+            workers=workers,
+            limits=limits,
+            ranks=ranks,
         )
-    if log.complete.any():
-        accuracy = np.nanmean(log.scores, axis=0)
+    if ranks.is_first:
+        _show_result(run, log)
+    return log
+
+
+def _silent(done: int, total: int, note: str = "") -> None:
+    """What processes other than the first show."""
+
+
+def _show_result(run: Run, log: OracleLog) -> None:
+    if np.isfinite(log.scores).any():
+        with np.errstate(invalid="ignore"):
+            accuracy = np.nanmean(log.scores, axis=0)
         scales = ", ".join(f"{o}: {a:.3f}" for o, a in zip(log.options, accuracy, strict=True))
         out.print(f"{len(log)} examples in {run.log}; mean score by scale: {scales}")
-    return log
+    unknown = int(log.unknown.any(axis=1).sum())
+    if unknown:
+        out.print(
+            f"{unknown} examples were asked up to their first right answer; means are over what "
+            "was asked. Train with --rule reached."
+        )
+    _show_effort(run.log / EFFORT)
+
+
+def _show_effort(path: Path) -> None:
+    """What the last run spent its time on, and what it could not have avoided."""
+    if not path.is_file():
+        return
+    effort = json.loads(path.read_text())
+    stages = ", ".join(
+        f"{name} {spent:.1f} s" for name, spent in effort["seconds_by_stage"].items()
+    )
+    bound = effort.get("lower_bound_seconds")
+    least = f"; arithmetic alone would take {bound:.1f} s" if bound else ""
+    out.print(
+        f"{effort['examples']} examples at {effort['examples_per_second']:.1f}/s, "
+        f"{effort['tokens_per_second']:.0f} tokens/s, {effort['padding_share']:.1%} padding "
+        f"({stages}{least})",
+        style="dim",
+    )
+
+
+def show_flips(found: dict[str, Any]) -> None:
+    """Print how often an answer was another one alone than in its batch."""
+    rates = ", ".join(f"{name}: {rate:.2%}" for name, rate in found["flip_rate"].items())
+    out.print(f"{found['examples']} examples asked again one by one; other answers: {rates}")
 
 
 def show_errors(log: OracleLog) -> int:

@@ -34,15 +34,22 @@ class FeatureCollector:
         folder: The features' folder; holds a journal of its own until :meth:`finish`.
         model: The model or encoder whose encodings come.
         frames: Frames of a video's collage; see :mod:`data.videos`.
+        rank: Number of this process among those that label together.
     """
 
     def __init__(
-        self, folder: Path, model: MultiScaleModel | ImageEncoder, *, frames: int = FRAMES
+        self,
+        folder: Path,
+        model: MultiScaleModel | ImageEncoder,
+        *,
+        frames: int = FRAMES,
+        rank: int = 0,
     ) -> None:
         self.folder = folder
         self.model = model
         self.frames = frames
-        self._journal = Journal.open(folder, {"source": source_of(model), "what": "image features"})
+        metadata = {"source": source_of(model), "what": "image features"}
+        self._journal = Journal.open(folder, metadata, rank=rank)
 
     def __enter__(self) -> FeatureCollector:
         """Give the collector itself."""
@@ -65,7 +72,7 @@ class FeatureCollector:
     @property
     def known(self) -> dict[str, np.ndarray]:
         """Image path to feature vector, for every picture so far."""
-        return {row["example_id"]: _unpack(row["vector"]) for row in self._journal.rows}
+        return {row["example_id"]: _unpack(row["vector"]) for row in self._journal.read_rows()}
 
     def encode_missing(
         self, names: Iterable[str], images: Path, progress: Progress | None = None

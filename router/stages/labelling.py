@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from data.errors import DataError
 from data.examples import Example
@@ -11,8 +14,11 @@ from data.importers import importer
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.videos import FRAMES
+from m3core.batching import Limits
 from m3core.encoders import load_encoder
-from m3core.labelling import LabelProgress, label
+from m3core.labelling import Asking, LabelProgress, label, verify
+from m3core.labelling.ranks import Ranks
+from m3core.labelling.verifying import VERIFIED
 from m3core.models.base import MultiScaleModel
 from router.features.extract import FeatureCollector, Progress
 from router.features.question import HASHED, MODEL, question_encoder
@@ -30,11 +36,16 @@ def label_stage(
     retry_errors: bool = False,
     questions: str = MODEL,
     frames: int = FRAMES,
+    asking: Asking = Asking.ALL,
+    workers: int = 0,
+    limits: Limits | None = None,
+    ranks: Ranks | None = None,
 ) -> OracleLog:
     """Label every example at every scale; features come from the same pass.
 
-    An interrupted run goes on where it stopped. Pictures and questions that cannot be used
-    become error records.
+    An interrupted run goes on where it stopped. Several processes started together share the
+    work; the first one merges what all have kept and writes the features. Pictures and questions
+    that cannot be used become error records.
 
     Args:
         run: receives `log/` and `features/`.
@@ -45,14 +56,22 @@ def label_stage(
         retry_errors: ask again what an earlier run recorded an error for.
         questions: name of a question encoder, see `router.features.question`.
         frames: frames of a video's collage.
+        asking: what is asked.
+        workers: processes that read pictures ahead.
+        limits: how much a batch may hold.
+        ranks: this process among those that label together; None for alone.
 
     Raises:
+        Stopped: SIGTERM came; what was labelled is kept.
         DataError: when there are no examples, or the disk is full (nothing is lost then).
         MismatchError: when the run folder holds other examples, another model, or videos at
             another number of frames.
     """
     asked = question_encoder(questions, model)
-    with FeatureCollector(run.features, model, frames=frames) as collector:
+    ranks = ranks or Ranks()
+    with ranks.first_then_others(
+        lambda: FeatureCollector(run.features, model, frames=frames, rank=ranks.index)
+    ) as collector:
         log = label(
             examples,
             images=images,
@@ -62,12 +81,59 @@ def label_stage(
             progress=progress,
             retry_errors=retry_errors,
             frames=frames,
+            asking=asking,
+            workers=workers,
+            limits=limits,
+            ranks=ranks,
         )
-        answered = log.images[log.complete]
+        if not ranks.is_first:
+            return log
+        answered = log.images[np.isfinite(log.costs).all(axis=1)]
         collector.encode_missing((str(name) for name in answered), images)
         if collector.known:
             collector.finish(log, asked)
     return log
+
+
+def verify_stage(
+    run: Run,
+    examples: Sequence[Example],
+    *,
+    images: Path,
+    model: MultiScaleModel,
+    count: int,
+    seed: int = 0,
+    frames: int = FRAMES,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Ask a random part of the log again, one request at a time; see :func:`label_stage`.
+
+    Args:
+        run: must hold a log; its manifest receives the flip rate.
+        examples: those that the log was made from.
+        images: folder that their image paths start from.
+        model: the model that made it.
+        count: examples to ask again.
+        seed: of the draw.
+        frames: frames of a video's collage.
+        progress: called with (examples done, examples in all).
+
+    Returns:
+        Flips, answers compared and flip rate, each by option.
+    """
+    log = verify(
+        run.read_log(),
+        examples,
+        images=images,
+        model=model,
+        count=count,
+        seed=seed,
+        frames=frames,
+        progress=progress,
+    )
+    log.write(run.log)
+    found: dict[str, Any] = log.metadata[VERIFIED]
+    return found
 
 
 def import_stage(run: Run, kind: str, path: Path, *, model: str | None = None) -> OracleLog:

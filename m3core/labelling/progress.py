@@ -1,0 +1,105 @@
+"""How far a labelling run has come, and what it spent its time on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from m3core.batching import Batch
+
+
+@dataclass(kw_only=True)
+class Effort:
+    """What a run computed.
+
+    Attributes:
+        seconds: Wall-clock time by stage: ``pictures`` (waiting for them to be read), ``encode``,
+            ``answer``, ``keep`` (scoring and journal), and what a caller adds.
+        padded: Positions of prompts that the language model read, padding included.
+        used: Those that were no padding.
+        answered: Tokens generated, or scored.
+        flops: Operations of tower, connector and language model that cannot be avoided: each
+            picture encoded once, each distinct prefix and each question read once.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    padded: int = 0
+    used: int = 0
+    answered: int = 0
+    flops: float = 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def count(self, batch: Batch) -> None:
+        """Take a batch into account."""
+        self.padded += batch.load.padded
+        self.used += batch.load.used
+        self.answered += sum(answer.answer_tokens for answer in batch.answers)
+
+    def summary(self, examples: int, seconds: float) -> dict[str, Any]:
+        """The report of a run, JSON values.
+
+        Args:
+            examples: Labelled in this run.
+            seconds: Its wall-clock time.
+        """
+        return {
+            "examples": examples,
+            "seconds": round(seconds, 3),
+            "examples_per_second": examples / seconds if seconds else None,
+            "tokens_per_second": (self.used + self.answered) / seconds if seconds else None,
+            "padding_share": 1 - self.used / self.padded if self.padded else 0.0,
+            "seconds_by_stage": {name: round(spent, 3) for name, spent in self.seconds.items()},
+            "flops": self.flops,
+        }
+
+
+@dataclass(kw_only=True)
+class LabelProgress:
+    """How far a labelling run has come.
+
+    Attributes:
+        total: Examples of this process, those of earlier runs included.
+        done: Examples labelled, those of earlier runs included.
+        errors: Examples with an error record.
+        seconds: Time spent in this run.
+        scores: Sum of the scores and number of answers so far, by scale.
+        effort: What this run computed.
+    """
+
+    total: int
+    done: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    scores: dict[str, tuple[float, int]] = field(default_factory=dict)
+    effort: Effort = field(default_factory=Effort)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Mean score so far by scale, in [0, 1]."""
+        return {scale: total / count for scale, (total, count) in self.scores.items() if count}
+
+    def count(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take the journalled rows of whole examples into account, example after example."""
+        last, failed = None, False
+        for row in rows:
+            if row["example_id"] != last:
+                self.errors += failed
+                self.done += 1
+                last, failed = row["example_id"], False
+            failed |= row["error"] is not None
+            if row["score"] is not None:
+                total, count = self.scores.get(row["scale"], (0.0, 0))
+                self.scores[row["scale"]] = (total + row["score"], count + 1)
+        self.errors += failed

@@ -1,0 +1,107 @@
+"""The rows of an oracle log, and what a log records about how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from data.examples import Example, fingerprint
+from data.log_checks import ASKED, UNTIL_CORRECT
+from data.scoring import chance_level, score
+from data.videos import FRAMES, is_video
+from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
+
+COST_UNIT = "visual tokens"
+RIGHT = 0.5
+"""From this score on an answer counts as right where asking stops at the first right one."""
+
+
+class Asking(StrEnum):
+    """What is asked of the model.
+
+    Attributes:
+        ALL: Answers at every scale.
+        UNTIL_CORRECT: Answers from the coarsest scale up to the first right one; what finer
+            scales would answer stays unknown.
+        REFERENCES: How likely the reference answers are at every scale, in one pass without
+            decoding. The score is soft: the expected score of an answer drawn from the references
+            and choices by their probabilities.
+    """
+
+    ALL = "all"
+    UNTIL_CORRECT = UNTIL_CORRECT
+    REFERENCES = "references"
+
+
+def log_metadata(
+    examples: Sequence[Example],
+    model: MultiScaleModel,
+    *,
+    frames: int = FRAMES,
+    asking: Asking = Asking.ALL,
+) -> dict[str, Any]:
+    """What a log was made from; two runs with equal metadata may be joined.
+
+    The number of frames is part of it where there are videos, and else of no consequence.
+    """
+    videos = {"frames": frames} if any(is_video(one.image) for one in examples) else {}
+    return {
+        "model": model.name,
+        "revision": model.revision,
+        "grid": list(model.grid.names),
+        "prompt": model.prompt,
+        "visual": dict(model.visual),
+        "dtype": model.dtype,
+        "cost_unit": COST_UNIT,
+        "examples_sha256": fingerprint(examples),
+        "n_examples": len(examples),
+        "padding": "left",
+        ASKED: asking.value,
+        **videos,
+    }
+
+
+def empty_row(example: Example, scale: int) -> dict[str, Any]:
+    """A row that nothing was answered for."""
+    return {
+        "example_id": example.id,
+        "group": example.group,
+        "dataset": example.dataset,
+        "question": example.question,
+        "image": example.image,
+        "scale": str(scale),
+        "cost": None,
+        "answer": None,
+        "score": None,
+        "logprob": None,
+        "confidence": None,
+        "answer_tokens": None,
+        "text_tokens": None,
+        "flops": None,
+        "vision_flops": None,
+        "chance": chance_level(example),
+        "error": None,
+    }
+
+
+def fill_row(
+    row: dict[str, Any],
+    example: Example,
+    encoding: VisualEncoding,
+    answer: Answer,
+    model: MultiScaleModel,
+) -> None:
+    """Enter what was answered, what it scores and what it cost."""
+    prompt = answer.visual_tokens + answer.text_tokens
+    row |= {
+        "cost": float(answer.visual_tokens),
+        "answer": answer.text,
+        "score": score(example.metric, answer.text, example),
+        "logprob": answer.logprob,
+        "confidence": answer.confidence,
+        "answer_tokens": answer.answer_tokens,
+        "text_tokens": answer.text_tokens,
+        "flops": model.shape.answer_flops(prompt, answer.answer_tokens),
+        "vision_flops": model.shape.vision_flops(encoding.views),
+    }

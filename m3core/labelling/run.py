@@ -1,0 +1,223 @@
+"""A labelling run: what is left to ask, in chunks, each journalled before the next one starts.
+
+Each picture is opened and encoded once; all its questions at all scales pool the same tokens. An
+interrupted run goes on where it stopped, with the same number of processes or another.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data.errors import DataError
+from data.examples import Example
+from data.images import MAX_PIXELS
+from data.journal import Journal
+from data.log_checks import SCHEMA
+from data.manifest import atomic_write_bytes
+from data.oracle_log import OracleLog
+from data.videos import FRAMES
+from m3core.batching import Limits
+from m3core.labelling.bound import multiply_rate
+from m3core.labelling.chunks import Asker
+from m3core.labelling.pictures import Chunk, read_ahead
+from m3core.labelling.progress import LabelProgress
+from m3core.labelling.ranks import Ranks
+from m3core.labelling.rows import COST_UNIT, Asking, log_metadata
+from m3core.labelling.stopping import stop_on_sigterm
+from m3core.models.base import MultiScaleModel, VisualEncoding
+
+CHUNK_IMAGES = 16
+EFFORT = "effort.json"
+"""What the last run that labelled anything computed, beside the log."""
+
+Encoded = Sequence[tuple[str, VisualEncoding]]
+
+
+class Stopped(Exception):
+    """SIGTERM came; everything labelled so far is in the journal.
+
+    Attributes:
+        progress: How far the run came.
+    """
+
+    def __init__(self, progress: LabelProgress) -> None:
+        super().__init__(f"stopped at {progress.done} of {progress.total} examples")
+        self.progress = progress
+
+
+def label(
+    examples: Sequence[Example],
+    *,
+    images: Path,
+    model: MultiScaleModel,
+    folder: Path,
+    on_encoded: Callable[[Encoded], None] | None = None,
+    progress: Callable[[LabelProgress], None] | None = None,
+    retry_errors: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    frames: int = FRAMES,
+    asking: Asking = Asking.ALL,
+    workers: int = 0,
+    limits: Limits | None = None,
+    ranks: Ranks | None = None,
+) -> OracleLog:
+    """Label every example at every scale, resuming from the journals in ``folder``.
+
+    Args:
+        examples: What to ask; ids must be unique.
+        images: Folder that the examples' image paths start from.
+        model: The frozen model.
+        folder: Receives the journals while running, and the finished log.
+        on_encoded: Called with (image path, encoding) pairs before their answers are kept, so
+            that features come from the same pass.
+        progress: Called after every chunk.
+        retry_errors: Ask again the examples that an earlier run recorded an error for.
+        max_pixels: Larger pictures are refused before they are decoded.
+        frames: Frames of a video's collage; see :mod:`data.videos`.
+        asking: What is asked.
+        workers: Processes that read pictures ahead; see
+            :func:`m3core.labelling.pictures.workers_for`.
+        limits: How much a batch may hold.
+        ranks: This process among those that label together; None for alone. The first one
+            merges what all have kept, the others read the log that it wrote.
+
+    Returns:
+        The log. Examples that failed have error records, never wrong answers.
+
+    Raises:
+        Stopped: SIGTERM came; the chunk in flight was finished and kept.
+        DataError: If there are no examples, ids repeat, the journal is damaged, or the disk is
+            full (nothing is lost then), or there are videos and PyAV is missing.
+        MismatchError: If ``folder`` holds a run over other examples, of another model, or of
+            videos at another number of frames.
+    """
+    if not examples:
+        raise DataError("there is nothing to label: no examples were given")
+    ranks = ranks or Ranks()
+    metadata = log_metadata(examples, model, frames=frames, asking=asking)
+    began = time.monotonic()
+    journal = ranks.first_then_others(
+        lambda: Journal.open(folder, metadata, retry_errors=retry_errors, rank=ranks.index)
+    )
+    with journal, stop_on_sigterm() as stopped:
+        mine = ranks.share(examples)
+        waiting = [one for one in mine if not journal.has(one.id, model.grid.names)]
+        state = LabelProgress(total=len(mine))
+        wanted = {one.id for one in mine}.difference(one.id for one in waiting)
+        state.count(row for row in journal.read_rows() if row["example_id"] in wanted)
+        if progress:
+            progress(state)
+        asker = Asker(model, asking, limits=limits or Limits(), effort=state.effort)
+        chunks = read_ahead(
+            list(_chunks(waiting)),
+            images=images,
+            prepare=model.prepare,
+            workers=workers,
+            frames=frames,
+            max_pixels=max_pixels,
+        )
+        for chunk in _waited_for(chunks, state):
+            _label_chunk(chunk, asker, journal, state, on_encoded)
+            state.seconds = time.monotonic() - began
+            if progress:
+                progress(state)
+            if stopped():
+                raise Stopped(state)
+        ranks.wait()
+        if ranks.is_first:
+            _write(_merged(journal, examples, model, metadata), folder)
+            if waiting:
+                summary = state.effort.summary(len(waiting), state.seconds)
+                summary["processes"] = ranks.count
+                summary["lower_bound_seconds"] = state.effort.flops / multiply_rate(model)
+                atomic_write_bytes(folder / EFFORT, (json.dumps(summary, indent=1) + "\n").encode())
+        ranks.wait()
+    return OracleLog.read(folder)
+
+
+def _label_chunk(
+    chunk: Chunk,
+    asker: Asker,
+    journal: Journal,
+    state: LabelProgress,
+    on_encoded: Callable[[Encoded], None] | None,
+) -> None:
+    effort = state.effort
+    with effort.stage("encode"):
+        encoded = asker.model.encode(list(chunk.prepared.values()))
+    encodings = dict(zip(chunk.prepared, encoded, strict=True))
+    rows = asker.rows(chunk.examples, encodings, chunk.causes)
+    if on_encoded:
+        with effort.stage("features"):
+            on_encoded(list(encodings.items()))
+    with effort.stage("keep"):
+        journal.append(rows)
+    state.count(rows)
+
+
+def _waited_for(chunks: Iterator[Chunk], state: LabelProgress) -> Iterator[Chunk]:
+    """The chunks; the time until each is there counts as reading pictures."""
+    while True:
+        with state.effort.stage("pictures"):
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _chunks(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    """Examples by picture, ``CHUNK_IMAGES`` pictures at a time, in order of appearance."""
+    order = {image: place for place, image in enumerate(dict.fromkeys(e.image for e in examples))}
+    ordered = sorted(examples, key=lambda example: order[example.image])
+    chunk: list[Example] = []
+    for number, (_, same) in enumerate(groupby(ordered, key=lambda example: example.image)):
+        if chunk and number % CHUNK_IMAGES == 0:
+            yield chunk
+            chunk = []
+        chunk.extend(same)
+    if chunk:
+        yield chunk
+
+
+def _merged(
+    journal: Journal,
+    examples: Sequence[Example],
+    model: MultiScaleModel,
+    metadata: dict[str, Any],
+) -> OracleLog:
+    """One log of what all processes kept, in the order of the examples."""
+    frame = _frame(journal.read_rows())
+    order = {example.id: place for place, example in enumerate(examples)}
+    places = frame["example_id"].map(order).to_numpy()
+    frame = frame.iloc[places.argsort(kind="stable")]
+    return OracleLog(frame, options=model.grid.names, cost_unit=COST_UNIT, metadata=metadata)
+
+
+def _write(log: OracleLog, folder: Path) -> None:
+    """Write a log unless it is there: what else is recorded about it then stays."""
+    try:
+        there = OracleLog.read(folder)
+    except DataError:
+        log.write(folder)
+        return
+    recorded = {name: there.metadata.get(name) for name in log.metadata}
+    if recorded != log.metadata or not there.frame.equals(log.frame):
+        log.write(folder)
+
+
+def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as columns; equal texts are kept once."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    texts: dict[str, str] = {}
+    for row in rows:
+        for name, values in columns.items():
+            value = row[name]
+            values.append(texts.setdefault(value, value) if isinstance(value, str) else value)
+    return pd.DataFrame(columns)

@@ -1,0 +1,6 @@
+"""`python -m router`: the same as `m3router`, for launchers that start modules."""
+
+from router.cli.main import app
+
+if __name__ == "__main__":
+    app()

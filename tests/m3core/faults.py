@@ -1,0 +1,61 @@
+"""A labelling run to kill: many small chunks, a model that takes its time, features as well.
+
+As a program it forks such a run for every folder that it reads from its standard input, so that
+thirty of them do not import everything thirty times.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from data.examples import Example
+from data.oracle_log import OracleLog
+from m3core.models.fake import FakeModel
+from router import label_stage
+from router.run import Run
+
+PICTURES = 150
+PER_PICTURE = 2
+
+
+class SlowModel(FakeModel):
+    """Sleeps a little before each batch, so that there is a middle to be killed in."""
+
+    def answer(self, requests):
+        time.sleep(0.002)
+        return super().answer(requests)
+
+
+def examples() -> list[Example]:
+    return [
+        Example(
+            id=f"{seed}-{number}",
+            image=f"{seed}.png",
+            question="Is it?" if number else "Is there anything at all to be seen in here?",
+            answers=("yes",),
+            metric="exact",
+            group=f"{seed}.png",
+        )
+        for seed in range(PICTURES)
+        for number in range(PER_PICTURE)
+    ]
+
+
+def run(root: Path, folder: Path) -> OracleLog:
+    """Label ``root/pictures`` into a run folder."""
+    return label_stage(Run(folder), examples(), images=root / "pictures", model=SlowModel())
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children are not kept as zombies
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run(Path(sys.argv[1]), Path(line.strip()))
+            os._exit(0)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()

@@ -1,0 +1,199 @@
+"""Real labelling runs in processes of their own: killed, ended, several at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.errors import DataError
+from data.journal import Journal
+from data.oracle_log import OracleLog
+from router.features.table import FeatureTable
+from router.run import Run
+from tests.m3core import faults
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+KILLS = 30
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Pictures, their examples as JSONL, and an undisturbed run over them."""
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "pictures").mkdir()
+    for seed in range(faults.PICTURES):
+        noise = np.random.default_rng(seed).integers(0, 2 + seed, (16, 16, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / "pictures" / f"{seed}.png")
+    (folder / "pictures" / "7.png").write_bytes(b"")  # an error record belongs to every log
+    lines = [
+        {
+            "id": one.id,
+            "image": one.image,
+            "question": one.question,
+            "answers": list(one.answers),
+            "metric": one.metric,
+            "group": one.group,
+        }
+        for one in faults.examples()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "examples.jsonl").write_text(text)
+    faults.run(folder, folder / "undisturbed")
+    return folder
+
+
+def assert_same(folder: Path, undisturbed: Path) -> None:
+    """Logs are equal row for row, and so are the features."""
+    ours, theirs = OracleLog.read(Run(folder).log), OracleLog.read(Run(undisturbed).log)
+    assert ours.frame.equals(theirs.frame)
+    first, second = (FeatureTable.read(Run(one).features) for one in (folder, undisturbed))
+    assert first.ids == second.ids
+    for name, block in first.blocks.items():
+        np.testing.assert_array_equal(block, second.blocks[name])
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def test_a_run_killed_at_thirty_random_moments_loses_nothing(root, tmp_path):
+    draw = random.Random(0)
+    program = [sys.executable, "-m", "tests.m3core.faults", str(root)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, cwd=ROOT, env=ENVIRONMENT, **pipes) as starter:
+
+        def start(folder: Path) -> int:
+            starter.stdin.write(f"{folder}\n")
+            starter.stdin.flush()
+            return int(starter.stdout.readline())
+
+        began = time.monotonic()
+        child = start(tmp_path / "timed")
+        until(lambda: gone(child))
+        length = time.monotonic() - began
+
+        number, finished, middle = 0, 0, 0
+        for _ in range(KILLS):
+            folder = tmp_path / str(number)
+            child = start(folder)
+            time.sleep(draw.uniform(0, 0.5 * length))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            until(lambda pid=child: gone(pid))
+            journal = folder / "log" / "journal.jsonl"
+            middle += journal.is_file() and len(journal.read_bytes().splitlines()) > 1
+            if (folder / "features" / "manifest.json").is_file():
+                assert_same(folder, root / "undisturbed")
+                number, finished = number + 1, finished + 1
+        starter.stdin.close()
+    assert middle >= 10  # most kills did hit a run that had something to lose
+    faults.run(root, tmp_path / str(number))
+    for one in range(number + 1):
+        assert_same(tmp_path / str(one), root / "undisturbed")
+
+
+def command(root: Path, out: Path, *more: str) -> list[str]:
+    options = ["--examples", root / "examples.jsonl", "--images", root / "pictures"]
+    return [
+        "-m",
+        "router",
+        "label",
+        *map(str, options),
+        "--model",
+        "fake",
+        "--out",
+        str(out),
+        *more,
+    ]
+
+
+def test_sigterm_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):
+    program = [sys.executable, *command(root, tmp_path)]
+    journal = tmp_path / "log" / "journal.jsonl"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, cwd=ROOT, env=ENVIRONMENT, **pipes) as child:
+        until(lambda: journal.is_file() and len(journal.read_bytes().splitlines()) > 1)
+        child.send_signal(signal.SIGTERM)
+        said, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert "go on with the same command" in said
+    assert not (tmp_path / "log" / "oracle.parquet").exists()
+    kept = journal.read_bytes()
+    faults.run(root, tmp_path)
+    assert journal.read_bytes().startswith(kept)
+    assert_same(tmp_path, root / "undisturbed")
+
+
+def launch(root: Path, out: Path, processes: int) -> subprocess.Popen:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [sys.executable, *launcher, "--master-port", str(port), *command(root, out)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_two_processes_label_together_and_their_rows_are_merged_once(root, tmp_path):
+    with launch(root, tmp_path / "together", 2) as run:
+        said, _ = run.communicate(timeout=180)
+    # An example has an error record, so every process ends with code 3 only in the first one.
+    assert "300 examples" in said, said
+    log = tmp_path / "together" / "log"
+    kept = [
+        {row["example_id"] for line in file.read_text().splitlines()[1:] for row in rows(line)}
+        for file in (log / "journal.jsonl", log / "journal.1.jsonl")
+    ]
+    assert not kept[0] & kept[1] and len(kept[0] | kept[1]) == 300
+    assert min(map(len, kept)) > 90  # about half each
+    assert_same(tmp_path / "together", root / "undisturbed")
+    assert json.loads((log / "effort.json").read_text())["processes"] == 2
+
+
+def rows(line: str) -> list[dict]:
+    return json.loads(line)["rows"]
+
+
+def test_when_a_process_dies_the_others_end_and_one_alone_goes_on(root, tmp_path):
+    """In the meantime nobody else may label into the folder."""
+    log = tmp_path / "log"
+    lock = log / "journal.1.lock"
+    with launch(root, tmp_path, 2) as run:
+        until(lambda: lock.is_file() and lock.read_text().strip().isdigit())
+        with pytest.raises(DataError, match="being labelled by another process"):
+            Journal.open(log, {})
+        os.kill(int(lock.read_text()), signal.SIGKILL)
+        run.communicate(timeout=120)
+    assert run.returncode != 0
+    faults.run(root, tmp_path)
+    assert_same(tmp_path, root / "undisturbed")

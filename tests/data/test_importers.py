@@ -32,7 +32,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_names() -> None:
     assert importer("table") is read_table
-    assert set(IMPORTERS) == {"blindtest", "table"}
+    assert set(IMPORTERS) == {"blindtest", "exported", "lmms-eval", "table", "vlmevalkit"}
     for name in IMPORTERS:
         assert callable(importer(name))
     with pytest.raises(DataError, match="Unknown importer 'blindtst'. Did you mean 'blindtest'"):

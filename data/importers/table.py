@@ -101,8 +101,8 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, pd.errors.ParserError, pa.ArrowException) as error:
         raise DataError(f"{path} is no readable {suffix} table: {error}") from error
-    texts = table.map(_text).astype(object)
-    return texts.mask(texts == "", None)
+    texts = pd.DataFrame({name: _texts(table[name]) for name in table.columns}, dtype=object)
+    return texts.where(texts.notna() & (texts != ""), None)
 
 
 def _renamed(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -163,6 +163,13 @@ def _missing(table: pd.DataFrame, correct: pd.Series, options: list[str]) -> lis
             f"are gaps ({listed(list(lacking))})"
         )
     return told
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """Write a column's cells as texts; those that are texts already without the slow way."""
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        return column.str.strip()
+    return column.map(_text)
 
 
 def _text(cell: object) -> str:

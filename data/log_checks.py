@@ -136,7 +136,9 @@ def _typed(field: pa.Field, given: np.ndarray | None, length: int) -> pd.Series:
     missing = np.asarray(pd.isna(given))
     if not pa.types.is_string(field.type):
         try:
-            return pd.Series(np.where(missing, np.nan, given).astype(np.float64))
+            numbers = given.astype(object)
+            numbers[missing] = np.nan
+            return pd.Series(numbers.astype(np.float64))
         except (TypeError, ValueError) as error:
             raise DataError(f"Column {field.name!r} must hold numbers: {error}.") from error
     if missing.any() and not field.nullable:
@@ -147,7 +149,9 @@ def _typed(field: pa.Field, given: np.ndarray | None, length: int) -> pd.Series:
         raise DataError(
             f"Column {field.name!r} must hold texts, got {type(value).__name__} {value!r}."
         )
-    return pd.Series(np.where(missing, None, given), dtype=object)
+    cells = given.astype(object)
+    cells[missing] = None
+    return pd.Series(cells)
 
 
 def _check_cells(rows: pd.DataFrame, options: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import string
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} must be one of {', '.join(_SUFFIXES)}, got {suffix!r}.")
     try:
         if suffix == ".xlsx":
-            table = pd.read_excel(path, dtype=str, keep_default_na=False)
+            table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
         else:
             mark = "\t" if suffix == ".tsv" else ","
             table = pd.read_csv(
@@ -167,7 +168,7 @@ def _read(path: Path) -> pd.DataFrame:
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, pd.errors.ParserError) as error:
+    except (ValueError, KeyError, zipfile.BadZipFile, pd.errors.ParserError) as error:
         raise DataError(f"{path} is no readable {suffix} table: {error}") from error
     table.columns = [
         name if name in _LETTERS else str(name).lower() for name in map(str, table.columns)
@@ -198,14 +199,17 @@ def _verdicts(path: Path, table: pd.DataFrame, asked: str | None) -> str:
 
 def _score_of(column: str, dataset: str) -> Callable[[str | None], float | None]:
     """Choose how a verdict is read; a cell without one gives None."""
-    read = _number
-    if column == "eval_match":
-        lower = dataset.lower()
-        read = _mean
-        if any(name in lower for name in ("docvqa", "infovqa")):
-            read = _anls
-        elif any(name in lower for name in ("chartqa", "ocrvqa")):
-            read = _best
+    rules = {
+        "docvqa": _anls,
+        "infovqa": _anls,
+        "chartqa": _best,
+        "ocrvqa": _best,
+        "textvqa": _mean,
+    }
+    lower = dataset.lower()
+    named = max(rules, key=lower.rfind)  # the last: a model's name may stand before
+    by_name = rules[named] if named in lower else _mean
+    read = by_name if column == "eval_match" else _number
 
     def score(cell: str | None) -> float | None:
         value = None if cell is None else read(cell)
@@ -221,7 +225,11 @@ def _number(cell: str) -> float:
 
 
 def _matches(cell: str) -> np.ndarray:
-    return np.array(ast.literal_eval(cell), dtype=np.float64).reshape(-1)
+    """Read how well an answer matches each right one, shape (answers,)."""
+    matches = np.array(ast.literal_eval(cell), dtype=np.float64).reshape(-1)
+    if not matches.size:
+        raise ValueError(cell)
+    return matches
 
 
 def _mean(cell: str) -> float:

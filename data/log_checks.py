@@ -151,7 +151,7 @@ def _typed(field: pa.Field, given: np.ndarray | None, length: int) -> pd.Series:
         )
     cells = given.astype(object)
     cells[missing] = None
-    return pd.Series(cells)
+    return pd.Series(cells, dtype=object)
 
 
 def _check_cells(rows: pd.DataFrame, options: Sequence[str]) -> None:

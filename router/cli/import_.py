@@ -99,10 +99,8 @@ def import_log(
     ```
     m3router import table answers.csv --columns id=sample_id,correct=acc --cost-unit USD --out run/
     m3router import lmms-eval 576=runs/576/ 144=runs/144/ --cost-unit "visual tokens" --out run/
-    m3router import lmms-eval 7b=7b_samples_gqa.jsonl 13b=13b_samples_gqa.jsonl --cost 7b=7
-        --cost 13b=13 --out run/
-    m3router import vlmevalkit 7b=7b_MMStar_openai_result.tsv 13b=13b_MMStar_openai_result.tsv
-        --out run/
+    m3router import lmms-eval 7b=7b/ 13b=13b/ --cost 7b=7 --cost 13b=13 --out run/
+    m3router import vlmevalkit 7b=7b_MMStar_result.tsv 13b=13b_MMStar_result.tsv --out run/
     m3router featurize run/ --images pictures/ --encoder embedded
     ```
     """

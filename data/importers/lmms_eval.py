@@ -158,7 +158,7 @@ def _samples(
     samples: dict[str, Sample] = {}
     twice: list[str] = []
     unused: Counter[str] = Counter()
-    alone = 0
+    alone = unasked = 0
     for number, raw in enumerate(logged, start=1):
         if not isinstance(raw, dict) or not isinstance(raw.get("doc_id"), int | str):
             raise DataError(
@@ -177,6 +177,7 @@ def _samples(
         samples[name] = sample
         unused.update(key for key in raw if key not in STRUCTURE and key != field)
         alone += sample.group is None
+        unasked += sample.question == name
     if twice:
         raise DataError(
             f"{path} has {len(twice)} samples twice ({listed(twice)}): the task has several "
@@ -186,6 +187,11 @@ def _samples(
         unmapped.append(
             f"option {option}, task {task}: {alone} of {len(samples)} samples name no picture; "
             "each is a group of its own, so a split may have one picture on both sides"
+        )
+    if unasked:
+        unmapped.append(
+            f"option {option}, task {task}: {unasked} of {len(samples)} samples hold no prompt; "
+            "their id stands for the question"
         )
     if unused:
         unmapped.append(f"option {option}, task {task}: fields not used: {sorted(unused)}")
@@ -204,7 +210,7 @@ def _sample(task: str, raw: Mapping[str, Any], field: str) -> Sample:
     identity = {name: str(raw[name]) for name in ("doc_hash", "target") if name in raw}
     return Sample(
         dataset=task,
-        question=prompts[0] if prompts else f"{task} {raw['doc_id']}",
+        question=prompts[0] if prompts else f"{task}/{raw['doc_id']}",
         score=score,
         answer=answers[0] if answers else None,
         image=image,
@@ -247,7 +253,9 @@ def _about(path: Path) -> dict[str, Any]:
         results = json.loads(found[0].read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{found[0]} cannot be read: {error}.") from error
-    config = results.get("config") or {}
+    if not isinstance(results, dict) or not isinstance(results.get("config", {}), dict):
+        raise DataError(f"{found[0]} is no results file of lmms-eval: expected a JSON object.")
+    config = results.get("config", {})
     known = {
         "model": config.get("model"),
         "model_args": config.get("model_args"),

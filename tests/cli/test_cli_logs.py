@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from datasets import disable_progress_bars, load_dataset
 
 from data.importers import IMPORTERS
+from data.importers.lmms_eval_scores import METRICS
 from data.oracle_log import OracleLog
 from router.cli.import_ import FLAGS, ONE_PER_OPTION, TAKES
 
 disable_progress_bars()
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "logs.md").read_text(encoding="utf-8")
 SCALES = (1, 9, 36)
 HEADER = '"index"\t"question"\t"prediction"\t"hit"\n'
 
@@ -50,6 +54,25 @@ def test_every_kind_says_what_it_takes() -> None:
     assert set(TAKES) == set(IMPORTERS)
     assert set(ONE_PER_OPTION) <= set(IMPORTERS)
     assert {name for names in TAKES.values() for name in names} == set(FLAGS)
+
+
+def test_the_page_names_every_known_task_and_only_flags_that_exist(invoke, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    named = re.search(r"field is known for (.*?), and tasks", PAGE, re.DOTALL)
+    assert named and set(re.split(r",\s+| and ", named[1].replace("\n", " "))) == set(METRICS)
+    lines = [line for line in PAGE.replace("\\\n", "").splitlines() if line.startswith("m3router ")]
+    assert len(lines) >= 7
+    for line in lines:
+        command, *words = shlex.split(line)[1:]
+        flags = [word for word in words if word.startswith("--")]
+        shown = invoke(command, "--help").output
+        assert all(flag in shown for flag in flags), line
+        if command == "import":
+            assert words[0] in IMPORTERS, line
+            assert all(
+                flag == "--out" or any(FLAGS[name] == flag for name in TAKES[words[0]])
+                for flag in flags
+            ), line
 
 
 def test_lmms_eval_in_and_out_again(invoke, tmp_path, runs):

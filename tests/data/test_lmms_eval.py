@@ -232,6 +232,18 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         read_lmms_eval({"1": old})
 
 
+def test_results_beside_the_samples_that_do_not_fit(tmp_path: Path) -> None:
+    folder = run(tmp_path / "1", "gqa", sample(0) | {"input": {"messages": []}})
+    assert "1 of 1 samples hold no prompt; their id" in told(read_lmms_eval({"1": folder}))
+    (results,) = folder.rglob("*results.json")
+    for text, message in (("[]", "no results file"), ("{", "cannot be read")):
+        results.write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_lmms_eval({"1": folder})
+    results.unlink()
+    assert read_lmms_eval({"1": folder}).metadata["runs"] == {"1": {"path": "1"}}
+
+
 def test_unknown_metrics_name_the_fields(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x_samples_mybench.jsonl", sample(0, my_acc=1, other=[0, 1]))
     with pytest.raises(DataError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from data.errors import DataError, MismatchError
 from data.oracle_log import OracleLog
+from data.sources.paths import leaves_folder
 
 UNMAPPED = "unmapped"
 """Metadata entry: sentences about what an importer could not map."""
@@ -53,6 +54,7 @@ def join(
     costs: Mapping[str, float],
     cost_unit: str,
     metadata: Mapping[str, Any],
+    pictures: str | None = None,
     unmapped: Sequence[str] = (),
 ) -> OracleLog:
     """Join runs over the same examples into one log.
@@ -66,6 +68,8 @@ def join(
         costs: Option -> cost of an answer, for all or none of the options.
         cost_unit: What the costs count; ``"rank"`` when they are places.
         metadata: How the log came about.
+        pictures: Path of an example's picture where its sample names none, with ``{dataset}`` and
+            ``{id}``, which is the example's id without the dataset before it.
         unmapped: What was already found not to map; kept in the metadata with what the join finds.
 
     Returns:
@@ -78,7 +82,7 @@ def join(
     price = option_costs(list(runs), costs)
     options = sorted(runs, key=lambda name: price[name])
     ids = list(dict.fromkeys(name for samples in runs.values() for name in samples))
-    firsts = {name: _first(runs, name) for name in ids}
+    firsts = {name: _first(runs, name, pictures) for name in ids}
     _check_same(runs, ids)
     if len(runs) > 1 and not any(sum(name in run for run in runs.values()) > 1 for name in ids):
         raise DataError(
@@ -146,8 +150,19 @@ def _number(text: str) -> float | None:
     return value if np.isfinite(value) and value >= 0 else None
 
 
-def _first(runs: Mapping[str, Samples], name: str) -> Sample:
-    return next(samples[name] for samples in runs.values() if name in samples)
+def _first(runs: Mapping[str, Samples], name: str, pictures: str | None) -> Sample:
+    """Give an example as the first option has it, with its picture."""
+    first = next(samples[name] for samples in runs.values() if name in samples)
+    if first.image or not pictures:
+        return first
+    number = name.removeprefix(f"{first.dataset}/")
+    image = pictures.replace("{dataset}", first.dataset).replace("{id}", number)
+    if wrong := leaves_folder(image):
+        raise DataError(
+            f"The picture {image!r} of the example {name!r} {wrong}: --pictures must name files "
+            "inside of the images folder, such as '{dataset}/{id}.png'."
+        )
+    return replace(first, image=image)
 
 
 def _check_same(runs: Mapping[str, Samples], ids: Sequence[str]) -> None:
@@ -200,6 +215,12 @@ def _told(
 ) -> list[str]:
     """Say what is missing or differs between the runs."""
     told = []
+    bare = [name for name in ids if not firsts[name].image]
+    if bare:
+        told.append(
+            f"{len(bare)} of {len(ids)} examples name no picture file, so that features of "
+            f"pictures cannot be computed; --pictures names them ({listed(bare)})"
+        )
     for option, samples in runs.items():
         missing = [name for name in ids if name not in samples]
         if missing:

@@ -36,6 +36,7 @@ def read_lmms_eval(
     costs: Mapping[str, float] | None = None,
     cost_unit: str = "cost",
     metric: Mapping[str, str] | None = None,
+    pictures: str | None = None,
 ) -> OracleLog:
     """Read one run per option and join them by task and ``doc_id``.
 
@@ -48,6 +49,8 @@ def read_lmms_eval(
         costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: Task, or ``"*"`` for all -> field that holds the score of a sample.
+        pictures: Path of a picture that no sample names, such as ``"{dataset}/{id}.png"``: task
+            and ``doc_id``.
 
     Returns:
         The log; ``metadata["unmapped"]`` says in sentences what could not be mapped.
@@ -73,6 +76,7 @@ def read_lmms_eval(
         costs=costs or {},
         cost_unit=cost_unit,
         metadata={"source": "lmms-eval --log_samples", "runs": about},
+        pictures=pictures,
         unmapped=unmapped,
     )
 

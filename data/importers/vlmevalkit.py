@@ -46,6 +46,7 @@ def read_vlmevalkit(
     cost_unit: str = "cost",
     metric: Mapping[str, str] | None = None,
     dataset: str | None = None,
+    pictures: str | None = None,
 ) -> OracleLog:
     """Read one judged table per option and join them by ``index``.
 
@@ -61,6 +62,7 @@ def read_vlmevalkit(
         cost_unit: What the costs count.
         metric: ``{"*": column}`` names the column that holds the verdicts, each in [0, 1].
         dataset: What the log calls the dataset; None takes what the files' names end in alike.
+        pictures: Path of a picture that no row names, such as ``"{id}.jpg"``: the ``index``.
 
     Returns:
         The log; ``metadata["unmapped"]`` says in sentences what could not be mapped.
@@ -84,6 +86,7 @@ def read_vlmevalkit(
             "source": "VLMEvalKit result tables",
             "runs": {option: {"path": path.name} for option, path in runs.items()},
         },
+        pictures=pictures,
         unmapped=unmapped,
     )
 
@@ -139,11 +142,6 @@ def _samples(
         unmapped.append(
             f"option {option}: the table names no picture (image_path); every row is a group of "
             "its own, so a split may have one picture on both sides"
-        )
-    elif (outside := sum(one.image == "" for one in samples.values())) > 0:
-        unmapped.append(
-            f"option {option}: {outside} of {len(samples)} rows name no single picture inside of "
-            "an images folder; their image is left empty"
         )
     return samples
 

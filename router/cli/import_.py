@@ -14,9 +14,9 @@ ONE_PER_OPTION = ("lmms-eval", "vlmevalkit")
 TAKES = {
     "blindtest": ("model",),
     "exported": (),
-    "lmms-eval": ("costs", "cost_unit", "metric"),
+    "lmms-eval": ("costs", "cost_unit", "metric", "pictures"),
     "table": ("columns", "cost_unit"),
-    "vlmevalkit": ("costs", "cost_unit", "metric", "dataset"),
+    "vlmevalkit": ("costs", "cost_unit", "metric", "dataset", "pictures"),
 }
 """Kind -> what it takes beside its source, by the importers' own names."""
 
@@ -27,6 +27,7 @@ FLAGS = {
     "dataset": "--dataset",
     "metric": "--metric",
     "model": "--model",
+    "pictures": "--pictures",
 }
 
 
@@ -83,6 +84,14 @@ def import_log(
             show_default=False,
         ),
     ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            help="lmms-eval, vlmevalkit: file of a picture that no sample names, such as "
+            "{dataset}/{id}.png; id is the doc_id or index.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="blindtest: only this model's records.", show_default=False)
     ] = None,
@@ -121,6 +130,7 @@ def import_log(
         ),
         "dataset": dataset,
         "model": model,
+        "pictures": pictures,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value}
     strange = [FLAGS[name] for name in given if name not in TAKES[kind]]

@@ -99,6 +99,20 @@ def test_lmms_eval_in_and_out_again(invoke, tmp_path, runs):
     assert OracleLog.read(again / "log").metadata == log.metadata
 
 
+def test_an_imported_log_can_be_featurized(invoke, tmp_path, runs, small_world):
+    """Pictures of the data set, saved under their ``doc_id``."""
+    run = tmp_path / "run"
+    result = invoke("import", "lmms-eval", *runs, "--pictures", "{id}.png", "--out", run)
+    assert result.exit_code == 0, result.output
+    assert "name no picture file" not in plain(result)
+    result = invoke(
+        "featurize", run, "--images", small_world.images, "--encoder", "fake",
+        "--questions", "hashed",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "features of 4 examples" in plain(result)
+
+
 def test_metric_and_costs(invoke, tmp_path, runs):
     prices = [word for scale in SCALES for word in ("--cost", f"{scale}={10 - scale / 9}")]
     for metric in ("my_metric", "gqa=my_metric"):

@@ -105,7 +105,12 @@ def test_older_versions_with_logs_and_docs(tmp_path: Path) -> None:
     assert list(log.groups) == ["gqa/n7", "gqa/n7"]
     assert list(log.questions) == ["What is 0?", "What is 1?"]
     assert set(log.frame["answer"]) == {"cat"}
-    assert told(log) == ""
+    assert told(log).startswith("2 of 2 examples name no picture file")
+    named = read_lmms_eval({"1": tmp_path / "1"}, pictures="{dataset}/{id}.png")
+    assert list(named.images) == ["gqa/0.png", "gqa/1.png"]
+    assert told(named) == ""
+    with pytest.raises(DataError, match=r"'/gqa/0' of the example 'gqa/0' is absolute"):
+        read_lmms_eval({"1": tmp_path / "1"}, pictures="/{dataset}/{id}")
 
 
 def test_flattened_responses_and_unused_fields(tmp_path: Path) -> None:

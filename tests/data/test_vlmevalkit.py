@@ -111,7 +111,9 @@ def test_yes_or_no(tmp_path: Path) -> None:
     assert log.chance.tolist() == [0.5] * 3
     assert list(log.groups) == ["POPE/0001.jpg", "POPE/0001.jpg", "POPE//data/2.jpg"]
     assert list(log.images) == ["0001.jpg", "0001.jpg", ""]
-    assert "1 of 3 rows name no single picture inside of an images folder" in told(log)
+    assert "1 of 3 examples name no picture file" in told(log)
+    log = read_vlmevalkit({"1": tmp_path / "m_POPE_auxmatch.tsv"}, pictures="{id}.jpg")
+    assert list(log.images) == ["0001.jpg", "0001.jpg", "2.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def join(
     cost_unit: str,
     metadata: Mapping[str, Any],
     pictures: str | None = None,
-    unmapped: Sequence[str] = (),
+    notes: Mapping[str, Sequence[str]],
 ) -> OracleLog:
     """Join runs over the same examples into one log.
 
@@ -70,7 +70,8 @@ def join(
         metadata: How the log came about.
         pictures: Path of an example's picture where its sample names none, with ``{dataset}`` and
             ``{id}``, which is the example's id without the dataset before it.
-        unmapped: What was already found not to map; kept in the metadata with what the join finds.
+        notes: What was already found not to map -> the options it was found in. It is kept in the
+            metadata with what the join finds.
 
     Returns:
         The log, options by cost.
@@ -89,6 +90,10 @@ def join(
             f"The options {', '.join(runs)} have no example in common: they are runs over "
             "different data. Give runs of the same tasks."
         )
+    by_option = [
+        f"option{'s' if len(where) > 1 else ''} {', '.join(where)}: {note}"
+        for note, where in notes.items()
+    ]
     rows = [
         _row(name, option, price[option], firsts[name], runs[option].get(name))
         for name in ids
@@ -98,7 +103,7 @@ def join(
         pd.DataFrame(rows),
         options=options,
         cost_unit=cost_unit if costs or _number(options[0]) is not None else "rank",
-        metadata={**metadata, UNMAPPED: [*unmapped, *_told(runs, ids, firsts)]},
+        metadata={**metadata, UNMAPPED: [*by_option, *_told(runs, ids, firsts)]},
     )
 
 
@@ -220,6 +225,12 @@ def _told(
         told.append(
             f"{len(bare)} of {len(ids)} examples name no picture file, so that features of "
             f"pictures cannot be computed; --pictures names them ({listed(bare)})"
+        )
+    alone = [name for name in ids if firsts[name].group is None]
+    if alone:
+        told.append(
+            f"{len(alone)} of {len(ids)} examples do not say which picture they are about; each is "
+            "a group of its own, so a split may have one picture on both sides"
         )
     for option, samples in runs.items():
         missing = [name for name in ids if name not in samples]

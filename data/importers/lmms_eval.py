@@ -10,7 +10,6 @@ the ``doc``. Versions without that module wrote ``<task>.json``, with ``doc`` an
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,15 +59,17 @@ def read_lmms_eval(
             field or form is not known.
         MismatchError: An example is not the same one in two options.
     """
-    unmapped: list[str] = []
+    notes: dict[str, list[str]] = {}
     read: dict[str, dict[str, Sample]] = {}
     about: dict[str, Any] = {}
     for option, path in runs.items():
         samples: dict[str, Sample] = {}
         for task, file in sorted(_files(path).items()):
-            logged, note = _logged(file)
-            unmapped += [f"option {option}: {note}"] if note else []
-            samples.update(_samples(task, file, logged, metric or {}, unmapped, option))
+            logged, torn = _logged(file)
+            found, told = _samples(task, file, logged, metric or {})
+            samples.update(found)
+            for note in (*torn, *told):
+                notes.setdefault(note, []).append(option)
         read[option] = samples
         about[option] = _about(path)
     return join(
@@ -77,7 +78,7 @@ def read_lmms_eval(
         cost_unit=cost_unit,
         metadata={"source": "lmms-eval --log_samples", "runs": about},
         pictures=pictures,
-        unmapped=unmapped,
+        notes=notes,
     )
 
 
@@ -112,8 +113,8 @@ def _task(path: Path) -> str:
     return path.stem.partition(_MARK)[2] or path.stem
 
 
-def _logged(path: Path) -> tuple[list[Any], str]:
-    """Read the samples of a file, and a note about a torn last line."""
+def _logged(path: Path) -> tuple[list[Any], list[str]]:
+    """Read the samples of a file; a torn last line is left out and told."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -121,7 +122,7 @@ def _logged(path: Path) -> tuple[list[Any], str]:
     if not text.strip():
         raise DataError(f"{path} is empty: the run stopped before it wrote samples. Run it again.")
     if path.suffix == ".json":
-        return _old(path, text), ""
+        return _old(path, text), []
     lines = [
         (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
     ]
@@ -131,9 +132,9 @@ def _logged(path: Path) -> tuple[list[Any], str]:
             logged.append(json.loads(line))
         except ValueError as error:
             if number == lines[-1][0] and logged:
-                return logged, f"{path.name}: its last line {number} is torn and was left out"
+                return logged, [f"{path.name}: its last line {number} is torn and was left out"]
             raise DataError(f"{path} line {number} is not JSON: {error}.") from error
-    return logged, ""
+    return logged, []
 
 
 def _old(path: Path, text: str) -> list[Any]:
@@ -151,18 +152,13 @@ def _old(path: Path, text: str) -> list[Any]:
 
 
 def _samples(
-    task: str,
-    path: Path,
-    logged: list[Any],
-    chosen: Mapping[str, str],
-    unmapped: list[str],
-    option: str,
-) -> dict[str, Sample]:
+    task: str, path: Path, logged: list[Any], chosen: Mapping[str, str]
+) -> tuple[dict[str, Sample], list[str]]:
     """Read one task's samples by example id; what is not used is told."""
     samples: dict[str, Sample] = {}
     twice: list[str] = []
-    unused: Counter[str] = Counter()
-    alone = unasked = 0
+    unused: set[str] = set()
+    unasked = 0
     for number, raw in enumerate(logged, start=1):
         if not isinstance(raw, dict) or not isinstance(raw.get("doc_id"), int | str):
             raise DataError(
@@ -180,26 +176,21 @@ def _samples(
         twice += [name] if name in samples else []
         samples[name] = sample
         unused.update(key for key in raw if key not in STRUCTURE and key != field)
-        alone += sample.group is None
         unasked += sample.question == name
     if twice:
         raise DataError(
             f"{path} has {len(twice)} samples twice ({listed(twice)}): the task has several "
             "filters, or two runs were written into one file. Keep one of each."
         )
-    if alone:
-        unmapped.append(
-            f"option {option}, task {task}: {alone} of {len(samples)} samples name no picture; "
-            "each is a group of its own, so a split may have one picture on both sides"
-        )
+    told = []
     if unasked:
-        unmapped.append(
-            f"option {option}, task {task}: {unasked} of {len(samples)} samples hold no prompt; "
-            "their id stands for the question"
+        told.append(
+            f"task {task}: {unasked} of {len(samples)} samples hold no prompt; their id stands for "
+            "the question"
         )
     if unused:
-        unmapped.append(f"option {option}, task {task}: fields not used: {sorted(unused)}")
-    return samples
+        told.append(f"task {task}: fields not used: {sorted(unused)}")
+    return samples, told
 
 
 def _sample(task: str, raw: Mapping[str, Any], field: str) -> Sample:

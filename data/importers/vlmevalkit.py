@@ -32,7 +32,7 @@ VERDICTS = ("hit", "eval_match", "score", "eval_score")
 before ``eval_score`` because the latter is a mean of the former, which for DocVQA and InfoVQA is
 a mean of *distances*: 0 when right."""
 
-USED = ("index", "question", "prediction", "answer", "image_path", "g_index", "category", "split")
+USED = ("index", "question", "prediction", "answer", "image_path", "g_index")
 
 _SUFFIXES = (".csv", ".tsv", ".xlsx")
 _LETTERS = tuple(string.ascii_uppercase)
@@ -73,11 +73,12 @@ def read_vlmevalkit(
         MismatchError: Question or answer of an index differ between options.
     """
     name = dataset or _shared_name(list(runs.values()))
-    unmapped: list[str] = []
-    read = {
-        option: _samples(path, name, (metric or {}).get("*"), unmapped, option)
-        for option, path in runs.items()
-    }
+    notes: dict[str, list[str]] = {}
+    read: dict[str, dict[str, Sample]] = {}
+    for option, path in runs.items():
+        read[option], unused = _samples(path, name, (metric or {}).get("*"))
+        if unused:
+            notes.setdefault(f"columns not used: {unused}", []).append(option)
     return join(
         read,
         costs=costs or {},
@@ -87,7 +88,7 @@ def read_vlmevalkit(
             "runs": {option: {"path": path.name} for option, path in runs.items()},
         },
         pictures=pictures,
-        unmapped=unmapped,
+        notes=notes,
     )
 
 
@@ -109,10 +110,8 @@ def _shared_name(paths: list[Path]) -> str:
     return "_".join(same[::-1]) or "default"
 
 
-def _samples(
-    path: Path, dataset: str, asked: str | None, unmapped: list[str], option: str
-) -> dict[str, Sample]:
-    """Read a table's rows by example id; what is not used is told."""
+def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sample], list[str]]:
+    """Read a table's rows by example id, and which columns are not used."""
     table = _read(path)
     column = _verdicts(path, table, asked)
     empty = table["index"].isna()
@@ -135,15 +134,7 @@ def _samples(
             ) from error
         samples[f"{dataset}/{row['index']}"] = _sample(dataset, row, verdict, table)
     used = {*USED, *_LETTERS, column}
-    unused = [name for name in table.columns if name not in used]
-    if unused:
-        unmapped.append(f"option {option}: columns not used: {sorted(unused)}")
-    if not {"image_path", "g_index"} & set(table.columns):
-        unmapped.append(
-            f"option {option}: the table names no picture (image_path); every row is a group of "
-            "its own, so a split may have one picture on both sides"
-        )
-    return samples
+    return samples, sorted(name for name in table.columns if name not in used)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def test_two_scales_of_one_task(tmp_path: Path) -> None:
     assert set(log.frame["answer"]) == {"yes"}
     assert log.metadata["runs"]["36"]["model_args"] == "pretrained=m3,tokens=36"
     assert log.metadata["runs"]["576"]["git_hash"] == "abc1234"
-    assert "option 36, task gqa: 2 of 2 samples name no picture" in told(log)
+    assert "2 of 2 examples do not say which picture they are about" in told(log)
     assert "gaps" not in told(log)
 
 
@@ -144,7 +144,9 @@ def test_several_tasks_each_with_its_own_metric(tmp_path: Path) -> None:
     assert scores == {"gqa/0": 1, "mme/0": 1, "mme/1": 0, "mme/2": 1, "pope_adv/0": 1}
     groups = dict(zip(log.ids, log.groups, strict=True))
     assert groups["mme/0"] == groups["mme/1"] == "mme/OCR/3.jpg" != groups["mme/2"]
-    assert "task pope_adv: fields not used: ['pope_f1_score', 'pope_precision']" in told(log)
+    assert (
+        "options 9, 36: task pope_adv: fields not used: ['pope_f1_score', 'pope_precision']"
+    ) in told(log)
 
 
 def test_missing_in_one_option_is_a_gap(tmp_path: Path) -> None:

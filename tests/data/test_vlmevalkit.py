@@ -91,8 +91,10 @@ def test_multiple_choice(tmp_path: Path, suffix: str) -> None:
     assert log.questions[0] == "Which is 1?\nA. red\nB. green\nC. blue"
     assert log.chance.tolist() == pytest.approx([1 / 3, 1 / 3])
     assert list(log.groups) == ["MMStar/1", "MMStar/0"]
-    assert "option 7b: columns not used: ['l2-category', 'log']" in told(log)
-    assert "names no picture" in told(log)
+    assert "options 13b, 7b: columns not used: ['category', 'l2-category', 'log', 'split']" in told(
+        log
+    )
+    assert "2 of 2 examples do not say which picture they are about" in told(log)
 
 
 def test_circular_evaluation(tmp_path: Path) -> None:

@@ -141,25 +141,25 @@ def _typed(field: pa.Field, given: np.ndarray | None, length: int) -> pd.Series:
     """Give one column its type; missing values become None (text) or NaN (number)."""
     if given is None:
         given = np.full(length, None, dtype=object)
-    values = [None if _is_missing(value) else value for value in given]
+    missing = np.asarray(pd.isna(given))
     if not pa.types.is_string(field.type):
         try:
-            return pd.Series(np.array(values, dtype=np.float64))
+            numbers = given.astype(object)
+            numbers[missing] = np.nan
+            return pd.Series(numbers.astype(np.float64))
         except (TypeError, ValueError) as error:
             raise DataError(f"Column {field.name!r} must hold numbers: {error}.") from error
-    for value in values:
-        if value is None and not field.nullable:
-            raise DataError(f"Column {field.name!r} has an empty cell; every row needs a text.")
-        if value is not None and not isinstance(value, str):
-            raise DataError(
-                f"Column {field.name!r} must hold texts, got {type(value).__name__} {value!r}."
-            )
-    return pd.Series(values, dtype=object)
-
-
-def _is_missing(value: object) -> bool:
-    """Tell whether a cell is None, NaN or pandas' NA."""
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+    if missing.any() and not field.nullable:
+        raise DataError(f"Column {field.name!r} has an empty cell; every row needs a text.")
+    texts = given[~missing]
+    if texts.size and pd.api.types.infer_dtype(texts) != "string":
+        value = next(value for value in texts if not isinstance(value, str))
+        raise DataError(
+            f"Column {field.name!r} must hold texts, got {type(value).__name__} {value!r}."
+        )
+    cells = given.astype(object)
+    cells[missing] = None
+    return pd.Series(cells, dtype=object)
 
 
 def _check_cells(rows: pd.DataFrame, options: Sequence[str]) -> None:

@@ -25,6 +25,8 @@ from data.log_checks import ASKED, SCHEMA, UNTIL_CORRECT, checked_frame, row_num
 from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 
 PARQUET = "oracle.parquet"
+HUB_PARQUET = "data/train-00000-of-00001.parquet"
+"""The same file where data-set hubs look for it; see :mod:`data.exporting`."""
 STAGE = "log"
 
 
@@ -211,12 +213,8 @@ class OracleLog:
         Args:
             gaps: ``"error"`` refuses a log with gaps, ``"drop"`` drops their examples.
 
-        Returns:
-            A log whose scores and costs are all finite.
-
         Raises:
-            DataError: The log has gaps and they are not to be dropped, or no example is
-                complete, or it is empty.
+            DataError: There are gaps that are not to be dropped, no complete example, or none.
         """
         if len(self) == 0:
             raise DataError("The oracle log is empty: label some examples first.")
@@ -233,12 +231,15 @@ class OracleLog:
             "`--gaps drop` to leave these examples out."
         )
 
-    def write(self, folder: Path, *, inputs: Mapping[str, Path] | None = None) -> None:
-        """Write ``oracle.parquet`` and the manifest of the stage ``log``.
+    def write(
+        self, folder: Path, *, inputs: Mapping[str, Path] | None = None, file: str = PARQUET
+    ) -> None:
+        """Write the rows as Parquet, and the manifest of the stage ``log``.
 
         Args:
             folder: The log's folder; made when it is missing.
             inputs: What the log was made from, see :func:`data.manifest.write_manifest`.
+            file: Where the rows go in it: ``PARQUET`` or ``HUB_PARQUET``.
 
         Raises:
             DataError: It cannot be written; a log that stood there before is not half replaced.
@@ -246,13 +247,13 @@ class OracleLog:
         buffer = io.BytesIO()
         table = pa.Table.from_pandas(self._frame, schema=SCHEMA, preserve_index=False)
         pq.write_table(table, buffer)
-        atomic_write_bytes(folder / PARQUET, buffer.getvalue())
+        atomic_write_bytes(folder / file, buffer.getvalue())
         write_manifest(
             folder,
             stage=STAGE,
             inputs=inputs or {},
             params={},
-            files={PARQUET: sha256_file(folder / PARQUET)},
+            files={file: sha256_file(folder / file)},
             options=list(self.options),
             cost_unit=self.cost_unit,
             metadata=json.loads(json.dumps(self._metadata)),
@@ -269,14 +270,15 @@ class OracleLog:
         """
         manifest = read_manifest(folder, stage=STAGE)
         try:
-            recorded = manifest["files"][PARQUET]
+            file = HUB_PARQUET if HUB_PARQUET in manifest["files"] else PARQUET
+            recorded = manifest["files"][file]
             options = [str(option) for option in manifest["options"]]
             cost_unit, metadata = str(manifest["cost_unit"]), dict(manifest["metadata"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"The manifest in {folder} is damaged: {error!r}. Label again."
             ) from error
-        path = folder / PARQUET
+        path = folder / file
         found = sha256_file(path)
         if found != recorded:
             raise DataError(

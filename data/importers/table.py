@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from data.errors import DataError
+from data.importers.joined import UNMAPPED, listed
 from data.oracle_log import OracleLog
+from data.registry import unknown_name
 
 REQUIRED = ("id", "question", "option", "correct")
 OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer")
@@ -18,15 +20,17 @@ OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer")
 _NO_VALUE = "no value in the column 'correct'"
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
-_log = logging.getLogger(__name__)
 
-
-def read_table(path: Path, *, cost_unit: str = "cost") -> OracleLog:
+def read_table(
+    path: Path, *, cost_unit: str = "cost", columns: Mapping[str, str] | None = None
+) -> OracleLog:
     """Read a CSV or Parquet table.
 
     Columns: ``id``, ``question``, ``option`` and ``correct`` (in [0, 1], or true/false; empty for
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,
-    ``chance`` and ``answer``. Others are ignored, which is logged.
+    ``chance`` and ``answer``. Options may be anything that answers at a cost: scales, sizes of a
+    model, resolutions, providers. Other columns are not used; that, and rows and examples without
+    a value, is told in ``metadata["unmapped"]``.
 
     The options are ordered by their mean cost; without a ``cost`` column by their first
     appearance, and the cost is then the place in that order, from 1. Without a ``group`` column
@@ -35,6 +39,7 @@ def read_table(path: Path, *, cost_unit: str = "cost") -> OracleLog:
     Args:
         path: The table, ``.csv`` or ``.parquet``.
         cost_unit: What the costs count, such as ``"USD"``; ``"rank"`` without costs.
+        columns: One of the names above -> what the table calls it, where that is another name.
 
     Returns:
         The log.
@@ -42,8 +47,8 @@ def read_table(path: Path, *, cost_unit: str = "cost") -> OracleLog:
     Raises:
         DataError: The table cannot be read or does not fit; every problem found is listed.
     """
-    table = _read(path)
-    _check_columns(path, table)
+    table = _renamed(path, _read(path), columns or {})
+    unmapped = _check_columns(path, table)
     problems: list[str] = []
     correct = _correct(table["correct"], problems)
     cost = _numbers(table, "cost", problems) if "cost" in table.columns else None
@@ -73,7 +78,10 @@ def read_table(path: Path, *, cost_unit: str = "cost") -> OracleLog:
         frame,
         options=options,
         cost_unit="rank" if cost is None else cost_unit,
-        metadata={"source": f"table {path.name}"},
+        metadata={
+            "source": f"table {path.name}",
+            UNMAPPED: [*unmapped, *_missing(table, correct, options)],
+        },
     )
 
 
@@ -93,23 +101,75 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, pd.errors.ParserError, pa.ArrowException) as error:
         raise DataError(f"{path} is no readable {suffix} table: {error}") from error
-    texts = table.map(_text).astype(object)
-    return texts.mask(texts == "", None)
+    texts = pd.DataFrame({name: _texts(table[name]) for name in table.columns}, dtype=object)
+    return texts.where(texts.notna() & (texts != ""), None)
 
 
-def _check_columns(path: Path, table: pd.DataFrame) -> None:
-    """Check that the needed columns are there and hold rows; log those that are not used."""
+def _renamed(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Call columns by our names; a column that already has such a name loses it."""
+    unknown = sorted(set(columns) - set(REQUIRED + OPTIONAL))
+    if unknown:
+        raise DataError(unknown_name("column", unknown[0], REQUIRED + OPTIONAL))
+    absent = sorted(set(columns.values()) - set(table.columns))
+    if absent:
+        raise DataError(f"{path} has no columns {absent}; it has {list(table.columns)}.")
+    doubled = len(set(columns.values())) < len(columns)
+    if doubled:
+        raise DataError(f"A column of {path} is named for two of ours: {dict(columns)}.")
+    theirs = {name: f"{name} (of the table)" for name in columns if name in table.columns}
+    ours = {name: ours for ours, name in columns.items()}
+    return table.rename(columns={**theirs, **ours})
+
+
+def _check_columns(path: Path, table: pd.DataFrame) -> list[str]:
+    """Check that the needed columns are there and hold rows; tell what is not used or lacking."""
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise DataError(
             f"{path} lacks the columns {missing}. Needed: {list(REQUIRED)}; optional: "
-            f"{list(OPTIONAL)}; it has {list(table.columns)}."
+            f"{list(OPTIONAL)}; it has {list(table.columns)}. Columns of other names: --columns "
+            f"{missing[0]}=NAME."
         )
     if table.empty:
         raise DataError(f"{path} holds no rows.")
     unused = [name for name in table.columns if name not in REQUIRED + OPTIONAL]
-    if unused:
-        _log.warning("%s: columns %s are not used", path, unused)
+    told = [f"columns not used: {unused}"] if unused else []
+    if "cost" not in table.columns:
+        told.append("no column 'cost': an option costs its place in order of appearance, from 1")
+    if "image" not in table.columns:
+        told.append("no column 'image': features of pictures cannot be computed")
+    if not {"image", "group"} & set(table.columns):
+        told.append(
+            "no column 'image' or 'group': every id is a group of its own, so a split may have "
+            "one picture on both sides"
+        )
+    return told
+
+
+def _missing(table: pd.DataFrame, correct: pd.Series, options: list[str]) -> list[str]:
+    """Tell which rows have no value and which ids lack options."""
+    told = []
+    empty = table["id"][correct.isna()]
+    if len(empty):
+        told.append(
+            f"{len(empty)} rows have no value in the column 'correct'; they are gaps "
+            f"({listed(list(dict.fromkeys(empty)))})"
+        )
+    counts = table.groupby("id", sort=False)["option"].size()
+    lacking = counts.index[counts < len(options)]
+    if len(lacking):
+        told.append(
+            f"{len(lacking)} of {len(counts)} ids lack some of the {len(options)} options; those "
+            f"are gaps ({listed(list(lacking))})"
+        )
+    return told
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """Write a column's cells as texts; those that are texts already without the slow way."""
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        return column.str.strip()
+    return column.map(_text)
 
 
 def _text(cell: object) -> str:

@@ -2,38 +2,177 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+ONE_PER_OPTION = ("lmms-eval", "vlmevalkit")
+"""Kinds that read one run per option."""
+
+TAKES = {
+    "blindtest": ("model",),
+    "exported": (),
+    "lmms-eval": ("costs", "cost_unit", "metric", "pictures"),
+    "table": ("columns", "cost_unit"),
+    "vlmevalkit": ("costs", "cost_unit", "metric", "dataset", "pictures"),
+}
+"""Kind -> what it takes beside its source, by the importers' own names."""
+
+FLAGS = {
+    "columns": "--columns",
+    "cost_unit": "--cost-unit",
+    "costs": "--cost",
+    "dataset": "--dataset",
+    "metric": "--metric",
+    "model": "--model",
+    "pictures": "--pictures",
+}
+
 
 def import_log(
-    kind: Annotated[str, typer.Argument(help="blindtest or table.", show_default=False)],
-    path: Annotated[Path, typer.Argument(help="The log to read.", show_default=False)],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="table, lmms-eval, vlmevalkit, exported or blindtest.", show_default=False
+        ),
+    ],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="The file or folder to read; for lmms-eval and vlmevalkit one OPTION=PATH for "
+            "each option.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="table: what it calls a column, such as id=sample_id,correct=acc.",
+            show_default=False,
+        ),
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="lmms-eval, vlmevalkit: what an answer costs, OPTION=NUMBER, for every option. "
+            "[default: the option's name, if it is a number]",
+            show_default=False,
+        ),
+    ] = None,
+    cost_unit: Annotated[
+        str | None,
+        typer.Option(
+            help="What the costs count, such as 'visual tokens' or USD. [default: cost]",
+            show_default=False,
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="lmms-eval, vlmevalkit: field or column that holds the score of a sample; for "
+            "one task TASK=FIELD, repeatable. [default: known tasks' own]",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="vlmevalkit: name of the data set. [default: what the files' names end in alike]",
+            show_default=False,
+        ),
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            help="lmms-eval, vlmevalkit: file of a picture that no sample names, such as "
+            "{dataset}/{id}.png; id is the doc_id or index.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Only this model's records.", show_default=False)
+        str | None, typer.Option(help="blindtest: only this model's records.", show_default=False)
     ] = None,
 ) -> None:
     """Read an oracle log that another tool wrote.
 
     `table` takes a CSV or Parquet file with the columns id, question, option and correct, and
-    optionally image, cost, group, dataset and answer. Continue with `featurize`.
+    optionally image, cost, group, dataset, chance and answer; options may be anything: scales,
+    model sizes, resolutions, providers. `lmms-eval` takes what it wrote with `--log_samples`, a
+    samples file or a run's folder for each option. `vlmevalkit` takes a judged result table for
+    each option. `exported` takes what `m3router export` wrote. What cannot be mapped is said, and
+    kept in the log's metadata: see docs/logs.md. Continue with `featurize`.
 
     ```
-    m3router import table answers.csv --out run/
+    m3router import table answers.csv --columns id=sample_id,correct=acc --cost-unit USD --out run/
+    m3router import lmms-eval 576=runs/576/ 144=runs/144/ --cost-unit "visual tokens" --out run/
+    m3router import lmms-eval 7b=7b/ 13b=13b/ --cost 7b=7 --cost 13b=13 --out run/
+    m3router import vlmevalkit 7b=7b_MMStar_result.tsv 13b=13b_MMStar_result.tsv --out run/
     m3router featurize run/ --images pictures/ --encoder embedded
     ```
     """
+    from data.importers import importer
+    from data.importers.joined import UNMAPPED
     from router.cli.console import out as results
+    from router.cli.console import say
     from router.run import Run
     from router.stages.labelling import import_stage
 
+    importer(kind)
+    options = {
+        "columns": _pairs(columns and ",".join(columns).split(","), "--columns", "NAME=COLUMN"),
+        "costs": _numbers(_pairs(cost, "--cost", "OPTION=NUMBER")),
+        "cost_unit": cost_unit,
+        "metric": _pairs(
+            [one if "=" in one else f"*={one}" for one in metric or ()], "--metric", "TASK=FIELD"
+        ),
+        "dataset": dataset,
+        "model": model,
+        "pictures": pictures,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value}
+    strange = [FLAGS[name] for name in given if name not in TAKES[kind]]
+    if strange:
+        raise typer.BadParameter(f"{', '.join(strange)}: not for {kind}")
     run = Run(out)
-    log = import_stage(run, kind, path, model=model)
+    log = import_stage(run, kind, _source(kind, sources), **given)
     gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
     results.print(
         f"{len(log)} examples with the options {', '.join(log.options)} (cost in "
-        f"{log.cost_unit}{gaps}) in {run.log}"
+        f"{log.cost_unit}{gaps}) in {run.log}",
+        markup=False,
     )
+    for sentence in log.metadata.get(UNMAPPED, ()):
+        say(f"not mapped: {sentence}")
+
+
+def _source(kind: str, sources: list[str]) -> Path | dict[str, Path]:
+    """Read what to import: one path, or one per option."""
+    if kind in ONE_PER_OPTION:
+        pairs = _pairs(sources, "SOURCES", "OPTION=PATH")
+        return {option: Path(path) for option, path in pairs.items()}
+    if len(sources) != 1:
+        raise typer.BadParameter(f"{kind} reads one file or folder, got {len(sources)}")
+    return Path(sources[0])
+
+
+def _pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:
+    """Read NAME=VALUE texts."""
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, mark, value = (part.strip() for part in text.partition("="))
+        if not (name and mark and value):
+            raise typer.BadParameter(f"{flag}: expected {form}, got {text!r}")
+        if name in pairs:
+            raise typer.BadParameter(f"{flag}: {name!r} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def _numbers(pairs: dict[str, str]) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in pairs.items()}
+    except ValueError as error:
+        raise typer.BadParameter(f"--cost: {error}") from error

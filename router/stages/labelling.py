@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +136,17 @@ def verify_stage(
     return found
 
 
-def import_stage(run: Run, kind: str, path: Path, *, model: str | None = None) -> OracleLog:
+def import_stage(
+    run: Run, kind: str, source: Path | Mapping[str, Path], **options: Any
+) -> OracleLog:
     """Read an oracle log that another tool wrote into the run folder.
 
     Args:
         run: receives `log/`.
         kind: a name in `data.importers.IMPORTERS`.
-        path: the other tool's file or folder.
-        model: keep only this model's records, where the format has several.
+        source: the other tool's file or folder; for kinds that read one run per option, option ->
+            file or folder.
+        **options: what that importer takes.
 
     Raises:
         DataError: when the format is unknown or does not fit, or the run folder already holds
@@ -152,8 +155,9 @@ def import_stage(run: Run, kind: str, path: Path, *, model: str | None = None) -
     read = importer(kind)
     if (run.log / MANIFEST).is_file() and "source" not in OracleLog.read(run.log).metadata:
         raise DataError(f"{run.log} holds a log that was labelled here; import into a new folder.")
-    log: OracleLog = read(path) if model is None else read(path, model=model)
-    log.write(run.log, inputs={"source": path} if path.is_file() else None)
+    log: OracleLog = read(source, **options)
+    paths = {"source": source} if isinstance(source, Path) else source
+    log.write(run.log, inputs={name: path for name, path in paths.items() if path.is_file()})
     return log
 
 

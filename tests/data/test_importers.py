@@ -32,7 +32,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_names() -> None:
     assert importer("table") is read_table
-    assert set(IMPORTERS) == {"blindtest", "table"}
+    assert set(IMPORTERS) == {"blindtest", "exported", "lmms-eval", "table", "vlmevalkit"}
     for name in IMPORTERS:
         assert callable(importer(name))
     with pytest.raises(DataError, match="Unknown importer 'blindtst'. Did you mean 'blindtest'"):
@@ -129,6 +129,70 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"id,question\n\xff\xfe,1\n")
     with pytest.raises(DataError, match="no readable .csv table"):
         read_table(tmp_path / "a.csv")
+
+
+def test_what_is_not_mapped_is_told(tmp_path: Path) -> None:
+    log = read_table(write(tmp_path, CSV))
+    assert log.metadata["unmapped"] == ["columns not used: ['note']"]
+    text = "id,question,option,correct\n1,q,s,\n1,q,l,1\n2,q,s,0\n"
+    told = read_table(write(tmp_path, text)).metadata["unmapped"]
+    for part in (
+        "no column 'cost': an option costs its place",
+        "no column 'image': features of pictures cannot be computed",
+        "no column 'image' or 'group': every id is a group of its own",
+        "1 rows have no value in the column 'correct'; they are gaps (1)",
+        "1 of 2 ids lack some of the 2 options; those are gaps (2)",
+    ):
+        assert any(part in sentence for sentence in told), part
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    text = CSV.replace("id,question,option,correct", "sample_id,question,provider,acc")
+    columns = {"id": "sample_id", "option": "provider", "correct": "acc"}
+    log = read_table(write(tmp_path, text), columns=columns)
+    pd.testing.assert_frame_equal(log.frame, read_table(write(tmp_path, CSV)).frame)
+    text = "id,question,option,correct,group\n1,g1,s,1,Why?\n2,g2,s,0,How?\n"
+    log = read_table(write(tmp_path, text), columns={"question": "group", "group": "question"})
+    assert (list(log.questions), list(log.groups)) == (["Why?", "How?"], ["g1", "g2"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"ids": "id"}, "Unknown column 'ids'. Did you mean 'id'"),
+        ({"id": "sample"}, r"has no columns \['sample'\]; it has \['id'"),
+        ({"id": "note", "group": "note"}, "is named for two of ours"),
+        ({"answer": "question"}, r"lacks the columns \['question'\].*--columns question=NAME"),
+    ],
+)
+def test_renamings_that_do_not_fit(tmp_path: Path, columns: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_table(write(tmp_path, CSV), columns=columns)
+
+
+def test_a_column_that_gives_way_is_told(tmp_path: Path) -> None:
+    log = read_table(write(tmp_path, CSV), columns={"group": "note"})
+    assert list(log.groups) == ["x", "x"]
+    assert log.metadata["unmapped"] == ["columns not used: ['group (of the table)']"]
+
+
+def test_parquet_types(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "id": [1, 1, 2, 2],
+            "question": ["q ", None, "r", "r"],
+            "option": pd.Categorical(["7b", "13b", "7b", "13b"]),
+            "correct": [True, False, None, True],
+            "cost": np.array([7, 13, 7, 13], dtype=np.float32),
+        }
+    )
+    table.loc[1, "question"] = "q"
+    table.to_parquet(tmp_path / "t.parquet")
+    log = read_table(tmp_path / "t.parquet")
+    assert log.options == ("7b", "13b")
+    assert log.ids == ("1", "2")
+    assert list(log.questions) == ["q", "r"]
+    np.testing.assert_array_equal(log.scores, [[1, 0], [np.nan, 1]])
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,262 @@
+"""One run per option, joined: what the importers of whole evaluation runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.errors import DataError, MismatchError
+from data.oracle_log import OracleLog
+from data.sources.paths import leaves_folder
+
+UNMAPPED = "unmapped"
+"""Metadata entry: sentences about what an importer could not map."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer of one option.
+
+    Attributes:
+        dataset: Its dataset or task.
+        question: What was asked.
+        score: In [0, 1]; None where there is none, then ``error`` says why.
+        answer: What was answered.
+        image: Picture, relative to the images folder; empty when unknown.
+        group: Examples of one picture share it; None makes the example its own group.
+        chance: P(a blind guess scores 1).
+        error: Why there is no score.
+        identity: What must agree between options (a hash, the target), by name.
+    """
+
+    dataset: str
+    question: str
+    score: float | None
+    answer: str | None = None
+    image: str = ""
+    group: str | None = None
+    chance: float = 0.0
+    error: str | None = None
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+
+Samples = Mapping[str, Sample]
+"""Example id -> its sample, in one option."""
+
+
+def join(
+    runs: Mapping[str, Samples],
+    *,
+    costs: Mapping[str, float],
+    cost_unit: str,
+    metadata: Mapping[str, Any],
+    pictures: str | None = None,
+    notes: Mapping[str, Sequence[str]],
+) -> OracleLog:
+    """Join runs over the same examples into one log.
+
+    An example that an option lacks is a gap there with an error record, never a wrong answer.
+    Question, picture and group are those of the first option that has the example. Without costs
+    an option costs the number that its name is; when no name is a number, its place, from 1.
+
+    Args:
+        runs: Option -> example id -> sample.
+        costs: Option -> cost of an answer, for all or none of the options.
+        cost_unit: What the costs count; ``"rank"`` when they are places.
+        metadata: How the log came about.
+        pictures: Path of an example's picture where its sample names none, with ``{dataset}`` and
+            ``{id}``, which is the example's id without the dataset before it.
+        notes: What was already found not to map -> the options it was found in. It is kept in the
+            metadata with what the join finds.
+
+    Returns:
+        The log, options by cost.
+
+    Raises:
+        MismatchError: An example is not the same one in two options.
+        DataError: Costs are missing, or no example is in more than one of several options.
+    """
+    price = option_costs(list(runs), costs)
+    options = sorted(runs, key=lambda name: price[name])
+    ids = list(dict.fromkeys(name for samples in runs.values() for name in samples))
+    firsts = {name: _first(runs, name, pictures) for name in ids}
+    _check_same(runs, ids)
+    if len(runs) > 1 and not any(sum(name in run for run in runs.values()) > 1 for name in ids):
+        raise DataError(
+            f"The options {', '.join(runs)} have no example in common: they are runs over "
+            "different data. Give runs of the same tasks."
+        )
+    by_option = [
+        f"option{'s' if len(where) > 1 else ''} {', '.join(where)}: {note}"
+        for note, where in notes.items()
+    ]
+    rows = [
+        _row(name, option, price[option], firsts[name], runs[option].get(name))
+        for name in ids
+        for option in options
+    ]
+    return OracleLog(
+        pd.DataFrame(rows),
+        options=options,
+        cost_unit=cost_unit if costs or _number(options[0]) is not None else "rank",
+        metadata={**metadata, UNMAPPED: [*by_option, *_told(runs, ids, firsts)]},
+    )
+
+
+def option_costs(options: Sequence[str], costs: Mapping[str, float]) -> dict[str, float]:
+    """Say what an answer costs at every option.
+
+    Args:
+        options: Their names, in the order given.
+        costs: Given costs, for all or none of the options.
+
+    Returns:
+        Option -> its given cost, else the number that its name is, else its place, from 1.
+
+    Raises:
+        DataError: Costs of some options only, of unknown ones, or negative ones; or some names
+            are numbers and others are not.
+    """
+    if not options:
+        raise DataError("No runs: give at least one OPTION=PATH.")
+    unknown = sorted(set(costs) - set(options))
+    if unknown:
+        raise DataError(f"Costs were given for {unknown}, but the options are {list(options)}.")
+    found = dict(costs) if costs else {o: n for o in options if (n := _number(o)) is not None}
+    missing = [option for option in options if option not in found]
+    if not costs and len(missing) == len(options):
+        return {option: float(place) for place, option in enumerate(options, 1)}
+    if missing:
+        raise DataError(
+            f"The options {missing} have no cost: give one to every option (--cost NAME=NUMBER)."
+        )
+    bad = {name: cost for name, cost in found.items() if not (np.isfinite(cost) and cost >= 0)}
+    if bad:
+        raise DataError(f"A cost must be a number of at least 0, got {bad}.")
+    return found
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """Write the first of some names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _number(text: str) -> float | None:
+    """Read an option's name as a cost, if it is a number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) and value >= 0 else None
+
+
+def _first(runs: Mapping[str, Samples], name: str, pictures: str | None) -> Sample:
+    """Give an example as the first option has it, with its picture."""
+    first = next(samples[name] for samples in runs.values() if name in samples)
+    if first.image or not pictures:
+        return first
+    number = name.removeprefix(f"{first.dataset}/")
+    image = pictures.replace("{dataset}", first.dataset).replace("{id}", number)
+    if wrong := leaves_folder(image):
+        raise DataError(
+            f"The picture {image!r} of the example {name!r} {wrong}: --pictures must name files "
+            "inside of the images folder, such as '{dataset}/{id}.png'."
+        )
+    return replace(first, image=image)
+
+
+def _check_same(runs: Mapping[str, Samples], ids: Sequence[str]) -> None:
+    """Check that what both options say of an example's identity agrees."""
+    torn: list[str] = []
+    first = ""
+    for name in ids:
+        seen: dict[str, tuple[str, str]] = {}
+        for option, samples in runs.items():
+            if name not in samples:
+                continue
+            for part, value in samples[name].identity.items():
+                other, before = seen.setdefault(part, (option, value))
+                if before != value:
+                    torn.append(name)
+                    first = first or (
+                        f"{name!r} has the {part} {before[:60]!r} at option {other!r} and "
+                        f"{value[:60]!r} at {option!r}"
+                    )
+    if torn:
+        raise MismatchError(
+            f"{len(set(torn))} of {len(ids)} examples are not the same in all options; first, "
+            f"{first}. The runs are over different data or versions: run them on the same."
+        )
+
+
+def _row(
+    name: str, option: str, cost: float, first: Sample, sample: Sample | None
+) -> dict[str, Any]:
+    """Lay one cell of the log out."""
+    score = None if sample is None else sample.score
+    error = f"not in the run of option {option!r}" if sample is None else sample.error
+    return {
+        "example_id": name,
+        "group": first.group or name,
+        "dataset": first.dataset,
+        "question": first.question,
+        "image": first.image,
+        "scale": option,
+        "cost": cost,
+        "answer": None if sample is None else sample.answer,
+        "score": score,
+        "chance": first.chance,
+        "error": None if score is not None else error,
+    }
+
+
+def _told(
+    runs: Mapping[str, Samples], ids: Sequence[str], firsts: Mapping[str, Sample]
+) -> list[str]:
+    """Say what is missing or differs between the runs."""
+    told = []
+    bare = [name for name in ids if not firsts[name].image]
+    if bare:
+        told.append(
+            f"{len(bare)} of {len(ids)} examples name no picture file, so that features of "
+            f"pictures cannot be computed; --pictures names them ({listed(bare)})"
+        )
+    alone = [name for name in ids if firsts[name].group is None]
+    if alone:
+        told.append(
+            f"{len(alone)} of {len(ids)} examples do not say which picture they are about; each is "
+            "a group of its own, so a split may have one picture on both sides"
+        )
+    for option, samples in runs.items():
+        missing = [name for name in ids if name not in samples]
+        if missing:
+            told.append(
+                f"option {option}: {len(missing)} of {len(ids)} examples are not in its run; "
+                f"they are gaps ({listed(missing)})"
+            )
+        failed = [name for name, sample in samples.items() if sample.score is None]
+        if failed:
+            told.append(
+                f"option {option}: {len(failed)} samples have no score; they are gaps "
+                f"({listed(failed)}; first cause: {samples[failed[0]].error})"
+            )
+        empty = [
+            name for name, one in samples.items() if one.score is not None and one.answer == ""
+        ]
+        if empty:
+            told.append(
+                f"option {option}: {len(empty)} answers are empty, which may be failed "
+                f"generations; they are kept as they were scored ({listed(empty)})"
+            )
+        other = [name for name, one in samples.items() if one.question != firsts[name].question]
+        if other:
+            told.append(
+                f"option {option}: {len(other)} questions are worded otherwise than in an earlier "
+                f"option; the first wording is kept ({listed(other)})"
+            )
+    return told

@@ -1,0 +1,269 @@
+"""Judged result tables of VLMEvalKit: one table per option.
+
+``<model>_<dataset>.xlsx`` (or ``.tsv``) holds predictions only. Evaluating it writes tables with a
+verdict per row, which are read here: ``*_<judge>_result`` of multiple choice with ``hit``
+(``vlmeval/dataset/image_mcq.py``), ``*_auxmatch`` of yes/no with ``score``
+(``image_yorn.py``), ``*_results`` of short answers with ``eval_match`` and ``eval_score``
+(``image_vqa.py``), and ``*_score`` tables with ``score``. ``*_acc.csv`` and ``*_score.csv`` are
+averages.
+"""
+
+from __future__ import annotations
+
+import ast
+import string
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.errors import DataError
+from data.importers.joined import Sample, join, listed
+from data.oracle_log import OracleLog
+from data.sources.paths import leaves_folder
+
+FAILED = "Failed to obtain answer"
+"""Prediction that VLMEvalKit writes when the model gave none (``vlmeval/smp/file.py``)."""
+
+VERDICTS = ("hit", "eval_match", "score", "eval_score")
+"""Columns that hold a row's verdict; the first that the table has counts. ``eval_match`` comes
+before ``eval_score`` because the latter is a mean of the former, which for DocVQA and InfoVQA is
+a mean of *distances*: 0 when right."""
+
+USED = ("index", "question", "prediction", "answer", "image_path", "g_index")
+
+_SUFFIXES = (".csv", ".tsv", ".xlsx")
+_LETTERS = tuple(string.ascii_uppercase)
+_WORDS = {"true": 1.0, "false": 0.0}
+
+
+def read_vlmevalkit(
+    runs: Mapping[str, Path],
+    *,
+    costs: Mapping[str, float] | None = None,
+    cost_unit: str = "cost",
+    metric: Mapping[str, str] | None = None,
+    dataset: str | None = None,
+    pictures: str | None = None,
+) -> OracleLog:
+    """Read one judged table per option and join them by ``index``.
+
+    A prediction that starts with "Failed to obtain answer" is an error record, whatever its
+    verdict. The group is ``image_path``, else ``g_index``, else the example stands alone. In a
+    circular evaluation (MMBench, CCBench) a question is right if it is under every rotation of its
+    choices; the table then has one row for it. Chance is one over the number of choices, raised
+    to that number of rotations; 1/2 for yes and no; else 0.
+
+    Args:
+        runs: Option -> table, ``.csv``, ``.tsv``, or ``.xlsx`` (which needs openpyxl).
+        costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
+        cost_unit: What the costs count.
+        metric: ``{"*": column}`` names the column that holds the verdicts, each in [0, 1].
+        dataset: What the log calls the dataset; None takes what the files' names end in alike.
+        pictures: Path of a picture that no row names, such as ``"{id}.jpg"``: the ``index``.
+
+    Returns:
+        The log; ``metadata["unmapped"]`` says in sentences what could not be mapped.
+
+    Raises:
+        DataError: A table cannot be read, lacks columns, doubles an index, or holds a verdict
+            that is not in [0, 1].
+        MismatchError: Question or answer of an index differ between options.
+    """
+    name = dataset or _shared_name(list(runs.values()))
+    notes: dict[str, list[str]] = {}
+    read: dict[str, dict[str, Sample]] = {}
+    for option, path in runs.items():
+        read[option], unused = _samples(path, name, (metric or {}).get("*"))
+        if unused:
+            notes.setdefault(f"columns not used: {unused}", []).append(option)
+    return join(
+        read,
+        costs=costs or {},
+        cost_unit=cost_unit,
+        metadata={
+            "source": "VLMEvalKit result tables",
+            "runs": {option: {"path": path.name} for option, path in runs.items()},
+        },
+        pictures=pictures,
+        notes=notes,
+    )
+
+
+def _shared_name(paths: list[Path]) -> str:
+    """Give the parts, between underscores, that all files' names end in, without the verdicts'."""
+    parts = []
+    for path in paths:
+        stem = path.stem
+        for end in ("_result", "_results", "_auxmatch", "_score"):
+            stem = stem.removesuffix(end)
+        for judge in ("_openai", "_exact_matching", "_gpt4", "_chatgpt-0125", "_gpt-4-0125"):
+            stem = stem.removesuffix(judge)
+        parts.append(stem.split("_")[::-1])
+    same: list[str] = []
+    for words in zip(*parts, strict=False):
+        if len(set(words)) > 1:
+            break
+        same.append(words[0])
+    return "_".join(same[::-1]) or "default"
+
+
+def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sample], list[str]]:
+    """Read a table's rows by example id, and which columns are not used."""
+    table = _read(path)
+    column = _verdicts(path, table, asked)
+    empty = table["index"].isna()
+    if empty.any():
+        raise DataError(f"{path}: {int(empty.sum())} rows have no index.")
+    twice = table["index"][table["index"].duplicated()].tolist()
+    if twice:
+        raise DataError(f"{path} has {len(twice)} rows with an index twice ({listed(twice)}).")
+    score = _score_of(column, dataset)
+    samples: dict[str, Sample] = {}
+    names = list(table.columns)
+    for number, cells in enumerate(table.itertuples(index=False, name=None), start=1):
+        row = dict(zip(names, cells, strict=True))
+        try:
+            verdict = score(row[column])
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise DataError(
+                f"{path} row {number} (index {row['index']}): the column {column!r} must hold "
+                f"verdicts in [0, 1], got {row[column]!r}. Name another with --metric COLUMN."
+            ) from error
+        samples[f"{dataset}/{row['index']}"] = _sample(dataset, row, verdict, table)
+    used = {*USED, *_LETTERS, column}
+    return samples, sorted(name for name in table.columns if name not in used)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read a table with every cell as a text or None; names in lower case but for A to Z."""
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise DataError(f"{path} must be one of {', '.join(_SUFFIXES)}, got {suffix!r}.")
+    try:
+        if suffix == ".xlsx":
+            table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
+        else:
+            mark = "\t" if suffix == ".tsv" else ","
+            table = pd.read_csv(
+                path, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading .xlsx needs openpyxl, which is not installed. Install it "
+            "(pip install 'm3router[xlsx]'), or save the table as .csv or .tsv."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, zipfile.BadZipFile, pd.errors.ParserError) as error:
+        raise DataError(f"{path} is no readable {suffix} table: {error}") from error
+    table.columns = [
+        name if name in _LETTERS else str(name).lower() for name in map(str, table.columns)
+    ]
+    return table.astype(object).mask(table == "", None)
+
+
+def _verdicts(path: Path, table: pd.DataFrame, asked: str | None) -> str:
+    """Find the column with the verdicts, and check that the table has rows of examples."""
+    missing = [name for name in ("index", "question", "prediction") if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{path} lacks the columns {missing}; it has {list(table.columns)}. Give the table "
+            "with a verdict per row (such as *_result), not one of averages (*_acc, *_score.csv)."
+        )
+    if table.empty:
+        raise DataError(f"{path} holds no rows.")
+    wanted = (asked.lower(),) if asked else VERDICTS
+    found = [name for name in wanted if name in table.columns]
+    if not found:
+        raise DataError(
+            f"{path} has no column with verdicts ({' or '.join(wanted)}); it has "
+            f"{list(table.columns)}. A table of predictions must be evaluated first: give what "
+            "VLMEvalKit then writes (*_result, *_auxmatch, *_results), or --metric COLUMN."
+        )
+    return found[0]
+
+
+def _score_of(column: str, dataset: str) -> Callable[[str | None], float | None]:
+    """Choose how a verdict is read; a cell without one gives None."""
+    rules = {
+        "docvqa": _anls,
+        "infovqa": _anls,
+        "chartqa": _best,
+        "ocrvqa": _best,
+        "textvqa": _mean,
+    }
+    lower = dataset.lower()
+    named = max(rules, key=lower.rfind)  # the last: a model's name may stand before
+    by_name = rules[named] if named in lower else _mean
+    read = by_name if column == "eval_match" else _number
+
+    def score(cell: str | None) -> float | None:
+        value = None if cell is None else read(cell)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(value)
+        return value
+
+    return score
+
+
+def _number(cell: str) -> float:
+    return _WORDS[cell.lower()] if cell.lower() in _WORDS else float(cell)
+
+
+def _matches(cell: str) -> np.ndarray:
+    """Read how well an answer matches each right one, shape (answers,)."""
+    matches = np.array(ast.literal_eval(cell), dtype=np.float64).reshape(-1)
+    if not matches.size:
+        raise ValueError(cell)
+    return matches
+
+
+def _mean(cell: str) -> float:
+    """``hit_calculate`` of ``vlmeval/dataset/utils/vqa_eval.py``, its default."""
+    return float(_matches(cell).mean())
+
+
+def _best(cell: str) -> float:
+    """The same for ChartQA and OCRVQA."""
+    return float(_matches(cell).max())
+
+
+def _anls(cell: str) -> float:
+    """The same for DocVQA and InfoVQA, whose matches are distances: 0 below a similarity of 1/2."""
+    similar = 1 - float(_matches(cell).min())
+    return similar if similar >= 0.5 else 0.0
+
+
+def _sample(
+    dataset: str, row: Mapping[str, str | None], score: float | None, table: pd.DataFrame
+) -> Sample:
+    """Map one row."""
+    prediction = row["prediction"]
+    error = None if score is not None else "the table has no verdict"
+    if (prediction or "").startswith(FAILED):
+        score, error = None, f"VLMEvalKit: {prediction}"
+    choices = [letter for letter in _LETTERS if row.get(letter) is not None]
+    answer = row.get("answer")
+    chance = 0.0
+    if len(choices) > 1:
+        chance = len(choices) ** -float(len(choices) if "g_index" in table.columns else 1)
+    elif (answer or "").lower() in ("yes", "no"):
+        chance = 0.5
+    picture = row.get("image_path")
+    inside = picture is not None and not picture.startswith("[") and not leaves_folder(picture)
+    group = picture or row.get("g_index")
+    question = row["question"] or ""
+    return Sample(
+        dataset=dataset,
+        question="\n".join([question, *(f"{letter}. {row[letter]}" for letter in choices)]),
+        score=score,
+        answer=None if error else prediction or "",
+        image=picture if picture is not None and inside else "",
+        group=f"{dataset}/{group}" if group else None,
+        chance=chance,
+        error=error,
+        identity={"question": question, **({"answer": answer} if answer is not None else {})},
+    )

@@ -1,0 +1,188 @@
+"""Logs that come in from other tools and go out as data sets, by the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from datasets import disable_progress_bars, load_dataset
+
+from data.importers import IMPORTERS
+from data.importers.lmms_eval_scores import METRICS
+from data.oracle_log import OracleLog
+from router.cli.import_ import FLAGS, ONE_PER_OPTION, TAKES
+
+disable_progress_bars()
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "logs.md").read_text(encoding="utf-8")
+SCALES = (1, 9, 36)
+HEADER = '"index"\t"question"\t"prediction"\t"hit"\n'
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    """A run of lmms-eval at each scale."""
+    for scale in SCALES:
+        lines = [
+            {
+                "doc_id": i,
+                "target": "yes",
+                "doc_hash": f"h{i}",
+                "filtered_resps": ["yes"],
+                "input": f"Is it {i}?",
+                "exact_match": float(i < scale),
+                "my_metric": 0.5,
+            }
+            for i in range(4)
+        ]
+        path = tmp_path / str(scale) / "x_samples_gqa.jsonl"
+        path.parent.mkdir()
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [f"{scale}={tmp_path / str(scale)}" for scale in SCALES]
+
+
+def plain(result: Any) -> str:
+    return " ".join(result.output.split())
+
+
+def test_every_kind_says_what_it_takes() -> None:
+    assert set(TAKES) == set(IMPORTERS)
+    assert set(ONE_PER_OPTION) <= set(IMPORTERS)
+    assert {name for names in TAKES.values() for name in names} == set(FLAGS)
+
+
+def test_the_page_names_every_known_task_and_only_flags_that_exist(invoke, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    named = re.search(r"field is known for (.*?), and tasks", PAGE, re.DOTALL)
+    assert named and set(re.split(r",\s+| and ", named[1].replace("\n", " "))) == set(METRICS)
+    lines = [line for line in PAGE.replace("\\\n", "").splitlines() if line.startswith("m3router ")]
+    assert len(lines) >= 7
+    for line in lines:
+        command, *words = shlex.split(line)[1:]
+        flags = [word for word in words if word.startswith("--")]
+        shown = invoke(command, "--help").output
+        assert all(flag in shown for flag in flags), line
+        if command == "import":
+            assert words[0] in IMPORTERS, line
+            assert all(
+                flag == "--out" or any(FLAGS[name] == flag for name in TAKES[words[0]])
+                for flag in flags
+            ), line
+
+
+def test_lmms_eval_in_and_out_again(invoke, tmp_path, runs):
+    run, out, again = tmp_path / "run", tmp_path / "published", tmp_path / "again"
+    result = invoke("import", "lmms-eval", *runs, "--cost-unit", "visual tokens", "--out", run)
+    assert result.exit_code == 0, result.output
+    assert "4 examples with the options 1, 9, 36 (cost in visual tokens) in" in plain(result)
+    assert "not mapped: options 1, 9, 36: task gqa: fields not used: ['my_metric']" in plain(result)
+    log = OracleLog.read(run / "log")
+    assert log.scores.sum(axis=0).tolist() == [1, 4, 4]
+    assert any("my_metric" in sentence for sentence in log.metadata["unmapped"])
+
+    result = invoke("export", run, "--out", out, "--license", "cc-by-4.0")
+    assert result.exit_code == 0, result.output
+    rows = load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["score"][:] == log.frame["score"].tolist()
+    for source in (out, run):  # a log's folder works as a run's does
+        result = invoke("export", source, "--out", tmp_path / f"from-{source.name}")
+        assert result.exit_code == 0, result.output
+
+    result = invoke("import", "exported", out, "--out", again)
+    assert result.exit_code == 0, result.output
+    pd.testing.assert_frame_equal(OracleLog.read(again / "log").frame, log.frame)
+    assert OracleLog.read(again / "log").metadata == log.metadata
+
+
+def test_an_imported_log_can_be_featurized(invoke, tmp_path, runs, small_world):
+    """Pictures of the data set, saved under their ``doc_id``."""
+    run = tmp_path / "run"
+    result = invoke("import", "lmms-eval", *runs, "--pictures", "{id}.png", "--out", run)
+    assert result.exit_code == 0, result.output
+    assert "name no picture file" not in plain(result)
+    result = invoke(
+        "featurize", run, "--images", small_world.images, "--encoder", "fake",
+        "--questions", "hashed",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "features of 4 examples" in plain(result)
+
+
+def test_metric_and_costs(invoke, tmp_path, runs):
+    prices = [word for scale in SCALES for word in ("--cost", f"{scale}={10 - scale / 9}")]
+    for metric in ("my_metric", "gqa=my_metric"):
+        run = tmp_path / metric
+        result = invoke("import", "lmms-eval", *runs, *prices, "--metric", metric, "--out", run)
+        assert result.exit_code == 0, result.output
+        log = OracleLog.read(run / "log")
+        assert log.options == ("36", "9", "1")
+        assert set(log.scores.flatten()) == {0.5}
+
+
+def test_vlmevalkit(invoke, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}_MMStar_result.tsv").write_text(f'{HEADER}"0"\t"Which?"\t"A"\t"1"\n')
+    sources = [f"{name}={tmp_path / name}_MMStar_result.tsv" for name in ("a", "b")]
+    result = invoke(
+        "import", "vlmevalkit", *sources, "--dataset", "star", "--out", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.output
+    assert OracleLog.read(tmp_path / "run/log").ids == ("star/0",)
+    assert "(cost in rank)" in plain(result)
+
+
+def test_table_with_other_names(invoke, tmp_path):
+    (tmp_path / "t.csv").write_text("n,question,option,acc,more\n1,q,small,1,x\n1,q,large,0,x\n")
+    result = invoke(
+        "import", "table", tmp_path / "t.csv", "--columns", "id=n,correct=acc", "--out",
+        tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "not mapped: columns not used: ['more']" in plain(result)
+    assert OracleLog.read(tmp_path / "run/log").scores.tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["lms-eval", "1=x"], 1, "Unknown importer 'lms-eval'. Did you mean 'lmms-eval'"),
+        (["lmms-eval", "x"], 2, "expected OPTION=PATH, got 'x'"),
+        (["lmms-eval", "1=x", "1=y"], 2, "'1' is given twice"),
+        (["lmms-eval", "1=none"], 1, "none does not exist"),
+        (["lmms-eval", "1=none", "--cost", "1=many"], 2, "could not convert"),
+        (["lmms-eval", "1=none", "--columns", "id=n"], 2, "--columns: not for lmms-eval"),
+        (["table", "a.csv", "b.csv"], 2, "table reads one file or folder, got 2"),
+        (["table", "a.csv", "--columns", "id"], 2, "expected NAME=COLUMN, got 'id'"),
+        (["table", "a.csv", "--metric", "x"], 2, "--metric: not for table"),
+    ],
+)
+def test_wrong_words(invoke, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.setenv("COLUMNS", "300")
+    result = invoke("import", *arguments, "--out", tmp_path / "run")
+    assert result.exit_code == code, result.output
+    assert message in plain(result)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_export_refuses(invoke, tmp_path, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    run, out = tmp_path / "run", tmp_path / "published"
+    assert invoke("import", "lmms-eval", *runs, "--out", run).exit_code == 0
+    for arguments, code, message in (
+        (["--push-to-hub", "me/log"], 2, "under which licence"),
+        (["--private"], 2, "--private is for an upload"),
+        (["--license", "Mine!"], 1, "The licence must be an identifier"),
+        (["--license", "mit", "--push-to-hub", "log"], 1, "must be 'owner/name', got 'log'"),
+    ):
+        result = invoke("export", run, "--out", out, *arguments)
+        assert result.exit_code == code, result.output
+        assert message in plain(result)
+    result = invoke("export", tmp_path / "nowhere", "--out", out)
+    assert result.exit_code == 1
+    assert "has no manifest.json" in plain(result)

@@ -1,0 +1,373 @@
+"""Samples files laid out as lmms-eval writes them.
+
+Fields: lmms_eval/evaluator.py (``example``), loggers/evaluation_tracker.py
+(``save_results_samples``: jsonl, ``input``, no ``doc``), __main__.py of older versions (``logs``).
+Metrics: lmms_eval/tasks/{gqa,pope,mme,seedbench,mmmu,ocrbench}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import DataError, MismatchError
+from data.importers.lmms_eval import read_lmms_eval
+from data.importers.lmms_eval_scores import METRICS, metric_of, score_of
+
+PROMPT = "\nAnswer the question using a single word or phrase."
+
+
+def sample(doc_id: int, **metrics: Any) -> dict[str, Any]:
+    """One line of a newer version: no doc, and resps left out as it equals filtered_resps."""
+    question = f"Is it number {doc_id}?"
+    return {
+        "doc_id": doc_id,
+        "target": "yes",
+        "filtered_resps": ["yes"],
+        "doc_hash": hashlib.sha256(question.encode()).hexdigest(),
+        "prompt_hash": "p",
+        "target_hash": "t",
+        **(metrics or {"exact_match": 1.0}),
+        "input": question + PROMPT,
+    }
+
+
+def jsonl(path: Path, *lines: Any, end: str = "\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = [one if isinstance(one, str) else json.dumps(one) for one in lines]
+    path.write_text("\n".join(texts) + end, encoding="utf-8")
+    return path
+
+
+def run(folder: Path, task: str, *lines: Any, date: str = "20250611_101500") -> Path:
+    """A run's folder as EvaluationTracker makes it."""
+    inner = folder / "liuhaotian__llava-v1.5-7b"
+    jsonl(inner / f"{date}_samples_{task}.jsonl", *lines)
+    results = {
+        "results": {task: {"alias": task}},
+        "config": {"model": "llava", "model_args": f"pretrained=m3,tokens={folder.name}"},
+        "git_hash": "abc1234",
+        "date": date,
+    }
+    (inner / f"{date}_results.json").write_text(json.dumps(results))
+    return folder
+
+
+def told(log: Any) -> str:
+    return "\n".join(log.metadata["unmapped"])
+
+
+def test_two_scales_of_one_task(tmp_path: Path) -> None:
+    fine = run(tmp_path / "576", "gqa", sample(0), sample(1, exact_match=0.0))
+    coarse = run(tmp_path / "36", "gqa", sample(1, exact_match=0.3), sample(0, exact_match=0))
+    log = read_lmms_eval({"576": fine, "36": coarse}, cost_unit="visual tokens")
+    assert log.options == ("36", "576")
+    assert log.cost_unit == "visual tokens"
+    assert log.ids == ("gqa/0", "gqa/1")
+    assert log.costs.tolist() == [[36, 576]] * 2
+    assert log.scores.tolist() == [[0, 1], [0.3, 0]]
+    assert list(log.datasets) == ["gqa", "gqa"]
+    assert list(log.groups) == ["gqa/0", "gqa/1"]
+    assert log.questions[0] == f"Is it number 0?{PROMPT}"
+    assert set(log.frame["answer"]) == {"yes"}
+    assert log.metadata["runs"]["36"]["model_args"] == "pretrained=m3,tokens=36"
+    assert log.metadata["runs"]["576"]["git_hash"] == "abc1234"
+    assert "2 of 2 examples do not say which picture they are about" in told(log)
+    assert "gaps" not in told(log)
+
+
+def test_older_versions_with_logs_and_docs(tmp_path: Path) -> None:
+    def old(doc_id: int) -> dict[str, Any]:
+        return {
+            "doc_id": doc_id,
+            "doc": {"question": f"What is {doc_id}?", "imageId": "n7", "id": doc_id},
+            "target": "cat",
+            "arguments": [["What?" + PROMPT, {"max_new_tokens": 16}, doc_id, "gqa", "testdev"]],
+            "resps": [["a cat"]],
+            "filtered_resps": ["cat"],
+            "doc_hash": f"h{doc_id}",
+            "exact_match": 1.0,
+        }
+
+    for scale in ("1", "9"):
+        (tmp_path / scale).mkdir()
+        dumped = {"args": {}, "model_configs": {"task": "gqa"}, "logs": [old(0), old(1)]}
+        (tmp_path / scale / "gqa.json").write_text(json.dumps(dumped, indent=4))
+        (tmp_path / scale / "results.json").write_text("{}")
+    log = read_lmms_eval({"1": tmp_path / "1", "9": tmp_path / "9"})
+    assert list(log.groups) == ["gqa/n7", "gqa/n7"]
+    assert list(log.questions) == ["What is 0?", "What is 1?"]
+    assert set(log.frame["answer"]) == {"cat"}
+    assert told(log).startswith("2 of 2 examples name no picture file")
+    named = read_lmms_eval({"1": tmp_path / "1"}, pictures="{dataset}/{id}.png")
+    assert list(named.images) == ["gqa/0.png", "gqa/1.png"]
+    assert told(named) == ""
+    with pytest.raises(DataError, match=r"'/gqa/0' of the example 'gqa/0' is absolute"):
+        read_lmms_eval({"1": tmp_path / "1"}, pictures="/{dataset}/{id}")
+
+
+def test_flattened_responses_and_unused_fields(tmp_path: Path) -> None:
+    """Pull requests 1103 (one nesting less) and 1108 (token_counts)."""
+    line = sample(0) | {"filtered_resps": "yes", "token_counts": [{"output_tokens": 1}]}
+    log = read_lmms_eval({"7b": jsonl(tmp_path / "x_samples_gqa.jsonl", line)}, costs={"7b": 7})
+    assert log.frame["answer"].tolist() == ["yes"]
+    assert "fields not used: ['token_counts']" in told(log)
+
+
+def test_several_tasks_each_with_its_own_metric(tmp_path: Path) -> None:
+    verdict = {"question_id": "1", "score": 1.0, "prediction": "yes", "ground_truth": "yes"}
+    pope = {name: verdict for name in ("pope_accuracy", "pope_precision", "pope_f1_score")}
+    pair = [
+        {"question_id": "OCR/3.jpg", "category": "OCR", "score": 1.0},
+        {"question_id": "OCR/3.jpg", "category": "OCR", "score": 0.0},
+    ]
+    think = {"question_id": "code/1.png", "category": "code_reasoning", "score": 1.0}
+    for scale in ("9", "36"):
+        folder = tmp_path / scale
+        run(folder, "gqa", sample(0))
+        run(folder, "pope_adv", sample(0, **pope))
+        run(
+            folder,
+            "mme",
+            *(sample(n, mme_percetion_score=one) for n, one in enumerate(pair)),
+            sample(2, mme_cognition_score=think),
+        )
+    log = read_lmms_eval({"9": tmp_path / "9", "36": tmp_path / "36"})
+    scores = dict(zip(log.ids, log.scores[:, 0], strict=True))
+    assert scores == {"gqa/0": 1, "mme/0": 1, "mme/1": 0, "mme/2": 1, "pope_adv/0": 1}
+    groups = dict(zip(log.ids, log.groups, strict=True))
+    assert groups["mme/0"] == groups["mme/1"] == "mme/OCR/3.jpg" != groups["mme/2"]
+    assert (
+        "options 9, 36: task pope_adv: fields not used: ['pope_f1_score', 'pope_precision']"
+    ) in told(log)
+
+
+def test_missing_in_one_option_is_a_gap(tmp_path: Path) -> None:
+    log = read_lmms_eval(
+        {
+            "576": jsonl(tmp_path / "a_samples_gqa.jsonl", sample(0), sample(1)),
+            "1": jsonl(tmp_path / "b_samples_gqa.jsonl", sample(1), sample(2)),
+        }
+    )
+    assert log.ids == ("gqa/0", "gqa/1", "gqa/2")
+    assert np.isnan(log.scores).tolist() == [[True, False], [False, False], [False, True]]
+    assert log.errors()["error"].tolist() == [
+        "not in the run of option '1'",
+        "not in the run of option '576'",
+    ]
+    assert "option 1: 1 of 3 examples are not in its run; they are gaps (gqa/0)" in told(log)
+
+
+def test_no_score_is_a_gap_and_an_empty_answer_is_told(tmp_path: Path) -> None:
+    open_question = {
+        "id": "validation_Math_1",
+        "question_type": "open",
+        "answer": "3",
+        "parsed_pred": [["3"]],
+    }
+    lines = [
+        sample(0, mmmu_acc=open_question),
+        sample(1, mmmu_acc=open_question | {"question_type": "multiple-choice"}),
+        sample(2, mmmu_acc=float("nan")),
+        sample(3, mmmu_acc={"score": 0.0}) | {"filtered_resps": [""]},
+    ]
+    log = read_lmms_eval({"1": jsonl(tmp_path / "x_samples_mmmu_val.jsonl", *lines)})
+    assert np.isnan(log.scores[:, 0]).tolist() == [True, False, True, False]
+    assert log.errors()["error"].unique().tolist() == ["the field 'mmmu_acc' holds no score"]
+    assert "2 samples have no score; they are gaps (mmmu_val/0, mmmu_val/2" in told(log)
+    assert "1 answers are empty, which may be failed generations" in told(log)
+
+
+def test_a_torn_last_line_is_told_and_a_torn_middle_refused(tmp_path: Path) -> None:
+    torn = json.dumps(sample(1))[:40]
+    path = jsonl(tmp_path / "x_samples_gqa.jsonl", sample(0), torn, end="")
+    log = read_lmms_eval({"1": path})
+    assert log.ids == ("gqa/0",)
+    assert "option 1: x_samples_gqa.jsonl: its last line 2 is torn and was left out" in told(log)
+    with pytest.raises(DataError, match="line 2 is not JSON"):
+        read_lmms_eval({"1": jsonl(path, sample(0), torn, sample(2))})
+    with pytest.raises(DataError, match="line 1 is not JSON"):
+        read_lmms_eval({"1": jsonl(path, torn)})
+
+
+@pytest.mark.parametrize("field", ["doc_hash", "target"])
+def test_different_documents_are_refused(tmp_path: Path, field: str) -> None:
+    first = jsonl(tmp_path / "a_samples_gqa.jsonl", sample(0), sample(1))
+    second = jsonl(tmp_path / "b_samples_gqa.jsonl", sample(0), sample(1) | {field: "other"})
+    with pytest.raises(MismatchError) as error:
+        read_lmms_eval({"1": first, "9": second})
+    assert (
+        f"1 of 2 examples are not the same in all options; first, 'gqa/1' has the {field}"
+        in str(error.value)
+    )
+    assert "'other' at '9'" in str(error.value)
+
+
+def test_runs_of_different_tasks_are_refused(tmp_path: Path) -> None:
+    first = jsonl(tmp_path / "a_samples_gqa.jsonl", sample(0))
+    second = jsonl(tmp_path / "b_samples_textvqa_val.jsonl", sample(0))
+    with pytest.raises(DataError, match="no example in common"):
+        read_lmms_eval({"1": first, "9": second})
+
+
+def test_files_that_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "x_samples_gqa.jsonl"
+    with pytest.raises(DataError, match="does not exist"):
+        read_lmms_eval({"1": path})
+    with pytest.raises(DataError, match="holds no samples of lmms-eval"):
+        read_lmms_eval({"1": tmp_path})
+    path.write_text(" \n")
+    with pytest.raises(DataError, match="is empty"):
+        read_lmms_eval({"1": path})
+    with pytest.raises(DataError, match="sample 2, is no sample of lmms-eval: it has no 'doc_id'"):
+        read_lmms_eval({"1": jsonl(path, sample(0), {"target": "x"})})
+    with pytest.raises(DataError, match=r"has 1 samples twice \(gqa/0\)"):
+        read_lmms_eval({"1": jsonl(path, sample(0), sample(1), sample(0))})
+    jsonl(tmp_path / "y_samples_gqa.jsonl", sample(0))
+    with pytest.raises(DataError, match="holds the task 'gqa' twice"):
+        read_lmms_eval({"1": tmp_path})
+    old = tmp_path / "gqa.json"
+    old.write_text('{"results": {}}')
+    with pytest.raises(DataError, match="no samples file of lmms-eval"):
+        read_lmms_eval({"1": old})
+
+
+def test_results_beside_the_samples_that_do_not_fit(tmp_path: Path) -> None:
+    folder = run(tmp_path / "1", "gqa", sample(0) | {"input": {"messages": []}})
+    assert "1 of 1 samples hold no prompt; their id" in told(read_lmms_eval({"1": folder}))
+    (results,) = folder.rglob("*results.json")
+    for text, message in (("[]", "no results file"), ("{", "cannot be read")):
+        results.write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_lmms_eval({"1": folder})
+    results.unlink()
+    assert read_lmms_eval({"1": folder}).metadata["runs"] == {"1": {"path": "1"}}
+
+
+def test_unknown_metrics_name_the_fields(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "x_samples_mybench.jsonl", sample(0, my_acc=1, other=[0, 1]))
+    with pytest.raises(DataError) as error:
+        read_lmms_eval({"1": path})
+    assert (
+        "The metric of the task 'mybench' is not known; its samples have ['my_acc', 'other']"
+        in (str(error.value))
+    )
+    assert "--metric mybench=FIELD" in str(error.value)
+    assert read_lmms_eval({"1": path}, metric={"mybench": "my_acc"}).scores[0, 0] == 1
+    assert read_lmms_eval({"1": path}, metric={"*": "my_acc"}).scores[0, 0] == 1
+    with pytest.raises(DataError, match="doc_id 0, field 'other': no score can be read from list"):
+        read_lmms_eval({"1": path}, metric={"*": "other"})
+    with pytest.raises(DataError, match="has no field 'none'"):
+        read_lmms_eval({"1": path}, metric={"*": "none"})
+
+
+def test_a_submission_without_a_score_is_refused(tmp_path: Path) -> None:
+    """docvqa_test logs ``anls`` as an answer to be submitted."""
+    line = sample(0, anls={"questionId": 4, "answer": "x"})
+    path = jsonl(tmp_path / "x_samples_docvqa_test.jsonl", line)
+    with pytest.raises(DataError, match=r"no score can be read from the fields \['answer'"):
+        read_lmms_eval({"1": path})
+
+
+def test_costs(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "x_samples_gqa.jsonl", sample(0))
+    small_large = {"large": path, "small": path}
+    ranked = read_lmms_eval(small_large)
+    assert (ranked.options, ranked.cost_unit) == (("large", "small"), "rank")
+    priced = read_lmms_eval(small_large, costs={"large": 9, "small": 0.5}, cost_unit="USD")
+    assert (priced.options, priced.costs.tolist()) == (("small", "large"), [[0.5, 9]])
+    for costs, message in (
+        ({"large": 9.0}, r"options \['small'\] have no cost"),
+        ({"large": 1.0, "tiny": 2.0}, r"Costs were given for \['tiny'\]"),
+        ({"large": 1.0, "small": -2.0}, "at least 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_lmms_eval(small_large, costs=costs)
+    with pytest.raises(DataError, match=r"options \['small'\] have no cost"):
+        read_lmms_eval({"36": path, "small": path})
+    with pytest.raises(DataError, match="at least one OPTION=PATH"):
+        read_lmms_eval({})
+
+
+# --- scores ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [
+        (1.0, 1.0),
+        (True, 1.0),
+        (0, 0.0),
+        (0.6, 0.6),
+        ([0.5], 0.5),
+        ({"question_type": "Doc-oriented VQA", "score": 1, "prediction": "x"}, 1.0),
+        ({"pred": "A", "answer": "A", "question_id": "1"}, 1.0),
+        ({"pred": "C", "answer": "A", "question_id": "1"}, 0.0),
+        ({"parsed_pred": ["B"], "answer": "B", "question_type": "multiple-choice"}, 1.0),
+        ({"parsed_pred": ["B", "A"], "answer": ["A"], "question_type": "multiple-choice"}, 1.0),
+        ({"parsed_pred": ["B"], "answer": "BC", "question_type": "multiple-choice"}, 0.0),
+        ({"id": "x", "score": ["1"]}, 1.0),
+        ({"parsed_pred": ["3"], "answer": "3", "question_type": "open"}, None),
+        (None, None),
+        (float("nan"), None),
+    ],
+)
+def test_published_forms(value: Any, score: float | None) -> None:
+    assert score_of(value) == score
+
+
+@pytest.mark.parametrize(
+    "value", [1.5, -1, 100.0, "yes", [], [1, 0], {"index": 1, "prediction": "A"}, {"score": 7}]
+)
+def test_other_forms_are_refused(value: Any) -> None:
+    with pytest.raises(DataError, match="no score can be read|is not in"):
+        score_of(value)
+
+
+def test_the_longest_known_start_of_a_task_counts() -> None:
+    assert set(METRICS) >= {"gqa", "pope", "mme", "vizwiz_vqa"}
+    assert metric_of("vqav2_val", {"exact_match": 1}, {}) == "exact_match"
+    assert metric_of("vqav2_val", {"exact_match": 1, "b": 0}, {"vqav2_val": "b"}) == "b"
+    with pytest.raises(DataError, match="'gqax' is not known"):
+        metric_of("gqax", {"exact_match": 1}, {})
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(0, 6), st.sampled_from(["1", "9", "36"])),
+        st.integers(0, 4).map(lambda quarter: quarter / 4),
+        min_size=1,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_cells_land_where_they_belong(tmp_path_factory, cells, random) -> None:
+    """In any order of lines and options, every score stands at its example and option."""
+    folder = tmp_path_factory.mktemp("runs")
+    options = sorted({option for _, option in cells}, key=lambda _: random.random())
+    for option in options:
+        lines = [sample(i, exact_match=s) for (i, o), s in cells.items() if o == option]
+        random.shuffle(lines)
+        jsonl(folder / f"{option}_samples_gqa.jsonl", *lines)
+    shared = len(options) == 1 or len({i for i, _ in cells}) < len(cells)
+    runs = {option: folder / f"{option}_samples_gqa.jsonl" for option in options}
+    if not shared:
+        with pytest.raises(DataError, match="no example in common"):
+            read_lmms_eval(runs)
+        return
+    log = read_lmms_eval(runs)
+    assert list(log.options) == sorted(options, key=int)
+    found = {
+        (int(name.removeprefix("gqa/")), option): log.scores[row, column]
+        for row, name in enumerate(log.ids)
+        for column, option in enumerate(log.options)
+        if np.isfinite(log.scores[row, column])
+    }
+    assert found == cells

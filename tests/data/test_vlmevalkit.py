@@ -1,0 +1,256 @@
+"""Tables laid out as VLMEvalKit writes them, in TSV and CSV (``vlmeval/smp/file.py``, ``dump``).
+
+Columns: vlmeval/dataset/image_mcq.py and utils/multiple_choice.py (hit, log, g_index),
+image_yorn.py (extracted, score), image_vqa.py and utils/vqa_eval.py (eval_match, eval_score).
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import DataError, MismatchError
+from data.importers.vlmevalkit import FAILED, read_vlmevalkit
+
+
+def mcq(index: int, hit: Any, **changes: Any) -> dict[str, Any]:
+    row = {
+        "index": index,
+        "question": f"Which is {index}?",
+        "A": "red",
+        "B": "green",
+        "C": "blue",
+        "D": None,
+        "answer": "A",
+        "category": "colour",
+        "l2-category": "perception",
+        "split": "dev",
+        "prediction": "A",
+        "hit": hit,
+        "log": "Match Log: A. ",
+    }
+    return {**row, **changes}
+
+
+def yes_no(index: int, score: Any, **changes: Any) -> dict[str, Any]:
+    row = {
+        "index": index,
+        "question": "Is it?",
+        "answer": "Yes",
+        "image_path": "0001.jpg",
+        "prediction": "Yes, it is.",
+        "extracted": "Yes",
+        "score": score,
+    }
+    return {**row, **changes}
+
+
+def short(index: int, match: list[Any], **changes: Any) -> dict[str, Any]:
+    row = {
+        "index": index,
+        "question": "What is it?",
+        "answer": "['cat', 'a cat']",
+        "prediction": "cat",
+        "eval_gt": ["cat", "a cat"],
+        "eval_pred": "cat",
+        "eval_match": match,
+        "eval_score": float(np.mean([float(one) for one in match])),
+    }
+    return {**row, **changes}
+
+
+def table(path: Path, *rows: dict[str, Any]) -> Path:
+    mark = "\t" if path.suffix == ".tsv" else ","
+    frame = pd.DataFrame(rows)
+    frame.to_csv(path, sep=mark, index=False, encoding="utf-8", quoting=csv.QUOTE_ALL)
+    return path
+
+
+def told(log: Any) -> str:
+    return "\n".join(log.metadata["unmapped"])
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_multiple_choice(tmp_path: Path, suffix: str) -> None:
+    small = table(tmp_path / f"llava_7b_MMStar_openai_result{suffix}", mcq(0, 1), mcq(1, 0))
+    large = table(tmp_path / f"llava_13b_MMStar_openai_result{suffix}", mcq(1, 1), mcq(0, 1))
+    log = read_vlmevalkit({"13b": large, "7b": small}, costs={"7b": 7, "13b": 13}, cost_unit="GB")
+    assert log.options == ("7b", "13b")
+    assert log.cost_unit == "GB"
+    assert log.ids == ("MMStar/1", "MMStar/0")
+    assert log.scores.tolist() == [[0, 1], [1, 1]]
+    assert set(log.datasets) == {"MMStar"}
+    assert log.questions[0] == "Which is 1?\nA. red\nB. green\nC. blue"
+    assert log.chance.tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert list(log.groups) == ["MMStar/1", "MMStar/0"]
+    assert "options 13b, 7b: columns not used: ['category', 'l2-category', 'log', 'split']" in told(
+        log
+    )
+    assert "2 of 2 examples do not say which picture they are about" in told(log)
+
+
+def test_circular_evaluation(tmp_path: Path) -> None:
+    """One row for a question and its rotations, right if all are; ``g_index`` numbers them."""
+    path = table(tmp_path / "m_MMBench_exact_matching_result.tsv", mcq(241, 1, g_index=241))
+    log = read_vlmevalkit({"384": path}, dataset="MMBench")
+    assert log.chance.tolist() == pytest.approx([1 / 27])
+    assert list(log.groups) == ["MMBench/241"]
+    assert log.costs.tolist() == [[384]]
+
+
+def test_yes_or_no(tmp_path: Path) -> None:
+    rows = [yes_no(0, True), yes_no(1, False), yes_no(2, True, image_path="/data/2.jpg")]
+    log = read_vlmevalkit({"1": table(tmp_path / "m_POPE_auxmatch.tsv", *rows)}, dataset="POPE")
+    assert log.scores[:, 0].tolist() == [1, 0, 1]
+    assert log.chance.tolist() == [0.5] * 3
+    assert list(log.groups) == ["POPE/0001.jpg", "POPE/0001.jpg", "POPE//data/2.jpg"]
+    assert list(log.images) == ["0001.jpg", "0001.jpg", ""]
+    assert "1 of 3 examples name no picture file" in told(log)
+    log = read_vlmevalkit({"1": tmp_path / "m_POPE_auxmatch.tsv"}, pictures="{id}.jpg")
+    assert list(log.images) == ["0001.jpg", "0001.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "match", "score"),
+    [
+        ("DocVQA_VAL", [0.0, 0.8], 1.0),  # distances: the nearest answer is exactly right
+        ("DocVQA_VAL", [0.3], 0.7),
+        ("InfoVQA_VAL", [0.6, 0.9], 0.0),  # less than half alike
+        ("ChartQA_TEST", [False, True], 1.0),
+        ("OCRVQA_TEST", [0.0, 1.0], 1.0),
+        ("TextVQA_VAL", [1, 0.5, 0, 0.5], 0.5),
+        ("GQA_TestDev_Balanced", [1.0], 1.0),
+        ("docvqa-tuned_ChartQA_TEST", [0.0, 1.0], 1.0),
+    ],
+)
+def test_short_answers(tmp_path: Path, dataset: str, match: list[Any], score: float) -> None:
+    path = table(tmp_path / f"llava_{dataset}_results.tsv", short(0, match))
+    log = read_vlmevalkit({"1": path}, dataset=dataset)
+    assert log.scores[0, 0] == pytest.approx(score)
+    assert log.chance[0] == 0
+    assert "columns not used: ['eval_gt', 'eval_pred', 'eval_score']" in told(log)
+
+
+def test_a_failed_generation_is_a_gap_whatever_its_verdict(tmp_path: Path) -> None:
+    failed = mcq(1, 0, prediction=f"{FAILED} via API. ")
+    path = table(tmp_path / "m_X_result.tsv", mcq(0, 1), failed, mcq(2, None))
+    log = read_vlmevalkit({"1": path})
+    assert np.isnan(log.scores[:, 0]).tolist() == [False, True, True]
+    assert log.errors()["error"].tolist() == [
+        f"VLMEvalKit: {FAILED} via API. ",
+        "the table has no verdict",
+    ]
+    assert "option 1: 2 samples have no score; they are gaps" in told(log)
+
+
+def test_missing_rows_are_gaps_and_other_questions_refused(tmp_path: Path) -> None:
+    first = table(tmp_path / "a_X_result.tsv", mcq(0, 1), mcq(1, 0))
+    second = table(tmp_path / "b_X_result.tsv", mcq(0, 1))
+    log = read_vlmevalkit({"1": first, "9": second})
+    assert log.n_gaps == 1
+    assert "option 9: 1 of 2 examples are not in its run; they are gaps (X/1)" in told(log)
+    other = table(tmp_path / "c_X_result.tsv", mcq(0, 1, question="Else?"), mcq(1, 0))
+    with pytest.raises(MismatchError, match="'X/0' has the question 'Which is 0"):
+        read_vlmevalkit({"1": first, "9": other})
+    with pytest.raises(MismatchError, match="has the answer 'A' at option '1' and 'B'"):
+        read_vlmevalkit({"1": first, "9": table(second, mcq(0, 1, answer="B"))})
+
+
+def test_names_of_the_dataset(tmp_path: Path) -> None:
+    same = tmp_path / "one" / "m_MMB_DEV_openai_result.tsv"
+    same.parent.mkdir()
+    runs = {
+        "1": table(same, mcq(0, 1)),
+        "9": table(tmp_path / "other_MMB_DEV_openai_result.csv", mcq(0, 1)),
+    }
+    assert set(read_vlmevalkit(runs).datasets) == {"MMB_DEV"}
+    assert set(read_vlmevalkit(runs, dataset="mine").datasets) == {"mine"}
+    runs["9"] = table(tmp_path / "elsewhere.tsv", mcq(0, 1))
+    assert set(read_vlmevalkit(runs).datasets) == {"default"}
+
+
+def test_another_column(tmp_path: Path) -> None:
+    path = table(tmp_path / "m_X.tsv", mcq(0, 1, Mine=0.25))
+    assert read_vlmevalkit({"1": path}, metric={"*": "Mine"}).scores.tolist() == [[0.25]]
+    with pytest.raises(DataError, match=r"no column with verdicts \(none\)"):
+        read_vlmevalkit({"1": path}, metric={"*": "none"})
+
+
+def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([without(mcq(0, 1), "hit")], "A table of predictions must be evaluated first"),
+        ([{"split": "dev", "Overall": 0.6}], r"lacks the columns \['index', 'question', 'pred"),
+        ([mcq(0, 1), mcq(0, 0)], r"1 rows with an index twice \(0\)"),
+        ([mcq(None, 1)], "1 rows have no index"),  # type: ignore[arg-type]
+        ([mcq(0, 1), mcq(1, 7)], r"row 2 \(index 1\): the column 'hit' must hold verdicts"),
+        ([mcq(0, "maybe")], "got 'maybe'"),
+        ([short(0, [1.0], eval_match="[1.0")], "'eval_match' must hold verdicts"),
+        ([short(0, [1.0], eval_match="[]")], "'eval_match' must hold verdicts"),
+        ([short(0, [1.0], eval_match="['x']")], "'eval_match' must hold verdicts"),
+    ],
+)
+def test_tables_that_do_not_fit(tmp_path: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_vlmevalkit({"1": table(tmp_path / "m_X_result.tsv", *rows)})
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        read_vlmevalkit({"1": tmp_path / "none.tsv"})
+    with pytest.raises(DataError, match=r"must be one of .csv, .tsv, .xlsx, got '.pkl'"):
+        read_vlmevalkit({"1": tmp_path / "m_X_result.pkl"})
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(DataError, match="no readable .csv table"):
+        read_vlmevalkit({"1": tmp_path / "empty.csv"})
+    (tmp_path / "header.csv").write_text("index,question,prediction,hit\n")
+    with pytest.raises(DataError, match="holds no rows"):
+        read_vlmevalkit({"1": tmp_path / "header.csv"})
+    (tmp_path / "cut.tsv").write_text('"index"\t"question"\t"prediction"\n"0"\t"Wh')
+    with pytest.raises(DataError, match="no readable .tsv table"):
+        read_vlmevalkit({"1": tmp_path / "cut.tsv"})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openpyxl") is not None, reason="openpyxl is here")
+def test_xlsx_without_openpyxl_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "m_X_result.xlsx"
+    path.write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"needs openpyxl.*m3router\[xlsx\].*\.csv or \.tsv"):
+        read_vlmevalkit({"1": path})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openpyxl") is None, reason="openpyxl is not here")
+def test_xlsx(tmp_path: Path) -> None:
+    rows = [mcq(0, 1), mcq(1, 0)]
+    pd.DataFrame(rows).to_excel(tmp_path / "m_X_result.xlsx", index=False)
+    first = read_vlmevalkit({"1": tmp_path / "m_X_result.xlsx"})
+    second = read_vlmevalkit({"1": table(tmp_path / "m_X_result.tsv", *rows)})
+    pd.testing.assert_frame_equal(first.frame, second.frame)
+    (tmp_path / "bad.xlsx").write_bytes(b"no zip")
+    with pytest.raises(DataError, match="no readable .xlsx table"):
+        read_vlmevalkit({"1": tmp_path / "bad.xlsx"})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([0, 1, True, False, 0.5, None]), min_size=1, max_size=8))
+def test_every_verdict_is_read(tmp_path_factory, verdicts: list[Any]) -> None:
+    rows = [mcq(place, one) for place, one in enumerate(verdicts)]
+    path = tmp_path_factory.mktemp("t") / "m_X_result.tsv"
+    lines = ["\t".join(rows[0])]
+    lines += ["\t".join("" if cell is None else str(cell) for cell in row.values()) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    log = read_vlmevalkit({"1": path})
+    expected = [np.nan if one is None else float(one) for one in verdicts]
+    np.testing.assert_array_equal(log.scores[:, 0], expected)

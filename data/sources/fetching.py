@@ -89,6 +89,7 @@ def fetch_benchmark(
             "hub": "" if origin.files else entry.hub,
             "config": entry.config,
             "split": None if origin.files else origin.split or entry.split,
+            "skip": origin.skip,
             "limit": origin.limit,
         },
         examples=count,

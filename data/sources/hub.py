@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from data.errors import DataError
@@ -28,6 +29,7 @@ class Origin:
 
     Attributes:
         split: Another part than the one that is evaluated; None for that one.
+        skip: Usable rows to pass over first; nothing of theirs is written.
         limit: Most examples; None for all.
         files: Downloaded files (Parquet, CSV, JSON) in place of the hub.
         picture_files: Downloaded files with pictures, where a benchmark keeps them apart.
@@ -35,6 +37,7 @@ class Origin:
     """
 
     split: str | None = None
+    skip: int = 0
     limit: int | None = None
     files: tuple[Path, ...] = ()
     picture_files: tuple[Path, ...] = ()
@@ -83,7 +86,7 @@ def iter_benchmark(
     """
     entry, origin = benchmark(name), origin or Origin()
     counter: Counter[str] = Counter() if left_out is None else left_out
-    drafts = _numbered(name, _limited(_drafts(name, entry, origin, counter), origin.limit))
+    drafts = _limited(_numbered(name, _drafts(name, entry, origin, counter)), origin)
     if entry.video:
         pairs = _with_videos(entry, drafts, origin)
     elif entry.pictures:
@@ -98,7 +101,7 @@ def iter_benchmark(
         reasons = "".join(f"; {count} {reason}" for reason, count in counter.items())
         raise DataError(
             f"{entry.title}: no row of split {origin.split or entry.split!r} can be used"
-            f"{reasons or '; there are none'}. Check --split and the files."
+            f"{reasons or '; there are none left'}. Check --split, --skip and the files."
         )
 
 
@@ -133,13 +136,13 @@ def _example(name: str, entry: Benchmark, draft: Draft, file: str) -> Example:
     )
 
 
-def _limited(drafts: Iterator[Draft], limit: int | None) -> Iterator[Draft]:
-    if limit is not None and limit < 1:
-        raise DataError(f"limit must be 1 or more, got {limit}.")
-    for number, draft in enumerate(drafts, start=1):
-        yield draft
-        if number == limit:
-            return
+def _limited(drafts: Iterator[Draft], origin: Origin) -> Iterator[Draft]:
+    if origin.skip < 0 or (origin.limit is not None and origin.limit < 1):
+        raise DataError(
+            f"skip must be 0 or more and limit 1 or more, got {origin.skip} and {origin.limit}."
+        )
+    stop = None if origin.limit is None else origin.skip + origin.limit
+    return islice(drafts, origin.skip, stop)
 
 
 def _numbered(name: str, drafts: Iterator[Draft]) -> Iterator[Draft]:

@@ -45,7 +45,7 @@ def read_rows(
             if number == 0:
                 _check_columns(entry, row, columns)
             yield row
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError) + _network_errors() as error:
         raise DataError(_unreadable(entry, config, split, files, error)) from error
 
 
@@ -80,6 +80,13 @@ def _open(hub: str, config: str, split: str, files: tuple[Path, ...]) -> Iterabl
     return _undecoded(
         load_dataset(kind, data_files=names, split="train", streaming=True, **options)
     )
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises when a connection breaks: its errors' base, and OSError."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
 
 
 def _undecoded(rows: Any) -> Any:

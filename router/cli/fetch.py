@@ -21,6 +21,7 @@ def fetch(
         str | None,
         typer.Option(help="Another part than the one that is evaluated.", show_default=False),
     ] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Usable rows to pass over first.")] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most examples.", show_default=False)
     ] = None,
@@ -70,6 +71,7 @@ def fetch(
         raise typer.BadParameter("give a benchmark and --out, or --list")
     origin = Origin(
         split=split,
+        skip=skip,
         limit=limit,
         files=tuple(files or ()),
         picture_files=tuple(picture_files or ()),

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
@@ -258,6 +258,9 @@ def numpy_exact_match(answer: str, reference: str) -> float:
 
 
 @given(spoken, spoken, st.booleans())
+@example("cat\0.", "cat", False)
+@example("\u0130", "i", False)
+@example(" cat", "cat", False)
 def test_gqa_and_ai2d_against_numpy(answer: str, other: str, same: bool) -> None:
     reference = answer.upper() if same else other
     assert METRICS["gqa"](answer, [reference], ()) == numpy_exact_match(answer, reference)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
 from data.errors import DataError
@@ -315,8 +316,25 @@ def test_limit_and_rows_that_are_left_out(tmp_path: Path) -> None:
     assert score("mmmu", "So the ratio is 3.43", examples[1]) == 1.0
     origin = Origin(files=origin.files, limit=2)
     assert len(load_benchmark("mmmu", folder=tmp_path / "few", origin=origin)) == 2
-    with pytest.raises(DataError, match="limit must be 1 or more, got 0"):
+    with pytest.raises(DataError, match="limit 1 or more, got 0 and 0"):
         load_benchmark("mmmu", folder=tmp_path, origin=Origin(files=origin.files, limit=0))
+
+
+def test_parts_of_a_dataset_are_together_the_whole(tmp_path: Path) -> None:
+    colours = ["red", "blue", "green", "white", "black"]
+    rows = variants("chartqa", image=[picture(colour) for colour in colours])
+    files = origin_of("chartqa", rows, tmp_path / "in").files
+
+    def part(skip: int) -> list[Any]:
+        folder, origin = tmp_path / f"part{skip}", Origin(files=files, skip=skip, limit=2)
+        examples = load_benchmark("chartqa", folder=folder, origin=origin)
+        assert len(list(folder.iterdir())) == len(examples)  # no picture of another part
+        return examples
+
+    whole = load_benchmark("chartqa", folder=tmp_path / "all", origin=Origin(files=files))
+    assert part(0) + part(2) + part(4) == whole
+    with pytest.raises(DataError, match="there are none left. Check --split, --skip"):
+        part(5)
 
 
 def test_frames_of_videos_are_left_out_of_seedbench(tmp_path: Path) -> None:
@@ -396,6 +414,21 @@ def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for module in ("huggingface_hub.constants", "datasets.config"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="POPE cannot be read from lmms-lab/POPE .default, test.*"):
+        load_benchmark("pope", folder=tmp_path)
+
+
+def test_a_connection_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = HfHubHTTPError.__bases__[0]  # what the client's own errors are
+
+    class Rows:
+        features = None
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            yield PUBLISHED["pope"][0]
+            raise broken("timed out")
+
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Rows())
+    with pytest.raises(DataError, match="POPE cannot be read .*: timed out. Check the connection"):
         load_benchmark("pope", folder=tmp_path)
 
 

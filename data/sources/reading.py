@@ -74,12 +74,22 @@ def _open(hub: str, config: str, split: str, files: tuple[Path, ...]) -> Iterabl
     if len(kinds) > 1 or "" in kinds:
         raise ValueError(f"files must be of one kind out of {', '.join(READERS)}")
     kind = kinds.pop()
-    # pandas would take words such as "null" for a missing value.
-    options: dict[str, Any] = {"keep_default_na": False} if kind == "csv" else {}
     names = [str(path) for path in files]
     return _undecoded(
-        load_dataset(kind, data_files=names, split="train", streaming=True, **options)
+        load_dataset(kind, data_files=names, split="train", streaming=True, **_options(kind))
     )
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """Options of a reader of files."""
+    if kind == "csv":
+        return {"keep_default_na": False}  # pandas takes words such as "null" for missing values
+    if kind == "parquet":
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        # Else all that was read of a file stays in memory until its end.
+        return {"fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False)}
+    return {}
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

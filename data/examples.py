@@ -11,7 +11,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.registry import unknown_name
-from data.scoring import METRICS, check_references
+from data.scoring import BY_PEOPLE, METRICS, check_references
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Example:
         image: Path of the picture or video, relative to the images folder; see
             :mod:`data.videos` for how a video is shown to a model.
         question: What is asked, without any prompt template.
-        answers: Reference answers, at least one; ten for ``vqa``.
+        answers: Reference answers, at least one; ten for ``vqa``, where some may be empty.
         choices: The options of a multiple-choice question, first one ``A``; else empty.
         metric: A key of :data:`data.scoring.METRICS`.
         dataset: Where the example is from; results are also given per dataset.
@@ -108,7 +108,8 @@ def _problems(example: Example) -> list[str]:
             problems.append(f"{name} is empty")
     if not isinstance(example.group, str):
         problems.append(f"group must be text, got {type(example.group).__name__}")
-    problems += _text_problems("answers", example.answers)
+    some = isinstance(example.metric, str) and example.metric in BY_PEOPLE
+    problems += _text_problems("answers", example.answers, some_empty=some)
     problems += _text_problems("choices", example.choices)
     if not example.answers:
         problems.append("answers is empty: at least one reference answer is needed")
@@ -120,15 +121,16 @@ def _problems(example: Example) -> list[str]:
     return problems
 
 
-def _text_problems(name: str, values: object) -> list[str]:
-    """Check that a field is a tuple of non-blank texts."""
+def _text_problems(name: str, values: object, *, some_empty: bool = False) -> list[str]:
+    """Check that a field is a tuple of non-blank texts, or that one at least is not blank."""
     if not isinstance(values, tuple):
         return [f"{name} must be a list of texts, got {type(values).__name__}"]
     for value in values:
         if not isinstance(value, str):
             return [f"{name} must hold texts, got {type(value).__name__} {value!r}"]
-        if not value.strip():
-            return [f"{name} holds an empty text"]
+    blank = [not value.strip() for value in values]
+    if all(blank) if some_empty and values else any(blank):
+        return [f"{name} holds {'nothing but empty texts' if some_empty else 'an empty text'}"]
     return []
 
 

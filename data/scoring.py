@@ -2,24 +2,42 @@
 
 Every function of :data:`METRICS` takes the model's answer, the reference answers and the choices.
 Where a benchmark is odd, its oddity is kept: numbers must be comparable with published ones. What
-deviates on purpose is marked ``NOTE:``.
+deviates on purpose is marked ``NOTE:``. The general metrics are here; rules of single benchmarks
+are in :mod:`data.anls`, :mod:`data.benchmark_scoring` and :mod:`data.letter_parsing`.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from data.anls import score_anls
+from data.benchmark_scoring import (
+    score_ai2d,
+    score_gqa,
+    score_mmbench,
+    score_pope,
+    score_scienceqa,
+    score_seedbench,
+    score_textvqa,
+    score_vqav2,
+)
 from data.errors import DataError
+from data.letter_parsing import score_egoschema, score_mmmu
 from data.registry import unknown_name
 from data.vqa_text import normalize as normalize_vqa
 
 if TYPE_CHECKING:
     from data.examples import Example
 
-ANLS_THRESHOLD = 0.5
 RELAXED_TOLERANCE = 0.05
+
+BY_PEOPLE = frozenset({"vqa", "vqav2", "textvqa"})
+"""Metrics that compare with the answers of several people, some of which may be empty."""
+_YES_NO = frozenset({"yes_no", "pope"})
+_LETTERED = frozenset({"ai2d", "seedbench", "scienceqa", "mmbench", "egoschema"})
 
 _CHOICE_LETTER = re.compile(
     r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
@@ -58,7 +76,7 @@ def chance_level(example: Example) -> float:
     """
     if example.chance is not None:
         return float(example.chance)
-    if example.metric == "yes_no":
+    if example.metric in _YES_NO:
         return 0.5
     if len(example.choices) > 1:
         return 1 / len(example.choices)
@@ -76,14 +94,20 @@ def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]
     Returns:
         The problems; empty when there are none.
     """
-    if metric == "vqa" and len(answers) < 2:
+    if metric in BY_PEOPLE and len(answers) < 2:
         return [
-            "metric 'vqa' compares with the answers of several people (usually 10), got "
+            f"metric {metric!r} compares with the answers of several people (usually 10), got "
             f"{len(answers)}: every answer would score 0. Use 'exact'"
         ]
-    if metric == "yes_no":
-        bad = [text for text in answers if _bare_yes_no(text) not in ("yes", "no")]
-        return [f"metric 'yes_no' needs the answer 'yes' or 'no', got {bad[0]!r}"] if bad else []
+    if metric in _YES_NO:
+        read = _bare_yes_no if metric == "yes_no" else _bare_pope
+        bad = [text for text in answers if read(text) not in ("yes", "no")]
+        return [f"metric {metric!r} needs the answer 'yes' or 'no', got {bad[0]!r}"] if bad else []
+    if metric in _LETTERED or (metric == "mmmu" and choices):
+        letters = string.ascii_uppercase[: len(choices) or None]
+        bad = [text for text in answers if len(text) != 1 or text not in letters]
+        what = f"a capital from A to {letters[-1]}"
+        return [f"metric {metric!r} needs {what} as answer, got {bad[0]!r}"] if bad else []
     if metric == "choice":
         bad = [text for text in answers if _choice_index(text, choices) is None]
         what = f"a letter or one of {list(choices)}" if choices else "a letter"
@@ -172,26 +196,6 @@ def score_vqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) 
     return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
 
 
-def score_anls(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Give the normalised Levenshtein similarity to the nearest reference; 0 below a half.
-
-    DocVQA (Biten et al., ICCV 2019, eq. 1) as its evaluation script has it and as lmms-eval
-    repeats it (``api/metrics.py``, ``anls``): the distance is taken between lower-cased texts
-    with white space collapsed, but divided by the longer of the *raw* upper-cased texts.
-
-    Args:
-        answer: What the model said.
-        answers: Reference answers.
-        choices: Not used.
-
-    Returns:
-        0 or a value in [0.5, 1].
-    """
-    nearest = min(_normalized_distance(text, answer) for text in answers)
-    similarity = 1.0 - nearest
-    return similarity if similarity >= ANLS_THRESHOLD else 0.0
-
-
 def score_relaxed(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare numbers within 5 %, anything else exactly but for case.
 
@@ -217,6 +221,16 @@ METRICS: dict[str, Callable[[str, Sequence[str], Sequence[str]], float]] = {
     "vqa": score_vqa,
     "anls": score_anls,
     "relaxed": score_relaxed,
+    "vqav2": score_vqav2,
+    "textvqa": score_textvqa,
+    "gqa": score_gqa,
+    "ai2d": score_ai2d,
+    "pope": score_pope,
+    "seedbench": score_seedbench,
+    "scienceqa": score_scienceqa,
+    "mmbench": score_mmbench,
+    "mmmu": score_mmmu,
+    "egoschema": score_egoschema,
 }
 
 
@@ -245,6 +259,10 @@ def _bare_yes_no(text: str) -> str:
     return text.lower().strip().replace(".", "")
 
 
+def _bare_pope(text: str) -> str:
+    return text.lower().strip()
+
+
 def _read_yes_no(text: str) -> str:
     """Read yes or no, or "other"."""
     bare = _bare_yes_no(text)
@@ -252,30 +270,6 @@ def _read_yes_no(text: str) -> str:
         return {"y": "yes", "n": "no"}.get(bare, "other")
     start = bare[:4]
     return next((word for word in ("yes", "no") if word in start), "other")
-
-
-def _normalized_distance(reference: str, answer: str) -> float:
-    """Edit distance over length, in [0, 1] but for texts that change length in upper case."""
-    length = max(len(reference.upper()), len(answer.upper()))
-    if length == 0:
-        return 0.0
-    first, second = (" ".join(text.lower().split()) for text in (reference, answer))
-    return _levenshtein(first, second) / length
-
-
-def _levenshtein(first: str, second: str) -> int:
-    """Count the insertions, deletions and substitutions between two texts.
-
-    Wagner and Fischer, 1974, one row at a time.
-    """
-    row = list(range(len(first) + 1))
-    for done, right in enumerate(second, start=1):
-        diagonal, row[0] = row[0], done
-        for column, left in enumerate(first, start=1):
-            substituted = diagonal + (left != right)
-            diagonal = row[column]
-            row[column] = min(substituted, row[column] + 1, row[column - 1] + 1)
-    return row[-1]
 
 
 def _relaxed_match(target: str, answer: str) -> bool:

@@ -11,6 +11,9 @@ ICCV 2015; Goyal et al., CVPR 2017), with their quirks:
   stays. At most 32 are removed, because ``re.UNICODE`` (= 32) is passed where the count belongs.
 * ``none`` is the number 0, number words end at ten, and an article that stands alone vanishes.
 * Contractions are looked up in lower case, so those of the table with a capital never match.
+
+Pythia's ``EvalAIAnswerProcessor``, which lmms-eval scores VQAv2, TextVQA and VizWiz with, repeats
+the two with a change to commas, and does more before: see :func:`tokenize_first`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ _PUNCTUATION = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_"
 _PERIOD = re.compile(r"\.(?!\d)")
 _MOST_PERIODS = int(re.UNICODE)
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
+_COMMAS_IN_NUMBER = re.compile(r"\d,+\d")
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBERS = {
     word: str(number)
@@ -72,13 +76,17 @@ def _contractions() -> dict[str, str]:
 _CONTRACTIONS = _contractions()
 
 
-def strip_punctuation(text: str) -> str:
+def strip_punctuation(text: str, *, comma: re.Pattern[str] = _COMMA_IN_NUMBER) -> str:
     """Remove or blank punctuation; ``processPunctuation`` of the benchmark.
+
+    Args:
+        text: Any text.
+        comma: Where this is found, every mark is removed rather than blanked.
 
     >>> strip_punctuation("t-shirt, red."), strip_punctuation("1,000 t-shirts")
     ('t shirt red', '1000 tshirts')
     """
-    remove_all = _COMMA_IN_NUMBER.search(text) is not None
+    remove_all = comma.search(text) is not None
     cleaned = text
     for mark in _PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text
@@ -101,3 +109,24 @@ def normalize_words(text: str) -> str:
 def normalize(text: str) -> str:
     """Apply both, punctuation first, as the benchmark does."""
     return normalize_words(strip_punctuation(text))
+
+
+def normalize_evalai(text: str) -> str:
+    """Apply both as lmms-eval does; several commas between two digits count there too.
+
+    >>> normalize("1,,2-3"), normalize_evalai("1,,2-3")
+    ('1 2 3', '123')
+    """
+    return normalize_words(strip_punctuation(text, comma=_COMMAS_IN_NUMBER))
+
+
+def tokenize_first(text: str) -> str:
+    """What ``EvalAIAnswerProcessor.__call__`` does before the two: ``word_tokenize`` and lines.
+
+    Lower case, no comma or question mark, and ``'s`` apart.
+
+    >>> tokenize_first("The man's 1,000 hats?")
+    "the man 's 1000 hats"
+    """
+    lowered = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return lowered.replace("\n", " ").replace("\t", " ").strip()

@@ -8,6 +8,7 @@ from data.registry import load_entry
 
 SOURCES = {
     "jsonl": "data.sources.jsonl:load_jsonl",
+    "benchmark": "data.sources.hub:load_benchmark",
 }
 
 

@@ -22,6 +22,7 @@ from router.cli import (
     evaluate,
     export,
     featurize,
+    fetch,
     import_,
     label,
     look,
@@ -32,6 +33,7 @@ from router.cli import (
 from router.cli.console import err
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "fetch": fetch.fetch,
     "label": label.label,
     "import": import_.import_log,
     "featurize": featurize.featurize,
@@ -81,10 +83,10 @@ def main(
 ) -> None:
     """Answer picture questions with as few visual tokens as they need.
 
-    `label` asks a frozen multi-scale model every question at every scale, `train` learns which
-    scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and
-    what was lost, `ask` answers, `look` draws what a model sees. `quickstart` does it all on
-    drawn scenes.
+    `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
+    every question at every scale, `train` learns which scale suffices, `calibrate` sets a budget,
+    `evaluate` and `report` say what was saved and what was lost, `ask` answers, `look` draws what
+    a model sees. `quickstart` does it all on drawn scenes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:

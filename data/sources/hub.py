@@ -1,0 +1,208 @@
+"""Examples from published benchmarks, streamed with the ``datasets`` library or from its files.
+
+Rows are read one after another, so that neither memory nor disk needs to hold a dataset: pictures
+become files named by their content as they come by, byte for byte as the dataset has them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from data.errors import DataError
+from data.examples import Example
+from data.sources.benchmarks import Benchmark, benchmark
+from data.sources.pictures import save_picture
+from data.sources.reading import read_row, read_rows
+from data.sources.rows import Draft
+from data.videos import SUFFIXES
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Which rows of a benchmark are read, and from where.
+
+    Attributes:
+        split: Another part than the one that is evaluated; None for that one.
+        skip: Usable rows to pass over first; nothing of theirs is written.
+        limit: Most examples; None for all.
+        files: Downloaded files (Parquet, CSV, JSON) in place of the hub.
+        picture_files: Downloaded files with pictures, where a benchmark keeps them apart.
+        videos: The folder of the videos, for benchmarks about videos.
+    """
+
+    split: str | None = None
+    skip: int = 0
+    limit: int | None = None
+    files: tuple[Path, ...] = ()
+    picture_files: tuple[Path, ...] = ()
+    videos: Path | None = None
+
+
+def load_benchmark(name: str, *, folder: Path, origin: Origin | None = None) -> list[Example]:
+    """Read the examples of a benchmark.
+
+    Args:
+        name: A key of :data:`data.sources.benchmarks.BENCHMARKS`.
+        folder: Receives the pictures; image paths are relative to it. Not used for videos,
+            whose paths are relative to their own folder.
+        origin: Which rows, from where; None for the whole evaluated split, from the hub.
+
+    Returns:
+        The examples, in the order of the dataset.
+
+    Raises:
+        DataError: See :func:`iter_benchmark`.
+    """
+    return list(iter_benchmark(name, folder=folder, origin=origin))
+
+
+def iter_benchmark(
+    name: str,
+    *,
+    folder: Path,
+    origin: Origin | None = None,
+    left_out: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """Give the examples of a benchmark as they are read, each when its picture is a file.
+
+    Args:
+        name: A key of :data:`data.sources.benchmarks.BENCHMARKS`.
+        folder: Receives the pictures.
+        origin: Which rows, from where; None for the whole evaluated split, from the hub.
+        left_out: Receives why rows were left out, and how often.
+
+    Yields:
+        The examples. Their ids start with the benchmark's name and are unique.
+
+    Raises:
+        DataError: The benchmark is unknown; the hub or a file cannot be read; a column is
+            missing; videos or pictures are missing; or no row can be used.
+    """
+    entry, origin = benchmark(name), origin or Origin()
+    counter: Counter[str] = Counter() if left_out is None else left_out
+    drafts = _limited(_numbered(name, _drafts(name, entry, origin, counter)), origin)
+    if entry.video:
+        pairs = _with_videos(entry, drafts, origin)
+    elif entry.pictures:
+        pairs = _with_pictures_apart(name, entry, drafts, folder, origin)
+    else:
+        pairs = ((draft, save_picture(folder, draft.picture, draft.id)) for draft in drafts)
+    none = True
+    for draft, file in pairs:
+        none = False
+        yield _example(name, entry, draft, file)
+    if none:
+        reasons = "".join(f"; {count} {reason}" for reason, count in counter.items())
+        raise DataError(
+            f"{entry.title}: no row of split {origin.split or entry.split!r} can be used"
+            f"{reasons or '; there are none left'}. Check --split, --skip and the files."
+        )
+
+
+def _drafts(name: str, entry: Benchmark, origin: Origin, counter: Counter[str]) -> Iterator[Draft]:
+    """The rows that can be used; the others are counted."""
+    if origin.files and origin.split is not None:
+        raise DataError("files are read whole: leave the split out, or leave the files out.")
+    split = origin.split or entry.split
+    for row in read_rows(entry, entry.config, split, origin.files, columns=entry.columns):
+        draft = read_row(entry, row)
+        reason = draft.left_out or ("" if draft.answers else "has no answer")
+        if not reason:
+            try:
+                _example(name, entry, draft, "picture")
+            except DataError as error:
+                reason = "cannot be scored: " + str(error).split(": ", 1)[-1].rstrip(".")
+        if reason:
+            counter[reason] += 1
+        else:
+            yield draft
+
+
+def _example(name: str, entry: Benchmark, draft: Draft, file: str) -> Example:
+    return Example(
+        id=draft.id or name,
+        image=file,
+        question=draft.question,
+        answers=draft.answers,
+        choices=draft.choices,
+        metric=entry.metric,
+        dataset=f"{name}/{draft.category}" if draft.category else name,
+    )
+
+
+def _limited(drafts: Iterator[Draft], origin: Origin) -> Iterator[Draft]:
+    if origin.skip < 0 or (origin.limit is not None and origin.limit < 1):
+        raise DataError(
+            f"skip must be 0 or more and limit 1 or more, got {origin.skip} and {origin.limit}."
+        )
+    stop = None if origin.limit is None else origin.skip + origin.limit
+    return islice(drafts, origin.skip, stop)
+
+
+def _numbered(name: str, drafts: Iterator[Draft]) -> Iterator[Draft]:
+    """Give every question an id: the dataset's, the place where it has none, ``-2`` when taken."""
+    taken: Counter[str] = Counter()
+    for place, draft in enumerate(drafts):
+        identity = f"{name}-{draft.id or place}"
+        taken[identity] += 1
+        again = f"-{taken[identity]}" if taken[identity] > 1 else ""
+        yield replace(draft, id=identity + again)
+
+
+def _with_videos(
+    entry: Benchmark, drafts: Iterator[Draft], origin: Origin
+) -> Iterator[tuple[Draft, str]]:
+    """Find each video by its name; all that are missing are told together, at the end."""
+    if origin.videos is None or not origin.videos.is_dir():
+        got = "none was given" if origin.videos is None else f"{origin.videos} is no folder"
+        raise DataError(f"{entry.title} is about videos: pass their folder with --videos ({got}).")
+    files = sorted(path for path in origin.videos.rglob("*") if path.suffix.lower() in SUFFIXES)
+    known = {path.stem: path.relative_to(origin.videos).as_posix() for path in reversed(files)}
+    wanted: set[str] = set()
+    for draft in drafts:
+        wanted.add(draft.video)
+        if draft.video in known:
+            yield draft, known[draft.video]
+    missing = sorted(wanted - known.keys())
+    if missing:
+        more = ", ..." if len(missing) > _SHOWN else ""
+        raise DataError(
+            f"{entry.title}: {len(missing)} of {len(wanted)} videos are missing in "
+            f"{origin.videos}: {', '.join(missing[:_SHOWN])}{more}. Add them, with any ending of "
+            "a video."
+        )
+
+
+def _with_pictures_apart(
+    name: str, entry: Benchmark, drafts: Iterator[Draft], folder: Path, origin: Origin
+) -> Iterator[tuple[Draft, str]]:
+    """Read all questions, then the pictures that they need."""
+    if origin.files and not origin.picture_files:
+        raise DataError(
+            f"{entry.title} keeps its pictures apart: pass the files of the configuration "
+            f"{entry.pictures} with --picture-file."
+        )
+    questions = list(drafts)
+    needed = {draft.picture_id for draft in questions}
+    files: dict[str, str] = {}
+    split, columns = origin.split or entry.split, ("id", "image")
+    for row in read_rows(entry, entry.pictures, split, origin.picture_files, columns=columns):
+        identity = str(row["id"])
+        if identity in needed:
+            files[identity] = save_picture(folder, row["image"], identity)
+        if len(files) == len(needed):
+            break
+    missing = sorted(needed - files.keys())
+    if missing:
+        raise DataError(
+            f"{entry.title}: {len(missing)} of {len(needed)} pictures are missing, first "
+            f"{', '.join(missing[:_SHOWN])}. Pass all files of {entry.pictures}."
+        )
+    for draft in questions:
+        yield draft, files[draft.picture_id]

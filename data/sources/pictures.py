@@ -1,0 +1,62 @@
+"""Pictures that come as bytes, written as files whose names tell their content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+from data.manifest import write_failure
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"\x89PNG", ".png"),
+    (b"GIF8", ".gif"),
+    (b"RIFF", ".webp"),
+    (b"BM", ".bmp"),
+    (b"II*\x00", ".tif"),
+    (b"MM\x00*", ".tif"),
+)
+_OTHER = ".img"
+
+
+def save_picture(folder: Path, picture: Any, owner: str) -> str:
+    """Write a picture as it is, EXIF data included; one that is there already is kept.
+
+    Args:
+        folder: Receives the file; made when it is missing.
+        picture: A mapping with ``bytes``, as the ``datasets`` library gives undecoded pictures.
+        owner: Whose picture it is, for the message.
+
+    Returns:
+        The file's name: 32 hexadecimal digits of the SHA-256, and the ending of its format.
+
+    Raises:
+        DataError: There are no bytes, or the file cannot be written.
+    """
+    data = picture.get("bytes") if isinstance(picture, Mapping) else None
+    if not isinstance(data, bytes) or not data:
+        got = f"only {', '.join(picture)}" if isinstance(picture, Mapping) else repr(picture)[:60]
+        raise DataError(f"{owner}: the picture must be stored as bytes, got {got}.")
+    endings = (ending for start, ending in _SIGNATURES if data.startswith(start))
+    path = folder / (hashlib.sha256(data).hexdigest()[:32] + next(endings, _OTHER))
+    if not path.exists():
+        _write(path, data)
+    return path.name
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; not forced to the disk, for there are many of them."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise DataError(write_failure(path, error)) from error

@@ -1,0 +1,135 @@
+"""Rows of a benchmark, streamed from the Hugging Face hub or from downloaded files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+from data.sources.benchmarks import Benchmark
+from data.sources.rows import Draft, Row
+
+READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+"""Ending of a file to the reader of the ``datasets`` library."""
+
+_LONGEST = 60
+
+
+def read_rows(
+    entry: Benchmark, config: str, split: str, files: tuple[Path, ...], *, columns: tuple[str, ...]
+) -> Iterator[Row]:
+    """Stream rows, with pictures as bytes.
+
+    Args:
+        entry: The benchmark.
+        config: Configuration of its dataset; empty for its only one.
+        split: Part of its dataset.
+        files: Read these in place of the hub, whole.
+        columns: What the rows must have; the first one is looked at.
+
+    Yields:
+        Column to value.
+
+    Raises:
+        DataError: The benchmark is not on the hub and there are no files; the hub or a file
+            cannot be read; or a column is missing.
+    """
+    if not files and not entry.hub:
+        raise DataError(
+            f"{entry.title} is not on the Hugging Face hub. Download {entry.sheet} and pass it "
+            "with --file."
+        )
+    try:
+        for number, row in enumerate(_open(entry.hub, config, split, files)):
+            if number == 0:
+                _check_columns(entry, row, columns)
+            yield row
+    except (OSError, ValueError, ImportError) + _network_errors() as error:
+        raise DataError(_unreadable(entry, config, split, files, error)) from error
+
+
+def read_row(entry: Benchmark, row: Row) -> Draft:
+    """Turn a row into a question.
+
+    Raises:
+        DataError: A value is not as published; the message shows the row.
+    """
+    try:
+        return entry.read(row)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        shown = ", ".join(f"{name}: {_brief(row.get(name))}" for name in entry.columns)
+        raise DataError(
+            f"{entry.title}: a row is not as published ({type(error).__name__}: {error}); it has "
+            f"{shown}."
+        ) from error
+
+
+def _open(hub: str, config: str, split: str, files: tuple[Path, ...]) -> Iterable[Row]:
+    from datasets import load_dataset
+
+    if not files:
+        return _undecoded(load_dataset(hub, config or None, split=split, streaming=True))
+    kinds = {READERS.get(path.suffix.lower(), "") for path in files}
+    if len(kinds) > 1 or "" in kinds:
+        raise ValueError(f"files must be of one kind out of {', '.join(READERS)}")
+    kind = kinds.pop()
+    names = [str(path) for path in files]
+    return _undecoded(
+        load_dataset(kind, data_files=names, split="train", streaming=True, **_options(kind))
+    )
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """Options of a reader of files."""
+    if kind == "csv":
+        return {"keep_default_na": False}  # pandas takes words such as "null" for missing values
+    if kind == "parquet":
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        # Else all that was read of a file stays in memory until its end.
+        return {"fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False)}
+    return {}
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises when a connection breaks: its errors' base, and OSError."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+
+
+def _undecoded(rows: Any) -> Any:
+    """Leave pictures as bytes; rows of unknown types, such as a sheet's, hold none."""
+    return rows if rows.features is None else rows.decode(False)
+
+
+def _check_columns(entry: Benchmark, row: Row, columns: tuple[str, ...]) -> None:
+    missing = [name for name in columns if name not in row]
+    if missing:
+        raise DataError(
+            f"{entry.title}: missing column {', '.join(missing)}; the rows have {', '.join(row)}. "
+            "Check that the files are of this benchmark and configuration."
+        )
+
+
+def _unreadable(
+    entry: Benchmark, config: str, split: str, files: tuple[Path, ...], error: Exception
+) -> str:
+    cause = (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
+    if files:
+        where, advice = ", ".join(map(str, files)), "Check the files."
+    else:
+        where = f"{entry.hub} ({config or 'default'}, {split})"
+        advice = (
+            "Check the connection and the split; or download the Parquet files of "
+            f"huggingface.co/datasets/{entry.hub} elsewhere and pass them with --file."
+        )
+    return f"{entry.title} cannot be read from {where}: {cause}. {advice}"
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(str, value))}}}"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

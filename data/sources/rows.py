@@ -1,0 +1,304 @@
+"""Rows of published benchmarks as questions: one function for each way that a dataset is laid out.
+
+Column names and prompts are those of lmms-eval's task files (``lmms_eval/tasks/<task>/``, the
+default prompts, which are LLaVA-1.5's), and for three video benchmarks those of IG-VLM's sheets
+(``imagegridworth/IG-VLM``, ``data/``).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.errors import DataError
+
+Row = Mapping[str, Any]
+
+SHORT = "\nAnswer the question using a single word or phrase."
+LETTER = "\nAnswer with the option's letter from the given choices directly."
+UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+
+_MME_PROMPT = " Please answer yes or no."
+_SUBJECT = re.compile(r"^[^_]*_(.+?)_\d+$")
+_MMMU_PICTURES = tuple(f"image_{number}" for number in range(1, 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a row holds, before its picture is a file.
+
+    Attributes:
+        question: The whole prompt: question, choices and the benchmark's instruction.
+        answers: The reference answers; letters where the metric compares letters.
+        id: The dataset's own, empty where it has none.
+        choices: Texts of the choices, first one ``A``.
+        category: What the benchmark reports by, or empty.
+        picture: The dataset's picture: a mapping with ``bytes``.
+        picture_id: Of a picture that is kept apart from the questions.
+        video: Name of a video file without its ending.
+        left_out: Why the row cannot be used, or empty.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    id: str = ""
+    choices: tuple[str, ...] = ()
+    category: str = ""
+    picture: Any = None
+    picture_id: str = ""
+    video: str = ""
+    left_out: str = ""
+
+
+def vqav2(row: Row) -> Draft:
+    """VQAv2: ten answers, each a mapping."""
+    return Draft(
+        id=str(row["question_id"]),
+        question=row["question"] + SHORT,
+        answers=tuple(said["answer"] for said in row["answers"] or ()),
+        picture=row["image"],
+    )
+
+
+def textvqa(row: Row) -> Draft:
+    """TextVQA: ten answers; lmms-eval writes the question with one capital."""
+    return Draft(
+        id=str(row["question_id"]),
+        question=row["question"].capitalize() + SHORT,
+        answers=tuple(row["answers"] or ()),
+        picture=row["image"],
+    )
+
+
+def vizwiz(row: Row) -> Draft:
+    """VizWiz: as TextVQA, and a question may have no answer in its picture."""
+    return Draft(
+        id=str(row["question_id"]),
+        question=row["question"].capitalize() + UNANSWERABLE + SHORT,
+        answers=tuple(row["answers"] or ()),
+        picture=row["image"],
+    )
+
+
+def gqa(row: Row) -> Draft:
+    """GQA: the pictures are in another configuration of the dataset."""
+    return Draft(
+        id=str(row["id"]),
+        question=row["question"] + SHORT,
+        answers=(row["answer"],),
+        picture_id=str(row["imageId"]),
+    )
+
+
+def pope(row: Row) -> Draft:
+    """POPE: ``question_id`` repeats in its three categories, ``id`` does not."""
+    return Draft(
+        id=str(row["id"]),
+        question=row["question"].strip() + SHORT,
+        answers=(row["answer"].strip(),),
+        category=str(row["category"]),
+        picture=row["image"],
+    )
+
+
+def mme(row: Row) -> Draft:
+    """MME: two questions for each picture share an id."""
+    return Draft(
+        id=str(row["question_id"]),
+        question=row["question"].strip().replace(_MME_PROMPT, "") + SHORT,
+        answers=(row["answer"],),
+        category=str(row["category"]),
+        picture=row["image"],
+    )
+
+
+def docvqa(row: Row) -> Draft:
+    """DocVQA: several reference answers."""
+    return Draft(
+        id=str(row["questionId"]),
+        question=row["question"] + SHORT,
+        answers=tuple(row["answers"] or ()),
+        picture=row["image"],
+    )
+
+
+def chartqa(row: Row) -> Draft:
+    """ChartQA: ``type`` is ``human_test`` or ``augmented_test``."""
+    return Draft(
+        question=row["question"] + SHORT,
+        answers=(row["answer"],),
+        category=str(row["type"]),
+        picture=row["image"],
+    )
+
+
+def ai2d(row: Row) -> Draft:
+    """AI2D: ``answer`` is the number of an option, from 0."""
+    choices = tuple(row["options"])
+    return Draft(
+        question=f"{row['question']}\n{lettered(choices)}{LETTER}",
+        answers=(letter(row["answer"]),),
+        choices=choices,
+        picture=row["image"],
+    )
+
+
+def scienceqa(row: Row) -> Draft:
+    """ScienceQA: a hint goes before the question."""
+    choices = tuple(row["choices"])
+    context = f"Context: {row['hint']}\n" if row["hint"] else ""
+    return Draft(
+        question=f"{context}{row['question']}\n{lettered(choices)}{LETTER}",
+        answers=(letter(row["answer"]),),
+        choices=choices,
+        picture=row["image"],
+        left_out="" if row["image"] is not None else "has no picture",
+    )
+
+
+def seedbench(row: Row) -> Draft:
+    """SEED-Bench: a list of pictures, several for the frames of a video."""
+    choices = tuple(row[f"choice_{name}"] for name in "abcd")
+    pictures = row["image"]
+    return Draft(
+        id=str(row["question_id"]),
+        question=f"{row['question']}\n{lettered(choices)}{LETTER}",
+        answers=(row["answer"],),
+        choices=choices,
+        category=str(row["data_type"]),
+        picture=pictures[0] if len(pictures) == 1 else None,
+        left_out="" if len(pictures) == 1 else "has several pictures",
+    )
+
+
+def mmbench(row: Row) -> Draft:
+    """MMBench: options in columns of their own, ``nan`` where there is none."""
+    choices = tuple(str(row[name]) for name in "ABCD" if _told(row[name]))
+    hint = f"{row['hint']} " if _told(row["hint"]) else ""
+    options = f"There are several options:\n{lettered(choices)}"
+    return Draft(
+        id=str(row["index"]),
+        question=f"{hint}{row['question']} {options}\n{LETTER}",
+        answers=(row["answer"],) if _told(row["answer"]) else (),
+        choices=choices,
+        category=str(row["category"]),
+        picture=row["image"],
+    )
+
+
+def mmmu(row: Row) -> Draft:
+    """MMMU: options and several references are written as Python lists.
+
+    NOTE: lmms-eval compares with such a list of references as one text; here, as in MMMU's own
+    evaluation, one of them is enough.
+    """
+    pictures = [row[name] for name in _MMMU_PICTURES if row.get(name) is not None]
+    subject = _SUBJECT.match(row["id"])
+    if row["question_type"] == "multiple-choice":
+        choices = _python_list(row["options"], row["id"])
+        question = f"{row['question']}\n{lettered(choices)}\n{LETTER}"
+        answers: tuple[str, ...] = (row["answer"],)
+    else:
+        choices, question = (), f"{row['question']}\n{SHORT}"
+        listed = row["answer"].startswith("[")
+        answers = _python_list(row["answer"], row["id"]) if listed else (row["answer"],)
+    return Draft(
+        id=row["id"],
+        question=question,
+        answers=answers,
+        choices=choices,
+        category=subject[1] if subject else "",
+        picture=pictures[0] if len(pictures) == 1 else None,
+        left_out="" if len(pictures) == 1 else f"has {len(pictures)} pictures",
+    )
+
+
+def nextqa(row: Row) -> Draft:
+    """NExT-QA, multiple choice: ``answer`` is the number of an option, from 0."""
+    choices = tuple(row[f"a{number}"].strip() for number in range(5))
+    return Draft(
+        id=f"{row['video']}-{row['qid']}",
+        question=f"{row['question'].strip()}\n{lettered(choices)}{LETTER}",
+        answers=(letter(row["answer"]),),
+        choices=choices,
+        category=str(row["type"]),
+        video=str(row["video"]),
+    )
+
+
+def egoschema(row: Row) -> Draft:
+    """EgoSchema: options with their letters; ``answer`` is a number, from 0, as text."""
+    return Draft(
+        id=str(row["question_idx"]),
+        question="\n".join([row["question"], *row["option"]]) + LETTER,
+        answers=(letter(row["answer"]),) if _told(row["answer"]) else (),
+        choices=tuple(row["option"]),
+        video=str(row["video_idx"]),
+    )
+
+
+def activitynetqa(row: Row) -> Draft:
+    """ActivityNet-QA: questions without their question mark."""
+    return Draft(
+        id=str(row["question_id"]),
+        question=f"{row['question']}? {SHORT.strip()}",
+        answers=(row["answer"],),
+        video=f"v_{row['video_name']}",
+    )
+
+
+def open_sheet(row: Row) -> Draft:
+    """A sheet of IG-VLM with open questions: MSVD-QA, MSRVTT-QA."""
+    return Draft(
+        id=str(row["question_id"]),
+        question=f"{row['question']} {SHORT.strip()}",
+        answers=(str(row["answer"]),),
+        video=str(row["video_name"]),
+    )
+
+
+def choice_sheet(row: Row) -> Draft:
+    """A sheet of IG-VLM with five choices, the answer being the text of one: IntentQA."""
+    choices = tuple(str(row[f"a{number}"]).strip() for number in range(5))
+    answer = str(row["answer"]).strip()
+    known = answer in choices
+    return Draft(
+        id=str(row["question_id"]),
+        question=f"{str(row['question']).strip()}\n{lettered(choices)}{LETTER}",
+        answers=(letter(choices.index(answer)),) if known else (),
+        choices=choices,
+        category=str(row["question_type"]),
+        video=str(row["video_name"]),
+        left_out="" if known else "has an answer that is none of its choices",
+    )
+
+
+def lettered(choices: Sequence[str]) -> str:
+    r"""Write choices one a line, each behind its letter.
+
+    >>> lettered(["cat", "dog"])
+    'A. cat\nB. dog'
+    """
+    return "\n".join(f"{letter(place)}. {text}" for place, text in enumerate(choices))
+
+
+def letter(number: int | str) -> str:
+    """The letter of an option counted from 0."""
+    return chr(ord("A") + int(number))
+
+
+def _told(value: Any) -> bool:
+    """Whether a field holds something: not None, empty, NaN (which is not itself) or its text."""
+    return value not in (None, "", "nan", "None") and value == value
+
+
+def _python_list(text: str, identity: str) -> tuple[str, ...]:
+    """Read a list that is written as Python writes it."""
+    try:
+        values = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise DataError(f"MMMU {identity!r}: {text!r} is no list of options.") from error
+    return tuple(str(value) for value in values)

@@ -1,0 +1,113 @@
+"""`m3router fetch`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(help="A benchmark; see --list.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write: examples.jsonl and images/.", show_default=False),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Another part than the one that is evaluated.", show_default=False),
+    ] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Usable rows to pass over first.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most examples.", show_default=False)
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            help="Read this downloaded file (Parquet, CSV, JSON), not the hub; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    picture_files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--picture-file",
+            help="For gqa with --file: a Parquet file of its pictures; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="For benchmarks about videos: your folder of them.", show_default=False),
+    ] = None,
+    show_list: Annotated[
+        bool, typer.Option("--list", help="Show the benchmarks, and stop.")
+    ] = False,
+) -> None:
+    """Write a published benchmark as examples with its official prompts and metric.
+
+    Rows stream from the Hugging Face hub, and each picture becomes a file as it comes by. An
+    interrupted run leaves no `examples.jsonl`; the same command starts again and keeps the
+    pictures that are there. docs/benchmarks.md says what each benchmark is and what differs.
+
+    ```
+    m3router fetch gqa --out data/gqa --limit 1000
+    m3router label --examples data/gqa/examples.jsonl --images data/gqa/images --out run/
+    ```
+    """
+    from data.sources.fetching import fetch_benchmark
+    from data.sources.hub import Origin
+    from router.cli.console import out as results
+
+    if show_list:
+        _show_list()
+        return
+    if name is None or out is None:
+        raise typer.BadParameter("give a benchmark and --out, or --list")
+    origin = Origin(
+        split=split,
+        skip=skip,
+        limit=limit,
+        files=tuple(files or ()),
+        picture_files=tuple(picture_files or ()),
+        videos=videos,
+    )
+    fetched = fetch_benchmark(name, folder=out, origin=origin, progress=_Lines())
+    results.print(f"{fetched.count} examples in {fetched.examples}", markup=False)
+    for reason, count in fetched.left_out.items():
+        results.print(f"{count} rows left out: {reason}", markup=False)
+    results.print(
+        f"next: m3router label --examples {fetched.examples} --images {fetched.images}",
+        markup=False,
+    )
+
+
+class _Lines:
+    """A line every few seconds; how many rows there are is not known before the last."""
+
+    def __init__(self) -> None:
+        self.shown = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        from router.cli.console import PLAIN_EVERY, say
+
+        if time.monotonic() - self.shown >= PLAIN_EVERY:
+            self.shown = time.monotonic()
+            say(f"fetching: {done} examples")
+
+
+def _show_list() -> None:
+    from data.sources.benchmarks import BENCHMARKS
+    from router.cli.console import show_table
+
+    rows = [
+        [name, entry.title, entry.hub or "a sheet, with --file", entry.split, entry.metric]
+        + ["videos" if entry.video else ""]
+        for name, entry in BENCHMARKS.items()
+    ]
+    show_table(["name", "benchmark", "from", "split", "metric", ""], rows)

@@ -1,0 +1,94 @@
+"""`m3router fetch`, from a downloaded file to a labelled run."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from data.sources.benchmarks import BENCHMARKS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    rows = []
+    for place, answer in enumerate(["yes", "no", "yes"]):
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), (40 * place, 0, 0)).save(buffer, "PNG")
+        rows.append(
+            {
+                "id": str(place),
+                "question": "Is there a cat?",
+                "answer": answer,
+                "category": "random",
+                "image": {"bytes": buffer.getvalue(), "path": "x.png"},
+            }
+        )
+    rows.append({**rows[0], "id": "9", "answer": "perhaps"})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pope.parquet")
+    return tmp_path / "pope.parquet"
+
+
+def test_from_a_file_to_a_log(invoke, parquet, tmp_path):
+    out = tmp_path / "pope"
+    result = invoke("fetch", "pope", "--file", parquet, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"3 examples in {out / 'examples.jsonl'}" in result.output
+    assert "1 rows left out: cannot be scored: metric 'pope' needs" in result.output
+    (line,) = [line for line in result.output.splitlines() if line.startswith("next: ")]
+    words = line.removeprefix("next: m3router ").split()
+    result = invoke(*words, "--model", "fake", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "3 examples in" in result.output
+    first = json.loads((out / "examples.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["dataset"] == "pope/random"
+
+
+def test_limit_and_a_folder_in_use(invoke, parquet, tmp_path):
+    command = ["fetch", "pope", "--file", parquet, "--out", tmp_path / "pope", "--limit", 2]
+    assert "2 examples in" in invoke(*command).output
+    again = invoke(*command)
+    assert again.exit_code == 1
+    assert "exists already. Choose another folder" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fetch", "--out", "x"], 2, "give a benchmark and --out, or --list"),
+        (["fetch", "poep", "--out", "x"], 1, "Unknown benchmark 'poep'. Did you mean 'pope'?"),
+        (["fetch", "nextqa", "--out", "x", "--file", "a.parquet"], 1, "pass their folder"),
+    ],
+)
+def test_what_is_refused(invoke, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments)
+    assert result.exit_code == code
+    assert message in re.sub(r"[\s│]+", " ", result.output)
+    assert not (tmp_path / "x" / "examples.jsonl").exists()
+
+
+def test_the_list_and_the_page_name_every_benchmark(invoke):
+    output = invoke("fetch", "--list").output
+    page = PAGE.read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    rows = {row[0].strip("`"): row for row in cells if len(row) == 7}
+    for name, entry in BENCHMARKS.items():
+        assert re.search(rf"^{name} ", output, re.MULTILINE)
+        _, title, where, split, _, metric, note = rows[name]
+        assert (title, split, metric, note) == (
+            entry.title,
+            f"`{entry.split}`",
+            f"`{entry.metric}`",
+            entry.note,
+        )
+        named = [entry.hub, entry.config, entry.pictures] if entry.hub else []
+        assert re.findall(r"`([^`]+)`", where) == [text for text in named if text]

@@ -1,0 +1,444 @@
+"""Rules of single benchmarks: recorded official scores, and slow references told another way."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from data.errors import DataError
+from data.examples import Example
+from data.scoring import METRICS, chance_level
+from data.vqa_text import normalize_evalai, tokenize_first
+
+# --- Thousands of answers, scored once by lmms-eval's own functions --------------------------
+
+ALL_WORDS = (
+    "a an the A B C D E b two three none zero ten dont couldnt've Im man's mans it's yes no Yes "
+    "No NO not y n cat dog red Red answer is The final so therefore = 3 3.5 1,000 1,,000 10% 0.1 "
+    "$5.00 5e3 -2 1.5e-3 12:30 .5 5. U.S.A. t-shirt x/y ? ! , . ; : ' \" ( ) (A) (B) A. B. A) B: "
+    ":C (D). A, unanswerable \u00e9t\u00e9 \u0130 Stra\u00dfe \u0663 \u00bd \u2019s nan inf 1_000 "
+    "% Because option [x] [1,2] {b} result could be"
+)
+WORDS = ALL_WORDS.split(" ")
+SPACES = ["\n", "\t", " ", "  ", "\u00a0", "\x00"]
+PHRASES = (
+    "{L}", "{L}.", "({L})", "{L})", "The answer is {L}", "The answer is ({L}).", "{L}. {c}", "{c}",
+    "{c}.", "I think that it must be {c} because of the thing", "{L} or {M} I am not sure",
+    "({L}) and then ({M})", "{l}", "{t} {c} {t} {d}", "A dog is {L}.", ":{L}", "{L}, {c}", "{t}",
+    "Answer: {L}", "{L}\n{M}", "'{L}'", "{c} {d}",
+)  # fmt: skip
+OPEN = (
+    "{t}", "The final answer is {t}", "{u}\nso x = {t}", "{u} {t} {u}", "{t}.\n\n is ",
+    "Therefore it could be {t}.",
+)  # fmt: skip
+Case = tuple[str, list[str], list[str]]
+
+
+def any_text(dice: random.Random) -> str:
+    kind = dice.random()
+    if kind < 0.05:
+        return ""
+    pool = WORDS + SPACES
+    if kind < 0.2:
+        return "".join(dice.choice("".join(pool)) for _ in range(dice.randint(1, 6)))
+    return dice.choice(["", " ", " "]).join(dice.choice(pool) for _ in range(dice.randint(1, 8)))
+
+
+def like(text: str, dice: random.Random) -> str:
+    spoken = (
+        text, text, text, text.lower(), text.upper(), text + ".", f" {text}\n", text + "!",
+        text.replace("'", ""), text.replace(" ", "  "), any_text(dice),
+    )  # fmt: skip
+    return dice.choice(spoken)
+
+
+def options(dice: random.Random) -> list[str]:
+    texts = [any_text(dice).strip() for _ in range(dice.randint(2, 4))]
+    return [text if text.strip("\0 ") else f"option {place}" for place, text in enumerate(texts)]
+
+
+def by_people(dice: random.Random) -> Case:
+    base = [any_text(dice) for _ in range(dice.randint(1, 3))]
+    answers = [like(dice.choice(base), dice) for _ in range(10)]
+    if dice.random() < 0.3:
+        answers = answers[:1] * 10
+    return like(dice.choice(answers), dice), answers, []
+
+
+def by_text(dice: random.Random) -> Case:
+    gold = any_text(dice)
+    return like(gold, dice), [gold], []
+
+
+def by_number(dice: random.Random) -> Case:
+    value = dice.choice([dice.randint(-100, 100), round(dice.uniform(-5, 5), 3)])
+    gold = dice.choice([str(value), f"{value}%", any_text(dice)])
+    near = value * (1 + dice.choice([0.05, -0.05, dice.uniform(-0.07, 0.07)]))
+    return dice.choice([repr(near), f"{near}%", str(near / 100), like(gold, dice)]), [gold], []
+
+
+def by_yes_no(dice: random.Random) -> Case:
+    gold = dice.choice(["yes", "no", "Yes", "No"])
+    said = (
+        "Yes", "No", "no.", "YES ", "y", "n", "N.", "Not", "know", "Yes, it", "Y.e.s", "ok no",
+        "\nno", like(gold, dice), any_text(dice),
+    )  # fmt: skip
+    return dice.choice(said), [gold], []
+
+
+def by_letter(dice: random.Random) -> Case:
+    choices = options(dice)
+    fill = {"L": dice.choice("ABCDE"), "M": dice.choice("ABCDE"), "l": dice.choice("abcd")}
+    fill |= {"c": dice.choice(choices), "d": dice.choice(choices), "t": any_text(dice)}
+    answer = dice.choice(PHRASES).format(**fill)
+    return answer, [dice.choice("ABCDE"[: len(choices)])], choices
+
+
+def by_lettered_option(dice: random.Random) -> Case:
+    answer, answers, choices = by_letter(dice)
+    lettered = [f"{letter}. {text}" for letter, text in zip("ABCDE", choices, strict=False)]
+    return dice.choice([answer, f"I am sure it {dice.choice(lettered)} x y"]), answers, lettered
+
+
+def by_open_answer(dice: random.Random) -> Case:
+    answers = [any_text(dice) for _ in range(dice.randint(1, 2))]
+    said = like(dice.choice(answers), dice)
+    return dice.choice(OPEN).format(t=said, u=any_text(dice)), answers, []
+
+
+# Metric and kind of answer -> SHA-256 of the scores that lmms-eval's functions gave (0 where they
+# would choose at random), and how many were above 0; see each metric for which function it is.
+OFFICIAL: dict[tuple[str, Callable[[random.Random], Case]], tuple[str, int]] = {
+    ("vqav2", by_people): ("cb70127812d1dd57", 1241),
+    ("textvqa", by_people): ("6567f99f981e82ab", 1800),
+    ("gqa", by_text): ("9f97f5e7feba8024", 1548),
+    ("anls", by_text): ("5d1a0f1f72f0f76f", 1814),
+    ("relaxed", by_number): ("7c8f4e1051e647b1", 539),
+    ("pope", by_yes_no): ("a8df8bab4f03070c", 378),
+    ("yes_no", by_yes_no): ("3cc0f7779b3e8ae8", 971),
+    ("seedbench", by_letter): ("f3e58a5c6a1b3e68", 208),
+    ("scienceqa", by_letter): ("930cfcf988720865", 52),
+    ("ai2d", by_letter): ("13f6d70de6c8015e", 158),
+    ("mmbench", by_letter): ("d346c1db972c0a25", 335),
+    ("mmmu", by_letter): ("4d57b00da91b776d", 354),
+    ("mmmu", by_open_answer): ("d2e5546ccc1b5285", 1403),
+    ("egoschema", by_lettered_option): ("ecf1c06feda26f8b", 495),
+}  # fmt: skip
+ANSWERS = 2000
+
+
+def cases(make: Callable[[random.Random], Case]) -> Iterator[Case]:
+    dice = random.Random(make.__name__)
+    for _ in range(ANSWERS):
+        yield make(dice)
+
+
+def digest(scores: list[float]) -> tuple[str, int]:
+    text = " ".join(f"{score:.9f}" for score in scores)
+    return hashlib.sha256(text.encode()).hexdigest()[:16], sum(score > 0 for score in scores)
+
+
+@pytest.mark.parametrize(("metric", "make"), OFFICIAL, ids=lambda value: str(value))
+def test_scores_are_those_of_lmms_eval(metric: str, make: Callable[[random.Random], Case]) -> None:
+    assert digest([METRICS[metric](*case) for case in cases(make)]) == OFFICIAL[metric, make]
+
+
+# --- References ------------------------------------------------------------------------------
+
+texts = st.text(alphabet=" .,;/-'\"?!aAbBthes12\n\t_`\u00e9\u0130\0", max_size=24)
+phrases = st.lists(st.sampled_from(WORDS + SPACES), max_size=8).map(" ".join)
+spoken = texts | phrases | st.text(max_size=8)
+
+
+def reference_evalai(text: str) -> str:
+    """Pythia's processor told letter by letter; contractions and numbers are tested elsewhere."""
+    marks = set(';/[]"{}()=+\\_-><@`,?!')
+    numbers = any(
+        text[place].isdecimal() and (rest := text[place + 1 :].lstrip(",")) != text[place + 1 :]
+        and rest[:1].isdecimal()
+        for place in range(len(text))
+    )  # fmt: skip
+    gone = {m for m in marks if numbers or f"{m} " in text or f" {m}" in text}
+    blanked = "".join(
+        " " if c in marks and c not in gone else c for c in text if c not in gone
+    )  # fmt: skip
+    kept, removed = "", 0
+    for place, letter in enumerate(blanked):
+        stop = letter == "." and not blanked[place + 1 : place + 2].isdecimal()
+        if stop and removed < 32:
+            removed += 1
+        else:
+            kept += letter
+    return kept
+
+
+@given(st.lists(st.sampled_from([*" .,;/-_?!x2'", "1,", ",,3", "\u0663"]), max_size=14))
+def test_evalai_punctuation_against_reference(parts: list[str]) -> None:
+    text = "".join(parts)
+    # "x" and digits are no articles, numbers or contractions, so only punctuation is left.
+    assert normalize_evalai(text).split() == reference_evalai(text).lower().split()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The man's hats?", "man 's hats"),
+        ("1,000", "1000"),
+        ("A, b", "b"),
+        ("It's\nnone.", "it 's 0"),
+        ("Whats's", "what's 's"),
+        ("", ""),
+    ],
+)
+def test_evalai_processor(text: str, expected: str) -> None:
+    assert normalize_evalai(tokenize_first(text)) == expected
+
+
+def reference_soft(said: str, references: list[str]) -> float:
+    """Leave each annotator out in turn."""
+    total = Fraction(0)
+    for place in range(len(references)):
+        others = references[:place] + references[place + 1 :]
+        total += min(Fraction(1), Fraction(others.count(said), 3))
+    return float(total / len(references))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_vqa_of_lmms_eval(data: st.DataObject) -> None:
+    some = data.draw(st.lists(spoken, min_size=1, max_size=3))
+    answers = data.draw(st.lists(st.sampled_from(some), min_size=2, max_size=10))
+    answer = data.draw(st.sampled_from(some) | spoken)
+
+    def whole(text: str) -> str:
+        return normalize_evalai(tokenize_first(text))
+
+    assert METRICS["textvqa"](answer, answers, ()) == pytest.approx(
+        reference_soft(whole(answer), [whole(text) for text in answers])
+    )
+    lines = [text.replace("\n", " ").replace("\t", " ").strip() for text in answers]
+    said = whole(answer)
+    if lines.count(lines[0]) < len(lines):
+        lines, said = [normalize_evalai(text) for text in lines], normalize_evalai(said)
+    assert METRICS["vqav2"](answer, answers, ()) == pytest.approx(reference_soft(said, lines))
+
+
+@pytest.mark.parametrize(
+    ("answer", "answers", "vqa", "vqav2", "textvqa"),
+    [
+        ("Black.", ["black"] * 10, 0.0, 1.0, 1.0),  # normalised though all agree
+        ("the man's", ["man's"] * 9 + ["dog"], 1.0, 0.0, 1.0),  # the answer alone is pulled apart
+        ("A dog", ["A dog"] * 10, 1.0, 0.0, 1.0),  # references that agree are not touched
+        ("1,,2-3", ["1,,2-3"] * 9 + ["x"], 1.0, 0.0, 1.0),
+        ("two", ["2"] * 4 + ["two"] * 6, 1.0, 1.0, 1.0),
+    ],
+)
+def test_the_three_vqa_metrics_differ(
+    answer: str, answers: list[str], vqa: float, vqav2: float, textvqa: float
+) -> None:
+    for metric, expected in (("vqa", vqa), ("vqav2", vqav2), ("textvqa", textvqa)):
+        assert METRICS[metric](answer, answers, ()) == pytest.approx(expected), metric
+
+
+def numpy_exact_match(answer: str, reference: str) -> float:
+    """What Hugging Face's ``evaluate`` does: NumPy's string functions on both."""
+    table = str.maketrans("", "", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    first, second = (
+        np.char.translate(np.char.lower(np.asarray([text])), table) for text in (answer, reference)
+    )
+    return float((first == second).mean())
+
+
+@given(spoken, spoken, st.booleans())
+@example("cat\0.", "cat", False)
+@example("\u0130", "i", False)
+@example(" cat", "cat", False)
+def test_gqa_and_ai2d_against_numpy(answer: str, other: str, same: bool) -> None:
+    reference = answer.upper() if same else other
+    assert METRICS["gqa"](answer, [reference], ()) == numpy_exact_match(answer, reference)
+    start = answer.lstrip()
+    letter = start[:1] if start[1:2] == "." and start[:1] in set("ABCDE") else answer
+    if not ("F" <= start[:1] <= "Z"):
+        assert METRICS["ai2d"](answer, ["B"], ()) == numpy_exact_match(letter, "B")
+
+
+@given(spoken | st.sampled_from(["yes", "No", " YES\n", "yes.", "B", "B.", " B. x", "b", "Bx"]))
+def test_short_rules_against_regular_expressions(answer: str) -> None:
+    yes = re.fullmatch(r"\s*yes\s*", answer.lower()) is not None
+    assert METRICS["pope"](answer, ["Yes "], ()) == float(yes)
+    first = re.match(r"\s*B", answer) is not None
+    assert METRICS["seedbench"](answer, ["B"], ()) == float(first)
+    bare = re.match(r"B\Z|B\.", answer) is not None
+    assert METRICS["scienceqa"](answer, ["B"], ()) == float(bare)
+
+
+def reference_mmmu(answer: str, choices: list[str]) -> str | None:
+    """All places where a letter or a text stands; the last counts, the first choice on a tie."""
+    text = answer
+    for mark in [",", ".", "!", "?", ";", ":", "'"]:
+        text = re.sub(rf"\A{re.escape(mark)}+|{re.escape(mark)}+\Z", "", text)
+    text = f" {text} "
+    letters = "ABCDEFGH"[: len(choices)]
+
+    def last(pattern: str, flags: int = 0) -> int:
+        return max((m.start() for m in re.finditer(f"(?={pattern})", text, flags)), default=-1)
+
+    for found, placed in ((r"\({}\)", r"\({}\)"), ("{} ", " {} "), (r"{}\.", " {} ")):
+        there = [letter for letter in letters if last(found.format(letter)) >= 0]
+        if there:
+            places = [last(placed.format(letter)) for letter in there]
+            return there[places.index(max(places))]
+    if len(text.split()) <= 5:
+        return None
+    places = [text.lower().rfind(choice.lower()) for choice in choices]
+    return letters[places.index(max(places))] if max(places) >= 0 else None
+
+
+lettered = st.sampled_from(
+    ["(A)", "(B)", "(C)", "A", "B", "C", "A.", "B.", "C.", "BA", "it", "is", "cat", "dog", "Cow"]
+)
+long_answers = st.lists(lettered | st.sampled_from(WORDS), max_size=9).map(" ".join) | spoken
+three = st.lists(st.sampled_from(["cat", "dog", "cow", "a", "it is", "x."]), min_size=2, max_size=3)
+
+
+@given(long_answers, three)
+def test_mmmu_choices_against_reference(answer: str, choices: list[str]) -> None:
+    chosen = reference_mmmu(answer, choices)
+    for letter in "ABC"[: len(choices)]:
+        assert METRICS["mmmu"](answer, [letter], choices) == float(letter == chosen)
+
+
+def reference_egoschema(answer: str, choices: list[str]) -> str | None:
+    text = answer
+    for mark in [",", ".", "!", "?", ";", ":", "'"]:
+        text = text.strip(mark)
+    text = f" {text} "
+    letters = "ABC"[: len(choices)]
+    marks = [*(f"({x})" for x in letters), *(f"{x} " for x in letters), *(f"{x}." for x in letters)]
+    found = [mark for mark in marks if mark in text]
+    if found:
+        places = [len(text.rpartition(mark)[0]) for mark in found]
+        return found[places.index(min(places))].strip("(). ")
+    if len(text.split()) <= 5:
+        return None
+    told = [
+        (text.lower().rfind(choice.lower()), x) for x, choice in zip(letters, choices, strict=True)
+    ]
+    told = [pair for pair in told if pair[0] >= 0]
+    return min(told)[1] if told else None
+
+
+@given(long_answers, three)
+def test_egoschema_against_reference(answer: str, choices: list[str]) -> None:
+    chosen = reference_egoschema(answer, choices)
+    for letter in "ABC"[: len(choices)]:
+        assert METRICS["egoschema"](answer, [letter], choices) == float(letter == chosen)
+
+
+def reference_mmbench(answer: str, choices: list[str]) -> str | None:
+    words = re.split(r"\s+", answer.strip())
+    patterns = [
+        "L",
+        "L.",
+        "L,",
+        "L:",
+        "L)",
+        "L).",
+        "(L)",
+        "(L).",
+        ":L",
+        ":L,",
+        ":L.",
+        ":L)",
+        ":L).",
+    ]
+    for pattern in patterns:
+        named = {x for x in "ABCDE" if pattern.replace("L", x) in words}
+        if pattern == "L" and "A" in words and len(words) > 3:
+            continue
+        if len(named) == 1:
+            return named.pop()
+    told = [
+        x for x, choice in zip("ABCD", choices, strict=False) if choice.lower() in answer.lower()
+    ]
+    return told[0] if len(told) == 1 else None
+
+
+mmbench_words = lettered | st.sampled_from(["A)", "B)", ":A", "(B).", "A,", "B:", "E", "a dog"])
+
+
+@given(st.lists(mmbench_words, max_size=6).map(" ".join), three)
+def test_mmbench_against_reference(answer: str, choices: list[str]) -> None:
+    chosen = reference_mmbench(answer, choices)
+    for letter in "ABC"[: len(choices)]:
+        assert METRICS["mmbench"](answer, [letter], choices) == float(letter == chosen)
+
+
+@pytest.mark.parametrize(
+    ("answer", "answers", "expected"),
+    [
+        ("5", ["5"], 1.0),
+        ("The answer is 5.004", ["5"], 1.0),  # two decimals
+        ("It is 1,000 or so 3", ["1000"], 0.0),  # what follows the last key word alone
+        ("x = 1,000", ["1000"], 1.0),
+        ("x = 1.5e3", ["1500"], 1.0),
+        ("thus 12:30", ["12"], 1.0),
+        ("ratio is about 24/7 here", ["24/7"], 1.0),  # contained
+        ("result: 8%", ["8%"], 1.0),
+        ("a", ["a"], 1.0),
+        ("vitamin", ["a"], 0.0),  # a single letter needs a space beside it
+        ("vitamin a deficiency", ["a"], 1.0),
+        ("", ["5"], 0.0),
+        ("so 4\nso 5", ["4", "x"], 1.0),
+        ("it is nan", ["nan"], 0.0),
+    ],
+)
+def test_mmmu_open_answers(answer: str, answers: list[str], expected: float) -> None:
+    assert METRICS["mmmu"](answer, answers, ()) == expected
+
+
+@given(st.integers(-9999, 9999), st.integers(0, 99), st.sampled_from(OPEN))
+def test_mmmu_reads_numbers(whole: int, hundredths: int, phrase: str) -> None:
+    gold = f"{whole}.{hundredths:02}"
+    said = gold if abs(whole) < 1000 else f"{whole:,}.{hundredths:02}"
+    if "could" not in phrase and "{u}" not in phrase and "\n" not in phrase:
+        assert METRICS["mmmu"](phrase.format(t=gold, u=""), [gold], ()) == 1.0
+    assert METRICS["mmmu"](f"I say: {said}!", [f"{whole + 1}.{hundredths:02}"], ()) == 0.0
+
+
+# --- What a metric wants of its references ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metric": "textvqa", "answers": ("x",)}, "metric 'textvqa' compares with the answers"),
+        ({"metric": "vqav2", "answers": ("", " ")}, "answers holds nothing but empty texts"),
+        ({"metric": "gqa", "answers": ("x", "")}, "answers holds an empty text"),
+        ({"metric": "pope", "answers": ("yes.",)}, "metric 'pope' needs the answer 'yes' or 'no'"),
+        ({"metric": "ai2d", "answers": ("b",)}, "needs a capital from A to Z as answer, got 'b'"),
+        ({"metric": "mmmu", "answers": ("C",), "choices": ("x", "y")}, "from A to B as answer"),
+        ({"metric": "mmbench", "answers": ("x",), "choices": ("x", "y")}, "from A to B as answer"),
+    ],
+)
+def test_references_that_no_answer_could_match(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Example(id="a", image="a.png", question="?", **fields)  # type: ignore[arg-type]
+
+
+def test_chance_of_the_benchmarks() -> None:
+    def chance(**fields: object) -> float:
+        return chance_level(Example(id="a", image="a", question="?", **fields))  # type: ignore[arg-type]
+
+    assert chance(metric="pope", answers=("no",)) == 0.5
+    assert chance(metric="mmmu", answers=("A",), choices=("x", "y", "z", "w")) == 0.25
+    assert chance(metric="mmmu", answers=("1.5",)) == 0.0
+    assert chance(metric="vqav2", answers=("", "x")) == 0.0

@@ -1,0 +1,460 @@
+"""Every benchmark, from rows with its published columns to scored examples."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub.errors import HfHubHTTPError
+from PIL import Image
+
+from data.errors import DataError
+from data.images import open_image
+from data.manifest import read_manifest, sha256_file
+from data.scoring import METRICS, chance_level, score
+from data.sources import source
+from data.sources.benchmarks import BENCHMARKS
+from data.sources.fetching import fetch_benchmark
+from data.sources.hub import Origin, load_benchmark
+from data.sources.jsonl import load_jsonl
+
+WORD = "\nAnswer the question using a single word or phrase."
+LETTER = "\nAnswer with the option's letter from the given choices directly."
+NO_ANSWER = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+
+
+def picture(colour: str = "red", *, kind: str = "PNG", orientation: int = 0) -> dict[str, Any]:
+    """A picture as the hub's Parquet files have it."""
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.new("RGB", (6, 3), colour).save(buffer, kind, exif=exif)
+    return {"bytes": buffer.getvalue(), "path": f"{colour}.{kind.lower()}"}
+
+
+def ten(*texts: str) -> list[str]:
+    return [*texts, *[texts[-1]] * (10 - len(texts))]
+
+
+# Benchmark -> (a row as published, prompt, right answer, wrong answer, dataset, chance).
+PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
+    "mmbench": (
+        {
+            "index": 241, "question": "Which is right?", "hint": "Look left.", "answer": "B",
+            "A": "cat", "B": "dog", "C": "nan", "D": None, "category": "ocr",
+            "image": picture(), "source": "s", "L2-category": "l2", "comment": "nan",
+            "split": "dev",
+        },
+        "Look left. Which is right? There are several options:\nA. cat\nB. dog\n" + LETTER,
+        "It is a dog", "A.", "mmbench/ocr", 0.5,
+    ),
+    "pope": (
+        {
+            "id": "7", "question_id": "7", "question": "Is there a cat? ", "answer": "yes",
+            "image_source": "COCO_val2014_1", "image": picture(), "category": "adversarial",
+        },
+        "Is there a cat?" + WORD, " YES", "Yes.", "pope/adversarial", 0.5,
+    ),
+    "vizwiz": (
+        {
+            "question_id": "VizWiz_val_1.jpg", "image": picture(), "question": "What IS this?",
+            "answers": ten("Two bikes.", "", "2 bikes"), "category": "other",
+        },
+        "What is this?" + NO_ANSWER + WORD, "the 2 bikes", "unanswerable", "vizwiz", 0.0,
+    ),
+    "seedbench": (
+        {
+            "answer": "C", "choice_a": "One", "choice_b": "Two", "choice_c": "Three",
+            "choice_d": "Four", "data_id": "x", "data_type": "image", "question": "How many?",
+            "question_id": "101", "question_type_id": 5, "image": [picture()], "segment": None,
+        },
+        "How many?\nA. One\nB. Two\nC. Three\nD. Four" + LETTER,
+        "C. Three", "Three", "seedbench/image", 0.25,
+    ),
+    "scienceqa": (
+        {
+            "image": picture(), "question": "Which?", "choices": ["x", "y"], "answer": 1,
+            "hint": "Think.", "task": "t", "grade": "g", "subject": "s", "topic": "t",
+            "category": "c", "skill": "k", "lecture": "", "solution": "",
+        },
+        "Context: Think.\nWhich?\nA. x\nB. y" + LETTER, "B. y", "(B)", "scienceqa", 0.5,
+    ),
+    "mmmu": (
+        {
+            "id": "validation_Art_Theory_12", "question": "See <image 1>.",
+            "options": "['oak', \"elm's\", 'ash']", "explanation": "", "image_1": picture(),
+            **{f"image_{n}": None for n in range(2, 8)}, "img_type": "['Photo']",
+            "answer": "C", "topic_difficulty": "Easy", "question_type": "multiple-choice",
+            "subfield": "s",
+        },
+        "See <image 1>.\nA. oak\nB. elm's\nC. ash\n" + LETTER,
+        "I would say (C)", "I cannot tell", "mmmu/Art_Theory", 1 / 3,
+    ),
+    "docvqa": (
+        {
+            "questionId": "49", "question": "What is the date?", "question_types": ["form"],
+            "image": picture(), "docId": 1, "ucsf_document_id": "u", "data_split": "val",
+            "ucsf_document_page_no": "1", "answers": ["1/8/93", "Jan 8"],
+        },
+        "What is the date?" + WORD, "1/8/93", "2000", "docvqa", 0.0,
+    ),
+    "chartqa": (
+        {"type": "human_test", "question": "How much?", "answer": "100", "image": picture()},
+        "How much?" + WORD, "104.9", "106", "chartqa/human_test", 0.0,
+    ),
+    "ai2d": (
+        {"question": "Which?", "options": ["x", "y", "z", "w"], "answer": "2", "image": picture()},
+        "Which?\nA. x\nB. y\nC. z\nD. w" + LETTER, "c", "C z", "ai2d", 0.25,
+    ),
+    "textvqa": (
+        {
+            "image_id": "i", "question_id": 34602, "question": "what brand is this?",
+            "question_tokens": ["what"], "image": picture(), "image_width": 6, "image_height": 3,
+            "answers": ten("Dakota", "dakota digital"), "image_classes": ["c"],
+            "set_name": "val", "ocr_tokens": ["DAKOTA"],
+        },
+        "What brand is this?" + WORD, "dakota digital.", "kodak", "textvqa", 0.0,
+    ),
+    "vqav2": (
+        {
+            "question_type": "what is", "multiple_choice_answer": "net", "image_id": 9,
+            "answers": [
+                {"answer": text, "answer_confidence": "yes", "answer_id": place}
+                for place, text in enumerate(ten("a net", "net"), start=1)
+            ],
+            "answer_type": "other", "question_id": 262148000, "question": "Where is he?",
+            "image": picture(),
+        },
+        "Where is he?" + WORD, "Net.", "ball", "vqav2", 0.0,
+    ),
+    "mme": (
+        {
+            "question_id": "OCR/1.jpg", "image": picture(), "answer": "Yes", "category": "OCR",
+            "question": "Is it 5? Please answer yes or no.",
+        },
+        "Is it 5?" + WORD, "Yes, it is", "No", "mme/OCR", 0.5,
+    ),
+    "gqa": (
+        {
+            "id": "201307251", "imageId": "n161313", "question": "Is it overcast?",
+            "answer": "no", "fullAnswer": "No, it is clear.", "isBalanced": True,
+        },
+        "Is it overcast?" + WORD, "No.", "yes", "gqa", 0.0,
+    ),
+    "msvdqa": (
+        {
+            "": 1, "video_id": 1201, "answer": "null", "question": "who pours?",
+            "video_name": "clip", "question_id": "1201_30933", "question_type": 0,
+        },
+        "who pours?" + WORD.replace("\n", " "), "Null.", "man", "msvdqa", 0.0,
+    ),
+    "msrvttqa": (
+        {
+            "": 1, "video_id": 7009, "answer": "2", "question": "how many?",
+            "video_name": "clip", "question_id": 170851, "question_type": 19,
+        },
+        "how many?" + WORD.replace("\n", " "), "2", "two", "msrvttqa", 0.0,
+    ),
+    "activitynetqa": (
+        {
+            "video_name": "clip", "question": "is he tall", "question_id": "q_1",
+            "answer": "yes", "type": 3,
+        },
+        "is he tall? Answer the question using a single word or phrase.",
+        "Yes", "Yes he is", "activitynetqa", 0.0,
+    ),
+    "nextqa": (
+        {
+            "video": 4010069381, "frame_count": 9, "width": 6, "height": 3, "question": "why ",
+            "answer": 4, "qid": 6, "type": "CW", "a0": "rain", "a1": "sun ", "a2": "fun",
+            "a3": "sad", "a4": "cold",
+        },
+        "why\nA. rain\nB. sun\nC. fun\nD. sad\nE. cold" + LETTER,
+        "E", "cold", "nextqa/CW", 0.2,
+    ),
+    "intentqa": (
+        {
+            "": 1, "video_name": 4010069381, "question": "why did he jump",
+            "question_id": "4010069381_CH_1", "answer": "balance", "video_id": 4010069381,
+            "question_type": "CH", "a0": "jump", "a1": "nod", "a2": "push", "a3": "play",
+            "a4": "balance",
+        },
+        "why did he jump\nA. jump\nB. nod\nC. push\nD. play\nE. balance" + LETTER,
+        "(E)", "D", "intentqa/CH", 0.2,
+    ),
+    "egoschema": (
+        {
+            "question_idx": "3", "question": "What is C doing?", "video_idx": "clip",
+            "option": ["A. C cooks", "B. C runs", "C. C reads", "D. C sits", "E. C is. Done"],
+            "answer": "1",
+        },
+        "What is C doing?\nA. C cooks\nB. C runs\nC. C reads\nD. C sits\nE. C is. Done" + LETTER,
+        "B. C runs", "A.", "egoschema", 0.2,
+    ),
+}  # fmt: skip
+VIDEOS = {"nextqa": "4010069381", "intentqa": "4010069381", "activitynetqa": "v_clip"}
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    return path
+
+
+def origin_of(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) -> Origin:
+    """The files of a benchmark as a user would have them."""
+    folder.mkdir(exist_ok=True)
+    entry = BENCHMARKS[name]
+    files = (write_rows(folder / ("rows.parquet" if entry.hub else "rows.csv"), rows),)
+    if name == "gqa":
+        apart = [{"id": "n1", "image": picture("blue")}, {"id": "n161313", "image": picture()}]
+        more.setdefault("picture_files", (write_rows(folder / "pictures.parquet", apart),))
+    if entry.video:
+        videos = folder / "videos" / "part"
+        videos.mkdir(parents=True, exist_ok=True)
+        (videos / f"{VIDEOS.get(name, 'clip')}.webm").write_bytes(b"x")
+        more.setdefault("videos", folder / "videos")
+    return Origin(files=files, **more)
+
+
+def test_every_benchmark_has_a_fixture():
+    assert set(PUBLISHED) == set(BENCHMARKS)
+    asked = "mmbench gqa pope vizwiz seedbench scienceqa mmmu docvqa chartqa ai2d textvqa vqav2 mme"
+    filmed = "msvdqa msrvttqa activitynetqa nextqa intentqa egoschema"
+    assert list(BENCHMARKS) == [*asked.split(), *filmed.split()]
+    for entry in BENCHMARKS.values():
+        assert entry.metric in METRICS
+        assert bool(entry.hub) != bool(entry.sheet)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_from_rows_to_scores(name: str, tmp_path: Path) -> None:
+    row, prompt, right, wrong, dataset, chance = PUBLISHED[name]
+    fetched = fetch_benchmark(
+        name, folder=tmp_path / "out", origin=origin_of(name, [row], tmp_path / "in")
+    )
+    (example,) = load_jsonl(fetched.examples, images=fetched.images)
+    assert (example.question, example.dataset) == (prompt, dataset)
+    assert example.id.startswith(f"{name}-")
+    assert example.metric == BENCHMARKS[name].metric
+    assert score(example.metric, right, example) == pytest.approx(1.0)
+    assert score(example.metric, wrong, example) == 0.0
+    assert chance_level(example) == pytest.approx(chance)
+    if BENCHMARKS[name].video:
+        assert (fetched.images / example.image).suffix == ".webm"
+        assert (fetched.images / example.image).is_file()
+    else:
+        assert (fetched.images / example.image).read_bytes() == picture()["bytes"]
+        assert open_image(fetched.images / example.image).size == (6, 3)
+    manifest = read_manifest(tmp_path / "out", stage="examples")
+    assert manifest["params"]["benchmark"] == name
+    assert manifest["outputs"] == {"examples.jsonl": sha256_file(fetched.examples)}
+    assert (manifest["examples"], fetched.count) == (1, 1)
+
+
+def variants(name: str, **changes: list[Any]) -> list[dict[str, Any]]:
+    """The row of a benchmark, several times, with changes."""
+    count = max(map(len, changes.values()))
+    return [
+        {**PUBLISHED[name][0], **{key: values[place] for key, values in changes.items()}}
+        for place in range(count)
+    ]
+
+
+def read(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) -> list[Any]:
+    return load_benchmark(
+        name, folder=folder / "out", origin=origin_of(name, rows, folder / "in", **more)
+    )
+
+
+def test_pictures_are_written_once_as_they_are(tmp_path: Path) -> None:
+    jpeg = picture("blue", kind="JPEG", orientation=6)
+    odd = {"bytes": b"no picture", "path": "x"}
+    rows = variants("chartqa", image=[picture(), jpeg, picture(), odd])
+    first, second, third, fourth = read("chartqa", rows, tmp_path)
+    assert first.image == third.image and first.group == third.group != second.group
+    assert [Path(e.image).suffix for e in (first, second, fourth)] == [".png", ".jpg", ".img"]
+    assert (tmp_path / "out" / second.image).read_bytes() == jpeg["bytes"]
+    assert open_image(tmp_path / "out" / second.image).size == (3, 6)  # EXIF is still there
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len({example.id for example in (first, second, third, fourth)}) == 4
+    assert source("benchmark") is load_benchmark
+
+
+def test_ids_that_repeat_are_told_apart(tmp_path: Path) -> None:
+    rows = variants("mme", question=["Is it 5?", "Is it 6?"])
+    assert [e.id for e in read("mme", rows, tmp_path)] == ["mme-OCR/1.jpg", "mme-OCR/1.jpg-2"]
+
+
+def test_limit_and_rows_that_are_left_out(tmp_path: Path) -> None:
+    rows = variants("mmmu", id=[f"validation_Art_{n}" for n in range(5)])
+    rows[0]["image_2"] = picture("blue")
+    rows[2]["options"] = "['', 'b', 'c']"
+    rows[3]["question_type"], rows[3]["answer"] = "open", "['24/7', '3.429']"
+    origin = origin_of("mmmu", rows, tmp_path / "in")
+    fetched = fetch_benchmark("mmmu", folder=tmp_path / "all", origin=origin)
+    assert fetched.left_out == {
+        "has 2 pictures": 1,
+        "cannot be scored: choices holds an empty text": 1,
+    }
+    examples = load_jsonl(fetched.examples, images=fetched.images)
+    assert [e.id for e in examples] == [f"mmmu-validation_Art_{n}" for n in (1, 3, 4)]
+    assert (examples[1].answers, examples[1].choices) == (("24/7", "3.429"), ())
+    assert score("mmmu", "So the ratio is 3.43", examples[1]) == 1.0
+    origin = Origin(files=origin.files, limit=2)
+    assert len(load_benchmark("mmmu", folder=tmp_path / "few", origin=origin)) == 2
+    with pytest.raises(DataError, match="limit 1 or more, got 0 and 0"):
+        load_benchmark("mmmu", folder=tmp_path, origin=Origin(files=origin.files, limit=0))
+
+
+def test_parts_of_a_dataset_are_together_the_whole(tmp_path: Path) -> None:
+    colours = ["red", "blue", "green", "white", "black"]
+    rows = variants("chartqa", image=[picture(colour) for colour in colours])
+    files = origin_of("chartqa", rows, tmp_path / "in").files
+
+    def part(skip: int) -> list[Any]:
+        folder, origin = tmp_path / f"part{skip}", Origin(files=files, skip=skip, limit=2)
+        examples = load_benchmark("chartqa", folder=folder, origin=origin)
+        assert len(list(folder.iterdir())) == len(examples)  # no picture of another part
+        return examples
+
+    whole = load_benchmark("chartqa", folder=tmp_path / "all", origin=Origin(files=files))
+    assert part(0) + part(2) + part(4) == whole
+    with pytest.raises(DataError, match="there are none left. Check --split, --skip"):
+        part(5)
+
+
+def test_frames_of_videos_are_left_out_of_seedbench(tmp_path: Path) -> None:
+    rows = variants("seedbench", image=[[picture(), picture("blue")], [picture()]])
+    assert len(read("seedbench", rows, tmp_path)) == 1
+    with pytest.raises(DataError, match="can be used; 1 has several pictures. Check --split"):
+        read("seedbench", rows[:1], tmp_path)
+
+
+def test_answers_that_are_not_public(tmp_path: Path) -> None:
+    rows = variants("docvqa", answers=[None])
+    with pytest.raises(DataError, match="DocVQA: no row .* 1 has no answer"):
+        read("docvqa", rows, tmp_path)
+
+
+def test_an_empty_answer_of_one_annotator_counts(tmp_path: Path) -> None:
+    rows = variants("textvqa", answers=[["", "", "", *["shell"] * 7], [""] * 10, ["x"] * 10])
+    first, last = read("textvqa", rows, tmp_path)
+    assert score("textvqa", "the", first) == pytest.approx((3 * 2 / 3 + 7) / 10)
+    assert last.answers == ("x",) * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("pope", lambda row: row.pop("category"), "POPE: missing column category; the rows have"),
+        ("pope", lambda row: row.update(question=None), "POPE: a row is not as published"),
+        ("pope", lambda row: row.update(image={"path": "a.png"}), "pope-7: .* stored as bytes"),
+        ("mmmu", lambda row: row.update(options="oak"), "'oak' is no list of options"),
+        ("gqa", lambda row: row.update(imageId="n9"), "1 of 1 pictures are missing, first n9"),
+        ("nextqa", lambda row: row.update(video=5), "1 of 1 videos are missing in .*: 5. Add"),
+    ],
+)
+def test_rows_that_are_not_as_published(
+    name: str, change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
+) -> None:
+    row = dict(PUBLISHED[name][0])
+    change(row)
+    with pytest.raises(DataError, match=message):
+        read(name, [row], tmp_path)
+
+
+def test_all_missing_videos_are_counted(tmp_path: Path) -> None:
+    rows = variants("nextqa", video=[4010069381, *range(1, 9)], qid=list(range(9)))
+    with pytest.raises(DataError, match="8 of 9 videos are missing .*: 1, 2, 3, 4, 5, ..."):
+        read("nextqa", rows, tmp_path)
+    with pytest.raises(DataError, match="about videos: pass their folder with --videos"):
+        read("nextqa", rows, tmp_path, videos=None)
+
+
+def test_where_files_are_wrong(tmp_path: Path) -> None:
+    row = PUBLISHED["pope"][0]
+    good = write_rows(tmp_path / "a.parquet", [row])
+    (tmp_path / "bad.parquet").write_text("x")
+    (tmp_path / "a.txt").write_text("x")
+
+    def refuses(message: str, name: str = "pope", **origin: Any) -> None:
+        with pytest.raises(DataError, match=message):
+            load_benchmark(name, folder=tmp_path, origin=Origin(**origin))
+
+    refuses("POPE cannot be read from .*bad.parquet", files=(tmp_path / "bad.parquet",))
+    refuses("cannot be read from .*none.parquet", files=(tmp_path / "none.parquet",))
+    refuses("one kind out of .parquet, .csv", files=(tmp_path / "a.txt",))
+    refuses("one kind", files=(good, tmp_path / "a.csv"))
+    refuses("files are read whole", files=(good,), split="val")
+    refuses(
+        "IntentQA is not on the Hugging Face hub. Download .*IntentQA.csv",
+        "intentqa",
+        videos=tmp_path,
+    )
+    refuses("Unknown benchmark 'poep'. Did you mean 'pope'", "poep")
+    refuses("GQA: missing column imageId", "gqa", files=(good,), picture_files=(good,))
+    refuses("keeps its pictures apart.*--picture-file", "gqa", files=(good,))
+
+
+def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("huggingface_hub.constants", "datasets.config"):
+        monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="POPE cannot be read from lmms-lab/POPE .default, test.*"):
+        load_benchmark("pope", folder=tmp_path)
+
+
+def test_a_connection_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = HfHubHTTPError.__bases__[0]  # what the client's own errors are
+
+    class Rows:
+        features = None
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            yield PUBLISHED["pope"][0]
+            raise broken("timed out")
+
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Rows())
+    with pytest.raises(DataError, match="POPE cannot be read .*: timed out. Check the connection"):
+        load_benchmark("pope", folder=tmp_path)
+
+
+def test_an_interrupted_fetch_leaves_no_examples(tmp_path: Path) -> None:
+    rows = variants("chartqa", image=[picture(), {"bytes": None, "path": "x"}, picture("blue")])
+    folder = tmp_path / "out"
+    with pytest.raises(DataError, match="chartqa-1: the picture must be stored as bytes"):
+        fetch_benchmark("chartqa", folder=folder, origin=origin_of("chartqa", rows, tmp_path))
+    assert not (folder / "examples.jsonl").exists()
+    rows[1]["image"] = picture()
+    counts: list[int] = []
+    origin = origin_of("chartqa", rows, tmp_path)
+    fetched = fetch_benchmark("chartqa", folder=folder, origin=origin, progress=counts.append)
+    assert counts == [1, 2, 3]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "examples.jsonl", "images", "manifest.json",
+    ]  # fmt: skip
+    assert len(list(fetched.images.iterdir())) == 2
+    with pytest.raises(DataError, match="exists already"):
+        fetch_benchmark("chartqa", folder=folder, origin=origin)
+    lines = fetched.examples.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["chartqa-0", "chartqa-1", "chartqa-2"]
+
+
+def test_questions_stream(tmp_path: Path) -> None:
+    """The first examples come before a later row is read: here one that cannot be."""
+    rows = variants("chartqa", question=["a", "b", "c", None])
+    origin = origin_of("chartqa", rows, tmp_path / "in", limit=3)
+    assert len(load_benchmark("chartqa", folder=tmp_path / "out", origin=origin)) == 3

@@ -213,6 +213,37 @@ class Journal:
             ) from error
 
 
+def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read a journal without opening it: nothing is locked or cut, it may be written meanwhile.
+
+    Returns:
+        The metadata that it was started with, and the latest row of every (example, scale).
+
+    Raises:
+        DataError: There is no journal, or it is damaged or of another version.
+    """
+    path = folder / JOURNAL
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    metadata: dict[str, Any] | None = None
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    offset = 0
+    for line in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
+        record = _parse(line, path=path, offset=offset)
+        if metadata is None:
+            metadata = record.get("metadata")
+            if record.get("journal") != VERSION or not isinstance(metadata, dict):
+                raise DataError(f"{path} is no journal of version {VERSION}.")
+        else:
+            rows |= {_key(row): row for row in _rows_of(record, path=path, offset=offset)}
+        offset += len(line)
+    if metadata is None:
+        raise DataError(f"{path} is empty: no labelling run has begun there.")
+    return metadata, list(rows.values())
+
+
 def _take(lock: int, folder: Path) -> None:
     """Lock the folder for this process."""
     try:

@@ -140,6 +140,14 @@ class OracleLog:
         """Count the (example, option) cells without a score or a cost."""
         return int((~np.isfinite(self.scores) | ~np.isfinite(self.costs)).sum())
 
+    def laid_out(self, name: str) -> np.ndarray:
+        """Lay any column out as (N, K): numbers with NaN, or texts with None, where it is empty."""
+        column = self._frame[name].to_numpy()
+        empty = None if column.dtype == object else np.nan
+        wide = np.full((len(self), len(self.options)), empty, dtype=column.dtype)
+        wide[self._cells] = column
+        return wide
+
     def errors(self) -> pd.DataFrame:
         """Give the rows whose generation failed, with its cause in ``error``."""
         return self._frame[self._frame["error"].notna()].reset_index(drop=True)
@@ -272,10 +280,8 @@ class OracleLog:
         return rows, self._frame["scale"].map(column).to_numpy(dtype=np.intp)
 
     def _wide(self, name: str) -> np.ndarray:
-        """Lay a number column out as (N, K), NaN where there is none."""
-        wide = np.full((len(self), len(self.options)), np.nan)
-        wide[self._cells] = self._frame[name].to_numpy(dtype=np.float64)
-        return _frozen(wide)
+        """Lay a number column out as (N, K), read-only."""
+        return _frozen(self.laid_out(name))
 
     def _per_example(self, name: str) -> np.ndarray:
         """Take a column that is the same for all rows of an example; shape (N,)."""

@@ -22,6 +22,7 @@ from router.cli import (
     evaluate,
     featurize,
     import_,
+    inspect,
     label,
     look,
     quickstart,
@@ -33,6 +34,7 @@ from router.cli.console import err
 COMMANDS: dict[str, Callable[..., None]] = {
     "label": label.label,
     "import": import_.import_log,
+    "inspect": inspect.inspect,
     "featurize": featurize.featurize,
     "train": train.train,
     "calibrate": calibrate.calibrate,

@@ -1,0 +1,81 @@
+"""Read a log for looking at it: a finished one, or what an unfinished run has so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data.errors import DataError
+from data.journal import JOURNAL, read_journal
+from data.manifest import MANIFEST
+from data.oracle_log import OracleLog
+
+LOG = "log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A log and how far it is.
+
+    Attributes:
+        log: What was answered so far.
+        folder: Where it lies.
+        finished: Whether the labelling run finished.
+        asked: Examples that the run is about; None where it is not known.
+    """
+
+    log: OracleLog
+    folder: Path
+    finished: bool
+    asked: int | None = None
+
+
+def find_log(folder: Path) -> Found:
+    """Read the log in a log folder or in a run folder, finished or not.
+
+    Args:
+        folder: A log's folder, or a run folder with ``log/``.
+
+    Returns:
+        The finished log where there is one, else the rows of the journal. The journal is only
+        read: the run may be going on.
+
+    Raises:
+        DataError: There is neither, or it is damaged, or the journal has no answers yet.
+    """
+    places = (folder, folder / LOG)
+    for place in (folder / LOG, folder):
+        if (place / MANIFEST).is_file():
+            return Found(log=OracleLog.read(place), folder=place, finished=True)
+    for place in places:
+        if (place / JOURNAL).is_file():
+            return _unfinished(place)
+    raise DataError(
+        f"{folder} holds no oracle log: expected {MANIFEST} or {JOURNAL} there or in "
+        f"{folder / LOG}. Check the path, or run `m3router label` or `import` first."
+    )
+
+
+def _unfinished(folder: Path) -> Found:
+    """Take the rows of a journal for a log."""
+    metadata, rows = read_journal(folder)
+    if not rows:
+        raise DataError(f"{folder / JOURNAL} holds no answers yet: wait for the first ones.")
+    options = metadata.get("grid")
+    if not isinstance(options, list) or not options:
+        raise DataError(
+            f"{folder / JOURNAL} does not say at which scales its run asks, so it can only be "
+            "looked at when it has finished."
+        )
+    log = OracleLog(
+        pd.DataFrame(rows),
+        options=[str(option) for option in options],
+        cost_unit=str(metadata.get("cost_unit", "cost")),
+        metadata=metadata,
+    )
+    asked = metadata.get("n_examples")
+    return Found(
+        log=log, folder=folder, finished=False, asked=asked if isinstance(asked, int) else None
+    )

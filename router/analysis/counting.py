@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from data.oracle_log import OracleLog
 from router.analysis import metrics
@@ -53,7 +54,7 @@ class Cells:
     def __init__(self, log: OracleLog) -> None:
         self.log = log
         self.scored = np.isfinite(log.scores)
-        self.failed = np.not_equal(log.laid_out("error"), None).astype(bool)
+        self.failed = np.asarray(pd.notna(log.laid_out("error")))
         self.said = answer_codes(log.laid_out("answer"))
 
 

@@ -55,6 +55,7 @@ function sanitize(data, wanted) {
   among("errors", ERRORS);
   among("sort", SORTS);
   if (typeof wanted.text === "string") state.text = wanted.text;
+  if (!data.rules.length) state.smallest = ""; // no example is complete
   // One spelling per view: the first choice of these lists is the empty one.
   if (state.rule === data.rules[0]) state.rule = "";
   if (state.change === CHANGES[0]) state.change = "";

@@ -276,7 +276,7 @@ function startPage(document, window) {
     event.preventDefault();
     const page = Math.max(1, Math.floor(list.clientHeight / ROW) - 1);
     const at = chosen < 0 ? -1 : shown.indexOf(chosen);
-    choose(chosen < 0 ? 0 : move(at, page), true);
+    choose(move(at, page), true);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && event.target !== $("text")) {

@@ -16,7 +16,9 @@ function unpack(column) {
   const codes = new TYPES[column.type](bytes.buffer);
   if (!column.values) return codes;
   const values = Float64Array.from(column.values, (value) => (value === null ? NaN : value));
-  return Float64Array.from(codes, (code) => values[code]);
+  const numbers = new Float64Array(codes.length);
+  for (let i = 0; i < codes.length; i++) numbers[i] = values[codes[i]];
+  return numbers;
 }
 
 function decode(payload) {

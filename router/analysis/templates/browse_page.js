@@ -10,6 +10,7 @@ function startPage(document, window) {
   const data = decode(JSON.parse($("data").textContent));
   const list = $("list"), space = $("space");
   const pictures = typeof data.folder === "string";
+  const drawn = new Map(); // place -> row
   let state = sanitize(data, {}), shown = new Uint32Array(0), chosen = -1, stretch = 1;
 
   function element(name, className, text) {
@@ -69,7 +70,6 @@ function startPage(document, window) {
     const one = element("div", "row");
     one.id = "row" + place;
     one.setAttribute("role", "option");
-    one.setAttribute("aria-selected", String(i === chosen));
     one.setAttribute("aria-setsize", String(shown.length));
     one.setAttribute("aria-posinset", String(place + 1));
     if (pictures) one.append(picture(i, false));
@@ -96,10 +96,13 @@ function startPage(document, window) {
     const begin = Math.max(0, first - SPARE), end = Math.min(shown.length, first + fits + SPARE);
     // Where the list is too tall for a browser, it is scrolled through faster than it is long.
     const shift = list.scrollTop - list.scrollTop * stretch;
+    for (const place of drawn.keys()) if (place < begin || place >= end) drawn.delete(place);
     const rows = [];
     for (let place = begin; place < end; place++) {
-      const one = row(place);
+      if (!drawn.has(place)) drawn.set(place, row(place));
+      const one = drawn.get(place); // kept, so that pictures are not loaded again
       one.style.top = place * ROW + shift + "px";
+      one.setAttribute("aria-selected", String(shown[place] === chosen));
       rows.push(one);
     }
     space.replaceChildren(...rows);
@@ -234,6 +237,7 @@ function startPage(document, window) {
     state = next;
     for (const name of Object.keys(EMPTY)) $(name).value = state[name];
     shown = select(data, state);
+    drawn.clear();
     layOut();
     $("count").textContent =
       shown.length.toLocaleString("en") + " of " + data.n.toLocaleString("en") + " questions";

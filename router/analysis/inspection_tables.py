@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ ACROSS = 5
 """Datasets beside each other in one table: what a terminal holds."""
 NEVER = "never"
 LONGEST = 60  # letters of a question
+
+# Control characters but the line break, and what overrides the direction of writing.
+_COMMANDS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ def shown_tables(inspection: Inspection) -> list[Shown]:
         _causes(inspection),
         _expensive(inspection),
     ]
-    return [table for table in tables if table.rows]
+    return [_printable(table) for table in tables if table.rows]
 
 
 def _counts(inspection: Inspection) -> Shown:
@@ -265,6 +269,14 @@ def _oracle_note(inspection: Inspection) -> str:
         "questions answered at every scale. The oracle takes the smallest sufficient scale, the "
         f"cheapest where none suffices. {ASSUMES}"
     )
+
+
+def _printable(table: Shown) -> Shown:
+    """Texts of the log without what would command a terminal or turn a line around."""
+    header, *rows = [
+        [_COMMANDS.sub("�", cell) for cell in row] for row in (table.header, *table.rows)
+    ]
+    return Shown(title=table.title, note=table.note, header=header, rows=rows)
 
 
 def _short(text: str) -> str:

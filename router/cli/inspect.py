@@ -76,7 +76,7 @@ def inspect(
         inspection = inspect_log(log, rules=rule or tuple(RULES), top=top, draws=draws)
     if json:
         document = {"finished": found.finished, "asked": found.asked, **inspection.to_dict()}
-        out.file.write(dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        out.file.write(dumps(document, indent=2, allow_nan=False) + "\n")
     else:
         _show(inspection, notes)
     if csv is not None:

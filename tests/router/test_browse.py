@@ -253,6 +253,7 @@ def test_the_page_draws_texts_as_texts_and_follows_its_address(tmp_path) -> None
     assert set(start["elements"]) == {"div", "span"}
     assert start["rows"][0].startswith(f"{log.questions[0]}{log.datasets[0]} · {log.ids[0]}")
     assert found["count"] == f"{sum(HOSTILE[2] == one for one in log.datasets)} of 40 questions"
+    assert found["rows"][0].startswith(log.questions[2]) and len(found["rows"]) == 6
     assert (one["chosen"], two["chosen"]) == (["row0"], ["row1"])
     assert log.questions[9] in two["detail"] and HOSTILE[2] + "!" in two["detail"]
     assert two["hash"].startswith("#text=ALERT%282%29&sort=id&id=9+")
@@ -328,8 +329,11 @@ def random_state(log: OracleLog, chance: random.Random) -> dict[str, str]:
         **{name: ["", *log.options] for name in ("scale", "from", "to")},
         "smallest": ["", *log.options, "never", "gap"],
     }
+    step = ("from", "to", "change") if chance.random() < 0.5 else ()
     return {
-        name: chance.choice(values) if chance.random() < 0.4 else values[0]
+        name: chance.choice(values[name in step :])
+        if name in step or chance.random() < 0.3
+        else values[0]
         for name, values in choices.items()
     }
 

@@ -293,6 +293,17 @@ def test_thirty_datasets_are_shown_a_few_beside_each_other() -> None:
     assert lines["oracle, matches_full"][0].startswith("100.0")
 
 
+def test_texts_of_a_log_cannot_command_a_terminal() -> None:
+    hostile = "\x1b[2J\x07\u202edlrow\r"
+    cells = [[answered(1.0), failed(f"no {hostile}")]]
+    examples = [{name: f"{name} {hostile}" for name in ("example_id", "dataset", "question")}]
+    log = log_of_cells(cells, options=["1", f"4{hostile}"], examples=examples)
+    tables = shown_tables(inspect_log(log, draws=2))
+    texts = [text for table in tables for row in (table.header, *table.rows) for text in row]
+    assert any("question �[2J��dlrow�" in text for text in texts)
+    assert not any(set(hostile) - set("[2Jdlrow") & set(text) for text in texts)
+
+
 def test_what_cannot_be_inspected_is_refused(build_log) -> None:
     log = build_log(np.ones((3, 2)))
     with pytest.raises(DataError, match="Unknown rule 'first'"):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from data.oracle_log import HUB_PARQUET, OracleLog
+from data.log_files import HUB_PARQUET
+from data.oracle_log import OracleLog
 
 COLUMNS = {
     "example_id": "the question about a picture; one row per option",

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from data.card import data_card
 from data.errors import DataError
+from data.log_files import HUB_PARQUET
 from data.manifest import MANIFEST, atomic_write_text
-from data.oracle_log import HUB_PARQUET, OracleLog
+from data.oracle_log import OracleLog
 
 README = "README.md"
 NO_LICENCE = "unknown"

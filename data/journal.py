@@ -176,7 +176,7 @@ class Journal:
     def _resume(self, metadata: dict[str, Any]) -> None:
         """Read what is there, cut this file's torn tail, check its header or write it."""
         whole = 0
-        for path in _files(self.path.parent):
+        for path in journal_files(self.path.parent):
             for number, (offset, end, record) in enumerate(read_records(path)):
                 whole = end if path == self.path else whole
                 if number == 0:
@@ -193,7 +193,7 @@ class Journal:
 
     def _all_rows(self) -> Iterator[dict[str, Any]]:
         """Every row of every process, as often as it was written."""
-        for path in _files(self.path.parent):
+        for path in journal_files(self.path.parent):
             for number, (offset, _, record) in enumerate(read_records(path)):
                 if number:
                     yield from rows_of(record, path=path, offset=offset)
@@ -246,7 +246,7 @@ def _name(file: str, rank: int) -> str:
     return f"{stem}.{rank}.{suffix}" if rank else file
 
 
-def _files(folder: Path) -> list[Path]:
+def journal_files(folder: Path) -> list[Path]:
     """The journals of all processes that ever labelled into a folder, in order of their ranks."""
     stem, suffix = JOURNAL.split(".")
     numbered = {

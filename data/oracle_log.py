@@ -8,7 +8,6 @@ where asking stopped at the first right answer of a cheaper option.
 from __future__ import annotations
 
 import copy
-import io
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,17 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import DataError
-from data.log_checks import ASKED, SCHEMA, UNTIL_CORRECT, checked_frame, row_numbers
-from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
-
-PARQUET = "oracle.parquet"
-HUB_PARQUET = "data/train-00000-of-00001.parquet"
-"""The same file where data-set hubs look for it; see :mod:`data.exporting`."""
-STAGE = "log"
+from data.log_checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
+from data.log_files import PARQUET, fetch, store
 
 
 class OracleLog:
@@ -152,6 +144,14 @@ class OracleLog:
         """Count the (example, option) cells without a score or a cost."""
         return int((~np.isfinite(self.scores) | ~np.isfinite(self.costs)).sum())
 
+    def laid_out(self, name: str) -> np.ndarray:
+        """Lay any column out as (N, K): numbers with NaN, or texts with None, where it is empty."""
+        column = self._frame[name].to_numpy()
+        empty = None if column.dtype == object else np.nan
+        wide = np.full((len(self), len(self.options)), empty, dtype=column.dtype)
+        wide[self._cells] = column
+        return wide
+
     def errors(self) -> pd.DataFrame:
         """Give the rows whose generation failed, with its cause in ``error``."""
         return self._frame[self._frame["error"].notna()].reset_index(drop=True)
@@ -244,16 +244,11 @@ class OracleLog:
         Raises:
             DataError: It cannot be written; a log that stood there before is not half replaced.
         """
-        buffer = io.BytesIO()
-        table = pa.Table.from_pandas(self._frame, schema=SCHEMA, preserve_index=False)
-        pq.write_table(table, buffer)
-        atomic_write_bytes(folder / file, buffer.getvalue())
-        write_manifest(
+        store(
             folder,
-            stage=STAGE,
+            self._frame,
+            file=file,
             inputs=inputs or {},
-            params={},
-            files={file: sha256_file(folder / file)},
             options=list(self.options),
             cost_unit=self.cost_unit,
             metadata=json.loads(json.dumps(self._metadata)),
@@ -268,24 +263,7 @@ class OracleLog:
         Raises:
             DataError: The folder holds no log, a newer one, or a damaged one.
         """
-        manifest = read_manifest(folder, stage=STAGE)
-        try:
-            file = HUB_PARQUET if HUB_PARQUET in manifest["files"] else PARQUET
-            recorded = manifest["files"][file]
-            options = [str(option) for option in manifest["options"]]
-            cost_unit, metadata = str(manifest["cost_unit"]), dict(manifest["metadata"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"The manifest in {folder} is damaged: {error!r}. Label again."
-            ) from error
-        path = folder / file
-        found = sha256_file(path)
-        if found != recorded:
-            raise DataError(
-                f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., the manifest "
-                f"says {str(recorded)[:12]}.... Copy the folder again, or label again."
-            )
-        frame = pq.read_table(path).to_pandas()
+        frame, options, cost_unit, metadata = fetch(folder)
         return cls(frame, options=options, cost_unit=cost_unit, metadata=metadata)
 
     @cached_property
@@ -296,10 +274,8 @@ class OracleLog:
         return rows, self._frame["scale"].map(column).to_numpy(dtype=np.intp)
 
     def _wide(self, name: str) -> np.ndarray:
-        """Lay a number column out as (N, K), NaN where there is none."""
-        wide = np.full((len(self), len(self.options)), np.nan)
-        wide[self._cells] = self._frame[name].to_numpy(dtype=np.float64)
-        return _frozen(wide)
+        """Lay a number column out as (N, K), read-only."""
+        return _frozen(self.laid_out(name))
 
     def _per_example(self, name: str) -> np.ndarray:
         """Take a column that is the same for all rows of an example; shape (N,)."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError, MismatchError
+from data.log_files import PARQUET
 from data.manifest import (
     MANIFEST,
     atomic_write_bytes,
@@ -20,7 +21,7 @@ from data.manifest import (
     sha256_file,
     write_manifest,
 )
-from data.oracle_log import PARQUET, OracleLog
+from data.oracle_log import OracleLog
 from data.splits import Split
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable

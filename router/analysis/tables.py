@@ -133,8 +133,15 @@ def csv_tables(document: Document) -> dict[str, tuple[Sequence[str], list[Sequen
 
 def write_tables(document: Document, folder: Path) -> list[Path]:
     """Write `csv_tables` as UTF-8 CSV files; returns their paths."""
+    return write_csv(csv_tables(document), folder)
+
+
+def write_csv(
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]], folder: Path
+) -> list[Path]:
+    """Write tables, file stem -> (header, rows), as UTF-8 CSV files; returns their paths."""
     paths = []
-    for stem, (header, rows) in csv_tables(document).items():
+    for stem, (header, rows) in tables.items():
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)

@@ -22,8 +22,9 @@ from data.errors import DataError
 from data.exporting import export_log, push_to_hub, read_exported
 from data.importers import importer
 from data.log_checks import SCHEMA
+from data.log_files import HUB_PARQUET
 from data.manifest import MANIFEST
-from data.oracle_log import HUB_PARQUET, OracleLog
+from data.oracle_log import OracleLog
 
 disable_progress_bars()
 

@@ -1,0 +1,135 @@
+"""`m3router inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from data.oracle_log import OracleLog
+    from router.analysis.inspected import Inspection
+
+
+def inspect(
+    folder: Annotated[
+        Path, typer.Argument(help="The log, or the run folder that holds it.", show_default=False)
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(help="Only this dataset.", show_default=False)
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="first_correct, stable or matches_full; may be repeated. [default: all]",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Expensive questions and causes listed.")] = 10,
+    draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures, to show them on the page.", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page to look through the questions.", show_default=False),
+    ] = None,
+    thumbnails: Annotated[
+        int, typer.Option(min=0, help="Pictures inside the page; the others are linked.")
+    ] = 2000,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the tables into this folder.", show_default=False)
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print everything as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Look at a log: what every scale answered, what was possible, what failed.
+
+    Accuracy, tokens and errors per dataset and scale; the oracle under each rule, raw and
+    corrected for chance; the smallest sufficient scale; where scales disagree; causes of errors;
+    the most expensive questions. Errors and gaps are counted, never taken for wrong answers. A
+    run that is still being labelled can be looked at too.
+
+    `--html` writes one page to filter, search and sort all questions. It loads nothing from
+    anywhere, except pictures beyond `--thumbnails`, from their folder.
+
+    ```
+    m3router inspect run/ --images pictures/ --html log.html
+    ```
+    """
+    from json import dumps
+
+    from data.unfinished import find_log
+    from router.analysis.inspection import inspect_log, only_dataset
+    from router.analysis.inspection_tables import csv_files
+    from router.analysis.tables import write_csv
+    from router.cli.console import err, out
+    from router.rules import RULES
+
+    found = find_log(folder)
+    log = found.log if dataset is None else only_dataset(found.log, dataset)
+    notes = _notes(len(found.log), found.asked) if not found.finished else []
+    with err.status("counting"):
+        inspection = inspect_log(log, rules=rule or tuple(RULES), top=top, draws=draws)
+    if json:
+        document = {"finished": found.finished, "asked": found.asked, **inspection.to_dict()}
+        out.file.write(dumps(document, indent=2, allow_nan=False) + "\n")
+    else:
+        _show(inspection, notes)
+    if csv is not None:
+        write_csv(csv_files(inspection), csv)
+        err.print(f"written: {csv}", markup=False)
+    if html is not None:
+        _write(log, inspection, html, images=images, thumbnails=thumbnails, notes=notes)
+
+
+def _notes(answered: int, asked: int | None) -> list[str]:
+    """What a reader must know of an unfinished run."""
+    so_far = f"{answered:,} of {asked:,} questions" if asked else f"{answered:,} questions"
+    return [f"Unfinished: {so_far} are labelled so far. The numbers will change."]
+
+
+def _show(inspection: Inspection, notes: list[str]) -> None:
+    from router.analysis.inspection_tables import shown_tables
+    from router.cli.console import out, say, show_table
+
+    for note in notes:
+        say(note)
+    for table in shown_tables(inspection):
+        out.print(table.title, style="bold", markup=False)
+        show_table(table.header, table.rows)
+        if table.note:
+            out.print(table.note, style="dim", markup=False)
+        out.print()
+
+
+def _write(
+    log: OracleLog,
+    inspection: Inspection,
+    page: Path,
+    *,
+    images: Path | None,
+    thumbnails: int,
+    notes: list[str],
+) -> None:
+    from router.analysis.browse import write_page
+    from router.cli.console import err, progress, say
+
+    with progress("pictures") as advance:
+        written = write_page(
+            log,
+            inspection,
+            page,
+            images=images,
+            thumbnails=thumbnails,
+            notes=notes,
+            progress=advance,
+        )
+    linked = f", {written.linked:,} linked" if written.linked else ""
+    pictures = f", {written.inside:,} pictures inside{linked}" if images is not None else ""
+    err.print(f"written: {page} ({written.size / 1e6:.1f} MB{pictures})", markup=False)
+    if written.unreadable:
+        say(f"{written.unreadable:,} pictures cannot be read. First cause: {written.cause}")

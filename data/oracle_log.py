@@ -128,8 +128,12 @@ class OracleLog:
 
     @cached_property
     def complete(self) -> np.ndarray:
-        """Whether an example has a score and a cost at every option, shape (N,), bool."""
-        return _frozen((np.isfinite(self.scores) & np.isfinite(self.costs)).all(axis=1))
+        """Whether an example has a score and a cost at every option, shape (N,), bool.
+
+        In a log with unknown cells none counts as complete: the others are a biased rest.
+        """
+        whole = (np.isfinite(self.scores) & np.isfinite(self.costs)).all(axis=1)
+        return _frozen(whole & ~self.unknown.any())
 
     @cached_property
     def unknown(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
@@ -44,7 +45,7 @@ class Ranks:
         """
         if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
             return cls()
-        state = PartialState(timeout=PATIENCE)
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return cls(state.process_index, state.num_processes, local)
 

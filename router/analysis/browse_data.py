@@ -67,7 +67,7 @@ def pack_log(log: OracleLog, rules: Sequence[str]) -> dict[str, Any]:
 
     Args:
         log: Any log.
-        rules: Names in `router.rules.RULES`; one that cannot be applied is left out.
+        rules: Names in `router.analysis.oracles.RULES`; one that cannot be applied is left out.
 
     Returns:
         "options", "unit", "rules", "datasets", "ids", "strings", "images" (relative paths; ""

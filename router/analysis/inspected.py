@@ -49,7 +49,7 @@ class Oracle:
     """The oracle under one rule, over the complete examples.
 
     Attributes:
-        rule: A name in `router.rules.RULES`.
+        rule: A name in `router.analysis.oracles.RULES`.
         accuracy: Mean score.
         cost: Mean cost.
         corrected_accuracy: Corrected for chance, never below the best fixed option

@@ -16,14 +16,13 @@ from router.analysis.causes import group_causes
 from router.analysis.columns import Columns
 from router.analysis.counting import Cells, add_step, count_pair, count_part, count_step
 from router.analysis.inspected import ALL, Expensive, Inspection
-from router.analysis.oracles import check_rule
-from router.rules import RULES
+from router.analysis.oracles import RULES, check_rule
 
 
 def inspect_log(
     log: OracleLog,
     *,
-    rules: Sequence[str] = tuple(RULES),
+    rules: Sequence[str] = RULES,
     top: int = 10,
     draws: int = 1000,
     seed: int = 0,
@@ -32,7 +31,7 @@ def inspect_log(
 
     Args:
         log: At least one example.
-        rules: Names in `router.rules.RULES`.
+        rules: Names in `router.analysis.oracles.RULES`.
         top: Most examples and causes listed.
         draws: Bootstrap draws.
         seed: Of the bootstrap.

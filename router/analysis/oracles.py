@@ -17,8 +17,11 @@ from data.errors import DataError
 from data.registry import unknown_name
 from router.analysis import metrics
 from router.analysis.metrics import Array, Choice, Floats
-from router.rules import RULES
+from router.rules import KNOWN_FROM_FIRST_RIGHT
+from router.rules import RULES as TRAINED
 
+RULES = tuple(rule for rule in TRAINED if rule not in KNOWN_FROM_FIRST_RIGHT)
+"""The others choose as `first_correct` does."""
 NEVER = -1
 RIGHT = 0.5
 """An answer with at least this score counts as right; it only matters for soft scores."""

@@ -65,15 +65,20 @@ def inspect(
     from data.unfinished import find_log
     from router.analysis.inspection import inspect_log, only_dataset
     from router.analysis.inspection_tables import csv_files
+    from router.analysis.oracles import RULES
     from router.analysis.tables import write_csv
     from router.cli.console import err, out
-    from router.rules import RULES
 
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
     notes = _notes(len(found.log), found.asked) if not found.finished else []
+    if log.unknown.any():
+        notes.append(
+            "Examples were asked up to their first right answer: accuracy is over what was asked, "
+            "and oracles cannot be told."
+        )
     with err.status("counting"):
-        inspection = inspect_log(log, rules=rule or tuple(RULES), top=top, draws=draws)
+        inspection = inspect_log(log, rules=rule or RULES, top=top, draws=draws)
     if json:
         document = {"finished": found.finished, "asked": found.asked, **inspection.to_dict()}
         out.file.write(dumps(document, indent=2, allow_nan=False) + "\n")

@@ -146,7 +146,9 @@ def digest(scores: list[float]) -> tuple[str, int]:
     return hashlib.sha256(text.encode()).hexdigest()[:16], sum(score > 0 for score in scores)
 
 
-@pytest.mark.parametrize(("metric", "make"), OFFICIAL, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("metric", "make"), OFFICIAL, ids=lambda one: getattr(one, "__name__", one)
+)
 def test_scores_are_those_of_lmms_eval(metric: str, make: Callable[[random.Random], Case]) -> None:
     assert digest([METRICS[metric](*case) for case in cases(make)]) == OFFICIAL[metric, make]
 

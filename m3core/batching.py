@@ -18,11 +18,9 @@ MOST_REQUESTS = 1024
 """On a GPU."""
 PADDING_SHARE = 0.1
 """A batch is closed rather than let padding be more than this share of what it computes..."""
-SMALL_TOKENS = 512
-"""...unless it is smaller than this."""
-CALL = 512
-"""One more call of the model costs about as much as so many tokens of prefill (embedded model, two
-cores; larger models are less sensitive, as their calls' fixed share is smaller)."""
+CALL = 1_024
+"""...or more than this: a batch of its own costs about as much as so many tokens of prefill
+(embedded model, two cores: four calls of the model)."""
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +94,9 @@ class Limits:
     def allow(self, load: Load) -> bool:
         """Whether a batch may be like this."""
         within = load.padded <= self.tokens and load.held <= self.held
-        dense = load.padded - load.used <= PADDING_SHARE * load.padded
-        return within and load.requests <= self.requests and (dense or load.padded <= SMALL_TOKENS)
+        padding = load.padded - load.used
+        dense = padding <= max(PADDING_SHARE * load.padded, CALL)
+        return within and load.requests <= self.requests and dense
 
     def shrink(self, load: Load) -> None:
         """From now on allow half of what did not fit into memory."""

@@ -40,6 +40,8 @@ from router.policy import Policy, for_max_loss
 from router.run import Run
 
 BATCH = 16
+SERVED = 64
+"""Questions that a pipeline is given at once."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -127,8 +129,8 @@ def _serve(
     """Answer everything in batches: milliseconds by stage, scores, mean visual tokens."""
     stages: dict[str, float] = {}
     scores, tokens = [], []
-    for start in range(0, len(examples), BATCH):
-        part = examples[start : start + BATCH]
+    for start in range(0, len(examples), SERVED):
+        part = examples[start : start + SERVED]
         opened = {one.image: open_image(images / one.image) for one in part}
         answers = pipeline.answer(
             [opened[one.image] for one in part], [one.question for one in part], scale=scale
@@ -146,7 +148,7 @@ def bench_pipeline(
 ) -> dict[str, Any]:
     """Routed against fixed at the finest scale, on the same test questions."""
     finest = pipeline.model.grid.finest
-    _serve(pipeline, examples[:BATCH], images, finest)
+    _serve(pipeline, examples[:SERVED], images, finest)
     fixed, fixed_scores, _ = _serve(pipeline, examples, images, finest)
     routed, routed_scores, tokens = _serve(pipeline, examples, images, None)
     difference = np.subtract(routed_scores, fixed_scores)
@@ -154,6 +156,7 @@ def bench_pipeline(
     total, other = sum(fixed.values()), sum(fixed.values()) - fixed["language"]
     return {
         "questions": len(examples),
+        "questions_at_once": SERVED,
         "mean_visual_tokens": tokens,
         "accuracy_fixed": statistics.fmean(fixed_scores),
         "accuracy_routed": statistics.fmean(routed_scores),
@@ -204,7 +207,7 @@ def main() -> None:
     parser.add_argument("--quickstart", type=Path, default=Path("quickstart"))
     parser.add_argument("--scenes", type=int, default=96, help="scenes labelled the fast way")
     parser.add_argument("--naive-scenes", type=int, default=24, help="scenes labelled naively")
-    parser.add_argument("--questions", type=int, default=400, help="questions for the pipeline")
+    parser.add_argument("--questions", type=int, default=1500, help="questions for the pipeline")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
     results = run_all(

@@ -21,6 +21,9 @@ from transformers import DynamicCache, PreTrainedModel
 LONG_TEXT = 8
 """From so many tokens on, the text before the pictures is computed once for a batch. A shorter one
 costs less than the attention mask that queries behind cached keys need."""
+ONE_CALL = 2_048
+"""Prefixes of so many tokens in all that no two questions share are read together with their
+questions: that saves a call. Longer ones are read alone, as attention without padding is faster."""
 FREED_SHARE = 0.25
 """Ended rows leave the batch when they are at least this share of it: copying costs too."""
 
@@ -152,9 +155,14 @@ class Decoder:
         kept: int,
     ) -> _State:
         """Run prefixes once, then every row's text behind its own."""
-        state = self._start(len(visual))
         if len(self.before) < LONG_TEXT:
             visual = [torch.cat([self.before, one]) for one in visual]
+        if len(set(owners)) == len(owners) and sum(map(len, visual)) <= ONE_CALL:
+            state = self._start(len(owners))
+            rows = [torch.cat([visual[o], text]) for o, text in zip(owners, texts, strict=True)]
+            self._forward(state, *_padded(rows), kept=kept)
+            return state
+        state = self._start(len(visual))
         self._forward(state, *_padded(visual), kept=1)
         state.select(torch.tensor(list(owners)))
         self._forward(state, *_padded(texts), kept=kept)

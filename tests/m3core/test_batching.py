@@ -10,7 +10,6 @@ from data.errors import DataError
 from m3core.batching import (
     CALL,
     PADDING_SHARE,
-    SMALL_TOKENS,
     Limits,
     Need,
     answer_all,
@@ -57,7 +56,7 @@ def test_every_request_is_in_exactly_one_batch_within_the_limits(needs, limits):
             padded <= limits.tokens
             and len(batch) <= limits.requests
             and load.held <= limits.held
-            and (padded <= SMALL_TOKENS or padded - used <= PADDING_SHARE * padded)
+            and padded - used <= max(CALL, PADDING_SHARE * padded)
         )
 
 

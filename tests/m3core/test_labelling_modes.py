@@ -210,7 +210,7 @@ def test_a_run_reports_what_it_computed(scenes, embedded, tmp_path):
     label(asked, images=images, model=embedded, folder=tmp_path)
     effort = json.loads((tmp_path / EFFORT).read_text())
     assert effort["examples"] == len(asked)
-    assert 0 <= effort["padding_share"] <= 0.1
+    assert 0 < effort["padding_share"] < 0.3  # few and short requests; see test_batching
     assert {"pictures", "encode", "answer", "keep"} <= set(effort["seconds_by_stage"])
     assert sum(effort["seconds_by_stage"].values()) <= effort["seconds"] * 1.01
     assert 0 < effort["lower_bound_seconds"] < effort["seconds"]

@@ -131,9 +131,9 @@ def limits_for(model: MultiScaleModel, *, tokens: int | None = None) -> Limits:
 def batches(needs: Sequence[Need], limits: Limits) -> list[list[int]]:
     """Split requests into batches.
 
-    Two orders are tried and the cheaper one is taken: questions sorted by their length, which
-    saves padding, and questions of one picture together, which saves prefixes. At coarse scales
-    prefixes are shorter than questions, at fine ones longer.
+    For prefixes of each length two orders are tried and the cheaper one is taken: questions sorted
+    by their length, which saves padding, and questions of one picture together, which saves
+    prefixes. At coarse scales prefixes are shorter than questions, at fine ones longer.
 
     Args:
         needs: What each request needs.
@@ -142,11 +142,19 @@ def batches(needs: Sequence[Need], limits: Limits) -> list[list[int]]:
     Returns:
         Indices into ``needs``, shortest prefixes first; each index exactly once.
     """
-    places = range(len(needs))
-    by_length = sorted(places, key=lambda i: (needs[i].shared, needs[i].own, i))
-    by_prefix = sorted(places, key=lambda i: (needs[i].shared, needs[i].prefix, needs[i].own, i))
-    plans = [list(_cut(order, needs, limits)) for order in (by_length, by_prefix)]
-    return min(plans, key=lambda plan: sum(load_of(batch, needs).padded + CALL for batch in plan))
+    groups: dict[int, list[int]] = {}
+    for index in sorted(range(len(needs)), key=lambda i: (needs[i].shared, needs[i].own, i)):
+        groups.setdefault(needs[index].shared, []).append(index)
+    order: list[int] = []
+    for by_length in groups.values():
+        by_prefix = sorted(by_length, key=lambda i: (needs[i].prefix, needs[i].own, i))
+        order += min((by_length, by_prefix), key=lambda one: _cost(_cut(one, needs, limits), needs))
+    return list(_cut(order, needs, limits))
+
+
+def _cost(plan: Iterable[Sequence[int]], needs: Sequence[Need]) -> int:
+    """Tokens that a plan computes, its calls included."""
+    return sum(load_of(batch, needs).padded + CALL for batch in plan)
 
 
 def load_of(batch: Iterable[int], needs: Sequence[Need]) -> Load:

@@ -215,3 +215,13 @@ def test_a_run_reports_what_it_computed(scenes, embedded, tmp_path):
     assert sum(effort["seconds_by_stage"].values()) <= effort["seconds"] * 1.01
     assert 0 < effort["lower_bound_seconds"] < effort["seconds"]
     assert effort["tokens_per_second"] > 0
+
+
+def test_pictures_read_by_worker_processes_give_the_same_log(scenes, embedded, tmp_path):
+    images, asked = scenes
+    broken = Example(id="broken", image="none.png", question="Why?", answers=("x",))
+    run = {"images": images, "model": embedded}
+    ahead = label([*asked, broken], folder=tmp_path / "ahead", workers=1, **run)
+    here = label([*asked, broken], folder=tmp_path / "here", **run)
+    assert ahead.frame.equals(here.frame)
+    assert "no such file" in ahead.errors()["error"].iloc[0]

@@ -148,7 +148,8 @@ def batches(needs: Sequence[Need], limits: Limits) -> list[list[int]]:
     order: list[int] = []
     for by_length in groups.values():
         by_prefix = sorted(by_length, key=lambda i: (needs[i].prefix, needs[i].own, i))
-        order += min((by_length, by_prefix), key=lambda one: _cost(_cut(one, needs, limits), needs))
+        costs = [_cost(_cut(one, needs, limits), needs) for one in (by_length, by_prefix)]
+        order += by_length if costs[0] <= costs[1] else by_prefix
     return list(_cut(order, needs, limits))
 
 

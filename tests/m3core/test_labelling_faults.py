@@ -20,6 +20,10 @@ from PIL import Image
 from data.errors import DataError
 from data.journal import Journal
 from data.oracle_log import OracleLog
+from data.scenes.export import VALIDATION_SEEDS, write_scenes
+from data.sources.jsonl import load_jsonl
+from m3core.checkpoints import load_model
+from m3core.labelling import label
 from router.features.table import FeatureTable
 from router.run import Run
 from tests.m3core import faults
@@ -116,19 +120,9 @@ def test_a_run_killed_at_thirty_random_moments_loses_nothing(root, tmp_path):
         assert_same(tmp_path / str(one), root / "undisturbed")
 
 
-def command(root: Path, out: Path, *more: str) -> list[str]:
-    options = ["--examples", root / "examples.jsonl", "--images", root / "pictures"]
-    return [
-        "-m",
-        "router",
-        "label",
-        *map(str, options),
-        "--model",
-        "fake",
-        "--out",
-        str(out),
-        *more,
-    ]
+def command(root: Path, out: Path, *, model: str = "fake") -> list[str]:
+    pictures = ["--examples", str(root / "examples.jsonl"), "--images", str(root / "pictures")]
+    return ["-m", "router", "label", *pictures, "--model", model, "--out", str(out)]
 
 
 def test_sigterm_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):
@@ -148,13 +142,13 @@ def test_sigterm_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):
     assert_same(tmp_path, root / "undisturbed")
 
 
-def launch(root: Path, out: Path, processes: int) -> subprocess.Popen:
+def launch(root: Path, out: Path, processes: int, *, model: str = "fake") -> subprocess.Popen:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
-        [sys.executable, *launcher, "--master-port", str(port), *command(root, out)],
+        [sys.executable, *launcher, "--master-port", str(port), *command(root, out, model=model)],
         cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -178,6 +172,27 @@ def test_two_processes_label_together_and_their_rows_are_merged_once(root, tmp_p
     assert min(map(len, kept)) > 90  # about half each
     assert_same(tmp_path / "together", root / "undisturbed")
     assert json.loads((log / "effort.json").read_text())["processes"] == 2
+
+
+def test_labels_do_not_depend_on_the_number_of_processes(tmp_path):
+    """The embedded model in float32, two processes against one: the same answers."""
+    seeds = range(VALIDATION_SEEDS.start + 500, VALIDATION_SEEDS.start + 510)
+    write_scenes(tmp_path, seeds, questions=3)
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    with launch(tmp_path, tmp_path / "two", 2, model="embedded") as run:
+        said, _ = run.communicate(timeout=180)
+    assert run.returncode == 0, said
+    assert (tmp_path / "two" / "log" / "journal.1.jsonl").is_file()
+    alone = label(
+        load_jsonl(tmp_path / "examples.jsonl", images=tmp_path / "pictures"),
+        images=tmp_path / "pictures",
+        model=load_model("embedded", device="cpu"),
+        folder=tmp_path / "one",
+    ).frame
+    together = OracleLog.read(tmp_path / "two" / "log").frame
+    numbers = ["logprob", "confidence"]
+    assert together.drop(columns=numbers).equals(alone.drop(columns=numbers))
+    np.testing.assert_allclose(together[numbers], alone[numbers], atol=1e-4)
 
 
 def rows(line: str) -> list[dict]:

@@ -108,7 +108,14 @@ class Asker:
         """Score every candidate of every request, then draw the answers together."""
         owners, candidates = [], []
         for place, (example, request) in enumerate(zip(asked, requests, strict=True)):
-            for text in reference_answers(example):
+            texts = reference_answers(example)
+            try:
+                for text in texts:
+                    self.model.answer_length(text)
+            except DataError as error:
+                rows[example.id, request.scale]["error"] = str(error)
+                continue
+            for text in texts:
                 owners.append(place)
                 candidates.append(
                     Request(

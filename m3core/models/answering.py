@@ -160,7 +160,13 @@ class AnsweringModel(ABC):
 
     def answer_length(self, answer: str) -> int:
         """Tokens of a given answer; see :class:`MultiScaleModel`."""
-        return len(self._answer_ids(answer))
+        length = len(self._answer_ids(answer))
+        if length > self.max_new_tokens:
+            raise DataError(
+                f"the answer {answer[:40]!r} has {length} tokens, its end included, and the model "
+                f"answers with {self.max_new_tokens} at most, so it cannot be scored; shorten it"
+            )
+        return length
 
     def _answer_ids(self, answer: str) -> list[int]:
         return [*self._ids(answer), self.tokenizer.eos_token_id]

@@ -181,7 +181,11 @@ class MultiScaleModel(Protocol):
         ...
 
     def answer_length(self, answer: str) -> int:
-        """Tokens of a given answer, the end-of-sequence token included."""
+        """Tokens of a given answer, the end-of-sequence token included.
+
+        Raises:
+            DataError: If the model could never say so much.
+        """
         ...
 
     def prompt_length(self, question: str, visual_tokens: int) -> int:

@@ -143,7 +143,13 @@ def embedded():
 
 def test_references_are_scored_in_one_pass_with_their_probability(scenes, embedded, tmp_path):
     images, asked = scenes
-    log = label(asked, images=images, model=embedded, folder=tmp_path, asking=Asking.REFERENCES)
+    endless = Example(id="endless", image=asked[0].image, question="Why?", answers=("so " * 40,))
+    log = label(
+        [*asked, endless], images=images, model=embedded, folder=tmp_path, asking=Asking.REFERENCES
+    )
+    assert set(log.errors()["example_id"]) == {"endless"}
+    assert "81 tokens" in log.errors()["error"].iloc[0]
+    log = log.drop_gaps()
     compared = 0
     for row, one in list(enumerate(asked))[::5]:
         (encoding,) = embedded.encode([open_image(images / one.image)])

@@ -54,7 +54,7 @@ class _State:
         """Keep these rows, in this order; a row may be taken several times."""
         if len(rows) == len(self.mask) and torch.equal(rows, torch.arange(len(rows))):
             return
-        self.cache.batch_select_indices(rows.to(self.mask.device))
+        self.cache.batch_select_indices(rows)  # layers may lie on several devices
         self.mask = self.mask[rows]
         self.logits = self.logits[rows]
 
@@ -97,7 +97,7 @@ class Decoder:
         embed = self.model.get_input_embeddings()
         running = torch.ones(len(rows), dtype=torch.bool)
         for step in range(max_new_tokens):
-            logprobs = state.logits[:, -1].float().log_softmax(-1)
+            logprobs = state.logits[:, -1].to(self.before.device).float().log_softmax(-1)
             best, chosen = logprobs.max(-1)
             for row, token, logprob in zip(rows, chosen.tolist(), best.tolist(), strict=True):
                 if not running[row]:
@@ -139,7 +139,7 @@ class Decoder:
         ]
         longest = max(len(answer) for answer in ids)
         state = self._prefill(visual, owners, texts, kept=longest)
-        logits = state.logits.float().log_softmax(-1)  # (R, up to longest, V)
+        logits = state.logits.to(device).float().log_softmax(-1)  # (R, up to longest, V)
         found = []
         for row, answer in zip(logits, ids, strict=True):
             picked = row[-len(answer) :].gather(1, answer[:, None])[:, 0]

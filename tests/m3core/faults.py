@@ -17,6 +17,7 @@ from data.oracle_log import OracleLog
 from m3core.models.fake import FakeModel
 from router import label_stage
 from router.run import Run
+from tests.m3core.test_labelling import examples as examples_about
 
 PICTURES = 150
 PER_PICTURE = 2
@@ -31,18 +32,7 @@ class SlowModel(FakeModel):
 
 
 def examples() -> list[Example]:
-    return [
-        Example(
-            id=f"{seed}-{number}",
-            image=f"{seed}.png",
-            question="Is it?" if number else "Is there anything at all to be seen in here?",
-            answers=("yes",),
-            metric="exact",
-            group=f"{seed}.png",
-        )
-        for seed in range(PICTURES)
-        for number in range(PER_PICTURE)
-    ]
+    return examples_about(PICTURES, PER_PICTURE)
 
 
 def run(root: Path, folder: Path) -> OracleLog:

@@ -62,7 +62,7 @@ class Journal:
                 must have opened its journal before the others do.
 
         Returns:
-            The journal; its ``rows`` are done.
+            The journal.
 
         Raises:
             DataError: Another process has it open, it is damaged, or it cannot be written.
@@ -89,7 +89,7 @@ class Journal:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The latest row of every (example, scale) that is done, in order of first appearance."""
+        """The latest row of every (example, scale), in order of first appearance."""
         return list(self.read_rows())
 
     def read_rows(self) -> Iterator[dict[str, Any]]:
@@ -119,8 +119,7 @@ class Journal:
                     continue
                 given.add(key)
                 row = several[key]
-            if not (self.retry_errors and row.get("error") is not None):
-                yield row
+            yield row
 
     @property
     def done(self) -> frozenset[tuple[str, str]]:

@@ -126,8 +126,21 @@ def test_errors_are_asked_again_only_on_request(pictures, tmp_path):
     label(asked, images=pictures, model=FakeModel(), folder=folder)
     (pictures / "0.png").write_bytes(whole)
     assert label(asked, images=pictures, model=FakeModel(), folder=folder).n_gaps == 10
+    (pictures / "1.png").write_bytes(b"")
     again = label(asked, images=pictures, model=FakeModel(), folder=folder, retry_errors=True)
     assert again.n_gaps == 0
+
+
+def test_what_fails_again_keeps_its_error(pictures, tmp_path):
+    (pictures / "0.png").write_bytes(b"")
+    asked, folder = examples(2), tmp_path / "log"
+    label(asked, images=pictures, model=FakeModel(), folder=folder)
+    (pictures / "0.png").unlink()
+    again = label(asked, images=pictures, model=FakeModel(), folder=folder, retry_errors=True)
+    assert again.ids == tuple(one.id for one in asked)
+    assert set(again.errors()["example_id"]) == {"0-0", "0-1"}
+    assert again.errors()["error"].str.contains("no such file").all()
+    assert again.n_gaps == 10
 
 
 def test_features_are_offered_before_their_answers_are_kept(pictures, tmp_path):

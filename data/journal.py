@@ -18,10 +18,18 @@ from types import TracebackType
 from typing import Any
 
 from data.errors import DataError, MismatchError
-from data.journal_lines import VERSION, key_of, read_records, rows_of, write_line
+from data.journal_lines import (
+    JOURNAL,
+    VERSION,
+    journal_files,
+    key_of,
+    latest_rows,
+    read_records,
+    rows_of,
+    write_line,
+)
 from data.manifest import FULL_DISK, fsync_folder
 
-JOURNAL = "journal.jsonl"
 LOCK = "journal.lock"
 
 _log = logging.getLogger(__name__)
@@ -93,33 +101,8 @@ class Journal:
         return list(self.read_rows())
 
     def read_rows(self) -> Iterator[dict[str, Any]]:
-        """The same one after the other, as they are read from the disk.
-
-        A row without an error goes before one with an error, a later row before an earlier one.
-        """
-        several: dict[tuple[str, str], dict[str, Any]] = {}
-        seen: dict[str, set[str]] = {}
-        for row in self._all_rows():
-            example, scale = key_of(row)
-            if scale in seen.setdefault(example, set()):
-                several[example, scale] = {}
-            seen[example].add(scale)
-        seen.clear()
-        for row in self._all_rows() if several else ():
-            key = key_of(row)
-            if key in several:
-                there = several[key]
-                if not there or row.get("error") is None or there.get("error") is not None:
-                    several[key] = row
-        given: set[tuple[str, str]] = set()
-        for row in self._all_rows():
-            key = key_of(row)
-            if key in several:
-                if key in given:
-                    continue
-                given.add(key)
-                row = several[key]
-            yield row
+        """The same one after the other, as they are read from the disk."""
+        return latest_rows(self.path.parent)
 
     @property
     def done(self) -> frozenset[tuple[str, str]]:
@@ -190,13 +173,6 @@ class Journal:
         if whole == 0:
             self._write(write_line({"journal": VERSION, "metadata": metadata}))
 
-    def _all_rows(self) -> Iterator[dict[str, Any]]:
-        """Every row of every process, as often as it was written."""
-        for path in journal_files(self.path.parent):
-            for number, (offset, _, record) in enumerate(read_records(path)):
-                if number:
-                    yield from rows_of(record, path=path, offset=offset)
-
     def _keep(self, row: Mapping[str, Any], *, retry_errors: bool) -> None:
         """Remember that a row is done."""
         if retry_errors and row.get("error") is not None:
@@ -243,18 +219,6 @@ def _name(file: str, rank: int) -> str:
     """``journal.jsonl`` or ``journal.3.jsonl``."""
     stem, suffix = file.split(".")
     return f"{stem}.{rank}.{suffix}" if rank else file
-
-
-def journal_files(folder: Path) -> list[Path]:
-    """The journals of all processes that ever labelled into a folder, in order of their ranks."""
-    stem, suffix = JOURNAL.split(".")
-    numbered = {
-        int(path.name.split(".")[1]): path
-        for path in folder.glob(f"{stem}.*.{suffix}")
-        if path.name.split(".")[1].isdigit()
-    }
-    first = folder / JOURNAL
-    return [*([first] if first.exists() else []), *(numbered[rank] for rank in sorted(numbered))]
 
 
 def _check_header(path: Path, header: dict[str, Any], metadata: dict[str, Any]) -> None:

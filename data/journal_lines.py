@@ -1,4 +1,4 @@
-"""The lines of a journal: JSON objects with a checksum each.
+"""The files of a journal and their lines: JSON objects with a checksum each.
 
 One JSON object a line: a header ``{"journal":1,"metadata":{...},"crc":"..."}``, then batches
 ``{"rows":[...],"crc":"..."}``; ``crc`` is the CRC-32 of the bytes between the outer brace and its
@@ -17,6 +17,7 @@ from typing import Any
 
 from data.errors import DataError
 
+JOURNAL = "journal.jsonl"
 VERSION = 1
 
 _LINE = re.compile(rb'\{(.*),"crc":"([0-9a-f]{8})"\}', re.DOTALL)
@@ -64,6 +65,60 @@ def read_records(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                 return
             yield offset, offset + len(line), read_line(line, path=path, offset=offset)
             offset += len(line)
+
+
+def journal_files(folder: Path) -> list[Path]:
+    """The journals of all processes that ever labelled into a folder, in order of their ranks."""
+    stem, suffix = JOURNAL.split(".")
+    numbered = {
+        int(path.name.split(".")[1]): path
+        for path in folder.glob(f"{stem}.*.{suffix}")
+        if path.name.split(".")[1].isdigit()
+    }
+    first = folder / JOURNAL
+    return [*([first] if first.exists() else []), *(numbered[rank] for rank in sorted(numbered))]
+
+
+def latest_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The row of every (example, scale) in a folder's journals, in order of first appearance.
+
+    A row without an error goes before one with an error, a later row before an earlier one. Nothing
+    is locked, and only pairs that were answered twice are kept in memory.
+
+    Raises:
+        DataError: A journal is damaged.
+    """
+    several: dict[tuple[str, str], dict[str, Any]] = {}
+    seen: dict[str, set[str]] = {}
+    for row in _all_rows(folder):
+        example, scale = key_of(row)
+        if scale in seen.setdefault(example, set()):
+            several[example, scale] = {}
+        seen[example].add(scale)
+    seen.clear()
+    for row in _all_rows(folder) if several else ():
+        key = key_of(row)
+        if key in several:
+            there = several[key]
+            if not there or row.get("error") is None or there.get("error") is not None:
+                several[key] = row
+    given: set[tuple[str, str]] = set()
+    for row in _all_rows(folder):
+        key = key_of(row)
+        if key in several:
+            if key in given:
+                continue
+            given.add(key)
+            row = several[key]
+        yield row
+
+
+def _all_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every row of every process, as often as it was written."""
+    for path in journal_files(folder):
+        for number, (offset, _, record) in enumerate(read_records(path)):
+            if number:
+                yield from rows_of(record, path=path, offset=offset)
 
 
 def rows_of(record: dict[str, Any], *, path: Path, offset: int) -> list[dict[str, Any]]:

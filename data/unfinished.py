@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from data.errors import DataError
-from data.journal import JOURNAL, journal_files
-from data.journal_lines import VERSION, key_of, read_records, rows_of
+from data.journal_lines import JOURNAL, VERSION, journal_files, latest_rows, read_records
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 
@@ -93,19 +93,15 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         DataError: A journal is damaged or of another version, or none has begun.
     """
     metadata: dict[str, Any] | None = None
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for path in journal_files(folder):
-        try:
-            for number, (offset, _, record) in enumerate(read_records(path)):
-                if number == 0:
-                    metadata = record.get("metadata")
-                    if record.get("journal") != VERSION or not isinstance(metadata, dict):
-                        raise DataError(f"{path} is no journal of version {VERSION}.")
-                    continue
-                for row in rows_of(record, path=path, offset=offset):
-                    rows[key_of(row)] = row
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        for path in journal_files(folder):
+            for _, _, header in islice(read_records(path), 1):
+                metadata = header.get("metadata")
+                if header.get("journal") != VERSION or not isinstance(metadata, dict):
+                    raise DataError(f"{path} is no journal of version {VERSION}.")
+        rows = list(latest_rows(folder))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
     if metadata is None:
         raise DataError(f"{folder / JOURNAL} is empty: no labelling run has begun there.")
-    return metadata, list(rows.values())
+    return metadata, rows

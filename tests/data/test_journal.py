@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError, MismatchError
-from data.journal import JOURNAL, Journal
+from data.journal import Journal
+from data.journal_lines import JOURNAL
 
 META = {"model": "toy", "grid": [1, 9], "seed": 0}
 
@@ -174,7 +175,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from data.errors import DataError
-from data.journal import JOURNAL, Journal
+from data.journal import Journal
+from data.journal_lines import JOURNAL
 folder = Path(sys.argv[1])
 journal = Journal.open(folder, META)
 limit = (folder / JOURNAL).stat().st_size + 100

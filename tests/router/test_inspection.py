@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 
 from data.errors import DataError
-from data.journal import JOURNAL, Journal
+from data.journal import Journal
+from data.journal_lines import JOURNAL
 from data.oracle_log import OracleLog
 from data.unfinished import find_log
 from router.analysis import metrics

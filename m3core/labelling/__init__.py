@@ -2,13 +2,14 @@
 
 from m3core.labelling.progress import LabelProgress
 from m3core.labelling.rows import COST_UNIT, Asking, log_metadata
-from m3core.labelling.run import Encoded, Stopped, label
+from m3core.labelling.run import Encoded, LabelOptions, Stopped, label
 from m3core.labelling.verifying import verify
 
 __all__ = [
     "COST_UNIT",
     "Asking",
     "Encoded",
+    "LabelOptions",
     "LabelProgress",
     "Stopped",
     "label",

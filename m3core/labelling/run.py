@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
@@ -38,6 +38,18 @@ EFFORT = "effort.json"
 """What the last run that labelled anything computed, beside the log."""
 
 Encoded = Sequence[tuple[str, VisualEncoding]]
+
+
+class LabelOptions(TypedDict, total=False):
+    """What :func:`label` may be told beside its inputs, for those who hand it on."""
+
+    retry_errors: bool
+    max_pixels: int
+    frames: int
+    asking: Asking
+    workers: int
+    limits: Limits | None
+    ranks: Ranks | None
 
 
 class Stopped(Exception):

@@ -6,15 +6,13 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from data.examples import Example
 from data.oracle_log import OracleLog
-from data.videos import FRAMES
-from m3core.batching import Limits
-from m3core.labelling import Asking, LabelProgress
+from m3core.labelling import LabelOptions, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import EFFORT
 from m3core.models.base import MultiScaleModel
@@ -32,16 +30,11 @@ def label_with_progress(
     *,
     images: Path,
     model: MultiScaleModel,
-    retry_errors: bool = False,
     questions: str = MODEL,
-    frames: int = FRAMES,
-    asking: Asking = Asking.ALL,
-    workers: int = 0,
-    limits: Limits | None = None,
-    ranks: Ranks | None = None,
+    **options: Unpack[LabelOptions],
 ) -> OracleLog:
     """Run the stage, then print the accuracy at every scale and what the run computed."""
-    ranks = ranks or Ranks()
+    ranks = options.get("ranks") or Ranks()
     with progress("labelling") if ranks.is_first else nullcontext(_silent) as advance:
         began = None
 
@@ -59,13 +52,8 @@ def label_with_progress(
             images=images,
             model=model,
             progress=show,
-            retry_errors=retry_errors,
             questions=questions,
-            frames=frames,
-            asking=asking,
-            workers=workers,
-            limits=limits,
-            ranks=ranks,
+            **options,
         )
     if ranks.is_first:
         _show_result(run, log)

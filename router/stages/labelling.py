@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,9 +14,8 @@ from data.importers import importer
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.videos import FRAMES
-from m3core.batching import Limits
 from m3core.encoders import load_encoder
-from m3core.labelling import Asking, LabelProgress, label, verify
+from m3core.labelling import LabelOptions, LabelProgress, label, verify
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.verifying import VERIFIED
 from m3core.models.base import MultiScaleModel
@@ -33,13 +32,8 @@ def label_stage(
     images: Path,
     model: MultiScaleModel,
     progress: Callable[[LabelProgress], None] | None = None,
-    retry_errors: bool = False,
     questions: str = MODEL,
-    frames: int = FRAMES,
-    asking: Asking = Asking.ALL,
-    workers: int = 0,
-    limits: Limits | None = None,
-    ranks: Ranks | None = None,
+    **options: Unpack[LabelOptions],
 ) -> OracleLog:
     """Label every example at every scale; features come from the same pass.
 
@@ -53,13 +47,8 @@ def label_stage(
         images: folder that the examples' image paths start from.
         model: the frozen model.
         progress: called after every chunk of pictures.
-        retry_errors: ask again what an earlier run recorded an error for.
         questions: name of a question encoder, see `router.features.question`.
-        frames: frames of a video's collage.
-        asking: what is asked.
-        workers: processes that read pictures ahead.
-        limits: how much a batch may hold.
-        ranks: this process among those that label together; None for alone.
+        options: of `m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
 
     Raises:
         Stopped: SIGTERM came; what was labelled is kept.
@@ -68,7 +57,7 @@ def label_stage(
             another number of frames.
     """
     asked = question_encoder(questions, model)
-    ranks = ranks or Ranks()
+    ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
     with ranks.first_then_others(
         lambda: FeatureCollector(run.features, model, frames=frames, rank=ranks.index)
     ) as collector:
@@ -79,12 +68,7 @@ def label_stage(
             folder=run.log,
             on_encoded=collector,
             progress=progress,
-            retry_errors=retry_errors,
-            frames=frames,
-            asking=asking,
-            workers=workers,
-            limits=limits,
-            ranks=ranks,
+            **options,
         )
         if not ranks.is_first:
             return log

@@ -79,8 +79,38 @@ def evaluate(
 
     Returns:
         "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve", "metrics",
-        "ablations", "best_fixed", "sufficient", "n", "bootstrap" and what they are about. A
-        number with an interval is {"value", "low", "high"}, None where undefined.
+        "ablations", "baselines", "escalation", "oracles", "best_fixed", "sufficient", "n",
+        "bootstrap" and what they are about. A number with an interval is {"value", "low",
+        "high"}, all None where it is undefined; where the reason is not plain, "reason" says it.
+
+        A *row*: "name", "kind" ("fixed", "router", "best_fixed", "oracle", "oracle_corrected"),
+        "accuracy", "cost", "gflops" (None where unknown), "regret", "minus_best_fixed",
+        "minus_finest", "minus_mixing" (accuracy less that of mixing fixed options at random at
+        the row's own mean cost), "mixing" (that mixture: "accuracy", "cost", "gflops"), "shares".
+        Rows with a policy have "policy" and "gap_closed": "own_cost" (the definition, against the
+        chance-corrected oracle and the mixture, both at the row's own mean cost),
+        "own_cost_raw" (against the raw oracle at that cost), "corrected" and "raw" (against the
+        best fixed option, whatever the costs). Rows of arms other than the router have
+        "minus_router" where the router has a row of the same name.
+
+        An *arm*: "about" (one sentence), "rows", "curve" and "metrics". "ablations" and
+        "baselines" map names to arms, "escalation" is one ("router + escalation", with
+        "cascade", what was learned). Where an arm cannot be had it is {"about", "undefined":
+        reason}. An arm without a knob has one row, and None for "curve" and "metrics".
+
+        A *curve*: "cost", "accuracy", "low", "high", "gflops" (None where unknown), and "price"
+        or "threshold", its knob.
+
+        The *metrics* of a curve: "range", "aiq", "aiq_fixed", "aiq_minus_fixed",
+        "aiq_minus_router" (not the router's own), "hypervolume", "gap_closed" (of areas: (AIQ -
+        AIQ of mixtures) / (AIQ of the chance-corrected oracle's curve - AIQ of mixtures)),
+        "ece" (expected calibration error, None for arms without probabilities), "saved_at_99"
+        and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated", "calibrated_gflops",
+        "row", "policy"; shares of the best fixed option's cost), "apgr", "cpt_50", "cpt_80"
+        (see `router.analysis.ends`; with "reason" where undefined) and "ends" ({"weak",
+        "strong", "calls", "accuracy"}, the curve over the share of calls to the strong option).
+
+        "oracles": rule -> {"raw": row, "corrected": row or None}.
 
     Raises:
         DataError: for gaps, an empty part, bad probabilities, a budget below the cheapest.

@@ -99,7 +99,7 @@ def test_router_is_better_than_mixing_fixed_scales_and_than_its_half(result):
         result["metrics"]["aiq_fixed"]["value"] + result["metrics"]["aiq_minus_fixed"]["value"]
     )
     last = rows_of(result, "router")[-1]
-    assert 0 < last["gap_closed"]["raw"]["value"] <= 1
+    assert 0 < last["gap_closed"]["own_cost"]["value"] <= 1
     assert 0 < result["metrics"]["hypervolume"]["value"] < 1
 
 
@@ -250,7 +250,8 @@ def test_no_headroom_is_undefined_not_a_number(build_log):
     split = split_by_group(log.groups)
     result = evaluate(log, np.full((40, 3), 0.5), split=split, settings=FAST)
     for row in rows_of(result, "router"):
-        assert row["gap_closed"]["raw"] == {"value": None, "low": None, "high": None}
+        undefined = {"value": None, "low": None, "high": None, "reason": "there is no gap to close"}
+        assert row["gap_closed"]["raw"] == undefined
         assert row["accuracy"] == {"value": 0.5, "low": None, "high": None}
     json.dumps(result, allow_nan=False)
 

@@ -38,7 +38,7 @@ class Asked:
             DataError: for other shapes, or an answer that was not asked for.
         """
         rows = np.arange(len(self.options))
-        if self.options.ndim != 2 or self.first.shape != rows.shape != self.final.shape:
+        if self.options.ndim != 2 or not self.first.shape == rows.shape == self.final.shape:
             raise DataError(
                 f"Asked options must be (n, K) with (n,) first and final ones; they have shapes "
                 f"{self.options.shape}, {self.first.shape} and {self.final.shape}."

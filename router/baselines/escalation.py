@@ -12,7 +12,7 @@ import numpy as np
 
 from data.errors import NotLearnableError
 from router.baselines.base import Known, Rows
-from router.cascade import STEPS, Stopping
+from router.cascade import STEPS, Beliefs, Stopping
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.outcomes import Asked, Prices
@@ -25,14 +25,16 @@ class Escalating:
 
     Attributes:
         stopping: learned on the tune part.
-        known: the log, without scores of the test part.
+        costs: (N, K) of the options by themselves.
         chances: (N, K) the router's probabilities.
+        beliefs: what answers make us believe, of all N; 0 outside of calibrate and test.
         reads: see `Contender`.
     """
 
     stopping: Stopping
-    known: Known
+    costs: Floats
     chances: Floats
+    beliefs: Beliefs
     reads: tuple[str, ...]
     about: str = "The router, asking a finer option where its answer looks wrong; pays for both."
     knob: str | None = "price"
@@ -45,7 +47,7 @@ class Escalating:
     def asks(self, rows: Rows, setting: float) -> Asked:
         """Everything that is asked at a price; see `Contender`."""
         p, costs = self.chances[rows], self._costs(rows)
-        beliefs = self.stopping.beliefs(p, self.known.confidence[rows], self.known.logprob[rows])
+        beliefs = Beliefs(self.beliefs.right[rows], self.beliefs.later[rows])
         return self.stopping.ask(p, costs.routed, costs.alone, beliefs, setting)
 
     def calls(self, rows: Rows) -> None:
@@ -58,7 +60,7 @@ class Escalating:
         return {"eager": rule.eager, "margin": rule.margin, "steps": STEPS}
 
     def _costs(self, rows: Rows) -> Prices:
-        alone = self.known.costs[rows]
+        alone = self.costs[rows]
         return Prices(alone=alone, routed=routed_costs(alone, self.reads))
 
 
@@ -74,13 +76,18 @@ def escalating(known: Known, p: Floats, *, reads: tuple[str, ...]) -> Escalating
         NotLearnableError: when the log has no confidences, or the probabilities of the tune part
             are not known.
     """
-    known.need_answers("confidence", of="confidences")
-    known.need_answers("logprob", of="log-probabilities")
+    confidence = known.need_answers("confidence", of="confidences")
+    logprob = known.need_answers("logprob", of="log-probabilities")
+    stopping = learn_stopping(tune_answers(known, p, reads=reads))
+    chances = np.asarray(p, dtype=np.float64)
+    n, k = chances.shape
+    beliefs = Beliefs(np.zeros((n, k)), np.zeros((n, k, k)))
+    for part in ("calibrate", "test"):
+        rows = known.rows[part]
+        found = stopping.beliefs(chances[rows], confidence[rows], logprob[rows])
+        beliefs.right[rows], beliefs.later[rows] = found.right, found.later
     return Escalating(
-        stopping=learn_stopping(tune_answers(known, p, reads=reads)),
-        known=known,
-        chances=np.asarray(p, dtype=np.float64),
-        reads=reads,
+        stopping=stopping, costs=known.costs, chances=chances, beliefs=beliefs, reads=reads
     )
 
 

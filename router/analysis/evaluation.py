@@ -21,8 +21,9 @@ from router.analysis import metrics
 from router.analysis.columns import Columns
 from router.analysis.comparison import KEPT, Comparison, Part
 from router.estimators.base import Floats
+from router.knobs import for_budget, for_max_loss
 from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy, for_budget, for_max_loss
+from router.policy import Binding, Policy
 
 SCHEMA = 1
 FRACTIONS = (1 / 16, 1 / 4, 1 / 2)

@@ -14,8 +14,9 @@ from data.oracle_log import OracleLog
 from data.splits import Split, split_by_group
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
+from router.knobs import for_budget, for_max_loss
 from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy, for_budget, for_max_loss
+from router.policy import Binding, Policy
 from router.router import FILE as ROUTER_FILE
 from router.router import ScaleRouter
 from router.rules import DEFAULT, apply_rule

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.errors import DataError, MismatchError
-from router.policy import Binding, Policy, for_budget, for_max_loss
+from router.knobs import for_budget, for_max_loss
+from router.policy import Binding, Policy
 
 
 def binding(k):

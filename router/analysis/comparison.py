@@ -298,8 +298,10 @@ def _describe(policy: Policy) -> dict[str, Any]:
         "kind": policy.kind,
         "lam": policy.lam,
         "cost_scale": policy.cost_scale,
+        "cap": policy.cap,
         "knob": dict(policy.knob),
         "calibration": dict(policy.calibration),
+        "guarantee": dict(policy.guarantee),
         "fallback": policy.fallback,
         "reason": policy.reason,
     }

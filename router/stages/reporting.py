@@ -69,7 +69,8 @@ def evaluate_stage(
         return read_document(run)
     both = np.concatenate(list(rows.values()))
     p = {arm: predictions(run.read_router(arm), features, log, both) for arm in run.arms()}
-    named = {n: one for n, one in policies.items() if one.knob.get("budget") not in chosen}
+    shown = [{"budget": budget} for budget in chosen]
+    named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
     document = evaluate(
         log,
         p["router"],
@@ -170,6 +171,7 @@ def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
         kind=described["kind"],
         lam=described["lam"],
         cost_scale=described["cost_scale"],
+        cap=described["cap"],
     )
 
 

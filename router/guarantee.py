@@ -139,6 +139,8 @@ def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: B
     """
     p, costs = check_inputs(part.p, part.costs)
     scores = check_scores(part.scores, p.shape)
+    _, picture = np.unique(part.groups, return_inverse=True)
+    part = replace(part, groups=picture)  # numbers: sorted again for every price
     bound = target.bound or risk.default_bound(scores, part.most)
     knob = {"max_regret": target.max_regret, "confidence": target.confidence}
     finest = always_finest(costs, binding, cap=target.cap, knob=knob)

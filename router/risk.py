@@ -23,8 +23,7 @@ from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp, ndtri
-from scipy.stats import binom
+from scipy.special import bdtr, ndtri
 
 from data.errors import DataError
 from data.registry import unknown_name
@@ -126,14 +125,14 @@ def binomial_p_value(losses: Losses, alpha: float) -> float:
             "bound 'betting' or 'bentkus' for several questions or for partial scores."
         )
     n = losses.pictures
-    return float(binom.cdf(math.ceil(n * losses.risk - 1e-9), n, alpha))
+    return float(bdtr(math.ceil(n * losses.risk - 1e-9), n, alpha))
 
 
 def bentkus_p_value(losses: Losses, alpha: float) -> float:
     """The Hoeffding-Bentkus p-value (Bates et al. 2021, arXiv:2101.02703, theorem 4)."""
     n, mean = losses.pictures, _mean(losses, alpha)
     hoeffding = math.exp(-n * _relative_entropy(min(mean, alpha), alpha))
-    bentkus = math.e * float(binom.cdf(math.ceil(n * mean - 1e-9), n, alpha))
+    bentkus = math.e * float(bdtr(math.ceil(n * mean - 1e-9), n, alpha))
     return min(1.0, hoeffding, bentkus)
 
 
@@ -149,7 +148,9 @@ def betting_p_value(losses: Losses, alpha: float) -> float:
     NOTE: Their bets that follow the variance seen so far are not used: they are far too bold for
     rare losses, and depend on the order of the pictures. These do not.
     """
-    return math.exp(min(0.0, -float(logsumexp(_log_wealth(losses, alpha), b=_WEIGHTS))))
+    wealth = _log_wealth(losses, alpha)
+    most = float(wealth.max())  # taken out, so that nothing overflows
+    return math.exp(min(0.0, -most - math.log(_WEIGHTS @ np.exp(wealth - most))))
 
 
 BOUNDS: dict[str, Callable[[Losses, float], float]] = {

@@ -16,8 +16,9 @@ from router.analysis import metrics
 from router.baselines.base import Contender, Priced
 from router.costs import routed_costs
 from router.estimators.base import Floats
+from router.knobs import for_budget, for_max_loss
 from router.outcomes import Asked, Outcome, Prices, outcome_of
-from router.policy import Binding, Policy, for_budget, for_max_loss
+from router.policy import Binding, Policy
 
 GOALS = {"saved_at_99": 0.99, "saved_at_100": 1.0}
 """Name -> share of the best fixed accuracy that is to be kept."""
@@ -160,8 +161,10 @@ def describe(policy: Policy) -> dict[str, Any]:
         "kind": policy.kind,
         "lam": policy.lam,
         "cost_scale": policy.cost_scale,
+        "cap": policy.cap,
         "knob": dict(policy.knob),
         "calibration": dict(policy.calibration),
+        "guarantee": dict(policy.guarantee),
         "fallback": policy.fallback,
         "reason": policy.reason,
     }

@@ -72,7 +72,8 @@ def evaluate_stage(
     routers = {arm: run.read_router(arm) for arm in run.arms()}
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
-    named = {n: one for n, one in policies.items() if one.knob.get("budget") not in chosen}
+    shown = [{"budget": budget} for budget in chosen]
+    named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
     document = evaluate(
         log,
         p["router"],
@@ -175,6 +176,7 @@ def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
         kind=described["kind"],
         lam=described["lam"],
         cost_scale=described["cost_scale"],
+        cap=described["cap"],
     )
 
 

@@ -11,7 +11,8 @@ from data.splits import split_by_group
 from router.analysis import metrics
 from router.analysis.evaluation import Settings, default_budgets, evaluate
 from router.analysis.knowing import corrected_curve
-from router.policy import Binding, for_budget, for_max_loss
+from router.knobs import for_budget, for_max_loss
+from router.policy import Binding
 from router.training import train_router
 
 FAST = Settings(draws=200)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from router.cli.options import Images, RunFolder
+from router.cli.options import RunFolder, Tiers, named_tiers
 
 CAUSES_SHOWN = 10
 
 
 def featurize(
     run: RunFolder,
-    images: Images,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that the image paths start from; leave it out to look at no pictures.",
+            show_default=False,
+        ),
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="embedded, or folder or hub id of a LLaVA or CLIP model.")
     ] = "embedded",
@@ -25,6 +32,7 @@ def featurize(
             show_default=False,
         ),
     ] = None,
+    tiers: Tiers = None,
 ) -> None:
     """Compute what the router sees of the log's pictures and questions.
 
@@ -45,7 +53,8 @@ def featurize(
             images=images,
             encoder=encoder,
             questions=questions,
-            progress=lambda done, total: advance(done, total, "pictures"),
+            tiers=named_tiers(tiers),
+            progress=advance,
         )
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())
     out.print(f"features of {len(table)} examples: {widths}")

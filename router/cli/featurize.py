@@ -36,11 +36,15 @@ def featurize(
 ) -> None:
     """Compute what the router sees of the log's pictures and questions.
 
-    Not needed after `label`, which does it in passing. It works for any log, imported ones too;
-    with `--questions hashed` no language model is used.
+    Works for any log, imported ones too; `label` does it in passing. Blocks that are there and
+    were made of the same examples, pictures and models are kept; docs/features.md says what each
+    tier is and costs. Without --images no picture is looked at and no model is loaded, unless
+    --questions asks for one.
 
     ```
-    m3router featurize run/ --images pictures/ --encoder embedded --questions hashed
+    m3router featurize run/ --images pictures/ --encoder embedded --tiers image,question,cheap
+    m3router featurize run/ --images pictures/ --tiers peek
+    m3router featurize text-run/ --tiers question,cheap --questions sentence:all-MiniLM-L6-v2/
     ```
     """
     from router.cli.console import out, progress, show_table
@@ -59,6 +63,8 @@ def featurize(
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())
     out.print(f"features of {len(table)} examples: {widths}")
     if causes:
-        out.print(f"{len(causes)} pictures cannot be read:", style="yellow")
-        show_table(["picture", "cause"], [list(item) for item in causes.items()][:CAUSES_SHOWN])
+        out.print(f"{len(causes)} pictures or examples cannot be used:", style="yellow")
+        show_table(
+            ["picture or example", "cause"], [list(item) for item in causes.items()][:CAUSES_SHOWN]
+        )
         raise typer.Exit(3)

@@ -10,7 +10,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
-from router.features.asked import Asked
+from router.features.asked import EXAMPLES, Asked, examples_key
 from router.features.earlier import BLOCKS, Earlier, block_facts
 from router.features.featurizer import Featurizer, source_of
 from router.features.store import Vector, VectorStore
@@ -31,8 +31,65 @@ def unit_of(featurizer: Featurizer, name: str, one: Asked, digest: str) -> tuple
     return None
 
 
+class _Stored:
+    """The stored vectors of one tier that are wanted, as rows of one array.
+
+    Args:
+        wanted: Unit -> key under which it must have been kept, in the order of the rows.
+    """
+
+    def __init__(self, wanted: Mapping[str, str]) -> None:
+        self.wanted = wanted
+        self.slots: dict[str, int] = {}
+        self._order = {unit: row for row, unit in enumerate(wanted)}
+        self._values = np.zeros((0, 0), dtype=np.float32)
+        self._ms: list[float] = []
+        self._flops: list[float] = []
+
+    @classmethod
+    def of(
+        cls, name: str, featurizer: Featurizer, asked: Sequence[Asked], digests: Mapping[str, str]
+    ) -> _Stored:
+        """What these examples want."""
+        units = (unit_of(featurizer, name, one, digests.get(one.image, "")) for one in asked)
+        return cls(dict(unit for unit in units if unit is not None))
+
+    def take(self, vector: Vector) -> None:
+        """Keep a vector, if it is one of those."""
+        if self.wanted.get(vector.unit) != vector.key:
+            return
+        if not len(self._values):
+            self._values = np.zeros((len(self.wanted), len(vector.values)), dtype=np.float32)
+        row = self._order[vector.unit]
+        self._values[row] = vector.values
+        self.slots[vector.unit] = row
+        self._ms.append(vector.ms)
+        self._flops.append(vector.flops)
+
+    def matrix(self, units: Sequence[str]) -> np.ndarray:
+        """Their rows, (N, d); the array itself where it is just that."""
+        rows = np.array([self.slots[unit] for unit in units], dtype=np.intp)
+        if np.array_equal(rows, np.arange(len(self._values))):
+            return self._values
+        return self._values[rows]
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds for one of them, on average."""
+        return float(np.mean(self._ms)) if self._ms else 0.0
+
+    @property
+    def flops(self) -> float:
+        """Operations of the language model for one of them, on average."""
+        return float(np.mean(self._flops)) if self._flops else 0.0
+
+
 class Assembler:
     """Joins what is stored, what an earlier table holds and what questions give.
+
+    Attributes:
+        costs: Of the table made last: name of a block -> what it took, as measured; see
+            :func:`router.features.earlier.measured_costs`.
 
     Args:
         featurizer: What makes the blocks.
@@ -54,20 +111,16 @@ class Assembler:
         self.asked = asked
         self.digests = digests
         self.earlier = earlier
+        self.costs: dict[str, dict[str, float]] = {}
         self._question_ms: dict[str, float] = {}
-        self._wanted = {
-            (name, unit[0]): unit[1]
+        self._stored = {
+            name: _Stored.of(name, featurizer, fresh, digests)
             for name in featurizer.tiers
-            for one in asked
-            if not earlier.covers(name, one.id)
-            for unit in [unit_of(featurizer, name, one, digests.get(one.image, ""))]
-            if unit is not None
+            for fresh in [[one for one in asked if not earlier.covers(name, one.id)]]
         }
-        self._found: dict[tuple[str, str], Vector] = {
-            (one.tier, one.unit): one
-            for one in store.read()
-            if self._wanted.get((one.tier, one.unit)) == one.key
-        }
+        for vector in store.read():
+            if vector.tier in self._stored:
+                self._stored[vector.tier].take(vector)
 
     def table(self, log: OracleLog, progress: Progress | None = None) -> FeatureTable:
         """The table of all examples of which everything is known.
@@ -85,10 +138,12 @@ class Assembler:
         ids = [row.id for row in rows]
         blocks = {name: self.earlier.rows(name, ids) for name in others}
         facts = {name: self.earlier.facts(name) for name in others}
+        self.costs = {name: self.earlier.cost(name) for name in others}
         for name in self.featurizer.tiers:
             blocks[name] = self._block(name, rows, progress)
             made_of = block_facts(self.featurizer, name, rows, self.digests)
-            facts[name] = made_of | {"cost": self._cost(name, rows)}
+            facts[name] = made_of
+            self.costs[name] = self._cost(name, rows)
         order = [
             *(name for name in TIERS if name in blocks),
             *(b for b in blocks if b not in TIERS),
@@ -96,7 +151,9 @@ class Assembler:
         return FeatureTable(
             ids=tuple(ids),
             blocks={name: blocks[name] for name in order},
-            metadata=self._metadata(log, others) | {BLOCKS: {name: facts[name] for name in order}},
+            metadata=self._metadata(log, others)
+            | {EXAMPLES: examples_key(rows)}
+            | {BLOCKS: {name: facts[name] for name in order}},
         )
 
     def _is_known(self, one: Asked, others: Sequence[str]) -> bool:
@@ -109,14 +166,14 @@ class Assembler:
 
     def _has(self, name: str, one: Asked) -> bool:
         unit = unit_of(self.featurizer, name, one, "")
-        return unit is None or (name, unit[0]) in self._found
+        return unit is None or unit[0] in self._stored[name].slots
 
     def _block(self, name: str, rows: Sequence[Asked], progress: Progress | None) -> np.ndarray:
         taken = [place for place, one in enumerate(rows) if self.earlier.covers(name, one.id)]
         fresh = [place for place, one in enumerate(rows) if not self.earlier.covers(name, one.id)]
-        parts = []
-        if taken:
-            parts.append(self.earlier.rows(name, [rows[place].id for place in taken]))
+        if not taken:
+            return self._fresh(name, rows, progress)
+        parts = [self.earlier.rows(name, [rows[place].id for place in taken])]
         if fresh:
             parts.append(self._fresh(name, [rows[place] for place in fresh], progress))
         block = np.empty((len(rows), parts[0].shape[1]), dtype=np.float32)
@@ -124,17 +181,16 @@ class Assembler:
         return block
 
     def _fresh(self, name: str, rows: Sequence[Asked], progress: Progress | None) -> np.ndarray:
-        columns = []
         units = [unit_of(self.featurizer, name, one, "") for one in rows]
-        if units[0] is not None:
-            columns.append(np.stack([self._found[name, u[0]].values for u in units if u]))
+        columns = [self._stored[name].matrix([unit[0] for unit in units if unit is not None])]
         tier = TIERS[name]
         if tier.encoded or tier.of_questions:
             texts = list(dict.fromkeys(one.question for one in rows))
             place = {text: number for number, text in enumerate(texts)}
             vectors = self._of_questions(name, texts, progress)
             columns.append(vectors[[place[one.question] for one in rows]])
-        return np.concatenate(columns, axis=1)
+        wide = [part for part in columns if part.shape[1]]
+        return wide[0] if len(wide) == 1 else np.concatenate(wide, axis=1)
 
     def _of_questions(
         self, name: str, texts: Sequence[str], progress: Progress | None
@@ -151,17 +207,16 @@ class Assembler:
     def _cost(self, name: str, rows: Sequence[Asked]) -> dict[str, float]:
         """What the tier took, as measured where it was computed."""
         if all(self.earlier.covers(name, row.id) for row in rows):
-            return dict(self.earlier.facts(name).get("cost", {}))
-        found = [one for (tier, _), one in self._found.items() if tier == name]
-        ms = float(np.mean([one.ms for one in found])) if found else 0.0
-        cost = {"milliseconds_per_example": ms + self._question_ms.get(name, 0.0)}
+            return self.earlier.cost(name)
+        stored = self._stored[name]
+        cost = {"milliseconds_per_example": stored.ms + self._question_ms.get(name, 0.0)}
         if name in self.featurizer.by_picture:
             pictures = len({row.image for row in rows})
-            asked = cost["milliseconds_per_example"] - ms
-            cost["milliseconds_per_picture"] = ms
-            cost["milliseconds_per_example"] = asked + ms * pictures / len(rows)
-        if any(one.flops for one in found):
-            cost["flops_per_example"] = float(np.mean([one.flops for one in found]))
+            lost = stored.ms * (1 - pictures / len(rows))  # shared by a picture's questions
+            cost["milliseconds_per_example"] -= lost
+            cost["milliseconds_per_picture"] = stored.ms
+        if stored.flops:
+            cost["flops_per_example"] = stored.flops
         return {key: round(value, 4) for key, value in cost.items()}
 
     def _metadata(self, log: OracleLog, others: Sequence[str]) -> dict[str, Any]:

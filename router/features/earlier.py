@@ -9,16 +9,38 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.manifest import MANIFEST
+from data.manifest import MANIFEST, read_manifest
 from data.videos import is_video
-from router.features.asked import Asked
+from router.features.asked import Asked, examples_key
 from router.features.featurizer import Featurizer, source_of
 from router.features.store import key_of
-from router.features.table import FeatureTable
+from router.features.table import STAGE, FeatureTable
 from router.features.tiers import TIERS
 
 BLOCKS = "blocks"
-"""Key of a table's metadata: name of a block -> what it was made of, and what it cost."""
+"""Key of a table's metadata: name of a block -> what it was made of."""
+MEASURED = "measured"
+"""Key of the manifest's parameters: name of a block -> what it took. Not of the metadata: a router
+keeps these, and should be the same whenever and wherever its features were computed."""
+
+
+def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
+    """What the blocks of a table took where they were computed.
+
+    Args:
+        folder: The features' folder.
+
+    Returns:
+        Name of a block -> `milliseconds_per_example`; where the questions about a picture share
+        a part of it also `milliseconds_per_picture`, and where the language model ran
+        `flops_per_example`. A tower's run is not counted: it is the answer's own. Empty for
+        blocks of which it is not known.
+
+    Raises:
+        DataError: When the folder has no manifest of features.
+    """
+    told = read_manifest(folder, stage=STAGE)["params"].get(MEASURED, {})
+    return {str(name): dict(cost) for name, cost in told.items()}
 
 
 def block_facts(
@@ -43,7 +65,7 @@ def block_facts(
     facts: dict[str, Any] = {
         "version": tier.version,
         "made_with": featurizer.made_with(name),
-        "examples": key_of([[row.id, row.image, row.question] for row in rows]),
+        "examples": examples_key(rows),
         "pictures": key_of(seen, featurizer.frames if videos else None) if looks else None,
     }
     return facts | {"key": key_of(facts)}
@@ -59,9 +81,11 @@ class Earlier:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.table: FeatureTable | None = None
+        self._costs: dict[str, dict[str, float]] = {}
         if (folder / MANIFEST).is_file():
             try:
                 self.table = FeatureTable.read(folder)
+                self._costs = measured_costs(folder)
             except DataError:  # it is computed anew
                 self.table = None
         self._row = {name: row for row, name in enumerate(self.table.ids if self.table else ())}
@@ -76,6 +100,10 @@ class Earlier:
         """What the table tells of a block; empty where it tells nothing."""
         told = {} if self.table is None else self.table.metadata.get(BLOCKS, {})
         return dict(told.get(name, {}))
+
+    def cost(self, name: str) -> dict[str, float]:
+        """What a block took, as was measured; empty where it is not known."""
+        return dict(self._costs.get(name, {}))
 
     def check(
         self, featurizer: Featurizer, asked: Mapping[str, Asked], digests: Mapping[str, str]
@@ -153,7 +181,7 @@ class Earlier:
         if not set(self.table.ids) <= asked.keys():
             return "of other examples"
         rows = [asked[one] for one in self.table.ids]
-        if facts["examples"] != key_of([[row.id, row.image, row.question] for row in rows]):
+        if facts["examples"] != examples_key(rows):
             return "of other examples"
         if name in TIERS and digests and facts["pictures"] is not None:
             now = block_facts(featurizer, name, rows, digests)["pictures"]

@@ -18,7 +18,7 @@ from m3core.labelling import Encoded
 from m3core.models.base import Request, VisualEncoding
 from router.features.asked import Asked
 from router.features.assembling import Assembler, Progress, unit_of
-from router.features.earlier import Earlier
+from router.features.earlier import MEASURED, Earlier
 from router.features.featurizer import Featurizer
 from router.features.store import Vector, VectorStore
 from router.features.table import FeatureTable
@@ -82,6 +82,7 @@ class FeatureCollector:
             names: Image paths; all by default.
             progress: Called with pictures done.
         """
+        self._store.refresh()
         given = (one.image for one in self.asked) if names is None else names
         wanted = list(dict.fromkeys(given)) if self.featurizer.pictures else []
         missing = [name for name in wanted if self._missing(name)]
@@ -107,7 +108,7 @@ class FeatureCollector:
             self.featurizer, self.asked, self._all_digests(), self._store, self._earlier
         )
         table = assembler.table(log, progress)
-        table.write(self.folder)
+        table.write(self.folder, params={MEASURED: assembler.costs})
         return table
 
     def _all_digests(self) -> dict[str, str]:

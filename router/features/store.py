@@ -52,7 +52,8 @@ class VectorStore:
 
     def __init__(self, folder: Path, *, rank: int = 0) -> None:
         self._journal = Journal.open(folder / FOLDER, {"what": "vectors of features"}, rank=rank)
-        self._keys = {(one.tier, one.unit): one.key for one in self.read()}
+        self._keys: dict[tuple[str, str], str] = {}
+        self.refresh()
 
     def __enter__(self) -> VectorStore:
         """Give the store itself."""
@@ -65,6 +66,12 @@ class VectorStore:
     def close(self) -> None:
         """Let other processes have it."""
         self._journal.close()
+
+    def refresh(self) -> None:
+        """Take note of what other processes have kept."""
+        self._keys = {
+            (row["scale"], row["example_id"]): row["key"] for row in self._journal.read_rows()
+        }
 
     def has(self, tier: str, unit: str, key: str) -> bool:
         """Whether a vector is there under this very key."""

@@ -38,7 +38,7 @@ def label_stage(
     model: MultiScaleModel,
     progress: Callable[[LabelProgress], None] | None = None,
     questions: str = MODEL,
-    tiers: Sequence[str] = tuple(TIERS),
+    tiers: Sequence[str] | None = None,
     **options: Unpack[LabelOptions],
 ) -> OracleLog:
     """Label every example at every scale; features come from the same pass.
@@ -54,7 +54,7 @@ def label_stage(
         model: the frozen model.
         progress: called after every chunk of pictures.
         questions: name of a question encoder, see `router.features.question`.
-        tiers: names of feature blocks, see `router.features.tiers`.
+        tiers: names of feature blocks, see `router.features.tiers`; all by default.
         options: of `m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
 
     Raises:
@@ -65,7 +65,10 @@ def label_stage(
     """
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
     featurizer = Featurizer(
-        tiers=tuple(tiers), model=model, questions=question_encoder(questions, model), frames=frames
+        tiers=tuple(TIERS if tiers is None else tiers),
+        model=model,
+        questions=question_encoder(questions, model),
+        frames=frames,
     )
     asked = [Asked(one.id, one.image, one.question) for one in examples]
     with ranks.first_then_others(

@@ -23,6 +23,7 @@ from data.manifest import (
 )
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router.features.asked import of_same_examples
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.policy import Policy
@@ -135,6 +136,11 @@ class Run:
             raise MismatchError(
                 f"{self.features} was computed for the examples {str(theirs)[:12]}, but {self.log} "
                 f"holds the examples {str(ours)[:12]}. Compute the features of this log."
+            )
+        if not of_same_examples(table, log):
+            raise MismatchError(
+                f"{self.features} was computed for other ids, questions or pictures than "
+                f"{self.log} holds. Compute the features of this log (m3router featurize)."
             )
         return table
 

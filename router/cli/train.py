@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import GapRule, RunFolder
+from router.cli.options import GapRule, RunFolder, named_tiers
 
 
 def train(
@@ -23,6 +23,14 @@ def train(
     ablations: Annotated[
         bool, typer.Option(help="Also train from the picture alone and the question alone.")
     ] = True,
+    tiers: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature blocks that the router reads, separated by commas, such as "
+            "image,question. [default: all that there are]",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Copy log and features here, and train there.", show_default=False),
@@ -35,6 +43,7 @@ def train(
 
     ```
     m3router train run/ --estimator lightgbm
+    m3router train run/ --tiers image,question,cheap
     ```
     """
     from router.cli.console import out as results
@@ -53,6 +62,7 @@ def train(
             gaps=gaps.value,
             rule=rule,
             ablations=ablations,
+            tiers=named_tiers(tiers),
             progress=lambda name, done, total: advance(done, total, name),
         )
     log = place.read_log()

@@ -5,6 +5,7 @@ Notation for shapes: N examples, d features of one block, D features of all bloc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class FeatureTable:
         if not self.blocks:
             raise DataError("A feature table needs at least one block, such as 'image'.")
         if len(set(ids)) != len(ids):
-            twice = next(name for i, name in enumerate(ids) if name in ids[:i])
+            twice = Counter(ids).most_common(1)[0][0]
             raise DataError(f"A feature table needs unique ids; {twice!r} comes twice.")
         blocks = {name: _checked(name, block, ids) for name, block in self.blocks.items()}
         object.__setattr__(self, "ids", ids)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.splits import Split, split_by_group
@@ -35,6 +35,7 @@ def train_stage(
     gaps: Gaps = "error",
     rule: str = DEFAULT,
     ablations: bool = True,
+    tiers: Sequence[str] | None = None,
     reuse: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ScaleRouter:
@@ -47,16 +48,24 @@ def train_stage(
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
         rule: a name in `router.rules.RULES`.
         ablations: whether to train an image-only and a question-only router as well.
+        tiers: feature blocks that the router reads; all that there are by default. The ablations
+            keep to their own.
         reuse: keep what was trained on the same inputs with the same options.
         progress: called with (router, routers done, routers in all).
 
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
         DataError: for gaps with "error", or an unknown estimator or rule.
-        MismatchError: when features and log do not belong together.
+        MismatchError: when features and log do not belong together, or a tier is not there.
     """
     log = run.read_log()
     features = run.read_features(log)
+    for tier in tiers or ():
+        if tier not in features.blocks:
+            raise MismatchError(
+                f"There is no feature block {tier!r} in {run.features}, which has "
+                f"{list(features.blocks)}. Compute it: m3router featurize {run.root} --tiers {tier}"
+            )
     targets = apply_rule(log, rule)
     split = split_by_group(log.groups, seed=seed)
     known = [
@@ -68,7 +77,7 @@ def train_stage(
     for done, name in enumerate(wanted):
         if progress:
             progress(name, done, len(wanted))
-        blocks = list(ARMS[name][1] or features.blocks)
+        blocks = list(dict.fromkeys(ARMS[name][1] or tiers or features.blocks))
         params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
         inputs = run.inputs("log", "features", "split")
         folder = run.arm(name)

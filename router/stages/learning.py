@@ -34,6 +34,7 @@ def train_stage(
     seed: int = 0,
     gaps: Gaps = "error",
     rule: str = DEFAULT,
+    threads: int = 1,
     ablations: bool = True,
     tiers: Sequence[str] | None = None,
     reuse: bool = False,
@@ -47,6 +48,7 @@ def train_stage(
         seed: of the split and of the estimator.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
         rule: a name in `router.rules.RULES`.
+        threads: of the fit, where the estimator can use several.
         ablations: whether to train an image-only and a question-only router as well.
         tiers: feature blocks that the router reads; all that there are by default. The ablations
             keep to their own.
@@ -84,7 +86,14 @@ def train_stage(
         if reuse and run.is_current(folder, "train", inputs=inputs, params=params):
             continue
         router = train_router(
-            targets, features, split, estimator=estimator, blocks=blocks, seed=seed, gaps=gaps
+            targets,
+            features,
+            split,
+            estimator=estimator,
+            blocks=blocks,
+            seed=seed,
+            gaps=gaps,
+            threads=threads,
         )
         (folder / MANIFEST).unlink(missing_ok=True)
         split.write(run.split)  # only now: a training that fails leaves the old router usable

@@ -17,6 +17,8 @@ from m3core.batching import answer_all, limits_for, peek_in_batches
 from m3core.checkpoints import load_model
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
 from m3core.pooling import AVERAGE
+from router.asking_again import Tried, ask_again
+from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.features.featurizer import check_source, live_featurizer
 from router.features.tiers import PEEK
@@ -38,8 +40,10 @@ class RoutedAnswer:
             prefill is in ``peek`` and only the decoding in ``language``.
         flops: Operations of the ``language`` model for the answer, its prefill included, of the
             ``vision`` tower, which sees a picture of a high-resolution model several times, and
-            of a ``peek`` that was thrown away (0 where there was none, or it became the answer).
+            of a ``peek`` that was thrown away (0 where there was none, or it became the answer),
+            and of ``earlier`` answers.
         peek_tokens: Visual tokens that the language model read in a peek that was thrown away.
+        earlier: Answers at coarser scales that looked wrong, in the order in which they came.
     """
 
     answer: Answer
@@ -48,11 +52,13 @@ class RoutedAnswer:
     milliseconds: dict[str, float]
     flops: dict[str, float]
     peek_tokens: int = 0
+    earlier: tuple[Answer, ...] = ()
 
     @property
     def spent_tokens(self) -> int:
-        """Visual tokens that the language model read in all: the answer's, and a lost peek's."""
-        return self.answer.visual_tokens + self.peek_tokens
+        """Visual tokens that the language model read in all, for what was thrown away too."""
+        thrown_away = sum(answer.visual_tokens for answer in self.earlier)
+        return self.answer.visual_tokens + self.peek_tokens + thrown_away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +70,14 @@ class _Decided:
         estimate: Scale to probability; empty where the caller fixed the scale.
         answer: Where the peek became the answer.
         peek: Where it was thrown away: its visual and other tokens.
+        earlier: Answers that looked wrong.
     """
 
     request: Request
     estimate: dict[int, float]
     answer: Answer | None = None
     peek: tuple[int, int] = (0, 0)
+    earlier: tuple[Answer, ...] = ()
 
 
 _STAGES = ("vision", "features", "peek", "route", "language")
@@ -100,16 +108,27 @@ class AutoScalePipeline:
         model: The model.
         router: Trained on a log and on features of this very model.
         policy: Calibrated for this router.
+        cascade: Calibrated with this policy: asks a finer scale where an answer looks wrong.
 
     Raises:
-        MismatchError: If the three do not belong together.
+        MismatchError: If they do not belong together.
     """
 
-    def __init__(self, *, model: MultiScaleModel, router: ScaleRouter, policy: Policy) -> None:
+    def __init__(
+        self,
+        *,
+        model: MultiScaleModel,
+        router: ScaleRouter,
+        policy: Policy,
+        cascade: Cascade | None = None,
+    ) -> None:
         router.check_options(model.grid.names, of=f"the model {model.name}")
         features = router.metadata.get("features", {})
         check_source(str(features.get("source", "unknown")), model)
         policy.check_fits(options=router.options, router=router.fingerprint)
+        if cascade is not None:
+            cascade.check_fits(options=router.options, router=router.fingerprint)
+        self.cascade = cascade
         self.model = model
         self.router = router
         self.policy = policy
@@ -125,7 +144,7 @@ class AutoScalePipeline:
         policy: str = "default",
         device: str = "auto",
     ) -> AutoScalePipeline:
-        """Load router and policy from a run folder.
+        """Load router and policy from a run folder, and the policy's cascade if it has one.
 
         Args:
             run: A run folder after ``train`` and ``calibrate``.
@@ -145,10 +164,12 @@ class AutoScalePipeline:
                 grids=visual["grids"].split() if "grids" in visual else None,
                 unlisted_grids=True,  # the run was labelled with these
             )
+        escalates = cascade_path(folder, policy)
         return cls(
             model=model,
             router=router,
             policy=Policy.read(folder / "policies" / f"{policy}.json"),
+            cascade=Cascade.read(escalates) if escalates.is_file() else None,
         )
 
     def answer(
@@ -193,6 +214,15 @@ class AutoScalePipeline:
         open_ones = [one.request for one in decided if one.answer is None]
         rest = iter(answer_all(self.model, open_ones))
         answers = [one.answer or next(rest) for one in decided]
+        if self.cascade is not None and scale is None:
+            given = zip(decided, answers, strict=True)
+            tries = [Tried(one.request, one.estimate, answer) for one, answer in given]
+            tries = ask_again(self.model, self.cascade, tries)
+            decided = [
+                replace(one, request=last.request, earlier=last.earlier)
+                for one, last in zip(decided, tries, strict=True)
+            ]
+            answers = [last.answer for last in tries]
         clock.lap("language")
         share = {stage: spent / len(images) for stage, spent in clock.milliseconds.items()}
         return [
@@ -259,6 +289,10 @@ class AutoScalePipeline:
     def _result(self, answer: Answer, one: _Decided, share: dict[str, float]) -> RoutedAnswer:
         prompt = answer.visual_tokens + answer.text_tokens
         shape, peeked = self.model.shape, sum(one.peek)
+        earlier = [
+            shape.answer_flops(other.visual_tokens + other.text_tokens, other.answer_tokens)
+            for other in one.earlier
+        ]
         return RoutedAnswer(
             answer=answer,
             scale=one.request.scale,
@@ -268,8 +302,10 @@ class AutoScalePipeline:
                 "language": shape.answer_flops(prompt, answer.answer_tokens),
                 "vision": shape.vision_flops(one.request.encoding.views),
                 "peek": shape.answer_flops(peeked, 1) if peeked else 0.0,
+                "earlier": float(sum(earlier)),
             },
             peek_tokens=one.peek[0],
+            earlier=one.earlier,
         )
 
 

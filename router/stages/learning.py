@@ -13,6 +13,7 @@ from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.splits import Split, split_by_group
+from router.cascade import cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
@@ -171,7 +172,14 @@ def calibrate_stage(
         )
     else:
         policy = for_price(p, costs, price=price or 0.0, binding=binding, cap=cap)
+    cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before
     policy.write(path)
+    record_policies(run)
+    return policy
+
+
+def record_policies(run: Run) -> None:
+    """Write the manifest of all policies that there are."""
     files = sorted(one for one in run.policies.glob("*.json") if one.name != MANIFEST)
     run.record(
         run.policies,
@@ -180,7 +188,6 @@ def calibrate_stage(
         params={one.stem: dict(Policy.read(one).knob) for one in files},
         files=files,
     )
-    return policy
 
 
 def labelled(

@@ -16,6 +16,7 @@ from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.evaluation import Settings, default_budgets, evaluate
 from router.analysis.report import PAGE, write_report
+from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.parts import part_rows
@@ -57,6 +58,7 @@ def evaluate_stage(
     log = run.read_log()
     split = run.read_split(log)
     policies = run.read_policies(router, split)
+    cascades = _cascades(run, policies, router)
     features = run.read_features(log)
     rows = {
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
@@ -65,6 +67,7 @@ def evaluate_stage(
     chosen = tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
     inputs = run.inputs("log", "features", "split", *run.arms())
     inputs |= {f"policy {name}": run.policy(name) for name in policies}
+    inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}
     params = {"budgets": list(chosen), "draws": draws, "seed": seed}
     if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
         return read_document(run)
@@ -73,7 +76,11 @@ def evaluate_stage(
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
     shown = [{"budget": budget} for budget in chosen]
-    named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
+    named = {
+        name: one
+        for name, one in policies.items()
+        if name not in cascades and dict(one.knob) not in shown
+    }
     document = evaluate(
         log,
         p["router"],
@@ -83,6 +90,7 @@ def evaluate_stage(
         ablations={arm: values for arm, values in p.items() if arm != "router"},
         features=features,
         reads=reads,
+        cascades=cascades,
         settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
     )
     details = _Details(log, rows["test"], p["router"], reads["router"])
@@ -133,6 +141,17 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
     files = write_report(document, run.report, manifest=evaluated, images=images)
     run.record(run.report, "report", inputs=inputs, params=params, files=files)
     return page
+
+
+def _cascades(run: Run, policies: Mapping[str, Policy], router: ScaleRouter) -> dict[str, Cascade]:
+    """The cascades that go with policies of the run, by name."""
+    found = {}
+    for name in policies:
+        path = cascade_path(run.root, name)
+        if path.is_file():
+            found[name] = Cascade.read(path)
+            found[name].check_fits(options=router.options, router=router.fingerprint)
+    return found
 
 
 def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,8 +11,10 @@ from data.examples import Example
 from data.splits import split_by_group
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
+from router.cascade import Cascade, Stopping
 from router.costs import routed_costs
 from router.knobs import for_budget
+from router.outcomes import Prices
 from router.pipeline import AutoScalePipeline
 from router.policy import Binding, Policy
 from router.run import Run
@@ -198,3 +202,71 @@ def test_a_run_folder_is_loaded(world, tmp_path):
         loaded.answer([image], ["Is it?"])[0].sufficiency
         == direct.answer([image], ["Is it?"])[0].sufficiency
     )
+
+
+# --- asking again ------------------------------------------------------------------------------
+
+
+def cascade_for(one, *, bias, margin=0.0):
+    """A cascade that doubts every answer the more, the higher the bias."""
+    k = len(one["router"].options)
+    right = (0.0, 0.3, 0.0, *np.zeros(k), -bias)
+    later = (1.0, 0.0, 0.0, *np.zeros(2 * k), 1.0)
+    return Cascade(
+        binding=one["policy"].binding,
+        stopping=Stopping(right=right, later=later, margin=margin),
+        price=1e-3,
+    )
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("bias", [-2.0, 0.5, 3.0])
+def test_asking_again_online_and_offline_agree(world, name, bias):
+    log, one = world["log"], world["routers"][name]
+    rows = world["split"].part("test")
+    cascade = cascade_for(one, bias=bias)
+    confidence, logprob = (
+        np.asarray(log.laid_out(column), dtype=np.float64)[rows]
+        for column in ("confidence", "logprob")
+    )
+    p, alone = one["p"][rows], log.costs[rows]
+    rule = cascade.stopping
+    first = Policy(binding=one["policy"].binding, kind="price", lam=cascade.price, cost_scale=1.0)
+    asked = rule.ask(
+        p, one["costs"][rows], alone, rule.beliefs(p, confidence, logprob), cascade.price
+    )
+    pipeline = AutoScalePipeline(
+        model=FakeModel(), router=one["router"], policy=first, cascade=cascade
+    )
+    answers = pipeline.answer(
+        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+    )
+    assert [answer.scale for answer in answers] == [int(log.options[k]) for k in asked.final]
+    assert [len(answer.earlier) + 1 for answer in answers] == asked.options.sum(axis=1).tolist()
+    spent = Prices(alone=alone, routed=one["costs"][rows]).of(asked)
+    assert [answer.spent_tokens for answer in answers] == spent.tolist()
+    for answer in answers:
+        assert (answer.flops["earlier"] > 0) == bool(answer.earlier)
+    if bias == 3.0:
+        assert any(answer.earlier for answer in answers)
+
+
+def test_a_fixed_scale_is_not_asked_again(world, pipeline):
+    doubting = AutoScalePipeline(
+        model=FakeModel(),
+        router=world["router"],
+        policy=world["policy"],
+        cascade=cascade_for(world, bias=9.0),
+    )
+    one = doubting.answer([world["images"][0]], [QUESTIONS[0]], scale=1)[0]
+    assert one.scale == 1
+    assert one.earlier == ()
+
+
+def test_a_cascade_of_another_router_is_refused(world):
+    cascade = cascade_for(world, bias=0.0)
+    other = replace(cascade, binding=replace(cascade.binding, router="x" * 64))
+    with pytest.raises(MismatchError, match="router xxxxxxxxxxxx"):
+        AutoScalePipeline(
+            model=FakeModel(), router=world["router"], policy=world["policy"], cascade=other
+        )

@@ -3,23 +3,29 @@
 Notation for shapes: n examples, K options, cheapest first by name.
 
 A router chooses before it has seen an answer. An answer brings news: how likely its first token
-was, and how likely all of it. Two logistic regressions, learned on the tune part, weigh them:
+was, and how likely all of it. Logistic regressions, one for each pair k <= j, learned on the tune
+part, weigh them:
 
-    q_k(x)  = P(the answer at k is right | p_k(x), its confidence, its log-probability, k)
-    r_kj(x) = P(the answer at j is right | p_j(x), q_k(x), its log-probability, k, j),   j > k
+    b_kj(x) = P(the answer at j is right | p(x), confidence and log-probability of that at k)
 
-r_kj is p_j given what k answered: examples on which k looks wrong are harder than p_j says. After
-the answer at k the cascade asks
+b_kk says whether the answer in hand is right; b_kj what a finer one would be worth given that the
+question looked as hard as it did at k. After the answer at k the cascade asks
 
-    the finer j of the largest r_kj - price * cost_j, where that is above q_k + margin,
+    the finer j of the largest b_kj - price * cost_j, where that is above b_kk,
 
 else it gives the answer it has; at most `STEPS` times. Everything that was asked is paid for.
 
-That an answer can be mended makes a cheap first try worth more: the first option is chosen by the
-policy's rule at `eager` times the price. `eager` and `margin` are chosen on the tune part by the
-area of the curve that they yield, with q and r of other pictures; (1, never) is the plain router,
-is among the choices, and is kept unless another one is better, so that on the tune part a cascade
-is never below its router.
+That an answer can be mended makes a cheap first try worth more, so that the first option is not
+the router's own, but the k of the largest V_k - price * cost_k, with
+
+    V_k(x) = E[score in the end - price * cost of all later answers | p(x), k asked first],
+
+a ridge regression on the logits and the probabilities of the router, learned on the tune part with
+b of other pictures. It belongs to one price, as a `Cascade` does.
+
+A `Rule` without V is the plain router, which never asks again. It is what learning gives
+(`router.stopping`) where nothing better was found on the tune part, so that there a cascade is
+never below its router.
 """
 
 from __future__ import annotations
@@ -44,10 +50,10 @@ KIND = "cascade"
 SCHEMA = 1
 STEPS = 2
 """Most further options that are asked."""
-EDGE = 1e-4  # probabilities are kept so far from 0 and 1
-LEAST_LOGPROB = -20.0
+EDGE = 1e-5  # probabilities are kept so far from 0 and 1
 
 Array = npt.NDArray[np.float64]
+Weights = tuple[tuple[float, ...], ...]
 
 
 def cascade_path(run: Path, name: str) -> Path:
@@ -55,81 +61,98 @@ def cascade_path(run: Path, name: str) -> Path:
     return run / "cascades" / f"{name}.json"
 
 
-@dataclass(frozen=True)
-class Beliefs:
-    """What an answer at each option would make us believe, for n examples.
-
-    Attributes:
-        right: (n, K) q_k: that it is right.
-        later: (n, K, K) r_kj: that the answer at j is right after that at k; 0 unless j > k.
-    """
-
-    right: Array
-    later: Array
-
-
 @dataclass(frozen=True, kw_only=True)
-class Stopping:
+class Rule:
     """The learned part of a cascade.
 
     Attributes:
-        right: weights of q over `right_features`, then its bias.
-        later: weights of r over `later_features`, then its bias.
-        eager: the price counts so many times when the first option is chosen, at least 1.
-        margin: how much better a finer option must look; None never asks again.
+        beliefs: for each option k that answered, (K + 3) * K numbers: weights of `seen` and a
+            bias, for b_k1 ... b_kK; those of j < k are not used.
+        start: 2 K + 1 rows of K numbers: weights of `known` and a bias, for V_1 ... V_K. Empty for
+            the plain router, which never asks again.
     """
 
-    right: tuple[float, ...]
-    later: tuple[float, ...]
-    eager: float = 1.0
-    margin: float | None = None
+    beliefs: Weights
+    start: Weights = ()
 
-    def beliefs(self, p: Floats, confidence: Floats, logprob: Floats) -> Beliefs:
-        """Q and r of examples, from (n, K) each."""
+    def believe(self, p: Floats, confidence: Floats, logprob: Floats) -> Array:
+        """What an answer at each option makes us believe.
+
+        Args:
+            p: (n, K) the router's probabilities.
+            confidence: (n, K) top probability of the first token of each option's answer.
+            logprob: (n, K) of the whole answers, in nats.
+
+        Returns:
+            (n, K, K): b_kj at [:, k, j]; 0 for j < k.
+        """
         k = p.shape[1]
-        q = _logistic(self.right, right_features(p, confidence, logprob)).reshape(-1, k)
-        later = _logistic(self.later, later_features(p, q, logprob)).reshape(-1, k, k)
-        return Beliefs(q, later * np.triu(np.ones((k, k)), 1))
+        found = np.zeros((len(p), k, k))
+        for at in range(k):
+            weights = np.reshape(self.beliefs[at], (k + 3, k))
+            read = seen(p, confidence[:, at], logprob[:, at])
+            found[:, at, at:] = expit(read @ weights[:-1, at:] + weights[-1, at:])
+        return found
 
-    def ask(
-        self, p: Floats, routed: Floats, costs: Floats, beliefs: Beliefs, price: float
-    ) -> Asked:
-        """What is asked at a price.
+    def ask(self, p: Floats, routed: Floats, costs: Floats, beliefs: Array, price: float) -> Asked:
+        """What is asked at the price that the rule was learned for.
 
         Args:
             p: (n, K).
             routed: (n, K) cost of each option as the first one asked.
             costs: (n, K) cost of each option after another one.
-            beliefs: of the same examples.
+            beliefs: (n, K, K), see `believe`.
             price: of one unit of cost, in probability.
         """
-        rows, k = np.arange(len(p)), p.shape[1]
-        first = choose_at(p, routed, price * self.eager)
+        first = self.first(p, routed, price)
+        if not self.start:
+            return Asked.once(first, options=p.shape[1])
+        return self.onwards(first, costs, beliefs, price)
+
+    def onwards(
+        self, first: npt.NDArray[np.intp], costs: Floats, beliefs: Array, price: float
+    ) -> Asked:
+        """What is asked from first options (n,) on; the rest as in `ask`."""
+        rows, k = np.arange(len(first)), costs.shape[1]
         final, options = first.copy(), first[:, None] == np.arange(k)
-        for _ in range(0 if self.margin is None else STEPS):
-            worth = beliefs.later[rows, final] - price * costs
-            worth = np.where(np.arange(k) > final[:, None], worth, -np.inf)
-            following = np.argmax(worth, axis=1)
-            goes = worth[rows, following] > beliefs.right[rows, final] + (self.margin or 0.0)
-            final = np.where(goes, following, final)
+        for _ in range(STEPS):
+            following = self.following(beliefs[rows, final], costs, final, price)
+            final = np.where(following < 0, final, following)
             options[rows, final] = True
         return Asked(first=first, final=final, options=options)
+
+    def first(self, p: Floats, routed: Floats, price: float) -> npt.NDArray[np.intp]:
+        """The option (n,) that is asked first."""
+        if not self.start:
+            return choose_at(p, routed, price)
+        weights = np.asarray(self.start)
+        return choose_at(known(p) @ weights[:-1] + weights[-1], routed, price)
+
+    @staticmethod
+    def following(
+        beliefs: Floats, costs: Floats, at: npt.NDArray[np.intp], price: float
+    ) -> npt.NDArray[np.intp]:
+        """The option (n,) to ask after `at` (n,), -1 for none; beliefs and costs are (n, K)."""
+        rows, k = np.arange(len(beliefs)), beliefs.shape[1]
+        worth = np.where(np.arange(k) > at[:, None], beliefs - price * costs, -np.inf)
+        best = np.argmax(worth, axis=1)
+        return np.where(worth[rows, best] > beliefs[rows, at], best, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cascade:
-    """What a pipeline does after an answer; goes with the policy of the same name.
+    """What a pipeline asks, first and after an answer; goes with the policy of the same name.
 
     Attributes:
         binding: what it belongs to.
-        stopping: the learned part.
+        rule: learned for this price.
         price: of one unit of cost, in probability.
         knob: what was asked for, such as {"budget": 64.0}.
         calibration: "n", "mean_cost" in full, "accuracy" and "asked_again" there.
     """
 
     binding: Binding
-    stopping: Stopping
+    rule: Rule
     price: float
     knob: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, float] = field(default_factory=dict)
@@ -138,23 +161,30 @@ class Cascade:
         """Check the numbers.
 
         Raises:
-            DataError: for a negative price, an eagerness below 1, or weights of another length
-                than the options need.
+            DataError: for a negative price, or weights of another number than the options need.
         """
-        options, rule = len(self.binding.options), self.stopping
-        if not (np.isfinite(self.price) and self.price >= 0 and rule.eager >= 1):
+        k, rule = len(self.binding.options), self.rule
+        if not (np.isfinite(self.price) and self.price >= 0):
+            raise DataError(f"A cascade's price must be at least 0; it is {self.price}.")
+        sizes = [len(one) for one in rule.beliefs], [len(one) for one in rule.start]
+        if sizes[0] != [(k + 3) * k] * k or sizes[1] not in ([], [k] * (2 * k + 1)):
             raise DataError(
-                "A cascade's price must be at least 0 and its eagerness at least 1; they are "
-                f"{self.price} and {rule.eager}."
+                f"A cascade over {k} options has {k} rows of {(k + 3) * k} weights and {2 * k + 1} "
+                f"rows of {k} or none to start with; it has rows of {sizes[0]} and {sizes[1]}."
             )
-        wanted = (4 + options, 4 + 2 * options)
-        if (len(rule.right), len(rule.later)) != wanted:
-            raise DataError(
-                f"A cascade over {options} options has {wanted} weights; it has "
-                f"{(len(rule.right), len(rule.later))}."
-            )
-        if not np.all(np.isfinite([*rule.right, *rule.later, rule.margin or 0.0])):
-            raise DataError("The weights and the margin of a cascade must be finite.")
+        weights = [number for row in (*rule.beliefs, *rule.start) for number in row]
+        if not np.all(np.isfinite(weights)):
+            raise DataError("The weights of a cascade must be finite.")
+
+    def decide(self, p: Floats, routed: Floats) -> int:
+        """The option to ask first, from probabilities and costs (K,) behind the router.
+
+        Raises:
+            DataError: when a number is not finite.
+            MismatchError: when K is not the number of options.
+        """
+        one, costs = self._checked(p, routed)
+        return int(self.rule.first(one, costs, self.price)[0])
 
     def decide_after(
         self,
@@ -180,24 +210,15 @@ class Cascade:
             DataError: when a number is not finite.
             MismatchError: when K is not the number of options.
         """
-        k = len(self.binding.options)
-        if len(p) != k or len(costs) != k:
-            raise MismatchError(
-                f"The cascade chooses between the {k} options {list(self.binding.options)}, but "
-                f"got {len(p)} probabilities and {len(costs)} costs."
-            )
-        if not np.isfinite([*p, *costs, confidence, logprob]).all():
-            raise DataError("Probabilities, costs and confidences must be finite.")
-        if self.stopping.margin is None or step >= STEPS or scale == k - 1:
+        one, price = self._checked(p, costs)
+        if not np.isfinite([confidence, logprob]).all():
+            raise DataError("The confidence and the log-probability of an answer must be finite.")
+        if not self.rule.start or step >= STEPS:
             return None
-        one = np.asarray(p, dtype=np.float64)[None]
-        wide = np.ones((1, k))
-        beliefs = self.stopping.beliefs(one, confidence * wide, logprob * wide)
-        worth = beliefs.later[0, scale] - self.price * np.asarray(costs, dtype=np.float64)
-        worth[: scale + 1] = -np.inf
-        best = int(np.argmax(worth))
-        goes = worth[best] > beliefs.right[0, scale] + self.stopping.margin
-        return best if goes else None
+        wide = np.ones_like(one)
+        beliefs = self.rule.believe(one, confidence * wide, logprob * wide)[:, scale]
+        best = int(self.rule.following(beliefs, price, np.array([scale]), self.price)[0])
+        return None if best < 0 else best
 
     def check_fits(self, *, options: Sequence[str], router: str = "") -> None:
         """Refuse another grid or router; "" leaves the router unchecked.
@@ -230,12 +251,12 @@ class Cascade:
         payload = read_sealed(path, kind=KIND, schema=SCHEMA)
         try:
             entries: dict[str, Any] = dict(payload["cascade"])
-            binding, stopping = dict(entries.pop("binding")), dict(entries.pop("stopping"))
+            binding, rule = dict(entries.pop("binding")), dict(entries.pop("rule"))
             options = tuple(binding.pop("options"))
-            right, later = tuple(stopping.pop("right")), tuple(stopping.pop("later"))
+            beliefs, start = (tuple(map(tuple, rule.pop(name))) for name in ("beliefs", "start"))
             return cls(
                 binding=Binding(options=options, **binding),
-                stopping=Stopping(right=right, later=later, **stopping),
+                rule=Rule(beliefs=beliefs, start=start, **rule),
                 **entries,
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -243,33 +264,28 @@ class Cascade:
                 f"{path} (seal {payload[SEAL][:12]}) is no cascade: {error}."
             ) from error
 
-
-def right_features(p: Floats, confidence: Floats, logprob: Floats) -> Array:
-    """What q reads of every answer, (n K, 3 + K), from (n, K) each."""
-    n, k = p.shape
-    which = np.tile(np.eye(k), (n, 1))
-    columns = [_logit(p), _logit(confidence), np.clip(logprob, LEAST_LOGPROB, 0.0)]
-    return np.hstack([np.stack([c.ravel() for c in columns], axis=1), which])
-
-
-def later_features(p: Floats, q: Floats, logprob: Floats) -> Array:
-    """What r reads of every pair (k, j), (n K K, 3 + 2 K), from (n, K) each."""
-    n, k = p.shape
-    shape = (n, k, k)
-    known = np.clip(logprob, LEAST_LOGPROB, 0.0)
-    columns = [
-        np.broadcast_to(_logit(p)[:, None, :], shape),
-        np.broadcast_to(_logit(q)[:, :, None], shape),
-        np.broadcast_to(known[:, :, None], shape),
-    ]
-    asked = np.broadcast_to(np.eye(k)[None, :, None, :], (*shape, k)).reshape(-1, k)
-    then = np.broadcast_to(np.eye(k)[None, None, :, :], (*shape, k)).reshape(-1, k)
-    return np.hstack([np.stack([c.reshape(-1) for c in columns], axis=1), asked, then])
+    def _checked(self, p: Floats, costs: Floats) -> tuple[Array, Array]:
+        """Probabilities and costs (K,) as (1, K)."""
+        k = len(self.binding.options)
+        if len(p) != k or len(costs) != k:
+            raise MismatchError(
+                f"The cascade chooses between the {k} options {list(self.binding.options)}, but "
+                f"got {len(p)} probabilities and {len(costs)} costs."
+            )
+        one, price = np.asarray(p, dtype=np.float64)[None], np.asarray(costs, np.float64)[None]
+        if not (np.isfinite(one).all() and np.isfinite(price).all()):
+            raise DataError(f"Probabilities and costs must be finite; got {p} and {costs}.")
+        return one, price
 
 
-def _logistic(weights: tuple[float, ...], Z: Array) -> Array:
-    *coefficients, bias = weights
-    return np.asarray(expit(Z @ np.asarray(coefficients) + bias))
+def seen(p: Floats, confidence: Floats, logprob: Floats) -> Array:
+    """What b reads, (n, K + 2), from p (n, K) and the answer's confidence and log-prob. (n,)."""
+    return np.column_stack([_logit(p), _logit(confidence), _logit(np.exp(logprob))])
+
+
+def known(p: Floats) -> Array:
+    """What V reads, (n, 2 K), from p (n, K)."""
+    return np.hstack([_logit(p), p])
 
 
 def _logit(p: Floats) -> Array:

@@ -161,8 +161,7 @@ def _cascade(run: Run, name: str) -> str:
     cascade = Cascade.read(cascade_path(run.root, name))
     router = run.read_router()
     cascade.check_fits(options=router.options, router=router.fingerprint)
-    margin = cascade.stopping.margin
-    return "never asks again" if margin is None else f"asks again from a gain of {margin:g}"
+    return f"{cascade.knob}, {'asks again' if cascade.rule.start else 'never asks again'}"
 
 
 def _stage(run: Run, folder: str, stage: str) -> str:

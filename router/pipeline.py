@@ -108,7 +108,7 @@ class AutoScalePipeline:
         model: The model.
         router: Trained on a log and on features of this very model.
         policy: Calibrated for this router.
-        cascade: Calibrated with this policy: asks a finer scale where an answer looks wrong.
+        cascade: In place of the policy: asks a finer scale where an answer looks wrong.
 
     Raises:
         MismatchError: If they do not belong together.
@@ -280,7 +280,8 @@ class AutoScalePipeline:
         p = self.router.predict_one(blocks)
         scales = self.model.grid.scales
         costs = np.array([[encoding.tokens(one) for one in scales]], dtype=np.float64)
-        chosen = self.policy.decide(p, routed_costs(costs, self.router.blocks)[0])
+        routed = routed_costs(costs, self.router.blocks)[0]
+        chosen = (self.cascade or self.policy).decide(p, routed)
         return _Decided(
             request=_at(scales[chosen], encoding, question),
             estimate=dict(zip(scales, p.tolist(), strict=True)),

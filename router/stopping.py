@@ -1,10 +1,11 @@
-"""Learning when a cascade stops; see `router.cascade`.
+"""Learning a cascade; see `router.cascade`.
 
 Notation for shapes: n examples of the tune part, K options.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,17 +14,15 @@ import numpy.typing as npt
 from data.errors import NotLearnableError
 from router.analysis.curves import curve_prices
 from router.analysis.hulls import concave_hulls
-from router.cascade import Beliefs, Stopping, later_features, right_features
+from router.cascade import Array, Rule, Weights, known, seen
 from router.estimators.base import Floats
 from router.estimators.logistic import LogisticEstimator
-from router.outcomes import Prices, outcome_of
+from router.outcomes import Asked, Prices, outcome_of
 
 FOLDS = 5
 MOST = 10_000
 """Tune examples that are learned from at most, drawn at random by picture."""
-EAGER = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
-MARGINS = (0.0, 0.03, 0.1, 0.2)
-PRICES = 24
+PRICES = 24  # that the area on the tune part is taken over
 PENALTY = 1.0
 
 
@@ -60,8 +59,57 @@ class Answered:
         )
 
 
-def learn_stopping(tune: Answered, *, seed: int = 0) -> Stopping:
-    """Learn q and r, and choose how eager the cascade is and when it asks again.
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What the tune part taught, for every price.
+
+    Attributes:
+        tune: its answers.
+        plain: the rule that never asks again; holds the beliefs.
+        held: (n, K, K) beliefs about the tune part, each learned from other pictures.
+        helps: whether asking again was better than the plain router on the tune part.
+    """
+
+    tune: Answered
+    plain: Rule
+    held: Array
+    helps: bool = True
+
+    def rule(self, price: float) -> Rule:
+        """The rule at a price: how much starting at each option is worth, learned for it."""
+        if not self.helps:
+            return self.plain
+        every = np.ones(len(self.tune.p), dtype=bool)
+        return replace(self.plain, start=_start(self.tune, self._futures(price), every))
+
+    def asked(self, price: float, fold: npt.NDArray) -> Asked:
+        """What would be asked on the tune part, each fold by what the others taught."""
+        futures, tune = self._futures(price), self.tune
+        first = np.zeros(len(fold), dtype=np.intp)
+        for number in np.unique(fold):
+            inside = fold == number
+            rule = replace(self.plain, start=_start(tune, futures, ~inside))
+            first[inside] = rule.first(tune.p[inside], tune.costs.routed[inside], price)
+        return self._onwards(first, price)
+
+    def _futures(self, price: float) -> Array:
+        """(n, K): the score in the end less the price of all later answers, by first option."""
+        tune = self.tune
+        alone, rows = tune.costs.alone, np.arange(len(tune.p))
+        futures = np.zeros(tune.p.shape)
+        for k in range(tune.p.shape[1]):
+            asked = self._onwards(np.full(len(rows), k, dtype=np.intp), price)
+            later = np.where(asked.options, alone, 0.0).sum(axis=1) - alone[:, k]
+            futures[:, k] = tune.scores[rows, asked.final] - price * later
+        return futures
+
+    def _onwards(self, first: npt.NDArray[np.intp], price: float) -> Asked:
+        """What is asked on the tune part from first options (n,) on."""
+        return self.plain.onwards(first, self.tune.costs.alone, self.held, price)
+
+
+def learn_cascade(tune: Answered, *, seed: int = 0) -> Learned:
+    """Learn what answers tell, and whether asking again helps.
 
     Raises:
         NotLearnableError: when the tune part has fewer pictures than folds.
@@ -77,36 +125,30 @@ def learn_stopping(tune: Answered, *, seed: int = 0) -> Stopping:
         kept = np.flatnonzero(shuffled < len(pictures) * MOST / len(tune.p))
         tune, shuffled = tune.take(kept), shuffled[kept]
     fold = shuffled % FOLDS
-    n, k = tune.p.shape
-    held = Beliefs(np.zeros((n, k)), np.zeros((n, k, k)))
-    for number in range(FOLDS):
+    held = np.zeros((*tune.p.shape, tune.p.shape[1]))
+    for number in np.unique(fold):
         inside = np.flatnonzero(fold == number)
-        if not len(inside):
-            continue
-        part = tune.take(inside)
-        fitted = _fit(tune.take(np.flatnonzero(fold != number)))
-        found = fitted.beliefs(part.p, part.confidence, part.logprob)
-        held.right[inside], held.later[inside] = found.right, found.later
-    learned = _fit(tune)
-    plain = area(learned, tune, held)
-    tried = [(plain, learned)] + [
-        (area(one, tune, held), one)
-        for eager in EAGER
-        for margin in MARGINS
-        for one in [replace(learned, eager=eager, margin=margin)]
-    ]
-    best = max(tried, key=lambda pair: pair[0])[1]  # the first of equals: the plain router
-    own = learned.beliefs(tune.p, tune.confidence, tune.logprob)
-    return best if area(best, tune, own) >= plain else learned
+        part, rule = tune.take(inside), _beliefs(tune.take(np.flatnonzero(fold != number)))
+        held[inside] = rule.believe(part.p, part.confidence, part.logprob)
+    learned = Learned(tune=tune, plain=_beliefs(tune), held=held)
+    helps = area(tune, lambda price: learned.asked(price, fold)) > area(tune, plain(tune))
+    return replace(learned, helps=helps)
 
 
-def area(stopping: Stopping, tune: Answered, beliefs: Beliefs) -> float:
-    """Area under the curve of a cascade, over the range of the options' mean costs (AIQ)."""
+def plain(tune: Answered) -> Callable[[float], Asked]:
+    """What the router alone asks at a price."""
+    nothing = Rule(beliefs=())
+    return lambda price: Asked.once(
+        nothing.first(tune.p, tune.costs.routed, price), options=tune.p.shape[1]
+    )
+
+
+def area(tune: Answered, asked: Callable[[float], Asked]) -> float:
+    """Area under the curve over prices, over the range of the options' mean costs (AIQ)."""
     points = [
         (found.cost.mean(), found.score.mean())
-        for price in prices(stopping, tune.p, tune.costs, points=PRICES)
-        for asked in [stopping.ask(tune.p, tune.costs.routed, tune.costs.alone, beliefs, price)]
-        for found in [outcome_of(asked, scores=tune.scores, costs=tune.costs, gflops=None)]
+        for price in prices(tune.p, tune.costs, points=PRICES)
+        for found in [outcome_of(asked(price), scores=tune.scores, costs=tune.costs, gflops=None)]
     ]
     cost, accuracy = np.array(points).T
     means = tune.costs.alone.mean(axis=0)
@@ -116,35 +158,33 @@ def area(stopping: Stopping, tune: Answered, beliefs: Beliefs) -> float:
     return float(concave_hulls(cost, accuracy).area(low, high))
 
 
-def prices(stopping: Stopping, p: Floats, costs: Prices, *, points: int) -> list[float]:
+def prices(p: Floats, costs: Prices, *, points: int) -> list[float]:
     """Prices from the dearest outcome to the cheapest, ascending.
 
-    An eager cascade's first option changes at lower prices than a finer option is still asked at,
-    so both the router's own prices and those divided by the eagerness are looked at.
+    Half are the router's own. A cascade starts cheaply and still asks for more at low prices, so
+    the other half are spread evenly in their logarithm over the range of the first.
     """
-    own = curve_prices(p, costs.routed, points=points)
-    if stopping.eager == 1.0 or stopping.margin is None:
+    own = curve_prices(p, costs.routed, points=max(2, points // 2))
+    positive = [price for price in own if price > 0]
+    if len(positive) < 2:
         return own
-    first = [price / stopping.eager for price in own]
-    both = sorted({*own[:: 2 if len(own) > 2 else 1], own[-1], *first[::2], first[-1]})
-    return both
+    spread = np.geomspace(positive[0], positive[-1], max(2, points // 2))
+    return sorted({*own, *map(float, spread)})
 
 
-def _fit(part: Answered) -> Stopping:
-    """Q and r of all options and pairs, as weights."""
-    k = part.p.shape[1]
-    right = LogisticEstimator(C=PENALTY).fit(
-        right_features(part.p, part.confidence, part.logprob), part.scores.reshape(-1, 1)
-    )
-    q = right.predict(right_features(part.p, part.confidence, part.logprob)).reshape(-1, k)
-    pairs = np.broadcast_to(np.triu(np.ones((k, k), dtype=bool), 1), (len(part.p), k, k)).ravel()
-    then = np.broadcast_to(part.scores[:, None, :], (len(part.p), k, k)).ravel()
-    later_z = later_features(part.p, q, part.logprob)
-    later = LogisticEstimator(C=PENALTY).fit(
-        later_z[pairs] if pairs.any() else later_z, (then[pairs] if pairs.any() else then)[:, None]
-    )
-    return Stopping(right=_weights(right), later=_weights(later))
+def _beliefs(part: Answered) -> Rule:
+    """The rule that never asks again, with what an answer at each option tells."""
+    rows = []
+    for k in range(part.p.shape[1]):
+        read = seen(part.p, part.confidence[:, k], part.logprob[:, k])
+        fitted = LogisticEstimator(C=PENALTY).fit(read, part.scores)
+        rows.append(tuple(np.vstack([fitted.coef_, fitted.bias_]).ravel().tolist()))
+    return Rule(beliefs=tuple(rows))
 
 
-def _weights(fitted: LogisticEstimator) -> tuple[float, ...]:
-    return (*map(float, fitted.coef_[:, 0]), float(fitted.bias_[0]))
+def _start(tune: Answered, futures: Array, rows: npt.NDArray[np.bool_]) -> Weights:
+    """Ridge regression of the futures (n, K) on what the router knows."""
+    read = np.column_stack([known(tune.p[rows]), np.ones(int(rows.sum()))])
+    gram = read.T @ read + PENALTY * np.diag([*[1.0] * (read.shape[1] - 1), 0.0])
+    weights = np.linalg.solve(gram, read.T @ futures[rows])
+    return tuple(map(tuple, weights.tolist()))

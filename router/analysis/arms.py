@@ -159,8 +159,8 @@ def cascade_settings(
     routed = routed_costs(test.costs, reads)
     for name, cascade in cascades.items():
         cascade.check_fits(options=known.options)
-        beliefs = cascade.stopping.beliefs(p[rows], known.confidence[rows], known.logprob[rows])
-        asked = cascade.stopping.ask(p[rows], routed, test.costs, beliefs, cascade.price)
+        beliefs = cascade.rule.believe(p[rows], known.confidence[rows], known.logprob[rows])
+        asked = cascade.rule.ask(p[rows], routed, test.costs, beliefs, cascade.price)
         policy = {
             "kind": "cascade",
             "value": cascade.price,

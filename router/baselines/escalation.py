@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import NotLearnableError
 from router.baselines.base import Known, Rows
-from router.cascade import STEPS, Beliefs, Stopping
+from router.cascade import STEPS
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.outcomes import Asked, Prices
-from router.stopping import Answered, learn_stopping, prices
+from router.stopping import Answered, Learned, learn_cascade, prices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +25,17 @@ class Escalating:
     """A router that asks again where an answer looks wrong; see `router.cascade`.
 
     Attributes:
-        stopping: learned on the tune part.
+        learned: on the tune part.
         costs: (N, K) of the options by themselves.
         chances: (N, K) the router's probabilities.
-        beliefs: what answers make us believe, of all N; 0 outside of calibrate and test.
+        beliefs: (N, K, K) what answers make us believe; 0 outside of calibrate and test.
         reads: see `Contender`.
     """
 
-    stopping: Stopping
+    learned: Learned
     costs: Floats
     chances: Floats
-    beliefs: Beliefs
+    beliefs: npt.NDArray[np.float64]
     reads: tuple[str, ...]
     about: str = "The router, asking a finer option where its answer looks wrong; pays for both."
     knob: str | None = "price"
@@ -42,13 +43,13 @@ class Escalating:
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
         """Prices; see `Contender`."""
-        return prices(self.stopping, self.chances[rows], self._costs(rows), points=points)
+        return prices(self.chances[rows], self._costs(rows), points=points)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
         """Everything that is asked at a price; see `Contender`."""
         p, costs = self.chances[rows], self._costs(rows)
-        beliefs = Beliefs(self.beliefs.right[rows], self.beliefs.later[rows])
-        return self.stopping.ask(p, costs.routed, costs.alone, beliefs, setting)
+        rule = self.learned.rule(setting)
+        return rule.ask(p, costs.routed, costs.alone, self.beliefs[rows], setting)
 
     def calls(self, rows: Rows) -> None:
         """It asks more than one option; see `Contender`."""
@@ -56,8 +57,7 @@ class Escalating:
 
     def describe(self) -> dict[str, Any]:
         """What was learned, JSON-able."""
-        rule = self.stopping
-        return {"eager": rule.eager, "margin": rule.margin, "steps": STEPS}
+        return {"asks_again": self.learned.helps, "steps": STEPS}
 
     def _costs(self, rows: Rows) -> Prices:
         alone = self.costs[rows]
@@ -78,16 +78,15 @@ def escalating(known: Known, p: Floats, *, reads: tuple[str, ...]) -> Escalating
     """
     confidence = known.need_answers("confidence", of="confidences")
     logprob = known.need_answers("logprob", of="log-probabilities")
-    stopping = learn_stopping(tune_answers(known, p, reads=reads))
+    learned = learn_cascade(tune_answers(known, p, reads=reads))
     chances = np.asarray(p, dtype=np.float64)
     n, k = chances.shape
-    beliefs = Beliefs(np.zeros((n, k)), np.zeros((n, k, k)))
+    beliefs = np.zeros((n, k, k))
     for part in ("calibrate", "test"):
         rows = known.rows[part]
-        found = stopping.beliefs(chances[rows], confidence[rows], logprob[rows])
-        beliefs.right[rows], beliefs.later[rows] = found.right, found.later
+        beliefs[rows] = learned.plain.believe(chances[rows], confidence[rows], logprob[rows])
     return Escalating(
-        stopping=stopping, costs=known.costs, chances=chances, beliefs=beliefs, reads=reads
+        learned=learned, costs=known.costs, chances=chances, beliefs=beliefs, reads=reads
     )
 
 

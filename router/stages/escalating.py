@@ -13,7 +13,7 @@ from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
-from router.knobs import for_price
+from router.knobs import for_budget, for_max_loss
 from router.outcomes import Prices, outcome_of
 from router.parts import Gaps, part_rows
 from router.policy import Binding
@@ -34,8 +34,8 @@ def escalate_stage(
     """Learn on the tune part when to ask again, and choose the price on the calibrate part.
 
     Args:
-        run: must hold a trained router; receives `policies/<name>.json`, which chooses the first
-            option, and `cascades/<name>.json`, which goes on from its answer.
+        run: must hold a trained router; receives `cascades/<name>.json`, and in
+            `policies/<name>.json` the plain router's policy for the same target, to compare with.
         name: of both.
         budget: most mean cost per question, everything that is asked included.
         max_loss_points: or: at most so many points of accuracy below the finest option.
@@ -58,11 +58,11 @@ def escalate_stage(
     p = predictions(router, run.read_features(log), log, used)
     contender = escalating(Known.of(log, rows), p, reads=tuple(router.blocks))
     tried = _tried(contender, log, rows["calibrate"], router)
+    points = float(max_loss_points or 0.0)
     if budget is not None:
         knob, met = {"budget": float(budget)}, tried.cost <= budget * (1 + 1e-9)
         wanted = np.where(met, -tried.cost, np.inf)
     else:
-        points = float(max_loss_points or 0.0)
         target = log.scores[rows["calibrate"], -1].mean() - points / 100
         knob, met = {"max_loss_points": points}, tried.accuracy >= target - 1e-12
         wanted = np.where(met, tried.cost, np.inf)
@@ -73,11 +73,18 @@ def escalate_stage(
             f"to {tried.accuracy.max():.4f}. Ask for less, or calibrate without --escalate."
         )
     place, binding = int(np.argmin(wanted)), _binding(router, split)
-    rule, inside = contender.stopping, rows["calibrate"]
+    inside = rows["calibrate"]
+    costs = routed_costs(log.costs[inside], router.blocks)
+    if budget is not None:
+        plain = for_budget(p[inside], costs, budget=budget, binding=binding)
+    else:
+        plain = for_max_loss(
+            p[inside], costs, scores=log.scores[inside], max_loss_points=points, binding=binding
+        )
     price = float(tried.prices[place])
     cascade = Cascade(
         binding=binding,
-        stopping=rule,
+        rule=contender.learned.rule(price),
         price=price,
         knob=knob,
         calibration={
@@ -87,9 +94,7 @@ def escalate_stage(
             "asked_again": float(tried.again[place]),
         },
     )
-    costs = routed_costs(log.costs[inside], router.blocks)
-    first = for_price(p[inside], costs, price=price * rule.eager, binding=binding)
-    first.write(path)
+    plain.write(path)
     cascade.write(cascade_path(run.root, name))
     record_policies(run)
     return cascade

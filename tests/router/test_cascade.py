@@ -11,11 +11,11 @@ from data.splits import SPLITS
 from router.analysis.evaluation import Settings, evaluate
 from router.baselines.base import Known
 from router.baselines.escalation import escalating, tune_answers
-from router.cascade import STEPS, Cascade, Stopping
+from router.cascade import STEPS, Cascade, Rule
 from router.outcomes import outcome_of
 from router.parts import part_rows
 from router.policy import Binding
-from router.stopping import area, learn_stopping
+from router.stopping import area, learn_cascade, plain
 from tests.router.answered import TOKENS, answered_world
 
 OPTIONS = ("1", "9", "36", "144", "576")
@@ -29,8 +29,7 @@ def known_of(world):
 
 def learned(world):
     tune = tune_answers(known_of(world), world.p, reads=())
-    stopping = learn_stopping(tune)
-    return tune, stopping, stopping.beliefs(tune.p, tune.confidence, tune.logprob)
+    return tune, learn_cascade(tune)
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +44,29 @@ def fitted(world):
 
 @pytest.fixture(scope="module")
 def cascade(fitted):
-    return Cascade(binding=BINDING, stopping=fitted[1], price=5e-4)
+    return Cascade(binding=BINDING, rule=fitted[1].rule(5e-4), price=5e-4)
 
 
-@pytest.mark.parametrize(("seed", "news"), [(0, 0.0), (1, 0.0), (2, 0.3), (3, 1.0)])
+def on_tune(tune, found):
+    """What the rules of all prices ask on the examples that they were learned from."""
+    return lambda price: found.rule(price).ask(
+        tune.p, tune.costs.routed, tune.costs.alone, found.held, price
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("news", [0.0, 0.3, 1.0])
 def test_on_the_tune_part_it_is_never_below_the_router(seed, news):
-    tune, stopping, beliefs = learned(answered_world(500, seed=seed, news=news))
-    plain = replace(stopping, eager=1.0, margin=None)
-    assert area(stopping, tune, beliefs) >= area(plain, tune, beliefs)
+    tune, found = learned(answered_world(500, seed=seed, news=news))
+    assert area(tune, on_tune(tune, found)) >= area(tune, plain(tune))
 
 
-def test_without_escalating_it_is_the_router(world, fitted):
-    tune, stopping, beliefs = fitted
-    never = replace(stopping, margin=None, eager=1.0)
+def test_where_it_does_not_help_it_is_the_router(fitted):
+    tune, found = fitted
+    never = replace(found, helps=False).rule(5e-4)
+    assert never == found.plain
     costs = tune.costs
-    asked = never.ask(tune.p, costs.routed, costs.alone, beliefs, 5e-4)
+    asked = never.ask(tune.p, costs.routed, costs.alone, found.held, 5e-4)
     expected = np.argmax(tune.p - 5e-4 * costs.alone, axis=1)
     np.testing.assert_array_equal(asked.final, expected)
     np.testing.assert_array_equal(asked.options.sum(axis=1), 1)
@@ -67,51 +74,71 @@ def test_without_escalating_it_is_the_router(world, fitted):
 
 @pytest.mark.parametrize("price", [0.0, 1e-4, 1e-3, 1.0])
 def test_it_asks_finer_and_finer_and_pays_for_all(fitted, price):
-    tune, stopping, beliefs = fitted
+    tune, found = fitted
     costs = tune.costs
-    asked = replace(stopping, margin=0.0, eager=8.0).ask(
-        tune.p, costs.routed, costs.alone, beliefs, price
-    )
+    asked = found.rule(price).ask(tune.p, costs.routed, costs.alone, found.held, price)
     assert np.all(asked.final >= asked.first)
     assert np.all(asked.options.sum(axis=1) <= 1 + STEPS)
     assert not np.any(asked.options & (np.arange(5) < asked.first[:, None]))
     assert not np.any(asked.options & (np.arange(5) > asked.final[:, None]))
-    found = outcome_of(asked, scores=tune.scores, costs=costs, gflops=None)
+    outcome = outcome_of(asked, scores=tune.scores, costs=costs, gflops=None)
     first = costs.alone[np.arange(len(asked.first)), asked.first]
-    assert np.all(found.cost >= first)
+    assert np.all(outcome.cost >= first)
     again = asked.options.sum(axis=1) > 1
-    assert np.all(found.cost[again] > first[again])
+    assert np.all(outcome.cost[again] > first[again])
 
 
 def test_news_is_used_where_there_is_some(fitted):
-    """A confidence that follows being right makes q follow it too; noise is not believed."""
-    tune, stopping, beliefs = fitted
-    right = beliefs.right[tune.scores == 1].mean() - beliefs.right[tune.scores == 0].mean()
-    assert stopping.margin is not None
-    noise, _, blind = learned(answered_world(1200, news=0.0))
-    deaf = blind.right[noise.scores == 1].mean() - blind.right[noise.scores == 0].mean()
-    assert right > 1.5 * deaf
-    assert np.all((beliefs.later >= 0) & (beliefs.later <= 1))
+    """A confidence that follows being right is believed; noise is not."""
+    tune, found = fitted
+    assert found.helps
+    deaf_tune, deaf = learned(answered_world(2400, news=0.0))
+
+    def told_apart(tune, found):
+        right = np.einsum("nkk->nk", found.held)
+        return right[tune.scores == 1].mean() - right[tune.scores == 0].mean()
+
+    assert told_apart(tune, found) > 1.5 * told_apart(deaf_tune, deaf)
+    assert np.all((found.held >= 0) & (found.held <= 1))
+
+
+def test_what_starting_is_worth_comes_true_on_other_examples(world, fitted):
+    """V, learned on tune, against scores less the price of later answers on the calibrate part."""
+    _, found = fitted
+    price, rows, known = 5e-4, world.split.calibrate, known_of(world)
+    rule, p, costs = found.rule(price), world.p[rows], known.costs[rows]
+    beliefs = rule.believe(p, known.confidence[rows], known.logprob[rows])
+    weights = np.asarray(rule.start)
+    worth = np.hstack([np.log(p / (1 - p)), p]) @ weights[:-1] + weights[-1]
+    for k in range(5):
+        asked = rule.onwards(np.full(len(rows), k), costs, beliefs, price)
+        later = np.where(asked.options, costs, 0).sum(axis=1) - costs[:, k]
+        gained = known.scores[rows, asked.final] - price * later
+        assert abs(worth[:, k].mean() - gained.mean()) < 0.04
+        if k < 4:
+            assert np.corrcoef(worth[:, k], gained)[0, 1] > 0.15
 
 
 def test_beliefs_come_true_on_other_examples(world, fitted):
     """q and r, learned on tune, against what happens on the calibrate part."""
-    _, stopping, _ = fitted
     rows, known = world.split.calibrate, known_of(world)
-    found = stopping.beliefs(world.p[rows], known.confidence[rows], known.logprob[rows])
+    found = fitted[1].plain.believe(world.p[rows], known.confidence[rows], known.logprob[rows])
     scores = known.scores[rows]
-    assert abs(found.right.mean() - scores.mean()) < 0.05
+    assert abs(np.einsum("nkk->nk", found).mean() - scores.mean()) < 0.05
+    assert np.all(found[:, np.tri(5, k=-1, dtype=bool)] == 0)
     wrong = scores[:, 0] == 0  # where the coarsest is wrong, the others are worse than usual
-    assert abs(found.later[wrong][:, 0, 3].mean() - scores[wrong][:, 3].mean()) < 0.12
-    assert found.later[wrong][:, 0, 3].mean() < found.later[~wrong][:, 0, 3].mean()
+    assert abs(found[wrong][:, 0, 3].mean() - scores[wrong][:, 3].mean()) < 0.12
+    assert found[wrong][:, 0, 3].mean() < found[~wrong][:, 0, 3].mean()
 
 
 def test_one_example_is_decided_as_all_are(world, fitted, cascade):
-    tune, stopping, beliefs = fitted
+    tune, rule = fitted[0], cascade.rule
     costs = tune.costs
-    asked = stopping.ask(tune.p, costs.routed, costs.alone, beliefs, cascade.price)
+    beliefs = rule.believe(tune.p, tune.confidence, tune.logprob)
+    asked = rule.ask(tune.p, costs.routed, costs.alone, beliefs, cascade.price)
     for i in range(0, 200):
-        seen, scale = [int(asked.first[i])], int(asked.first[i])
+        scale = cascade.decide(tune.p[i], costs.routed[i])
+        seen = [scale]
         for step in range(10):
             following = cascade.decide_after(
                 tune.p[i],
@@ -135,7 +162,7 @@ def test_contender_beats_the_router_where_answers_bring_news(world):
     )
     arm = result["escalation"]
     assert arm["metrics"]["aiq_minus_router"]["low"] > 0
-    assert arm["cascade"]["margin"] is not None
+    assert arm["cascade"]["asks_again"]
     json.dumps(arm, allow_nan=False)
 
 
@@ -149,16 +176,16 @@ def test_probabilities_of_the_tune_part_are_needed(world):
 def test_too_few_pictures_are_refused(fitted):
     few = fitted[0].take(np.arange(8))
     with pytest.raises(NotLearnableError, match="pictures, too few"):
-        learn_stopping(few)
+        learn_cascade(few)
 
 
 def test_written_and_read_again(cascade, tmp_path):
     path = tmp_path / "default.json"
     cascade.write(path)
     assert Cascade.read(path) == cascade
-    never = replace(cascade, stopping=replace(cascade.stopping, margin=None))
+    never = replace(cascade, rule=replace(cascade.rule, start=()))
     never.write(path)
-    assert Cascade.read(path).stopping.margin is None
+    assert Cascade.read(path).rule.start == ()
     one = np.full(5, 0.5)
     assert never.decide_after(one, TOKENS, 0, confidence=0.01, logprob=-9.0) is None
 
@@ -182,17 +209,21 @@ def test_damaged_or_foreign_files_are_refused(cascade, tmp_path):
 
 
 def test_numbers_that_cannot_be_are_refused(cascade):
-    good = cascade.stopping
+    good = cascade.rule
     for change in (
         {"price": -1.0},
-        {"stopping": replace(good, eager=0.5)},
-        {"stopping": replace(good, right=good.right[:-1])},
-        {"stopping": replace(good, later=(*good.later[:-1], float("nan")))},
-        {"stopping": Stopping(right=(), later=())},
+        {"rule": replace(good, beliefs=good.beliefs[:-1])},
+        {"rule": replace(good, start=good.start[:-1])},
+        {"rule": replace(good, start=(*good.start[:-1], (float("nan"),) * 5))},
+        {"rule": Rule(beliefs=())},
     ):
         with pytest.raises(DataError):
             replace(cascade, **change)
     with pytest.raises(MismatchError, match="5 options"):
         cascade.decide_after(np.ones(3), TOKENS[:3], 0, confidence=0.5, logprob=-1.0)
+    with pytest.raises(DataError, match="finite"):
+        cascade.decide(np.full(5, np.nan), TOKENS)
+    with pytest.raises(DataError, match="finite"):
+        cascade.decide_after(np.full(5, 0.5), TOKENS, 0, confidence=float("nan"), logprob=-1.0)
     with pytest.raises(DataError, match="finite"):
         cascade.decide_after(np.full(5, np.nan), TOKENS, 0, confidence=0.5, logprob=-1.0)

@@ -11,7 +11,7 @@ from data.examples import Example
 from data.splits import split_by_group
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
-from router.cascade import Cascade, Stopping
+from router.cascade import Cascade, Rule
 from router.costs import routed_costs
 from router.knobs import for_budget
 from router.outcomes import Prices
@@ -207,14 +207,19 @@ def test_a_run_folder_is_loaded(world, tmp_path):
 # --- asking again ------------------------------------------------------------------------------
 
 
-def cascade_for(one, *, bias, margin=0.0):
-    """A cascade that doubts every answer the more, the higher the bias."""
+def cascade_for(one, *, bias):
+    """A cascade that starts with the router's choice and doubts all answers by a bias."""
     k = len(one["router"].options)
-    right = (0.0, 0.3, 0.0, *np.zeros(k), -bias)
-    later = (1.0, 0.0, 0.0, *np.zeros(2 * k), 1.0)
+    beliefs = np.zeros((k, k + 3, k))
+    beliefs[:, :k] = np.eye(k)  # at j, what the router said...
+    beliefs[:, -1] = 1.0
+    for at in range(k):  # ...but of the answer in hand what its confidence says
+        beliefs[at, :, at] = [*np.zeros(k), 0.3, 0.0, -bias]
+    start = [*np.zeros((k, k)), *np.eye(k), np.zeros(k)]
+    rows = [tuple(map(float, one.ravel())) for one in beliefs]
     return Cascade(
         binding=one["policy"].binding,
-        stopping=Stopping(right=right, later=later, margin=margin),
+        rule=Rule(beliefs=tuple(rows), start=tuple(tuple(map(float, row)) for row in start)),
         price=1e-3,
     )
 
@@ -230,13 +235,12 @@ def test_asking_again_online_and_offline_agree(world, name, bias):
         for column in ("confidence", "logprob")
     )
     p, alone = one["p"][rows], log.costs[rows]
-    rule = cascade.stopping
-    first = Policy(binding=one["policy"].binding, kind="price", lam=cascade.price, cost_scale=1.0)
+    rule = cascade.rule
     asked = rule.ask(
-        p, one["costs"][rows], alone, rule.beliefs(p, confidence, logprob), cascade.price
+        p, one["costs"][rows], alone, rule.believe(p, confidence, logprob), cascade.price
     )
     pipeline = AutoScalePipeline(
-        model=FakeModel(), router=one["router"], policy=first, cascade=cascade
+        model=FakeModel(), router=one["router"], policy=one["policy"], cascade=cascade
     )
     answers = pipeline.answer(
         [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]

@@ -10,7 +10,7 @@ strictly increasing, fitted on examples that the estimator was not fitted on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -92,11 +92,7 @@ class Calibration:
 
     def payload(self) -> dict[str, Any]:
         """The calibration, JSON-able."""
-        return {
-            "method": self.method,
-            "temperatures": list(self.temperatures),
-            "knots": [[list(before), list(after)] for before, after in self.knots],
-        }
+        return asdict(self)
 
     @classmethod
     def of_payload(cls, payload: Mapping[str, Any]) -> Self:

@@ -10,7 +10,7 @@ strictly increasing, fitted on examples that the estimator was not fitted on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -92,11 +92,7 @@ class Calibration:
 
     def payload(self) -> dict[str, Any]:
         """The calibration, JSON-able."""
-        return {
-            "method": self.method,
-            "temperatures": list(self.temperatures),
-            "knots": [[list(before), list(after)] for before, after in self.knots],
-        }
+        return asdict(self)
 
     @classmethod
     def of_payload(cls, payload: Mapping[str, Any]) -> Self:
@@ -220,7 +216,7 @@ def expected_calibration_error(p: Floats, scores: Floats, *, bins: int = BINS) -
     are the less biased ones (Roelofs et al., AISTATS 2022, arXiv 2012.08668). Equal
     probabilities are never torn apart, so that there may be fewer bins.
 
-    NOTE: for probabilities that are right some bias upwards remains, about half of the plug-in's.
+    NOTE: for probabilities that are right some bias upwards remains, six tenths of the plug-in's.
 
     Args:
         p: (N,) in [0, 1].

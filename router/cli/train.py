@@ -89,6 +89,9 @@ def train(
 def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Cells of the table of calibration errors: before and after, overall and by option."""
     return [
-        [when, *[f"{100 * one:.1f}" for one in (found["overall"], *found["by_option"])]]
-        for when, found in errors.items()
+        [
+            when,
+            *[f"{100 * one:.1f}" for one in (errors[when]["overall"], *errors[when]["by_option"])],
+        ]
+        for when in ("before", "after")
     ]

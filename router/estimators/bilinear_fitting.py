@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from data.errors import DataError
 from router.estimators.base import Floats, Validation, column_moments, inverse, row_blocks
 from router.estimators.bilinear import BilinearNetwork, standardised, view_slices
 
@@ -47,8 +48,23 @@ class FittingPlan:
 
 
 def plan_of(estimator: object) -> FittingPlan:
-    """The plan that an estimator's hyper-parameters describe."""
-    return FittingPlan(**{one.name: getattr(estimator, one.name) for one in fields(FittingPlan)})
+    """The plan that an estimator's hyper-parameters describe.
+
+    Raises:
+        DataError: when one makes no sense.
+    """
+    plan = FittingPlan(**{one.name: getattr(estimator, one.name) for one in fields(FittingPlan)})
+    whole = ("rank", "hidden", "batch_size", "epochs", "patience", "members", "threads")
+    wrong = [name for name in whole if getattr(plan, name) < 1]
+    wrong += ["dropout"] if not 0 <= plan.dropout < 1 else []
+    wrong += ["learning_rate"] if not plan.learning_rate > 0 else []
+    wrong += ["weight_decay"] if not plan.weight_decay >= 0 else []
+    if wrong:
+        raise DataError(
+            f"A network needs counts of at least 1, a dropout in [0, 1), a positive learning rate "
+            f"and no negative decay; {wrong[0]} is {getattr(plan, wrong[0])}."
+        )
+    return plan
 
 
 def cross_entropy(outputs: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:

@@ -177,7 +177,7 @@ class BoostedEstimator:
             "num_threads": self.threads,
             "seed": self.seed,
             "deterministic": True,
-            "force_row_wise": True,
+            "force_col_wise": True,  # by rows, every tree would copy its share of the features
             "verbosity": -1,
         }
         fitted = _dataset(X, start)
@@ -194,7 +194,9 @@ class BoostedEstimator:
             booster = lgb.train(parameters, fitted, self.rounds, **stopping)
         except lgb.basic.LightGBMError as error:
             raise DataError(f"LightGBM cannot be fitted to {X.shape} features: {error}.") from error
-        return booster.model_to_string(num_iteration=booster.best_iteration)
+        text: str = booster.model_to_string(num_iteration=booster.best_iteration)
+        # How many threads fitted it is no part of the model: equal trees have equal bytes.
+        return text.replace(f"[num_threads: {self.threads}]", "[num_threads: 1]")
 
     def _set_booster(self, text: str) -> None:
         # Predict from the text even right after fitting: a saved router is then bit-equal.

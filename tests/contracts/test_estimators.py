@@ -417,6 +417,16 @@ def test_nearest_neighbours_refuse_more_than_they_may_keep():
             estimator_class("knn")(**bad).fit(X, Y)
 
 
+@pytest.mark.parametrize("name", ["mlp", "rank"])
+@pytest.mark.parametrize(
+    "bad", [{"rank": 0}, {"epochs": 0}, {"dropout": 1.0}, {"learning_rate": 0.0}, {"members": 0}]
+)
+def test_networks_refuse_settings_that_make_no_sense(name, bad):
+    X, Y, _ = problem(n=60)
+    with pytest.raises(DataError, match=f"{next(iter(bad))} is"):
+        make(name, **{**QUICK[name], **bad}).fit(X, Y)
+
+
 def test_the_pairwise_loss_is_that_of_its_definition():
     import torch
 

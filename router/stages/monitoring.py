@@ -62,6 +62,7 @@ def monitor_stage(
     traffic = everything.require_complete(gaps)
     _refuse_known(log, split, traffic, fresh)
     features, seen = run.read_features(log), fresh.read_features(everything)
+    fresh.verify(fresh.features, "features")
     fit, calibrate = (part_rows(log, split, part, gaps=gaps) for part in ("fit", "calibrate"))
     known = labelled(router, features, log, calibrate)
     asked = labelled(router, seen, traffic, np.arange(len(traffic)))

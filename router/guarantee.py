@@ -62,7 +62,7 @@ class Target:
     Attributes:
         max_regret: alpha, most P(right at the finest option and wrong as routed), in (0, 1).
         confidence: 1 - delta, in (0, 1), over the draw of the calibrate part.
-        bound: a name in `router.risk.BOUNDS`; None for the strongest that is valid.
+        bound: a name in `router.risk.BOUNDS`; None for `router.risk.default_bound`.
         cap: most cost of any single answer, None for no cap.
     """
 

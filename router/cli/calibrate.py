@@ -41,8 +41,8 @@ def calibrate(
     bound: Annotated[
         str | None,
         typer.Option(
-            help="binomial, bentkus or betting. [default: binomial for one question per picture "
-            "with scores 0 and 1, else betting]",
+            help="binomial, bentkus or betting. [default: betting; with one question per picture "
+            "binomial, or bentkus for partial scores]",
             show_default=False,
         ),
     ] = None,

@@ -231,10 +231,11 @@ def test_no_number_of_pictures_certifies_a_risk_above_the_target():
     assert pictures_needed(single(5, 100), 0.05, delta=0.05, bound="betting") is None
 
 
-def test_the_default_bound_is_the_strongest_that_is_valid():
+def test_the_default_bound_follows_from_the_form_of_the_data():
     assert default_bound(np.array([[0.0, 1.0]]), 1) == "binomial"
     assert default_bound(np.array([[0.0, 1.0]]), 2) == "betting"
-    assert default_bound(np.array([[0.3, 1.0]]), 1) == "betting"
+    assert default_bound(np.array([[0.3, 1.0]]), 1) == "bentkus"
+    assert default_bound(np.array([[0.3, 1.0]]), 2) == "betting"
 
 
 @pytest.mark.parametrize("losses", [[1.0, 1.5], [0.0, -0.1], [0.0, math.nan], []])

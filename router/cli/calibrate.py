@@ -75,6 +75,8 @@ def calibrate(
 
     place = Run(run)
     target = None
+    if bound is not None and max_regret is None:
+        raise typer.BadParameter("--bound is for --max-regret")
     if max_regret is not None:
         target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
     policy = calibrate_stage(

@@ -148,6 +148,10 @@ def test_what_cannot_be_asked_for_is_one_clean_error(invoke, trained, knobs, sai
     assert said in result.stderr.replace("\n", " ")
 
 
+def test_a_bound_without_a_guarantee_is_a_wrong_option(invoke, trained):
+    assert invoke("calibrate", trained, "--budget", 50, "--bound", "betting").exit_code == 2
+
+
 @pytest.mark.parametrize("knobs", [[], ["--price", 0.0001], ["--budget", 30], [*PROMISE]])
 def test_a_cap_goes_with_every_knob_and_alone(invoke, trained, knobs):
     result = invoke("calibrate", trained, "--cap", 36, *knobs)

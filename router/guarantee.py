@@ -62,7 +62,7 @@ class Target:
     Attributes:
         max_regret: alpha, most P(right at the finest option and wrong as routed), in (0, 1).
         confidence: 1 - delta, in (0, 1), over the draw of the calibrate part.
-        bound: a name in `router.risk.BOUNDS`; None for the strongest that is valid.
+        bound: a name in `router.risk.BOUNDS`; None for `router.risk.default_bound`.
         cap: most cost of any single answer, None for no cap.
     """
 
@@ -162,7 +162,12 @@ def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: B
     chosen = measured(chosen, p, costs, scores)
     finest = measured(finest, p, costs, scores)
     if not chosen.calibration["mean_cost"] < finest.calibration["mean_cost"]:
-        chosen = finest.fall_back(_why_none(ladder, part, target, bound))
+        cause = (
+            f"regret of at most {target.max_regret:g} is certified at confidence "
+            f"{target.confidence:g} for no cheaper policy on {len(p)} questions about "
+            f"{len(np.unique(picture))} pictures"
+        )
+        chosen = finest.fall_back(cause, advice=_what_it_takes(ladder, part, target, bound))
     return replace(chosen, guarantee=described(regrets(chosen, part), target, bound))
 
 
@@ -218,31 +223,23 @@ def _refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
         )
 
 
-def _why_none(ladder: list[Policy], part: Labelled, target: Target, bound: str) -> str:
-    """Why only the finest option qualifies, and how many pictures would change it."""
-    asked = (
-        f"regret of at most {target.max_regret:g} is certified at confidence "
-        f"{target.confidence:g} for no cheaper policy"
-    )
+def _what_it_takes(ladder: list[Policy], part: Labelled, target: Target, bound: str) -> str:
+    """How many pictures would certify the cheapest policy with some room below the target."""
     seen = [(policy, regrets(policy, part)) for policy in ladder]
     if not seen:
-        return f"{asked}: no price changes a choice"
-    pictures = seen[0][1].pictures
+        return "No price changes a choice"
     useful = [one for one in seen if 0 < one[1].risk <= target.max_regret / 2] or [
         min(seen, key=lambda one: one[1].risk)
     ]
     policy, losses = useful[-1]
     cost = measured(policy, part.p, part.costs).calibration["mean_cost"]
+    found = f"The policy of mean cost {cost:.4g} had a regret of {losses.risk:.2g} there: "
     needed = risk.pictures_needed(
         losses, target.max_regret, delta=target.delta, bound=bound, power=POWER
     )
-    found = (
-        f"{asked} on {losses.questions} questions about {pictures} pictures. The policy of mean "
-        f"cost {cost:.4g} had a regret of {losses.risk:.2g} there; "
-    )
     if needed is None:
         return f"{found}no number of pictures certifies that"
-    return f"{found}about {needed} pictures like these would certify it with probability {POWER:g}"
+    return f"{found}about {needed} such pictures would certify it with probability {POWER:g}"
 
 
 def known(policy: Policy) -> Mapping[str, Any]:

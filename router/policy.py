@@ -138,12 +138,12 @@ class Policy:
         self._check_width(len(costs))
         return decide_at(p.tolist(), costs.tolist(), self.price, kind=self.kind, cap=self.cap)
 
-    def fall_back(self, cause: str) -> Policy:
-        """This policy, of kind "finest", as what remains when nothing qualifies."""
+    def fall_back(self, cause: str, *, advice: str = "") -> Policy:
+        """This policy, of kind "finest", as what remains when nothing qualifies, and why."""
         finest = f"the finest option, {self.binding.options[-1]}"
         if self.cap is not None:
             finest = f"the finest option within the cap of {self.cap:.6g}"
-        reason = f"{cause}, so every example goes to {finest}"
+        reason = f"{cause}, so every example goes to {finest}" + (f". {advice}" if advice else "")
         return replace(self, fallback=True, reason=reason)
 
     def check_fits(self, *, options: Sequence[str], router: str = "", split: str = "") -> None:

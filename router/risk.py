@@ -145,8 +145,8 @@ def betting_p_value(losses: Losses, alpha: float) -> float:
     over bets (their section 5.3, "grid Kelly"). By Ville's inequality it ever reaches 1 / delta
     with probability at most delta: looking again and again at a growing sample is allowed.
 
-    NOTE: Their bets that follow the variance seen so far are not used: they are far too bold for
-    rare losses, and depend on the order of the pictures. These do not.
+    NOTE: Their bets that follow the variance seen so far have somewhat more power, but then the
+    p-value depends on the order of the pictures, and could be improved by shuffling them.
     """
     wealth = _log_wealth(losses, alpha)
     most = float(wealth.max())  # taken out, so that nothing overflows
@@ -172,14 +172,20 @@ def bound_named(name: str) -> Callable[[Losses, float], float]:
 
 
 def default_bound(scores: Floats, most: int) -> str:
-    """The strongest bound that is valid: known from the data's form, before losses are seen.
+    """The bound with the most power as a rule, by the data's form alone, before losses are seen.
+
+    With one question for each picture the binomial is exact, and Hoeffding-Bentkus stays close to
+    it for partial scores. With several, the mean over a picture varies little, which betting
+    uses and the others do not (measured in docs/guarantees.md).
 
     Args:
         scores: (N, K) of all options; scores of 0 and 1 alone give losses of 0 and 1.
         most: M of `Losses`.
     """
-    binary = bool(np.all((np.asarray(scores) == 0) | (np.asarray(scores) == 1)))
-    return "binomial" if binary and most == 1 else "betting"
+    if most > 1:
+        return "betting"
+    binary = np.all((np.asarray(scores) == 0) | (np.asarray(scores) == 1))
+    return "binomial" if binary else "bentkus"
 
 
 def fixed_sequence(p_values: Iterable[float], *, delta: float) -> int:

@@ -41,8 +41,8 @@ def calibrate(
     bound: Annotated[
         str | None,
         typer.Option(
-            help="binomial, bentkus or betting. [default: binomial for one question per picture "
-            "with scores 0 and 1, else betting]",
+            help="binomial, bentkus or betting. [default: betting; with one question per picture "
+            "binomial, or bentkus for partial scores]",
             show_default=False,
         ),
     ] = None,
@@ -98,6 +98,8 @@ def calibrate(
         )
         return
     target = None
+    if bound is not None and max_regret is None:
+        raise typer.BadParameter("--bound is for --max-regret")
     if max_regret is not None:
         target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
     policy = calibrate_stage(

@@ -27,7 +27,8 @@ def markdown() -> str:
         "Written by `make docs` from the commands' own help; `make lint` fails when it is stale.",
         _clean(group.help),
         "Exit codes: 0 when all went well, 1 for an error (one message says what to do), 2 for a "
-        "wrong option, 3 when labelling or features finished but some examples could not be used.",
+        "wrong option, 3 when labelling or features finished but some examples could not be used, "
+        "4 and 5 as `monitor` says.",
     ]
     for name, command in group.commands.items():
         parts += [f"## m3router {name}", _clean(command.help), _parameters(command)]

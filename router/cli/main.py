@@ -27,6 +27,7 @@ from router.cli import (
     inspect,
     label,
     look,
+    monitor,
     quickstart,
     report,
     train,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
     "report": report.report,
+    "monitor": monitor.monitor,
     "export": export.export,
     "ask": ask.ask,
     "look": look.look,
@@ -87,8 +89,9 @@ def main(
 
     `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
     every question at every scale, `train` learns which scale suffices, `calibrate` sets a budget,
-    `evaluate` and `report` say what was saved and what was lost, `ask` answers, `look` draws what
-    a model sees. `quickstart` does it all on drawn scenes.
+    `evaluate` and `report` say what was saved and what was lost, `monitor` judges a policy on
+    fresh traffic, `ask` answers, `look` draws what a model sees. `quickstart` does it all on drawn
+    scenes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:

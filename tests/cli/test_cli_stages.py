@@ -218,10 +218,14 @@ def test_a_misspelt_name_gets_a_suggestion(invoke, finished):
 
 
 def test_calibrate_takes_exactly_one_knob_that_can_be_met(invoke, finished):
-    for knobs in ([], ["--budget", 50, "--max-loss", 1]):
+    for knobs in (
+        [],
+        ["--budget", 50, "--max-loss", 1],
+        ["--max-regret", 0.1, "--price", 0],
+    ):
         result = invoke("calibrate", finished, *knobs)
         assert result.exit_code == 1
-        assert "either a budget or a maximal loss" in result.stderr
+        assert "exactly one of a budget, a maximal loss, a price and a maximal" in result.stderr
     assert "at least 1 visual tokens" in invoke("calibrate", finished, "--budget", 0.5).stderr
     assert invoke("calibrate", finished, "--budget", 50, "--name", "../x").exit_code == 1
 

@@ -228,7 +228,7 @@ def test_nothing_qualifies_says_how_many_pictures_would():
     assert policy.kind == "finest"
     assert policy.decide(part.p[0], part.costs[0]) == 1
     assert "400 questions about 400 pictures" in policy.reason
-    assert "pictures like these would certify it with probability 0.8" in policy.reason
+    assert "such pictures would certify it with probability 0.8" in policy.reason
     assert policy.guarantee["regret"] == 0
     hopeless = for_max_regret(
         part, prices=prices, target=Target(max_regret=0.01), binding=binding(2)
@@ -247,7 +247,7 @@ def test_a_price_that_changes_nothing_says_so():
     prices = safe_to_cheap(part.p, part.costs)
     policy = for_max_regret(part, prices=prices, target=Target(max_regret=0.1), binding=binding(1))
     assert policy.fallback
-    assert "no price changes a choice" in policy.reason
+    assert "No price changes a choice" in policy.reason
 
 
 def test_too_small_for_any_certificate_is_an_error_that_names_the_number():

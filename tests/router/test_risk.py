@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, binomtest
 
 from data.errors import DataError
 from router.risk import (
@@ -132,6 +132,26 @@ def test_binomial_is_the_tail_and_the_least(n, share, alpha):
     assert p <= bentkus_p_value(single(wrong, n), alpha) + 1e-12
 
 
+@pytest.mark.parametrize("other_side", [False, True], ids=["above", "below"])
+def test_looking_again_and_again_is_covered_by_the_betting_bound_and_not_by_the_binomial(
+    other_side,
+):
+    # at a risk of exactly alpha, thirty looks at a growing sample
+    alpha, delta, draws = 0.1, 0.05, 300
+    alarms = {"betting": 0, "binomial": 0}
+    for seed in range(draws):
+        lost = np.random.default_rng(seed).random(600) < alpha
+        looks = [single(int(lost[:n].sum()), n) for n in range(20, 601, 20)]
+        for name in alarms:
+            p_values = [
+                BOUNDS[name](one.flipped(), 1 - alpha) if other_side else BOUNDS[name](one, alpha)
+                for one in looks
+            ]
+            alarms[name] += min(p_values) <= delta
+    assert binomtest(alarms["betting"], draws, delta, alternative="greater").pvalue > 0.01
+    assert binomtest(alarms["binomial"], draws, delta, alternative="greater").pvalue < 0.01
+
+
 def test_betting_by_hand():
     # ten pictures without a loss at alpha = 1/2: a bet b multiplies the wealth by 1 + b / 2
     p = betting_p_value(single(0, 10), 0.5)
@@ -211,10 +231,11 @@ def test_no_number_of_pictures_certifies_a_risk_above_the_target():
     assert pictures_needed(single(5, 100), 0.05, delta=0.05, bound="betting") is None
 
 
-def test_the_default_bound_is_the_strongest_that_is_valid():
+def test_the_default_bound_follows_from_the_form_of_the_data():
     assert default_bound(np.array([[0.0, 1.0]]), 1) == "binomial"
     assert default_bound(np.array([[0.0, 1.0]]), 2) == "betting"
-    assert default_bound(np.array([[0.3, 1.0]]), 1) == "betting"
+    assert default_bound(np.array([[0.3, 1.0]]), 1) == "bentkus"
+    assert default_bound(np.array([[0.3, 1.0]]), 2) == "betting"
 
 
 @pytest.mark.parametrize("losses", [[1.0, 1.5], [0.0, -0.1], [0.0, math.nan], []])

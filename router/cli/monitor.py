@@ -1,0 +1,128 @@
+"""`m3router monitor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.options import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ALARM, UNDECIDED_CODE = 4, 5
+
+
+def monitor(
+    run: RunFolder,
+    traffic: Annotated[
+        Path,
+        typer.Option(
+            help="A run folder with the log and the features of fresh labelled traffic.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    false_alarm: Annotated[
+        float,
+        typer.Option(help="Most probability of an alarm at a call although nothing changed."),
+    ] = 0.01,
+    bound: Annotated[
+        str,
+        typer.Option(
+            help="betting, bentkus or binomial; only betting allows looks at growing traffic."
+        ),
+    ] = "betting",
+    seed: Annotated[int, typer.Option(help="Of the test for drift.")] = 0,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print everything as JSON instead of text.")
+    ] = False,
+) -> None:
+    """Judge a policy on fresh labelled traffic, and look for drift.
+
+    Recomputes the policy's regret and its bound, compares cost and accuracy with calibration,
+    and tests whether the features still come from where the router's training features came
+    from (kernel two-sample test, whole pictures permuted, Holm's correction over blocks). Label
+    and featurize the traffic with the model and encoder of the run. Nothing is written.
+
+    Half of `--false-alarm` goes to each of "violated" and "drift". With the betting bound, "holds"
+    and "violated" may be read again and again while the traffic grows: their error probabilities
+    are for all looks together. The drift test and the other bounds are per call.
+
+    Exit codes: 0 all holds, or the policy has no guarantee and nothing drifted; 4 alarm; 5 no
+    alarm, but not enough evidence for the guarantee yet.
+
+    ```
+    m3router monitor run/ --traffic week-34/ --name safe --json
+    ```
+    """
+    from json import dumps
+
+    from router.cli.console import err, out
+    from router.monitoring import UNDECIDED
+    from router.run import Run
+    from router.stages.monitoring import monitor_stage
+
+    with err.status("testing"):
+        found = monitor_stage(
+            Run(run), Run(traffic), name=name, false_alarm=false_alarm, bound=bound, seed=seed
+        )
+    if json:
+        out.file.write(dumps(found, indent=2, allow_nan=False) + "\n")
+    else:
+        _show(found)
+    if found["alarm"]:
+        raise typer.Exit(ALARM)
+    if found["regret"]["verdict"] == UNDECIDED:
+        raise typer.Exit(UNDECIDED_CODE)
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    from router.analysis.tables import number, percent
+    from router.cli.console import out, show_table
+
+    regret, drift = found["regret"], found["drift"]
+    show_table(
+        ["", "calibration", "traffic"],
+        [
+            ["mean cost", *[number(found["cost"][part]) for part in ("calibrate", "fresh")]],
+            ["right %", *[percent(found["accuracy"][part]) for part in ("calibrate", "fresh")]],
+        ],
+    )
+    out.print(_regret_text(regret), style="" if regret["verdict"] == "holds" else "yellow")
+    show_table(
+        ["features", "MMD²", "p", "p, corrected", ""],
+        [
+            [
+                block,
+                number(one["mmd2"]),
+                number(one["p_value"]),
+                number(one["adjusted"]),
+                "drift" if one["drifted"] else "",
+            ]
+            for block, one in drift.items()
+        ],
+    )
+    if found["alarm"]:
+        out.print("Alarm: this is no longer what the policy was calibrated on.", style="bold red")
+
+
+def _regret_text(regret: Mapping[str, Any]) -> str:
+    """One sentence about the guarantee."""
+    seen = (
+        f"{100 * regret['regret']:.2g} % regret on {regret['questions']} questions about "
+        f"{regret['pictures']} pictures, at most {100 * regret['upper_limit']:.2g} % with "
+        f"confidence {regret['confidence']:g}"
+    )
+    if regret["max_regret"] is None:
+        return f"The policy has no guarantee: {seen}."
+    text = f"Regret of at most {100 * regret['max_regret']:.3g} %: {regret['verdict']}. {seen}"
+    if regret["verdict"] == "violated":
+        return f"{text}, and at least {100 * regret['lower_limit']:.2g} %."
+    if regret["verdict"] == "not enough evidence":
+        needed = regret["pictures_needed"]
+        more = f"about {needed} such pictures are needed" if needed else "it is above the target"
+        return f"{text}; {more}."
+    return f"{text}."

@@ -1,0 +1,116 @@
+"""The stage that judges a policy on fresh labelled traffic: monitor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError, MismatchError
+from data.oracle_log import OracleLog
+from data.splits import Split
+from router.drift import Sample
+from router.features.table import FeatureTable
+from router.monitoring import monitor
+from router.parts import part_rows
+from router.policy import Policy
+from router.router import ScaleRouter
+from router.run import Run
+from router.stages.learning import labelled
+
+USED = ("fit", "tune", "calibrate")
+"""Parts whose pictures are no fresh traffic."""
+
+
+def monitor_stage(
+    run: Run,
+    fresh: Run,
+    *,
+    name: str = "default",
+    false_alarm: float = 0.01,
+    bound: str = "betting",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Recompute a policy's bound on fresh traffic and test its features for drift.
+
+    Nothing is written.
+
+    Args:
+        run: must hold a trained router and the policy.
+        fresh: must hold `log/` and `features/` of the traffic, made like those of `run`.
+        name: of the policy.
+        false_alarm: most probability of an alarm although nothing changed.
+        bound: a name in `router.risk.BOUNDS`.
+        seed: of the test for drift.
+
+    Returns:
+        See `router.monitoring.monitor`.
+
+    Raises:
+        DataError: when a part is missing or damaged, there are too few pictures, or pictures of
+            the traffic were used to make the policy.
+        MismatchError: when run and traffic do not belong together.
+    """
+    router = run.read_router()
+    log = run.read_log()
+    split = run.read_split(log)
+    policy = _policy(run, name, router, split)
+    gaps = router.metadata["gaps"]
+    everything = fresh.read_log()
+    _check_fits(router, everything, fresh)
+    traffic = everything.require_complete(gaps)
+    _refuse_known(log, split, traffic, fresh)
+    features, seen = run.read_features(log), fresh.read_features(everything)
+    fresh.verify(fresh.features, "features")
+    fit, calibrate = (part_rows(log, split, part, gaps=gaps) for part in ("fit", "calibrate"))
+    known = labelled(router, features, log, calibrate)
+    asked = labelled(router, seen, traffic, np.arange(len(traffic)))
+    return monitor(
+        policy,
+        calibrate=known,
+        fresh=replace(asked, most=max(known.most, asked.most)),
+        trained_on=_sample(router, features, log, fit),
+        features=_sample(router, seen, traffic, np.arange(len(traffic))),
+        false_alarm=false_alarm,
+        bound=bound,
+        seed=seed,
+    )
+
+
+def _policy(run: Run, name: str, router: ScaleRouter, split: Split) -> Policy:
+    path, policies = run.policy(name), run.read_policies(router, split)
+    if name not in policies:
+        raise DataError(
+            f"{path} does not exist; {run.policies} has "
+            f"{', '.join(sorted(policies)) or 'no policies'}. Run `m3router calibrate` first."
+        )
+    return policies[name]
+
+
+def _sample(router: ScaleRouter, table: FeatureTable, log: OracleLog, rows: np.ndarray) -> Sample:
+    """The blocks that the router reads, of some rows of the log."""
+    aligned = table.align([log.ids[row] for row in rows])
+    blocks = {name: aligned.blocks[name] for name in router.blocks}
+    return Sample(blocks=blocks, groups=log.groups[rows])
+
+
+def _check_fits(router: ScaleRouter, traffic: OracleLog, fresh: Run) -> None:
+    router.check_options(traffic.options, of=f"the traffic in {fresh.root}")
+    if traffic.cost_unit != router.cost_unit:
+        raise MismatchError(
+            f"The router's costs are in {router.cost_unit}, those of the traffic in {fresh.root} "
+            f"in {traffic.cost_unit}. Label the traffic like the run."
+        )
+
+
+def _refuse_known(log: OracleLog, split: Split, traffic: OracleLog, fresh: Run) -> None:
+    """Refuse traffic about pictures that the router or the policy was made with."""
+    used = {str(log.groups[row]) for part in USED for row in split.part(part)}
+    shared = sorted(used & set(traffic.groups.tolist()))
+    if shared:
+        raise DataError(
+            f"The traffic in {fresh.root} shares {len(shared)} pictures (groups) with the parts "
+            f"{', '.join(USED)} of the run, such as {shared[0]!r}: on those the policy says "
+            "nothing new. Leave them out, or rename the groups if they are other pictures."
+        )

@@ -1,0 +1,269 @@
+"""`calibrate` with a guarantee, a price or a cap, and `monitor` on fresh traffic."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data.oracle_log import OracleLog
+from router.checks import check_run
+from router.costs import routed_costs
+from router.features.table import FeatureTable
+from router.guarantee import Target, for_max_regret, safe_to_cheap
+from router.parts import part_rows
+from router.policy import Policy
+from router.run import Run
+from router.stages.learning import labelled, train_stage
+from tests.router.conftest import make_world
+
+PROMISE = ("--max-regret", 0.1)
+
+
+def write_run(folder, log, features):
+    run = Run(folder)
+    log.write(run.log)
+    features.write(run.features, inputs={"log": run.inputs("log")["log"]})
+    return run
+
+
+def traffic_of(folder, *, n=800, seed=99, shift=0.0, spoil=0.0, prefix="fresh-"):
+    """Labelled traffic from the world that the run was trained on, or from a changed one."""
+    world = make_world(n, seed=seed)
+    frame = world.log.frame
+    frame["group"] = prefix + frame["group"]
+    if spoil:  # coarse options go wrong where they were right
+        coarse = frame["scale"] != world.log.options[-1]
+        drawn = np.random.default_rng(0).random(len(frame)) < spoil
+        frame.loc[coarse & drawn, "score"] = 0.0
+        frame.loc[~coarse, "score"] = 1.0
+    log = OracleLog(frame, options=world.log.options, cost_unit=world.log.cost_unit)
+    blocks = {**world.features.blocks, "image": world.features.blocks["image"] + shift}
+    return write_run(folder, log, replace(world.features, blocks=blocks)).root
+
+
+@pytest.fixture(scope="module")
+def _trained(tmp_path_factory):
+    world = make_world(3000)
+    run = write_run(tmp_path_factory.mktemp("world") / "run", world.log, world.features)
+    train_stage(run, ablations=False)
+    return run.root
+
+
+@pytest.fixture
+def trained(_trained, tmp_path):
+    return shutil.copytree(_trained, tmp_path / "run")
+
+
+def calibrate_part(folder):
+    run = Run(folder)
+    router, log = run.read_router(), run.read_log()
+    rows = part_rows(log, run.read_split(log), "calibrate", gaps="error")
+    return labelled(router, run.read_features(log), log, rows)
+
+
+def test_a_guarantee_is_said_and_recorded(invoke, trained):
+    result = invoke("calibrate", trained, *PROMISE, "--name", "safe")
+    assert result.exit_code == 0, result.output
+    assert "Guaranteed with confidence 0.95: at most 10 % right at the finest" in result.stdout
+    policy = Policy.read(trained / "policies/safe.json")
+    part = calibrate_part(trained)
+    choice = policy.choose(part.p, part.costs)
+    lost = (part.scores[:, -1] == 1) & (part.scores[np.arange(len(choice)), choice] == 0)
+    assert policy.guarantee["regret"] == pytest.approx(lost.mean())
+    assert policy.guarantee["bound"] == "betting"  # two questions about each picture
+    assert policy.guarantee["pictures"] == len(set(part.groups.tolist()))
+    assert policy.calibration["mean_cost"] < 576
+    assert all(check.ok for check in check_run(Run(trained)))
+    assert invoke("evaluate", trained, "--draws", 20).exit_code == 0
+
+
+def test_labels_of_other_parts_do_not_matter(invoke, trained, tmp_path):
+    # poisoned: every score outside of the calibrate part is turned around
+    invoke("calibrate", trained, *PROMISE)
+    honest = Policy.read(trained / "policies/default.json")
+    run = Run(trained)
+    log = run.read_log()
+    frame = log.frame
+    kept = {log.ids[row] for row in run.read_split(log).part("calibrate")}
+    other = ~frame["example_id"].isin(kept)
+    frame.loc[other, "score"] = 1 - frame.loc[other, "score"]
+    poisoned = OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata)
+    router = run.read_router()
+    split, features = run.read_split(log), run.read_features(log)
+    part, tune = (
+        labelled(router, features, poisoned, split.part(name)) for name in ("calibrate", "tune")
+    )
+    again = for_max_regret(
+        part,
+        prices=safe_to_cheap(tune.p, tune.costs),
+        target=Target(max_regret=0.1),
+        binding=honest.binding,
+    )
+    assert again == honest
+
+
+def test_a_calibrate_part_that_is_too_small_is_an_error_with_a_number(invoke, trained):
+    result = invoke("calibrate", trained, "--max-regret", 0.001)
+    assert result.exit_code == 1
+    said = result.stderr.replace("\n", " ")
+    assert "calibrate part is too small for a regret of at most 0.001" in said
+    assert "pictures are needed" in said
+    assert not (trained / "policies/default.json").exists()
+
+
+def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_path):
+    # features that say nothing: the router can only move all questions at once
+    world = make_world(1000)
+    blocks = {"image": np.ones((1000, 2))}
+    run = write_run(tmp_path / "run", world.log, replace(world.features, blocks=blocks))
+    train_stage(run)
+    result = invoke("calibrate", run.root, "--max-regret", 0.05)
+    assert result.exit_code == 0, result.output
+    assert "Falls back to the finest scale" in result.stdout
+    assert "200 questions about 100 pictures" in result.stdout
+    assert "such pictures" in result.stdout or "no number of pictures" in result.stdout
+    policy = Policy.read(run.policy("default"))
+    assert policy.kind == "finest"
+    assert policy.calibration["mean_cost"] == 576
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        (["--max-regret", 2], "max_regret must lie between 0 and 1"),
+        (["--max-regret", 0.1, "--confidence", 95], "confidence must lie between 0 and 1"),
+        (["--max-regret", 0.1, "--bound", "bentkuss"], "Did you mean 'bentkus'?"),
+        (["--max-regret", 0.1, "--bound", "binomial"], "one question for each picture"),
+        (["--cap", 0.5], "cap of 0.5 is below the cheapest option"),
+        (["--price", -1], "price must be finite and at least 0"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_clean_error(invoke, trained, knobs, said):
+    result = invoke("calibrate", trained, *knobs)
+    assert result.exit_code == 1
+    assert said in result.stderr.replace("\n", " ")
+
+
+def test_a_bound_without_a_guarantee_is_a_wrong_option(invoke, trained):
+    assert invoke("calibrate", trained, "--budget", 50, "--bound", "betting").exit_code == 2
+
+
+@pytest.mark.parametrize("knobs", [[], ["--price", 0.0001], ["--budget", 30], [*PROMISE]])
+def test_a_cap_goes_with_every_knob_and_alone(invoke, trained, knobs):
+    result = invoke("calibrate", trained, "--cap", 36, *knobs)
+    assert result.exit_code == 0, result.output
+    policy, part = Policy.read(trained / "policies/default.json"), calibrate_part(trained)
+    assert policy.cap == 36
+    assert np.all(part.costs[np.arange(len(part.p)), policy.choose(part.p, part.costs)] <= 36)
+    if "--max-regret" in knobs:
+        assert invoke("evaluate", trained, "--draws", 20).exit_code == 0
+
+
+def test_a_policy_for_another_grid_is_refused(invoke, trained, tmp_path):
+    invoke("calibrate", trained, *PROMISE)
+    other = replace(Policy.read(trained / "policies/default.json"))
+    binding = replace(other.binding, options=("1", "4", "16", "64", "256"))
+    replace(other, binding=binding).write(trained / "policies/default.json")
+    result = invoke("evaluate", trained)
+    assert result.exit_code == 1
+    assert "'256'" in result.stderr
+    assert "'576'" in result.stderr
+
+
+def test_an_edited_or_truncated_policy_is_refused(invoke, trained):
+    invoke("calibrate", trained, *PROMISE)
+    path = trained / "policies/default.json"
+    content = path.read_text()
+    for damaged in (content.replace('"confidence": 0.95', '"confidence": 0.99'), content[:-20]):
+        assert damaged != content
+        path.write_text(damaged)
+        result = invoke("evaluate", trained)
+        assert result.exit_code == 1
+        assert "cut short or edited" in result.stderr.replace("\n", " ")
+
+
+def test_unchanged_traffic_holds(invoke, trained, tmp_path):
+    invoke("calibrate", trained, *PROMISE)
+    fresh = traffic_of(tmp_path / "fresh")
+    result = invoke("monitor", trained, "--traffic", fresh)
+    assert result.exit_code == 0, result.output
+    assert "Regret of at most 10 %: holds" in result.stdout
+    found = json.loads(invoke("monitor", trained, "--traffic", fresh, "--json").stdout)
+    assert found["regret"]["verdict"] == "holds"
+    assert found["regret"]["pictures"] == 400
+    assert not found["alarm"]
+    assert set(found["drift"]) == {"all blocks together", "image", "question"}
+
+
+def test_drift_and_a_broken_promise_are_exit_code_4(invoke, trained, tmp_path):
+    invoke("calibrate", trained, *PROMISE)
+    moved = traffic_of(tmp_path / "moved", shift=0.7)
+    result = invoke("monitor", trained, "--traffic", moved)
+    assert result.exit_code == 4, result.output
+    assert "Alarm" in result.stdout
+    broken = traffic_of(tmp_path / "broken", spoil=0.5)
+    result = invoke("monitor", trained, "--traffic", broken)
+    assert result.exit_code == 4, result.output
+    assert "violated" in result.stdout
+
+
+def test_little_traffic_is_exit_code_5_and_says_how_much_is_needed(invoke, trained, tmp_path):
+    invoke("calibrate", trained, *PROMISE)
+    few = traffic_of(tmp_path / "few", n=40)
+    result = invoke("monitor", trained, "--traffic", few)
+    assert result.exit_code == 5, result.output
+    assert "not enough evidence" in result.stdout
+    assert "needed" in result.stdout or "above the target" in result.stdout
+
+
+def test_a_policy_without_a_guarantee_is_watched_for_drift_only(invoke, trained, tmp_path):
+    invoke("calibrate", trained, "--budget", 100)
+    fresh = traffic_of(tmp_path / "fresh")
+    result = invoke("monitor", trained, "--traffic", fresh)
+    assert result.exit_code == 0, result.output
+    assert "no guarantee" in result.stdout
+
+
+def test_traffic_about_pictures_of_the_run_is_refused(invoke, trained, tmp_path):
+    invoke("calibrate", trained, *PROMISE)
+    same = traffic_of(tmp_path / "same", prefix="")
+    result = invoke("monitor", trained, "--traffic", same)
+    assert result.exit_code == 1
+    assert "shares" in result.stderr
+    assert "rename the groups" in result.stderr.replace("\n", " ")
+
+
+def test_traffic_that_does_not_fit_is_refused(invoke, trained, tmp_path):
+    invoke("calibrate", trained, *PROMISE)
+    fresh = traffic_of(tmp_path / "fresh")
+    missing = invoke("monitor", trained, "--traffic", fresh, "--name", "saef")
+    assert missing.exit_code == 1
+    assert "default" in missing.stderr
+    run = Run(fresh)
+    table = run.read_features(run.read_log())
+    replace(table, metadata={"source": "another encoder"}).write(run.features)
+    other = invoke("monitor", trained, "--traffic", fresh)
+    assert other.exit_code == 1
+    assert "another encoder" in other.stderr.replace("\n", " ")
+    narrow = FeatureTable(ids=table.ids, blocks={"image": table.blocks["image"]})
+    narrow.write(run.features)
+    assert invoke("monitor", trained, "--traffic", fresh).exit_code == 1
+
+
+def test_a_router_that_peeks_pays_for_it_when_it_is_calibrated(invoke, tmp_path):
+    world = make_world(1000)
+    blocks = {"image": world.features.blocks["image"], "peek": world.features.blocks["question"]}
+    run = write_run(tmp_path / "run", world.log, replace(world.features, blocks=blocks))
+    train_stage(run, ablations=False)
+    assert invoke("calibrate", run.root, "--price", 0).exit_code == 0
+    part, log = calibrate_part(run.root), world.log
+    assert np.all(part.costs[:, 1:] == log.costs[: len(part.costs), 1:] + 1)
+    policy = Policy.read(run.policy("default"))
+    choice = policy.choose(part.p, part.costs)
+    paid = routed_costs(np.tile(log.costs[0], (len(choice), 1)), ["peek"])
+    expected = paid[np.arange(len(choice)), choice].mean()
+    assert policy.calibration["mean_cost"] == pytest.approx(expected)

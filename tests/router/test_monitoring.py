@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from data.errors import DataError
+from router.drift import Sample
+from router.guarantee import Labelled, Target, described, regrets
+from router.monitoring import HOLDS, NO_TARGET, UNDECIDED, VIOLATED, judged, monitor
+from router.policy import Binding, Policy
+
+BINDING = Binding(options=("1", "576"), cost_unit="visual tokens", router="r" * 64, split="s" * 64)
+
+
+def traffic(pictures, regret, generator, *, questions=2):
+    """The finest option is always right, the cheap one, which is taken, wrong at a rate."""
+    n = pictures * questions
+    scores = np.ones((n, 2))
+    scores[:, 0] = generator.random(n) >= regret
+    return Labelled(
+        p=np.full((n, 2), 0.9),
+        costs=np.tile([1.0, 576.0], (n, 1)),
+        scores=scores,
+        groups=np.repeat(np.arange(pictures), questions),
+        most=questions,
+    )
+
+
+def promised(max_regret=0.1):
+    """A policy that always takes the cheap option and promises a regret."""
+    policy = Policy(binding=BINDING, kind="regret", lam=1.0, cost_scale=1.0)
+    part = traffic(200, 0.05, np.random.default_rng(0))
+    kept = described(regrets(policy, part), Target(max_regret=max_regret), "betting")
+    return replace(policy, guarantee=kept)
+
+
+def features(pictures, generator, *, shift=0.0):
+    return Sample(
+        blocks={"image": shift + generator.standard_normal((pictures, 4))},
+        groups=np.arange(pictures),
+    )
+
+
+@pytest.mark.parametrize(
+    ("regret", "pictures", "verdict"),
+    [(0.02, 300, HOLDS), (0.1, 300, UNDECIDED), (0.3, 300, VIOLATED), (0.0, 5, UNDECIDED)],
+)
+def test_verdicts(regret, pictures, verdict):
+    part = traffic(pictures, regret, np.random.default_rng(1))
+    found = judged(promised(), part, level=0.005, bound="betting")
+    assert found["verdict"] == verdict
+    assert found["lower_limit"] <= found["regret"] <= found["upper_limit"]
+    assert (found["upper_limit"] <= 0.1) == (verdict == HOLDS)
+    assert (found["lower_limit"] > 0.1) == (verdict == VIOLATED)
+
+
+def test_too_little_traffic_says_how_much_would_do():
+    found = judged(
+        promised(), traffic(20, 0.0, np.random.default_rng(0)), level=0.005, bound="betting"
+    )
+    needed = found["pictures_needed"]
+    assert needed > 20
+    enough = traffic(needed, 0.0, np.random.default_rng(0))
+    assert judged(promised(), enough, level=0.005, bound="betting")["verdict"] == HOLDS
+
+
+def test_a_policy_without_a_guarantee_is_described_but_not_judged():
+    policy = replace(promised(), guarantee={})
+    found = judged(policy, traffic(100, 0.5, np.random.default_rng(0)), level=0.01, bound="betting")
+    assert found["verdict"] == NO_TARGET
+    assert found["regret"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_whole_answer():
+    generator = np.random.default_rng(2)
+    found = monitor(
+        promised(),
+        calibrate=traffic(200, 0.05, generator),
+        fresh=traffic(300, 0.02, generator),
+        trained_on=features(100, generator),
+        features=features(80, generator),
+    )
+    assert not found["alarm"]
+    assert found["cost"] == {"calibrate": 1.0, "fresh": 1.0}
+    assert found["accuracy"]["fresh"] == pytest.approx(0.98, abs=0.02)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_drift_raises_the_alarm_even_while_the_promise_holds():
+    generator = np.random.default_rng(2)
+    found = monitor(
+        promised(),
+        calibrate=traffic(200, 0.05, generator),
+        fresh=traffic(300, 0.02, generator),
+        trained_on=features(100, generator),
+        features=features(80, generator, shift=1.0),
+    )
+    assert found["regret"]["verdict"] == HOLDS
+    assert found["drift"]["image"]["drifted"]
+    assert found["alarm"]
+
+
+def test_false_alarms_of_both_kinds_together_are_as_rare_as_stated():
+    # the hardest case: the regret is exactly what was promised
+    rate, draws, alarms = 0.2, 200, 0
+    for seed in range(draws):
+        generator = np.random.default_rng(seed)
+        found = monitor(
+            promised(),
+            calibrate=traffic(20, 0.05, generator),
+            fresh=traffic(60, 0.1, generator),
+            trained_on=features(30, generator),
+            features=features(20, generator),
+            false_alarm=rate,
+            seed=seed,
+        )
+        alarms += found["alarm"]
+    assert binomtest(alarms, draws, rate, alternative="greater").pvalue > 0.01
+    assert alarms > 0
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, float("nan")])
+def test_an_impossible_rate_is_refused(rate):
+    generator = np.random.default_rng(0)
+    part, sample = traffic(20, 0.0, generator), features(20, generator)
+    with pytest.raises(DataError, match="false_alarm must lie between 0 and 1"):
+        monitor(
+            promised(),
+            calibrate=part,
+            fresh=part,
+            trained_on=sample,
+            features=sample,
+            false_alarm=rate,
+        )

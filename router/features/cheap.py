@@ -66,8 +66,7 @@ def picture_cues(picture: Image.Image) -> np.ndarray:
     width, height = picture.size
     small = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), dtype=np.float32) / 255
     grey = small @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    bins = np.minimum(grey.ravel() * _BINS, _BINS - 1).astype(np.intp)
-    counts = np.bincount(bins, minlength=_BINS) / grey.size
+    counts = np.histogram(grey, bins=_BINS, range=(0, 1))[0] / grey.size
     known = counts[counts > 0]
     cues = [
         np.log(width),

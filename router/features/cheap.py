@@ -59,7 +59,7 @@ def picture_cues(picture: Image.Image) -> np.ndarray:
     Returns:
         float32 (16,): natural logarithms of width, height, width / height and megapixels; mean
         and standard deviation of its brightness, the entropy of its histogram in bits, and its
-        colourfulness (Hasler and Suesstrunk, 2003, equation for M3, over 255); for each of
+        colourfulness (Hasler and Suesstrunk, 2003, their measure M3, over 255); for each of
         ``SIDES`` the mean gradient, the share of edges, and the largest and the smallest share
         among 16 regions.
     """
@@ -88,7 +88,7 @@ def question_cues(questions: Sequence[str]) -> np.ndarray:
     """Cues of questions, read as they were asked.
 
     Returns:
-        float32 (N, 22): logarithms of 1 + characters and of 1 + words, letters of a word on
+        float32 (N, 23): logarithms of 1 + characters and of 1 + words, letters of a word on
         average, lines beyond the first (as a logarithm of 1 + them), listed options (lines that
         begin with a letter and ``.``, ``)`` or ``:``); one of ``BEGINNINGS``, or a yes/no
         question; each of ``CUES``.
@@ -130,7 +130,7 @@ def _edges(grey: Image.Image, side: int) -> list[float]:
     down = pixels[2:] - pixels[:-2]
     across = (across[:-2] + 2 * across[1:-1] + across[2:]) / 8  # change a pixel
     down = (down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]) / 8
-    strength = np.hypot(across, down)
+    strength = np.sqrt(across * across + down * down)
     edges = (strength > EDGE).astype(np.float32)
     cut = len(edges) // _REGIONS * _REGIONS
     regions = edges[:cut, :cut].reshape(_REGIONS, cut // _REGIONS, _REGIONS, -1).mean((1, 3))

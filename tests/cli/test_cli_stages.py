@@ -315,3 +315,41 @@ def test_a_log_without_a_choice_to_make_cannot_be_learned(invoke, tmp_path, answ
     assert "cannot be learned" in result.stderr
     assert said in result.stderr
     assert not (run / "router").exists()
+
+
+def test_a_router_for_texts_from_a_plain_table(invoke, tmp_path):
+    """No pictures, no model: import, featurize, train, calibrate, evaluate."""
+    rows = ["id,question,option,cost,correct"]
+    for number in range(160):
+        hard = number % 3 == 0
+        asked = f"Which of {number} {'long and winding ' * 3 if hard else ''}words fits?"
+        rows += [
+            f"{number},{asked},small,1,{int(not hard or number % 9 == 0)}",
+            f"{number},{asked},large,20,{int(number % 7 > 0)}",
+        ]
+    table, run = tmp_path / "answers.csv", tmp_path / "run"
+    table.write_text("\n".join(rows) + "\n")
+    for command in (
+        ["import", "table", table, "--cost-unit", "USD", "--out", run],
+        ["featurize", run, "--tiers", "question,cheap", "--questions", "hashed"],
+        ["train", run, "--tiers", "cheap"],
+        ["calibrate", run, "--budget", 10],
+        ["evaluate", run, "--draws", 50],
+    ):
+        result = invoke(*command)
+        assert result.exit_code == 0, result.output
+    assert (run / "router-question").is_dir() and not (run / "router-image").exists()
+    refused = invoke("featurize", run, "--tiers", "peek")
+    assert refused.exit_code == 1 and "--images" in refused.output
+    unknown = invoke("featurize", run, "--tiers", "cheap,quick")
+    assert unknown.exit_code == 1 and "Unknown tier of features 'quick'" in unknown.output
+
+
+def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
+    result = invoke("featurize", finished, "--images", small_world.images, "--encoder", "fake")
+    assert result.exit_code == 0, result.output
+    assert "image (48), question (17), cheap (39), peek (22)" in result.output
+    result = invoke("train", finished, "--tiers", "image,question", "--no-ablations")
+    assert result.exit_code == 0, result.output
+    result = invoke("train", finished, "--tiers", "image,sound")
+    assert result.exit_code == 1 and "no feature block 'sound'" in result.output

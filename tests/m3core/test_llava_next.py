@@ -28,6 +28,7 @@ from m3core.scales import ScaleGrid
 from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
 from router.pipeline import AutoScalePipeline
 from router.run import Run
+from tests.m3core.peeks import check_peeks
 
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]
 SMALL = ScaleGrid(scales=(1, 9, 36, 144), side=12)
@@ -332,3 +333,7 @@ def test_resuming_with_other_tokens_is_refused(small_stock, small, labelled, tmp
         other = wrap(small_stock, grid=SMALL, **changes)
         with pytest.raises(MismatchError, match="visual: journal"):
             label([example], images=root, model=other, folder=tmp_path)
+
+
+def test_its_peeks_go_on_to_its_answers(small):
+    check_peeks(small, [picture(40, 90, seed=0), picture(120, 50, seed=1)], QUESTIONS)

@@ -39,6 +39,7 @@ from router.run import Run
 from router.stages.labelling import label_stage
 from tests.m3core import layouts
 from tests.m3core.layouts import TOWER, VISION, shaken
+from tests.m3core.peeks import check_peeks
 
 ABSTRACTOR_SHAPES = {  # of the published checkpoint
     "pos_embed": (256, 1024),
@@ -530,3 +531,7 @@ def test_heat_maps_of_a_picture(mqt):
     assert (maps >= 0).all() and (maps.amax((1, 2)) > 0).all()
     assert torch.equal(maps[1:], token_heat_maps(mqt, picture(0), [7]))
     assert not torch.equal(maps, token_heat_maps(mqt, picture(1), [3, 7]))
+
+
+def test_its_peeks_go_on_to_its_answers(mqt):
+    check_peeks(mqt, [picture(0), picture(1)], QUESTIONS)

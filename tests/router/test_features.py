@@ -33,6 +33,7 @@ from router.run import Run
 from router.stages.labelling import featurize_stage, label_stage
 
 GRID = ScaleGrid()
+WORD_IDS = ([2, 4, 5, 3], [2, 5, 3], [2, 4, 5, 3])  # red on; on; red on
 
 
 @settings(max_examples=20, deadline=None)
@@ -206,6 +207,14 @@ def test_a_sentence_encoder_is_loaded_by_folder(tmp_path):
     direct = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
     np.testing.assert_allclose(rows, direct.encode(["red on", "on", "red on"]), atol=1e-6)
     assert rows.shape == (3, 16) and rows.dtype == np.float32
+    bert = BertModel.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():  # mean pooling by hand; the word ids include [CLS] and [SEP]
+        by_hand = [bert(torch.tensor([ids])).last_hidden_state[0].mean(0) for ids in WORD_IDS]
+    np.testing.assert_allclose(rows, torch.stack(by_hand).numpy(), atol=1e-5)
+    again = question_encoder(encoder.name)
+    assert again.revision == encoder.revision != ""
+    (tmp_path / "vocab.txt").write_text((tmp_path / "vocab.txt").read_text() + "\nnew")
+    assert question_encoder(encoder.name).revision != encoder.revision
     assert question_encoder(encoder.name).name == encoder.name
 
 

@@ -42,7 +42,10 @@ STAGES = {
     "train": "train",
     "calibrate": "calibrate",
     "evaluate": "evaluate",
+    "importance": "report",
     "report": "report",
+    "learning-curve": "study learning-curve",
+    "leave-one-out": "study leave-one-out",
 }
 """Stage, as manifests name it -> the command that writes it."""
 
@@ -90,6 +93,10 @@ class Run:
     def report(self) -> Path:
         """Folder of the report."""
         return self.root / "report"
+
+    def measured(self, name: str) -> Path:
+        """Folder of "importance", "learning-curve" or "leave-one-out"."""
+        return self.root / name
 
     def arm(self, name: str = "router") -> Path:
         """Folder of the router, or of an ablation in `ARMS`."""

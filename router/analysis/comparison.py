@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from router.analysis import metrics
 from router.analysis.columns import Columns
+from router.analysis.curves import curve_prices, curve_rows
 from router.analysis.metrics import Array
 from router.estimators.base import Floats
 from router.policy import Policy
-from router.sweep import check_inputs, choose_at, sweep
 
 KEPT = 0.99  # share of the best fixed accuracy for "saved_at_99"
 
@@ -136,11 +136,10 @@ class Comparison:
 
     def _add_curve(self, arm: str, p: Floats) -> list[float]:
         test = self.test
-        prices = _curve_prices(p, test.costs, points=self.points)
-        choices = [choose_at(p, test.costs, price) for price in prices]
-        taken = [(metrics.taken(test.scores, c), metrics.taken(test.costs, c)) for c in choices]
-        self.columns.add(f"curve-accuracy/{arm}", np.stack([score for score, _ in taken], axis=1))
-        self.columns.add(f"curve-cost/{arm}", np.stack([cost for _, cost in taken], axis=1))
+        prices = curve_prices(p, test.costs, points=self.points)
+        cost, accuracy = curve_rows(p, test.scores, test.costs, prices)
+        self.columns.add(f"curve-accuracy/{arm}", accuracy)
+        self.columns.add(f"curve-cost/{arm}", cost)
         return prices
 
     def _row(self, column: str, *, name: str, kind: str) -> dict[str, Any]:
@@ -280,17 +279,6 @@ class Comparison:
     def _shares(self, choice: metrics.Choice) -> dict[str, float]:
         counts = np.bincount(choice, minlength=len(self.options)) / len(choice)
         return dict(zip(self.options, counts.tolist(), strict=True))
-
-
-def _curve_prices(p: Floats, costs: Floats, *, points: int) -> list[float]:
-    """At most `points` prices whose mean costs are spread evenly from dearest to cheapest."""
-    p, costs = check_inputs(p, costs)
-    steps = sweep(p, costs)
-    wanted = np.linspace(steps.cost[0], steps.cost[-1], points)
-    # ascending copies: the mean cost falls as the price rises
-    nearest = np.searchsorted(-steps.cost, -wanted).clip(0, len(steps.cost) - 1)
-    nearest[0], nearest[-1] = 0, len(steps.cost) - 1
-    return [float(price) for price in steps.prices[np.unique(nearest)]]
 
 
 def _describe(policy: Policy) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from router.cli import (
     ask,
     calibrate,
     check,
+    compare,
     convert,
     cost,
     evaluate,
@@ -29,6 +30,7 @@ from router.cli import (
     look,
     quickstart,
     report,
+    study,
     train,
 )
 from router.cli.console import err
@@ -43,6 +45,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
     "report": report.report,
+    "compare": compare.compare,
+    "study": study.study,
     "export": export.export,
     "ask": ask.ask,
     "look": look.look,

@@ -167,7 +167,7 @@ def left_out_figure(document: Mapping[str, Any]) -> Figure:
             known, places, marker="D", s=40, facecolors=PAPER, edgecolors=ORACLE, linewidths=1.6,
             zorder=3, label="router that learned from it",
         )  # fmt: skip
-        axes.set_yticks(places, [one["without"] for one in cells])
+        axes.set_yticks(places, [one["without"].replace("$", r"\$") for one in cells])
         axes.invert_yaxis()
         axes.set_xlabel("AIQ over mixing fixed options, points")
         axes.set_title(f"Tested on what was left out ({document['by']})")

@@ -12,6 +12,7 @@ from typing import Any
 from data.manifest import atomic_write_text
 
 Document = Mapping[str, Any]
+Table = tuple[Sequence[str], list[Sequence[Any]]]
 MISSING = "–"
 
 
@@ -119,7 +120,7 @@ def interval(estimate: Mapping[str, float | None], *, signed: bool = False) -> s
     return f"{percent(low, signed=signed)} to {percent(high, signed=signed)}"
 
 
-def csv_tables(document: Document) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
+def csv_tables(document: Document) -> dict[str, Table]:
     """All tables of the report, full precision: file stem -> (header, rows)."""
     return {
         "headline": _headline(document),
@@ -129,11 +130,6 @@ def csv_tables(document: Document) -> dict[str, tuple[Sequence[str], list[Sequen
         "calibration": _calibration(document),
         "lost": _lost(document),
     }
-
-
-def write_tables(document: Document, folder: Path) -> list[Path]:
-    """Write `csv_tables` as UTF-8 CSV files; returns their paths."""
-    return write_csv(csv_tables(document), folder)
 
 
 def write_csv(
@@ -160,7 +156,7 @@ def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
     return [None] * 3 if estimate is None else [estimate[key] for key in ("value", "low", "high")]
 
 
-def _headline(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _headline(document: Document) -> Table:
     quantities = ("accuracy", "cost", "language_gflops", "minus_finest", "minus_best_fixed")
     header = ["name", "kind", *[part for name in quantities for part in _spread(name)]]
     rows: list[Sequence[Any]] = []
@@ -171,7 +167,7 @@ def _headline(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return [*header, "vision_gflops"], rows
 
 
-def _datasets(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _datasets(document: Document) -> Table:
     header = ["dataset", "examples", "pictures", "row", *_spread("accuracy"), "cost"]
     rows: list[Sequence[Any]] = []
     for one in document["datasets"]:
@@ -184,7 +180,7 @@ def _datasets(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return header, rows
 
 
-def _shares(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _shares(document: Document) -> Table:
     options = document["options"]
     rows: list[Sequence[Any]] = []
     for row in router_rows(document):
@@ -195,7 +191,7 @@ def _shares(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return ["policy", "dataset", *options], rows
 
 
-def _curves(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _curves(document: Document) -> Table:
     curves = {"router": document["curve"]}
     curves |= {name: arm["curve"] for name, arm in document["ablations"].items()}
     rows: list[Sequence[Any]] = [
@@ -206,7 +202,7 @@ def _curves(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return ["router", "cost", *_spread("accuracy")], rows
 
 
-def _calibration(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _calibration(document: Document) -> Table:
     keys = ("low", "high", "n", "predicted", "observed")
     rows: list[Sequence[Any]] = [
         [option, *[one[key] for key in keys]]
@@ -216,7 +212,7 @@ def _calibration(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]
     return ["option", *keys], rows
 
 
-def _lost(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _lost(document: Document) -> Table:
     keys = ("id", "dataset", "question", "image", "chosen", "answer", "answer_finest")
     numbers = ("sufficiency", "score", "score_finest")
     rows: list[Sequence[Any]] = [

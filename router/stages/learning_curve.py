@@ -17,6 +17,7 @@ from router.analysis.study_report import write_learning_curve
 from router.router import ScaleRouter
 from router.run import Run
 from router.stages.cells import Cells
+from router.stages.learning import predictions
 from router.stages.retraining import Recipe, Rows
 
 STAGE = "learning-curve"
@@ -124,8 +125,10 @@ def _cell(recipe: Recipe, *, share: float, seed: int, draws: int) -> dict[str, A
 
 
 def _measured(recipe: Recipe, router: ScaleRouter, *, draws: int) -> dict[str, Any]:
-    log, split = recipe.only(np.concatenate([recipe.rows("calibrate"), recipe.rows("test")]))
-    result: dict[str, Any] = evaluate(
-        log, recipe.predict(router, log), split=split, settings=Settings(draws=draws)
-    )["metrics"]
+    rows = np.concatenate([recipe.rows("calibrate"), recipe.rows("test")])
+    p = predictions(router, recipe.features, recipe.log, rows)
+    settings = Settings(draws=draws, gaps=recipe.params["gaps"])
+    result: dict[str, Any] = evaluate(recipe.log, p, split=recipe.split, settings=settings)[
+        "metrics"
+    ]
     return result

@@ -118,7 +118,9 @@ def _cell(recipe: Recipe, values: Texts, name: str, *, draws: int) -> dict[str, 
         router = recipe.train(inside["fit"], inside["tune"])
     except NotLearnableError as error:
         return {"skipped": f"From the others nothing can be learned: {error}", "n": len(test)}
-    log, split = recipe.only(np.concatenate([inside["calibrate"], test]))
+    log, split = recipe.only(
+        np.concatenate([inside["fit"], inside["tune"], inside["calibrate"], test])
+    )
     document = evaluate(
         log,
         recipe.predict(router, log),

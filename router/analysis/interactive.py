@@ -137,30 +137,32 @@ def _points(document: Document, kind: str, name: str, colour: str, symbol: str) 
 
 
 def shares(document: Document) -> Spec:
-    """Which option each of the router's policies chose how often."""
+    """Which option the router's middle policy chose how often, over all and by dataset."""
     rows = router_rows(document)
+    row = rows[len(rows) // 2]
+    bars = [("all", row["shares"])]
+    if len(document["datasets"]) > 1:
+        bars += [(d["dataset"], d["policies"][row["name"]]["shares"]) for d in document["datasets"]]
     options: Sequence[str] = document["options"]
-    names = [plain(row_name(row, document)) for row in rows]
     data = []
     for k, option in enumerate(options):
-        values = [row["shares"][option] for row in rows]
-        texts = [f"{plain(option)}: {percent(value)} %" for value in values]
+        values = [share[option] for _, share in bars]
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
                 "x": values,
-                "y": names,
+                "y": list(range(len(bars))),  # two names may look alike
                 "name": plain(option),
                 "meta": {"label": option},
-                "hovertext": texts,
+                "hovertext": [f"{plain(option)}: {percent(value)} %" for value in values],
                 "hoverinfo": "text",
                 "marker": {"color": ramp(k, len(options)), "line": {"color": PAPER, "width": 1}},
             }
         )
-    height = 110 + 44 * len(rows)
-    spec = _spec(data, {"tickformat": ".0%", "range": [0, 1]}, {"autorange": "reversed"})
-    spec["layout"] |= {"barmode": "stack", "height": height}
+    names = {"tickvals": list(range(len(bars))), "ticktext": [plain(name) for name, _ in bars]}
+    spec = _spec(data, {"tickformat": ".0%", "range": [0, 1]}, {"autorange": "reversed", **names})
+    spec["layout"] |= {"barmode": "stack", "height": 110 + 32 * len(bars)}
     return spec
 
 

@@ -39,8 +39,13 @@ _SPECIAL = {
     "—": "---",
     "·": r"$\cdot$",
     "→": r"$\to$",
+    "[": "{[}",  # after a row's end an option would begin
+    "]": "{]}",
+    "*": "{*}",
     "×": r"$\times$",
 }
+_LIGATURE = re.compile(r"[-`',?!](?=[-`',])")
+_BREAK = "\N{ZERO WIDTH NON-JOINER}"
 NONE = "--"
 LONGEST = 80
 
@@ -55,15 +60,15 @@ def escape(text: str) -> str:
     """
     flat = " ".join(text.split())
     flat = flat if len(flat) <= LONGEST else flat[: LONGEST - 1] + "..."
-    return "".join(_SPECIAL.get(letter) or _printable(letter) for letter in flat)
+    known = "".join(letter if _known(letter) else "?" for letter in flat)
+    apart = _LIGATURE.sub(r"\g<0>" + _BREAK, known)
+    return "".join(_SPECIAL.get(letter, letter) for letter in apart).replace(_BREAK, "{}")
 
 
-def _printable(letter: str) -> str:
-    if letter in "`'-,":  # ?` !` -- and ,, are ligatures
-        return letter + "{}"
-    if letter.isascii():
-        return letter if letter.isprintable() else "?"
-    return letter if unicodedata.name(letter, "").startswith("LATIN") else "?"
+def _known(letter: str) -> bool:
+    if letter.isascii() or letter in _SPECIAL:
+        return letter.isprintable()
+    return unicodedata.name(letter, "").startswith("LATIN")
 
 
 def cell(value: Any) -> str:

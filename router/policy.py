@@ -2,8 +2,9 @@
 
 Notation for shapes: N examples, K options.
 
-The rule is argmax_k p_k(x) - lam * cost_k(x) / cost_scale, ties to the cheaper option. Its
-price is chosen on the calibrate part among all that make a difference there (`router.sweep`).
+The rule is argmax_k p_k(x) - lam * cost_k(x) / cost_scale, ties to the cheaper option, among the
+options within the cap. Policies are made by `router.knobs` and, with a guarantee, by
+`router.guarantee`.
 """
 
 from __future__ import annotations
@@ -12,17 +13,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from data.errors import DataError, MismatchError
 from router.artefacts import SEAL, read_sealed, write_sealed
 from router.estimators.base import Floats
-from router.sweep import Choice, check_inputs, choose_at, sweep
+from router.sweep import (
+    Choice,
+    Kind,
+    allowed,
+    check_inputs,
+    choose_at,
+    decide_at,
+    finest_allowed,
+    worths,
+)
 
 KIND = "policy"
-SCHEMA = 1
+SCHEMA = 2  # 2: caps, the kind "regret" and guarantees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +56,27 @@ class Policy:
 
     Attributes:
         binding: what it belongs to.
-        kind: "price" for the rule with `lam`, "finest" for always the last option.
+        kind: "price" for the rule with `lam`; "regret" for that rule with 1 - P(right at the
+            finest option and wrong at k) in place of p_k (`router.sweep.worths`); "finest" for
+            always the last option that the cap allows.
         lam: price of `cost_scale` units of cost, in probability, at least 0.
         cost_scale: mean cost of the finest option in the calibrate part.
+        cap: most cost of any single answer, None for no cap.
         knob: what was asked for, such as {"budget": 64.0}.
         calibration: "n", "mean_cost" and, where scores were given, "accuracy" it reached there.
+        guarantee: what was certified and how, see `router.guarantee`; empty without one.
         fallback: whether no price met the target, so that the finest option is used.
         reason: why, when `fallback`.
     """
 
     binding: Binding
-    kind: Literal["price", "finest"]
+    kind: Kind
     lam: float
     cost_scale: float
+    cap: float | None = None
     knob: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, float] = field(default_factory=dict)
+    guarantee: Mapping[str, Any] = field(default_factory=dict)
     fallback: bool = False
     reason: str = ""
 
@@ -70,10 +84,15 @@ class Policy:
         """Check the rule.
 
         Raises:
-            DataError: for an unknown kind, a negative price, or a scale that is not positive.
+            DataError: for an unknown kind, a negative price or cap, or a scale that is not
+                positive.
         """
-        if self.kind not in ("price", "finest"):
-            raise DataError(f"A policy is of kind 'price' or 'finest', not {self.kind!r}.")
+        if self.kind not in ("price", "regret", "finest"):
+            raise DataError(
+                f"A policy is of kind 'price', 'regret' or 'finest', not {self.kind!r}."
+            )
+        if self.cap is not None and not self.cap >= 0:
+            raise DataError(f"A policy's cap must be at least 0, not {self.cap}.")
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise DataError(f"A policy's price must be finite and at least 0, not {self.lam}.")
         if not (math.isfinite(self.cost_scale) and self.cost_scale > 0):
@@ -88,35 +107,44 @@ class Policy:
         """Option indices (N,) for probabilities and costs, both (N, K).
 
         Raises:
-            DataError: when they are misshapen, not finite, or probabilities outside [0, 1].
+            DataError: when they are misshapen, not finite, or probabilities outside [0, 1], or
+                when the cap is below the cheapest option of an example.
             MismatchError: when K is not the number of options.
         """
         p, costs = check_inputs(p, costs)
         self._check_width(p.shape[1])
         if self.kind == "finest":
-            return np.full(len(p), p.shape[1] - 1, dtype=np.intp)
-        return choose_at(p, costs, self.price)
+            return self.reference(costs)
+        worth = worths(p, costs, regret=self.kind == "regret", cap=self.cap)
+        return choose_at(worth, costs, self.price)
+
+    def reference(self, costs: Floats) -> Choice:
+        """The finest option (N,) that the cap allows at costs (N, K): what regret is against.
+
+        Raises:
+            DataError: when the cap is below the cheapest option of an example.
+        """
+        return finest_allowed(allowed(costs, self.cap))
 
     def decide(self, p: Floats, costs: Floats) -> int:
         """Option index for one example, p and costs (K,); equal to `choose` on one row.
 
         Raises:
-            DataError: when a probability or cost is not finite.
+            DataError: when a probability is outside [0, 1] or a cost not finite or negative, or
+                when the cap is below the cheapest option.
             MismatchError: when K is not the number of options.
         """
         self._check_width(len(p))
         self._check_width(len(costs))
-        price, best, total = self.price, 0, 0.0
-        best_value, best_cost = -math.inf, math.inf
-        # Plain floats: at a handful of options this is several times faster than NumPy.
-        for k, (probability, cost) in enumerate(zip(p.tolist(), costs.tolist(), strict=True)):
-            value = probability - price * cost
-            total += value
-            if value > best_value or (value == best_value and cost < best_cost):
-                best, best_value, best_cost = k, value, cost
-        if not math.isfinite(total):
-            raise DataError(f"Probabilities and costs must be finite; got {p} and {costs}.")
-        return len(self.binding.options) - 1 if self.kind == "finest" else best
+        return decide_at(p.tolist(), costs.tolist(), self.price, kind=self.kind, cap=self.cap)
+
+    def fall_back(self, cause: str) -> Policy:
+        """This policy, of kind "finest", as what remains when nothing qualifies."""
+        finest = f"the finest option, {self.binding.options[-1]}"
+        if self.cap is not None:
+            finest = f"the finest option within the cap of {self.cap:.6g}"
+        reason = f"{cause}, so every example goes to {finest}"
+        return replace(self, fallback=True, reason=reason)
 
     def check_fits(self, *, options: Sequence[str], router: str = "", split: str = "") -> None:
         """Refuse another grid, router or split; "" leaves the router or split unchecked.
@@ -163,112 +191,3 @@ class Policy:
                 f"The policy chooses between the {len(self.binding.options)} options "
                 f"{list(self.binding.options)}, but got {k} probabilities or costs."
             )
-
-
-def for_budget(p: Floats, costs: Floats, *, budget: float, binding: Binding) -> Policy:
-    """The policy of the lowest price whose mean cost on the calibrate part is within budget.
-
-    The lowest price has the highest expected accuracy, the mean of p at the chosen options.
-
-    Args:
-        p: probabilities (N, K) on the calibrate part.
-        costs: (N, K) in `binding.cost_unit`.
-        budget: most mean cost per example.
-        binding: what the policy will belong to.
-
-    Raises:
-        DataError: when the budget is below the mean cost of the cheapest option, or the
-            calibrate part is empty or not finite.
-    """
-    p, costs = check_inputs(p, costs)
-    least = costs.min(axis=1).mean()
-    if not budget >= least:
-        raise DataError(
-            f"The budget must be at least {least:.6g} {binding.cost_unit}, the mean cost of the "
-            f"cheapest option on the calibrate part; it is {budget:.6g}. Raise the budget."
-        )
-    steps = sweep(p, costs)
-    knob = {"budget": float(budget)}
-    first = int(np.argmax(steps.cost <= budget * (1 + 1e-9)))
-    policy = _priced(p, costs, price=steps.prices[first], knob=knob, binding=binding)
-    # The sweep's sums are rounded: the policy is judged by its own choices.
-    for price in steps.prices[first + 1 :]:
-        if policy.calibration["mean_cost"] <= budget:
-            break
-        policy = _priced(p, costs, price=price, knob=knob, binding=binding)
-    return policy
-
-
-def for_max_loss(
-    p: Floats, costs: Floats, *, scores: Floats, max_loss_points: float, binding: Binding
-) -> Policy:
-    """The cheapest policy at most `max_loss_points` below the finest option's accuracy.
-
-    Judged by the accuracy on the calibrate part, without a confidence bound. When no price
-    qualifies, the policy is the finest option and says so in `fallback` and `reason`.
-
-    Args:
-        p: probabilities (N, K) on the calibrate part.
-        costs: (N, K).
-        scores: (N, K) in [0, 1], what each option really scored there.
-        max_loss_points: percentage points; negative asks to be better than the finest option.
-        binding: what the policy will belong to.
-
-    Raises:
-        DataError: when the calibrate part is empty, misshapen or not finite.
-    """
-    p, costs = check_inputs(p, costs)
-    scores = _checked_scores(scores, p.shape)
-    target = scores[:, -1].mean() - max_loss_points / 100
-    knob = {"max_loss_points": float(max_loss_points)}
-    steps = sweep(p, costs, scores=scores)
-    for price in steps.prices[steps.accuracy >= target - 1e-9][::-1]:
-        policy = _priced(p, costs, price=price, knob=knob, binding=binding)
-        policy = _with_accuracy(policy, p, costs, scores)
-        if policy.calibration["accuracy"] >= target - 1e-12:
-            return policy
-    finest = Policy(
-        binding=binding,
-        kind="finest",
-        lam=0.0,
-        cost_scale=_cost_scale(costs),
-        knob=knob,
-        calibration={"n": len(p), "mean_cost": float(costs[:, -1].mean())},
-        fallback=True,
-        reason=(
-            f"no price reaches the accuracy {target:.4f} on the {len(p)} calibration examples "
-            f"(best {steps.accuracy.max():.4f}), so every example goes to the finest option, "
-            f"{binding.options[-1]}"
-        ),
-    )
-    return _with_accuracy(finest, p, costs, scores)
-
-
-def _priced(
-    p: Floats, costs: Floats, *, price: float, knob: Mapping[str, float], binding: Binding
-) -> Policy:
-    scale = _cost_scale(costs)
-    policy = Policy(
-        binding=binding, kind="price", lam=float(price) * scale, cost_scale=scale, knob=knob
-    )
-    cost = costs[np.arange(len(p)), policy.choose(p, costs)].mean()
-    return replace(policy, calibration={"n": len(p), "mean_cost": float(cost)})
-
-
-def _with_accuracy(policy: Policy, p: Floats, costs: Floats, scores: Floats) -> Policy:
-    accuracy = scores[np.arange(len(p)), policy.choose(p, costs)].mean()
-    return replace(policy, calibration={**policy.calibration, "accuracy": float(accuracy)})
-
-
-def _cost_scale(costs: Floats) -> float:
-    return float(costs[:, -1].mean()) or 1.0
-
-
-def _checked_scores(scores: Floats, shape: tuple[int, ...]) -> Floats:
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.shape != shape or not np.all((scores >= 0) & (scores <= 1)):
-        raise DataError(
-            f"Scores must have shape {shape} and lie in [0, 1] without gaps; they have shape "
-            f"{scores.shape}. Drop examples with gaps (--gaps drop) first."
-        )
-    return scores

@@ -35,8 +35,9 @@ from m3core.models.base import MultiScaleModel, Request
 from router.features.extract import FeatureCollector
 from router.features.image import image_features
 from router.features.question import ModelQuestions
+from router.knobs import for_max_loss
 from router.pipeline import AutoScalePipeline
-from router.policy import Policy, for_max_loss
+from router.policy import Policy
 from router.run import Run
 
 BATCH = 16

@@ -49,8 +49,9 @@ def group_sums(values: Floats, groups: Sequence[str] | npt.NDArray) -> tuple[Arr
             f"{len(groups)} groups."
         )
     _, member, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    sums = np.zeros((len(sizes), values.shape[1]))
-    np.add.at(sums, member.reshape(-1), values)
+    order = np.argsort(member.reshape(-1), kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    sums = np.add.reduceat(values[order], starts, axis=0)
     return sums, sizes.astype(np.float64)
 
 
@@ -68,7 +69,11 @@ def cluster_means(
     Raises:
         DataError: when there are no rows, or not one group per row.
     """
-    sums, sizes = group_sums(values, groups)
+    return draw_means(*group_sums(values, groups), draws=draws, seed=seed)
+
+
+def draw_means(sums: Floats, sizes: Floats, *, draws: int = 1000, seed: int = 0) -> Array:
+    """Means (B, M) in draws of groups with sums (G, M) and sizes (G,); see `cluster_means`."""
     n_groups = len(sizes)
     if n_groups < 2:
         return np.full((draws, sums.shape[1]), np.nan)

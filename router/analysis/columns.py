@@ -6,11 +6,33 @@ Notation for shapes: n test examples, m columns of one name, B draws.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from router.analysis.bootstrap import Estimate, cluster_means, estimate
+from router.analysis.bootstrap import Estimate, draw_means, estimate
 from router.analysis.metrics import Array, Floats
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Something computed from the means, and the same from the means of every draw.
+
+    Attributes:
+        value: of the data, such as an array () or (m,), or what was made of it.
+        draws: of the draws, with a leading axis (B,).
+    """
+
+    value: Any
+    draws: Any
+
+    def then(self, function: Callable[..., Any], *others: Pair) -> Pair:
+        """`function` of this and others, once for the data and once for all draws together."""
+        return Pair(
+            function(self.value, *(other.value for other in others)),
+            function(self.draws, *(other.draws for other in others)),
+        )
 
 
 class Columns:
@@ -26,28 +48,36 @@ class Columns:
     def __init__(
         self, groups: np.ndarray, *, draws: int = 1000, seed: int = 0, level: float = 0.95
     ) -> None:
-        self._groups = groups
+        _, member, sizes = np.unique(
+            np.asarray(groups, dtype=str), return_inverse=True, return_counts=True
+        )
+        self._order = np.argsort(member.reshape(-1), kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self._sizes = sizes.astype(np.float64)
         self._draws = draws
         self._seed = seed
         self._level = level
-        self._columns: dict[str, Array] = {}
+        self._means: dict[str, Array] = {}
+        self._sums: dict[str, Array] = {}
         self._samples: dict[str, Array] | None = None
 
     def add(self, name: str, values: Floats) -> None:
         """Add a column (n,) or a block of columns (n, m) under a new name."""
-        if name in self._columns:
+        if name in self._means:
             raise ValueError(f"The column {name!r} was added before.")
-        self._columns[name] = np.asarray(values, dtype=np.float64)
+        values = np.asarray(values, dtype=np.float64)
+        self._means[name] = np.asarray(values.mean(axis=0))
+        block = values[:, None] if values.ndim == 1 else values
+        self._sums[name] = np.add.reduceat(block[self._order], self._starts, axis=0)
         self._samples = None
 
     def __contains__(self, name: str) -> bool:
         """Whether a column of that name was added."""
-        return name in self._columns
+        return name in self._means
 
     def mean(self, name: str) -> Array:
         """Mean of the column, shape () or (m,)."""
-        mean: Array = np.asarray(self._columns[name].mean(axis=0))
-        return mean
+        return self._means[name]
 
     def samples(self, name: str) -> Array:
         """Means of the column in the draws, shape (B,) or (B, m)."""
@@ -73,14 +103,13 @@ class Columns:
         samples = function(*(self.samples(name) for name in names))
         return estimate(value, np.asarray(samples), level=self._level)
 
-    def statistic_of_each(self, function: Callable[..., float], *names: str) -> Estimate:
-        """As `statistic`, for a function of single draws: gets () and (m,) arrays."""
-        value = function(*(self.mean(name) for name in names))
-        parts = [self.samples(name) for name in names]
-        if not np.isfinite(parts[0]).all():  # a single group: nothing was drawn
-            return estimate(value, np.full(self._draws, np.nan), level=self._level)
-        samples = np.array([function(*draw) for draw in zip(*parts, strict=True)])
-        return estimate(value, samples, level=self._level)
+    def pair(self, name: str) -> Pair:
+        """The means of a column, of the data and of the draws, to compute with."""
+        return Pair(self.mean(name), self.samples(name))
+
+    def estimated(self, pair: Pair) -> Estimate:
+        """A number () with the interval of its draws (B,)."""
+        return estimate(float(pair.value), np.asarray(pair.draws), level=self._level)
 
     def bands(self, name: str) -> tuple[list[float | None], list[float | None]]:
         """Lower and upper ends of the intervals of a block (n, m), m numbers each."""
@@ -91,12 +120,11 @@ class Columns:
         return [end.low for end in ends], [end.high for end in ends]
 
     def _resample(self) -> dict[str, Array]:
-        blocks = {n: c[:, None] if c.ndim == 1 else c for n, c in self._columns.items()}
-        stacked = np.concatenate(list(blocks.values()), axis=1)
-        means = cluster_means(stacked, self._groups, draws=self._draws, seed=self._seed)
+        sums = np.concatenate(list(self._sums.values()), axis=1)
+        means = draw_means(sums, self._sizes, draws=self._draws, seed=self._seed)
         samples, begin = {}, 0
-        for name, block in blocks.items():
+        for name, block in self._sums.items():
             part = means[:, begin : begin + block.shape[1]]
-            samples[name] = part[:, 0] if self._columns[name].ndim == 1 else part
+            samples[name] = part[:, 0] if self._means[name].ndim == 0 else part
             begin += block.shape[1]
         return samples

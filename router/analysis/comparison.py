@@ -1,44 +1,38 @@
-"""The rows of an evaluation: fixed options, routers and oracles, measured on the same examples.
+"""The rows of an evaluation: fixed options, ways of choosing and oracles on the same examples.
 
 Notation for shapes: n test examples, K options, P points of a curve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from router.analysis import metrics
-from router.analysis.columns import Columns
-from router.analysis.curves import curve_prices, curve_rows
-from router.analysis.metrics import Array
-from router.estimators.base import Floats
-from router.policy import Policy
+from router.analysis.arms import Arm, Part, Setting
+from router.analysis.bootstrap import Estimate
+from router.analysis.columns import Columns, Pair
+from router.analysis.curves import curve_prices
+from router.analysis.ends import strong_calls
+from router.analysis.hulls import Hulls, concave_hulls
+from router.analysis.knowing import corrected_curve
+from router.analysis.oracles import RULES, corrected_rows, oracle_rows
+from router.outcomes import Asked
+from router.sweep import choose_at
 
 KEPT = 0.99  # share of the best fixed accuracy for "saved_at_99"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """The rows of one part: scores, costs and gflops (n, K), groups and chance (n,)."""
-
-    rows: npt.NDArray[np.intp]
-    scores: Floats
-    costs: Floats
-    gflops: Floats | None
-    groups: np.ndarray
-    chance: Floats
+QUANTITIES = ("accuracy", "cost", "gflops", "regret")
+UNDEFINED = Estimate(None, None, None)
 
 
 class Comparison:
-    """Collects the per-example columns of every row, then turns them into numbers.
+    """Collects the per-example columns of every row, then turns them into rows.
 
-    Column names are "<quantity>/<row>", with the quantities accuracy, cost, gflops and regret;
-    curves are blocks "curve-accuracy/<arm>" and "curve-cost/<arm>" of (n, P).
+    Column names are "<quantity>/<row>", with the quantities of `QUANTITIES`; curves are blocks
+    "curve-accuracy/<arm>", "curve-cost/<arm>" and "curve-gflops/<arm>" of (n, P). What is more
+    than rows (areas, savings) is `router.analysis.measures`.
     """
 
     def __init__(
@@ -49,245 +43,243 @@ class Comparison:
         self.options = options
         self.points = points
         self.best = metrics.best_fixed(test.scores, test.costs)
-        self.arms: dict[str, dict[str, Any]] = {}
+        self.best_column = f"fixed:{options[self.best]}"
+        self.arms: dict[str, Arm] = {}
+        self._hulls: dict[str, Pair] = {}
         mean_costs = test.costs.mean(axis=0)
         self.range = float(mean_costs.min()), float(mean_costs.max())
         self._add_fixed()
         self._add_oracles()
 
-    def add_router(self, arm: str, p: Floats, policies: Mapping[str, Policy], goal: Policy) -> None:
-        """Columns of one router: its policies, its curve, and the policy that saves most."""
-        for name, policy in policies.items():
-            self._add_choice(f"{arm}:{name}", policy.choose(p, self.test.costs))
-        self._add_choice(f"goal:{arm}", goal.choose(p, self.test.costs))
-        prices = self._add_curve(arm, p)
-        self.arms[arm] = {"policies": policies, "goal": goal, "prices": prices}
+    def add(self, name: str, arm: Arm) -> None:
+        """Columns of a way of choosing: its settings, its curve and the settings that save."""
+        self.arms[name] = arm
+        for setting in [*arm.settings, *arm.goals.values()]:
+            self._add_asked(f"{name}:{setting.name}", setting.asked, reads=arm.reads)
+        if arm.knob is not None:
+            self._add_curve(name, arm.curve, reads=arm.reads)
+        if arm.calls is not None and len(self.options) > 1:
+            sent, scores = strong_calls(arm.calls), self.test.scores
+            self.columns.add(f"ends-calls/{name}", sent.astype(np.float64))
+            self.columns.add(f"ends-accuracy/{name}", np.where(sent, scores[:, -1:], scores[:, :1]))
 
-    def report(self) -> dict[str, Any]:
-        """All numbers, JSON-able."""
-        best = f"fixed:{self.options[self.best]}"
-        rows = [self._row(f"fixed:{option}", name=option, kind="fixed") for option in self.options]
-        rows += self._router_rows("router")
-        rows.append(
-            self._row(best, name=f"best fixed ({self.options[self.best]})", kind="best_fixed")
-        )
-        rows.append(self._row("oracle", name="oracle (raw)", kind="oracle"))
-        rows.append(self._corrected_row())
-        others = [arm for arm in self.arms if arm != "router"]
-        first_correct = metrics.first_correct(self.test.scores, self.test.costs)
-        stable = metrics.stable(self.test.scores, self.test.costs)
+    def hull(self, name: str, *, by: str = "cost") -> Pair:
+        """Hulls of a curve, of the data and of the draws."""
+        key = f"curve-{by}/{name}"
+        if key not in self._hulls:
+            accuracy = self.columns.pair(f"curve-accuracy/{name}")
+            self._hulls[key] = self.columns.pair(key).then(concave_hulls, accuracy)
+        return self._hulls[key]
+
+    def fixed_rows(self) -> list[dict[str, Any]]:
+        """One row for every option."""
+        return [self.row(f"fixed:{option}", name=option, kind="fixed") for option in self.options]
+
+    def arm_rows(self, arm: str, *, kind: str) -> list[dict[str, Any]]:
+        """The settings of an arm, with the gaps they close and how they differ from the router."""
+        rows = []
+        for setting in self.arms[arm].settings:
+            row = self.setting_row(arm, setting, name=setting.name, kind=kind)
+            row["gap_closed"] = self._gaps_closed(f"{arm}:{setting.name}")
+            if arm != "router" and f"accuracy/router:{setting.name}" in self.columns:
+                row["minus_router"] = self.columns.estimate(
+                    f"accuracy/{arm}:{setting.name}", minus=f"accuracy/router:{setting.name}"
+                ).to_dict()
+            rows.append(row)
+        return rows
+
+    def setting_row(self, arm: str, setting: Setting, *, name: str, kind: str) -> dict[str, Any]:
+        """The row of one setting; see `row`."""
+        row = self.row(f"{arm}:{setting.name}", name=name, kind=kind)
+        if setting.policy is not None:
+            row["policy"] = dict(setting.policy)
+        return row
+
+    def last_rows(self) -> list[dict[str, Any]]:
+        """The best fixed option and the oracles."""
+        best = self.options[self.best]
+        return [
+            self.row(self.best_column, name=f"best fixed ({best})", kind="best_fixed"),
+            self.row("oracle:first_correct", name="oracle (raw)", kind="oracle"),
+            self._corrected_row("first_correct"),
+        ]
+
+    def oracles(self) -> dict[str, dict[str, Any]]:
+        """What an oracle reaches under every rule, raw and corrected for chance."""
         return {
-            "rows": rows,
-            "best_fixed": self.options[self.best],
-            "curve": self._curve("router"),
-            "fixed_curve": self._curve("fixed"),
-            "metrics": self._metrics("router"),
-            "ablations": {
-                arm: {
-                    "rows": self._router_rows(arm),
-                    "curve": self._curve(arm),
-                    "metrics": self._metrics(arm),
-                }
-                for arm in others
-            },
-            "sufficient": {
-                "first_correct": self._shares(first_correct),
-                "stable": self._shares(stable),
-            },
+            rule: {
+                "raw": self.row(f"oracle:{rule}", name=f"oracle, {rule}", kind="oracle"),
+                "corrected": self._corrected_row(rule)
+                if f"accuracy/corrected:{rule}" in self.columns
+                else None,
+            }
+            for rule in RULES
+            if f"accuracy/oracle:{rule}" in self.columns
         }
 
-    def _add_fixed(self) -> None:
-        """Columns of every fixed option, and of all of them as one block."""
-        n = len(self.test.rows)
-        for k, option in enumerate(self.options):
-            self._add_choice(f"fixed:{option}", np.full(n, k, dtype=np.intp))
-        self.columns.add("curve-accuracy/fixed", self.test.scores)
-        self.columns.add("curve-cost/fixed", self.test.costs)
-
-    def _add_oracles(self) -> None:
-        """Columns of the raw oracle, its curve over the price, and the corrected oracle."""
-        test = self.test
-        self._add_choice("oracle", metrics.oracle_choice(test.scores, test.costs))
-        self._add_curve("oracle", test.scores)
-        accuracy, cost = metrics.corrected_oracle_rows(
-            test.scores, test.costs, test.chance, never_known="cheapest"
-        )
-        self.columns.add("accuracy/corrected", accuracy)
-        self.columns.add("cost/corrected", cost)
-        self.columns.add("least/corrected", test.costs.min(axis=1))
-        self.columns.add("most/corrected", test.costs.max(axis=1))
-        if test.gflops is not None:
-            _, work = metrics.corrected_oracle_rows(
-                test.scores, test.gflops, test.chance, never_known="cheapest"
-            )
-            self.columns.add("gflops/corrected", work)
-            self.columns.add("least-gflops/corrected", test.gflops.min(axis=1))
-            self.columns.add("most-gflops/corrected", test.gflops.max(axis=1))
-
-    def _add_choice(self, name: str, choice: metrics.Choice) -> None:
-        test = self.test
-        self.columns.add(f"accuracy/{name}", metrics.taken(test.scores, choice))
-        self.columns.add(f"cost/{name}", metrics.taken(test.costs, choice))
-        self.columns.add(f"regret/{name}", metrics.regret_rows(test.scores, choice))
-        shares = (choice[:, None] == np.arange(len(self.options))).astype(np.float64)
-        self.columns.add(f"shares/{name}", shares)
-        if test.gflops is not None:
-            self.columns.add(f"gflops/{name}", metrics.taken(test.gflops, choice))
-
-    def _add_curve(self, arm: str, p: Floats) -> list[float]:
-        test = self.test
-        prices = curve_prices(p, test.costs, points=self.points)
-        cost, accuracy = curve_rows(p, test.scores, test.costs, prices)
-        self.columns.add(f"curve-accuracy/{arm}", accuracy)
-        self.columns.add(f"curve-cost/{arm}", cost)
-        return prices
-
-    def _row(self, column: str, *, name: str, kind: str) -> dict[str, Any]:
-        best, finest = f"fixed:{self.options[self.best]}", f"fixed:{self.options[-1]}"
+    def row(self, column: str, *, name: str, kind: str) -> dict[str, Any]:
+        """One line of the table; see `router.analysis.evaluation.evaluate`."""
+        finest = f"fixed:{self.options[-1]}"
         estimate = self.columns.estimate
         row: dict[str, Any] = {"name": name, "kind": kind}
-        for quantity in ("accuracy", "cost", "gflops", "regret"):
+        for quantity in QUANTITIES:
             known = f"{quantity}/{column}" in self.columns
             row[quantity] = estimate(f"{quantity}/{column}").to_dict() if known else None
-        for what, other in (("best_fixed", best), ("finest", finest)):
+        for what, other in (("best_fixed", self.best_column), ("finest", finest)):
             row[f"minus_{what}"] = estimate(
                 f"accuracy/{column}", minus=f"accuracy/{other}"
             ).to_dict()
+        row |= self._mixture(column)
         if f"shares/{column}" in self.columns:
             shares = self.columns.mean(f"shares/{column}")
             row["shares"] = dict(zip(self.options, shares.tolist(), strict=True))
         return row
 
-    def _router_rows(self, arm: str) -> list[dict[str, Any]]:
-        rows = []
-        for name, policy in self.arms[arm]["policies"].items():
-            column = f"{arm}:{name}"
-            row = self._row(column, name=name, kind="router")
-            row["policy"] = _describe(policy)
-            row["gap_closed"] = self._gaps_closed(column)
-            if arm != "router" and f"accuracy/router:{name}" in self.columns:
-                row["minus_router"] = self.columns.estimate(
-                    f"accuracy/{column}", minus=f"accuracy/router:{name}"
-                ).to_dict()
-            rows.append(row)
-        return rows
+    def _mixture(self, column: str) -> dict[str, Any]:
+        """Mixing fixed options at random at the row's own mean cost, in every draw anew."""
+        pair, hull, spent = self.columns.pair, self.hull("fixed"), self.columns.pair
+        cost = spent(f"cost/{column}")
+        mixed = hull.then(Hulls.at, cost)
+        own = pair(f"accuracy/{column}").then(np.subtract, mixed)
+        weights = hull.then(Hulls.weights, cost)
 
-    def _corrected_row(self) -> dict[str, Any]:
-        row = self._row("corrected", name="oracle (chance-corrected)", kind="oracle_corrected")
-        best = f"accuracy/fixed:{self.options[self.best]}"
-        finest = f"accuracy/fixed:{self.options[-1]}"
-        of = self.columns.statistic
-        names = ("accuracy/corrected", best)
-        row["accuracy"] = of(np.maximum, *names).to_dict()
-        row["minus_best_fixed"] = of(lambda a, b: np.maximum(a, b) - b, *names).to_dict()
-        row["minus_finest"] = of(lambda a, b, f: np.maximum(a, b) - f, *names, finest).to_dict()
+        def of_options(by_option: Any, costs: Any, parts: Any) -> Any:
+            """The mixture of what the two options cost, found by their mean costs (B, K)."""
+            low, high, share = parts
+            at = [np.abs(costs - one[..., None]).argmin(axis=-1)[..., None] for one in (low, high)]
+            first, second = (np.take_along_axis(by_option, one, axis=-1)[..., 0] for one in at)
+            return first + share * (second - first)
 
-        def spent(*of_draws: Array) -> Array:
-            """The best fixed option's cost where its accuracy is taken, else the estimate."""
-            corrected, fixed, own, cost, least, most = of_draws
-            return np.where(corrected < fixed, own, np.clip(cost, least, most))
-
-        own = self.options[self.best]
-        ends = ("cost/corrected", "least/corrected", "most/corrected")
-        row["cost"] = of(spent, *names, f"cost/fixed:{own}", *ends).to_dict()
+        costs = pair("curve-cost/fixed")
+        mixture = {
+            "accuracy": self.columns.estimated(mixed).to_dict(),
+            "cost": self.columns.estimated(costs.then(of_options, costs, weights)).to_dict(),
+            "gflops": None,
+        }
         if self.test.gflops is not None:
-            ends = ("gflops/corrected", "least-gflops/corrected", "most-gflops/corrected")
-            row["gflops"] = of(spent, *names, f"gflops/fixed:{own}", *ends).to_dict()
-        return row
+            work = pair("curve-gflops/fixed").then(of_options, costs, weights)
+            mixture["gflops"] = self.columns.estimated(work).to_dict()
+        return {"minus_mixing": self.columns.estimated(own).to_dict(), "mixing": mixture}
 
     def _gaps_closed(self, column: str) -> dict[str, Any]:
-        """Gap closed against the raw oracle at the router's own cost, in full, and corrected."""
-        best = f"accuracy/fixed:{self.options[self.best]}"
-        mine = (f"accuracy/{column}", best)
-
-        def at_own_cost(
-            a: Floats, b: Floats, c: Floats, costs: Floats, accuracies: Floats
-        ) -> float:
-            oracle = metrics.accuracy_at_cost(costs, accuracies, float(c))
-            return metrics.gap_closed(float(a), float(b), oracle)
-
-        def corrected(a: Floats, b: Floats, oracle: Floats) -> float:
-            return metrics.gap_closed(float(a), float(b), max(float(oracle), float(b)))
-
-        each = self.columns.statistic_of_each
-        curve = ("curve-cost/oracle", "curve-accuracy/oracle")
+        """Shares of what was to be gained that a row gains; see `evaluate`."""
+        pair = self.columns.pair
+        accuracy, cost = pair(f"accuracy/{column}"), pair(f"cost/{column}")
+        mixed = self.hull("fixed").then(Hulls.at, cost)
+        best = pair(f"accuracy/{self.best_column}")
+        ends = {
+            "own_cost": (self.hull("corrected").then(Hulls.at, cost), mixed),
+            "own_cost_raw": (self.hull("oracle").then(Hulls.at, cost), mixed),
+            "corrected": (pair("accuracy/corrected:first_correct"), best),
+            "raw": (pair("accuracy/oracle:first_correct"), best),
+        }
         return {
-            "own_cost": each(at_own_cost, *mine, f"cost/{column}", *curve).to_dict(),
-            "raw": each(corrected, *mine, "accuracy/oracle").to_dict(),
-            "corrected": each(corrected, *mine, "accuracy/corrected").to_dict(),
+            name: self.share_of_gap(accuracy, floor=floor, ceiling=ceiling)
+            for name, (ceiling, floor) in ends.items()
         }
 
-    def _metrics(self, arm: str) -> dict[str, Any]:
-        each = self.columns.statistic_of_each
-        curve = (f"curve-cost/{arm}", f"curve-accuracy/{arm}")
-        fixed = ("curve-cost/fixed", "curve-accuracy/fixed")
-        best = self.options[self.best]
-        reference = (f"accuracy/fixed:{best}", f"cost/fixed:{best}")
+    def share_of_gap(self, mine: Pair, *, floor: Pair, ceiling: Pair) -> dict[str, Any]:
+        """(mine - floor) / (ceiling - floor); undefined unless the gap is clearly positive."""
+        gap = ceiling.then(np.subtract, floor)
+        size = self.columns.estimated(gap)
+        if size.value is None:
+            return UNDEFINED.to_dict() | {"reason": "nothing is defined at that cost"}
+        if size.value <= 1e-12:
+            return UNDEFINED.to_dict() | {"reason": "there is no gap to close"}
+        if size.low is None or size.low <= 0:
+            return UNDEFINED.to_dict() | {"reason": "the gap to close may be 0"}
 
-        def saved(c: Floats, a: Floats, accuracy: Floats, cost: Floats) -> float:
-            target, spent = KEPT * float(accuracy), float(cost)
-            return metrics.saved_at(c, a, target=target, reference_cost=spent)
+        def share(found: Any, whole: Any) -> Any:
+            empty = np.full(np.shape(whole), np.nan)
+            return np.divide(found, whole, out=empty, where=np.asarray(whole) > 0)
 
-        def saved_by_goal(cost: Floats, spent: Floats) -> float:
-            return float(1 - cost / spent) if spent > 0 else float("nan")
+        gained = mine.then(np.subtract, floor)
+        return self.columns.estimated(gained.then(share, gap)).to_dict()
 
-        goal = self.arms[arm]["goal"]
-        result = {
-            "range": {"low": self.range[0], "high": self.range[1]},
-            "aiq": each(self._aiq, *curve).to_dict(),
-            "aiq_fixed": each(self._aiq, *fixed).to_dict(),
-            "aiq_minus_fixed": each(self._aiq_difference, *curve, *fixed).to_dict(),
-            "hypervolume": each(self._hypervolume, *curve).to_dict(),
-            "saved_at_99": {
-                "hindsight": each(saved, *curve, *reference).to_dict(),
-                "calibrated": each(saved_by_goal, f"cost/goal:{arm}", reference[1]).to_dict(),
-                "row": self._row(f"goal:{arm}", name="99 % of best fixed", kind="router"),
-                "policy": _describe(goal),
-            },
-        }
-        if arm != "router":
-            main = ("curve-cost/router", "curve-accuracy/router")
-            result["aiq_minus_router"] = each(self._aiq_difference, *curve, *main).to_dict()
-        return result
+    def _corrected_row(self, rule: str) -> dict[str, Any]:
+        """The corrected oracle; where it falls below the best fixed option, that option."""
+        own = f"corrected:{rule}"
+        row = self.row(own, name="oracle (chance-corrected)", kind="oracle_corrected")
+        pair, estimated = self.columns.pair, self.columns.estimated
+        best, finest = f"accuracy/{self.best_column}", f"accuracy/fixed:{self.options[-1]}"
+        found, fixed = pair(f"accuracy/{own}"), pair(best)
+        top = found.then(np.maximum, fixed)
+        row["accuracy"] = estimated(top).to_dict()
+        row["minus_best_fixed"] = estimated(top.then(np.subtract, fixed)).to_dict()
+        row["minus_finest"] = estimated(top.then(np.subtract, pair(finest))).to_dict()
 
-    def _aiq(self, cost: Floats, accuracy: Floats) -> float:
-        low, high = self.range
-        return metrics.aiq(cost, accuracy, low=low, high=high) if low < high else float("nan")
+        def spent(a: Any, b: Any, fixed: Any, cost: Any, each: Any) -> Any:
+            """The best fixed option's cost where its accuracy is taken, else the estimate."""
+            least, most = each[..., 0], each[..., 1]
+            return np.where(np.asarray(a) < b, fixed, np.clip(cost, least, most))
 
-    def _aiq_difference(self, c: Floats, a: Floats, other_c: Floats, other_a: Floats) -> float:
-        return self._aiq(c, a) - self._aiq(other_c, other_a)
+        for quantity in ("cost", "gflops"):
+            if f"{quantity}/{own}" in self.columns:
+                parts = (f"{quantity}/{self.best_column}", f"{quantity}/{own}", f"span-{quantity}")
+                inside = found.then(spent, fixed, *(pair(part) for part in parts))
+                row[quantity] = estimated(inside).to_dict()
+        return row
 
-    def _hypervolume(self, cost: Floats, accuracy: Floats) -> float:
-        """In units of the dearest fixed option's cost: between 0 and 1."""
-        high = self.range[1]
-        if high <= 0:
-            return float("nan")
-        return metrics.hypervolume(cost, accuracy, reference_cost=high) / high
+    def _add_fixed(self) -> None:
+        """Columns of every fixed option, and of all of them as one curve."""
+        n, test = len(self.test.rows), self.test
+        for k, option in enumerate(self.options):
+            asked = Asked.once(np.full(n, k, dtype=np.intp), options=len(self.options))
+            self._add_asked(f"fixed:{option}", asked, reads=())
+        self.columns.add("curve-accuracy/fixed", test.scores)
+        for name, values in (("cost", test.costs), ("gflops", test.gflops)):
+            if values is not None:
+                self.columns.add(f"curve-{name}/fixed", values)
+                ends = np.stack([values.min(axis=1), values.max(axis=1)], axis=1)
+                self.columns.add(f"span-{name}", ends)
 
-    def _curve(self, arm: str) -> dict[str, Any]:
-        low, high = self.columns.bands(f"curve-accuracy/{arm}")
-        curve: dict[str, Any] = {
-            "cost": self.columns.mean(f"curve-cost/{arm}").tolist(),
-            "accuracy": self.columns.mean(f"curve-accuracy/{arm}").tolist(),
-            "low": low,
-            "high": high,
-        }
-        if arm in self.arms:
-            curve["price"] = self.arms[arm]["prices"]
-        return curve
+    def _add_oracles(self) -> None:
+        """Columns of the oracles under every rule, and the curves of both over the price."""
+        test = self.test
+        for rule in RULES:
+            if rule == "matches_full" and test.said is None:
+                continue
+            said = np.zeros(test.scores.shape, dtype=np.intp) if test.said is None else test.said
+            self._add_oracle(f"oracle:{rule}", *oracle_rows(rule, test.scores, test.costs, said))
+            if test.gflops is not None:
+                _, work = oracle_rows(rule, test.scores, test.gflops, said)
+                self.columns.add(f"gflops/oracle:{rule}", work)
+            corrected = corrected_rows(rule, test.scores, test.costs, test.chance)
+            if corrected is None:
+                continue
+            self._add_oracle(f"corrected:{rule}", *corrected)
+            if test.gflops is not None:
+                found = corrected_rows(rule, test.scores, test.gflops, test.chance)
+                if found is not None:
+                    self.columns.add(f"gflops/corrected:{rule}", found[1])
+        prices = curve_prices(test.scores, test.costs, points=self.points)
+        k = len(self.options)
+        curve = [
+            Asked.once(choose_at(test.scores, test.costs, price), options=k) for price in prices
+        ]
+        self._add_curve("oracle", curve, reads=())
+        accuracy, cost = corrected_curve(test.scores, test.costs, test.chance, points=self.points)
+        self.columns.add("curve-accuracy/corrected", accuracy)
+        self.columns.add("curve-cost/corrected", cost)
 
-    def _shares(self, choice: metrics.Choice) -> dict[str, float]:
-        counts = np.bincount(choice, minlength=len(self.options)) / len(choice)
-        return dict(zip(self.options, counts.tolist(), strict=True))
+    def _add_oracle(self, name: str, accuracy: Any, cost: Any) -> None:
+        self.columns.add(f"accuracy/{name}", accuracy)
+        self.columns.add(f"cost/{name}", cost)
 
+    def _add_asked(self, name: str, asked: Asked, *, reads: Sequence[str]) -> None:
+        found = self.test.outcome(asked, reads=reads)
+        self.columns.add(f"accuracy/{name}", found.score)
+        self.columns.add(f"cost/{name}", found.cost)
+        self.columns.add(f"regret/{name}", np.maximum(self.test.scores[:, -1] - found.score, 0.0))
+        shares = (found.final[:, None] == np.arange(len(self.options))).astype(np.float64)
+        self.columns.add(f"shares/{name}", shares)
+        if found.gflops is not None:
+            self.columns.add(f"gflops/{name}", found.gflops)
 
-def _describe(policy: Policy) -> dict[str, Any]:
-    return {
-        "kind": policy.kind,
-        "lam": policy.lam,
-        "cost_scale": policy.cost_scale,
-        "knob": dict(policy.knob),
-        "calibration": dict(policy.calibration),
-        "fallback": policy.fallback,
-        "reason": policy.reason,
-    }
+    def _add_curve(self, name: str, curve: Sequence[Asked], *, reads: Sequence[str]) -> None:
+        found = [self.test.outcome(asked, reads=reads) for asked in curve]
+        self.columns.add(f"curve-accuracy/{name}", np.stack([one.score for one in found], axis=1))
+        self.columns.add(f"curve-cost/{name}", np.stack([one.cost for one in found], axis=1))
+        if self.test.gflops is not None:
+            work = [one.gflops for one in found if one.gflops is not None]
+            self.columns.add(f"curve-gflops/{name}", np.stack(work, axis=1))

@@ -8,23 +8,31 @@ Notation for shapes: N examples of the log, n of one part, K options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
+from data.errors import DataError, NotLearnableError
 from data.oracle_log import OracleLog
-from data.splits import Split
-from router.analysis import metrics
+from data.splits import SPLITS, Split
+from router.analysis.arms import arm_of
 from router.analysis.columns import Columns
-from router.analysis.comparison import KEPT, Comparison, Part
+from router.analysis.comparison import Comparison
+from router.analysis.measures import Measures
+from router.analysis.metrics import first_correct, stable
+from router.analysis.reading import check_shape, features_of, part_of
+from router.baselines import fit_baselines
+from router.baselines.base import Contender, Known, Priced
+from router.baselines.escalation import Escalating, escalating
 from router.estimators.base import Floats
+from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy, for_budget, for_max_loss
+from router.policy import Binding, Policy
 
 SCHEMA = 1
+ESCALATION = "router + escalation"
 FRACTIONS = (1 / 16, 1 / 4, 1 / 2)
 ORACLE_RULE = (
     "first_correct: the cheapest option with the best score of the example; "
@@ -42,7 +50,7 @@ class Settings:
         draws: bootstrap draws.
         level: of the intervals.
         seed: of the bootstrap.
-        points: most points of a curve.
+        points: most points of the router's curve; half as many of the others'.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
     """
 
@@ -62,34 +70,71 @@ def evaluate(
     policies: Mapping[str, Policy] | None = None,
     gflops: Floats | None = None,
     ablations: Mapping[str, Floats] | None = None,
+    features: FeatureTable | None = None,
+    reads: Mapping[str, Sequence[str]] | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Everything that a report says about one router, as a JSON-able mapping.
 
     Args:
         log: what every option answered.
-        p: the router's probabilities (N, K), rows as in `log`; not read outside of the
-            calibrate and test parts.
+        p: the router's probabilities (N, K), rows as in `log`; read in the calibrate and test
+            parts, and in the tune part to learn when to escalate, where they are finite.
         split: made from the log's groups.
         policies: name -> policy calibrated before, for rows of their own. With policies and
             no `settings.budgets`, no further policies are calibrated for the rows.
         gflops: (N, K) GFLOPs per answer, None when unknown.
         ablations: name -> probabilities (N, K) of other routers, such as "image-only".
+        features: what the router reads, for the baselines that read the same; without them
+            those are undefined.
+        reads: name of the router ("router") or of an ablation -> feature blocks that it reads,
+            which says what it pays for a peek (`router.costs`); nothing is paid without.
         settings: budgets, bootstrap and curves.
 
     Returns:
         "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve", "metrics",
-        "ablations", "best_fixed", "sufficient", "n", "bootstrap" and what they are about. A
-        number with an interval is {"value", "low", "high"}, None where undefined.
+        "ablations", "baselines", "escalation", "oracles", "best_fixed", "sufficient", "n",
+        "bootstrap" and what they are about. A number with an interval is {"value", "low",
+        "high"}, all None where it is undefined; where the reason is not plain, "reason" says it.
+
+        A *row*: "name", "kind" ("fixed", "router", "best_fixed", "oracle", "oracle_corrected"),
+        "accuracy", "cost", "gflops" (None where unknown), "regret", "minus_best_fixed",
+        "minus_finest", "minus_mixing" (accuracy less that of mixing fixed options at random at
+        the row's own mean cost), "mixing" (that mixture: "accuracy", "cost", "gflops"), "shares".
+        Rows with a policy have "policy" and "gap_closed": "own_cost" (the definition, against the
+        chance-corrected oracle and the mixture, both at the row's own mean cost),
+        "own_cost_raw" (against the raw oracle at that cost), "corrected" and "raw" (against the
+        best fixed option, whatever the costs). Rows of arms other than the router have
+        "minus_router" where the router has a row of the same name.
+
+        An *arm*: "about" (one sentence), "rows", "curve" and "metrics". "ablations" and
+        "baselines" map names to arms, "escalation" is one ("router + escalation", with
+        "cascade", what was learned). Where an arm cannot be had it is {"about", "undefined":
+        reason}. An arm without a knob has one row, and None for "curve" and "metrics".
+
+        A *curve*: "cost", "accuracy", "low", "high", "gflops" (None where unknown), and "price"
+        or "threshold", its knob.
+
+        The *metrics* of a curve: "range", "aiq", "aiq_fixed", "aiq_minus_fixed",
+        "aiq_minus_router" (not the router's own), "hypervolume", "gap_closed" (of areas: (AIQ -
+        AIQ of mixtures) / (AIQ of the chance-corrected oracle's curve - AIQ of mixtures)),
+        "ece" (expected calibration error, None for arms without probabilities), "saved_at_99"
+        and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated", "calibrated_gflops",
+        "row", "policy"; shares of the best fixed option's cost), "apgr", "cpt_50", "cpt_80"
+        (see `router.analysis.ends`; with "reason" where undefined) and "ends" ({"weak",
+        "strong", "calls", "accuracy"}, the curve over the share of calls to the strong option).
+
+        "oracles": rule -> {"raw": row, "corrected": row or None}.
 
     Raises:
         DataError: for gaps, an empty part, bad probabilities, a budget below the cheapest.
         MismatchError: when a policy belongs to other options or another split, or an array to
             another log.
     """
-    settings = settings or Settings()
-    calibrate = _part(log, split, "calibrate", gflops=gflops, gaps=settings.gaps)
-    test = _part(log, split, "test", gflops=gflops, gaps=settings.gaps)
+    settings, reads = settings or Settings(), reads or {}
+    rows = {name: part_rows(log, split, name, gaps=settings.gaps) for name in SPLITS}
+    calibrate = part_of(log, rows["calibrate"], "calibrate", gflops=gflops)
+    test = part_of(log, rows["test"], "test", gflops=gflops)
     binding = Binding(
         options=tuple(log.options), cost_unit=log.cost_unit, router="", split=split.fingerprint
     )
@@ -97,16 +142,44 @@ def evaluate(
     if len(arms) != 1 + len(ablations or {}):
         raise DataError("An ablation cannot be called 'router', the name of the router itself.")
     for name, values in arms.items():
-        _check_shape(f"the probabilities of {name!r}", values, log)
+        check_shape(f"the probabilities of {name!r}", values, log)
     for policy in (policies or {}).values():
         policy.check_fits(options=log.options, split=split.fingerprint)
-    wanted = _budget_policies(calibrate, arms, binding, settings, given=policies)
+    known = Known.of(log, rows, **features_of(log, features, reads.get("router")))
+    contenders: dict[str, Contender] = {
+        name: Priced(
+            about="The router." if name == "router" else f"The router, {name}.",
+            p=np.asarray(values, dtype=np.float64),
+            costs=log.costs,
+            reads=tuple(reads.get(name, ())),
+        )
+        for name, values in arms.items()
+    }
+    baselines, undefined = fit_baselines(known)
+    contenders |= baselines
+    escalation: Escalating | None = None
+    try:
+        escalation = escalating(known, p, reads=tuple(reads.get("router", ())))
+        contenders[ESCALATION] = escalation
+    except NotLearnableError as error:
+        undefined[ESCALATION] = str(error)
+    budgets = settings.budgets
+    if budgets is None:
+        budgets = () if policies else default_budgets(calibrate.costs)
     columns = Columns(test.groups, draws=settings.draws, seed=settings.seed, level=settings.level)
     table = Comparison(test, columns, options=tuple(log.options), points=settings.points)
-    for name, values in arms.items():
-        rows = {**(policies or {}), **wanted[name]} if name == "router" else wanted[name]
-        goal = _saving_policy(calibrate, values, binding)
-        table.add_router(name, np.asarray(values)[test.rows], rows, goal)
+    for name, contender in contenders.items():
+        own = name == "router"
+        arm = arm_of(
+            contender,
+            calibrate,
+            test,
+            budgets=budgets,
+            binding=binding,
+            points=settings.points if own else settings.points // 2,
+            policies=policies if own else None,
+        )
+        table.add(name, arm)
     return {
         "schema": SCHEMA,
         "options": list(log.options),
@@ -119,8 +192,50 @@ def evaluate(
             "test_groups": len(np.unique(test.groups)),
         },
         "bootstrap": {"draws": settings.draws, "level": settings.level, "seed": settings.seed},
-        **table.report(),
+        **_report(table, list(ablations or {}), undefined, escalation),
     }
+
+
+def _report(
+    table: Comparison,
+    ablations: list[str],
+    undefined: Mapping[str, str],
+    escalation: Escalating | None,
+) -> dict[str, Any]:
+    """All numbers, JSON-able."""
+    measures, test = Measures(table), table.test
+    router = measures.arm("router")
+    not_had = {
+        name: {"about": name, "undefined": reason}
+        for name, reason in undefined.items()
+        if name != ESCALATION
+    }
+    if escalation is None:
+        escalated: dict[str, Any] = {"about": ESCALATION, "undefined": undefined[ESCALATION]}
+    else:
+        escalated = {**measures.arm(ESCALATION), "cascade": escalation.describe()}
+    others = [n for n in table.arms if n not in ("router", ESCALATION, *ablations)]
+    return {
+        "rows": [*table.fixed_rows(), *router["rows"], *table.last_rows()],
+        "best_fixed": table.options[table.best],
+        "curve": router["curve"],
+        "fixed_curve": measures.curve("fixed"),
+        "oracle_curve": measures.curve("corrected"),
+        "metrics": router["metrics"],
+        "ablations": {name: measures.arm(name) for name in ablations},
+        "baselines": {name: measures.arm(name, kind="baseline") for name in others} | not_had,
+        "escalation": escalated,
+        "oracles": table.oracles(),
+        "sufficient": {
+            "first_correct": _shares(first_correct(test.scores, test.costs), table.options),
+            "stable": _shares(stable(test.scores, test.costs), table.options),
+        },
+    }
+
+
+def _shares(choice: np.ndarray, options: Sequence[str]) -> dict[str, float]:
+    counts = np.bincount(choice, minlength=len(options)) / len(choice)
+    return dict(zip(options, counts.tolist(), strict=True))
 
 
 def default_budgets(costs: Floats) -> tuple[float, ...]:
@@ -133,69 +248,4 @@ def default_budgets(costs: Floats) -> tuple[float, ...]:
     return tuple(
         f * finest if f * finest > least else least + f * max(finest - least, 0.0)
         for f in FRACTIONS
-    )
-
-
-def _part(log: OracleLog, split: Split, name: str, *, gflops: Floats | None, gaps: Gaps) -> Part:
-    rows = part_rows(log, split, name, gaps=gaps)
-    if not len(rows):
-        raise DataError(
-            f"The {name!r} part of the split has no complete example out of {len(log.ids)} in "
-            "the log; nothing can be evaluated. Label more images, or split them again."
-        )
-    if gflops is not None:
-        _check_shape("gflops", gflops, log)
-        if not np.all(np.isfinite(np.asarray(gflops)[rows])):
-            raise DataError(f"GFLOPs must be finite for all complete examples of {name!r}.")
-    return Part(
-        rows=rows,
-        scores=log.scores[rows],
-        costs=log.costs[rows],
-        gflops=None if gflops is None else np.asarray(gflops, dtype=np.float64)[rows],
-        groups=log.groups[rows],
-        chance=log.chance[rows],
-    )
-
-
-def _check_shape(what: str, values: Floats, log: OracleLog) -> None:
-    if np.shape(values) != log.scores.shape:
-        raise MismatchError(
-            f"The oracle log has {log.scores.shape[0]} examples and {log.scores.shape[1]} "
-            f"options, but {what} have shape {np.shape(values)}. Compute them for this log."
-        )
-
-
-def _budget_policies(
-    calibrate: Part,
-    arms: Mapping[str, Floats],
-    binding: Binding,
-    settings: Settings,
-    *,
-    given: Mapping[str, Policy] | None,
-) -> dict[str, dict[str, Policy]]:
-    """Policies of every arm at the budgets of the rows; none where policies were given."""
-    budgets = settings.budgets
-    if budgets is None:
-        budgets = () if given else default_budgets(calibrate.costs)
-    return {
-        arm: {
-            f"budget {budget:.6g}": for_budget(
-                np.asarray(p)[calibrate.rows], calibrate.costs, budget=budget, binding=binding
-            )
-            for budget in budgets
-        }
-        for arm, p in arms.items()
-    }
-
-
-def _saving_policy(calibrate: Part, p: Floats, binding: Binding) -> Policy:
-    """The cheapest policy with 99 % of the best fixed accuracy, on the calibrate part."""
-    best = calibrate.scores[:, metrics.best_fixed(calibrate.scores, calibrate.costs)].mean()
-    loss = calibrate.scores[:, -1].mean() - KEPT * best
-    return for_max_loss(
-        np.asarray(p)[calibrate.rows],
-        calibrate.costs,
-        scores=calibrate.scores,
-        max_loss_points=100 * float(loss),
-        binding=binding,
     )

@@ -70,8 +70,24 @@ def oracle_choice(scores: Floats, costs: Floats) -> Choice:
     return _cheapest(scores == scores.max(axis=1, keepdims=True), costs)
 
 
+def repeated_answers(said: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Where an option (N, K) gives an answer that a cheaper one already gave.
+
+    Args:
+        said: (N, K) codes of the answers; equal codes, equal answers.
+    """
+    said = np.asarray(said)
+    earlier = np.tri(said.shape[1], k=-1, dtype=bool)  # (K, K): [k, j] is j < k
+    return np.asarray(((said[:, :, None] == said[:, None, :]) & earlier).any(axis=2))
+
+
 def corrected_oracle_rows(
-    scores: Floats, costs: Floats, chance: Floats, *, never_known: str = "finest"
+    scores: Floats,
+    costs: Floats,
+    chance: Floats,
+    *,
+    never_known: str = "finest",
+    repeats: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array]:
     """Per-example accuracy (N,) and cost (N,) of the oracle corrected for lucky guesses.
 
@@ -96,7 +112,11 @@ def corrected_oracle_rows(
     NOTE: guesses of one model at neighbouring scales are positively correlated (the same bias
     picks the same wrong or right letter). "Wrong everywhere" is then more frequent than the
     model allows for its number of unknown examples and is weighted by (1 - g)^(1 - K), so the
-    correction takes away too much: read the result as a lower end, the raw oracle as the upper.
+    correction takes away too much: read the result as a lower end. With `repeats` (see
+    `repeated_answers`) an answer that a cheaper option already gave is no new guess, u_k = 1.
+    That is unbiased when a guess is repeated whatever it is worth, and fresh guesses never meet by
+    chance; where they do meet, as between yes and no, it takes away too little. So the truth lies
+    between the two, and both below the raw oracle.
 
     NOTE: for soft scores, where the derivation does not hold, a row is never above the
     example's best score; for scores of 0 and 1 that limit changes nothing.
@@ -107,6 +127,7 @@ def corrected_oracle_rows(
         chance: (N,) in [0, 1).
         never_known: where an example that is known nowhere is answered, at the "finest" or
             the "cheapest" option; the M3 paper's raw oracle uses the cheapest.
+        repeats: (N, K), where no new guess was made; None counts a guess at every option.
 
     Raises:
         DataError: when `chance` is outside [0, 1) or misshapen, or `never_known` is unknown.
@@ -118,6 +139,8 @@ def corrected_oracle_rows(
     if never_known not in ("finest", "cheapest"):
         raise DataError(f"never_known must be 'finest' or 'cheapest', not {never_known!r}.")
     unknown = (1 - scores) / (1 - g)[:, None]
+    if repeats is not None:
+        unknown = np.where(repeats, 1.0, unknown)
     unknown_so_far = np.cumprod(unknown, axis=1)  # (N, K): prod_{j<=k} u_j
     before = np.column_stack([np.ones(len(scores)), unknown_so_far[:, :-1]])
     never = unknown_so_far[:, -1]

@@ -21,26 +21,72 @@ def calibrate(
             help="Instead: most points of accuracy below the finest scale.", show_default=False
         ),
     ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead: worth of one unit of cost, such as 0.0001 to give up one point of "
+            "accuracy for 100 tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    max_regret: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead: guarantee that at most this share of questions is right at the finest "
+            "scale and wrong as routed, such as 0.01.",
+            show_default=False,
+        ),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of the guarantee.")] = 0.95,
+    bound: Annotated[
+        str | None,
+        typer.Option(
+            help="binomial, bentkus or betting. [default: binomial for one question per picture "
+            "with scores 0 and 1, else betting]",
+            show_default=False,
+        ),
+    ] = None,
+    cap: Annotated[
+        float | None,
+        typer.Option(
+            help="Most cost of any single answer; with one of the others, or alone.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
 ) -> None:
-    """Set a budget or a tolerable loss.
+    """Set a budget, a tolerable loss, a price, or a guarantee.
 
-    Reads the calibrate part only. When no policy meets the target, the policy uses the finest
-    scale and says so.
+    Reads the calibrate part; a guarantee also the tune part, without its labels. When no policy
+    meets the target, the policy uses the finest scale and says so. docs/guarantees.md says what a
+    guarantee is worth and how many pictures it needs.
 
     ```
     m3router calibrate run/ --budget 64
     m3router calibrate run/ --max-loss 1 --name careful
+    m3router calibrate run/ --max-regret 0.01 --confidence 0.95 --cap 144 --name safe
     ```
     """
     from router.analysis.tables import number, percent
     from router.cli.console import out
+    from router.guarantee import Target
     from router.run import Run
     from router.stages.learning import calibrate_stage
 
     place = Run(run)
-    policy = calibrate_stage(place, name=name, budget=budget, max_loss_points=max_loss)
-    found = policy.calibration
+    target = None
+    if max_regret is not None:
+        target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
+    policy = calibrate_stage(
+        place,
+        name=name,
+        budget=budget,
+        max_loss_points=max_loss,
+        price=price,
+        target=target,
+        cap=cap,
+    )
+    found, kept = policy.calibration, policy.guarantee
     accuracy = found.get("accuracy")
     right = "" if accuracy is None else f", {percent(accuracy)} % right"
     out.print(
@@ -48,4 +94,12 @@ def calibrate(
         f"{policy.binding.cost_unit}{right} on {found['n']:.0f} calibration examples"
     )
     if policy.fallback:
-        out.print(f"Falls back to the finest scale: {policy.reason}.", style="yellow")
+        out.print(f"Falls back to the finest scale: {policy.reason}.", style="yellow", markup=False)
+    elif kept:
+        finest = "the finest scale" if cap is None else "the finest scale within the cap"
+        out.print(
+            f"Guaranteed with confidence {kept['confidence']:g}: at most "
+            f"{100 * kept['max_regret']:.3g} % right at {finest} and wrong as routed. Observed: "
+            f"{100 * kept['regret']:.2g} % of {kept['questions']} questions about "
+            f"{kept['pictures']} pictures ({kept['bound']} bound, p = {kept['p_value']:.2g})."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from data.errors import DataError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.splits import Split, split_by_group
+from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
+from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
+from router.knobs import for_budget, for_max_loss, for_price
 from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy, for_budget, for_max_loss
+from router.policy import Binding, Policy
 from router.router import FILE as ROUTER_FILE
 from router.router import ScaleRouter
 from router.rules import DEFAULT, apply_rule
@@ -88,46 +92,67 @@ def calibrate_stage(
     name: str = "default",
     budget: float | None = None,
     max_loss_points: float | None = None,
+    price: float | None = None,
+    target: Target | None = None,
+    cap: float | None = None,
 ) -> Policy:
-    """Choose the price of a policy on the calibrate part.
+    """Choose a policy on the calibrate part.
 
     Args:
         run: must hold a trained router; receives `policies/<name>.json`.
         name: of the policy.
         budget: most mean cost per answer, in the log's cost unit.
         max_loss_points: or: at most so many points of accuracy below the finest option.
+        price: or: of one unit of cost, in probability of a right answer.
+        target: or: a regret and the confidence with which it is kept; its own cap is not read.
+        cap: most cost of any single answer; by itself, the likeliest right option within it.
 
     Raises:
-        DataError: unless exactly one knob is given, or the budget is below the cheapest option.
+        DataError: unless exactly one knob, or a cap alone, is given; when the budget or the cap
+            is below the cheapest option; when the calibrate part is too small for the target.
         MismatchError: when router, log, features and split do not belong together.
     """
-    if (budget is None) == (max_loss_points is None):
-        raise DataError("Give either a budget or a maximal loss, not both and not neither.")
+    knobs = [budget, max_loss_points, price, target]
+    given = sum(one is not None for one in knobs)
+    if given > 1 or (given == 0 and cap is None):
+        raise DataError(
+            "Give exactly one of a budget, a maximal loss, a price and a maximal regret; a cap "
+            "may stand beside it or alone."
+        )
     path = run.policy(name)
     router = run.read_router()
     log = run.read_log()
     split = run.read_split(log)
-    rows = part_rows(log, split, "calibrate", gaps=router.metadata["gaps"])
-    if not len(rows):
-        raise DataError("The calibrate part has no complete example. Label more pictures.")
-    p = predictions(router, run.read_features(log), log, rows)[rows]
+    features, gaps = run.read_features(log), router.metadata["gaps"]
+    part = labelled(router, features, log, part_rows(log, split, "calibrate", gaps=gaps))
     binding = Binding(
         options=router.options,
         cost_unit=router.cost_unit,
         router=router.fingerprint,
         split=split.fingerprint,
     )
-    costs = log.costs[rows]
-    if budget is not None:
-        policy = for_budget(p, costs, budget=budget, binding=binding)
-    else:
+    p, costs = part.p, part.costs
+    if target is not None:
+        tune = labelled(router, features, log, part_rows(log, split, "tune", gaps=gaps))
+        policy = for_max_regret(
+            part,
+            prices=safe_to_cheap(tune.p, tune.costs, cap=cap),
+            target=replace(target, cap=cap),
+            binding=binding,
+        )
+    elif budget is not None:
+        policy = for_budget(p, costs, budget=budget, binding=binding, cap=cap)
+    elif max_loss_points is not None:
         policy = for_max_loss(
             p,
             costs,
-            scores=log.scores[rows],
-            max_loss_points=float(max_loss_points or 0),
+            scores=part.scores,
+            max_loss_points=max_loss_points,
             binding=binding,
+            cap=cap,
         )
+    else:
+        policy = for_price(p, costs, price=price or 0.0, binding=binding, cap=cap)
     policy.write(path)
     files = sorted(one for one in run.policies.glob("*.json") if one.name != MANIFEST)
     run.record(
@@ -138,6 +163,29 @@ def calibrate_stage(
         files=files,
     )
     return policy
+
+
+def labelled(
+    router: ScaleRouter, features: FeatureTable, log: OracleLog, rows: np.ndarray
+) -> Labelled:
+    """What a router says about some rows of a log, what they cost behind it, and the truth.
+
+    Raises:
+        DataError: when there are no rows.
+        MismatchError: when the rows are not in the features.
+    """
+    if not len(rows):
+        raise DataError(
+            "The calibrate part has no complete example, or the tune part. Label more pictures."
+        )
+    _, sizes = np.unique(log.groups, return_counts=True)
+    return Labelled(
+        p=predictions(router, features, log, rows)[rows],
+        costs=routed_costs(log.costs[rows], router.blocks),
+        scores=log.scores[rows],
+        groups=log.groups[rows],
+        most=int(sizes.max()),
+    )
 
 
 def predictions(

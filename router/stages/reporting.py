@@ -16,6 +16,7 @@ from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.evaluation import Settings, default_budgets, evaluate
 from router.analysis.report import PAGE, Extras, write_report
+from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.parts import part_rows
 from router.policy import Binding, Policy
@@ -63,7 +64,7 @@ def evaluate_stage(
     features = run.read_features(log)
     rows = {
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
-        for part in ("calibrate", "test")
+        for part in ("tune", "calibrate", "test")
     }
     chosen = tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
     inputs = run.inputs("log", "features", "split", *run.arms())
@@ -71,19 +72,25 @@ def evaluate_stage(
     params = {"budgets": list(chosen), "draws": draws, "seed": seed}
     if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
         return read_document(run)
-    both = np.concatenate(list(rows.values()))
-    p = {arm: predictions(run.read_router(arm), features, log, both) for arm in run.arms()}
-    named = {n: one for n, one in policies.items() if one.knob.get("budget") not in chosen}
+    known = np.concatenate(list(rows.values()))
+    routers = {arm: run.read_router(arm) for arm in run.arms()}
+    p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
+    reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
+    shown = [{"budget": budget} for budget in chosen]
+    named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
     document = evaluate(
         log,
         p["router"],
         split=split,
         policies=named,
-        gflops=_gflops(log, both),
+        gflops=_gflops(log, known),
         ablations={arm: values for arm, values in p.items() if arm != "router"},
+        features=features,
+        reads=reads,
         settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
     )
-    document |= _details(log, rows["test"], p["router"], document, draws=draws, seed=seed)
+    details = _Details(log, rows["test"], p["router"], reads["router"])
+    document |= details.told(document, draws=draws, seed=seed)
     document |= _provenance(run, router, log, split) | _vision(log, rows["test"])
     path = run.evaluation / DOCUMENT
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -170,27 +177,26 @@ def _vision(log: OracleLog, rows: np.ndarray) -> dict[str, float | None]:
     return {"vision_gflops": float(each.mean()) / 1e9 if np.isfinite(each).all() else None}
 
 
-def _details(
-    log: OracleLog,
-    rows: np.ndarray,
-    p: Floats,
-    document: Mapping[str, Any],
-    *,
-    draws: int,
-    seed: int,
-) -> dict[str, Any]:
+class _Details:
     """What the report says beyond the totals, for every row of the router."""
-    test, p = log.select(rows), np.asarray(p)[rows]
-    choices = {
-        row["name"]: _policy(row["policy"], log).choose(p, test.costs)
-        for row in document["rows"]
-        if row["kind"] == "router"
-    }
-    return {
-        "datasets": by_dataset(test, choices, draws=draws, seed=seed),
-        "lost": {name: lost_questions(test, choice, p) for name, choice in choices.items()},
-        "calibration": reliability(p, test.scores, log.options),
-    }
+
+    def __init__(self, log: OracleLog, rows: np.ndarray, p: Floats, reads: Sequence[str]) -> None:
+        self.test, self.p = log.select(rows), np.asarray(p)[rows]
+        self.costs = routed_costs(self.test.costs, reads)
+
+    def told(self, document: Mapping[str, Any], *, draws: int, seed: int) -> dict[str, Any]:
+        """By dataset, which questions were lost, and how well probabilities come true."""
+        test, p = self.test, self.p
+        choices = {
+            row["name"]: _policy(row["policy"], test).choose(p, self.costs)
+            for row in document["rows"]
+            if row["kind"] == "router"
+        }
+        return {
+            "datasets": by_dataset(test, choices, draws=draws, seed=seed),
+            "lost": {name: lost_questions(test, choice, p) for name, choice in choices.items()},
+            "calibration": reliability(p, test.scores, test.options),
+        }
 
 
 def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
@@ -200,6 +206,7 @@ def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
         kind=described["kind"],
         lam=described["lam"],
         cost_scale=described["cost_scale"],
+        cap=described["cap"],
     )
 
 

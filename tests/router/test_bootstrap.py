@@ -105,7 +105,9 @@ def test_columns_share_their_draws():
     np.testing.assert_allclose([difference.low, difference.value, difference.high], 0.1)
     assert columns.estimate("a").high - columns.estimate("a").low > 0.03
     np.testing.assert_allclose(columns.samples("block")[:, 1], 2 * columns.samples("a"))
-    doubled = columns.statistic_of_each(lambda a, block: float(block[1] - 2 * a), "a", "block")
+    doubled = columns.estimated(
+        columns.pair("a").then(lambda a, block: block[..., 1] - 2 * a, columns.pair("block"))
+    )
     np.testing.assert_allclose([doubled.low, doubled.high], 0, atol=1e-12)
     low, high = columns.bands("block")
     assert low[0] == pytest.approx(columns.estimate("a").low)

@@ -10,7 +10,9 @@ from data.errors import DataError, MismatchError
 from data.splits import split_by_group
 from router.analysis import metrics
 from router.analysis.evaluation import Settings, default_budgets, evaluate
-from router.policy import Binding, for_budget, for_max_loss
+from router.analysis.knowing import corrected_curve
+from router.knobs import for_budget, for_max_loss
+from router.policy import Binding
 from router.training import train_router
 
 FAST = Settings(draws=200)
@@ -99,7 +101,7 @@ def test_router_is_better_than_mixing_fixed_scales_and_than_its_half(result):
         result["metrics"]["aiq_fixed"]["value"] + result["metrics"]["aiq_minus_fixed"]["value"]
     )
     last = rows_of(result, "router")[-1]
-    assert 0 < last["gap_closed"]["raw"]["value"] <= 1
+    assert 0 < last["gap_closed"]["own_cost"]["value"] <= 1
     assert 0 < result["metrics"]["hypervolume"]["value"] < 1
 
 
@@ -250,7 +252,8 @@ def test_no_headroom_is_undefined_not_a_number(build_log):
     split = split_by_group(log.groups)
     result = evaluate(log, np.full((40, 3), 0.5), split=split, settings=FAST)
     for row in rows_of(result, "router"):
-        assert row["gap_closed"]["raw"] == {"value": None, "low": None, "high": None}
+        undefined = {"value": None, "low": None, "high": None, "reason": "there is no gap to close"}
+        assert row["gap_closed"]["raw"] == undefined
         assert row["accuracy"] == {"value": 0.5, "low": None, "high": None}
     json.dumps(result, allow_nan=False)
 
@@ -259,3 +262,145 @@ def test_default_budgets_stay_apart_on_a_dear_grid():
     costs = np.tile([147456.0, 589824.0, 1327104.0], (4, 1))
     budgets = default_budgets(costs)
     assert 147456 < budgets[0] < budgets[1] < budgets[2] < 1327104
+
+
+# --- mixtures, gaps at equal cost, peeks, ends -------------------------------------------------
+
+
+def everything(result):
+    return [
+        row
+        for arm in [{"rows": result["rows"]}, *result["ablations"].values()]
+        + list(result["baselines"].values())
+        for row in arm.get("rows", [])
+    ]
+
+
+def test_mixtures_lie_on_the_hull_of_the_fixed_options(result):
+    fixed = result["fixed_curve"]["cost"], result["fixed_curve"]["accuracy"]
+    x, y = metrics.nondecreasing_hull(*map(np.asarray, fixed))
+    rows = everything(result)
+    assert len(rows) > 15
+    for row in rows:
+        mixing, cost = row["mixing"], min(row["cost"]["value"], x[-1])
+        assert mixing["accuracy"]["value"] == pytest.approx(np.interp(cost, x, y))
+        assert mixing["cost"]["value"] == pytest.approx(cost)
+        assert mixing["gflops"]["value"] == pytest.approx(2 * cost)
+        difference = row["accuracy"]["value"] - mixing["accuracy"]["value"]
+        if row["kind"] != "oracle_corrected":
+            assert row["minus_mixing"]["value"] == pytest.approx(difference, abs=1e-12)
+
+
+def test_gap_closed_at_own_cost_is_its_definition(result):
+    fixed = [np.asarray(result["fixed_curve"][name]) for name in ("cost", "accuracy")]
+    oracle = [np.asarray(result["oracle_curve"][name]) for name in ("cost", "accuracy")]
+    for row in rows_of(result, "router"):
+        own, cost = row["accuracy"]["value"], row["cost"]["value"]
+        floor = metrics.accuracy_at_cost(*fixed, cost)
+        ceiling = metrics.accuracy_at_cost(*oracle, cost)
+        expected = (own - floor) / (ceiling - floor)
+        assert row["gap_closed"]["own_cost"]["value"] == pytest.approx(expected)
+    areas = [metrics.aiq(*curve, low=1.0, high=576.0) for curve in (fixed, oracle)]
+    own = result["metrics"]["aiq"]["value"]
+    expected = (own - areas[0]) / (areas[1] - areas[0])
+    assert result["metrics"]["gap_closed"]["value"] == pytest.approx(expected)
+
+
+def test_a_peek_is_paid_for_where_it_is_thrown_away(world, p, result):
+    peeking = evaluate(
+        world.log,
+        p,
+        split=world.split,
+        gflops=2.0 * world.log.costs,
+        reads={"router": ["image", "peek"]},
+        settings=replace(FAST, budgets=(64.0,)),
+    )
+    (row,) = rows_of(peeking, "router")
+    shares = row["shares"]
+    alone = sum(share * float(option) for option, share in shares.items())
+    assert row["cost"]["value"] == pytest.approx(alone + (1 - shares["1"]) * 1.0)
+    assert row["gflops"]["value"] == pytest.approx(2 * row["cost"]["value"])
+    assert peeking["fixed_curve"]["cost"] == result["fixed_curve"]["cost"]
+
+
+def test_saving_keeps_what_it_was_told_to_on_the_calibrate_part(world, result):
+    scores = world.log.scores[world.split.calibrate]
+    best = scores.mean(axis=0).max()
+    for name, share in (("saved_at_99", 0.99), ("saved_at_100", 1.0)):
+        policy = result["metrics"][name]["policy"]
+        assert policy["fallback"] or policy["calibration"]["accuracy"] >= share * best - 1e-9
+    first, second = (
+        result["metrics"][name]["hindsight"]["value"] for name in ("saved_at_99", "saved_at_100")
+    )
+    assert second <= first
+
+
+def two_models(build_log, *, weak, strong, n=800, seed=0):
+    generator = np.random.default_rng(seed)
+    need = generator.random(n)
+    scores = np.stack([generator.random(n) < weak * 2 * (1 - need), generator.random(n) < strong])
+    log = build_log(scores.T.astype(float), costs=np.tile([1.0, 2.0], (n, 1)))
+    return log, np.stack([1 - need, np.full(n, 0.9)], axis=1)
+
+
+def test_two_options_have_an_apgr(build_log):
+    log, p = two_models(build_log, weak=0.45, strong=0.9)
+    split = split_by_group(log.groups)
+    found = evaluate(log, p, split=split, settings=FAST)["metrics"]
+    assert 0.5 < found["apgr"]["low"] < found["apgr"]["value"] < found["apgr"]["high"] < 1
+    assert 0 < found["cpt_50"]["value"] < found["cpt_80"]["value"] < 1
+    ends = found["ends"]
+    assert (ends["weak"], ends["strong"]) == ("1", "9")
+    scores, margin = log.scores[split.test], (p[:, 1] - p[:, 0])[split.test]
+    sent = margin >= np.quantile(margin, 0.5)
+    at = int(np.argmin(np.abs(np.array(ends["calls"]) - sent.mean())))
+    expected = np.where(sent, scores[:, 1], scores[:, 0]).mean()
+    assert ends["accuracy"][at] == pytest.approx(expected)
+
+
+def test_a_random_router_has_an_apgr_of_a_half(build_log):
+    log, _ = two_models(build_log, weak=0.4, strong=0.9, n=4000)
+    p = np.random.default_rng(1).random(log.scores.shape)
+    found = evaluate(log, p, split=split_by_group(log.groups), settings=FAST)["metrics"]["apgr"]
+    assert found["low"] < 0.5 < found["high"]
+    assert found["high"] - found["low"] < 0.2
+
+
+@pytest.mark.parametrize(("weak", "strong"), [(0.45, 0.3), (0.4, 0.42)])
+def test_apgr_is_undefined_unless_the_strong_end_wins(build_log, weak, strong):
+    log, p = two_models(build_log, weak=weak, strong=strong)
+    found = evaluate(log, p, split=split_by_group(log.groups), settings=FAST)["metrics"]
+    for name in ("apgr", "cpt_50", "cpt_80"):
+        assert found[name]["value"] is None
+        assert found[name]["reason"].startswith("undefined: 9 is not")
+
+
+def test_oracles_under_every_rule(result, world):
+    assert set(result["oracles"]) == {"first_correct", "stable"}  # the log holds no answers
+    raw = result["oracles"]["first_correct"]["raw"]
+    assert raw["accuracy"] == rows_of(result, "oracle")[0]["accuracy"]
+    stable = result["oracles"]["stable"]["raw"]["accuracy"]["value"]
+    assert stable <= raw["accuracy"]["value"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
+def test_the_corrected_curve_is_that_of_knowing_where_to_look(share):
+    """Simulated guesses whose knowledge is known: unbiased at every price, within 4 errors."""
+    generator = np.random.default_rng(4)
+    n, costs = 60_000, np.array([1.0, 9.0, 36.0, 144.0])
+    first = generator.integers(0, 5, n)  # 4: knows nowhere
+    knows = np.arange(4) >= first[:, None]
+    chance = generator.choice([0.0, 0.25, 0.5], n)
+    scores = (knows | (generator.random((n, 4)) < chance[:, None])).astype(float)
+    wide = np.tile(costs, (n, 1))
+    accuracy, cost = corrected_curve(scores, wide, chance, points=64)
+    edges = np.unique(((1 - chance)[:, None] / (costs[1:] - 1.0)).ravel())
+    at = int(share * len(edges))
+    price = 0.0 if at == 0 else edges[at - 1]
+    looks = np.hstack([np.ones((n, 1), bool), price * (costs[1:] - 1) < (1 - chance)[:, None]])
+    known = knows & looks
+    k = np.where(known.any(axis=1), np.argmax(known, axis=1), 0)
+    right = np.where(known.any(axis=1), 1.0, chance)
+    for found, truth in ((accuracy[:, at], right), (cost[:, at], costs[k])):
+        error = (found - truth).std() / np.sqrt(n)
+        assert abs(found.mean() - truth.mean()) <= 4 * error + 1e-12

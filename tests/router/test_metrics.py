@@ -123,6 +123,51 @@ def test_correlated_guesses_are_over_corrected():
     assert accuracy.mean() < truth - 0.05
 
 
+def sticky_answerer(n, k, *, choices, persistence, generator):
+    """Answers of models that know from some scale on; a guess may simply be repeated.
+
+    Answer 0 is right, the others are wrong; known from scale k means never.
+    """
+    knows = np.arange(k) >= generator.integers(0, k + 1, size=n)[:, None]
+    said = generator.integers(choices, size=(n, k))
+    for j in range(1, k):
+        repeats = generator.random(n) < persistence
+        said[repeats, j] = said[repeats, j - 1]
+    said[knows] = 0
+    return knows, said
+
+
+@pytest.mark.parametrize("persistence", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("choices", [2, 4, 20])
+def test_the_truth_lies_between_new_guesses_everywhere_and_only_at_new_answers(
+    persistence, choices
+):
+    generator = np.random.default_rng(4)
+    n, k = 20_000, 5
+    knows, said = sticky_answerer(
+        n, k, choices=choices, persistence=persistence, generator=generator
+    )
+    scores, costs = (said == 0).astype(float), np.tile(TOKENS, (n, 1))
+    chance = np.full(n, 1 / choices)
+    truth, _ = truth_of(knows, chance, costs)
+    low, _ = metrics.corrected_oracle_rows(scores, costs, chance)
+    repeats = metrics.repeated_answers(said)
+    high, _ = metrics.corrected_oracle_rows(scores, costs, chance, repeats=repeats)
+    assert low.mean() <= truth + 4 * low.std() / np.sqrt(n)
+    assert high.mean() >= truth - 4 * high.std() / np.sqrt(n)
+    assert high.mean() <= scores.max(axis=1).mean() + 1e-12
+    if persistence == 1:  # one guess for all scales: exact where repeated answers are known
+        assert high.mean() == pytest.approx(truth, abs=4 * high.std() / np.sqrt(n))
+    if persistence == 0:  # a new guess at every scale: exact where each counts
+        assert low.mean() == pytest.approx(truth, abs=4 * low.std() / np.sqrt(n))
+
+
+@given(hnp.arrays(np.int64, (7, 4), elements=st.integers(0, 3)))
+def test_an_answer_repeats_when_a_cheaper_option_gave_it(said):
+    expected = [[row[k] in row[:k] for k in range(4)] for row in said.tolist()]
+    np.testing.assert_array_equal(metrics.repeated_answers(said), expected)
+
+
 @given(hnp.arrays(np.float64, (8, 3), elements=st.sampled_from([0.0, 1.0])))
 def test_without_chance_it_is_the_raw_oracle(scores):
     costs = np.tile([1.0, 9.0, 36.0], (8, 1))

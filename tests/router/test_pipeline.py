@@ -12,8 +12,9 @@ from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
 from router.features.extract import FeatureCollector
 from router.features.question import ModelQuestions
+from router.knobs import for_budget
 from router.pipeline import AutoScalePipeline
-from router.policy import Binding, Policy, for_budget
+from router.policy import Binding, Policy
 from router.training import train_router
 
 QUESTIONS = ("Is it?", "Is there anything at all to be seen in this very picture, or not?")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.errors import DataError, MismatchError
-from router.policy import Binding, Policy, for_budget, for_max_loss
+from router.knobs import for_budget, for_max_loss, for_price
+from router.policy import Binding, Policy
 
 
 def binding(k):
@@ -52,12 +53,55 @@ def test_mean_cost_never_rises_with_the_price(problem, first, second):
     assert mean_cost(priced(high, k), p, costs) <= mean_cost(priced(low, k), p, costs)
 
 
-@given(problems(), st.floats(0, 10))
-def test_one_decision_equals_the_batch(problem, lam):
+def within(costs, share):
+    """A cap that leaves every row an option: from the dearest least cost to the dearest cost."""
+    low, high = costs.min(axis=1).max(), costs.max()
+    return float(low + share * (high - low))
+
+
+kinds = st.sampled_from(["price", "regret", "finest"])
+shares = st.none() | st.floats(0, 1)
+
+
+@given(problems(), st.floats(0, 10), kinds, shares)
+def test_one_decision_equals_the_batch(problem, lam, kind, share):
     p, costs, _ = problem
-    policy = priced(lam, p.shape[1], cost_scale=123.4)
+    cap = None if share is None else within(costs, share)
+    policy = replace(priced(lam, p.shape[1], cost_scale=123.4), kind=kind, cap=cap)
     choices = policy.choose(p, costs)
     assert [policy.decide(q, c) for q, c in zip(p, costs, strict=True)] == choices.tolist()
+
+
+@given(problems(), st.floats(0, 10), kinds, st.floats(0, 1))
+def test_the_cap_is_never_exceeded_and_binds_nothing_else(problem, lam, kind, share):
+    p, costs, _ = problem
+    rows, cap = np.arange(len(p)), within(costs, share)
+    policy = replace(priced(lam, p.shape[1]), kind=kind, cap=cap)
+    assert np.all(costs[rows, policy.choose(p, costs)] <= cap)
+    # each row is decided as if the options beyond the cap did not exist
+    for q, c, choice in zip(p, costs, policy.choose(p, costs), strict=True):
+        inside = np.flatnonzero(c <= cap)
+        alone = replace(priced(lam, len(inside)), kind=kind)
+        assert inside[alone.decide(q[inside], c[inside])] == choice
+
+
+@given(problems(), st.floats(0, 1), st.floats(0, 1))
+def test_a_budget_under_a_cap_keeps_both(problem, fraction, share):
+    p, costs, _ = problem
+    cap, least = within(costs, share), costs.min(axis=1).mean()
+    budget = least + fraction * (costs.max(axis=1).mean() - least)
+    policy = for_budget(p, costs, budget=budget, cap=cap, binding=binding(p.shape[1]))
+    assert mean_cost(policy, p, costs) <= budget * (1 + 1e-9)
+    assert np.all(costs[np.arange(len(p)), policy.choose(p, costs)] <= cap)
+    assert policy.knob == {"budget": budget, "cap": cap}
+
+
+@given(exact_problems())
+def test_against_regret_price_zero_takes_the_finest_unless_nothing_can_be_lost(problem):
+    p, costs = problem
+    policy = replace(priced(0.0, p.shape[1]), kind="regret")
+    for q, choice in zip(p, policy.choose(p, costs), strict=True):
+        assert choice == len(q) - 1 or q[-1] * (1 - q[choice]) == 0
 
 
 @given(problems(), st.floats(0, 1))
@@ -96,6 +140,47 @@ def test_loss_is_met_by_the_cheapest_price_or_it_falls_back(problem, points):
         if scores[rows, other.choose(p, costs)].mean() >= target + 1e-9:
             assert not policy.fallback
             assert mean_cost(policy, p, costs) <= mean_cost(other, p, costs) + 1e-6
+
+
+def test_a_given_price_is_kept_per_unit_of_cost():
+    p, costs = np.array([[0.5, 0.9]] * 2), np.array([[2.0, 10.0]] * 2)
+    for price, chosen in ((0.049, 1), (0.051, 0)):  # 0.4 of probability for 8 units
+        policy = for_price(p, costs, price=price, binding=binding(2))
+        assert policy.price == pytest.approx(price)
+        assert policy.decide(p[0], costs[0]) == chosen
+        assert policy.calibration == {"n": 2, "mean_cost": [2.0, 10.0][chosen]}
+    assert for_price(p, costs, price=0.1, cap=5.0, binding=binding(2)).knob == {
+        "price": 0.1,
+        "cap": 5.0,
+    }
+
+
+def test_a_cap_below_the_cheapest_option_is_refused_everywhere():
+    p, costs = np.array([[0.5, 0.9]] * 2), np.array([[2.0, 10.0], [4.0, 10.0]])
+    message = "cap of 3 is below the cheapest option of .* costs 4"
+    for kind in ("price", "regret", "finest"):
+        policy = replace(priced(0.1, 2), kind=kind, cap=3.0)
+        assert policy.decide(p[0], costs[0]) == 0
+        with pytest.raises(DataError, match=message):
+            policy.decide(p[1], costs[1])
+        with pytest.raises(DataError, match=message):
+            policy.choose(p, costs)
+    with pytest.raises(DataError, match=message):
+        for_price(p, costs, price=0.0, cap=3.0, binding=binding(2))
+    with pytest.raises(DataError, match=message):
+        for_budget(p, costs, budget=5.0, cap=3.0, binding=binding(2))
+
+
+def test_a_loss_under_a_cap_is_against_the_finest_within_it():
+    p, costs = np.array([[0.2, 0.5, 0.9]] * 4), np.array([[1.0, 9.0, 36.0]] * 4)
+    scores = np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]] * 2)
+    policy = for_max_loss(p, costs, scores=scores, max_loss_points=0, cap=9.0, binding=binding(3))
+    assert not policy.fallback
+    assert policy.choose(p, costs).tolist() == [1] * 4
+    worse = for_max_loss(p, costs, scores=scores, max_loss_points=-10, cap=9.0, binding=binding(3))
+    assert worse.fallback
+    assert "finest option within the cap of 9" in worse.reason
+    assert worse.decide(p[0], costs[0]) == 1
 
 
 def test_price_zero_takes_the_best_estimate_and_ties_go_to_the_cheaper():
@@ -159,14 +244,23 @@ def test_scores_with_gaps_are_refused():
         )
 
 
-@pytest.mark.parametrize("kind", ["price", "finest"])
-def test_not_a_number_is_refused(kind):
+@pytest.mark.parametrize("kind", ["price", "regret", "finest"])
+@pytest.mark.parametrize(
+    ("p", "costs"),
+    [
+        ([np.nan, 0.5], [1.0, 2.0]),
+        ([0.5, 0.5], [1.0, np.inf]),
+        ([0.5, 0.5], [1.0, -1.0]),
+        ([0.5, 1.1], [1.0, 2.0]),
+        ([-0.1, 0.5], [1.0, 2.0]),
+    ],
+)
+def test_what_is_no_probability_or_cost_is_refused(kind, p, costs):
     policy = replace(priced(0.1, 2), kind=kind)
-    for p, costs in (([np.nan, 0.5], [1.0, 2.0]), ([0.5, 0.5], [1.0, np.inf])):
-        with pytest.raises(DataError, match="finite"):
-            policy.decide(np.array(p), np.array(costs))
-        with pytest.raises(DataError):
-            policy.choose(np.array([p]), np.array([costs]))
+    with pytest.raises(DataError, match="must lie in .0, 1., and costs be finite"):
+        policy.decide(np.array(p), np.array(costs))
+    with pytest.raises(DataError):
+        policy.choose(np.array([p]), np.array([costs]))
 
 
 def test_another_number_of_options_is_refused():
@@ -178,7 +272,14 @@ def test_another_number_of_options_is_refused():
 
 @pytest.mark.parametrize(
     "change",
-    [{"lam": -1.0}, {"lam": float("nan")}, {"cost_scale": 0.0}, {"kind": "cheapest"}],
+    [
+        {"lam": -1.0},
+        {"lam": float("nan")},
+        {"cost_scale": 0.0},
+        {"kind": "cheapest"},
+        {"cap": -1.0},
+        {"cap": float("nan")},
+    ],
 )
 def test_invalid_rules_are_refused(change):
     with pytest.raises(DataError, match="A policy"):

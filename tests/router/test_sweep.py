@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.errors import DataError
-from router.sweep import choose_at, sweep
+from router.sweep import choose_at, sweep, worths
 
 
 def exact_choice(p, costs, price):
@@ -65,6 +65,21 @@ def test_every_price_gives_the_outcome_it_says(problem):
         choice = choose_at(p, costs, price)
         assert costs[rows, choice].mean() == pytest.approx(cost, abs=1e-9)
         assert scores[rows, choice].mean() == pytest.approx(accuracy, abs=1e-9)
+
+
+@given(problems(max_rows=20), st.booleans(), st.floats(0, 1))
+def test_every_price_gives_the_outcome_it_says_under_a_cap_and_against_regret(
+    problem, regret, share
+):
+    p, costs = problem
+    least = costs.min(axis=1).max()
+    cap = float(least + share * (costs.max() - least))
+    steps = sweep(p, costs, regret=regret, cap=cap)
+    worth = worths(p, costs, regret=regret, cap=cap)
+    for price, cost in zip(steps.prices, steps.cost, strict=True):
+        chosen = costs[np.arange(len(p)), choose_at(worth, costs, price)]
+        assert chosen.mean() == pytest.approx(cost, abs=1e-9)
+        assert np.all(chosen <= cap)
 
 
 @given(problems())

@@ -1,0 +1,180 @@
+"""From what is asked for, such as a budget, to a policy; see `router.guarantee` for guarantees.
+
+Notation for shapes: N examples of the calibrate part, K options.
+
+Prices are chosen among all that make a difference on the calibrate part (`router.sweep`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from data.errors import DataError
+from router.estimators.base import Floats
+from router.policy import Binding, Policy
+from router.sweep import check_inputs, sweep
+
+
+def for_price(
+    p: Floats,
+    costs: Floats,
+    *,
+    price: float,
+    binding: Binding,
+    cap: float | None = None,
+    knob: Mapping[str, float] | None = None,
+) -> Policy:
+    """The policy of a given price; at price 0 it takes the option that is likeliest right.
+
+    Args:
+        p: probabilities (N, K) on the calibrate part, to say what the policy costs there.
+        costs: (N, K) in `binding.cost_unit`.
+        price: of one unit of cost, in probability of a right answer.
+        binding: what the policy will belong to.
+        cap: most cost of any single answer.
+        knob: what was asked for, when it was not this price.
+
+    Raises:
+        DataError: for a negative price, a cap below the cheapest option of an example, or when
+            the calibrate part is empty or not finite.
+    """
+    p, costs = check_inputs(p, costs)
+    scale = _cost_scale(costs)
+    policy = Policy(
+        binding=binding,
+        kind="price",
+        lam=float(price) * scale,
+        cost_scale=scale,
+        cap=cap,
+        knob=with_cap(knob or {"price": float(price)}, cap),
+    )
+    return measured(policy, p, costs)
+
+
+def for_budget(
+    p: Floats, costs: Floats, *, budget: float, binding: Binding, cap: float | None = None
+) -> Policy:
+    """The policy of the lowest price whose mean cost on the calibrate part is within budget.
+
+    The lowest price has the highest expected accuracy, the mean of p at the chosen options.
+
+    Args:
+        p: probabilities (N, K) on the calibrate part.
+        costs: (N, K) in `binding.cost_unit`.
+        budget: most mean cost per example.
+        binding: what the policy will belong to.
+        cap: most cost of any single answer.
+
+    Raises:
+        DataError: when the budget is below the mean cost of the cheapest option, the cap below
+            the cheapest option of an example, or the calibrate part is empty or not finite.
+    """
+    p, costs = check_inputs(p, costs)
+    least = costs.min(axis=1).mean()
+    if not budget >= least:
+        raise DataError(
+            f"The budget must be at least {least:.6g} {binding.cost_unit}, the mean cost of the "
+            f"cheapest option on the calibrate part; it is {budget:.6g}. Raise the budget."
+        )
+    steps = sweep(p, costs, cap=cap)
+    knob = {"budget": float(budget)}
+    first = int(np.argmax(steps.cost <= budget * (1 + 1e-9)))
+    for price in steps.prices[first:]:
+        policy = for_price(p, costs, price=price, binding=binding, cap=cap, knob=knob)
+        # The sweep's sums are rounded: the policy is judged by its own choices.
+        if policy.calibration["mean_cost"] <= budget:
+            break
+    return policy
+
+
+def for_max_loss(
+    p: Floats,
+    costs: Floats,
+    *,
+    scores: Floats,
+    max_loss_points: float,
+    binding: Binding,
+    cap: float | None = None,
+) -> Policy:
+    """The cheapest policy at most `max_loss_points` below the finest option's accuracy.
+
+    Judged by the accuracy on the calibrate part, without a confidence bound. When no price
+    qualifies, the policy is the finest option and says so in `fallback` and `reason`.
+
+    Args:
+        p: probabilities (N, K) on the calibrate part.
+        costs: (N, K).
+        scores: (N, K) in [0, 1], what each option really scored there.
+        max_loss_points: percentage points; negative asks to be better than the finest option.
+        binding: what the policy will belong to.
+        cap: most cost of any single answer; the finest option is then the finest within it.
+
+    Raises:
+        DataError: when the calibrate part is empty, misshapen or not finite, or the cap below
+            the cheapest option of an example.
+    """
+    p, costs = check_inputs(p, costs)
+    scores = check_scores(scores, p.shape)
+    knob = {"max_loss_points": float(max_loss_points)}
+    finest = measured(always_finest(costs, binding, cap=cap, knob=knob), p, costs, scores)
+    target = finest.calibration["accuracy"] - max_loss_points / 100
+    steps = sweep(p, costs, scores=scores, cap=cap)
+    for price in steps.prices[steps.accuracy >= target - 1e-9][::-1]:
+        policy = for_price(p, costs, price=price, binding=binding, cap=cap, knob=knob)
+        policy = measured(policy, p, costs, scores)
+        if policy.calibration["accuracy"] >= target - 1e-12:
+            return policy
+    return finest.fall_back(
+        f"no price reaches the accuracy {target:.4f} on the {len(p)} calibration examples "
+        f"(best {steps.accuracy.max():.4f})"
+    )
+
+
+def always_finest(
+    costs: Floats, binding: Binding, *, cap: float | None, knob: Mapping[str, float]
+) -> Policy:
+    """The policy that always takes the finest option that the cap allows; costs are (N, K)."""
+    return Policy(
+        binding=binding,
+        kind="finest",
+        lam=0.0,
+        cost_scale=_cost_scale(costs),
+        cap=cap,
+        knob=with_cap(knob, cap),
+    )
+
+
+def measured(policy: Policy, p: Floats, costs: Floats, scores: Floats | None = None) -> Policy:
+    """The policy with what it costs, and scores if given, on the calibrate part; all (N, K)."""
+    rows, choice = np.arange(len(p)), policy.choose(p, costs)
+    found = {"n": len(p), "mean_cost": float(costs[rows, choice].mean())}
+    if scores is not None:
+        found["accuracy"] = float(scores[rows, choice].mean())
+    return replace(policy, calibration=found)
+
+
+def with_cap(knob: Mapping[str, float], cap: float | None) -> dict[str, float]:
+    """What was asked for, the cap included."""
+    return dict(knob) if cap is None else {**knob, "cap": float(cap)}
+
+
+def check_scores(scores: Floats, shape: tuple[int, ...]) -> Floats:
+    """Validate scores (N, K); returns them as float64.
+
+    Raises:
+        DataError: when they are misshapen, have gaps or are outside of [0, 1].
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != shape or not np.all((scores >= 0) & (scores <= 1)):
+        raise DataError(
+            f"Scores must have shape {shape} and lie in [0, 1] without gaps; they have shape "
+            f"{scores.shape}. Drop examples with gaps (--gaps drop) first."
+        )
+    return scores
+
+
+def _cost_scale(costs: Floats) -> float:
+    return float(costs[:, -1].mean()) or 1.0

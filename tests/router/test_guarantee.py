@@ -1,0 +1,324 @@
+"""Guarantees against truths that are known: the whole calibration, two thousand times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from mapie.risk_control import FWERFixedSequenceTesting, control_fwer
+from scipy.stats import binom, binomtest, norm
+
+from data.errors import DataError
+from router.guarantee import (
+    STEPS,
+    Labelled,
+    Target,
+    for_max_regret,
+    known,
+    regrets,
+    safe_to_cheap,
+)
+from router.policy import Binding, Policy
+from router.risk import binomial_p_value, by_picture
+from router.sweep import worths
+
+COSTS = np.array([1.0, 24.0, 576.0])
+
+
+def binding(k=3):
+    options = tuple(f"s{i}" for i in range(k))
+    return Binding(options=options, cost_unit="visual tokens", router="r" * 64, split="s" * 64)
+
+
+@dataclass(frozen=True)
+class World:
+    """Questions of 40 sorts; the router sees the sort, and its estimates may be wrong.
+
+    Questions about one picture are of one sort, and whether they are answered rightly is
+    correlated through a normal of the picture (a one-factor copula with correlation `together`).
+    Neither changes a single question's own probabilities, so the true regret of every policy is
+    a sum over sorts.
+    """
+
+    per_picture: int = 1
+    together: float = 0.0
+    bias: float = 0.0  # of the router's estimates, on the scale of logits
+    sorts: int = 40
+
+    @property
+    def truth(self):
+        """P(right) of each sort at each option, (sorts, 3), falling with its difficulty."""
+        difficulty = np.linspace(-6, 3, self.sorts)[:, None]
+        return 1 / (1 + np.exp(difficulty - np.array([0.0, 2.5, 5.0])))
+
+    @property
+    def estimates(self):
+        logit = np.log(self.truth / (1 - self.truth)) + self.bias * np.array([1.0, 1.0, 0.0])
+        return 1 / (1 + np.exp(-logit))
+
+    def draw(self, pictures, generator):
+        n = pictures * self.per_picture
+        groups = np.repeat(np.arange(pictures), self.per_picture)
+        sort = generator.integers(0, self.sorts, pictures)[groups]
+        shared = generator.standard_normal((pictures, 3))[groups]
+        own = generator.standard_normal((n, 3))
+        latent = np.sqrt(self.together) * shared + np.sqrt(1 - self.together) * own
+        scores = (norm.cdf(latent) < self.truth[sort]).astype(float)
+        return Labelled(
+            p=self.estimates[sort],
+            costs=np.tile(COSTS, (n, 1)),
+            scores=scores,
+            groups=groups,
+            most=self.per_picture,
+        )
+
+    def prices(self, steps=8):
+        """A ladder from the router's estimates alone, as the tune part would give it."""
+        all_prices = safe_to_cheap(self.estimates, np.tile(COSTS, (self.sorts, 1)))
+        return all_prices[np.linspace(0, len(all_prices) - 1, steps).round().astype(int)]
+
+    def true_regret(self, policy):
+        """Options fail independently of each other: P(right at the finest) P(wrong at k)."""
+        choice = policy.choose(self.estimates, np.tile(COSTS, (self.sorts, 1)))
+        wrong = 1 - np.take_along_axis(self.truth, choice[:, None], axis=1)[:, 0]
+        regret = self.truth[:, -1] * wrong
+        return float(np.where(choice == 2, 0.0, regret).mean())
+
+    def true_cost(self, policy):
+        choice = policy.choose(self.estimates, np.tile(COSTS, (self.sorts, 1)))
+        return float(COSTS[choice].mean())
+
+
+def ladder_of(prices):
+    return [Policy(binding=binding(), kind="regret", lam=w, cost_scale=1.0) for w in prices]
+
+
+def count_failures(world, pictures, *, draws=2000, apart=False):
+    """How often calibrations keep a policy of too much regret, and how often they keep any.
+
+    The target lies just below the true regret of a price of the ladder: the hardest case.
+    """
+    prices = world.prices()
+    true = {policy.lam: world.true_regret(policy) for policy in ladder_of(prices)}
+    target = Target(max_regret=0.99 * min(risk for risk in true.values() if risk > 0.05))
+    generator = np.random.default_rng(7)
+    failures, certified = 0, 0
+    for _ in range(draws):
+        part = world.draw(pictures, generator)
+        if apart:
+            part = replace(part, groups=np.arange(len(part.p)), most=1)
+        policy = for_max_regret(part, prices=prices, target=target, binding=binding())
+        certified += not policy.fallback
+        failures += not policy.fallback and world.true_regret(policy) > target.max_regret
+    return failures, certified
+
+
+@pytest.mark.parametrize(
+    ("world", "pictures"),
+    [
+        (World(), 200),
+        (World(bias=1.5), 200),
+        (World(per_picture=4, together=0.7), 100),
+    ],
+    ids=["independent", "optimistic router", "clustered"],
+)
+def test_fails_at_most_as_often_as_it_says_in_2000_calibrations(world, pictures):
+    failures, certified = count_failures(world, pictures)
+    assert certified > 1000  # it does not hold by falling back
+    # no more failures than chance makes of a rate of 5 %
+    assert binomtest(failures, 2000, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_taking_questions_about_a_picture_for_independent_fails_too_often():
+    # so the test above can fail: in its clustered world, pictures matter
+    failures, _ = count_failures(World(per_picture=4, together=0.7), 100, draws=300, apart=True)
+    assert binomtest(failures, 300, 0.05, alternative="greater").pvalue < 0.01
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05])
+def test_saves_at_least_half_of_what_the_oracle_threshold_saves(alpha):
+    world, generator = World(), np.random.default_rng(3)
+    prices = world.prices(40)
+    ladder = ladder_of(prices)
+    oracle = min(world.true_cost(one) for one in ladder if world.true_regret(one) <= alpha)
+    saved = []
+    for _ in range(40):
+        part = world.draw(5000, generator)
+        policy = for_max_regret(
+            part, prices=prices, target=Target(max_regret=alpha), binding=binding()
+        )
+        saved.append(COSTS[-1] - world.true_cost(policy))
+    assert np.quantile(saved, 0.1) >= (COSTS[-1] - oracle) / 2
+
+
+def test_the_sequence_is_the_one_of_mapie():
+    world = World()
+    part, prices = world.draw(800, np.random.default_rng(0)), world.prices(20)
+    target = Target(max_regret=0.05)
+    ladder = ladder_of(prices)
+    p_values = np.array([binomial_p_value(regrets(one, part), 0.05) for one in ladder])
+    valid = control_fwer(p_values, target.delta, FWERFixedSequenceTesting())
+    policy = for_max_regret(part, prices=prices, target=target, binding=binding())
+    assert 0 < len(valid) < len(prices)
+    assert policy.price == pytest.approx(prices[max(valid)])
+    assert policy.guarantee["p_value"] == pytest.approx(p_values[max(valid)])
+
+
+def test_what_is_recorded_can_be_recomputed():
+    world = World()
+    part = world.draw(2000, np.random.default_rng(1))
+    policy = for_max_regret(
+        part, prices=world.prices(), target=Target(max_regret=0.02), binding=binding()
+    )
+    rows = np.arange(2000)
+    choice = policy.choose(part.p, part.costs)
+    lost = (part.scores[:, -1] == 1) & (part.scores[rows, choice] == 0)
+    kept = policy.guarantee
+    assert kept["bound"] == "binomial"
+    assert kept["regret"] == pytest.approx(lost.mean())
+    assert kept["p_value"] == pytest.approx(binom.cdf(lost.sum(), 2000, 0.02))
+    assert kept["p_value"] <= 0.05
+    assert kept["upper_limit"] <= 0.02
+    assert (kept["pictures"], kept["questions"], kept["most"]) == (2000, 2000, 1)
+    assert policy.calibration["mean_cost"] == pytest.approx(part.costs[rows, choice].mean())
+    assert policy.knob == {"max_regret": 0.02, "confidence": 0.95}
+    assert known(policy) == kept
+
+
+def test_survives_its_file(tmp_path):
+    world = World()
+    part = world.draw(2000, np.random.default_rng(1))
+    target = Target(max_regret=0.02, cap=24.0)
+    policy = for_max_regret(part, prices=world.prices(), target=target, binding=binding())
+    policy.write(tmp_path / "policy.json")
+    assert Policy.read(tmp_path / "policy.json") == policy
+
+
+def test_under_a_cap_regret_is_against_the_finest_that_is_allowed():
+    world = World()
+    part = world.draw(3000, np.random.default_rng(2))
+    target = Target(max_regret=0.05, cap=100.0)
+    prices = safe_to_cheap(part.p, part.costs, cap=100.0)
+    policy = for_max_regret(part, prices=prices, target=target, binding=binding())
+    choice = policy.choose(part.p, part.costs)
+    assert not policy.fallback
+    assert set(choice.tolist()) == {0, 1}
+    lost = (part.scores[:, 1] == 1) & (part.scores[np.arange(3000), choice] == 0)
+    assert policy.guarantee["regret"] == pytest.approx(lost.mean())
+    assert policy.knob["cap"] == 100.0
+
+
+def test_nothing_qualifies_says_how_many_pictures_would():
+    # the router's estimates order nothing: any saving loses 3 % at once
+    generator = np.random.default_rng(0)
+    scores = np.ones((400, 2))
+    scores[:, 0] = generator.random(400) > 0.03
+    part = Labelled(
+        p=np.full((400, 2), 0.9),
+        costs=np.tile([1.0, 9.0], (400, 1)),
+        scores=scores,
+        groups=np.arange(400),
+        most=1,
+    )
+    prices = safe_to_cheap(part.p, part.costs)
+    assert len(prices) == 1
+    policy = for_max_regret(part, prices=prices, target=Target(max_regret=0.04), binding=binding(2))
+    assert policy.fallback
+    assert policy.kind == "finest"
+    assert policy.decide(part.p[0], part.costs[0]) == 1
+    assert "400 questions about 400 pictures" in policy.reason
+    assert "pictures like these would certify it with probability 0.8" in policy.reason
+    assert policy.guarantee["regret"] == 0
+    hopeless = for_max_regret(
+        part, prices=prices, target=Target(max_regret=0.01), binding=binding(2)
+    )
+    assert "no number of pictures certifies that" in hopeless.reason
+
+
+def test_a_price_that_changes_nothing_says_so():
+    part = Labelled(
+        p=np.full((100, 1), 0.9),
+        costs=np.ones((100, 1)),
+        scores=np.ones((100, 1)),
+        groups=np.arange(100),
+        most=1,
+    )
+    prices = safe_to_cheap(part.p, part.costs)
+    policy = for_max_regret(part, prices=prices, target=Target(max_regret=0.1), binding=binding(1))
+    assert policy.fallback
+    assert "no price changes a choice" in policy.reason
+
+
+def test_too_small_for_any_certificate_is_an_error_that_names_the_number():
+    part = World().draw(298, np.random.default_rng(0))
+    prices = World().prices()
+    with pytest.raises(DataError, match="298 questions about 298 pictures.*at least 299 such"):
+        for_max_regret(part, prices=prices, target=Target(max_regret=0.01), binding=binding())
+    enough = World().draw(299, np.random.default_rng(0))
+    for_max_regret(enough, prices=prices, target=Target(max_regret=0.01), binding=binding())
+
+
+def test_the_ladder_goes_from_dear_to_cheap_without_labels():
+    world = World(sorts=2000)
+    costs = np.tile(COSTS, (2000, 1))
+    prices = safe_to_cheap(world.estimates, costs)
+    assert len(prices) <= STEPS
+    assert np.all(np.diff(prices) > 0)
+    cost = [
+        world.true_cost(Policy(binding=binding(), kind="regret", lam=w, cost_scale=1.0))
+        for w in prices
+    ]
+    assert np.all(np.diff(cost) < 0)
+    assert cost[0] > 500
+    assert cost[-1] == 1.0
+
+
+def test_estimated_regret_of_independent_options():
+    p = np.array([[0.5, 0.8, 0.9], [0.0, 1.0, 0.6]])
+    worth = worths(p, np.tile(COSTS, (2, 1)), regret=True)
+    np.testing.assert_allclose(1 - worth, [[0.45, 0.18, 0.0], [0.6, 0.0, 0.0]])
+    capped = worths(p, np.tile(COSTS, (2, 1)), regret=True, cap=24.0)
+    np.testing.assert_allclose(1 - capped, [[0.4, 0.0, np.inf], [1.0, 0.0, np.inf]])
+
+
+def test_partial_scores_count_what_is_lost_of_them():
+    part = Labelled(
+        p=np.array([[0.9, 0.9]] * 2),
+        costs=np.array([[1.0, 9.0]] * 2),
+        scores=np.array([[0.3, 0.9], [1.0, 0.6]]),
+        groups=np.arange(2),
+        most=1,
+    )
+    cheapest = Policy(binding=binding(2), kind="price", lam=1.0, cost_scale=1.0)
+    losses = regrets(cheapest, part)
+    assert losses.risk == pytest.approx(by_picture([0.6, 0.0], [0, 1]).risk)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_regret": 0.0}, "max_regret must lie between 0 and 1"),
+        ({"max_regret": 1.0}, "max_regret must lie between 0 and 1"),
+        ({"max_regret": 0.1, "confidence": 95}, "confidence must lie between 0 and 1"),
+        ({"max_regret": 0.1, "bound": "hoefding"}, "bound"),
+    ],
+)
+def test_impossible_targets_are_refused(change, message):
+    with pytest.raises(DataError, match=message):
+        Target(**change)
+
+
+def test_a_policy_without_a_guarantee_says_so():
+    policy = Policy(binding=binding(), kind="price", lam=0.0, cost_scale=1.0, knob={"budget": 9.0})
+    with pytest.raises(DataError, match="budget.*--max-regret"):
+        known(policy)
+
+
+def test_scores_with_gaps_are_refused():
+    part = World().draw(400, np.random.default_rng(0))
+    part.scores[3, 1] = np.nan
+    with pytest.raises(DataError, match="gaps drop"):
+        for_max_regret(
+            part, prices=World().prices(), target=Target(max_regret=0.05), binding=binding()
+        )

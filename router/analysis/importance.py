@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from router.analysis import metrics
-from router.analysis.columns import Columns
+from router.analysis.columns import Columns, Pair
 from router.analysis.curves import curve_prices, curve_rows
+from router.analysis.hulls import concave_hulls
 from router.estimators.base import Floats
 
 POINTS = 32
@@ -37,13 +37,15 @@ class Asked:
     Attributes:
         X: (n, D) features.
         scores: (n, K) in [0, 1].
-        costs: (n, K).
+        costs: (n, K) of the options by themselves.
+        behind: (n, K) of the options behind the router; more after a peek.
         groups: (n,) picture of each.
     """
 
     X: Floats
     scores: Floats
     costs: Floats
+    behind: Floats
     groups: npt.NDArray[Any]
 
 
@@ -90,22 +92,13 @@ def importance(
         "by_picture" (whether whole pictures changed places) and "columns" (how many).
     """
     columns = Columns(asked.groups, draws=draws, seed=seed)
-    means = asked.costs.mean(axis=0)
-    low, high = float(means.min()), float(means.max())
 
-    def area(cost: Floats, accuracy: Floats) -> float:
-        return metrics.aiq(cost, accuracy, low=low, high=high) if low < high else float("nan")
-
-    def drop(cost: Floats, accuracy: Floats, *mixed: Floats) -> float:
-        areas = [area(c, a) for c, a in zip(mixed[::2], mixed[1::2], strict=True)]
-        return area(cost, accuracy) - float(np.mean(areas))
-
-    def add(name: str, p: Floats) -> list[str]:
-        prices = curve_prices(p, asked.costs, points=POINTS)
-        cost, accuracy = curve_rows(p, asked.scores, asked.costs, prices)
+    def add(name: str, p: Floats) -> str:
+        prices = curve_prices(p, asked.behind, points=POINTS)
+        cost, accuracy = curve_rows(p, asked.scores, asked.behind, prices)
         columns.add(f"cost/{name}", cost)
         columns.add(f"accuracy/{name}", accuracy)
-        return [f"cost/{name}", f"accuracy/{name}"]
+        return name
 
     whole = add("untouched", predict(asked.X))
     names: dict[str, list[str]] = {}
@@ -116,12 +109,25 @@ def importance(
             mixed = asked.X.copy()
             rows = permuted_rows(asked.X[:, taken], asked.groups, generator)
             mixed[:, taken] = asked.X[rows][:, taken]
-            names[name] += add(f"{name}/{repeat}", predict(mixed))
+            names[name].append(add(f"{name}/{repeat}", predict(mixed)))
+    means = asked.costs.mean(axis=0)
+    low, high = float(means.min()), float(means.max())
+
+    def area(name: str) -> Pair:
+        cost, accuracy = columns.pair(f"cost/{name}"), columns.pair(f"accuracy/{name}")
+        return cost.then(lambda x, y: concave_hulls(x, y).area(low, high), accuracy)
+
+    untouched = area(whole)
+
+    def drop(name: str) -> Pair:
+        mixed = [area(one) for one in names[name]]
+        return untouched.then(lambda known, *lost: known - sum(lost) / len(lost), *mixed)
+
     return {
-        "aiq": columns.statistic_of_each(area, *whole).to_dict(),
+        "aiq": columns.estimated(untouched).to_dict(),
         "parts": {
             name: {
-                "drop": columns.statistic_of_each(drop, *whole, *names[name]).to_dict(),
+                "drop": columns.estimated(drop(name)).to_dict(),
                 "by_picture": by_picture(asked.X[:, taken], asked.groups),
                 "columns": len(taken),
             }

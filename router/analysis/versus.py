@@ -24,6 +24,7 @@ from router.analysis import metrics
 from router.analysis.bootstrap import cluster_means, estimate, group_sums
 from router.analysis.comparison import KEPT
 from router.analysis.curves import curve_prices, curve_rows
+from router.analysis.hulls import concave_hulls
 from router.analysis.metrics import Array, taken
 from router.estimators.base import Floats
 from router.policy import Policy
@@ -31,8 +32,8 @@ from router.policy import Policy
 POINTS = 48
 CHUNK_ENTRIES = 4_000_000
 
-Statistic = Callable[[Array], float]
-"""Of the means (M,) of one side's columns."""
+Statistic = Callable[[Array], Array]
+"""Of the means (..., M) of one side's columns: (...)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +66,25 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Side:
+    """One router.
+
+    Attributes:
+        p: (n, K) its probabilities.
+        costs: (n, K) of each option behind it; more than the option's own after a peek.
+    """
+
+    p: Floats
+    costs: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
 class Questions:
     """The common test questions.
 
     Attributes:
         scores: (n, K) in [0, 1].
-        costs: (n, K).
+        costs: (n, K) of the options by themselves.
         groups: (n,) picture of each.
         cost_unit: what costs count.
     """
@@ -82,8 +96,8 @@ class Questions:
 
 
 def compare_routers(
-    a: Floats,
-    b: Floats,
+    a: Side,
+    b: Side,
     questions: Questions,
     *,
     budgets: Sequence[float],
@@ -94,8 +108,8 @@ def compare_routers(
     """What A does better or worse than B.
 
     Args:
-        a: A's probabilities (n, K).
-        b: B's probabilities (n, K).
+        a: router A.
+        b: router B.
         questions: what was asked.
         budgets: mean costs at which the accuracies are compared.
         policies: name -> (A's policy, B's), each calibrated on the calibrate part.
@@ -111,14 +125,14 @@ def compare_routers(
     """
     test = _Test(questions, draws=draws, seed=seed)
     prices = sorted(
-        {price for p in (a, b) for price in curve_prices(p, questions.costs, points=POINTS)}
+        {price for one in (a, b) for price in curve_prices(one.p, one.costs, points=POINTS)}
     )
     # One list of prices for both, so that a picture can change sides at every price.
     best = metrics.best_fixed(questions.scores, questions.costs)
     fixed = np.stack([questions.scores[:, best], questions.costs[:, best]], axis=1)
     sides = [
-        np.concatenate([*curve_rows(p, questions.scores, questions.costs, prices), fixed], axis=1)
-        for p in (a, b)
+        np.concatenate([*curve_rows(one.p, questions.scores, one.costs, prices), fixed], axis=1)
+        for one in (a, b)
     ]
     unit, mean_costs = questions.cost_unit, questions.costs.mean(axis=0)
     low, high = float(mean_costs.min()), float(mean_costs.max())
@@ -128,41 +142,46 @@ def compare_routers(
     wanted["saved at 99 % of best fixed"] = _saved
     found = test.differences(sides[0], sides[1], {n: (f, "share") for n, f in wanted.items()})
     for name, pair in (policies or {}).items():
-        taken_by = [_policy_rows(one, p, questions) for one, p in zip(pair, (a, b), strict=True)]
+        taken_by = [
+            _policy_rows(policy, side, questions.scores)
+            for policy, side in zip(pair, (a, b), strict=True)
+        ]
         found += test.differences(
             taken_by[0],
             taken_by[1],
             {
-                f"accuracy with policy {name}": (lambda means: float(means[0]), "share"),
-                f"mean cost with policy {name}": (lambda means: float(means[1]), unit),
+                f"accuracy with policy {name}": (lambda means: means[..., 0], "share"),
+                f"mean cost with policy {name}": (lambda means: means[..., 1], unit),
             },
         )
     return found
 
 
 def _curve(means: Array) -> tuple[Array, Array]:
-    """Costs (P,) and accuracies (P,), of means (2 P + 2,): the last two are best fixed's."""
-    n_prices = len(means) // 2 - 1
-    return means[:n_prices], means[n_prices:-2]
+    """Costs and accuracies (..., P), of means (..., 2 P + 2): the last two are best fixed's."""
+    n_prices = means.shape[-1] // 2 - 1
+    return means[..., :n_prices], means[..., n_prices:-2]
 
 
-def _area(means: Array, *, low: float, high: float) -> float:
-    return metrics.aiq(*_curve(means), low=low, high=high) if low < high else float("nan")
+def _area(means: Array, *, low: float, high: float) -> Array:
+    return concave_hulls(*_curve(means)).area(low, high)
 
 
 def _at(budget: float) -> Statistic:
-    return lambda means: metrics.accuracy_at_cost(*_curve(means), budget)
+    return lambda means: concave_hulls(*_curve(means)).at(np.full(means.shape[:-1], budget))
 
 
-def _saved(means: Array) -> float:
-    accuracy, cost = means[-2:].tolist()
-    return metrics.saved_at(*_curve(means), target=KEPT * accuracy, reference_cost=cost)
+def _saved(means: Array) -> Array:
+    """See `router.analysis.metrics.saved_at`; NaN where the accuracy is not reached."""
+    cost, accuracy = _curve(means)
+    target, spent = KEPT * means[..., -2], means[..., -1]
+    reached = np.where(accuracy >= target[..., None] - 1e-12, cost, np.inf).min(axis=-1)
+    return np.where(np.isfinite(reached), 1 - reached / spent, np.nan)
 
 
-def _policy_rows(policy: Policy, p: Floats, questions: Questions) -> Array:
-    choice = policy.choose(p, questions.costs)
-    rows = [taken(questions.scores, choice), taken(questions.costs, choice)]
-    return np.stack(rows, axis=1)
+def _policy_rows(policy: Policy, side: Side, scores: Floats) -> Array:
+    choice = policy.choose(side.p, side.costs)
+    return np.stack([taken(scores, choice), taken(side.costs, choice)], axis=1)
 
 
 class _Test:
@@ -185,7 +204,7 @@ class _Test:
         swapped = self._swapped(both)
         found = []
         for name, (statistic, unit) in statistics.items():
-            values = statistic(a.mean(axis=0)), statistic(b.mean(axis=0))
+            values = tuple(float(statistic(side.mean(axis=0))) for side in (a, b))
             gap = values[0] - values[1]
             interval = estimate(gap, _gaps(resampled, m, statistic))
             found.append(
@@ -222,7 +241,7 @@ def _gaps(means: Array, m: int, statistic: Statistic) -> Array:
     """Statistic of the first side less that of the second, for means (D, 2 M) of draws."""
     if not np.isfinite(means).all():  # a single picture: nothing was drawn
         return np.full(len(means), np.nan)
-    return np.array([statistic(draw[:m]) - statistic(draw[m:]) for draw in means])
+    return statistic(means[:, :m]) - statistic(means[:, m:])
 
 
 def _p_value(gap: float, permuted: Array) -> float | None:

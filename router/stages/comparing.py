@@ -13,8 +13,8 @@ from data.manifest import sha256_file
 from data.oracle_log import OracleLog
 from data.splits import Split
 from router.analysis.evaluation import default_budgets
-from router.analysis.versus import Difference, Questions, compare_routers
-from router.estimators.base import Floats
+from router.analysis.versus import Difference, Questions, Side, compare_routers
+from router.costs import routed_costs
 from router.parts import part_rows
 from router.policy import Policy
 from router.run import Run
@@ -82,7 +82,6 @@ def compare_runs(
     if not len(rows["test"]):
         raise DataError(f"{a.root} and {b.root} share no complete test question.")
     test = rows["test"]
-    p = [_predicted(run, log, test) for run in (a, b)]
     questions = Questions(
         scores=log.scores[test],
         costs=log.costs[test],
@@ -90,8 +89,8 @@ def compare_runs(
         cost_unit=log.cost_unit,
     )
     differences = compare_routers(
-        p[0],
-        p[1],
+        _side(a, log, test),
+        _side(b, log, test),
         questions,
         budgets=tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]]),
         policies=_common_policies(a, b, split, policies),
@@ -133,9 +132,12 @@ def _rows(run: Run, log: OracleLog, split: Split, part: str) -> np.ndarray:
     return part_rows(log, split, part, gaps=run.read_router().metadata["gaps"])
 
 
-def _predicted(run: Run, log: OracleLog, rows: np.ndarray) -> Floats:
+def _side(run: Run, log: OracleLog, rows: np.ndarray) -> Side:
     router = run.read_router()
-    return predictions(router, run.read_features(log), log, rows)[rows]
+    return Side(
+        p=predictions(router, run.read_features(log), log, rows)[rows],
+        costs=routed_costs(log.costs[rows], router.blocks),
+    )
 
 
 def _common_policies(

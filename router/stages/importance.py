@@ -12,6 +12,7 @@ import numpy.typing as npt
 from data.errors import DataError
 from data.manifest import atomic_write_text
 from router.analysis.importance import REPEATS, Asked, importance, strongest
+from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.parts import part_rows
 from router.router import ScaleRouter
@@ -61,6 +62,7 @@ def importance_stage(
         X=table.matrix(list(router.blocks)),
         scores=log.scores[rows],
         costs=log.costs[rows],
+        behind=routed_costs(log.costs[rows], router.blocks),
         groups=log.groups[rows].astype(str),
     )
     blocks = _columns(router)

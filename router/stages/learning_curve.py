@@ -127,8 +127,12 @@ def _cell(recipe: Recipe, *, share: float, seed: int, draws: int) -> dict[str, A
 def _measured(recipe: Recipe, router: ScaleRouter, *, draws: int) -> dict[str, Any]:
     rows = np.concatenate([recipe.rows("calibrate"), recipe.rows("test")])
     p = predictions(router, recipe.features, recipe.log, rows)
-    settings = Settings(draws=draws, gaps=recipe.params["gaps"])
-    result: dict[str, Any] = evaluate(recipe.log, p, split=recipe.split, settings=settings)[
-        "metrics"
-    ]
+    document = evaluate(
+        recipe.log,
+        p,
+        split=recipe.split,
+        reads={"router": tuple(router.blocks)},
+        settings=Settings(draws=draws, gaps=recipe.params["gaps"]),
+    )
+    result: dict[str, Any] = document["metrics"]
     return result

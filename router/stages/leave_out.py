@@ -129,6 +129,7 @@ def _cell(recipe: Recipe, values: Texts, name: str, *, draws: int) -> dict[str, 
             "in-domain": recipe.predict(recipe.router, log),
             "lookup": _lookup(recipe, values, rows["fit"], log.ids),
         },
+        reads=dict.fromkeys(("router", "in-domain"), tuple(router.blocks)),
         settings=Settings(draws=draws),
     )
     calibrate = inside["calibrate"]

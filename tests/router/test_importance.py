@@ -39,7 +39,8 @@ def world_of_two(n: int = 400) -> Asked:
     X = np.stack([need.astype(float), generator.standard_normal(n)], axis=1)
     scores = np.stack([~need, np.ones(n, dtype=bool)], axis=1).astype(float)
     costs = np.tile([1.0, 9.0], (n, 1))
-    return Asked(X=X, scores=scores, costs=costs, groups=np.arange(n).astype(str))
+    groups = np.arange(n).astype(str)
+    return Asked(X=X, scores=scores, costs=costs, behind=costs, groups=groups)
 
 
 def predict(X):

@@ -7,7 +7,8 @@ import pytest
 
 from data.errors import DataError, MismatchError
 from router.analysis import metrics
-from router.analysis.versus import Questions, compare_routers
+from router.analysis.versus import Questions, Side, compare_routers
+from router.costs import routed_costs
 from router.policy import Binding, Policy
 from router.run import Run
 from router.stages.comparing import compare_runs
@@ -30,7 +31,8 @@ def asked(n: int = 120, *, per_group: int = 3, seed: int = 0) -> tuple[Questions
 
 
 def found(a, b, questions, **options):
-    results = compare_routers(a, b, questions, budgets=(9.0,), draws=200, **options)
+    sides = (Side(p=p, costs=questions.costs) for p in (a, b))
+    results = compare_routers(*sides, questions, budgets=(9.0,), draws=200, **options)
     return {one.name: one for one in results}
 
 
@@ -83,8 +85,9 @@ def test_the_p_value_is_that_of_all_exchanges_of_whole_pictures():
     a, b = a.astype(float), b.astype(float)
     binding = Binding(options=("1", "9"), cost_unit="tokens", router="", split="")
     policy = Policy(binding=binding, kind="price", lam=0.0, cost_scale=9.0)
+    sides = (Side(p=p, costs=questions.costs) for p in (a, b))
     results = compare_routers(
-        a, b, questions, budgets=(), policies={"x": (policy, policy)}, draws=4000
+        *sides, questions, budgets=(), policies={"x": (policy, policy)}, draws=4000
     )
     one = next(r for r in results if r.name == "accuracy with policy x")
     right = [questions.scores[np.arange(n), policy.choose(p, questions.costs)] for p in (a, b)]
@@ -104,9 +107,29 @@ def test_alike_routers_are_seldom_called_different():
         shared = generator.standard_normal((30, 3)).repeat(3, axis=0)  # errors by picture
         a = 1 / (1 + np.exp(-(truth + shared)))
         b = 1 / (1 + np.exp(-(truth + generator.standard_normal((30, 3)).repeat(3, axis=0))))
-        results = compare_routers(a, b, questions, budgets=(), draws=99, seed=world)
+        sides = (Side(p=p, costs=questions.costs) for p in (a, b))
+        results = compare_routers(*sides, questions, budgets=(), draws=99, seed=world)
         low += next(one for one in results if one.name == "AIQ").p_value <= 0.05
     assert low <= 6  # P(Binomial(40, 0.05) > 6) < 0.01
+
+
+def test_a_peek_is_paid_for():
+    """The same probabilities, once behind a peek: as accurate, at a higher cost."""
+    questions, truth = asked(300)
+    a = Side(p=truth, costs=routed_costs(questions.costs, ["image", "peek"]))
+    b = Side(p=truth, costs=questions.costs)
+    policy = Policy(
+        binding=Binding(options=("1", "9", "36"), cost_unit="tokens", router="", split=""),
+        kind="finest",
+        lam=0.0,
+        cost_scale=36.0,
+    )
+    pair = {"finest": (policy, policy)}
+    results = compare_routers(a, b, questions, budgets=(), policies=pair, draws=50)
+    one = {result.name: result for result in results}
+    assert one["mean cost with policy finest"].difference == pytest.approx(1.0)
+    assert one["accuracy with policy finest"].difference == 0.0
+    assert one["AIQ"].difference < 0
 
 
 def test_a_single_picture_has_no_interval_but_costs_and_values():

@@ -46,7 +46,7 @@ def contenders(document: Document) -> list[dict[str, Any]]:
         the value None and may have a "reason".
     """
     lines = [
-        {"name": name, "kind": kind, "about": arm.get("about", "")}
+        {"name": _spoken(name, kind), "kind": kind, "about": _about(kind, arm)}
         | {column: _find(arm["metrics"], path) for column, path in QUANTITIES.items()}
         for name, kind, arm in arms(document)
         if arm.get("metrics")
@@ -61,7 +61,7 @@ def contenders(document: Document) -> list[dict[str, Any]]:
 def rules(document: Document) -> list[dict[str, Any]]:
     """One line per way of choosing that has no knob, as its only row in the document."""
     return [
-        {"name": name, "about": arm.get("about", ""), **arm["rows"][0], "minus_mixing": _gap(arm)}
+        {**arm["rows"][0], "name": name, "about": arm.get("about", ""), "minus_mixing": _gap(arm)}
         for name, _, arm in arms(document)
         if not arm.get("metrics") and arm.get("rows")
     ]
@@ -86,7 +86,15 @@ def contenders_table(document: Document) -> Table:
 def reasons(document: Document) -> list[str]:
     """Why numbers of the table are undefined, each reason once."""
     found = [line[column].get("reason") for line in contenders(document) for column in QUANTITIES]
-    return list(dict.fromkeys(reason for reason in found if reason))
+    return list(dict.fromkeys(str(reason).rstrip(".") for reason in found if reason))
+
+
+def _spoken(name: str, kind: str) -> str:
+    return f"router, {name.replace('-', ' ')}" if kind == "ablation" else name
+
+
+def _about(kind: str, arm: Mapping[str, Any]) -> str:
+    return "" if kind in ("router", "ablation") else str(arm.get("about", ""))
 
 
 def _gap(arm: Mapping[str, Any]) -> Estimate:

@@ -95,7 +95,7 @@ def number(value: float | None, *, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def percent(value: float | None, *, signed: bool = False) -> str:
+def percent(value: float | None, *, signed: bool = False, digits: int = 1) -> str:
     """A share in [0, 1] in per cent, or a difference of shares in points.
 
     >>> percent(0.8456), percent(-0.012, signed=True), percent(None)
@@ -103,10 +103,10 @@ def percent(value: float | None, *, signed: bool = False) -> str:
     """
     if value is None:
         return MISSING
-    return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    return f"{100 * value:+.{digits}f}" if signed else f"{100 * value:.{digits}f}"
 
 
-def interval(estimate: Mapping[str, float | None], *, signed: bool = False) -> str:
+def interval(estimate: Mapping[str, float | None], *, signed: bool = False, digits: int = 1) -> str:
     """The ends of an interval, in per cent or points.
 
     >>> interval({"value": 0.5, "low": 0.42, "high": 0.61})
@@ -117,7 +117,8 @@ def interval(estimate: Mapping[str, float | None], *, signed: bool = False) -> s
     low, high = estimate["low"], estimate["high"]
     if low is None and high is None:
         return MISSING
-    return f"{percent(low, signed=signed)} to {percent(high, signed=signed)}"
+    ends = (percent(end, signed=signed, digits=digits) for end in (low, high))
+    return " to ".join(ends)
 
 
 def csv_tables(document: Document) -> dict[str, Table]:

@@ -147,4 +147,4 @@ def _points(estimate: Mapping[str, float | None]) -> str:
 
 def _ends(estimate: Mapping[str, float | None], form: str) -> str:
     low, high = estimate["low"], estimate["high"]
-    return "" if low is None or high is None else f"({100 * low:{form}}–{100 * high:{form}})"
+    return "" if low is None or high is None else f"({100 * low:{form}}, {100 * high:{form}})"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import csv
 import hashlib
 import json
@@ -16,7 +17,7 @@ from PIL import Image
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
-from router.analysis import figures, interactive, plots, tables
+from router.analysis import contenders, figures, interactive, paper_tables, plots, tables
 from router.analysis.embedding import allowed_scripts, as_json
 from router.run import Run
 from router.stages.learning import calibrate_stage, train_stage
@@ -232,6 +233,41 @@ def test_table_2_has_a_line_per_option_router_and_oracle(reported, page):
             n.values()
         )
         assert weighted == pytest.approx(float(row[4])), row
+
+
+def test_every_baseline_is_in_the_table_with_its_interval(reported, page):
+    run, document, _ = reported
+    with (run.report / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    measured = {n: arm for n, arm in document["baselines"].items() if arm.get("metrics")}
+    assert {"dataset lookup", "question-type lookup"} <= set(measured)
+    for name, arm in measured.items():
+        for key, end in (("aiq", ""), ("aiq_minus_router", "_low"), ("saved_at_99", "_high")):
+            truth = arm["metrics"][key]
+            truth = truth["calibrated"] if key == "saved_at_99" else truth
+            truth = truth[end[1:] or "value"]
+            shown = rows[name][key + end]
+            assert shown == "" if truth is None else float(shown) == truth
+    assert rows["router"]["aiq_minus_router"] == ""
+    gain = document["metrics"]["aiq_minus_fixed"]
+    assert float(rows["mixing fixed options"]["aiq_minus_router_low"]) == -gain["high"]
+    shown = re.sub(r"\s+", " ", " ".join(page.text))
+    for name, arm in document["baselines"].items():
+        assert name in shown
+        assert arm.get("undefined", arm["about"]) in shown
+
+
+def test_a_document_of_before_there_were_baselines_is_still_shown(reported):
+    document = copy.deepcopy(reported[1])
+    document = {k: v for k, v in document.items() if k not in ("baselines", "escalation")}
+    for row in document["datasets"]:
+        row.pop("oracle_cost", None)
+    figure = plots.pareto_figure(document)
+    assert "baselines" not in figure.axes[0].get_legend_handles_labels()[1]
+    lines = contenders.contenders(document)
+    assert [one["name"] for one in lines][0::3] == ["router", "mixing fixed options"]
+    assert contenders.rules(document) == []
+    assert paper_tables.table_2(document)[1][-2][2:4] == [None, None]
 
 
 def test_lost_questions_are_told_by_dataset_and_option(reported, page):

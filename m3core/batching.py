@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 
 from data.errors import DataError
 from m3core.cost import Numbers
-from m3core.models.base import Answer, MultiScaleModel, Request
+from m3core.models.base import Answer, MultiScaleModel, Peek, Request
 
 BATCH_TOKENS = 8_192
 BATCH_REQUESTS = 64
@@ -21,6 +22,8 @@ PADDING_SHARE = 0.1
 CALL = 1_024
 """...or more than this: a batch of its own costs about as much as so many tokens of prefill
 (embedded model, two cores: four calls of the model)."""
+
+Result = TypeVar("Result", Answer, Peek)
 
 logger = logging.getLogger(__name__)
 
@@ -193,25 +196,25 @@ def need_of(model: MultiScaleModel, request: Request) -> Need:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(Generic[Result]):
     """A batch that was tried.
 
     Attributes:
         indices: Which requests.
         load: What it computed.
-        answers: What the model said, in the order of ``indices``.
+        answers: What the model said, or its peeks, in the order of ``indices``.
         error: Why there are no answers.
     """
 
     indices: list[int]
     load: Load
-    answers: list[Answer]
+    answers: list[Result]
     error: str | None = None
 
 
 def answer_in_batches(
     model: MultiScaleModel, requests: Sequence[Request], limits: Limits
-) -> Iterator[Batch]:
+) -> Iterator[Batch[Answer]]:
     """Answer any number of requests, whatever fits into memory at once.
 
     Where memory runs out, ``limits`` are made smaller and what is not yet answered is split anew;
@@ -226,13 +229,33 @@ def answer_in_batches(
         MismatchError: If the model has no such scale.
         DataError: If a question is empty or does not fit the context.
     """
+    return _in_batches(model, model.answer, requests, limits)
+
+
+def peek_in_batches(
+    model: MultiScaleModel, requests: Sequence[Request], limits: Limits
+) -> Iterator[Batch[Peek]]:
+    """Peek at any number of requests; see :func:`answer_in_batches`.
+
+    What a batch of peeks holds is freed when the caller lets go of it, so finish what is to be
+    answered from there before the next batch.
+    """
+    return _in_batches(model, model.peek, requests, limits)
+
+
+def _in_batches(
+    model: MultiScaleModel,
+    ask: Callable[[Sequence[Request]], list[Result]],
+    requests: Sequence[Request],
+    limits: Limits,
+) -> Iterator[Batch[Result]]:
     needs = [need_of(model, one) for one in requests]
-    waiting = batches(needs, limits)
+    waiting: list[list[int]] = batches(needs, limits)
     while waiting:
         batch = waiting.pop(0)
         load = load_of(batch, needs)
         try:
-            found = model.answer([requests[index] for index in batch])
+            found = ask([requests[index] for index in batch])
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise

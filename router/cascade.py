@@ -50,6 +50,11 @@ LEAST_LOGPROB = -20.0
 Array = npt.NDArray[np.float64]
 
 
+def cascade_path(run: Path, name: str) -> Path:
+    """Where a run folder keeps the cascade of the policy of that name."""
+    return run / "cascades" / f"{name}.json"
+
+
 @dataclass(frozen=True)
 class Beliefs:
     """What an answer at each option would make us believe, for n examples.

@@ -19,6 +19,7 @@ from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
 from m3core.models.base import Request
+from router.cascade import Cascade, cascade_path
 from router.policy import Policy
 from router.run import ARMS, Run
 
@@ -80,6 +81,8 @@ def check_run(run: Run) -> list[Check]:
     for path in sorted(run.policies.glob("*.json")):
         if path.name != MANIFEST:
             checks.append(_attempt(f"policy {path.stem}", partial(_policy, run, path.stem)))
+            if cascade_path(run.root, path.stem).is_file():
+                checks.append(_attempt(f"cascade {path.stem}", partial(_cascade, run, path.stem)))
     for folder, stage in (("evaluation", "evaluate"), ("report", "report")):
         if (run.root / folder / MANIFEST).is_file():
             checks.append(_attempt(folder, partial(_stage, run, folder, stage)))
@@ -152,6 +155,14 @@ def _policy(run: Run, name: str) -> str:
         split=run.read_split(log).fingerprint,
     )
     return f"{policy.kind}, {dict(policy.knob)}{', falls back' if policy.fallback else ''}"
+
+
+def _cascade(run: Run, name: str) -> str:
+    cascade = Cascade.read(cascade_path(run.root, name))
+    router = run.read_router()
+    cascade.check_fits(options=router.options, router=router.fingerprint)
+    margin = cascade.stopping.margin
+    return "never asks again" if margin is None else f"asks again from a gain of {margin:g}"
 
 
 def _stage(run: Run, folder: str, stage: str) -> str:

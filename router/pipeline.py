@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from data.errors import MismatchError
-from data.videos import FRAMES, open_picture
-from m3core.batching import answer_all
+from data.errors import DataError, MismatchError
+from data.videos import open_picture
+from m3core.batching import answer_all, limits_for, peek_in_batches
 from m3core.checkpoints import load_model
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
 from m3core.pooling import AVERAGE
-from router.features.extract import check_source
-from router.features.image import image_features
-from router.features.question import question_encoder
+from router.asking_again import Tried, ask_again
+from router.cascade import Cascade, cascade_path
+from router.costs import routed_costs
+from router.features.featurizer import check_source, live_featurizer
+from router.features.tiers import PEEK
 from router.policy import Policy
 from router.router import ScaleRouter
 
@@ -33,10 +35,15 @@ class RoutedAnswer:
         scale: The chosen scale; what it really cost is in ``answer.visual_tokens``.
         sufficiency: Scale to the estimated probability that it answers rightly; empty where the
             caller fixed the scale.
-        milliseconds: Wall-clock time by stage (``vision``, ``features``, ``route``,
-            ``language``); a batch's time is shared equally.
-        flops: Operations of the ``language`` model and of the ``vision`` tower, which sees a
-            picture of a high-resolution model several times.
+        milliseconds: Wall-clock time by stage (``vision``, ``features``, ``peek``, ``route``,
+            ``language``); a batch's time is shared equally. Where a peek became the answer, its
+            prefill is in ``peek`` and only the decoding in ``language``.
+        flops: Operations of the ``language`` model for the answer, its prefill included, of the
+            ``vision`` tower, which sees a picture of a high-resolution model several times, and
+            of a ``peek`` that was thrown away (0 where there was none, or it became the answer),
+            and of ``earlier`` answers.
+        peek_tokens: Visual tokens that the language model read in a peek that was thrown away.
+        earlier: Answers at coarser scales that looked wrong, in the order in which they came.
     """
 
     answer: Answer
@@ -44,13 +51,43 @@ class RoutedAnswer:
     sufficiency: dict[int, float]
     milliseconds: dict[str, float]
     flops: dict[str, float]
+    peek_tokens: int = 0
+    earlier: tuple[Answer, ...] = ()
+
+    @property
+    def spent_tokens(self) -> int:
+        """Visual tokens that the language model read in all, for what was thrown away too."""
+        thrown_away = sum(answer.visual_tokens for answer in self.earlier)
+        return self.answer.visual_tokens + self.peek_tokens + thrown_away
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """What was decided for one question.
+
+    Attributes:
+        request: At the chosen scale.
+        estimate: Scale to probability; empty where the caller fixed the scale.
+        answer: Where the peek became the answer.
+        peek: Where it was thrown away: its visual and other tokens.
+        earlier: Answers that looked wrong.
+    """
+
+    request: Request
+    estimate: dict[int, float]
+    answer: Answer | None = None
+    peek: tuple[int, int] = (0, 0)
+    earlier: tuple[Answer, ...] = ()
+
+
+_STAGES = ("vision", "features", "peek", "route", "language")
 
 
 class _Clock:
     """Adds up the time of the stages of one batch."""
 
     def __init__(self) -> None:
-        self.milliseconds = dict.fromkeys(("vision", "features", "route", "language"), 0.0)
+        self.milliseconds = dict.fromkeys(_STAGES, 0.0)
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
@@ -71,21 +108,32 @@ class AutoScalePipeline:
         model: The model.
         router: Trained on a log and on features of this very model.
         policy: Calibrated for this router.
+        cascade: Calibrated with this policy: asks a finer scale where an answer looks wrong.
 
     Raises:
-        MismatchError: If the three do not belong together.
+        MismatchError: If they do not belong together.
     """
 
-    def __init__(self, *, model: MultiScaleModel, router: ScaleRouter, policy: Policy) -> None:
+    def __init__(
+        self,
+        *,
+        model: MultiScaleModel,
+        router: ScaleRouter,
+        policy: Policy,
+        cascade: Cascade | None = None,
+    ) -> None:
         router.check_options(model.grid.names, of=f"the model {model.name}")
         features = router.metadata.get("features", {})
         check_source(str(features.get("source", "unknown")), model)
         policy.check_fits(options=router.options, router=router.fingerprint)
+        if cascade is not None:
+            cascade.check_fits(options=router.options, router=router.fingerprint)
+        self.cascade = cascade
         self.model = model
         self.router = router
         self.policy = policy
-        self.frames = int(features.get("frames", FRAMES))
-        self._questions = question_encoder(features.get("question_encoder", "model"), model)
+        self.featurizer = live_featurizer(model, router.blocks, features)
+        self.frames = self.featurizer.frames
 
     @classmethod
     def load(
@@ -96,7 +144,7 @@ class AutoScalePipeline:
         policy: str = "default",
         device: str = "auto",
     ) -> AutoScalePipeline:
-        """Load router and policy from a run folder.
+        """Load router and policy from a run folder, and the policy's cascade if it has one.
 
         Args:
             run: A run folder after ``train`` and ``calibrate``.
@@ -116,10 +164,12 @@ class AutoScalePipeline:
                 grids=visual["grids"].split() if "grids" in visual else None,
                 unlisted_grids=True,  # the run was labelled with these
             )
+        escalates = cascade_path(folder, policy)
         return cls(
             model=model,
             router=router,
             policy=Policy.read(folder / "policies" / f"{policy}.json"),
+            cascade=Cascade.read(escalates) if escalates.is_file() else None,
         )
 
     def answer(
@@ -156,17 +206,27 @@ class AutoScalePipeline:
         encodings = self.model.encode(distinct)
         clock.lap("vision")
         own = [encodings[place[id(picture)]] for picture in pictures]
-        chosen, estimates = self._route(own, questions, scale, clock)
-        requests = [
-            Request(encoding=encoding, question=question, scale=one)
-            for encoding, question, one in zip(own, questions, chosen, strict=True)
-        ]
-        answers = answer_all(self.model, requests)
+        if scale is None:
+            decided = self._decide(pictures, own, questions, clock)
+        else:
+            asked = zip(own, questions, strict=True)
+            decided = [_Decided(request=_at(scale, *one), estimate={}) for one in asked]
+        open_ones = [one.request for one in decided if one.answer is None]
+        rest = iter(answer_all(self.model, open_ones))
+        answers = [one.answer or next(rest) for one in decided]
+        if self.cascade is not None and scale is None:
+            given = zip(decided, answers, strict=True)
+            tries = [Tried(one.request, one.estimate, answer) for one, answer in given]
+            tries = ask_again(self.model, self.cascade, tries)
+            decided = [
+                replace(one, request=last.request, earlier=last.earlier)
+                for one, last in zip(decided, tries, strict=True)
+            ]
+            answers = [last.answer for last in tries]
         clock.lap("language")
         share = {stage: spent / len(images) for stage, spent in clock.milliseconds.items()}
         return [
-            self._result(answer, request, estimate, share)
-            for answer, request, estimate in zip(answers, requests, estimates, strict=True)
+            self._result(answer, one, share) for answer, one in zip(answers, decided, strict=True)
         ]
 
     def _opened(self, images: Sequence[Image.Image | Path]) -> list[Image.Image]:
@@ -175,42 +235,79 @@ class AutoScalePipeline:
         opened = {path: open_picture(path, frames=self.frames) for path in paths}
         return [opened[image] if isinstance(image, Path) else image for image in images]
 
-    def _route(
+    def _decide(
         self,
+        pictures: Sequence[Image.Image],
         encodings: Sequence[VisualEncoding],
         questions: Sequence[str],
-        scale: int | None,
         clock: _Clock,
-    ) -> tuple[list[int], list[dict[int, float]]]:
-        if scale is not None:
-            return [scale] * len(questions), [{}] * len(questions)
-        seen: dict[int, np.ndarray] = {}
-        for encoding in encodings:
-            if id(encoding) not in seen:
-                seen[id(encoding)] = image_features(encoding, self.model.grid)
-        asked = self._questions.encode(questions)
+    ) -> list[_Decided]:
+        """Choose a scale for each; what stays at a peek's scale is answered from there."""
+        blocks = self.featurizer.blocks(pictures, encodings, questions)
         clock.lap("features")
-        scales = self.model.grid.scales
-        chosen, estimates = [], []
-        for encoding, vector in zip(encodings, asked, strict=True):
-            p = self.router.predict_one({"image": seen[id(encoding)], "question": vector})
-            costs = np.array([encoding.tokens(one) for one in scales], dtype=np.float64)
-            chosen.append(scales[self.policy.decide(p, costs)])
-            estimates.append(dict(zip(scales, p.tolist(), strict=True)))
-        clock.lap("route")
-        return chosen, estimates
+        asked = list(zip(encodings, questions, strict=True))
+        if not self.featurizer.peeks:
+            decided = [self._choose(*one, own) for one, own in zip(asked, blocks, strict=True)]
+            clock.lap("route")
+            return decided
+        found: dict[int, _Decided] = {}
+        coarsest = self.model.grid.scales[0]
+        requests = [_at(coarsest, *one) for one in asked]
+        for batch in peek_in_batches(self.model, requests, limits_for(self.model)):
+            if batch.error:
+                raise DataError(f"{batch.error}; choose a smaller number format")
+            clock.lap("peek")
+            stay = []
+            for place, peek in zip(batch.indices, batch.answers, strict=True):
+                own = blocks[place] | {PEEK: self.featurizer.of_peek(PEEK, peek)}
+                one = self._choose(*asked[place], own)
+                if one.request.scale == coarsest:
+                    stay.append((place, peek))
+                else:
+                    one = replace(one, peek=(peek.visual_tokens, peek.text_tokens))
+                found[place] = one
+            clock.lap("route")
+            answers = self.model.finish([peek for _, peek in stay])
+            for (place, _), answer in zip(stay, answers, strict=True):
+                found[place] = replace(found[place], answer=answer)
+            clock.lap("language")
+        return [found[place] for place in range(len(asked))]
 
-    def _result(
-        self, answer: Answer, request: Request, estimate: dict[int, float], share: dict[str, float]
-    ) -> RoutedAnswer:
+    def _choose(
+        self, encoding: VisualEncoding, question: str, blocks: dict[str, np.ndarray]
+    ) -> _Decided:
+        """What the policy decides, with the cost of a peek that would be thrown away."""
+        p = self.router.predict_one(blocks)
+        scales = self.model.grid.scales
+        costs = np.array([[encoding.tokens(one) for one in scales]], dtype=np.float64)
+        chosen = self.policy.decide(p, routed_costs(costs, self.router.blocks)[0])
+        return _Decided(
+            request=_at(scales[chosen], encoding, question),
+            estimate=dict(zip(scales, p.tolist(), strict=True)),
+        )
+
+    def _result(self, answer: Answer, one: _Decided, share: dict[str, float]) -> RoutedAnswer:
         prompt = answer.visual_tokens + answer.text_tokens
+        shape, peeked = self.model.shape, sum(one.peek)
+        earlier = [
+            shape.answer_flops(other.visual_tokens + other.text_tokens, other.answer_tokens)
+            for other in one.earlier
+        ]
         return RoutedAnswer(
             answer=answer,
-            scale=request.scale,
-            sufficiency=estimate,
+            scale=one.request.scale,
+            sufficiency=one.estimate,
             milliseconds=dict(share),
             flops={
-                "language": self.model.shape.answer_flops(prompt, answer.answer_tokens),
-                "vision": self.model.shape.vision_flops(request.encoding.views),
+                "language": shape.answer_flops(prompt, answer.answer_tokens),
+                "vision": shape.vision_flops(one.request.encoding.views),
+                "peek": shape.answer_flops(peeked, 1) if peeked else 0.0,
+                "earlier": float(sum(earlier)),
             },
+            peek_tokens=one.peek[0],
+            earlier=one.earlier,
         )
+
+
+def _at(scale: int, encoding: VisualEncoding, question: str) -> Request:
+    return Request(encoding=encoding, question=question, scale=scale)

@@ -23,6 +23,7 @@ from data.manifest import (
 )
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router.features.asked import of_same_examples
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.policy import Policy
@@ -94,10 +95,6 @@ class Run:
         """Folder of the report."""
         return self.root / "report"
 
-    def measured(self, name: str) -> Path:
-        """Folder of "importance", "learning-curve" or "leave-one-out"."""
-        return self.root / name
-
     def arm(self, name: str = "router") -> Path:
         """Folder of the router, or of an ablation in `ARMS`."""
         return self.root / ARMS[name][0]
@@ -142,6 +139,11 @@ class Run:
             raise MismatchError(
                 f"{self.features} was computed for the examples {str(theirs)[:12]}, but {self.log} "
                 f"holds the examples {str(ours)[:12]}. Compute the features of this log."
+            )
+        if not of_same_examples(table, log):
+            raise MismatchError(
+                f"{self.features} was computed for other ids, questions or pictures than "
+                f"{self.log} holds. Compute the features of this log (m3router featurize)."
             )
         return table
 

@@ -1,22 +1,26 @@
 """Training: from an oracle log and features to a ScaleRouter.
 
 The estimator is fitted on the `fit` part, its hyper-parameters are chosen on the `tune` part
-by the cost/accuracy curve that they yield, and the other parts are not looked at.
+by the cost/accuracy curve that they yield, its probabilities are calibrated on the `tune` part,
+and the other parts are not looked at.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data.errors import MismatchError, NotLearnableError
+from data.errors import DataError, MismatchError, NotLearnableError
 from data.manifest import library_versions
 from data.oracle_log import OracleLog
+from data.registry import unknown_name
 from data.splits import Split
 from router.analysis.metrics import aiq
+from router.calibration import choose_calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, SufficiencyEstimator, Validation, log_loss
 from router.features.table import FeatureTable
@@ -36,6 +40,8 @@ def train_router(
     blocks: Sequence[str] | None = None,
     seed: int = 0,
     gaps: Gaps = "error",
+    hyperparameters: Mapping[str, Any] | None = None,
+    threads: int = 1,
 ) -> ScaleRouter:
     """Learn P(correct at every option | features) from an oracle log.
 
@@ -47,12 +53,16 @@ def train_router(
         blocks: feature blocks to read, all when None.
         seed: of the estimator, where it draws at random.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
+        hyperparameters: of the estimator's constructor: exactly this candidate is fitted, with
+            defaults for what is not named. When None, the estimator's own candidates are tried.
+        threads: of the fit, where the estimator takes them; not part of what is recorded, since
+            they decide how fast a router is fitted and, up to rounding, not which.
 
     Raises:
         NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
             everything is wrong, or no score depends on the option.
         MismatchError: when examples of the log, or blocks, are not in the features.
-        DataError: for gaps with "error", or an unknown estimator.
+        DataError: for gaps with "error", or an unknown estimator or hyper-parameter.
     """
     kind = estimator_class(estimator)
     rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
@@ -60,12 +70,23 @@ def train_router(
     names = list(features.blocks) if blocks is None else list(blocks)
     _refuse_foreign(log, features)
     ids = np.asarray(log.ids, dtype=object)
-    X = {part: features.align(list(ids[index])).matrix(names) for part, index in rows.items()}
+    X = {part: features.matrix(names, ids=ids[index].tolist()) for part, index in rows.items()}
+    widths = tuple(features.widths[name] for name in names)
+    if hyperparameters is None:
+        candidates = kind.candidates(seed=seed, widths=widths)
+    else:
+        candidates = [_candidate(kind, hyperparameters, seed=seed, widths=widths)]
+    for candidate in candidates:
+        if hasattr(candidate, "threads") and "threads" not in (hyperparameters or {}):
+            candidate.threads = threads
     fitted, trials = _best_on_tune(
-        kind.candidates(seed=seed),
+        candidates,
         X,
         {p: log.scores[r] for p, r in rows.items()},
         costs=log.costs[rows["tune"]],
+    )
+    calibration, calibrated = choose_calibration(
+        fitted.predict(X["tune"]), log.scores[rows["tune"]], groups=log.groups[rows["tune"]]
     )
     return ScaleRouter(
         estimator=fitted,
@@ -80,16 +101,44 @@ def train_router(
             "n": {part: len(index) for part, index in rows.items()},
             "seed": seed,
             "gaps": gaps,
-            "hyperparameters": hyperparameters(fitted),
+            "hyperparameters": settings_of(fitted),
             "tuned": trials,
+            "calibration": calibrated,
             "versions": library_versions(),
         },
+        calibration=calibration,
     )
 
 
-def hyperparameters(estimator: SufficiencyEstimator) -> dict[str, Any]:
-    """What the estimator's constructor stored, without what fitting added (`name_`)."""
-    return {name: value for name, value in vars(estimator).items() if not name.endswith("_")}
+def settings_of(estimator: SufficiencyEstimator) -> dict[str, Any]:
+    """The hyper-parameters of an estimator, JSON-able.
+
+    That is what its constructor stored, without what fitting added (`name_`) and without what
+    belongs to the features (the widths of their blocks) or the machine (threads).
+    """
+    left_out = ("widths", "threads")
+    return {
+        name: value
+        for name, value in vars(estimator).items()
+        if not name.endswith("_") and name not in left_out
+    }
+
+
+def _candidate(
+    kind: type[SufficiencyEstimator],
+    hyperparameters: Mapping[str, Any],
+    *,
+    seed: int,
+    widths: tuple[int, ...],
+) -> SufficiencyEstimator:
+    known = inspect.signature(kind).parameters
+    for name in hyperparameters:
+        if name not in known:
+            raise DataError(unknown_name(f"hyper-parameter of {kind.__name__}", name, known))
+    implied = {"seed": seed, "widths": widths}
+    given = {name: value for name, value in implied.items() if name in known}
+    build: Callable[..., SufficiencyEstimator] = kind
+    return build(**{**given, **hyperparameters})
 
 
 def _best_on_tune(
@@ -103,7 +152,7 @@ def _best_on_tune(
         fitted = candidate.fit(X["fit"], Y["fit"], validation=held_back)
         p = fitted.predict(X["tune"])
         area, loss = _area(p, costs, Y["tune"]), log_loss(Y["tune"], p)
-        settings = hyperparameters(fitted)
+        settings = settings_of(fitted)
         trials.append({"hyperparameters": settings, "area": area, "log_loss": loss})
         logger.info("tried %s: area %.4f, log-loss %.4f", settings, area, loss)
         if best is None or (area, -loss) > best[0]:

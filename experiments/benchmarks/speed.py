@@ -32,9 +32,12 @@ from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
 from m3core.labelling import label
 from m3core.models.base import MultiScaleModel, Request
+from router.features.asked import Asked
 from router.features.extract import FeatureCollector
+from router.features.featurizer import Featurizer
 from router.features.image import image_features
 from router.features.question import ModelQuestions
+from router.features.tiers import IMAGE, QUESTION
 from router.knobs import for_max_loss
 from router.pipeline import AutoScalePipeline
 from router.policy import Policy
@@ -73,7 +76,11 @@ def bench_labelling(model: MultiScaleModel, *, scenes: int, naive_scenes: int) -
         label(few, images=images, model=model, folder=root / "warm")
         spent_naive = seconds(lambda: naive_labelling(few, images, model))
         spent = seconds(lambda: label(examples, images=images, model=model, folder=root / "log"))
-        collector = FeatureCollector(root / "features", model)
+        asked = [Asked(one.id, one.image, one.question) for one in examples]
+        featurizer = Featurizer(
+            tiers=(IMAGE, QUESTION), model=model, questions=ModelQuestions(model)
+        )
+        collector = FeatureCollector(root / "features", featurizer, asked, images=images)
         on_features = 0.0
         for start in range(0, scenes, BATCH):
             names = [f"scene-{seed}.png" for seed in seeds[start : start + BATCH]]
@@ -81,7 +88,7 @@ def bench_labelling(model: MultiScaleModel, *, scenes: int, naive_scenes: int) -
             pairs = list(zip(names, encodings, strict=True))
             on_features += seconds(lambda pairs=pairs: collector(pairs))  # type: ignore[misc]
         log = OracleLog.read(root / "log")
-        on_features += seconds(lambda: collector.finish(log, ModelQuestions(model)))
+        on_features += seconds(lambda: collector.finish(log))
     ours, naive = len(examples) / spent, len(few) / spent_naive
     return {
         "examples_per_second": ours,

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape
-from m3core.models.base import Answer, Request, VisualEncoding
-from m3core.models.decoding import Decoder
+from m3core.models.base import Answer, Peek, Request, VisualEncoding
+from m3core.models.decoding import Decoded, Decoder, State
+from m3core.models.peeking import first_token_odds, watch
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
 
@@ -143,20 +144,63 @@ class AnsweringModel(ABC):
                 visual, owners, questions, max_new_tokens=self.max_new_tokens
             )
         )
-        texts = given or [
-            self.tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in found
-        ]
+        texts = given or [self._text_of(one) for one in found]
         return [
-            Answer(
-                text=text,
-                logprob=sum(one.logprobs),
-                confidence=math.exp(one.logprobs[0]),
-                answer_tokens=len(one.tokens),
+            _answer(
+                text, one, visual=len(visual[owner]), text_tokens=len(self._before) + len(asked)
+            )
+            for text, one, owner, asked in zip(texts, found, owners, questions, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def peek(self, requests: Sequence[Request]) -> list[Peek]:
+        """Read all requests in one batch; see :class:`MultiScaleModel`."""
+        if not requests:
+            return []
+        if any(request.answer is not None for request in requests):
+            raise MismatchError("a request that brings an answer cannot be peeked at; leave it out")
+        visual, owners, questions = self._shared(requests)
+        with watch(self.model) as seen:
+            state = self._decoder().read(visual, owners, questions)
+        entropies, top = first_token_odds(state.logits[:, -1])
+        return [
+            Peek(
+                middle=seen.middle[row].numpy(),
+                last=seen.last[row].numpy(),
+                entropy=float(entropies[row]),
+                top_logprobs=top[row].numpy(),
                 visual_tokens=len(visual[owner]),
                 text_tokens=len(self._before) + len(question),
+                state=(state, row),
             )
-            for text, one, owner, question in zip(texts, found, owners, questions, strict=True)
+            for row, (owner, question) in enumerate(zip(owners, questions, strict=True))
         ]
+
+    @torch.inference_mode()
+    def finish(self, peeks: Sequence[Peek]) -> list[Answer]:
+        """Answer from where peeks stopped; see :class:`MultiScaleModel`."""
+        by_batch: dict[int, list[int]] = {}
+        for place, peek in enumerate(peeks):
+            by_batch.setdefault(id(peek.state[0]), []).append(place)
+        found: dict[int, Decoded] = {}
+        for places in by_batch.values():
+            state: State = peeks[places[0]].state[0]
+            rows = state.picked([peeks[place].state[1] for place in places])
+            answers = self._decoder().go_on(rows, max_new_tokens=self.max_new_tokens)
+            found.update(zip(places, answers, strict=True))
+        return [
+            _answer(
+                self._text_of(found[place]),
+                found[place],
+                visual=peek.visual_tokens,
+                text_tokens=peek.text_tokens,
+            )
+            for place, peek in enumerate(peeks)
+        ]
+
+    def _text_of(self, decoded: Decoded) -> str:
+        text: str = self.tokenizer.decode(decoded.tokens, skip_special_tokens=True)
+        return text.strip()
 
     def answer_length(self, answer: str) -> int:
         """Tokens of a given answer; see :class:`MultiScaleModel`."""
@@ -206,3 +250,14 @@ class AnsweringModel(ABC):
         self.template.text_after(question)  # refuses an empty question
         ids = torch.tensor(self._ids(question.strip()), device=self.model.device)
         return self.model.get_input_embeddings()(ids).float().cpu().numpy()
+
+
+def _answer(text: str, decoded: Decoded, *, visual: int, text_tokens: int) -> Answer:
+    return Answer(
+        text=text,
+        logprob=sum(decoded.logprobs),
+        confidence=math.exp(decoded.logprobs[0]),
+        answer_tokens=len(decoded.tokens),
+        visual_tokens=visual,
+        text_tokens=text_tokens,
+    )

@@ -127,6 +127,31 @@ class Answer:
     text_tokens: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Peek:
+    """What a request's prefill shows before anything is answered.
+
+    Attributes:
+        middle: State of the prompt's last token behind half of the layers, (D,), float32.
+        last: The same behind all layers and the norm, (D,), float32.
+        entropy: Of the first answer token, in nats.
+        top_logprobs: Natural-log probabilities of the likeliest first answer tokens, largest
+            first; :data:`m3core.models.peeking.LIKELIEST` of them, or the whole vocabulary.
+        visual_tokens: Tokens that the language model read from the image.
+        text_tokens: All other prompt tokens.
+        state: From where the model can go on answering; for the model itself only. It holds the
+            keys and values of its whole batch, so a peek that is not needed should not be kept.
+    """
+
+    middle: np.ndarray
+    last: np.ndarray
+    entropy: float
+    top_logprobs: np.ndarray
+    visual_tokens: int
+    text_tokens: int
+    state: Any
+
+
 @runtime_checkable
 class MultiScaleModel(Protocol):
     """A frozen model that answers from any scale of its grid.
@@ -177,6 +202,23 @@ class MultiScaleModel(Protocol):
         Raises:
             MismatchError: If the model has no such scale, or only some requests bring an answer.
             DataError: If a question is empty or does not fit the context.
+        """
+        ...
+
+    def peek(self, requests: Sequence[Request]) -> list[Peek]:
+        """Read all requests in one batch, and answer none of them yet.
+
+        Raises:
+            MismatchError: If the model has no such scale, or a request brings an answer.
+            DataError: If a question is empty or does not fit the context.
+        """
+        ...
+
+    def finish(self, peeks: Sequence[Peek]) -> list[Answer]:
+        """Answer from where peeks of this very model stopped; no prompt is read again.
+
+        The answers are those that :meth:`answer` gives to the same requests. A peek may be
+        finished any number of times.
         """
         ...
 

@@ -41,7 +41,7 @@ class Decoded:
     logprobs: list[float] = field(default_factory=list)
 
 
-class _State:
+class State:
     """Keys, values and which of their positions are padding, for the rows of a batch."""
 
     def __init__(self, cache: DynamicCache, mask: torch.Tensor) -> None:
@@ -49,6 +49,18 @@ class _State:
         self.mask = mask  # (R, positions so far), 1 where there is a token
         self.padded = False
         self.logits = torch.zeros(len(mask), 0)  # (R, kept, V), of what was read last
+
+    def picked(self, rows: Sequence[int]) -> State:
+        """A state of these rows, to go on from while this one stays as it is."""
+        index = torch.tensor(rows)
+        cache = DynamicCache()
+        for number, layer in enumerate(self.cache.layers):
+            here = index.to(layer.keys.device)
+            cache.update(layer.keys[here], layer.values[here], number)
+        state = State(cache, self.mask[index.to(self.mask.device)])
+        state.padded = self.padded
+        state.logits = self.logits[index.to(self.logits.device)]
+        return state
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be taken several times."""
@@ -91,9 +103,26 @@ class Decoder:
             questions: Embeddings of the text behind the picture, (its tokens, D) each.
             max_new_tokens: Longest answer.
         """
-        state = self._prefill(visual, owners, questions, kept=1)
-        done = [Decoded() for _ in questions]
-        rows = list(range(len(questions)))  # which question each row of the state is
+        return self.go_on(self.read(visual, owners, questions), max_new_tokens=max_new_tokens)
+
+    def read(
+        self,
+        visual: Sequence[torch.Tensor],
+        owners: Sequence[int],
+        questions: Sequence[torch.Tensor],
+    ) -> State:
+        """Read prompts up to their last tokens; arguments as for :meth:`generate`."""
+        return self._prefill(visual, owners, questions, kept=1)
+
+    def go_on(self, state: State, *, max_new_tokens: int) -> list[Decoded]:
+        """Answer greedily behind prompts that were read; the state is used up.
+
+        Args:
+            state: What :meth:`read` gave, or some rows of it.
+            max_new_tokens: Longest answer.
+        """
+        done = [Decoded() for _ in state.mask]
+        rows = list(range(len(done)))  # which question each row of the state is
         embed = self.model.get_input_embeddings()
         running = torch.ones(len(rows), dtype=torch.bool)
         for step in range(max_new_tokens):
@@ -153,7 +182,7 @@ class Decoder:
         texts: Sequence[torch.Tensor],
         *,
         kept: int,
-    ) -> _State:
+    ) -> State:
         """Run prefixes once, then every row's text behind its own."""
         if len(self.before) < LONG_TEXT:
             visual = [torch.cat([self.before, one]) for one in visual]
@@ -168,17 +197,17 @@ class Decoder:
         self._forward(state, *_padded(texts), kept=kept)
         return state
 
-    def _start(self, count: int) -> _State:
+    def _start(self, count: int) -> State:
         """The state of so many rows that have read nothing, or a long text before the picture."""
         empty = torch.zeros(1, 0, dtype=torch.long, device=self.before.device)
-        state = _State(DynamicCache(), empty)
+        state = State(DynamicCache(), empty)
         if len(self.before) >= LONG_TEXT:
             self._forward(state, self.before[None], None, kept=1)
         state.select(torch.zeros(count, dtype=torch.long))
         return state
 
     def _forward(
-        self, state: _State, embeddings: torch.Tensor, mask: torch.Tensor | None, *, kept: int
+        self, state: State, embeddings: torch.Tensor, mask: torch.Tensor | None, *, kept: int
     ) -> None:
         """Let every row read some more: (R, length, D), and (R, length) or None for no padding."""
         rows, length, _ = embeddings.shape

@@ -16,7 +16,14 @@ from PIL import Image
 
 from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape, StackShape
-from m3core.models.base import Answer, GridEncoding, Request, VisualEncoding, revision_with
+from m3core.models.base import (
+    Answer,
+    GridEncoding,
+    Peek,
+    Request,
+    VisualEncoding,
+    revision_with,
+)
 from m3core.pooling import AVERAGE, check_pooling
 from m3core.prompts import get_template
 from m3core.scales import ScaleGrid
@@ -123,6 +130,30 @@ class FakeModel:
                 )
             )
         return answers
+
+    def peek(self, requests: Sequence[Request]) -> list[Peek]:
+        """States of colours and words; how sure it is of ``yes`` or ``no``."""
+        if any(request.answer is not None for request in requests):
+            raise MismatchError("a request that brings an answer cannot be peeked at; leave it out")
+        peeks = []
+        for request, answer in zip(requests, self.answer(requests), strict=True):
+            odds = np.array([answer.confidence, 1 - answer.confidence])
+            peeks.append(
+                Peek(
+                    middle=request.encoding.at(request.scale).mean(0).numpy(),
+                    last=self.embed_question(request.question).mean(0),
+                    entropy=float(-(odds * np.log(odds)).sum()),
+                    top_logprobs=np.log(odds).astype(np.float32),
+                    visual_tokens=answer.visual_tokens,
+                    text_tokens=answer.text_tokens,
+                    state=answer,
+                )
+            )
+        return peeks
+
+    def finish(self, peeks: Sequence[Peek]) -> list[Answer]:
+        """What it would have answered at once."""
+        return [peek.state for peek in peeks]
 
     def embed_question(self, question: str) -> np.ndarray:
         """One row for each word: its length and a hash."""

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from router.analysis import metrics
-from router.baselines.base import Contender, Priced
+from router.baselines.base import Contender, Known, Priced
+from router.cascade import Cascade
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.knobs import for_budget, for_max_loss
@@ -144,6 +145,32 @@ def arm_of(
         p=None if contender.p is None else contender.p[test.rows],
         calls=contender.calls(test.rows),
     )
+
+
+def cascade_settings(
+    cascades: Mapping[str, Cascade], known: Known, p: Floats, test: Part, *, reads: Sequence[str]
+) -> list[Setting]:
+    """What cascades that were calibrated before ask on the test part.
+
+    Raises:
+        MismatchError: when a cascade belongs to other options.
+    """
+    settings, rows = [], test.rows
+    routed = routed_costs(test.costs, reads)
+    for name, cascade in cascades.items():
+        cascade.check_fits(options=known.options)
+        beliefs = cascade.stopping.beliefs(p[rows], known.confidence[rows], known.logprob[rows])
+        asked = cascade.stopping.ask(p[rows], routed, test.costs, beliefs, cascade.price)
+        policy = {
+            "kind": "cascade",
+            "value": cascade.price,
+            "knob": dict(cascade.knob),
+            "calibration": dict(cascade.calibration),
+            "fallback": False,
+            "reason": "",
+        }
+        settings.append(Setting(name=name, asked=asked, policy=policy))
+    return settings
 
 
 def budget_name(budget: float) -> str:

@@ -9,7 +9,7 @@ Notation for shapes: N examples of the log, n of one part, K options.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from data.errors import DataError, NotLearnableError
 from data.oracle_log import OracleLog
 from data.splits import SPLITS, Split
-from router.analysis.arms import arm_of
+from router.analysis.arms import arm_of, cascade_settings
 from router.analysis.columns import Columns
 from router.analysis.comparison import Comparison
 from router.analysis.measures import Measures
@@ -26,6 +26,7 @@ from router.analysis.reading import check_shape, features_of, part_of
 from router.baselines import fit_baselines
 from router.baselines.base import Contender, Known, Priced
 from router.baselines.escalation import Escalating, escalating
+from router.cascade import Cascade
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
@@ -72,6 +73,7 @@ def evaluate(
     ablations: Mapping[str, Floats] | None = None,
     features: FeatureTable | None = None,
     reads: Mapping[str, Sequence[str]] | None = None,
+    cascades: Mapping[str, Cascade] | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Everything that a report says about one router, as a JSON-able mapping.
@@ -89,6 +91,7 @@ def evaluate(
             those are undefined.
         reads: name of the router ("router") or of an ablation -> feature blocks that it reads,
             which says what it pays for a peek (`router.costs`); nothing is paid without.
+        cascades: name -> cascade calibrated before, for rows of their own under "escalation".
         settings: budgets, bootstrap and curves.
 
     Returns:
@@ -118,11 +121,13 @@ def evaluate(
         The *metrics* of a curve: "range", "aiq", "aiq_fixed", "aiq_minus_fixed",
         "aiq_minus_router" (not the router's own), "hypervolume", "gap_closed" (of areas: (AIQ -
         AIQ of mixtures) / (AIQ of the chance-corrected oracle's curve - AIQ of mixtures)),
-        "ece" (expected calibration error, None for arms without probabilities), "saved_at_99"
-        and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated", "calibrated_gflops",
-        "row", "policy"; shares of the best fixed option's cost), "apgr", "cpt_50", "cpt_80"
-        (see `router.analysis.ends`; with "reason" where undefined) and "ends" ({"weak",
-        "strong", "calls", "accuracy"}, the curve over the share of calls to the strong option).
+        "ece" (expected calibration error over all options, see
+        `router.calibration.expected_calibration_error`; None for arms without probabilities),
+        "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",
+        "calibrated_gflops", "row", "policy"; shares of the best fixed option's cost), "apgr",
+        "cpt_50", "cpt_80" (see `router.analysis.ends`; with "reason" where undefined) and "ends"
+        ({"weak", "strong", "calls", "accuracy"}, the curve over the share of calls to the strong
+        option).
 
         "oracles": rule -> {"raw": row, "corrected": row or None}.
 
@@ -179,6 +184,9 @@ def evaluate(
             points=settings.points if own else settings.points // 2,
             policies=policies if own else None,
         )
+        if name == ESCALATION:
+            of_run = cascade_settings(cascades or {}, known, p, test, reads=contender.reads)
+            arm = replace(arm, settings=[*arm.settings, *of_run])
         table.add(name, arm)
     return {
         "schema": SCHEMA,

@@ -13,13 +13,12 @@ import numpy as np
 
 from router.analysis.arms import GOALS, Setting
 from router.analysis.bootstrap import Estimate
-from router.analysis.breakdown import reliability
 from router.analysis.columns import Pair
 from router.analysis.comparison import Comparison
 from router.analysis.ends import LEVELS, apgr, cpt, why_undefined
 from router.analysis.hulls import Hulls, hypervolumes, saved
+from router.calibration import expected_calibration_error
 
-ECE_BINS = 15
 NOTHING = Estimate(None, None, None).to_dict()
 
 
@@ -74,8 +73,8 @@ class Measures:
         if name != "router":
             result["aiq_minus_router"] = estimated(own.then(np.subtract, area("router")))
         if arm.p is not None:
-            scores, options = self.table.test.scores, self.table.options
-            result["ece"] = reliability(arm.p, scores, options, bins=ECE_BINS)["all"]["ece"]
+            scores = self.table.test.scores
+            result["ece"] = expected_calibration_error(arm.p.ravel(), scores.ravel())
         for goal, setting in arm.goals.items():
             result[goal] = self._saved(name, goal, setting)
         return result | self._ends(name)

@@ -6,15 +6,13 @@ neighbours match or beat most routers; so it is always in the table.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from data.errors import NotLearnableError
 from router.analysis.metrics import aiq
 from router.baselines.base import Known, Priced
 from router.baselines.classes import sampled
-from router.estimators import ESTIMATORS, estimator_class
+from router.estimators import estimator_class
 from router.estimators.base import Floats, Validation
 from router.sweep import sweep
 
@@ -31,15 +29,10 @@ def fit(known: Known) -> Priced:
     fit, tune = sampled(known.rows["fit"]), known.rows["tune"]
     if not len(fit) or not len(tune):
         raise NotLearnableError("the fit and tune parts have no complete example")
-    if ESTIMATOR not in ESTIMATORS:
-        raise NotLearnableError(f"this version has no estimator {ESTIMATOR!r}")
     X, held = features(fit), features(tune)
     validation = Validation(X=held, Y=known.scores[tune])
-    kind: Any = estimator_class(ESTIMATOR)
-    fitted = [
-        one.fit(X, known.scores[fit], validation=validation)
-        for one in kind.candidates(seed=0, widths=tuple(known.blocks.values()))
-    ]
+    candidates = estimator_class(ESTIMATOR).candidates(seed=0, widths=tuple(known.blocks.values()))
+    fitted = [one.fit(X, known.scores[fit], validation=validation) for one in candidates]
     areas = [_area(one.predict(held), known.costs[tune], known.scores[tune]) for one in fitted]
     best = fitted[int(np.argmax(areas))]
     used = np.concatenate([known.rows["calibrate"], known.rows["test"]])

@@ -38,5 +38,12 @@ def show_answer(answer: RoutedAnswer) -> None:
             f"model, {number(gflops['vision'])} in the vision tower"
         )
     )
+    if gflops["peek"]:
+        out.print(
+            Text(
+                f"peek    {answer.peek_tokens} visual tokens read at the coarsest scale to decide: "
+                f"{number(gflops['peek'])} GFLOPs more"
+            )
+        )
     spent = ", ".join(f"{stage} {ms:.2g}" for stage, ms in answer.milliseconds.items())
     out.print(Text(f"time    {sum(answer.milliseconds.values()):.1f} ms ({spent})"))

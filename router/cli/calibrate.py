@@ -53,6 +53,14 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    escalate: Annotated[
+        bool,
+        typer.Option(
+            "--escalate",
+            help="With a budget or a maximal loss: ask a finer scale again where the answer looks "
+            "wrong; both answers count.",
+        ),
+    ] = False,
     name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
 ) -> None:
     """Set a budget, a tolerable loss, a price, or a guarantee.
@@ -65,15 +73,30 @@ def calibrate(
     m3router calibrate run/ --budget 64
     m3router calibrate run/ --max-loss 1 --name careful
     m3router calibrate run/ --max-regret 0.01 --confidence 0.95 --cap 144 --name safe
+    m3router calibrate run/ --budget 64 --escalate
     ```
     """
+    from data.errors import DataError
     from router.analysis.tables import number, percent
     from router.cli.console import out
     from router.guarantee import Target
     from router.run import Run
+    from router.stages.escalating import escalate_stage
     from router.stages.learning import calibrate_stage
 
     place = Run(run)
+    if escalate:
+        if price is not None or max_regret is not None or cap is not None:
+            raise DataError("--escalate goes with --budget or --max-loss, and with nothing else.")
+        cascade = escalate_stage(place, name=name, budget=budget, max_loss_points=max_loss)
+        kept_to = cascade.calibration
+        out.print(
+            f"policy and cascade {name!r} in {run}: mean cost {number(kept_to['mean_cost'])} "
+            f"{cascade.binding.cost_unit} in full, {percent(kept_to['accuracy'])} % right, "
+            f"{percent(kept_to['asked_again'])} % asked again on {kept_to['n']:.0f} calibration "
+            "examples"
+        )
+        return
     target = None
     if max_regret is not None:
         target = Target(max_regret=max_regret, confidence=confidence, bound=bound)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ from rich.text import Text
 
 from router.analysis.tables import Document, headline, interval, number, percent
 
+ESCALATION = "router + escalation"
+Estimate = Mapping[str, float | None]
 PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal
 
 out = Console(highlight=False, soft_wrap=True)
@@ -124,6 +126,71 @@ def show_headline(document: Document) -> None:
             f"{number(vision)} to each, which routing cannot save.",
             style="dim",
         )
+
+
+def show_contenders(document: Document) -> None:
+    """Print what the router is compared with: areas under the curves, in points."""
+    unit = document["cost_unit"]
+    out.print(f"\nOver all {unit}, mean accuracy in points (AIQ):", style="bold")
+    main = document["metrics"]
+    rows = [["router", percent(main["aiq"]["value"]), "", percent(main["gap_closed"]["value"])]]
+    mixing = main["aiq_minus_fixed"]
+    rows.append(
+        ["fixed scales mixed at random", percent(main["aiq_fixed"]["value"]), _less(mixing), "0.0"]
+    )
+    arms = {**document["ablations"], ESCALATION: document["escalation"], **document["baselines"]}
+    missing = []
+    for name, arm in arms.items():
+        if "undefined" in arm:
+            missing.append(f"{name}: {arm['undefined']}")
+        elif arm["metrics"] is not None:
+            found = arm["metrics"]
+            gain = found["aiq_minus_router"]
+            share = f"{percent(gain['value'], signed=True)} ({interval(gain, signed=True)})"
+            closed = percent(found["gap_closed"]["value"])
+            rows.append([name, percent(found["aiq"]["value"]), share, closed])
+        else:
+            row = arm["rows"][0]
+            at = f"{percent(row['accuracy']['value'])} at {number(row['cost']['value'])}"
+            closed = percent(row["gap_closed"]["own_cost"]["value"])
+            rows.append([name, at, "no knob", closed])
+    show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
+    for line in missing:
+        out.print(Text(f"not to be had: {line}"), style="dim")
+
+
+def show_ends(document: Document) -> None:
+    """Print APGR and CPT where there are two options, or where they are defined."""
+    found, ends = document["metrics"]["apgr"], document["metrics"]["ends"]
+    if ends is None or (len(document["options"]) > 2 and found["value"] is None):
+        return
+    between = f"between {ends['weak']} and {ends['strong']}"
+    if found["value"] is None:
+        out.print(Text(f"APGR and CPT {between}: {found['reason']}."))
+        return
+    half, most = document["metrics"]["cpt_50"], document["metrics"]["cpt_80"]
+    out.print(
+        Text(
+            f"APGR {between}: {found['value']:.3f} ({_ends_of(found)}); a random router has 0.5. "
+            f"CPT(50 %) {percent(half['value'])} % of calls, CPT(80 %) {percent(most['value'])} %."
+        )
+    )
+
+
+def _ends_of(estimate: Estimate) -> str:
+    low, high = estimate["low"], estimate["high"]
+    return "no interval" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _less(gain: Estimate) -> str:
+    """The same difference the other way round, in points."""
+
+    def turned(end: str) -> float | None:
+        value = gain[end]
+        return None if value is None else -value
+
+    other = {"value": turned("value"), "low": turned("high"), "high": turned("low")}
+    return f"{percent(other['value'], signed=True)} ({interval(other, signed=True)})"
 
 
 def show_table(header: list[str], rows: list[list[Any]]) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from router.cli.options import Images, RunFolder
+from router.cli.options import RunFolder, Tiers, named_tiers
 
 CAUSES_SHOWN = 10
 
 
 def featurize(
     run: RunFolder,
-    images: Images,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that the image paths start from; leave it out to look at no pictures.",
+            show_default=False,
+        ),
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="embedded, or folder or hub id of a LLaVA or CLIP model.")
     ] = "embedded",
@@ -25,14 +32,19 @@ def featurize(
             show_default=False,
         ),
     ] = None,
+    tiers: Tiers = None,
 ) -> None:
     """Compute what the router sees of the log's pictures and questions.
 
-    Not needed after `label`, which does it in passing. It works for any log, imported ones too;
-    with `--questions hashed` no language model is used.
+    Works for any log, imported ones too; `label` does it in passing. Blocks that are there and
+    were made of the same examples, pictures and models are kept; docs/features.md says what each
+    tier is and costs. Without --images no picture is looked at and no model is loaded, unless
+    --questions asks for one.
 
     ```
-    m3router featurize run/ --images pictures/ --encoder embedded --questions hashed
+    m3router featurize run/ --images pictures/ --encoder embedded --tiers image,question,cheap
+    m3router featurize run/ --images pictures/ --tiers peek
+    m3router featurize text-run/ --tiers question,cheap --questions sentence:all-MiniLM-L6-v2/
     ```
     """
     from router.cli.console import out, progress, show_table
@@ -45,11 +57,14 @@ def featurize(
             images=images,
             encoder=encoder,
             questions=questions,
-            progress=lambda done, total: advance(done, total, "pictures"),
+            tiers=named_tiers(tiers),
+            progress=advance,
         )
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())
     out.print(f"features of {len(table)} examples: {widths}")
     if causes:
-        out.print(f"{len(causes)} pictures cannot be read:", style="yellow")
-        show_table(["picture", "cause"], [list(item) for item in causes.items()][:CAUSES_SHOWN])
+        out.print(f"{len(causes)} pictures or examples cannot be used:", style="yellow")
+        show_table(
+            ["picture or example", "cause"], [list(item) for item in causes.items()][:CAUSES_SHOWN]
+        )
         raise typer.Exit(3)

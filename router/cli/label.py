@@ -18,7 +18,9 @@ from router.cli.options import (
     Images,
     Pooling,
     Questions,
+    Tiers,
     UnlistedGrids,
+    named_tiers,
 )
 
 FINISHED_WITH_ERRORS = 3
@@ -90,6 +92,7 @@ def label(
         ),
     ] = None,
     questions: Questions = "model",
+    tiers: Tiers = None,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
     ] = False,
@@ -149,6 +152,7 @@ def label(
             model=loaded,
             retry_errors=retry_errors,
             questions=questions,
+            tiers=named_tiers(tiers),
             frames=frames,
             asking=asking,
             workers=workers_for(where, ranks.local) if workers is None else workers,

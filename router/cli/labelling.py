@@ -31,6 +31,7 @@ def label_with_progress(
     images: Path,
     model: MultiScaleModel,
     questions: str = MODEL,
+    tiers: Sequence[str] | None = None,
     **options: Unpack[LabelOptions],
 ) -> OracleLog:
     """Run the stage, then print the accuracy at every scale and what the run computed."""
@@ -53,6 +54,7 @@ def label_with_progress(
             model=model,
             progress=show,
             questions=questions,
+            tiers=tiers,
             **options,
         )
     if ranks.is_first:

@@ -72,3 +72,20 @@ class GapRule(StrEnum):
 Questions = Annotated[
     str, typer.Option(help="What encodes questions: model, hashed, or sentence:FOLDER_OR_HUB_ID.")
 ]
+Tiers = Annotated[
+    str | None,
+    typer.Option(
+        help="Feature blocks, separated by commas: image, question, cheap, peek. "
+        "[default: all that can be had]",
+        show_default=False,
+    ),
+]
+
+
+def named_tiers(text: str | None) -> list[str] | None:
+    """The names in a list separated by commas.
+
+    >>> named_tiers("image, peek")
+    ['image', 'peek']
+    """
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -66,7 +66,7 @@ def study(
         _show_curve(document)
     else:
         _show_left_out(document)
-    out.print(f"written to {place.measured(kind.value)}", style="dim")
+    out.print(f"written to {place.root / kind.value}", style="dim")
 
 
 def _show_curve(document: Mapping[str, Any]) -> None:

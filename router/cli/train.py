@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from router.cli.options import GapRule, RunFolder
+from router.cli.options import GapRule, RunFolder, named_tiers
+from router.estimators import ESTIMATORS
+
+NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
 
 
 def train(
     run: RunFolder,
-    estimator: Annotated[str, typer.Option(help="logistic or lightgbm.")] = "logistic",
+    estimator: Annotated[str, typer.Option(help=f"{NAMES}.")] = "logistic",
     seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
@@ -20,9 +24,20 @@ def train(
     rule: Annotated[
         str, typer.Option(help="When a scale suffices: first_correct, stable, matches_full.")
     ] = "first_correct",
+    threads: Annotated[
+        int, typer.Option(min=1, help="Of the fit, where the estimator can use several.")
+    ] = 1,
     ablations: Annotated[
         bool, typer.Option(help="Also train from the picture alone and the question alone.")
     ] = True,
+    tiers: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature blocks that the router reads, separated by commas, such as "
+            "image,question. [default: all that there are]",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Copy log and features here, and train there.", show_default=False),
@@ -30,15 +45,16 @@ def train(
 ) -> None:
     """Learn which scale suffices.
 
-    Splits the log by picture into fit, tune, calibrate and test, and fits P(right | scale) on the
-    first two.
+    Splits the log by picture into fit, tune, calibrate and test, fits P(right | scale) on the
+    first two, and says how far these probabilities are off.
 
     ```
-    m3router train run/ --estimator lightgbm
+    m3router train run/ --estimator mlp
+    m3router train run/ --tiers image,question,cheap
     ```
     """
     from router.cli.console import out as results
-    from router.cli.console import progress
+    from router.cli.console import progress, show_table
     from router.run import Run
     from router.stages.learning import part_sizes, train_stage
 
@@ -52,10 +68,27 @@ def train(
             seed=seed,
             gaps=gaps.value,
             rule=rule,
+            threads=threads,
             ablations=ablations,
+            tiers=named_tiers(tiers),
             progress=lambda name, done, total: advance(done, total, name),
         )
     log = place.read_log()
     sizes = part_sizes(log, place.read_split(log))
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
+    calibrated = router.metadata["calibration"]
+    results.print(
+        f"Calibration: {calibrated['method']}, of least log-loss on the tune part. Expected "
+        "calibration error there, in points:",
+        highlight=False,
+    )
+    show_table(["", "overall", *router.options], calibration_rows(calibrated["ece"]))
+
+
+def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Cells of the table of calibration errors: before and after, overall and by option."""
+    return [
+        [when, *[f"{100 * one:.1f}" for one in (found["overall"], *found["by_option"])]]
+        for when, found in errors.items()
+    ]

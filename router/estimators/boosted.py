@@ -15,16 +15,20 @@ from data.errors import DataError
 from router.estimators.base import (
     Floats,
     Validation,
+    as_floats,
     check_finite,
     check_fit,
     check_width,
     constant_columns,
     log_loss,
+    varies,
 )
 
 TREES = "lightgbm.txt"
 HEADER = "lightgbm.json"
 MAX_BIN = 63
+BIN_SAMPLE = 40_000
+"""Examples that the borders of the bins are found from."""
 
 
 class BoostedEstimator:
@@ -46,7 +50,9 @@ class BoostedEstimator:
         learning_rate: shrinkage of each tree.
         min_leaf: fewest examples in a leaf.
         feature_fraction: share of the features that each tree may use.
-        seed: of the choice of features.
+        tree_rows: most examples that a round's trees are grown on (stochastic gradient boosting,
+            Friedman 2002), so that a round takes no longer however many there are.
+        seed: of the choice of features and examples.
         threads: for fitting; predictions use one.
     """
 
@@ -59,6 +65,7 @@ class BoostedEstimator:
         learning_rate: float = 0.06,
         min_leaf: int = 20,
         feature_fraction: float = 0.3,
+        tree_rows: int = 40_000,
         seed: int = 0,
         threads: int = 1,
     ) -> None:
@@ -68,11 +75,12 @@ class BoostedEstimator:
         self.learning_rate = learning_rate
         self.min_leaf = min_leaf
         self.feature_fraction = feature_fraction
+        self.tree_rows = tree_rows
         self.seed = seed
         self.threads = threads
 
     @classmethod
-    def candidates(cls, *, seed: int) -> list[Self]:
+    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
         """The defaults: early stopping on the tune split chooses the number of rounds."""
         return [cls(seed=seed)]
 
@@ -99,7 +107,7 @@ class BoostedEstimator:
         self.active_ = np.flatnonzero(~constant)
         self.booster_: lgb.Booster | None = None
         self.text_ = ""
-        splittable = len(X) >= 2 * self.min_leaf and bool(np.ptp(X, axis=0).any())
+        splittable = len(X) >= 2 * self.min_leaf and varies(X)
         if len(self.active_) and splittable:
             self._set_booster(self._train(X, Y[:, self.active_], weights, validation))
         return self
@@ -107,7 +115,7 @@ class BoostedEstimator:
     def predict(self, X: Floats) -> npt.NDArray[np.float64]:
         """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
         self._check_fitted()
-        X = np.asarray(X, dtype=np.float64)
+        X = as_floats(X)
         check_width(X, self.n_features_)
         check_finite(X)
         raw = np.broadcast_to(logit(self.base_), (len(X), len(self.base_))).copy()
@@ -165,6 +173,7 @@ class BoostedEstimator:
             "max_bin": MAX_BIN,
             "lambda_l2": 1.0,
             "metric": "None",
+            **_sampling(self.tree_rows, len(X)),
             "num_threads": self.threads,
             "seed": self.seed,
             "deterministic": True,
@@ -197,6 +206,10 @@ class BoostedEstimator:
             raise DataError("BoostedEstimator is not fitted; call fit(X, Y) first.")
 
 
+def _sampling(most: int, n: int) -> dict[str, float]:
+    return {"bagging_fraction": most / n, "bagging_freq": 1} if n > most else {}
+
+
 def _dataset(X: Floats, start: Floats, *, reference: lgb.Dataset | None = None) -> lgb.Dataset:
     return lgb.Dataset(
         X,
@@ -208,6 +221,7 @@ def _dataset(X: Floats, start: Floats, *, reference: lgb.Dataset | None = None) 
             # a feature is only dropped when it is constant: LightGBM fails when none is left
             "min_data_in_bin": 1,
             "feature_pre_filter": False,
+            "bin_construct_sample_cnt": BIN_SAMPLE,
             "verbosity": -1,
         },
     )

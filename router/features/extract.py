@@ -2,158 +2,211 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
+from PIL import Image
 
-from data.errors import DataError, ImageError, MismatchError
-from data.journal import Journal
+from data.errors import DataError, ImageError
+from data.manifest import sha256_file
 from data.oracle_log import OracleLog
-from data.videos import FRAMES, open_picture
-from m3core.encoders import ImageEncoder
+from data.videos import open_picture
+from m3core.batching import limits_for, peek_in_batches
 from m3core.labelling import Encoded
-from m3core.models.base import MultiScaleModel
-from router.features import image as image_block
-from router.features.question import QuestionEncoder
+from m3core.models.base import Request, VisualEncoding
+from router.features.asked import Asked
+from router.features.assembling import Assembler, Progress, unit_of
+from router.features.earlier import MEASURED, Earlier
+from router.features.featurizer import Featurizer
+from router.features.store import Vector, VectorStore
 from router.features.table import FeatureTable
+from router.features.tiers import PEEK, TIERS
 
 CHUNK_IMAGES = 16
 
-Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
-
 
 class FeatureCollector:
-    """Keeps the image features of every picture that a run encodes; survives interruption.
+    """Keeps what pictures and prefills give to the tiers; survives interruption.
 
     Used as ``on_encoded`` of :func:`m3core.labelling.label`; a context manager.
 
     Args:
-        folder: The features' folder; holds a journal of its own until :meth:`finish`.
-        model: The model or encoder whose encodings come.
-        frames: Frames of a video's collage; see :mod:`data.videos`.
+        folder: The features' folder; holds a store of its own beside the table.
+        featurizer: What is made, with which model.
+        asked: The examples.
+        images: Folder that image paths start from; None where there are no pictures.
         rank: Number of this process among those that label together.
     """
 
     def __init__(
         self,
         folder: Path,
-        model: MultiScaleModel | ImageEncoder,
+        featurizer: Featurizer,
+        asked: Sequence[Asked],
         *,
-        frames: int = FRAMES,
+        images: Path | None = None,
         rank: int = 0,
     ) -> None:
         self.folder = folder
-        self.model = model
-        self.frames = frames
-        metadata = {"source": source_of(model), "what": "image features"}
-        self._journal = Journal.open(folder, metadata, rank=rank)
+        self.featurizer = featurizer
+        self.asked = list(asked)
+        self.images = images
+        self.causes: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
+        self._by_id = {one.id: one for one in self.asked}
+        self._earlier = Earlier(folder)
+        self._store = VectorStore(folder, rank=rank)
+        if self._earlier.has_keys:
+            self._earlier.check(featurizer, self._by_id, self._all_digests())
 
     def __enter__(self) -> FeatureCollector:
         """Give the collector itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the journal."""
-        self._journal.close()
+        """Close the store."""
+        self._store.close()
 
     def __call__(self, encoded: Encoded) -> None:
-        """Keep the features of these (image path, encoding) pairs."""
-        self._journal.append(
-            [
-                {"example_id": name, "scale": "image", "vector": _pack(features)}
-                for name, encoding in encoded
-                for features in [image_block.image_features(encoding, self.model.grid)]
-            ]
-        )
+        """Keep what these (image path, encoding) pairs give."""
+        self._keep({name: None for name, _ in encoded}, dict(encoded))
 
-    @property
-    def known(self) -> dict[str, np.ndarray]:
-        """Image path to feature vector, for every picture so far."""
-        return {row["example_id"]: _unpack(row["vector"]) for row in self._journal.read_rows()}
+    def collect(self, names: Iterable[str] | None = None, progress: Progress | None = None) -> None:
+        """Encode the pictures of which something is missing.
 
-    def encode_missing(
-        self, names: Iterable[str], images: Path, progress: Progress | None = None
-    ) -> dict[str, str]:
-        """Encode the pictures that are not known yet.
+        What cannot be read is named in :attr:`causes`: image path, or example id, to cause.
 
-        Returns:
-            Image path to cause, for pictures that cannot be read.
+        Args:
+            names: Image paths; all by default.
+            progress: Called with pictures done.
         """
-        known = self.known
-        wanted = list(dict.fromkeys(names))
-        missing, causes = [name for name in wanted if name not in known], {}
+        self._store.refresh()
+        given = (one.image for one in self.asked) if names is None else names
+        wanted = list(dict.fromkeys(given)) if self.featurizer.pictures else []
+        missing = [name for name in wanted if self._missing(name)]
         for start in range(0, len(missing), CHUNK_IMAGES):
-            pictures = {}
+            pictures: dict[str, Image.Image | None] = {}
             for name in missing[start : start + CHUNK_IMAGES]:
                 try:
-                    pictures[name] = open_picture(images / name, frames=self.frames)
+                    pictures[name] = self._open(name)
                 except ImageError as error:
-                    causes[name] = str(error)
-            if pictures:
-                encodings = self.model.encode(list(pictures.values()))
-                self(list(zip(pictures, encodings, strict=True)))
+                    self.causes[name] = str(error)
+            self._keep(pictures, self._encode(pictures))
             if progress:
                 done = len(wanted) - len(missing) + start + CHUNK_IMAGES
-                progress(min(done, len(wanted)), len(wanted))
-        return causes
+                progress(min(done, len(wanted)), len(wanted), "pictures")
 
-    def finish(self, log: OracleLog, questions: QuestionEncoder) -> FeatureTable:
-        """Write the table of all examples of the log whose picture is known.
+    def finish(self, log: OracleLog, progress: Progress | None = None) -> FeatureTable:
+        """Write the table of all examples of the log whose features are all known.
 
         Raises:
-            DataError: If no picture is known.
+            DataError: If there is no such example.
         """
-        known = self.known
-        kept = [row for row, image in enumerate(log.images.tolist()) if image in known]
-        if not kept:
-            raise DataError("no picture could be read, so there are no features to write")
-        asked = [str(log.questions[row]) for row in kept]
-        texts = list(dict.fromkeys(asked))
-        vectors = dict(zip(texts, questions.encode(texts), strict=True))
-        table = FeatureTable(
-            ids=tuple(log.ids[row] for row in kept),
-            blocks={
-                "image": np.stack([known[str(log.images[row])] for row in kept]),
-                "question": np.stack([vectors[text] for text in asked]),
-            },
-            metadata={
-                "source": source_of(self.model),
-                "image_features": image_block.VERSION,
-                "question_encoder": questions.name,
-                "grid": list(self.model.grid.names),
-                "visual": log.metadata.get("visual", {}),
-                "frames": self.frames,
-                "examples_sha256": log.metadata.get("examples_sha256"),
-            },
+        assembler = Assembler(
+            self.featurizer, self.asked, self._all_digests(), self._store, self._earlier
         )
-        table.write(self.folder)
+        table = assembler.table(log, progress)
+        table.write(self.folder, params={MEASURED: assembler.costs})
         return table
 
+    def _all_digests(self) -> dict[str, str]:
+        if self.images is None:
+            return {}
+        return {name: self._digest(name) for name in self._by_picture}
 
-def source_of(model: MultiScaleModel | ImageEncoder) -> str:
-    """What computed the features; routers refuse features of another source."""
-    return f"{model.name}@{model.revision[:16]}"
+    @cached_property
+    def _by_picture(self) -> dict[str, list[Asked]]:
+        found: dict[str, list[Asked]] = {}
+        for one in self.asked:
+            found.setdefault(one.image, []).append(one)
+        return found
 
+    def _missing(self, name: str) -> bool:
+        """Whether a picture, or a question about it, lacks a vector."""
+        return bool(self._tiers_missing(name) or self._unpeeked(name))
 
-def check_source(router_source: str, model: MultiScaleModel) -> None:
-    """Refuse a router that was trained on another model's features.
+    def _tiers_missing(self, name: str) -> list[str]:
+        asked = self._by_picture.get(name, ())
+        return [
+            tier
+            for tier in self.featurizer.by_picture
+            if any(self._lacks(tier, one) for one in asked)
+        ]
 
-    Raises:
-        MismatchError: Naming both sides.
-    """
-    if router_source != source_of(model):
-        raise MismatchError(
-            f"the router was trained on features of {router_source}, but the model is "
-            f"{source_of(model)}; label and train with this model, or load the other one"
-        )
+    def _unpeeked(self, name: str) -> list[Asked]:
+        asked = self._by_picture.get(name, ()) if self.featurizer.peeks else ()
+        return [one for one in asked if self._lacks(PEEK, one)]
 
+    def _lacks(self, tier: str, one: Asked) -> bool:
+        unit = unit_of(self.featurizer, tier, one, self._digest(one.image))
+        if unit is None or self._earlier.covers(tier, one.id):
+            return False
+        return not self._store.has(tier, *unit)
 
-def _pack(vector: np.ndarray) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+    def _digest(self, name: str) -> str:
+        """SHA-256 of a picture's file, empty where there is none."""
+        if name not in self._digests:
+            path = (self.images or Path()) / name
+            self._digests[name] = sha256_file(path) if path.is_file() else ""
+        return self._digests[name]
 
+    def _open(self, name: str) -> Image.Image:
+        return open_picture((self.images or Path()) / name, frames=self.featurizer.frames)
 
-def _unpack(text: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), dtype="<f4")
+    def _encode(self, pictures: dict[str, Image.Image | None]) -> dict[str, VisualEncoding]:
+        tiers = (TIERS[name] for name in self.featurizer.tiers)
+        if self.featurizer.model is None or not pictures:
+            return {}
+        if not any(tier.of_encoding or tier.of_peek for tier in tiers):
+            return {}
+        encodings = self.featurizer.model.encode([p for p in pictures.values() if p is not None])
+        return dict(zip(pictures, encodings, strict=True))
+
+    def _keep(
+        self, pictures: dict[str, Image.Image | None], encodings: dict[str, VisualEncoding]
+    ) -> None:
+        vectors = []
+        for name, picture in pictures.items():
+            for tier in self._tiers_missing(name):
+                if TIERS[tier].of_picture is not None and picture is None:
+                    picture = self._open(name)
+                began = time.perf_counter()
+                values = self.featurizer.of_picture(tier, picture, encodings.get(name))
+                ms = (time.perf_counter() - began) * 1000
+                key = self.featurizer.picture_key(tier, name, self._digest(name))
+                vectors.append(Vector(tier=tier, unit=name, key=key, values=values, ms=ms))
+        self._store.add(vectors + self._peeked(encodings))
+
+    def _peeked(self, encodings: dict[str, VisualEncoding]) -> list[Vector]:
+        asked = [one for name in encodings for one in self._unpeeked(name)]
+        if not asked:
+            return []
+        model = self.featurizer.answerer
+        scale, kept, requests = model.grid.scales[0], [], []
+        for one in asked:
+            encoding = encodings[one.image]
+            try:
+                model.prompt_length(one.question, encoding.tokens(scale))
+            except DataError as error:
+                self.causes[one.id] = str(error)
+                continue
+            kept.append(one)
+            requests.append(Request(encoding=encoding, question=one.question, scale=scale))
+        vectors = []
+        began = time.perf_counter()
+        for batch in peek_in_batches(model, requests, limits_for(model)):
+            found = [self.featurizer.of_peek(PEEK, peek) for peek in batch.answers]
+            ms = (time.perf_counter() - began) * 1000 / len(batch.indices)
+            if batch.error:
+                self.causes |= {kept[place].id: batch.error for place in batch.indices}
+            for place, values, peek in zip(batch.indices, found, batch.answers, strict=False):
+                one = kept[place]
+                key = self.featurizer.example_key(one.image, self._digest(one.image), one.question)
+                flops = model.shape.answer_flops(peek.visual_tokens + peek.text_tokens, 1)
+                vectors.append(
+                    Vector(tier=PEEK, unit=one.id, key=key, values=values, ms=ms, flops=flops)
+                )
+            began = time.perf_counter()
+        return vectors

@@ -7,14 +7,17 @@ sentence encoder, or hashed words, which need no model at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from data.errors import DataError, ModelError
+from m3core.checkpoints import revision_of
 from m3core.models.base import MultiScaleModel
 
+VERSION = "question-1"
 HASHED_WORDS = 128
 MODEL = "model"
 HASHED = "hashed"
@@ -26,9 +29,11 @@ class QuestionEncoder(Protocol):
 
     Attributes:
         name: What :func:`question_encoder` takes to make the same encoder again.
+        revision: Hash of what decides its vectors; empty where the name says it all.
     """
 
     name: str
+    revision: str
 
     def encode(self, questions: Sequence[str]) -> np.ndarray:
         """Vectors of the questions, float32 (N, d)."""
@@ -49,6 +54,7 @@ class ModelQuestions:
 
     def __init__(self, model: MultiScaleModel) -> None:
         self.model = model
+        self.revision = model.revision
 
     def encode(self, questions: Sequence[str]) -> np.ndarray:
         """See :class:`QuestionEncoder`."""
@@ -63,6 +69,7 @@ class HashedQuestions:
     """Words and pairs of words, hashed to ``HASHED_WORDS`` numbers; rows of length 1."""
 
     name = HASHED
+    revision = ""
 
     def encode(self, questions: Sequence[str]) -> np.ndarray:
         """See :class:`QuestionEncoder`."""
@@ -93,6 +100,7 @@ class SentenceQuestions:
         except (OSError, ValueError) as error:
             raise ModelError(f"the sentence encoder {path!r} cannot be loaded: {error}") from error
         self.name = f"{SENTENCE}{path}"
+        self.revision = revision_of(Path(path)) if Path(path).is_dir() else ""
 
     def encode(self, questions: Sequence[str]) -> np.ndarray:
         """See :class:`QuestionEncoder`."""

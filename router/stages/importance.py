@@ -47,7 +47,7 @@ def importance_stage(
         DataError: when a part of the run is missing or damaged.
         MismatchError: when parts of the run do not belong together.
     """
-    folder = run.measured(STAGE)
+    folder = run.root / STAGE
     inputs = run.inputs("log", "features", "split", "router")
     params = {"repeats": repeats, "draws": draws, "seed": seed}
     if reuse and run.is_current(folder, STAGE, inputs=inputs, params=params):
@@ -69,7 +69,7 @@ def importance_stage(
     weighed = _weights(router, asked.X)
     single = {} if weighed is None else _single(router, strongest(weighed[1], count=SINGLE))
     found = importance(
-        router.estimator.predict,
+        lambda X: router.calibration.apply(router.estimator.predict(X)),
         asked,
         {**blocks, **single},
         repeats=repeats,

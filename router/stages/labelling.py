@@ -14,14 +14,19 @@ from data.importers import importer
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.videos import FRAMES
+from m3core.checkpoints import EMBEDDED
 from m3core.encoders import load_encoder
 from m3core.labelling import LabelOptions, LabelProgress, label, verify
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.verifying import VERIFIED
 from m3core.models.base import MultiScaleModel
-from router.features.extract import FeatureCollector, Progress
+from router.features.asked import Asked, asked_in
+from router.features.assembling import Progress
+from router.features.extract import FeatureCollector
+from router.features.featurizer import Featurizer
 from router.features.question import HASHED, MODEL, question_encoder
 from router.features.table import FeatureTable
+from router.features.tiers import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
 from router.run import Run
 
 
@@ -33,6 +38,7 @@ def label_stage(
     model: MultiScaleModel,
     progress: Callable[[LabelProgress], None] | None = None,
     questions: str = MODEL,
+    tiers: Sequence[str] | None = None,
     **options: Unpack[LabelOptions],
 ) -> OracleLog:
     """Label every example at every scale; features come from the same pass.
@@ -48,6 +54,7 @@ def label_stage(
         model: the frozen model.
         progress: called after every chunk of pictures.
         questions: name of a question encoder, see `router.features.question`.
+        tiers: names of feature blocks, see `router.features.tiers`; all by default.
         options: of `m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
 
     Raises:
@@ -56,10 +63,16 @@ def label_stage(
         MismatchError: when the run folder holds other examples, another model, or videos at
             another number of frames.
     """
-    asked = question_encoder(questions, model)
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
+    featurizer = Featurizer(
+        tiers=tuple(TIERS if tiers is None else tiers),
+        model=model,
+        questions=question_encoder(questions, model),
+        frames=frames,
+    )
+    asked = [Asked(one.id, one.image, one.question) for one in examples]
     with ranks.first_then_others(
-        lambda: FeatureCollector(run.features, model, frames=frames, rank=ranks.index)
+        lambda: FeatureCollector(run.features, featurizer, asked, images=images, rank=ranks.index)
     ) as collector:
         log = label(
             examples,
@@ -73,9 +86,9 @@ def label_stage(
         if not ranks.is_first:
             return log
         answered = log.images[np.isfinite(log.costs).all(axis=1)]
-        collector.encode_missing((str(name) for name in answered), images)
-        if collector.known:
-            collector.finish(log, asked)
+        if len(answered):
+            collector.collect(str(name) for name in answered)
+            collector.finish(log)
     return log
 
 
@@ -88,7 +101,7 @@ def verify_stage(
     count: int,
     seed: int = 0,
     frames: int = FRAMES,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Ask a random part of the log again, one request at a time; see :func:`label_stage`.
 
@@ -148,35 +161,71 @@ def import_stage(
 def featurize_stage(
     run: Run,
     *,
-    images: Path,
-    encoder: str,
+    images: Path | None = None,
+    encoder: str = EMBEDDED,
     questions: str | None = None,
+    tiers: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[FeatureTable, dict[str, str]]:
-    """Compute features for any log.
+    """Compute features for any log; what is there already and still true is kept.
 
     Args:
         run: must hold `log/`; receives `features/`.
-        images: folder that image paths start from.
-        encoder: name of an image encoder, see `m3core.encoders.load_encoder`.
+        images: folder that image paths start from; None for a log without pictures, or not to
+            look at them.
+        encoder: name of an image encoder, see `m3core.encoders.load_encoder`; not loaded where
+            no tier needs it.
         questions: name of a question encoder, see `router.features.question`; None takes the
             image encoder's own language model where it has one, else hashed words.
-        progress: called with (pictures done, pictures in all).
+        tiers: names of feature blocks, see `router.features.tiers`; None takes all that can be
+            had of these pictures and this encoder.
+        progress: called with (done, in all, of what).
 
     Returns:
-        The table, and picture -> cause for those that cannot be read.
+        The table, and picture or example -> cause for those that cannot be used.
 
     Raises:
-        DataError: when there is no log, or no picture can be read.
-        MismatchError: when the folder holds features of another encoder.
+        DataError: when there is no log, no picture can be read, or a tier cannot be had.
+        MismatchError: when the folder holds further blocks of other examples or another encoder.
     """
-    if not images.is_dir():
+    if images is not None and not images.is_dir():
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     log = run.read_log()
-    loaded = load_encoder(encoder)
+    featurizer = _featurizer(log, images, encoder, questions, tiers)
+    with FeatureCollector(run.features, featurizer, asked_in(log), images=images) as collector:
+        collector.collect(progress=progress)
+        return collector.finish(log, progress), collector.causes
+
+
+def _featurizer(
+    log: OracleLog,
+    images: Path | None,
+    encoder: str,
+    questions: str | None,
+    tiers: Sequence[str] | None,
+) -> Featurizer:
+    """What the tiers need, loaded; nothing else is."""
+    wanted = None if tiers is None else check_tiers(tiers)
+    blind = sorted({IMAGE, PEEK} & set(wanted or ()))
+    if images is None and blind:
+        raise DataError(
+            f"The tiers {', '.join(blind)} look at pictures: give their folder with --images, or "
+            "choose other tiers, such as question,cheap."
+        )
+    looks = images is not None and (wanted is None or bool({IMAGE, PEEK} & set(wanted)))
+    reads = questions == MODEL and (wanted is None or QUESTION in wanted)
+    loaded = load_encoder(encoder) if looks or reads else None
     model = loaded if isinstance(loaded, MultiScaleModel) else None
-    asked = question_encoder(questions or (HASHED if model is None else MODEL), model)
-    frames = log.metadata.get("frames", FRAMES)
-    with FeatureCollector(run.features, loaded, frames=frames) as collector:
-        causes = collector.encode_missing(log.images.tolist(), images, progress)
-        return collector.finish(log, asked), causes
+    if wanted is None:
+        seen = () if images is None else (IMAGE,) if model is None else (IMAGE, PEEK)
+        wanted = check_tiers((*seen, QUESTION, CHEAP))
+    asked = None
+    if QUESTION in wanted:
+        asked = question_encoder(questions or (HASHED if model is None else MODEL), model)
+    return Featurizer(
+        tiers=wanted,
+        model=loaded,
+        questions=asked,
+        pictures=images is not None,
+        frames=log.metadata.get("frames", FRAMES),
+    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.splits import Split, split_by_group
+from router.cascade import cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
@@ -34,7 +35,9 @@ def train_stage(
     seed: int = 0,
     gaps: Gaps = "error",
     rule: str = DEFAULT,
+    threads: int = 1,
     ablations: bool = True,
+    tiers: Sequence[str] | None = None,
     reuse: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ScaleRouter:
@@ -46,17 +49,26 @@ def train_stage(
         seed: of the split and of the estimator.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
         rule: a name in `router.rules.RULES`.
+        threads: of the fit, where the estimator can use several.
         ablations: whether to train an image-only and a question-only router as well.
+        tiers: feature blocks that the router reads; all that there are by default. The ablations
+            keep to their own.
         reuse: keep what was trained on the same inputs with the same options.
         progress: called with (router, routers done, routers in all).
 
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
         DataError: for gaps with "error", or an unknown estimator or rule.
-        MismatchError: when features and log do not belong together.
+        MismatchError: when features and log do not belong together, or a tier is not there.
     """
     log = run.read_log()
     features = run.read_features(log)
+    for tier in tiers or ():
+        if tier not in features.blocks:
+            raise MismatchError(
+                f"There is no feature block {tier!r} in {run.features}, which has "
+                f"{list(features.blocks)}. Compute it: m3router featurize {run.root} --tiers {tier}"
+            )
     targets = apply_rule(log, rule)
     split = split_by_group(log.groups, seed=seed)
     known = [
@@ -68,14 +80,21 @@ def train_stage(
     for done, name in enumerate(wanted):
         if progress:
             progress(name, done, len(wanted))
-        blocks = list(ARMS[name][1] or features.blocks)
+        blocks = list(dict.fromkeys(ARMS[name][1] or tiers or features.blocks))
         params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
         inputs = run.inputs("log", "features", "split")
         folder = run.arm(name)
         if reuse and run.is_current(folder, "train", inputs=inputs, params=params):
             continue
         router = train_router(
-            targets, features, split, estimator=estimator, blocks=blocks, seed=seed, gaps=gaps
+            targets,
+            features,
+            split,
+            estimator=estimator,
+            blocks=blocks,
+            seed=seed,
+            gaps=gaps,
+            threads=threads,
         )
         (folder / MANIFEST).unlink(missing_ok=True)
         split.write(run.split)  # only now: a training that fails leaves the old router usable
@@ -153,7 +172,14 @@ def calibrate_stage(
         )
     else:
         policy = for_price(p, costs, price=price or 0.0, binding=binding, cap=cap)
+    cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before
     policy.write(path)
+    record_policies(run)
+    return policy
+
+
+def record_policies(run: Run) -> None:
+    """Write the manifest of all policies that there are."""
     files = sorted(one for one in run.policies.glob("*.json") if one.name != MANIFEST)
     run.record(
         run.policies,
@@ -162,7 +188,6 @@ def calibrate_stage(
         params={one.stem: dict(Policy.read(one).knob) for one in files},
         files=files,
     )
-    return policy
 
 
 def labelled(

@@ -61,7 +61,7 @@ def learning_curve_stage(
             f"A learning curve needs shares in (0, 1] and at least one seed; got {wrong or seeds}."
         )
     recipe = Recipe.read(run)
-    folder = run.measured(STAGE)
+    folder = run.root / STAGE
     cells = Cells(folder=folder / "cells", bound={**recipe.bound, "draws": draws})
     wanted = [(share, seed) for share in sorted({*shares} - {1.0}) for seed in range(seeds)]
     wanted.append((1.0, 0))

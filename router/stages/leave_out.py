@@ -55,7 +55,7 @@ def leave_one_out_stage(
     recipe = Recipe.read(run)
     values = _values(recipe, by)
     names = sorted(set(values.tolist()))
-    folder = run.measured(STAGE)
+    folder = run.root / STAGE
     cells = Cells(folder=folder / "cells", bound={**recipe.bound, "draws": draws})
     found = []
     for done, name in enumerate(names):

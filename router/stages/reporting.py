@@ -16,6 +16,7 @@ from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.evaluation import Settings, default_budgets, evaluate
 from router.analysis.report import PAGE, Extras, write_report
+from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.parts import part_rows
@@ -61,6 +62,7 @@ def evaluate_stage(
     log = run.read_log()
     split = run.read_split(log)
     policies = run.read_policies(router, split)
+    cascades = _cascades(run, policies, router)
     features = run.read_features(log)
     rows = {
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
@@ -69,6 +71,7 @@ def evaluate_stage(
     chosen = tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
     inputs = run.inputs("log", "features", "split", *run.arms())
     inputs |= {f"policy {name}": run.policy(name) for name in policies}
+    inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}
     params = {"budgets": list(chosen), "draws": draws, "seed": seed}
     if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
         return read_document(run)
@@ -77,7 +80,11 @@ def evaluate_stage(
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
     shown = [{"budget": budget} for budget in chosen]
-    named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
+    named = {
+        name: one
+        for name, one in policies.items()
+        if name not in cascades and dict(one.knob) not in shown
+    }
     document = evaluate(
         log,
         p["router"],
@@ -87,6 +94,7 @@ def evaluate_stage(
         ablations={arm: values for arm, values in p.items() if arm != "router"},
         features=features,
         reads=reads,
+        cascades=cascades,
         settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
     )
     details = _Details(log, rows["test"], p["router"], reads["router"])
@@ -132,7 +140,7 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
     importance = importance_stage(run, reuse=True)
     studies, notes = _studies(run)
     inputs = run.inputs("evaluation")
-    inputs |= {kind: run.measured(kind) / STUDY for kind in studies}
+    inputs |= {kind: run.root / kind / STUDY for kind in studies}
     params = {"pictures": images is not None}
     page = run.report / PAGE
     if reuse and run.is_current(run.report, "report", inputs=inputs, params=params):
@@ -153,16 +161,27 @@ def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Studies of this very router, and what to say about those of another."""
     found, notes = {}, []
     for kind in (LEARNING, LEFT_OUT):
-        path = run.measured(kind) / STUDY
+        path = run.root / kind / STUDY
         if not path.is_file():
             continue
         try:
-            run.verify(run.measured(kind), kind)
+            run.verify(run.root / kind, kind)
         except (DataError, MismatchError) as error:
             notes.append(f"The study {kind!r} is not shown: {error}")
         else:
             found[kind] = json.loads(path.read_bytes())
     return found, notes
+
+
+def _cascades(run: Run, policies: Mapping[str, Policy], router: ScaleRouter) -> dict[str, Cascade]:
+    """The cascades that go with policies of the run, by name."""
+    found = {}
+    for name in policies:
+        path = cascade_path(run.root, name)
+        if path.is_file():
+            found[name] = Cascade.read(path)
+            found[name].check_fits(options=router.options, router=router.fingerprint)
+    return found
 
 
 def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:

@@ -29,15 +29,14 @@ from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
 from m3core.checkpoints.mqt import published_shapes
 from m3core.checkpoints.tower import INSIDE, known_tower
-from m3core.labelling import label
 from m3core.models.base import MultiScaleModel, Request
 from m3core.models.grad_cam import grad_cam, token_heat_maps
 from m3core.models.mqt import MqtLlava, QueryEncoding
 from m3core.models.query_abstractor import QueryAbstractor, resize_table, sine_cosine_table
 from m3core.scales import MQT_SCALES, ScaleGrid
-from router.features.extract import FeatureCollector
 from router.features.image import image_features
-from router.features.question import HashedQuestions
+from router.run import Run
+from router.stages.labelling import label_stage
 from tests.m3core import layouts
 from tests.m3core.layouts import TOWER, VISION, shaken
 
@@ -371,15 +370,13 @@ def test_labels_and_features_of_one_pass(mqt, tmp_path):
         Example(id=str(n), image=f"{n}.png", question=QUESTIONS[n], answers=("x",), group=str(n))
         for n in range(2)
     ]
-    with FeatureCollector(tmp_path / "features", mqt) as collector:
-        log = label(
-            examples, images=images, model=mqt, folder=tmp_path / "log", on_encoded=collector
-        )
-        table = collector.finish(log, HashedQuestions())
+    run = Run(tmp_path / "run")
+    log = label_stage(run, examples, images=images, model=mqt, questions="hashed")
+    table = run.read_features(log)
     assert log.options == tuple(str(scale) for scale in MQT_SCALES)
     assert log.costs.tolist() == [list(MQT_SCALES)] * 2
     assert table.blocks["image"].shape == (2, 48 + 7 * 50)
-    assert np.isfinite(table.blocks["image"]).all()
+    assert table.blocks["peek"].shape == (2, 5 + 4 + 2 * 48)
 
 
 def test_image_features_of_query_tokens_by_hand():

@@ -23,9 +23,12 @@ from m3core.models.base import GridEncoding
 from m3core.models.fake import FakeModel
 from m3core.pooling import detail_by_region
 from m3core.scales import ScaleGrid
+from router.features.asked import Asked
 from router.features.extract import FeatureCollector
+from router.features.featurizer import Featurizer
 from router.features.image import image_features
 from router.features.question import HashedQuestions, ModelQuestions, question_encoder
+from router.features.tiers import TIERS
 from router.run import Run
 from router.stages.labelling import featurize_stage, label_stage
 
@@ -88,6 +91,13 @@ def source(tmp_path):
     return folder, asked
 
 
+def collector_of(folder, examples, images):
+    model = FakeModel()
+    featurizer = Featurizer(tiers=tuple(TIERS), model=model, questions=ModelQuestions(model))
+    asked = [Asked(one.id, one.image, one.question) for one in examples]
+    return FeatureCollector(folder, featurizer, asked, images=images)
+
+
 def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(source, tmp_path):
     images, asked = source
     run, other = Run(tmp_path / "a"), Run(tmp_path / "b")
@@ -98,21 +108,24 @@ def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(sourc
     assert causes == {}
     assert alone.ids == table.ids == tuple(one.id for one in asked)
     assert alone.metadata == table.metadata
-    for name in ("image", "question"):
+    assert list(alone.blocks) == list(table.blocks) == ["image", "question", "cheap", "peek"]
+    for name in alone.blocks:
         np.testing.assert_array_equal(alone.blocks[name], table.blocks[name])
 
 
 def test_an_interrupted_collection_goes_on(source, tmp_path):
     images, asked = source
     names = [one.image for one in asked]
-    with FeatureCollector(tmp_path / "features", FakeModel()) as collector:
-        collector.encode_missing(names[:4], images)
+    with collector_of(tmp_path / "features", asked, images) as collector:
+        collector.collect(names[:4])
     calls = []
-    with FeatureCollector(tmp_path / "features", FakeModel()) as collector:
-        assert set(collector.known) == {"0.png", "1.png"}
-        collector.encode_missing(names, images, lambda done, total: calls.append((done, total)))
-        assert set(collector.known) == set(names)
-    assert calls == [(5, 5)]
+    with collector_of(tmp_path / "features", asked, images) as collector:
+        collector.collect(names, lambda *told: calls.append(told))
+        assert collector.causes == {}
+    assert calls == [(5, 5, "pictures")]
+    with collector_of(tmp_path / "features", asked, images) as collector:
+        collector.collect(names, lambda *told: calls.append(told))
+    assert len(calls) == 1  # nothing was left to do
 
 
 def test_unreadable_pictures_are_named_and_left_out(source, tmp_path):
@@ -151,7 +164,7 @@ def test_any_log_gets_features_from_a_clip_tower_without_an_lmm(source, tmp_path
     run = Run(tmp_path / "run")
     label(asked, images=images, model=FakeModel(), folder=run.log)
     table, causes = featurize_stage(run, images=images, encoder=clip)
-    assert table.widths == {"image": 16 + 3 * 18, "question": 128} and causes == {}
+    assert table.widths == {"image": 16 + 3 * 18, "question": 128, "cheap": 39} and causes == {}
     assert table.metadata["question_encoder"] == "hashed"
     assert not np.array_equal(table.blocks["image"][0], table.blocks["image"][2])
     assert np.array_equal(table.blocks["image"][0], table.blocks["image"][1])

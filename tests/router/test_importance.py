@@ -97,7 +97,7 @@ def test_a_runs_blocks_matter_and_its_strong_features_are_those_that_decide(
     assert document["blocks"]["image"]["drop"]["low"] > 0
     assert {"image[0]", "question[0]"} <= set(list(document["features"])[:3])
     assert document["features"]["question[0]"]["columns"] == 1
-    stored = json.loads((run.measured("importance") / "importance.json").read_text())
+    stored = json.loads(((run.root / "importance") / "importance.json").read_text())
     assert stored == document
     assert importance_stage(run, repeats=3, draws=50, reuse=True) == document
 

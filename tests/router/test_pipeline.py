@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,16 +9,19 @@ from PIL import Image
 from data.errors import DataError, MismatchError
 from data.examples import Example
 from data.splits import split_by_group
-from m3core.labelling import label
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
-from router.features.extract import FeatureCollector
-from router.features.question import ModelQuestions
+from router.cascade import Cascade, Stopping
+from router.costs import routed_costs
 from router.knobs import for_budget
+from router.outcomes import Prices
 from router.pipeline import AutoScalePipeline
 from router.policy import Binding, Policy
+from router.run import Run
+from router.stages.labelling import label_stage
 from router.training import train_router
 
+BLOCKS = {"plain": ["image", "question"], "peeking": ["image", "question", "cheap", "peek"]}
 QUESTIONS = ("Is it?", "Is there anything at all to be seen in this very picture, or not?")
 
 
@@ -42,28 +47,30 @@ def world(tmp_path_factory):
             for ask in range(2)
         ]
     model = FakeModel()
-    with FeatureCollector(root / "features", model) as collector:
-        log = label(examples, images=root, model=model, folder=root / "log", on_encoded=collector)
-        table = collector.finish(log, ModelQuestions(model))
+    log = label_stage(Run(root), examples, images=root, model=model)
+    table = Run(root).read_features(log)
     split = split_by_group(log.groups, seed=0)
-    router = train_router(log, table, split)
     rows = split.part("calibrate")
-    binding = Binding(
-        options=router.options,
-        cost_unit=router.cost_unit,
-        router=router.fingerprint,
-        split=split.fingerprint,
-    )
-    p = router.predict(table)
-    policy = for_budget(p[rows], log.costs[rows], budget=60, binding=binding)
+    routers = {}
+    for name, blocks in BLOCKS.items():
+        router = train_router(log, table, split, blocks=blocks)
+        binding = Binding(
+            options=router.options,
+            cost_unit=router.cost_unit,
+            router=router.fingerprint,
+            split=split.fingerprint,
+        )
+        p, costs = router.predict(table), routed_costs(log.costs, blocks)
+        policy = for_budget(p[rows], costs[rows], budget=60, binding=binding)
+        routers[name] = {"router": router, "policy": policy, "p": p, "costs": costs}
     return {
         "root": root,
         "images": images,
         "log": log,
-        "router": router,
-        "policy": policy,
-        "p": p,
+        "table": table,
         "split": split,
+        "routers": routers,
+        **routers["plain"],
     }
 
 
@@ -72,18 +79,57 @@ def pipeline(world):
     return AutoScalePipeline(model=FakeModel(), router=world["router"], policy=world["policy"])
 
 
-def test_online_and_offline_decisions_agree(world, pipeline):
+def pipeline_of(world, name):
+    one = world["routers"][name]
+    return AutoScalePipeline(model=FakeModel(), router=one["router"], policy=one["policy"])
+
+
+def picture_of(world, row):
+    return world["images"][int(world["log"].ids[row].split("-")[0])]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_online_and_offline_decisions_agree(world, name):
     """What the pipeline decides from pictures is what the policy decides from the table."""
-    log = world["log"]
+    log, one = world["log"], world["routers"][name]
     rows = world["split"].part("test")
-    offline = world["policy"].choose(world["p"][rows], log.costs[rows])
-    pictures = [world["images"][int(log.ids[row].split("-")[0])] for row in rows]
-    answers = pipeline.answer(pictures, [str(log.questions[row]) for row in rows])
+    offline = one["policy"].choose(one["p"][rows], one["costs"][rows])
+    answers = pipeline_of(world, name).answer(
+        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+    )
     assert [one.scale for one in answers] == [int(log.options[k]) for k in offline]
     scores = [float(one.answer.text == "yes") for one in answers]
     assert scores == log.scores[rows, offline].tolist()
     assert len({one.scale for one in answers}) > 1
-    assert np.mean([one.answer.visual_tokens for one in answers]) < 150
+    spent = [answer.spent_tokens for answer in answers]
+    assert spent == one["costs"][rows, offline].tolist()
+    assert np.mean(spent) < 150
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_live_features_are_those_of_the_table(world, name):
+    """Seen through the router: the probabilities follow from the features alone."""
+    log, one = world["log"], world["routers"][name]
+    rows = list(range(0, len(log), 7))
+    answers = pipeline_of(world, name).answer(
+        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+    )
+    live = np.array([list(answer.sufficiency.values()) for answer in answers])
+    np.testing.assert_allclose(live, one["p"][rows], atol=1e-6)
+
+
+def test_a_peek_that_is_thrown_away_is_counted(world):
+    log = world["log"]
+    rows = world["split"].part("test")
+    answers = pipeline_of(world, "peeking").answer(
+        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+    )
+    assert {one.scale == 1 for one in answers} == {True, False}
+    for one in answers:
+        stays = one.scale == 1
+        assert one.peek_tokens == (0 if stays else 1)
+        assert (one.flops["peek"] == 0) == stays
+        assert one.milliseconds["peek"] > 0
 
 
 def test_answers_tell_scale_reason_time_and_cost(pipeline, world):
@@ -92,8 +138,9 @@ def test_answers_tell_scale_reason_time_and_cost(pipeline, world):
     assert list(first.sufficiency) == [1, 9, 36, 144, 576]
     assert all(0 <= value <= 1 for value in first.sufficiency.values())
     assert first.sufficiency != second.sufficiency
-    assert set(first.milliseconds) == {"vision", "features", "route", "language"}
+    assert set(first.milliseconds) == {"vision", "features", "peek", "route", "language"}
     assert first.flops["language"] > 0 and first.flops["vision"] > 0
+    assert first.milliseconds["peek"] == first.flops["peek"] == first.peek_tokens == 0
 
 
 def test_a_scale_given_by_the_caller_is_used_and_checked(pipeline, world):
@@ -155,3 +202,71 @@ def test_a_run_folder_is_loaded(world, tmp_path):
         loaded.answer([image], ["Is it?"])[0].sufficiency
         == direct.answer([image], ["Is it?"])[0].sufficiency
     )
+
+
+# --- asking again ------------------------------------------------------------------------------
+
+
+def cascade_for(one, *, bias, margin=0.0):
+    """A cascade that doubts every answer the more, the higher the bias."""
+    k = len(one["router"].options)
+    right = (0.0, 0.3, 0.0, *np.zeros(k), -bias)
+    later = (1.0, 0.0, 0.0, *np.zeros(2 * k), 1.0)
+    return Cascade(
+        binding=one["policy"].binding,
+        stopping=Stopping(right=right, later=later, margin=margin),
+        price=1e-3,
+    )
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("bias", [-2.0, 0.5, 3.0])
+def test_asking_again_online_and_offline_agree(world, name, bias):
+    log, one = world["log"], world["routers"][name]
+    rows = world["split"].part("test")
+    cascade = cascade_for(one, bias=bias)
+    confidence, logprob = (
+        np.asarray(log.laid_out(column), dtype=np.float64)[rows]
+        for column in ("confidence", "logprob")
+    )
+    p, alone = one["p"][rows], log.costs[rows]
+    rule = cascade.stopping
+    first = Policy(binding=one["policy"].binding, kind="price", lam=cascade.price, cost_scale=1.0)
+    asked = rule.ask(
+        p, one["costs"][rows], alone, rule.beliefs(p, confidence, logprob), cascade.price
+    )
+    pipeline = AutoScalePipeline(
+        model=FakeModel(), router=one["router"], policy=first, cascade=cascade
+    )
+    answers = pipeline.answer(
+        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+    )
+    assert [answer.scale for answer in answers] == [int(log.options[k]) for k in asked.final]
+    assert [len(answer.earlier) + 1 for answer in answers] == asked.options.sum(axis=1).tolist()
+    spent = Prices(alone=alone, routed=one["costs"][rows]).of(asked)
+    assert [answer.spent_tokens for answer in answers] == spent.tolist()
+    for answer in answers:
+        assert (answer.flops["earlier"] > 0) == bool(answer.earlier)
+    if bias == 3.0:
+        assert any(answer.earlier for answer in answers)
+
+
+def test_a_fixed_scale_is_not_asked_again(world, pipeline):
+    doubting = AutoScalePipeline(
+        model=FakeModel(),
+        router=world["router"],
+        policy=world["policy"],
+        cascade=cascade_for(world, bias=9.0),
+    )
+    one = doubting.answer([world["images"][0]], [QUESTIONS[0]], scale=1)[0]
+    assert one.scale == 1
+    assert one.earlier == ()
+
+
+def test_a_cascade_of_another_router_is_refused(world):
+    cascade = cascade_for(world, bias=0.0)
+    other = replace(cascade, binding=replace(cascade.binding, router="x" * 64))
+    with pytest.raises(MismatchError, match="router xxxxxxxxxxxx"):
+        AutoScalePipeline(
+            model=FakeModel(), router=world["router"], policy=world["policy"], cascade=other
+        )

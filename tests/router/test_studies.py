@@ -139,7 +139,7 @@ def test_a_learning_curve_goes_on_where_it_stopped(trained, monkeypatch):
     assert n[-1] == document["n"]["fit"]
     again = learning_curve_stage(trained, **options)
     assert again == document
-    folder = trained.measured("learning-curve")
+    folder = trained.root / "learning-curve"
     with (folder / "learning-curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row, truth in zip(rows, document["shares"], strict=True):
@@ -181,7 +181,7 @@ def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained, monkeypatc
         assert cell["best_fixed"]["accuracy"]["value"] == pytest.approx(
             log.scores[inside, option].mean()
         )
-    folder = trained.measured("leave-one-out")
+    folder = trained.root / "leave-one-out"
     with (folder / "leave-one-out.csv").open() as file:
         assert [row["without"] for row in csv.DictReader(file)] == ["few $ & <b>", "many"]
     assert r"few \$ \& \textless{}b\textgreater{}" in (folder / "leave-one-out.tex").read_text()

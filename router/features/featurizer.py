@@ -1,0 +1,219 @@
+"""What features are made with, and of; the same for logs, labelling passes and live requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.errors import DataError, MismatchError
+from data.videos import FRAMES, is_video
+from m3core.encoders import ImageEncoder
+from m3core.models.base import MultiScaleModel, Peek, VisualEncoding
+from router.features.question import MODEL, QuestionEncoder, question_encoder
+from router.features.store import key_of
+from router.features.tiers import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Featurizer:
+    """Makes the blocks of chosen tiers.
+
+    Attributes:
+        tiers: Names in `router.features.tiers.TIERS`.
+        model: The model or image encoder; None where no tier looks at what it makes.
+        questions: The question encoder; None where the tier "question" is not asked for.
+        pictures: Whether there are pictures; without them the tier "cheap" is made of questions
+            alone, which makes it narrower.
+        frames: Frames of a video's collage.
+
+    Raises:
+        DataError: When a tier is unknown, or what it needs is not there.
+    """
+
+    tiers: tuple[str, ...]
+    model: MultiScaleModel | ImageEncoder | None = None
+    questions: QuestionEncoder | None = None
+    pictures: bool = True
+    frames: int = FRAMES
+
+    def __post_init__(self) -> None:
+        """Check that every tier can be made."""
+        object.__setattr__(self, "tiers", check_tiers(self.tiers))
+        if IMAGE in self.tiers and self.model is None:
+            raise DataError(
+                "The tier 'image' needs a model or image encoder. Give one, or choose other "
+                "tiers, such as question,cheap."
+            )
+        if PEEK in self.tiers and not isinstance(self.model, MultiScaleModel):
+            raise DataError(
+                "The tier 'peek' is the prefill of the model that answers; an image encoder has "
+                "none. Give that model, or choose other tiers, such as image,question,cheap."
+            )
+        if QUESTION in self.tiers and self.questions is None:
+            raise DataError("The tier 'question' needs a question encoder, such as 'hashed'.")
+
+    @property
+    def by_picture(self) -> tuple[str, ...]:
+        """Tiers that have a part for each picture."""
+        return tuple(
+            name
+            for name in self.tiers
+            if TIERS[name].of_encoding or (TIERS[name].of_picture and self.pictures)
+        )
+
+    @property
+    def peeks(self) -> bool:
+        """Whether the tier "peek" is among them."""
+        return PEEK in self.tiers
+
+    @property
+    def answerer(self) -> MultiScaleModel:
+        """The model, where it answers.
+
+        Raises:
+            MismatchError: When there is none.
+        """
+        if not isinstance(self.model, MultiScaleModel):
+            raise MismatchError("an image encoder answers nothing; load the model itself")
+        return self.model
+
+    def of_picture(
+        self, name: str, picture: Image.Image | None, encoding: VisualEncoding | None
+    ) -> np.ndarray:
+        """The part of a tier that a picture gives, float32 (d,); d is 0 where it gives none."""
+        tier = TIERS[name]
+        if tier.of_encoding is not None and encoding is not None and self.model is not None:
+            return tier.of_encoding(encoding, self.model.grid)
+        if tier.of_picture is not None and self.pictures and picture is not None:
+            return tier.of_picture(picture)
+        return np.zeros(0, dtype=np.float32)
+
+    def of_questions(self, name: str, questions: Sequence[str]) -> np.ndarray:
+        """The part of a tier that questions give, float32 (N, d); d is 0 where they give none."""
+        tier = TIERS[name]
+        if tier.encoded and self.questions is not None:
+            return self.questions.encode(questions)
+        if tier.of_questions is not None:
+            return tier.of_questions(questions)
+        return np.zeros((len(questions), 0), dtype=np.float32)
+
+    def of_peek(self, name: str, peek: Peek | None) -> np.ndarray:
+        """The part of a tier that a peek gives, float32 (d,); d is 0 where it gives none."""
+        of_peek = TIERS[name].of_peek
+        return np.zeros(0, dtype=np.float32) if of_peek is None or peek is None else of_peek(peek)
+
+    def blocks(
+        self,
+        pictures: Sequence[Image.Image],
+        encodings: Sequence[VisualEncoding],
+        questions: Sequence[str],
+    ) -> list[dict[str, np.ndarray]]:
+        """The blocks of examples, without "peek": for each one tier -> float32 (d,).
+
+        Args:
+            pictures: The picture of each; what is the same object is looked at once.
+            encodings: Its encoding.
+            questions: What is asked of it.
+        """
+        names = [name for name in self.tiers if TIERS[name].of_peek is None]
+        asked = {name: self.of_questions(name, questions) for name in names}
+        seen: dict[int, dict[str, np.ndarray]] = {}
+        for picture, encoding in zip(pictures, encodings, strict=True):
+            if id(picture) not in seen:
+                seen[id(picture)] = {n: self.of_picture(n, picture, encoding) for n in names}
+        return [
+            {name: np.concatenate([seen[id(picture)][name], asked[name][row]]) for name in names}
+            for row, picture in enumerate(pictures)
+        ]
+
+    def made_with(self, name: str) -> dict[str, Any]:
+        """Everything that a tier's numbers depend on, but for the examples themselves."""
+        tier = TIERS[name]
+        found: dict[str, Any] = {"version": tier.version}
+        if tier.of_encoding or tier.of_peek or (tier.encoded and self._encoder == MODEL):
+            found |= {"model": source_of(self.model), "settings": settings_of(self.model)}
+        if tier.encoded and self.questions is not None:
+            found |= {"encoder": self.questions.name, "encoder_revision": self.questions.revision}
+        if name == CHEAP:
+            found |= {"pictures": self.pictures}
+        return found
+
+    def picture_key(self, name: str, image: str, digest: str) -> str:
+        """What a picture's vector is kept under; `digest` is the SHA-256 of its file."""
+        frames = self.frames if is_video(image) else None
+        return key_of(self.made_with(name), digest, frames)
+
+    def example_key(self, image: str, digest: str, question: str) -> str:
+        """What an example's peek is kept under."""
+        return key_of(self.picture_key(PEEK, image, digest), question)
+
+    @property
+    def _encoder(self) -> str | None:
+        return None if self.questions is None else self.questions.name
+
+
+def source_of(model: MultiScaleModel | ImageEncoder | None) -> str:
+    """What computed the features; routers refuse features of another source."""
+    return "none" if model is None else f"{model.name}@{model.revision[:16]}"
+
+
+def settings_of(model: MultiScaleModel | ImageEncoder | None) -> dict[str, Any]:
+    """How a model is used: what its numbers depend on beside its revision."""
+    if not isinstance(model, MultiScaleModel):
+        return {}
+    return {
+        "visual": dict(model.visual),
+        "dtype": model.dtype,
+        "prompt": model.prompt,
+        "grid": list(model.grid.names),
+    }
+
+
+def check_source(router_source: str, model: MultiScaleModel) -> None:
+    """Refuse a router that was trained on another model's features.
+
+    Raises:
+        MismatchError: Naming both sides.
+    """
+    if router_source != source_of(model):
+        raise MismatchError(
+            f"the router was trained on features of {router_source}, but the model is "
+            f"{source_of(model)}; label and train with this model, or load the other one"
+        )
+
+
+def live_featurizer(
+    model: MultiScaleModel, blocks: Iterable[str], features: Mapping[str, Any]
+) -> Featurizer:
+    """What makes a router's features for live requests, as they were made for its log.
+
+    Args:
+        model: The model that made the log's features.
+        blocks: Names of the blocks that the router reads.
+        features: Metadata of the table that it was trained on.
+
+    Raises:
+        DataError: When a block is no tier, and so cannot be made here.
+        MismatchError: When a tier has changed since.
+    """
+    names = check_tiers(blocks)
+    facts = features.get("blocks", {})
+    for name in names:
+        trained, now = facts.get(name, {}).get("version", TIERS[name].version), TIERS[name].version
+        if trained != now:
+            raise MismatchError(
+                f"The router was trained on the features {trained!r}, but this version makes "
+                f"{now!r}. Compute the features again and train on them (m3router featurize)."
+            )
+    encoder = str(features.get("question_encoder", MODEL))
+    return Featurizer(
+        tiers=names,
+        model=model,
+        questions=question_encoder(encoder, model) if QUESTION in names else None,
+        pictures=facts.get(CHEAP, {}).get("made_with", {}).get("pictures", True),
+        frames=int(features.get("frames", FRAMES)),
+    )

@@ -61,7 +61,13 @@ def contenders(document: Document) -> list[dict[str, Any]]:
 def rules(document: Document) -> list[dict[str, Any]]:
     """One line per way of choosing that has no knob, as its only row in the document."""
     return [
-        {**arm["rows"][0], "name": name, "about": arm.get("about", ""), "minus_mixing": _gap(arm)}
+        {
+            **arm["rows"][0],
+            "name": name,
+            "about": arm.get("about", ""),
+            "minus_mixing": arm["rows"][0].get("minus_mixing") or NOTHING,
+            "gap_closed": (arm["rows"][0].get("gap_closed") or {}).get("own_cost", NOTHING),
+        }
         for name, _, arm in arms(document)
         if not arm.get("metrics") and arm.get("rows")
     ]
@@ -83,6 +89,18 @@ def contenders_table(document: Document) -> Table:
     return ["name", "kind", *header], rows
 
 
+def rules_table(document: Document) -> Table:
+    """`rules` for a file."""
+    quantities = ("accuracy", "cost", "minus_mixing", "gap_closed")
+    ends = ("value", "low", "high")
+    header = [q if end == "value" else f"{q}_{end}" for q in quantities for end in ends]
+    rows: list[Sequence[Any]] = [
+        [one["name"], *[one[quantity].get(end) for quantity in quantities for end in ends]]
+        for one in rules(document)
+    ]
+    return ["name", *header], rows
+
+
 def reasons(document: Document) -> list[str]:
     """Why numbers of the table are undefined, each reason once."""
     found = [line[column].get("reason") for line in contenders(document) for column in QUANTITIES]
@@ -95,11 +113,6 @@ def _spoken(name: str, kind: str) -> str:
 
 def _about(kind: str, arm: Mapping[str, Any]) -> str:
     return "" if kind in ("router", "ablation") else str(arm.get("about", ""))
-
-
-def _gap(arm: Mapping[str, Any]) -> Estimate:
-    found: Estimate = arm["rows"][0].get("minus_mixing") or NOTHING
-    return found
 
 
 def _find(metrics: Mapping[str, Any], path: Sequence[str]) -> Estimate:

@@ -107,14 +107,14 @@ def _curve(name: str, kind: str, curve: Mapping[str, Any], place: int, unit: str
         "y": [*curve["high"], *reversed(curve["low"])],
         "fill": "toself",
         "fillcolor": colour,
-        "opacity": 0.14,
+        "opacity": 0.14 if own else 0.08,
         "line": {"width": 0},
         "mode": "lines",
         "hoverinfo": "skip",
         "meta": trace["meta"],
         "name": trace["name"],
     }
-    return [band, trace] if own else [trace]
+    return [band, trace]
 
 
 def _points(document: Document, kind: str, name: str, colour: str, symbol: str) -> Spec:

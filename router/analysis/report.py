@@ -49,6 +49,7 @@ SECTIONS = {
 CAPTIONS = {
     "headline": "Fixed options, the router and the oracles on the test part.",
     "baselines": "The router against ablations and baselines.",
+    "rules": "Rules without a knob.",
     "table-2": "Accuracy by dataset, laid out as Table 2 of the M3 paper.",
     "shares": "How often each option was chosen.",
     "lost-where": "Questions lost against the finest option, by dataset and chosen option.",
@@ -181,6 +182,7 @@ def _tables(document: Document, extras: Extras) -> dict[str, tables.Table]:
     rows = {
         **tables.csv_tables(document),
         "baselines": contenders.contenders_table(document),
+        "rules": contenders.rules_table(document),
         "table-2": paper_tables.table_2(document),
         "lost-where": paper_tables.lost_table(document),
     }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import copy
 import csv
+import functools
 import hashlib
 import json
 import re
@@ -142,6 +143,7 @@ def run_scripts(reported, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(reported[2], encoding="utf-8")
 
+    @functools.cache
     def run(*arguments: str) -> dict:
         command = [NODE, "--disallow-code-generation-from-strings", HERE / "report_stub.js", path]
         done = subprocess.run(
@@ -251,6 +253,13 @@ def test_every_baseline_is_in_the_table_with_its_interval(reported, page):
     assert rows["router"]["aiq_minus_router"] == ""
     gain = document["metrics"]["aiq_minus_fixed"]
     assert float(rows["mixing fixed options"]["aiq_minus_router_low"]) == -gain["high"]
+    with (run.report / "tables/rules.csv").open(encoding="utf-8", newline="") as file:
+        points = {row["name"]: row for row in csv.DictReader(file)}
+    single = {n: a for n, a in document["baselines"].items() if a.get("rows") and n not in measured}
+    assert set(points) == set(single) >= {"best fixed per dataset"}
+    for name, arm in single.items():
+        assert float(points[name]["accuracy"]) == arm["rows"][0]["accuracy"]["value"]
+        assert float(points[name]["minus_mixing"]) == arm["rows"][0]["minus_mixing"]["value"]
     shown = re.sub(r"\s+", " ", " ".join(page.text))
     for name, arm in document["baselines"].items():
         assert name in shown

@@ -12,7 +12,6 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from router.analysis.studies import answer, by_share, enough_labels
 from router.run import Run
-from router.stages import learning_curve, leave_out
 from router.stages.cells import Cells
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.learning_curve import learning_curve_stage, nested_rows
@@ -108,31 +107,25 @@ def trained(world, tmp_path):
     return run
 
 
-def test_a_learning_curve_goes_on_where_it_stopped(trained, monkeypatch):
+def test_a_learning_curve_goes_on_where_it_stopped(trained):
     options = {"shares": (0.1, 0.5), "seeds": 2, "draws": 30}
-    trainings = []
-    whole = learning_curve._cell
+    cells = trained.root / "learning-curve/cells"
 
-    def stop_after_two(*arguments, **words):
-        if len(trainings) == 2:
+    def stop_after_two(done, total, note):
+        if done == 2:
             raise KeyboardInterrupt
-        trainings.append(words["share"])
-        return whole(*arguments, **words)
 
-    monkeypatch.setattr(learning_curve, "_cell", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        learning_curve_stage(trained, **options)
-    seen = []
-    monkeypatch.setattr(
-        learning_curve, "_cell", lambda *a, **w: (seen.append(w["share"]), whole(*a, **w))[1]
-    )
+        learning_curve_stage(trained, **options, progress=stop_after_two)
+    kept = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
+    assert len(kept) == 2
     told = []
     document = learning_curve_stage(
         trained, **options, progress=lambda done, total, note: told.append((done, total))
     )
-    assert trainings == [0.1, 0.1]
-    assert seen == [0.5, 0.5, 1.0]
     assert told == [(done, 5) for done in range(6)]
+    assert len(list(cells.iterdir())) == 5
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
     assert [row["share"] for row in document["shares"]] == [0.1, 0.5, 1.0]
     n = [row["n"] for row in document["shares"]]
     assert n == sorted(n)
@@ -161,17 +154,27 @@ def test_shares_must_be_shares(trained):
         learning_curve_stage(trained, shares=(0.5, 1.5))
 
 
-def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained, monkeypatch):
-    seen = {}
-    train = leave_out.Recipe.train
+def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained):
+    """Poisoning what is left out, except in the test part, changes nothing for it."""
+    clean = {one["without"]: one for one in leave_one_out_stage(trained, draws=30)["cells"]}
+    log = trained.read_log()
+    test = {log.ids[row] for row in trained.read_split(log).test}
+    frame = log.frame
+    learned = ~frame["example_id"].isin(test) & (frame["dataset"] == "many")
+    frame.loc[learned, "score"] = 1 - frame.loc[learned, "score"]
+    OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata).write(
+        trained.log
+    )
+    train_stage(trained, estimator="lightgbm", ablations=False)
+    poisoned = {one["without"]: one for one in leave_one_out_stage(trained, draws=30)["cells"]}
+    for number in ("n", "aiq", "aiq_fixed", "gain", "told_99", "best_fixed"):
+        assert poisoned["many"][number] == clean["many"][number], number
+    assert poisoned["many"]["in_domain"] != clean["many"]["in_domain"]
+    assert poisoned["few $ & <b>"]["aiq"] != clean["few $ & <b>"]["aiq"]
 
-    def watched(self, fit, tune, **words):
-        seen[len(seen)] = set(self.log.datasets[np.concatenate([fit, tune])].astype(str))
-        return train(self, fit, tune, **words)
 
-    monkeypatch.setattr(leave_out.Recipe, "train", watched)
+def test_left_out_values_are_tested_on_their_own_test_questions(trained):
     document = leave_one_out_stage(trained, draws=30)
-    assert seen == {0: {"many"}, 1: {"few $ & <b>"}}
     cells = {cell["without"]: cell for cell in document["cells"]}
     log, split = trained.read_log(), trained.read_split(trained.read_log())
     for name, cell in cells.items():

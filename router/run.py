@@ -43,7 +43,10 @@ STAGES = {
     "train": "train",
     "calibrate": "calibrate",
     "evaluate": "evaluate",
+    "importance": "report",
     "report": "report",
+    "learning-curve": "study learning-curve",
+    "leave-one-out": "study leave-one-out",
 }
 """Stage, as manifests name it -> the command that writes it."""
 

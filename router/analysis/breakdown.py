@@ -15,7 +15,7 @@ from router.analysis.columns import Columns
 from router.analysis.metrics import Choice, best_fixed, oracle_choice, regret_rows, taken
 from router.estimators.base import Floats
 
-SHOWN = 12
+SHOWN = 24
 BINS = 8
 
 
@@ -32,8 +32,8 @@ def by_dataset(
 
     Returns:
         Per dataset: "dataset", "n", "groups", "fixed" (option -> estimate), "best_fixed" (on
-        the whole test part, so that it is the same option everywhere), "oracle", and "policies"
-        (name -> "accuracy", "minus_finest", "cost", "shares").
+        the whole test part, so that it is the same option everywhere), "oracle" with
+        "oracle_cost", and "policies" (name -> "accuracy", "minus_finest", "cost", "shares").
     """
     best = log.options[best_fixed(log.scores, log.costs)]
     datasets, counts = np.unique(log.datasets.astype(str), return_counts=True)
@@ -57,7 +57,8 @@ def _dataset(
     columns = Columns(groups, draws=draws, seed=seed)
     for k, option in enumerate(log.options):
         columns.add(f"fixed/{option}", scores[:, k])
-    columns.add("oracle", taken(scores, oracle_choice(scores, costs)))
+    oracle = oracle_choice(scores, costs)
+    columns.add("oracle", taken(scores, oracle))
     for policy, choice in choices.items():
         columns.add(f"policy/{policy}", taken(scores, choice[rows]))
     finest = f"fixed/{log.options[-1]}"
@@ -68,6 +69,7 @@ def _dataset(
         "fixed": {o: columns.estimate(f"fixed/{o}").to_dict() for o in log.options},
         "best_fixed": best,
         "oracle": columns.estimate("oracle").to_dict(),
+        "oracle_cost": float(taken(costs, oracle).mean()),
         "policies": {
             policy: {
                 "accuracy": columns.estimate(f"policy/{policy}").to_dict(),
@@ -95,24 +97,57 @@ def lost_questions(
         log: the complete test examples only.
         choice: option index (n,).
         p: the router's probabilities (n, K).
-        limit: most examples listed; those the router was surest of come first.
+        limit: most examples listed; those the router was surest of come first, and every option
+            has the same right to be listed.
 
     Returns:
-        "lost" and "won" (shares of the examples), "by_dataset" (lost, by name) and "examples".
+        "n", "lost" and "won" (counts), "by_dataset" (lost, by name), "where" (per dataset and
+        option that was chosen there: "chosen", "lost", "won") and "examples".
     """
     regret = regret_rows(log.scores, choice)
     gain = taken(log.scores, choice) - log.scores[:, -1]
     lost = np.flatnonzero(regret > 0)
     sure = taken(np.asarray(p), choice)[lost]
-    listed = lost[np.lexsort((lost, -sure, -regret[lost]))][:limit]
+    listed = _fairly(lost[np.lexsort((lost, -sure, -regret[lost]))], choice, limit)
     names, counts = np.unique(log.datasets[lost].astype(str), return_counts=True)
     return {
         "n": len(log),
         "lost": int(len(lost)),
         "won": int((gain > 0).sum()),
         "by_dataset": dict(zip(names.tolist(), counts.tolist(), strict=True)),
+        "where": _where(log, choice, regret > 0, gain > 0),
         "examples": _examples(log, listed, choice, np.asarray(p)),
     }
+
+
+def _fairly(ranked: Choice, choice: Choice, limit: int) -> Choice:
+    """At most `limit` of the ranked rows, taking turns between options; ranks stay in order."""
+    turn = np.zeros(len(ranked), dtype=np.intp)
+    for option in np.unique(choice[ranked]):
+        inside = choice[ranked] == option
+        turn[inside] = np.arange(inside.sum())
+    kept = np.sort(np.argsort(turn, kind="stable")[:limit])
+    return ranked[kept]
+
+
+def _where(
+    log: OracleLog, choice: Choice, lost: np.ndarray, won: np.ndarray
+) -> list[dict[str, Any]]:
+    """How many questions of each dataset were answered, lost and won at each chosen option."""
+    datasets = log.datasets.astype(str)
+    rows = []
+    for name in np.unique(datasets):
+        for k in np.unique(choice[datasets == name]):
+            there = (datasets == name) & (choice == k)
+            counts = {"chosen": there, "lost": there & lost, "won": there & won}
+            rows.append(
+                {
+                    "dataset": str(name),
+                    "option": log.options[k],
+                    **{key: int(mask.sum()) for key, mask in counts.items()},
+                }
+            )
+    return rows
 
 
 def _examples(log: OracleLog, rows: Choice, choice: Choice, p: Floats) -> list[dict[str, Any]]:

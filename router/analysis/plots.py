@@ -38,6 +38,7 @@ def pareto_figure(document: Document) -> Figure:
         figure, axes = new_figure(5.6, 4.9)
         _draw_router(axes, document)
         _draw_ablations(axes, document["ablations"])
+        _draw_baselines(axes, document.get("baselines", {}))
         _draw_fixed(axes, [row for row in document["rows"] if row["kind"] == "fixed"])
         _draw_oracles(axes, document["rows"])
         _cost_axis(axes, document)
@@ -130,6 +131,38 @@ def calibration_figure(document: Document) -> Figure:
         return figure
 
 
+def importance_figure(importance: Mapping[str, Any]) -> Figure:
+    """Drop in AIQ of every feature block, and of the single features that were looked at."""
+    parts = {**importance["blocks"], **importance["features"]}
+    drops = [one["drop"] for one in parts.values()]
+    values = [100 * (drop["value"] or 0.0) for drop in drops]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(5.6, 1.3 + 0.3 * len(parts))
+        places = list(range(len(parts)))
+        ends = [
+            [
+                0.0 if d[end] is None else abs(100 * d[end] - v)
+                for d, v in zip(drops, values, strict=True)
+            ]
+            for end in ("low", "high")
+        ]
+        axes.barh(
+            places,
+            values,
+            xerr=ends,
+            color=ROUTER,
+            ecolor=SOFT,
+            capsize=3,
+        )
+        axes.axvline(0, color=SOFT, linewidth=1)
+        axes.set_yticks(places, [name.replace("$", r"\$") for name in parts])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("drop in AIQ when exchanged, points (95 %)")
+        axes.set_title("What the router looks at")
+        return figure
+
+
 def _draw_ablations(axes: Axes, ablations: Mapping[str, Any]) -> None:
     for name, arm in ablations.items():
         colour, dashes = _ABLATIONS.get(name, (OTHER, (0, (3, 1, 1, 1))))
@@ -144,6 +177,16 @@ def _draw_ablations(axes: Axes, ablations: Mapping[str, Any]) -> None:
             zorder=1.9,
             label=label,
         )
+
+
+def _draw_baselines(axes: Axes, baselines: Mapping[str, Any]) -> None:
+    """All alike: which is which, the page's own plot and its table tell."""
+    label: str | None = "baselines"
+    for arm in baselines.values():
+        curve = arm.get("curve")
+        if curve:
+            axes.plot(curve["cost"], curve["accuracy"], color=SOFT, lw=0.9, zorder=1.8, label=label)
+            label = None
 
 
 def _draw_router(axes: Axes, document: Document) -> None:

@@ -1,40 +1,94 @@
-"""The HTML report: one file that loads nothing from anywhere, plus figures and CSV tables."""
+"""The HTML report: one file that loads nothing from anywhere, plus figures and tables."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
-from data.errors import DataError
 from data.manifest import atomic_write_text
-from data.videos import FRAMES, open_picture
-from router.analysis import plots, tables
-from router.analysis.comparison import KEPT
+from data.videos import FRAMES
+from router.analysis import contenders, interactive, paper_tables, plots, study_report, tables
+from router.analysis.embedding import allowed_scripts, as_json, thumbnails
 from router.analysis.figures import DARK, inline_svg, write_figure
+from router.analysis.latex import write_latex
+from router.analysis.studies import answer
 from router.analysis.tables import Document
+from router.analysis.verdict import verdict
 
 PAGE = "report.html"
-THUMBNAIL = 192  # pixels, the longer side
+
+LABELS = {
+    "pareto": "Accuracy against mean cost: fixed options, the router, baselines and the oracles",
+    "shares": "How often each option was chosen",
+    "calibration": "Predicted against observed accuracy",
+    "importance": "Drop in AIQ when features are exchanged",
+    "learning": "AIQ against the number of labelled questions",
+}
+SECTIONS = {
+    "result": "Result",
+    "contenders": "Baselines",
+    "gain": "Possible gain",
+    "datasets": "Datasets",
+    "shares": "Choices",
+    "calibration": "Calibration",
+    "importance": "Features",
+    "learning": "Labels",
+    "unseen": "Never seen",
+    "lost": "Lost questions",
+    "rules": "Rules",
+    "origin": "Origin",
+}
+CAPTIONS = {
+    "headline": "Fixed options, the router and the oracles on the test part.",
+    "baselines": "The router against ablations and baselines.",
+    "rules": "Rules without a knob.",
+    "table-2": "Accuracy by dataset, laid out as Table 2 of the M3 paper.",
+    "shares": "How often each option was chosen.",
+    "lost-where": "Questions lost against the finest option, by dataset and chosen option.",
+    "importance": "Drop in AIQ when features are exchanged.",
+}
+"""Tables that are also written as LaTeX."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a report shows beside the evaluation.
+
+    Attributes:
+        importance: what `router.stages.importance.importance_stage` returns.
+        learning: a learning curve.
+        left_out: a study of what was never seen.
+        notes: why one of these is missing; shown as they are.
+    """
+
+    importance: Mapping[str, Any] | None = None
+    learning: Mapping[str, Any] | None = None
+    left_out: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def write_report(
     document: Document,
     folder: Path,
     *,
+    extras: Extras | None = None,
     manifest: Mapping[str, Any] | None = None,
     images: Path | None = None,
 ) -> list[Path]:
-    """Write report.html, pareto.png, pareto.svg, two more figures and tables/*.csv.
+    """Write report.html, its figures as PNG and SVG, and tables/ as CSV and LaTeX.
 
     Args:
         document: what `router.stages.reporting.evaluate_stage` returns.
         folder: made when it does not exist.
+        extras: importance and studies.
         manifest: the evaluation's manifest, for the provenance.
         images: folder of the pictures; without it lost questions are shown without pictures.
 
@@ -44,33 +98,27 @@ def write_report(
     Raises:
         DataError: when a file cannot be written.
     """
-    drawn = {
-        "pareto": plots.pareto_figure(document),
-        "shares": plots.shares_figure(document),
-        "calibration": plots.calibration_figure(document),
-    }
-    files = [path for name, figure in drawn.items() for path in write_figure(figure, folder / name)]
-    files += tables.write_tables(document, folder / "tables")
+    extras = extras or Extras()
+    drawn = _figures(document, extras)
+    written = [p for name, figure in drawn.items() for p in write_figure(figure, folder / name)]
+    rows = _tables(document, extras)
+    written += tables.write_csv(rows, folder / "tables")
+    written += write_latex(rows, folder / "tables", captions=CAPTIONS)
     inline = {
-        name: Markup(inline_svg(figure, name=name, label=_LABELS[name]))
+        name: Markup(inline_svg(figure, name=name, label=LABELS[name]))
         for name, figure in drawn.items()
     }
     page = folder / PAGE
-    atomic_write_text(page, render(document, inline, manifest=manifest, images=images))
-    return [page, *files]
-
-
-_LABELS = {
-    "pareto": "Accuracy against mean cost: fixed options, the router and the oracles",
-    "shares": "How often each option was chosen, by dataset",
-    "calibration": "Predicted against observed accuracy",
-}
+    text = render(document, inline, extras=extras, manifest=manifest, images=images)
+    atomic_write_text(page, text)
+    return [page, *written]
 
 
 def render(
     document: Document,
     figures: Mapping[str, Markup],
     *,
+    extras: Extras,
     manifest: Mapping[str, Any] | None = None,
     images: Path | None = None,
 ) -> str:
@@ -78,7 +126,8 @@ def render(
 
     Args:
         document: the evaluation.
-        figures: name -> trusted SVG element, from `inline_svg`.
+        figures: name -> trusted SVG element, from `inline_svg`; the plots' still pictures.
+        extras: importance and studies.
         manifest: the evaluation's manifest.
         images: folder of the pictures.
     """
@@ -94,90 +143,115 @@ def render(
         "percent": tables.percent,
         "interval": tables.interval,
     }
-    policy, rows = _shown_policy(document), tables.router_rows(document)
     return environment.get_template(PAGE).render(
         doc=document,
         figures=figures,
+        labels=LABELS,
         headline=tables.headline(document),
-        routers=rows,
         row_name=lambda row: tables.row_name(row, document),
         verdict=verdict(document),
-        policy=next(tables.row_name(r, document) for r in rows if r["name"] == policy),
-        lost=document["lost"][policy],
-        thumbnails=_thumbnails(
-            document["lost"][policy]["examples"],
-            images,
-            frames=document["provenance"]["log"].get("frames", FRAMES),
-        ),
+        contenders=contenders.contenders(document),
+        rules=contenders.rules(document),
+        reasons=contenders.reasons(document),
+        unavailable=contenders.unavailable(document),
+        table_2=paper_tables.table_2(document),
+        calibration_caption=_calibration_caption(document),
         hashes=_hashes(manifest),
         created=(manifest or {}).get("created", ""),
         variables=_variables(),
+        **_lost(document, images),
+        **_extras(extras),
+        **_scripts(document, extras),
     )
 
 
-def verdict(document: Document) -> list[str]:
-    """The result in plain sentences, honest where nothing was gained."""
-    rows = {row["kind"]: row for row in document["rows"]}
-    best, oracle = rows["best_fixed"], rows["oracle_corrected"]
-    unit = document["cost_unit"]
-    saved = document["metrics"]["saved_at_99"]
-    goal, share = saved["row"], saved["calibrated"]
-    sentences = []
-    if saved["policy"]["fallback"]:
-        sentences.append(
-            "No policy kept 99 % of the best fixed accuracy on the calibrate part, so that policy "
-            "falls back to the finest option."
-        )
-    elif share["value"] is not None:
-        sentences.append(
-            f"Told to keep 99 % of the best fixed option's accuracy, the router answers "
-            f"{tables.percent(goal['accuracy']['value'])} % right "
-            f"({tables.percent(goal['minus_best_fixed']['value'], signed=True)} points, 95 % "
-            f"interval {tables.interval(goal['minus_best_fixed'], signed=True)}) with "
-            f"{tables.number(goal['cost']['value'])} {unit} per answer instead of "
-            f"{tables.number(best['cost']['value'])}: {tables.percent(share['value'])} % saved "
-            f"({tables.interval(share)})."
-        )
-        if goal["accuracy"]["value"] < KEPT * best["accuracy"]["value"]:
-            sentences.append("That is less accuracy than it was told to keep.")
-    gap = oracle["minus_best_fixed"]["value"]
-    if gap is not None and gap <= 0.005:
-        sentences.append(
-            "By the chance-corrected oracle, which is a lower end, choosing perfectly would gain "
-            "nothing over the best fixed option in accuracy here: what is left to win is cost."
-        )
-    gain = document["metrics"]["aiq_minus_fixed"]
-    if gain["low"] is not None and gain["high"] is not None and gain["low"] <= 0 <= gain["high"]:
-        sentences.append(
-            "Over all budgets together, the router's curve is not clearly better than mixing "
-            f"fixed options (difference {tables.percent(gain['value'], signed=True)} points, "
-            f"{tables.interval(gain, signed=True)})."
-        )
-    return sentences
+def _figures(document: Document, extras: Extras) -> dict[str, Figure]:
+    drawn = {
+        "pareto": plots.pareto_figure(document),
+        "shares": plots.shares_figure(document),
+        "calibration": plots.calibration_figure(document),
+    }
+    if extras.importance:
+        drawn["importance"] = plots.importance_figure(extras.importance)
+    if extras.learning:
+        drawn["learning"] = study_report.learning_figure(extras.learning)
+    return drawn
 
 
-def _shown_policy(document: Document) -> str:
-    """The router's middle row: the one whose details are shown."""
+def _tables(document: Document, extras: Extras) -> dict[str, tables.Table]:
+    rows = {
+        **tables.csv_tables(document),
+        "baselines": contenders.contenders_table(document),
+        "rules": contenders.rules_table(document),
+        "table-2": paper_tables.table_2(document),
+        "lost-where": paper_tables.lost_table(document),
+    }
+    if extras.importance:
+        rows["importance"] = paper_tables.importance_table(extras.importance)
+    return rows
+
+
+def _calibration_caption(document: Document) -> str:
+    whole = document["calibration"]["all"]
+    return (
+        "Each mark is an equal share of the test questions, in order of their prediction. Brier "
+        f"score {tables.number(whole['brier'])}, expected calibration error "
+        f"{tables.percent(whole['ece'])} points over all options."
+    )
+
+
+def _lost(document: Document, images: Path | None) -> dict[str, Any]:
+    """What the page says about the router's middle row, whose details are shown."""
     rows = tables.router_rows(document)
-    return str(rows[len(rows) // 2]["name"])
+    row = rows[len(rows) // 2]
+    lost = document["lost"][row["name"]]
+    by_option = [
+        (option, [one for one in lost["examples"] if one["chosen"] == option])
+        for option in document["options"]
+    ]
+    frames = document["provenance"]["log"].get("frames", FRAMES)
+    return {
+        "routers": rows,
+        "policy": tables.row_name(row, document),
+        "policy_row": row["name"],
+        "lost": lost,
+        "matrix": paper_tables.lost_matrix(lost.get("where", []), document["options"]),
+        "lost_by_option": [(option, shown) for option, shown in by_option if shown],
+        "thumbnails": thumbnails(lost["examples"], images, frames=frames),
+    }
 
 
-def _thumbnails(
-    examples: list[dict[str, Any]], images: Path | None, *, frames: int
-) -> dict[str, str]:
-    """Example id -> data URI of its picture, for those that can be read."""
-    found = {}
-    for example in examples if images is not None and images.is_dir() else []:
-        try:
-            picture = open_picture(images / example["image"], frames=frames)
-        except DataError:
-            continue
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        buffer = io.BytesIO()
-        picture.save(buffer, format="PNG", optimize=True)
-        encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-        found[example["id"]] = f"data:image/png;base64,{encoded}"
-    return found
+def _extras(extras: Extras) -> dict[str, Any]:
+    missing = {
+        "importance": extras.importance is None,
+        "learning": extras.learning is None,
+        "unseen": extras.left_out is None,
+    }
+    return {
+        "importance": extras.importance,
+        "learning": extras.learning,
+        "learning_answer": answer(extras.learning) if extras.learning else "",
+        "left_out": extras.left_out,
+        "notes": extras.notes,
+        "sections": [(id, name) for id, name in SECTIONS.items() if not missing.get(id)],
+    }
+
+
+def _scripts(document: Document, extras: Extras) -> dict[str, Any]:
+    """The plots, and the only scripts that the page lets run."""
+    found = interactive.plots(document, importance=extras.importance, learning=extras.learning)
+    drawing = get_plotlyjs()
+    script = (files("router.analysis") / "templates" / "report.js").read_text(encoding="utf-8")
+    return {
+        "plotted": set(found),
+        "plots_json": as_json(found),
+        "dark_json": as_json(DARK),
+        "drawing": Markup(drawing),
+        "script": Markup(script),
+        "allowed": Markup(allowed_scripts(drawing, script)),
+        "drawing_size": len(drawing.encode("utf-8")),
+        "drawing_version": get_plotlyjs_version(),
+    }
 
 
 def _hashes(manifest: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 from data.manifest import atomic_write_text
 
 Document = Mapping[str, Any]
+Table = tuple[Sequence[str], list[Sequence[Any]]]
 MISSING = "–"
 
 
@@ -94,7 +95,7 @@ def number(value: float | None, *, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def percent(value: float | None, *, signed: bool = False) -> str:
+def percent(value: float | None, *, signed: bool = False, digits: int = 1) -> str:
     """A share in [0, 1] in per cent, or a difference of shares in points.
 
     >>> percent(0.8456), percent(-0.012, signed=True), percent(None)
@@ -102,10 +103,10 @@ def percent(value: float | None, *, signed: bool = False) -> str:
     """
     if value is None:
         return MISSING
-    return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    return f"{100 * value:+.{digits}f}" if signed else f"{100 * value:.{digits}f}"
 
 
-def interval(estimate: Mapping[str, float | None], *, signed: bool = False) -> str:
+def interval(estimate: Mapping[str, float | None], *, signed: bool = False, digits: int = 1) -> str:
     """The ends of an interval, in per cent or points.
 
     >>> interval({"value": 0.5, "low": 0.42, "high": 0.61})
@@ -116,10 +117,11 @@ def interval(estimate: Mapping[str, float | None], *, signed: bool = False) -> s
     low, high = estimate["low"], estimate["high"]
     if low is None and high is None:
         return MISSING
-    return f"{percent(low, signed=signed)} to {percent(high, signed=signed)}"
+    ends = (percent(end, signed=signed, digits=digits) for end in (low, high))
+    return " to ".join(ends)
 
 
-def csv_tables(document: Document) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
+def csv_tables(document: Document) -> dict[str, Table]:
     """All tables of the report, full precision: file stem -> (header, rows)."""
     return {
         "headline": _headline(document),
@@ -129,11 +131,6 @@ def csv_tables(document: Document) -> dict[str, tuple[Sequence[str], list[Sequen
         "calibration": _calibration(document),
         "lost": _lost(document),
     }
-
-
-def write_tables(document: Document, folder: Path) -> list[Path]:
-    """Write `csv_tables` as UTF-8 CSV files; returns their paths."""
-    return write_csv(csv_tables(document), folder)
 
 
 def write_csv(
@@ -160,7 +157,7 @@ def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
     return [None] * 3 if estimate is None else [estimate[key] for key in ("value", "low", "high")]
 
 
-def _headline(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _headline(document: Document) -> Table:
     quantities = ("accuracy", "cost", "language_gflops", "minus_finest", "minus_best_fixed")
     header = ["name", "kind", *[part for name in quantities for part in _spread(name)]]
     rows: list[Sequence[Any]] = []
@@ -171,7 +168,7 @@ def _headline(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return [*header, "vision_gflops"], rows
 
 
-def _datasets(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _datasets(document: Document) -> Table:
     header = ["dataset", "examples", "pictures", "row", *_spread("accuracy"), "cost"]
     rows: list[Sequence[Any]] = []
     for one in document["datasets"]:
@@ -184,7 +181,7 @@ def _datasets(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return header, rows
 
 
-def _shares(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _shares(document: Document) -> Table:
     options = document["options"]
     rows: list[Sequence[Any]] = []
     for row in router_rows(document):
@@ -195,7 +192,7 @@ def _shares(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return ["policy", "dataset", *options], rows
 
 
-def _curves(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _curves(document: Document) -> Table:
     curves = {"router": document["curve"]}
     curves |= {name: arm["curve"] for name, arm in document["ablations"].items()}
     rows: list[Sequence[Any]] = [
@@ -206,7 +203,7 @@ def _curves(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
     return ["router", "cost", *_spread("accuracy")], rows
 
 
-def _calibration(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _calibration(document: Document) -> Table:
     keys = ("low", "high", "n", "predicted", "observed")
     rows: list[Sequence[Any]] = [
         [option, *[one[key] for key in keys]]
@@ -216,7 +213,7 @@ def _calibration(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]
     return ["option", *keys], rows
 
 
-def _lost(document: Document) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _lost(document: Document) -> Table:
     keys = ("id", "dataset", "question", "image", "chosen", "answer", "answer_finest")
     numbers = ("sufficiency", "score", "score_finest")
     rows: list[Sequence[Any]] = [

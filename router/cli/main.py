@@ -17,6 +17,7 @@ from router.cli import (
     ask,
     calibrate,
     check,
+    compare,
     convert,
     cost,
     evaluate,
@@ -30,6 +31,7 @@ from router.cli import (
     monitor,
     quickstart,
     report,
+    study,
     train,
 )
 from router.cli.console import err
@@ -45,6 +47,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "report": report.report,
     "monitor": monitor.monitor,
+    "compare": compare.compare,
+    "study": study.study,
     "export": export.export,
     "ask": ask.ask,
     "look": look.look,

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, MismatchError
 from data.manifest import atomic_write_text, library_versions, read_manifest, sha256_file
 from data.oracle_log import OracleLog
 from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.evaluation import Settings, default_budgets, evaluate
-from router.analysis.report import PAGE, write_report
+from router.analysis.report import PAGE, Extras, write_report
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
@@ -24,7 +24,11 @@ from router.policy import Binding, Policy
 from router.router import ScaleRouter
 from router.rules import MEANING
 from router.run import Run
+from router.stages.importance import importance_stage
 from router.stages.learning import part_sizes, predictions
+from router.stages.learning_curve import DOCUMENT as STUDY
+from router.stages.learning_curve import STAGE as LEARNING
+from router.stages.leave_out import STAGE as LEFT_OUT
 
 DOCUMENT = "evaluation.json"
 
@@ -133,14 +137,40 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
         MismatchError: when the run changed since it was evaluated.
     """
     document = read_document(run)
-    inputs, params = run.inputs("evaluation"), {"pictures": images is not None}
+    importance = importance_stage(run, reuse=True)
+    studies, notes = _studies(run)
+    inputs = run.inputs("evaluation")
+    inputs |= {kind: run.root / kind / STUDY for kind in studies}
+    params = {"pictures": images is not None}
     page = run.report / PAGE
     if reuse and run.is_current(run.report, "report", inputs=inputs, params=params):
         return page
+    extras = Extras(
+        importance=importance,
+        learning=studies.get(LEARNING),
+        left_out=studies.get(LEFT_OUT),
+        notes=tuple(notes),
+    )
     evaluated = read_manifest(run.evaluation, stage="evaluate")
-    files = write_report(document, run.report, manifest=evaluated, images=images)
+    files = write_report(document, run.report, extras=extras, manifest=evaluated, images=images)
     run.record(run.report, "report", inputs=inputs, params=params, files=files)
     return page
+
+
+def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Studies of this very router, and what to say about those of another."""
+    found, notes = {}, []
+    for kind in (LEARNING, LEFT_OUT):
+        path = run.root / kind / STUDY
+        if not path.is_file():
+            continue
+        try:
+            run.verify(run.root / kind, kind)
+        except (DataError, MismatchError) as error:
+            notes.append(f"The study {kind!r} is not shown: {error}")
+        else:
+            found[kind] = json.loads(path.read_bytes())
+    return found, notes
 
 
 def _cascades(run: Run, policies: Mapping[str, Policy], router: ScaleRouter) -> dict[str, Cascade]:

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import base64
+import copy
 import csv
+import functools
+import hashlib
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.errors import DataError
 from data.oracle_log import OracleLog
-from router.analysis import figures, plots, tables
+from router.analysis import contenders, figures, interactive, paper_tables, plots, tables
+from router.analysis.embedding import allowed_scripts, as_json
 from router.run import Run
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage, report_stage
@@ -18,6 +27,9 @@ from router.stages.reporting import evaluate_stage, report_stage
 HOSTILE = (
     "<script>alert(1)</script>\"><img src=x onerror=alert(2)> & '{{ 7*7 }}' https://evil.example/x"
 )
+HERE = Path(__file__).parent
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 LOADING = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
 
 
@@ -65,13 +77,20 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.text: list[str] = []
         self.styles: list[str] = []
+        self.scripts: list[str] = []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
     def handle_data(self, data):
-        (self.styles if self.tags and self.tags[-1] == "style" else self.text).append(data)
+        places = {"style": self.styles, "script": self.scripts}
+        places.get(self.inside, self.text).append(data)
+
+    @property
+    def inside(self):
+        """The style or script that is open: HTMLParser says so by what it reads raw."""
+        return self.cdata_elem or ""
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +104,99 @@ def test_the_page_loads_nothing(page, reported):
     for tag, name, value in page.attributes:
         if name in LOADING:
             assert value.startswith(("data:image/png;base64,", "#")), (tag, name, value[:80])
+            assert tag != "script"
         if name == "style":
             assert not re.search(r"url\((?!\s*[\"']?#)", value), value
-    assert not {"link", "iframe", "object", "embed", "base", "script", "form"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
     sheet = "".join(page.styles)
     assert "@import" not in sheet
     assert "url(" not in sheet
     assert "default-src 'none'" in reported[2]
+
+
+def test_only_the_pages_own_scripts_may_run_and_the_drawing_code_is_there_once(page, reported):
+    kinds = [value for tag, name, value in page.attributes if (tag, name) == ("script", "type")]
+    assert kinds == ["application/json", "application/json"]
+    assert page.tags.count("script") == 4
+    drawing, own = page.scripts[2:]
+    policy = next(v for t, n, v in page.attributes if (t, n) == ("meta", "content") and "src" in v)
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+    hashes = [hashlib.sha256(one.encode()).digest() for one in (drawing, own)]
+    assert allowed == [base64.b64encode(one).decode() for one in hashes]
+    assert "unsafe-inline" not in policy.split("script-src")[1]
+    assert "connect-src" not in policy  # so default-src 'none' holds: no request at all
+    assert reported[2].count("plotly.js v") == 1
+    for text in (*page.scripts[:2], own):
+        assert not re.search(
+            r"https?:|//[a-z]|\bimport\b|fetch|XMLHttp|eval|innerHTML", _bare(text)
+        )
+    assert 4e6 < len(reported[2].encode()) < 7e6
+
+
+def _bare(script: str) -> str:
+    """Without comments, and without what a log may say."""
+    return re.sub(r"(?m)//.*$", "", script.replace("https://evil.example/x", ""))
+
+
+@pytest.fixture(scope="module")
+def run_scripts(reported, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(reported[2], encoding="utf-8")
+
+    @functools.cache
+    def run(*arguments: str) -> dict:
+        command = [NODE, "--disallow-code-generation-from-strings", HERE / "report_stub.js", path]
+        done = subprocess.run(
+            [*map(str, command), *arguments], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+    return run
+
+
+@needs_node
+def test_plotly_takes_every_plot_and_asks_for_nothing(run_scripts, reported):
+    seen = run_scripts()
+    assert seen["wrong"] == []
+    assert seen["asked"] == []
+    assert seen["plots"] == ["pareto", "shares", "calibration", "importance"]
+    assert all(seen["replaced"])
+    assert all(seen["shown"])
+    traces = seen["drawn"][0]["data"]
+    curve = next(
+        one for one in traces if one["meta"]["label"] == "router, any budget" and "hovertext" in one
+    )
+    assert curve["x"] == reported[1]["curve"]["cost"]
+    assert curve["y"] == reported[1]["curve"]["accuracy"]
+    assert all(
+        trace["type"] in ("scatter", "bar") for one in seen["drawn"] for trace in one["data"]
+    )
+
+
+@needs_node
+def test_the_legend_switches_a_curve_with_its_band_and_dark_pages_have_other_colours(run_scripts):
+    seen = run_scripts()
+    assert seen["legend"][0] == "router, any budget"
+    assert {"router, image only", "router, question only", "oracle (raw)"} <= set(seen["legend"])
+    assert seen["hidden"] == ["router, any budget"] * 2
+    assert seen["pressed"][0] == "false"
+    assert set(seen["pressed"][1:]) == {"true"}
+    dark = run_scripts("dark")
+    for one, other in zip(seen["drawn"], dark["drawn"], strict=True):
+        assert one["layout"]["paper_bgcolor"] == figures.PAPER
+        assert other["layout"]["paper_bgcolor"] == figures.DARK[figures.PAPER]
+        assert [t.get("y") for t in one["data"]] == [t.get("y") for t in other["data"]]
+
+
+def test_texts_in_plots_and_in_json_have_no_meaning(reported):
+    spec = interactive.shares(reported[1])
+    assert "shapes &lt;i&gt;" in spec["layout"]["yaxis"]["ticktext"]
+    text = str(as_json({"x": HOSTILE + "</script><!--\u2028"}))
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text)["x"] == HOSTILE + "</script><!--\u2028"
+    with pytest.raises(DataError, match="</script"):
+        allowed_scripts("a", "b</script>")
 
 
 def test_hostile_texts_stay_text(page):
@@ -101,7 +206,91 @@ def test_hostile_texts_stay_text(page):
     assert HOSTILE in shown  # literally, template syntax included
     assert "{% raw %}no</li>" in shown
     assert "shapes <i>" in shown
-    assert "script" not in page.tags
+
+
+def test_sections_are_linked_and_headed(page):
+    ids = {value for _, name, value in page.attributes if name == "id"}
+    links = [v[1:] for tag, name, v in page.attributes if (tag, name) == ("a", "href")]
+    assert len(links) >= 9
+    assert set(links) <= ids
+    heads = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
+    assert len(heads) == page.tags.count("th")
+    labelled = [v for tag, name, v in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(labelled) == page.tags.count("svg") == 4
+
+
+def test_table_2_has_a_line_per_option_router_and_oracle(reported, page):
+    run, document, _ = reported
+    with (run.report / "tables/table-2.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["answered by", "quantity", "tiny digits", "shapes <i>", "all"]
+    assert [row[0] for row in rows[1:6]] == [f"fixed {s}" for s in (576, 144, 36, 9, 1)]
+    assert [row[:2] for row in rows[-2:]] == [
+        ["oracle", "mean visual tokens"],
+        ["oracle", "accuracy"],
+    ]
+    n = {one["dataset"]: one["n"] for one in document["datasets"]}
+    for row in rows[1:]:
+        weighted = (float(row[2]) * n["tiny digits"] + float(row[3]) * n["shapes <i>"]) / sum(
+            n.values()
+        )
+        assert weighted == pytest.approx(float(row[4])), row
+
+
+def test_every_baseline_is_in_the_table_with_its_interval(reported, page):
+    run, document, _ = reported
+    with (run.report / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    measured = {n: arm for n, arm in document["baselines"].items() if arm.get("metrics")}
+    assert {"dataset lookup", "question-type lookup"} <= set(measured)
+    for name, arm in measured.items():
+        for key, end in (("aiq", ""), ("aiq_minus_router", "_low"), ("saved_at_99", "_high")):
+            truth = arm["metrics"][key]
+            truth = truth["calibrated"] if key == "saved_at_99" else truth
+            truth = truth[end[1:] or "value"]
+            shown = rows[name][key + end]
+            assert shown == "" if truth is None else float(shown) == truth
+    assert rows["router"]["aiq_minus_router"] == ""
+    gain = document["metrics"]["aiq_minus_fixed"]
+    assert float(rows["mixing fixed options"]["aiq_minus_router_low"]) == -gain["high"]
+    with (run.report / "tables/rules.csv").open(encoding="utf-8", newline="") as file:
+        points = {row["name"]: row for row in csv.DictReader(file)}
+    single = {n: a for n, a in document["baselines"].items() if a.get("rows") and n not in measured}
+    assert set(points) == set(single) >= {"best fixed per dataset"}
+    for name, arm in single.items():
+        assert float(points[name]["accuracy"]) == arm["rows"][0]["accuracy"]["value"]
+        assert float(points[name]["minus_mixing"]) == arm["rows"][0]["minus_mixing"]["value"]
+    shown = re.sub(r"\s+", " ", " ".join(page.text))
+    for name, arm in document["baselines"].items():
+        assert name in shown
+        assert arm.get("undefined", arm["about"]) in shown
+
+
+def test_a_document_of_before_there_were_baselines_is_still_shown(reported):
+    document = copy.deepcopy(reported[1])
+    document = {k: v for k, v in document.items() if k not in ("baselines", "escalation")}
+    for row in document["datasets"]:
+        row.pop("oracle_cost", None)
+    figure = plots.pareto_figure(document)
+    assert "baselines" not in figure.axes[0].get_legend_handles_labels()[1]
+    lines = contenders.contenders(document)
+    assert [one["name"] for one in lines][0::3] == ["router", "mixing fixed options"]
+    assert contenders.rules(document) == []
+    assert paper_tables.table_2(document)[1][-2][2:4] == [None, None]
+
+
+def test_lost_questions_are_told_by_dataset_and_option(reported, page):
+    _, document, _ = reported
+    for result in document["lost"].values():
+        assert sum(one["lost"] for one in result["where"]) == result["lost"]
+        assert sum(one["won"] for one in result["where"]) == result["won"]
+        assert sum(one["chosen"] for one in result["where"]) == result["n"]
+    shown = re.sub(r"\s+", " ", " ".join(page.text))
+    middle = tables.router_rows(document)[len(tables.router_rows(document)) // 2]["name"]
+    lost = document["lost"][middle]
+    assert f"{lost['lost']} / {lost['n']}" in shown
+    for option in {one["chosen"] for one in lost["examples"]}:
+        assert f"Lost at {option}" in shown
 
 
 def test_every_row_of_the_evaluation_is_in_the_page(page, reported):
@@ -145,7 +334,7 @@ def test_csv_tables_hold_the_evaluation_exactly(reported):
 
 def test_figures_are_files_of_their_kind_and_deterministic(reported):
     run, document, _ = reported
-    for name in ("pareto", "shares", "calibration"):
+    for name in ("pareto", "shares", "calibration", "importance"):
         content = (run.report / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n")
         with Image.open(run.report / f"{name}.png") as picture:

@@ -1,0 +1,102 @@
+"""`m3router compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from router.analysis.versus import Difference
+    from router.stages.comparing import Versus
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    run_b: Annotated[
+        Path, typer.Argument(help="Another, of the same log and split.", show_default=False)
+    ],
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Mean cost at which accuracies are compared; may be repeated. [default: 1/16, "
+            "1/4 and 1/2 of the finest scale's]",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A policy that both runs have; may be repeated. [default: all that were told "
+            "the same]",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=2, help="Of the bootstrap, and of the permutation test.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Is router A better than router B?
+
+    On the test questions of both, paired and by whole pictures: area under the curve, accuracy at
+    equal cost, tokens saved, and every policy that both have. Runs of other logs or splits are
+    refused.
+
+    ```
+    m3router compare run/ run-lightgbm/ --budget 36
+    ```
+    """
+    from json import dumps
+
+    from router.cli.console import err, out
+    from router.run import Run
+    from router.stages.comparing import compare_runs
+
+    with err.status("comparing"):
+        versus = compare_runs(
+            Run(run_a), Run(run_b), budgets=budget, policies=policy, draws=draws, seed=seed
+        )
+    if json:
+        out.file.write(dumps(versus.to_dict(), indent=2, allow_nan=False) + "\n")
+    else:
+        _show(versus)
+
+
+def _show(versus: Versus) -> None:
+    from router.cli.console import out, show_table
+
+    header = ["", "A", "B", "A − B", "95 % interval", "p"]
+    show_table(header, [_line(one) for one in versus.differences])
+    out.print(f"A: {versus.names[0]}", style="dim", markup=False)
+    out.print(f"B: {versus.names[1]}", style="dim", markup=False)
+    out.print(
+        f"{versus.n} test questions about {versus.n_groups} pictures. Shares in per cent, their "
+        "differences in points. Two-sided p of a paired permutation test by picture; the p-values "
+        "are not corrected for their number.",
+        style="dim",
+    )
+
+
+def _line(one: Difference) -> list[str]:
+    from router.analysis.tables import number, percent
+
+    share = one.unit == "share"
+    values = [percent(value) if share else number(value) for value in (one.a, one.b)]
+    ends = [one.difference, one.low, one.high]
+    gap, low, high = (_points(end) if share else _signed(end) for end in ends)
+    p = "–" if one.p_value is None else f"{one.p_value:.3f}"
+    return [one.name, *values, gap, f"{low} to {high}", p]
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.2f}"
+
+
+def _signed(value: float | None) -> str:
+    from router.analysis.tables import number
+
+    text = number(value)
+    return f"+{text}" if value is not None and value > 0 else text

@@ -1,0 +1,150 @@
+"""`m3router study`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from router.cli.options import RunFolder
+
+
+class Kind(StrEnum):
+    """Studies that train a run's router again."""
+
+    LEARNING_CURVE = "learning-curve"
+    LEAVE_ONE_OUT = "leave-one-out"
+
+
+def study(
+    kind: Annotated[Kind, typer.Argument(help="learning-curve or leave-one-out.")],
+    run: RunFolder,
+    share: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="learning-curve: share of the labelled pictures, may be repeated; all of them "
+            "are always there. [default: 1/32, 1/16, 1/8, 1/4, 1/2]",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="learning-curve: choices of pictures per share.")
+    ] = 3,
+    by: Annotated[
+        str,
+        typer.Option(help="leave-one-out: the log's column of which one value is left out."),
+    ] = "dataset",
+    draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 200,
+) -> None:
+    """How many labels are enough? What happens on a dataset never seen?
+
+    `learning-curve` trains the run's router again from growing shares of the labelled pictures,
+    and says with how many labels it has most of its gain. `leave-one-out` trains without one
+    dataset and tests on it, for each in turn. Both keep every training as it finishes: the same
+    command goes on where it stopped. Figures and tables go into the run folder.
+
+    ```
+    m3router study learning-curve run/ --seeds 5
+    ```
+    """
+    from router.cli.console import out, progress
+    from router.run import Run
+    from router.stages.learning_curve import SHARES, learning_curve_stage
+    from router.stages.leave_out import leave_one_out_stage
+
+    place = Run(run)
+    with progress("training") as advance:
+        if kind is Kind.LEARNING_CURVE:
+            document = learning_curve_stage(
+                place, shares=share or SHARES, seeds=seeds, draws=draws, progress=advance
+            )
+        else:
+            document = leave_one_out_stage(place, by=by, draws=draws, progress=advance)
+    if kind is Kind.LEARNING_CURVE:
+        _show_curve(document)
+    else:
+        _show_left_out(document)
+    out.print(f"written to {place.root / kind.value}", style="dim")
+
+
+def _show_curve(document: Mapping[str, Any]) -> None:
+    from router.analysis.studies import answer
+    from router.cli.console import out, show_table
+
+    rows = [
+        [
+            f"{row['n']:,.0f}",
+            f"{row['pictures']:,.0f}",
+            _percent(row["aiq"]),
+            _points(row["gain"]),
+            _percent(row["saved"]),
+        ]
+        for row in document["shares"]
+    ]
+    show_table(["questions", "pictures", "AIQ %", "over fixed", "saved %"], rows)
+    out.print(answer(document))
+    out.print(
+        f"Means over {document['seeds']} choices of pictures, 95 % intervals of the test pictures. "
+        "Over fixed: points of AIQ over mixing fixed options. "
+        f"The {document['n']['tune']} questions of the tune part are used on top. Saved: mean cost "
+        "of the policy told to keep 99 % of the best fixed accuracy.",
+        style="dim",
+    )
+
+
+def _show_left_out(document: Mapping[str, Any]) -> None:
+    from router.cli.console import out, say, show_table
+
+    rows = []
+    for one in document["cells"]:
+        if "skipped" in one:
+            say(f"{one['without']}: {one['skipped']}")
+            continue
+        best, told = one["best_fixed"], one["told_99"]
+        rows.append(
+            [
+                one["without"],
+                one["n"],
+                _points(one["gain"]),
+                _points(one["in_domain"]),
+                _points(one["lookup"]),
+                f"{100 * told['accuracy']['value']:.1f} at {told['cost']['value']:.0f}",
+                f"{100 * best['accuracy']['value']:.1f} at {best['cost']['value']:.0f}",
+            ]
+        )
+    header = [f"without {document['by']}", "n", "over fixed", "had it learned", "lookup"]
+    header += ["told 99 %", "best of others"]
+    show_table(header, rows)
+    means = document["macro"]
+    if means["gain"] is not None and means["in_domain"] is not None:
+        out.print(
+            f"Mean over {len(rows)}: {100 * means['gain']:+.2f} points over mixing fixed options; "
+            f"a router that learned from it reaches {100 * means['in_domain']:+.2f} more."
+        )
+    out.print(
+        "Each line: trained and calibrated without it, tested on it alone. Over fixed: points of "
+        "AIQ over mixing fixed options, with 95 % intervals by picture. Had it learned, lookup: "
+        "how much more the run's own router, and a lookup of the mean scores of what is left out, "
+        "reach. Told 99 %: accuracy in % at mean cost, with the policy calibrated on the others; "
+        "beside it the option that is best on the others.",
+        style="dim",
+    )
+
+
+def _percent(estimate: Mapping[str, float | None]) -> str:
+    if estimate["value"] is None:
+        return "–"
+    return f"{100 * estimate['value']:.1f} {_ends(estimate, '.1f')}"
+
+
+def _points(estimate: Mapping[str, float | None]) -> str:
+    if estimate["value"] is None:
+        return "–"
+    return f"{100 * estimate['value']:+.2f} {_ends(estimate, '+.2f')}"
+
+
+def _ends(estimate: Mapping[str, float | None], form: str) -> str:
+    low, high = estimate["low"], estimate["high"]
+    return "" if low is None or high is None else f"({100 * low:{form}}, {100 * high:{form}})"

@@ -1,0 +1,89 @@
+"""What studies share: the recipe of a run's router, trained again on other examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.manifest import read_manifest, sha256_file
+from data.oracle_log import OracleLog
+from data.splits import Split
+from router.estimators.base import Floats
+from router.features.table import FeatureTable
+from router.parts import part_rows
+from router.router import ScaleRouter
+from router.rules import apply_rule
+from router.run import Run
+from router.stages.learning import predictions
+from router.training import train_router
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run's parts and how its router was trained.
+
+    Attributes:
+        router: the run's own.
+        log: what every option answered.
+        features: of the log's examples.
+        split: of the log.
+        params: what `m3router train` was told; the words of `train_router`, and "rule".
+        bound: hashes and options that a result depends on; JSON values.
+    """
+
+    router: ScaleRouter
+    log: OracleLog
+    features: FeatureTable
+    split: Split
+    params: dict[str, Any]
+    bound: dict[str, Any]
+
+    @classmethod
+    def read(cls, run: Run) -> Recipe:
+        """Read a run.
+
+        Raises:
+            DataError: when a part is missing or damaged.
+            MismatchError: when parts do not belong together.
+        """
+        router, log = run.read_router(), run.read_log()
+        params = dict(read_manifest(run.arm(), stage="train")["params"])
+        files = run.inputs("log", "features", "split", "router")
+        return cls(
+            router=router,
+            log=log,
+            features=run.read_features(log),
+            split=run.read_split(log),
+            params=params,
+            bound={**{name: sha256_file(path) for name, path in files.items()}, "train": params},
+        )
+
+    def rows(self, part: str) -> Rows:
+        """Complete examples of a part."""
+        return part_rows(self.log, self.split, part, gaps=self.params["gaps"])
+
+    def train(self, fit: Rows, tune: Rows, *, seed: int | None = None) -> ScaleRouter:
+        """Train as the run's router was, on some rows of its fit and tune parts.
+
+        Raises:
+            NotLearnableError: when nothing can be learned from these rows.
+        """
+        log, split = self.only(np.concatenate([fit, tune]))
+        settings = {name: value for name, value in self.params.items() if name != "rule"}
+        if seed is not None:
+            settings["seed"] = seed
+        return train_router(apply_rule(log, self.params["rule"]), self.features, split, **settings)
+
+    def only(self, rows: Rows) -> tuple[OracleLog, Split]:
+        """The log and the split of some rows; every picture stays in its part."""
+        log = self.log.select(np.sort(rows))
+        return log, Split.from_dict(self.split.to_dict(), log.groups)
+
+    def predict(self, router: ScaleRouter, log: OracleLog) -> Floats:
+        """Probabilities (N, K) for every example of a log."""
+        return predictions(router, self.features, log, np.arange(len(log)))

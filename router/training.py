@@ -7,12 +7,12 @@ by the cost/accuracy curve that they yield, and the other parts are not looked a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data.errors import MismatchError, NotLearnableError
+from data.errors import DataError, MismatchError, NotLearnableError
 from data.manifest import library_versions
 from data.oracle_log import OracleLog
 from data.splits import Split
@@ -36,6 +36,7 @@ def train_router(
     blocks: Sequence[str] | None = None,
     seed: int = 0,
     gaps: Gaps = "error",
+    hyperparameters: Mapping[str, Any] | None = None,
 ) -> ScaleRouter:
     """Learn P(correct at every option | features) from an oracle log.
 
@@ -47,22 +48,26 @@ def train_router(
         blocks: feature blocks to read, all when None.
         seed: of the estimator, where it draws at random.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
+        hyperparameters: of the one candidate to fit, such as a tuned one's; None tries the
+            estimator's own candidates.
 
     Raises:
         NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
             everything is wrong, or no score depends on the option.
         MismatchError: when examples of the log, or blocks, are not in the features.
-        DataError: for gaps with "error", or an unknown estimator.
+        DataError: for gaps with "error", an unknown estimator or hyper-parameter.
     """
     kind = estimator_class(estimator)
     rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
-    _refuse_unlearnable(log, rows)
+    refuse_unlearnable(log, rows)
     names = list(features.blocks) if blocks is None else list(blocks)
-    _refuse_foreign(log, features)
+    refuse_foreign(log, features)
     ids = np.asarray(log.ids, dtype=object)
     X = {part: features.align(list(ids[index])).matrix(names) for part, index in rows.items()}
     fitted, trials = _best_on_tune(
-        kind.candidates(seed=seed),
+        kind.candidates(seed=seed)
+        if hyperparameters is None
+        else [construct(estimator, hyperparameters)],
         X,
         {p: log.scores[r] for p, r in rows.items()},
         costs=log.costs[rows["tune"]],
@@ -80,14 +85,27 @@ def train_router(
             "n": {part: len(index) for part, index in rows.items()},
             "seed": seed,
             "gaps": gaps,
-            "hyperparameters": hyperparameters(fitted),
+            "hyperparameters": stored(fitted),
             "tuned": trials,
             "versions": library_versions(),
         },
     )
 
 
-def hyperparameters(estimator: SufficiencyEstimator) -> dict[str, Any]:
+def construct(estimator: str, hyperparameters: Mapping[str, Any]) -> SufficiencyEstimator:
+    """An unfitted estimator with these hyper-parameters.
+
+    Raises:
+        DataError: when there is no such estimator, or it has no such hyper-parameter.
+    """
+    kind = estimator_class(estimator)
+    try:
+        return kind(**hyperparameters)
+    except TypeError as error:
+        raise DataError(f"The estimator {estimator!r} cannot be made: {error}.") from error
+
+
+def stored(estimator: SufficiencyEstimator) -> dict[str, Any]:
     """What the estimator's constructor stored, without what fitting added (`name_`)."""
     return {name: value for name, value in vars(estimator).items() if not name.endswith("_")}
 
@@ -103,7 +121,7 @@ def _best_on_tune(
         fitted = candidate.fit(X["fit"], Y["fit"], validation=held_back)
         p = fitted.predict(X["tune"])
         area, loss = _area(p, costs, Y["tune"]), log_loss(Y["tune"], p)
-        settings = hyperparameters(fitted)
+        settings = stored(fitted)
         trials.append({"hyperparameters": settings, "area": area, "log_loss": loss})
         logger.info("tried %s: area %.4f, log-loss %.4f", settings, area, loss)
         if best is None or (area, -loss) > best[0]:
@@ -121,8 +139,12 @@ def _area(p: Floats, costs: Floats, scores: Floats) -> float:
     return aiq(steps.cost, steps.accuracy, low=low, high=high)
 
 
-def _refuse_foreign(log: OracleLog, features: FeatureTable) -> None:
-    """Check that every complete example, of any part, has features."""
+def refuse_foreign(log: OracleLog, features: FeatureTable) -> None:
+    """Check that every complete example, of any part, has features.
+
+    Raises:
+        MismatchError: naming the first ones that have none.
+    """
     known = set(features.ids)
     complete = [name for name, whole in zip(log.ids, log.complete, strict=True) if whole]
     missing = [name for name in complete if name not in known]
@@ -135,7 +157,16 @@ def _refuse_foreign(log: OracleLog, features: FeatureTable) -> None:
         )
 
 
-def _refuse_unlearnable(log: OracleLog, rows: dict[str, Any]) -> None:
+def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
+    """Check that `fit` and `tune` hold rows, and that `fit` holds a lesson.
+
+    Args:
+        log: with the targets in place of the scores.
+        rows: part -> rows of the log.
+
+    Raises:
+        NotLearnableError: saying what is missing.
+    """
     for part, index in rows.items():
         if not len(index):
             raise NotLearnableError(

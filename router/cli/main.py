@@ -30,6 +30,7 @@ from router.cli import (
     quickstart,
     report,
     train,
+    tune,
 )
 from router.cli.console import err
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_.import_log,
     "inspect": inspect.inspect,
     "featurize": featurize.featurize,
+    "tune": tune.tune,
     "train": train.train,
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
@@ -86,7 +88,8 @@ def main(
     """Answer picture questions with as few visual tokens as they need.
 
     `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
-    every question at every scale, `train` learns which scale suffices, `calibrate` sets a budget,
+    every question at every scale, `tune` searches for a
+    router's setting, `train` learns which scale suffices, `calibrate` sets a budget,
     `evaluate` and `report` say what was saved and what was lost, `ask` answers, `look` draws what
     a model sees. `quickstart` does it all on drawn scenes.
     """

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from click.core import ParameterSource
 
-from router.cli.options import GapRule, RunFolder
+from router.cli.options import GapRule, RunFolder, Shares, SplitColumn, SplitFile, splitting_of
+
+if TYPE_CHECKING:
+    from router.tuning.setting import Tuned
+
+OF_TUNING = ("estimator", "seed", "gaps", "rule", "shares", "split", "split_column")
+"""Options whose values --tuned brings along."""
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 def train(
+    ctx: typer.Context,
     run: RunFolder,
     estimator: Annotated[str, typer.Option(help="logistic or lightgbm.")] = "logistic",
     seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
@@ -23,6 +32,16 @@ def train(
     ablations: Annotated[
         bool, typer.Option(help="Also train from the picture alone and the question alone.")
     ] = True,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Take the setting and the split of `m3router tune`.")
+    ] = False,
+    trial: Annotated[
+        int | None,
+        typer.Option(help="With --tuned: this trial, not the chosen one.", show_default=False),
+    ] = None,
+    shares: Shares = None,
+    split: SplitFile = None,
+    split_column: SplitColumn = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Copy log and features here, and train there.", show_default=False),
@@ -35,6 +54,9 @@ def train(
 
     ```
     m3router train run/ --estimator lightgbm
+    m3router train run/ --tuned
+    m3router train run/ --shares fit=0.15,tune=0.05,calibrate=0.1,test=0.7
+    m3router train run/ --split official.csv
     ```
     """
     from router.cli.console import out as results
@@ -42,6 +64,13 @@ def train(
     from router.run import Run
     from router.stages.learning import part_sizes, train_stage
 
+    if tuned:
+        given = [name for name in OF_TUNING if ctx.get_parameter_source(name) in GIVEN]
+        if given:
+            option = given[0].replace("_", "-")
+            raise typer.BadParameter(f"--{option} cannot go with --tuned, which brings its own")
+    elif trial is not None:
+        raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
     place = Run(run)
     if out is not None and out.resolve() != run.resolve():
         place = place.copy_data(out)
@@ -53,9 +82,18 @@ def train(
             gaps=gaps.value,
             rule=rule,
             ablations=ablations,
+            splitting=splitting_of(shares, split, split_column),
+            tuned=_setting(run, trial) if tuned else None,
             progress=lambda name, done, total: advance(done, total, name),
         )
     log = place.read_log()
     sizes = part_sizes(log, place.read_split(log))
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
+
+
+def _setting(run: Path, trial: int | None) -> Tuned:
+    from router.run import Run
+    from router.stages.tuning import tuned_setting
+
+    return tuned_setting(Run(run), trial=trial)

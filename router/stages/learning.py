@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from data.errors import DataError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
-from data.splits import Split, split_by_group
+from data.splits import Split
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
@@ -20,7 +21,9 @@ from router.router import FILE as ROUTER_FILE
 from router.router import ScaleRouter
 from router.rules import DEFAULT, apply_rule
 from router.run import ARMS, Run
+from router.splitting import Splitting
 from router.training import train_router
+from router.tuning.setting import Tuned, with_fixed
 
 
 def train_stage(
@@ -33,6 +36,8 @@ def train_stage(
     ablations: bool = True,
     reuse: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    splitting: Splitting | None = None,
+    tuned: Tuned | None = None,
 ) -> ScaleRouter:
     """Split the log by picture, then learn which option suffices.
 
@@ -45,6 +50,9 @@ def train_stage(
         ablations: whether to train an image-only and a question-only router as well.
         reuse: keep what was trained on the same inputs with the same options.
         progress: called with (router, routers done, routers in all).
+        splitting: how to split; None for the usual shares by seed.
+        tuned: the setting to train with, in place of estimator, seed, gaps, rule and splitting;
+            the ablations take it with their own blocks.
 
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
@@ -53,8 +61,10 @@ def train_stage(
     """
     log = run.read_log()
     features = run.read_features(log)
+    if tuned:
+        estimator, seed, gaps, rule = tuned.estimator, tuned.seed, tuned.gaps, tuned.rule
     targets = apply_rule(log, rule)
-    split = split_by_group(log.groups, seed=seed)
+    split = tuned.split if tuned else (splitting or Splitting()).apply(log, seed=seed)
     known = [
         name for name, (_, blocks) in ARMS.items() if set(blocks or ()) <= set(features.blocks)
     ]
@@ -64,15 +74,26 @@ def train_stage(
     for done, name in enumerate(wanted):
         if progress:
             progress(name, done, len(wanted))
-        blocks = list(ARMS[name][1] or features.blocks)
+        blocks = list(ARMS[name][1] or (tuned.blocks if tuned else features.blocks))
         params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
+        if tuned:
+            params["tuning"] = tuned.record
         inputs = run.inputs("log", "features", "split")
         folder = run.arm(name)
         if reuse and run.is_current(folder, "train", inputs=inputs, params=params):
             continue
         router = train_router(
-            targets, features, split, estimator=estimator, blocks=blocks, seed=seed, gaps=gaps
+            targets,
+            features,
+            split,
+            estimator=estimator,
+            blocks=blocks,
+            seed=seed,
+            gaps=gaps,
+            hyperparameters=_hyperparameters(tuned, features, blocks),
         )
+        if tuned:
+            router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
         (folder / MANIFEST).unlink(missing_ok=True)
         split.write(run.split)  # only now: a training that fails leaves the old router usable
         router.write(folder)
@@ -156,6 +177,15 @@ def part_sizes(log: OracleLog, split: Split) -> dict[str, dict[str, int]]:
         for part in ("fit", "tune", "calibrate", "test")
         for rows in [split.part(part)]
     }
+
+
+def _hyperparameters(
+    tuned: Tuned | None, features: FeatureTable, blocks: list[str]
+) -> dict[str, Any] | None:
+    if tuned is None:
+        return None
+    widths = [features.widths[name] for name in blocks]
+    return with_fixed(tuned.estimator, tuned.hyperparameters, seed=tuned.seed, widths=widths)
 
 
 def _train_params(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from click.core import ParameterSource
 
 from router.cli.options import GapRule, RunFolder, Shares, SplitColumn, SplitFile, splitting_of
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 OF_TUNING = ("estimator", "seed", "gaps", "rule", "shares", "split", "split_column")
 """Options whose values --tuned brings along."""
-GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 def train(
@@ -65,10 +63,11 @@ def train(
     from router.stages.learning import part_sizes, train_stage
 
     if tuned:
-        given = [name for name in OF_TUNING if ctx.get_parameter_source(name) in GIVEN]
-        if given:
-            option = given[0].replace("_", "-")
-            raise typer.BadParameter(f"--{option} cannot go with --tuned, which brings its own")
+        for name in OF_TUNING:
+            source = ctx.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                option = name.replace("_", "-")
+                raise typer.BadParameter(f"--{option} cannot go with --tuned, which brings its own")
     elif trial is not None:
         raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
     place = Run(run)

@@ -6,8 +6,9 @@ by the cost/accuracy curve that they yield, and the other parts are not looked a
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from data.errors import DataError, MismatchError, NotLearnableError
 from data.manifest import library_versions
 from data.oracle_log import OracleLog
+from data.registry import unknown_name
 from data.splits import Split
 from router.analysis.metrics import aiq
 from router.estimators import estimator_class
@@ -48,14 +50,14 @@ def train_router(
         blocks: feature blocks to read, all when None.
         seed: of the estimator, where it draws at random.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        hyperparameters: of the one candidate to fit, such as a tuned one's; None tries the
-            estimator's own candidates.
+        hyperparameters: of the estimator's constructor: exactly this candidate is fitted, with
+            defaults for what is not named. When None, the estimator's own candidates are tried.
 
     Raises:
         NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
             everything is wrong, or no score depends on the option.
         MismatchError: when examples of the log, or blocks, are not in the features.
-        DataError: for gaps with "error", an unknown estimator or hyper-parameter.
+        DataError: for gaps with "error", or an unknown estimator or hyper-parameter.
     """
     kind = estimator_class(estimator)
     rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
@@ -64,10 +66,13 @@ def train_router(
     refuse_foreign(log, features)
     ids = np.asarray(log.ids, dtype=object)
     X = {part: features.align(list(ids[index])).matrix(names) for part, index in rows.items()}
+    widths = tuple(features.widths[name] for name in names)
+    if hyperparameters is None:
+        candidates = kind.candidates(seed=seed, widths=widths)
+    else:
+        candidates = [candidate(kind, hyperparameters, seed=seed, widths=widths)]
     fitted, trials = _best_on_tune(
-        kind.candidates(seed=seed)
-        if hyperparameters is None
-        else [construct(estimator, hyperparameters)],
+        candidates,
         X,
         {p: log.scores[r] for p, r in rows.items()},
         costs=log.costs[rows["tune"]],
@@ -85,29 +90,49 @@ def train_router(
             "n": {part: len(index) for part, index in rows.items()},
             "seed": seed,
             "gaps": gaps,
-            "hyperparameters": stored(fitted),
+            "hyperparameters": settings_of(fitted),
             "tuned": trials,
             "versions": library_versions(),
         },
     )
 
 
-def construct(estimator: str, hyperparameters: Mapping[str, Any]) -> SufficiencyEstimator:
-    """An unfitted estimator with these hyper-parameters.
+def settings_of(estimator: SufficiencyEstimator) -> dict[str, Any]:
+    """The hyper-parameters of an estimator, JSON-able.
+
+    That is what its constructor stored, without what fitting added (`name_`) and without the
+    widths of the blocks, which belong to the features.
+    """
+    kept = {name: value for name, value in vars(estimator).items() if not name.endswith("_")}
+    return {name: value for name, value in kept.items() if name != "widths"}
+
+
+def candidate(
+    kind: type[SufficiencyEstimator],
+    hyperparameters: Mapping[str, Any],
+    *,
+    seed: int,
+    widths: tuple[int, ...],
+) -> SufficiencyEstimator:
+    """An unfitted estimator with these hyper-parameters, and defaults for the others.
+
+    Args:
+        kind: the estimator's class.
+        hyperparameters: of its constructor.
+        seed: for a constructor that takes one.
+        widths: columns of each feature block, for a constructor that takes them.
 
     Raises:
-        DataError: when there is no such estimator, or it has no such hyper-parameter.
+        DataError: when there is no such hyper-parameter.
     """
-    kind = estimator_class(estimator)
-    try:
-        return kind(**hyperparameters)
-    except TypeError as error:
-        raise DataError(f"The estimator {estimator!r} cannot be made: {error}.") from error
-
-
-def stored(estimator: SufficiencyEstimator) -> dict[str, Any]:
-    """What the estimator's constructor stored, without what fitting added (`name_`)."""
-    return {name: value for name, value in vars(estimator).items() if not name.endswith("_")}
+    known = inspect.signature(kind).parameters
+    for name in hyperparameters:
+        if name not in known:
+            raise DataError(unknown_name(f"hyper-parameter of {kind.__name__}", name, known))
+    implied = {"seed": seed, "widths": widths}
+    given = {name: value for name, value in implied.items() if name in known}
+    build: Callable[..., SufficiencyEstimator] = kind
+    return build(**{**given, **hyperparameters})
 
 
 def _best_on_tune(
@@ -121,7 +146,7 @@ def _best_on_tune(
         fitted = candidate.fit(X["fit"], Y["fit"], validation=held_back)
         p = fitted.predict(X["tune"])
         area, loss = _area(p, costs, Y["tune"]), log_loss(Y["tune"], p)
-        settings = stored(fitted)
+        settings = settings_of(fitted)
         trials.append({"hyperparameters": settings, "area": area, "log_loss": loss})
         logger.info("tried %s: area %.4f, log-loss %.4f", settings, area, loss)
         if best is None or (area, -loss) > best[0]:

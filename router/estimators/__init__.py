@@ -10,6 +10,9 @@ from router.estimators.base import SufficiencyEstimator
 ESTIMATORS: dict[str, str] = {
     "logistic": "router.estimators.logistic:LogisticEstimator",
     "lightgbm": "router.estimators.boosted:BoostedEstimator",
+    "mlp": "router.estimators.mlp:MlpEstimator",
+    "knn": "router.estimators.neighbours:NeighboursEstimator",
+    "rank": "router.estimators.rank:RankEstimator",
 }
 
 

@@ -5,7 +5,7 @@ Notation for shapes: N examples, D features, K options (scales).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -34,8 +34,13 @@ class SufficiencyEstimator(Protocol):
     """
 
     @classmethod
-    def candidates(cls, *, seed: int) -> list[Self]:
-        """Unfitted estimators with the hyper-parameters worth trying on the tune split."""
+    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
+        """Unfitted estimators with the hyper-parameters worth trying on the tune split.
+
+        Args:
+            seed: of what is drawn at random.
+            widths: columns of each feature block, side by side in X; their sum is D.
+        """
         ...
 
     def fit(
@@ -81,12 +86,15 @@ class SufficiencyEstimator(Protocol):
 
 
 def check_fit(X: Floats, Y: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
-    """Validate the input of a fit; returns X, Y and weights (ones when None), as float64.
+    """Validate the input of a fit; returns X, Y and weights (ones when None).
+
+    X is not copied: float32 and memory-mapped features stay what they are. Y and the weights
+    are small and come back as float64.
 
     Raises:
         DataError: when a shape, a value or a weight breaks the rule that the message names.
     """
-    X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    X, Y = as_floats(X), np.asarray(Y, dtype=np.float64)
     if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y):
         raise DataError(f"A fit needs X (N, D) and Y (N, K); it got {X.shape} and {Y.shape}.")
     if 0 in X.shape or 0 in Y.shape:
@@ -103,23 +111,40 @@ def check_fit(X: Floats, Y: Floats, weights: Floats | None) -> tuple[Floats, Flo
     return X, Y, weights
 
 
+def as_floats(X: Floats) -> Floats:
+    """X itself when it is float32 or float64, else a float64 copy."""
+    X = np.asarray(X)
+    return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+
+
 def check_finite(X: Floats) -> None:
-    """Refuse NaN and infinite features of X (N, D) or x (D,).
+    """Refuse NaN and infinite features of X (N, D) or x (D,), by blocks of rows.
 
     Raises:
         DataError: naming the first bad row and column.
     """
-    # One pass over a sum is several times faster than isfinite().all() on the fast path.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(X.sum()):
-            return
-    bad = ~np.isfinite(X)
-    if bad.any():
-        row, column = np.argwhere(np.atleast_2d(bad))[0]
-        raise DataError(
-            f"Features must be finite; row {row}, column {column} is not. "
-            "Remove the example, or compute its features again."
-        )
+    if X.ndim == 1:
+        X = X[None, :]
+    for rows in row_blocks(X):
+        block = X[rows]
+        # One pass over a sum is several times faster than isfinite().all() on the fast path.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(block.sum()):
+                continue
+        bad = ~np.isfinite(block)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise DataError(
+                f"Features must be finite; row {rows.start + row}, column {column} is not. "
+                "Remove the example, or compute its features again."
+            )
+
+
+def row_blocks(X: Floats, *, cells: int = 1 << 22) -> Iterator[slice]:
+    """Slices of rows of X (N, D) that hold about `cells` numbers each."""
+    step = max(1, cells // max(1, X.shape[1]))
+    for start in range(0, len(X), step):
+        yield slice(start, min(start + step, len(X)))
 
 
 def check_width(X: Floats, n_features: int) -> None:
@@ -150,3 +175,59 @@ def log_loss(Y: Floats, p: Floats) -> float:
     """Mean cross-entropy of probabilities p against scores Y in [0, 1], in nats per cell."""
     q = np.clip(p, 1e-7, 1 - 1e-7)
     return float(-np.mean(Y * np.log(q) + (1 - Y) * np.log1p(-q)))
+
+
+def column_moments(X: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean (D,) and standard deviation (D,) of X (N, D), in float64, by blocks of rows.
+
+    Two passes, so that columns far from zero lose no digits. A column that only varies by
+    rounding gets the deviation 0: it must not be blown up.
+    """
+    mean = np.zeros(X.shape[1])
+    for rows in row_blocks(X):
+        mean += X[rows].sum(axis=0, dtype=np.float64) / len(X)
+    square = np.zeros(X.shape[1])
+    for rows in row_blocks(X):
+        square += np.square(X[rows] - mean).sum(axis=0) / len(X)
+    spread = np.sqrt(square)
+    return mean, np.where(spread > 1e-7 * np.maximum(np.abs(mean), 1.0), spread, 0.0)
+
+
+def inverse(spread: Floats) -> npt.NDArray[np.float64]:
+    """1 / spread, and 0 for columns that do not vary."""
+    varies = spread > 0
+    return np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+
+
+def check_widths(widths: Sequence[int] | None, n_features: int) -> tuple[int, ...]:
+    """The widths of the blocks side by side; one block when None.
+
+    Raises:
+        MismatchError: when they do not sum to the number of features.
+    """
+    found = (n_features,) if widths is None else tuple(int(width) for width in widths)
+    if min(found, default=0) < 1 or sum(found) != n_features:
+        raise MismatchError(
+            f"The widths {found} of the feature blocks must be positive and sum to the "
+            f"{n_features} features of the fit."
+        )
+    return found
+
+
+def check_validation(validation: Validation | None, n_features: int) -> Validation | None:
+    """Validate examples held back from a fit.
+
+    Raises:
+        DataError: see `check_fit`.
+        MismatchError: when they have another width than the fit.
+    """
+    if validation is None:
+        return None
+    X, Y, _ = check_fit(validation.X, validation.Y, None)
+    check_width(X, n_features)
+    return Validation(X=X, Y=Y)
+
+
+def varies(X: Floats) -> bool:
+    """Whether any feature of X (N, D) takes two values."""
+    return bool(np.ptp(X, axis=0).any())

@@ -15,11 +15,13 @@ from data.errors import DataError
 from router.estimators.base import (
     Floats,
     Validation,
+    as_floats,
     check_finite,
     check_fit,
     check_width,
     constant_columns,
     log_loss,
+    varies,
 )
 
 TREES = "lightgbm.txt"
@@ -72,7 +74,7 @@ class BoostedEstimator:
         self.threads = threads
 
     @classmethod
-    def candidates(cls, *, seed: int) -> list[Self]:
+    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
         """The defaults: early stopping on the tune split chooses the number of rounds."""
         return [cls(seed=seed)]
 
@@ -99,7 +101,7 @@ class BoostedEstimator:
         self.active_ = np.flatnonzero(~constant)
         self.booster_: lgb.Booster | None = None
         self.text_ = ""
-        splittable = len(X) >= 2 * self.min_leaf and bool(np.ptp(X, axis=0).any())
+        splittable = len(X) >= 2 * self.min_leaf and varies(X)
         if len(self.active_) and splittable:
             self._set_booster(self._train(X, Y[:, self.active_], weights, validation))
         return self
@@ -107,7 +109,7 @@ class BoostedEstimator:
     def predict(self, X: Floats) -> npt.NDArray[np.float64]:
         """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
         self._check_fitted()
-        X = np.asarray(X, dtype=np.float64)
+        X = as_floats(X)
         check_width(X, self.n_features_)
         check_finite(X)
         raw = np.broadcast_to(logit(self.base_), (len(X), len(self.base_))).copy()

@@ -19,7 +19,9 @@ from router.estimators.base import (
     check_finite,
     check_fit,
     check_width,
+    column_moments,
     constant_columns,
+    inverse,
 )
 
 FILE = "logistic.safetensors"
@@ -42,7 +44,7 @@ class LogisticEstimator:
         self.max_iter = max_iter
 
     @classmethod
-    def candidates(cls, *, seed: int) -> list[Self]:
+    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
         """A grid of penalties; L-BFGS is deterministic, so the seed changes nothing."""
         return [cls(C=C) for C in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)]
 
@@ -60,10 +62,8 @@ class LogisticEstimator:
             DataError: see `SufficiencyEstimator.fit`.
         """
         X, Y, weights = check_fit(X, Y, weights)
-        mean, spread = X.mean(axis=0), X.std(axis=0)
-        # Rounding leaves a constant column with a tiny spread, which must not be blown up.
-        varies = spread > 1e-7 * np.maximum(np.abs(mean), 1.0)
-        scale = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+        mean, spread = column_moments(X)
+        scale = inverse(spread)
         standardised = (X - mean) * scale
         constant, chance = constant_columns(Y, weights)
         coef = np.zeros((X.shape[1], Y.shape[1]))

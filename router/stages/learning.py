@@ -23,7 +23,7 @@ from router.rules import DEFAULT, apply_rule
 from router.run import ARMS, Run
 from router.splitting import Splitting
 from router.training import train_router
-from router.tuning.setting import Tuned, with_fixed
+from router.tuning.setting import Tuned
 
 
 def train_stage(
@@ -90,7 +90,7 @@ def train_stage(
             blocks=blocks,
             seed=seed,
             gaps=gaps,
-            hyperparameters=_hyperparameters(tuned, features, blocks),
+            hyperparameters=tuned.hyperparameters if tuned else None,
         )
         if tuned:
             router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
@@ -177,15 +177,6 @@ def part_sizes(log: OracleLog, split: Split) -> dict[str, dict[str, int]]:
         for part in ("fit", "tune", "calibrate", "test")
         for rows in [split.part(part)]
     }
-
-
-def _hyperparameters(
-    tuned: Tuned | None, features: FeatureTable, blocks: list[str]
-) -> dict[str, Any] | None:
-    if tuned is None:
-        return None
-    widths = [features.widths[name] for name in blocks]
-    return with_fixed(tuned.estimator, tuned.hyperparameters, seed=tuned.seed, widths=widths)
 
 
 def _train_params(

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router.estimators import estimator_class
 from router.estimators.base import Floats, Validation, log_loss
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
-from router.training import construct, refuse_foreign, refuse_unlearnable
+from router.training import candidate, refuse_foreign, refuse_unlearnable
 from router.tuning.folds import Fold, cross_fit, quarter
 from router.tuning.judging import budgets, curve
-from router.tuning.setting import with_fixed
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Material:
         Raises:
             DataError: when the estimator cannot be made or fitted.
         """
-        widths = [self.blocks[name].shape[1] for name in blocks]
-        model = construct(estimator, with_fixed(estimator, settings, seed=self.seed, widths=widths))
+        widths = tuple(self.blocks[name].shape[1] for name in blocks)
+        model = candidate(estimator_class(estimator), settings, seed=self.seed, widths=widths)
         X = {
             part: np.concatenate([self.blocks[name][rows] for name in blocks], axis=1)
             for part, rows in (("fit", fold.fit), ("stop", fold.stop), ("judge", fold.judge))

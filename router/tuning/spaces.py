@@ -33,9 +33,48 @@ def _lightgbm(trial: BaseTrial) -> Settings:
     }
 
 
+def _bilinear(trial: BaseTrial, name: str) -> Settings:
+    return {
+        "rank": trial.suggest_int(f"{name}.rank", 8, 128, log=True),
+        "hidden": trial.suggest_int(f"{name}.hidden", 32, 256, log=True),
+        "dropout": trial.suggest_float(f"{name}.dropout", 0.0, 0.6),
+        "learning_rate": trial.suggest_float(f"{name}.learning_rate", 2e-4, 5e-3, log=True),
+        "weight_decay": trial.suggest_float(f"{name}.weight_decay", 1e-3, 1.0, log=True),
+    }
+
+
+def _mlp(trial: BaseTrial) -> Settings:
+    return _bilinear(trial, "mlp")
+
+
+def _knn(trial: BaseTrial) -> Settings:
+    return {
+        "k": trial.suggest_int("knn.k", 5, 1000, log=True),
+        "metric": trial.suggest_categorical("knn.metric", ["euclidean", "cosine"]),
+        "components": trial.suggest_int("knn.components", 4, 128, log=True),
+        "prior": trial.suggest_float("knn.prior", 0.1, 30.0, log=True),
+    }
+
+
+def _rank(trial: BaseTrial) -> Settings:
+    penalty = {"C": trial.suggest_float("rank.C", 1e-3, 10.0, log=True)}
+    return _bilinear(trial, "rank") | penalty
+
+
 SPACES: dict[str, Callable[[BaseTrial], Settings]] = {
     "logistic": _logistic,
     "lightgbm": _lightgbm,
+    "mlp": _mlp,
+    "knn": _knn,
+    "rank": _rank,
+}
+
+_NETWORK = {
+    "rank": 64,
+    "hidden": 128,
+    "dropout": 0.3,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.1,
 }
 
 STARTS: dict[str, Settings] = {
@@ -46,6 +85,9 @@ STARTS: dict[str, Settings] = {
         "lightgbm.min_leaf": 20,
         "lightgbm.feature_fraction": 0.3,
     },
+    "mlp": {f"mlp.{name}": value for name, value in _NETWORK.items()},
+    "knn": {"knn.k": 100, "knn.metric": "euclidean", "knn.components": 64, "knn.prior": 2.0},
+    "rank": {f"rank.{name}": value for name, value in (_NETWORK | {"C": 1.0}).items()},
 }
 """The first trial of each estimator: its defaults, or the middle of what `train` tries."""
 

@@ -209,7 +209,7 @@ def test_predicting_before_fitting_is_refused(name):
 
 def test_candidates_are_unfitted_and_fit(name):
     X, Y, _ = problem(n=60)
-    candidates = estimator_class(name).candidates(seed=3)
+    candidates = estimator_class(name).candidates(seed=3, widths=(6,))
     assert candidates
     for candidate in candidates[:2]:
         with pytest.raises(DataError, match="not fitted"):

@@ -9,8 +9,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
 from router.estimators import ESTIMATORS, estimator_class
-from router.training import construct
-from router.tuning.setting import with_fixed
+from router.training import candidate
 from router.tuning.spaces import SPACES, STARTS, block_choices
 
 
@@ -21,7 +20,7 @@ def problem(n=60, d=4, k=3):
 
 
 def made(name, settings):
-    return construct(name, with_fixed(name, settings, seed=3, widths=(2, 2)))
+    return candidate(estimator_class(name), settings, seed=3, widths=(2, 2))
 
 
 def test_every_estimator_has_a_space_and_a_start():
@@ -54,10 +53,10 @@ def test_whatever_is_drawn_constructs(name):
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_seed_and_widths_are_fixed_by_the_run(name):
-    kept = vars(made(name, {}))
-    assert kept.get("seed", 3) == 3
-    assert kept.get("widths", (2, 2)) == (2, 2)
+def test_the_start_is_what_training_would_try(name):
+    settings = SPACES[name](FixedTrial(STARTS[name]))
+    tried = estimator_class(name).candidates(seed=3, widths=(2, 2))
+    assert vars(made(name, settings)) in [vars(one) for one in tried]
 
 
 @pytest.mark.parametrize("count", range(1, 8))

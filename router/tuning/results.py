@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import DataError
+from data.manifest import library_versions
 from router.analysis.tables import write_csv
 from router.artefacts import read_sealed, write_sealed
 from router.tuning.judging import OBJECTIVES, overall
@@ -64,6 +65,7 @@ def document(
         "chosen": chosen.number,
         "rule": RULE,
         "importance": _importance(study, complete),
+        "versions": {**library_versions(), "optuna": optuna.__version__},
     }
 
 

@@ -246,7 +246,9 @@ def test_bad_settings_fail_alone_with_their_cause(small, tmp_path, monkeypatch):
 
 def test_a_study_without_a_completed_trial_says_why(small, tmp_path, monkeypatch):
     monkeypatch.setitem(SPACES, "logistic", lambda trial: {"c": 1.0})
-    with pytest.raises(DataError, match="No trial .* was completed.*hyper-parameter of LogisticEstimator 'c'"):
+    with pytest.raises(
+        DataError, match="No trial .* was completed.*hyper-parameter of LogisticEstimator 'c'"
+    ):
         searched(fresh(small, tmp_path / "run"), trials=2)
 
 

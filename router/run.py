@@ -77,11 +77,6 @@ class Run:
         return self.root / "split.json"
 
     @property
-    def tuning(self) -> Path:
-        """Folder of the search for a setting."""
-        return self.root / "tuning"
-
-    @property
     def policies(self) -> Path:
         """Folder of the policies."""
         return self.root / "policies"

@@ -26,7 +26,7 @@ from router.parts import part_rows
 from router.router import ScaleRouter
 from router.rules import apply_rule
 from router.run import Run
-from router.stages.tuning import tuned_setting
+from router.stages.tuning import tuned_setting, tuning_folder
 from router.training import train_router
 from router.tuning.judging import curve, halves, overall
 from router.tuning.results import read_results, row_of
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--defaults", default="logistic,lightgbm")
     arguments = parser.parse_args()
     run = Run(arguments.run)
-    study, setting = read_results(run.tuning), tuned_setting(run)
+    study, setting = read_results(tuning_folder(run)), tuned_setting(run)
     log = apply_rule(run.read_log(), setting.rule)
     features = run.read_features(log)
     rows = part_rows(log, setting.split, "calibrate", gaps=setting.gaps)

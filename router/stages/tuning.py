@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from data.errors import MismatchError
@@ -45,6 +46,11 @@ class Search:
     study: str = "default"
     estimators: Sequence[str] = tuple(ESTIMATORS)
     folds: int = 3
+
+
+def tuning_folder(run: Run) -> Path:
+    """Where a run keeps its tuning."""
+    return run.root / "tuning"
 
 
 def tune_stage(
@@ -93,7 +99,7 @@ def tune_stage(
     study = open_study(
         wanted.storage,
         name=wanted.study,
-        journal=run.tuning / "journal.log",
+        journal=tuning_folder(run) / "journal.log",
         made_from=made_from,
         seed=seed,
     )
@@ -103,8 +109,8 @@ def tune_stage(
             study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=progress
         )
         results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())
-        split.write(run.tuning / SPLIT)
-        write_results(results, study, run.tuning)
+        split.write(tuning_folder(run) / SPLIT)
+        write_results(results, study, tuning_folder(run))
     return results, counts, stop.asked
 
 
@@ -119,11 +125,11 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
         DataError: when there is no such trial, or a part of the run is missing or damaged.
         MismatchError: when log, features or split are not those that tuning read.
     """
-    found = read_results(run.tuning)
+    found = read_results(tuning_folder(run))
     made_from, row = found["made_from"], row_of(found, trial)
     log = run.read_log()
     features = run.read_features(log)
-    split = Split.read(run.tuning / SPLIT, log.groups)
+    split = Split.read(tuning_folder(run) / SPLIT, log.groups)
     hashes = material(
         apply_rule(log, made_from["rule"]),
         features,
@@ -136,7 +142,8 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
     if other:
         sides = ", ".join(f"{n} {made_from[n][:12]} (now {hashes[n][:12]})" for n in other)
         raise MismatchError(
-            f"{run.tuning} was tuned on another {sides}. Run `m3router tune` with another --study."
+            f"{tuning_folder(run)} was tuned on another {sides}. "
+            "Run `m3router tune` with another --study."
         )
     return Tuned(
         estimator=row["estimator"],

@@ -23,7 +23,7 @@ from router.run import Run
 from router.splitting import Splitting
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage
-from router.stages.tuning import Search, tune_stage, tuned_setting
+from router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
 from router.tuning.spaces import SPACES
 from router.tuning.store import open_study
 
@@ -68,17 +68,17 @@ def fresh(small, folder) -> Run:
 
 
 def document(run: Run) -> dict:
-    return json.loads((run.tuning / "study.json").read_text())
+    return json.loads((tuning_folder(run) / "study.json").read_text())
 
 
 def test_the_files_say_what_was_found(tuned):
     found = document(tuned)
     assert len(found["trials"]) == TRIALS
-    with (tuned.tuning / "tuning.csv").open() as file:
+    with (tuning_folder(tuned) / "tuning.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["trial"]) for row in rows] == list(range(TRIALS))
     for name in ("front.png", "front.svg", "split.json", "journal.log"):
-        assert (tuned.tuning / name).stat().st_size > 0
+        assert (tuning_folder(tuned) / name).stat().st_size > 0
     complete = {row["number"]: row for row in found["trials"] if row["state"] == "complete"}
     assert found["trials"][0]["hyperparameters"] == {"C": 3e-3}  # the default comes first
     # Pareto set and choice, worked out the slow way
@@ -99,7 +99,7 @@ def test_the_files_say_what_was_found(tuned):
 
 def test_a_trial_is_pruned_exactly_when_the_rule_says_so(tuned):
     journal = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(tuned.tuning / "journal.log"))
+        optuna.storages.journal.JournalFileBackend(str(tuning_folder(tuned) / "journal.log"))
     )
     trials = optuna.load_study(study_name="default", storage=journal).trials
     states = []
@@ -128,7 +128,9 @@ def test_calibrate_and_test_are_never_touched(small, tmp_path, build_log):
     dirty = write_run(tmp_path / "dirty", log, table)
     searched(dirty)
     for name in ("study.json", "split.json", "front.svg"):
-        assert (dirty.tuning / name).read_bytes() == (clean.tuning / name).read_bytes()
+        assert (tuning_folder(dirty) / name).read_bytes() == (
+            tuning_folder(clean) / name
+        ).read_bytes()
     routers = []
     for run in (dirty, Run(Path(shutil.copytree(clean.root, tmp_path / "clean")))):
         train_stage(run, tuned=tuned_setting(run))
@@ -152,8 +154,8 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(small, tmp_path):
     run = fresh(small, tmp_path / "run")
     for trials in (1, 6, TRIALS):
         assert len(searched(run, trials=trials)["trials"]) == trials
-    expected = (small[1].tuning / "study.json").read_bytes()
-    assert (run.tuning / "study.json").read_bytes() == expected
+    expected = (tuning_folder(small[1]) / "study.json").read_bytes()
+    assert (tuning_folder(run) / "study.json").read_bytes() == expected
 
 
 def test_a_study_of_something_else_is_refused(tuned, small, build_log):
@@ -219,7 +221,7 @@ def test_another_trial_can_be_asked_for(tuned):
 
 
 def test_an_edited_study_is_refused(tuned):
-    path = tuned.tuning / "study.json"
+    path = tuning_folder(tuned) / "study.json"
     path.write_text(path.read_text().replace('"chosen": ', '"chosen": 1'))
     with pytest.raises(DataError, match="does not match its own SHA-256"):
         tuned_setting(tuned)
@@ -261,7 +263,7 @@ def test_a_trial_whose_process_is_gone_does_not_block(tuned):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     made_from = document(tuned)["made_from"]
-    journal = tuned.tuning / "journal.log"
+    journal = tuning_folder(tuned) / "journal.log"
     study = open_study("journal", name="default", journal=journal, made_from=made_from, seed=0)
     from router.tuning.workers import this_worker
 
@@ -279,7 +281,7 @@ def test_a_trial_whose_process_is_gone_does_not_block(tuned):
 
 
 def test_a_damaged_journal_is_refused(tuned):
-    path = tuned.tuning / "journal.log"
+    path = tuning_folder(tuned) / "journal.log"
     lines = path.read_bytes().splitlines(keepends=True)
     lines[3] = lines[3][:9] + b"\n"
     path.write_bytes(b"".join(lines))
@@ -294,7 +296,7 @@ def test_a_database_keeps_a_study_too(small, tmp_path):
     found = searched(run, trials=4, storage=storage)
     expected = document(small[1])["trials"][:4]
     assert found["trials"] == expected
-    assert not (run.tuning / "journal.log").exists()
+    assert not (tuning_folder(run) / "journal.log").exists()
 
 
 @pytest.mark.parametrize("storage", ["tuning.db", "oracle+none://me:secret@host/x", "sqlite://%"])
@@ -358,7 +360,7 @@ def test_two_processes_share_a_study(small, tmp_path, start):
     assert 16 <= len(numbers) <= 17
     drawn = [row["hyperparameters"]["C"] for row in found["trials"]]
     assert len(set(drawn)) == len(drawn)  # with one seed, yet nothing is tried twice
-    journal = (run.tuning / "journal.log").read_text()
+    journal = (tuning_folder(run) / "journal.log").read_text()
     tokens = {line.split('"token":"')[1][:16] for line in journal.splitlines() if '"token"' in line}
     assert len(tokens) == 2
 
@@ -368,7 +370,7 @@ def test_sigterm_keeps_what_was_done(small, tmp_path, start):
     worker = start(run, 5000)
     worker.stdin.write("\n")
     worker.stdin.flush()
-    journal = run.tuning / "journal.log"
+    journal = tuning_folder(run) / "journal.log"
     while not (journal.is_file() and journal.read_text().count('"log_loss"') > 1):
         assert worker.poll() is None
     worker.terminate()

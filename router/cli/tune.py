@@ -111,20 +111,22 @@ def _best(counts: Any, best: float | None) -> str:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from router.cli.console import show_table
+    from router.cli.console import out, show_table
 
     rows = {row["number"]: row for row in found["trials"]}
-    lines = []
-    for number in found["pareto"]:
-        row = rows[number]
-        settings = ", ".join(
-            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in row["hyperparameters"].items()
-        )
-        mark = "*" if number == found["chosen"] else ""
-        values = [f"{100 * value:.2f}" for value in row["values"]]
-        lines.append(
-            [f"{number}{mark}", *values, row["estimator"], "+".join(row["blocks"]), settings]
-        )
-    header = ["trial", "low budgets %", "high budgets %", "estimator", "reads", "hyper-parameters"]
-    show_table(header, lines)
+    lines = [
+        [
+            f"{number}*" if number == found["chosen"] else str(number),
+            *[f"{100 * value:.2f}" for value in rows[number]["values"]],
+            rows[number]["estimator"],
+            "+".join(rows[number]["blocks"]),
+        ]
+        for number in found["pareto"]
+    ]
+    show_table(["trial", "low budgets %", "high budgets %", "estimator", "reads"], lines)
+    chosen = rows[found["chosen"]]
+    settings = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in chosen["hyperparameters"].items()
+    )
+    out.print(f"* chosen: {chosen['estimator']} with {settings}")

@@ -17,7 +17,7 @@ from router.rules import DEFAULT, apply_rule
 from router.run import Run
 from router.splitting import Splitting
 from router.tuning.material import material
-from router.tuning.results import document, read_results, row_of, write_results
+from router.tuning.results import document, finished, read_results, row_of, write_results
 from router.tuning.search import Counts, Objective, search
 from router.tuning.setting import Tuned
 from router.tuning.spaces import known_estimators
@@ -108,9 +108,13 @@ def tune_stage(
         counts = search(
             study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=progress
         )
-        results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())
         split.write(tuning_folder(run) / SPLIT)
-        write_results(results, study, tuning_folder(run))
+        while True:
+            results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())
+            write_results(results, study, tuning_folder(run))
+            # Of processes that end together, the last to write must have seen all trials.
+            if len(finished(study)) == len(results["trials"]):
+                break
     return results, counts, stop.asked
 
 

@@ -41,7 +41,7 @@ def document(
     Raises:
         DataError: when no trial was completed, naming the last one's cause.
     """
-    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    done = finished(study)
     complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
     if not complete:
         causes = [_cause(trial) for trial in done if trial.state == TrialState.FAIL]
@@ -67,6 +67,11 @@ def document(
         "importance": _importance(study, complete),
         "versions": {**library_versions(), "optuna": optuna.__version__},
     }
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that ended, in whatever way."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
 def write_results(found: Document, study: optuna.Study, folder: Path) -> list[Path]:

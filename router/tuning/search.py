@@ -88,6 +88,7 @@ class Objective:
             return self._judge(trial)
         except KeyboardInterrupt:
             trial.set_user_attr(CAUSE, INTERRUPTED)
+            trial.study.enqueue_trial(trial.params)  # the next one, whoever runs it
             raise
         except FAILURES as error:
             trial.set_user_attr(CAUSE, f"{type(error).__name__}: {error}")

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from data.errors import DataError, MismatchError
 from router.tuning.judging import OBJECTIVES
 from router.tuning.spaces import STARTS, block_choices
+from router.tuning.workers import retry_once
 
 JOURNAL = "journal"
 MADE_FROM = "made_from"
@@ -168,7 +169,12 @@ def _open_storage(storage: str, journal: Path) -> BaseStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeats
-            return RDBStorage(storage, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+            return RDBStorage(
+                storage,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=retry_once,
+            )
     except (ImportError, ValueError, StorageInternalError, SQLAlchemyError) as error:
         raise DataError(
             f"The {kind} database of --storage cannot be opened ({type(error).__name__}). Check "

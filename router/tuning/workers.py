@@ -10,9 +10,11 @@ import time
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 WORKER = "worker"
+RETRY_OF = "retry_of"
 STALE_AFTER = 6 * 3600.0
 """Seconds after which a trial of another machine is taken for lost."""
 
@@ -59,7 +61,20 @@ def live(trial: FrozenTrial) -> bool:
 
 
 def fail_dead(study: optuna.Study) -> None:
-    """Record running trials whose process is gone as failed, so that they are tried again."""
+    """Record running trials whose process is gone as failed, and have them tried once more."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if gone(trial):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, UpdateFinishedTrialError):  # another process was faster
+                continue
+            retry_once(study, trial)
+
+
+def retry_once(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue the setting of a killed trial again, unless it was killed before.
+
+    A setting that needs more memory than there is must not end every process that resumes.
+    """
+    if trial.params and RETRY_OF not in trial.user_attrs:
+        study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})

@@ -24,8 +24,9 @@ from router.splitting import Splitting
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage
 from router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
-from router.tuning.spaces import SPACES
+from router.tuning.spaces import SPACES, draw
 from router.tuning.store import open_study
+from router.tuning.workers import fail_dead, this_worker
 
 TRIALS = 14
 
@@ -265,16 +266,20 @@ def test_a_trial_whose_process_is_gone_does_not_block(tuned):
     made_from = document(tuned)["made_from"]
     journal = tuning_folder(tuned) / "journal.log"
     study = open_study("journal", name="default", journal=journal, made_from=made_from, seed=0)
-    from router.tuning.workers import this_worker
-
     lost, elsewhere = study.ask(), study.ask()
     lost.set_user_attr("worker", this_worker() | {"pid": gone.pid})
+    name, chosen, settings = draw(lost, estimators=("logistic",), blocks=made_from["blocks"])
+    lost.set_user_attr("hyperparameters", settings)
     elsewhere.set_user_attr("worker", this_worker() | {"host": "far", "began": 0.0})
     with journal.open("ab") as file:
         file.write(b'{"op_code":8,"worker')  # killed while it wrote
     found = searched(tuned, trials=TRIALS + 2)
     rows = {row["number"]: row for row in found["trials"]}
     assert rows[lost.number]["cause"] == "its process ended"
+    again = [row for row in rows.values() if row["hyperparameters"] == settings]
+    assert [row["state"] for row in again] in (["failed", "complete"], ["failed", "pruned"])
+    assert {row["estimator"] for row in again} == {name}
+    assert [row["blocks"] for row in again] == [chosen, chosen]
     assert elsewhere.number not in rows  # not known to be dead, but not waited for
     states = [row["state"] for row in rows.values()]
     assert states.count("complete") + states.count("pruned") == TRIALS + 2
@@ -383,7 +388,9 @@ def test_sigterm_keeps_what_was_done(small, tmp_path, start):
     interrupted = [row for row in document(run)["trials"] if row["state"] == "failed"]
     assert all(row["cause"] == "it was interrupted" for row in interrupted)
     more = searched(run, trials=int(finished) + 1)["trials"]
-    assert more[: len(done)] == done[: len(done)]
+    assert more[: len(done)] == done
+    if interrupted:  # not when the signal came between two trials
+        assert more[-1]["hyperparameters"] == interrupted[-1]["hyperparameters"]
 
 
 def test_another_split_invalidates_policies_and_evaluation(tuned):
@@ -418,3 +425,21 @@ def test_a_given_split_is_trained_and_tuned_on(small, tmp_path):
     found = searched(run, trials=2)  # takes the run's own split
     assert found["made_from"]["split"] == split.fingerprint
     assert tuned_setting(run).split.fingerprint == split.fingerprint
+
+
+def test_what_kills_its_process_twice_is_not_tried_a_third_time(small, tmp_path):
+    made_from = {"estimators": ["logistic"], "blocks": ["image"]}
+    study = open_study(
+        "journal", name="x", journal=tmp_path / "journal.log", made_from=made_from, seed=0
+    )
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    drawn = []
+    for _ in range(3):
+        trial = study.ask()
+        trial.set_user_attr("worker", this_worker() | {"pid": gone.pid})
+        drawn.append(draw(trial, estimators=("logistic",), blocks=("image",))[2])
+        fail_dead(study)
+        fail_dead(study)  # as another process would
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert {trial.state.name for trial in study.trials} == {"FAIL", "WAITING"}

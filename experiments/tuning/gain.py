@@ -102,6 +102,7 @@ def main() -> None:
     routers = trained(log, features, setting, arguments.defaults.split(","))
     found = judged(routers, log, features, rows, at=np.array(study["budgets"]))
     results: dict[str, Any] = {
+        "seed": setting.seed,
         "study": {"trials": len(study["trials"]), "chosen": row_of(study)},
         "examples": len(rows),
         "pictures": len(set(log.groups[rows])),

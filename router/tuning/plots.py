@@ -70,16 +70,21 @@ def front_figure(found: Mapping[str, Any]) -> Figure:
         return figure
 
 
-def importance_figure(importance: Mapping[str, float]) -> Figure:
-    """Share of the variation of both objectives that each parameter explains."""
-    rows = sorted(importance.items(), key=lambda item: item[1])
+def importance_figure(importance: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Share of the variation that each parameter explains, for every kind of trials."""
+    rows = [
+        (f"{name}\n({kind})", share)
+        for kind, shares in importance.items()
+        for name, share in sorted(shares.items(), key=lambda item: -item[1])
+    ]
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.6, 1.3 + 0.34 * len(rows))
-        axes.barh([name for name, _ in rows], [value for _, value in rows], color=ROUTER)
-        for place, (_, value) in enumerate(rows):
-            axes.text(value, place, f" {100 * value:.0f} %", va="center", color=SOFT)
+        figure, axes = new_figure(5.6, 1.2 + 0.45 * len(rows))
+        axes.barh([name for name, _ in rows], [share for _, share in rows], color=ROUTER)
+        for place, (_, share) in enumerate(rows):
+            axes.text(share, place, f" {100 * share:.0f} %", va="center", color=SOFT)
+        axes.invert_yaxis()
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.grid(visible=False, axis="y")
-        axes.margins(x=0.12)
-        axes.set_title("What mattered (PED-ANOVA)")
+        axes.margins(x=0.14)
+        axes.set_title("What mattered (fANOVA)")
         return figure

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from data.errors import DataError, MismatchError
 from router.artefacts import content_hash, read_files, read_sealed, sha256_bytes, write_files
 from router.artefacts import write_sealed as _write_sealed
+from router.calibration import NONE, Calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, SufficiencyEstimator
 from router.features.table import FeatureTable
 
 FILE = "router.json"
 KIND = "router"
-SCHEMA = 1
+SCHEMA = 2  # 1 has no calibration, and is still what routers without one are written as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class ScaleRouter:
         options: names of the options (scales), cheapest first.
         cost_unit: unit of the costs that belong to the options, such as "visual tokens".
         metadata: how it was trained (log, features, split, seed), JSON-able.
+        calibration: corrects what the estimator says, option by option.
     """
 
     estimator: SufficiencyEstimator
@@ -42,6 +44,7 @@ class ScaleRouter:
     options: tuple[str, ...]
     cost_unit: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
 
     def predict(self, features: FeatureTable) -> npt.NDArray[np.float64]:
         """Probabilities (N, K) for every example of the table.
@@ -64,7 +67,7 @@ class ScaleRouter:
                 f"The router was trained on features of {trained_on!r}, but the table was "
                 f"computed by {source!r}."
             )
-        return self.estimator.predict(features.matrix(list(needed)))
+        return self.calibration.apply(self.estimator.predict(features.matrix(list(needed))))
 
     def predict_one(self, blocks: Mapping[str, Floats]) -> npt.NDArray[np.float64]:
         """Probabilities (K,) for one example given as block name -> vector (d,).
@@ -85,7 +88,8 @@ class ScaleRouter:
                 raise MismatchError(
                     f"The router reads the block {name!r} with shape ({width},), got {part.shape}."
                 )
-        return self.estimator.predict_one(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        x = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self.calibration.apply(self.estimator.predict_one(x))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -127,14 +131,19 @@ class ScaleRouter:
                 options=tuple(payload["options"]),
                 cost_unit=payload["cost_unit"],
                 metadata=payload["metadata"],
+                calibration=Calibration.of_payload(payload["calibration"])
+                if "calibration" in payload
+                else Calibration(),
             )
         except KeyError as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}.") from error
 
     def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
+        plain = self.calibration.method == NONE
         return {
             "kind": KIND,
-            "schema": SCHEMA,
+            "schema": 1 if plain else SCHEMA,
+            **({} if plain else {"calibration": self.calibration.payload()}),
             "estimator": self.estimator_name,
             "blocks": list(self.blocks),  # a list keeps the order of the columns
             "widths": list(self.blocks.values()),

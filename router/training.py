@@ -1,7 +1,8 @@
 """Training: from an oracle log and features to a ScaleRouter.
 
 The estimator is fitted on the `fit` part, its hyper-parameters are chosen on the `tune` part
-by the cost/accuracy curve that they yield, and the other parts are not looked at.
+by the cost/accuracy curve that they yield, its probabilities are calibrated on the `tune` part,
+and the other parts are not looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from data.oracle_log import OracleLog
 from data.registry import unknown_name
 from data.splits import Split
 from router.analysis.metrics import aiq
+from router.calibration import choose_calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, SufficiencyEstimator, Validation, log_loss
 from router.features.table import FeatureTable
@@ -39,6 +41,7 @@ def train_router(
     seed: int = 0,
     gaps: Gaps = "error",
     hyperparameters: Mapping[str, Any] | None = None,
+    threads: int = 1,
 ) -> ScaleRouter:
     """Learn P(correct at every option | features) from an oracle log.
 
@@ -52,6 +55,8 @@ def train_router(
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
         hyperparameters: of the estimator's constructor: exactly this candidate is fitted, with
             defaults for what is not named. When None, the estimator's own candidates are tried.
+        threads: of the fit, where the estimator takes them; not part of what is recorded, since
+            they decide how fast a router is fitted and, up to rounding, not which.
 
     Raises:
         NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
@@ -65,17 +70,23 @@ def train_router(
     names = list(features.blocks) if blocks is None else list(blocks)
     refuse_foreign(log, features)
     ids = np.asarray(log.ids, dtype=object)
-    X = {part: features.align(list(ids[index])).matrix(names) for part, index in rows.items()}
+    X = {part: features.matrix(names, ids=ids[index].tolist()) for part, index in rows.items()}
     widths = tuple(features.widths[name] for name in names)
     if hyperparameters is None:
         candidates = kind.candidates(seed=seed, widths=widths)
     else:
-        candidates = [candidate(kind, hyperparameters, seed=seed, widths=widths)]
+        candidates = [make_candidate(kind, hyperparameters, seed=seed, widths=widths)]
+    for candidate in candidates:
+        if hasattr(candidate, "threads") and "threads" not in (hyperparameters or {}):
+            candidate.threads = threads
     fitted, trials = _best_on_tune(
         candidates,
         X,
         {p: log.scores[r] for p, r in rows.items()},
         costs=log.costs[rows["tune"]],
+    )
+    calibration, calibrated = choose_calibration(
+        fitted.predict(X["tune"]), log.scores[rows["tune"]], groups=log.groups[rows["tune"]]
     )
     return ScaleRouter(
         estimator=fitted,
@@ -92,22 +103,28 @@ def train_router(
             "gaps": gaps,
             "hyperparameters": settings_of(fitted),
             "tuned": trials,
+            "calibration": calibrated,
             "versions": library_versions(),
         },
+        calibration=calibration,
     )
 
 
 def settings_of(estimator: SufficiencyEstimator) -> dict[str, Any]:
     """The hyper-parameters of an estimator, JSON-able.
 
-    That is what its constructor stored, without what fitting added (`name_`) and without the
-    widths of the blocks, which belong to the features.
+    That is what its constructor stored, without what fitting added (`name_`) and without what
+    belongs to the features (the widths of their blocks) or the machine (threads).
     """
-    kept = {name: value for name, value in vars(estimator).items() if not name.endswith("_")}
-    return {name: value for name, value in kept.items() if name != "widths"}
+    left_out = ("widths", "threads")
+    return {
+        name: value
+        for name, value in vars(estimator).items()
+        if not name.endswith("_") and name not in left_out
+    }
 
 
-def candidate(
+def make_candidate(
     kind: type[SufficiencyEstimator],
     hyperparameters: Mapping[str, Any],
     *,

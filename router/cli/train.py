@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from router.cli.options import GapRule, RunFolder, Shares, SplitColumn, SplitFile, splitting_of
+from router.estimators import ESTIMATORS
 
 if TYPE_CHECKING:
     from router.tuning.setting import Tuned
 
+NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
 OF_TUNING = ("estimator", "seed", "gaps", "rule", "shares", "split", "split_column")
 """Options whose values --tuned brings along."""
 
@@ -19,7 +22,7 @@ OF_TUNING = ("estimator", "seed", "gaps", "rule", "shares", "split", "split_colu
 def train(
     ctx: typer.Context,
     run: RunFolder,
-    estimator: Annotated[str, typer.Option(help="logistic or lightgbm.")] = "logistic",
+    estimator: Annotated[str, typer.Option(help=f"{NAMES}.")] = "logistic",
     seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
@@ -27,6 +30,9 @@ def train(
     rule: Annotated[
         str, typer.Option(help="When a scale suffices: first_correct, stable, matches_full.")
     ] = "first_correct",
+    threads: Annotated[
+        int, typer.Option(min=1, help="Of the fit, where the estimator can use several.")
+    ] = 1,
     ablations: Annotated[
         bool, typer.Option(help="Also train from the picture alone and the question alone.")
     ] = True,
@@ -47,18 +53,18 @@ def train(
 ) -> None:
     """Learn which scale suffices.
 
-    Splits the log by picture into fit, tune, calibrate and test, and fits P(right | scale) on the
-    first two.
+    Splits the log by picture into fit, tune, calibrate and test, fits P(right | scale) on the
+    first two, and says how far these probabilities are off.
 
     ```
-    m3router train run/ --estimator lightgbm
+    m3router train run/ --estimator mlp
     m3router train run/ --tuned
     m3router train run/ --shares fit=0.15,tune=0.05,calibrate=0.1,test=0.7
     m3router train run/ --split official.csv
     ```
     """
     from router.cli.console import out as results
-    from router.cli.console import progress
+    from router.cli.console import progress, show_table
     from router.run import Run
     from router.stages.learning import part_sizes, train_stage
 
@@ -80,6 +86,7 @@ def train(
             seed=seed,
             gaps=gaps.value,
             rule=rule,
+            threads=threads,
             ablations=ablations,
             splitting=splitting_of(shares, split, split_column),
             tuned=_setting(run, trial) if tuned else None,
@@ -89,6 +96,24 @@ def train(
     sizes = part_sizes(log, place.read_split(log))
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
+    calibrated = router.metadata["calibration"]
+    results.print(
+        f"Calibration: {calibrated['method']}, of least log-loss on the tune part. Expected "
+        "calibration error there, in points:",
+        highlight=False,
+    )
+    show_table(["", "overall", *router.options], calibration_rows(calibrated["ece"]))
+
+
+def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Cells of the table of calibration errors: before and after, overall and by option."""
+    return [
+        [
+            when,
+            *[f"{100 * one:.1f}" for one in (errors[when]["overall"], *errors[when]["by_option"])],
+        ]
+        for when in ("before", "after")
+    ]
 
 
 def _setting(run: Path, trial: int | None) -> Tuned:

@@ -183,12 +183,12 @@ def column_moments(X: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
     Two passes, so that columns far from zero lose no digits. A column that only varies by
     rounding gets the deviation 0: it must not be blown up.
     """
-    mean = np.zeros(X.shape[1])
+    mean, square = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    # Row after row in memory: the order of a sum, and so its rounding, must not depend on X's.
     for rows in row_blocks(X):
-        mean += X[rows].sum(axis=0, dtype=np.float64) / len(X)
-    square = np.zeros(X.shape[1])
+        mean += np.ascontiguousarray(X[rows], dtype=np.float64).sum(axis=0) / len(X)
     for rows in row_blocks(X):
-        square += np.square(X[rows] - mean).sum(axis=0) / len(X)
+        square += np.square(np.ascontiguousarray(X[rows]) - mean).sum(axis=0) / len(X)
     spread = np.sqrt(square)
     return mean, np.where(spread > 1e-7 * np.maximum(np.abs(mean), 1.0), spread, 0.0)
 

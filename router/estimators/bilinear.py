@@ -145,7 +145,7 @@ def view_slices(widths: tuple[int, ...]) -> list[slice]:
 
 def standardised(X: Floats, mean: Floats, scale: Floats) -> npt.NDArray[np.float64]:
     """(X - mean) * scale, kept within `CLIP` standard deviations; float64 (N, D)."""
-    Z = (X - mean) * scale
+    Z = (np.ascontiguousarray(X) - mean) * scale
     np.minimum(Z, CLIP, out=Z)
     np.maximum(Z, -CLIP, out=Z)
     return np.asarray(Z, dtype=np.float64)

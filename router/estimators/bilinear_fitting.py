@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from data.errors import DataError
 from router.estimators.base import Floats, Validation, column_moments, inverse, row_blocks
 from router.estimators.bilinear import BilinearNetwork, standardised, view_slices
 
@@ -47,8 +48,23 @@ class FittingPlan:
 
 
 def plan_of(estimator: object) -> FittingPlan:
-    """The plan that an estimator's hyper-parameters describe."""
-    return FittingPlan(**{one.name: getattr(estimator, one.name) for one in fields(FittingPlan)})
+    """The plan that an estimator's hyper-parameters describe.
+
+    Raises:
+        DataError: when one makes no sense.
+    """
+    plan = FittingPlan(**{one.name: getattr(estimator, one.name) for one in fields(FittingPlan)})
+    whole = ("rank", "hidden", "batch_size", "epochs", "patience", "members", "threads")
+    wrong = [name for name in whole if getattr(plan, name) < 1]
+    wrong += ["dropout"] if not 0 <= plan.dropout < 1 else []
+    wrong += ["learning_rate"] if not plan.learning_rate > 0 else []
+    wrong += ["weight_decay"] if not plan.weight_decay >= 0 else []
+    if wrong:
+        raise DataError(
+            f"A network needs counts of at least 1, a dropout in [0, 1), a positive learning rate "
+            f"and no negative decay; {wrong[0]} is {getattr(plan, wrong[0])}."
+        )
+    return plan
 
 
 def cross_entropy(outputs: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
@@ -60,17 +76,20 @@ def cross_entropy(outputs: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
 def pairwise(outputs: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
     """Logistic loss of the order of each example's options, (N,).
 
-    For every pair of options, log(1 + exp(-(u_j - u_k))) where j scored higher than k, times
-    how much higher (Burges et al., RankNet, ICML 2005, weighted by the difference of scores). A
-    further option of utility 0 and score 1/2 takes part, so that utilities have a zero point:
-    u_k > 0 says "more likely right than wrong", and a single option can be learned too.
+    For every pair of options, log(1 + exp(-(u_j - u_k))) where j is right and k is wrong (Burges
+    et al., RankNet, ICML 2005). A score between 0 and 1 counts as that share of right answers,
+    so that the pair weighs y_j (1 - y_k) one way and y_k (1 - y_j) the other: the difference of
+    the two is that of the scores. A further option of utility 0 and score 1/2 takes part, so
+    that utilities have a zero point: u_k > 0 says "more likely right than wrong", and a single
+    option can be learned too.
     """
     nothing = outputs.new_zeros(len(outputs), 1)
     u, y = torch.cat([outputs, nothing], dim=1), torch.cat([Y, nothing + 0.5], dim=1)
     first, second = torch.triu_indices(u.shape[1], u.shape[1], offset=1)
-    gain = y[:, first] - y[:, second]
-    margin = (u[:, first] - u[:, second]) * gain.sign()
-    return (gain.abs() * functional.softplus(-margin)).mean(dim=1)
+    margin = u[:, first] - u[:, second]
+    ahead, behind = y[:, first] * (1 - y[:, second]), y[:, second] * (1 - y[:, first])
+    loss = ahead * functional.softplus(-margin) + behind * functional.softplus(margin)
+    return loss.mean(dim=1)
 
 
 class _Net(nn.Module):

@@ -27,6 +27,8 @@ from router.estimators.base import (
 TREES = "lightgbm.txt"
 HEADER = "lightgbm.json"
 MAX_BIN = 63
+BIN_SAMPLE = 40_000
+"""Examples that the borders of the bins are found from."""
 
 
 class BoostedEstimator:
@@ -48,7 +50,9 @@ class BoostedEstimator:
         learning_rate: shrinkage of each tree.
         min_leaf: fewest examples in a leaf.
         feature_fraction: share of the features that each tree may use.
-        seed: of the choice of features.
+        tree_rows: most examples that a round's trees are grown on (stochastic gradient boosting,
+            Friedman 2002), so that a round takes no longer however many there are.
+        seed: of the choice of features and examples.
         threads: for fitting; predictions use one.
     """
 
@@ -61,6 +65,7 @@ class BoostedEstimator:
         learning_rate: float = 0.06,
         min_leaf: int = 20,
         feature_fraction: float = 0.3,
+        tree_rows: int = 40_000,
         seed: int = 0,
         threads: int = 1,
     ) -> None:
@@ -70,6 +75,7 @@ class BoostedEstimator:
         self.learning_rate = learning_rate
         self.min_leaf = min_leaf
         self.feature_fraction = feature_fraction
+        self.tree_rows = tree_rows
         self.seed = seed
         self.threads = threads
 
@@ -167,10 +173,11 @@ class BoostedEstimator:
             "max_bin": MAX_BIN,
             "lambda_l2": 1.0,
             "metric": "None",
+            **_sampling(self.tree_rows, len(X)),
             "num_threads": self.threads,
             "seed": self.seed,
             "deterministic": True,
-            "force_row_wise": True,
+            "force_col_wise": True,  # by rows, every tree would copy its share of the features
             "verbosity": -1,
         }
         fitted = _dataset(X, start)
@@ -187,7 +194,9 @@ class BoostedEstimator:
             booster = lgb.train(parameters, fitted, self.rounds, **stopping)
         except lgb.basic.LightGBMError as error:
             raise DataError(f"LightGBM cannot be fitted to {X.shape} features: {error}.") from error
-        return booster.model_to_string(num_iteration=booster.best_iteration)
+        text: str = booster.model_to_string(num_iteration=booster.best_iteration)
+        # How many threads fitted it is no part of the model: equal trees have equal bytes.
+        return text.replace(f"[num_threads: {self.threads}]", "[num_threads: 1]")
 
     def _set_booster(self, text: str) -> None:
         # Predict from the text even right after fitting: a saved router is then bit-equal.
@@ -197,6 +206,10 @@ class BoostedEstimator:
     def _check_fitted(self) -> None:
         if not hasattr(self, "base_"):
             raise DataError("BoostedEstimator is not fitted; call fit(X, Y) first.")
+
+
+def _sampling(most: int, n: int) -> dict[str, float]:
+    return {"bagging_fraction": most / n, "bagging_freq": 1} if n > most else {}
 
 
 def _dataset(X: Floats, start: Floats, *, reference: lgb.Dataset | None = None) -> lgb.Dataset:
@@ -210,6 +223,7 @@ def _dataset(X: Floats, start: Floats, *, reference: lgb.Dataset | None = None) 
             # a feature is only dropped when it is constant: LightGBM fails when none is left
             "min_data_in_bin": 1,
             "feature_pre_filter": False,
+            "bin_construct_sample_cnt": BIN_SAMPLE,
             "verbosity": -1,
         },
     )

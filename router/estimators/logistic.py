@@ -64,7 +64,7 @@ class LogisticEstimator:
         X, Y, weights = check_fit(X, Y, weights)
         mean, spread = column_moments(X)
         scale = inverse(spread)
-        standardised = (X - mean) * scale
+        standardised = (np.ascontiguousarray(X) - mean) * scale
         constant, chance = constant_columns(Y, weights)
         coef = np.zeros((X.shape[1], Y.shape[1]))
         bias = logit(chance)

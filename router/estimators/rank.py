@@ -35,7 +35,7 @@ class RankEstimator:
     """`BilinearNetwork` on a pairwise logistic loss between the options of one example.
 
     A policy only asks which option is better and by how much, so the loss is about pairs: the
-    margin between two options' utilities, weighted by the difference of their scores (see
+    margin between the utilities of one that is right and one that is wrong (see
     `router.estimators.bilinear_fitting.pairwise`). Utilities are no probabilities: a logistic
     regression per option, from all K utilities, maps them. It is fitted on the validation set
     where there is one, since the network fits its own examples too well.

@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 
 from data.errors import DataError, MismatchError
 from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+from router.features.mapped import finite_rows, read_lists, side_by_side
 
 FILE = "features.parquet"
 STAGE = "features"
 ID_COLUMN = "example_id"
+ROW_GROUP = 1 << 16  # rows; so that a large table can be read in parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +65,17 @@ class FeatureTable:
         """Block name -> number of features d."""
         return {name: block.shape[1] for name, block in self.blocks.items()}
 
-    def matrix(self, blocks: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
+    def matrix(
+        self, blocks: Sequence[str] | None = None, *, ids: Sequence[str] | None = None
+    ) -> npt.NDArray[np.float32]:
         """The named blocks (all when None) side by side: float32 (N, D).
 
+        Args:
+            blocks: names of blocks.
+            ids: examples to take, in that order; all of them when None.
+
         Raises:
-            MismatchError: when a block is not in the table.
+            MismatchError: when a block or an example is not in the table.
         """
         names = list(self.blocks) if blocks is None else list(blocks)
         missing = [name for name in names if name not in self.blocks]
@@ -75,7 +83,8 @@ class FeatureTable:
             raise MismatchError(
                 f"The feature blocks {names} were asked for, but the table has {self.widths}."
             )
-        return np.concatenate([self.blocks[name] for name in names], axis=1)
+        rows = None if ids is None or tuple(ids) == self.ids else self._rows(ids)
+        return side_by_side([self.blocks[name] for name in names], rows)
 
     def align(self, ids: Sequence[str]) -> FeatureTable:
         """The rows of `ids`, in that order; other rows are left out.
@@ -86,6 +95,11 @@ class FeatureTable:
         wanted = tuple(ids)
         if wanted == self.ids:
             return self
+        rows = self._rows(wanted)
+        blocks = {name: side_by_side([block], rows) for name, block in self.blocks.items()}
+        return FeatureTable(ids=wanted, blocks=blocks, metadata=self.metadata)
+
+    def _rows(self, wanted: Sequence[str]) -> npt.NDArray[np.intp]:
         position = {name: row for row, name in enumerate(self.ids)}
         missing = [name for name in wanted if name not in position]
         if missing:
@@ -95,9 +109,7 @@ class FeatureTable:
                 f"the table begins with {list(self.ids[:3])}). Compute features for the same "
                 "examples that were labelled."
             )
-        rows = np.array([position[name] for name in wanted], dtype=np.intp)
-        blocks = {name: block[rows] for name, block in self.blocks.items()}
-        return FeatureTable(ids=wanted, blocks=blocks, metadata=self.metadata)
+        return np.array([position[name] for name in wanted], dtype=np.intp)
 
     def write(
         self,
@@ -118,7 +130,7 @@ class FeatureTable:
             flat = pa.array(np.ascontiguousarray(block).reshape(-1), type=pa.float32())
             columns[f"block:{name}"] = pa.FixedSizeListArray.from_arrays(flat, block.shape[1])
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink)
+        pq.write_table(pa.table(columns), sink, row_group_size=ROW_GROUP)
         atomic_write_bytes(folder / FILE, sink.getvalue().to_pybytes())
         write_manifest(
             folder,
@@ -145,20 +157,13 @@ class FeatureTable:
                 f"{path} has SHA-256 {found}, but its manifest says {expected}: the file is "
                 "missing, cut short or edited. Compute the features again."
             )
-        table = pq.read_table(path).combine_chunks()
-        blocks: dict[str, npt.NDArray[np.float32]] = {}
-        for name in table.column_names:
-            if name.startswith("block:"):
-                width = table.schema.field(name).type.list_size
-                values = _flat(table.column(name))
-                blocks[name.removeprefix("block:")] = values.reshape(len(table), width)
-        ids = tuple(table.column(ID_COLUMN).to_pylist())
+        blocks = {
+            name.removeprefix("block:"): read_lists(path, name)
+            for name in pq.read_schema(path).names
+            if name.startswith("block:")
+        }
+        ids = tuple(pq.read_table(path, columns=[ID_COLUMN]).column(0).to_pylist())
         return cls(ids=ids, blocks=blocks, metadata=manifest.get("metadata", {}))
-
-
-def _flat(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.float32)
 
 
 def _checked(
@@ -170,7 +175,7 @@ def _checked(
             f"The feature block {name!r} must have shape ({len(ids)}, d) with d of at least 1, "
             f"one row per id; it has {array.shape}."
         )
-    rows = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    rows = np.flatnonzero(~finite_rows(array))
     if len(rows):
         raise DataError(
             f"The feature block {name!r} must be finite; {len(rows)} rows are not, first that "

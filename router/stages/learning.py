@@ -33,6 +33,7 @@ def train_stage(
     seed: int = 0,
     gaps: Gaps = "error",
     rule: str = DEFAULT,
+    threads: int = 1,
     ablations: bool = True,
     reuse: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -47,6 +48,7 @@ def train_stage(
         seed: of the split and of the estimator.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
         rule: a name in `router.rules.RULES`.
+        threads: of the fit, where the estimator can use several.
         ablations: whether to train an image-only and a question-only router as well.
         reuse: keep what was trained on the same inputs with the same options.
         progress: called with (router, routers done, routers in all).
@@ -91,6 +93,7 @@ def train_stage(
             seed=seed,
             gaps=gaps,
             hyperparameters=tuned.hyperparameters if tuned else None,
+            threads=threads,
         )
         if tuned:
             router = replace(router, metadata={**router.metadata, "tuning": tuned.record})

@@ -3,8 +3,8 @@
 A hundred trials compared on the tune part alone, a tenth of the pictures, are ranked in part by
 luck, and the winner by more of it than the others. So each trial is judged on all pictures of
 `fit` and `tune`, each by a model that never saw it (cross-fitting). The pictures that stop a
-boosting early are a third set: neither fitted nor judged on, so that a model that stops well on
-its judges gains nothing by it.
+boosting early, and that probabilities are calibrated on, are a third set: neither fitted nor judged
+on, so that a model that stops well on its judges gains nothing by it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Fold:
 
     Attributes:
         fit: rows to fit on, ascending.
-        stop: rows for early stopping.
+        stop: rows for early stopping and calibration.
         judge: rows to predict.
     """
 

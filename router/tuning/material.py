@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router.calibration import choose_calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, Validation, log_loss
+from router.features.mapped import side_by_side
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
-from router.training import candidate, refuse_foreign, refuse_unlearnable
+from router.training import make_candidate, refuse_foreign, refuse_unlearnable
 from router.tuning.folds import Fold, cross_fit, quarter
 from router.tuning.judging import budgets, curve
 
@@ -30,6 +32,7 @@ class Material:
 
     Attributes:
         blocks: feature block name -> (N, d).
+        groups: (N,), the picture of each row.
         targets: (N, K), whether an option suffices.
         costs: (N, K) of the options by themselves.
         folds: row numbers below N.
@@ -40,6 +43,7 @@ class Material:
     """
 
     blocks: Mapping[str, Floats]
+    groups: npt.NDArray[np.object_]
     targets: Floats
     costs: Floats
     folds: Sequence[Fold]
@@ -51,19 +55,25 @@ class Material:
     def predict(
         self, estimator: str, blocks: Sequence[str], settings: Mapping[str, Any], fold: Fold
     ) -> npt.NDArray[np.float64]:
-        """Probabilities of a fold's judged rows by an estimator fitted without them.
+        """Probabilities of a fold's judged rows, fitted and calibrated without them.
+
+        The rows to stop at take the place that `tune` has when a router is trained: fits stop
+        early on them, and probabilities are calibrated on them.
 
         Raises:
             DataError: when the estimator cannot be made or fitted.
         """
         widths = tuple(self.blocks[name].shape[1] for name in blocks)
-        model = candidate(estimator_class(estimator), settings, seed=self.seed, widths=widths)
+        model = make_candidate(estimator_class(estimator), settings, seed=self.seed, widths=widths)
         X = {
-            part: np.concatenate([self.blocks[name][rows] for name in blocks], axis=1)
+            part: side_by_side([self.blocks[name] for name in blocks], rows)
             for part, rows in (("fit", fold.fit), ("stop", fold.stop), ("judge", fold.judge))
         }
         held_back = Validation(X=X["stop"], Y=self.targets[fold.stop])
-        return model.fit(X["fit"], self.targets[fold.fit], validation=held_back).predict(X["judge"])
+        model = model.fit(X["fit"], self.targets[fold.fit], validation=held_back)
+        p = model.predict(X["stop"])
+        calibration, _ = choose_calibration(p, held_back.Y, groups=self.groups[fold.stop])
+        return calibration.apply(model.predict(X["judge"]))
 
     def judged(
         self, rows: npt.NDArray[np.intp], p: Floats, blocks: Sequence[str]
@@ -105,6 +115,7 @@ def material(
     cut = cross_fit(groups, own, folds=folds, seed=seed)
     return Material(
         blocks=dict(table.blocks),
+        groups=groups,
         targets=targets,
         costs=costs,
         folds=cut,
@@ -122,5 +133,5 @@ def material(
 def _digest(text: bytes, *arrays: Floats) -> str:
     found = hashlib.sha256(text)
     for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
+        found.update(np.ascontiguousarray(array).reshape(-1).data)
     return found.hexdigest()

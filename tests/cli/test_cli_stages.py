@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data.oracle_log import OracleLog
+from router.estimators import ESTIMATORS
 from router.policy import Policy
 
 
@@ -175,6 +176,26 @@ def test_train_into_another_folder_leaves_the_first_alone(invoke, finished, tmp_
     assert (other / "router/router.json").is_file()
     assert not (other / "router-image").exists()
     assert invoke("evaluate", other, "--draws", 20).exit_code == 0
+
+
+def test_train_names_every_estimator_and_says_how_far_off_probabilities_are(
+    invoke, finished, tmp_path
+):
+    said = " ".join(invoke("train", "--help").stdout.replace("│", " ").split())
+    assert ", ".join(list(ESTIMATORS)[:-1]) in said
+    other = tmp_path / "other"
+    options = ["--no-ablations", "--estimator", "knn", "--threads", 2, "--out", other]
+    result = invoke("train", finished, *options)
+    assert result.exit_code == 0, result.output
+    router = json.loads((other / "router/router.json").read_text())
+    report = router["metadata"]["calibration"]
+    assert f"Calibration: {report['method']}" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    for when in ("before", "after"):
+        (cells,) = [cells[1:] for cells in rows if cells[:1] == [when]]
+        errors = report["ece"][when]
+        expected = [errors["overall"], *errors["by_option"]]
+        assert cells == [f"{100 * one:.1f}" for one in expected]
 
 
 @pytest.mark.parametrize("rule", ["stable", "matches_full"])

@@ -9,7 +9,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
 from router.estimators import ESTIMATORS, estimator_class
-from router.training import candidate
+from router.training import make_candidate
 from router.tuning.spaces import SPACES, STARTS, block_choices
 
 
@@ -20,7 +20,7 @@ def problem(n=60, d=4, k=3):
 
 
 def made(name, settings):
-    return candidate(estimator_class(name), settings, seed=3, widths=(2, 2))
+    return make_candidate(estimator_class(name), settings, seed=3, widths=(2, 2))
 
 
 def test_every_estimator_has_a_space_and_a_start():

@@ -95,3 +95,46 @@ def test_edited_or_truncated_file_is_refused(tmp_path):
 def test_a_folder_without_features_is_refused(tmp_path):
     with pytest.raises(DataError, match="manifest"):
         FeatureTable.read(tmp_path)
+
+
+def test_large_tables_are_kept_in_files_and_small_ones_in_memory(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    blocks = {name: generator.random((700, d), dtype=np.float32) for name, d in SIZES.items()}
+    original = FeatureTable(ids=tuple(f"e{i}" for i in range(700)), blocks=blocks)
+    original.write(tmp_path)
+    expected = original.matrix(["image"], ids=["e5", "e699"])
+    monkeypatch.setattr("router.features.mapped.LIMIT", 4 * 700 * SIZES["image"])
+    monkeypatch.setattr("router.features.mapped.STEP", 1000)  # many parts
+    again = FeatureTable.read(tmp_path)
+    assert is_mapped(again.blocks["image"])
+    assert not is_mapped(again.blocks["question"])
+    for name in SIZES:
+        np.testing.assert_array_equal(again.blocks[name], blocks[name])
+    side_by_side = again.matrix()
+    assert is_mapped(side_by_side)
+    np.testing.assert_array_equal(side_by_side, np.hstack(list(blocks.values())))
+    np.testing.assert_array_equal(again.matrix(["image"], ids=["e5", "e699"]), expected)
+    reverse = again.align(tuple(reversed(again.ids)))
+    np.testing.assert_array_equal(reverse.blocks["image"], blocks["image"][::-1])
+
+
+SIZES = {"image": 7, "question": 3}
+
+
+def is_mapped(array):
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
+def test_features_that_are_not_finite_are_found_in_any_part(monkeypatch):
+    monkeypatch.setattr("router.features.mapped.STEP", 10)
+    block = np.zeros((100, 3), dtype=np.float32)
+    block[77, 1] = np.nan
+    with pytest.raises(DataError, match="1 rows are not, first that of example 'e77'"):
+        FeatureTable(ids=tuple(f"e{i}" for i in range(100)), blocks={"image": block})
+
+
+def test_examples_that_are_not_in_the_table_are_refused_by_matrix_too():
+    with pytest.raises(MismatchError, match="1 of 2 examples"):
+        table(1).matrix(ids=["e0", "b"])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError
+from router.artefacts import write_sealed
+from router.calibration import Calibration
 from router.estimators import ESTIMATORS, estimator_class
 from router.features.table import FeatureTable
 from router.router import ScaleRouter
@@ -56,6 +59,38 @@ def test_round_trip_is_bit_equal(router, features, tmp_path):
     assert again.fingerprint == router.fingerprint
     assert (again.options, again.cost_unit) == (router.options, router.cost_unit)
     assert again.metadata == router.metadata
+
+
+HOT = Calibration(method="temperature", temperatures=(2.0, 0.5, 1.0))
+BENT = Calibration(method="isotonic", knots=(((0.0, 0.4, 1.0), (0.1, 0.2, 0.9)),) * 3)
+
+
+@pytest.mark.parametrize("calibration", [HOT, BENT])
+def test_a_calibration_is_applied_everywhere_and_kept(router, features, tmp_path, calibration):
+    calibrated = replace(router, calibration=calibration)
+    p = calibrated.predict(features)
+    np.testing.assert_array_equal(p, calibration.apply(router.predict(features)))
+    assert not np.allclose(p, router.predict(features))
+    one = calibrated.predict_one({name: block[1] for name, block in features.blocks.items()})
+    np.testing.assert_allclose(one, p[1], rtol=1e-9)
+    assert calibrated.fingerprint != router.fingerprint
+    calibrated.write(tmp_path)
+    again = ScaleRouter.read(tmp_path)
+    assert again.calibration == calibration
+    assert again.fingerprint == calibrated.fingerprint
+    np.testing.assert_array_equal(again.predict(features), p)
+
+
+def test_routers_without_a_calibration_are_still_of_the_first_schema(router, tmp_path):
+    router.write(tmp_path)
+    text = (tmp_path / "router.json").read_text()
+    assert '"schema": 1' in text
+    assert '"calibration"' not in text
+    payload = json.loads(text)
+    payload.pop("sha256")
+    write_sealed(tmp_path / "router.json", {**payload, "calibration": {"method": "guess"}})
+    with pytest.raises(DataError, match="calibration"):
+        ScaleRouter.read(tmp_path)
 
 
 def test_fingerprint_tells_routers_apart(router):

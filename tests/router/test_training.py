@@ -58,6 +58,89 @@ def test_the_tune_part_chooses_the_hyper_parameters(world):
     assert router.metadata["hyperparameters"] == best["hyperparameters"]
 
 
+def test_hyperparameters_name_the_one_candidate(world):
+    router = train_router(world.log, world.features, world.split, hyperparameters={"C": 0.02})
+    assert [trial["hyperparameters"]["C"] for trial in router.metadata["tuned"]] == [0.02]
+    assert router.metadata["hyperparameters"] == {"C": 0.02, "max_iter": 1000}
+    again = train_router(
+        world.log,
+        world.features,
+        world.split,
+        hyperparameters=router.metadata["hyperparameters"],
+    )
+    assert again.fingerprint == router.fingerprint
+
+
+def test_hyperparameters_are_completed_by_seed_and_widths(world):
+    small = {"members": 1, "epochs": 2, "rank": 4, "hidden": 8}
+    settings = {"estimator": "mlp", "hyperparameters": small, "seed": 7}
+    router = train_router(world.log, world.features, world.split, **settings)
+    assert router.metadata["hyperparameters"]["seed"] == 7
+    assert router.estimator.widths == (6, 6)
+    assert {"widths", "threads"}.isdisjoint(router.metadata["hyperparameters"])
+    swapped = train_router(world.log, world.features, world.split, blocks=["question"], **settings)
+    assert swapped.estimator.widths == (6,)
+
+
+def test_unknown_hyperparameters_are_refused(world):
+    with pytest.raises(DataError, match="BoostedEstimator 'num_leafs'. Did you mean 'num_leaves'"):
+        train_router(
+            world.log,
+            world.features,
+            world.split,
+            estimator="lightgbm",
+            hyperparameters={"num_leafs": 3},
+        )
+
+
+def test_threads_are_those_of_the_machine_not_of_the_router(world):
+    few = {"rounds": 5}
+    routers = [
+        train_router(
+            world.log,
+            world.features,
+            world.split,
+            estimator="lightgbm",
+            hyperparameters=few,
+            threads=threads,
+        )
+        for threads in (1, 2)
+    ]
+    assert [router.estimator.threads for router in routers] == [1, 2]
+    assert routers[0].fingerprint == routers[1].fingerprint
+
+
+def test_the_calibration_is_chosen_on_tune_and_reported(world):
+    tune = world.split.tune
+    # trees that grow without end are far too sure of themselves
+    router = train_router(
+        world.log,
+        world.features,
+        world.split,
+        estimator="lightgbm",
+        hyperparameters={"rounds": 300, "patience": 300, "learning_rate": 0.5, "min_leaf": 2},
+    )
+    report = router.metadata["calibration"]
+    assert (
+        router.calibration.method
+        == report["method"]
+        == min(report["log_loss"], key=report["log_loss"].get)
+    )
+    raw = router.estimator.predict(world.features.matrix())[tune]
+    assert report["log_loss"]["none"] == pytest.approx(log_loss(world.log.scores[tune], raw))
+    assert len(report["ece"]["before"]["by_option"]) == len(router.options)
+    np.testing.assert_array_equal(
+        router.predict(world.features)[tune], router.calibration.apply(raw)
+    )
+
+
+def test_features_in_a_file_give_the_same_router(world, monkeypatch):
+    expected = train_router(world.log, world.features, world.split, estimator="lightgbm")
+    monkeypatch.setattr("router.features.mapped.LIMIT", 1)
+    found = train_router(world.log, world.features, world.split, estimator="lightgbm")
+    assert found.fingerprint == expected.fingerprint
+
+
 def test_metadata_says_where_it_comes_from(world):
     router = train_router(world.log, world.features, world.split, blocks=["question"], seed=5)
     assert router.options == world.log.options

@@ -191,16 +191,62 @@ def split_by_group(
             f"A split into {', '.join(SPLITS)} needs at least {len(SPLITS)} groups (pictures), "
             f"got {len(names)}. Label more pictures, or check the 'group' of the examples."
         )
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    cuts = _cuts(len(ranked), wanted)
-    parts = {
-        group: name
-        for name, start, stop in zip(SPLITS, cuts[:-1], cuts[1:], strict=True)
-        for group in ranked[start:stop]
-    }
-    split = _apply(parts, groups, seed=seed, fractions=wanted)
+    parts = spread(names, SPLITS, wanted, seed=seed)
+    return split_by_parts(parts, groups, seed=seed, fractions=wanted)
+
+
+def split_by_parts(
+    parts: Mapping[str, str],
+    groups: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    fractions: tuple[float, ...],
+) -> Split:
+    """Split rows by an assignment of their groups; the groups are proven disjoint.
+
+    Args:
+        parts: Group to a member of :data:`SPLITS`.
+        groups: The group of each row, shape (N,).
+        seed: What the assignment was drawn with.
+        fractions: Fraction of the groups per part, in the order of :data:`SPLITS`.
+
+    Raises:
+        DataError: A part is unknown.
+        MismatchError: A group is not in the assignment.
+    """
+    split = _apply(parts, groups, seed=seed, fractions=fractions)
     split.prove_disjoint(groups)
     return split
+
+
+def spread(
+    groups: Iterable[str], names: Sequence[str], fractions: tuple[float, ...], *, seed: int
+) -> dict[str, str]:
+    """Deal groups to names: rank them by SHA-256 of ``seed:group``, cut by fractions.
+
+    Args:
+        groups: At least as many as names.
+        names: What to deal them to; each gets at least one.
+        fractions: Fraction of the groups per name; positive, sum 1.
+        seed: Another seed, another deal.
+
+    Raises:
+        DataError: Fewer groups than names.
+    """
+    ranked = sorted(
+        set(groups), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    )
+    if len(ranked) < len(names):
+        raise DataError(
+            f"{len(ranked)} groups (pictures) cannot be divided into {', '.join(names)}. "
+            "Label more pictures."
+        )
+    cuts = _cuts(len(ranked), fractions)
+    return {
+        group: name
+        for name, start, stop in zip(names, cuts[:-1], cuts[1:], strict=True)
+        for group in ranked[start:stop]
+    }
 
 
 def _cuts(count: int, fractions: tuple[float, ...]) -> list[int]:

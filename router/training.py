@@ -66,16 +66,16 @@ def train_router(
     """
     kind = estimator_class(estimator)
     rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
-    _refuse_unlearnable(log, rows)
+    refuse_unlearnable(log, rows)
     names = list(features.blocks) if blocks is None else list(blocks)
-    _refuse_foreign(log, features)
+    refuse_foreign(log, features)
     ids = np.asarray(log.ids, dtype=object)
     X = {part: features.matrix(names, ids=ids[index].tolist()) for part, index in rows.items()}
     widths = tuple(features.widths[name] for name in names)
     if hyperparameters is None:
         candidates = kind.candidates(seed=seed, widths=widths)
     else:
-        candidates = [_candidate(kind, hyperparameters, seed=seed, widths=widths)]
+        candidates = [make_candidate(kind, hyperparameters, seed=seed, widths=widths)]
     for candidate in candidates:
         if hasattr(candidate, "threads") and "threads" not in (hyperparameters or {}):
             candidate.threads = threads
@@ -124,13 +124,24 @@ def settings_of(estimator: SufficiencyEstimator) -> dict[str, Any]:
     }
 
 
-def _candidate(
+def make_candidate(
     kind: type[SufficiencyEstimator],
     hyperparameters: Mapping[str, Any],
     *,
     seed: int,
     widths: tuple[int, ...],
 ) -> SufficiencyEstimator:
+    """An unfitted estimator with these hyper-parameters, and defaults for the others.
+
+    Args:
+        kind: the estimator's class.
+        hyperparameters: of its constructor.
+        seed: for a constructor that takes one.
+        widths: columns of each feature block, for a constructor that takes them.
+
+    Raises:
+        DataError: when there is no such hyper-parameter.
+    """
     known = inspect.signature(kind).parameters
     for name in hyperparameters:
         if name not in known:
@@ -170,8 +181,12 @@ def _area(p: Floats, costs: Floats, scores: Floats) -> float:
     return aiq(steps.cost, steps.accuracy, low=low, high=high)
 
 
-def _refuse_foreign(log: OracleLog, features: FeatureTable) -> None:
-    """Check that every complete example, of any part, has features."""
+def refuse_foreign(log: OracleLog, features: FeatureTable) -> None:
+    """Check that every complete example, of any part, has features.
+
+    Raises:
+        MismatchError: naming the first ones that have none.
+    """
     known = set(features.ids)
     complete = [name for name, whole in zip(log.ids, log.complete, strict=True) if whole]
     missing = [name for name in complete if name not in known]
@@ -184,7 +199,16 @@ def _refuse_foreign(log: OracleLog, features: FeatureTable) -> None:
         )
 
 
-def _refuse_unlearnable(log: OracleLog, rows: dict[str, Any]) -> None:
+def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
+    """Check that `fit` and `tune` hold rows, and that `fit` holds a lesson.
+
+    Args:
+        log: with the targets in place of the scores.
+        rows: part -> rows of the log.
+
+    Raises:
+        NotLearnableError: saying what is missing.
+    """
     for part, index in rows.items():
         if not len(index):
             raise NotLearnableError(

@@ -33,6 +33,7 @@ from router.cli import (
     report,
     study,
     train,
+    tune,
 )
 from router.cli.console import err
 
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_.import_log,
     "inspect": inspect.inspect,
     "featurize": featurize.featurize,
+    "tune": tune.tune,
     "train": train.train,
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
@@ -92,10 +94,10 @@ def main(
     """Answer picture questions with as few visual tokens as they need.
 
     `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
-    every question at every scale, `train` learns which scale suffices, `calibrate` sets a budget,
-    `evaluate` and `report` say what was saved and what was lost, `monitor` judges a policy on
-    fresh traffic, `ask` answers, `look` draws what a model sees. `quickstart` does it all on drawn
-    scenes.
+    every question at every scale, `tune` searches for a router's setting, `train` learns which
+    scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and what
+    was lost, `monitor` judges a policy on fresh traffic, `ask` answers, `look` draws what a model
+    sees. `quickstart` does it all on drawn scenes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:

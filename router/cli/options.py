@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from router.splitting import Splitting
 
 RunFolder = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
 Images = Annotated[
@@ -44,6 +47,49 @@ UnlistedGrids = Annotated[
 Frames = Annotated[
     int, typer.Option("--frames", min=1, help="Frames that a video's collage is made of.")
 ]
+
+
+Shares = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the pictures, such as fit=0.5,tune=0.1,calibrate=0.2,test=0.2 (the default).",
+        show_default=False,
+    ),
+]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--split",
+        help="A given split: CSV, Parquet or JSON, id or group -> fit, tune, calibrate, test, or "
+        "train, which is divided into the first three.",
+        show_default=False,
+    ),
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the parts in --split. [default: split]", show_default=False),
+]
+
+
+def splitting_of(
+    shares: str | None, split: Path | None, split_column: str | None
+) -> Splitting | None:
+    """What the options about the split ask for; None when none was given.
+
+    Raises:
+        DataError: when shares are none.
+        BadParameter: for a column without a file.
+    """
+    from data.split_files import parse_shares
+    from data.splits import FRACTIONS
+    from router.splitting import Splitting
+
+    if split_column is not None and split is None:
+        raise typer.BadParameter("--split-column names a column of the file in --split")
+    if shares is None and split is None:
+        return None
+    parsed = FRACTIONS if shares is None else parse_shares(shares)
+    return Splitting(shares=parsed, file=split, column=split_column)
 
 
 class Dtype(StrEnum):

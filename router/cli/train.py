@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.options import GapRule, RunFolder, named_tiers
+from router.cli.options import (
+    GapRule,
+    RunFolder,
+    Shares,
+    SplitColumn,
+    SplitFile,
+    named_tiers,
+    splitting_of,
+)
 from router.estimators import ESTIMATORS
 
+if TYPE_CHECKING:
+    from router.tuning.setting import Tuned
+
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
+OF_TUNING = ("estimator", "seed", "gaps", "rule", "tiers", "shares", "split", "split_column")
+"""Options whose values --tuned brings along."""
 
 
 def train(
+    ctx: typer.Context,
     run: RunFolder,
     estimator: Annotated[str, typer.Option(help=f"{NAMES}.")] = "logistic",
     seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
@@ -38,6 +52,16 @@ def train(
             show_default=False,
         ),
     ] = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Take the setting and the split of `m3router tune`.")
+    ] = False,
+    trial: Annotated[
+        int | None,
+        typer.Option(help="With --tuned: this trial, not the chosen one.", show_default=False),
+    ] = None,
+    shares: Shares = None,
+    split: SplitFile = None,
+    split_column: SplitColumn = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Copy log and features here, and train there.", show_default=False),
@@ -51,6 +75,9 @@ def train(
     ```
     m3router train run/ --estimator mlp
     m3router train run/ --tiers image,question,cheap
+    m3router train run/ --tuned
+    m3router train run/ --shares fit=0.15,tune=0.05,calibrate=0.1,test=0.7
+    m3router train run/ --split official.csv
     ```
     """
     from router.cli.console import out as results
@@ -58,6 +85,14 @@ def train(
     from router.run import Run
     from router.stages.learning import part_sizes, train_stage
 
+    if tuned:
+        for name in OF_TUNING:
+            source = ctx.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                option = name.replace("_", "-")
+                raise typer.BadParameter(f"--{option} cannot go with --tuned, which brings its own")
+    elif trial is not None:
+        raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
     place = Run(run)
     if out is not None and out.resolve() != run.resolve():
         place = place.copy_data(out)
@@ -71,6 +106,8 @@ def train(
             threads=threads,
             ablations=ablations,
             tiers=named_tiers(tiers),
+            splitting=splitting_of(shares, split, split_column),
+            tuned=_setting(run, trial) if tuned else None,
             progress=lambda name, done, total: advance(done, total, name),
         )
     log = place.read_log()
@@ -95,3 +132,10 @@ def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]
         ]
         for when in ("before", "after")
     ]
+
+
+def _setting(run: Path, trial: int | None) -> Tuned:
+    from router.run import Run
+    from router.stages.tuning import tuned_setting
+
+    return tuned_setting(Run(run), trial=trial)

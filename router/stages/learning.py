@@ -12,7 +12,7 @@ import numpy as np
 from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
-from data.splits import Split, split_by_group
+from data.splits import Split
 from router.cascade import cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
@@ -25,7 +25,9 @@ from router.router import FILE as ROUTER_FILE
 from router.router import ScaleRouter
 from router.rules import DEFAULT, apply_rule
 from router.run import ARMS, Run
+from router.splitting import Splitting
 from router.training import train_router
+from router.tuning.setting import Tuned
 
 
 def train_stage(
@@ -40,6 +42,8 @@ def train_stage(
     tiers: Sequence[str] | None = None,
     reuse: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    splitting: Splitting | None = None,
+    tuned: Tuned | None = None,
 ) -> ScaleRouter:
     """Split the log by picture, then learn which option suffices.
 
@@ -55,6 +59,9 @@ def train_stage(
             keep to their own.
         reuse: keep what was trained on the same inputs with the same options.
         progress: called with (router, routers done, routers in all).
+        splitting: how to split; None for the usual shares by seed.
+        tuned: the setting to train with, in place of estimator, seed, gaps, rule and splitting;
+            the ablations take it with their own blocks.
 
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
@@ -69,8 +76,10 @@ def train_stage(
                 f"There is no feature block {tier!r} in {run.features}, which has "
                 f"{list(features.blocks)}. Compute it: m3router featurize {run.root} --tiers {tier}"
             )
+    if tuned:
+        estimator, seed, gaps, rule = tuned.estimator, tuned.seed, tuned.gaps, tuned.rule
     targets = apply_rule(log, rule)
-    split = split_by_group(log.groups, seed=seed)
+    split = tuned.split if tuned else (splitting or Splitting()).apply(log, seed=seed)
     known = [
         name for name, (_, blocks) in ARMS.items() if set(blocks or ()) <= set(features.blocks)
     ]
@@ -80,8 +89,11 @@ def train_stage(
     for done, name in enumerate(wanted):
         if progress:
             progress(name, done, len(wanted))
-        blocks = list(dict.fromkeys(ARMS[name][1] or tiers or features.blocks))
+        own = tuned.blocks if tuned else tiers
+        blocks = list(dict.fromkeys(ARMS[name][1] or own or features.blocks))
         params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
+        if tuned:
+            params["tuning"] = tuned.record
         inputs = run.inputs("log", "features", "split")
         folder = run.arm(name)
         if reuse and run.is_current(folder, "train", inputs=inputs, params=params):
@@ -94,8 +106,11 @@ def train_stage(
             blocks=blocks,
             seed=seed,
             gaps=gaps,
+            hyperparameters=tuned.hyperparameters if tuned else None,
             threads=threads,
         )
+        if tuned:
+            router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
         (folder / MANIFEST).unlink(missing_ok=True)
         split.write(run.split)  # only now: a training that fails leaves the old router usable
         router.write(folder)

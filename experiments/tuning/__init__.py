@@ -1,0 +1,1 @@
+"""What tuning gained over the defaults, on pictures that it never read."""

@@ -1,0 +1,132 @@
+"""`m3router tune`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from router.cli.options import GapRule, RunFolder, Shares, SplitColumn, SplitFile, splitting_of
+
+INTERRUPTED = 130  # as shells say it
+
+
+def tune(
+    run: RunFolder,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trials that the study shall have, earlier ones included.")
+    ] = 100,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which no trial is begun any more.", show_default=False, min=0
+        ),
+    ] = None,
+    storage: Annotated[
+        str,
+        typer.Option(
+            help="journal, a file in the run folder; or a database URL, such as "
+            "sqlite:///tuning.db or postgresql://host/name, that many machines may share.",
+            envvar="M3ROUTER_TUNING_STORAGE",
+        ),
+    ] = "journal",
+    study: Annotated[str, typer.Option(help="Name of the study.")] = "default",
+    estimators: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between. [default: all]", show_default=False),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(min=1, help="Of cross-fitting; 1 fits on fit and judges on tune alone."),
+    ] = 3,
+    seed: Annotated[int, typer.Option(help="Of split, folds, search and estimators.")] = 0,
+    gaps: Annotated[
+        GapRule, typer.Option(help="What to do about examples with a failed answer.")
+    ] = GapRule.ERROR,
+    rule: Annotated[
+        str, typer.Option(help="When a scale suffices: first_correct, stable, matches_full.")
+    ] = "first_correct",
+    shares: Shares = None,
+    split: SplitFile = None,
+    split_column: SplitColumn = None,
+) -> None:
+    """Search for the estimator, its hyper-parameters and the features to read.
+
+    Every trial is judged by the accuracy of its curve at low and at high budgets, on pictures of
+    the fit and tune parts that it was not fitted on; calibrate and test are not read. Of the
+    trials that no other beats, the one with the best mean is chosen: `m3router train run/ --tuned`
+    trains with it, `--trial 17` with another one.
+
+    The split is the run's own, where it has one. Ctrl-C and SIGTERM keep all finished trials, and
+    the same command goes on. Several processes with the same command share the work.
+
+    ```
+    m3router tune run/ --trials 100 --timeout 3600
+    m3router tune run/ --estimators logistic,lightgbm --trials 40
+    m3router tune run/ --storage postgresql://user@host/tuning --study scenes
+    ```
+    """
+    import optuna
+
+    from router.cli.console import out, progress, say
+    from router.run import Run
+    from router.stages.tuning import Search, tune_stage
+    from router.tuning.spaces import SPACES
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    names = list(SPACES) if estimators is None else [one.strip() for one in estimators.split(",")]
+    wanted = Search(
+        trials=trials,
+        timeout=timeout,
+        storage=storage,
+        study=study,
+        estimators=names,
+        folds=folds,
+    )
+    with progress("tuning") as advance:
+        found, counts, stopped = tune_stage(
+            Run(run),
+            wanted,
+            seed=seed,
+            gaps=gaps.value,
+            rule=rule,
+            splitting=splitting_of(shares, split, split_column),
+            progress=lambda counts, best: advance(counts.finished, trials, _best(counts, best)),
+        )
+    _show(found)
+    out.print(
+        f"{counts.complete} trials judged in full, {counts.pruned} pruned, {counts.failed} failed; "
+        f"all of them in {run / 'tuning' / 'tuning.csv'}"
+    )
+    if counts.finished < trials:
+        say(f"{counts.finished} of {trials} trials are done: the same command goes on.")
+    if stopped:
+        raise typer.Exit(INTERRUPTED)
+    out.print(f"Train with it: m3router train {run} --tuned")
+
+
+def _best(counts: Any, best: float | None) -> str:
+    shown = "" if best is None else f"best {100 * best:.2f} %, "
+    return f"{shown}{counts.pruned} pruned, {counts.failed} failed"
+
+
+def _show(found: dict[str, Any]) -> None:
+    from router.cli.console import out, show_table
+
+    rows = {row["number"]: row for row in found["trials"]}
+    lines = [
+        [
+            f"{number}*" if number == found["chosen"] else str(number),
+            *[f"{100 * value:.2f}" for value in rows[number]["values"]],
+            rows[number]["estimator"],
+            "+".join(rows[number]["blocks"]),
+        ]
+        for number in found["pareto"]
+    ]
+    show_table(["trial", "low budgets %", "high budgets %", "estimator", "reads"], lines)
+    chosen = rows[found["chosen"]]
+    settings = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in chosen["hyperparameters"].items()
+    )
+    out.print(f"* chosen: {chosen['estimator']} with {settings}")

@@ -1,0 +1,36 @@
+"""How a run's log is split: by a seed, by other shares, or as it was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.oracle_log import OracleLog
+from data.split_files import assigned_split, read_assignment
+from data.splits import FRACTIONS, Split, split_by_group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splitting:
+    """Where a split comes from.
+
+    Attributes:
+        shares: of the pictures per part, in the order of `data.splits.SPLITS`.
+        file: a given assignment, see `data.split_files.read_assignment`.
+        column: what that file calls its column of parts.
+    """
+
+    shares: tuple[float, ...] = FRACTIONS
+    file: Path | None = None
+    column: str | None = None
+
+    def apply(self, log: OracleLog, *, seed: int) -> Split:
+        """Split a log; `seed` draws what is not given.
+
+        Raises:
+            DataError: when the shares or the given assignment do not fit the log.
+        """
+        if self.file is None:
+            return split_by_group(log.groups, seed=seed, fractions=self.shares)
+        assignment = read_assignment(self.file, column=self.column)
+        return assigned_split(log.ids, log.groups, assignment, seed=seed, shares=self.shares)

@@ -1,0 +1,180 @@
+"""The stage that searches for a router's setting, and what `train` takes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import MismatchError
+from data.oracle_log import OracleLog
+from data.splits import Split
+from router.estimators import ESTIMATORS
+from router.features.table import FeatureTable
+from router.parts import Gaps
+from router.rules import DEFAULT, apply_rule
+from router.run import Run
+from router.splitting import Splitting
+from router.tuning.material import material
+from router.tuning.results import document, finished, read_results, row_of, write_results
+from router.tuning.search import Counts, Objective, search
+from router.tuning.setting import Tuned
+from router.tuning.spaces import known_estimators
+from router.tuning.stopping import stop_on_signals
+from router.tuning.store import JOURNAL, open_study
+
+SPLIT = "split.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is searched, where it is kept, and for how long.
+
+    Attributes:
+        trials: finished trials that the study shall have in the end.
+        timeout: seconds after which this process begins no trial; None for no limit.
+        storage: "journal" (a file in the run folder) or a database URL.
+        study: name of the study.
+        estimators: names in `router.estimators.ESTIMATORS`.
+        folds: of cross-fitting; 1 fits on `fit` and judges on `tune` alone.
+    """
+
+    trials: int = 100
+    timeout: float | None = None
+    storage: str = JOURNAL
+    study: str = "default"
+    estimators: Sequence[str] = tuple(ESTIMATORS)
+    folds: int = 3
+
+
+def tuning_folder(run: Run) -> Path:
+    """Where a run keeps its tuning."""
+    return run.root / "tuning"
+
+
+def tune_stage(
+    run: Run,
+    wanted: Search,
+    *,
+    seed: int = 0,
+    gaps: Gaps = "error",
+    rule: str = DEFAULT,
+    splitting: Splitting | None = None,
+    progress: Callable[[Counts, float | None], None] | None = None,
+) -> tuple[dict[str, Any], Counts, bool]:
+    """Search for an estimator, its hyper-parameters and feature blocks, on `fit` and `tune`.
+
+    Args:
+        run: must hold `log/` and `features/`; receives `tuning/`.
+        wanted: what to search.
+        seed: of the split, the folds, the search and the estimators.
+        gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
+        rule: a name in `router.rules.RULES`.
+        splitting: how to split; None takes the run's own split, or makes the one of `train`.
+        progress: called before the first and after every trial with the counts and the best mean
+            of both objectives so far.
+
+    Returns:
+        The document in `tuning/study.json`, how many trials the study has, and whether a signal
+        ended the search.
+
+    Raises:
+        DataError: when nothing can be tuned, no trial was completed, or the storage fails.
+        MismatchError: when the study was made from another log, features, split or options.
+        NotLearnableError: when everything is right, wrong, or independent of the option.
+    """
+    estimators = known_estimators(wanted.estimators)
+    log, features, split = _read(run, rule=rule, seed=seed, splitting=splitting)
+    found = material(log, features, split, gaps=gaps, folds=wanted.folds, seed=seed)
+    made_from = {
+        **found.hashes,
+        "estimators": list(estimators),
+        "blocks": list(found.blocks),
+        "rule": rule,
+        "gaps": gaps,
+        "folds": wanted.folds,
+        "seed": seed,
+    }
+    study = open_study(
+        wanted.storage,
+        name=wanted.study,
+        journal=tuning_folder(run) / "journal.log",
+        made_from=made_from,
+        seed=seed,
+    )
+    with stop_on_signals() as stop:
+        objective = Objective(found, estimators, stop)
+        counts = search(
+            study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=progress
+        )
+        split.write(tuning_folder(run) / SPLIT)
+        while True:
+            results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())
+            write_results(results, study, tuning_folder(run))
+            # Of processes that end together, the last to write must have seen all trials.
+            if len(finished(study)) == len(results["trials"]):
+                break
+    return results, counts, stop.asked
+
+
+def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
+    """What `tune_stage` found, after checking that it was found on this very run.
+
+    Args:
+        run: must hold `log/`, `features/` and `tuning/`.
+        trial: number of a completed trial; None for the chosen one.
+
+    Raises:
+        DataError: when there is no such trial, or a part of the run is missing or damaged.
+        MismatchError: when log, features or split are not those that tuning read.
+    """
+    found = read_results(tuning_folder(run))
+    made_from, row = found["made_from"], row_of(found, trial)
+    log = run.read_log()
+    features = run.read_features(log)
+    split = Split.read(tuning_folder(run) / SPLIT, log.groups)
+    hashes = material(
+        apply_rule(log, made_from["rule"]),
+        features,
+        split,
+        gaps=made_from["gaps"],
+        folds=made_from["folds"],
+        seed=made_from["seed"],
+    ).hashes
+    other = [name for name, digest in hashes.items() if made_from[name] != digest]
+    if other:
+        sides = ", ".join(f"{n} {made_from[n][:12]} (now {hashes[n][:12]})" for n in other)
+        raise MismatchError(
+            f"{tuning_folder(run)} was tuned on another {sides}. "
+            "Run `m3router tune` with another --study."
+        )
+    return Tuned(
+        estimator=row["estimator"],
+        blocks=tuple(row["blocks"]),
+        hyperparameters=row["hyperparameters"],
+        split=split,
+        seed=made_from["seed"],
+        gaps=made_from["gaps"],
+        rule=made_from["rule"],
+        record={
+            "study": found["study"],
+            "sha256": found["sha256"],
+            "trial": row["number"],
+            "chosen": row["number"] == found["chosen"],
+            "values": dict(zip(found["objectives"], row["values"], strict=True)),
+            "trials": len(found["trials"]),
+        },
+    )
+
+
+def _read(
+    run: Run, *, rule: str, seed: int, splitting: Splitting | None
+) -> tuple[OracleLog, FeatureTable, Split]:
+    log = run.read_log()
+    features = run.read_features(log)
+    if splitting is None and run.split.is_file():
+        split = run.read_split(log)
+    else:
+        split = (splitting or Splitting()).apply(log, seed=seed)
+    return apply_rule(log, rule), features, split

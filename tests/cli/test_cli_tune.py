@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from router.router import ScaleRouter
+
+
+@pytest.fixture
+def tuned(invoke, finished):
+    result = invoke("tune", finished, "--estimators", "logistic", "--trials", 3)
+    assert result.exit_code == 0, result.output
+    return finished, result
+
+
+def test_tune_then_train_with_it(invoke, tuned):
+    run, result = tuned
+    assert "3 trials judged in full, 0 pruned, 0 failed" in result.stdout
+    assert "--tuned" in result.stdout
+    found = json.loads((run / "tuning/study.json").read_text())
+    assert f"{found['chosen']}*" in result.stdout
+    assert invoke("train", run, "--tuned").exit_code == 0
+    router = ScaleRouter.read(run / "router")
+    assert router.metadata["tuning"]["trial"] == found["chosen"]
+    assert router.metadata["split"] == found["made_from"]["split"]
+    stale = invoke("evaluate", run)  # the policy is of the earlier router
+    assert stale.exit_code == 1
+    assert "calibrate" in stale.stderr
+    assert invoke("calibrate", run, "--budget", 100).exit_code == 0
+    assert invoke("evaluate", run, "--draws", 20).exit_code == 0
+
+
+def test_tune_goes_on_where_it_stopped(invoke, tuned):
+    run, _ = tuned
+    again = invoke("tune", run, "--estimators", "logistic", "--trials", 4)
+    assert again.exit_code == 0, again.output
+    with (run / "tuning/tuning.csv").open() as file:
+        assert [row["trial"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
+    out_of_time = invoke("tune", run, "--estimators", "logistic", "--trials", 9, "--timeout", 0)
+    assert out_of_time.exit_code == 0
+    assert "4 of 9 trials are done: the same command goes on" in out_of_time.stderr
+    other = invoke("tune", run, "--trials", 4, "--estimators", "logistic", "--seed", 8)
+    assert other.exit_code == 1
+    assert "--study" in other.stderr
+
+
+def test_what_tuning_brings_cannot_be_given_again(invoke, tuned):
+    run, _ = tuned
+    for option in (["--estimator", "logistic"], ["--seed", 0], ["--split", "x.csv"]):
+        result = invoke("train", run, "--tuned", *option)
+        assert result.exit_code == 2
+        assert "cannot go with --tuned" in result.output.replace("\n", " ")
+    assert invoke("train", run, "--trial", 1).exit_code == 2
+    assert invoke("train", run, "--tuned", "--trial", 77).exit_code == 1
+    assert invoke("train", run, "--tuned", "--trial", 1).exit_code == 0
+    assert ScaleRouter.read(run / "router").metadata["tuning"]["trial"] == 1
+
+
+def test_a_missing_study_says_what_to_run(invoke, finished):
+    result = invoke("train", finished, "--tuned")
+    assert result.exit_code == 1
+    assert "m3router tune" in result.stderr.replace("\n", " ")
+
+
+def test_shares_and_given_splits(invoke, finished, tmp_path):
+    shares = "fit=0.25,tune=0.25,calibrate=0.25,test=0.25"
+    result = invoke("train", finished, "--shares", shares, "--no-ablations")
+    assert result.exit_code == 0, result.output
+    assert "fit 36, tune 36, calibrate 36, test 36" in result.stdout
+    stale = invoke("evaluate", finished)
+    assert stale.exit_code == 1
+    assert "default.json" in stale.stderr
+    wrong = invoke("train", finished, "--shares", "fit=0.9,tune=0.1,calibrate=0.1,test=0.1")
+    assert wrong.exit_code == 1
+    assert "sum to 1" in wrong.stderr
+
+    given = tmp_path / "official.csv"
+    lines = [
+        f"{picture}-{place},{'train' if picture < 30 else 'test'}"
+        for picture in range(36)
+        for place in range(4)
+    ]
+    given.write_text("\n".join(["id,official", *lines]))
+    train = ["train", finished, "--no-ablations", "--split", given]
+    result = invoke(*train, "--split-column", "official")
+    assert result.exit_code == 0, result.output
+    assert "test 24" in result.stdout
+    assert "--split-column" in invoke(*train).stderr.replace("\n", " ")
+    given.write_text("\n".join(["id,official", *lines[1:], "0-0,test"]))
+    result = invoke(*train, "--split-column", "official")
+    assert result.exit_code == 1
+    assert "0.png (test and train)" in result.stderr.replace("\n", " ")
+    assert invoke("train", finished, "--split-column", "official").exit_code == 2

@@ -1,0 +1,69 @@
+"""The contract of every search space; a new estimator needs a line in SPACES."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import FixedTrial
+
+from router.estimators import ESTIMATORS, estimator_class
+from router.training import make_candidate
+from router.tuning.spaces import SPACES, STARTS, block_choices
+
+
+def problem(n=60, d=4, k=3):
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((n, d)).astype(np.float32)
+    return X, (generator.random((n, k)) < 1 / (1 + np.exp(-2 * X[:, :1]))).astype(float)
+
+
+def made(name, settings):
+    return make_candidate(estimator_class(name), settings, seed=3, widths=(2, 2))
+
+
+def test_every_estimator_has_a_space_and_a_start():
+    assert set(SPACES) == set(STARTS) == set(ESTIMATORS)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_the_start_lies_in_the_space_and_fits(name):
+    settings = SPACES[name](FixedTrial(STARTS[name]))
+    assert len(settings) == len(STARTS[name])
+    X, Y = problem()
+    p = made(name, settings).fit(X, Y).predict(X)
+    assert p.shape == Y.shape
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_whatever_is_drawn_constructs(name):
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    drawn = set()
+    for _ in range(20):
+        trial = study.ask()
+        settings = SPACES[name](trial)
+        estimator = made(name, settings)
+        assert isinstance(estimator, estimator_class(name))
+        kept = vars(estimator)
+        assert {key: kept[key] for key in settings} == settings
+        assert all(parameter.startswith(f"{name}.") for parameter in trial.params)
+        drawn.add(repr(settings))
+    assert len(drawn) > 10
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_the_start_is_what_training_would_try(name):
+    settings = SPACES[name](FixedTrial(STARTS[name]))
+    tried = estimator_class(name).candidates(seed=3, widths=(2, 2))
+    assert vars(made(name, settings)) in [vars(one) for one in tried]
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_block_choices_are_distinct_and_begin_with_all(count):
+    names = [f"b{i}" for i in range(count)]
+    choices = [choice.split("+") for choice in block_choices(names)]
+    assert choices[0] == names
+    assert len({tuple(choice) for choice in choices}) == len(choices)
+    assert all([name] in choices for name in names)
+    assert len(choices) == (2**count - 1 if count <= 4 else 2 * count + 1)

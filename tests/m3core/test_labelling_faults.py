@@ -185,7 +185,11 @@ def test_two_processes_label_together_and_their_rows_are_merged_once(root, tmp_p
     assert not kept[0] & kept[1] and len(kept[0] | kept[1]) == 300
     assert min(map(len, kept)) > 90  # about half each
     assert_same(tmp_path / "together", root / "undisturbed")
-    assert json.loads((log / "effort.json").read_text())["processes"] == 2
+    effort = json.loads((log / "effort.json").read_text())
+    alone = json.loads((root / "undisturbed" / "log" / "effort.json").read_text())
+    assert effort["processes"] == 2
+    assert effort["examples"] == alone["examples"] == 300
+    assert effort["flops"] == pytest.approx(alone["flops"])
 
 
 def test_labels_do_not_depend_on_the_number_of_processes(tmp_path):

@@ -116,9 +116,10 @@ def score_pope(answer: str, answers: Sequence[str], choices: Sequence[str] = ())
 
 
 def score_seedbench(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare the first letter, whatever follows it: ``Because`` is ``B``.
+    """Compare the first letter without case, whatever follows it: ``because`` is ``B``.
 
-    SEED-Bench in lmms-eval: ``tasks/seedbench/utils.py``, ``seed_process_result``.
+    SEED-Bench in lmms-eval: ``tasks/seedbench/utils.py``, ``seed_process_result`` and
+    ``seed_aggregation_result``, whose first versions minded the case.
 
     Args:
         answer: What the model said.
@@ -128,14 +129,15 @@ def score_seedbench(answer: str, answers: Sequence[str], choices: Sequence[str] 
     Returns:
         1.0 or 0.0.
     """
-    return float(answer.strip()[:1] in answers)
+    return float(answer.strip()[:1].lower() in {text.strip().lower() for text in answers})
 
 
 def score_scienceqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare the bare letter, or a capital and full stop at the very start.
 
     ScienceQA in lmms-eval: ``tasks/scienceqa/utils.py``, ``sqa_process_results``. Strict: ``b``,
-    ``B)`` and ``(B)`` score 0.
+    ``B)`` and ``(B)`` score 0. NOTE: versions since its pull request 174 (2024) lower-case the
+    answer first, so that ``b`` is right and, by mistake (issue 427), ``B.`` never is.
 
     Args:
         answer: What the model said.

@@ -13,6 +13,8 @@ from data.errors import DataError
 from data.registry import unknown_name
 from data.scoring import BY_PEOPLE, METRICS, check_references
 
+_BROKEN = "holds half of a surrogate pair, which is no character"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -106,8 +108,12 @@ def _problems(example: Example) -> list[str]:
             problems.append(f"{name} must be text, got {type(value).__name__}")
         elif not value.strip():
             problems.append(f"{name} is empty")
+        elif not _is_unicode(value):
+            problems.append(f"{name} {_BROKEN}: {value!r}")
     if not isinstance(example.group, str):
         problems.append(f"group must be text, got {type(example.group).__name__}")
+    elif not _is_unicode(example.group):
+        problems.append(f"group {_BROKEN}: {example.group!r}")
     some = isinstance(example.metric, str) and example.metric in BY_PEOPLE
     problems += _text_problems("answers", example.answers, some_empty=some)
     problems += _text_problems("choices", example.choices)
@@ -128,10 +134,21 @@ def _text_problems(name: str, values: object, *, some_empty: bool = False) -> li
     for value in values:
         if not isinstance(value, str):
             return [f"{name} must hold texts, got {type(value).__name__} {value!r}"]
+        if not _is_unicode(value):
+            return [f"{name} {_BROKEN}: {value!r}"]
     blank = [not value.strip() for value in values]
     if all(blank) if some_empty and values else any(blank):
         return [f"{name} holds {'nothing but empty texts' if some_empty else 'an empty text'}"]
     return []
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON can spell half of a surrogate pair, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _chance_problems(chance: object) -> list[str]:

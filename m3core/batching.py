@@ -33,7 +33,8 @@ class Need:
     """What a request adds to a batch.
 
     Attributes:
-        prefix: What stands before its question; requests of one batch share it.
+        prefix: What stands before its question, as numbers of picture and scale; requests of one
+            batch share it.
         shared: Tokens of that prefix.
         own: Tokens of the question.
     """
@@ -183,16 +184,21 @@ def _cut(order: Sequence[int], needs: Sequence[Need], limits: Limits) -> Iterato
         yield batch
 
 
-def need_of(model: MultiScaleModel, request: Request) -> Need:
-    """What a request needs.
+def needs_of(model: MultiScaleModel, requests: Sequence[Request]) -> list[Need]:
+    """What requests need. Pictures are numbered as they appear, so that equal runs batch equally.
 
     Raises:
         MismatchError: If the model has no such scale.
-        DataError: If the question is empty or does not fit the context.
+        DataError: If a question is empty or does not fit the context.
     """
-    visual = request.encoding.tokens(model.check_scale(request.scale))
-    length = model.prompt_length(request.question, visual)
-    return Need(prefix=(id(request.encoding), request.scale), shared=visual, own=length - visual)
+    numbers: dict[int, int] = {}
+    needs = []
+    for request in requests:
+        visual = request.encoding.tokens(model.check_scale(request.scale))
+        length = model.prompt_length(request.question, visual)
+        number = numbers.setdefault(id(request.encoding), len(numbers))
+        needs.append(Need(prefix=(number, request.scale), shared=visual, own=length - visual))
+    return needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +255,7 @@ def _in_batches(
     requests: Sequence[Request],
     limits: Limits,
 ) -> Iterator[Batch[Result]]:
-    needs = [need_of(model, one) for one in requests]
+    needs = needs_of(model, requests)
     waiting: list[list[int]] = batches(needs, limits)
     while waiting:
         batch = waiting.pop(0)

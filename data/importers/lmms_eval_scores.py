@@ -2,8 +2,10 @@
 
 ``process_results`` of a task gives its metrics per sample, each in the form its own aggregation
 reads (``lmms_eval/tasks/<task>/utils.py``): a number (``exact_match`` of gqa, vqav2, textvqa),
-``{"score": 1.0, ...}`` (pope, mme, ocrbench), ``{"pred": "A", "answer": "B", ...}`` (seedbench), or
-``{"parsed_pred": [...], "answer": ..., "question_type": ...}`` (mmmu).
+``{"score": 1.0, ...}`` (pope, mme, ocrbench), ``{"pred": "A", "answer": "B", ...}`` (seedbench),
+``{"pred": 1, "ground_truth": "1"}`` (egoschema), ``{"parsed_pred": [...], "answer": ...,
+"question_type": ...}`` (mmmu), or ``{"prediction": ..., "answer": "A", "A": ..., "B": ...}``
+(mmbench), which is scored here as labelling scores it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from data.benchmark_scoring import score_mmbench
 from data.errors import DataError
 
 ALL_TASKS = "*"
@@ -35,10 +38,13 @@ METRICS: dict[str, tuple[str, ...]] = {
     "ai2d": ("exact_match",),
     "chartqa": ("relaxed_overall",),
     "docvqa": ("anls",),
+    "egoschema": ("score",),
     "gqa": ("exact_match",),
     "infovqa": ("anls",),
     "mme": ("mme_perception_score", "mme_percetion_score", "mme_cognition_score"),
+    "mmbench": ("gpt_eval_score",),
     "mmmu": ("mmmu_acc",),
+    "nextqa_mc": ("exact_match",),
     "ocrbench": ("ocrbench_accuracy",),
     "ok_vqa": ("exact_match",),
     "pope": ("pope_accuracy",),
@@ -108,11 +114,33 @@ def score_of(value: Any) -> float | None:
         if "score" in value:
             return score_of(value["score"])
         if {"pred", "answer"} <= set(value):
-            return float(value["pred"] == value["answer"])
+            return float(_bare(value["pred"]) == _bare(value["answer"]))
+        if {"pred", "ground_truth"} <= set(value):
+            return float(str(value["pred"]) == str(value["ground_truth"]))
+        if {"prediction", "answer", "A", "B"} <= set(value):
+            return _mmbench(value)
         if {"parsed_pred", "answer", "question_type"} <= set(value):
             return _mmmu(value)
         raise DataError(f"no score can be read from the fields {sorted(value)}")
     raise DataError(f"no score can be read from {type(value).__name__} {str(value)[:60]!r}")
+
+
+def _bare(text: object) -> str:
+    """A letter as seedbench compares it: some of its versions ignore case."""
+    return str(text).strip().lower()
+
+
+def _mmbench(value: Mapping[str, Any]) -> float | None:
+    """Score a question of mmbench by the option that is named; without an answer not at all."""
+    if not _told(value["answer"]):
+        return None
+    choices = [str(value[letter]) for letter in "ABCD" if _told(value.get(letter))]
+    return score_mmbench(str(value["prediction"]), [value["answer"]], choices)
+
+
+def _told(value: Any) -> bool:
+    """Whether a field holds something: not None, NaN or its text."""
+    return value not in (None, "", "nan") and value == value
 
 
 def _mmmu(value: Mapping[str, Any]) -> float | None:

@@ -91,18 +91,36 @@ def _read(path: Path) -> pd.DataFrame:
     if suffix not in (".csv", ".parquet"):
         raise DataError(f"{path} must be a .csv or .parquet file, got {suffix or 'no suffix'!r}.")
     try:
-        if suffix == ".csv":
-            table = pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
-            )
-        else:
-            table = pd.read_parquet(path)
+        table = _read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, pd.errors.ParserError, pa.ArrowException) as error:
         raise DataError(f"{path} is no readable {suffix} table: {error}") from error
     texts = pd.DataFrame({name: _texts(table[name]) for name in table.columns}, dtype=object)
     return texts.where(texts.notna() & (texts != ""), None)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read texts separated by commas.
+
+    Raises:
+        ValueError: It is no such file, or its rows have more cells than there are names.
+    """
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for names of rows
+        names = list(table.columns)
+        table = table.reset_index()
+        if (table.iloc[:, len(names) :] != "").any(axis=None):
+            raise ValueError(
+                "rows have more cells than the first line has names. Put texts with commas in "
+                "quotation marks."
+            )
+        table = table.iloc[:, : len(names)].set_axis(names, axis="columns")
+    if len(table.columns) == 1:
+        for mark in ";\t|":
+            if mark in table.columns[0]:
+                raise ValueError(f"it is separated by {mark!r}. Save it with commas instead.")
+    return table
 
 
 def _renamed(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:

@@ -5,16 +5,19 @@ verdict per row, which are read here: ``*_<judge>_result`` of multiple choice wi
 (``vlmeval/dataset/image_mcq.py``), ``*_auxmatch`` of yes/no with ``score``
 (``image_yorn.py``), ``*_results`` of short answers with ``eval_match`` and ``eval_score``
 (``image_vqa.py``), and ``*_score`` tables with ``score``. ``*_acc.csv`` and ``*_score.csv`` are
-averages.
+averages. With ``PRED_FORMAT`` they are ``.tsv`` or ``.json`` (``vlmeval/smp/file.py``, ``dump``:
+a list of rows, NaN where a cell is empty).
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import string
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +37,7 @@ a mean of *distances*: 0 when right."""
 
 USED = ("index", "question", "prediction", "answer", "image_path", "g_index")
 
-_SUFFIXES = (".csv", ".tsv", ".xlsx")
+_SUFFIXES = (".csv", ".tsv", ".xlsx", ".json")
 _LETTERS = tuple(string.ascii_uppercase)
 _WORDS = {"true": 1.0, "false": 0.0}
 
@@ -57,7 +60,7 @@ def read_vlmevalkit(
     to that number of rotations; 1/2 for yes and no; else 0.
 
     Args:
-        runs: Option -> table, ``.csv``, ``.tsv``, or ``.xlsx`` (which needs openpyxl).
+        runs: Option -> table, ``.csv``, ``.tsv``, ``.json``, or ``.xlsx`` (which needs openpyxl).
         costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: ``{"*": column}`` names the column that holds the verdicts, each in [0, 1].
@@ -145,6 +148,8 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if suffix == ".xlsx":
             table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
+        elif suffix == ".json":
+            table = _of_records(json.loads(path.read_text(encoding="utf-8")))
         else:
             mark = "\t" if suffix == ".tsv" else ","
             table = pd.read_csv(
@@ -163,6 +168,20 @@ def _read(path: Path) -> pd.DataFrame:
         name if name in _LETTERS else str(name).lower() for name in map(str, table.columns)
     ]
     return table.astype(object).mask(table == "", None)
+
+
+def _of_records(records: Any) -> pd.DataFrame:
+    """Lay out a list of rows, every cell as a text.
+
+    Raises:
+        ValueError: It is no such list.
+    """
+    if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
+        raise ValueError("expected a list of rows, each a JSON object")
+    names = dict.fromkeys(name for row in records for name in row)
+    cells = [[row.get(name) for name in names] for row in records]
+    texts = [["" if one is None or one != one else str(one) for one in row] for row in cells]
+    return pd.DataFrame(texts, columns=list(names))
 
 
 def _verdicts(path: Path, table: pd.DataFrame, asked: str | None) -> str:

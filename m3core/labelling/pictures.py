@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,5 +110,11 @@ def read_ahead(
         prefetch_factor=2 if workers else None,
         # A forked copy of a process that uses a GPU cannot be relied on.
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_outlive_sigterm,
     )
     yield from loader
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """Leave it to the run to end on SIGTERM: schedulers send it to all processes of a job."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,21 @@ class Effort:
         self.padded += batch.load.padded
         self.used += batch.load.used
         self.answered += sum(answer.answer_tokens for answer in batch.answers)
+
+    @classmethod
+    def joined(cls, several: Sequence[Effort]) -> Effort:
+        """What processes computed together; the time by stage is the mean over them."""
+        seconds: dict[str, float] = {}
+        for one in several:
+            for name, spent in one.seconds.items():
+                seconds[name] = seconds.get(name, 0.0) + spent / len(several)
+        return cls(
+            seconds=seconds,
+            padded=sum(one.padded for one in several),
+            used=sum(one.used for one in several),
+            answered=sum(one.answered for one in several),
+            flops=sum(one.flops for one in several),
+        )
 
     def summary(self, examples: int, seconds: float) -> dict[str, Any]:
         """The report of a run, JSON values.

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from data.errors import DataError
 from data.examples import Example
@@ -69,6 +69,13 @@ class Ranks:
         """Wait until all have come this far."""
         if self.count > 1:
             PartialState().wait_for_everyone()
+
+    def gathered(self, value: T) -> list[T]:
+        """The values of all processes, by rank, once all have come this far."""
+        if self.count == 1:
+            return [value]
+        values: list[T] = gather_object([value])
+        return values
 
     def first_then_others(self, work: Callable[[], T]) -> T:
         """Let the first process work, then the others; none of them if it fails.

@@ -27,7 +27,7 @@ from m3core.batching import Limits
 from m3core.labelling.bound import multiply_rate
 from m3core.labelling.chunks import Asker
 from m3core.labelling.pictures import Chunk, read_ahead
-from m3core.labelling.progress import LabelProgress
+from m3core.labelling.progress import Effort, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.rows import COST_UNIT, Asking, log_metadata
 from m3core.labelling.stopping import stop_on_sigterm
@@ -35,7 +35,7 @@ from m3core.models.base import MultiScaleModel, VisualEncoding
 
 CHUNK_IMAGES = 16
 EFFORT = "effort.json"
-"""What the last run that labelled anything computed, beside the log."""
+"""What the last run that labelled anything computed, all its processes together; beside the log."""
 
 Encoded = Sequence[tuple[str, VisualEncoding]]
 
@@ -142,14 +142,11 @@ def label(
                 progress(state)
             if stopped():
                 raise Stopped(state)
-        ranks.wait()
+        efforts = ranks.gathered((len(waiting), state.seconds, state.effort))
         if ranks.is_first:
             _write(_merged(journal, examples, model, metadata), folder)
-            if waiting:
-                summary = state.effort.summary(len(waiting), state.seconds)
-                summary["processes"] = ranks.count
-                summary["lower_bound_seconds"] = state.effort.flops / multiply_rate(model)
-                atomic_write_bytes(folder / EFFORT, (json.dumps(summary, indent=1) + "\n").encode())
+            if any(count for count, _, _ in efforts):
+                _write_effort(efforts, model, folder)
         ranks.wait()
     return OracleLog.read(folder)
 
@@ -222,6 +219,18 @@ def _write(log: OracleLog, folder: Path) -> None:
     recorded = {name: there.metadata.get(name) for name in log.metadata}
     if recorded != log.metadata or not there.frame.equals(log.frame):
         log.write(folder)
+
+
+def _write_effort(
+    efforts: Sequence[tuple[int, float, Effort]], model: MultiScaleModel, folder: Path
+) -> None:
+    """Report what all processes computed; each gives its examples, seconds and effort."""
+    counts, seconds, computed = zip(*efforts, strict=True)
+    effort = Effort.joined(computed)
+    summary = effort.summary(sum(counts), max(seconds))
+    summary["processes"] = len(efforts)
+    summary["lower_bound_seconds"] = effort.flops / len(efforts) / multiply_rate(model)
+    atomic_write_bytes(folder / EFFORT, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -90,8 +90,11 @@ def total(values: np.ndarray) -> np.ndarray:
 
 
 def _expensive(log: OracleLog, top: int) -> list[Expensive]:
-    """The most expensive examples, by GFLOPs where any are known, else by cost; ties as logged."""
-    cost, flops = total(log.costs), total(log.flops)
+    """The most expensive examples, by GFLOPs where any are known, else by cost; ties as logged.
+
+    What was not asked because a cheaper option was right cost nothing.
+    """
+    cost, flops = total(np.where(log.unknown, np.nan, log.costs)), total(log.flops)
     key = flops if np.isfinite(flops).any() else cost
     known = np.flatnonzero(np.isfinite(key) & np.isfinite(cost))
     words = {name: total(log.laid_out(name)) for name in ("text_tokens", "answer_tokens")}

@@ -182,7 +182,7 @@ def _expensive(inspection: Inspection) -> Shown:
     ]
     return Shown(
         title="The most expensive questions",
-        note="summed over all scales",
+        note="summed over all scales that were asked",
         header=["id", "dataset", "GFLOPs", inspection.cost_unit, "text\ntokens", "answer\ntokens"]
         + ["question"],
         rows=rows,

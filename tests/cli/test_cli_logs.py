@@ -58,7 +58,7 @@ def test_every_kind_says_what_it_takes() -> None:
 
 def test_the_page_names_every_known_task_and_only_flags_that_exist(invoke, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    named = re.search(r"field is known for (.*?), and tasks", PAGE, re.DOTALL)
+    named = re.search(r"field is known for (.*?),\sand tasks", PAGE, re.DOTALL)
     assert named and set(re.split(r",\s+| and ", named[1].replace("\n", " "))) == set(METRICS)
     lines = [line for line in PAGE.replace("\\\n", "").splitlines() if line.startswith("m3router ")]
     assert len(lines) >= 7

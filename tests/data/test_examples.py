@@ -48,6 +48,9 @@ def test_defaults_and_group_from_image() -> None:
         ({"metric": "yes_no"}, "needs the answer 'yes' or 'no', got 'cat'"),
         ({"metric": "choice", "choices": ["dog", "cow"]}, "needs a letter or one of"),
         ({"metric": "choice", "choices": ["dog"], "answers": ["B"]}, "needs a letter or one of"),
+        ({"question": "cut \ud83d"}, "question holds half of a surrogate pair"),
+        ({"answers": ["cat", "\udc00"]}, "answers holds half of a surrogate pair"),
+        ({"group": "\ud83d"}, "group holds half of a surrogate pair"),
         ({"qestion": "x"}, "Unknown field 'qestion'. Did you mean 'question'"),
     ],
 )

@@ -107,6 +107,9 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
         ("id,question,option,correct\n", "holds no rows"),
         ("", "no readable .csv table"),
         ('id,question,option,correct\n1,"q,s,1\n', "no readable .csv table"),
+        ("id,option,correct,question\n1,s,1,what, then\n", "more cells .* in quotation marks"),
+        ("id;question;option;correct\n1;q;s;1\n", "separated by ';'. Save it with commas"),
+        ("id\tquestion\toption\tcorrect\n1\tq\ts\t1\n", "separated by '.t'. Save it with"),
         (
             "id,question,option,correct,group\n1,q,s,1,a\n1,q,l,1,b\n",
             "disagree with themselves",
@@ -116,6 +119,12 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
 def test_tables_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_table(write(tmp_path, text))
+
+
+def test_empty_cells_behind_the_last_column_are_nothing(tmp_path: Path) -> None:
+    text = "id,question,option,correct\n007,q,s,1,\n007,q,l,0,\n"
+    log = read_table(write(tmp_path, text))
+    assert (log.ids, log.scores.tolist()) == (("007",), [[1.0, 0.0]])
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -299,6 +299,20 @@ def test_costs(tmp_path: Path) -> None:
 # --- scores ----------------------------------------------------------------------------------
 
 
+MMBENCH = {
+    "index": 241,
+    "question": "What is it?",
+    "answer": "B",
+    "prediction": "B. dog",
+    "hint": "nan",
+    "A": "cat",
+    "B": "dog",
+    "C": "nan",
+    "D": float("nan"),
+    "E": "nan",
+}
+
+
 @pytest.mark.parametrize(
     ("value", "score"),
     [
@@ -310,6 +324,14 @@ def test_costs(tmp_path: Path) -> None:
         ({"question_type": "Doc-oriented VQA", "score": 1, "prediction": "x"}, 1.0),
         ({"pred": "A", "answer": "A", "question_id": "1"}, 1.0),
         ({"pred": "C", "answer": "A", "question_id": "1"}, 0.0),
+        ({"pred": "a", "answer": "A", "question_id": "1"}, 1.0),
+        ({"pred": 3, "ground_truth": "3"}, 1.0),
+        ({"pred": -1, "ground_truth": "3"}, 0.0),
+        (MMBENCH, 1.0),
+        (MMBENCH | {"prediction": "It is a dog."}, 1.0),
+        (MMBENCH | {"prediction": "A banana"}, 0.0),
+        (MMBENCH | {"prediction": "neither"}, 0.0),
+        (MMBENCH | {"answer": "nan"}, None),
         ({"parsed_pred": ["B"], "answer": "B", "question_type": "multiple-choice"}, 1.0),
         ({"parsed_pred": ["B", "A"], "answer": ["A"], "question_type": "multiple-choice"}, 1.0),
         ({"parsed_pred": ["B"], "answer": "BC", "question_type": "multiple-choice"}, 0.0),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ def short(index: int, match: list[Any], **changes: Any) -> dict[str, Any]:
 
 
 def table(path: Path, *rows: dict[str, Any]) -> Path:
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=4, ensure_ascii=False), encoding="utf-8")
+        return path
     mark = "\t" if path.suffix == ".tsv" else ","
     frame = pd.DataFrame(rows)
     frame.to_csv(path, sep=mark, index=False, encoding="utf-8", quoting=csv.QUOTE_ALL)
@@ -78,7 +82,7 @@ def told(log: Any) -> str:
     return "\n".join(log.metadata["unmapped"])
 
 
-@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".json"])
 def test_multiple_choice(tmp_path: Path, suffix: str) -> None:
     small = table(tmp_path / f"llava_7b_MMStar_openai_result{suffix}", mcq(0, 1), mcq(1, 0))
     large = table(tmp_path / f"llava_13b_MMStar_openai_result{suffix}", mcq(1, 1), mcq(0, 1))
@@ -210,7 +214,7 @@ def test_tables_that_do_not_fit(tmp_path: Path, rows: list[Any], message: str) -
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_vlmevalkit({"1": tmp_path / "none.tsv"})
-    with pytest.raises(DataError, match=r"must be one of .csv, .tsv, .xlsx, got '.pkl'"):
+    with pytest.raises(DataError, match=r"must be one of .csv, .tsv, .xlsx, .json, got '.pkl'"):
         read_vlmevalkit({"1": tmp_path / "m_X_result.pkl"})
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(DataError, match="no readable .csv table"):
@@ -221,6 +225,22 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "cut.tsv").write_text('"index"\t"question"\t"prediction"\n"0"\t"Wh')
     with pytest.raises(DataError, match="no readable .tsv table"):
         read_vlmevalkit({"1": tmp_path / "cut.tsv"})
+
+
+def test_json_is_read_as_the_other_formats(tmp_path: Path) -> None:
+    rows = [
+        short(0, [0.0, 1.0], question="Wie groß?\nSag es."),
+        short(1, [0.5], answer=float("nan"), eval_match=float("nan")),
+        short(2, [1.0], prediction=None, image_path=None),
+    ]
+    first = read_vlmevalkit({"1": table(tmp_path / "m_X_results.json", *rows)})
+    second = read_vlmevalkit({"1": table(tmp_path / "m_X_results.tsv", *rows)})
+    pd.testing.assert_frame_equal(first.frame, second.frame)
+    for bad in ('{"hit": [1]}', "[1]", '[{"index": 0', b"\xff\xfe[1"):
+        path = tmp_path / "bad.json"
+        path.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
+        with pytest.raises(DataError, match="no readable .json table"):
+            read_vlmevalkit({"1": path})
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openpyxl") is not None, reason="openpyxl is here")

@@ -109,6 +109,21 @@ def test_answers_come_in_the_order_of_the_requests():
     assert answer_all(model, []) == []
 
 
+def test_batches_do_not_depend_on_where_encodings_lie_in_memory():
+    model = FakeModel()
+    picture = Image.new("RGB", (8, 8))
+    encodings = [model.encode([picture])[0] for _ in range(20)]
+    plans = []
+    for order in (encodings, encodings[::-1]):
+        asked = [
+            Request(encoding=one, question="Why? " * (1 + number), scale=576)
+            for one in order
+            for number in range(4)
+        ]
+        plans.append([batch.indices for batch in answer_in_batches(model, asked, Limits())])
+    assert plans[0] == plans[1]
+
+
 class Small(FakeModel):
     """A device whose memory holds so many positions; it fails as CUDA or as a CPU does."""
 

@@ -142,6 +142,20 @@ def test_sigterm_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):
     assert_same(tmp_path, root / "undisturbed")
 
 
+def test_sigterm_to_all_processes_of_a_run_does_not_end_its_readers_of_pictures(root, tmp_path):
+    program = [sys.executable, *command(root, tmp_path), "--workers", "1"]
+    journal = tmp_path / "log" / "journal.jsonl"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        program, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **pipes
+    ) as child:
+        until(lambda: journal.is_file() and len(journal.read_bytes().splitlines()) > 1)
+        os.killpg(child.pid, signal.SIGTERM)
+        said, complaints = child.communicate(timeout=60)
+    assert child.returncode == 0, complaints
+    assert "go on with the same command" in said
+
+
 def launch(root: Path, out: Path, processes: int, *, model: str = "fake") -> subprocess.Popen:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -171,7 +185,11 @@ def test_two_processes_label_together_and_their_rows_are_merged_once(root, tmp_p
     assert not kept[0] & kept[1] and len(kept[0] | kept[1]) == 300
     assert min(map(len, kept)) > 90  # about half each
     assert_same(tmp_path / "together", root / "undisturbed")
-    assert json.loads((log / "effort.json").read_text())["processes"] == 2
+    effort = json.loads((log / "effort.json").read_text())
+    alone = json.loads((root / "undisturbed" / "log" / "effort.json").read_text())
+    assert effort["processes"] == 2
+    assert effort["examples"] == alone["examples"] == 300
+    assert effort["flops"] == pytest.approx(alone["flops"])
 
 
 def test_labels_do_not_depend_on_the_number_of_processes(tmp_path):

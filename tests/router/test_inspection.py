@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from data.errors import DataError
 from data.journal import Journal
 from data.journal_lines import JOURNAL
+from data.log_checks import ASKED, UNTIL_CORRECT
 from data.oracle_log import OracleLog
 from data.unfinished import find_log
 from router.analysis import metrics
@@ -278,6 +279,15 @@ def test_a_single_scale_and_ties() -> None:
     assert inspection.parts[0].oracles[0].smallest == (1, 0, 1)
     assert inspection.parts[0].oracles[2].smallest == (1, 1, 0)
     assert [one.id for one in inspection.expensive] == ["e0", "e1"]
+
+
+def test_scales_that_were_not_asked_cost_nothing() -> None:
+    waiting = {"cost": 4.0, "error": "not yet"}
+    cells = [[answered(1.0), waiting], [answered(0.0), answered(1.0, cost=4.0)]]
+    frame = log_of_cells(cells).frame.assign(error=None)
+    log = OracleLog(frame, options=["1", "4"], cost_unit="t", metadata={ASKED: UNTIL_CORRECT})
+    costs = {one.id: one.cost for one in inspect_log(log, draws=5).expensive}
+    assert costs == {"e0": 1.0, "e1": 5.0}
 
 
 def test_thirty_datasets_are_shown_a_few_beside_each_other() -> None:

@@ -95,7 +95,8 @@ def evaluate(
         settings: budgets, bootstrap and curves.
 
     Returns:
-        "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve", "metrics",
+        "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve",
+        "oracle_curve" (of the chance-corrected oracle), "metrics",
         "ablations", "baselines", "escalation", "oracles", "best_fixed", "sufficient", "n",
         "bootstrap" and what they are about. A number with an interval is {"value", "low",
         "high"}, all None where it is undefined; where the reason is not plain, "reason" says it.

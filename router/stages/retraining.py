@@ -32,7 +32,8 @@ class Recipe:
         log: what every option answered.
         features: of the log's examples.
         split: of the log.
-        params: what `m3router train` was told; the words of `train_router`, and "rule".
+        params: what `m3router train` was told; the words of `train_router`, "rule", and "tuning"
+            where a tuned setting was taken.
         bound: hashes and options that a result depends on; JSON values.
     """
 
@@ -74,7 +75,10 @@ class Recipe:
             NotLearnableError: when nothing can be learned from these rows.
         """
         log, split = self.only(np.concatenate([fit, tune]))
-        settings = {name: value for name, value in self.params.items() if name != "rule"}
+        elsewhere = ("rule", "tuning")
+        settings = {name: one for name, one in self.params.items() if name not in elsewhere}
+        if "tuning" in self.params:
+            settings["hyperparameters"] = self.router.metadata["hyperparameters"]
         if seed is not None:
             settings["seed"] = seed
         return train_router(apply_rule(log, self.params["rule"]), self.features, split, **settings)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, MismatchError
 from data.examples import Example
 from data.importers import importer
 from data.manifest import MANIFEST
@@ -23,7 +23,7 @@ from m3core.models.base import MultiScaleModel
 from router.features.asked import Asked, asked_in
 from router.features.assembling import Progress
 from router.features.extract import FeatureCollector
-from router.features.featurizer import Featurizer
+from router.features.featurizer import Featurizer, source_of
 from router.features.question import HASHED, MODEL, question_encoder
 from router.features.table import FeatureTable
 from router.features.tiers import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
@@ -186,7 +186,8 @@ def featurize_stage(
 
     Raises:
         DataError: when there is no log, no picture can be read, or a tier cannot be had.
-        MismatchError: when the folder holds further blocks of other examples or another encoder.
+        MismatchError: when the folder holds further blocks of other examples or another encoder,
+            or a peek is asked for by another model than answered.
     """
     if images is not None and not images.is_dir():
         raise DataError(f"The images folder {images} does not exist. Check the path.")
@@ -216,9 +217,17 @@ def _featurizer(
     reads = questions == MODEL and (wanted is None or QUESTION in wanted)
     loaded = load_encoder(encoder) if looks or reads else None
     model = loaded if isinstance(loaded, MultiScaleModel) else None
+    answered = model is not None and model.revision == log.metadata.get("revision")
     if wanted is None:
-        seen = () if images is None else (IMAGE,) if model is None else (IMAGE, PEEK)
+        seen = () if images is None else (IMAGE, PEEK) if answered else (IMAGE,)
         wanted = check_tiers((*seen, QUESTION, CHEAP))
+    if PEEK in wanted and model is not None and not answered:
+        raise MismatchError(
+            f"A peek is the prefill of the model that answered, but the log was made by "
+            f"{log.metadata.get('model', 'an unknown model')} "
+            f"({str(log.metadata.get('revision'))[:16]}) and --encoder is {source_of(model)}. "
+            "Give that model, or choose other tiers, such as image,question,cheap."
+        )
     asked = None
     if QUESTION in wanted:
         asked = question_encoder(questions or (HASHED if model is None else MODEL), model)

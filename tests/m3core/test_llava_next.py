@@ -26,6 +26,7 @@ from m3core.models.llava_next import LlavaNextM3
 from m3core.prompts import get_template
 from m3core.scales import ScaleGrid
 from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
+from router.costs import routed_costs
 from router.pipeline import AutoScalePipeline
 from router.run import Run
 from tests.m3core.peeks import check_peeks
@@ -314,7 +315,7 @@ def test_a_router_is_trained_evaluated_and_used(small, labelled):
     pipeline = AutoScalePipeline.load(run.root, model=small)
     router = run.read_router()
     p = router.predict(run.read_features(log).align([log.ids[row] for row in test]))
-    offline = policy.choose(p, log.costs[test])
+    offline = policy.choose(p, routed_costs(log.costs[test], router.blocks))
     online = pipeline.answer(
         [pictures[log.images[row]] for row in test], [str(log.questions[row]) for row in test]
     )

@@ -372,3 +372,12 @@ def test_a_router_keeps_no_timing(run, images):
     """What was measured is in the manifest; a router would else differ from run to run."""
     table, _ = featurize(run, images)
     assert "milliseconds" not in json.dumps(dict(table.metadata))
+
+
+def test_only_the_model_that_answered_can_peek(images, tmp_path):
+    run = Run(tmp_path / "average")
+    label(examples(), images=images, model=FakeModel(pooling="spatial"), folder=run.log)
+    with pytest.raises(MismatchError, match="log was made by fake .*--encoder is fake@"):
+        featurize(run, images, "image", "peek")
+    table, _ = featurize(run, images)
+    assert list(table.blocks) == ["image", "question", "cheap"]

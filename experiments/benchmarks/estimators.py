@@ -95,9 +95,7 @@ def latency(repeats: int) -> dict[str, dict[str, float]]:
     for turn in range(repeats):
         row = X[turn % len(X)]
         for name in names:
-            ways = (
-                ("one", "table") if turn % 2 else ("table", "one")
-            )  # the second finds warm caches
+            ways = ("one", "table") if turn % 2 else ("table", "one")
             for way in ways:
                 began = time.perf_counter()
                 if way == "one":

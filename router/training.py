@@ -21,6 +21,7 @@ from data.registry import unknown_name
 from data.splits import Split
 from router.analysis.metrics import aiq
 from router.calibration import choose_calibration
+from router.costs import routed_costs
 from router.estimators import estimator_class
 from router.estimators.base import Floats, SufficiencyEstimator, Validation, log_loss
 from router.features.table import FeatureTable
@@ -83,7 +84,7 @@ def train_router(
         candidates,
         X,
         {p: log.scores[r] for p, r in rows.items()},
-        costs=log.costs[rows["tune"]],
+        costs=routed_costs(log.costs[rows["tune"]], names),
     )
     calibration, calibrated = choose_calibration(
         fitted.predict(X["tune"]), log.scores[rows["tune"]], groups=log.groups[rows["tune"]]

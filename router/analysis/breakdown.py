@@ -20,13 +20,19 @@ BINS = 8
 
 
 def by_dataset(
-    log: OracleLog, choices: Mapping[str, Choice], *, draws: int = 1000, seed: int = 0
+    log: OracleLog,
+    choices: Mapping[str, Choice],
+    *,
+    costs: Floats,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Fixed options and policies on every dataset by itself, largest dataset first.
 
     Args:
         log: the complete test examples only.
         choices: policy name -> option index (n,).
+        costs: (n, K) behind the router that the policies belong to; see `router.costs`.
         draws: bootstrap draws.
         seed: of the bootstrap.
 
@@ -35,11 +41,12 @@ def by_dataset(
         the whole test part, so that it is the same option everywhere), "oracle" with
         "oracle_cost", and "policies" (name -> "accuracy", "minus_finest", "cost", "shares").
     """
-    best = log.options[best_fixed(log.scores, log.costs)]
+    best, routed = log.options[best_fixed(log.scores, log.costs)], np.asarray(costs)
     datasets, counts = np.unique(log.datasets.astype(str), return_counts=True)
     ordered = [name for _, name in sorted(zip(-counts, datasets, strict=True))]
     return [
-        _dataset(log, str(name), choices, best=best, draws=draws, seed=seed) for name in ordered
+        _dataset(log, str(name), choices, routed, best=best, draws=draws, seed=seed)
+        for name in ordered
     ]
 
 
@@ -47,6 +54,7 @@ def _dataset(
     log: OracleLog,
     name: str,
     choices: Mapping[str, Choice],
+    routed: Floats,
     *,
     best: str,
     draws: int,
@@ -74,7 +82,7 @@ def _dataset(
             policy: {
                 "accuracy": columns.estimate(f"policy/{policy}").to_dict(),
                 "minus_finest": columns.estimate(f"policy/{policy}", minus=finest).to_dict(),
-                "cost": float(taken(costs, choice[rows]).mean()),
+                "cost": float(taken(routed[rows], choice[rows]).mean()),
                 "shares": shares(choice[rows], log.options),
             }
             for policy, choice in choices.items()

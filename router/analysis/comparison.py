@@ -169,6 +169,7 @@ class Comparison:
         best = pair(f"accuracy/{self.best_column}")
         ends = {
             "own_cost": (self.hull("corrected").then(Hulls.at, cost), mixed),
+            "own_cost_upper": (self.hull("corrected-upper").then(Hulls.at, cost), mixed),
             "own_cost_raw": (self.hull("oracle").then(Hulls.at, cost), mixed),
             "corrected": (pair("accuracy/corrected:first_correct"), best),
             "raw": (pair("accuracy/oracle:first_correct"), best),
@@ -258,9 +259,14 @@ class Comparison:
             Asked.once(choose_at(test.scores, test.costs, price), options=k) for price in prices
         ]
         self._add_curve("oracle", curve, reads=())
-        accuracy, cost = corrected_curve(test.scores, test.costs, test.chance, points=self.points)
-        self.columns.add("curve-accuracy/corrected", accuracy)
-        self.columns.add("curve-cost/corrected", cost)
+        # Without answers every option counts as a new guess, at both ends.
+        repeats = None if test.said is None else metrics.repeated_answers(test.said)
+        for name, same in (("corrected", None), ("corrected-upper", repeats)):
+            accuracy, cost = corrected_curve(
+                test.scores, test.costs, test.chance, points=self.points, repeats=same
+            )
+            self.columns.add(f"curve-accuracy/{name}", accuracy)
+            self.columns.add(f"curve-cost/{name}", cost)
 
     def _add_oracle(self, name: str, accuracy: Any, cost: Any) -> None:
         self.columns.add(f"accuracy/{name}", accuracy)

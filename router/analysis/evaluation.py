@@ -107,9 +107,11 @@ def evaluate(
         the row's own mean cost), "mixing" (that mixture: "accuracy", "cost", "gflops"), "shares".
         Rows with a policy have "policy" and "gap_closed": "own_cost" (the definition, against the
         chance-corrected oracle and the mixture, both at the row's own mean cost),
-        "own_cost_raw" (against the raw oracle at that cost), "corrected" and "raw" (against the
-        best fixed option, whatever the costs). Rows of arms other than the router have
-        "minus_router" where the router has a row of the same name.
+        "own_cost_upper" (against the other end of that correction, where an answer that a cheaper
+        option gave is no new guess: the truth lies between), "own_cost_raw" (against the raw
+        oracle at that cost), "corrected" and "raw" (against the best fixed option, whatever the
+        costs). Rows of arms other than the router have "minus_router" where the router has a row
+        of the same name.
 
         An *arm*: "about" (one sentence), "rows", "curve" and "metrics". "ablations" and
         "baselines" map names to arms, "escalation" is one ("router + escalation", with
@@ -122,6 +124,7 @@ def evaluate(
         The *metrics* of a curve: "range", "aiq", "aiq_fixed", "aiq_minus_fixed",
         "aiq_minus_router" (not the router's own), "hypervolume", "gap_closed" (of areas: (AIQ -
         AIQ of mixtures) / (AIQ of the chance-corrected oracle's curve - AIQ of mixtures)),
+        "gap_closed_upper" (by the other end of the correction),
         "ece" (expected calibration error over all options, see
         `router.calibration.expected_calibration_error`; None for arms without probabilities),
         "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",

@@ -6,13 +6,19 @@ Notation for shapes: n examples, K options, cheapest first by name, P prices.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from router.analysis.metrics import Array, Floats
 from router.analysis.oracles import corrected_rows
 
 
 def corrected_curve(
-    scores: Floats, costs: Floats, chance: Floats, *, points: int
+    scores: Floats,
+    costs: Floats,
+    chance: Floats,
+    *,
+    points: int,
+    repeats: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array]:
     """Scores (n, P) and costs (n, P) of the oracle corrected for chance, at rising prices.
 
@@ -30,12 +36,17 @@ def corrected_curve(
         costs: (n, K).
         chance: (n,) in [0, 1).
         points: most prices beside 0.
+        repeats: (n, K) where an answer is no new guess, for the other end of the correction; see
+            `router.analysis.metrics.corrected_oracle_rows`.
     """
     k = scores.shape[1]
     tables = [
         found
         for m in range(1, k + 1)
-        for found in [corrected_rows("first_correct", scores[:, :m], costs[:, :m], chance)]
+        for same in [None if repeats is None else repeats[:, :m]]
+        for found in [
+            corrected_rows("first_correct", scores[:, :m], costs[:, :m], chance, repeats=same)
+        ]
         if found is not None
     ]
     accuracy, cost = (np.stack([found[i] for found in tables], axis=1) for i in (0, 1))

@@ -60,14 +60,17 @@ class Measures:
     def metrics(self, name: str) -> dict[str, Any]:
         """The metrics of a curve, as `evaluate` describes them."""
         estimated, area, arm = self._estimated, self._area, self.table.arms[name]
-        own, fixed, oracle = area(name), area("fixed"), area("corrected")
+        own, fixed = area(name), area("fixed")
         result = {
             "range": {"low": self.table.range[0], "high": self.table.range[1]},
             "aiq": estimated(own),
             "aiq_fixed": estimated(fixed),
             "aiq_minus_fixed": estimated(own.then(np.subtract, fixed)),
             "hypervolume": estimated(self._hypervolume(name)),
-            "gap_closed": self.table.share_of_gap(own, floor=fixed, ceiling=oracle),
+            "gap_closed": self.table.share_of_gap(own, floor=fixed, ceiling=area("corrected")),
+            "gap_closed_upper": self.table.share_of_gap(
+                own, floor=fixed, ceiling=area("corrected-upper")
+            ),
             "ece": None,
         }
         if name != "router":

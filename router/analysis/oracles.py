@@ -71,9 +71,17 @@ def oracle_rows(rule: str, scores: Floats, costs: Floats, said: Codes) -> tuple[
 
 
 def corrected_rows(
-    rule: str, scores: Floats, costs: Floats, chance: Floats
+    rule: str,
+    scores: Floats,
+    costs: Floats,
+    chance: Floats,
+    *,
+    repeats: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array] | None:
     """Score (n,) and cost (n,) of the oracle of knowledge, unbiased for each example.
+
+    Without `repeats` a lower end; with them, for `first_correct`, the other end: see
+    `router.analysis.metrics.corrected_oracle_rows`.
 
     None for `matches_full`, which does not look at what is right when it chooses: luck is not
     what it selects by.
@@ -82,7 +90,9 @@ def corrected_rows(
         return None
     if rule == "stable":
         return stable_rows(scores, costs, chance)
-    return metrics.corrected_oracle_rows(scores, costs, chance, never_known="cheapest")
+    return metrics.corrected_oracle_rows(
+        scores, costs, chance, never_known="cheapest", repeats=repeats
+    )
 
 
 def stable_rows(scores: Floats, costs: Floats, chance: Floats) -> tuple[Array, Array]:

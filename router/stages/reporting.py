@@ -80,11 +80,7 @@ def evaluate_stage(
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
     shown = [{"budget": budget} for budget in chosen]
-    named = {
-        name: one
-        for name, one in policies.items()
-        if name not in cascades and dict(one.knob) not in shown
-    }
+    named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
     document = evaluate(
         log,
         p["router"],
@@ -212,7 +208,7 @@ class _Details:
             if row["kind"] == "router"
         }
         return {
-            "datasets": by_dataset(test, choices, draws=draws, seed=seed),
+            "datasets": by_dataset(test, choices, costs=self.costs, draws=draws, seed=seed),
             "lost": {name: lost_questions(test, choice, p) for name, choice in choices.items()},
             "calibration": reliability(p, test.scores, test.options),
         }

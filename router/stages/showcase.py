@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from router.costs import routed_costs
 from router.parts import part_rows
 from router.run import Run
 from router.stages.learning import predictions
@@ -29,7 +30,8 @@ def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple
     split = run.read_split(log)
     rows = part_rows(log, split, "test", gaps=router.metadata["gaps"])
     p = predictions(router, run.read_features(log), log, rows)[rows]
-    choice = run.read_policies(router, split)[policy].choose(p, log.costs[rows])
+    costs = routed_costs(log.costs[rows], router.blocks)
+    choice = run.read_policies(router, split)[policy].choose(p, costs)
     options = np.unique(choice)
     wanted = options[np.unique(np.linspace(0, len(options) - 1, count).round().astype(int))]
     picked: list[int] = []

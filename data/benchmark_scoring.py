@@ -133,11 +133,12 @@ def score_seedbench(answer: str, answers: Sequence[str], choices: Sequence[str] 
 
 
 def score_scienceqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare the bare letter, or a capital and full stop at the very start.
+    """Compare the bare letter without case, and nothing else: ``B.`` scores 0.
 
-    ScienceQA in lmms-eval: ``tasks/scienceqa/utils.py``, ``sqa_process_results``. Strict: ``b``,
-    ``B)`` and ``(B)`` score 0. NOTE: versions since its pull request 174 (2024) lower-case the
-    answer first, so that ``b`` is right and, by mistake (issue 427), ``B.`` never is.
+    ScienceQA in lmms-eval: ``tasks/scienceqa/utils.py``, ``sqa_process_results`` as it is since
+    pull request 174 (July 2024). It means to read ``B.`` as well, but looks for a capital after it
+    has lower-cased the answer (its issues 185 and 427). NOTE: for labels that should not hang on
+    that, give the examples the metric ``choice``.
 
     Args:
         answer: What the model said.
@@ -147,11 +148,7 @@ def score_scienceqa(answer: str, answers: Sequence[str], choices: Sequence[str] 
     Returns:
         1.0 or 0.0.
     """
-    if answer in answers:
-        return 1.0
-    return float(
-        len(answer) > 1 and answer[0].isupper() and answer[1] == "." and answer[0] in answers
-    )
+    return float(answer.strip().lower() in {text.strip().lower() for text in answers})
 
 
 def score_mmbench(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:

@@ -85,7 +85,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
             "hint": "Think.", "task": "t", "grade": "g", "subject": "s", "topic": "t",
             "category": "c", "skill": "k", "lecture": "", "solution": "",
         },
-        "Context: Think.\nWhich?\nA. x\nB. y" + LETTER, "B. y", "(B)", "scienceqa", 0.5,
+        "Context: Think.\nWhich?\nA. x\nB. y" + LETTER, " b", "B. y", "scienceqa", 0.5,
     ),
     "mmmu": (
         {

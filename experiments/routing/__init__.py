@@ -1,0 +1,1 @@
+"""Routers on drawn scenes: feature tiers, estimators, guarantees, cascades and baselines."""

@@ -1,0 +1,163 @@
+"""Every claim about routing on the embedded model's scenes, from drawing them to the report.
+
+    python -m experiments.routing.run --work runs/routing
+
+Draws scenes, labels them with the shipped model at every scale, trains one router for each tier of
+features and each estimator on the same split, evaluates them all, certifies policies, and studies
+the main router: how many labels it needs, what it knows of kinds of questions it never saw, and
+whether others are better. About 25 minutes on two cores; what is done is not done again.
+
+The main router (`MAIN`) was chosen by the tune and calibrate parts of other scenes. Nothing is
+chosen by the test part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+from data.manifest import atomic_write_text
+from data.scenes.export import LABEL_SEEDS, write_scenes
+from data.sources.jsonl import load_jsonl
+from m3core.checkpoints import load_model
+from router.cli.labelling import label_with_progress
+from router.guarantee import Target
+from router.run import Run
+from router.stages.comparing import compare_runs
+from router.stages.escalating import escalate_stage
+from router.stages.learning import calibrate_stage, train_stage
+from router.stages.learning_curve import learning_curve_stage
+from router.stages.leave_out import leave_one_out_stage
+from router.stages.reporting import evaluate_stage, report_stage
+
+HERE = Path(__file__).parent
+QUESTIONS = 8
+BUDGETS = (36.0, 72.0, 144.0, 288.0)
+REGRETS = (0.005, 0.01, 0.02, 0.05)
+CONFIDENCE = 0.95
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "image": ("mlp", ("image",)),
+    "question": ("mlp", ("question",)),
+    "image+question": ("mlp", ("image", "question")),
+    "image+question+cheap": ("mlp", ("image", "question", "cheap")),
+    "image+question+peek": ("mlp", ("image", "question", "peek")),
+    "all tiers": ("mlp", ("image", "question", "cheap", "peek")),
+    "logistic": ("logistic", ("image", "question")),
+    "lightgbm": ("lightgbm", ("image", "question")),
+    "knn": ("knn", ("image", "question")),
+    "rank": ("rank", ("image", "question")),
+}
+"""Name -> estimator and the tiers that it reads."""
+MAIN = "image+question"
+
+
+def labelled(work: Path, *, scenes: int) -> Run:
+    """Draw and label scenes; an interrupted run goes on."""
+    run, folder = Run(work / "log"), work / "scenes"
+    path = write_scenes(
+        folder, range(LABEL_SEEDS.start, LABEL_SEEDS.start + scenes), questions=QUESTIONS
+    )
+    examples = load_jsonl(path, images=folder / "images")
+    label_with_progress(run, examples, images=folder / "images", model=load_model("embedded"))
+    return run
+
+
+def arm_run(work: Path, source: Run, arm: str, *, seed: int) -> Run:
+    """A run folder in which one arm is trained and calibrated."""
+    estimator, tiers = ARMS[arm]
+    run = source.copy_data(work / arm.replace(" ", "-"))
+    train_stage(run, estimator=estimator, tiers=tiers, seed=seed, ablations=False, reuse=True)
+    for budget in BUDGETS:
+        calibrate_stage(run, name=f"budget-{budget:g}", budget=budget)
+    calibrate_stage(run, name="at-most-1-point", max_loss_points=1.0)
+    return run
+
+
+def certified(run: Run) -> dict[str, Any]:
+    """The guarantee at every level of regret, and what the escalating router keeps."""
+    found: dict[str, Any] = {}
+    for regret in REGRETS:
+        target = Target(max_regret=regret, confidence=CONFIDENCE)
+        try:
+            policy = calibrate_stage(run, name=f"regret-{regret:g}", target=target)
+        except DataError as error:  # too few pictures for any policy at this level
+            found[f"{regret:g}"] = {"refused": str(error)}
+        else:
+            found[f"{regret:g}"] = {
+                "calibration": dict(policy.calibration),
+                "guarantee": dict(policy.guarantee or {}),
+                "fallback": policy.fallback,
+                "reason": policy.reason,
+            }
+    for budget in BUDGETS[1:]:
+        escalate_stage(run, name=f"escalate-{budget:g}", budget=budget)
+    return found
+
+
+def kept(document: dict[str, Any]) -> dict[str, Any]:
+    """What of an evaluation is recorded: everything but curves and single questions."""
+    wanted = ("n", "best_fixed", "rows", "metrics", "escalation", "baselines", "oracles")
+    return {key: _without_curves(document[key]) for key in wanted if key in document}
+
+
+def _without_curves(value: Any) -> Any:
+    if isinstance(value, dict):
+        left_out = ("curve", "ends", "shares", "mixing", "policy")
+        return {key: _without_curves(one) for key, one in value.items() if key not in left_out}
+    if isinstance(value, list):
+        return [_without_curves(one) for one in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """All arms, all studies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "routing.json")
+    told = parser.parse_args(arguments)
+    source = labelled(told.work, scenes=told.scenes)
+    runs = {arm: arm_run(told.work, source, arm, seed=told.seed) for arm in ARMS}
+    guarantee = certified(runs[MAIN])
+    results: dict[str, Any] = {
+        "command": f"python -m experiments.routing.run --scenes {told.scenes} --seed {told.seed}",
+        "seed": told.seed,
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "main": MAIN,
+        "guarantee": guarantee,
+        "arms": {},
+        "versus": {},
+    }
+    for arm, run in runs.items():
+        document = evaluate_stage(run, budgets=BUDGETS, seed=told.seed, reuse=True)
+        estimator, tiers = ARMS[arm]
+        results["arms"][arm] = {"estimator": estimator, "tiers": tiers, **kept(document)}
+        if arm != MAIN:
+            versus = compare_runs(run, runs[MAIN], budgets=BUDGETS, seed=told.seed).to_dict()
+            results["versus"][arm] = {"n": versus["n"], "differences": versus["differences"]}
+        print(f"{arm}: AIQ {document['metrics']['aiq']}", flush=True)
+    results["learning_curve"] = learning_curve_stage(runs[MAIN])
+    results["leave_one_out"] = leave_one_out_stage(runs[MAIN])
+    report_stage(runs[MAIN], images=told.work / "scenes" / "images", reuse=True)
+    atomic_write_text(told.out, json.dumps(results, indent=1) + "\n")
+    print(f"results: {told.out}\nreport: {runs[MAIN].report / 'report.html'}")
+
+
+def _commit() -> str:
+    """The commit this runs from; "unknown" outside of a clone."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    )
+    return found.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()

@@ -149,6 +149,8 @@ class Cascade:
         price: of one unit of cost, in probability.
         knob: what was asked for, such as {"budget": 64.0}.
         calibration: "n", "mean_cost" in full, "accuracy" and "asked_again" there.
+        guarantee: of the regret of the answers given in the end, see
+            `router.guarantee.described`; empty without one.
     """
 
     binding: Binding
@@ -156,6 +158,7 @@ class Cascade:
     price: float
     knob: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, float] = field(default_factory=dict)
+    guarantee: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the numbers.

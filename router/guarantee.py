@@ -144,7 +144,7 @@ def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: B
     bound = target.bound or risk.default_bound(scores, part.most)
     knob = {"max_regret": target.max_regret, "confidence": target.confidence}
     finest = always_finest(costs, binding, cap=target.cap, knob=knob)
-    _refuse_too_small(regrets(finest, part), target, bound)
+    refuse_too_small(regrets(finest, part), target, bound)
     ladder = [
         Policy(
             binding=binding,
@@ -211,8 +211,12 @@ def _p_values(ladder: list[Policy], part: Labelled, target: Target, bound: str) 
         yield p_value(regrets(policy, part), target.max_regret)
 
 
-def _refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
-    """Refuse a part on which no losses at all would not be evidence enough."""
+def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
+    """Refuse a part on which no losses at all would not be evidence enough.
+
+    Raises:
+        DataError: naming the pictures that it has and that are needed.
+    """
     if risk.bound_named(bound)(losses, target.max_regret) > target.delta:
         least = risk.pictures_needed(losses, target.max_regret, delta=target.delta, bound=bound)
         raise DataError(

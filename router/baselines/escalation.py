@@ -45,6 +45,10 @@ class Escalating:
         """Prices; see `Contender`."""
         return prices(self.chances[rows], self._costs(rows), points=points)
 
+    def tuned_prices(self, *, points: int) -> list[float]:
+        """Prices from the tune part alone, ascending, for tests in a fixed order."""
+        return prices(self.learned.tune.p, self.learned.tune.costs, points=points)
+
     def asks(self, rows: Rows, setting: float) -> Asked:
         """Everything that is asked at a price; see `Contender`."""
         p, costs = self.chances[rows], self._costs(rows)

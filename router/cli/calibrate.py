@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -57,8 +58,8 @@ def calibrate(
         bool,
         typer.Option(
             "--escalate",
-            help="With a budget or a maximal loss: ask a finer scale again where the answer looks "
-            "wrong; both answers count.",
+            help="With a budget, a maximal loss or regret: ask a finer scale again where the "
+            "answer looks wrong; all answers count.",
         ),
     ] = False,
     name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
@@ -74,6 +75,7 @@ def calibrate(
     m3router calibrate run/ --max-loss 1 --name careful
     m3router calibrate run/ --max-regret 0.01 --confidence 0.95 --cap 144 --name safe
     m3router calibrate run/ --budget 64 --escalate
+    m3router calibrate run/ --max-regret 0.01 --escalate
     ```
     """
     from data.errors import DataError
@@ -85,10 +87,20 @@ def calibrate(
     from router.stages.learning import calibrate_stage
 
     place = Run(run)
+    target = None
+    if bound is not None and max_regret is None:
+        raise typer.BadParameter("--bound is for --max-regret")
+    if max_regret is not None:
+        target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
     if escalate:
-        if price is not None or max_regret is not None or cap is not None:
-            raise DataError("--escalate goes with --budget or --max-loss, and with nothing else.")
-        cascade = escalate_stage(place, name=name, budget=budget, max_loss_points=max_loss)
+        if price is not None or cap is not None:
+            raise DataError(
+                "--escalate goes with --budget, --max-loss or --max-regret, not with --price or "
+                "--cap."
+            )
+        cascade = escalate_stage(
+            place, name=name, budget=budget, max_loss_points=max_loss, target=target
+        )
         kept_to = cascade.calibration
         out.print(
             f"policy and cascade {name!r} in {run}: mean cost {number(kept_to['mean_cost'])} "
@@ -96,12 +108,9 @@ def calibrate(
             f"{percent(kept_to['asked_again'])} % asked again on {kept_to['n']:.0f} calibration "
             "examples"
         )
+        if cascade.guarantee:
+            out.print(_guaranteed(cascade.guarantee, "the finest scale"))
         return
-    target = None
-    if bound is not None and max_regret is None:
-        raise typer.BadParameter("--bound is for --max-regret")
-    if max_regret is not None:
-        target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
     policy = calibrate_stage(
         place,
         name=name,
@@ -122,9 +131,14 @@ def calibrate(
         out.print(f"Falls back to the finest scale: {policy.reason}.", style="yellow", markup=False)
     elif kept:
         finest = "the finest scale" if cap is None else "the finest scale within the cap"
-        out.print(
-            f"Guaranteed with confidence {kept['confidence']:g}: at most "
-            f"{100 * kept['max_regret']:.3g} % right at {finest} and wrong as routed. Observed: "
-            f"{100 * kept['regret']:.2g} % of {kept['questions']} questions about "
-            f"{kept['pictures']} pictures ({kept['bound']} bound, p = {kept['p_value']:.2g})."
-        )
+        out.print(_guaranteed(kept, finest))
+
+
+def _guaranteed(kept: Mapping[str, Any], finest: str) -> str:
+    """What is guaranteed and on what evidence, in a sentence or two."""
+    return (
+        f"Guaranteed with confidence {kept['confidence']:g}: at most "
+        f"{100 * kept['max_regret']:.3g} % right at {finest} and wrong as routed. Observed: "
+        f"{100 * kept['regret']:.2g} % of {kept['questions']} questions about "
+        f"{kept['pictures']} pictures ({kept['bound']} bound, p = {kept['p_value']:.2g})."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +10,20 @@ import numpy as np
 from data.errors import DataError
 from data.oracle_log import OracleLog
 from data.splits import SPLITS, Split
+from router import risk
 from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
+from router.estimators.base import Floats
+from router.guarantee import Target, described, refuse_too_small
 from router.knobs import for_budget, for_max_loss
-from router.outcomes import Prices, outcome_of
+from router.outcomes import Asked, Prices, outcome_of
 from router.parts import Gaps, part_rows
-from router.policy import Binding
+from router.policy import Binding, Policy
 from router.router import ScaleRouter
 from router.run import Run
-from router.stages.learning import predictions, record_policies
+from router.stages.learning import calibrate_stage, predictions, record_policies
 
 PRICES = 200  # that are tried on the calibrate part
 
@@ -30,6 +34,7 @@ def escalate_stage(
     name: str = "default",
     budget: float | None = None,
     max_loss_points: float | None = None,
+    target: Target | None = None,
 ) -> Cascade:
     """Learn on the tune part when to ask again, and choose the price on the calibrate part.
 
@@ -39,48 +44,50 @@ def escalate_stage(
         name: of both.
         budget: most mean cost per question, everything that is asked included.
         max_loss_points: or: at most so many points of accuracy below the finest option.
+        target: or: a regret to be guaranteed for the answers that are given in the end.
 
     Raises:
-        DataError: unless exactly one of the two is given, or when no price meets it.
+        DataError: unless exactly one of the three is given, when no price meets it, for a target
+            with a cap, or a calibrate part too small for the target.
         NotLearnableError: when the log has no confidences, or too few pictures to tune on.
         MismatchError: when router, log, features and split do not belong together.
     """
-    if (budget is None) == (max_loss_points is None):
-        raise DataError("To escalate, give either a budget or a maximal loss.")
+    if [budget, max_loss_points, target].count(None) != 2:
+        raise DataError("To escalate, give one of a budget, a maximal loss and a maximal regret.")
+    if target is not None and target.cap is not None:
+        raise DataError("A cascade cannot be capped: what it asks again would break the cap.")
     path = run.policy(name)
     router, log = run.read_router(), run.read_log()
     split = run.read_split(log)
     rows = {part: part_rows(log, split, part, gaps=_gaps(router)) for part in SPLITS}
-    if not len(rows["calibrate"]):
+    inside = rows["calibrate"]
+    if not len(inside):
         raise DataError("The calibrate part has no complete example. Label more pictures.")
-    used = np.concatenate([rows["tune"], rows["calibrate"]])
+    used = np.concatenate([rows["tune"], inside])
     rows["test"] = rows["test"][:0]  # nothing of it is looked at
     p = predictions(router, run.read_features(log), log, used)
     contender = escalating(Known.of(log, rows), p, reads=tuple(router.blocks))
-    tried = _tried(contender, log, rows["calibrate"], router)
-    points = float(max_loss_points or 0.0)
-    if budget is not None:
-        knob, met = {"budget": float(budget)}, tried.cost <= budget * (1 + 1e-9)
-        wanted = np.where(met, -tried.cost, np.inf)
-    else:
-        target = log.scores[rows["calibrate"], -1].mean() - points / 100
-        knob, met = {"max_loss_points": points}, tried.accuracy >= target - 1e-12
-        wanted = np.where(met, tried.cost, np.inf)
-    if not met.any():
-        raise DataError(
-            f"No price meets {knob} on the {len(rows['calibrate'])} calibration examples: costs go "
-            f"from {tried.cost.min():.6g} to {tried.cost.max():.6g} {log.cost_unit}, accuracies "
-            f"to {tried.accuracy.max():.4f}. Ask for less, or calibrate without --escalate."
-        )
-    place, binding = int(np.argmin(wanted)), _binding(router, split)
-    inside = rows["calibrate"]
-    costs = routed_costs(log.costs[inside], router.blocks)
-    if budget is not None:
+    binding = _binding(router, split)
+    costs, scores = routed_costs(log.costs[inside], router.blocks), log.scores[inside]
+    guarantee: dict[str, object] = {}
+    plain: Policy | None = None
+    if target is not None:
+        certified = _certified(contender, log, inside, router, target)
+        tried, place, guarantee = certified
+        knob = {"max_regret": target.max_regret, "confidence": target.confidence}
+    elif budget is not None:
         plain = for_budget(p[inside], costs, budget=budget, binding=binding)
+        tried, knob = _tried(contender, log, inside, router), {"budget": float(budget)}
+        met = tried.cost <= budget * (1 + 1e-9)
+        place = _best(np.where(met, -tried.cost, np.inf), knob, tried, log.cost_unit)
     else:
+        points = float(max_loss_points or 0.0)
         plain = for_max_loss(
-            p[inside], costs, scores=log.scores[inside], max_loss_points=points, binding=binding
+            p[inside], costs, scores=scores, max_loss_points=points, binding=binding
         )
+        tried, knob = _tried(contender, log, inside, router), {"max_loss_points": points}
+        met = tried.accuracy >= scores[:, -1].mean() - points / 100 - 1e-12
+        place = _best(np.where(met, tried.cost, np.inf), knob, tried, log.cost_unit)
     price = float(tried.prices[place])
     cascade = Cascade(
         binding=binding,
@@ -93,8 +100,12 @@ def escalate_stage(
             "accuracy": float(tried.accuracy[place]),
             "asked_again": float(tried.again[place]),
         },
+        guarantee=guarantee,
     )
-    plain.write(path)
+    if plain is None:
+        calibrate_stage(run, name=name, target=target)
+    else:
+        plain.write(path)
     cascade.write(cascade_path(run.root, name))
     record_policies(run)
     return cascade
@@ -104,24 +115,84 @@ def escalate_stage(
 class _Tried:
     """Prices (P,) with the mean cost, accuracy and share of examples asked again at each."""
 
-    prices: np.ndarray
-    cost: np.ndarray
-    accuracy: np.ndarray
-    again: np.ndarray
+    prices: Floats
+    cost: Floats
+    accuracy: Floats
+    again: Floats
 
 
-def _tried(contender: Escalating, log: OracleLog, rows: np.ndarray, router: ScaleRouter) -> _Tried:
+def _tried(
+    contender: Escalating,
+    log: OracleLog,
+    rows: np.ndarray,
+    router: ScaleRouter,
+    prices: list[float] | None = None,
+) -> _Tried:
     alone = log.costs[rows]
     costs = Prices(alone=alone, routed=routed_costs(alone, router.blocks))
-    prices = contender.settings(rows, points=PRICES)
+    listed = contender.settings(rows, points=PRICES) if prices is None else prices
     found = []
-    for price in prices:
+    for price in listed:
         asked = contender.asks(rows, price)
         one = outcome_of(asked, scores=log.scores[rows], costs=costs, gflops=None)
         again = (asked.options.sum(axis=1) > 1).mean()
         found.append((one.cost.mean(), one.score.mean(), again))
     cost, accuracy, again = np.array(found).T
-    return _Tried(np.array(prices), cost, accuracy, again)
+    return _Tried(np.array(listed), cost, accuracy, again)
+
+
+def _best(wanted: Floats, knob: dict[str, float], tried: _Tried, unit: str) -> int:
+    """The place of the least value; refuses when none is finite."""
+    if not np.isfinite(wanted).any():
+        raise DataError(
+            f"No price meets {knob} on the calibrate part: costs go from {tried.cost.min():.6g} to "
+            f"{tried.cost.max():.6g} {unit}, accuracies to {tried.accuracy.max():.4f}. Ask for "
+            "less, or calibrate without --escalate."
+        )
+    return int(np.argmin(wanted))
+
+
+def _certified(
+    contender: Escalating, log: OracleLog, rows: np.ndarray, router: ScaleRouter, target: Target
+) -> tuple[_Tried, int, dict[str, object]]:
+    """The last price of the tune part's list up to which every one is certified.
+
+    As `router.guarantee.for_max_regret`, with what the cascade answers in the end: rules and
+    prices come from the tune part, and are tested in the order of rising prices.
+    """
+    scores, groups = log.scores[rows], log.groups[rows]
+    _, sizes = np.unique(log.groups, return_counts=True)
+    most = int(sizes.max())
+    bound = target.bound or risk.default_bound(scores, most)
+    prices = contender.tuned_prices(points=PRICES)
+    p_value = risk.bound_named(bound)
+
+    def losses(asked: Asked) -> risk.Losses:
+        final = scores[np.arange(len(rows)), asked.final]
+        return risk.by_picture(np.maximum(0.0, scores[:, -1] - final), groups, most=most)
+
+    def each() -> Iterator[float]:
+        for price in prices:
+            yield p_value(losses(contender.asks(rows, price)), target.max_regret)
+
+    options = scores.shape[1]
+    finest = Asked.once(np.full(len(rows), options - 1, dtype=np.intp), options=options)
+    refuse_too_small(losses(finest), target, bound)
+    certified = risk.fixed_sequence(each(), delta=target.delta)
+    if not certified:
+        first = losses(contender.asks(rows, prices[0]))
+        needed = risk.pictures_needed(first, target.max_regret, delta=target.delta, bound=bound)
+        advice = "no number of pictures certifies that" if needed is None else f"about {needed} do"
+        raise DataError(
+            f"No cascade is certified for a regret of {target.max_regret:g} at confidence "
+            f"{target.confidence:g} on {first.questions} questions about {first.pictures} "
+            f"pictures: the most careful one had a regret of {first.risk:.2g} ({advice}). Ask for "
+            "less, or calibrate without --escalate."
+        )
+    tried = _tried(contender, log, rows, router, prices[:certified])
+    place = int(np.argmin(tried.cost))
+    asked = contender.asks(rows, prices[place])
+    return tried, place, described(losses(asked), target, bound)
 
 
 def _gaps(router: ScaleRouter) -> Gaps:

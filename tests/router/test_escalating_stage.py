@@ -14,10 +14,11 @@ from data.errors import DataError, MismatchError, NotLearnableError
 from router.cascade import Cascade, cascade_path
 from router.checks import check_run
 from router.cli.main import app
+from router.guarantee import Target
 from router.policy import Policy
 from router.run import Run
 from router.stages.escalating import escalate_stage
-from router.stages.learning import calibrate_stage, train_stage
+from router.stages.learning import calibrate_stage, predictions, train_stage
 from router.stages.reporting import evaluate_stage
 from tests.router.answered import answered_world
 
@@ -99,7 +100,7 @@ def test_a_cascade_of_another_router_is_refused(run):
 
 
 def test_what_cannot_be_met_is_told(run, tmp_path):
-    with pytest.raises(DataError, match="either a budget or a maximal loss"):
+    with pytest.raises(DataError, match="one of a budget, a maximal loss and a maximal regret"):
         escalate_stage(run)
     with pytest.raises(DataError, match=r"No price meets .*Ask for less"):
         escalate_stage(run, budget=0.5)
@@ -133,3 +134,37 @@ def test_two_options_print_and_keep_their_apgr(tmp_path):
     value = document["metrics"]["apgr"]["value"]
     assert f"APGR between 144 and 576: {value:.3f}" in done.output
     assert 0.5 < value < 1
+
+
+def test_the_regret_of_a_cascade_is_certified(tmp_path):
+    run = run_of(tmp_path, n=6000)
+    target = Target(max_regret=0.05)
+    cascade = escalate_stage(run, name="safe", target=target)
+    kept = cascade.guarantee
+    assert kept["max_regret"] == 0.05 and kept["p_value"] <= 0.05 < 1
+    assert kept["regret"] < 0.05 and kept["upper_limit"] <= 0.05 + 1e-6
+    log = run.read_log()
+    rows = run.read_split(log).calibrate
+    p = predictions(run.read_router(), run.read_features(log), log, rows)[rows]
+    signals = [np.asarray(log.laid_out(name), float)[rows] for name in ("confidence", "logprob")]
+    asked = cascade.rule.ask(
+        p, log.costs[rows], log.costs[rows], cascade.rule.believe(p, *signals), cascade.price
+    )
+    final = log.scores[rows, asked.final]
+    regret = np.maximum(0, log.scores[rows, -1] - final).mean()
+    assert regret == pytest.approx(kept["regret"])
+    plain = Policy.read(run.policy("safe"))
+    assert plain.guarantee["max_regret"] == 0.05
+    assert cascade.calibration["mean_cost"] < plain.calibration["mean_cost"]
+    assert Cascade.read(cascade_path(run.root, "safe")) == cascade
+    strict = escalate_stage(run, target=Target(max_regret=0.02))
+    assert strict.calibration["mean_cost"] > cascade.calibration["mean_cost"]
+
+
+def test_a_regret_that_no_cascade_meets_is_refused(run):
+    with pytest.raises(DataError, match=r"calibrate part is too small .* at least \d+ such"):
+        escalate_stage(run, target=Target(max_regret=0.001))
+    with pytest.raises(DataError, match="cannot be capped"):
+        escalate_stage(run, target=Target(max_regret=0.2, cap=144))
+    with pytest.raises(DataError, match="one of a budget, a maximal loss and a maximal regret"):
+        escalate_stage(run, budget=100, target=Target(max_regret=0.2))

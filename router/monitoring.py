@@ -10,25 +10,77 @@ together (`router.risk.betting_p_value`); the half for drift is spent at every c
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from data.errors import DataError
 from router import risk
+from router.cascade import Cascade
 from router.drift import Sample, shifts
+from router.estimators.base import Floats
 from router.guarantee import POWER, Labelled, regrets
+from router.outcomes import Prices, outcome_of
 from router.policy import Policy
 
 HOLDS, VIOLATED, UNDECIDED, NO_TARGET = "holds", "violated", "not enough evidence", "no guarantee"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Served:
+    """What a policy or a cascade made of labelled questions.
+
+    Attributes:
+        losses: regret by picture: how much better the finest option scored.
+        cost: mean cost of everything that was asked.
+        accuracy: mean score of the answers given in the end.
+    """
+
+    losses: risk.Losses
+    cost: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class News:
+    """What a cascade learns from answers: confidence and logprob (N, K), costs (N, K) by itself."""
+
+    confidence: Floats
+    logprob: Floats
+    costs: Floats
+
+
+def by_policy(policy: Policy, part: Labelled) -> Served:
+    """What a policy makes of labelled questions."""
+    taken = np.arange(len(part.p)), policy.choose(part.p, part.costs)
+    return Served(
+        losses=regrets(policy, part),
+        cost=float(part.costs[taken].mean()),
+        accuracy=float(part.scores[taken].mean()),
+    )
+
+
+def by_cascade(cascade: Cascade, part: Labelled, news: News) -> Served:
+    """What a cascade makes of labelled questions, from first answer to last."""
+    beliefs = cascade.rule.believe(part.p, news.confidence, news.logprob)
+    asked = cascade.rule.ask(part.p, part.costs, news.costs, beliefs, cascade.price)
+    costs = Prices(alone=news.costs, routed=part.costs)
+    found = outcome_of(asked, scores=part.scores, costs=costs, gflops=None)
+    lost = np.maximum(0.0, part.scores[:, -1] - found.score)
+    return Served(
+        losses=risk.by_picture(lost, part.groups, most=part.most),
+        cost=float(found.cost.mean()),
+        accuracy=float(found.score.mean()),
+    )
+
+
 def monitor(
-    policy: Policy,
+    guarantee: Mapping[str, Any],
     *,
-    calibrate: Labelled,
-    fresh: Labelled,
+    calibrate: Served,
+    fresh: Served,
     trained_on: Sample,
     features: Sample,
     false_alarm: float = 0.01,
@@ -38,9 +90,9 @@ def monitor(
     """Judge a policy on fresh traffic, and look for drift of the features.
 
     Args:
-        policy: calibrated on `calibrate`.
-        calibrate: the calibrate part, to compare with.
-        fresh: labelled traffic that nothing was learned from.
+        guarantee: of the policy or cascade; empty without one.
+        calibrate: what it made of the calibrate part, to compare with.
+        fresh: what it made of labelled traffic that nothing was learned from.
         trained_on: features that the router was fitted on.
         features: of the fresh traffic.
         false_alarm: most probability of an alarm although nothing changed, in (0, 1).
@@ -58,7 +110,7 @@ def monitor(
     if not 0 < false_alarm < 1:
         raise DataError(f"false_alarm must lie between 0 and 1, such as 0.01; it is {false_alarm}.")
     level = false_alarm / 2
-    regret = judged(policy, fresh, level=level, bound=bound)
+    regret = judged(guarantee, fresh, level=level, bound=bound)
     drift = {
         name: {**asdict(one), "drifted": one.adjusted <= level}
         for name, one in shifts(trained_on, features, level=level, seed=seed).items()
@@ -69,18 +121,20 @@ def monitor(
         "alarm": drifted or regret["verdict"] == VIOLATED,
         "regret": regret,
         "drift": drift,
-        "cost": {name: _mean(policy, part, part.costs) for name, part in parts.items()},
-        "accuracy": {name: _mean(policy, part, part.scores) for name, part in parts.items()},
+        "cost": {name: part.cost for name, part in parts.items()},
+        "accuracy": {name: part.accuracy for name, part in parts.items()},
         "false_alarm": false_alarm,
     }
 
 
-def judged(policy: Policy, fresh: Labelled, *, level: float, bound: str) -> dict[str, Any]:
-    """The regret of a policy on fresh traffic, against its guarantee if it has one.
+def judged(
+    guarantee: Mapping[str, Any], fresh: Served, *, level: float, bound: str
+) -> dict[str, Any]:
+    """The regret on fresh traffic, against the guarantee if there is one.
 
     Args:
-        policy: any policy.
-        fresh: labelled traffic.
+        guarantee: see `router.guarantee.described`; empty without one.
+        fresh: what was made of labelled traffic.
         level: most probability of "violated" while the regret is within the guarantee.
         bound: a name in `router.risk.BOUNDS`.
 
@@ -91,7 +145,7 @@ def judged(policy: Policy, fresh: Labelled, *, level: float, bound: str) -> dict
         "pictures_needed" for "holds" (None where the observed regret is too large for any
         number), "pictures", "questions", "max_regret", "confidence" and "bound".
     """
-    losses, kept = regrets(policy, fresh), policy.guarantee
+    losses, kept = fresh.losses, guarantee
     alpha = kept.get("max_regret")
     delta = round(1 - kept.get("confidence", 0.95), 12)
     lower = risk.lower_limit(losses, delta=level, bound=bound)
@@ -117,8 +171,3 @@ def judged(policy: Policy, fresh: Labelled, *, level: float, bound: str) -> dict
         return {**found, "verdict": HOLDS}
     needed = risk.pictures_needed(losses, alpha, delta=delta, bound=bound, power=POWER)
     return {**found, "verdict": UNDECIDED, "pictures_needed": needed}
-
-
-def _mean(policy: Policy, part: Labelled, values: np.ndarray) -> float:
-    choice = policy.choose(part.p, part.costs)
-    return float(values[np.arange(len(values)), choice].mean())

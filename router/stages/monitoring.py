@@ -10,9 +10,10 @@ import numpy as np
 from data.errors import DataError, MismatchError
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router.cascade import Cascade, cascade_path
 from router.drift import Sample
 from router.features.table import FeatureTable
-from router.monitoring import monitor
+from router.monitoring import News, by_cascade, by_policy, monitor
 from router.parts import part_rows
 from router.policy import Policy
 from router.router import ScaleRouter
@@ -39,7 +40,7 @@ def monitor_stage(
     Args:
         run: must hold a trained router and the policy.
         fresh: must hold `log/` and `features/` of the traffic, made like those of `run`.
-        name: of the policy.
+        name: of the policy; where a cascade goes with it, that is judged.
         false_alarm: most probability of an alarm although nothing changed.
         bound: a name in `router.risk.BOUNDS`.
         seed: of the test for drift.
@@ -64,14 +65,24 @@ def monitor_stage(
     features, seen = run.read_features(log), fresh.read_features(everything)
     fresh.verify(fresh.features, "features")
     fit, calibrate = (part_rows(log, split, part, gaps=gaps) for part in ("fit", "calibrate"))
+    every = np.arange(len(traffic))
     known = labelled(router, features, log, calibrate)
-    asked = labelled(router, seen, traffic, np.arange(len(traffic)))
+    asked = labelled(router, seen, traffic, every)
+    asked = replace(asked, most=max(known.most, asked.most))
+    cascade = _cascade(run, name, router)
+    if cascade is None:
+        guarantee = policy.guarantee
+        before, now = by_policy(policy, known), by_policy(policy, asked)
+    else:
+        guarantee = cascade.guarantee
+        before = by_cascade(cascade, known, _news(log, calibrate))
+        now = by_cascade(cascade, asked, _news(traffic, every))
     return monitor(
-        policy,
-        calibrate=known,
-        fresh=replace(asked, most=max(known.most, asked.most)),
+        guarantee,
+        calibrate=before,
+        fresh=now,
         trained_on=_sample(router, features, log, fit),
-        features=_sample(router, seen, traffic, np.arange(len(traffic))),
+        features=_sample(router, seen, traffic, every),
         false_alarm=false_alarm,
         bound=bound,
         seed=seed,
@@ -86,6 +97,36 @@ def _policy(run: Run, name: str, router: ScaleRouter, split: Split) -> Policy:
             f"{', '.join(sorted(policies)) or 'no policies'}. Run `m3router calibrate` first."
         )
     return policies[name]
+
+
+def _cascade(run: Run, name: str, router: ScaleRouter) -> Cascade | None:
+    """The cascade that goes with the policy, if one does."""
+    path = cascade_path(run.root, name)
+    if not path.is_file():
+        return None
+    cascade = Cascade.read(path)
+    cascade.check_fits(options=router.options, router=router.fingerprint)
+    return cascade
+
+
+def _news(log: OracleLog, rows: np.ndarray) -> News:
+    """What answers tell a cascade.
+
+    Raises:
+        DataError: when an answer has no confidence or log-probability.
+    """
+    told = {
+        name: np.asarray(log.laid_out(name)[rows], dtype=np.float64)
+        for name in ("confidence", "logprob")
+    }
+    for name, values in told.items():
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"A cascade goes by the {name} of answers; {int((~np.isfinite(values)).sum())} of "
+                f"{values.size} in the log have none. Label the traffic with the model that was "
+                "calibrated."
+            )
+    return News(costs=log.costs[rows], **told)
 
 
 def _sample(router: ScaleRouter, table: FeatureTable, log: OracleLog, rows: np.ndarray) -> Sample:

@@ -19,6 +19,7 @@ from router.policy import Policy
 from router.run import Run
 from router.stages.escalating import escalate_stage
 from router.stages.learning import calibrate_stage, predictions, train_stage
+from router.stages.monitoring import monitor_stage
 from router.stages.reporting import evaluate_stage
 from tests.router.answered import answered_world
 
@@ -102,7 +103,7 @@ def test_a_cascade_of_another_router_is_refused(run):
 def test_what_cannot_be_met_is_told(run, tmp_path):
     with pytest.raises(DataError, match="one of a budget, a maximal loss and a maximal regret"):
         escalate_stage(run)
-    with pytest.raises(DataError, match=r"No price meets .*Ask for less"):
+    with pytest.raises(DataError, match=r"The budget must be at least 1 visual tokens"):
         escalate_stage(run, budget=0.5)
     with pytest.raises(DataError, match="No price meets"):
         escalate_stage(run, max_loss_points=-90)
@@ -168,3 +169,28 @@ def test_a_regret_that_no_cascade_meets_is_refused(run):
         escalate_stage(run, target=Target(max_regret=0.2, cap=144))
     with pytest.raises(DataError, match="one of a budget, a maximal loss and a maximal regret"):
         escalate_stage(run, budget=100, target=Target(max_regret=0.2))
+
+
+def test_what_is_monitored_is_the_cascade(run, tmp_path):
+    cascade = escalate_stage(run, name="both", budget=100)
+    made = answered_world(n=400, seed=5)
+    fresh = Run(tmp_path / "fresh")
+    frame, features = made.log.frame, made.features
+    frame["example_id"] = "fresh-" + frame["example_id"]
+    frame["group"] = "fresh-" + frame["group"]
+    log = type(made.log)(frame, options=made.log.options, cost_unit=made.log.cost_unit)
+    log.write(fresh.log)
+    ids = tuple(f"fresh-{name}" for name in features.ids)
+    table = type(features)(ids=ids, blocks=features.blocks, metadata=features.metadata)
+    table.write(fresh.features)
+    found = monitor_stage(run, fresh, name="both")
+    for name in ("cost", "accuracy"):
+        kept = cascade.calibration[{"cost": "mean_cost"}.get(name, name)]
+        assert found[name]["calibrate"] == pytest.approx(kept)
+    assert found["cost"]["fresh"] == pytest.approx(cascade.calibration["mean_cost"], rel=0.3)
+    assert not found["alarm"]
+    frame["confidence"] = None
+    type(log)(frame, options=log.options, cost_unit=log.cost_unit).write(fresh.log)
+    table.write(fresh.features)
+    with pytest.raises(DataError, match=r"goes by the confidence of answers; \d+ of \d+"):
+        monitor_stage(run, fresh, name="both")

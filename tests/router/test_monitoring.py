@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from data.errors import DataError
 from router.drift import Sample
 from router.guarantee import Labelled, Target, described, regrets
-from router.monitoring import HOLDS, NO_TARGET, UNDECIDED, VIOLATED, judged, monitor
+from router.monitoring import HOLDS, NO_TARGET, UNDECIDED, VIOLATED, by_policy, judged, monitor
 from router.policy import Binding, Policy
 
 BINDING = Binding(options=("1", "576"), cost_unit="visual tokens", router="r" * 64, split="s" * 64)
@@ -38,6 +38,11 @@ def promised(max_regret=0.1):
     return replace(policy, guarantee=kept)
 
 
+def served(policy, part):
+    """The policy's guarantee, and what it made of the part."""
+    return policy.guarantee, by_policy(policy, part)
+
+
 def features(pictures, generator, *, shift=0.0):
     return Sample(
         blocks={"image": shift + generator.standard_normal((pictures, 4))},
@@ -51,7 +56,7 @@ def features(pictures, generator, *, shift=0.0):
 )
 def test_verdicts(regret, pictures, verdict):
     part = traffic(pictures, regret, np.random.default_rng(1))
-    found = judged(promised(), part, level=0.005, bound="betting")
+    found = judged(*served(promised(), part), level=0.005, bound="betting")
     assert found["verdict"] == verdict
     assert found["lower_limit"] <= found["regret"] <= found["upper_limit"]
     assert (found["upper_limit"] <= 0.1) == (verdict == HOLDS)
@@ -60,17 +65,20 @@ def test_verdicts(regret, pictures, verdict):
 
 def test_too_little_traffic_says_how_much_would_do():
     found = judged(
-        promised(), traffic(20, 0.0, np.random.default_rng(0)), level=0.005, bound="betting"
+        *served(promised(), traffic(20, 0.0, np.random.default_rng(0))),
+        level=0.005,
+        bound="betting",
     )
     needed = found["pictures_needed"]
     assert needed > 20
     enough = traffic(needed, 0.0, np.random.default_rng(0))
-    assert judged(promised(), enough, level=0.005, bound="betting")["verdict"] == HOLDS
+    assert judged(*served(promised(), enough), level=0.005, bound="betting")["verdict"] == HOLDS
 
 
 def test_a_policy_without_a_guarantee_is_described_but_not_judged():
     policy = replace(promised(), guarantee={})
-    found = judged(policy, traffic(100, 0.5, np.random.default_rng(0)), level=0.01, bound="betting")
+    part = traffic(100, 0.5, np.random.default_rng(0))
+    found = judged(*served(policy, part), level=0.01, bound="betting")
     assert found["verdict"] == NO_TARGET
     assert found["regret"] == pytest.approx(0.5, abs=0.1)
 
@@ -78,9 +86,9 @@ def test_a_policy_without_a_guarantee_is_described_but_not_judged():
 def test_the_whole_answer():
     generator = np.random.default_rng(2)
     found = monitor(
-        promised(),
-        calibrate=traffic(200, 0.05, generator),
-        fresh=traffic(300, 0.02, generator),
+        promised().guarantee,
+        calibrate=by_policy(promised(), traffic(200, 0.05, generator)),
+        fresh=by_policy(promised(), traffic(300, 0.02, generator)),
         trained_on=features(100, generator),
         features=features(80, generator),
     )
@@ -93,9 +101,9 @@ def test_the_whole_answer():
 def test_drift_raises_the_alarm_even_while_the_promise_holds():
     generator = np.random.default_rng(2)
     found = monitor(
-        promised(),
-        calibrate=traffic(200, 0.05, generator),
-        fresh=traffic(300, 0.02, generator),
+        promised().guarantee,
+        calibrate=by_policy(promised(), traffic(200, 0.05, generator)),
+        fresh=by_policy(promised(), traffic(300, 0.02, generator)),
         trained_on=features(100, generator),
         features=features(80, generator, shift=1.0),
     )
@@ -110,9 +118,9 @@ def test_false_alarms_of_both_kinds_together_are_as_rare_as_stated():
     for seed in range(draws):
         generator = np.random.default_rng(seed)
         found = monitor(
-            promised(),
-            calibrate=traffic(20, 0.05, generator),
-            fresh=traffic(60, 0.1, generator),
+            promised().guarantee,
+            calibrate=by_policy(promised(), traffic(20, 0.05, generator)),
+            fresh=by_policy(promised(), traffic(60, 0.1, generator)),
             trained_on=features(30, generator),
             features=features(20, generator),
             false_alarm=rate,
@@ -129,9 +137,9 @@ def test_an_impossible_rate_is_refused(rate):
     part, sample = traffic(20, 0.0, generator), features(20, generator)
     with pytest.raises(DataError, match="false_alarm must lie between 0 and 1"):
         monitor(
-            promised(),
-            calibrate=part,
-            fresh=part,
+            promised().guarantee,
+            calibrate=by_policy(promised(), part),
+            fresh=by_policy(promised(), part),
             trained_on=sample,
             features=sample,
             false_alarm=rate,

@@ -22,7 +22,7 @@ from data.splits import Split
 from router.analysis.metrics import aiq
 from router.calibration import choose_calibration
 from router.costs import routed_costs
-from router.estimators import estimator_class
+from router.estimators import DEFAULT, estimator_class
 from router.estimators.base import Floats, SufficiencyEstimator, Validation, log_loss
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
@@ -37,7 +37,7 @@ def train_router(
     features: FeatureTable,
     split: Split,
     *,
-    estimator: str = "logistic",
+    estimator: str = DEFAULT,
     blocks: Sequence[str] | None = None,
     seed: int = 0,
     gaps: Gaps = "error",

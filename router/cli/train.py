@@ -17,7 +17,7 @@ from router.cli.options import (
     named_tiers,
     splitting_of,
 )
-from router.estimators import ESTIMATORS
+from router.estimators import DEFAULT, ESTIMATORS
 
 if TYPE_CHECKING:
     from router.tuning.setting import Tuned
@@ -30,7 +30,7 @@ OF_TUNING = ("estimator", "seed", "gaps", "rule", "tiers", "shares", "split", "s
 def train(
     ctx: typer.Context,
     run: RunFolder,
-    estimator: Annotated[str, typer.Option(help=f"{NAMES}.")] = "logistic",
+    estimator: Annotated[str, typer.Option(help=f"{NAMES}.")] = DEFAULT,
     seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")

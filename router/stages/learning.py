@@ -13,6 +13,7 @@ from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router import estimators
 from router.cascade import cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
@@ -33,7 +34,7 @@ from router.tuning.setting import Tuned
 def train_stage(
     run: Run,
     *,
-    estimator: str = "logistic",
+    estimator: str = estimators.DEFAULT,
     seed: int = 0,
     gaps: Gaps = "error",
     rule: str = DEFAULT,

@@ -14,15 +14,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data.errors import DataError
 from data.importers.blindtest import read_blindtest
-from data.manifest import atomic_write_text
+from data.manifest import MANIFEST, atomic_write_text
+from experiments.recording import kept, provenance
+from router.guarantee import Target
 from router.run import Run
 from router.stages.labelling import featurize_stage, import_stage
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage, report_stage
 
 HERE = Path(__file__).parent
-ESTIMATORS = ("logistic", "lightgbm")
+ESTIMATORS = ("logistic", "lightgbm", "mlp")
+TIERS = ("image", "question", "cheap")
+REGRETS = (0.02, 0.05, 0.1)
 
 
 def models_in(folder: Path) -> list[str]:
@@ -30,36 +35,45 @@ def models_in(folder: Path) -> list[str]:
     return sorted({str(name).split("/", 1)[1] for name in read_blindtest(folder).datasets})
 
 
-def study(
-    folder: Path, run: Run, *, model: str | None, estimator: str, seed: int
-) -> dict[str, Any]:
-    """One run from import to report; the part of the evaluation that is worth recording."""
-    if not run.log.exists():
+def imported(folder: Path, run: Run, *, model: str | None) -> Run:
+    """A run folder with the log of one model, or of all, and its features."""
+    if not (run.features / MANIFEST).is_file():
         import_stage(run, "blindtest", folder, model=model)
-        featurize_stage(run, images=folder, encoder="embedded", questions="hashed")
-    train_stage(run, estimator=estimator, seed=seed)
+        featurize_stage(run, images=folder, encoder="embedded", questions="hashed", tiers=TIERS)
+    return run
+
+
+def study(folder: Path, run: Run, *, estimator: str, seed: int) -> dict[str, Any]:
+    """One run from training to report; the part of the evaluation that is worth recording."""
+    train_stage(run, estimator=estimator, seed=seed, reuse=True)
     calibrate_stage(run, max_loss_points=1.0)
-    document = evaluate_stage(run)
-    report_stage(run, images=folder)
-    kept = ("n", "best_fixed", "rows", "metrics", "ablations")
-    return {key: document[key] for key in kept if key in document}
+    refused = {}
+    for regret in REGRETS:
+        try:
+            calibrate_stage(run, name=f"regret-{regret:g}", target=Target(max_regret=regret))
+        except DataError as error:  # too few pictures
+            refused[f"regret-{regret:g}"] = str(error)
+    document = evaluate_stage(run, reuse=True)
+    report_stage(run, images=folder, reuse=True)
+    return {**kept(document), "refused": refused}
 
 
 def main() -> None:
-    """All models, both estimators."""
+    """All models, all estimators."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {"seed": arguments.seed}
+    command = "python -m experiments.blindtest.run --data DATA --work WORK"
+    results: dict[str, Any] = provenance(command, seed=arguments.seed)
     for model in [*models_in(arguments.data), None]:
+        place = arguments.work / (model or "all")
+        source = imported(arguments.data, Run(place / "log"), model=model)
         for estimator in ESTIMATORS:
             name = f"{model or 'all models'}, {estimator}"
-            run = Run(arguments.work / (model or "all") / estimator)
-            results[name] = study(
-                arguments.data, run, model=model, estimator=estimator, seed=arguments.seed
-            )
+            run = source.copy_data(place / estimator)
+            results[name] = study(arguments.data, run, estimator=estimator, seed=arguments.seed)
             print(f"{name}: {json.dumps(results[name]['metrics'], default=str)[:400]}")
     path = HERE / "results" / "results.json"
     atomic_write_text(path, json.dumps(results, indent=1) + "\n")

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from data.errors import DataError
 from data.manifest import atomic_write_text
 from data.scenes.export import LABEL_SEEDS, write_scenes
 from data.sources.jsonl import load_jsonl
+from experiments.recording import kept, provenance
 from m3core.checkpoints import load_model
 from router.cli.labelling import label_with_progress
 from router.guarantee import Target
@@ -104,21 +103,6 @@ def certified(run: Run) -> dict[str, Any]:
     return found
 
 
-def kept(document: dict[str, Any]) -> dict[str, Any]:
-    """What of an evaluation is recorded: everything but curves and single questions."""
-    wanted = ("n", "best_fixed", "rows", "metrics", "escalation", "baselines", "oracles")
-    return {key: _without_curves(document[key]) for key in wanted if key in document}
-
-
-def _without_curves(value: Any) -> Any:
-    if isinstance(value, dict):
-        left_out = ("curve", "ends", "shares", "mixing", "policy")
-        return {key: _without_curves(one) for key, one in value.items() if key not in left_out}
-    if isinstance(value, list):
-        return [_without_curves(one) for one in value]
-    return round(value, 5) if isinstance(value, float) else value
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """All arms, all studies."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -131,10 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = {arm: arm_run(told.work, source, arm, seed=told.seed) for arm in ARMS}
     guarantee = certified(runs[MAIN])
     results: dict[str, Any] = {
-        "command": f"python -m experiments.routing.run --scenes {told.scenes} --seed {told.seed}",
-        "seed": told.seed,
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
+        **provenance(
+            f"python -m experiments.routing.run --work WORK --scenes {told.scenes}", seed=told.seed
+        ),
         "main": MAIN,
         "guarantee": guarantee,
         "arms": {},
@@ -153,14 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report_stage(runs[MAIN], images=told.work / "scenes" / "images", reuse=True)
     atomic_write_text(told.out, json.dumps(results, indent=1) + "\n")
     print(f"results: {told.out}\nreport: {runs[MAIN].report / 'report.html'}")
-
-
-def _commit() -> str:
-    """The commit this runs from; "unknown" outside of a clone."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
-    )
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

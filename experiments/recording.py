@@ -26,18 +26,18 @@ def provenance(command: str, *, seed: int) -> dict[str, Any]:
     }
 
 
-def kept(document: dict[str, Any]) -> dict[str, Any]:
-    """What of an evaluation is recorded: everything but curves and single questions."""
-    wanted = (
-        "n",
-        "best_fixed",
-        "rows",
-        "metrics",
-        "escalation",
-        "ablations",
-        "baselines",
-        "oracles",
-    )
+OWN = ("n", "best_fixed", "rows", "metrics")
+OTHERS = ("escalation", "ablations", "baselines", "oracles")
+
+
+def kept(document: dict[str, Any], *, others: bool = True) -> dict[str, Any]:
+    """What of an evaluation is recorded: everything but curves and single questions.
+
+    Args:
+        document: see `router.analysis.evaluation.evaluate`.
+        others: whether to keep what the router is compared with.
+    """
+    wanted = OWN + OTHERS if others else OWN
     return {key: _without_curves(document[key]) for key in wanted if key in document}
 
 

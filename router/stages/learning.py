@@ -15,7 +15,7 @@ from data.oracle_log import OracleLog
 from data.splits import Split
 from router import estimators
 from router.cascade import cascade_path
-from router.costs import routed_costs
+from router.costs import PEEK, routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
@@ -56,8 +56,8 @@ def train_stage(
         rule: a name in `router.rules.RULES`.
         threads: of the fit, where the estimator can use several.
         ablations: whether to train an image-only and a question-only router as well.
-        tiers: feature blocks that the router reads; all that there are by default. The ablations
-            keep to their own.
+        tiers: feature blocks that the router reads; by default all that there are but the peek,
+            which costs a call of the model for every question. The ablations keep to their own.
         reuse: keep what was trained on the same inputs with the same options.
         progress: called with (router, routers done, routers in all).
         splitting: how to split; None for the usual shares by seed.
@@ -90,8 +90,8 @@ def train_stage(
     for done, name in enumerate(wanted):
         if progress:
             progress(name, done, len(wanted))
-        own = tuned.blocks if tuned else tiers
-        blocks = list(dict.fromkeys(ARMS[name][1] or own or features.blocks))
+        own = tuned.blocks if tuned else tiers or _usual(features)
+        blocks = list(dict.fromkeys(ARMS[name][1] or own))
         params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
         if tuned:
             params["tuning"] = tuned.record
@@ -236,6 +236,11 @@ def predictions(
     p = np.full(log.scores.shape, np.nan)
     p[rows] = router.predict(features.align([log.ids[row] for row in rows]))
     return p
+
+
+def _usual(features: FeatureTable) -> list[str]:
+    """All blocks but the peek, unless there is nothing else."""
+    return [name for name in features.blocks if name != PEEK] or list(features.blocks)
 
 
 def part_sizes(log: OracleLog, split: Split) -> dict[str, dict[str, int]]:

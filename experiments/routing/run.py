@@ -26,6 +26,7 @@ from data.sources.jsonl import load_jsonl
 from experiments.recording import kept, provenance
 from m3core.checkpoints import load_model
 from router.cli.labelling import label_with_progress
+from router.features.tiers import TIERS
 from router.guarantee import Target
 from router.policy import Policy
 from router.run import Run
@@ -64,7 +65,13 @@ def labelled(work: Path, *, scenes: int) -> Run:
         folder, range(LABEL_SEEDS.start, LABEL_SEEDS.start + scenes), questions=QUESTIONS
     )
     examples = load_jsonl(path, images=folder / "images")
-    label_with_progress(run, examples, images=folder / "images", model=load_model("embedded"))
+    label_with_progress(
+        run,
+        examples,
+        images=folder / "images",
+        model=load_model("embedded"),
+        tiers=tuple(TIERS),
+    )
     return run
 
 

@@ -122,7 +122,7 @@ Tiers = Annotated[
     str | None,
     typer.Option(
         help="Feature blocks, separated by commas: image, question, cheap, peek. "
-        "[default: all that can be had]",
+        "[default: all but the peek]",
         show_default=False,
     ),
 ]

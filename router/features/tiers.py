@@ -53,6 +53,10 @@ TIERS: dict[str, Tier] = {
 }
 """Name -> how."""
 
+USUAL = (IMAGE, QUESTION, CHEAP)
+"""What is computed and read unless others are asked for: a peek is a call of the model for every
+question, and on the shipped model it did not pay."""
+
 
 def check_tiers(names: Iterable[str]) -> tuple[str, ...]:
     """The names in the order of `TIERS`, each once.

@@ -26,7 +26,7 @@ from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer, source_of
 from router.features.question import HASHED, MODEL, question_encoder
 from router.features.table import FeatureTable
-from router.features.tiers import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
+from router.features.tiers import IMAGE, PEEK, QUESTION, USUAL, check_tiers
 from router.run import Run
 
 
@@ -54,7 +54,7 @@ def label_stage(
         model: the frozen model.
         progress: called after every chunk of pictures.
         questions: name of a question encoder, see `router.features.question`.
-        tiers: names of feature blocks, see `router.features.tiers`; all by default.
+        tiers: names of feature blocks, see `router.features.tiers`; None for the usual ones.
         options: of `m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
 
     Raises:
@@ -65,7 +65,7 @@ def label_stage(
     """
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
     featurizer = Featurizer(
-        tiers=tuple(TIERS if tiers is None else tiers),
+        tiers=tuple(USUAL if tiers is None else tiers),
         model=model,
         questions=question_encoder(questions, model),
         frames=frames,
@@ -177,8 +177,8 @@ def featurize_stage(
             no tier needs it.
         questions: name of a question encoder, see `router.features.question`; None takes the
             image encoder's own language model where it has one, else hashed words.
-        tiers: names of feature blocks, see `router.features.tiers`; None takes all that can be
-            had of these pictures and this encoder.
+        tiers: names of feature blocks, see `router.features.tiers`; None takes the usual ones
+            that can be had with or without pictures.
         progress: called with (done, in all, of what).
 
     Returns:
@@ -219,8 +219,7 @@ def _featurizer(
     model = loaded if isinstance(loaded, MultiScaleModel) else None
     answered = model is not None and model.revision == log.metadata.get("revision")
     if wanted is None:
-        seen = () if images is None else (IMAGE, PEEK) if answered else (IMAGE,)
-        wanted = check_tiers((*seen, QUESTION, CHEAP))
+        wanted = tuple(name for name in USUAL if name != IMAGE or images is not None)
     if PEEK in wanted and model is not None and not answered:
         raise MismatchError(
             f"A peek is the prefill of the model that answered, but the log was made by "

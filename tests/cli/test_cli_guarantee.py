@@ -258,7 +258,8 @@ def test_a_router_that_peeks_pays_for_it_when_it_is_calibrated(invoke, tmp_path)
     world = make_world(1000)
     blocks = {"image": world.features.blocks["image"], "peek": world.features.blocks["question"]}
     run = write_run(tmp_path / "run", world.log, replace(world.features, blocks=blocks))
-    train_stage(run, ablations=False)
+    assert list(train_stage(run, ablations=False).blocks) == ["image"]  # a peek is asked for
+    train_stage(run, tiers=["image", "peek"], ablations=False)
     assert invoke("calibrate", run.root, "--price", 0).exit_code == 0
     part, log = calibrate_part(run.root), world.log
     assert np.all(part.costs[:, 1:] == log.costs[: len(part.costs), 1:] + 1)

@@ -51,7 +51,7 @@ def test_calibrate_and_test_are_never_touched(world, build_log, estimator):
 
 
 def test_the_tune_part_chooses_the_hyper_parameters(world):
-    router = train_router(world.log, world.features, world.split)
+    router = train_router(world.log, world.features, world.split, estimator="logistic")
     trials = router.metadata["tuned"]
     assert len({trial["hyperparameters"]["C"] for trial in trials}) == len(trials) > 3
     best = max(trials, key=lambda trial: (trial["area"], -trial["log_loss"]))
@@ -59,15 +59,12 @@ def test_the_tune_part_chooses_the_hyper_parameters(world):
 
 
 def test_hyperparameters_name_the_one_candidate(world):
-    router = train_router(world.log, world.features, world.split, hyperparameters={"C": 0.02})
+    settings = {"estimator": "logistic", "hyperparameters": {"C": 0.02}}
+    router = train_router(world.log, world.features, world.split, **settings)
     assert [trial["hyperparameters"]["C"] for trial in router.metadata["tuned"]] == [0.02]
     assert router.metadata["hyperparameters"] == {"C": 0.02, "max_iter": 1000}
-    again = train_router(
-        world.log,
-        world.features,
-        world.split,
-        hyperparameters=router.metadata["hyperparameters"],
-    )
+    settings["hyperparameters"] = router.metadata["hyperparameters"]
+    again = train_router(world.log, world.features, world.split, **settings)
     assert again.fingerprint == router.fingerprint
 
 

@@ -196,6 +196,16 @@ def _draw_router(axes: Axes, document: Document) -> None:
             curve["cost"], curve["low"], curve["high"], color=ROUTER, alpha=0.14, linewidth=0
         )
     axes.plot(curve["cost"], curve["accuracy"], color=ROUTER, lw=2.4, label="router, any budget")
+    again = document.get("escalation", {}).get("curve")
+    if again:
+        axes.plot(
+            again["cost"],
+            again["accuracy"],
+            color=ROUTER,
+            lw=1.6,
+            ls=(0, (3, 1.5)),
+            label="router + escalation",
+        )
     rows = router_rows(document)
     axes.scatter(
         [row["cost"]["value"] for row in rows],

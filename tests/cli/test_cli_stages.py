@@ -346,7 +346,8 @@ def test_a_router_for_texts_from_a_plain_table(invoke, tmp_path):
 
 
 def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
-    result = invoke("featurize", finished, "--images", small_world.images, "--encoder", "fake")
+    pictures = ("--images", small_world.images, "--encoder", "fake")
+    result = invoke("featurize", finished, *pictures, "--tiers", "image,question,cheap,peek")
     assert result.exit_code == 0, result.output
     assert "image (48), question (17), cheap (39), peek (22)" in result.output
     result = invoke("train", finished, "--tiers", "image,question", "--no-ablations")

@@ -102,10 +102,10 @@ def collector_of(folder, examples, images):
 def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(source, tmp_path):
     images, asked = source
     run, other = Run(tmp_path / "a"), Run(tmp_path / "b")
-    label_stage(run, asked, images=images, model=FakeModel())
+    label_stage(run, asked, images=images, model=FakeModel(), tiers=tuple(TIERS))
     table = run.read_features(run.read_log())
     label(asked, images=images, model=FakeModel(), folder=other.log)
-    alone, causes = featurize_stage(other, images=images, encoder="fake")
+    alone, causes = featurize_stage(other, images=images, encoder="fake", tiers=tuple(TIERS))
     assert causes == {}
     assert alone.ids == table.ids == tuple(one.id for one in asked)
     assert alone.metadata == table.metadata

@@ -13,6 +13,7 @@ from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
 from router.cascade import Cascade, Rule
 from router.costs import routed_costs
+from router.features.tiers import TIERS
 from router.knobs import for_budget
 from router.outcomes import Prices
 from router.pipeline import AutoScalePipeline
@@ -47,7 +48,7 @@ def world(tmp_path_factory):
             for ask in range(2)
         ]
     model = FakeModel()
-    log = label_stage(Run(root), examples, images=root, model=model)
+    log = label_stage(Run(root), examples, images=root, model=model, tiers=tuple(TIERS))
     table = Run(root).read_features(log)
     split = split_by_group(log.groups, seed=0)
     rows = split.part("calibrate")

@@ -168,8 +168,8 @@ def run(images, tmp_path):
     return run
 
 
-def featurize(run, images, *tiers, encoder="fake", **options):
-    """The table, and how many pictures had to be looked at."""
+def featurize(run, images, *tiers, encoder="fake", refused=False, **options):
+    """The table, and how many pictures had to be looked at, or why some were refused."""
     looked = []
 
     def told(done, total, what):
@@ -177,10 +177,17 @@ def featurize(run, images, *tiers, encoder="fake", **options):
             looked.append((done, total))
 
     table, causes = featurize_stage(
-        run, images=images, encoder=encoder, tiers=tiers or None, progress=told, **options
+        run, images=images, encoder=encoder, tiers=tiers or ALL, progress=told, **options
     )
+    if refused:
+        return table, causes
     assert causes == {}
     return table, looked
+
+
+def test_a_peek_is_only_made_when_asked_for(run, images):
+    table, _ = featurize_stage(run, images=images, encoder="fake")
+    assert list(table.blocks) == ["image", "question", "cheap"]
 
 
 def test_tiers_are_added_one_after_the_other(run, images):
@@ -335,7 +342,8 @@ def test_a_question_that_does_not_fit_has_no_peek_and_a_cause(images, tmp_path):
     asked[2] = Example(**(asked[2].to_dict() | {"question": "why " * 1100}))
     run = Run(tmp_path / "long")
     label_stage(run, asked, images=images, model=FakeModel())
-    table, causes = featurize_stage(run, images=images, encoder="fake")
+    assert list(run.read_features(run.read_log()).blocks) == ["image", "question", "cheap"]
+    table, causes = featurize(run, images, refused=True)
     assert list(causes) == ["1-0"] and "does not fit" in causes["1-0"]
     assert len(table) == 11 and "1-0" not in table.ids
 

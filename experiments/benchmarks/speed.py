@@ -37,7 +37,7 @@ from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer
 from router.features.image import image_features
 from router.features.question import ModelQuestions
-from router.features.tiers import IMAGE, QUESTION
+from router.features.tiers import USUAL
 from router.knobs import for_max_loss
 from router.pipeline import AutoScalePipeline
 from router.policy import Policy
@@ -77,9 +77,7 @@ def bench_labelling(model: MultiScaleModel, *, scenes: int, naive_scenes: int) -
         spent_naive = seconds(lambda: naive_labelling(few, images, model))
         spent = seconds(lambda: label(examples, images=images, model=model, folder=root / "log"))
         asked = [Asked(one.id, one.image, one.question) for one in examples]
-        featurizer = Featurizer(
-            tiers=(IMAGE, QUESTION), model=model, questions=ModelQuestions(model)
-        )
+        featurizer = Featurizer(tiers=USUAL, model=model, questions=ModelQuestions(model))
         collector = FeatureCollector(root / "features", featurizer, asked, images=images)
         on_features = 0.0
         for start in range(0, scenes, BATCH):

@@ -387,5 +387,5 @@ def test_only_the_model_that_answered_can_peek(images, tmp_path):
     label(examples(), images=images, model=FakeModel(pooling="spatial"), folder=run.log)
     with pytest.raises(MismatchError, match="log was made by fake .*--encoder is fake@"):
         featurize(run, images, "image", "peek")
-    table, _ = featurize(run, images)
+    table, _ = featurize(run, images, "image", "question", "cheap")
     assert list(table.blocks) == ["image", "question", "cheap"]

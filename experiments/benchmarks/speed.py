@@ -35,7 +35,6 @@ from m3core.models.base import MultiScaleModel, Request
 from router.features.asked import Asked
 from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer
-from router.features.image import image_features
 from router.features.question import ModelQuestions
 from router.features.tiers import USUAL
 from router.knobs import for_max_loss
@@ -100,9 +99,8 @@ def bench_decision(pipeline: AutoScalePipeline, image: Image.Image) -> dict[str,
     """One routing decision from ready features: router and policy, microseconds."""
     model = pipeline.model
     (encoding,) = model.encode([image])
-    features = image_features(encoding, model.grid)
-    vector = ModelQuestions(model).encode(["What number is on the red tag?"])[0]
-    block = {"image": features, "question": vector}
+    question = "What number is on the red tag?"
+    (block,) = pipeline.featurizer.blocks([image], [encoding], [question])
     costs = np.array(model.grid.scales, dtype=np.float64)
     spent = [
         1e6 * seconds(lambda: pipeline.policy.decide(pipeline.router.predict_one(block), costs))

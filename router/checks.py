@@ -25,6 +25,14 @@ from router.run import ARMS, Run
 
 PACKAGE = "m3router"
 PYTHON = (3, 11)
+MEASURED = (
+    ("evaluation", "evaluate"),
+    ("importance", "importance"),
+    ("learning-curve", "learning-curve"),
+    ("leave-one-out", "leave-one-out"),
+    ("report", "report"),
+)
+"""Folders of what was measured, and their stages."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +91,11 @@ def check_run(run: Run) -> list[Check]:
             checks.append(_attempt(f"policy {path.stem}", partial(_policy, run, path.stem)))
             if cascade_path(run.root, path.stem).is_file():
                 checks.append(_attempt(f"cascade {path.stem}", partial(_cascade, run, path.stem)))
-    for folder, stage in (("evaluation", "evaluate"), ("report", "report")):
+    for folder, stage in MEASURED:
         if (run.root / folder / MANIFEST).is_file():
             checks.append(_attempt(folder, partial(_stage, run, folder, stage)))
+    if (run.root / "tuning" / "study.json").is_file():
+        checks.append(_attempt("tuning", partial(_tuning, run)))
     return checks
 
 
@@ -162,6 +172,13 @@ def _cascade(run: Run, name: str) -> str:
     router = run.read_router()
     cascade.check_fits(options=router.options, router=router.fingerprint)
     return f"{cascade.knob}, {'asks again' if cascade.rule.start else 'never asks again'}"
+
+
+def _tuning(run: Run) -> str:
+    from router.stages.tuning import tuned_setting  # Optuna is slow to import
+
+    tuned = tuned_setting(run)
+    return f"chose {tuned.estimator} on {', '.join(tuned.blocks)}"
 
 
 def _stage(run: Run, folder: str, stage: str) -> str:

@@ -7,6 +7,7 @@ Prices are chosen among all that make a difference on the calibrate part (`route
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -38,9 +39,11 @@ def for_price(
         knob: what was asked for, when it was not this price.
 
     Raises:
-        DataError: for a negative price, a cap below the cheapest option of an example, or when
-            the calibrate part is empty or not finite.
+        DataError: for a price that is negative or not finite, a cap below the cheapest option of
+            an example, or when the calibrate part is empty or not finite.
     """
+    if not (math.isfinite(price) and price >= 0):
+        raise DataError(f"A price must be finite and at least 0; it is {price:g}.")
     p, costs = check_inputs(p, costs)
     scale = _cost_scale(costs)
     policy = Policy(
@@ -69,8 +72,8 @@ def for_budget(
         cap: most cost of any single answer.
 
     Raises:
-        DataError: when the budget is below the mean cost of the cheapest option, the cap below
-            the cheapest option of an example, or the calibrate part is empty or not finite.
+        DataError: when the budget is below the mean cost of the cheapest option or infinite, the
+            cap below the cheapest option of an example, or the calibrate part empty or not finite.
     """
     p, costs = check_inputs(p, costs)
     least = costs.min(axis=1).mean()
@@ -79,6 +82,8 @@ def for_budget(
             f"The budget must be at least {least:.6g} {binding.cost_unit}, the mean cost of the "
             f"cheapest option on the calibrate part; it is {budget:.6g}. Raise the budget."
         )
+    if math.isinf(budget):
+        raise DataError("The budget must be finite; without one, give --price 0.")
     steps = sweep(p, costs, cap=cap)
     knob = {"budget": float(budget)}
     first = int(np.argmax(steps.cost <= budget * (1 + 1e-9)))
@@ -113,9 +118,11 @@ def for_max_loss(
         cap: most cost of any single answer; the finest option is then the finest within it.
 
     Raises:
-        DataError: when the calibrate part is empty, misshapen or not finite, or the cap below
-            the cheapest option of an example.
+        DataError: when the loss is not finite, the calibrate part is empty, misshapen or not
+            finite, or the cap below the cheapest option of an example.
     """
+    if not math.isfinite(max_loss_points):
+        raise DataError(f"A maximal loss must be finite, in points; it is {max_loss_points:g}.")
     p, costs = check_inputs(p, costs)
     scores = check_scores(scores, p.shape)
     knob = {"max_loss_points": float(max_loss_points)}

@@ -235,3 +235,22 @@ def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
             f"({options}) have the same score, so that the choice never matters. Use the "
             f"cheapest one, {log.options[0]}, or label questions that need detail."
         )
+
+
+def warn_of_constants(log: OracleLog, rows: Any) -> None:
+    """Tell of options with one score everywhere: nothing about them can be learned.
+
+    Args:
+        log: with the targets in place of the scores.
+        rows: of the fit part.
+    """
+    scores = log.scores[rows]
+    for option, low, high in zip(log.options, scores.min(0), scores.max(0), strict=True):
+        if low == high:
+            logger.warning(
+                "Option %s scores %g on all %d examples of the fit part: the router takes that "
+                "for its probability everywhere. Check its answers, or leave it out of the log.",
+                option,
+                low,
+                len(scores),
+            )

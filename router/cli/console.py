@@ -134,10 +134,9 @@ def show_contenders(document: Document) -> None:
     out.print(f"\nOver all {unit}, mean accuracy in points (AIQ):", style="bold")
     main = document["metrics"]
     rows = [["router", percent(main["aiq"]["value"]), "", percent(main["gap_closed"]["value"])]]
-    mixing = main["aiq_minus_fixed"]
-    rows.append(
-        ["fixed scales mixed at random", percent(main["aiq_fixed"]["value"]), _less(mixing), "0.0"]
-    )
+    mixing, none = main["aiq_minus_fixed"], None if main["gap_closed"]["value"] is None else 0.0
+    mixed = percent(main["aiq_fixed"]["value"])
+    rows.append(["fixed scales mixed at random", mixed, _less(mixing), percent(none)])
     arms = {**document["ablations"], ESCALATION: document["escalation"], **document["baselines"]}
     missing = []
     for name, arm in arms.items():
@@ -155,6 +154,10 @@ def show_contenders(document: Document) -> None:
             closed = percent(row["gap_closed"]["own_cost"]["value"])
             rows.append([name, at, "no knob", closed])
     show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
+    for row in arms[ESCALATION].get("rows", ()):
+        if row.get("policy", {}).get("kind") == "cascade":
+            found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])
+            out.print(Text(f"{ESCALATION}, {row['name']}: {found} % right at {at} {unit} in full"))
     for line in missing:
         out.print(Text(f"not to be had: {line}"), style="dim")
 

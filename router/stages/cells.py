@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.manifest import atomic_write_text
+from data.errors import DataError
+from router.artefacts import read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+KIND = "cell"
+SCHEMA = 2  # 1 was not sealed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """A folder of results, each bound to what it was made from.
+    """A folder of results, each sealed and bound to what it was made from.
 
     Attributes:
         folder: made when it does not exist.
@@ -37,15 +39,12 @@ class Cells:
     def kept(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result of a cell that was made from the same things, else None."""
         path = self.path(key)
+        if not path.is_file():
+            return None
         try:
-            cell = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            logger.warning("%s is damaged (%s) and is made again.", path, error)
-            return None
-        if not isinstance(cell, dict) or cell.get("schema") != SCHEMA:
-            logger.warning("%s is not a cell of this version and is made again.", path)
+            cell = read_sealed(path, kind=KIND, schema=SCHEMA)
+        except DataError as error:
+            logger.warning("%s That is done now.", error)
             return None
         same = cell.get("bound") == dict(self.bound) and cell.get("key") == dict(key)
         result: dict[str, Any] | None = cell.get("result") if same else None
@@ -57,6 +56,6 @@ class Cells:
         if kept is not None:
             return kept
         result = make()
-        cell = {"schema": SCHEMA, "key": dict(key), "bound": dict(self.bound), "result": result}
-        atomic_write_text(self.path(key), json.dumps(cell, allow_nan=False) + "\n")
+        cell = {"kind": KIND, "schema": SCHEMA, "key": dict(key), "bound": dict(self.bound)}
+        write_sealed(self.path(key), {**cell, "result": result})
         return result

@@ -27,7 +27,7 @@ from router.router import ScaleRouter
 from router.rules import DEFAULT, apply_rule
 from router.run import ARMS, Run
 from router.splitting import Splitting
-from router.training import train_router
+from router.training import train_router, warn_of_constants
 from router.tuning.setting import Tuned
 
 
@@ -118,6 +118,7 @@ def train_stage(
         run.record(folder, "train", inputs=inputs, params=params, files=[folder / ROUTER_FILE])
     if progress:
         progress("done", len(wanted), len(wanted))
+    warn_of_constants(targets, part_rows(targets, split, "fit", gaps=gaps))
     return run.read_router()
 
 

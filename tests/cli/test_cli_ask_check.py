@@ -83,6 +83,30 @@ def test_check_finds_every_damaged_file(invoke, finished, file, part):
     assert re.search(rf"^not OK +{part}\b", result.stdout, re.MULTILINE), result.stdout
 
 
+def test_check_looks_at_studies_and_tuning_too(invoke, finished):
+    for command in (
+        ("study", "learning-curve", finished, "--share", "0.5", "--seeds", 1, "--draws", 10),
+        ("study", "leave-one-out", finished, "--draws", 10),
+        ("tune", finished, "--estimators", "logistic", "--trials", 2, "--folds", 1),
+    ):
+        assert invoke(*command).exit_code == 0, command
+    files = {
+        "learning-curve": "learning-curve/study.json",
+        "leave-one-out": "leave-one-out/study.json",
+        "importance": "importance/importance.json",
+        "tuning": "tuning/study.json",
+    }
+    whole = invoke("check", finished, "--model", "fake").stdout
+    for part, file in files.items():
+        assert re.search(rf"^OK +{part}\b", whole, re.MULTILINE), whole
+        path = finished / file
+        path.write_text(path.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
+    damaged = invoke("check", finished, "--model", "fake")
+    assert damaged.exit_code == 1
+    for part in files:
+        assert re.search(rf"^not OK +{part}\b", damaged.stdout, re.MULTILINE), damaged.stdout
+
+
 def test_check_names_a_model_that_is_none(invoke, tmp_path):
     result = invoke("check", "--model", tmp_path)
     assert result.exit_code == 1

@@ -139,7 +139,7 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
         (["--max-regret", 0.1, "--bound", "bentkuss"], "Did you mean 'bentkus'?"),
         (["--max-regret", 0.1, "--bound", "binomial"], "one question for each picture"),
         (["--cap", 0.5], "cap of 0.5 is below the cheapest option"),
-        (["--price", -1], "price must be finite and at least 0"),
+        (["--price", -1], "price must be finite and at least 0; it is -1"),
     ],
 )
 def test_what_cannot_be_asked_for_is_one_clean_error(invoke, trained, knobs, said):

@@ -125,6 +125,10 @@ def test_from_the_command_line(run):
     assert done.exit_code == 0, done.output
     for said in ("confidence cascade", "router + escalation", "fixed scales mixed at random"):
         assert said in done.output
+    rows = json.loads((run.evaluation / "evaluation.json").read_text())["escalation"]["rows"]
+    (row,) = (row for row in rows if row["policy"]["kind"] == "cascade")
+    right = f"{100 * row['accuracy']['value']:.1f} % right"
+    assert f"router + escalation, default: {right}" in done.output
 
 
 def test_two_options_print_and_keep_their_apgr(tmp_path):

@@ -328,3 +328,24 @@ def test_a_policy_for_something_else_names_both_sides():
         policy.check_fits(options=("s0", "s1"), router="x" * 64)
     with pytest.raises(MismatchError, match="split ssssssssssss.*split yyyyyyyyyyyy"):
         policy.check_fits(options=("s0", "s1"), split="y" * 64)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("knob", "message"), [("price", "price"), ("budget", "budget"), ("loss", "maximal loss")]
+)
+def test_numbers_that_are_none_are_refused_by_name(knob, message, number):
+    p, costs = np.full((4, 2), 0.5), np.tile([1.0, 2.0], (4, 1))
+    with pytest.raises(DataError, match=message):
+        if knob == "price":
+            for_price(p, costs, price=number, binding=binding(2))
+        elif knob == "budget":
+            for_budget(p, costs, budget=number, binding=binding(2))
+        else:
+            for_max_loss(p, costs, scores=p, max_loss_points=number, binding=binding(2))
+
+
+def test_a_negative_price_is_refused_as_it_was_given():
+    p, costs = np.full((4, 2), 0.5), np.tile([1.0, 576.0], (4, 1))
+    with pytest.raises(DataError, match="it is -1"):
+        for_price(p, costs, price=-1.0, binding=binding(2))

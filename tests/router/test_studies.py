@@ -91,7 +91,17 @@ def test_cells_are_kept_bound_and_made_again_when_damaged(tmp_path, caplog):
     assert cells.kept(key) is None  # the log is another one now
     cells.path(key).write_text('{"schema": 1, "key"')
     assert cells.get(key, make) == {"value": 4}
-    assert "damaged" in caplog.text
+    assert "cut short" in caplog.text
+
+
+def test_a_cell_with_one_digit_changed_is_told_and_made_again(tmp_path, caplog):
+    cells = Cells(folder=tmp_path, bound={"log": "a"})
+    key = {"share": 0.5, "seed": 1}
+    cells.get(key, lambda: {"value": 0.25})
+    path = cells.path(key)
+    path.write_text(path.read_text().replace("0.25", "0.26"))
+    assert cells.get(key, lambda: {"value": 0.25}) == {"value": 0.25}
+    assert "edited" in caplog.text
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from data.splits import split_by_group
 from router.estimators import ESTIMATORS
 from router.estimators.base import log_loss
 from router.features.table import FeatureTable
+from router.run import Run
+from router.stages.learning import train_stage
 from router.training import train_router
 
 EASY = "lightgbm", "logistic"
@@ -221,3 +223,18 @@ def test_an_option_that_is_never_right_is_no_obstacle(build_log):
             log, features_for(log), split_by_group(log.groups), estimator=estimator
         )
         assert np.all(router.predict(features_for(log))[:, 0] < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("score", "told"), [(0.0, "Option 1 scores 0"), (1.0, "Option 1 scores 1")]
+)
+def test_an_option_that_never_varies_is_told(build_log, caplog, tmp_path, score, told):
+    scores = (np.random.default_rng(3).random((80, 3)) < 0.5).astype(float)
+    scores[:, 0] = score
+    log = build_log(scores)
+    run = Run(tmp_path)
+    log.write(run.log)
+    features_for(log).write(run.features)
+    train_stage(run)
+    assert f"Option 1 scores {score:g} on all" in caplog.text
+    assert caplog.text.count("scores") == 1

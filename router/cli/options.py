@@ -122,7 +122,7 @@ Tiers = Annotated[
     str | None,
     typer.Option(
         help="Feature blocks, separated by commas: image, question, cheap, peek. "
-        "[default: all but the peek]",
+        "[default: image,question, or question without pictures]",
         show_default=False,
     ),
 ]

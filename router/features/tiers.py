@@ -53,9 +53,9 @@ TIERS: dict[str, Tier] = {
 }
 """Name -> how."""
 
-USUAL = (IMAGE, QUESTION, CHEAP)
-"""What is computed and read unless others are asked for: a peek is a call of the model for every
-question, and on the shipped model it did not pay."""
+USUAL = (IMAGE, QUESTION)
+"""What is computed unless others are asked for: on the shipped model the others did not pay. Cheap
+cues open every picture again, and a peek is a call of the model for every question."""
 
 
 def check_tiers(names: Iterable[str]) -> tuple[str, ...]:

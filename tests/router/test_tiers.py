@@ -187,7 +187,7 @@ def featurize(run, images, *tiers, encoder="fake", refused=False, **options):
 
 def test_a_peek_is_only_made_when_asked_for(run, images):
     table, _ = featurize_stage(run, images=images, encoder="fake")
-    assert list(table.blocks) == ["image", "question", "cheap"]
+    assert list(table.blocks) == ["image", "question"]
 
 
 def test_tiers_are_added_one_after_the_other(run, images):
@@ -342,7 +342,7 @@ def test_a_question_that_does_not_fit_has_no_peek_and_a_cause(images, tmp_path):
     asked[2] = Example(**(asked[2].to_dict() | {"question": "why " * 1100}))
     run = Run(tmp_path / "long")
     label_stage(run, asked, images=images, model=FakeModel())
-    assert list(run.read_features(run.read_log()).blocks) == ["image", "question", "cheap"]
+    assert list(run.read_features(run.read_log()).blocks) == ["image", "question"]
     table, causes = featurize(run, images, refused=True)
     assert list(causes) == ["1-0"] and "does not fit" in causes["1-0"]
     assert len(table) == 11 and "1-0" not in table.ids

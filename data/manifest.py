@@ -21,7 +21,10 @@ from typing import Any
 
 from data.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2
+SEALED = 2
+"""Manifests carry their own SHA-256 from this schema on."""
+SEAL = "sha256"
 MANIFEST = "manifest.json"
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """``OSError.errno`` values that mean "there is no room for this": disk, quota, file-size limit."""
@@ -142,6 +145,7 @@ def write_manifest(
         "versions": library_versions(),
         **extra,
     }
+    manifest[SEAL] = _seal(manifest)
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write_text(folder / MANIFEST, text + "\n")
 
@@ -157,7 +161,7 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
         The manifest.
 
     Raises:
-        DataError: It is missing, not JSON, of another stage, or of a newer schema.
+        DataError: It is missing, not JSON, edited, of another stage, or of a newer schema.
     """
     path = folder / MANIFEST
     try:
@@ -179,11 +183,23 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
             f"{path} has schema {schema!r}; this version reads up to {SCHEMA}. "
             "Update m3router, or run the stage again with this version."
         )
+    sealed = {name: value for name, value in manifest.items() if name != SEAL}
+    if (schema >= SEALED or SEAL in manifest) and manifest.get(SEAL) != _seal(sealed):
+        raise DataError(
+            f"{path} is damaged or was changed: its content does not match its own SHA-256. "
+            f"Run the stage {stage!r} again."
+        )
     if manifest["stage"] != stage:
         raise DataError(
             f"{folder} holds the stage {manifest['stage']!r}, expected {stage!r}. Check the path."
         )
     return manifest
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's values, whatever the order of its keys."""
+    text = json.dumps(manifest, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def library_versions() -> dict[str, str]:

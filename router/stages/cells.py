@@ -55,7 +55,9 @@ class Cells:
         kept = self.kept(key)
         if kept is not None:
             return kept
-        result = make()
         cell = {"kind": KIND, "schema": SCHEMA, "key": dict(key), "bound": dict(self.bound)}
-        write_sealed(self.path(key), {**cell, "result": result})
-        return result
+        path = self.path(key)
+        write_sealed(path, {**cell, "result": make()})
+        # As it is read: a study is the same whichever of its cells were kept.
+        found: dict[str, Any] = read_sealed(path, kind=KIND, schema=SCHEMA)["result"]
+        return found

@@ -36,7 +36,7 @@ def test_every_stage_leaves_its_files_and_manifest(finished):
         assert (finished / name).is_file(), name
     for folder in ("log", "features", "router", "policies", "evaluation", "report"):
         manifest = json.loads((finished / folder / "manifest.json").read_text())
-        assert manifest["schema"] == 1
+        assert manifest["schema"] == 2
         for source in manifest["inputs"].values():
             path = (finished / folder / source["path"]).resolve()
             assert not Path(source["path"]).is_absolute()

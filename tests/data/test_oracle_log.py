@@ -223,7 +223,7 @@ def test_one_flipped_byte_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 2; this version reads up to 1"),
+        ({"schema": 3}, "schema 3; this version reads up to 2"),
         ({"stage": "features"}, "holds the stage 'features', expected 'log'"),
         ({"files": {}}, "manifest in .* is damaged"),
     ],
@@ -231,9 +231,27 @@ def test_one_flipped_byte_is_found(tmp_path: Path) -> None:
 def test_foreign_manifests(tmp_path: Path, change: dict[str, object], message: str) -> None:
     build(grid("a")).write(tmp_path)
     path = tmp_path / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    older = json.loads(path.read_text()) | {"schema": 1}
+    del older["sha256"]  # what was written before manifests were sealed
+    path.write_text(json.dumps(older))
+    assert OracleLog.read(tmp_path).options == OPTIONS
+    path.write_text(json.dumps(older | change))
     with pytest.raises(DataError, match=message):
         OracleLog.read(tmp_path)
+
+
+def test_a_manifest_with_one_changed_byte_is_refused(tmp_path: Path) -> None:
+    build(grid("a")).write(tmp_path)
+    path = tmp_path / MANIFEST
+    content = path.read_bytes()
+    for place in range(len(content)):
+        if content[place : place + 1].isspace():
+            continue
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(DataError, match=r"manifest.json|holds the stage"):
+            OracleLog.read(tmp_path)
+    path.write_bytes(content)
+    assert len(OracleLog.read(tmp_path)) == 1
 
 
 def test_folder_without_manifest(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_any_log_gets_features_from_a_clip_tower_without_an_lmm(source, tmp_path
     run = Run(tmp_path / "run")
     label(asked, images=images, model=FakeModel(), folder=run.log)
     table, causes = featurize_stage(run, images=images, encoder=clip)
-    assert table.widths == {"image": 16 + 3 * 18, "question": 128, "cheap": 39} and causes == {}
+    assert table.widths == {"image": 16 + 3 * 18, "question": 128} and causes == {}
     assert table.metadata["question_encoder"] == "hashed"
     assert not np.array_equal(table.blocks["image"][0], table.blocks["image"][2])
     assert np.array_equal(table.blocks["image"][0], table.blocks["image"][1])

@@ -304,6 +304,8 @@ def test_a_log_of_texts_needs_no_pictures_and_no_model(tmp_path):
     calls = []
     table, causes = featurize_stage(run, progress=lambda *told: calls.append(told))
     assert causes == {} and calls[-1] == (200, 200, "questions")
+    assert list(table.blocks) == ["question"]
+    table, _ = featurize_stage(run, tiers=["question", "cheap"])
     assert table.widths == {"question": 128, "cheap": 23}
     assert "source" not in table.metadata
     np.testing.assert_array_equal(table.blocks["question"], HashedQuestions().encode(asked))

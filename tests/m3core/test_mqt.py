@@ -35,6 +35,7 @@ from m3core.models.mqt import MqtLlava, QueryEncoding
 from m3core.models.query_abstractor import QueryAbstractor, resize_table, sine_cosine_table
 from m3core.scales import MQT_SCALES, ScaleGrid
 from router.features.image import image_features
+from router.features.tiers import TIERS
 from router.run import Run
 from router.stages.labelling import label_stage
 from tests.m3core import layouts
@@ -372,7 +373,9 @@ def test_labels_and_features_of_one_pass(mqt, tmp_path):
         for n in range(2)
     ]
     run = Run(tmp_path / "run")
-    log = label_stage(run, examples, images=images, model=mqt, questions="hashed")
+    log = label_stage(
+        run, examples, images=images, model=mqt, questions="hashed", tiers=tuple(TIERS)
+    )
     table = run.read_features(log)
     assert log.options == tuple(str(scale) for scale in MQT_SCALES)
     assert log.costs.tolist() == [list(MQT_SCALES)] * 2

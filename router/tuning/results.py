@@ -15,7 +15,14 @@ from data.manifest import library_versions
 from router.analysis.tables import write_csv
 from router.artefacts import read_sealed, write_sealed
 from router.tuning.judging import OBJECTIVES, overall
-from router.tuning.search import CAUSE, CURVE, HYPERPARAMETERS, INTERRUPTED, LOG_LOSS
+from router.tuning.search import (
+    CAUSE,
+    CURVE,
+    HYPERPARAMETERS,
+    INTERRUPTED,
+    LOG_LOSS,
+    check_untouched,
+)
 
 FILE, KIND, SCHEMA = "study.json", "tuning", 1
 RULE = (
@@ -39,10 +46,12 @@ def document(
         at: budgets (B,) of the trials' curves.
 
     Raises:
-        DataError: when no trial was completed, naming the last one's cause.
+        DataError: when no trial was completed, naming the last one's cause, or one was changed.
     """
     done = finished(study)
     complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+    for trial in complete:
+        check_untouched(trial)
     if not complete:
         causes = [_cause(trial) for trial in done if trial.state == TrialState.FAIL]
         last = f" The last one failed: {causes[-1]}" if causes else ""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
 from lightgbm.basic import LightGBMError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from data.errors import M3RouterError
+from data.errors import DataError, M3RouterError
+from router.artefacts import content_hash
 from router.estimators.base import Floats
 from router.tuning.judging import dominated, halves, overall
 from router.tuning.material import Material
@@ -19,12 +21,13 @@ from router.tuning.spaces import draw
 from router.tuning.stopping import Stop
 from router.tuning.workers import WORKER, fail_dead, live, this_worker
 
-HYPERPARAMETERS, RUNG, CURVE, LOG_LOSS, CAUSE = (
+HYPERPARAMETERS, RUNG, CURVE, LOG_LOSS, CAUSE, SEAL = (
     "hyperparameters",
     "rung",
     "curve",
     "log_loss",
     "cause",
+    "sha256",
 )
 """What a trial keeps in its user attributes, beside its values."""
 INTERRUPTED = "interrupted"
@@ -113,7 +116,29 @@ class Objective:
             reached, loss = self.material.judged(rows, np.concatenate(parts), chosen)
         trial.set_user_attr(CURVE, reached.tolist())
         trial.set_user_attr(LOG_LOSS, loss)
+        trial.set_user_attr(SEAL, seal_of(trial.params, trial.user_attrs))
         return halves(reached)
+
+
+def seal_of(params: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    """SHA-256 of what a completed trial tried and found; its values follow from its curve."""
+    found = {name: attributes.get(name) for name in (HYPERPARAMETERS, CURVE, LOG_LOSS)}
+    return content_hash({"params": dict(params), **found})
+
+
+def check_untouched(trial: FrozenTrial) -> None:
+    """Refuse a completed trial that is not as it was kept.
+
+    Raises:
+        DataError: when its settings or results were changed in the storage.
+    """
+    curve = trial.user_attrs.get(CURVE)
+    same = curve is not None and list(halves(np.asarray(curve))) == list(trial.values)
+    if not same or trial.user_attrs.get(SEAL) != seal_of(trial.params, trial.user_attrs):
+        raise DataError(
+            f"Trial {trial.number} of the tuning study is damaged or was changed: its settings or "
+            "results are not those that were kept. Tune again under another --study name."
+        )
 
 
 def search(

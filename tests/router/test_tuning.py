@@ -314,6 +314,26 @@ def test_a_damaged_journal_is_refused(tuned):
         searched(tuned)
 
 
+@pytest.mark.parametrize("what", ["values", "curve", "hyperparameters"])
+def test_a_changed_trial_is_refused(tuned, what):
+    path = tuning_folder(tuned) / "journal.log"
+    lines = path.read_text().splitlines()
+    for place in range(len(lines) - 1, -1, -1):
+        entry = json.loads(lines[place])
+        if what == "values" and entry.get("values"):
+            entry["values"] = [0.99, 0.99]
+            break
+        found = entry.get("user_attr", {}).get(what)
+        if found is not None:
+            changed = [0.99, *found[1:]] if what == "curve" else {**found, "C": 5.0}
+            entry["user_attr"] = {what: changed}
+            break
+    lines[place] = json.dumps(entry)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"Trial \d+ of the tuning study is damaged or was changed"):
+        searched(tuned, trials=TRIALS + 1)
+
+
 def test_a_database_keeps_a_study_too(small, tmp_path):
     run = fresh(small, tmp_path / "run")
     storage = f"sqlite:///{tmp_path}/tuning.db"

@@ -9,6 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from router.tuning.plots import front_figure, importance_figure
 from router.tuning.results import document
+from router.tuning.search import SEAL, seal_of
 
 NAMES = ["logistic", "lightgbm"]
 BLOCKS = ["image+question", "image", "question"]
@@ -25,7 +26,11 @@ def made_up(values, *, losses=None):
             "lightgbm.learning_rate": float(generator.uniform(0.02, 0.3)),
             "lightgbm.num_leaves": int(generator.integers(3, 63)),
         }
-        pair = pair(params) if callable(pair) else pair
+        low, high = pair(params) if callable(pair) else pair
+        kept = {
+            "log_loss": 0.5 if losses is None else losses[number],
+            "curve": [2 * low, 0.0, 2 * high],  # its halves have the means low and high, exactly
+        }
         study.add_trial(
             optuna.trial.create_trial(
                 params=params,
@@ -35,15 +40,15 @@ def made_up(values, *, losses=None):
                     "lightgbm.learning_rate": FloatDistribution(0.02, 0.3),
                     "lightgbm.num_leaves": IntDistribution(3, 63),
                 },
-                values=list(pair),
-                user_attrs={"log_loss": 0.5 if losses is None else losses[number]},
+                values=[low, high],
+                user_attrs={**kept, SEAL: seal_of(params, kept)},
             )
         )
     return study
 
 
 def found(study):
-    return document(study, made_from={"estimators": NAMES}, unit="tokens", at=[1.0, 2.0])
+    return document(study, made_from={"estimators": NAMES}, unit="tokens", at=[1.0, 2.0, 3.0])
 
 
 def test_the_choice_is_the_largest_mean_on_the_front():

@@ -178,6 +178,7 @@ class AutoScalePipeline:
         questions: Sequence[str],
         *,
         scale: int | None = None,
+        policy: Policy | None = None,
     ) -> list[RoutedAnswer]:
         """Answer question i about image i, each at its own scale, batched by length.
 
@@ -186,9 +187,11 @@ class AutoScalePipeline:
                 same object, or equal paths) is encoded once.
             questions: One for each picture.
             scale: Answer everything at this scale instead of routing.
+            policy: Route by this policy, without asking again, instead of by the pipeline's own.
 
         Raises:
-            MismatchError: If the lengths differ or the scale is not in the grid.
+            MismatchError: If the lengths differ, the scale is not in the grid, or the policy
+                belongs to another router.
             DataError: If a question is empty or does not fit the model's context, or a file
                 cannot be read.
         """
@@ -206,15 +209,17 @@ class AutoScalePipeline:
         encodings = self.model.encode(distinct)
         clock.lap("vision")
         own = [encodings[place[id(picture)]] for picture in pictures]
+        if policy is not None:
+            policy.check_fits(options=self.router.options, router=self.router.fingerprint)
         if scale is None:
-            decided = self._decide(pictures, own, questions, clock)
+            decided = self._decide(pictures, own, questions, clock, policy)
         else:
             asked = zip(own, questions, strict=True)
             decided = [_Decided(request=_at(scale, *one), estimate={}) for one in asked]
         open_ones = [one.request for one in decided if one.answer is None]
         rest = iter(answer_all(self.model, open_ones))
         answers = [one.answer or next(rest) for one in decided]
-        if self.cascade is not None and scale is None:
+        if self.cascade is not None and scale is None and policy is None:
             given = zip(decided, answers, strict=True)
             tries = [Tried(one.request, one.estimate, answer) for one, answer in given]
             tries = ask_again(self.model, self.cascade, tries)
@@ -241,13 +246,16 @@ class AutoScalePipeline:
         encodings: Sequence[VisualEncoding],
         questions: Sequence[str],
         clock: _Clock,
+        policy: Policy | None,
     ) -> list[_Decided]:
         """Choose a scale for each; what stays at a peek's scale is answered from there."""
         blocks = self.featurizer.blocks(pictures, encodings, questions)
         clock.lap("features")
         asked = list(zip(encodings, questions, strict=True))
         if not self.featurizer.peeks:
-            decided = [self._choose(*one, own) for one, own in zip(asked, blocks, strict=True)]
+            decided = [
+                self._choose(*one, own, policy) for one, own in zip(asked, blocks, strict=True)
+            ]
             clock.lap("route")
             return decided
         found: dict[int, _Decided] = {}
@@ -260,7 +268,7 @@ class AutoScalePipeline:
             stay = []
             for place, peek in zip(batch.indices, batch.answers, strict=True):
                 own = blocks[place] | {PEEK: self.featurizer.of_peek(PEEK, peek)}
-                one = self._choose(*asked[place], own)
+                one = self._choose(*asked[place], own, policy)
                 if one.request.scale == coarsest:
                     stay.append((place, peek))
                 else:
@@ -274,14 +282,18 @@ class AutoScalePipeline:
         return [found[place] for place in range(len(asked))]
 
     def _choose(
-        self, encoding: VisualEncoding, question: str, blocks: dict[str, np.ndarray]
+        self,
+        encoding: VisualEncoding,
+        question: str,
+        blocks: dict[str, np.ndarray],
+        policy: Policy | None,
     ) -> _Decided:
         """What the policy decides, with the cost of a peek that would be thrown away."""
         p = self.router.predict_one(blocks)
         scales = self.model.grid.scales
         costs = np.array([[encoding.tokens(one) for one in scales]], dtype=np.float64)
         routed = routed_costs(costs, self.router.blocks)[0]
-        chosen = (self.cascade or self.policy).decide(p, routed)
+        chosen = (policy or self.cascade or self.policy).decide(p, routed)
         return _Decided(
             request=_at(scales[chosen], encoding, question),
             estimate=dict(zip(scales, p.tolist(), strict=True)),

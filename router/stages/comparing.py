@@ -14,11 +14,11 @@ from data.oracle_log import OracleLog
 from data.splits import Split
 from router.analysis.evaluation import default_budgets
 from router.analysis.versus import Difference, Questions, Side, compare_routers
+from router.calibration_data import predictions
 from router.costs import routed_costs
 from router.parts import part_rows
 from router.policy import Policy
 from router.run import Run
-from router.stages.learning import predictions
 
 
 @dataclass(frozen=True, kw_only=True)

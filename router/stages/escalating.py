@@ -13,6 +13,7 @@ from data.splits import SPLITS, Split
 from router import risk
 from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
+from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
@@ -23,7 +24,7 @@ from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 from router.router import ScaleRouter
 from router.run import Run
-from router.stages.learning import calibrate_stage, predictions, record_policies
+from router.stages.learning import calibrate_stage, record_policies
 
 PRICES = 200  # that are tried on the calibrate part
 

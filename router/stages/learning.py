@@ -7,21 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from data.errors import DataError, MismatchError
+from data.errors import MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.splits import Split
 from router import estimators
+from router.calibration_data import CalibrationData
 from router.cascade import cascade_path
-from router.costs import PEEK, routed_costs
-from router.estimators.base import Floats
+from router.costs import PEEK
 from router.features.table import FeatureTable
-from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
-from router.knobs import for_budget, for_max_loss, for_price
+from router.guarantee import Target
 from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy
+from router.policy import Policy
 from router.router import FILE as ROUTER_FILE
 from router.router import ScaleRouter
 from router.rules import DEFAULT, apply_rule
@@ -148,47 +145,10 @@ def calibrate_stage(
             is below the cheapest option; when the calibrate part is too small for the target.
         MismatchError: when router, log, features and split do not belong together.
     """
-    knobs = [budget, max_loss_points, price, target]
-    given = sum(one is not None for one in knobs)
-    if given > 1 or (given == 0 and cap is None):
-        raise DataError(
-            "Give exactly one of a budget, a maximal loss, a price and a maximal regret; a cap "
-            "may stand beside it or alone."
-        )
     path = run.policy(name)
-    router = run.read_router()
-    log = run.read_log()
-    split = run.read_split(log)
-    features, gaps = run.read_features(log), router.metadata["gaps"]
-    part = labelled(router, features, log, part_rows(log, split, "calibrate", gaps=gaps))
-    binding = Binding(
-        options=router.options,
-        cost_unit=router.cost_unit,
-        router=router.fingerprint,
-        split=split.fingerprint,
+    policy = CalibrationData.read(run).policy(
+        budget=budget, max_loss_points=max_loss_points, price=price, target=target, cap=cap
     )
-    p, costs = part.p, part.costs
-    if target is not None:
-        tune = labelled(router, features, log, part_rows(log, split, "tune", gaps=gaps))
-        policy = for_max_regret(
-            part,
-            prices=safe_to_cheap(tune.p, tune.costs, cap=cap),
-            target=replace(target, cap=cap),
-            binding=binding,
-        )
-    elif budget is not None:
-        policy = for_budget(p, costs, budget=budget, binding=binding, cap=cap)
-    elif max_loss_points is not None:
-        policy = for_max_loss(
-            p,
-            costs,
-            scores=part.scores,
-            max_loss_points=max_loss_points,
-            binding=binding,
-            cap=cap,
-        )
-    else:
-        policy = for_price(p, costs, price=price or 0.0, binding=binding, cap=cap)
     cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before
     policy.write(path)
     record_policies(run)
@@ -205,38 +165,6 @@ def record_policies(run: Run) -> None:
         params={one.stem: dict(Policy.read(one).knob) for one in files},
         files=files,
     )
-
-
-def labelled(
-    router: ScaleRouter, features: FeatureTable, log: OracleLog, rows: np.ndarray
-) -> Labelled:
-    """What a router says about some rows of a log, what they cost behind it, and the truth.
-
-    Raises:
-        DataError: when there are no rows.
-        MismatchError: when the rows are not in the features.
-    """
-    if not len(rows):
-        raise DataError(
-            "The calibrate part has no complete example, or the tune part. Label more pictures."
-        )
-    _, sizes = np.unique(log.groups, return_counts=True)
-    return Labelled(
-        p=predictions(router, features, log, rows)[rows],
-        costs=routed_costs(log.costs[rows], router.blocks),
-        scores=log.scores[rows],
-        groups=log.groups[rows],
-        most=int(sizes.max()),
-    )
-
-
-def predictions(
-    router: ScaleRouter, features: FeatureTable, log: OracleLog, rows: np.ndarray
-) -> Floats:
-    """Probabilities (N, K) for all rows of a log; NaN outside of `rows`."""
-    p = np.full(log.scores.shape, np.nan)
-    p[rows] = router.predict(features.align([log.ids[row] for row in rows]))
-    return p
 
 
 def _usual(features: FeatureTable) -> list[str]:

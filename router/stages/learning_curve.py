@@ -14,10 +14,10 @@ from data.manifest import atomic_write_text
 from router.analysis.evaluation import Settings, evaluate
 from router.analysis.studies import by_share, enough_labels
 from router.analysis.study_report import write_learning_curve
+from router.calibration_data import predictions
 from router.router import ScaleRouter
 from router.run import Run
 from router.stages.cells import Cells
-from router.stages.learning import predictions
 from router.stages.retraining import Recipe, Rows
 
 STAGE = "learning-curve"

@@ -10,6 +10,7 @@ import numpy as np
 from data.errors import DataError, MismatchError
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router.calibration_data import labelled
 from router.cascade import Cascade, cascade_path
 from router.drift import Sample
 from router.features.table import FeatureTable
@@ -18,7 +19,6 @@ from router.parts import part_rows
 from router.policy import Policy
 from router.router import ScaleRouter
 from router.run import Run
-from router.stages.learning import labelled
 
 USED = ("fit", "tune", "calibrate")
 """Parts whose pictures are no fresh traffic."""

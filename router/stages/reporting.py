@@ -16,6 +16,7 @@ from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.evaluation import Settings, default_budgets, evaluate
 from router.analysis.report import PAGE, Extras, write_report
+from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
@@ -25,7 +26,7 @@ from router.router import ScaleRouter
 from router.rules import MEANING
 from router.run import Run
 from router.stages.importance import importance_stage
-from router.stages.learning import part_sizes, predictions
+from router.stages.learning import part_sizes
 from router.stages.learning_curve import DOCUMENT as STUDY
 from router.stages.learning_curve import STAGE as LEARNING
 from router.stages.leave_out import STAGE as LEFT_OUT

@@ -11,13 +11,13 @@ import numpy.typing as npt
 from data.manifest import read_manifest, sha256_file
 from data.oracle_log import OracleLog
 from data.splits import Split
+from router.calibration_data import predictions
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.parts import part_rows
 from router.router import ScaleRouter
 from router.rules import apply_rule
 from router.run import Run
-from router.stages.learning import predictions
 from router.training import train_router
 
 Rows = npt.NDArray[np.intp]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data.oracle_log import OracleLog
+from router.calibration_data import labelled
 from router.checks import check_run
 from router.costs import routed_costs
 from router.features.table import FeatureTable
@@ -17,7 +18,7 @@ from router.guarantee import Target, for_max_regret, safe_to_cheap
 from router.parts import part_rows
 from router.policy import Policy
 from router.run import Run
-from router.stages.learning import labelled, train_stage
+from router.stages.learning import train_stage
 from tests.router.conftest import make_world
 
 PROMISE = ("--max-regret", 0.1)

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data.errors import DataError, MismatchError, NotLearnableError
+from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.checks import check_run
 from router.cli.main import app
@@ -18,7 +19,7 @@ from router.guarantee import Target
 from router.policy import Policy
 from router.run import Run
 from router.stages.escalating import escalate_stage
-from router.stages.learning import calibrate_stage, predictions, train_stage
+from router.stages.learning import calibrate_stage, train_stage
 from router.stages.monitoring import monitor_stage
 from router.stages.reporting import evaluate_stage
 from tests.router.answered import answered_world

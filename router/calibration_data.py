@@ -1,0 +1,145 @@
+"""What policies are made from, so that one can be made whenever it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data.errors import DataError
+from data.oracle_log import OracleLog
+from router.costs import routed_costs
+from router.estimators.base import Floats
+from router.features.table import FeatureTable
+from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
+from router.knobs import for_budget, for_max_loss, for_price
+from router.parts import part_rows
+from router.policy import Binding, Policy
+from router.router import ScaleRouter
+from router.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationData:
+    """The parts of a run that a policy is made from.
+
+    Attributes:
+        binding: What its policies belong to.
+        tune: None where the tune part has no complete example; only guarantees need it.
+        calibrate: The calibrate part, with at least one example.
+    """
+
+    binding: Binding
+    tune: Labelled | None
+    calibrate: Labelled
+
+    @classmethod
+    def read(cls, run: Run) -> CalibrationData:
+        """Read a run with a trained router.
+
+        Raises:
+            DataError: When something is missing or damaged, or the calibrate part is empty.
+            MismatchError: When router, log, features and split do not belong together.
+        """
+        router, log = run.read_router(), run.read_log()
+        split = run.read_split(log)
+        features, gaps = run.read_features(log), router.metadata["gaps"]
+        rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("tune", "calibrate")}
+        return cls(
+            binding=Binding(
+                options=router.options,
+                cost_unit=router.cost_unit,
+                router=router.fingerprint,
+                split=split.fingerprint,
+            ),
+            tune=labelled(router, features, log, rows["tune"]) if len(rows["tune"]) else None,
+            calibrate=labelled(router, features, log, rows["calibrate"]),
+        )
+
+    def policy(
+        self,
+        *,
+        budget: float | None = None,
+        max_loss_points: float | None = None,
+        price: float | None = None,
+        target: Target | None = None,
+        cap: float | None = None,
+    ) -> Policy:
+        """Choose a policy on the calibrate part.
+
+        Args:
+            budget: Most mean cost per answer, in the log's cost unit.
+            max_loss_points: Or: at most so many points of accuracy below the finest option.
+            price: Or: of one unit of cost, in probability of a right answer.
+            target: Or: a regret and the confidence with which it is kept; its own cap is not read.
+            cap: Most cost of any single answer; by itself, the likeliest right option within it.
+
+        Raises:
+            DataError: Unless exactly one knob, or a cap alone, is given; when the budget or the
+                cap is below the cheapest option; when the part is too small for the target.
+        """
+        given = [budget, max_loss_points, price, target].count(None)
+        if given < 3 or (given == 4 and cap is None):
+            raise DataError(
+                "Give exactly one of a budget, a maximal loss, a price and a maximal regret; a "
+                "cap may stand beside it or alone."
+            )
+        part, binding = self.calibrate, self.binding
+        p, costs = part.p, part.costs
+        if target is not None:
+            if self.tune is None:
+                raise _empty()
+            return for_max_regret(
+                part,
+                prices=safe_to_cheap(self.tune.p, self.tune.costs, cap=cap),
+                target=replace(target, cap=cap),
+                binding=binding,
+            )
+        if budget is not None:
+            return for_budget(p, costs, budget=budget, binding=binding, cap=cap)
+        if max_loss_points is not None:
+            return for_max_loss(
+                p,
+                costs,
+                scores=part.scores,
+                max_loss_points=max_loss_points,
+                binding=binding,
+                cap=cap,
+            )
+        return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap)
+
+
+def labelled(
+    router: ScaleRouter, features: FeatureTable, log: OracleLog, rows: np.ndarray
+) -> Labelled:
+    """What a router says about some rows of a log, what they cost behind it, and the truth.
+
+    Raises:
+        DataError: When there are no rows.
+        MismatchError: When the rows are not in the features.
+    """
+    if not len(rows):
+        raise _empty()
+    _, sizes = np.unique(log.groups, return_counts=True)
+    return Labelled(
+        p=predictions(router, features, log, rows)[rows],
+        costs=routed_costs(log.costs[rows], router.blocks),
+        scores=log.scores[rows],
+        groups=log.groups[rows],
+        most=int(sizes.max()),
+    )
+
+
+def predictions(
+    router: ScaleRouter, features: FeatureTable, log: OracleLog, rows: np.ndarray
+) -> Floats:
+    """Probabilities (N, K) for all rows of a log; NaN outside of `rows`."""
+    p = np.full(log.scores.shape, np.nan)
+    p[rows] = router.predict(features.align([log.ids[row] for row in rows]))
+    return p
+
+
+def _empty() -> DataError:
+    return DataError(
+        "The calibrate part has no complete example, or the tune part. Label more pictures."
+    )

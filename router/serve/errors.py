@@ -1,0 +1,47 @@
+"""Errors as OpenAI's clients expect them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ApiError(Exception):
+    """Something to be told to the client; nothing of the server's inside belongs into it.
+
+    Attributes:
+        status: HTTP status, 400 to 599.
+        kind: Such as "invalid_request_error", "authentication_error", "rate_limit_error",
+            "server_error".
+        param: The field that is wrong, such as "messages.0.content"; None for the whole.
+        code: For programs, such as "image_too_large"; None for nothing in particular.
+        headers: Further response headers, such as Retry-After.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body: {"error": {"message", "type", "param", "code"}}."""
+        return {
+            "error": {
+                "message": str(self),
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,8 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape
 from m3core.models.base import Answer, Peek, Request, VisualEncoding
-from m3core.models.decoding import Decoded, Decoder, State
+from m3core.models.decoding import Decoded, Decoder, Growth
 from m3core.models.peeking import first_token_odds, watch
+from m3core.models.states import State
+from m3core.models.token_answers import TokenAnswer, TokenAnswers, answer_of, text_of
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
 
@@ -144,9 +145,9 @@ class AnsweringModel(ABC):
                 visual, owners, questions, max_new_tokens=self.max_new_tokens
             )
         )
-        texts = given or [self._text_of(one) for one in found]
+        texts = given or [text_of(self.tokenizer, one) for one in found]
         return [
-            _answer(
+            answer_of(
                 text, one, visual=len(visual[owner]), text_tokens=len(self._before) + len(asked)
             )
             for text, one, owner, asked in zip(texts, found, owners, questions, strict=True)
@@ -189,8 +190,8 @@ class AnsweringModel(ABC):
             answers = self._decoder().go_on(rows, max_new_tokens=self.max_new_tokens)
             found.update(zip(places, answers, strict=True))
         return [
-            _answer(
-                self._text_of(found[place]),
+            answer_of(
+                text_of(self.tokenizer, found[place]),
                 found[place],
                 visual=peek.visual_tokens,
                 text_tokens=peek.text_tokens,
@@ -198,9 +199,49 @@ class AnsweringModel(ABC):
             for place, peek in enumerate(peeks)
         ]
 
-    def _text_of(self, decoded: Decoded) -> str:
-        text: str = self.tokenizer.decode(decoded.tokens, skip_special_tokens=True)
-        return text.strip()
+    @torch.inference_mode()
+    def begin(
+        self, requests: Sequence[Request], *, most: Sequence[int] | None = None
+    ) -> TokenAnswers:
+        """Read all requests in one batch; see :class:`MultiScaleModel`."""
+        if any(request.answer is not None for request in requests):
+            raise MismatchError("a request that brings an answer is scored, not written; ask it")
+        visual, owners, questions = self._shared(requests)
+        decoder = self._decoder()
+        state = decoder.read(visual, owners, questions)
+        counts = [
+            (len(visual[owner]), len(self._before) + len(question))
+            for owner, question in zip(owners, questions, strict=True)
+        ]
+        return self._growing(decoder, state, counts, most)
+
+    @torch.inference_mode()
+    def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> TokenAnswers:
+        """Answer from where peeks of one batch stopped; see :class:`MultiScaleModel`."""
+        state: State = peeks[0].state[0]
+        rows = state.picked([peek.state[1] for peek in peeks])
+        counts = [(peek.visual_tokens, peek.text_tokens) for peek in peeks]
+        return self._growing(self._decoder(), rows, counts, most)
+
+    def _growing(
+        self,
+        decoder: Decoder,
+        state: State,
+        counts: Sequence[tuple[int, int]],
+        most: Sequence[int] | None,
+    ) -> TokenAnswers:
+        growth = Growth(decoder, state, most or [self.max_new_tokens] * len(counts))
+        rows = [
+            TokenAnswer(
+                decoded=decoded,
+                visual_tokens=visual,
+                text_tokens=text,
+                tokenizer=self.tokenizer,
+                ends=decoder.ends,
+            )
+            for decoded, (visual, text) in zip(growth.rows, counts, strict=True)
+        ]
+        return TokenAnswers(growth, rows)
 
     def answer_length(self, answer: str) -> int:
         """Tokens of a given answer; see :class:`MultiScaleModel`."""
@@ -250,14 +291,3 @@ class AnsweringModel(ABC):
         self.template.text_after(question)  # refuses an empty question
         ids = torch.tensor(self._ids(question.strip()), device=self.model.device)
         return self.model.get_input_embeddings()(ids).float().cpu().numpy()
-
-
-def _answer(text: str, decoded: Decoded, *, visual: int, text_tokens: int) -> Answer:
-    return Answer(
-        text=text,
-        logprob=sum(decoded.logprobs),
-        confidence=math.exp(decoded.logprobs[0]),
-        answer_tokens=len(decoded.tokens),
-        visual_tokens=visual,
-        text_tokens=text_tokens,
-    )

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from m3core.cost import ModelShape
+from m3core.models.growing import GrowingAnswers
 from m3core.pooling import detail_by_region, pool
 from m3core.scales import ScaleGrid
 
@@ -159,6 +160,7 @@ class MultiScaleModel(Protocol):
     Attributes:
         name: How the user called it (a hub id, a folder's name, ``embedded``).
         revision: Hash of what decides its answers; logs of different revisions never mix.
+        max_new_tokens: Tokens of its longest answer.
         grid: Its scales.
         prompt: Name of its prompt template.
         shape: Its sizes, for the cost model.
@@ -169,6 +171,7 @@ class MultiScaleModel(Protocol):
 
     name: str
     revision: str
+    max_new_tokens: int
     grid: ScaleGrid
     prompt: str
     shape: ModelShape
@@ -220,6 +223,26 @@ class MultiScaleModel(Protocol):
         The answers are those that :meth:`answer` gives to the same requests. A peek may be
         finished any number of times.
         """
+        ...
+
+    def begin(
+        self, requests: Sequence[Request], *, most: Sequence[int] | None = None
+    ) -> GrowingAnswers:
+        """Read all requests in one batch, to answer them step by step, each as :meth:`answer` does.
+
+        Args:
+            requests: At least one; none brings an answer.
+            most: Tokens of each one's longest answer, 1 to :attr:`max_new_tokens`, which is
+                meant by None.
+
+        Raises:
+            MismatchError: If the model has no such scale, or a request brings an answer.
+            DataError: If a question is empty or does not fit the context.
+        """
+        ...
+
+    def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> GrowingAnswers:
+        """Answer step by step from where peeks of one batch stopped; see :meth:`begin`."""
         ...
 
     def answer_length(self, answer: str) -> int:

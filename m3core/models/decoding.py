@@ -18,6 +18,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
+from m3core.models.states import State
+
 LONG_TEXT = 8
 """From so many tokens on, the text before the pictures is computed once for a batch. A shorter one
 costs less than the attention mask that queries behind cached keys need."""
@@ -35,40 +37,12 @@ class Decoded:
     Attributes:
         tokens: Generated ids, the end-of-sequence one included.
         logprobs: Natural-log probability of each of them.
+        ended: Whether nothing follows any more; may be set to give the rest up.
     """
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-
-
-class State:
-    """Keys, values and which of their positions are padding, for the rows of a batch."""
-
-    def __init__(self, cache: DynamicCache, mask: torch.Tensor) -> None:
-        self.cache = cache
-        self.mask = mask  # (R, positions so far), 1 where there is a token
-        self.padded = False
-        self.logits = torch.zeros(len(mask), 0)  # (R, kept, V), of what was read last
-
-    def picked(self, rows: Sequence[int]) -> State:
-        """A state of these rows, to go on from while this one stays as it is."""
-        index = torch.tensor(rows)
-        cache = DynamicCache()
-        for number, layer in enumerate(self.cache.layers):
-            here = index.to(layer.keys.device)
-            cache.update(layer.keys[here], layer.values[here], number)
-        state = State(cache, self.mask[index.to(self.mask.device)])
-        state.padded = self.padded
-        state.logits = self.logits[index.to(self.logits.device)]
-        return state
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken several times."""
-        if len(rows) == len(self.mask) and torch.equal(rows, torch.arange(len(rows))):
-            return
-        self.cache.batch_select_indices(rows)  # layers may lie on several devices
-        self.mask = self.mask[rows]
-        self.logits = self.logits[rows]
+    ended: bool = False
 
 
 class Decoder:
@@ -121,27 +95,10 @@ class Decoder:
             state: What :meth:`read` gave, or some rows of it.
             max_new_tokens: Longest answer.
         """
-        done = [Decoded() for _ in state.mask]
-        rows = list(range(len(done)))  # which question each row of the state is
-        embed = self.model.get_input_embeddings()
-        running = torch.ones(len(rows), dtype=torch.bool)
-        for step in range(max_new_tokens):
-            logprobs = state.logits[:, -1].to(self.before.device).float().log_softmax(-1)
-            best, chosen = logprobs.max(-1)
-            for row, token, logprob in zip(rows, chosen.tolist(), best.tolist(), strict=True):
-                if not running[row]:
-                    continue
-                done[row].tokens.append(token)
-                done[row].logprobs.append(logprob)
-                running[row] = token not in self.ends
-            alive = [place for place, row in enumerate(rows) if running[row]]
-            if not alive or step == max_new_tokens - 1:
-                break
-            if len(alive) <= (1 - FREED_SHARE) * len(rows):
-                state.select(torch.tensor(alive))
-                chosen = chosen[torch.tensor(alive, device=chosen.device)]
-                rows = [rows[place] for place in alive]
-            self._forward(state, embed(chosen)[:, None].to(self.model.dtype), None, kept=1)
+        growth = Growth(self, state, [max_new_tokens] * len(state.mask))
+        done = list(growth.rows)
+        while growth.rows:
+            growth.step()
         return done
 
     def logprobs(
@@ -189,12 +146,12 @@ class Decoder:
         if len(set(owners)) == len(owners) and sum(map(len, visual)) <= ONE_CALL:
             state = self._start(len(owners))
             rows = [torch.cat([visual[o], text]) for o, text in zip(owners, texts, strict=True)]
-            self._forward(state, *_padded(rows), kept=kept)
+            self.forward(state, *_padded(rows), kept=kept)
             return state
         state = self._start(len(visual))
-        self._forward(state, *_padded(visual), kept=1)
+        self.forward(state, *_padded(visual), kept=1)
         state.select(torch.tensor(list(owners)))
-        self._forward(state, *_padded(texts), kept=kept)
+        self.forward(state, *_padded(texts), kept=kept)
         return state
 
     def _start(self, count: int) -> State:
@@ -202,11 +159,11 @@ class Decoder:
         empty = torch.zeros(1, 0, dtype=torch.long, device=self.before.device)
         state = State(DynamicCache(), empty)
         if len(self.before) >= LONG_TEXT:
-            self._forward(state, self.before[None], None, kept=1)
+            self.forward(state, self.before[None], None, kept=1)
         state.select(torch.zeros(count, dtype=torch.long))
         return state
 
-    def _forward(
+    def forward(
         self, state: State, embeddings: torch.Tensor, mask: torch.Tensor | None, *, kept: int
     ) -> None:
         """Let every row read some more: (R, length, D), and (R, length) or None for no padding."""
@@ -224,6 +181,57 @@ class Decoder:
             use_cache=True,
             logits_to_keep=kept,
         ).logits
+
+
+class Growth:
+    """Answers that grow by a token a step, in a batch that questions join and leave.
+
+    Attributes:
+        rows: Answers in the batch; those that have ended leave it soon.
+
+    Args:
+        decoder: Goes on reading.
+        state: Prompts that were read; used up.
+        most: Tokens of each row's longest answer, at least 1.
+    """
+
+    def __init__(self, decoder: Decoder, state: State, most: Sequence[int]) -> None:
+        self.rows = [Decoded() for _ in most]
+        self._decoder = decoder
+        self._state = state
+        self._most = list(most)
+
+    def step(self) -> None:
+        """Give every row that has not ended one more token."""
+        last = self._state.logits[:, -1].to(self._decoder.before.device).float()
+        best, chosen = last.log_softmax(-1).max(-1)
+        for row, most, token, logprob in zip(
+            self.rows, self._most, chosen.tolist(), best.tolist(), strict=True
+        ):
+            if not row.ended:
+                row.tokens.append(token)
+                row.logprobs.append(logprob)
+                row.ended = token in self._decoder.ends or len(row.tokens) >= most
+        alive = [place for place, row in enumerate(self.rows) if not row.ended]
+        if not alive:
+            self.rows, self._most = [], []
+            return
+        if len(alive) <= (1 - FREED_SHARE) * len(self.rows):
+            self._state.select(torch.tensor(alive))
+            chosen = chosen[torch.tensor(alive, device=chosen.device)]
+            self.rows = [self.rows[place] for place in alive]
+            self._most = [self._most[place] for place in alive]
+        embed = self._decoder.model.get_input_embeddings()
+        read = embed(chosen)[:, None].to(self._decoder.model.dtype)
+        self._decoder.forward(self._state, read, None, kept=1)
+
+    def join(self, other: Growth) -> None:
+        """Take in the rows of another batch of the same model, which is used up."""
+        if not self.rows:
+            self._state = other._state
+        elif other.rows:
+            self._state.join(other._state)
+        self.rows, self._most = self.rows + other.rows, self._most + other._most
 
 
 def _padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -52,6 +52,7 @@ class FakeModel:
     name = "fake"
     prompt = "scenes-1"
     dtype = "float32"
+    max_new_tokens = 1
 
     def __init__(self, grid: ScaleGrid | None = None, *, pooling: str = AVERAGE) -> None:
         self.grid = grid or ScaleGrid()
@@ -155,6 +156,18 @@ class FakeModel:
         """What it would have answered at once."""
         return [peek.state for peek in peeks]
 
+    def begin(
+        self, requests: Sequence[Request], *, most: Sequence[int] | None = None
+    ) -> _SaidAtOnce:
+        """Each answer is one token, said in the first step."""
+        if any(request.answer is not None for request in requests):
+            raise MismatchError("a request that brings an answer is scored, not written; ask it")
+        return _SaidAtOnce([_Said(answer) for answer in self.answer(requests)])
+
+    def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> _SaidAtOnce:
+        """What it would have answered at once."""
+        return _SaidAtOnce([_Said(peek.state) for peek in peeks])
+
     def embed_question(self, question: str) -> np.ndarray:
         """One row for each word: its length and a hash."""
         words = get_template(self.prompt).text_after(question).split()
@@ -163,6 +176,39 @@ class FakeModel:
             row[0] = len(word)
             row[1 + hashlib.sha256(word.encode()).digest()[0] % (_WIDTH - 1)] = 1
         return rows
+
+
+class _Said:
+    """An answer of one token; see :class:`m3core.models.growing.GrowingAnswer`."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.ended = self.whole = False
+        self._answer = answer
+
+    def settled(self) -> str:
+        return self._answer.text if self.whole else ""
+
+    def answer(self) -> Answer:
+        return self._answer
+
+    def give_up(self) -> None:
+        self.ended = True
+
+
+class _SaidAtOnce:
+    """See :class:`m3core.models.growing.GrowingAnswers`."""
+
+    def __init__(self, rows: list[_Said]) -> None:
+        self.rows = rows
+
+    def step(self) -> None:
+        for row in self.rows:
+            row.whole = not row.ended
+            row.ended = True
+        self.rows = []
+
+    def join(self, other: _SaidAtOnce) -> None:
+        self.rows = self.rows + other.rows
 
 
 def _shrink(image: Image.Image, side: int) -> np.ndarray:

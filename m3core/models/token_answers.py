@@ -1,0 +1,109 @@
+"""Answers of one model that grow by a token a step, in a batch that questions join and leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from m3core.models.base import Answer
+from m3core.models.decoding import Decoded, Growth
+
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(kw_only=True, eq=False)
+class TokenAnswer:
+    """One answer of a language model; see :class:`m3core.models.growing.GrowingAnswer`.
+
+    Attributes:
+        decoded: Tokens so far.
+        visual_tokens: Tokens that the language model received from the image.
+        text_tokens: All other prompt tokens.
+        tokenizer: Of the model.
+        ends: Ids that end an answer.
+    """
+
+    decoded: Decoded
+    visual_tokens: int
+    text_tokens: int
+    tokenizer: PreTrainedTokenizerBase
+    ends: Collection[int]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+        return self.decoded.ended
+
+    def give_up(self) -> None:
+        """Let the answer leave its batch."""
+        self.decoded.ended = True
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model itself ended it."""
+        return bool(self.decoded.tokens) and self.decoded.tokens[-1] in self.ends
+
+    def settled(self) -> str:
+        """The text so far that no later token can change."""
+        # A character may need several tokens, and blanks at the end are not part of an answer.
+        return text_of(self.tokenizer, self.decoded).rstrip(_BROKEN).rstrip()
+
+    def answer(self) -> Answer:
+        """The answer as it stands."""
+        return answer_of(
+            text_of(self.tokenizer, self.decoded),
+            self.decoded,
+            visual=self.visual_tokens,
+            text_tokens=self.text_tokens,
+        )
+
+
+class TokenAnswers:
+    """See :class:`m3core.models.growing.GrowingAnswers`.
+
+    Args:
+        growth: What grows.
+        rows: An answer for each of its rows.
+    """
+
+    def __init__(self, growth: Growth, rows: list[TokenAnswer]) -> None:
+        self.rows = rows
+        self._growth = growth
+
+    def step(self) -> None:
+        """One more token for each row that has not ended."""
+        self._growth.step()
+        self.rows = [row for row in self.rows if not row.ended]
+
+    def join(self, other: TokenAnswers) -> None:
+        """Take in another batch, which is used up."""
+        self._growth.join(other._growth)
+        self.rows = self.rows + other.rows
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, decoded: Decoded) -> str:
+    """The text of generated tokens, stripped."""
+    text: str = tokenizer.decode(decoded.tokens, skip_special_tokens=True)
+    return text.strip()
+
+
+def answer_of(text: str, decoded: Decoded, *, visual: int, text_tokens: int) -> Answer:
+    """An answer from its tokens.
+
+    Args:
+        text: What they say.
+        decoded: At least one token.
+        visual: Visual tokens of the prompt.
+        text_tokens: All others.
+    """
+    return Answer(
+        text=text,
+        logprob=sum(decoded.logprobs),
+        confidence=math.exp(decoded.logprobs[0]),
+        answer_tokens=len(decoded.tokens),
+        visual_tokens=visual,
+        text_tokens=text_tokens,
+    )

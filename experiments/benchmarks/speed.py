@@ -100,7 +100,7 @@ def bench_decision(pipeline: AutoScalePipeline, image: Image.Image) -> dict[str,
     model = pipeline.model
     (encoding,) = model.encode([image])
     question = "What number is on the red tag?"
-    (block,) = pipeline.featurizer.blocks([image], [encoding], [question])
+    (block,) = pipeline.decider.featurizer.blocks([image], [encoding], [question])
     costs = np.array(model.grid.scales, dtype=np.float64)
     spent = [
         1e6 * seconds(lambda: pipeline.policy.decide(pipeline.router.predict_one(block), costs))

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from data.errors import M3RouterError
-from router.pipeline import RoutedAnswer
+from router.routed import RoutedAnswer
 
 
 class BusyError(M3RouterError):

@@ -263,7 +263,7 @@ def _in_batches(
         try:
             found = ask([requests[index] for index in batch])
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if len(batch) == 1:
                 text = f"out of memory with this request alone ({load.padded} tokens)"
@@ -300,7 +300,7 @@ def answer_all(
     return [answers[index] for index in range(len(requests))]
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's or this machine's memory was too small."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

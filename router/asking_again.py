@@ -35,25 +35,16 @@ def ask_again(model: MultiScaleModel, cascade: Cascade, tries: Sequence[Tried]) 
     Args:
         model: The model that answered.
         cascade: At most :data:`router.cascade.STEPS` further scales are asked.
-        tries: One for each question.
+        tries: One for each question, as first asked.
     """
-    scales, found = model.grid.scales, list(tries)
+    found = list(tries)
     active = list(range(len(found)))
-    for step in range(STEPS):
+    while active:
         again: dict[int, Request] = {}
         for place in active:
-            one = found[place]
-            costs = [one.request.encoding.tokens(scale) for scale in scales]
-            following = cascade.decide_after(
-                np.array([one.estimate[scale] for scale in scales]),
-                np.array(costs, dtype=np.float64),
-                scales.index(one.request.scale),
-                confidence=one.answer.confidence,
-                logprob=one.answer.logprob,
-                step=step,
-            )
+            following = following_request(model, cascade, found[place])
             if following is not None:
-                again[place] = replace(one.request, scale=scales[following])
+                again[place] = following
         answers = answer_all(model, list(again.values()))
         for (place, request), answer in zip(again.items(), answers, strict=True):
             one = found[place]
@@ -61,3 +52,30 @@ def ask_again(model: MultiScaleModel, cascade: Cascade, tries: Sequence[Tried]) 
             found[place] = replace(one, request=request, answer=answer, earlier=earlier)
         active = list(again)
     return found
+
+
+def following_request(model: MultiScaleModel, cascade: Cascade, one: Tried) -> Request | None:
+    """What to ask after an answer; None to give that answer."""
+    scales = model.grid.scales
+    costs = [one.request.encoding.tokens(scale) for scale in scales]
+    following = cascade.decide_after(
+        np.array([one.estimate[scale] for scale in scales]),
+        np.array(costs, dtype=np.float64),
+        scales.index(one.request.scale),
+        confidence=one.answer.confidence,
+        logprob=one.answer.logprob,
+        step=len(one.earlier),
+    )
+    return None if following is None else replace(one.request, scale=scales[following])
+
+
+def may_follow(model: MultiScaleModel, cascade: Cascade, scale: int, *, asked: int) -> bool:
+    """Whether anything could be asked after the answer at a scale, whatever it says.
+
+    Args:
+        model: The model.
+        cascade: Decides.
+        scale: Of the answer in hand.
+        asked: Scales that were asked before it.
+    """
+    return bool(cascade.rule.start) and asked < STEPS and scale != model.grid.scales[-1]

@@ -1,0 +1,289 @@
+"""Answers questions in batches that are formed anew at every step, in one thread.
+
+A turn takes in waiting questions (tower, features, decision), reads the prompts of some of them,
+and gives every answer in the running batch one more token. Answers of all scales run in one batch;
+what ends, or is given up, leaves it, and others take its place (iteration-level scheduling: Yu et
+al., Orca, OSDI 2022).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+
+from data.errors import DataError, M3RouterError
+from m3core.batching import Limits, batches, limits_for, load_of, needs_of, out_of_memory
+from m3core.models.growing import GrowingAnswer, GrowingAnswers
+from router.asking_again import Tried, following_request, may_follow
+from router.deciding import Clock
+from router.pipeline import AutoScalePipeline
+from router.policy import Policy
+from router.routed import routed_answer
+from router.serve.backend import Finished, OverdueError, Piece, UnavailableError
+from router.serve.jobs import Event, Job
+
+IDLE = 0.5
+"""Seconds after which an idle worker looks for overdue questions."""
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Answers jobs; every method is called in one thread but :meth:`put` and :meth:`counts`.
+
+    Args:
+        pipeline: Model, router and policy.
+        batch: Most questions that are answered at once.
+        wave: Most pictures that the tower reads in one turn, while others wait for their tokens.
+    """
+
+    def __init__(self, pipeline: AutoScalePipeline, *, batch: int, wave: int) -> None:
+        self._pipeline = pipeline
+        self._model = pipeline.model
+        self._batch = batch
+        self._wave = wave
+        self._limits: Limits = limits_for(pipeline.model)
+        self._arrived = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._unread: list[Job] = []  # decided, their prompts not read yet
+        self._running: list[Job] = []
+        self._growing: GrowingAnswers | None = None
+        self._stopped = False
+
+    def put(self, job: Job) -> None:
+        """Let a question in."""
+        with self._arrived:
+            self._waiting.append(job)
+            self._arrived.notify()
+
+    def counts(self) -> tuple[int, int]:
+        """Questions that wait, and that are being answered."""
+        return len(self._waiting), len(self._unread) + len(self._running)
+
+    def stop(self) -> None:
+        """Let :meth:`run` end after its turn; what is left is told so."""
+        with self._arrived:
+            self._stopped = True
+            self._arrived.notify()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        while not self._stopped:
+            with self._arrived:
+                if not any(self.counts()):
+                    self._arrived.wait(IDLE)
+            self.turn()
+        for job in [*self._waiting, *self._unread, *self._running]:
+            self._tell(job, UnavailableError("The server stopped before the answer was whole."))
+
+    @torch.inference_mode()
+    def turn(self) -> None:
+        """Take in, read, and write one token each."""
+        self._let_go()
+        taken = self._take()
+        if taken:
+            self._guarded(taken, lambda: self._decide(taken), or_each=self._decide)
+        if self._unread:
+            chosen = self._choose_batch()
+            self._guarded(chosen, lambda: self._begin(chosen))
+        if self._running:
+            self._guarded(self._running, self._step)
+
+    def _let_go(self) -> None:
+        """Forget who left, and tell whose time is over."""
+        with self._arrived:
+            stays = [job for job in self._waiting if not (job.gone or job.overdue)]
+            left = [job for job in self._waiting if job.gone or job.overdue]
+            self._waiting = deque(stays)
+        left += [job for job in [*self._unread, *self._running] if job.gone or job.overdue]
+        for job in left:
+            limit = f"{job.ask.seconds:g} s"
+            self._tell(job, OverdueError(f"The question was not answered within {limit}."))
+        self._forget(left)
+
+    def _forget(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.row is not None:
+                job.row.give_up()
+        gone = set(map(id, jobs))
+        self._unread = [job for job in self._unread if id(job) not in gone]
+        self._running = [job for job in self._running if id(job) not in gone]
+
+    def _take(self) -> list[Job]:
+        """Waiting questions for which there is room."""
+        with self._arrived:
+            room = self._batch - len(self._unread) - len(self._running)
+            count = max(0, min(room, self._wave, len(self._waiting)))
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _guarded(
+        self,
+        jobs: Sequence[Job],
+        work: Callable[[], None],
+        *,
+        or_each: Callable[[list[Job]], None] | None = None,
+    ) -> None:
+        """Do some work; where it fails, those whom it was for are told, and the others go on.
+
+        Args:
+            jobs: Whom it is for.
+            work: To be done.
+            or_each: Tried for each job alone where it failed for several together.
+        """
+        jobs = list(jobs)
+        try:
+            work()
+        except Exception as error:  # the server's edge: one bad question must not stop the rest
+            if or_each is not None and len(jobs) > 1:
+                logger.warning("questions failed together, and are tried one by one: %s", error)
+                for job in jobs:
+                    self._guarded([job], partial(or_each, [job]))
+                return
+            logger.exception("questions could not be answered")
+            reason = str(error) if isinstance(error, DataError) else "The server failed to answer."
+            for job in jobs:
+                self._tell(job, UnavailableError(reason))
+            self._forget(jobs)
+
+    def _decide(self, jobs: list[Job]) -> None:
+        start = time.perf_counter()
+        clock = Clock()
+        asked = self._pipeline.encoded(
+            [job.ask.image for job in jobs],
+            [job.ask.question for job in jobs],
+            [job.rule for job in jobs],
+        )
+        clock.lap("vision")
+        for part in self._pipeline.decider.decide(asked, clock):
+            for place, decided in part.items():
+                # A peek holds the keys and values of its batch.
+                jobs[place].decided = replace(decided, peek=None)
+                jobs[place].request = decided.request
+            stay = {place: one.peek for place, one in part.items() if one.peek is not None}
+            self._unread += [jobs[place] for place in part if place not in stay]
+            if stay:
+                answered = [jobs[place] for place in stay]
+                growing = self._model.resume(list(stay.values()), most=self._most(answered))
+                self._join(answered, growing)
+        now = time.perf_counter()
+        for job in jobs:
+            job.milliseconds = {"queue": (start - job.entered) * 1000, **clock.milliseconds}
+            job.since = now
+
+    def _choose_batch(self) -> list[Job]:
+        """Of the batches that unread prompts make, the one with the oldest question."""
+        readable = []
+        for job in self._unread:
+            try:
+                needs_of(self._model, [job.prompt])
+            except M3RouterError as error:
+                self._tell(job, error)
+            else:
+                readable.append(job)
+        self._unread = readable
+        if not readable:
+            return []
+        oldest = min(range(len(readable)), key=lambda place: readable[place].entered)
+        needs = needs_of(self._model, [job.prompt for job in readable])
+        for batch in batches(needs, self._limits):
+            if oldest in batch:
+                return [readable[place] for place in batch]
+        raise AssertionError("every prompt is in a batch")
+
+    def _begin(self, jobs: list[Job]) -> None:
+        """Read the prompts of a batch; where memory is too small, of half of it."""
+        if not jobs:
+            return
+        requests = [job.prompt for job in jobs]
+        try:
+            growing = self._model.begin(requests, most=self._most(jobs))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(jobs) == 1:
+                raise DataError("The question does not fit into the server's memory.") from error
+            self._limits.shrink(load_of(range(len(jobs)), needs_of(self._model, requests)))
+            return
+        self._join(jobs, growing)
+
+    def _join(self, jobs: list[Job], growing: GrowingAnswers) -> None:
+        for job, row in zip(jobs, growing.rows, strict=True):
+            job.row = row
+            cascade, scale = self._pipeline.cascade, job.prompt.scale
+            job.streams = not (
+                cascade is not None
+                and job.decided is not None
+                and job.decided.escalates
+                and may_follow(self._model, cascade, scale, asked=len(job.earlier))
+            )
+        if self._growing is None or not self._growing.rows:
+            self._growing = growing
+        else:
+            self._growing.join(growing)
+        begun = set(map(id, jobs))
+        self._unread = [job for job in self._unread if id(job) not in begun]
+        self._running += jobs
+
+    def _step(self) -> None:
+        growing, self._growing = self._growing, None
+        if growing is not None:
+            growing.step()
+        self._growing = growing  # not where the step failed: its rows are told so
+        for job in list(self._running):
+            row = job.row
+            if row is None:
+                continue
+            if row.ended:
+                self._end(job, row)
+            elif job.streams:
+                self._say(job, row.settled())
+
+    def _say(self, job: Job, text: str) -> None:
+        if len(text) > len(job.said):
+            self._tell(job, Piece(text[len(job.said) :]))
+            job.said = text
+
+    def _end(self, job: Job, row: GrowingAnswer) -> None:
+        """An answer is whole: give it, or ask a finer scale."""
+        answer, decided, request = row.answer(), job.decided, job.prompt
+        self._running.remove(job)
+        job.row = None
+        assert decided is not None
+        if self._pipeline.cascade is not None and decided.escalates:
+            tried = Tried(request, decided.estimate, answer, job.earlier)
+            following = following_request(self._model, self._pipeline.cascade, tried)
+            if following is not None:
+                job.request, job.earlier = following, (*job.earlier, answer)
+                self._unread.append(job)
+                return
+        self._say(job, answer.text)
+        job.milliseconds["language"] += (time.perf_counter() - job.since) * 1000
+        routed = routed_answer(
+            self._model,
+            answer,
+            decided,
+            scale=request.scale,
+            earlier=job.earlier,
+            milliseconds=job.milliseconds,
+        )
+        policy = self._pipeline.policy if job.rule is None else job.rule
+        fallback = policy.reason if isinstance(policy, Policy) and policy.fallback else ""
+        reason: Literal["stop", "length"] = "stop" if row.whole else "length"
+        self._tell(job, Finished(routed=routed, reason=reason, fallback=fallback))
+
+    def _tell(self, job: Job, event: Event) -> None:
+        if not job.gone:
+            job.gone = not isinstance(event, Piece)
+            job.tell(event)
+
+    def _most(self, jobs: Sequence[Job]) -> list[int]:
+        longest = self._model.max_new_tokens
+        return [min(longest, job.ask.max_tokens or longest) for job in jobs]

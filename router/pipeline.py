@@ -135,7 +135,7 @@ class AutoScalePipeline:
             policy.check_fits(options=self.router.options, router=self.router.fingerprint)
         pictures = self._opened(images)
         clock = Clock()
-        asked = self.encoded(pictures, questions, [scale or policy] * len(pictures))
+        asked = self._encoded(pictures, questions, [scale or policy] * len(pictures))
         clock.lap("vision")
         decided: dict[int, Decided] = {}
         answers: dict[int, Answer] = {}
@@ -168,7 +168,7 @@ class AutoScalePipeline:
             for place, one in enumerate(tries)
         ]
 
-    def encoded(
+    def _encoded(
         self,
         pictures: Sequence[Image.Image],
         questions: Sequence[str],

@@ -43,6 +43,8 @@ class Ask:
     Attributes:
         id: Of the request, unique.
         image: The picture, RGB.
+        digest: Equal for equal pictures only, such as a hash of the file, so that one need not be
+            encoded twice; "" for not known.
         question: What is asked, not empty.
         scale: Answer at this scale of the grid instead of routing.
         budget: Route within so many visual tokens on average instead of by the server's policy.
@@ -60,6 +62,7 @@ class Ask:
     max_regret: float | None = None
     max_tokens: int | None = None
     seconds: float = 60.0
+    digest: str = ""
 
 
 @dataclass(frozen=True)

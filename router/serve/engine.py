@@ -36,6 +36,7 @@ class EngineSettings:
         queue: Most questions that wait.
         batch: Most questions that are answered at once.
         wave: Most pictures that the tower reads in one turn.
+        pictures: Encodings of pictures that are kept for further questions about them.
         threads: Of the processor; None for torch's own choice.
     """
 
@@ -46,6 +47,7 @@ class EngineSettings:
     queue: int = 64
     batch: int = 32
     wave: int = 4
+    pictures: int = 32
     threads: int | None = None
 
 
@@ -85,7 +87,9 @@ class LocalEngine:
             pipeline.answer([picture], ["Is it ready?"], scale=scale)
         self._pipeline = pipeline
         self._policies = Policies(Path(settings.run), pipeline.router)
-        self._worker = Worker(pipeline, batch=settings.batch, wave=settings.wave)
+        self._worker = Worker(
+            pipeline, batch=settings.batch, wave=settings.wave, pictures=settings.pictures
+        )
         self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._thread.start()
 

@@ -23,11 +23,12 @@ from data.errors import DataError, M3RouterError
 from m3core.batching import Limits, batches, limits_for, load_of, needs_of, out_of_memory
 from m3core.models.growing import GrowingAnswer, GrowingAnswers
 from router.asking_again import Tried, following_request, may_follow
-from router.deciding import Clock
+from router.deciding import Asked, Clock
 from router.pipeline import AutoScalePipeline
 from router.policy import Policy
 from router.routed import routed_answer
 from router.serve.backend import Finished, OverdueError, Piece, UnavailableError
+from router.serve.encodings import Encodings
 from router.serve.jobs import Event, Job
 
 IDLE = 0.5
@@ -43,13 +44,17 @@ class Worker:
         pipeline: Model, router and policy.
         batch: Most questions that are answered at once.
         wave: Most pictures that the tower reads in one turn, while others wait for their tokens.
+        pictures: Encodings that are kept for further questions about the same pictures.
     """
 
-    def __init__(self, pipeline: AutoScalePipeline, *, batch: int, wave: int) -> None:
+    def __init__(
+        self, pipeline: AutoScalePipeline, *, batch: int, wave: int, pictures: int
+    ) -> None:
         self._pipeline = pipeline
         self._model = pipeline.model
         self._batch = batch
         self._wave = wave
+        self._encodings = Encodings(pipeline.model, kept=pictures)
         self._limits: Limits = limits_for(pipeline.model)
         self._arrived = threading.Condition()
         self._waiting: deque[Job] = deque()
@@ -156,11 +161,13 @@ class Worker:
     def _decide(self, jobs: list[Job]) -> None:
         start = time.perf_counter()
         clock = Clock()
-        asked = self._pipeline.encoded(
-            [job.ask.image for job in jobs],
-            [job.ask.question for job in jobs],
-            [job.rule for job in jobs],
-        )
+        encodings = self._encodings.of([job.ask for job in jobs])
+        asked = [
+            Asked(
+                picture=job.ask.image, encoding=encoding, question=job.ask.question, rule=job.rule
+            )
+            for job, encoding in zip(jobs, encodings, strict=True)
+        ]
         clock.lap("vision")
         for part in self._pipeline.decider.decide(asked, clock):
             for place, decided in part.items():

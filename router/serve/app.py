@@ -1,0 +1,248 @@
+"""The server's front: routes, who may use them, and what is told of errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, Response
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from router.serve.asking import model_names
+from router.serve.backend import Backend
+from router.serve.chat import Chat
+from router.serve.errors import ApiError
+from router.serve.keys import KeyRing
+from router.serve.metrics import Metrics
+from router.serve.rates import Rates, neighbourhood
+from router.serve.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelCard, ModelList
+from router.serve.settings import FrontSettings
+from router.serve.shield import Shield
+from router.traffic.recorder import Recorder
+
+OPEN = frozenset({"/health", "/ready", "/openapi.json"})
+"""Paths that need no key: they tell nothing of what is asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """What the front is made of.
+
+    Attributes:
+        backend: Answers.
+        picture: From an address to an RGB picture; raises ApiError.
+        keys: Who may ask.
+        rates: How often.
+        settings: Limits of single requests.
+        recorder: Keeps a share of the traffic; None for none.
+        hosts: Names that the server goes by; None for any.
+    """
+
+    backend: Backend
+    picture: Callable[[str], Awaitable[Image.Image]]
+    keys: KeyRing
+    rates: Rates
+    settings: FrontSettings
+    recorder: Recorder | None = None
+    hosts: frozenset[str] | None = None
+
+
+def create_app(front: Front) -> Shield:
+    """The whole ASGI application."""
+    settings = front.settings
+    return Shield(
+        routes(front),
+        max_bytes=settings.max_bytes,
+        body_seconds=settings.body_seconds,
+        max_depth=settings.max_depth,
+        hosts=front.hosts,
+        admit=partial(admit, front.keys, front.rates),
+    )
+
+
+def admit(keys: KeyRing, rates: Rates, scope: MutableMapping[str, Any]) -> None:
+    """Let a request in by its key and its rate, before its body is read.
+
+    Raises:
+        ApiError: 401 without a valid key, 429 where requests come too fast.
+    """
+    if scope["path"] in OPEN:
+        return
+    client = scope.get("client") or ("unknown", 0)
+    who, own_rate = neighbourhood(str(client[0])), None
+    if keys.needed:
+        key = keys.who(_token(scope))
+        if key is None:
+            raise ApiError(
+                401,
+                "A valid API key is needed: Authorization: Bearer <key>.",
+                kind="authentication_error",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        scope.setdefault("state", {})["key"] = key.name
+        who, own_rate = f"key {key.name}", key.requests_per_minute
+    if scope["path"] == "/metrics":
+        return
+    wait = rates.take(who, own_rate)
+    if wait > 0:
+        raise ApiError(
+            429,
+            f"Too many requests; the next one is let in after {wait:.1f} s.",
+            kind="rate_limit_error",
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(max(1, round(wait + 0.5)))},
+        )
+
+
+def _token(scope: MutableMapping[str, Any]) -> str:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _, token = value.decode("latin-1").partition(" ")
+            return token.strip() if kind.lower() == "bearer" else ""
+    return ""
+
+
+def routes(front: Front) -> FastAPI:
+    """The routes alone, without the shield; their backend starts and stops with them."""
+    backend = front.backend
+    metrics = Metrics(backend.load)
+    if front.recorder is not None:
+        metrics.of_traffic(front.recorder.counts)
+    chat = Chat(
+        backend=backend,
+        settings=front.settings,
+        picture=front.picture,
+        metrics=metrics,
+        recorder=front.recorder,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await backend.start()
+        if front.recorder is not None:
+            front.recorder.start(backend.served())
+        try:
+            yield
+        finally:
+            await backend.stop(seconds=front.settings.drain_seconds)
+            if front.recorder is not None:
+                front.recorder.stop()
+
+    app = FastAPI(title="m3router", version=version("m3router"), lifespan=lifespan, docs_url=None)
+    app.redoc_url = None
+    started = int(time.time())
+
+    def card(name: str, scale: int | None) -> ModelCard:
+        return ModelCard(id=name, created=started, scale=scale)
+
+    @app.post("/v1/chat/completions", responses=_problems(400, 404, 408, 413, 415, 429, 503, 504))
+    async def chat_completions(body: ChatRequest, http: Request) -> ChatCompletion:
+        """Answer one question about one picture, at the scale that suffices."""
+        return await chat.answer(body, http)  # type: ignore[return-value]
+
+    @app.get("/v1/models", responses=_problems(429))
+    async def models() -> ModelList:
+        """The routed model, and one for each scale."""
+        named = model_names(backend.served())
+        return ModelList(data=[card(name, scale) for name, scale in named.items()])
+
+    @app.get("/v1/models/{name}", responses=_problems(404, 429))
+    async def model(name: str) -> ModelCard:
+        """One of the models."""
+        named = model_names(backend.served())
+        if name not in named:
+            raise ApiError(404, "There is no such model.", code="model_not_found")
+        return card(name, named[name])
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers at all."""
+        return {"status": "ok"}
+
+    @app.get("/ready", responses=_problems(503))
+    async def ready() -> dict[str, str]:
+        """Whether questions are taken."""
+        if not backend.ready():
+            raise ApiError(503, "Not ready.", kind="server_error", code="unavailable")
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics_page() -> Response:
+        """Counts and times in Prometheus' text format."""
+        return Response(metrics.page(), media_type="text/plain; version=0.0.4")
+
+    if front.recorder is not None:
+        recorder = front.recorder
+
+        @app.delete("/v1/traffic/{id}", responses=_problems(404, 429))
+        def forget(id: str) -> dict[str, Any]:
+            """Delete what was kept of a request, by the id of its answer."""
+            if not recorder.forget(id):
+                raise ApiError(404, "Nothing is kept of such a request.", code="not_found")
+            return {"id": id, "deleted": True}
+
+    _tell_errors(app)
+    _describe(app, front)
+    return app
+
+
+def _tell_errors(app: FastAPI) -> None:
+    """Every error in the shape that OpenAI's clients read."""
+
+    def answer(error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(ApiError)
+    async def told(_: Request, error: ApiError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # What came is not repeated: it may be a picture.
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:]) or None
+        return answer(ApiError(400, f"{place or 'The body'}: {first['msg']}.", param=place))
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        told = ApiError(error.status_code, str(error.detail), headers=error.headers)
+        return answer(told)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer} for status in statuses}
+
+
+def _describe(app: FastAPI, front: Front) -> None:
+    """The schema as the server is, not as FastAPI supposes: 400 for 422, streams, keys."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            if front.keys.needed:
+                schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
+                schema["components"]["securitySchemes"] = schemes
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    if front.keys.needed and path not in OPEN:
+                        operation["security"] = [{"bearer": []}]
+                        operation["responses"]["401"] = operation["responses"].get(
+                            "429", {"description": "No valid key"}
+                        )
+            answered = schema["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]
+            answered["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

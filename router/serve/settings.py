@@ -1,0 +1,40 @@
+"""What the front takes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontSettings:
+    """Limits of single requests.
+
+    Attributes:
+        max_bytes: Longest body.
+        body_seconds: Within which a body must have come.
+        max_depth: Deepest nesting of JSON.
+        max_pixels: Largest picture.
+        seconds: Within which a question must be answered, from its body on.
+        max_tokens: Longest answer in tokens; None for the model's own limit.
+        drain_seconds: For answers that run when the server is told to stop.
+    """
+
+    max_bytes: int = 20 << 20
+    body_seconds: float = 30.0
+    max_depth: int = 16
+    max_pixels: int = 40_000_000
+    seconds: float = 60.0
+    max_tokens: int | None = None
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            DataError: If one is not above 0.
+        """
+        for name, value in vars(self).items():
+            if value is not None and not value > 0:
+                raise DataError(f"{name} must be above 0, not {value}.")

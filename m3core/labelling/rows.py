@@ -49,9 +49,9 @@ def asking_of(examples: Sequence[Example], asking: Asking) -> Asking:
         return asking
     if len(without) < len(examples):
         raise DataError(
-            f"{len(without)} of {len(examples)} examples, such as {without[0]!r}, have no reference "
-            f"answers (metric {AGREEMENT!r}), the others have: scores of both kinds cannot share a "
-            "log. Label them into two folders."
+            f"{len(without)} of {len(examples)} examples, such as {without[0]!r}, have no "
+            f"reference answers (metric {AGREEMENT!r}), the others have: scores of both kinds "
+            "cannot share a log. Label them into two folders."
         )
     if asking is not Asking.ALL:
         raise DataError(

@@ -147,8 +147,8 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
             scores[row] = [score(one.metric, text, one) for text in answers[row]]
     if references and not np.isfinite(scores).any():
         raise MismatchError(
-            f"None of the {len(references)} questions with right answers ({len(told)} have some) is "
-            f"in {of.log}. Give those of this traffic."
+            f"None of the {len(references)} examples given has a right answer to a question in "
+            f"{of.log}. Give those of this traffic."
         )
     return scores
 

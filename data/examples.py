@@ -11,7 +11,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.registry import unknown_name
-from data.scoring import BY_PEOPLE, METRICS, check_references
+from data.scoring import AGREEMENT, BY_PEOPLE, METRICS, check_references
 
 _BROKEN = "holds half of a surrogate pair, which is no character"
 
@@ -25,7 +25,8 @@ class Example:
         image: Path of the picture or video, relative to the images folder; see
             :mod:`data.videos` for how a video is shown to a model.
         question: What is asked, without any prompt template.
-        answers: Reference answers, at least one; ten for ``vqa``, where some may be empty.
+        answers: Reference answers, at least one; ten for ``vqa``, where some may be empty; none
+            for ``agreement``.
         choices: The options of a multiple-choice question, first one ``A``; else empty.
         metric: A key of :data:`data.scoring.METRICS`.
         dataset: Where the example is from; results are also given per dataset.
@@ -117,7 +118,13 @@ def _problems(example: Example) -> list[str]:
     some = isinstance(example.metric, str) and example.metric in BY_PEOPLE
     problems += _text_problems("answers", example.answers, some_empty=some)
     problems += _text_problems("choices", example.choices)
-    if not example.answers:
+    if example.metric == AGREEMENT:
+        if example.answers:
+            problems.append(
+                f"metric {AGREEMENT!r} is for questions without reference answers, got some: name "
+                "the metric that compares with them, such as 'exact'"
+            )
+    elif not example.answers:
         problems.append("answers is empty: at least one reference answer is needed")
     if isinstance(example.metric, str) and example.metric not in METRICS:
         problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))

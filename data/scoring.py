@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 RELAXED_TOLERANCE = 0.05
 
+AGREEMENT = "agreement"
+"""Metric of questions without reference answers: compared with what the finest scale says."""
 BY_PEOPLE = frozenset({"vqa", "vqav2", "textvqa"})
 """Metrics that compare with the answers of several people, some of which may be empty."""
 _YES_NO = frozenset({"yes_no", "pope"})
@@ -214,8 +216,26 @@ def score_relaxed(answer: str, answers: Sequence[str], choices: Sequence[str] = 
     return float(any(_relaxed_match(text, answer) for text in answers))
 
 
+def score_agreement(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Compare texts character by character.
+
+    What says the very same scores the same under every metric, so that this never hides a
+    difference that another metric would see.
+
+    Args:
+        answer: What the model said.
+        answers: What the finest scale said; none before that is known.
+        choices: Not used.
+
+    Returns:
+        1.0 or 0.0.
+    """
+    return float(answer in answers)
+
+
 METRICS: dict[str, Callable[[str, Sequence[str], Sequence[str]], float]] = {
     "exact": score_exact,
+    AGREEMENT: score_agreement,
     "choice": score_choice,
     "yes_no": score_yes_no,
     "vqa": score_vqa,

@@ -2,6 +2,11 @@
 
 Notation for shapes: N questions of one part, K options.
 
+Where nobody knows the right answer of a question, its regret lies between two bounds. Routing and
+the finest option say the very same: then it is 0, whatever is right. They differ: then it is
+between 0 and 1. "Holds" is told from the upper bounds, "violated" from the lower ones; both
+verdicts are valid for the true regret, however many answers are judged and whichever those are.
+
 A call raises an alarm although nothing changed with at most a stated probability: half of it is
 for the regret, half for drift of the features. The evidence about the regret is a betting
 process by default, so that its half covers all looks at one growing collection of traffic
@@ -15,17 +20,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import DataError
 from router import risk
 from router.cascade import Cascade
 from router.drift import Sample, shifts
 from router.estimators.base import Floats
-from router.guarantee import POWER, Labelled, regrets
-from router.outcomes import Prices, outcome_of
+from router.guarantee import POWER, Labelled
+from router.outcomes import Choice, Prices
 from router.policy import Policy
 
 HOLDS, VIOLATED, UNDECIDED, NO_TARGET = "holds", "violated", "not enough evidence", "no guarantee"
+
+
+Texts = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,14 +42,22 @@ class Served:
     """What a policy or a cascade made of labelled questions.
 
     Attributes:
-        losses: regret by picture: how much better the finest option scored.
+        losses: regret by picture: how much better the finest option scored; the most that it can
+            be where that was not judged.
+        sure: the same with the least that it can be.
+        unjudged: questions between the two.
         cost: mean cost of everything that was asked.
-        accuracy: mean score of the answers given in the end.
+        accuracy: mean score of the answers given in the end; None where some were not judged.
+        agreement: share of them that say the very same as the finest option; None where answers
+            are not known.
     """
 
     losses: risk.Losses
+    sure: risk.Losses
+    unjudged: int
     cost: float
-    accuracy: float
+    accuracy: float | None
+    agreement: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,27 +69,48 @@ class News:
     costs: Floats
 
 
-def by_policy(policy: Policy, part: Labelled) -> Served:
-    """What a policy makes of labelled questions."""
-    taken = np.arange(len(part.p)), policy.choose(part.p, part.costs)
-    return Served(
-        losses=regrets(policy, part),
-        cost=float(part.costs[taken].mean()),
-        accuracy=float(part.scores[taken].mean()),
-    )
+def by_policy(policy: Policy, part: Labelled, answers: Texts | None = None) -> Served:
+    """What a policy makes of labelled questions.
+
+    Args:
+        policy: the policy.
+        part: the questions; where answers are given, scores may be NaN: not judged.
+        answers: (N, K) what each option said.
+    """
+    rows, final = np.arange(len(part.p)), policy.choose(part.p, part.costs)
+    cost = float(part.costs[rows, final].mean())
+    return _served(part, answers, final=final, finest=policy.reference(part.costs), cost=cost)
 
 
-def by_cascade(cascade: Cascade, part: Labelled, news: News) -> Served:
-    """What a cascade makes of labelled questions, from first answer to last."""
+def by_cascade(
+    cascade: Cascade, part: Labelled, news: News, answers: Texts | None = None
+) -> Served:
+    """What a cascade makes of labelled questions, from first answer to last; see `by_policy`."""
     beliefs = cascade.rule.believe(part.p, news.confidence, news.logprob)
     asked = cascade.rule.ask(part.p, part.costs, news.costs, beliefs, cascade.price)
-    costs = Prices(alone=news.costs, routed=part.costs)
-    found = outcome_of(asked, scores=part.scores, costs=costs, gflops=None)
-    lost = np.maximum(0.0, part.scores[:, -1] - found.score)
+    cost = float(Prices(alone=news.costs, routed=part.costs).of(asked).mean())
+    finest = np.full(len(part.p), part.p.shape[1] - 1)
+    return _served(part, answers, final=asked.final, finest=finest, cost=cost)
+
+
+def _served(
+    part: Labelled, answers: Texts | None, *, final: Choice, finest: Choice, cost: float
+) -> Served:
+    """Compare the options (N,) of the answers given in the end with the finest ones (N,)."""
+    rows = np.arange(len(part.p))
+    given = part.scores[rows, final]
+    lost = np.maximum(0.0, part.scores[rows, finest] - given)
+    judged, same = np.isfinite(lost), np.zeros(len(lost), dtype=bool)
+    if answers is not None:
+        same = np.asarray(answers[rows, final] == answers[rows, finest], dtype=bool)
+    most, least = np.where(judged, lost, ~same), np.where(judged, lost, 0.0)
     return Served(
-        losses=risk.by_picture(lost, part.groups, most=part.most),
-        cost=float(found.cost.mean()),
-        accuracy=float(found.score.mean()),
+        losses=risk.by_picture(most, part.groups, most=part.most),
+        sure=risk.by_picture(least, part.groups, most=part.most),
+        unjudged=int((~judged & ~same).sum()),
+        cost=cost,
+        accuracy=float(given.mean()) if judged.all() else None,
+        agreement=None if answers is None else float(same.mean()),
     )
 
 
@@ -100,8 +138,8 @@ def monitor(
         seed: of the test for drift.
 
     Returns:
-        JSON-able: "alarm", "regret" (see `judged`), "drift" by block, "cost" and "accuracy" on
-        both parts, "false_alarm".
+        JSON-able: "alarm", "regret" (see `judged`), "drift" by block, "cost", "accuracy" and
+        "agreement" (see `Served`) on both parts, "false_alarm".
 
     Raises:
         DataError: for a false-alarm rate outside of (0, 1), an unknown bound or one that is not
@@ -123,6 +161,7 @@ def monitor(
         "drift": drift,
         "cost": {name: part.cost for name, part in parts.items()},
         "accuracy": {name: part.accuracy for name, part in parts.items()},
+        "agreement": {name: part.agreement for name, part in parts.items()},
         "false_alarm": false_alarm,
     }
 
@@ -143,15 +182,19 @@ def judged(
         guarantee"), the observed "regret", its one-sided "lower_limit" at confidence 1 - level and
         "upper_limit" at the guarantee's, "p_value" of a regret above the guarantee,
         "pictures_needed" for "holds" (None where the observed regret is too large for any
-        number), "pictures", "questions", "max_regret", "confidence" and "bound".
+        number), "pictures", "questions", "max_regret", "confidence" and "bound"; "unjudged", how
+        many questions have a regret that is only known to lie between 0 and 1: "regret" counts
+        them as 1, "regret_at_least" as 0.
     """
     losses, kept = fresh.losses, guarantee
     alpha = kept.get("max_regret")
     delta = round(1 - kept.get("confidence", 0.95), 12)
-    lower = risk.lower_limit(losses, delta=level, bound=bound)
+    lower = risk.lower_limit(fresh.sure, delta=level, bound=bound)
     found: dict[str, Any] = {
         "verdict": NO_TARGET,
         "regret": losses.risk,
+        "regret_at_least": fresh.sure.risk,
+        "unjudged": fresh.unjudged,
         "lower_limit": lower,
         "upper_limit": risk.upper_limit(losses, delta=delta, bound=bound),
         "p_value": None,
@@ -165,7 +208,7 @@ def judged(
     if alpha is None:
         return found
     found["p_value"] = risk.bound_named(bound)(losses, alpha)
-    if risk.bound_named(bound)(losses.flipped(), 1 - alpha) <= level:
+    if risk.bound_named(bound)(fresh.sure.flipped(), 1 - alpha) <= level:
         return {**found, "verdict": VIOLATED}
     if found["p_value"] <= delta:
         return {**found, "verdict": HOLDS}

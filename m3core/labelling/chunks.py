@@ -7,6 +7,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.examples import Example
+from data.scoring import score_agreement
 from m3core.batching import Limits, answer_in_batches
 from m3core.labelling.progress import Effort
 from m3core.labelling.references import expected_score, reference_answers
@@ -64,6 +65,8 @@ class Asker:
             self._fill_unknown(examples, encodings, rows)
         else:
             self._ask(waiting, scales, encodings, rows)
+        if self.asking is Asking.AGREEMENT:
+            _compare_with_finest(waiting, scales, rows)
         self._count_flops(examples, encodings, rows)
         return list(rows.values())
 
@@ -181,3 +184,18 @@ class Asker:
 def _right(row: Row) -> bool:
     """Whether asking stops here: at a right answer, or where there is none at all."""
     return row["error"] is None and row["score"] >= RIGHT
+
+
+def _compare_with_finest(
+    examples: Iterable[Example], scales: Sequence[int], rows: Mapping[tuple[str, int], Row]
+) -> None:
+    """Score every answer by the finest scale's; where that has none, nothing can be told."""
+    for example in examples:
+        finest = rows[example.id, scales[-1]]
+        for scale in scales:
+            row = rows[example.id, scale]
+            if row["error"] is None and finest["error"] is not None:
+                cause = f"the finest scale has no answer to compare with: {finest['error']}"
+                row |= {"score": None, "error": cause}
+            elif row["error"] is None:
+                row["score"] = score_agreement(row["answer"], (finest["answer"],))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
+from data.errors import DataError
 from data.examples import Example, fingerprint
 from data.log_checks import ASKED, UNTIL_CORRECT
-from data.scoring import chance_level, score
+from data.scoring import AGREEMENT, chance_level, score
 from data.videos import FRAMES, is_video
 from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
 
@@ -27,11 +28,37 @@ class Asking(StrEnum):
         REFERENCES: How likely the reference answers are at every scale, in one pass without
             decoding. The score is soft: the expected score of an answer drawn from the references
             and choices by their probabilities.
+        AGREEMENT: Answers at every scale, to questions without references. The score is whether
+            the finest scale says the very same.
     """
 
     ALL = "all"
     UNTIL_CORRECT = UNTIL_CORRECT
     REFERENCES = "references"
+    AGREEMENT = AGREEMENT
+
+
+def asking_of(examples: Sequence[Example], asking: Asking) -> Asking:
+    """What is asked, given that examples without references can only be scored by agreement.
+
+    Raises:
+        DataError: Only some have references, or what is to be asked needs them.
+    """
+    without = [one.id for one in examples if one.metric == AGREEMENT]
+    if not without or asking is Asking.AGREEMENT:
+        return asking
+    if len(without) < len(examples):
+        raise DataError(
+            f"{len(without)} of {len(examples)} examples, such as {without[0]!r}, have no "
+            f"reference answers (metric {AGREEMENT!r}), the others have: scores of both kinds "
+            "cannot share a log. Label them into two folders."
+        )
+    if asking is not Asking.ALL:
+        raise DataError(
+            f"The examples have no reference answers (metric {AGREEMENT!r}); asking "
+            f"{asking.value!r} needs them. Label without that option."
+        )
+    return Asking.AGREEMENT
 
 
 def log_metadata(

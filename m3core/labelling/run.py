@@ -29,7 +29,7 @@ from m3core.labelling.chunks import Asker
 from m3core.labelling.pictures import Chunk, read_ahead
 from m3core.labelling.progress import Effort, LabelProgress
 from m3core.labelling.ranks import Ranks
-from m3core.labelling.rows import COST_UNIT, Asking, log_metadata
+from m3core.labelling.rows import COST_UNIT, Asking, asking_of, log_metadata
 from m3core.labelling.stopping import stop_on_sigterm
 from m3core.models.base import MultiScaleModel, VisualEncoding
 
@@ -93,7 +93,7 @@ def label(
         retry_errors: Ask again the examples that an earlier run recorded an error for.
         max_pixels: Larger pictures are refused before they are decoded.
         frames: Frames of a video's collage; see :mod:`data.videos`.
-        asking: What is asked.
+        asking: What is asked; examples without references are always scored by agreement.
         workers: Processes that read pictures ahead; see
             :func:`m3core.labelling.pictures.workers_for`.
         limits: How much a batch may hold.
@@ -106,13 +106,14 @@ def label(
     Raises:
         Stopped: SIGTERM came; the chunk in flight was finished and kept.
         DataError: If there are no examples, ids repeat, the journal is damaged, or the disk is
-            full (nothing is lost then), or there are videos and PyAV is missing.
+            full (nothing is lost then), or there are videos and PyAV is missing, or only some
+            examples have references.
         MismatchError: If ``folder`` holds a run over other examples, of another model, or of
             videos at another number of frames.
     """
     if not examples:
         raise DataError("there is nothing to label: no examples were given")
-    ranks = ranks or Ranks()
+    ranks, asking = ranks or Ranks(), asking_of(examples, asking)
     metadata = log_metadata(examples, model, frames=frames, asking=asking)
     began = time.monotonic()
     journal = ranks.first_then_others(

@@ -11,7 +11,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from data.examples import Example
+from data.log_checks import ASKED
 from data.oracle_log import OracleLog
+from data.scoring import AGREEMENT
 from m3core.labelling import LabelOptions, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import EFFORT
@@ -71,7 +73,9 @@ def _show_result(run: Run, log: OracleLog) -> None:
         with np.errstate(invalid="ignore"):
             accuracy = np.nanmean(log.scores, axis=0)
         scales = ", ".join(f"{o}: {a:.3f}" for o, a in zip(log.options, accuracy, strict=True))
-        out.print(f"{len(log)} examples in {run.log}; mean score by scale: {scales}")
+        alone = log.metadata.get(ASKED) == AGREEMENT
+        what = "share that says what the finest scale says" if alone else "mean score"
+        out.print(f"{len(log)} examples in {run.log}; {what} by scale: {scales}")
     unknown = int(log.unknown.any(axis=1).sum())
     if unknown:
         out.print(

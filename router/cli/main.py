@@ -32,6 +32,7 @@ from router.cli import (
     quickstart,
     report,
     study,
+    traffic,
     train,
     tune,
 )
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "report": report.report,
     "monitor": monitor.monitor,
+    "traffic": traffic.traffic,
     "compare": compare.compare,
     "study": study.study,
     "export": export.export,
@@ -96,8 +98,8 @@ def main(
     `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
     every question at every scale, `tune` searches for a router's setting, `train` learns which
     scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and what
-    was lost, `monitor` judges a policy on fresh traffic, `ask` answers, `look` draws what a model
-    sees. `quickstart` does it all on drawn scenes.
+    was lost, `traffic` keeps what a server recorded, `monitor` judges a policy on it, `ask`
+    answers, `look` draws what a model sees. `quickstart` does it all on drawn scenes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:

@@ -25,6 +25,13 @@ def monitor(
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL of examples with right answers to questions that were labelled without.",
+            show_default=False,
+        ),
+    ] = None,
     false_alarm: Annotated[
         float,
         typer.Option(help="Most probability of an alarm at a call although nothing changed."),
@@ -47,6 +54,10 @@ def monitor(
     from (kernel two-sample test, whole pictures permuted, Holm's correction over blocks). Label
     and featurize the traffic with the model and encoder of the run. Nothing is written.
 
+    Questions without reference answers (metric `agreement`, such as recorded traffic) have no
+    regret where routing and the finest scale say the same, and an unknown one where they differ.
+    That can prove "holds", and never "violated" unless `--answers` tells enough right answers.
+
     Half of `--false-alarm` goes to each of "violated" and "drift". With the betting bound, "holds"
     and "violated" may be read again and again while the traffic grows: their error probabilities
     are for all looks together. The drift test and the other bounds are per call.
@@ -60,6 +71,7 @@ def monitor(
     """
     from json import dumps
 
+    from data.sources.jsonl import load_jsonl
     from router.cli.console import err, out
     from router.monitoring import UNDECIDED
     from router.run import Run
@@ -67,7 +79,13 @@ def monitor(
 
     with err.status("testing"):
         found = monitor_stage(
-            Run(run), Run(traffic), name=name, false_alarm=false_alarm, bound=bound, seed=seed
+            Run(run),
+            Run(traffic),
+            name=name,
+            references=load_jsonl(answers, images=answers.parent) if answers else (),
+            false_alarm=false_alarm,
+            bound=bound,
+            seed=seed,
         )
     if json:
         out.file.write(dumps(found, indent=2, allow_nan=False) + "\n")
@@ -84,12 +102,13 @@ def _show(found: Mapping[str, Any]) -> None:
     from router.cli.console import out, show_table
 
     regret, drift = found["regret"], found["drift"]
+    rows = [("mean cost", number, "cost"), ("right %", percent, "accuracy")]
+    if found["accuracy"]["fresh"] is None:
+        rows.append(("as finest %", percent, "agreement"))
+    parts = ("calibrate", "fresh")
     show_table(
         ["", "calibration", "traffic"],
-        [
-            ["mean cost", *[number(found["cost"][part]) for part in ("calibrate", "fresh")]],
-            ["right %", *[percent(found["accuracy"][part]) for part in ("calibrate", "fresh")]],
-        ],
+        [[title, *[show(found[name][part]) for part in parts]] for title, show, name in rows],
     )
     out.print(_regret_text(regret), style="" if regret["verdict"] == "holds" else "yellow")
     show_table(
@@ -111,10 +130,18 @@ def _show(found: Mapping[str, Any]) -> None:
 
 def _regret_text(regret: Mapping[str, Any]) -> str:
     """One sentence about the guarantee."""
+    part = f"{regret['questions']} questions about {regret['pictures']} pictures"
+    if regret["unjudged"]:
+        seen = (
+            f"On {part}, {regret['unjudged']} answers differ from the finest scale's and were not "
+            f"judged: regret is between {100 * regret['regret_at_least']:.2g} % and "
+            f"{100 * regret['regret']:.2g} %"
+        )
+    else:
+        seen = f"{100 * regret['regret']:.2g} % regret on {part}"
     seen = (
-        f"{100 * regret['regret']:.2g} % regret on {regret['questions']} questions about "
-        f"{regret['pictures']} pictures, at most {100 * regret['upper_limit']:.2g} % with "
-        f"confidence {regret['confidence']:g}"
+        f"{seen}, at most {100 * regret['upper_limit']:.2g} % with confidence "
+        f"{regret['confidence']:g}"
     )
     if regret["max_regret"] is None:
         return f"The policy has no guarantee: {seen}."
@@ -123,6 +150,7 @@ def _regret_text(regret: Mapping[str, Any]) -> str:
         return f"{text}, and at least {100 * regret['lower_limit']:.2g} %."
     if regret["verdict"] == "not enough evidence":
         needed = regret["pictures_needed"]
-        more = f"about {needed} such pictures are needed" if needed else "it is above the target"
+        above = "tell right answers (--answers)" if regret["unjudged"] else "it is above the target"
+        more = f"about {needed} such pictures are needed" if needed else above
         return f"{text}; {more}."
     return f"{text}."

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from data.errors import DataError, MismatchError
+from data.examples import Example
+from data.log_checks import ASKED
 from data.oracle_log import OracleLog
+from data.scoring import AGREEMENT, score
 from data.splits import Split
 from router.calibration_data import labelled
 from router.cascade import Cascade, cascade_path
 from router.drift import Sample
+from router.estimators.base import Floats
 from router.features.table import FeatureTable
-from router.monitoring import News, by_cascade, by_policy, monitor
+from router.monitoring import News, Texts, by_cascade, by_policy, monitor
 from router.parts import part_rows
 from router.policy import Policy
 from router.router import ScaleRouter
@@ -29,6 +34,7 @@ def monitor_stage(
     fresh: Run,
     *,
     name: str = "default",
+    references: Sequence[Example] = (),
     false_alarm: float = 0.01,
     bound: str = "betting",
     seed: int = 0,
@@ -41,6 +47,7 @@ def monitor_stage(
         run: must hold a trained router and the policy.
         fresh: must hold `log/` and `features/` of the traffic, made like those of `run`.
         name: of the policy; where a cascade goes with it, that is judged.
+        references: right answers of traffic that was labelled without; of any part of it.
         false_alarm: most probability of an alarm although nothing changed.
         bound: a name in `router.risk.BOUNDS`.
         seed: of the test for drift.
@@ -51,7 +58,7 @@ def monitor_stage(
     Raises:
         DataError: when a part is missing or damaged, there are too few pictures, or pictures of
             the traffic were used to make the policy.
-        MismatchError: when run and traffic do not belong together.
+        MismatchError: when run and traffic, or traffic and references, do not belong together.
     """
     router = run.read_router()
     log = run.read_log()
@@ -68,15 +75,18 @@ def monitor_stage(
     every = np.arange(len(traffic))
     known = labelled(router, features, log, calibrate)
     asked = labelled(router, seen, traffic, every)
-    asked = replace(asked, most=max(known.most, asked.most))
+    known = replace(known, scores=_judged(log, (), run)[calibrate])
+    scores = _judged(traffic, references, fresh)
+    asked = replace(asked, most=max(known.most, asked.most), scores=scores)
+    said = (_answers(log, calibrate), _answers(traffic, every))
     cascade = _cascade(run, name, router)
     if cascade is None:
         guarantee = policy.guarantee
-        before, now = by_policy(policy, known), by_policy(policy, asked)
+        before, now = by_policy(policy, known, said[0]), by_policy(policy, asked, said[1])
     else:
         guarantee = cascade.guarantee
-        before = by_cascade(cascade, known, _news(log, calibrate))
-        now = by_cascade(cascade, asked, _news(traffic, every))
+        before = by_cascade(cascade, known, _news(log, calibrate), said[0])
+        now = by_cascade(cascade, asked, _news(traffic, every), said[1])
     return monitor(
         guarantee,
         calibrate=before,
@@ -107,6 +117,46 @@ def _cascade(run: Run, name: str, router: ScaleRouter) -> Cascade | None:
     cascade = Cascade.read(path)
     cascade.check_fits(options=router.options, router=router.fingerprint)
     return cascade
+
+
+def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
+    """Scores (N, K) by right answers; NaN for questions of which nobody has told any.
+
+    Raises:
+        DataError: when right answers are given for a log that was labelled with such.
+        MismatchError: when they are for other questions.
+    """
+    told = [one for one in references if one.metric != AGREEMENT]
+    if log.metadata.get(ASKED) != AGREEMENT:
+        if references:
+            raise DataError(
+                f"{of.log} was labelled with reference answers; others can be given only for "
+                f"questions that have none (metric {AGREEMENT!r})."
+            )
+        return log.scores
+    scores, answers = np.full(log.scores.shape, np.nan), log.laid_out("answer")
+    row_of = {name: row for row, name in enumerate(log.ids)}
+    for one in told:
+        row = row_of.get(one.id)
+        if row is not None:
+            if log.questions[row] != one.question:
+                raise MismatchError(
+                    f"The right answer of {one.id!r} is for the question {one.question!r}; "
+                    f"{of.log} asked {log.questions[row]!r}."
+                )
+            scores[row] = [score(one.metric, text, one) for text in answers[row]]
+    if references and not np.isfinite(scores).any():
+        raise MismatchError(
+            f"None of the {len(references)} examples given has a right answer to a question in "
+            f"{of.log}. Give those of this traffic."
+        )
+    return scores
+
+
+def _answers(log: OracleLog, rows: np.ndarray) -> Texts | None:
+    """What every option said (N, K); None for a log that does not know it all."""
+    answers = log.laid_out("answer")[rows]
+    return None if any(text is None for text in answers.flat) else answers
 
 
 def _news(log: OracleLog, rows: np.ndarray) -> News:

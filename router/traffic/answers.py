@@ -1,0 +1,132 @@
+"""Right answers that people tell afterwards: a CSV sheet to fill in, and back.
+
+The sheet does not show what was answered, so that it sways nobody.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from data.errors import DataError
+from data.examples import Example
+from data.manifest import atomic_write_bytes
+from data.oracle_log import OracleLog
+from data.scoring import AGREEMENT
+from router.traffic.files import Record
+from router.traffic.records import example_of
+
+COLUMNS = ("id", "image", "question", "answers", "metric")
+BETWEEN = "|"
+"""Between several right answers in a cell."""
+METRIC = "exact"
+SHOWN = 20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def disputed(log: OracleLog) -> set[str]:
+    """Ids of the questions that some scale answers otherwise than the finest one.
+
+    Whatever the policy, the regret of all others is 0: only these need right answers.
+    """
+    answers = log.laid_out("answer")
+    differs = (answers != answers[:, -1:]).any(axis=1)
+    return {name for name, one in zip(log.ids, differs, strict=True) if one}
+
+
+def write_sheet(
+    path: Path,
+    records: Sequence[Record],
+    *,
+    answered: Collection[str],
+    only: Collection[str] | None,
+) -> int:
+    """Write the questions without right answers as CSV, with empty cells for these.
+
+    Args:
+        path: The file; UTF-8 with the mark that spreadsheets look for.
+        records: See `router.traffic.read_traffic`.
+        answered: Ids of those that have right answers; left out.
+        only: Ids of those that are wanted; None for all.
+
+    Returns:
+        How many questions were written.
+
+    Raises:
+        DataError: The file is there already, or cannot be written.
+    """
+    if path.exists():
+        raise DataError(f"{path} exists; somebody may have filled it in. Choose another name.")
+    wanted = [
+        one for one in records if one["id"] not in answered and (only is None or one["id"] in only)
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for one in wanted:
+        writer.writerow([one["id"], one["image"], _harmless(one["question"]), "", METRIC])
+    atomic_write_bytes(path, text.getvalue().encode("utf-8-sig"))
+    return len(wanted)
+
+
+def read_sheet(path: Path, records: Sequence[Record]) -> list[Example]:
+    """Read a sheet that was filled in; rows without an answer are left out.
+
+    Returns:
+        The questions, as they were asked, with their right answers.
+
+    Raises:
+        DataError: The file cannot be read, columns are missing, an id is unknown or repeated, or an
+            answer cannot be one by its metric; up to 20 rows are named, and nothing is taken.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    missing = sorted({"id", "answers"}.difference(rows.fieldnames or ()))
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}. Fill in a sheet that `m3router traffic "
+            "--sheet` wrote, and save it as CSV with commas."
+        )
+    known = {one["id"]: one for one in records}
+    found: dict[str, Example] = {}
+    problems: list[str] = []
+    for number, row in enumerate(rows, start=2):
+        if not (row["answers"] or "").strip():
+            continue
+        identity = row["id"] or ""
+        try:
+            if identity not in known or identity in found:
+                why = "is repeated" if identity in found else "is no recorded request"
+                raise DataError(f"id {identity!r} {why}.")
+            found[identity] = _answered(known[identity], row)
+        except DataError as error:
+            problems.append(f"row {number}: {error}")
+    if problems:
+        shown = "\n  ".join(problems[:SHOWN])
+        rest = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise DataError(f"{path}: {len(problems)} bad rows; no answer was taken.\n  {shown}{rest}")
+    if not found:
+        raise DataError(f"{path} has no answers: fill in the column 'answers'.")
+    return list(found.values())
+
+
+def _answered(record: Record, row: Mapping[str, str | None]) -> Example:
+    metric = (row.get("metric") or "").strip() or METRIC
+    if metric == AGREEMENT:
+        metric = METRIC
+    answers = [text.strip() for text in (row["answers"] or "").split(BETWEEN)]
+    return example_of({**record, "answers": answers, "metric": metric})
+
+
+def _harmless(text: str) -> str:
+    """A text of a stranger's that no spreadsheet takes for a formula.
+
+    >>> _harmless("=1+1"), _harmless("What is it?")
+    ("'=1+1", 'What is it?')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,82 @@
+"""The files of a folder of recorded traffic: JSON objects with a checksum each, and a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+from data.journal_lines import read_records, write_line
+from data.manifest import atomic_write_bytes, write_failure
+
+Record = dict[str, Any]
+
+
+def read_lines(path: Path) -> Iterator[Record]:
+    """The lines of a file of such a folder; none where there is no file.
+
+    Raises:
+        DataError: A whole line was damaged or edited.
+    """
+    for _, record in placed_lines(path):
+        yield record
+
+
+def placed_lines(path: Path) -> Iterator[tuple[int, Record]]:
+    """The byte behind each line, and the line; a torn last one is left out."""
+    place = 0
+    try:
+        for _, place, record in read_records(path):
+            yield place, record
+    except FileNotFoundError:
+        return
+    except DataError as error:
+        raise DataError(
+            f"{path} is damaged at byte {place}: a line fails its checksum, or was edited by hand. "
+            "Put the file back as it was, or take that line out."
+        ) from error
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file anew, whole or not at all; checksums are made again."""
+    path.parent.mkdir(exist_ok=True)
+    atomic_write_bytes(path, b"".join(write_line(line) for line in lines))
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a line, flushed to the disk; on failure cut what was written of it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                view = memoryview(write_line(record))
+                while view:
+                    view = view[os.write(descriptor, view) :]
+                os.fsync(descriptor)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise DataError(write_failure(path, error)) from error
+
+
+def take_lock(lock: int, root: Path) -> None:
+    """Lock the folder for this process."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        raise DataError(
+            f"{root} is in use by another process (id {holder}), such as a server. Ask that one, "
+            "or wait until it has ended."
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode("ascii"), 0)

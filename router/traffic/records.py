@@ -1,0 +1,102 @@
+"""What is kept of a served request: a line of JSON and a picture.
+
+A line is an example as :mod:`data.sources.jsonl` reads it, without reference answers, with further
+fields about how it was served, and with a checksum as in :mod:`data.journal_lines`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from data.examples import Example
+from data.scoring import AGREEMENT
+
+if TYPE_CHECKING:
+    from router.serve.backend import Ask, Finished, Served
+
+DATASET = "traffic"
+_EXAMPLE = frozenset(field.name for field in fields(Example))
+
+
+def record_of(
+    ask: Ask, finished: Finished, served: Served, *, key: str, time: datetime
+) -> dict[str, Any]:
+    """The line of a request, JSON values.
+
+    Args:
+        ask: What was asked.
+        finished: What was answered.
+        served: By what.
+        key: Name of the API key that it came with; empty without one.
+        time: When it was answered, with its zone.
+
+    Raises:
+        DataError: The id or the question cannot be an example's, such as half of a surrogate pair.
+    """
+    routed = finished.routed
+    record = {
+        "id": ask.id,
+        "image": picture_name(ask.image),
+        "question": ask.question,
+        "answers": [],
+        "metric": AGREEMENT,
+        "dataset": DATASET,
+        "time": time.isoformat(timespec="seconds"),
+        "key": key,
+        "asked": {
+            name: value
+            for name in ("scale", "budget", "max_regret", "max_tokens")
+            if (value := getattr(ask, name)) is not None
+        },
+        "served": {
+            "answer": routed.answer.text,
+            "scale": routed.scale,
+            "sufficiency": {str(scale): p for scale, p in routed.sufficiency.items()},
+            "visual_tokens": routed.answer.visual_tokens,
+            "spent_tokens": routed.spent_tokens,
+            "text_tokens": routed.answer.text_tokens,
+            "answer_tokens": routed.answer.answer_tokens,
+            "escalated": len(routed.earlier),
+            "reason": finished.reason,
+            "fallback": finished.fallback,
+        },
+        "made_by": {
+            name: getattr(served, name) for name in ("model", "revision", "router", "policy")
+        },
+    }
+    example_of(record)
+    return record
+
+
+def example_of(record: dict[str, Any]) -> Example:
+    """The example in a line.
+
+    Raises:
+        DataError: It is none.
+    """
+    return Example.from_dict({name: record[name] for name in record if name in _EXAMPLE})
+
+
+def picture_name(image: Image.Image) -> str:
+    """Name a picture by its pixels: equal pictures share a name, and so a group.
+
+    >>> picture_name(Image.new("RGB", (2, 1)))
+    '0cbeef50dca02eaf2521744b9d513003.png'
+    """
+    digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
+    digest.update(image.tobytes())
+    return f"{digest.hexdigest()[:32]}.png"
+
+
+def encoded(image: Image.Image) -> bytes:
+    """The picture as a PNG file: the pixels alone, nothing that the client's file held beside."""
+    buffer = io.BytesIO()
+    bare = Image.frombytes(image.mode, image.size, image.tobytes())
+    bare.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +18,10 @@ from router.run import Run
 from router.serve.backend import Ask, BusyError, Finished, Piece, Served, UnavailableError
 from router.serve.jobs import Event, Job
 from router.serve.policies import Policies
+from router.serve.settings import EngineSettings as EngineSettings
 from router.serve.worker import Worker
 
 PAUSE = 0.02  # seconds between looks at whether all is answered
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """What an engine loads and how much it takes on; plain values that can be pickled.
-
-    Attributes:
-        run: Run folder with a router and policies.
-        model: Name, folder or hub id of the model that the run labelled; "" for the run's own.
-        policy: Name of the policy.
-        device: As for `m3core.load_model`.
-        queue: Most questions that wait.
-        batch: Most questions that are answered at once.
-        wave: Most pictures that the tower reads in one turn.
-        pictures: Encodings of pictures that are kept for further questions about them.
-        threads: Of the processor; None for torch's own choice.
-    """
-
-    run: str
-    model: str = ""
-    policy: str = "default"
-    device: str = "auto"
-    queue: int = 64
-    batch: int = 32
-    wave: int = 4
-    pictures: int = 32
-    threads: int | None = None
 
 
 class LocalEngine:

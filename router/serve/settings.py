@@ -1,4 +1,4 @@
-"""What the front takes on."""
+"""What a server loads and takes on; plain values."""
 
 from __future__ import annotations
 
@@ -38,3 +38,30 @@ class FrontSettings:
         for name, value in vars(self).items():
             if value is not None and not value > 0:
                 raise DataError(f"{name} must be above 0, not {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What an engine loads and how much it takes on; plain values that can be pickled.
+
+    Attributes:
+        run: Run folder with a router and policies.
+        model: Name, folder or hub id of the model that the run labelled; "" for the run's own.
+        policy: Name of the policy.
+        device: As for `m3core.load_model`.
+        queue: Most questions that wait.
+        batch: Most questions that are answered at once.
+        wave: Most pictures that the tower reads in one turn.
+        pictures: Encodings of pictures that are kept for further questions about them.
+        threads: Of the processor; None for torch's own choice.
+    """
+
+    run: str
+    model: str = ""
+    policy: str = "default"
+    device: str = "auto"
+    queue: int = 64
+    batch: int = 32
+    wave: int = 4
+    pictures: int = 32
+    threads: int | None = None

@@ -8,11 +8,11 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import DataError
+from router.traffic.consent import Consent as Consent
 from router.traffic.folder import TrafficFolder
 from router.traffic.records import record_of
 
@@ -26,26 +26,6 @@ WAITING_PIXELS = 32_000_000
 DAY = 86_400.0
 
 _log = logging.getLogger(__name__)
-
-
-class Consent(StrEnum):
-    """Whose word counts, beside that of who runs the server.
-
-    Attributes:
-        ALWAYS: Requests are not asked.
-        OPT_OUT: A request that says no is not recorded.
-        OPT_IN: Only a request that says yes is.
-    """
-
-    ALWAYS = "always"
-    OPT_OUT = "opt-out"
-    OPT_IN = "opt-in"
-
-    def allows(self, said: bool | None) -> bool:
-        """Whether a request may be recorded that said yes, no or nothing."""
-        return self is Consent.ALWAYS or (
-            said is True if self is Consent.OPT_IN else said is not False
-        )
 
 
 class Recorder:

@@ -1,0 +1,128 @@
+"""From settings to a server that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import DataError
+from router.serve.settings import EngineSettings, FrontSettings
+from router.traffic.consent import Consent
+from router.traffic.recorder import Recorder
+
+if TYPE_CHECKING:
+    from router.serve.backend import Backend
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a server is run.
+
+    Attributes:
+        engine: What answers, and how much it takes on.
+        front: Limits of single requests.
+        host: Address to listen at.
+        port: To listen at; 0 for any free one.
+        keys: File of API keys.
+        open_door: Listen beyond this machine although there are no keys.
+        per_minute: Requests a minute for each key or address; None for no limit.
+        burst: Requests that may come at once within that.
+        image_hosts: Hosts that pictures may be fetched from.
+        traffic: Folder for a share of the traffic; None to keep nothing.
+        traffic_share: Of the requests.
+        traffic_days: What is older is deleted.
+        traffic_consent: Whose word counts.
+        tls_cert: PEM file of a certificate.
+        tls_key: PEM file of its key.
+        proxies: Addresses whose X-Forwarded-For is believed.
+    """
+
+    engine: EngineSettings
+    front: FrontSettings
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: Path | None = None
+    open_door: bool = False
+    per_minute: float | None = None
+    burst: int = 32
+    image_hosts: tuple[str, ...] = ()
+    traffic: Path | None = None
+    traffic_share: float = 0.01
+    traffic_days: float = 30.0
+    traffic_consent: Consent = Consent.OPT_OUT
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    proxies: str | None = None
+
+
+def launch(
+    settings: Launch, *, environment: Mapping[str, str], told: Callable[[str], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: How.
+        environment: Where M3ROUTER_API_KEYS is looked for.
+        told: Called with the address once it is taken.
+
+    Raises:
+        DataError: If a package is missing, a setting is wrong, or the server would be open to
+            others without keys.
+        MismatchError: If model, router and policy do not belong together.
+    """
+    try:
+        from router.serve.app import Front, create_app
+        from router.serve.engine import LocalEngine
+        from router.serve.fetching import Fetcher
+        from router.serve.keys import ENVIRONMENT, KeyRing
+        from router.serve.pictures import PictureLimits, picture_of
+        from router.serve.rates import Rates
+        from router.serve.running import serve_forever
+    except ImportError as error:
+        raise DataError(
+            f"Serving needs the package {error.name}, which is not installed: pip install "
+            "'m3router[serve]'"
+        ) from error
+    keys = KeyRing.of(settings.keys, environment.get(ENVIRONMENT))
+    local = settings.host in LOOPBACK
+    if not (local or keys.needed or settings.open_door):
+        raise DataError(
+            f"Without API keys anybody could ask at {settings.host}. Give --keys FILE (`m3router "
+            f"keys add` makes one) or {ENVIRONMENT}; --open lets everybody in."
+        )
+    limits = PictureLimits(max_bytes=settings.front.max_bytes, max_pixels=settings.front.max_pixels)
+    fetcher = (
+        Fetcher(settings.image_hosts, max_bytes=limits.max_bytes) if settings.image_hosts else None
+    )
+    recorder = settings.traffic and Recorder(
+        settings.traffic,
+        share=settings.traffic_share,
+        keep_days=settings.traffic_days,
+        consent=settings.traffic_consent,
+    )
+    backend: Backend = LocalEngine(settings.engine)
+    front = Front(
+        backend=backend,
+        picture=partial(picture_of, limits=limits, fetch=fetcher, param="messages.0.content"),
+        keys=keys,
+        rates=Rates(settings.per_minute, settings.burst),
+        settings=settings.front,
+        recorder=recorder or None,
+        # Without keys, no page in a browser may reach the server by a name of its own.
+        hosts=frozenset(("localhost", "127.0.0.1", "[::1]")) if local and not keys.needed else None,
+    )
+    serve_forever(
+        create_app(front),
+        settings.host,
+        settings.port,
+        tls_cert=settings.tls_cert,
+        tls_key=settings.tls_key,
+        drain_seconds=int(settings.front.drain_seconds),
+        proxies=settings.proxies,
+        on_start=told,
+    )

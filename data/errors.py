@@ -18,6 +18,10 @@ class ImageError(DataError):
     """A picture that cannot be read."""
 
 
+class ImageSizeError(ImageError):
+    """A picture with too many pixels."""
+
+
 class VideoError(ImageError):
     """A video that no collage can be made of."""
 

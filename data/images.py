@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data.errors import ImageError
+from data.errors import ImageError, ImageSizeError
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -68,40 +70,74 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: The file is missing, empty, truncated, too large or no picture; the message
             names the path and the cause.
     """
+    name = f"Image {path}"
     try:
         if not path.is_file():
             cause = "it is a folder" if path.is_dir() else "no such file"
-            raise ImageError(f"Image {path} cannot be read: {cause}.")
+            raise ImageError(f"{name} cannot be read: {cause}.")
         if path.stat().st_size == 0:
-            raise ImageError(f"Image {path} cannot be read: the file is empty (0 bytes).")
-        with Image.open(path, formats=_readable_formats()) as image:
+            raise ImageError(f"{name} cannot be read: the file is empty (0 bytes).")
+    except (OSError, ValueError) as error:
+        raise _damaged(name, error) from error
+    return _decode(path, name, FORMATS, max_pixels)
+
+
+def read_image(
+    data: bytes, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Read the bytes of a picture as :func:`open_image` reads a file.
+
+    Args:
+        data: All of them.
+        formats: Names of :data:`FORMATS` that are tried.
+        max_pixels: Refuse larger pictures, by their header, before anything is decoded.
+
+    Returns:
+        The picture, mode ``RGB``, at least 1 x 1.
+
+    Raises:
+        ImageSizeError: It has too many pixels.
+        ImageError: It is empty, truncated or no picture. Messages call it "The picture" and name
+            no path.
+    """
+    if not data:
+        raise ImageError("The picture cannot be read: it is empty (0 bytes).")
+    return _decode(io.BytesIO(data), "The picture", formats, max_pixels)
+
+
+def _decode(
+    source: Path | io.BytesIO, name: str, formats: Sequence[str], max_pixels: int
+) -> Image.Image:
+    try:
+        with Image.open(source, formats=_readable(formats)) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise ImageError(_too_large(path, f"{width} x {height} pixels", max_pixels))
+                raise ImageSizeError(_too_large(name, f"{width} x {height} pixels", max_pixels))
             image.load()
             return _to_rgb(_upright(image))
     except Image.UnidentifiedImageError as error:
         raise ImageError(
-            f"Image {path} cannot be read: it is not a picture in a known format "
-            f"({', '.join(FORMATS)})."
+            f"{name} cannot be read: it is not a picture in a known format ({', '.join(formats)})."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_too_large(path, str(error), max_pixels)) from error
+        raise ImageSizeError(_too_large(name, str(error), max_pixels)) from error
     except _DECODER_ERRORS as error:
-        cause = str(error) or type(error).__name__
-        raise ImageError(f"Image {path} cannot be read: truncated or damaged ({cause}).") from error
+        raise _damaged(name, error) from error
 
 
-def _readable_formats() -> list[str]:
-    """Name the formats of :data:`FORMATS` that this build of Pillow has (AVIF is not in all)."""
+def _damaged(name: str, error: Exception) -> ImageError:
+    cause = str(error) or type(error).__name__
+    return ImageError(f"{name} cannot be read: truncated or damaged ({cause}).")
+
+
+def _readable(formats: Sequence[str]) -> list[str]:
+    """Name the formats that this build of Pillow has (AVIF is not in all)."""
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    return [name for name in formats if name in Image.OPEN]
 
 
-def _too_large(path: Path, size: str, max_pixels: int) -> str:
-    return (
-        f"Image {path} is too large: {size}, the limit is {max_pixels} pixels. Scale it down first."
-    )
+def _too_large(name: str, size: str, max_pixels: int) -> str:
+    return f"{name} is too large: {size}, the limit is {max_pixels} pixels. Scale it down first."
 
 
 def _upright(image: Image.Image) -> Image.Image:

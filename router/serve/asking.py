@@ -61,13 +61,15 @@ def asked_parts(request: ChatRequest) -> tuple[str, str]:
     Raises:
         ApiError: Unless there are exactly one picture and some text.
     """
-    parts = request.messages[0].content
+    content = request.messages[0].content
+    parts = [] if isinstance(content, str) else content
     pictures = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
     question = "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
     if len(pictures) != 1:
         raise ApiError(
             400,
-            f"A question is about one picture; this one has {len(pictures)}.",
+            f"A question is about one picture (a part of type image_url); this one has "
+            f"{len(pictures) or 'none'}.",
             param="messages.0.content",
         )
     if not question:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from router.serve.backend import Backend
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+FETCH_SECONDS = 10.0  # for a picture elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,9 @@ def launch(
         )
     limits = PictureLimits(max_bytes=settings.front.max_bytes, max_pixels=settings.front.max_pixels)
     fetcher = (
-        Fetcher(settings.image_hosts, max_bytes=limits.max_bytes) if settings.image_hosts else None
+        Fetcher(settings.image_hosts, limits.max_bytes, FETCH_SECONDS)
+        if settings.image_hosts
+        else None
     )
     recorder = settings.traffic and Recorder(
         settings.traffic,

@@ -49,7 +49,10 @@ class UserMessage(_Strict):
     """One question about one picture."""
 
     role: Literal["user"]
-    content: Annotated[list[Part], Field(min_length=2, max_length=16)]
+    content: Annotated[
+        str | Annotated[list[Part], Field(min_length=1, max_length=16)],
+        Field(description="Text and one picture; text alone is refused."),
+    ]
     name: str | None = None
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from router.serve.backend import Backend
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 FETCH_SECONDS = 10.0  # for a picture elsewhere
 
 
@@ -97,11 +98,8 @@ def launch(
             f"keys add` makes one) or {ENVIRONMENT}; --open lets everybody in."
         )
     limits = PictureLimits(max_bytes=settings.front.max_bytes, max_pixels=settings.front.max_pixels)
-    fetcher = (
-        Fetcher(settings.image_hosts, limits.max_bytes, FETCH_SECONDS)
-        if settings.image_hosts
-        else None
-    )
+    hosts = settings.image_hosts
+    fetcher = Fetcher(hosts, limits.max_bytes, FETCH_SECONDS) if hosts else None
     recorder = settings.traffic and Recorder(
         settings.traffic,
         share=settings.traffic_share,
@@ -117,7 +115,7 @@ def launch(
         settings=settings.front,
         recorder=recorder or None,
         # Without keys, no page in a browser may reach the server by a name of its own.
-        hosts=frozenset(("localhost", "127.0.0.1", "[::1]")) if local and not keys.needed else None,
+        hosts=NAMES if local and not keys.needed else None,
     )
     serve_forever(
         create_app(front),

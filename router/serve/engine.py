@@ -29,10 +29,14 @@ class LocalEngine:
 
     Args:
         settings: What to load.
+        pipeline: Loaded before from the run of the settings; None to load it at the start.
     """
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(
+        self, settings: EngineSettings, *, pipeline: AutoScalePipeline | None = None
+    ) -> None:
         self.settings = settings
+        self._given = pipeline
         self._pipeline: AutoScalePipeline | None = None
         self._policies: Policies | None = None
         self._worker: Worker | None = None
@@ -51,10 +55,7 @@ class LocalEngine:
         settings = self.settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        name = settings.model or Run(Path(settings.run)).model_name()
-        pipeline = AutoScalePipeline.load(
-            settings.run, model=name, policy=settings.policy, device=settings.device
-        )
+        pipeline = self._given or load_pipeline(settings)
         picture = Image.new("RGB", (64, 64), "white")
         for scale in (None, *pipeline.model.grid.scales):
             pipeline.answer([picture], ["Is it ready?"], scale=scale)
@@ -154,3 +155,16 @@ class LocalEngine:
     def _patience(self, waiting: int) -> float:
         """Seconds in which half of the queue is likely to be gone."""
         return min(60.0, max(1.0, waiting / 2 / self._rate if self._rate else 1.0))
+
+
+def load_pipeline(settings: EngineSettings) -> AutoScalePipeline:
+    """The pipeline of the settings' run, with the model that it names or that labelled the run.
+
+    Raises:
+        DataError: When a part is missing or damaged, or the model must be given.
+        MismatchError: When the parts do not belong together.
+    """
+    name = settings.model or Run(Path(settings.run)).model_name()
+    return AutoScalePipeline.load(
+        settings.run, model=name, policy=settings.policy, device=settings.device
+    )

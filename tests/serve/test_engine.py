@@ -1,0 +1,259 @@
+"""The engine behind its queue: right at any concurrency, fair to who waits, rid of who left."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+
+from data.errors import DataError, MismatchError
+from router.cascade import STEPS, Cascade, Rule, cascade_path
+from router.pipeline import AutoScalePipeline
+from router.serve.backend import (
+    Ask,
+    BusyError,
+    Finished,
+    OverdueError,
+    Piece,
+    UnavailableError,
+)
+from router.serve.engine import LocalEngine
+from router.serve.settings import EngineSettings
+
+
+def settings_of(run, **changes) -> EngineSettings:
+    return replace(EngineSettings(run=str(run), device="cpu"), **changes)
+
+
+def asks_of(small_run, count, *, seed=0, scales=(None, None, 1, 9, 36, 144, 576)) -> list[Ask]:
+    rng = random.Random(seed)
+    return [
+        Ask(
+            id=f"ask-{number}",
+            image=picture,
+            digest=str(id(picture)) if rng.random() < 0.5 else "",
+            question=question,
+            scale=rng.choice(scales),
+        )
+        for number, (picture, question) in enumerate(rng.choices(small_run.asked, k=count))
+    ]
+
+
+async def answered(engine, ask) -> Finished:
+    text = ""
+    async for event in engine.ask(ask):
+        if isinstance(event, Finished):
+            assert text == event.routed.answer.text
+            return event
+        assert isinstance(event, Piece) and event.text
+        text += event.text
+    raise AssertionError("no end came")
+
+
+async def settled(engine) -> None:
+    for _ in range(500):
+        if not engine.load()["queued"] and not engine.load()["running"]:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"places are still taken: {engine.load()}")
+
+
+def with_engine(settings, pipeline, work):
+    async def main():
+        engine = LocalEngine(settings, pipeline=pipeline)
+        await engine.start()
+        try:
+            return await work(engine)
+        finally:
+            await engine.stop(seconds=20)
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def pipeline(small_run):
+    return AutoScalePipeline.load(small_run.root, device="cpu")
+
+
+def check_equal(pipeline, ask, found, policy=None):
+    (wanted,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale, policy=policy)
+    routed = found.routed
+    assert (routed.answer.text, routed.scale) == (wanted.answer.text, wanted.scale)
+    assert routed.answer.answer_tokens == wanted.answer.answer_tokens
+    assert routed.answer.visual_tokens == wanted.answer.visual_tokens
+    assert [one.text for one in routed.earlier] == [one.text for one in wanted.earlier]
+    assert routed.sufficiency == pytest.approx(wanted.sufficiency, abs=1e-4)
+    assert routed.flops == pytest.approx(wanted.flops)
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch": 3, "wave": 2, "pictures": 2}])
+def test_answers_are_those_of_the_pipeline_at_any_concurrency(small_run, pipeline, changes):
+    asks = asks_of(small_run, 40)
+
+    async def work(engine):
+        found = await asyncio.gather(*(answered(engine, ask) for ask in asks))
+        assert engine.load()["queued"] == engine.load()["running"] == 0
+        return found
+
+    found = with_engine(settings_of(small_run.root, **changes), pipeline, work)
+    assert len({one.routed.scale for one in found}) >= 4
+    for ask, one in zip(asks, found, strict=True):
+        check_equal(pipeline, ask, one)
+        assert one.reason == "stop" and one.fallback == ""
+        assert all(spent >= 0 for spent in one.routed.milliseconds.values())
+
+
+def test_budgets_and_regrets_are_made_on_demand(small_run, pipeline):
+    picture, question = small_run.asked[0]
+    one = Ask(id="a", image=picture, question=question)
+
+    async def work(engine):
+        cheap = await answered(engine, replace(one, budget=1.0))
+        assert cheap.routed.scale == 1
+        dear = await answered(engine, replace(one, budget=1e6))
+        with pytest.raises(DataError, match="budget must be at least 1"):
+            engine.check(replace(one, budget=0.01))
+        with pytest.raises(DataError, match="too small for a regret"):
+            engine.check(replace(one, max_regret=1e-4))
+        with pytest.raises(DataError, match="at most one"):
+            engine.check(replace(one, budget=9.0, scale=9))
+        with pytest.raises(MismatchError, match="not in this model's grid"):
+            engine.check(replace(one, scale=10))
+        with pytest.raises(DataError, match="does not fit"):
+            engine.check(replace(one, question="why " * 3000))
+        return dear
+
+    dear = with_engine(settings_of(small_run.root), pipeline, work)
+    assert dear.routed.scale == max(
+        pipeline.model.grid.scales, key=lambda scale: (dear.routed.sufficiency[scale], -scale)
+    )
+
+
+def test_a_full_queue_says_so_and_those_let_in_are_answered(small_run, pipeline):
+    asks = asks_of(small_run, 24, seed=1)
+
+    async def work(engine):
+        return await asyncio.gather(
+            *(answered(engine, ask) for ask in asks), return_exceptions=True
+        )
+
+    settings = settings_of(small_run.root, queue=4, batch=2)
+    found = with_engine(settings, pipeline, work)
+    busy = [one for one in found if isinstance(one, BusyError)]
+    assert 1 <= len(busy) <= 20 and all(one.retry_after >= 1 for one in busy)
+    for ask, one in zip(asks, found, strict=True):
+        if not isinstance(one, BusyError):
+            check_equal(pipeline, ask, one)
+
+
+def test_who_leaves_at_any_moment_frees_the_place(small_run, pipeline):
+    asks = asks_of(small_run, 60, seed=2)
+    rng = random.Random(3)
+
+    async def leaves(engine, ask):
+        task = asyncio.ensure_future(answered(engine, ask))
+        await asyncio.sleep(rng.random() * 0.4)
+        task.cancel()
+
+    async def work(engine):
+        staying = [answered(engine, ask) for ask in asks[::2]]
+        leaving = [leaves(engine, ask) for ask in asks[1::2]]
+        found = await asyncio.gather(*staying, *leaving)
+        await settled(engine)
+        return found[: len(staying)]
+
+    found = with_engine(settings_of(small_run.root, batch=8), pipeline, work)
+    for ask, one in zip(asks[::2], found, strict=True):
+        check_equal(pipeline, ask, one)
+
+
+def test_time_that_is_over_is_told(small_run, pipeline):
+    asks = asks_of(small_run, 4, seed=4)
+
+    async def work(engine):
+        with pytest.raises(OverdueError, match="not answered within 1e-06 s"):
+            await answered(engine, replace(asks[0], seconds=1e-6))
+        await answered(engine, asks[1])
+        await settled(engine)
+
+    with_engine(settings_of(small_run.root), pipeline, work)
+
+
+def test_a_question_that_breaks_the_model_takes_no_other_with_it(small_run, pipeline):
+    asks = asks_of(small_run, 6, seed=5)
+    broken = replace(asks[0], image="no picture", digest="")
+
+    async def work(engine):
+        given = [broken, *asks[1:]]
+        return await asyncio.gather(
+            *(answered(engine, ask) for ask in given), return_exceptions=True
+        )
+
+    found = with_engine(settings_of(small_run.root), pipeline, work)
+    assert isinstance(found[0], UnavailableError) and "no picture" not in str(found[0])
+    for ask, one in zip(asks[1:], found[1:], strict=True):
+        check_equal(pipeline, ask, one)
+
+
+def test_stopping_answers_what_was_let_in(small_run, pipeline):
+    asks = asks_of(small_run, 12, seed=6)
+
+    async def main():
+        engine = LocalEngine(settings_of(small_run.root), pipeline=pipeline)
+        with pytest.raises(UnavailableError, match="starting"):
+            engine.check(asks[0])
+        await engine.start()
+        tasks = [asyncio.ensure_future(answered(engine, ask)) for ask in asks]
+        await asyncio.sleep(0)
+        await engine.stop(seconds=30)
+        assert not engine.ready()
+        with pytest.raises(UnavailableError, match="stopping"):
+            await answered(engine, asks[0])
+        return await asyncio.gather(*tasks)
+
+    for ask, one in zip(asks, asyncio.run(main()), strict=True):
+        check_equal(pipeline, ask, one)
+
+
+def test_an_answer_is_cut_at_its_own_longest_length(small_run, pipeline):
+    picture, _ = small_run.asked[0]
+    ask = Ask(id="a", image=picture, question="How many shapes are there?", scale=576)
+
+    async def work(engine):
+        return [await answered(engine, replace(ask, max_tokens=most)) for most in (1, None)]
+
+    short, long = with_engine(settings_of(small_run.root), pipeline, work)
+    assert short.reason == "length" and short.routed.answer.answer_tokens == 1
+    assert long.reason == "stop" and long.routed.answer.text.startswith(short.routed.answer.text)
+
+
+def test_a_cascade_asks_again_as_the_pipeline_does(small_run, pipeline, tmp_path):
+    """One that believes in no answer but the finest: STEPS more are asked, nothing is streamed."""
+    router, k = pipeline.router, len(pipeline.model.grid.scales)
+    row = [0.0] * ((k + 2) * k)
+    doubting = tuple(
+        tuple(row + [-5.0 + 2.0 * (option - at) for option in range(k)]) for at in range(k)
+    )
+    start = tuple([(0.0,) * k] * (2 * k) + [tuple(0.5 - 0.1 * one for one in range(k))])
+    cascade = Cascade(
+        binding=pipeline.policy.binding, rule=Rule(beliefs=doubting, start=start), price=1e-9
+    )
+    cascade.check_fits(options=router.options, router=router.fingerprint)
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("router", "policies", "log", "features", "split.json"):
+        (run / name).symlink_to(small_run.root / name)
+    cascade.write(cascade_path(run, "default"))
+    asks = asks_of(small_run, 12, seed=7, scales=(None, None, 9))
+
+    async def work(engine):
+        return await asyncio.gather(*(answered(engine, ask) for ask in asks))
+
+    found = with_engine(settings_of(run), None, work)
+    escalating = AutoScalePipeline.load(run, model=pipeline.model)
+    for ask, one in zip(asks, found, strict=True):
+        check_equal(escalating, ask, one)
+        assert len(one.routed.earlier) == (0 if ask.scale else 1)
+    assert STEPS >= 1

@@ -1,0 +1,395 @@
+"""`m3router serve` as its users meet it: a process, OpenAI's own client, and raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from router.pipeline import AutoScalePipeline
+from router.serve.keys import new_token, sha256_of
+
+SECRET = "What is the colour of the unutterable secret?"
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen
+    log: Path
+
+    def client(self, token: str = "none", **settings) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=token, max_retries=0, timeout=60, **settings
+        )
+
+
+def start(folder: Path, run: Path, *options: str, verbose: bool = True) -> Server:
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "router", *(["-v"] if verbose else []), "serve"]
+    command += ["--policy", str(run), "--port", "0", "--device", "cpu", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "NO_COLOR": "1"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder)
+    until = time.monotonic() + 90
+    url = ""
+    while time.monotonic() < until and process.poll() is None:
+        found = re.search(r"listening at (https?://\S+?)[,\s]", log.read_text())
+        if found:
+            url = found[1]
+            try:
+                if httpx.get(f"{url}/ready", timeout=1).status_code == 200:
+                    return Server(url, process, log)
+            except httpx.HTTPError:
+                pass
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(log.read_text())
+
+
+def end(server: Server) -> None:
+    server.process.terminate()
+    try:
+        server.process.wait(30)
+    finally:
+        server.process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(small_run, tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("served")
+    running = start(folder, small_run.root, "--traffic", str(folder / "kept"))
+    yield running
+    end(running)
+
+
+@pytest.fixture(scope="module")
+def pipeline(small_run):
+    return AutoScalePipeline.load(small_run.root, device="cpu")
+
+
+def data_url(picture) -> str:
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def messages(picture, question) -> list:
+    image = {"type": "image_url", "image_url": {"url": data_url(picture)}}
+    return [{"role": "user", "content": [{"type": "text", "text": question}, image]}]
+
+
+def body_of(picture, question, **fields) -> dict:
+    return {"model": "m3-auto", "messages": messages(picture, question), **fields}
+
+
+def test_the_official_client_gets_whole_answers(server, small_run, pipeline):
+    client = server.client()
+    for picture, question in small_run.asked[:4]:
+        (wanted,) = pipeline.answer([picture], [question])
+        got = client.chat.completions.create(model="m3-auto", messages=messages(picture, question))
+        assert got.choices[0].message.content == wanted.answer.text
+        assert got.choices[0].finish_reason == "stop" and got.model == "m3-auto"
+        assert got.m3["scale"] == wanted.scale and got.m3["escalated"] is False
+        told = {int(scale): p for scale, p in got.m3["sufficiency"].items()}
+        assert told == pytest.approx(wanted.sufficiency, abs=1e-4)
+        assert set(got.m3["milliseconds"]) >= {"vision", "features", "route", "language", "queue"}
+        assert got.usage.visual_tokens == got.m3["visual_tokens"] == wanted.answer.visual_tokens
+        read = wanted.answer.visual_tokens + wanted.answer.text_tokens
+        assert got.usage.prompt_tokens == read
+        assert got.usage.completion_tokens == wanted.answer.answer_tokens
+        assert got.usage.total_tokens == read + wanted.answer.answer_tokens
+
+
+def test_the_official_client_streams(server, small_run, pipeline):
+    client = server.client()
+    picture, question = small_run.asked[1]
+    (wanted,) = pipeline.answer([picture], [question])
+    stream = client.chat.completions.create(
+        model="m3-auto",
+        messages=messages(picture, question),
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    assert len({one.id for one in chunks}) == 1
+    deltas = [one.choices[0].delta for one in chunks if one.choices]
+    assert deltas[0].role == "assistant"
+    assert "".join(delta.content or "" for delta in deltas) == wanted.answer.text
+    (last,) = [one for one in chunks if one.choices and one.choices[0].finish_reason]
+    assert last.choices[0].finish_reason == "stop" and last.m3["scale"] == wanted.scale
+    assert chunks[-1].usage.visual_tokens == wanted.answer.visual_tokens
+    without = client.chat.completions.create(
+        model="m3-9", messages=messages(picture, question), stream=True
+    )
+    assert all(one.usage is None for one in without)
+
+
+def test_the_official_async_client_gets_every_answer_at_once(server, small_run, pipeline):
+    async def main():
+        async with openai.AsyncOpenAI(
+            base_url=f"{server.url}/v1", api_key="none", max_retries=0
+        ) as client:
+            asked = [
+                client.chat.completions.create(model=model, messages=messages(picture, question))
+                for picture, question in small_run.asked[:6]
+                for model in ("m3-auto", "m3-1", "m3-144", "m3-576")
+            ]
+            return await asyncio.gather(*asked)
+
+    found = iter(asyncio.run(main()))
+    for picture, question in small_run.asked[:6]:
+        for scale in (None, 1, 144, 576):
+            (wanted,) = pipeline.answer([picture], [question], scale=scale)
+            got = next(found)
+            assert got.choices[0].message.content == wanted.answer.text
+            assert got.m3["scale"] == wanted.scale
+            assert bool(got.m3["sufficiency"]) is (scale is None)
+
+
+def test_models_are_listed(server, pipeline):
+    client = server.client()
+    names = [one.id for one in client.models.list()]
+    assert names == ["m3-auto", *(f"m3-{scale}" for scale in pipeline.model.grid.scales)]
+    assert client.models.retrieve("m3-36").scale == 36
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("m3-37")
+
+
+def test_wishes_of_a_request(server, small_run):
+    picture, question = small_run.asked[0]
+    client = server.client()
+
+    def ask(model="m3-auto", **extra):
+        return client.chat.completions.create(
+            model=model, messages=messages(picture, question), extra_body=extra
+        ).m3["scale"]
+
+    assert ask(scale=36) == 36
+    assert ask(budget=1) == 1
+    for wrong, message in (
+        ({"scale": 37}, "not in this model's grid"),
+        ({"budget": 0.5}, "budget must be at least 1"),
+        ({"budget": 9, "scale": 9}, "at most one of"),
+        ({"max_regret": 1.5}, "less than 1"),
+        ({"max_regret": 1e-5}, "too small for a regret"),
+        ({"model": "m3-9", "scale": 9}, "fixed scale"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=message):
+            ask(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.7}, "temperature"),
+        ({"n": 2}, "n: "),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"stop": "x"}, "stop"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": "Is it?"}]}, "one picture"),
+        ({"messages": [{"role": "system", "content": "Be kind."}]}, "role"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"model": 7}, "model"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(server, small_run, change, message):
+    body = body_of(*small_run.asked[0]) | change
+    got = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    assert got.status_code == 400
+    error = got.json()["error"]
+    assert message in error["message"] and error["type"] == "invalid_request_error"
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "base64" not in got.text
+
+
+def test_bad_pictures_are_refused(server, small_run):
+    _, question = small_run.asked[0]
+    png = base64.b64decode(data_url(small_run.asked[0][0]).partition(",")[2])
+
+    def status(data: bytes, kind: str = "image/png") -> int:
+        url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+        parts = [
+            {"type": "text", "text": question},
+            {"type": "image_url", "image_url": {"url": url}},
+        ]
+        body = {"model": "m3-auto", "messages": [{"role": "user", "content": parts}]}
+        got = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+        assert "/" + "tmp" not in got.text and "Traceback" not in got.text
+        return got.status_code
+
+    assert status(png) == 200
+    for data in (b"", b"no picture", png[: len(png) // 2], png + b"PK\x03\x04 and more"):
+        assert status(data) == 400
+    assert status(png, "image/jpeg") == 400
+    assert status(png, "text/html") == 400
+    remote = body_of(*small_run.asked[0])
+    remote["messages"][0]["content"][1]["image_url"]["url"] = f"{server.url}/health"
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=remote).status_code == 400
+
+
+def test_a_client_that_vanishes_frees_its_place(server, small_run):
+    address = httpx.URL(server.url)
+    picture, question = small_run.asked[0]
+    for stream in (False, True):
+        body = json.dumps(body_of(picture, question, stream=stream)).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.host}\r\nContent-Type: "
+            f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        for _ in range(6):
+            with socket.create_connection((address.host, address.port)) as vanishing:
+                vanishing.sendall(head + body)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        page = httpx.get(f"{server.url}/metrics").text
+        if "m3router_queued 0.0" in page and "m3router_running 0.0" in page:
+            break
+        time.sleep(0.05)
+    assert "m3router_queued 0.0" in page and "m3router_running 0.0" in page
+    got = server.client().chat.completions.create(
+        model="m3-auto", messages=messages(picture, question)
+    )
+    assert got.choices[0].message.content
+
+
+def test_metrics_add_up(server, small_run):
+    def value(name: str) -> float:
+        page = httpx.get(f"{server.url}/metrics").text
+        found = re.findall(rf"^{re.escape(name)} (\S+)$", page, re.M)
+        return float(found[0]) if found else 0.0
+
+    answered, tokens = 'm3router_answers_total{routed="no",scale="9"}', "m3router_tokens_total"
+    before = value(answered), value(f'{tokens}{{kind="visual"}}')
+    server.client().chat.completions.create(model="m3-9", messages=messages(*small_run.asked[0]))
+    assert value(answered) == before[0] + 1
+    assert value(f'{tokens}{{kind="visual"}}') == before[1] + 9
+
+
+def test_nothing_that_was_asked_is_logged(server, small_run):
+    picture, _ = small_run.asked[0]
+    server.client().chat.completions.create(model="m3-auto", messages=messages(picture, SECRET))
+    wrong = body_of(picture, SECRET, temperature=1)
+    httpx.post(f"{server.url}/v1/chat/completions?asked={SECRET}", json=wrong)
+    log = server.log.read_text()
+    assert "chatcmpl-" in log and " 200 in " in log and " 400" in log
+    assert "unutterable" not in log and "base64" not in log and "iVBOR" not in log
+
+
+def test_recorded_traffic_is_deleted_by_the_id_of_the_answer(small_run, tmp_path):
+    kept = tmp_path / "kept"
+    server = start(tmp_path, small_run.root, "--traffic", str(kept), "--traffic-share", "1")
+    try:
+        client = server.client()
+        picture, _ = small_run.asked[0]
+        told = [
+            client.chat.completions.create(
+                model="m3-auto", messages=messages(picture, SECRET), store=store
+            )
+            for store in (None, False)
+        ]
+
+        def stored() -> str:
+            return "".join(one.read_text("utf-8") for one in kept.rglob("*.jsonl"))
+
+        until = time.monotonic() + 10
+        while SECRET not in stored() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert told[0].id in stored() and told[1].id not in stored()
+        path = f"{server.url}/v1/traffic/"
+        assert httpx.delete(path + told[0].id).json() == {"id": told[0].id, "deleted": True}
+        assert SECRET not in stored() and not list(kept.rglob("*.png"))
+        assert httpx.delete(path + told[0].id).status_code == 404
+    finally:
+        end(server)
+
+
+def test_keys_rates_and_a_graceful_end(small_run, tmp_path):
+    token, other = new_token(), new_token()
+    keys = tmp_path / "keys.jsonl"
+    line = {"name": "ann", "sha256": sha256_of(token), "created": "2026-11-22"}
+    second = {"name": "bob", "sha256": sha256_of(other), "created": "2026-11-22"}
+    second["requests_per_minute"] = 2
+    keys.write_text(json.dumps(line) + "\n" + json.dumps(second) + "\n")
+    keys.chmod(0o600)
+    server = start(tmp_path, small_run.root, "--keys", str(keys), "--burst", "2")
+    try:
+        picture, question = small_run.asked[0]
+        said = messages(picture, question)
+        with pytest.raises(openai.AuthenticationError):
+            server.client("wrong").models.list()
+        assert httpx.get(f"{server.url}/metrics").status_code == 401
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert list(server.client(token).models.list())
+        client = server.client(other)
+        with pytest.raises(openai.RateLimitError) as refused:
+            for _ in range(4):
+                client.models.list()
+        assert int(refused.value.response.headers["retry-after"]) >= 1
+
+        # Revoked while the server runs.
+        keys.write_text(json.dumps(line) + "\n")
+        time.sleep(1.2)
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+
+        async def many():
+            async with openai.AsyncOpenAI(
+                base_url=f"{server.url}/v1", api_key=token, max_retries=0
+            ) as client:
+                asked = [
+                    asyncio.ensure_future(
+                        client.chat.completions.create(
+                            model="m3-576", messages=said, stream=bool(number % 2)
+                        )
+                    )
+                    for number in range(10)
+                ]
+                while "running 0.0" in (
+                    httpx.get(
+                        f"{server.url}/metrics", headers={"Authorization": f"Bearer {token}"}
+                    ).text
+                ):
+                    await asyncio.sleep(0.005)
+                server.process.send_signal(signal.SIGTERM)
+                texts = []
+                for number, one in enumerate(asked):
+                    got = await one
+                    if number % 2:
+                        parts = [c.choices[0].delta.content or "" async for c in got if c.choices]
+                        texts.append("".join(parts))
+                    else:
+                        texts.append(got.choices[0].message.content)
+                return texts
+
+        assert len(set(asyncio.run(many()))) == 1
+        assert server.process.wait(30) == 0
+    finally:
+        end(server)
+
+
+def test_a_server_beyond_this_machine_wants_keys(small_run, tmp_path):
+    command = [sys.executable, "-m", "router", "serve", "--policy", str(small_run.root)]
+    done = subprocess.run(
+        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1 and "anybody could ask" in done.stderr
+    done = subprocess.run(
+        [*command[:-1], str(tmp_path / "nothing")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "no run folder with policies" in done.stderr

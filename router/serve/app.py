@@ -242,7 +242,13 @@ def _describe(app: FastAPI, front: Front) -> None:
                         )
             answered = schema["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]
             answered["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-            app.openapi_schema = schema
+            if front.backend.ready():
+                names = list(model_names(front.backend.served()))
+                schema["components"]["schemas"]["ChatRequest"]["properties"]["model"]["enum"] = (
+                    names
+                )
+                app.openapi_schema = schema
+            return schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ QUESTION = 20_000
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TextPart(_Strict):
@@ -94,14 +94,14 @@ class ChatRequest(_Strict):
     store: Annotated[
         bool | None, Field(description="Whether the question may be kept, where the server asks.")
     ] = None
-    temperature: Annotated[Literal[0] | None, Field(description="Greedy only.")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=0, description="Greedy only.")] = None
     top_p: Annotated[
         float | None, Field(ge=0, le=1, description="Changes nothing in a greedy answer.")
     ] = None
     seed: Annotated[int | None, Field(description="Changes nothing in a greedy answer.")] = None
     n: Literal[1] | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
     logprobs: Literal[False] | None = None
     response_format: ResponseFormat | None = None
     user: Annotated[str | None, Field(max_length=512)] = None

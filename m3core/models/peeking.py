@@ -6,6 +6,7 @@ own prefill is read, so that nothing is lost when the answer then goes on from i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,14 +36,18 @@ def watch(model: PreTrainedModel) -> Iterator[Watched]:
     """Look on while a language model reads; padding must be on the left.
 
     Only one position a row is kept, where ``output_hidden_states`` would keep all of all layers.
+    What other threads let the same model read meanwhile is not looked at.
 
     Args:
         model: A causal language model, or one with a vision tower before it.
     """
     stack = model.get_decoder()
     seen = Watched(middle=torch.empty(0, 0), last=torch.empty(0, 0))
+    watcher = threading.get_ident()
 
     def keep(name: str, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        if threading.get_ident() != watcher:
+            return
         hidden = output[0] if isinstance(output, tuple) else output
         setattr(seen, name, hidden[:, -1].detach().float().cpu())
 

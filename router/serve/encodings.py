@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from router.serve.backend import Ask
 
 
 class Encodings:
-    """The encodings of the pictures that were asked about last.
+    """The encodings of the pictures that were asked about last; for any thread.
 
     Args:
         model: Encodes.
@@ -20,6 +21,7 @@ class Encodings:
     def __init__(self, model: MultiScaleModel, *, kept: int) -> None:
         self._model = model
         self._kept = kept
+        self._lock = threading.Lock()
         self._known: OrderedDict[str, VisualEncoding] = OrderedDict()
 
     def of(self, asks: Sequence[Ask]) -> list[VisualEncoding]:
@@ -30,14 +32,16 @@ class Encodings:
         """
         keys = [ask.digest or f"place {place}" for place, ask in enumerate(asks)]
         images = {key: ask.image for key, ask in zip(keys, asks, strict=True)}
-        new = [key for key in images if key not in self._known]
+        with self._lock:
+            known = {key: self._known[key] for key in images if key in self._known}
+        new = [key for key in images if key not in known]
         made = self._model.encode([images[key] for key in new]) if new else []
-        fresh = dict(zip(new, made, strict=True))
-        found = [fresh[key] if key in fresh else self._known[key] for key in keys]
-        for key, ask, encoding in zip(keys, asks, found, strict=True):
-            if ask.digest:
-                self._known[key] = encoding
-                self._known.move_to_end(key)
-        while len(self._known) > self._kept:
-            self._known.popitem(last=False)
-        return found
+        known.update(zip(new, made, strict=True))
+        with self._lock:
+            for key, ask in zip(keys, asks, strict=True):
+                if ask.digest:
+                    self._known[key] = known[key]
+                    self._known.move_to_end(key)
+            while len(self._known) > self._kept:
+                self._known.popitem(last=False)
+        return [known[key] for key in keys]

@@ -1,4 +1,4 @@
-"""Answers in this very process: one thread works, the event loop waits."""
+"""Answers in this very process: a few threads work, the event loop waits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from data.errors import M3RouterError
 from router.pipeline import AutoScalePipeline
 from router.run import Run
 from router.serve.backend import Ask, BusyError, Finished, Piece, Served, UnavailableError
+from router.serve.encodings import Encodings
 from router.serve.jobs import Event, Job
 from router.serve.policies import Policies
 from router.serve.settings import EngineSettings as EngineSettings
+from router.serve.waiting import Cores, Waiting
 from router.serve.worker import Worker
 
+MOST_WORKERS = 4
 PAUSE = 0.02  # seconds between looks at whether all is answered
 
 
@@ -39,8 +42,9 @@ class LocalEngine:
         self._given = pipeline
         self._pipeline: AutoScalePipeline | None = None
         self._policies: Policies | None = None
-        self._worker: Worker | None = None
-        self._thread: threading.Thread | None = None
+        self._waiting = Waiting(1)
+        self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
         self._open = 0  # questions that were let in and have no end yet
         self._taking = False
         self._rate = 0.0  # questions a second, lately
@@ -61,19 +65,35 @@ class LocalEngine:
             pipeline.answer([picture], ["Is it ready?"], scale=scale)
         self._pipeline = pipeline
         self._policies = Policies(Path(settings.run), pipeline.router)
-        self._worker = Worker(
-            pipeline, batch=settings.batch, wave=settings.wave, pictures=settings.pictures
-        )
-        self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
-        self._thread.start()
+        count = settings.workers or workers_for(pipeline)
+        self._waiting = Waiting(count)
+        cores = Cores(torch.get_num_threads())
+        encodings = Encodings(pipeline.model, kept=settings.pictures)
+        self._workers = [
+            Worker(
+                pipeline,
+                waiting=self._waiting,
+                cores=cores,
+                encodings=encodings,
+                batch=max(1, settings.batch // count),
+                wave=settings.wave,
+            )
+            for _ in range(count)
+        ]
+        self._threads = [
+            threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
+            for number, worker in enumerate(self._workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def ready(self) -> bool:
-        """Whether questions are taken and the worker is alive."""
-        return self._taking and self._thread is not None and self._thread.is_alive()
+        """Whether questions are taken and all workers are alive."""
+        return self._taking and all(thread.is_alive() for thread in self._threads)
 
     def served(self) -> Served:
         """What is served, once started."""
-        pipeline, _, _ = self._started()
+        pipeline, _ = self._started()
         return Served(
             model=pipeline.model.name,
             revision=pipeline.model.revision,
@@ -85,7 +105,7 @@ class LocalEngine:
 
     def check(self, ask: Ask) -> None:
         """Refuse what could never be answered; see the protocol."""
-        pipeline, policies, _ = self._started()
+        pipeline, policies = self._started()
         model = pipeline.model
         policies.rule(ask)
         finest = model.grid.finest if ask.scale is None else model.check_scale(ask.scale)
@@ -93,10 +113,10 @@ class LocalEngine:
 
     async def ask(self, ask: Ask) -> AsyncIterator[Piece | Finished]:
         """Answer one question; see the protocol."""
-        _, policies, worker = self._started()
+        _, policies = self._started()
         if not self.ready():
             raise UnavailableError("The server is stopping.")
-        waiting = worker.counts()[0]
+        waiting = len(self._waiting)
         if waiting >= self.settings.queue:
             raise BusyError(
                 f"The queue is full: {waiting} questions wait. Try again later.",
@@ -111,7 +131,7 @@ class LocalEngine:
         job = Job(ask=ask, rule=policies.rule(ask), tell=tell)
         self._open += 1
         try:
-            worker.put(job)
+            self._waiting.put(job)
             while True:
                 event = await events.get()
                 if isinstance(event, M3RouterError):
@@ -126,8 +146,12 @@ class LocalEngine:
 
     def load(self) -> dict[str, Any]:
         """See the protocol."""
-        waiting, running = self._worker.counts() if self._worker else (0, 0)
-        return {"queued": waiting, "running": running, "capacity": self.settings.queue}
+        running = sum(worker.answering() for worker in self._workers)
+        return {
+            "queued": len(self._waiting),
+            "running": running,
+            "capacity": self.settings.queue,
+        }
 
     async def stop(self, *, seconds: float) -> None:
         """Answer what was let in, then end the worker; see the protocol."""
@@ -135,14 +159,16 @@ class LocalEngine:
         until = time.monotonic() + seconds
         while self._open and time.monotonic() < until:
             await asyncio.sleep(PAUSE)
-        if self._worker and self._thread:
-            self._worker.stop()
-            await asyncio.to_thread(self._thread.join, seconds)
+        self._waiting.stop()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, seconds)
+        for job in self._waiting.take(len(self._waiting)):
+            job.tell(UnavailableError("The server stopped before the question was answered."))
 
-    def _started(self) -> tuple[AutoScalePipeline, Policies, Worker]:
-        if self._pipeline is None or self._policies is None or self._worker is None:
+    def _started(self) -> tuple[AutoScalePipeline, Policies]:
+        if self._pipeline is None or self._policies is None:
             raise UnavailableError("The server is starting.")
-        return self._pipeline, self._policies, self._worker
+        return self._pipeline, self._policies
 
     def _ended(self) -> None:
         """Keep a running mean of how fast questions are answered."""
@@ -168,3 +194,9 @@ def load_pipeline(settings: EngineSettings) -> AutoScalePipeline:
     return AutoScalePipeline.load(
         settings.run, model=name, policy=settings.policy, device=settings.device
     )
+
+
+def workers_for(pipeline: AutoScalePipeline) -> int:
+    """One for a GPU; on a processor one for each core, up to some."""
+    device = getattr(getattr(pipeline.model, "model", None), "device", torch.device("cpu"))
+    return 1 if device.type != "cpu" else max(1, min(MOST_WORKERS, torch.get_num_threads()))

@@ -50,7 +50,9 @@ class EngineSettings:
         policy: Name of the policy.
         device: As for `m3core.load_model`.
         queue: Most questions that wait.
-        batch: Most questions that are answered at once.
+        workers: Threads that answer, each its own batch; None for one on a GPU, and on a processor
+            for one for each core, up to four.
+        batch: Most questions that are answered at once, by all of them.
         wave: Most pictures that the tower reads in one turn.
         pictures: Encodings of pictures that are kept for further questions about them.
         threads: Of the processor; None for torch's own choice.
@@ -61,6 +63,7 @@ class EngineSettings:
     policy: str = "default"
     device: str = "auto"
     queue: int = 64
+    workers: int | None = None
     batch: int = 32
     wave: int = 4
     pictures: int = 32

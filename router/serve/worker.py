@@ -9,9 +9,7 @@ al., Orca, OSDI 2022).
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,70 +28,66 @@ from router.routed import routed_answer
 from router.serve.backend import Finished, OverdueError, Piece, UnavailableError
 from router.serve.encodings import Encodings
 from router.serve.jobs import Event, Job
-
-IDLE = 0.5
-"""Seconds after which an idle worker looks for overdue questions."""
+from router.serve.waiting import Cores, Waiting
 
 logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Answers jobs; every method is called in one thread but :meth:`put` and :meth:`counts`.
+    """Answers jobs, all in one thread; several workers may share a model.
 
     Args:
         pipeline: Model, router and policy.
+        waiting: Where questions are taken from.
+        cores: Shared with other workers.
+        encodings: Of pictures, shared with other workers.
         batch: Most questions that are answered at once.
         wave: Most pictures that the tower reads in one turn, while others wait for their tokens.
-        pictures: Encodings that are kept for further questions about the same pictures.
     """
 
     def __init__(
-        self, pipeline: AutoScalePipeline, *, batch: int, wave: int, pictures: int
+        self,
+        pipeline: AutoScalePipeline,
+        *,
+        waiting: Waiting,
+        cores: Cores,
+        encodings: Encodings,
+        batch: int,
+        wave: int,
     ) -> None:
         self._pipeline = pipeline
         self._model = pipeline.model
+        self._waiting = waiting
+        self._cores = cores
+        self._encodings = encodings
         self._batch = batch
         self._wave = wave
-        self._encodings = Encodings(pipeline.model, kept=pictures)
         self._limits: Limits = limits_for(pipeline.model)
-        self._arrived = threading.Condition()
-        self._waiting: deque[Job] = deque()
         self._unread: list[Job] = []  # decided, their prompts not read yet
         self._running: list[Job] = []
         self._growing: GrowingAnswers | None = None
-        self._stopped = False
 
-    def put(self, job: Job) -> None:
-        """Let a question in."""
-        with self._arrived:
-            self._waiting.append(job)
-            self._arrived.notify()
-
-    def counts(self) -> tuple[int, int]:
-        """Questions that wait, and that are being answered."""
-        return len(self._waiting), len(self._unread) + len(self._running)
-
-    def stop(self) -> None:
-        """Let :meth:`run` end after its turn; what is left is told so."""
-        with self._arrived:
-            self._stopped = True
-            self._arrived.notify()
+    def answering(self) -> int:
+        """Questions in hand."""
+        return len(self._unread) + len(self._running)
 
     def run(self) -> None:
         """Work until stopped."""
-        while not self._stopped:
-            with self._arrived:
-                if not any(self.counts()):
-                    self._arrived.wait(IDLE)
+        while not self._waiting.stopped:
+            if not self.answering():
+                self._cores.leave()
+                self._waiting.wait()
             self.turn()
-        for job in [*self._waiting, *self._unread, *self._running]:
+        for job in [*self._unread, *self._running]:
             self._tell(job, UnavailableError("The server stopped before the answer was whole."))
 
     @torch.inference_mode()
     def turn(self) -> None:
         """Take in, read, and write one token each."""
         self._let_go()
-        taken = self._take()
+        taken = self._waiting.take(min(self._wave, self._batch - self.answering()))
+        if taken or self.answering():
+            self._cores.enter()
         if taken:
             self._guarded(taken, lambda: self._decide(taken), or_each=self._decide)
         if self._unread:
@@ -104,15 +98,11 @@ class Worker:
 
     def _let_go(self) -> None:
         """Forget who left, and tell whose time is over."""
-        with self._arrived:
-            stays = [job for job in self._waiting if not (job.gone or job.overdue)]
-            left = [job for job in self._waiting if job.gone or job.overdue]
-            self._waiting = deque(stays)
-        left += [job for job in [*self._unread, *self._running] if job.gone or job.overdue]
-        for job in left:
+        own = [job for job in [*self._unread, *self._running] if job.gone or job.overdue]
+        for job in [*self._waiting.lost(), *own]:
             limit = f"{job.ask.seconds:g} s"
             self._tell(job, OverdueError(f"The question was not answered within {limit}."))
-        self._forget(left)
+        self._forget(own)
 
     def _forget(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -121,13 +111,6 @@ class Worker:
         gone = set(map(id, jobs))
         self._unread = [job for job in self._unread if id(job) not in gone]
         self._running = [job for job in self._running if id(job) not in gone]
-
-    def _take(self) -> list[Job]:
-        """Waiting questions for which there is room."""
-        with self._arrived:
-            room = self._batch - len(self._unread) - len(self._running)
-            count = max(0, min(room, self._wave, len(self._waiting)))
-            return [self._waiting.popleft() for _ in range(count)]
 
     def _guarded(
         self,

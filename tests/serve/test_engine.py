@@ -88,7 +88,7 @@ def check_equal(pipeline, ask, found, policy=None):
     assert routed.flops == pytest.approx(wanted.flops)
 
 
-@pytest.mark.parametrize("changes", [{}, {"batch": 3, "wave": 2, "pictures": 2}])
+@pytest.mark.parametrize("changes", [{"workers": 3}, {"batch": 3, "wave": 2, "pictures": 2}])
 def test_answers_are_those_of_the_pipeline_at_any_concurrency(small_run, pipeline, changes):
     asks = asks_of(small_run, 40)
 
@@ -164,7 +164,7 @@ def test_who_leaves_at_any_moment_frees_the_place(small_run, pipeline):
         await settled(engine)
         return found[: len(staying)]
 
-    found = with_engine(settings_of(small_run.root, batch=8), pipeline, work)
+    found = with_engine(settings_of(small_run.root, batch=8, workers=2), pipeline, work)
     for ask, one in zip(asks[::2], found, strict=True):
         check_equal(pipeline, ask, one)
 

@@ -75,6 +75,20 @@ async def started(server, small_run, *, run=None, queue=64, batch=8, **changes):
         await backend.stop(seconds=5)
 
 
+@pytest.fixture(scope="module")
+def loop():
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def backend(loop, server, small_run):
+    """Started once for the tests that do not stop it."""
+    made = started(server, small_run)
+    yield loop.run(made.__aenter__())
+    loop.run(made.__aexit__(None, None, None))
+
+
 def an_ask(picture, question, number=0, **wishes):
     return Ask(id=f"ask-{number}", image=picture, question=question, **wishes)
 
@@ -105,7 +119,7 @@ def same(routed, expected):
 def test_answers_are_those_of_the_pipeline_at_every_scale_at_once(
     server, small_run, pipeline, stream
 ):
-    asked = small_run.asked[:20]
+    asked = small_run.asked[:14]
     wishes = [{}, {}, *({"scale": scale} for scale in pipeline.model.grid.scales)]
     asks = [
         an_ask(*one, number, **wishes[number % len(wishes)]) for number, one in enumerate(asked)
@@ -130,7 +144,7 @@ def test_answers_are_those_of_the_pipeline_at_every_scale_at_once(
         assert any(len(texts) > 1 for texts, _ in found)
 
 
-def test_a_shorter_answer_is_asked_for_and_cut(server, small_run, pipeline):
+def test_a_shorter_answer_is_asked_for_and_cut(loop, backend, server, small_run, pipeline):
     picture, question = next(
         one
         for one in small_run.asked
@@ -138,10 +152,9 @@ def test_a_shorter_answer_is_asked_for_and_cut(server, small_run, pipeline):
     )
 
     async def main():
-        async with started(server, small_run) as backend:
-            return await answered(backend, an_ask(picture, question, max_tokens=1))
+        return await answered(backend, an_ask(picture, question, max_tokens=1))
 
-    texts, end = asyncio.run(main())
+    texts, end = loop.run(main())
     assert end.reason == "length"
     assert end.routed.answer.answer_tokens == 1
     whole = pipeline.answer([picture], [question])[0].answer.text
@@ -149,17 +162,16 @@ def test_a_shorter_answer_is_asked_for_and_cut(server, small_run, pipeline):
     assert server.bodies[0]["max_tokens"] == 1
 
 
-def test_budgets_make_policies(server, small_run, pipeline):
+def test_budgets_make_policies(loop, backend, server, small_run, pipeline):
     async def main():
-        async with started(server, small_run) as backend:
-            asks = [
-                an_ask(*small_run.asked[number], number, budget=budget)
-                for number in range(8)
-                for budget in (2.0, 500.0)
-            ]
-            return [(await answered(backend, ask))[1].routed.scale for ask in asks]
+        asks = [
+            an_ask(*small_run.asked[number], number, budget=budget)
+            for number in range(4)
+            for budget in (2.0, 500.0)
+        ]
+        return [(await answered(backend, ask))[1].routed.scale for ask in asks]
 
-    scales = asyncio.run(main())
+    scales = loop.run(main())
     assert np.mean(scales[::2]) < np.mean(scales[1::2])
 
 
@@ -187,7 +199,7 @@ def test_a_cascade_asks_again_and_tells_only_the_last_answer(server, small_run, 
     shutil.copytree(small_run.root, run)
     doubting(pipeline.policy, bias=-0.5).write(cascade_path(run, "default"))
     escalating = AutoScalePipeline.load(run, device="cpu")
-    asked = small_run.asked[:12]
+    asked = small_run.asked[:8]
 
     async def main():
         async with started(server, small_run, run=run) as backend:
@@ -221,72 +233,69 @@ def test_a_cascade_asks_again_and_tells_only_the_last_answer(server, small_run, 
         ("another prompt", UnavailableError, "chat template"),
     ],
 )
-def test_errors_that_are_told_at_once(server, small_run, fault, error, match):
+def test_errors_that_are_told_at_once(loop, backend, server, small_run, fault, error, match):
     async def main():
-        async with started(server, small_run) as backend:
-            server.faults.append(fault)
-            with pytest.raises(error, match=match) as caught:
-                await answered(backend, an_ask(*small_run.asked[0], scale=36))
-            assert backend.load()["running"] == backend.load()["queued"] == 0
-            assert len(server.bodies) == 1
-            await answered(backend, an_ask(*small_run.asked[0], scale=576))  # the gate is open
-            return caught.value
+        server.faults.append(fault)
+        with pytest.raises(error, match=match) as caught:
+            await answered(backend, an_ask(*small_run.asked[0], scale=36))
+        assert backend.load()["running"] == backend.load()["queued"] == 0
+        assert len(server.bodies) == 1
+        await answered(backend, an_ask(*small_run.asked[0], scale=576))  # the gate is open
+        return caught.value
 
-    told = asyncio.run(main())
+    told = loop.run(main())
     if fault == "429":
         assert told.retry_after == 7.0
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "drop", "error"])
-def test_what_broke_off_before_the_first_token_is_asked_again(server, small_run, pipeline, fault):
+def test_what_broke_off_before_the_first_token_is_asked_again(
+    loop, backend, server, small_run, pipeline, fault
+):
     picture, question = small_run.asked[1]
 
     async def main():
-        async with started(server, small_run) as backend:
-            server.faults += [fault, fault]
-            return await answered(backend, an_ask(picture, question))
+        server.faults += [fault, fault]
+        return await answered(backend, an_ask(picture, question))
 
-    _, end = asyncio.run(main())
+    _, end = loop.run(main())
     same(end.routed, pipeline.answer([picture], [question])[0])
     assert len(server.bodies) == 3
 
 
-def test_a_server_that_keeps_breaking_off_is_given_up(server, small_run):
+def test_a_server_that_keeps_breaking_off_is_given_up(loop, backend, server, small_run):
     async def main():
-        async with started(server, small_run) as backend:
-            server.faults += ["503"] * 3
-            with pytest.raises(UnavailableError, match="broke off"):
-                await answered(backend, an_ask(*small_run.asked[1]))
+        server.faults += ["503"] * 3
+        with pytest.raises(UnavailableError, match="broke off"):
+            await answered(backend, an_ask(*small_run.asked[1]))
 
-    asyncio.run(main())
+    loop.run(main())
 
 
-def test_a_question_that_takes_too_long_is_given_up(server, small_run):
+def test_a_question_that_takes_too_long_is_given_up(loop, backend, server, small_run):
     async def main():
-        async with started(server, small_run) as backend:
-            server.faults.append("stall")
-            begun = time.monotonic()
-            with pytest.raises(OverdueError, match="not answered in time"):
-                await answered(backend, an_ask(*small_run.asked[1], seconds=0.5))
-            assert time.monotonic() - begun < 3
-            await eventually(lambda: server.cancelled == 1)
+        server.faults.append("stall")
+        begun = time.monotonic()
+        with pytest.raises(OverdueError, match="not answered in time"):
+            await answered(backend, an_ask(*small_run.asked[1], seconds=0.5))
+        assert time.monotonic() - begun < 3
+        await eventually(lambda: server.cancelled == 1)
 
-    asyncio.run(main())
+    loop.run(main())
 
 
-def test_a_client_that_leaves_closes_the_upstream_request(server, small_run):
+def test_a_client_that_leaves_closes_the_upstream_request(loop, backend, server, small_run):
     server.pause = 0.2
 
     async def main():
-        async with started(server, small_run) as backend:
-            events = backend.ask(an_ask(*small_run.asked[1]))
-            await anext(events)
-            assert backend.load()["running"] == 1
-            await events.aclose()
-            assert backend.load()["running"] == 0
-            await eventually(lambda: server.cancelled == 1 and server.open == 0)
+        events = backend.ask(an_ask(*small_run.asked[1]))
+        await anext(events)
+        assert backend.load()["running"] == 1
+        await events.aclose()
+        assert backend.load()["running"] == 0
+        await eventually(lambda: server.cancelled == 1 and server.open == 0)
 
-    asyncio.run(main())
+    loop.run(main())
 
 
 def test_stopping_answers_what_was_let_in_and_breaks_off_the_rest(server, small_run):
@@ -482,13 +491,12 @@ def test_a_length_that_waits_is_not_passed_by(server):
     asyncio.run(main())
 
 
-def test_grey_pictures_are_answered(server, small_run, pipeline):
+def test_grey_pictures_are_answered(loop, backend, server, small_run, pipeline):
     """A picture that shows nothing, in every mode that tests elsewhere do not cover."""
     picture = Image.new("RGB", (7, 300), "black")
 
     async def main():
-        async with started(server, small_run) as backend:
-            return await answered(backend, an_ask(picture, "What color is it?"))
+        return await answered(backend, an_ask(picture, "What color is it?"))
 
-    _, end = asyncio.run(main())
+    _, end = loop.run(main())
     same(end.routed, pipeline.answer([picture], ["What color is it?"])[0])

@@ -1,0 +1,258 @@
+"""Answers by replicas under Ray Serve: this process lets questions in, others answer them.
+
+Each replica is a local engine (`router.serve.replica`). A question whose replica dies is asked
+again of another one. Greedy decoding gives the same answer there, so a stream goes on behind the
+text that was already sent; where the new answer would contradict that text, which a float's last
+bit may cause between different processors, the stream ends with an error instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError, MismatchError
+from router.router import ScaleRouter
+from router.serve.backend import (
+    Ask,
+    BusyError,
+    Finished,
+    OverdueError,
+    Piece,
+    Served,
+    UnavailableError,
+)
+from router.serve.engine import EngineSettings
+from router.serve.policies import Policies
+from router.serve.ray_settings import RaySettings
+from router.serve.replica import Refused, Replica, Taken
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 0.2
+"""Seconds before a question is asked again of another replica."""
+DRAIN = 60.0
+"""Seconds in which a replica that is taken away may finish."""
+
+
+class RayBackend:
+    """See the module and :class:`router.serve.backend.Backend`.
+
+    Args:
+        settings: Of each replica's engine; the run and the model must lie where every node of
+            the cluster finds them.
+        ray: How many replicas.
+    """
+
+    def __init__(self, settings: EngineSettings, ray: RaySettings) -> None:
+        self._settings = replace(settings, run=str(Path(settings.run).resolve()))
+        self._ray_settings = ray
+        self._taking = False
+        self._started_ray = False
+        self._queued = 0
+        self._running = 0
+
+    async def start(self) -> None:
+        """Start Ray where it is not running, and the replicas; see the protocol.
+
+        Raises:
+            DataError: If Ray is not installed.
+            UnavailableError: If the replicas do not come up.
+        """
+        try:
+            import ray
+            from ray import serve
+        except ImportError as error:
+            raise DataError(
+                "serving by replicas needs the package ray: pip install 'm3router[ray]'"
+            ) from error
+        self._ray, self._serve = ray, serve
+        self._lost = (
+            ray.exceptions.RayActorError,
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.ObjectLostError,
+            serve.exceptions.ReplicaUnavailableError,
+        )
+        router = ScaleRouter.read(Path(self._settings.run) / "router")
+        self._policies = Policies(Path(self._settings.run), router)
+        await asyncio.to_thread(self._deploy)
+        self._served: Served = await self._handle.served.remote()
+        self._taking = True
+
+    def _deploy(self) -> None:
+        """Start what is not running, and wait for the replicas."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        given = self._ray_settings
+        if not self._ray.is_initialized():
+            self._ray.init(
+                address=given.address,
+                include_dashboard=None if given.address else False,
+                log_to_driver=False,
+            )
+            self._started_ray = True
+        # The front is here: Ray's own HTTP proxies are not needed.
+        self._serve.start(proxy_location="Disabled")
+        options = given.options(ongoing=self._settings.batch, drain=DRAIN)
+        app = self._serve.deployment(Replica).options(**options).bind(self._settings)
+        self._serve.run(app, name=given.app, route_prefix=None, blocking=False)
+        self._handle = self._serve.get_app_handle(given.app)
+        self._stream = self._handle.options(stream=True)
+
+    def ready(self) -> bool:
+        """Whether questions are taken; one whose replicas are all gone waits for new ones."""
+        return self._taking
+
+    def served(self) -> Served:
+        """See :class:`router.serve.backend.Backend`."""
+        return self._served
+
+    def check(self, ask: Ask) -> None:
+        """Refuse what this process can see; a replica looks at the question's length."""
+        self._policies.rule(ask)
+        if not ask.question.strip():
+            raise DataError("the question is empty; ask something about the picture")
+        if ask.scale is not None and ask.scale not in self._served.scales:
+            raise MismatchError(
+                f"the scale {ask.scale} is not one of {list(self._served.scales)}; choose one of "
+                "them"
+            )
+
+    def load(self) -> dict[str, Any]:
+        """See :class:`router.serve.backend.Backend`."""
+        return {
+            "queued": self._queued,
+            "running": self._running,
+            "capacity": self._ray_settings.queue,
+        }
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[Piece | Finished, None]:
+        """See :class:`router.serve.backend.Backend`."""
+        if not self._taking:
+            raise UnavailableError("The server is starting or stopping.")
+        self.check(ask)
+        until = time.monotonic() + ask.seconds
+        sent, first = "", True
+        while True:
+            said = ""
+            asking = self._once(ask, until, patient=not first)
+            try:
+                async for event in asking:
+                    if isinstance(event, Finished):
+                        _agree(sent, event.routed.answer.text, whole=True)
+                        yield event
+                        return
+                    said += event.text
+                    _agree(sent, said)
+                    if len(said) > len(sent):
+                        new, sent = said[len(sent) :], said
+                        yield Piece(new)
+            except self._lost as error:
+                logger.warning(
+                    "a replica was lost (%s); %s is asked again", type(error).__name__, ask.id
+                )
+            finally:
+                await asking.aclose()
+            first = False
+            await asyncio.sleep(PAUSE)
+
+    async def _once(
+        self, ask: Ask, until: float, *, patient: bool
+    ) -> AsyncGenerator[Piece | Finished, None]:
+        """Ask one replica.
+
+        Args:
+            ask: The question.
+            until: By :func:`time.monotonic`.
+            patient: Wait where the queue is full, as for a question that was let in before.
+        """
+        taken = ended = False
+        self._queued += 1
+        response = self._stream.ask.remote(ask, _left(until))
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(_left(until)):
+                        event = await anext(response, None)
+                except TimeoutError as error:
+                    raise OverdueError(
+                        "The question was not answered in time. Try again later."
+                    ) from error
+                except self._serve.exceptions.BackPressureError as error:
+                    if not patient:
+                        raise BusyError(
+                            "The queue is full. Try again later.",
+                            retry_after=error.retry_after_s or 1.0,
+                        ) from error
+                    await asyncio.sleep(PAUSE)
+                    response = self._stream.ask.remote(ask, _left(until))
+                    continue
+                except self._ray.exceptions.RayTaskError as error:
+                    ended = True
+                    logger.exception("a replica failed")
+                    raise UnavailableError("A replica failed to answer.") from error
+                if isinstance(event, Taken):
+                    taken = True
+                    self._queued, self._running = self._queued - 1, self._running + 1
+                    continue
+                if isinstance(event, Refused):
+                    ended = True
+                    raise event.error()
+                if event is None:
+                    raise UnavailableError("A replica ended before the answer did.")
+                ended = isinstance(event, Finished)
+                yield event
+                if ended:
+                    return
+        finally:
+            if taken:
+                self._running -= 1
+            else:
+                self._queued -= 1
+            if not ended:
+                response.cancel()
+
+    async def stop(self, *, seconds: float) -> None:
+        """See :class:`router.serve.backend.Backend`."""
+        self._taking = False
+        until = time.monotonic() + seconds
+        while self._queued + self._running and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(self._withdraw)
+
+    def _withdraw(self) -> None:
+        """Take the replicas away, and Ray where it was started here."""
+        if not self._ray.is_initialized():
+            return
+        self._serve.delete(self._ray_settings.app)
+        if self._started_ray:
+            self._serve.shutdown()
+            self._ray.shutdown()
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
+
+
+def _agree(sent: str, said: str, *, whole: bool = False) -> None:
+    """Make sure that text does not contradict what was sent.
+
+    Args:
+        sent: To the client.
+        said: By the replica that answers now, so far.
+        whole: Whether nothing follows `said`.
+
+    Raises:
+        UnavailableError: If it does.
+    """
+    if said.startswith(sent) or (sent.startswith(said) and not whole):
+        return
+    raise UnavailableError(
+        "The answer was begun by a process that died, and another one goes on otherwise. Ask again."
+    )

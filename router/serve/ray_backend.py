@@ -28,10 +28,10 @@ from router.serve.backend import (
     Served,
     UnavailableError,
 )
-from router.serve.engine import EngineSettings
 from router.serve.policies import Policies
 from router.serve.ray_settings import RaySettings
 from router.serve.replica import Refused, Replica, Taken
+from router.serve.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,13 @@ PAUSE = 0.2
 """Seconds before a question is asked again of another replica."""
 DRAIN = 60.0
 """Seconds in which a replica that is taken away may finish."""
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A replica whose cores are busy with answering takes longer than Ray's usual 0.1 s to tell
+    # how much it has in hand.
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2.0",
+}
+"""Environment of Ray, where it is not set."""
 
 
 class RayBackend:
@@ -65,6 +72,8 @@ class RayBackend:
             DataError: If Ray is not installed.
             UnavailableError: If the replicas do not come up.
         """
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             import ray
             from ray import serve
@@ -72,12 +81,14 @@ class RayBackend:
             raise DataError(
                 "serving by replicas needs the package ray: pip install 'm3router[ray]'"
             ) from error
-        self._ray, self._serve = ray, serve
+        self._ray: Any = ray
+        self._serve: Any = serve
         self._lost = (
             ray.exceptions.RayActorError,
             ray.exceptions.WorkerCrashedError,
             ray.exceptions.NodeDiedError,
             ray.exceptions.ObjectLostError,
+            ray.exceptions.TaskCancelledError,  # by a replica that is taken away
             serve.exceptions.ReplicaUnavailableError,
         )
         router = ScaleRouter.read(Path(self._settings.run) / "router")
@@ -88,7 +99,6 @@ class RayBackend:
 
     def _deploy(self) -> None:
         """Start what is not running, and wait for the replicas."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         given = self._ray_settings
         if not self._ray.is_initialized():
             self._ray.init(

@@ -18,7 +18,8 @@ from router.serve.backend import (
     Served,
     UnavailableError,
 )
-from router.serve.engine import EngineSettings, LocalEngine
+from router.serve.engine import LocalEngine
+from router.serve.settings import EngineSettings
 
 KINDS: dict[str, type[M3RouterError]] = {
     "data": DataError,

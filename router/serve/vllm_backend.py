@@ -30,16 +30,17 @@ from data.errors import DataError, ModelError
 from m3core.models.answering import AnsweringModel
 from m3core.models.base import Answer, MultiScaleModel, Request
 from router.asking_again import Tried, following_request, may_follow
-from router.deciding import Clock, Decided
+from router.deciding import Asked, Clock, Decided
 from router.pipeline import AutoScalePipeline
 from router.policy import Policy
 from router.routed import routed_answer
 from router.run import Run
 from router.serve.backend import Ask, Finished, Piece, Served, UnavailableError
-from router.serve.engine import EngineSettings
+from router.serve.encodings import Encodings
 from router.serve.places import Places
 from router.serve.policies import Policies
 from router.serve.saying import Saying
+from router.serve.settings import EngineSettings
 from router.serve.vllm_client import VllmAddress, VllmServer, within
 from router.serve.vllm_prompt import ServerPrompt
 from router.serve.vllm_protocol import packed, request_body
@@ -100,6 +101,7 @@ class VllmBackend:
         self._pipeline = load_pipeline(settings)
         self._model = self._pipeline.model
         self._policies = Policies(Path(settings.run), self._pipeline.router)
+        self._encodings = Encodings(self._model, kept=settings.pictures)
         let_go(self._model)
 
     def ready(self) -> bool:
@@ -189,9 +191,10 @@ class VllmBackend:
 
     def _decide(self, ask: Ask, rule: int | Policy | None, clock: Clock) -> Decided:
         """Look at the picture and choose a scale; in the tower's thread."""
-        asked = self._pipeline.encoded([ask.image], [ask.question], [rule])
+        (encoding,) = self._encodings.of([ask])
         clock.lap("vision")
-        (found,) = self._pipeline.decider.decide(asked, clock)
+        asked = Asked(picture=ask.image, encoding=encoding, question=ask.question, rule=rule)
+        (found,) = self._pipeline.decider.decide([asked], clock)
         return found[0]
 
     async def _say(

@@ -28,8 +28,8 @@ from router.serve.backend import (
     Piece,
     UnavailableError,
 )
-from router.serve.engine import EngineSettings
 from router.serve.one_length import OneLength
+from router.serve.settings import EngineSettings
 from router.serve.vllm_backend import VllmBackend
 from router.serve.vllm_client import VllmAddress
 from router.serve.vllm_prompt import PLACEHOLDER, ServerPrompt, chat_template

@@ -1,0 +1,53 @@
+"""A Ray of a test's own, of which nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before Ray is imported: no usage statistics, no token in the home folder.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+
+@contextlib.contextmanager
+def ray_here(*, cpus: int = 4) -> Iterator[None]:
+    """Start Ray with so many cores by name, in a temporary folder, and end it and its processes."""
+    import ray
+    from ray import serve
+
+    # Short: Ray puts sockets there, and their paths have at most 107 characters.
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    try:
+        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            serve.shutdown()
+        ray.shutdown()
+        left = _processes_of(folder)
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        assert not left, f"processes were left: {left}"
+
+
+def _processes_of(folder: str, *, seconds: float = 10.0) -> list[int]:
+    """Processes that name the folder in their command line, after some time to end."""
+    until = time.monotonic() + seconds
+    while True:
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if folder.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(0.1)

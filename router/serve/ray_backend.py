@@ -142,6 +142,10 @@ class RayBackend:
             "capacity": self._ray_settings.queue,
         }
 
+    async def loads(self) -> list[dict[str, Any]]:
+        """What each replica has in hand; two of them may tell, the others not be reached."""
+        return list(await asyncio.gather(*(self._handle.load.remote() for _ in range(8))))
+
     async def ask(self, ask: Ask) -> AsyncGenerator[Piece | Finished, None]:
         """See :class:`router.serve.backend.Backend`."""
         if not self._taking:
@@ -155,11 +159,11 @@ class RayBackend:
             try:
                 async for event in asking:
                     if isinstance(event, Finished):
-                        _agree(sent, event.routed.answer.text, whole=True)
+                        agree(sent, event.routed.answer.text, whole=True)
                         yield event
                         return
                     said += event.text
-                    _agree(sent, said)
+                    agree(sent, said)
                     if len(said) > len(sent):
                         new, sent = said[len(sent) :], said
                         yield Piece(new)
@@ -250,7 +254,7 @@ def _left(until: float) -> float:
     return max(0.0, until - time.monotonic())
 
 
-def _agree(sent: str, said: str, *, whole: bool = False) -> None:
+def agree(sent: str, said: str, *, whole: bool = False) -> None:
     """Make sure that text does not contradict what was sent.
 
     Args:

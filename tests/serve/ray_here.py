@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,10 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 @contextlib.contextmanager
 def ray_here(*, cpus: int = 4) -> Iterator[None]:
     """Start Ray with so many cores by name, in a temporary folder, and end it and its processes."""
-    import ray
-    from ray import serve
+    with warnings.catch_warnings():  # Ray's own, about its ways with pydantic
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import ray
+        from ray import serve
 
     # Short: Ray puts sockets there, and their paths have at most 107 characters.
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")

@@ -1,0 +1,177 @@
+"""Replicas under Ray Serve: one is killed under load, and nobody notices but by waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from data.errors import DataError, MismatchError
+from router.pipeline import AutoScalePipeline
+from router.serve.backend import Ask, BusyError, Finished, OverdueError, Piece, UnavailableError
+from router.serve.ray_backend import RayBackend, agree
+from router.serve.ray_settings import RaySettings
+from router.serve.replica import Refused
+from router.serve.settings import EngineSettings
+from tests.serve.ray_here import ray_here
+
+SCALES = (None, 1, 36, 576)
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def test_settings_come_from_a_file(tmp_path):
+    path = tmp_path / "ray.toml"
+    path.write_text('replicas = 2\nmost_replicas = 4\ngpus = 1\naddress = "auto"\n')
+    assert RaySettings.read(path) == RaySettings(
+        replicas=2, most_replicas=4, gpus=1.0, address="auto"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("replica = 2", "has the entries replica; those known are"),
+        ('replicas = "2"', "replicas cannot be '2'"),
+        ("replicas = true", "replicas cannot be True"),
+        ("replicas = 0", "replicas must be at least 1; it is 0"),
+        ("target = 0", "target must be above 0"),
+        ("replicas = 3\nmost_replicas = 2", "most_replicas must be at least replicas, 3"),
+        ("replicas =", "cannot be read as TOML"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(tmp_path, text, match):
+    path = tmp_path / "ray.toml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=match):
+        RaySettings.read(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        RaySettings.read(tmp_path / "none.toml")
+
+
+def test_replicas_that_scale_by_themselves():
+    scaled = RaySettings(queue=9).scaled("1:4")
+    options = scaled.options(ongoing=8, drain=5)
+    assert options["autoscaling_config"] == {
+        "min_replicas": 1,
+        "initial_replicas": 1,
+        "max_replicas": 4,
+        "target_ongoing_requests": 8.0,
+    }
+    assert "num_replicas" not in options
+    assert (options["max_ongoing_requests"], options["max_queued_requests"]) == (8, 9)
+    fixed = RaySettings(replicas=3, ongoing=2, gpus=0.5).options(ongoing=8, drain=5)
+    assert fixed["num_replicas"] == 3 and fixed["max_ongoing_requests"] == 2
+    assert fixed["ray_actor_options"] == {"num_cpus": 1.0, "num_gpus": 0.5}
+    for text in ("4", "1:", "a:b", "-1:2", "3:2"):
+        with pytest.raises(DataError):
+            RaySettings().scaled(text)
+
+
+# --- values on the way -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [DataError, MismatchError, OverdueError, UnavailableError])
+def test_errors_travel_as_values(kind):
+    error = Refused.of(kind("why")).error()
+    assert type(error) is kind and str(error) == "why"
+
+
+def test_a_busy_engine_tells_when_to_come_back():
+    error = Refused.of(BusyError("full", retry_after=3.5)).error()
+    assert isinstance(error, BusyError) and error.retry_after == 3.5
+
+
+@pytest.mark.parametrize(
+    ("sent", "said", "whole", "agrees"),
+    [
+        ("", "", True, True),
+        ("", "a b", False, True),
+        ("a b", "a", False, True),
+        ("a b", "a b c", True, True),
+        ("a b", "a b", True, True),
+        ("a b", "a", True, False),
+        ("a b", "a c", False, False),
+        ("a b", "b", False, False),
+    ],
+)
+def test_what_was_sent_is_never_contradicted(sent, said, whole, agrees):
+    if agrees:
+        agree(sent, said, whole=whole)
+    else:
+        with pytest.raises(UnavailableError, match="goes on otherwise"):
+            agree(sent, said, whole=whole)
+
+
+# --- a real Ray --------------------------------------------------------------------------------
+
+
+async def answered(backend, ask):
+    *pieces, end = [event async for event in backend.ask(ask)]
+    assert isinstance(end, Finished) and all(isinstance(one, Piece) for one in pieces)
+    return "".join(one.text for one in pieces), end
+
+
+async def processes(backend, *, count, besides=frozenset(), seconds=90.0):
+    """Ids of so many replicas' processes, as they tell them."""
+    found: set[int] = set()
+    until = time.monotonic() + seconds
+    while len(found) < count and time.monotonic() < until:
+        found |= {load["process"] for load in await backend.loads()} - set(besides)
+        await asyncio.sleep(0.05)
+    assert len(found) == count, found
+    return found
+
+
+@pytest.mark.slow  # 30 s on two idle cores, most of it imports in the replicas
+def test_a_killed_replica_loses_no_question(small_run):
+    """Every question that was let in is answered rightly, whole and once; the replica is back."""
+    pipeline = AutoScalePipeline.load(small_run.root, device="cpu")
+    asks = [
+        Ask(
+            id=f"ask-{number}",
+            image=small_run.asked[number % 40][0],
+            question=small_run.asked[number % 40][1],
+            scale=SCALES[number % 4],
+            seconds=120.0,
+        )
+        for number in range(80)
+    ]
+    settings = EngineSettings(run=str(small_run.root), device="cpu", batch=4, threads=1)
+    backend = RayBackend(settings, RaySettings(replicas=2, queue=200, health_seconds=1.0))
+
+    async def main():
+        await backend.start()
+        before = await processes(backend, count=2)
+        tasks = [asyncio.create_task(answered(backend, ask)) for ask in asks]
+        while sum(task.done() for task in tasks) < 10:
+            await asyncio.sleep(0.005)
+        assert backend.load()["running"] > 0
+        os.kill(min(before), signal.SIGKILL)
+        left = sum(not task.done() for task in tasks)
+        found = await asyncio.gather(*tasks)
+        await processes(backend, count=1, besides=before)
+        assert backend.load() == {"queued": 0, "running": 0, "capacity": 200}
+        # Who leaves is forgotten by the replicas too.
+        for ask in asks[:6]:
+            events = backend.ask(ask)
+            await anext(events)
+            await events.aclose()
+        until = time.monotonic() + 20
+        while any(one["running"] or one["queued"] for one in await backend.loads()):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+        await backend.stop(seconds=10)
+        return found, left
+
+    with ray_here():
+        found, left = asyncio.run(main())
+    assert left > 20  # the load was on while the replica died
+    for ask, (text, end) in zip(asks, found, strict=True):
+        (expected,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale)
+        assert text == end.routed.answer.text == expected.answer.text
+        assert end.routed.answer.answer_tokens == expected.answer.answer_tokens
+        assert end.routed.scale == expected.scale

@@ -9,6 +9,7 @@ bit may cause between different processors, the stream ends with an error instea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -91,10 +92,21 @@ class RayBackend:
             ray.exceptions.TaskCancelledError,  # by a replica that is taken away
             serve.exceptions.ReplicaUnavailableError,
         )
+        self._any = (ray.exceptions.RayError, serve.exceptions.RayServeException)
         router = ScaleRouter.read(Path(self._settings.run) / "router")
         self._policies = Policies(Path(self._settings.run), router)
-        await asyncio.to_thread(self._deploy)
-        self._served: Served = await self._handle.served.remote()
+        seconds = self._ray_settings.start_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.to_thread(self._deploy)
+                self._served: Served = await self._handle.served.remote()
+        except (TimeoutError, RuntimeError, ConnectionError, *self._lost) as error:
+            await asyncio.to_thread(self._withdraw)
+            raise UnavailableError(
+                f"the replicas did not come up within {seconds:g} s ({type(error).__name__}: "
+                f"{error}); look at Ray's log, and whether the cluster has the cores and GPUs "
+                "that they ask for"
+            ) from error
         self._taking = True
 
     def _deploy(self) -> None:
@@ -202,7 +214,7 @@ class RayBackend:
                     if not patient:
                         raise BusyError(
                             "The queue is full. Try again later.",
-                            retry_after=error.retry_after_s or 1.0,
+                            retry_after=getattr(error, "retry_after_s", None) or 1.0,
                         ) from error
                     await asyncio.sleep(PAUSE)
                     response = self._stream.ask.remote(ask, _left(until))
@@ -230,7 +242,9 @@ class RayBackend:
             else:
                 self._queued -= 1
             if not ended:
-                response.cancel()
+                # Where the replica is lost, or never took the question, this tells so once more.
+                with contextlib.suppress(*self._any):
+                    response.cancel()
 
     async def stop(self, *, seconds: float) -> None:
         """See :class:`router.serve.backend.Backend`."""

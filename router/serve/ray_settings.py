@@ -22,7 +22,8 @@ class RaySettings:
         queue: Most questions that wait for a replica; more are turned away.
         cpus: Processor cores that Ray reserves for each replica.
         gpus: GPUs that Ray reserves for each replica; 0.5 lets two share one.
-        address: Of a Ray cluster, such as "auto" or "ray://head:10001"; None starts Ray here.
+        address: Of the Ray cluster that this machine belongs to, such as "auto"; None starts Ray
+            here.
         app: Name of the application in Ray Serve.
         health_seconds: Between looks at whether a replica is well.
         start_seconds: Within which the first replicas must be up.

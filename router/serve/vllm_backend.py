@@ -42,12 +42,11 @@ from router.serve.policies import Policies
 from router.serve.saying import Saying
 from router.serve.settings import EngineSettings
 from router.serve.vllm_client import VllmAddress, VllmServer, within
-from router.serve.vllm_prompt import ServerPrompt
+from router.serve.vllm_prompt import PROBE, ServerPrompt
 from router.serve.vllm_protocol import packed, request_body
 
 logger = logging.getLogger(__name__)
 
-PROBE = "what is it?"
 PROBE_SECONDS = 60.0
 
 

@@ -22,6 +22,10 @@ from m3core.models.answering import AnsweringModel
 from m3core.models.base import MultiScaleModel
 
 PLACEHOLDER = "<image>"
+PROBE = "what is it?"
+GLUES = ("", " ")
+"""What may have to stand between a special token and a text, so that the text becomes the same
+tokens as by itself: Llama's tokenizer puts a space before a text, but not behind such a token."""
 
 
 def chat_template() -> str:
@@ -56,13 +60,14 @@ class ServerPrompt:
                 "folder here and for vLLM"
             )
         self._image = int(image)
-        probe = "what is it?"
-        if self._as_served(probe) != self._as_here(probe):
+        glues = [glue for glue in GLUES if self._agree(PROBE, glue)]
+        if not glues:
             raise ModelError(
                 f"the tokenizer of {model.name} reads a prompt whole otherwise than its texts "
                 "before and after the picture, so vLLM would answer another prompt; serve it "
                 "without --vllm"
             )
+        self._glue = glues[0]
 
     def check(self, question: str) -> None:
         """Refuse a question that the server would read otherwise than the model here.
@@ -71,7 +76,7 @@ class ServerPrompt:
             DataError: If the question is empty or spells a special token: vLLM would take
                 "<image>" for a second picture, and "</s>" for an end.
         """
-        if self._as_served(question) != self._as_here(question):
+        if not self._agree(question, self._glue):
             raise DataError(
                 "the question spells a special token of the model, such as <image> or </s>, "
                 "which the server behind this one would not take for text; leave it out"
@@ -84,7 +89,7 @@ class ServerPrompt:
             question: What is asked.
             tokens: The picture's visual tokens, see :func:`router.serve.vllm_protocol.packed`.
         """
-        before, after = self._template.before, self._template.text_after(question)
+        before, after = self._texts(question, self._glue)
         parts: list[dict[str, Any]] = [{"type": "image_embeds", "image_embeds": tokens}]
         if before:
             parts.insert(0, {"type": "text", "text": before})
@@ -92,20 +97,28 @@ class ServerPrompt:
 
     def text(self, question: str) -> str:
         """The whole prompt as the server's template makes it."""
-        bos = self._tokenizer.bos_token
-        return f"{bos}{self._template.before}{PLACEHOLDER}{self._template.text_after(question)}"
+        return self._whole(question, self._glue)
 
-    def _as_served(self, question: str) -> list[int]:
-        return list(self._tokenizer(self.text(question), add_special_tokens=False)["input_ids"])
-
-    def _as_here(self, question: str) -> list[int]:
+    def _texts(self, question: str, glue: str) -> tuple[str, str]:
         before, after = self._template.before, self._template.text_after(question)
-        return [
+        return (glue + before if before else ""), glue + after
+
+    def _whole(self, question: str, glue: str) -> str:
+        before, after = self._texts(question, glue)
+        return f"{self._tokenizer.bos_token}{before}{PLACEHOLDER}{after}"
+
+    def _agree(self, question: str, glue: str) -> bool:
+        """Whether the server reads the prompt as the model here does."""
+        whole = self._whole(question, glue)
+        served = self._tokenizer(whole, add_special_tokens=False)["input_ids"]
+        before, after = self._texts(question, "")
+        here = [
             self._tokenizer.bos_token_id,
             *self._ids(before),
             self._image,
             *self._ids(after),
         ]
+        return list(served) == here
 
     def _ids(self, text: str) -> Sequence[int]:
         if not text:

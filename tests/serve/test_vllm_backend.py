@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from data.errors import DataError, MismatchError, ModelError
-from m3core.checkpoints import load_model
+from m3core.checkpoints import convert, load_model
 from m3core.models.fake import FakeModel
 from m3core.prompts import get_template
 from router.cascade import Cascade, Rule, cascade_path
@@ -34,6 +34,7 @@ from router.serve.vllm_backend import VllmBackend
 from router.serve.vllm_client import VllmAddress
 from router.serve.vllm_prompt import PLACEHOLDER, ServerPrompt, chat_template
 from router.serve.vllm_protocol import BrokenError, heard_event, heard_whole, packed
+from tests.m3core import layouts
 from tests.serve.vllm_stand_in import KEY, NAME, StandIn, running
 
 
@@ -392,6 +393,30 @@ def test_the_template_gives_the_models_own_prompt(server, pipeline):
         after = template.text_after("What is 7 {{ x }}?")
         assert text == f"<s>{template.before}{PLACEHOLDER}{after}"
         assert text == prompt.text("What is 7 {{ x }}?")
+
+
+def test_llamas_tokenizer_reads_the_prompt_as_it_was_trained(tmp_path):
+    """A checkpoint of M3's own layout, converted for vLLM: a space stands behind special tokens."""
+    layouts.write(tmp_path / "original", *layouts.published("llava"))
+    convert(str(tmp_path / "original"), tmp_path / "converted")
+    model = load_model(str(tmp_path / "converted"), device="cpu")
+    prompt, tokenizer = ServerPrompt(model), model.tokenizer
+    for question in ("What is it?", "  two\nlines ", "7 x 8?", "é"):
+        prompt.check(question)
+        text = prompt.text(question)
+        assert text.startswith("<s> A chat") and "USER: <image> \n" in text
+        template = model.template
+        apart = [
+            tokenizer.bos_token_id,
+            *tokenizer(template.before, add_special_tokens=False)["input_ids"],
+            tokenizer.convert_tokens_to_ids(PLACEHOLDER),
+            *tokenizer(template.text_after(question), add_special_tokens=False)["input_ids"],
+        ]
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == apart
+        visual = model.grid.finest
+        assert model.prompt_length(question, visual) == len(apart) - 1 + visual
+    with pytest.raises(DataError, match="special token"):
+        prompt.check("is it </s>?")
 
 
 @pytest.mark.parametrize("question", ["what <image> is it?", "is it </s>?", "<s> what?"])

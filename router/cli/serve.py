@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from router.cli.options import Device
 from router.traffic.consent import Consent
+
+if TYPE_CHECKING:
+    from router.serve.ray_settings import RaySettings
+    from router.serve.vllm_client import VllmAddress
 
 
 def serve(
@@ -89,6 +93,31 @@ def serve(
             help="Addresses whose X-Forwarded-For is believed, by commas.", show_default=False
         ),
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Answer by replicas under Ray Serve; the extra 'ray'.")
+    ] = False,
+    replicas: Annotated[
+        int | None, typer.Option(help="How many, with --ray.", show_default=False)
+    ] = None,
+    autoscale: Annotated[
+        str | None,
+        typer.Option(help="Fewest and most replicas, such as 1:4, with --ray.", show_default=False),
+    ] = None,
+    ray_config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of more settings, see docs/scale-out.md.", show_default=False),
+    ] = None,
+    vllm: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a vLLM server that runs the language model, such as "
+            "http://gpu-1:8000. NOT YET RUN against a real one.",
+            show_default=False,
+        ),
+    ] = None,
+    vllm_model: Annotated[
+        str, typer.Option(help="What the vLLM server calls the model; its key: M3ROUTER_VLLM_KEY.")
+    ] = "m3",
 ) -> None:
     """Serve a routed model to OpenAI's clients.
 
@@ -104,6 +133,7 @@ def serve(
     ```
     m3router serve --model embedded --policy run/
     m3router serve --policy run/policies/frugal.json --host 0.0.0.0 --keys keys.jsonl
+    m3router serve --policy run/ --ray --autoscale 1:4
     ```
     """
     from router.cli.console import err
@@ -146,7 +176,35 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             proxies=proxies,
+            ray=_ray(ray, replicas, autoscale, ray_config),
+            vllm=None if vllm is None else _vllm(vllm, vllm_model),
         ),
         environment=os.environ,
         told=lambda address: err.print(f"listening at {address}, loading the model"),
     )
+
+
+def _ray(
+    wanted: bool, replicas: int | None, autoscale: str | None, config: Path | None
+) -> RaySettings | None:
+    from dataclasses import replace
+
+    from data.errors import DataError
+    from router.serve.ray_settings import RaySettings
+
+    if not wanted:
+        if replicas or autoscale or config:
+            raise DataError("--replicas, --autoscale and --ray-config go with --ray; add it.")
+        return None
+    if replicas and autoscale:
+        raise DataError("Give --replicas or --autoscale, not both.")
+    settings = RaySettings() if config is None else RaySettings.read(config)
+    if replicas is not None:
+        settings = replace(settings, replicas=replicas, most_replicas=None)
+    return settings if autoscale is None else settings.scaled(autoscale)
+
+
+def _vllm(url: str, model: str) -> VllmAddress:
+    from router.serve.vllm_client import VllmAddress
+
+    return VllmAddress(url=url, model=model, key=os.environ.get("M3ROUTER_VLLM_KEY"))

@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.errors import DataError
+from router.serve.ray_settings import RaySettings
 from router.serve.settings import EngineSettings, FrontSettings
+from router.serve.vllm_client import VllmAddress
 from router.traffic.consent import Consent
 from router.traffic.recorder import Recorder
-
-if TYPE_CHECKING:
-    from router.serve.backend import Backend
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -42,6 +40,8 @@ class Launch:
         tls_cert: PEM file of a certificate.
         tls_key: PEM file of its key.
         proxies: Addresses whose X-Forwarded-For is believed.
+        ray: Replicas under Ray Serve, in place of this process; None for none.
+        vllm: A server that runs the language model, in place of this process; None for none.
     """
 
     engine: EngineSettings
@@ -60,6 +60,8 @@ class Launch:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     proxies: str | None = None
+    ray: RaySettings | None = None
+    vllm: VllmAddress | None = None
 
 
 def launch(
@@ -79,7 +81,7 @@ def launch(
     """
     try:
         from router.serve.app import Front, create_app
-        from router.serve.engine import LocalEngine
+        from router.serve.choosing import backend_of
         from router.serve.fetching import Fetcher
         from router.serve.keys import ENVIRONMENT, KeyRing
         from router.serve.pictures import PictureLimits, picture_of
@@ -106,7 +108,7 @@ def launch(
         keep_days=settings.traffic_days,
         consent=settings.traffic_consent,
     )
-    backend: Backend = LocalEngine(settings.engine)
+    backend = backend_of(settings.engine, ray=settings.ray, vllm=settings.vllm)
     front = Front(
         backend=backend,
         picture=partial(picture_of, limits=limits, fetch=fetcher, param="messages.0.content"),

@@ -180,7 +180,11 @@ def serve(
             vllm=None if vllm is None else _vllm(vllm, vllm_model),
         ),
         environment=os.environ,
-        told=lambda address: err.print(f"listening at {address}, loading the model"),
+        on_start=lambda address: err.print(f"listening at {address}, loading the model"),
+        on_ready=lambda served: err.print(
+            f"ready: {served.model} at the scales {', '.join(map(str, served.scales))}, "
+            f"policy {served.policy}"
+        ),
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -18,10 +17,11 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from router.serve.asking import model_names
-from router.serve.backend import Backend
+from router.serve.backend import Backend, Served
 from router.serve.chat import Chat
 from router.serve.errors import ApiError
 from router.serve.keys import KeyRing
+from router.serve.lifespan import Lifespan
 from router.serve.metrics import Metrics
 from router.serve.rates import Rates, neighbourhood
 from router.serve.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelCard, ModelList
@@ -56,10 +56,28 @@ class Front:
     hosts: frozenset[str] | None = None
 
 
-def create_app(front: Front) -> Shield:
-    """The whole ASGI application."""
-    settings = front.settings
-    return Shield(
+def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None) -> Lifespan:
+    """The whole ASGI application.
+
+    Args:
+        front: What it is made of.
+        on_ready: Called with what is served once questions are taken.
+    """
+    settings, recorder = front.settings, front.recorder
+
+    async def start() -> None:
+        await front.backend.start()
+        if recorder is not None:
+            recorder.start(front.backend.served())
+        if on_ready is not None:
+            on_ready(front.backend.served())
+
+    async def stop() -> None:
+        await front.backend.stop(seconds=settings.drain_seconds)
+        if recorder is not None:
+            recorder.stop()
+
+    shield = Shield(
         routes(front),
         max_bytes=settings.max_bytes,
         body_seconds=settings.body_seconds,
@@ -67,6 +85,7 @@ def create_app(front: Front) -> Shield:
         hosts=front.hosts,
         admit=partial(admit, front.keys, front.rates),
     )
+    return Lifespan(shield, start=start, stop=stop)
 
 
 def admit(keys: KeyRing, rates: Rates, scope: MutableMapping[str, Any]) -> None:
@@ -113,7 +132,7 @@ def _token(scope: MutableMapping[str, Any]) -> str:
 
 
 def routes(front: Front) -> FastAPI:
-    """The routes alone, without the shield; their backend starts and stops with them."""
+    """The routes alone, without the shield."""
     backend = front.backend
     metrics = Metrics(backend.load)
     if front.recorder is not None:
@@ -126,20 +145,7 @@ def routes(front: Front) -> FastAPI:
         recorder=front.recorder,
     )
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await backend.start()
-        if front.recorder is not None:
-            front.recorder.start(backend.served())
-        try:
-            yield
-        finally:
-            await backend.stop(seconds=front.settings.drain_seconds)
-            if front.recorder is not None:
-                front.recorder.stop()
-
-    app = FastAPI(title="m3router", version=version("m3router"), lifespan=lifespan, docs_url=None)
-    app.redoc_url = None
+    app = FastAPI(title="m3router", version=version("m3router"), docs_url=None, redoc_url=None)
     started = int(time.time())
 
     def card(name: str, scale: int | None) -> ModelCard:

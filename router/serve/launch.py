@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.errors import DataError
+from router.serve.backend import Served
+from router.serve.choosing import backend_of
+from router.serve.fetching import Fetcher
+from router.serve.keys import ENVIRONMENT, KeyRing
+from router.serve.pictures import PictureLimits, picture_of
+from router.serve.rates import Rates
 from router.serve.ray_settings import RaySettings
 from router.serve.settings import EngineSettings, FrontSettings
 from router.serve.vllm_client import VllmAddress
 from router.traffic.consent import Consent
 from router.traffic.recorder import Recorder
+
+if TYPE_CHECKING:
+    from router.serve.app import Front
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -65,33 +76,56 @@ class Launch:
 
 
 def launch(
-    settings: Launch, *, environment: Mapping[str, str], told: Callable[[str], None] | None = None
+    settings: Launch,
+    *,
+    environment: Mapping[str, str],
+    on_start: Callable[[str], None] | None = None,
+    on_ready: Callable[[Served], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         settings: How.
         environment: Where M3ROUTER_API_KEYS is looked for.
-        told: Called with the address once it is taken.
+        on_start: Called with the address once it is taken.
+        on_ready: Called with what is served once questions are taken.
 
     Raises:
         DataError: If a package is missing, a setting is wrong, or the server would be open to
             others without keys.
         MismatchError: If model, router and policy do not belong together.
+        UnavailableError: If replicas or a vLLM server do not answer.
     """
     try:
-        from router.serve.app import Front, create_app
-        from router.serve.choosing import backend_of
-        from router.serve.fetching import Fetcher
-        from router.serve.keys import ENVIRONMENT, KeyRing
-        from router.serve.pictures import PictureLimits, picture_of
-        from router.serve.rates import Rates
+        from router.serve.app import create_app
         from router.serve.running import serve_forever
     except ImportError as error:
         raise DataError(
             f"Serving needs the package {error.name}, which is not installed: pip install "
             "'m3router[serve]'"
         ) from error
+    app = create_app(_front(settings, environment), on_ready=on_ready)
+    try:
+        serve_forever(
+            app,
+            settings.host,
+            settings.port,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            drain_seconds=math.ceil(settings.front.drain_seconds),
+            proxies=settings.proxies,
+            on_start=on_start,
+        )
+    except SystemExit:  # of uvicorn, where the application did not start
+        if app.error is None:
+            raise
+    if app.error is not None:
+        raise app.error
+
+
+def _front(settings: Launch, environment: Mapping[str, str]) -> Front:
+    from router.serve.app import Front
+
     keys = KeyRing.of(settings.keys, environment.get(ENVIRONMENT))
     local = settings.host in LOOPBACK
     if not (local or keys.needed or settings.open_door):
@@ -102,30 +136,21 @@ def launch(
     limits = PictureLimits(max_bytes=settings.front.max_bytes, max_pixels=settings.front.max_pixels)
     hosts = settings.image_hosts
     fetcher = Fetcher(hosts, limits.max_bytes, FETCH_SECONDS) if hosts else None
-    recorder = settings.traffic and Recorder(
-        settings.traffic,
-        share=settings.traffic_share,
-        keep_days=settings.traffic_days,
-        consent=settings.traffic_consent,
-    )
-    backend = backend_of(settings.engine, ray=settings.ray, vllm=settings.vllm)
-    front = Front(
-        backend=backend,
+    recorder = None
+    if settings.traffic is not None:
+        recorder = Recorder(
+            settings.traffic,
+            share=settings.traffic_share,
+            keep_days=settings.traffic_days,
+            consent=settings.traffic_consent,
+        )
+    return Front(
+        backend=backend_of(settings.engine, ray=settings.ray, vllm=settings.vllm),
         picture=partial(picture_of, limits=limits, fetch=fetcher, param="messages.0.content"),
         keys=keys,
         rates=Rates(settings.per_minute, settings.burst),
         settings=settings.front,
-        recorder=recorder or None,
+        recorder=recorder,
         # Without keys, no page in a browser may reach the server by a name of its own.
         hosts=NAMES if local and not keys.needed else None,
-    )
-    serve_forever(
-        create_app(front),
-        settings.host,
-        settings.port,
-        tls_cert=settings.tls_cert,
-        tls_key=settings.tls_key,
-        drain_seconds=int(settings.front.drain_seconds),
-        proxies=settings.proxies,
-        on_start=told,
     )

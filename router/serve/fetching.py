@@ -153,6 +153,8 @@ class Fetcher:
         return _Target(url, scheme, host, port, _path(parts))
 
     def _listed(self, host: str) -> bool:
+        if "*" in host or not _HOST.fullmatch(host):
+            return False
         if host in self.hosts:
             return True
         above = host.split(".")[1:]

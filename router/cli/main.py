@@ -26,6 +26,7 @@ from router.cli import (
     fetch,
     import_,
     inspect,
+    keys,
     label,
     look,
     monitor,
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve.serve,
     "quickstart": quickstart.quickstart,
     "check": check.check,
+    "keys": keys.keys,
     "convert": convert.convert,
     "cost": cost.cost,
 }

@@ -21,9 +21,10 @@ MAX_PARTS = 200_000
 MAX_SCANS = 100
 """Of a JPEG, which a decoder goes through the whole picture for. Encoders write about ten."""
 
-_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
-_PNM_HEAD = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})", re.A)
-_PNM_DEPTH = re.compile(rb"(?:\s|#[^\n]*\n)+(\d{1,5})\s", re.A)
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_GAP = rb"(?:\s|#[^\n]{0,1000}\n){1,100}"
+_PNM_HEAD = re.compile(rb"P([1-6])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})", re.A)
+_PNM_DEPTH = re.compile(_GAP + rb"(\d{1,5})\s", re.A)
 _PNM_DIGITS = re.compile(rb"[\s\d]*", re.A)
 
 

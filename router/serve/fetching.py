@@ -14,7 +14,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from data.errors import DataError
@@ -153,6 +153,8 @@ class Fetcher:
         return _Target(url, scheme, host, port, _path(parts))
 
     def _listed(self, host: str) -> bool:
+        if "*" in host or not _HOST.fullmatch(host):
+            return False
         if host in self.hosts:
             return True
         above = host.split(".")[1:]
@@ -163,13 +165,12 @@ class Fetcher:
         import httpx
 
         addresses = await self._addresses(target)
-        # Without trust_env, a proxy of the environment would resolve the name once more.
-        async with httpx.AsyncClient(
-            verify=self._tls, trust_env=False, follow_redirects=False, timeout=self.seconds
-        ) as client:
+        # A transport, not a client: no proxy of the environment that would resolve the name once
+        # more, no cookies, no redirects of its own, and no line in the log with the address.
+        async with httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False) as transport:
             for address in addresses:
                 try:
-                    return await self._read(client, target, address)
+                    return await self._read(transport, target, address)
                 except httpx.ConnectError as error:
                     cause = error
                 except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
@@ -188,7 +189,11 @@ class Fetcher:
             raise _unfetched(target.host, "it cannot be reached")
         return found[:4]
 
-    async def _read(self, client: httpx.AsyncClient, target: _Target, address: str) -> bytes | str:
+    async def _read(
+        self, transport: httpx.AsyncHTTPTransport, target: _Target, address: str
+    ) -> bytes | str:
+        import httpx
+
         where = f"[{address}]" if ":" in address else address
         usual = target.port == (443 if target.scheme == "https" else 80)
         headers = {
@@ -198,13 +203,14 @@ class Fetcher:
             "User-Agent": "m3router",
             "Connection": "close",
         }
-        request: Any = client.build_request(
+        steps = dict.fromkeys(("connect", "read", "write", "pool"), self.seconds)
+        request = httpx.Request(
             "GET",
             f"{target.scheme}://{where}:{target.port}{target.path}",
             headers=headers,
-            extensions={"sni_hostname": target.host},
+            extensions={"sni_hostname": target.host, "timeout": steps},
         )
-        response = await client.send(request, stream=True)
+        response = await transport.handle_async_request(request)
         try:
             if response.status_code in (301, 302, 303, 307, 308):
                 return str(response.headers.get("location", ""))

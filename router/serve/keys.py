@@ -234,7 +234,7 @@ class KeyRing:
 
     def _read(self, file: Path) -> None:
         try:
-            with file.open("rb") as opened:
+            with open(file, "rb", opener=_without_waiting) as opened:
                 status = os.fstat(opened.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise DataError("it is not a plain file.")
@@ -254,6 +254,11 @@ class KeyRing:
         self._seen = (0,) if fresh else _signature(status)
         if first and status.st_mode & 0o077:
             _log.warning("Keys %s can be read or written by others: chmod 600 it.", file)
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    """Open what may be a pipe; plainly that would wait for somebody to write into it."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _signature(status: os.stat_result) -> tuple[int, ...]:

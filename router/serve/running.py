@@ -135,11 +135,13 @@ def server_of(
 
 def _bind(host: str, port: int) -> socket.socket:
     """Take an address without listening yet."""
+    if not 0 <= port <= 65_535:
+        raise DataError(f"--port must be 0 to 65535, got {port}.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise DataError(f"{host}:{port} is no address to listen at: {error}.") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

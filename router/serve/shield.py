@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -37,6 +38,7 @@ HEADERS = {
 MAX_MARKS = 20_000
 """Values in a JSON body, about; a conversation has tens."""
 
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 _log = logging.getLogger(__name__)
 
 
@@ -174,9 +176,8 @@ class Shield:
     def _check_host(self, headers: list[tuple[bytes, bytes]]) -> None:
         if self.hosts is None:
             return
-        host = (_value(headers, b"host") or b"").decode("latin-1").lower()
-        name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-        if name not in self.hosts:
+        host = _HOST.fullmatch((_value(headers, b"host") or b"").decode("latin-1").lower())
+        if host is None or host.group(1) not in self.hosts:
             raise ApiError(421, "This server does not go by that name.", code="misdirected_request")
 
 

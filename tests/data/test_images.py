@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, ImageError
-from data.images import open_image
+from data.errors import DataError, ImageError, ImageSizeError
+from data.images import open_image, read_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -200,7 +200,7 @@ def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of damaged tags
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tiff", "bmp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tiff", "bmp", "avif"])
 def test_random_damage_never_escapes(tmp_path: Path, suffix: str) -> None:
     """Whatever is flipped, the picture is read or an ImageError names it."""
     path = tmp_path / f"a.{suffix}"
@@ -220,3 +220,26 @@ def test_random_damage_never_escapes(tmp_path: Path, suffix: str) -> None:
             outcomes.add("refused")
     assert outcomes <= {"RGB", "refused"}
     assert outcomes
+
+
+def test_an_avif_without_its_picture(tmp_path: Path) -> None:
+    """Pillow raises a RuntimeError here, as for nothing else."""
+    gradient().save(tmp_path / "a.avif")
+    data = (tmp_path / "a.avif").read_bytes()
+    (tmp_path / "a.avif").write_bytes(data.replace(b"pitm", b"none"))
+    with pytest.raises(ImageError, match="a.avif cannot be read: truncated or damaged"):
+        open_image(tmp_path / "a.avif")
+
+
+def test_bytes_are_read_as_files_are_and_no_path_is_named(tmp_path: Path) -> None:
+    gradient().save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    assert read_image(data).tobytes() == open_image(tmp_path / "a.png").tobytes()
+    for bad in (b"", b"text", data[:200]):
+        with pytest.raises(ImageError, match="^The picture cannot be read: ") as refused:
+            read_image(bad)
+        assert "0x" not in str(refused.value) and "BytesIO" not in str(refused.value)
+    with pytest.raises(ImageSizeError, match="^The picture is too large: 64 x 48 pixels"):
+        read_image(data, max_pixels=64 * 48 - 1)
+    with pytest.raises(ImageError, match=r"not a picture in a known format \(JPEG\)"):
+        read_image(data, formats=("JPEG",))

@@ -19,7 +19,7 @@ from data.examples import Example
 from router.traffic import TrafficFolder
 from router.traffic.records import picture_name
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CHANGES = ("os.rename", "os.remove", "os.truncate", "os.mkdir")
 
 

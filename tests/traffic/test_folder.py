@@ -281,9 +281,9 @@ def test_what_cannot_be_done_is_said(tmp_path):
         folder.forget(["one"])
     told = load_jsonl(root / ANSWERED, images=root / IMAGES)
     assert [one.answers for one in told] == [("a cow",), ("a dog",)]
-    with TrafficFolder.open(tmp_path / "empty", make=True) as folder:
-        with pytest.raises(DataError, match="no records"):
-            folder.write_set("all")
+    empty = TrafficFolder.open(tmp_path / "empty", make=True)
+    with empty, pytest.raises(DataError, match="no records"):
+        empty.write_set("all")
 
 
 @settings(max_examples=25, deadline=None)

@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from data.log_checks import ASKED
+from data.scoring import AGREEMENT
 from router.analysis.tables import Document, headline, interval, number, percent
 
 ESCALATION = "router + escalation"
@@ -120,6 +122,11 @@ def show_headline(document: Document) -> None:
     out.print(
         f"{sizes['test']} held-out questions about {sizes['test_groups']} pictures.", style="dim"
     )
+    if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
+        out.print(
+            "Right answers are not known: right means here, the same as the finest scale.",
+            style="yellow",
+        )
     if vision is not None:
         out.print(
             "GFLOPs per answer in the language model; the vision tower adds "

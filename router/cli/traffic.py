@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from router.traffic.files import Record
 
-QUESTION_SHOWN = 60
+SHOWN = 60
 
 
 def traffic(
@@ -47,7 +47,8 @@ def traffic(
     disputed: Annotated[
         Path | None,
         typer.Option(
-            help="For --sheet: only what scales answer differently in this run folder or log.",
+            help="For --sheet: only what was answered otherwise than the finest scale answers in "
+            "this run folder or log.",
             show_default=False,
         ),
     ] = None,
@@ -119,9 +120,10 @@ def _write_sheet(folder: Path, sheet: Path, disputed: Path | None) -> None:
     from router.traffic.files import read_lines
     from router.traffic.folder import ANSWERED, IMAGES, read_traffic
 
-    only = None if disputed is None else answers.disputed(find_log(disputed).log)
+    records = read_traffic(folder)
+    only = None if disputed is None else answers.disputed(records, find_log(disputed).log)
     have = {line["id"] for line in read_lines(folder / ANSWERED)}
-    count = answers.write_sheet(sheet, read_traffic(folder), answered=have, only=only)
+    count = answers.write_sheet(sheet, records, answered=have, only=only)
     out.print(
         f"{count} questions in {sheet}; their pictures are in {folder / IMAGES}. Fill in the "
         "column 'answers', several right ones with | between them.",
@@ -130,7 +132,7 @@ def _write_sheet(folder: Path, sheet: Path, disputed: Path | None) -> None:
 
 
 def _show(folder: Path, records: list[Record], top: int) -> None:
-    from router.cli.console import out, show_table
+    from router.cli.console import out
     from router.traffic.files import read_lines
     from router.traffic.folder import ANSWERED
 
@@ -140,19 +142,14 @@ def _show(folder: Path, records: list[Record], top: int) -> None:
     out.print(
         f"{len(records)} requests about {pictures} pictures{when}; {answered} with right answers"
     )
-    if top and records:
-        rows = [
-            [
-                one["time"],
-                _printable(one["id"]),
-                one["image"][:8],
-                one["served"]["scale"],
-                _printable(one["question"], QUESTION_SHOWN),
-                _printable(one["served"]["answer"], QUESTION_SHOWN),
-            ]
-            for one in reversed(records[-top:])
-        ]
-        show_table(["time", "id", "picture", "scale", "question", "answer"], rows)
+    for one in reversed(records[-top:] if top else []):
+        served = one["served"]
+        out.print(
+            f"{_printable(one['id'])}  {one['time']}  {one['image']}  "
+            f"{_printable(one['question'], SHOWN)} → {_printable(served['answer'], SHOWN)} "
+            f"(scale {served['scale']})",
+            markup=False,
+        )
 
 
 def _printable(text: str, most: int = 200) -> str:

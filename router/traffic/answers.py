@@ -26,14 +26,17 @@ SHOWN = 20
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def disputed(log: OracleLog) -> set[str]:
-    """Ids of the questions that some scale answers otherwise than the finest one.
+def disputed(records: Sequence[Record], log: OracleLog) -> set[str]:
+    """Ids of the requests that were answered otherwise than the finest scale answers in a log.
 
-    Whatever the policy, the regret of all others is 0: only these need right answers.
+    What is right cannot matter for the regret of the others: it is 0.
     """
-    answers = log.laid_out("answer")
-    differs = (answers != answers[:, -1:]).any(axis=1)
-    return {name for name, one in zip(log.ids, differs, strict=True) if one}
+    finest = dict(zip(log.ids, log.laid_out("answer")[:, -1], strict=True))
+    return {
+        one["id"]
+        for one in records
+        if one["id"] in finest and one["served"]["answer"] != finest[one["id"]]
+    }
 
 
 def write_sheet(

@@ -1,0 +1,251 @@
+"""From served answers to a verdict: recorded, written out, labelled, featurized, monitored."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.errors import DataError
+from data.sources.jsonl import load_jsonl
+from m3core.models.base import Request
+from m3core.models.fake import FakeModel
+from router.pipeline import AutoScalePipeline
+from router.run import Run
+from router.serve.backend import Ask, Finished, Served
+from router.traffic import Recorder, read_traffic
+from router.traffic.answers import read_sheet, write_sheet
+from tests.cli.conftest import invoke_app, write_world
+from tests.traffic.made import filled, picture, record
+
+
+def done(*arguments: object, code: int = 0) -> str:
+    result = invoke_app(*arguments)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A calibrated run, and recorded answers of its pipeline about other pictures."""
+    root = tmp_path_factory.mktemp("served")
+    old, new = write_world(root / "old"), write_world(root / "new", pictures=30, seed=1)
+    label = ["label", "--examples", old.examples, "--images", old.images, "--model", "fake"]
+    done(*label, "--out", root / "run")
+    done("train", root / "run", "--no-ablations")
+    done("calibrate", root / "run", "--max-regret", 0.4, "--name", "safe")
+    pipeline = AutoScalePipeline.load(root / "run", model=FakeModel(), policy="safe")
+    examples = load_jsonl(new.examples, images=new.images)
+    images = [Image.open(new.images / one.image).convert("RGB") for one in examples]
+    routed = pipeline.answer(images, [one.question for one in examples])
+    recorder = Recorder(root / "traffic", share=1.0)
+    recorder.start(
+        Served(
+            model="fake",
+            revision=pipeline.model.revision,
+            scales=pipeline.model.grid.scales,
+            router=pipeline.router.fingerprint,
+            policy="safe",
+            max_tokens=1,
+        )
+    )
+    for one, image, answer in zip(examples, images, routed, strict=True):
+        ask = Ask(id=one.id, image=image, question=one.question)
+        while not recorder.offer(ask, Finished(routed=answer, reason="stop")):
+            pass  # the queue is full for a moment; this server has time
+    recorder.stop(seconds=60)
+    traffic = root / "traffic"
+    done("traffic", traffic, "--write", "week-34")
+    images_of = ["--images", traffic / "images"]
+    week = ["--examples", traffic / "sets" / "week-34.jsonl", *images_of, "--out", root / "fresh"]
+    done("label", *week, "--model", "fake")
+    done("featurize", root / "fresh", *images_of, "--encoder", "fake")
+    return {"root": root, "examples": examples, "images": images, "routed": routed}
+
+
+def by_hand(world) -> np.ndarray:
+    """What the finest scale says to each question."""
+    model = FakeModel()
+    encodings = model.encode(world["images"])
+    asked = zip(encodings, world["examples"], strict=True)
+    requests = [Request(encoding=e, question=one.question, scale=576) for e, one in asked]
+    return np.array([answer.text for answer in model.answer(requests)])
+
+
+def monitored(world, *arguments: object) -> dict:
+    root = world["root"]
+    result = invoke_app(
+        "monitor", root / "run", "--traffic", root / "fresh", "--name", "safe", "--json", *arguments
+    )
+    assert result.exit_code in (0, 4, 5), result.output
+    return json.loads(result.stdout)
+
+
+def test_the_log_of_the_traffic_holds_what_was_served(world):
+    log = Run(world["root"] / "fresh").read_log()
+    assert list(log.ids) == [one.id for one in world["examples"]]
+    answers, options = log.laid_out("answer"), [int(option) for option in log.options]
+    for row, routed in enumerate(world["routed"]):
+        assert answers[row, options.index(routed.scale)] == routed.answer.text
+    assert (answers[:, -1] == by_hand(world)).all()
+    assert len(set(log.groups)) == 30  # one for each picture
+
+
+def test_monitor_without_references_agrees_with_the_hand(world):
+    said = np.array([routed.answer.text for routed in world["routed"]])
+    differs = said != by_hand(world)
+    assert 0 < differs.mean() < 0.5
+    found = monitored(world)
+    assert found["regret"]["regret"] == pytest.approx(differs.mean())
+    assert found["regret"]["regret_at_least"] == 0
+    assert found["regret"]["unjudged"] == differs.sum()
+    assert found["agreement"]["fresh"] == pytest.approx(1 - differs.mean())
+    assert found["accuracy"]["fresh"] is None
+    assert found["regret"]["verdict"] != "violated"
+    spent = np.mean([routed.spent_tokens for routed in world["routed"]])
+    assert found["cost"]["fresh"] == pytest.approx(spent)
+    assert set(found["drift"]) == {"all blocks together", "image", "question"}
+
+
+def test_right_answers_to_what_differs_give_the_regret_itself(world, tmp_path):
+    root, sheet = world["root"], tmp_path / "todo.csv"
+    told = done("traffic", root / "traffic", "--sheet", sheet, "--disputed", root / "fresh")
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    said = np.array([routed.answer.text for routed in world["routed"]])
+    differs = said != by_hand(world)
+    wanted = [one.id for one, other in zip(world["examples"], differs, strict=True) if other]
+    assert [row["id"] for row in rows] == wanted
+    assert f"{len(wanted)} questions in" in told
+    for row in rows:
+        row |= {"answers": "yes", "metric": "yes_no"}
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert f"{len(wanted)} right answers taken" in done(
+        "traffic", root / "traffic", "--answers", sheet
+    )
+    found = monitored(world, "--answers", root / "traffic" / "answered.jsonl")
+    lost = (by_hand(world) == "yes") & (said != "yes")
+    assert found["regret"]["regret"] == found["regret"]["regret_at_least"]
+    assert found["regret"]["regret"] == pytest.approx(lost.mean())
+    assert found["regret"]["unjudged"] == 0
+    assert invoke_app("traffic", root / "traffic", "--sheet", sheet).exit_code == 1  # is there
+
+
+def test_answers_that_do_not_belong_are_refused(world, tmp_path):
+    root, other = world["root"], tmp_path / "other.jsonl"
+    line = {"id": world["examples"][0].id, "image": "a.png", "question": "?", "answers": ["yes"]}
+    run, fresh = root / "run", root / "fresh"
+    for lines, traffic, message in (
+        ([line], fresh, "is for the question '?'"),
+        ([{**line, "id": "never"}], fresh, "None of the 1 examples"),
+        ([line], run, "was labelled with reference answers"),
+    ):
+        other.write_text("".join(json.dumps(one) + "\n" for one in lines))
+        command = ["monitor", run, "--traffic", traffic, "--name", "safe", "--answers", other]
+        result = invoke_app(*command)
+        assert result.exit_code == 1
+        said = result.stderr.replace("\n", " ")
+        assert message in said or (traffic == run and "shares" in said)
+
+
+def test_a_router_learns_from_traffic_alone(world, tmp_path):
+    root = world["root"]
+    run = Run(root / "fresh").copy_data(tmp_path / "again")
+    done("train", run.root, "--no-ablations")
+    done("calibrate", run.root, "--budget", 200)
+    assert "Right answers are not known" in done("evaluate", run.root, "--draws", 5)
+
+
+def test_the_command_lists_forgets_and_purges(tmp_path):
+    root = filled(tmp_path / "traffic")
+    listed = done("traffic", root, "--list")
+    assert "3 requests about 2 pictures" in listed
+    assert "2 with right answers" in listed
+    assert listed.index("alone") < listed.index("other")  # the newest first
+    assert "what is" not in done("traffic", root)
+    assert "what is other?" not in done("traffic", root, "--list", "--top", 1)
+    gone = done("traffic", root, "--forget", "one", "--forget", "never")
+    assert gone.splitlines() == ["one: deleted", "never: nothing there"]
+    assert [line["id"] for line in read_traffic(root)] == ["other", "alone"]
+    assert "2 requests older than 0 days deleted" in done(
+        "traffic", root, "--purge", "--keep-days", 0
+    )
+    assert "0 requests" in done("traffic", root, "--list")
+
+
+def test_what_a_stranger_asked_does_not_reach_the_terminal(tmp_path):
+    from router.traffic import TrafficFolder
+
+    with TrafficFolder.open(tmp_path / "traffic", make=True) as folder:
+        evil = record("one", picture(1), question="[red]\x1b[2Jhello\nthere")
+        folder.add(evil, picture(1))
+    listed = done("traffic", tmp_path / "traffic", "--list")
+    assert "\x1b" not in listed
+    assert "[red]·[2Jhello·there" in listed
+
+
+def test_one_thing_at_a_time(tmp_path):
+    root = filled(tmp_path / "traffic")
+    assert invoke_app("traffic", root, "--purge", "--write", "a").exit_code == 2
+    assert invoke_app("traffic", root, "--disputed", root).exit_code == 2
+    assert invoke_app("traffic", tmp_path).exit_code == 1
+
+
+def sheet_of(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "question", "answers", "metric"], restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_every_bad_row_is_named_and_nothing_is_taken(tmp_path):
+    records = read_traffic(filled(tmp_path / "traffic"))
+    rows = [
+        {"id": "one", "answers": "yes"},
+        {"id": "one", "answers": "no"},
+        {"id": "never", "answers": "yes"},
+        {"id": "other", "answers": "perhaps", "metric": "yes_no"},
+        {"id": "alone", "answers": "  "},
+    ]
+    with pytest.raises(DataError) as error:
+        read_sheet(sheet_of(tmp_path / "sheet.csv", rows), records)
+    said = str(error.value)
+    assert "3 bad rows; no answer was taken" in said
+    for part in ("row 3: id 'one' is repeated", "row 4: id 'never'", "row 5", "perhaps"):
+        assert part in said
+    with pytest.raises(DataError, match="fill in the column 'answers'"):
+        read_sheet(sheet_of(tmp_path / "sheet.csv", rows[4:]), records)
+    (tmp_path / "sheet.csv").write_text("id;answers\none;yes\n")
+    with pytest.raises(DataError, match="no column answers, id.*commas"):
+        read_sheet(tmp_path / "sheet.csv", records)
+
+
+def test_no_question_is_a_formula_to_a_spreadsheet(tmp_path):
+    evil = [record(f"e{n}", picture(n), question=f"{start}cmd()") for n, start in enumerate("=+-@")]
+    write_sheet(tmp_path / "sheet.csv", evil, answered=(), only=None)
+    with (tmp_path / "sheet.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert all(row["question"].startswith("'") for row in csv.DictReader(file))
+
+
+cell = st.text(st.characters(codec="utf-8", exclude_characters="|\x00\r")).filter(str.strip)
+
+
+@settings(max_examples=40, deadline=None)
+@given(answers=st.lists(cell, min_size=1, max_size=3))
+def test_any_answers_come_back_from_a_sheet(tmp_path_factory, answers):
+    folder = tmp_path_factory.mktemp("sheet")
+    records = [record("one", picture(1))]
+    path = sheet_of(folder / "sheet.csv", [{"id": "one", "answers": "|".join(answers)}])
+    (found,) = read_sheet(path, records)
+    assert found.answers == tuple(text.strip() for text in answers)
+    assert (found.metric, found.question) == ("exact", "what is one?")

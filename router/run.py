@@ -186,13 +186,19 @@ class Run:
     def model_name(self) -> str:
         """The name of the model that labelled the log, where it is enough to load it.
 
+        Where there is no log, as in what the hub holds, the router knows.
+
         Raises:
             DataError: when the model must be given by its folder or hub id.
         """
-        name = str(self.read_log().metadata.get("model", ""))
+        if (self.log / MANIFEST).is_file() or not (self.arm() / ROUTER_FILE).is_file():
+            metadata = self.read_log().metadata
+        else:
+            metadata = ScaleRouter.read(self.arm()).metadata.get("log", {})
+        name = str(metadata.get("model", ""))
         if name not in BY_NAME:
             raise DataError(
-                f"{self.log} was labelled with the model {name or '(unknown)'!r}: give its folder "
+                f"{self.root} was labelled with the model {name or '(unknown)'!r}: give its folder "
                 "or hub id with --model."
             )
         return name

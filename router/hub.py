@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,25 +93,23 @@ def fetch(
         return Fetched(Path(name), "")
     name = checked_name(str(name))
     try:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HTTPError
     except ImportError as error:
         raise DataError(MISSING_HUB) from error
-    place = {"token": token, "cache_dir": cache_dir}
+    place = _Place(name, token, cache_dir)
     try:
         info = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
             raise DataError(f"The hub names no commit of {name}, but {commit!r}.")
         sizes = wanted_files(name, {one.rfilename: one.size for one in info.siblings or ()})
-        folder = Path(
-            snapshot_download(name, revision=commit, allow_patterns=sorted(sizes), **place)
-        )
+        folder = place.download(commit, sorted(sizes))
     except HfHubHTTPError as error:
         raise DataError(_refused(name, revision, error)) from error
     except (HTTPError, OSError, ValueError) as error:
         logger.info("%s could not be reached (%s): looking in the cache", name, error)
-        folder = _cached(name, revision, error, place)
+        folder = _cached(place, revision, error)
         commit, sizes = folder.name, wanted_files(name, _sizes_in(folder))
     for path, size in sizes.items():
         _check_whole(folder / path, size)
@@ -172,7 +170,9 @@ def checked_name(name: str) -> str:
         DataError: unless it is `owner/name`.
     """
     if not _NAME.fullmatch(name) or ".." in name:
-        raise DataError(f"A repository of the hub is named 'owner/name', and {name!r} is no folder.")
+        raise DataError(
+            f"A repository of the hub is named 'owner/name', and {name!r} is no folder."
+        )
     return name
 
 
@@ -230,27 +230,36 @@ def _others(api: HfApi, name: str, files: Iterable[str]) -> list[str]:
     return sorted(one for one in set(present) - set(files) if one.split("/")[0] in FOLDERS)
 
 
-def _cached(
-    name: str, revision: str | None, cause: Exception, place: Mapping[str, object]
-) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+@dataclass(frozen=True)
+class _Place:
+    """A repository and where its downloads are kept."""
 
-    patterns: Sequence[str] = [f"{folder}/*" for folder in FOLDERS]
-    try:
+    name: str
+    token: str | bool | None
+    cache_dir: str | Path | None
+
+    def download(self, revision: str | None, patterns: list[str], *, local: bool = False) -> Path:
+        from huggingface_hub import snapshot_download
+
         return Path(
-            snapshot_download(  # type: ignore[call-overload]
-                name,
+            snapshot_download(
+                self.name,
                 revision=revision,
+                token=self.token,
+                cache_dir=self.cache_dir,
                 allow_patterns=patterns,
-                local_files_only=True,
-                **place,
+                local_files_only=local,
             )
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+
+
+def _cached(place: _Place, revision: str | None, cause: Exception) -> Path:
+    try:
+        return place.download(revision, [f"{folder}/*" for folder in FOLDERS], local=True)
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{name} could not be downloaded ({type(cause).__name__}: {cause}), and no earlier "
-            "download of it is complete. Check the connection and try again."
+            f"{place.name} could not be downloaded ({type(cause).__name__}: {cause}), and no "
+            "earlier download of it is complete. Check the connection and try again."
         ) from error
 
 
@@ -270,7 +279,7 @@ def _check_whole(path: Path, size: int) -> None:
 
 def _refused(name: str, revision: str | None, error: Exception) -> str:
     response = getattr(error, "response", None)
-    status = getattr(response, "status_code", "no status")
+    status = getattr(response, "status_code", 0)
     at = f" at {revision}" if revision else ""
     advice = {
         401: "There is no such repository, or it needs a token: run `hf auth login`, set HF_TOKEN, "

@@ -19,9 +19,7 @@ from router.router import ScaleRouter
 START, END = "<!-- policies -->", "<!-- end of policies -->"
 
 _ELSEWHERE = "See the model's and the data's own terms too."
-_PATH = re.compile(
-    r"(?<![\w./])(?:[A-Za-z]:[\\/]|~?[\\/]|\.\.?[\\/])\w\S*|(?<![\w:])[\\/]{2}\w\S*"
-)
+_PATH = re.compile(r"(?<![\w./])(?:[A-Za-z]:[\\/]|~?[\\/]|\.\.?[\\/])\w\S*|(?<![\w:])[\\/]{2}\w\S*")
 _CITATION = """```bibtex
 @inproceedings{cai2025matryoshka,
   title = {Matryoshka Multimodal Models},
@@ -72,8 +70,7 @@ def model_card(
     Returns:
         Markdown with a YAML front matter.
     """
-    log = router.metadata.get("log", {})
-    model = facts.base_model or str(log.get("model", "a model"))
+    model = facts.base_model or router.model or "a model"
     scales = ", ".join(router.options)
     parts = [
         _front(facts),
@@ -96,7 +93,7 @@ def model_card(
         "## Limits",
         _LIMITS,
         "## Licence",
-        f"{_plain(facts.licence) if facts.licence else 'Not stated.'} {_ELSEWHERE}",
+        f"{_plain(facts.licence or 'Not stated')}. {_ELSEWHERE}",
         "## Citation",
         "The scales and the oracle over them are from:",
         _CITATION,
@@ -126,8 +123,8 @@ def local_path_in(value: Any) -> str:
     return value if isinstance(value, str) and _PATH.search(value) else ""
 
 
-_LIMITS = """- Estimates hold for questions and pictures like those it was trained on. On others, label
-  some, evaluate, and calibrate again.
+_LIMITS = """- Estimates hold for questions and pictures like those it was trained on. On others,
+  label some, evaluate, and calibrate again.
 - A budget is met on average on such questions, not by each of them. A guarantee is about the draw
   of the calibration pictures, and about one calibration.
 - Only the language model works less. The vision tower sees every picture in full."""
@@ -155,14 +152,14 @@ def _belongs(router: ScaleRouter, model: str) -> list[list[str]]:
         ["scales", ", ".join(router.options)],
         ["cost of a scale", router.cost_unit],
         ["prompt version", log.get("prompt")],
-        *[[f"visual: {key}", value] for key, value in log.get("visual", {}).items()],
+        *[[f"visual: {key}", one] for key, one in log.get("visual", {}).items()],
         ["number format", log.get("dtype")],
         ["features", ", ".join(f"{n} ({w})" for n, w in router.blocks.items())],
         ["features of", features.get("source")],
         ["question encoder", features.get("question_encoder")],
         ["frames of a video", features.get("frames")],
     ]
-    return [[name, str(value)] for name, value in rows if value not in (None, "")]
+    return _stated(rows)
 
 
 def _trained(router: ScaleRouter, facts: Facts) -> list[list[str]]:
@@ -170,10 +167,13 @@ def _trained(router: ScaleRouter, facts: Facts) -> list[list[str]]:
     provenance = (facts.evaluation or {}).get("provenance", {})
     settings = metadata.get("hyperparameters", {})
     parts = provenance.get("sizes") or metadata.get("n", {})
+    rule = str(manifest.get("params", {}).get("rule", ""))
+    judged = (facts.evaluation or {}).get("rule", {})
+    meaning = f"({judged['meaning']})" if judged.get("name") == rule else ""
     rows = [
         ["estimator", router.estimator_name],
         ["settings", ", ".join(f"{key} = {value}" for key, value in settings.items())],
-        ["a scale suffices when", manifest.get("params", {}).get("rule")],
+        ["a scale suffices by", " ".join(filter(None, (rule, meaning)))],
         *[[f"part: {part}", _size(size)] for part, size in parts.items()],
         ["questions without all answers", metadata.get("gaps")],
         ["probabilities corrected by", router.calibration.method],
@@ -182,9 +182,13 @@ def _trained(router: ScaleRouter, facts: Facts) -> list[list[str]]:
         ["labelled questions", metadata.get("log", {}).get("examples_sha256")],
         ["fingerprint of the router", router.fingerprint],
         ["date", str(manifest.get("created", ""))[:10]],
-        *[[f"version of {name}", one] for name, one in manifest.get("versions", {}).items()],
+        *[[f"version of {library}", one] for library, one in manifest.get("versions", {}).items()],
     ]
-    return [[name, str(value)] for name, value in rows if value not in (None, "")]
+    return _stated(rows)
+
+
+def _stated(rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+    return [[str(what), str(value)] for what, value in rows if value not in (None, "")]
 
 
 def _size(size: Any) -> str:
@@ -249,8 +253,9 @@ def _guaranteed(guarantee: Mapping[str, Any]) -> str:
     if not guarantee:
         return "none"
     return (
-        f"at most {guarantee['max_regret']:.2%} of answers lost, with {guarantee['confidence']:.0%} "
-        f"confidence ({guarantee['bound']}; {guarantee['pictures']} pictures)"
+        f"at most {guarantee['max_regret']:.2%} of answers lost, with "
+        f"{guarantee['confidence']:.0%} confidence ({guarantee['bound']}, by "
+        f"{guarantee['pictures']} pictures)"
     )
 
 
@@ -274,7 +279,8 @@ print(answer.answer.text, answer.scale, answer.sufficiency)
 
 
 def _interval(value: Mapping[str, float | None], factor: float, style: str) -> str:
-    known = [None if value[one] is None else factor * value[one] for one in ("value", "low", "high")]
+    found = [value[one] for one in ("value", "low", "high")]
+    known = [None if one is None else factor * one for one in found]
     if known[0] is None:
         return ""
     middle, low, high = (format(one, style) if one is not None else "?" for one in known)

@@ -227,9 +227,7 @@ class Policy:
         """
         from router.publishing import push_policy
 
-        return push_policy(
-            self, repository, policy_name=name, message=commit_message, token=token
-        )
+        return push_policy(self, repository, policy_name=name, message=commit_message, token=token)
 
     def _check_width(self, k: int) -> None:
         if k != len(self.binding.options):

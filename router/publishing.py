@@ -7,10 +7,10 @@ Logs, features, questions and pictures never go along. What a repository is read
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST, atomic_write_bytes
@@ -22,24 +22,16 @@ from router.router import ScaleRouter
 from router.run import Run
 
 Files = dict[str, bytes]
+_LONGEST_CARD = 1 << 20
+"""Bytes of a card that is rewritten."""
 
 
-def run_files(
-    run: Run,
-    name: str,
-    *,
-    licence: str | None = None,
-    base_model: str | None = None,
-    datasets: Sequence[str] = (),
-) -> Files:
+def run_files(run: Run, facts: Facts) -> Files:
     """What of a run is published, by its path in the repository.
 
     Args:
         run: trained; its policies, cascades and evaluation go along where there are any.
-        name: `owner/name` of the repository, for the card.
-        licence: identifier as the hub writes it, such as "apache-2.0".
-        base_model: hub id of the model that was labelled.
-        datasets: hub ids of what was labelled.
+        facts: for the card; what the run knows is added.
 
     Raises:
         DataError: when a part is missing or damaged, or the router names a folder of this machine.
@@ -52,15 +44,8 @@ def run_files(
     if (run.evaluation / MANIFEST).is_file():
         run.verify(run.evaluation, "evaluate")
         evaluation = json.loads((run.evaluation / "evaluation.json").read_bytes())
-    facts = Facts(
-        name=name,
-        licence=licence,
-        base_model=base_model,
-        datasets=tuple(datasets),
-        trained=run.verify(run.arm(), "train"),
-        evaluation=evaluation,
-    )
-    files = {CARD: model_card(router, policies, cascades, facts).encode()}
+    known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
+    files = {CARD: model_card(router, policies, cascades, known).encode()}
     for file in ROUTER_FILES:
         if (run.arm() / file).is_file():
             files[f"router/{file}"] = (run.arm() / file).read_bytes()
@@ -85,11 +70,8 @@ def write_published(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def push_run(
     run: Run,
-    name: str,
+    facts: Facts,
     *,
-    licence: str | None = None,
-    base_model: str | None = None,
-    datasets: Sequence[str] = (),
     private: bool | None = None,
     message: str = "Router and policies",
     token: str | bool | None = None,
@@ -99,8 +81,8 @@ def push_run(
     Returns:
         Address of the commit.
     """
-    files = run_files(run, name, licence=licence, base_model=base_model, datasets=datasets)
-    return publish(name, files, message=message, private=private, token=token)
+    files = run_files(run, facts)
+    return publish(facts.name, files, message=message, private=private, token=token)
 
 
 def push_router(
@@ -138,15 +120,16 @@ def push_policy(
     Raises:
         MismatchError: when another router lies there.
     """
-    found = fetch(name, token=token).folder
-    run, router = Run(found), ScaleRouter.read(found / "router")
+    there = fetch(name, token=token)
+    run = Run(there.folder)
+    router = ScaleRouter.read(run.arm())
     policy.check_fits(options=router.options, router=router.fingerprint)
     path = run.policy(policy_name)
     policies = {**_policies(run, router), policy_name: policy}
     with TemporaryDirectory() as folder:
         policy.write(Path(folder) / path.name)
         files = {f"policies/{path.name}": (Path(folder) / path.name).read_bytes()}
-    card = _card_of(name, token)
+    card = _card_of(there.origin, token)
     rewritten = with_policies(card, policies, _cascades(run, router))
     if rewritten != card:
         files[CARD] = rewritten.encode()
@@ -191,13 +174,15 @@ def _check_each(run: Run, router: ScaleRouter, found: Mapping[str, Policy | Casc
             raise MismatchError(f"{name} of {run.root.name}: {error}") from error
 
 
-def _card_of(name: str, token: str | bool | None) -> str:
-    """The card as it is there; "" where there is none, or none that can be read."""
-    from huggingface_hub import ModelCard
-    from huggingface_hub.errors import EntryNotFoundError, HTTPError
+def _card_of(origin: str, token: str | bool | None) -> str:
+    """The card as it is there, up to a limit; "" where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
+    name, _, commit = origin.partition("@")
     try:
-        card: Any = ModelCard.load(name, token=token, ignore_metadata_errors=True)
-    except (EntryNotFoundError, HTTPError, OSError, ValueError):
+        path = Path(hf_hub_download(name, CARD, revision=commit, token=token))
+    except EntryNotFoundError:
         return ""
-    return str(card)
+    content = path.read_bytes()
+    return content.decode("utf-8", "replace") if len(content) <= _LONGEST_CARD else ""

@@ -93,6 +93,11 @@ class ScaleRouter:
         x = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self.calibration.apply(self.estimator.predict_one(x))
 
+    @property
+    def model(self) -> str:
+        """Name of the model whose log it was trained on; "" where that is not known."""
+        return str(self.metadata.get("log", {}).get("model", ""))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything the router is; also the seal of its router.json."""

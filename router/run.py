@@ -50,7 +50,6 @@ STAGES = {
 }
 """Stage, as manifests name it -> the command that writes it."""
 
-
 BY_NAME = ("embedded", "fake")
 """Models that their name alone finds anywhere."""
 
@@ -186,20 +185,16 @@ class Run:
     def model_name(self) -> str:
         """The name of the model that labelled the log, where it is enough to load it.
 
-        Where there is no log, as in what the hub holds, the router knows.
-
         Raises:
             DataError: when the model must be given by its folder or hub id.
         """
-        if (self.log / MANIFEST).is_file() or not (self.arm() / ROUTER_FILE).is_file():
-            metadata = self.read_log().metadata
+        if (self.log / MANIFEST).is_file() or not self.arm().is_dir():
+            name = str(self.read_log().metadata.get("model", ""))
         else:
-            metadata = ScaleRouter.read(self.arm()).metadata.get("log", {})
-        name = str(metadata.get("model", ""))
+            name = ScaleRouter.read(self.arm()).model
         if name not in BY_NAME:
             raise DataError(
-                f"{self.root} was labelled with the model {name or '(unknown)'!r}: give its folder "
-                "or hub id with --model."
+                f"{self.root} belongs to the model {name!r}: give its folder or hub id (--model)."
             )
         return name
 

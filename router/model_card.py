@@ -146,7 +146,7 @@ def _front(facts: Facts) -> str:
 
 def _belongs(router: ScaleRouter, model: str) -> list[list[str]]:
     log, features = router.metadata.get("log", {}), router.metadata.get("features", {})
-    rows = [
+    rows: list[list[Any]] = [
         ["model", model],
         ["its revision (SHA-256 of its files)", log.get("revision")],
         ["scales", ", ".join(router.options)],
@@ -170,7 +170,7 @@ def _trained(router: ScaleRouter, facts: Facts) -> list[list[str]]:
     rule = str(manifest.get("params", {}).get("rule", ""))
     judged = (facts.evaluation or {}).get("rule", {})
     meaning = f"({judged['meaning']})" if judged.get("name") == rule else ""
-    rows = [
+    rows: list[list[Any]] = [
         ["estimator", router.estimator_name],
         ["settings", ", ".join(f"{key} = {value}" for key, value in settings.items())],
         ["a scale suffices by", " ".join(filter(None, (rule, meaning)))],
@@ -201,7 +201,7 @@ def _evaluation(document: Mapping[str, Any] | None) -> str:
     if document is None:
         return "Not evaluated."
     n, level = document["n"], document["bootstrap"]["level"]
-    rows = [
+    rows: list[list[Any]] = [
         [
             row.name,
             _interval(row.accuracy, 100, ".1f"),

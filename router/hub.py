@@ -104,7 +104,9 @@ def fetch(
         if not _COMMIT.fullmatch(commit):
             raise DataError(f"The hub names no commit of {name}, but {commit!r}.")
         sizes = wanted_files(name, {one.rfilename: one.size for one in info.siblings or ()})
-        folder = place.download(commit, sorted(sizes))
+        folder = place.download(revision, sorted(sizes))
+        if folder.name != commit:
+            raise DataError(f"{name} was changed during the download. Download it again.")
     except HfHubHTTPError as error:
         raise DataError(_refused(name, revision, error)) from error
     except (HTTPError, OSError, ValueError) as error:
@@ -171,7 +173,7 @@ def checked_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or ".." in name:
         raise DataError(
-            f"A repository of the hub is named 'owner/name', and {name!r} is no folder."
+            f"A repository of the hub is named 'owner/name', and {name!r} is neither that nor a folder."
         )
     return name
 

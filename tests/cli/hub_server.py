@@ -87,12 +87,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body, parts = self._body(), self.path.partition("?")[0].strip("/").split("/")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if parts[1:] == ["validate-yaml"]:
+            self._json({"errors": [], "warnings": []})
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._refuse(401, "")
         elif parts == ["api", "repos", "create"]:
             self._create(json.loads(body))
-        elif parts[1:] == ["validate-yaml"]:
-            self._json({"errors": [], "warnings": []})
         elif parts[-1] == "batch":
             wanted = json.loads(body)["objects"]
             self._json({"transfer": "basic", "objects": [self._upload(one) for one in wanted]})
@@ -140,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _resolve(self, parts: list[str], *, body: bool) -> None:
+        if len(parts) < 5 or parts[2] != "resolve":
+            raise AssertionError(f"{self.command} {self.path} is not known here")
         path = "/".join(parts[4:])
         found = self._found("/".join(parts[:2]), parts[3])
         if found is None:

@@ -59,7 +59,7 @@ package: install  ## Build wheel and source distribution into dist/
 	$(RUN) -m build
 
 packaging: install  ## Test both elsewhere: contents, types, an empty environment (takes minutes)
-	$(ONE_THREAD) $(RUN) -m pytest -m packaging -p no:cacheprovider tests/packaging
+	M3ROUTER_TORCH='$(TORCH)' $(ONE_THREAD) $(RUN) -m pytest -m packaging -p no:cacheprovider tests/packaging
 
 docs: install  ## Write docs/cli.md from the commands' own help
 	$(RUN) -m router.cli.docs

@@ -173,7 +173,7 @@ def checked_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or ".." in name:
         raise DataError(
-            f"A repository of the hub is named 'owner/name', and {name!r} is neither that nor a folder."
+            f"A repository of the hub is named 'owner/name'; {name!r} is neither that nor a folder."
         )
     return name
 

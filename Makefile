@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint quickstart bench docs clean FORCE
+.PHONY: help install test lint quickstart bench package packaging docs clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -53,6 +53,13 @@ bench: quickstart  ## Measure labelling, routing, pipeline, MQT and training, ra
 	$(RUN) -m experiments.benchmarks.speed --quickstart quickstart
 	$(RUN) -m experiments.benchmarks.mqt --tower-repeats 1
 	$(RUN) -m experiments.benchmarks.training
+
+package: install  ## Build wheel and source distribution into dist/
+	rm -rf build dist
+	$(RUN) -m build
+
+packaging: install  ## Test both elsewhere: contents, types, an empty environment (takes minutes)
+	M3ROUTER_TORCH='$(TORCH)' $(ONE_THREAD) $(RUN) -m pytest -m packaging -p no:cacheprovider tests/packaging
 
 docs: install  ## Write docs/cli.md from the commands' own help
 	$(RUN) -m router.cli.docs

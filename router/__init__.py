@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from router.stages.reporting import evaluate_stage as evaluate_stage
     from router.stages.reporting import report_stage as report_stage
     from router.training import train_router as train_router
+    from router.version import __version__ as __version__
 
 __getattr__ = exports(
     __name__,
     {
+        "__version__": "router.version",
         "AutoScalePipeline": "router.pipeline",
         "FeatureTable": "router.features.table",
         "Policy": "router.policy",

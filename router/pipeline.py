@@ -101,6 +101,29 @@ class AutoScalePipeline:
             cascade=Cascade.read(escalates) if escalates.is_file() else None,
         )
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        *,
+        model: MultiScaleModel | str = "embedded",
+        policy: str = "default",
+        device: str = "auto",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+    ) -> AutoScalePipeline:
+        """Load from a repository of the Hugging Face hub; see `load` and `router.hub.fetch`.
+
+        The repository and its commit are in ``router.origin``.
+        """
+        from router.hub import fetch
+
+        found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
+        pipeline = cls.load(found.folder, model=model, policy=policy, device=device)
+        pipeline.router = replace(pipeline.router, origin=found.origin)
+        return pipeline
+
     def answer(
         self,
         images: Sequence[Image.Image | Path],

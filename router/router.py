@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class ScaleRouter:
         cost_unit: unit of the costs that belong to the options, such as "visual tokens".
         metadata: how it was trained (log, features, split, seed), JSON-able.
         calibration: corrects what the estimator says, option by option.
+        origin: where on the hub it is from, `owner/name@commit`; "" for elsewhere.
     """
 
     estimator: SufficiencyEstimator
@@ -45,6 +46,7 @@ class ScaleRouter:
     cost_unit: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    origin: str = field(default="", compare=False)
 
     def predict(self, features: FeatureTable) -> npt.NDArray[np.float64]:
         """Probabilities (N, K) for every example of the table.
@@ -90,6 +92,11 @@ class ScaleRouter:
                 )
         x = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self.calibration.apply(self.estimator.predict_one(x))
+
+    @property
+    def model(self) -> str:
+        """Name of the model whose log it was trained on; "" where that is not known."""
+        return str(self.metadata.get("log", {}).get("model", ""))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,6 +144,49 @@ class ScaleRouter:
             )
         except KeyError as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}.") from error
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write it where `from_pretrained` finds it: the folder `router` in `folder`."""
+        self.write(Path(folder) / "router")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+    ) -> ScaleRouter:
+        """Read it from a repository of the Hugging Face hub or a folder; see `router.hub.fetch`.
+
+        Raises:
+            DataError: when it cannot be fetched, or a part is missing, cut short or edited.
+        """
+        from router.hub import fetch
+
+        found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
+        return replace(cls.read(found.folder / "router"), origin=found.origin)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        licence: str | None = None,
+        private: bool | None = None,
+        commit_message: str = "Router",
+        token: str | bool | None = None,
+    ) -> str:
+        """Upload it with a card; see `router.publishing.push_router`.
+
+        Returns:
+            Address of the commit.
+        """
+        from router.publishing import push_router
+
+        return push_router(
+            self, name, licence=licence, private=private, message=commit_message, token=token
+        )
 
     def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         plain = self.calibration.method == NONE

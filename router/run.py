@@ -50,7 +50,6 @@ STAGES = {
 }
 """Stage, as manifests name it -> the command that writes it."""
 
-
 BY_NAME = ("embedded", "fake")
 """Models that their name alone finds anywhere."""
 
@@ -189,11 +188,13 @@ class Run:
         Raises:
             DataError: when the model must be given by its folder or hub id.
         """
-        name = str(self.read_log().metadata.get("model", ""))
+        if (self.log / MANIFEST).is_file() or not self.arm().is_dir():
+            name = str(self.read_log().metadata.get("model", ""))
+        else:
+            name = ScaleRouter.read(self.arm()).model
         if name not in BY_NAME:
             raise DataError(
-                f"{self.log} was labelled with the model {name or '(unknown)'!r}: give its folder "
-                "or hub id with --model."
+                f"{self.root} belongs to the model {name!r}: give its folder or hub id (--model)."
             )
         return name
 

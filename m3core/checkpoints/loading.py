@@ -72,7 +72,7 @@ class Placement:
             raise ModelError(f"bits must be 8 or 4, got {self.bits}; leave it out for all bits")
         lacking = []
         if importlib.util.find_spec("bitsandbytes") is None:
-            lacking.append("the package bitsandbytes (`pip install bitsandbytes`)")
+            lacking.append("the package bitsandbytes (`pip install 'm3router[quant]'`)")
         if not torch.cuda.is_available():
             lacking.append("a GPU")
         if lacking:

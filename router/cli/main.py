@@ -30,6 +30,7 @@ from router.cli import (
     label,
     look,
     monitor,
+    push,
     quickstart,
     report,
     serve,
@@ -38,7 +39,7 @@ from router.cli import (
     train,
     tune,
 )
-from router.cli.console import err
+from router.cli.console import err, out
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "fetch": fetch.fetch,
@@ -56,6 +57,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "study": study.study,
     "export": export.export,
+    "push": push.push,
     "ask": ask.ask,
     "look": look.look,
     "serve": serve.serve,
@@ -93,9 +95,23 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from router.version import PACKAGE, __version__
+
+        out.print(f"{PACKAGE} {__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and end.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Answer picture questions with as few visual tokens as they need.
 

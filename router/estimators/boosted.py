@@ -23,6 +23,7 @@ from router.estimators.base import (
     log_loss,
     varies,
 )
+from router.estimators.tree_audit import audited
 
 TREES = "lightgbm.txt"
 HEADER = "lightgbm.json"
@@ -40,7 +41,7 @@ class BoostedEstimator:
     ours because LightGBM's cross-entropy takes soft labels for one output only.
 
     The text format is exact but its parser is not memory-safe: `restore` must only get bytes
-    whose SHA-256 was verified.
+    whose SHA-256 was verified, and judges every number first (`router.estimators.tree_audit`).
 
     Args:
         rounds: most boosting rounds.
@@ -158,7 +159,8 @@ class BoostedEstimator:
             raise DataError(f"{HEADER} does not describe a boosted estimator: {error}.") from error
         estimator.booster_, estimator.text_ = None, ""
         if text:
-            estimator._set_booster(text)
+            trees = audited(text, features=estimator.n_features_, outputs=len(estimator.active_))
+            estimator.text_, estimator.booster_ = text, lgb.Booster(model_str=trees)
         return estimator
 
     def _train(self, X: Floats, Y: Floats, weights: Floats, validation: Validation | None) -> str:

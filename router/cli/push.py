@@ -1,0 +1,71 @@
+"""`m3router push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.options import RunFolder
+
+
+def push(
+    run: RunFolder,
+    name: Annotated[str, typer.Argument(help="The repository, OWNER/NAME.", show_default=False)],
+    licence: Annotated[
+        str,
+        typer.Option(
+            "--license", help="Identifier such as apache-2.0, for the card.", show_default=False
+        ),
+    ],
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Hub id of the model that was labelled.", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Hub id of what was labelled; may be repeated.", show_default=False),
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Of a new repository.", show_default=False),
+    ] = None,
+    message: Annotated[str, typer.Option(help="Of the commit.")] = "Router and policies",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what would be uploaded into this new folder, and upload nothing.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Upload a run's router, policies and cascades to the Hugging Face hub, with a card.
+
+    The card says what the router belongs to, how it was trained, what the run's evaluation found
+    and what each policy promises; look at it first with `--out`. Log, features, questions and
+    pictures stay here. The token is the one of `hf auth login` or of `HF_TOKEN`. Somebody else
+    loads it with `AutoScalePipeline.from_pretrained("me/my-router")`, or downloads the folder and
+    passes it as `--run`.
+
+    ```
+    m3router push run/ me/my-router --license apache-2.0 --out looked-at/
+    m3router push run/ me/my-router --license apache-2.0 --private
+    hf download me/my-router --local-dir theirs/
+    m3router ask picture.png "what number is on the red tag?" --run theirs/
+    ```
+    """
+    from router.cli.console import err
+    from router.cli.console import out as results
+    from router.model_card import Facts
+    from router.publishing import push_run, run_files, write_published
+    from router.run import Run
+
+    facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
+    if out is not None:
+        write_published(out, run_files(Run(run), facts))
+        results.print(f"written, not uploaded: {out}", markup=False)
+        return
+    with err.status("uploading"):
+        address = push_run(Run(run), facts, private=private, message=message)
+    results.print(f"uploaded: {address}", markup=False)

@@ -1,0 +1,150 @@
+"""The package as somebody gets it: built, installed into an empty environment, used elsewhere.
+
+Slow, and the last part needs an index of packages; run by `make packaging`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from router.cli.main import COMMANDS
+from tests.packaging.wheels import PACKAGES, ROOT, build, wanted_in_wheel
+
+pytestmark = pytest.mark.packaging
+
+PYTHON = Path(sys.executable).absolute()
+USER = '''
+"""What a user writes: every public name has its own type, none is Any."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+import data
+import m3core
+import router
+from data import Example, OracleLog, load_jsonl
+from m3core import ScaleGrid, load_model
+from m3core.models.base import MultiScaleModel
+from router import AutoScalePipeline, Policy, Run, ScaleRouter, train_stage
+
+def ask(run: Path) -> str:
+    model = load_model("embedded")
+    assert_type(model, MultiScaleModel)
+    pipeline = AutoScalePipeline.load(run, model=model)
+    assert_type(pipeline, AutoScalePipeline)
+    (answer,) = pipeline.answer([run / "picture.png"], ["What is it?"])
+    assert_type(answer.scale, int)
+    assert_type(answer.sufficiency, dict[int, float])
+    return answer.answer.text
+
+assert_type(ScaleRouter.from_pretrained("me/router"), ScaleRouter)
+assert_type(Policy.read(Path("policy.json")), Policy)
+assert_type(Run(Path("run")).read_log(), OracleLog)
+assert_type(ScaleGrid, type[ScaleGrid])
+assert_type(load_jsonl(Path("a.jsonl"), images=Path("b")), list[Example])
+assert_type(router.__version__, str)
+train_stage(Run(Path("run")))
+print(data.OracleLog, m3core.label, router.evaluate, ask(Path("run")))
+'''
+WRONG = """
+from router import Policy, Run
+
+Run("a text")
+Policy.read(1)
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return build(tmp_path_factory.mktemp("built"))
+
+
+def test_the_source_distribution_is_complete(built, tmp_path):
+    wheel, source = built
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert not [path for path in held if "__pycache__" in path or path.endswith(".pyc")]
+    assert wanted_in_wheel() <= held
+    tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
+    docs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert tests | docs <= held
+    assert {"Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", "Dockerfile"} <= held
+    with zipfile.ZipFile(wheel) as archive:  # `python -m build` makes it from the source
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == wanted_in_wheel()
+
+
+def test_types_are_seen_by_who_installed_it(built, tmp_path):
+    venv.create(tmp_path / "env", with_pip=False)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    with zipfile.ZipFile(built[0]) as archive:
+        archive.extractall(site)
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (tmp_path / "user.py").write_text(USER)
+    (tmp_path / "wrong.py").write_text(WRONG)
+    # What others' packages hold is not of interest here, and takes minutes.
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\n"
+        "[mypy-torch.*,transformers.*,accelerate.*,sklearn.*,pandas.*,scipy.*,lightgbm.*]\n"
+        "follow_imports = skip\nignore_missing_imports = true\n"
+    )
+    command = [PYTHON, "-m", "mypy", "--python-executable", tmp_path / "env/bin/python"]
+    done = subprocess.run([*command, "user.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run([*command, "wrong.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert re.findall(r"wrong.py:(\d+): error: Argument 1", done.stdout) == ["4", "5"], done.stdout
+
+
+def test_an_empty_environment_is_enough(built, tmp_path):
+    venv.create(tmp_path / "env", with_pip=True)
+    pip = [tmp_path / "env/bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    torch = os.environ.get("M3ROUTER_TORCH", "torch==2.13.0").split()
+    first = subprocess.run([*pip, "install", "-q", *torch], capture_output=True, text=True)
+    if first.returncode:
+        pytest.skip(f"no index of packages at hand: {first.stderr.strip()[-200:]}")
+    pins = ["-c", ROOT / "constraints.txt"]
+    second = subprocess.run(
+        [*pip, "install", "-q", *pins, built[0]], capture_output=True, text=True
+    )
+    assert second.returncode == 0, second.stderr
+    assert subprocess.run([*pip, "check"]).returncode == 0
+    found = subprocess.run([*pip, "freeze"], capture_output=True, text=True).stdout.lower()
+    assert not re.search(r"^(fastapi|gradio|ray|av|peft|bitsandbytes|pytest)==", found, re.M)
+    assert not re.search(r"^torchvision|^nvidia", found, re.M) or len(torch) > 1
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def run(*arguments: str) -> str:
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "2"}
+        done = subprocess.run(
+            arguments, cwd=elsewhere, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (arguments, done.stdout + done.stderr)
+        return done.stdout
+
+    program = str(tmp_path / "env/bin/m3router")
+    assert run(program, "--version") == run(str(pip[0]), "-m", "router", "--version")
+    assert set(re.findall(r"^│ (\w+) ", run(program, "--help"), re.M)) >= set(COMMANDS)
+    told = run(program, "quickstart", "--out", "quickstart", "--scenes", "150")
+    assert "router, at most" in told
+    assert (elsewhere / "quickstart/run/report/report.html").is_file()
+    assert "passed" in run(program, "check", "quickstart/run")
+    shutil.rmtree(tmp_path / "env")
+
+
+def test_every_package_is_marked_as_typed():
+    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)

@@ -1,0 +1,256 @@
+"""What the package says about itself agrees, and the wheel holds what it must and no more."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from typer.testing import CliRunner
+
+import router
+from router.cli.main import COMMANDS, app
+from tests.packaging.wheels import PACKAGES, ROOT, build, wanted_in_wheel
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OURS = {"data", "experiments", "m3core", "router"}
+FREE = ("router/serve/", "router/demo/", "router/ray/", "router/scale_out/")
+"""Packages that are imported by the commands that need their extra, after asking for it."""
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(one).name) for one in requirements} - {"m3router"}
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """Top-level names that a module imports when it is imported, and those inside functions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or typing_only:
+            late |= {inner for inner in ast.walk(node) if inner is not node}
+    at_once, later = set[str](), set[str]()
+    for node in ast.walk(tree):
+        found: list[str] = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = [str(node.module)]
+        (later if node in late else at_once).update(name.split(".")[0] for name in found)
+    known = OURS | set(sys.stdlib_module_names)
+    return at_once - known, later - known
+
+
+def test_one_version_everywhere():
+    version = PROJECT["version"]
+    assert importlib.metadata.version("m3router") == version == router.__version__
+    for module in ("router", "router.cli.main"):
+        assert CliRunner().invoke(app, ["--version"]).output == f"m3router {version}\n", module
+
+
+def test_the_changelog_leads_up_to_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## \[(.+?)\](.*)$", text, re.MULTILINE)
+    assert entries
+    released = [(name, date) for name, date in entries if name != "Unreleased"]
+    for name, date in released:
+        assert re.fullmatch(r" - \d{4}-\d\d-\d\d", date), f"{name} has no date"
+    versions = [Version(name) for name, _ in released]
+    assert versions == sorted(versions, reverse=True)
+    if entries[0][0] == "Unreleased":
+        assert not versions or versions[0] <= Version(PROJECT["version"])
+        assert [name for name, _ in entries].count("Unreleased") == 1
+    else:
+        assert versions[0] == Version(PROJECT["version"])
+
+
+def test_every_import_is_declared_and_extras_only_where_needed():
+    needed = names(PROJECT["dependencies"])
+    extras = PROJECT["optional-dependencies"]
+    optional = set().union(*(names(one) for extra, one in extras.items() if extra != "dev"))
+    providers = importlib.metadata.packages_distributions()
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            relative = path.relative_to(ROOT).as_posix()
+            at_once, later = imports(path)
+            for name in at_once | later:
+                owners = {canonicalize_name(one) for one in providers.get(name, [name])}
+                allowed = needed | optional if name not in at_once else needed
+                if relative.startswith(FREE) or package == "experiments":
+                    allowed = needed | optional | {"starlette", "pydantic", "jsonschema"}
+                assert owners & allowed, f"{relative} imports {name}, which is not declared"
+
+
+def test_extras():
+    extras = PROJECT["optional-dependencies"]
+    assert {"serve", "demo", "ray", "hub", "quant", "video"} <= set(extras)
+    for extra, wanted in extras.items():
+        for one in wanted:
+            requirement = Requirement(one)
+            if requirement.name == "m3router":
+                assert requirement.extras <= set(extras), extra
+
+
+def test_constraints_pin_everything_once_and_nothing_for_a_gpu():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!+-]+", pin) for pin in pins)
+    pinned = [canonicalize_name(pin.partition("==")[0]) for pin in pins]
+    assert len(pinned) == len(set(pinned))
+    assert not [one for one in pinned if re.match(r"nvidia|cuda|torch$|torchvision|triton", one)]
+    used = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for extra in ("demo", "docs", "hub", "ray", "sentence", "serve", "train", "video"):
+        used += PROJECT["optional-dependencies"][extra]
+    assert names(used) - {"torch"} <= set(pinned)
+    found = dict(zip(pinned, (Version(pin.partition("==")[2]) for pin in pins), strict=True))
+    for one in used:
+        requirement = Requirement(one)
+        if canonicalize_name(requirement.name) in found:
+            assert found[canonicalize_name(requirement.name)] in requirement.specifier, one
+
+
+def test_the_wheel_holds_what_it_must_and_no_more(tmp_path):
+    (wheel,) = build(tmp_path, "--wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert held == wanted_in_wheel()
+        told = {name.rpartition("/")[2] for name in archive.namelist() if ".dist-info/" in name}
+        entry = next(one for one in archive.namelist() if one.endswith("entry_points.txt"))
+        assert "m3router = router.cli.main:app" in archive.read(entry).decode()
+    assert "LICENSE" in told
+    for must in (
+        *(f"{package}/py.typed" for package in PACKAGES),
+        "m3core/embedded/checkpoint/model.safetensors",
+        "m3core/embedded/checkpoint/config.json",
+        "router/analysis/templates/report.html",
+        "experiments/embedded_model/recipe.toml",
+    ):
+        assert must in held
+    assert wheel.stat().st_size < 12 << 20
+
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from typer.testing import CliRunner
+from router.cli.main import COMMANDS, app
+import json
+told = {{}}
+for arguments in {calls!r}:
+    result = CliRunner().invoke(app, arguments, env={{"COLUMNS": "400"}})
+    told[" ".join(arguments)] = [result.exit_code, result.output, repr(result.exception)]
+from pathlib import Path
+from data.errors import DataError
+from data.videos import open_picture
+try:
+    open_picture(Path({video!r}))
+except DataError as error:
+    told["video"] = [1, str(error), ""]
+print(json.dumps(told))
+"""
+
+
+def test_without_any_extra_help_works_and_the_rest_says_what_is_missing(tmp_path):
+    providers = importlib.metadata.packages_distributions()
+    extras = PROJECT["optional-dependencies"]
+    needed = names(PROJECT["dependencies"])
+    optional = set().union(*map(names, extras.values())) - needed
+    # transformers looks for peft and sentence-transformers itself, and stumbles over a blocked one.
+    there = {"httpx", "packaging", "peft", "sentence-transformers"}
+    blocked = {
+        name
+        for name, owners in providers.items()
+        if {canonicalize_name(one) for one in owners} & (optional - there) and name not in OURS
+    }
+    assert {"fastapi", "gradio", "ray", "av", "uvicorn"} <= blocked
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    policy = tmp_path / "run" / "policies" / "default.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text("{}")
+    serve = ["serve", "--policy", str(tmp_path / "run")]
+    helps = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+    code = BLOCKED.format(blocked=blocked, calls=[*helps, serve], video=str(tmp_path / "clip.mp4"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    for arguments in helps:
+        assert told[" ".join(arguments)][0] == 0, told[" ".join(arguments)]
+    for extra, call in (("serve", " ".join(serve)), ("video", "video")):
+        status, output, _ = told[call]
+        assert status == 1 and f"m3router[{extra}]" in output, told[call]
+
+
+def test_the_dockerfile_as_far_as_it_can_be_read():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    joined = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
+    steps = [line.split(None, 1) for line in joined.splitlines() if line.strip()]
+    verbs = [verb for verb, *_ in steps]
+    known = {"ARG", "FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
+    assert set(verbs) <= known and verbs.count("FROM") == 2
+    last = verbs[len(verbs) - verbs[::-1].index("FROM") :]
+    assert last.index("USER") < last.index("CMD") and last.count("RUN") == 1
+    said = {verb: rest for verb, rest in steps}
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", said["USER"]) and said["EXPOSE"] == "8000"
+    assert re.search(r"^ARG PYTHON=\d+\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)
+    command = json.loads(said["CMD"])
+    assert command[:2] == ["m3router", "serve"] and "serve" in COMMANDS
+    options = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "400"}).output
+    assert {one for one in command if one.startswith("--")} <= set(re.findall(r"--[\w-]+", options))
+    check = json.loads(said["HEALTHCHECK"].partition("CMD")[2])
+    assert "/health" in check[-1]
+    compile(check[-1], "health", "exec")
+    for verb, rest in steps:
+        if verb == "COPY" and "--from" not in rest:
+            *sources, _ = rest.split()
+            assert all((ROOT / source).exists() for source in sources), rest
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    for verb, rest in steps:
+        if verb == "COPY" and "--from" not in rest:
+            assert all(f"!{source}" in ignored for source in rest.split()[:-1])
+    torch = next(rest for verb, rest in steps if verb == "ARG" and rest.startswith("TORCH="))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert torch.partition("=")[2] == re.search(r"^TORCH \?= (.*)$", makefile, re.MULTILINE)[1]
+
+
+def test_the_compose_example():
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["m3router"]
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+    assert all(one.endswith(":ro") for one in service["volumes"])
+    assert service["ports"] == ["127.0.0.1:8000:8000"]
+    assert "M3ROUTER_API_KEYS" in service["environment"]
+
+
+@pytest.mark.parametrize("name", ["data", "m3core", "router"])
+def test_lazy_names_are_what_type_checkers_see(name):
+    tree = ast.parse((ROOT / name / "__init__.py").read_text(encoding="utf-8"))
+    seen, lazy = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for one in node.body:
+                assert isinstance(one, ast.ImportFrom)
+                seen |= {(alias.asname, one.module) for alias in one.names}
+        if isinstance(node, ast.Dict):
+            lazy |= {
+                (key.value, value.value) for key, value in zip(node.keys, node.values, strict=True)
+            }
+    assert seen == lazy and seen

@@ -67,16 +67,7 @@ def look(
             "drawn instead. Leave the tokens out."
         )
     (encoding,) = model.encode([image])
-    if isinstance(model, MqtLlava):
-        shown = [scale - 1 for scale in asked]
-        heat = token_heat_maps(model, image, [*shown, *tokens]).numpy()
-        square = _fitted(pad_to_square(image, model.image_processor.image_mean))
-        pictures = [heated(square, one) for one in heat]
-        notes = [f"Grad-CAM of token {token}" for token in shown]
-    else:
-        views = _views(model, image, encoding)
-        pictures = [_side_by_side([view.drawn(scale) for view in views]) for scale in asked]
-        notes = [_parts(encoding, views, scale) for scale in asked]
+    pictures, notes = shown_at(model, image, encoding, asked, tokens=tokens)
     answers = answer_all(
         model, [Request(encoding=encoding, question=question, scale=one) for one in asked]
     )
@@ -90,6 +81,40 @@ def look(
     ]
     visual = ", ".join(f"{key} {value}" for key, value in model.visual.items())
     return sheet(question, f"{model.name}: {visual}", panels), answers
+
+
+def shown_at(
+    model: MultiScaleModel,
+    image: Image.Image,
+    encoding: VisualEncoding,
+    scales: Sequence[int],
+    *,
+    tokens: Sequence[int] = (),
+) -> tuple[list[Image.Image], list[str]]:
+    """Draw what each visual token of some scales stands for, without asking anything.
+
+    Args:
+        model: The model.
+        image: An RGB picture.
+        encoding: What the model made of it.
+        scales: Scales to draw.
+        tokens: For MQT: indices of further visual tokens to draw the heat maps of.
+
+    Returns:
+        A picture (RGB, :data:`router.sheet.HEIGHT` pixels high) for each scale and then for each
+        of ``tokens``, and for each scale a note of what its picture is.
+
+    Raises:
+        MismatchError: If an MQT model has no such token.
+    """
+    if isinstance(model, MqtLlava):
+        shown = [scale - 1 for scale in scales]
+        heat = token_heat_maps(model, image, [*shown, *tokens]).numpy()
+        square = _fitted(pad_to_square(image, model.image_processor.image_mean))
+        return [heated(square, one) for one in heat], [f"Grad-CAM of token {t}" for t in shown]
+    views = _views(model, image, encoding)
+    pictures = [_side_by_side([view.drawn(scale) for view in views]) for scale in scales]
+    return pictures, [_parts(encoding, views, scale) for scale in scales]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from m3core.pooling import AVERAGE
 from router.sheet import HEIGHT, Panel, sheet
 
 _GAP = 8  # pixels between the views of one panel
-_FINE = 40  # pixels of a cell below which its outline is a single pale line
+_FINE = 40  # pixels of a cell below which its outline is a single thin line
 _DIM = 0.35  # brightness of what no token stands for
 
 Box = tuple[float, float, float, float]
@@ -176,9 +176,9 @@ class View:
         shown = Image.composite(picture, Image.new("RGB", picture.size), bright)
         draw = ImageDraw.Draw(shown, "RGBA")
         fine = max((box[2] - box[0] for box in boxes), default=0) < _FINE
-        white = (255, 255, 255, 150 if fine else 255)
+        outline = _line(picture) if fine else "white"
         for left, top, right, bottom in boxes:
-            draw.rectangle((left, top, right, bottom), outline=white)
+            draw.rectangle((left, top, right, bottom), outline=outline)
             if not fine:  # dark beside light: seen on any picture
                 inner = (left + 1, top + 1, right - 1, bottom - 1)
                 draw.rectangle(inner, outline=(0, 0, 0, 200))
@@ -281,6 +281,12 @@ def _fitted(picture: Image.Image) -> Image.Image:
     """Scale a picture to the height of a panel."""
     width = max(1, round(picture.width * HEIGHT / picture.height))
     return picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+
+
+def _line(picture: Image.Image) -> tuple[int, int, int, int]:
+    """The colour of a thin line that is seen on a picture: dark on a bright one."""
+    bright = np.asarray(picture.convert("L")).mean() > 255 / 2
+    return (0, 0, 0, 100) if bright else (255, 255, 255, 150)
 
 
 def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -173,9 +173,9 @@ def comparison(compared: Comparison, question: str) -> str:
     """The answers at all scales, side by side."""
     cards = Markup("").join(
         Markup(
-            '<li class="m3-card{here}"><h3>Scale {level}: {tokens}</h3>{badge}{figure}'
+            '<li class="m3-card{here}"><h3>Scale {level}: {tokens}</h3>{figure}'
             '<p class="m3-said">{said}</p><p class="m3-pale">{sure:.0%} sure, {gflops} GFLOPs'
-            "</p></li>"
+            "</p>{badge}</li>"
         ).format(
             here=" m3-here" if one.scale == compared.chosen else "",
             level=level,

@@ -24,9 +24,7 @@ _SWEEP = 300  # seconds between looks for uploads to delete
 _WAITING = 32  # questions of all visitors that may wait
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's own system: nothing is fetched
 _MONO = ("ui-monospace", "monospace")
-_TO_RESULTS = (  # where the results are below the question
-    "() => { if (innerWidth < 768) document.getElementById('m3-results').scrollIntoView(); }"
-)
+_NARROW = 768  # pixels below which the results are below the question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +139,7 @@ def _sample_buttons(
             gr.HTML(drawings.thumbnail(sample.path), elem_classes="m3-thumb")
             for question, right, needs in (
                 (sample.easy, sample.easy_answer, f"{tokens(scales[0])} will do"),
-                (sample.hard, sample.hard_answer, f"needs {scales[-1]}"),
+                (sample.hard, sample.hard_answer, f"takes {scales[-1]}"),
             ):
                 known = f" {right.capitalize()}." if right else ""
                 button = gr.Button(f"{question}{known} ({needs})", size="sm", min_width=110)
@@ -245,8 +243,9 @@ def _wire(
         "api_visibility": "private",
     }
     asked = gr.on([ask.click, question.submit], _answering(desk, handlers.ask), **model)
-    asked.then(None, js=_TO_RESULTS)
-    everywhere.click(_answering(desk, handlers.ask_everywhere), **model).then(None, js=_TO_RESULTS)
+    asked.then(None, js=_show("m3-results"))
+    compared = everywhere.click(_answering(desk, handlers.ask_everywhere), **model)
+    compared.then(None, js=_show("m3-all"))
 
 
 def _wire_sample(desk: Desk, places: Places, button: gr.Button, path: str, text: str) -> None:
@@ -264,4 +263,10 @@ def _wire_sample(desk: Desk, places: Places, button: gr.Button, path: str, text:
         places.outputs,
         concurrency_id="model",
         api_visibility="private",
-    ).then(None, js=_TO_RESULTS)
+    ).then(None, js=_show("m3-results"))
+
+
+def _show(place: str) -> str:
+    """A script that scrolls to a place of the page where it would not be seen."""
+    found = f"document.getElementById('{place}')"
+    return f"() => {{ if (innerWidth < {_NARROW}) {found}.scrollIntoView(); }}"

@@ -20,10 +20,16 @@ TITLE = "How few visual tokens does this question need?"
 KEPT = 3600
 """Seconds that an upload is kept."""
 
+LARGEST = 64 * 2**20
+"""Bytes of an upload."""
+
 _SWEEP = 300  # seconds between looks for uploads to delete
 _WAITING = 32  # questions of all visitors that may wait
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's own system: nothing is fetched
 _MONO = ("ui-monospace", "monospace")
+_NAMES = (  # what Gradio leaves without a name for who cannot see it
+    "() => document.getElementById('m3-mode').setAttribute('aria-label', 'Who chooses the scale')"
+)
 _NARROW = 768  # pixels below which the results are below the question
 
 
@@ -55,7 +61,9 @@ def build(desk: Desk, samples: Sequence[Sample], *, no_samples: str = "") -> gr.
         with gr.Row():
             with gr.Column(min_width=300):
                 buttons = _sample_buttons(samples, no_samples, desk.scales)
-                upload = gr.File(label="Picture or video", height=140, elem_id="m3-upload")
+                upload = gr.File(
+                    label="Picture or video, 64 MB at most", height=140, elem_id="m3-upload"
+                )
                 preview = gr.HTML(elem_id="m3-preview")
                 question = gr.Textbox(
                     label="Question",
@@ -84,6 +92,7 @@ def build(desk: Desk, samples: Sequence[Sample], *, no_samples: str = "") -> gr.
         _wire(desk, places, preview=preview, ask=ask, everywhere=everywhere)
         for button, path, text in buttons:
             _wire_sample(desk, places, button, path, text)
+        page.load(None, js=_NAMES)
     page.queue(max_size=_WAITING, default_concurrency_limit=1, api_open=False)
     return page
 

@@ -17,8 +17,7 @@ from router.demo.desk import Desk
 from router.demo.samples import Sample, drawn_samples, logged_samples
 from router.run import Run
 
-LARGEST = 64 * 1024 * 1024
-"""Bytes of an upload."""
+_PATIENCE = 5  # seconds for questions under way when the server is stopped
 
 
 def serve(
@@ -46,17 +45,20 @@ def serve(
         DataError: If Gradio is missing, or the address cannot be listened on.
     """
     with tempfile.TemporaryDirectory(prefix="m3router-demo-") as folder:
-        _private_gradio(Path(folder))
+        uploads, pictures = Path(folder, "uploads"), Path(folder, "examples")
+        uploads.mkdir()
+        pictures.mkdir()
+        _private_gradio(uploads)
         need_gradio()
         import uvicorn
 
-        listening = _listen(host, port)
-        pictures = Path(folder) / "samples"
-        pictures.mkdir()
+        from router.demo.page import build
+
+        listening = listen(host, port)
         samples, why = _samples(desk, run, images, pictures)
-        config = uvicorn.Config(
-            _app(desk, samples, why, uploads=Path(folder)), log_level="warning", timeout_graceful_shutdown=5
-        )
+        page = build(desk, samples, no_samples=why)
+        app = _app(page, uploads=uploads, pictures=pictures)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_PATIENCE)
         # uvicorn shuts down by itself, then raises the signal again: the folder must go first.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         shown = f"[{host}]" if ":" in host else host
@@ -84,7 +86,7 @@ def need_gradio() -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that is bound, so that a port that is taken is an error before anything is loaded.
 
     Raises:
@@ -105,9 +107,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _samples(
-    desk: Desk, run: Path, images: Path | None, folder: Path
-) -> tuple[list[Sample], str]:
+def _samples(desk: Desk, run: Path, images: Path | None, folder: Path) -> tuple[list[Sample], str]:
     """The examples, and why there are none."""
     model = desk.pipeline.model
     if images is None:
@@ -120,15 +120,14 @@ def _samples(
     return found, "no held-out picture of the run has an easy and a hard question"
 
 
-def _app(desk: Desk, samples: list[Sample], why: str, *, uploads: Path) -> Any:
-    """The page as an ASGI application."""
+def _app(page: Any, *, uploads: Path, pictures: Path) -> Any:
+    """The page as an ASGI application behind its gate."""
     import gradio as gr
     from fastapi import FastAPI
 
     from router.demo.gate import Gate
-    from router.demo.page import build, css, theme
+    from router.demo.page import LARGEST, css, theme
 
-    page = build(desk, samples, no_samples=why)
     bare = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app = gr.mount_gradio_app(
         bare,
@@ -138,6 +137,7 @@ def _app(desk: Desk, samples: list[Sample], why: str, *, uploads: Path) -> Any:
         run_history=False,
         show_error=False,
         max_file_size=LARGEST,
+        allowed_paths=[str(pictures)],  # copied to the uploads, where they may be deleted
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,

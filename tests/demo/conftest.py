@@ -1,4 +1,4 @@
-"""A small finished run of the embedded model, whose pictures each have an easy and a hard question."""
+"""A small finished run of the embedded model; each picture has an easy and a hard question."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A run after `train` and `calibrate`: one colour and two small prints to read in each scene."""
+    """A run after `train` and `calibrate`: one colour and two small prints in each scene."""
     root = tmp_path_factory.mktemp("demo")
     images = root / "images"
     images.mkdir()

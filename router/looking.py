@@ -28,7 +28,7 @@ from m3core.pooling import AVERAGE
 from router.sheet import HEIGHT, Panel, sheet
 
 _GAP = 8  # pixels between the views of one panel
-_FINE = 40  # pixels of a cell below which its outline is a single pale line
+_FINE = 40  # pixels of a cell below which its outline is a single thin line
 _DIM = 0.35  # brightness of what no token stands for
 
 Box = tuple[float, float, float, float]
@@ -67,16 +67,7 @@ def look(
             "drawn instead. Leave the tokens out."
         )
     (encoding,) = model.encode([image])
-    if isinstance(model, MqtLlava):
-        shown = [scale - 1 for scale in asked]
-        heat = token_heat_maps(model, image, [*shown, *tokens]).numpy()
-        square = _fitted(pad_to_square(image, model.image_processor.image_mean))
-        pictures = [heated(square, one) for one in heat]
-        notes = [f"Grad-CAM of token {token}" for token in shown]
-    else:
-        views = _views(model, image, encoding)
-        pictures = [_side_by_side([view.drawn(scale) for view in views]) for scale in asked]
-        notes = [_parts(encoding, views, scale) for scale in asked]
+    pictures, notes = shown_at(model, image, encoding, asked, tokens=tokens)
     answers = answer_all(
         model, [Request(encoding=encoding, question=question, scale=one) for one in asked]
     )
@@ -90,6 +81,40 @@ def look(
     ]
     visual = ", ".join(f"{key} {value}" for key, value in model.visual.items())
     return sheet(question, f"{model.name}: {visual}", panels), answers
+
+
+def shown_at(
+    model: MultiScaleModel,
+    image: Image.Image,
+    encoding: VisualEncoding,
+    scales: Sequence[int],
+    *,
+    tokens: Sequence[int] = (),
+) -> tuple[list[Image.Image], list[str]]:
+    """Draw what each visual token of some scales stands for, without asking anything.
+
+    Args:
+        model: The model.
+        image: An RGB picture.
+        encoding: What the model made of it.
+        scales: Scales to draw.
+        tokens: For MQT: indices of further visual tokens to draw the heat maps of.
+
+    Returns:
+        A picture (RGB, :data:`router.sheet.HEIGHT` pixels high) for each scale and then for each
+        of ``tokens``, and for each scale a note of what its picture is.
+
+    Raises:
+        MismatchError: If an MQT model has no such token.
+    """
+    if isinstance(model, MqtLlava):
+        shown = [scale - 1 for scale in scales]
+        heat = token_heat_maps(model, image, [*shown, *tokens]).numpy()
+        square = _fitted(pad_to_square(image, model.image_processor.image_mean))
+        return [heated(square, one) for one in heat], [f"Grad-CAM of token {t}" for t in shown]
+    views = _views(model, image, encoding)
+    pictures = [_side_by_side([view.drawn(scale) for view in views]) for scale in scales]
+    return pictures, [_parts(encoding, views, scale) for scale in scales]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +176,9 @@ class View:
         shown = Image.composite(picture, Image.new("RGB", picture.size), bright)
         draw = ImageDraw.Draw(shown, "RGBA")
         fine = max((box[2] - box[0] for box in boxes), default=0) < _FINE
-        white = (255, 255, 255, 150 if fine else 255)
+        outline = _line(picture) if fine else "white"
         for left, top, right, bottom in boxes:
-            draw.rectangle((left, top, right, bottom), outline=white)
+            draw.rectangle((left, top, right, bottom), outline=outline)
             if not fine:  # dark beside light: seen on any picture
                 inner = (left + 1, top + 1, right - 1, bottom - 1)
                 draw.rectangle(inner, outline=(0, 0, 0, 200))
@@ -256,6 +281,12 @@ def _fitted(picture: Image.Image) -> Image.Image:
     """Scale a picture to the height of a panel."""
     width = max(1, round(picture.width * HEIGHT / picture.height))
     return picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+
+
+def _line(picture: Image.Image) -> tuple[int, int, int, int]:
+    """The colour of a thin line that is seen on a picture: dark on a bright one."""
+    bright = np.asarray(picture.convert("L")).mean() > 255 / 2
+    return (0, 0, 0, 100) if bright else (255, 255, 255, 150)
 
 
 def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -1,0 +1,61 @@
+"""`m3router demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.options import Device
+
+
+def demo(
+    run: Annotated[
+        Path, typer.Option(help="A run with a router and a policy.", show_default=False)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model that was labelled. [default: the run's]", show_default=False),
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 7860,
+    device: Device = "auto",
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that the run's image paths start from: the page's examples are then "
+            "found in the run. [default: drawn scenes]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show the pipeline in a browser: a picture, a question, and how few tokens it needs.
+
+    Auto or a scale of your choice, the predicted sufficiency of each, the pooled grid over the
+    picture, all scales side by side, a budget, and what was saved so far. Nothing leaves the
+    machine, and uploads are deleted. Needs the extra `demo`. docs/demo.md says more.
+
+    ```
+    m3router demo --run run/
+    ```
+    """
+    from data.errors import DataError
+    from router.cli.console import err
+    from router.cli.console import out as console
+    from router.demo.desk import Desk
+    from router.demo.serving import need_gradio, serve
+
+    need_gradio()
+    if examples is not None and not examples.is_dir():
+        raise DataError(f"--examples must be a folder of pictures; {str(examples)!r} is none.")
+    with err.status("loading"):
+        desk = Desk.load(run, model=model, policy=policy, device=device)
+
+    def started(address: str) -> None:
+        console.print(f"serving {address} (Ctrl+C stops)", markup=False, highlight=False)
+
+    serve(desk, run=run, host=host, port=port, images=examples, started=started)

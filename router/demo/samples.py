@@ -1,0 +1,168 @@
+"""Pictures with two questions each: one that the fewest tokens answer, one that needs the most.
+
+Nothing is claimed that was not tried: the model is asked at every scale when the demo starts, or
+was when the run was labelled, and a picture that does not show the difference is left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.errors import DataError
+from data.oracle_log import OracleLog
+from data.scenes.drawing import render
+from data.scenes.questions import all_questions
+from data.scenes.world import make_scene
+from data.videos import open_picture
+from m3core.batching import answer_all
+from m3core.models.base import MultiScaleModel, Request
+from router.parts import part_rows
+from router.run import Run
+
+SCENES: tuple[tuple[int, str, str], ...] = (
+    (29_000_189, "What color is the background?", "What digit is next to the letter w?"),
+    (29_000_298, "What word is on the orange sign?", "What digit is next to the letter d?"),
+    (29_000_223, "What color is the background?", "What is the value of bar t?"),
+)
+"""Seed of a drawn scene, a question for one token, and one for 576, with the shipped model."""
+
+MOST = 3
+_RIGHT = 0.5  # a score from which on an answer counts as right, as in the tables of `inspect`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture and its two questions.
+
+    Attributes:
+        path: The picture or video.
+        easy: Answered rightly at every scale, the coarsest included.
+        easy_answer: What is right; "" where it is not known.
+        hard: Answered rightly at the finest scale only.
+        hard_answer: As above.
+    """
+
+    path: Path
+    easy: str
+    easy_answer: str
+    hard: str
+    hard_answer: str
+
+
+def drawn_samples(model: MultiScaleModel, folder: Path) -> list[Sample]:
+    """Draw the scenes of :data:`SCENES` and keep those that show the difference with this model.
+
+    Args:
+        model: Is asked every question at every scale.
+        folder: Receives the pictures.
+    """
+    found = []
+    for seed, easy, hard in SCENES:
+        scene = make_scene(seed)
+        right = {question.text: question.answer for question in all_questions(scene)}
+        image = Image.fromarray(render(scene))
+        if not (
+            all(_rights(model, image, easy, right[easy]))
+            and _only_last(_rights(model, image, hard, right[hard]))
+        ):
+            continue
+        path = folder / f"scene-{seed}.png"
+        image.save(path)
+        found.append(
+            Sample(
+                path=path,
+                easy=easy,
+                easy_answer=right[easy],
+                hard=hard,
+                hard_answer=right[hard],
+            )
+        )
+    return found
+
+
+def logged_samples(run: Run, images: Path, folder: Path) -> list[Sample]:
+    """Find held-out pictures in a run's log that show the difference, surest first.
+
+    Args:
+        run: With a log and a split.
+        images: Folder that the log's image paths start from.
+        folder: Receives copies of the pictures.
+
+    Returns:
+        At most :data:`MOST`; none where the log knows no such picture, or its file is missing.
+
+    Raises:
+        DataError: When the log or the split is missing or damaged.
+    """
+    log = run.read_log()
+    rows = part_rows(log, run.read_split(log), "test", gaps="drop")
+    said = log.laid_out("answer")[:, -1]
+    found: list[Sample] = []
+    for easy, hard in _pairs(log, rows):
+        copy = _copied(images, str(log.images[hard]), folder / str(len(found)))
+        if copy is not None:
+            found.append(
+                Sample(
+                    path=copy,
+                    easy=str(log.questions[easy]),
+                    easy_answer=str(said[easy] or ""),
+                    hard=str(log.questions[hard]),
+                    hard_answer=str(said[hard] or ""),
+                )
+            )
+        if len(found) == MOST:
+            break
+    return found
+
+
+def _pairs(log: OracleLog, rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Rows (easy, hard) about one picture each; first where the model was surest of both.
+
+    How sure it was keeps lucky guesses away: of the easy answer at the coarsest scale, of the
+    hard one at the finest.
+    """
+    right = log.scores >= _RIGHT
+    sure = np.nan_to_num(log.laid_out("confidence").astype(np.float64))
+    pictures: dict[str, list[int]] = {}
+    for row in rows:
+        pictures.setdefault(str(log.images[row]), []).append(int(row))
+    best = []
+    for picture, here in pictures.items():
+        easy = [row for row in here if right[row].all()]
+        hard = [row for row in here if right[row, -1] and not right[row, :-1].any()]
+        if easy and hard:
+            first = max(easy, key=lambda row: sure[row, 0])
+            last = max(hard, key=lambda row: sure[row, -1])
+            best.append((-min(sure[first, 0], sure[last, -1]), picture, first, last))
+    for _, _, first, last in sorted(best):
+        yield first, last
+
+
+def _copied(images: Path, name: str, folder: Path) -> Path | None:
+    """A copy of a picture that can be read; None for one that cannot or lies elsewhere."""
+    path = (images / name).resolve()
+    if not name or not path.is_relative_to(images.resolve()):
+        return None
+    try:
+        open_picture(path)
+    except DataError:
+        return None
+    folder.mkdir(exist_ok=True)
+    return Path(shutil.copyfile(path, folder / path.name))
+
+
+def _rights(model: MultiScaleModel, image: Image.Image, question: str, right: str) -> list[bool]:
+    """At which scales the model answers rightly, coarsest first."""
+    (encoding,) = model.encode([image])
+    asked = [Request(encoding=encoding, question=question, scale=one) for one in model.grid.scales]
+    return [one.text.casefold() == right.casefold() for one in answer_all(model, asked)]
+
+
+def _only_last(rights: list[bool]) -> bool:
+    return rights[-1] and not any(rights[:-1])

@@ -1,0 +1,282 @@
+"""The demo as a visitor meets it: the real server, and a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.clips import write_video
+from tests.data.test_images import gradient, png_header
+from tests.demo.browsing import CONTRASTS, DESKTOP, PHONE, Visitor, chromium
+from tests.demo.conftest import BACKGROUND
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTLINED = """element => [element, element.closest('label') ?? element].some(
+  one => getComputedStyle(one).outlineStyle !== 'none')"""
+PRINT = "What digit is next to the letter g?"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver, running = chromium()
+    yield running
+    running.close()
+    driver.stop()
+
+
+@pytest.fixture(scope="module")
+def server(browser, world, tmp_path_factory):
+    """The address of `m3router demo`; nothing of its visitors may be left when it is stopped."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    command = [sys.executable, "-m", "router", "demo", "--run", world.run, "--port", "0"]
+    environment = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*map(str, command), "--device", "cpu", "--examples", str(world.images)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        address = process.stdout.readline().split()[1]
+        yield address
+        assert list(temporary.rglob("*.png")), "uploads are kept somewhere while it runs"
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in said and "Error" not in said, said
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page; afterwards nothing suspicious may have been noticed."""
+    visitors = []
+
+    def visited(size=DESKTOP, **options):
+        visitors.append(Visitor(browser, server, size, **options))
+        return visitors[-1]
+
+    yield visited
+    for visitor in visitors:
+        visitor.close()
+        assert visitor.noticed == []
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_whole_flow(visit, scene, size):
+    visitor = visit(size)
+    page = visitor.page
+    assert not visitor.overflows()
+    assert page.get_by_role("heading", level=1).count() == 1
+    visitor.upload(scene)
+    assert "192 x 192 pixels" in visitor.text("preview")
+
+    visitor.question(PRINT)
+    visitor.ask()
+    assert "of 5" in visitor.text("answer") and "chosen by the router" in visitor.text("answer")
+    bars = page.locator(".m3-bar")
+    assert bars.count() == 5
+    widths = [bars.nth(place).bounding_box()["width"] for place in range(5)]
+    told = [row.split()[1] for row in page.locator("#m3-chart tbody tr").all_inner_texts()]
+    longest, highest = int(np.argmax(widths)), int(np.argmax([int(one) for one in told]))
+    assert told[longest] == told[highest]
+    assert page.locator("#m3-grid img").get_attribute("alt").startswith("The picture under a grid")
+    assert "1 question, against always" in visitor.text("savings")
+    if size == PHONE:
+        assert page.locator("#m3-answer").bounding_box()["y"] < PHONE[1]  # scrolled to
+
+    visitor.ask("Ask at all scales")
+    assert page.locator(".m3-card").count() == 5
+    assert page.locator(".m3-card img").count() == 5
+    assert page.get_by_text("the router takes this").count() == 1
+    assert "1 question, against always" in visitor.text("savings")
+
+    page.get_by_label("One scale", exact=True).check()
+    page.get_by_label("number input for Scale").fill("5")
+    visitor.ask()
+    assert "Scale 5 of 5: 576 visual tokens, chosen by you" in visitor.text("answer")
+    page.get_by_label("Auto within a budget", exact=True).check()
+    page.get_by_label("number input for Budget").fill("1")
+    visitor.ask()
+    assert "Scale 1 of 5: 1 visual token, chosen by the router within 1" in visitor.text("answer")
+    assert "3 questions, against always" in visitor.text("savings")
+    assert page.evaluate(CONTRASTS) == []
+    assert not visitor.overflows()
+
+
+def test_by_keyboard_only(visit, scene):
+    visitor = visit()
+    page = visitor.page
+    press = page.keyboard.press
+    page.on("filechooser", lambda _: None)  # from the start, so that no real dialog opens
+
+    def go_to(locator):
+        for _ in range(40):
+            press("Tab")
+            if locator.evaluate("element => element === document.activeElement"):
+                assert locator.evaluate(OUTLINED), f"{locator} is not seen to have the focus"
+                return
+        pytest.fail(f"{locator} cannot be reached by Tab")
+
+    go_to(page.get_by_label("Click to upload or drop files"))
+    with page.expect_event("filechooser") as chosen:
+        press("Enter")
+    chosen.value.set_files(str(scene))
+    page.locator("#m3-preview").get_by_text(scene.name).wait_for()
+    go_to(page.get_by_label("Question", exact=True))
+    page.keyboard.type(BACKGROUND)
+    with page.expect_response("**/queue/join**"):
+        press("Enter")
+    visitor.settle()
+    assert "chosen by the router" in visitor.text("answer")
+    go_to(page.get_by_label("One scale", exact=True))
+    press("Space")
+    slider = page.get_by_role("slider")
+    slider.wait_for()
+    go_to(slider)
+    press("ArrowRight")
+    press("ArrowRight")
+    go_to(page.get_by_role("button", name="Ask", exact=True))
+    with page.expect_response("**/queue/join**"):
+        press("Space")
+    visitor.settle()
+    assert "Scale 3 of 5: 36 visual tokens" in visitor.text("answer")
+    go_to(page.get_by_role("button", name="Ask at all scales"))
+    press("Enter")
+    page.locator(".m3-card").first.wait_for()
+
+
+def test_examples_ask_at_once(visit):
+    page = visit().page
+    easy = page.get_by_role("button", name="(1 visual token will do)").first
+    hard = page.get_by_role("button", name="(takes 576)").first
+    for button in (easy, hard):
+        label = button.inner_text()
+        button.click()
+        question = label[: label.index("?") + 1]
+        page.wait_for_function(
+            f"document.querySelector('#m3-question textarea').value === {question!r}"
+        )
+    page.locator(".m3-answer").wait_for()
+    page.get_by_role("button", name="Ask at all scales").click()
+    page.locator("#m3-all").get_by_text("Only the finest scale says this").wait_for()
+    last = page.locator(".m3-card .m3-said").last.inner_text()
+    assert f" {last.capitalize()}. " in hard.inner_text()
+
+
+def test_bad_files_are_told_in_the_page(visit, scene, tmp_path):
+    visitor = visit()
+    whole = tmp_path / "whole.png"
+    gradient().save(whole)
+    for name, content, message in (
+        ("cut.png", whole.read_bytes()[: whole.stat().st_size // 2], "truncated or damaged"),
+        ("empty.png", b"", "the file is empty (0 bytes)"),
+        ("bomb.png", png_header(20_000, 20_000), "is too large"),
+        ("noise.mp4", bytes(range(256)) * 20, "truncated, damaged, or no video"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        visitor.upload(path)
+        told = visitor.page.get_by_role("alert").inner_text()
+        assert name in told and message in told
+        assert "/" not in told and "Traceback" not in told
+    visitor.question(BACKGROUND)
+    visitor.ask()
+    assert "noise.mp4 cannot be read" in visitor.text("problem")
+    visitor.upload(scene)
+    assert visitor.text("problem").strip() == ""
+
+
+def test_unusual_files_are_asked_about(visit, tmp_path):
+    visitor = visit()
+    Image.new("CMYK", (8, 8)).save(tmp_path / "print.jpg")
+    write_video(tmp_path / "clip.mp4")
+    visitor.question(BACKGROUND)
+    for number, path in enumerate(sorted(tmp_path.iterdir()), start=1):
+        visitor.upload(path)
+        visitor.ask()
+        assert f"{number} question" in visitor.text("savings"), path.name
+        seen = visitor.text("preview")
+        assert ("frames of the video" in seen) == (path.suffix == ".mp4")
+
+
+def test_bad_questions_are_told_in_the_page(visit, scene):
+    visitor = visit(PHONE)
+    visitor.question(BACKGROUND)
+    visitor.ask()
+    assert "There is no picture yet" in visitor.text("problem")
+    visitor.upload(scene)
+    visitor.question("")
+    visitor.ask()
+    assert "The question is empty" in visitor.text("problem")
+    visitor.page.get_by_label("One scale", exact=True).check()
+    visitor.page.get_by_label("number input for Scale").fill("5")
+    visitor.question("red " * 499)
+    visitor.ask()
+    assert "does not fit" in visitor.text("problem")
+    evil = "${7*7}{{value}}<img src=x onerror=alert(1)>"
+    visitor.question(evil)
+    visitor.ask("Ask at all scales")
+    assert evil in visitor.text("all")
+    assert not visitor.overflows()
+
+
+def test_two_visitors_at_once_have_their_own_sittings(visit, scene):
+    first, second = visit(), visit(PHONE, color_scheme="dark")
+    for visitor in (first, second):
+        visitor.upload(scene)
+        visitor.question(PRINT)
+    for visitor in (first, second, first):  # nobody waits for the other to be answered
+        visitor.page.get_by_role("button", name="Ask", exact=True).click()
+        visitor.settle()
+    first.page.locator("#m3-savings").get_by_text("2 questions").wait_for()
+    second.page.locator("#m3-savings").get_by_text("1 question,").wait_for()
+    assert second.page.evaluate(CONTRASTS) == []
+
+
+def test_a_reload_in_the_middle_starts_anew(visit, scene):
+    visitor = visit()
+    visitor.upload(scene)
+    visitor.question(PRINT)
+    visitor.page.get_by_role("button", name="Ask at all scales").click()
+    visitor.open()
+    assert visitor.page.get_by_label("Question", exact=True).input_value() == ""
+    visitor.upload(scene)
+    visitor.question(PRINT)
+    visitor.ask()
+    assert "1 question," in visitor.text("savings")
+
+
+def test_too_large_a_file_is_refused_in_the_page(browser, server, tmp_path):
+    huge = tmp_path / "huge.png"
+    with huge.open("wb") as file:
+        file.truncate(100 * 2**20)
+    visitor = Visitor(browser, server)
+    visitor.page.locator("#m3-upload input[type=file]").set_input_files(str(huge))
+    visitor.page.get_by_text("exceed the maximum allowed size").wait_for()
+    visitor.close()
+    # Gradio then asks for the progress of what was never sent.
+    assert all(one.startswith("console") for one in visitor.noticed)
+
+
+def test_clients_that_are_no_browsers_get_nothing_else(server, scene):
+    with httpx.Client(base_url=server) as client:
+        for path in (ROOT / "README.md", scene, "/etc/passwd", "http://example.com/a.png"):
+            assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+        for path in ("/gradio_api/info", "/config", "/gradio_api/runs", "/docs", "/monitoring"):
+            assert client.get(path).status_code == 404
+        file = {"files": ("a.png", b"0" * (65 * 2**20))}
+        assert client.post("/gradio_api/upload", files=file).status_code == 413
+        page = client.get("/")
+    assert page.status_code == 200
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|preconnect|url\(http""", page.text)

@@ -2,8 +2,9 @@
 // worker's script runs in a hidden frame instead and is spoken to in the same way.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
-    constructor(address) {
+    constructor(path) {
       super();
+      const address = new URL(path, document.baseURI).href;
       this.waiting = [];
       const frame = document.createElement("iframe");
       frame.hidden = true;
@@ -16,7 +17,10 @@ if (location.protocol === "file:") {
         if (this.onmessage) this.onmessage(event);
       };
       inside.importScripts = (...scripts) =>
-        scripts.reduce((before, source) => before.then(() => load(inside, source, address)), Promise.resolve());
+        scripts.reduce(
+          (before, source) => before.then(() => load(inside, source, address)),
+          Promise.resolve(),
+        );
       load(inside, address, address).then(() => {
         this.inside = inside;
         this.waiting.splice(0).forEach((data) => this.postMessage(data));

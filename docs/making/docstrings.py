@@ -1,8 +1,9 @@
-"""Extension of griffe: roles such as ``:func:`open_image` `` in docstrings become links.
+"""Extension of griffe: docstrings as Markdown, where they are written otherwise.
 
-A name is looked up as a full path, then where it is written: in the class, the module, the modules
-beside it. What has no docstring is on no page, so it stays a word. A name of ours that is found
-nowhere stays a reference, which a strict build refuses.
+Doctests become blocks of code, and roles such as ``:func:`open_image` `` become links. A name is
+looked up as a full path, then where it is written: in the class, the module, the modules beside
+it. What has no docstring is on no page, so it stays a word. A name of ours that is found nowhere
+stays a reference, which a strict build refuses.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):`(~?)([\w.]+)`")
+DOCTEST = re.compile(r"^>>> .*(?:\n(?!\s*\n|\s*$).*)*", re.MULTILINE)
+"""From a prompt to the next empty line."""
 OURS = ("data", "m3core", "router")
 
 
-class Roles(griffe.Extension):
+class Docstrings(griffe.Extension):
     """Rewrites docstrings once a package is loaded."""
 
     def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **kwargs: Any) -> None:
@@ -26,9 +29,9 @@ class Roles(griffe.Extension):
 
 def _rewrite(thing: griffe.Object, modules: griffe.ModulesCollection) -> None:
     if thing.docstring:
+        text = DOCTEST.sub(lambda match: f"```pycon\n{match[0]}\n```", thing.docstring.value)
         thing.docstring.value = ROLE.sub(
-            lambda match: _link(thing, match[2], short=bool(match[1]), modules=modules),
-            thing.docstring.value,
+            lambda match: _link(thing, match[2], short=bool(match[1]), modules=modules), text
         )
     for member in thing.members.values():
         if not member.is_alias:

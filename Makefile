@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint quickstart bench package packaging docs clean FORCE
+.PHONY: help install test tutorials lint quickstart bench package packaging docs site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -41,10 +41,14 @@ test: install  ## Run the tests on two processes, with coverage
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 --cov=data --cov=m3core --cov=router \
 	  --cov-report=term:skip-covered $(PYTEST_ARGS)
 
-lint: install  ## Check style, types and that docs/cli.md is fresh
+tutorials: install  ## Run the documentation's tutorials as they are written
+	$(ONE_THREAD) $(RUN) -m pytest -n 2 -m tutorial tests/docs
+
+lint: install  ## Check style, types and that what is generated in docs/ is fresh
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(RUN) -m router.cli.docs --check
+	$(RUN) -m experiments.figures --check
 
 quickstart: install  ## The whole idea in a few minutes: label, train, route, report
 	$(RUN) -m router.cli.main quickstart --out quickstart
@@ -61,10 +65,14 @@ package: install  ## Build wheel and source distribution into dist/
 packaging: install  ## Test both elsewhere: contents, types, an empty environment (takes minutes)
 	M3ROUTER_TORCH='$(TORCH)' $(ONE_THREAD) $(RUN) -m pytest -m packaging -p no:cacheprovider tests/packaging
 
-docs: install  ## Write docs/cli.md from the commands' own help
+docs: install  ## Write what docs/ has of the commands' help and of recorded results
 	$(RUN) -m router.cli.docs
+	$(RUN) -m experiments.figures
+
+site: install  ## Build the documentation's pages in site/, offline
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 clean:  ## Remove caches and build outputs; keeps .venv and run folders
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist site *.egg-info
 
 FORCE:

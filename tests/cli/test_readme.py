@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 
 from router.cli.main import COMMANDS
+from tests.docs.fences import fences
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(start: str) -> str:
-    found = re.search(rf"```{start}\n(.*?)```", README, re.DOTALL)
-    assert found, start
-    return found.group(1)
+def block(language: str) -> str:
+    return next(fence.text for fence in fences(README) if fence.language == language)
 
 
 @pytest.fixture
@@ -33,7 +32,8 @@ def folder(small_world, tmp_path, monkeypatch) -> Path:
 
 
 def test_the_commands_run_as_written(folder, invoke):
-    lines = [line.split("#")[0] for line in README.splitlines() if line.startswith("m3router ")]
+    typed = [line for fence in fences(README) for line in fence.text.splitlines()]
+    lines = [line.split("#")[0] for line in typed if line.startswith("m3router ")]
     assert len(lines) == 6
     for line in lines:
         arguments = ["fake" if word == "embedded" else word for word in shlex.split(line)[1:]]
@@ -55,9 +55,7 @@ def test_the_python_example_runs_as_written(folder):
     assert re.match(r"(yes|no) \d+ \{1: ", done.stdout)
 
 
-def test_every_named_target_command_and_file_exists():
+def test_every_named_target_and_command_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z]+)", README)) <= targets
     assert set(re.findall(r"m3router ([a-z]+)", README)) <= set(COMMANDS)
-    for path in re.findall(r"\]\(([\w./]+)\)", README):
-        assert (ROOT / path).is_file(), path

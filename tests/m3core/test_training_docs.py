@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from accelerate.commands.launch import launch_command_parser
 
 from experiments.train import parser, recipe_of
 from m3core.scales import M3_SCALES, MQT_TRAINING_SCALES
+from tests.docs.fences import fences
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "training.md").read_text(encoding="utf-8")
@@ -36,7 +36,11 @@ def test_the_deepspeed_file_is_found_and_clips_as_the_trainer_does():
 
 
 def test_the_documented_command_is_understood():
-    command = re.search(r"python -m experiments\.train (.*?)```", TEXT, re.DOTALL)[1]
+    (command,) = (
+        fence.text.partition("python -m experiments.train ")[2]
+        for fence in fences(TEXT)
+        if fence.text.startswith("pip install 'm3router[train]'")
+    )
     arguments = parser().parse_args(shlex.split(command.replace("\\\n", " ")))
     recipe = recipe_of(arguments)
     assert recipe.scales == M3_SCALES and recipe.periods is None and recipe.steps == 2000

@@ -16,9 +16,10 @@ from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from data.errors import DataError, M3RouterError
 from router.serve.asking import model_names
-from router.serve.backend import Backend, Served
-from router.serve.chat import Chat
+from router.serve.backend import Backend, Served, UnavailableError
+from router.serve.chat import Chat, api_error
 from router.serve.errors import ApiError
 from router.serve.keys import KeyRing
 from router.serve.lifespan import Lifespan
@@ -68,7 +69,11 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
     async def start() -> None:
         await front.backend.start()
         if recorder is not None:
-            recorder.start(front.backend.served())
+            try:
+                recorder.start(front.backend.served())
+            except M3RouterError:
+                await front.backend.stop(seconds=settings.drain_seconds)
+                raise
         if on_ready is not None:
             on_ready(front.backend.served())
 
@@ -190,10 +195,14 @@ def routes(front: Front) -> FastAPI:
     if front.recorder is not None:
         recorder = front.recorder
 
-        @app.delete("/v1/traffic/{id}", responses=_problems(404, 429))
+        @app.delete("/v1/traffic/{id}", responses=_problems(404, 429, 503))
         def forget(id: str) -> dict[str, Any]:
             """Delete what was kept of a request, by the id of its answer."""
-            if not recorder.forget(id):
+            try:
+                found = recorder.forget(id)
+            except DataError as error:  # names the folder; most likely the disk is full
+                raise UnavailableError("It could not be deleted now. Try again.") from error
+            if not found:
                 raise ApiError(404, "Nothing is kept of such a request.", code="not_found")
             return {"id": id, "deleted": True}
 
@@ -211,6 +220,10 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def told(_: Request, error: ApiError) -> JSONResponse:
         return answer(error)
+
+    @app.exception_handler(M3RouterError)
+    async def failed(_: Request, error: M3RouterError) -> JSONResponse:
+        return answer(api_error(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

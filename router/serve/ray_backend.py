@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -107,6 +108,7 @@ class RayBackend:
                 f"{error}); look at Ray's log, and whether the cluster has the cores and GPUs "
                 "that they ask for"
             ) from error
+        _take_back_sigterm()
         self._taking = True
 
     def _deploy(self) -> None:
@@ -262,6 +264,18 @@ class RayBackend:
         if self._started_ray:
             self._serve.shutdown()
             self._ray.shutdown()
+
+
+def _take_back_sigterm() -> None:
+    """Let SIGTERM reach the server again.
+
+    Ray's core puts a handler of its own (absl's for failures) before Python's, which aborts the
+    process three seconds after the signal and so cuts draining short.
+    """
+    with contextlib.suppress(ValueError):  # not the main thread: signals are not handled here
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _left(until: float) -> float:

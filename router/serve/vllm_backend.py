@@ -31,12 +31,11 @@ from m3core.models.answering import AnsweringModel
 from m3core.models.base import Answer, MultiScaleModel, Request
 from router.asking_again import Tried, following_request, may_follow
 from router.deciding import Asked, Clock, Decided
-from router.pipeline import AutoScalePipeline
 from router.policy import Policy
 from router.routed import routed_answer
-from router.run import Run
 from router.serve.backend import Ask, Finished, Piece, Served, UnavailableError
 from router.serve.encodings import Encodings
+from router.serve.engine import load_pipeline
 from router.serve.places import Places
 from router.serve.policies import Policies
 from router.serve.saying import Saying
@@ -258,14 +257,6 @@ class VllmBackend:
                 f"the vLLM server at {self._address.url} refuses visual tokens: {error}. Start it "
                 "with --enable-mm-embeds and with the model's own folder; its message is in the log"
             ) from error
-
-
-def load_pipeline(settings: EngineSettings) -> AutoScalePipeline:
-    """The pipeline that an engine of these settings loads."""
-    name = settings.model or Run(Path(settings.run)).model_name()
-    return AutoScalePipeline.load(
-        settings.run, model=name, policy=settings.policy, device=settings.device
-    )
 
 
 def let_go(model: MultiScaleModel) -> None:

@@ -13,6 +13,7 @@ picture of any kind becomes ``{"type": "image"}``).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -51,6 +52,9 @@ class ServerPrompt:
                 "LLaVA-type model, or this one without --vllm"
             )
         self._tokenizer = model.tokenizer
+        # Whether special tokens are text is a state of a tokenizer, and other threads use this
+        # one: each way of reading has a tokenizer of its own.
+        self._servers = copy.deepcopy(model.tokenizer)
         self._template = model.template
         image = model.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
         if image in (None, model.tokenizer.unk_token_id):
@@ -110,7 +114,7 @@ class ServerPrompt:
     def _agree(self, question: str, glue: str) -> bool:
         """Whether the server reads the prompt as the model here does."""
         whole = self._whole(question, glue)
-        served = self._tokenizer(whole, add_special_tokens=False)["input_ids"]
+        served = self._servers(whole, add_special_tokens=False)["input_ids"]
         before, after = self._texts(question, "")
         here = [
             self._tokenizer.bos_token_id,

@@ -128,7 +128,10 @@ async def processes(backend, *, count, besides=frozenset(), seconds=90.0):
 
 @pytest.mark.slow  # 30 s on two idle cores, most of it imports in the replicas
 def test_a_killed_replica_loses_no_question(small_run):
-    """Every question that was let in is answered rightly, whole and once; the replica is back."""
+    """Every question that was let in is answered rightly, whole and once; the replica is back.
+
+    SIGTERM comes meanwhile: it must reach the process's own handler and nothing else.
+    """
     pipeline = AutoScalePipeline.load(small_run.root, device="cpu")
     asks = [
         Ask(
@@ -142,18 +145,21 @@ def test_a_killed_replica_loses_no_question(small_run):
     ]
     settings = EngineSettings(run=str(small_run.root), device="cpu", batch=4, threads=1)
     backend = RayBackend(settings, RaySettings(replicas=2, queue=200, health_seconds=1.0))
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append(time.monotonic()))
 
     async def main():
         await backend.start()
-        before = await processes(backend, count=2)
+        os.kill(os.getpid(), signal.SIGTERM)  # Ray's own handler would abort 3 s later
+        alive = await processes(backend, count=2)
         tasks = [asyncio.create_task(answered(backend, ask)) for ask in asks]
         while sum(task.done() for task in tasks) < 10:
             await asyncio.sleep(0.005)
         assert backend.load()["running"] > 0
-        os.kill(min(before), signal.SIGKILL)
+        os.kill(min(alive), signal.SIGKILL)
         left = sum(not task.done() for task in tasks)
         found = await asyncio.gather(*tasks)
-        await processes(backend, count=1, besides=before)
+        await processes(backend, count=1, besides=alive)
         assert backend.load() == {"queued": 0, "running": 0, "capacity": 200}
         # Who leaves is forgotten by the replicas too.
         for ask in asks[:6]:
@@ -167,8 +173,12 @@ def test_a_killed_replica_loses_no_question(small_run):
         await backend.stop(seconds=10)
         return found, left
 
-    with ray_here():
-        found, left = asyncio.run(main())
+    try:
+        with ray_here():
+            found, left = asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(told) == 1 and time.monotonic() - told[0] > 4
     assert left > 20  # the load was on while the replica died
     for ask, (text, end) in zip(asks, found, strict=True):
         (expected,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale)

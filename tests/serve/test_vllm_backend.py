@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -423,6 +424,24 @@ def test_llamas_tokenizer_reads_the_prompt_as_it_was_trained(tmp_path):
 def test_questions_that_spell_special_tokens_are_refused(pipeline, question):
     with pytest.raises(DataError, match="special token"):
         ServerPrompt(pipeline.model).check(question)
+
+
+def test_questions_are_checked_in_many_threads(pipeline):
+    """A tokenizer keeps in its state whether special tokens are text; the model's is used too."""
+    prompt = ServerPrompt(pipeline.model)
+
+    def refused(number):
+        text = "what <image> is it?" if number % 3 == 0 else f"what is number {number}?"
+        pipeline.model.prompt_length(text, 9)
+        try:
+            prompt.check(text)
+        except DataError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(refused, range(600)))
+    assert found == [number % 3 == 0 for number in range(600)]
 
 
 def test_a_model_without_a_prompt_is_refused():

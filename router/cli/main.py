@@ -121,7 +121,8 @@ def main(
     every question at every scale, `tune` searches for a router's setting, `train` learns which
     scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and what
     was lost, `traffic` keeps what a server recorded, `monitor` judges a policy on it, `ask`
-    answers, `look` draws what a model sees. `quickstart` does it all on drawn scenes.
+    answers, `look` draws what a model sees, `demo` shows it all in a browser. `quickstart` does it
+    all on drawn scenes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:

@@ -54,7 +54,7 @@ def server(browser, world, tmp_path_factory):
         _, said = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "Traceback" not in said and "Error" not in said, said
-    assert list(temporary.iterdir()) == []
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []
 
 
 @pytest.fixture

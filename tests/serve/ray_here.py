@@ -18,8 +18,12 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
 @contextlib.contextmanager
-def ray_here(*, cpus: int = 4) -> Iterator[None]:
-    """Start Ray with so many cores by name, in a temporary folder, and end it and its processes."""
+def ray_here(*, cpus: int | None = 4) -> Iterator[None]:
+    """Run Ray in a temporary folder, and end it and its processes.
+
+    Args:
+        cpus: Cores by name, of a Ray that is started here; None leaves it to who needs it.
+    """
     with warnings.catch_warnings():  # Ray's own, about its ways with pydantic
         warnings.simplefilter("ignore", DeprecationWarning)
         import ray
@@ -27,13 +31,16 @@ def ray_here(*, cpus: int = 4) -> Iterator[None]:
 
     # Short: Ray puts sockets there, and their paths have at most 107 characters.
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    os.environ["RAY_TMPDIR"] = folder
     try:
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+        if cpus is not None:
+            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False)
         yield
     finally:
-        with contextlib.suppress(Exception):
+        if ray.is_initialized():  # else Ray would be started to be shut down
             serve.shutdown()
-        ray.shutdown()
+            ray.shutdown()
+        del os.environ["RAY_TMPDIR"]
         left = _processes_of(folder)
         for process in left:
             with contextlib.suppress(ProcessLookupError):

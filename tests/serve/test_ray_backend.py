@@ -144,7 +144,7 @@ def test_a_killed_replica_loses_no_question(small_run):
         for number in range(80)
     ]
     settings = EngineSettings(run=str(small_run.root), device="cpu", batch=4, threads=1)
-    backend = RayBackend(settings, RaySettings(replicas=2, queue=200, health_seconds=1.0))
+    backend = RayBackend(settings, RaySettings(replicas=2, queue=200, cpus=0.5, health_seconds=1.0))
     told = []
     before = signal.signal(signal.SIGTERM, lambda *_: told.append(time.monotonic()))
 
@@ -174,7 +174,7 @@ def test_a_killed_replica_loses_no_question(small_run):
         return found, left
 
     try:
-        with ray_here():
+        with ray_here(cpus=None):
             found, left = asyncio.run(main())
     finally:
         signal.signal(signal.SIGTERM, before)

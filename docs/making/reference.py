@@ -15,6 +15,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("data", "m3core", "router")
 SECTION = "Reference"
+LATE_IN_SEARCH = "---\nsearch:\n  boost: 0.3\n---"
+"""So that a search finds the pages that explain before the functions that are named alike."""
 
 
 def public_modules() -> dict[str, list[str]]:
@@ -39,7 +41,7 @@ def markdown(package: str, modules: list[str]) -> str:
     """A package's page: what the package says about itself, then its modules."""
     init = ROOT.joinpath(*package.split("."), "__init__.py")
     about = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
-    parts = [f"# {package}", about, *(f"::: {module}" for module in modules)]
+    parts = [LATE_IN_SEARCH, f"# {package}", about, *(f"::: {module}" for module in modules)]
     return "\n\n".join(parts) + "\n"
 
 

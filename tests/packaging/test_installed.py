@@ -143,6 +143,16 @@ def test_an_empty_environment_is_enough(built, tmp_path):
     assert "router, at most" in told
     assert (elsewhere / "quickstart/run/report/report.html").is_file()
     assert "passed" in run(program, "check", "quickstart/run")
+    (elsewhere / "clip.mp4").write_bytes(b"no video")
+    for extra, arguments in (
+        ("serve", ["serve", "--policy", "quickstart/run"]),
+        ("video", ["look", "clip.mp4", "--question", "What is it?"]),
+    ):
+        refused = subprocess.run(
+            [program, *arguments], cwd=elsewhere, capture_output=True, text=True
+        )
+        told = " ".join(refused.stderr.split())
+        assert refused.returncode == 1 and f"m3router[{extra}]" in told, told
     shutil.rmtree(tmp_path / "env")
 
 

@@ -118,6 +118,7 @@ def test_rounds_are_pooled_and_throughput_is_their_mean():
     assert found["first_piece_ms"] == pytest.approx({"p50": 500, "p95": 500, "p99": 500})
     assert found["counts"]["lost"] == 1
     assert found["cores"] == pytest.approx({"clients": 3 / 24, "server": 36 / 24})
+    assert found["server_cpu_ms"] == pytest.approx(36_000 / 4)
     assert found["picture_repeats"]["within_the_level"] == pytest.approx((2 / 3 + 0) / 2)
 
 
@@ -174,26 +175,21 @@ def level(clients, rate, *, lost=0, wrong=0, routing=0.01):
 
 def test_targets_say_what_was_reached():
     levels = {
-        "auto": [level(1, 10.0), level(16, 30.0, wrong=1, routing=0.001)],
+        "auto": [level(1, 10.0, routing=0.02), level(16, 30.0, wrong=1, routing=0.001)],
         "one at a time": [level(1, 8.0), level(16, 20.0, lost=3)],
     }
     assert ratios(levels)["auto / one at a time"] == pytest.approx({"1": 1.25, "16": 1.5})
     servers = {"auto": "m3router serve", "one at a time": "one at a time"}
     memory = {"high": 1.0, "mean_mib": 500.0}
     saturation = {"counts": level(64, 1.0)["counts"], "minutes": 10, "memory": memory}
-    found = against_targets(levels, servers, saturation)
-    assert [one["met"] for one in found] == [
-        True,
-        False,
-        True,
-        False,
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert [one["value"] for one in found] == pytest.approx(
-        [3.0, 1.5, 0.01, 0.02, 0.001, 0.002, 0, 1, 0.02]
-    )
+    found = {one["target"]: one for one in against_targets(levels, servers, saturation)}
+    assert {name: (one["value"], one["met"]) for name, one in found.items()} == {
+        "answers a second with 16 clients, auto / one at a time: at least 2": (1.5, False),
+        "answers a second with 16 clients, auto / auto, one client: at least 2": (3.0, True),
+        "routing of the request's time, auto, 1 clients: less than 0.02": (0.02, False),
+        "routing of the request's time, auto, 16 clients: less than 0.02": (0.001, True),
+        "lost answers of m3router serve of 30: 0": (0, True),
+        "wrong answers of m3router serve of 30: 0": (1, False),
+        "growth in 10 minutes, share of memory: at most 0.01": (0.02, False),
+    }
     assert against_targets({}, {}, None) == []

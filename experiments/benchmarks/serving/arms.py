@@ -46,4 +46,7 @@ def arms(scales: tuple[int, ...]) -> dict[str, Arm]:
         "one at a time": Arm(server=NAIVE, models=(AUTO,), clients=(1, 16)),
         "all scales": Arm(server=OURS, models=every, clients=(1, 16, 64)),
         "auto, together": Arm(server=OURS, models=(AUTO,), clients=(1, 16, 64), order="together"),
+        "one at a time, together": Arm(
+            server=NAIVE, models=(AUTO,), clients=(1, 16), order="together"
+        ),
     }

@@ -25,6 +25,8 @@ from experiments.benchmarks.serving.workload import (
 
 PATIENCE = 120.0
 """Seconds after which an answer counts as lost."""
+RESTED = 2.0
+"""Seconds after which a connection is not used again: less than after which servers close it."""
 _REFUSED = 429
 
 
@@ -122,7 +124,9 @@ async def _drive(level: Level) -> Driven:
     order = ORDERS[level.order]([one.question for one in _known.values()], seed=level.seed)
     workload = calls(order, list(level.names), seed=level.seed)
     records: list[Record] = []
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    limits = httpx.Limits(
+        max_connections=None, max_keepalive_connections=None, keepalive_expiry=RESTED
+    )
     async with httpx.AsyncClient(
         base_url=level.url, limits=limits, timeout=PATIENCE, trust_env=False
     ) as http:

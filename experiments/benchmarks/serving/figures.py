@@ -9,7 +9,17 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from router.analysis.figures import FIXED, IMAGE, ORACLE, QUESTION, ROUTER, SOFT, STYLE, new_figure
+from router.analysis.figures import (
+    FIXED,
+    IMAGE,
+    ORACLE,
+    OTHER,
+    QUESTION,
+    ROUTER,
+    SOFT,
+    STYLE,
+    new_figure,
+)
 
 LOOKS: dict[str, tuple[str, str, str]] = {
     "auto": (ROUTER, "o", "m3-auto"),
@@ -17,7 +27,8 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "transformers": (SOFT, "^", "transformers serve, finest scale"),
     "one at a time": (QUESTION, "D", "one request at a time"),
     "all scales": (ORACLE, "v", "all scales mixed"),
-    "auto, together": (IMAGE, "x", "m3-auto, pictures repeat"),
+    "auto, together": (IMAGE, "X", "m3-auto, pictures repeat"),
+    "one at a time, together": (OTHER, "d", "one at a time, pictures repeat"),
 }
 """Arm -> colour, marker, name."""
 
@@ -42,7 +53,7 @@ def load_figure(levels: Mapping[str, list[dict[str, Any]]]) -> Figure:
         left.set_ylabel("answers a second")
         left.set_title("Throughput")
         right.set_yscale("log")
-        right.set_ylabel("milliseconds: median, dotted 95th percentile")
+        right.set_ylabel("ms: median, and 95th percentile dotted")
         right.set_title("Latency")
         figure.legend(loc="outside lower center", ncols=3)
         return figure

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Level = Mapping[str, Any]
+_STAGES = ("picture", "queue", "vision", "features", "peek", "route", "language")
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -97,7 +98,8 @@ def _ratios(ratios: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _stages(levels: Mapping[str, list[Level]]) -> str:
-    names = ["queue", "vision", "features", "route", "language"]
+    told = [one["server_says_ms"] for found in levels.values() for one in found]
+    names = [name for name in _STAGES if any(one.get(name) for one in told)]
     rows = []
     for arm, found in levels.items():
         for one in found:
@@ -116,9 +118,10 @@ def _counts(levels: Mapping[str, list[Level]]) -> str:
             counts = [str(one["counts"][name]) for name in names]
             near, level = (f"{100 * share:.0f} %" for share in one["picture_repeats"].values())
             cores = [f"{one['cores'][name]:.2f}" for name in ("server", "clients")]
-            rows.append([arm, str(one["clients"]), *counts, near, level, *cores])
-    head = ["arm", "clients", *names, "pictures repeat soon", "in the level"]
-    return _table([*head, "cores: server", "clients"], rows)
+            spent = f"{one['server_cpu_ms']:.1f}"
+            rows.append([arm, str(one["clients"]), *counts, near, level, *cores, spent])
+    head = ["arm", "clients", *names, "picture came within 100 requests", "within the level"]
+    return _table([*head, "cores: server", "clients", "server's ms of a core for an answer"], rows)
 
 
 def _saturation(found: Mapping[str, Any]) -> list[str]:

@@ -122,13 +122,15 @@ def summarized(
     Returns:
         ``answers_per_second`` is the mean over rounds; latencies are milliseconds, over the
         requests of all rounds, waiting after a 429 included; ``cores`` are processor seconds a
-        second.
+        second, and ``server_cpu_ms`` the server's processor time for one answer, which other work
+        on the machine hardly changes.
     """
     measured = [record for cell in cells for record in cell.measured()]
     wall = sum(cell.driven.wall for cell in cells)
     asked = [[pictures[one.call.question] for one in cell.driven.records] for cell in cells]
     rounds = [cell.throughput() for cell in cells]
     records = [record for cell in cells for record in cell.driven.records]
+    answered = sum(not record.problem for record in records)
     return {
         "clients": clients,
         "measured": len(measured),
@@ -143,6 +145,7 @@ def summarized(
             "clients": sum(cell.driven.cpu for cell in cells) / wall,
             "server": sum(cell.server for cell in cells) / wall,
         },
+        "server_cpu_ms": 1000 * sum(cell.server for cell in cells) / max(1, answered),
         "picture_repeats": {
             f"within_{NEAR}": statistics.fmean(repeats(one, within=NEAR) for one in asked),
             "within_the_level": statistics.fmean(repeats(one) for one in asked),
@@ -163,9 +166,8 @@ def routing_share(records: Iterable[Record]) -> dict[str, float]:
     """Features and decision as a share of the time of requests.
 
     Returns:
-        ``of_request``: of the time that clients waited. ``of_work``: of the time of all stages
-        without waiting in the queue, which is the larger share. Empty where the server tells no
-        times.
+        ``of_request``: of the time that clients waited. ``of_work``: of the time that the server
+        tells, without waiting in its queue, which is the larger share. Empty where it tells none.
     """
     told = [one for one in records if one.milliseconds]
     if not told:

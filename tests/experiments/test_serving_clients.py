@@ -198,6 +198,22 @@ def test_a_server_is_started_watched_and_ended(tmp_path):
         server.cpu()
 
 
+def test_what_a_server_starts_is_watched_too(tmp_path):
+    port = free_port()
+    child = (
+        "held = b'x' * (100 << 20); import http.server as h;"
+        f"h.HTTPServer(({HOST!r}, {port}), h.SimpleHTTPRequestHandler).serve_forever()"
+    )
+    parent = (
+        "import signal, subprocess, sys;"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}]);"
+        "signal.signal(signal.SIGTERM, lambda *_: child.terminate());"
+        "child.wait()"
+    )
+    with served([sys.executable, "-c", parent], port, tmp_path) as server:
+        assert 100 < server.memory() < 400
+
+
 def test_a_server_that_does_not_start_says_what_it_printed(tmp_path):
     command = [sys.executable, "-c", "raise SystemExit('no such model')"]
     with pytest.raises(M3RouterError, match="no such model"), served(command, 1, tmp_path):

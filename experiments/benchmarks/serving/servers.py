@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -98,30 +99,39 @@ class Server:
     def memory(self) -> float:
         """MiB that its processes hold now."""
         page = resource.getpagesize()
-        sizes = [int(_read(one, "statm").split()[1]) for one in _family(self._process.pid)]
-        return sum(sizes) * page / 2**20
+        return sum(int(one.split()[1]) for one in self._family("statm")) * page / 2**20
 
     def cpu(self) -> float:
         """Seconds of processor time that its processes took so far."""
         spent = 0
-        for one in _family(self._process.pid):
+        for one in self._family("stat"):
             # After the name in brackets, which may hold anything: state is field 3 of proc(5).
-            fields = _read(one, "stat").rpartition(")")[2].split()
+            fields = one.rpartition(")")[2].split()
             spent += int(fields[11]) + int(fields[12])
         return spent / _TICK
 
+    def _family(self, name: str) -> list[str]:
+        """A file of /proc of its process and of all below it that are still there.
 
-def _read(process: int, name: str) -> str:
-    return Path(f"/proc/{process}/{name}").read_text()
+        Raises:
+            FileNotFoundError: If the server itself is gone.
+        """
+        root = self._process.pid
+        found = [Path(f"/proc/{root}/{name}").read_text()]
+        for process in _below(root):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found.append(Path(f"/proc/{process}/{name}").read_text())
+        return found
 
 
-def _family(process: int) -> list[int]:
-    """A process and all below it."""
-    found = [process]
-    for thread in Path(f"/proc/{process}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            found += _family(int(child))
-    return found
+def _below(process: int) -> list[int]:
+    """Processes that a process started, and those that they started; threads may end meanwhile."""
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                children += map(int, (thread / "children").read_text().split())
+    return children + [one for child in children for one in _below(child)]
 
 
 def free_port() -> int:

@@ -6,6 +6,8 @@ PYTHON ?= python3
 # index, pass pip's own words: make install TORCH="torch==2.13.0 --index-url <index>"
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+# How long `make bench-serve` keeps the server saturated after measuring 1 to 64 clients.
+MINUTES ?= 10
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -15,10 +17,10 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test tutorials lint quickstart bench package packaging docs site clean FORCE
+.PHONY: help install test tutorials lint quickstart bench bench-serve package packaging docs site clean FORCE
 
 help:  ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 # Another torch asked for by hand replaces the installed one; the default never does.
 ifneq ($(origin TORCH),file)
@@ -64,6 +66,9 @@ package: install  ## Build wheel and source distribution into dist/
 
 packaging: install  ## Test both elsewhere: contents, types, an empty environment (takes minutes)
 	M3ROUTER_TORCH='$(TORCH)' $(ONE_THREAD) $(RUN) -m pytest -m packaging -p no:cacheprovider tests/packaging
+
+bench-serve: quickstart  ## Measure the server under load, 1 to 64 clients, then MINUTES=10 at saturation
+	$(RUN) -m experiments.benchmarks.serving --quickstart quickstart --minutes $(MINUTES)
 
 docs: install  ## Write what docs/ has of the commands' help and of recorded results
 	$(RUN) -m router.cli.docs

@@ -1,0 +1,74 @@
+"""Questions for the servers, and what the offline pipeline answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.errors import DataError
+from data.examples import Example
+from data.sources.jsonl import load_jsonl
+from experiments.benchmarks.serving.summary import Truth
+from experiments.benchmarks.serving.workload import Question
+from router.pipeline import AutoScalePipeline
+from router.run import Run
+
+AUTO = "m3-auto"
+_AT_ONCE = 64
+
+
+def fixed(scale: int) -> str:
+    """Name of the model that answers at one scale."""
+    return f"m3-{scale}"
+
+
+def test_part(folder: Path, *, pictures: int) -> list[Question]:
+    """The questions of a quickstart's test part about its first pictures.
+
+    Args:
+        folder: What ``m3router quickstart`` wrote.
+        pictures: How many at most.
+
+    Raises:
+        DataError: If the folder holds no quickstart run.
+    """
+    source = folder / "scenes" / "examples.jsonl"
+    if not source.is_file():
+        raise DataError(f"{folder} holds no quickstart run; run `m3router quickstart` first")
+    images = source.parent / "images"
+    by_id = {one.id: one for one in load_jsonl(source, images=images)}
+    run = Run(folder / "run")
+    log = run.read_log()
+    rows = run.read_split(log).part("test")
+    asked = [by_id[log.ids[row]] for row in rows]
+    kept = set(list(dict.fromkeys(one.image for one in asked))[:pictures])
+    return [_question(one, images) for one in asked if one.image in kept]
+
+
+def _question(example: Example, images: Path) -> Question:
+    return Question(
+        id=example.id, picture=images / example.image, text=example.question, kind=example.dataset
+    )
+
+
+def truths(
+    pipeline: AutoScalePipeline, questions: Sequence[Question], models: Sequence[str]
+) -> dict[tuple[str, str], Truth]:
+    """What the offline pipeline answers, by question and model.
+
+    Args:
+        pipeline: With the policy that is served.
+        questions: What is asked.
+        models: "m3-auto", "m3-576" and so on.
+    """
+    scales = {AUTO: None, **{fixed(scale): scale for scale in pipeline.model.grid.scales}}
+    found = {}
+    for model in models:
+        for start in range(0, len(questions), _AT_ONCE):
+            part = questions[start : start + _AT_ONCE]
+            answers = pipeline.answer(
+                [one.picture for one in part], [one.text for one in part], scale=scales[model]
+            )
+            for one, routed in zip(part, answers, strict=True):
+                found[one.id, model] = Truth(routed.answer.text, routed.scale)
+    return found

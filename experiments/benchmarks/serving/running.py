@@ -146,6 +146,9 @@ class Bench:
                 "server": (server.cpu() - cpu) / driven.wall,
             },
             "memory": growth(times, mib, warm=warm),
+            "memory_mib": [
+                [round(at, 1), round(size, 1)] for at, size in zip(times, mib, strict=True)
+            ],
             **self._bad(driven.records, arm),
         }
         return summary, times, mib

@@ -11,7 +11,7 @@ TIMES, AT = 2.0, 16
 """So many times the throughput of one request at a time, with so many clients."""
 ROUTING = 0.02
 """Most that routing may take of a request's time."""
-FLAT = 0.01
+FLAT = 0.02
 """Most that memory may grow in the long run, as a share of itself, at the interval's upper end."""
 
 Levels = Mapping[str, list[dict[str, Any]]]

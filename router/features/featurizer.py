@@ -13,6 +13,7 @@ from data.errors import DataError, MismatchError
 from data.videos import FRAMES, is_video
 from m3core.encoders import ImageEncoder
 from m3core.models.base import MultiScaleModel, Peek, VisualEncoding
+from m3core.threads import one_thread
 from router.features.question import MODEL, QuestionEncoder, question_encoder
 from router.features.store import key_of
 from router.features.tiers import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
@@ -87,7 +88,8 @@ class Featurizer:
         """The part of a tier that a picture gives, float32 (d,); d is 0 where it gives none."""
         tier = TIERS[name]
         if tier.of_encoding is not None and encoding is not None and self.model is not None:
-            return tier.of_encoding(encoding, self.model.grid)
+            with one_thread():
+                return tier.of_encoding(encoding, self.model.grid)
         if tier.of_picture is not None and self.pictures and picture is not None:
             return tier.of_picture(picture)
         return np.zeros(0, dtype=np.float32)

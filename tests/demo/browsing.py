@@ -85,7 +85,7 @@ class Visitor:
         self.context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, has_touch=size == PHONE, **options
         )
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(60_000)
         self.page = self.context.new_page()
         self.page.on("request", self._request)
         self.page.on("console", self._console)
@@ -128,9 +128,8 @@ class Visitor:
     def settle(self) -> None:
         """Wait until nothing is being done."""
         self.page.wait_for_timeout(100)
-        self.page.wait_for_function(
-            "!document.querySelector('.generating, .progress-text, .eta-bar')"
-        )
+        busy = """document.querySelector('[data-testid="status-tracker"]:not(.hide)')"""
+        self.page.wait_for_function(f"!{busy}")
 
     def text(self, place: str) -> str:
         return re.sub(r"\s+", " ", self.page.locator(f"#m3-{place}").inner_text())

@@ -51,8 +51,9 @@ class Waiting:
         """Take out those who left or whose time is over."""
         with self._arrived:
             lost = [job for job in self._jobs if job.gone or job.overdue]
-            if lost:
-                self._jobs = deque(job for job in self._jobs if not (job.gone or job.overdue))
+            if lost:  # asked once: time goes on, and whoever is taken out must be told
+                gone = set(lost)
+                self._jobs = deque(job for job in self._jobs if job not in gone)
             return lost
 
     def wait(self) -> None:

@@ -73,6 +73,30 @@ class Waiting:
             self._arrived.notify_all()
 
 
+class Pace:
+    """How fast questions end, as a running mean over the time in which there were any.
+
+    Times are by any one clock, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._gap = 0.0
+
+    def began(self, now: float) -> None:
+        """The first question came after a time without any."""
+        self._since = now
+
+    def ended(self, now: float) -> None:
+        """A question was answered."""
+        gap, self._since = now - self._since, now
+        self._gap = 0.95 * self._gap + 0.05 * gap if self._gap else gap
+
+    def seconds_for(self, questions: float) -> float:
+        """In which so many are likely to be answered; 0 where nothing is known yet."""
+        return self._gap * questions
+
+
 class Cores:
     """Threads of the processor, shared out among the workers that have something to do.
 

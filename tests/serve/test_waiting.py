@@ -6,7 +6,7 @@ from PIL import Image
 
 from router.serve.backend import Ask
 from router.serve.jobs import Job
-from router.serve.waiting import Waiting
+from router.serve.waiting import Pace, Waiting
 
 
 def job_of(number: int = 0, *, seconds: float = 60.0, **changes) -> Job:
@@ -32,3 +32,17 @@ def test_whoever_is_taken_out_of_the_queue_is_named():
     while len(waiting):
         lost += waiting.lost()
     assert {job.ask.id for job in lost} == {str(number) for number in range(count)}
+
+
+def test_the_pace_is_that_of_times_with_questions():
+    """Bursts of answers, as a batch gives them, count by their mean; pauses do not count."""
+    pace, now = Pace(), 1_000.0
+    assert pace.seconds_for(10) == 0
+    for _ in range(40):
+        pace.began(now)
+        for _ in range(10):
+            now += 1.0
+            for _ in range(4):
+                pace.ended(now)
+        now += 10_000.0
+    assert 0.15 < pace.seconds_for(1) < 0.35

@@ -43,6 +43,12 @@ class RoutedAnswer:
         thrown_away = sum(answer.visual_tokens for answer in self.earlier)
         return self.answer.visual_tokens + self.peek_tokens + thrown_away
 
+    @property
+    def spent_text_tokens(self) -> int:
+        """Other prompt tokens that it read in all; a peek reads the answer's own."""
+        peeked = self.answer.text_tokens if self.peek_tokens else 0
+        return self.answer.text_tokens + peeked + sum(one.text_tokens for one in self.earlier)
+
 
 def routed_answer(
     model: MultiScaleModel,

@@ -33,6 +33,9 @@ from router.traffic.recorder import Recorder
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 """Paths that need no key: they tell nothing of what is asked."""
 
+LONGEST_PLACE = 200
+"""Characters of a wrong field's name that are told: it may be one that the client made up."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
@@ -229,7 +232,9 @@ def _tell_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # What came is not repeated: it may be a picture.
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:]) or None
+        if first["type"] == "json_invalid":
+            return answer(ApiError(400, "The body is not valid JSON.", code="invalid_json"))
+        place = ".".join(str(part) for part in first["loc"][1:])[:LONGEST_PLACE] or None
         return answer(ApiError(400, f"{place or 'The body'}: {first['msg']}.", param=place))
 
     @app.exception_handler(HTTPException)

@@ -119,7 +119,7 @@ def usage_of(finished: Finished) -> Usage:
     """Tokens of everything that was tried."""
     routed = finished.routed
     tries = [routed.answer, *routed.earlier]
-    read = routed.spent_tokens + sum(one.text_tokens for one in tries)
+    read = routed.spent_tokens + routed.spent_text_tokens
     written = sum(one.answer_tokens for one in tries)
     return Usage(
         prompt_tokens=read,

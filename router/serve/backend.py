@@ -148,7 +148,12 @@ class Backend(Protocol):
         ...
 
     def load(self) -> dict[str, Any]:
-        """For metrics: "queued" and "running" questions, and "capacity" of the queue."""
+        """How busy it is.
+
+        Returns:
+            "queued" and "running" questions and the "capacity" of the queue; where it is known,
+            also "retry_after": seconds after which a full queue is likely to have room.
+        """
         ...
 
     async def stop(self, *, seconds: float) -> None:

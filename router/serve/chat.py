@@ -51,6 +51,8 @@ class Exchange:
         id: Of the completion; traffic is deleted by it.
         request: What came.
         key: Name of its API key, "" without one.
+        model: What is asked; "?" until it is known to be there, so that nobody can fill logs and
+            metrics with names of their own.
         started: By `time.perf_counter`.
         opening: Milliseconds that reading the picture took.
     """
@@ -60,6 +62,7 @@ class Exchange:
     key: str
     started: float
     opening: float = 0.0
+    model: str = "?"
 
     @property
     def seconds(self) -> float:
@@ -123,6 +126,7 @@ class Chat:
             return Response(status_code=LEFT)
         except (ApiError, M3RouterError) as error:
             problem = api_error(error)
+            problem.headers["x-request-id"] = one.id
             self._log(one, problem.status)
             raise problem from error
         self._answered(one, ask, finished)
@@ -138,8 +142,10 @@ class Chat:
         served = self._backend.served()
         load = self._backend.load()
         if load["queued"] >= load["capacity"]:
-            raise BusyError("The queue is full. Try again later.", retry_after=1.0)
+            wait = float(load.get("retry_after", 1.0))
+            raise BusyError("The queue is full. Try again later.", retry_after=wait)
         asked_scale(one.request, served)
+        one.model = one.request.model
         url, _ = asked_parts(one.request)
         picture = await self._picture(url)
         one.opening = one.seconds * 1000
@@ -202,10 +208,9 @@ class Chat:
         self._log(one, 200, scale=finished.routed.scale)
 
     def _log(self, one: Exchange, status: int, *, scale: int | None = None) -> None:
-        model = one.request.model if status not in (400, 404) else "?"
-        self._metrics.requests.labels(model, str(status)).inc()
+        self._metrics.requests.labels(one.model, str(status)).inc()
         told = "" if scale is None else f" scale {scale}"
-        logger.info("%s %s%s %d in %.0f ms", one.id, model, told, status, one.seconds * 1000)
+        logger.info("%s %s%s %d in %.0f ms", one.id, one.model, told, status, one.seconds * 1000)
 
 
 def api_error(error: Exception) -> ApiError:

@@ -20,7 +20,7 @@ from router.serve.encodings import Encodings
 from router.serve.jobs import Event, Job
 from router.serve.policies import Policies
 from router.serve.settings import EngineSettings as EngineSettings
-from router.serve.waiting import Cores, Waiting
+from router.serve.waiting import Cores, Pace, Waiting
 from router.serve.worker import Worker
 
 MOST_WORKERS = 4
@@ -47,8 +47,7 @@ class LocalEngine:
         self._threads: list[threading.Thread] = []
         self._open = 0  # questions that were let in and have no end yet
         self._taking = False
-        self._rate = 0.0  # questions a second, lately
-        self._last_end = 0.0
+        self._pace = Pace()
 
     async def start(self) -> None:
         """Load the model and answer once at every scale; see the protocol."""
@@ -114,6 +113,10 @@ class LocalEngine:
     async def ask(self, ask: Ask) -> AsyncIterator[Piece | Finished]:
         """Answer one question; see the protocol."""
         _, policies = self._started()
+        if ask.budget is None and ask.max_regret is None:
+            rule = policies.rule(ask)
+        else:  # it may have to be made, or others' are being made
+            rule = await asyncio.to_thread(policies.rule, ask)
         if not self.ready():
             raise UnavailableError("The server is stopping.")
         waiting = len(self._waiting)
@@ -128,17 +131,19 @@ class LocalEngine:
         def tell(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        job = Job(ask=ask, rule=policies.rule(ask), tell=tell)
+        job = Job(ask=ask, rule=rule, tell=tell)
+        if not self._open:
+            self._pace.began(time.monotonic())
         self._open += 1
         try:
             self._waiting.put(job)
             while True:
-                event = await events.get()
+                event = await _before(job, events)
                 if isinstance(event, M3RouterError):
                     raise event
                 yield event
                 if isinstance(event, Finished):
-                    self._ended()
+                    self._pace.ended(time.monotonic())
                     return
         finally:
             job.gone = True
@@ -146,11 +151,12 @@ class LocalEngine:
 
     def load(self) -> dict[str, Any]:
         """See the protocol."""
-        running = sum(worker.answering() for worker in self._workers)
+        running, waiting = sum(worker.answering() for worker in self._workers), len(self._waiting)
         return {
-            "queued": len(self._waiting),
+            "queued": waiting,
             "running": running,
             "capacity": self.settings.queue,
+            "retry_after": self._patience(waiting),
         }
 
     async def stop(self, *, seconds: float) -> None:
@@ -170,17 +176,18 @@ class LocalEngine:
             raise UnavailableError("The server is starting.")
         return self._pipeline, self._policies
 
-    def _ended(self) -> None:
-        """Keep a running mean of how fast questions are answered."""
-        now = time.monotonic()
-        if self._last_end:
-            rate = 1 / max(1e-3, now - self._last_end)
-            self._rate = 0.95 * self._rate + 0.05 * rate if self._rate else rate
-        self._last_end = now
-
     def _patience(self, waiting: int) -> float:
         """Seconds in which half of the queue is likely to be gone."""
-        return min(60.0, max(1.0, waiting / 2 / self._rate if self._rate else 1.0))
+        return min(60.0, max(1.0, self._pace.seconds_for(waiting / 2)))
+
+
+async def _before(job: Job, events: asyncio.Queue[Event]) -> Event:
+    """The next event, as long as there is time: a worker may be busy for longer, or be gone."""
+    try:
+        async with asyncio.timeout(job.entered + job.ask.seconds - time.perf_counter()):
+            return await events.get()
+    except TimeoutError:
+        raise job.too_late() from None
 
 
 def load_pipeline(settings: EngineSettings) -> AutoScalePipeline:

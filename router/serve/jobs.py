@@ -11,7 +11,7 @@ from m3core.models.base import Answer, Request
 from m3core.models.growing import GrowingAnswer
 from router.deciding import Decided
 from router.policy import Policy
-from router.serve.backend import Ask, Finished, Piece
+from router.serve.backend import Ask, Finished, OverdueError, Piece
 
 Event = Piece | Finished | M3RouterError
 
@@ -54,6 +54,10 @@ class Job:
     def overdue(self) -> bool:
         """Whether its time is over."""
         return time.perf_counter() - self.entered > self.ask.seconds
+
+    def too_late(self) -> OverdueError:
+        """What is told when its time is over."""
+        return OverdueError(f"The question was not answered within {self.ask.seconds:.3g} s.")
 
     @property
     def prompt(self) -> Request:

@@ -80,8 +80,9 @@ class Metrics:
         self.scales.labels(str(routed.scale), how).inc()
         self.escalated.inc(bool(routed.earlier))
         self.tokens.labels("visual").inc(routed.spent_tokens)
-        self.tokens.labels("text").inc(routed.answer.text_tokens)
-        self.tokens.labels("answer").inc(routed.answer.answer_tokens)
+        self.tokens.labels("text").inc(routed.spent_text_tokens)
+        written = sum(one.answer_tokens for one in (routed.answer, *routed.earlier))
+        self.tokens.labels("answer").inc(written)
         self.saved.inc(max(0, served.scales[-1] - routed.spent_tokens))
 
     def of_traffic(self, counts: Callable[[], Mapping[str, int]]) -> None:

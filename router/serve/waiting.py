@@ -51,8 +51,9 @@ class Waiting:
         """Take out those who left or whose time is over."""
         with self._arrived:
             lost = [job for job in self._jobs if job.gone or job.overdue]
-            if lost:
-                self._jobs = deque(job for job in self._jobs if not (job.gone or job.overdue))
+            if lost:  # asked once: time goes on, and whoever is taken out must be told
+                gone = set(lost)
+                self._jobs = deque(job for job in self._jobs if job not in gone)
             return lost
 
     def wait(self) -> None:
@@ -70,6 +71,30 @@ class Waiting:
         with self._arrived:
             self._stopped = True
             self._arrived.notify_all()
+
+
+class Pace:
+    """How fast questions end, as a running mean over the time in which there were any.
+
+    Times are by any one clock, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._gap = 0.0
+
+    def began(self, now: float) -> None:
+        """The first question came after a time without any."""
+        self._since = now
+
+    def ended(self, now: float) -> None:
+        """A question was answered."""
+        gap, self._since = now - self._since, now
+        self._gap = 0.95 * self._gap + 0.05 * gap if self._gap else gap
+
+    def seconds_for(self, questions: float) -> float:
+        """In which so many are likely to be answered; 0 where nothing is known yet."""
+        return self._gap * questions
 
 
 class Cores:

@@ -25,7 +25,7 @@ from router.deciding import Asked, Clock
 from router.pipeline import AutoScalePipeline
 from router.policy import Policy
 from router.routed import routed_answer
-from router.serve.backend import Finished, OverdueError, Piece, UnavailableError
+from router.serve.backend import Finished, Piece, UnavailableError
 from router.serve.encodings import Encodings
 from router.serve.jobs import Event, Job
 from router.serve.waiting import Cores, Waiting
@@ -72,14 +72,19 @@ class Worker:
         return len(self._unread) + len(self._running)
 
     def run(self) -> None:
-        """Work until stopped."""
-        while not self._waiting.stopped:
-            if not self.answering():
-                self._cores.leave()
-                self._waiting.wait()
-            self.turn()
-        for job in [*self._unread, *self._running]:
-            self._tell(job, UnavailableError("The server stopped before the answer was whole."))
+        """Work until stopped. Whatever ends it, those whose answers it has in hand are told."""
+        try:
+            while not self._waiting.stopped:
+                if not self.answering():
+                    self._cores.leave()
+                    self._waiting.wait()
+                self.turn()
+        except Exception:  # the thread's edge: the engine sees that it ended, and is not ready
+            logger.exception("a worker broke down")
+        finally:
+            self._cores.leave()
+            for job in [*self._unread, *self._running]:
+                self._tell(job, UnavailableError("The server stopped before the answer was whole."))
 
     @torch.inference_mode()
     def turn(self) -> None:
@@ -100,8 +105,7 @@ class Worker:
         """Forget who left, and tell whose time is over."""
         own = [job for job in [*self._unread, *self._running] if job.gone or job.overdue]
         for job in [*self._waiting.lost(), *own]:
-            limit = f"{job.ask.seconds:g} s"
-            self._tell(job, OverdueError(f"The question was not answered within {limit}."))
+            self._tell(job, job.too_late())
         self._forget(own)
 
     def _forget(self, jobs: Sequence[Job]) -> None:
@@ -132,6 +136,7 @@ class Worker:
         except Exception as error:  # the server's edge: one bad question must not stop the rest
             if or_each is not None and len(jobs) > 1:
                 logger.warning("questions failed together, and are tried one by one: %s", error)
+                self._forget(jobs)  # what some have come to is begun anew
                 for job in jobs:
                     self._guarded([job], partial(or_each, [job]))
                 return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import replace
 
 import pytest
 
 from data.errors import DataError, MismatchError
+from router.calibration_data import CalibrationData
 from router.cascade import STEPS, Cascade, Rule, cascade_path
 from router.pipeline import AutoScalePipeline
 from router.serve.backend import (
@@ -19,8 +21,12 @@ from router.serve.backend import (
     Piece,
     UnavailableError,
 )
+from router.serve.encodings import Encodings
 from router.serve.engine import LocalEngine
+from router.serve.jobs import Job
 from router.serve.settings import EngineSettings
+from router.serve.waiting import Cores, Waiting
+from router.serve.worker import Worker
 
 
 def settings_of(run, **changes) -> EngineSettings:
@@ -257,3 +263,76 @@ def test_a_cascade_asks_again_as_the_pipeline_does(small_run, pipeline, tmp_path
         check_equal(escalating, ask, one)
         assert len(one.routed.earlier) == (0 if ask.scale else 1)
     assert STEPS >= 1
+
+
+def test_a_worker_that_breaks_down_leaves_nobody_waiting(small_run, pipeline):
+    picture, question = small_run.asked[0]
+    one = Ask(id="a", image=picture, question=question, scale=9, seconds=1.0)
+
+    async def work(engine):
+        breaking = replace(one, question=7)  # `check` would refuse it
+        found = await asyncio.wait_for(
+            asyncio.gather(
+                *(answered(engine, ask) for ask in (breaking, one, one)), return_exceptions=True
+            ),
+            10,
+        )
+        assert not engine.ready()
+        with pytest.raises(UnavailableError):
+            await answered(engine, one)
+        return found
+
+    found = with_engine(settings_of(small_run.root, workers=1, wave=2), pipeline, work)
+    assert [type(error) for error in found] == [UnavailableError, UnavailableError, OverdueError]
+
+
+def test_what_fails_together_is_not_taken_in_twice(small_run, pipeline):
+    """Given scales are decided before the routed question fails, and again on their own."""
+    picture, question = small_run.asked[0]
+    fixed = Ask(id="a", image=picture, question=question, scale=9)
+    asks = [fixed, replace(fixed, scale=None, question=7), replace(fixed, scale=36)]
+    told = []
+    waiting = Waiting(1)
+    for ask in asks:
+        waiting.put(Job(ask=ask, rule=ask.scale, tell=told.append))
+    worker = Worker(
+        pipeline,
+        waiting=waiting,
+        cores=Cores(1),
+        encodings=Encodings(pipeline.model, kept=0),
+        batch=8,
+        wave=8,
+    )
+    worker.turn()
+    assert worker.answering() == 2
+    while worker.answering():
+        worker.turn()
+    assert [type(event) for event in told if not isinstance(event, Piece)] == [
+        UnavailableError,
+        Finished,
+        Finished,
+    ]
+
+
+def test_making_a_policy_for_one_stops_nobody_else(small_run, pipeline, monkeypatch):
+    picture, question = small_run.asked[0]
+    one = Ask(id="a", image=picture, question=question, budget=40.0)
+    making = CalibrationData.policy
+
+    def slowly(self, **wishes):
+        time.sleep(0.5)
+        return making(self, **wishes)
+
+    async def work(engine):
+        await answered(engine, one)
+        monkeypatch.setattr(CalibrationData, "policy", slowly)
+        other = asyncio.create_task(asyncio.to_thread(engine.check, replace(one, budget=50.0)))
+        await asyncio.sleep(0.1)
+        asked, last, longest = asyncio.create_task(answered(engine, one)), time.monotonic(), 0.0
+        while not (asked.done() and other.done()):
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        await asyncio.gather(asked, other)
+        return longest
+
+    assert with_engine(settings_of(small_run.root), pipeline, work) < 0.3

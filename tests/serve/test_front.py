@@ -1,0 +1,120 @@
+"""What the front tells and counts, on its own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from m3core.models.base import Answer
+from router.routed import RoutedAnswer
+from router.serve.app import Front, create_app
+from router.serve.asking import usage_of
+from router.serve.backend import Finished, Served
+from router.serve.keys import KeyRing
+from router.serve.metrics import Metrics
+from router.serve.rates import Rates
+from router.serve.settings import FrontSettings
+
+SERVED = Served(model="m", revision="r", scales=(1, 9), router="f", policy="default", max_tokens=16)
+
+
+class Full:
+    """A backend whose queue is full."""
+
+    def ready(self):
+        return True
+
+    def served(self):
+        return SERVED
+
+    def load(self):
+        return {"queued": 4, "running": 1, "capacity": 4, "retry_after": 7.2}
+
+
+def post(content: str, count: int = 1) -> tuple[httpx.Response, str]:
+    """The last answer to some bodies, and the page of metrics behind it."""
+    front = Front(
+        backend=Full(),
+        picture=None,
+        keys=KeyRing.of(None, None),
+        rates=Rates(None, 1),
+        settings=FrontSettings(),
+    )
+
+    async def main():
+        transport = httpx.ASGITransport(create_app(front))
+        async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
+            for number in range(count):
+                got = await client.post(
+                    "/v1/chat/completions",
+                    content=content.replace("NUMBER", str(number)),
+                    headers={"content-type": "application/json"},
+                )
+            return got, (await client.get("/metrics")).text
+
+    return asyncio.run(main())
+
+
+BODY = '{"model": "made-up-NUMBER", "messages": [{"role": "user", "content": "Is it?"}]}'
+
+
+def test_made_up_names_fill_no_metrics_where_the_queue_is_full():
+    got, page = post(BODY, count=3)
+    assert got.status_code == 429 and "made-up" not in page
+    assert 'm3router_requests_total{model="?",status="429"} 3.0' in page
+
+
+def test_a_refusal_says_when_to_come_back_and_which_request_it_was():
+    got, _ = post(BODY)
+    assert got.status_code == 429 and got.headers["retry-after"] == "7"
+    assert got.headers["x-request-id"].startswith("chatcmpl-")
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": }', "[1,"])
+def test_what_is_no_json_is_called_so(content):
+    got, _ = post(content)
+    error = got.json()["error"]
+    assert got.status_code == 400 and error["message"] == "The body is not valid JSON."
+    assert error["code"] == "invalid_json" and error["param"] is None
+
+
+def test_long_names_of_fields_are_not_told_back():
+    got, _ = post(BODY.replace('"model"', '"' + "k" * 100_000 + '": 1, "model"'))
+    assert got.status_code == 400 and len(got.text) < 1_000
+    assert got.json()["error"]["param"].startswith("kkk")
+
+
+def test_usage_and_metrics_count_everything_that_was_tried():
+    last = Answer(
+        text="9",
+        logprob=-0.1,
+        confidence=0.9,
+        answer_tokens=2,
+        visual_tokens=9,
+        text_tokens=20,
+    )
+    first = replace(last, visual_tokens=1, answer_tokens=3)
+    routed = RoutedAnswer(
+        answer=last,
+        scale=9,
+        sufficiency={1: 0.4, 9: 0.8},
+        milliseconds={},
+        flops={},
+        peek_tokens=1,
+        earlier=(first,),
+    )
+    finished = Finished(routed=routed, reason="stop")
+    usage = usage_of(finished)
+    assert usage.visual_tokens == 9 + 1 + 1
+    assert usage.prompt_tokens == 11 + 3 * 20  # the peek read the question, too
+    assert usage.completion_tokens == 2 + 3
+    metrics = Metrics(Full().load)
+    metrics.answered(finished, SERVED, seconds=1.0)
+    page = metrics.page().decode()
+    for kind, count in (("visual", 11), ("text", 60), ("answer", 5)):
+        assert f'm3router_tokens_total{{kind="{kind}"}} {count}.0' in page
+    kept = replace(routed, peek_tokens=0, earlier=())
+    assert usage_of(replace(finished, routed=kept)).prompt_tokens == 9 + 20

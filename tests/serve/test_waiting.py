@@ -1,0 +1,48 @@
+"""The queue that workers take from, and what happens to questions when a worker fails."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from router.serve.backend import Ask
+from router.serve.jobs import Job
+from router.serve.waiting import Pace, Waiting
+
+
+def job_of(number: int = 0, *, seconds: float = 60.0, **changes) -> Job:
+    ask = Ask(
+        id=f"ask-{number}",
+        image=Image.new("RGB", (64, 64)),
+        question="How many shapes are there?",
+        seconds=seconds,
+        **changes,
+    )
+    return Job(ask=ask, rule=ask.scale, tell=lambda event: None)
+
+
+def test_whoever_is_taken_out_of_the_queue_is_named():
+    """Times run out while the queue is looked through, too."""
+    waiting = Waiting(1)
+    picture = Image.new("RGB", (1, 1))
+    count = 3_000
+    for number in range(count):
+        ask = Ask(id=str(number), image=picture, question="?", seconds=0.1 + number * 1e-5)
+        waiting.put(Job(ask=ask, rule=None, tell=lambda event: None))
+    lost: list[Job] = []
+    while len(waiting):
+        lost += waiting.lost()
+    assert {job.ask.id for job in lost} == {str(number) for number in range(count)}
+
+
+def test_the_pace_is_that_of_times_with_questions():
+    """Bursts of answers, as a batch gives them, count by their mean; pauses do not count."""
+    pace, now = Pace(), 1_000.0
+    assert pace.seconds_for(10) == 0
+    for _ in range(40):
+        pace.began(now)
+        for _ in range(10):
+            now += 1.0
+            for _ in range(4):
+                pace.ended(now)
+        now += 10_000.0
+    assert 0.15 < pace.seconds_for(1) < 0.35

@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test tutorials lint quickstart bench bench-serve package packaging docs site clean FORCE
+.PHONY: help install test replicas tutorials lint quickstart bench bench-serve package packaging docs site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -42,6 +42,9 @@ $(STAMP): pyproject.toml constraints.txt
 test: install  ## Run the tests on two processes, with coverage
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 --cov=data --cov=m3core --cov=router \
 	  --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+replicas: install  ## Kill a replica under load, on a real Ray
+	$(ONE_THREAD) $(RUN) -m pytest -m slow tests/serve/test_ray_backend.py
 
 tutorials: install  ## Run the documentation's tutorials as they are written
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 -m tutorial tests/docs

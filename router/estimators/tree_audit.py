@@ -1,6 +1,6 @@
 """Trees in LightGBM's text format, judged before LightGBM's own parser sees them.
 
-That parser trusts what it reads (``src/io/gbdt_model_text.cpp`` and ``src/io/tree.cpp`` of
+That parser trusts what it reads (``src/boosting/gbdt_model_text.cpp``, ``src/io/tree.cpp`` of
 LightGBM 4): sizes, offsets and node numbers are used as they stand, so that a file that somebody
 made to harm could read or write elsewhere in memory, or never end. A hash only says that a file
 is the one that was published. Here every number is checked against the few shapes that this

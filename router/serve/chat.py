@@ -169,9 +169,11 @@ class Chat:
     ) -> AsyncIterator[str]:
         """The stream's events, as text."""
         created, model = _now(), one.request.model
+        options = one.request.stream_options
+        usage = options is not None and bool(options.include_usage)
 
         def line(**fields: Any) -> str:
-            return _sse(chunk(one.id, created, model, **fields))
+            return _sse(chunk(one.id, created, model, tells_usage=usage, **fields))
 
         finished: Finished | None = None
         try:
@@ -180,13 +182,15 @@ class Chat:
             event = first
             while not isinstance(event, Finished):
                 yield line(delta={"content": event.text})
-                event = await anext(events)
+                following = await anext(events, None)
+                if following is None:
+                    raise UnavailableError("The answer broke off.")
+                event = following
             finished = event
             self._answered(one, ask, finished)
             m3 = routing_of(finished, opening=one.opening)
             yield line(delta={}, reason=finished.reason, m3=m3)
-            options = one.request.stream_options
-            if options is not None and options.include_usage:
+            if usage:
                 yield line(delta=None, usage=usage_of(finished))
             yield "data: [DONE]\n\n"
         except M3RouterError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,3 +46,18 @@ class ApiError(Exception):
                 "code": self.code,
             }
         }
+
+
+def where(error: BaseException) -> str:
+    """Kinds and places of an error and its causes, without their messages."""
+    lines, seen = [], 0
+    current: BaseException | None = error
+    while current is not None and seen < 5:
+        places = [
+            f"{frame.filename}:{frame.lineno} in {frame.name}"
+            for frame in traceback.extract_tb(current.__traceback__)[-8:]
+        ]
+        lines.append(f"{type(current).__name__} at {' < '.join(reversed(places))}")
+        current = current.__cause__ or current.__context__
+        seen += 1
+    return "; from ".join(lines)

@@ -81,7 +81,9 @@ class ChatRequest(_Strict):
     ] = None
     budget: Annotated[
         float | None,
-        Field(gt=0, description="Route within so many visual tokens on average."),
+        Field(
+            gt=0, allow_inf_nan=False, description="Route within so many visual tokens on average."
+        ),
     ] = None
     max_regret: Annotated[
         float | None,
@@ -99,7 +101,7 @@ class ChatRequest(_Strict):
         float | None, Field(ge=0, le=1, description="Changes nothing in a greedy answer.")
     ] = None
     seed: Annotated[int | None, Field(description="Changes nothing in a greedy answer.")] = None
-    n: Literal[1] | None = None
+    n: Annotated[int | None, Field(ge=1, le=1)] = None
     presence_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
     frequency_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
     logprobs: Literal[False] | None = None
@@ -209,6 +211,7 @@ def chunk(
     reason: str | None = None,
     usage: Usage | None = None,
     m3: Routing | None = None,
+    tells_usage: bool = False,
 ) -> dict[str, Any]:
     """One `chat.completion.chunk` of a stream.
 
@@ -220,6 +223,8 @@ def chunk(
         reason: Why the answer ends here.
         usage: Of the whole.
         m3: How the question was routed.
+        tells_usage: Whether the stream ends with its usage; other chunks then say null, as
+            OpenAI's do.
     """
     choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
     body: dict[str, Any] = {
@@ -229,8 +234,8 @@ def chunk(
         "model": model,
         "choices": [] if delta is None else [choice],
     }
-    if usage is not None:
-        body["usage"] = usage.model_dump()
+    if tells_usage:
+        body["usage"] = None if usage is None else usage.model_dump()
     if m3 is not None:
         body["m3"] = m3.model_dump()
     return body

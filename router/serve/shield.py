@@ -11,13 +11,12 @@ import asyncio
 import json
 import logging
 import re
-import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from data.errors import DataError
 from router.serve.depth import too_deep
-from router.serve.errors import ApiError
+from router.serve.errors import ApiError, where
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -102,8 +101,19 @@ class Shield:
         except Exception as error:
             # The edge: whatever it is, the client learns nothing of it, and the log learns where
             # it happened but not the message, which may quote what was asked.
-            _log.error("%s %s failed: %s", scope["method"], _route(scope), _where(error))
+            _log.error("%s %s failed: %s", scope["method"], _route(scope), where(error))
             await answer.fail(ApiError(500, "The server failed to answer.", kind="server_error"))
+        except asyncio.CancelledError:
+            # uvicorn cancels what runs when its time to drain is over; nothing is behind this.
+            await answer.fail(
+                ApiError(
+                    503,
+                    "The server stopped before the answer was whole.",
+                    kind="server_error",
+                    code="unavailable",
+                    headers={"Retry-After": "5"},
+                )
+            )
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = scope["headers"]
@@ -256,18 +266,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _route(scope: Scope) -> str:
     """The route's own pattern where one matched: a path may hold what was asked."""
     return str(getattr(scope.get("route"), "path", "an unknown path"))
-
-
-def _where(error: BaseException) -> str:
-    """Kinds and places of an error and its causes, without their messages."""
-    lines, seen = [], 0
-    current: BaseException | None = error
-    while current is not None and seen < 5:
-        places = [
-            f"{frame.filename}:{frame.lineno} in {frame.name}"
-            for frame in traceback.extract_tb(current.__traceback__)[-8:]
-        ]
-        lines.append(f"{type(current).__name__} at {' < '.join(reversed(places))}")
-        current = current.__cause__ or current.__context__
-        seen += 1
-    return "; from ".join(lines)

@@ -27,6 +27,7 @@ from router.policy import Policy
 from router.routed import routed_answer
 from router.serve.backend import Finished, Piece, UnavailableError
 from router.serve.encodings import Encodings
+from router.serve.errors import where
 from router.serve.jobs import Event, Job
 from router.serve.waiting import Cores, Waiting
 
@@ -79,8 +80,8 @@ class Worker:
                     self._cores.leave()
                     self._waiting.wait()
                 self.turn()
-        except Exception:  # the thread's edge: the engine sees that it ended, and is not ready
-            logger.exception("a worker broke down")
+        except Exception as error:  # the edge: the engine sees that it ended, and is not ready
+            logger.error("a worker broke down: %s", where(error))
         finally:
             self._cores.leave()
             for job in [*self._unread, *self._running]:
@@ -135,12 +136,12 @@ class Worker:
             work()
         except Exception as error:  # the server's edge: one bad question must not stop the rest
             if or_each is not None and len(jobs) > 1:
-                logger.warning("questions failed together, and are tried one by one: %s", error)
+                logger.warning("questions failed together, and are tried alone: %s", where(error))
                 self._forget(jobs)  # what some have come to is begun anew
                 for job in jobs:
                     self._guarded([job], partial(or_each, [job]))
                 return
-            logger.exception("questions could not be answered")
+            logger.error("questions could not be answered: %s", where(error))
             reason = str(error) if isinstance(error, DataError) else "The server failed to answer."
             for job in jobs:
                 self._tell(job, UnavailableError(reason))
@@ -269,7 +270,9 @@ class Worker:
             earlier=job.earlier,
             milliseconds=job.milliseconds,
         )
-        policy = self._pipeline.policy if job.rule is None else job.rule
+        # A cascade that meets nothing is not made; its policy is not what decided.
+        own = None if self._pipeline.cascade else self._pipeline.policy
+        policy = own if job.rule is None else job.rule
         fallback = policy.reason if isinstance(policy, Policy) and policy.fallback else ""
         reason: Literal["stop", "length"] = "stop" if row.whole else "length"
         self._tell(job, Finished(routed=routed, reason=reason, fallback=fallback))

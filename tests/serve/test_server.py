@@ -134,6 +134,7 @@ def test_the_official_client_streams(server, small_run, pipeline):
     (last,) = [one for one in chunks if one.choices and one.choices[0].finish_reason]
     assert last.choices[0].finish_reason == "stop" and last.m3["scale"] == wanted.scale
     assert chunks[-1].usage.visual_tokens == wanted.answer.visual_tokens
+    assert all(one.usage is None and "usage" in one.model_fields_set for one in chunks[:-1])
     without = client.chat.completions.create(
         model="m3-9", messages=messages(picture, question), stream=True
     )

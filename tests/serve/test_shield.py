@@ -298,14 +298,13 @@ def test_api_errors_of_the_application() -> None:
     assert (talk.status, talk.answer[b"retry-after"]) == (429, b"3")
 
 
-def test_being_cancelled_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_cancelled_when_draining_takes_too_long_is_told_so() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise asyncio.CancelledError
 
-    talk = Talk([b"{}"], [JSON, length(2)])
-    with pytest.raises(asyncio.CancelledError):
-        talk.through(shield(app))
-    assert talk.sent == []
+    talk = Talk([b"{}"], [JSON, length(2)]).through(shield(app))
+    assert (talk.status, talk.answer[b"retry-after"]) == (503, b"5")
+    assert talk.error["code"] == "unavailable"
 
 
 def test_headers_on_every_answer() -> None:

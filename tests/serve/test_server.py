@@ -20,7 +20,9 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from typer.testing import CliRunner
 
+from router.cli.main import app
 from router.pipeline import AutoScalePipeline
 from router.serve.keys import new_token, sha256_of
 
@@ -384,13 +386,15 @@ def test_keys_rates_and_a_graceful_end(small_run, tmp_path):
         end(server)
 
 
-def test_a_server_beyond_this_machine_wants_keys(small_run, tmp_path):
-    command = [sys.executable, "-m", "router", "serve", "--policy", str(small_run.root)]
-    done = subprocess.run(
-        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 1 and "anybody could ask" in done.stderr
-    done = subprocess.run(
-        [*command[:-1], str(tmp_path / "nothing")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1 and "no run folder with policies" in done.stderr
+def test_a_server_beyond_this_machine_wants_keys(small_run, tmp_path, monkeypatch):
+    monkeypatch.delenv("M3ROUTER_API_KEYS", raising=False)
+
+    def refused(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["serve", *arguments])
+        assert done.exit_code == 1
+        return " ".join(done.output.split())
+
+    run = str(small_run.root)
+    assert "anybody could ask" in refused("--policy", run, "--host", "0.0.0.0")
+    assert "no run folder with policies" in refused("--policy", str(tmp_path / "nothing"))
+    assert "it has default" in refused("--policy", f"{run}/frugal")

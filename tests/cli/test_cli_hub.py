@@ -131,9 +131,10 @@ def test_the_card_says_it_all_and_its_code_works(
     card = ModelCard(text)
     card.validate()  # asks the stand-in, which lets all pass; the parsing before it does not
     data = card.data
-    assert (data.license, data.library_name) == ("apache-2.0", "m3router")
+    told = data.to_dict()
+    assert (told["license"], told["library_name"]) == ("apache-2.0", "m3router")
     assert data.datasets == ["me/questions"] and "m3router" in data.tags
-    assert ModelCard(card.content).data.to_dict() == data.to_dict()
+    assert ModelCard(card.content).data.to_dict() == told
     router = pushed.read_router()
     log = pushed.read_log().metadata
     for said in (router.fingerprint, log["prompt"], router.estimator_name, "| part: test |"):

@@ -8,7 +8,6 @@ in :mod:`data.journal_lines`. Rows stay on the disk; only what is done is kept i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ from data.journal_lines import (
     rows_of,
     write_line,
 )
+from data.locks import take_lock
 from data.manifest import FULL_DISK, fsync_folder
 
 LOCK = "journal.lock"
@@ -84,7 +84,7 @@ class Journal:
                     _check_free(folder, except_for=lock_file)
                 lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
                 undo.callback(os.close, lock)
-                _take(lock, folder)
+                take_lock(lock, _busy(folder))
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
                 undo.callback(os.close, descriptor)
                 fsync_folder(folder)
@@ -249,20 +249,13 @@ def _check_free(folder: Path, *, except_for: Path) -> None:
         if path != except_for:
             descriptor = os.open(path, os.O_RDWR)
             try:
-                _take(descriptor, folder)
+                take_lock(descriptor, _busy(folder))
             finally:
                 os.close(descriptor)
 
 
-def _take(lock: int, folder: Path) -> None:
-    """Lock the folder for this process."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        raise DataError(
-            f"{folder} is being labelled by another process (id {holder}). Wait for it or end "
-            "it, or label into another folder."
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode("ascii"), 0)
+def _busy(folder: Path) -> str:
+    return (
+        f"{folder} is being labelled by another process (id {{holder}}). Wait for it or end "
+        "it, or label into another folder."
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -66,17 +65,3 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
             os.close(descriptor)
     except OSError as error:
         raise DataError(write_failure(path, error)) from error
-
-
-def take_lock(lock: int, root: Path) -> None:
-    """Lock the folder for this process."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        raise DataError(
-            f"{root} is in use by another process (id {holder}), such as a server. Ask that one, "
-            "or wait until it has ended."
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode("ascii"), 0)

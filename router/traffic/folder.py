@@ -32,13 +32,13 @@ from PIL import Image
 
 from data.errors import DataError
 from data.examples import Example
+from data.locks import take_lock
 from data.manifest import atomic_write_bytes, fsync_folder, write_failure
 from router.traffic.files import (
     Record,
     append_line,
     placed_lines,
     read_lines,
-    take_lock,
     write_lines,
 )
 from router.traffic.records import encoded
@@ -84,7 +84,11 @@ class TrafficFolder:
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
                 undo.callback(os.close, lock)
-                take_lock(lock, root)
+                take_lock(
+                    lock,
+                    f"{root} is in use by another process (id {{holder}}), such as a server. Ask "
+                    "that one, or wait until it has ended.",
+                )
                 if not (root / KEY).exists():
                     atomic_write_bytes(root / KEY, secrets.token_bytes(32))
                 (root / IMAGES).mkdir(exist_ok=True)

@@ -29,6 +29,7 @@ class Policies:
     def __init__(self, run: Path, router: ScaleRouter) -> None:
         self._made: OrderedDict[tuple[str, float], Policy] = OrderedDict()
         self._lock = threading.Lock()
+        self._making = threading.Lock()  # making one takes a moment of one core
         self._why_not = ""
         self._data: CalibrationData | None = None
         try:
@@ -67,15 +68,24 @@ class Policies:
                 f"This server cannot route by {name}: {self._why_not}. Leave {name} out to route "
                 "by the server's policy, or give a scale."
             )
-        with self._lock:  # making one takes a moment of one core
-            if (name, value) not in self._made:
-                made = (
-                    self._data.policy(budget=value)
-                    if name == "budget"
-                    else self._data.policy(target=Target(max_regret=value))
-                )
+        if (kept := self._kept(name, value)) is not None:
+            return kept
+        with self._making:
+            if (kept := self._kept(name, value)) is not None:  # somebody made it meanwhile
+                return kept
+            made = (
+                self._data.policy(budget=value)
+                if name == "budget"
+                else self._data.policy(target=Target(max_regret=value))
+            )
+            with self._lock:
                 self._made[name, value] = made
-            self._made.move_to_end((name, value))
-            if len(self._made) > KEPT:
-                self._made.popitem(last=False)
-            return self._made[name, value]
+                if len(self._made) > KEPT:
+                    self._made.popitem(last=False)
+            return made
+
+    def _kept(self, name: str, value: float) -> Policy | None:
+        with self._lock:
+            if (name, value) in self._made:
+                self._made.move_to_end((name, value))
+            return self._made.get((name, value))

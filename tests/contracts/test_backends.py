@@ -95,7 +95,7 @@ async def answered(backend, ask):
     return "".join(one.text for one in pieces), end
 
 
-async def idle(backend, *, seconds=10.0):
+async def idle(backend, *, seconds=60.0):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         load = backend.load()

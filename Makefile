@@ -44,7 +44,7 @@ test: install  ## Run the tests on two processes, with coverage
 	  --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 replicas: install  ## Kill a replica under load, on a real Ray
-	$(ONE_THREAD) $(RUN) -m pytest -m slow tests/serve/test_ray_backend.py
+	$(ONE_THREAD) $(RUN) -m pytest --tb=native -m slow tests/serve/test_ray_backend.py
 
 tutorials: install  ## Run the documentation's tutorials as they are written
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 -m tutorial tests/docs

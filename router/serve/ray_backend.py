@@ -46,6 +46,8 @@ ENVIRONMENT = {
     # A replica whose cores are busy with answering takes longer than Ray's usual 0.1 s to tell
     # how much it has in hand.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2.0",
+    # Ray's usual 15 lets whatever else runs on the machine starve the replicas.
+    "RAY_worker_niceness": "0",
 }
 """Environment of Ray, where it is not set."""
 

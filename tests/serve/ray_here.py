@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before Ray is imported: no usage statistics, no token in the home folder.
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_AUTH_MODE"] = "disabled"
+from router.serve.ray_backend import ENVIRONMENT
+
+# Before Ray is imported, which reads some of it then; and no token in the home folder.
+os.environ.update(ENVIRONMENT, RAY_AUTH_MODE="disabled")
 
 
 @contextlib.contextmanager

@@ -153,9 +153,8 @@ def test_a_killed_replica_loses_no_question(small_run):
         os.kill(os.getpid(), signal.SIGTERM)  # Ray's own handler would abort 3 s later
         alive = await processes(backend, count=2)
         tasks = [asyncio.create_task(answered(backend, ask)) for ask in asks]
-        while sum(task.done() for task in tasks) < 10:
+        while sum(task.done() for task in tasks) < 10 or not backend.load()["running"]:
             await asyncio.sleep(0.005)
-        assert backend.load()["running"] > 0
         os.kill(min(alive), signal.SIGKILL)
         left = sum(not task.done() for task in tasks)
         found = await asyncio.gather(*tasks)
@@ -166,7 +165,7 @@ def test_a_killed_replica_loses_no_question(small_run):
             events = backend.ask(ask)
             await anext(events)
             await events.aclose()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 90
         while any(one["running"] or one["queued"] for one in await backend.loads()):
             assert time.monotonic() < until
             await asyncio.sleep(0.05)
@@ -179,7 +178,7 @@ def test_a_killed_replica_loses_no_question(small_run):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert len(told) == 1 and time.monotonic() - told[0] > 4
-    assert left > 20  # the load was on while the replica died
+    assert left > 8  # more than both replicas hold: the load was on while one died
     for ask, (text, end) in zip(asks, found, strict=True):
         (expected,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale)
         assert text == end.routed.answer.text == expected.answer.text

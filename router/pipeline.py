@@ -22,6 +22,7 @@ from router.policy import Policy
 from router.routed import RoutedAnswer as RoutedAnswer
 from router.routed import routed_answer
 from router.router import ScaleRouter
+from router.run import Run
 
 
 class AutoScalePipeline:
@@ -69,7 +70,7 @@ class AutoScalePipeline:
         cls,
         run: Path | str,
         *,
-        model: MultiScaleModel | str = "embedded",
+        model: MultiScaleModel | str | None = None,
         policy: str = "default",
         device: str = "auto",
     ) -> AutoScalePipeline:
@@ -77,13 +78,20 @@ class AutoScalePipeline:
 
         Args:
             run: A run folder after ``train`` and ``calibrate``.
-            model: The model that the run labelled, or its name; by name it is loaded with the
-                pooling that the run was labelled with.
+            model: The model that was labelled, or its name, folder or hub id, by which it is
+                loaded with the pooling that the run was labelled with; None for the run's own,
+                where its name is enough (`Run.model_name`).
             policy: Name of the policy.
             device: Where a model given by name is loaded.
+
+        Raises:
+            DataError: When a part is missing or damaged, or the model must be given.
+            MismatchError: When the parts do not belong together.
         """
         folder = Path(run)
         router = ScaleRouter.read(folder / "router")
+        if model is None:
+            model = Run(folder).model_name()
         if isinstance(model, str):
             visual = router.metadata.get("features", {}).get("visual", {})
             model = load_model(
@@ -106,7 +114,7 @@ class AutoScalePipeline:
         cls,
         name: Path | str,
         *,
-        model: MultiScaleModel | str = "embedded",
+        model: MultiScaleModel | str | None = None,
         policy: str = "default",
         device: str = "auto",
         revision: str | None = None,

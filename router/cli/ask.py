@@ -40,11 +40,9 @@ def ask(
     from router.cli.answers import show_answer
     from router.cli.console import err
     from router.pipeline import AutoScalePipeline
-    from router.run import Run
 
     picture = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):
-        name = Run(run).model_name() if model is None else model
-        pipeline = AutoScalePipeline.load(run, model=name, policy=policy, device=device)
+        pipeline = AutoScalePipeline.load(run, model=model, policy=policy, device=device)
     (answer,) = pipeline.answer([picture], [question], scale=scale)
     show_answer(answer)

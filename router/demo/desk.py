@@ -133,8 +133,7 @@ class Desk:
             DataError: When something is missing or damaged.
             MismatchError: When the parts do not belong together.
         """
-        name = Run(run).model_name() if model is None else model
-        pipeline = AutoScalePipeline.load(run, model=name, policy=policy, device=device)
+        pipeline = AutoScalePipeline.load(run, model=model, policy=policy, device=device)
         if pipeline.router.cost_unit != TOKENS:
             why = f"this run counts {pipeline.router.cost_unit}, not {TOKENS}"
             return cls(pipeline, policy=policy, no_budget=why)

@@ -14,7 +14,6 @@ from PIL import Image
 
 from data.errors import M3RouterError
 from router.pipeline import AutoScalePipeline
-from router.run import Run
 from router.serve.backend import Ask, BusyError, Finished, Piece, Served, UnavailableError
 from router.serve.encodings import Encodings
 from router.serve.jobs import Event, Job
@@ -197,9 +196,8 @@ def load_pipeline(settings: EngineSettings) -> AutoScalePipeline:
         DataError: When a part is missing or damaged, or the model must be given.
         MismatchError: When the parts do not belong together.
     """
-    name = settings.model or Run(Path(settings.run)).model_name()
     return AutoScalePipeline.load(
-        settings.run, model=name, policy=settings.policy, device=settings.device
+        settings.run, model=settings.model or None, policy=settings.policy, device=settings.device
     )
 
 

@@ -59,7 +59,7 @@ def test_videos_from_label_to_ask(clips, invoke, tmp_path):
     assert missing.exit_code == 1
     assert "none.mp4 cannot be read: no such file" in missing.stderr
 
-    pipeline = AutoScalePipeline.load(run, model="fake")
+    pipeline = AutoScalePipeline.load(run)
     assert pipeline.frames == 4
     first, again = pipeline.answer([clips / "20.mp4"] * 2, [QUESTIONS[2]] * 2)
     assert first.sufficiency == again.sufficiency and first.answer == again.answer

@@ -196,13 +196,21 @@ def test_parts_that_do_not_belong_together_are_refused(world):
 def test_a_run_folder_is_loaded(world, tmp_path):
     world["router"].write(tmp_path / "router")
     world["policy"].write(tmp_path / "policies" / "default.json")
-    loaded = AutoScalePipeline.load(tmp_path, model=FakeModel())
+    loaded = AutoScalePipeline.load(tmp_path)  # with the model that the router was trained for
     direct = AutoScalePipeline(model=FakeModel(), router=world["router"], policy=world["policy"])
     image = world["images"][7]
     assert (
         loaded.answer([image], ["Is it?"])[0].sufficiency
         == direct.answer([image], ["Is it?"])[0].sufficiency
     )
+
+
+def test_a_run_of_a_model_that_must_be_given(world, tmp_path):
+    metadata = {**world["router"].metadata, "log": {"model": "a/llava"}}
+    replace(world["router"], metadata=metadata).write(tmp_path / "router")
+    world["policy"].write(tmp_path / "policies" / "default.json")
+    with pytest.raises(DataError, match="belongs to the model 'a/llava'"):
+        AutoScalePipeline.load(tmp_path)
 
 
 # --- asking again ------------------------------------------------------------------------------

@@ -178,11 +178,13 @@ def routes(front: Front) -> FastAPI:
             raise ApiError(404, "There is no such model.", code="model_not_found")
         return card(name, named[name])
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the process answers at all."""
         return {"status": "ok"}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", responses=_problems(503))
     async def ready() -> dict[str, str]:
         """Whether questions are taken."""

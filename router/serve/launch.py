@@ -99,7 +99,7 @@ def launch(
     try:
         from router.serve.app import create_app
         from router.serve.running import serve_forever
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DataError(
             f"Serving needs the package {error.name}, which is not installed: pip install "
             "'m3router[serve]'"

@@ -272,6 +272,13 @@ def test_a_client_that_vanishes_frees_its_place(server, small_run):
     assert got.choices[0].message.content
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_load_balancers_may_look_without_a_body(server, path):
+    for ask in (httpx.get, httpx.head):
+        assert ask(server.url + path).status_code == 200
+    assert httpx.head(server.url + path).text == ""
+
+
 def test_metrics_add_up(server, small_run):
     def value(name: str) -> float:
         page = httpx.get(f"{server.url}/metrics").text

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -29,6 +28,7 @@ from router.serve.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelC
 from router.serve.settings import FrontSettings
 from router.serve.shield import Shield
 from router.traffic.recorder import Recorder
+from router.version import __version__
 
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 """Paths that need no key: they tell nothing of what is asked."""
@@ -153,7 +153,7 @@ def routes(front: Front) -> FastAPI:
         recorder=front.recorder,
     )
 
-    app = FastAPI(title="m3router", version=version("m3router"), docs_url=None, redoc_url=None)
+    app = FastAPI(title="m3router", version=__version__, docs_url=None, redoc_url=None)
     started = int(time.time())
 
     def card(name: str, scale: int | None) -> ModelCard:

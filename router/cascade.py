@@ -283,13 +283,14 @@ class Cascade:
 
 def seen(p: Floats, confidence: Floats, logprob: Floats) -> Array:
     """What b reads, (n, K + 2), from p (n, K) and the answer's confidence and log-prob. (n,)."""
-    return np.column_stack([_logit(p), _logit(confidence), _logit(np.exp(logprob))])
+    return np.column_stack([odds(p), odds(confidence), odds(np.exp(logprob))])
 
 
 def known(p: Floats) -> Array:
     """What V reads, (n, 2 K), from p (n, K)."""
-    return np.hstack([_logit(p), p])
+    return np.hstack([odds(p), p])
 
 
-def _logit(p: Floats) -> Array:
+def odds(p: Floats) -> Array:
+    """Logarithms of odds, of probabilities kept away from 0 and 1."""
     return np.asarray(logit(np.clip(p, EDGE, 1 - EDGE)))

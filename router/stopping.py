@@ -5,15 +5,14 @@ Notation for shapes: n examples of the tune part, K options.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from data.errors import NotLearnableError
-from router.analysis.curves import curve_prices
-from router.analysis.hulls import concave_hulls
+from router.analysis.curves import curves, ladder
 from router.cascade import Array, Rule, Weights, known, seen
 from router.estimators.base import Floats
 from router.estimators.logistic import LogisticEstimator
@@ -22,7 +21,8 @@ from router.outcomes import Asked, Prices, outcome_of
 FOLDS = 5
 MOST = 10_000
 """Tune examples that are learned from at most, drawn at random by picture."""
-PRICES = 24  # that the area on the tune part is taken over
+PRICES = 24
+"""Places of the curve that the area on the tune part is taken over."""
 PENALTY = 1.0
 
 
@@ -74,13 +74,17 @@ class Learned:
     plain: Rule
     held: Array
     helps: bool = True
+    _rules: dict[float, Rule] = field(default_factory=dict, repr=False, compare=False)
 
     def rule(self, price: float) -> Rule:
         """The rule at a price: how much starting at each option is worth, learned for it."""
         if not self.helps:
             return self.plain
-        every = np.ones(len(self.tune.p), dtype=bool)
-        return replace(self.plain, start=_start(self.tune, self._futures(price), every))
+        if price not in self._rules:
+            every = np.ones(len(self.tune.p), dtype=bool)
+            start = _start(self.tune, self._futures(price), every)
+            self._rules[price] = replace(self.plain, start=start)
+        return self._rules[price]
 
     def asked(self, price: float, fold: npt.NDArray) -> Asked:
         """What would be asked on the tune part, each fold by what the others taught."""
@@ -131,8 +135,15 @@ def learn_cascade(tune: Answered, *, seed: int = 0) -> Learned:
         part, rule = tune.take(inside), _beliefs(tune.take(np.flatnonzero(fold != number)))
         held[inside] = rule.believe(part.p, part.confidence, part.logprob)
     learned = Learned(tune=tune, plain=_beliefs(tune), held=held)
-    helps = area(tune, lambda price: learned.asked(price, fold)) > area(tune, plain(tune))
-    return replace(learned, helps=helps)
+
+    def asked(price: float) -> Asked:
+        return learned.asked(price, fold)
+
+    # Each curve at places of its own: a cascade spends other sums at a price than its router.
+    own = spread_prices(tune.costs, asked, points=PRICES)
+    alone = spread_prices(tune.costs, plain(tune), points=PRICES)
+    helps = area(tune, asked, own) > area(tune, plain(tune), alone)
+    return replace(learned, helps=helps, _rules={})
 
 
 def plain(tune: Answered) -> Callable[[float], Asked]:
@@ -143,11 +154,11 @@ def plain(tune: Answered) -> Callable[[float], Asked]:
     )
 
 
-def area(tune: Answered, asked: Callable[[float], Asked]) -> float:
+def area(tune: Answered, asked: Callable[[float], Asked], listed: Sequence[float]) -> float:
     """Area under the curve over prices, over the range of the options' mean costs (AIQ)."""
     points = [
         (found.cost.mean(), found.score.mean())
-        for price in prices(tune.p, tune.costs, points=PRICES)
+        for price in listed
         for found in [outcome_of(asked(price), scores=tune.scores, costs=tune.costs, gflops=None)]
     ]
     cost, accuracy = np.array(points).T
@@ -155,21 +166,12 @@ def area(tune: Answered, asked: Callable[[float], Asked]) -> float:
     low, high = float(means.min()), float(means.max())
     if not low < high:
         return float(accuracy.max())
-    return float(concave_hulls(cost, accuracy).area(low, high))
+    return float(curves(cost, accuracy).area(low, high))
 
 
-def prices(p: Floats, costs: Prices, *, points: int) -> list[float]:
-    """Prices from the dearest outcome to the cheapest, ascending.
-
-    Half are the router's own. A cascade starts cheaply and still asks for more at low prices, so
-    the other half are spread evenly in their logarithm over the range of the first.
-    """
-    own = curve_prices(p, costs.routed, points=max(2, points // 2))
-    positive = [price for price in own if price > 0]
-    if len(positive) < 2:
-        return own
-    spread = np.geomspace(positive[0], positive[-1], max(2, points // 2))
-    return sorted({*own, *map(float, spread)})
+def spread_prices(costs: Prices, asked: Callable[[float], Asked], *, points: int) -> list[float]:
+    """Prices, ascending, at which `asked` is spread over mean costs; see `curves.ladder`."""
+    return ladder(lambda price: float(costs.of(asked(price)).mean()), costs.alone, points=points)
 
 
 def _beliefs(part: Answered) -> Rule:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from router.analysis import metrics
+from router.analysis.curves import POINTS, dearest_within
 from router.baselines.base import Contender, Known, Priced
 from router.cascade import Cascade
 from router.costs import routed_costs
@@ -23,7 +24,8 @@ from router.policy import Binding, Policy
 
 GOALS = {"saved_at_99": 0.99, "saved_at_100": 1.0}
 """Name -> share of the best fixed accuracy that is to be kept."""
-CANDIDATES = 200  # settings that are tried on the calibrate part
+CANDIDATES = 64
+"""Settings that are tried on the calibrate part; budgets are met more exactly than these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,6 @@ def arm_of(
     *,
     budgets: Sequence[float],
     binding: Binding,
-    points: int,
     policies: Mapping[str, Policy] | None = None,
 ) -> Arm:
     """Set a contender's knob on the calibrate part and ask it on the test part.
@@ -107,7 +108,6 @@ def arm_of(
         test: its scores are not read.
         budgets: mean costs, one setting for each.
         binding: what policies belong to.
-        points: most points of the curve.
         policies: further policies of a contender with probabilities, calibrated before.
 
     Raises:
@@ -133,7 +133,7 @@ def arm_of(
         tried = _Tried(contender, calibrate, test)
         settings = [tried.within(budget) for budget in budgets]
         goals = {goal: tried.keeping(goal, share) for goal, share in GOALS.items()}
-    values = contender.settings(test.rows, points=points)
+    values = contender.settings(test.rows, points=POINTS)
     return Arm(
         about=contender.about,
         reads=contender.reads,
@@ -236,19 +236,22 @@ class _Tried:
     def __init__(self, contender: Contender, part: Part, test: Part) -> None:
         self.contender, self.part, self.test = contender, part, test
         self.values = contender.settings(part.rows, points=CANDIDATES)
-        found = [
-            part.outcome(contender.asks(part.rows, value), reads=contender.reads)
-            for value in self.values
-        ]
+        found = [self._outcome(value) for value in self.values]
         self.cost = np.array([one.cost.mean() for one in found])
         self.accuracy = np.array([one.score.mean() for one in found])
 
     def within(self, budget: float) -> Setting:
-        """The dearest setting within a mean cost; the cheapest of all where none is."""
-        inside = self.cost <= budget * (1 + 1e-9)
-        best = np.argmax(np.where(inside, self.cost, -np.inf)) if inside.any() else None
-        place = int(np.argmin(self.cost)) if best is None else int(best)
-        return self._setting(budget_name(budget), place, {"budget": float(budget)})
+        """The dearest setting within a mean cost, to `curves.NEAR`; else the cheapest of all."""
+        knob = {"budget": float(budget)}
+        inside, beyond = self.cost <= budget * (1 + 1e-9), self.cost > budget * (1 + 1e-9)
+        if not inside.any():
+            return self._setting(budget_name(budget), self.values[int(self.cost.argmin())], knob)
+        best = int(np.argmax(np.where(inside, self.cost, -np.inf)))
+        value = self.values[best]
+        if beyond.any():
+            next_to = int(np.argmin(np.where(beyond, np.abs(np.arange(len(beyond)) - best), 1e9)))
+            value = dearest_within(self._cost_at, value, self.values[next_to], budget)
+        return self._setting(budget_name(budget), value, knob)
 
     def keeping(self, goal: str, share: float) -> Setting:
         """The cheapest setting with a share of the best fixed accuracy; else the finest option."""
@@ -256,7 +259,8 @@ class _Tried:
         enough = self.accuracy >= target - 1e-12
         knob = {"share_of_best_fixed": share}
         if enough.any():
-            return self._setting(goal, int(np.argmin(np.where(enough, self.cost, np.inf))), knob)
+            place = int(np.argmin(np.where(enough, self.cost, np.inf)))
+            return self._setting(goal, self.values[place], knob)
         n, k = self.test.scores.shape
         reason = (
             f"no {self.contender.knob} reaches the accuracy {target:.4f} on the "
@@ -266,16 +270,23 @@ class _Tried:
         policy = {"kind": "finest", "knob": knob, "fallback": True, "reason": reason}
         return Setting(name=goal, asked=asked, policy=policy)
 
-    def _setting(self, name: str, place: int, knob: dict[str, float]) -> Setting:
-        value = float(self.values[place])
+    def _outcome(self, value: float) -> Outcome:
+        asked = self.contender.asks(self.part.rows, value)
+        return self.part.outcome(asked, reads=self.contender.reads)
+
+    def _cost_at(self, value: float) -> float:
+        return float(self._outcome(value).cost.mean())
+
+    def _setting(self, name: str, value: float, knob: dict[str, float]) -> Setting:
+        found = self._outcome(value)
         policy = {
             "kind": self.contender.knob,
-            "value": value,
+            "value": float(value),
             "knob": knob,
             "calibration": {
                 "n": len(self.part.rows),
-                "mean_cost": float(self.cost[place]),
-                "accuracy": float(self.accuracy[place]),
+                "mean_cost": float(found.cost.mean()),
+                "accuracy": float(found.score.mean()),
             },
             "fallback": False,
             "reason": "",

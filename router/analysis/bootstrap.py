@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
+from router.analysis.intervals import percentile_interval
 from router.analysis.metrics import Array, Floats
 
 CHUNK_ENTRIES = 4_000_000  # of the weight matrix held at once: 32 MB
@@ -88,18 +89,6 @@ def draw_means(sums: Floats, sizes: Floats, *, draws: int = 1000, seed: int = 0)
     return np.concatenate(means)
 
 
-def interval(samples: Floats, *, level: float = 0.95) -> tuple[float | None, float | None]:
-    """Percentile interval of (B,) samples; None for an end that is undefined.
-
-    A draw in which the statistic is undefined (NaN) counts as lower than every other, so a few
-    of them take the lower end away, and many take both.
-    """
-    ranked = np.sort(np.where(np.isnan(samples), -np.inf, samples))
-    tail = round((1 - level) / 2, 12)  # 0.025, not 0.02500000000000002: the rank is exact
-    low, high = (float(np.quantile(ranked, q, method="inverted_cdf")) for q in (tail, 1 - tail))
-    return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
-
-
 def estimate(value: float, samples: Floats, *, level: float = 0.95) -> Estimate:
     """A value with the percentile interval of its draws (B,).
 
@@ -107,5 +96,5 @@ def estimate(value: float, samples: Floats, *, level: float = 0.95) -> Estimate:
     """
     if not np.isfinite(value):
         return Estimate(None, None, None)
-    low, high = interval(samples, level=level)
+    low, high = percentile_interval(samples, level=level)
     return Estimate(float(value), low, high)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from data.oracle_log import OracleLog
-from router.analysis.columns import Columns
-from router.analysis.metrics import Choice, best_fixed, oracle_choice, regret_rows, taken
+from router.analysis.columns import SHARE, Columns
+from router.analysis.metrics import Choice, oracle_choice, regret_rows, taken
 from router.estimators.base import Floats
 
 SHOWN = 24
@@ -24,6 +24,7 @@ def by_dataset(
     choices: Mapping[str, Choice],
     *,
     costs: Floats,
+    best: str,
     draws: int = 1000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -33,15 +34,15 @@ def by_dataset(
         log: the complete test examples only.
         choices: policy name -> option index (n,).
         costs: (n, K) behind the router that the policies belong to; see `router.costs`.
+        best: the best fixed option, the same everywhere.
         draws: bootstrap draws.
         seed: of the bootstrap.
 
     Returns:
-        Per dataset: "dataset", "n", "groups", "fixed" (option -> estimate), "best_fixed" (on
-        the whole test part, so that it is the same option everywhere), "oracle" with
-        "oracle_cost", and "policies" (name -> "accuracy", "minus_finest", "cost", "shares").
+        Per dataset: "dataset", "n", "groups", "fixed" (option -> estimate), "best_fixed",
+        "oracle" with "oracle_cost", and "policies" (name -> "accuracy", "minus_finest", "cost", "shares").
     """
-    best, routed = log.options[best_fixed(log.scores, log.costs)], np.asarray(costs)
+    routed = np.asarray(costs)
     datasets, counts = np.unique(log.datasets.astype(str), return_counts=True)
     ordered = [name for _, name in sorted(zip(-counts, datasets, strict=True))]
     return [
@@ -64,11 +65,11 @@ def _dataset(
     scores, costs, groups = log.scores[rows], log.costs[rows], log.groups[rows].astype(str)
     columns = Columns(groups, draws=draws, seed=seed)
     for k, option in enumerate(log.options):
-        columns.add(f"fixed/{option}", scores[:, k])
+        columns.add(f"fixed/{option}", scores[:, k], bounds=SHARE)
     oracle = oracle_choice(scores, costs)
-    columns.add("oracle", taken(scores, oracle))
+    columns.add("oracle", taken(scores, oracle), bounds=SHARE)
     for policy, choice in choices.items():
-        columns.add(f"policy/{policy}", taken(scores, choice[rows]))
+        columns.add(f"policy/{policy}", taken(scores, choice[rows]), bounds=SHARE)
     finest = f"fixed/{log.options[-1]}"
     return {
         "dataset": name,

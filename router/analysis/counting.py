@@ -15,7 +15,7 @@ import pandas as pd
 
 from data.oracle_log import OracleLog
 from router.analysis import metrics
-from router.analysis.columns import Columns
+from router.analysis.columns import SHARE, Columns
 from router.analysis.inspected import Oracle, Pair, Part, ScaleCounts, Step
 from router.analysis.metrics import Array, Floats
 from router.analysis.oracles import (
@@ -127,8 +127,8 @@ def count_step(cells: Cells, columns: Columns, coarse: int, fine: int) -> Step:
         scored=round(n * float(columns.mean("both" + end))),
         right_to_wrong=round(n * float(columns.mean("lost" + end))),
         wrong_to_right=round(n * float(columns.mean("won" + end))),
-        lost=columns.statistic(_ratio, "lost" + end, "both" + end),
-        won=columns.statistic(_ratio, "won" + end, "both" + end),
+        lost=columns.statistic(_ratio, "lost" + end, "both" + end, bounds=SHARE),
+        won=columns.statistic(_ratio, "won" + end, "both" + end, bounds=SHARE),
     )
 
 
@@ -167,10 +167,10 @@ def _counts(cells: Cells, rows: np.ndarray, k: int, columns: Columns) -> ScaleCo
         answered=int(scored.sum()),
         errors=int(failed.sum()),
         missing=int((~scored & ~failed).sum()),
-        accuracy=columns.statistic(_ratio, f"score/{k}", f"scored/{k}"),
+        accuracy=columns.statistic(_ratio, f"score/{k}", f"scored/{k}", bounds=SHARE),
         cost=float(log.costs[rows, k][scored].mean()) if scored.any() else None,
         gflops=float(flops.mean() / 1e9) if known else None,
-        fixed=columns.statistic(_ratio, f"fixed/{k}", "complete"),
+        fixed=columns.statistic(_ratio, f"fixed/{k}", "complete", bounds=SHARE),
         fixed_cost=columns.statistic(_ratio, f"fixed-cost/{k}", "complete"),
     )
 
@@ -188,10 +188,11 @@ def _oracle(rule: str, columns: Columns, *, scores: Floats, costs: Floats, said:
         cost = columns.statistic(_spent_stable if stable else _spent, *names, *ends)
     smallest = smallest_sufficient(rule, scores, costs, said)
     places = np.where(smallest == NEVER, n_options, smallest)
+    spread = (float(costs.min()), float(costs.max())) if len(costs) else None
     return Oracle(
         rule=rule,
-        accuracy=columns.statistic(_ratio, f"accuracy/{rule}", "complete"),
-        cost=columns.statistic(_ratio, f"cost/{rule}", "complete"),
+        accuracy=columns.statistic(_ratio, f"accuracy/{rule}", "complete", bounds=SHARE),
+        cost=columns.statistic(_ratio, f"cost/{rule}", "complete", bounds=spread),
         corrected_accuracy=accuracy,
         corrected_cost=cost,
         smallest=tuple(np.bincount(places, minlength=n_options + 1).tolist()),

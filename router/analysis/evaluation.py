@@ -1,7 +1,9 @@
 """Evaluation: what a router and its policies reach on the test part, beside what they must beat.
 
-Policies are calibrated on the calibrate part only; every number is measured on the test part
-only. All intervals come from one cluster bootstrap by image group, so differences are paired.
+Policies are calibrated on the calibrate part only, as are the best fixed option and the options
+that are worth mixing; every number is measured on the test part only. Every way of choosing is
+looked at in the same places (`router.analysis.curves`). Intervals are by image
+(`router.analysis.intervals`), differences are paired.
 
 Notation for shapes: N examples of the log, n of one part, K options.
 """
@@ -23,6 +25,7 @@ from router.analysis.comparison import Comparison
 from router.analysis.measures import Measures
 from router.analysis.metrics import first_correct, stable
 from router.analysis.reading import check_shape, features_of, part_of
+from router.analysis.verdict import evaluation_verdict, few_images
 from router.baselines import fit_baselines
 from router.baselines.base import Contender, Known, Priced
 from router.baselines.escalation import Escalating, escalating
@@ -34,6 +37,11 @@ from router.policy import Binding, Policy
 
 SCHEMA = 1
 ESCALATION = "router + escalation"
+INTERVALS = (
+    "Accuracies, costs and AIQ: Korn and Graubard's, exact over images where nothing varies; "
+    "paired differences likewise, of gains and losses apart where few images differ; all else: "
+    "bootstrap percentiles over images, stretched by the jackknife and Student's t."
+)
 FRACTIONS = (1 / 16, 1 / 4, 1 / 2)
 ORACLE_RULE = (
     "first_correct: the cheapest option with the best score of the example; "
@@ -51,7 +59,6 @@ class Settings:
         draws: bootstrap draws.
         level: of the intervals.
         seed: of the bootstrap.
-        points: most points of the router's curve; half as many of the others'.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
     """
 
@@ -59,7 +66,6 @@ class Settings:
     draws: int = 1000
     level: float = 0.95
     seed: int = 0
-    points: int = 48
     gaps: Gaps = "error"
 
 
@@ -95,23 +101,27 @@ def evaluate(
         settings: budgets, bootstrap and curves.
 
     Returns:
+        "verdict" ({"kind", "text"}, see `router.analysis.verdict`) and "warnings", then
         "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve",
         "oracle_curve" (of the chance-corrected oracle), "metrics",
-        "ablations", "baselines", "escalation", "oracles", "best_fixed", "sufficient", "n",
-        "bootstrap" and what they are about. A number with an interval is {"value", "low",
-        "high"}, all None where it is undefined; where the reason is not plain, "reason" says it.
+        "ablations", "baselines", "escalation", "oracles", "best_fixed", "mixed" (the options
+        that mixing mixes), "sufficient", "n", "bootstrap", "intervals" (how they are made, a
+        sentence) and what they are about. A number with an interval is {"value", "low", "high"},
+        all None where it is undefined, the ends alone where no interval is known to hold; where
+        the reason is not plain, "reason" says it.
 
-        A *row*: "name", "kind" ("fixed", "router", "best_fixed", "oracle", "oracle_corrected"),
-        "accuracy", "cost", "gflops" (None where unknown), "regret", "minus_best_fixed",
-        "minus_finest", "minus_mixing" (accuracy less that of mixing fixed options at random at
-        the row's own mean cost), "mixing" (that mixture: "accuracy", "cost", "gflops"), "shares".
-        Rows with a policy have "policy" and "gap_closed": "own_cost" (the definition, against the
-        chance-corrected oracle and the mixture, both at the row's own mean cost),
-        "own_cost_upper" (against the other end of that correction, where an answer that a cheaper
-        option gave is no new guess: the truth lies between), "own_cost_raw" (against the raw
-        oracle at that cost), "corrected" and "raw" (against the best fixed option, whatever the
-        costs). Rows of arms other than the router have "minus_router" where the router has a row
-        of the same name.
+        A *row*: "name", "kind" ("fixed", "router", "best_fixed", "oracle", "oracle_corrected";
+        the last is left out where the correction says nothing), "accuracy", "cost", "gflops"
+        (None where unknown), "regret", "minus_best_fixed", "minus_finest", "minus_mixing"
+        (accuracy less that of mixing fixed options at random at the row's own mean cost),
+        "mixing" (that mixture: "accuracy", "cost", "gflops"), "shares". Rows with a policy have
+        "policy" and "gap_closed": "own_cost" (the definition, against the chance-corrected oracle
+        and the mixture, both at the row's own mean cost), "own_cost_upper" (against the other end
+        of that correction, where an answer that a cheaper option gave is no new guess),
+        "own_cost_raw" (against the raw oracle at that cost), "corrected" and "raw" (against the
+        best fixed option, whatever the costs); a sentence in "reason" where a share would say
+        nothing. Rows of arms other than the router have "minus_router": less the router's curve
+        at the same mean cost; "minus_calibrated_cascade" is the same against that baseline.
 
         An *arm*: "about" (one sentence), "rows", "curve" and "metrics". "ablations" and
         "baselines" map names to arms, "escalation" is one ("router + escalation", with
@@ -122,13 +132,15 @@ def evaluate(
         or "threshold", its knob.
 
         The *metrics* of a curve: "range", "aiq", "aiq_fixed", "aiq_minus_fixed",
-        "aiq_minus_router" (not the router's own), "hypervolume", "gap_closed" (of areas: (AIQ -
+        "aiq_minus_router" (not the router's own), "headroom" (the router's only: AIQ of the raw
+        oracle less that of mixtures), "gap_closed" (of areas: (AIQ -
         AIQ of mixtures) / (AIQ of the chance-corrected oracle's curve - AIQ of mixtures)),
         "gap_closed_upper" (by the other end of the correction),
         "ece" (expected calibration error over all options, see
         `router.calibration.expected_calibration_error`; None for arms without probabilities),
         "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",
-        "calibrated_gflops", "row", "policy"; shares of the best fixed option's cost), "apgr",
+        "calibrated_gflops", "row", "policy"; shares of the best fixed option's cost, undefined
+        where nothing is saved or nothing is answered), "apgr",
         "cpt_50", "cpt_80" (see `router.analysis.ends`; with "reason" where undefined) and "ends"
         ({"weak", "strong", "calls", "accuracy"}, the curve over the share of calls to the strong
         option).
@@ -176,7 +188,7 @@ def evaluate(
     if budgets is None:
         budgets = () if policies else default_budgets(calibrate.costs)
     columns = Columns(test.groups, draws=settings.draws, seed=settings.seed, level=settings.level)
-    table = Comparison(test, columns, options=tuple(log.options), points=settings.points)
+    table = Comparison(test, calibrate, columns, options=tuple(log.options))
     for name, contender in contenders.items():
         own = name == "router"
         arm = arm_of(
@@ -185,26 +197,33 @@ def evaluate(
             test,
             budgets=budgets,
             binding=binding,
-            points=settings.points if own else settings.points // 2,
             policies=policies if own else None,
         )
         if name == ESCALATION:
             of_run = cascade_settings(cascades or {}, known, p, test, reads=contender.reads)
             arm = replace(arm, settings=[*arm.settings, *of_run])
         table.add(name, arm)
+    report = _report(table, list(ablations or {}), undefined, escalation)
+    sizes = {
+        "calibrate": len(calibrate.rows),
+        "test": len(test.rows),
+        "test_groups": len(np.unique(test.groups)),
+    }
+    verdict = evaluation_verdict(
+        {**report, "n": sizes, "options": list(log.options)}, chance=float(test.chance.mean())
+    )
     return {
         "schema": SCHEMA,
+        "verdict": verdict.to_dict(),
+        "warnings": few_images(sizes["test_groups"]),
         "options": list(log.options),
         "cost_unit": log.cost_unit,
         "split": split.fingerprint,
         "oracle_rule": ORACLE_RULE,
-        "n": {
-            "calibrate": len(calibrate.rows),
-            "test": len(test.rows),
-            "test_groups": len(np.unique(test.groups)),
-        },
+        "n": sizes,
         "bootstrap": {"draws": settings.draws, "level": settings.level, "seed": settings.seed},
-        **_report(table, list(ablations or {}), undefined, escalation),
+        "intervals": INTERVALS,
+        **report,
     }
 
 
@@ -230,6 +249,7 @@ def _report(
     return {
         "rows": [*table.fixed_rows(), *router["rows"], *table.last_rows()],
         "best_fixed": table.options[table.best],
+        "mixed": [table.options[k] for k in table.mixed],
         "curve": router["curve"],
         "fixed_curve": measures.curve("fixed"),
         "oracle_curve": measures.curve("corrected"),

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from router.analysis.columns import Columns, Pair
-from router.analysis.curves import curve_prices, curve_rows
-from router.analysis.hulls import concave_hulls
+from router.analysis.curves import curve_prices, curve_rows, curves
 from router.estimators.base import Floats
 
-POINTS = 32
 REPEATS = 5
+PLACES = 64
+"""Places of each curve: fewer than an evaluation looks at, as there are many curves."""
 
 Predict = Callable[[Floats], npt.NDArray[np.float64]]
 
@@ -94,7 +94,7 @@ def importance(
     columns = Columns(asked.groups, draws=draws, seed=seed)
 
     def add(name: str, p: Floats) -> str:
-        prices = curve_prices(p, asked.behind, points=POINTS)
+        prices = curve_prices(p, asked.behind, points=PLACES)
         cost, accuracy = curve_rows(p, asked.scores, asked.behind, prices)
         columns.add(f"cost/{name}", cost)
         columns.add(f"accuracy/{name}", accuracy)
@@ -115,7 +115,7 @@ def importance(
 
     def area(name: str) -> Pair:
         cost, accuracy = columns.pair(f"cost/{name}"), columns.pair(f"accuracy/{name}")
-        return cost.then(lambda x, y: concave_hulls(x, y).area(low, high), accuracy)
+        return cost.then(lambda x, y: curves(x, y).area(low, high), accuracy)
 
     untouched = area(whole)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from router.analysis.curves import POINTS
 from router.analysis.metrics import Array, Floats
 from router.analysis.oracles import corrected_rows
 
@@ -17,7 +18,7 @@ def corrected_curve(
     costs: Floats,
     chance: Floats,
     *,
-    points: int,
+    points: int = POINTS,
     repeats: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array]:
     """Scores (n, P) and costs (n, P) of the oracle corrected for chance, at rising prices.

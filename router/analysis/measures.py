@@ -1,7 +1,7 @@
 """What is said about a whole curve: areas, savings, gaps closed, APGR and CPT.
 
 Every number comes from the columns' means, and its interval from the same function of the means
-of every draw. Notation for shapes: n test examples, P points of a curve, S shares of calls.
+of other samples of the images. Notation for shapes: n test examples, P points, S shares of calls.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import numpy as np
 
 from router.analysis.arms import GOALS, Setting
 from router.analysis.bootstrap import Estimate
-from router.analysis.columns import Pair
+from router.analysis.columns import SHARE, Pair
 from router.analysis.comparison import Comparison
+from router.analysis.curves import Curves
 from router.analysis.ends import LEVELS, apgr, cpt, why_undefined
-from router.analysis.hulls import Hulls, hypervolumes, saved
+from router.analysis.intervals import LEAST_FOR_CURVES
 from router.calibration import expected_calibration_error
 
 NOTHING = Estimate(None, None, None).to_dict()
@@ -43,13 +44,14 @@ class Measures:
 
     def curve(self, name: str) -> dict[str, Any]:
         """The points of a curve with the band of its accuracy."""
-        low, high = self.columns.bands(f"curve-accuracy/{name}")
+        bounded = name not in ("corrected", "corrected-upper")
+        low, high = self.columns.bands(f"curve-accuracy/{name}") if bounded else (None, None)
         work = f"curve-gflops/{name}"
         curve: dict[str, Any] = {
             "cost": self.columns.mean(f"curve-cost/{name}").tolist(),
             "accuracy": self.columns.mean(f"curve-accuracy/{name}").tolist(),
-            "low": low,
-            "high": high,
+            "low": low or self._none(name),
+            "high": high or self._none(name),
             "gflops": self.columns.mean(work).tolist() if work in self.columns else None,
         }
         arm = self.table.arms.get(name)
@@ -63,17 +65,18 @@ class Measures:
         own, fixed = area(name), area("fixed")
         result = {
             "range": {"low": self.table.range[0], "high": self.table.range[1]},
-            "aiq": estimated(own),
-            "aiq_fixed": estimated(fixed),
+            "aiq": self._aiq(own),
+            "aiq_fixed": self._aiq(fixed),
             "aiq_minus_fixed": estimated(own.then(np.subtract, fixed)),
-            "hypervolume": estimated(self._hypervolume(name)),
             "gap_closed": self.table.share_of_gap(own, floor=fixed, ceiling=area("corrected")),
             "gap_closed_upper": self.table.share_of_gap(
                 own, floor=fixed, ceiling=area("corrected-upper")
             ),
             "ece": None,
         }
-        if name != "router":
+        if name == "router":
+            result["headroom"] = estimated(area("oracle").then(np.subtract, fixed))
+        else:
             result["aiq_minus_router"] = estimated(own.then(np.subtract, area("router")))
         if arm.p is not None:
             scores = self.table.test.scores
@@ -85,20 +88,16 @@ class Measures:
     def _area(self, name: str) -> Pair:
         if name not in self._areas:
             low, high = self.table.range
-            self._areas[name] = self.table.hull(name).then(partial(Hulls.area, low=low, high=high))
+            area = partial(Curves.area, low=low, high=high)
+            self._areas[name] = self.table.curves(name).then(area)
         return self._areas[name]
 
-    def _hypervolume(self, name: str) -> Pair:
-        """In units of the dearest fixed option's cost: between 0 and 1."""
-        high = self.table.range[1]
+    def _aiq(self, area: Pair) -> dict[str, float | None]:
+        """A mean of accuracies, so that it cannot leave [0, 1]."""
+        return self.columns.bounded(area, bounds=SHARE, least=LEAST_FOR_CURVES).to_dict()
 
-        def volume(cost: Any, accuracy: Any) -> Any:
-            if high <= 0:
-                return np.full(np.shape(cost)[:-1], np.nan)
-            return hypervolumes(cost, accuracy, reference_cost=high) / high
-
-        accuracy = self.columns.pair(f"curve-accuracy/{name}")
-        return self.columns.pair(f"curve-cost/{name}").then(volume, accuracy)
+    def _none(self, name: str) -> list[None]:
+        return [None] * len(self.columns.mean(f"curve-accuracy/{name}"))
 
     def _saved(self, name: str, goal: str, setting: Setting) -> dict[str, Any]:
         """How much less than the best fixed option is spent at a share of its accuracy."""
@@ -106,28 +105,35 @@ class Measures:
         share = GOALS[goal]
         accuracy = pair(f"accuracy/{best}")
         found: dict[str, Any] = {}
+
+        def less(cost: Any, spent: Any) -> Any:
+            """1 - cost / spent; NaN where nothing is spent or the accuracy never reached."""
+            empty = np.full(np.shape(spent), np.nan)
+            return 1 - np.divide(cost, spent, out=empty, where=np.asarray(spent) > 0)
+
         for what, quantity in (("", "cost"), ("_gflops", "gflops")):
             if f"{quantity}/{best}" not in self.columns:
                 found |= {f"hindsight{what}": None, f"calibrated{what}": None}
                 continue
             spent = pair(f"{quantity}/{best}")
-
-            def at(cost: Any, score: Any, target: Any, spent: Any) -> Any:
-                return saved(cost, score, target=share * np.asarray(target), spent=spent)
-
-            def by(cost: Any, spent: Any) -> Any:
-                empty = np.full(np.shape(spent), np.nan)
-                return 1 - np.divide(cost, spent, out=empty, where=np.asarray(spent) > 0)
-
-            curve = pair(f"curve-{quantity}/{name}")
-            found[f"hindsight{what}"] = self._estimated(
-                curve.then(at, pair(f"curve-accuracy/{name}"), accuracy, spent)
-            )
+            curve = self.table.curves(name, by=quantity)
+            least = curve.then(lambda one, target: one.cost_of(share * target), accuracy)
             own = pair(f"{quantity}/{name}:{goal}")
-            found[f"calibrated{what}"] = self._estimated(own.then(by, spent))
+            found[f"hindsight{what}"] = self._saving(least.then(less, spent))
+            found[f"calibrated{what}"] = self._saving(own.then(less, spent))
         title = f"{100 * share:.0f} % of best fixed"
         row = self.table.setting_row(name, setting, name=title, kind="router")
         return {**found, "row": row, "policy": row.get("policy")}
+
+    def _saving(self, pair: Pair) -> dict[str, Any]:
+        """A saving, in words where it is none, or where nothing is answered."""
+        if self.table.answers_nothing:
+            return NOTHING | {"reason": "no option is better than a blind guess"}
+        value = float(pair.value)
+        if value < 0:
+            more = f"it costs {-100 * value:.0f} % more than the best fixed option"
+            return NOTHING | {"reason": f"nothing is saved: {more}"}
+        return self._estimated(pair)
 
     def _ends(self, name: str) -> dict[str, Any]:
         """APGR and CPT between the first and the last option, where they are defined."""
@@ -161,5 +167,5 @@ class Measures:
             "ends": ends,
         }
 
-    def _estimated(self, pair: Pair) -> dict[str, float | None]:
+    def _estimated(self, pair: Pair) -> dict[str, Any]:
         return self.columns.estimated(pair).to_dict()

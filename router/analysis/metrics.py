@@ -116,7 +116,10 @@ def corrected_oracle_rows(
     `repeated_answers`) an answer that a cheaper option already gave is no new guess, u_k = 1.
     That is unbiased when a guess is repeated whatever it is worth, and fresh guesses never meet by
     chance; where they do meet, as between yes and no, it takes away too little. So the truth lies
-    between the two, and both below the raw oracle.
+    between the two, and both below the raw oracle, provided that what is not known is guessed at
+    `chance`. Where some wrong answers can be ruled out, guesses are better than that and both ends
+    may lie above the truth: with four choices of which one is ruled out, ends of 0.882 and 0.951
+    were found where the truth was 0.810.
 
     NOTE: for soft scores, where the derivation does not hold, a row is never above the
     example's best score; for scores of 0 and 1 that limit changes nothing.
@@ -263,21 +266,6 @@ def aiq(cost: Floats, accuracy: Floats, *, low: float, high: float) -> float:
     inner = x[(x > start) & (x < high)]
     grid = np.concatenate([[start], inner, [high]])
     return float(np.trapezoid(np.interp(grid, x, y), grid) / (high - low))
-
-
-def hypervolume(
-    cost: Floats, accuracy: Floats, *, reference_cost: float, reference_accuracy: float = 0.0
-) -> float:
-    """Area that the points dominate, up to a reference point of high cost and low accuracy.
-
-    The two-dimensional hypervolume indicator (Zitzler and Thiele, 1999), without mixing:
-    steps, not a hull. In units of cost times accuracy. Points beyond the reference add nothing.
-    """
-    front = pareto_front(cost, accuracy)
-    x = np.minimum(np.asarray(cost, dtype=np.float64)[front], reference_cost)
-    y = np.maximum(np.asarray(accuracy, dtype=np.float64)[front], reference_accuracy)
-    width = np.diff(np.append(x, reference_cost))
-    return float(np.sum(width * (y - reference_accuracy)))
 
 
 def saved_at(cost: Floats, accuracy: Floats, *, target: float, reference_cost: float) -> float:

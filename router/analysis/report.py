@@ -21,7 +21,7 @@ from router.analysis.figures import DARK, inline_svg, write_figure
 from router.analysis.latex import write_latex
 from router.analysis.studies import answer
 from router.analysis.tables import Document
-from router.analysis.verdict import verdict
+from router.analysis.verdict import sentences
 
 PAGE = "report.html"
 
@@ -149,7 +149,7 @@ def render(
         labels=LABELS,
         headline=tables.headline(document),
         row_name=lambda row: tables.row_name(row, document),
-        verdict=verdict(document),
+        verdict=sentences(document),
         contenders=contenders.contenders(document),
         rules=contenders.rules(document),
         reasons=contenders.reasons(document),

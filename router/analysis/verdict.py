@@ -1,48 +1,288 @@
-"""The result of an evaluation in plain sentences."""
+"""The result in plain sentences, a verdict first: whether routing pays here, or why not.
+
+`label` has a log alone and says what there is to gain; `evaluate` and the report say what the
+router gains of it. Both refuse to praise savings over answers that are no better than guesses.
+
+Notation for shapes: n complete examples, K options.
+"""
 
 from __future__ import annotations
 
-from router.analysis import tables
-from router.analysis.comparison import KEPT
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from router.analysis import metrics, tables
+from router.analysis.columns import SHARE, Columns, Pair
+from router.analysis.curves import Curves, curve_prices, curve_rows, curves
 from router.analysis.tables import Document
+from router.estimators.base import Floats
+
+Estimate = Mapping[str, float | None]
+
+FEW_IMAGES = 100
+"""Images below which a reader is warned."""
+NOTHING = 0.005
+"""Gain in accuracy, averaged over budgets, that is not worth a router."""
+BROAD = 0.02
+"""Half a width of an interval of gains above which "not clearly better" is not "no better"."""
+CANNOT, NO_HEADROOM, TOO_FEW, LOOKUP, PAYS, DOES_NOT_PAY, HEADROOM = (
+    "cannot answer",
+    "no headroom",
+    "too few to tell",
+    "lookup is as good",
+    "routing pays",
+    "routing does not pay",
+    "headroom",
+)
+LOOKUPS = ("dataset lookup", "question-type lookup")
 
 
-def verdict(document: Document) -> list[str]:
-    """The result in plain sentences, honest where nothing was gained."""
+@dataclass(frozen=True)
+class Verdict:
+    """What to conclude.
+
+    Attributes:
+        kind: one of the names above.
+        text: the same in a sentence or two, with the numbers.
+    """
+
+    kind: str
+    text: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As a JSON-able mapping."""
+        return asdict(self)
+
+
+def log_verdict(
+    scores: Floats,
+    costs: Floats,
+    groups: np.ndarray,
+    *,
+    options: Sequence[str],
+    chance: Floats,
+    seed: int = 0,
+) -> Verdict:
+    """What there is to gain by choosing, before anything is learned.
+
+    Args:
+        scores: (n, K) in [0, 1].
+        costs: (n, K).
+        groups: (n,) image of each example.
+        options: names, cheapest first.
+        chance: (n,) probability that a blind guess is right.
+        seed: of the bootstrap.
+    """
+    if not len(scores):
+        return Verdict(TOO_FEW, "No example has an answer at every option.")
+    columns = Columns(groups, draws=500, seed=seed)
+    for k, option in enumerate(options):
+        columns.add(f"fixed/{option}", scores[:, k], bounds=SHARE)
+    fixed = [columns.estimate(f"fixed/{option}").to_dict() for option in options]
+    common = _before_routing(fixed, costs, options, float(np.mean(chance)), columns.images)
+    if common is not None:
+        return common
+    headroom = _headroom(columns, scores, costs)
+    if headroom["high"] is None:
+        return _too_few(columns.images, "whether choosing could gain anything")
+    if headroom["high"] < NOTHING:
+        return _no_headroom(headroom)
+    best = int(metrics.best_fixed(scores, costs))
+    return Verdict(
+        HEADROOM,
+        f"There is something to gain: an oracle that always chose well would be "
+        f"{_points(headroom)} more accurate than mixing options at random, averaged over all "
+        f"budgets, lucky guesses included. The best fixed option is {options[best]}, with "
+        f"{tables.percent(fixed[best]['value'])} % right. How much of that a router gets, "
+        "`train` and `evaluate` say.",
+    )
+
+
+def evaluation_verdict(document: Document, *, chance: float) -> Verdict:
+    """Whether the router of an evaluation is worth using.
+
+    Args:
+        document: with "rows", "metrics" and "baselines".
+        chance: mean probability that a blind guess is right.
+    """
+    fixed = [row["accuracy"] for row in document["rows"] if row["kind"] == "fixed"]
+    costs = np.array([[row["cost"]["value"] for row in document["rows"] if row["kind"] == "fixed"]])
+    found, images = document["metrics"], int(document["n"]["test_groups"])
+    common = _before_routing(fixed, costs, document["options"], chance, images)
+    if common is not None:
+        return common
+    headroom, gain = found["headroom"], found["aiq_minus_fixed"]
+    if headroom["high"] is not None and headroom["high"] < NOTHING:
+        return _no_headroom(headroom)
+    if gain["low"] is None:
+        return _too_few(images, "whether the router gains anything")
+    how_much = (
+        f"at equal mean cost the router is {_points(gain)} more accurate than mixing fixed "
+        "options at random, averaged over all budgets"
+    )
+    if gain["low"] <= 0 < gain["high"]:
+        if (gain["high"] - gain["low"]) / 2 > BROAD or images < FEW_IMAGES:
+            return _too_few(images, f"whether routing pays: {how_much}")
+        return Verdict(DOES_NOT_PAY, f"Routing does not clearly pay here: {how_much}.")
+    if gain["high"] <= 0:
+        return Verdict(DOES_NOT_PAY, f"Routing does not pay here: {how_much}. Use a fixed option.")
+    name, lookup = _best_lookup(document)
+    if lookup is not None and lookup["high"] is not None and lookup["high"] >= 0:
+        return Verdict(
+            LOOKUP,
+            f"A lookup is as good: {how_much}, but so is the {name}, by nearly as much (it less "
+            f"the router: {_points(lookup)}). Use the lookup; it reads no image.",
+        )
+    return Verdict(PAYS, f"Routing pays: {how_much}.")
+
+
+def sentences(document: Document) -> list[str]:
+    """The verdict and what stands behind it, in plain sentences."""
+    # Evaluations from before there were verdicts have none.
+    verdict = document.get("verdict", {"kind": "", "text": ""})
+    told = [text for text in (verdict["text"], *document.get("warnings", ())) if text]
+    if verdict["kind"] in (CANNOT, NO_HEADROOM):
+        return told
     rows = {row["kind"]: row for row in document["rows"]}
-    best, oracle = rows["best_fixed"], rows["oracle_corrected"]
-    unit = document["cost_unit"]
-    saved = document["metrics"]["saved_at_99"]
-    goal, share = saved["row"], saved["calibrated"]
-    sentences = []
+    saved, unit = document["metrics"]["saved_at_99"], document["cost_unit"]
+    goal, share, best = saved["row"], saved["calibrated"], rows["best_fixed"]
     if saved["policy"]["fallback"]:
-        sentences.append(
+        told.append(
             "No policy kept 99 % of the best fixed accuracy on the calibrate part, so that policy "
             "falls back to the finest option."
         )
-    elif share["value"] is not None:
-        sentences.append(
+    else:
+        less = (
+            f": {tables.percent(share['value'])} % saved ({tables.interval(share)})"
+            if share["value"] is not None
+            else f", so that nothing is saved ({share.get('reason', 'not known')})"
+        )
+        told.append(
             f"Told to keep 99 % of the best fixed option's accuracy, the router answers "
             f"{tables.percent(goal['accuracy']['value'])} % right "
-            f"({tables.percent(goal['minus_best_fixed']['value'], signed=True)} points, 95 % "
-            f"interval {tables.interval(goal['minus_best_fixed'], signed=True)}) with "
+            f"({tables.percent(goal['minus_best_fixed']['value'], signed=True)} points, "
+            f"{_level(document)} % interval "
+            f"{tables.interval(goal['minus_best_fixed'], signed=True)}) with "
             f"{tables.number(goal['cost']['value'])} {unit} per answer instead of "
-            f"{tables.number(best['cost']['value'])}: {tables.percent(share['value'])} % saved "
-            f"({tables.interval(share)})."
+            f"{tables.number(best['cost']['value'])}{less}."
         )
-        if goal["accuracy"]["value"] < KEPT * best["accuracy"]["value"]:
-            sentences.append("That is less accuracy than it was told to keep.")
-    gap = oracle["minus_best_fixed"]["value"]
-    if gap is not None and gap <= 0.005:
-        sentences.append(
-            "By the chance-corrected oracle, which is a lower end, choosing perfectly would gain "
-            "nothing over the best fixed option in accuracy here: what is left to win is cost."
+        if goal["accuracy"]["value"] < 0.99 * best["accuracy"]["value"]:
+            told.append("That is less accuracy than it was told to keep.")
+    return told
+
+
+def few_images(images: int) -> list[str]:
+    """A warning where there are few test images."""
+    if images >= FEW_IMAGES:
+        return []
+    return [
+        f"Only {images} test image{'' if images == 1 else 's'}: intervals are wide, and shares of "
+        f"a gap are not given. From {FEW_IMAGES} images on, numbers settle."
+    ]
+
+
+def answers_nothing(fixed: Sequence[Estimate], *, chance: float) -> bool:
+    """Whether no option is clearly better than a blind guess, and this is clear.
+
+    Args:
+        fixed: accuracy of each option, with its interval.
+        chance: mean probability that a blind guess is right.
+    """
+    return all(
+        one["low"] is not None
+        and one["high"] is not None
+        and (one["low"] <= chance or one["low"] <= 0)
+        and one["high"] <= chance + 0.1
+        for one in fixed
+    )
+
+
+def _before_routing(
+    fixed: Sequence[Estimate], costs: Floats, options: Sequence[str], chance: float, images: int
+) -> Verdict | None:
+    """What can be said from the fixed options alone; None where a router is worth a thought."""
+    if len(options) == 1:
+        return Verdict(NO_HEADROOM, f"There is one option, {options[0]}: nothing to choose.")
+    most = max(fixed, key=lambda one: one["value"] or 0.0)
+    right = f"{tables.percent(most['value'])} % right at best ({tables.interval(most)})"
+    guess = f"a blind guess has {tables.percent(chance)} %" if chance > 0 else "that is nothing"
+    if answers_nothing(fixed, chance=chance):
+        return Verdict(
+            CANNOT,
+            f"The model cannot answer these questions at any option: {right}; {guess}. Check "
+            "the model, its prompt and the metric; no router can help.",
         )
-    gain = document["metrics"]["aiq_minus_fixed"]
-    if gain["low"] is not None and gain["high"] is not None and gain["low"] <= 0 <= gain["high"]:
-        sentences.append(
-            "Over all budgets together, the router's curve is not clearly better than mixing "
-            f"fixed options (difference {tables.percent(gain['value'], signed=True)} points, "
-            f"{tables.interval(gain, signed=True)})."
+    if all(one["low"] is None or one["low"] <= max(chance, 0.0) for one in fixed):
+        return _too_few(images, f"whether the model can answer these questions: {right}; {guess}")
+    means = costs.mean(axis=0)
+    if not means.max() > means.min():
+        best = options[int(np.argmax([one["value"] or 0.0 for one in fixed]))]
+        return Verdict(
+            NO_HEADROOM,
+            f"All options cost the same ({tables.number(float(means[0]))}), so that nothing can "
+            f"be saved: use the most accurate one, {best}.",
         )
-    return sentences
+    return None
+
+
+def _headroom(columns: Columns, scores: Floats, costs: Floats) -> dict[str, float | None]:
+    """AIQ of the raw oracle less that of mixing fixed options."""
+    cost, accuracy = curve_rows(scores, scores, costs, curve_prices(scores, costs, points=64))
+    columns.add("oracle-cost", cost)
+    columns.add("oracle-accuracy", accuracy)
+    columns.add("fixed-cost", costs)
+    columns.add("fixed-accuracy", scores)
+    means = costs.mean(axis=0)
+    x, y = metrics.nondecreasing_hull(means, scores.mean(axis=0))
+    inside = np.isin(means, x) & np.isin(scores.mean(axis=0), y)
+    mixed = np.flatnonzero(inside)[np.argsort(means[inside], kind="stable")]
+    low, high = float(means.min()), float(means.max())
+
+    def area(name: str, kept: Any = slice(None)) -> Pair:
+        pair = columns.pair(f"{name}-cost")
+        return pair.then(
+            lambda x, y: Curves.area(curves(x[..., kept], y[..., kept]), low, high),
+            columns.pair(f"{name}-accuracy"),
+        )
+
+    gap = area("oracle").then(np.subtract, area("fixed", mixed))
+    return columns.estimated(gap).to_dict()
+
+
+def _best_lookup(document: Document) -> tuple[str, Estimate | None]:
+    """The lookup of the largest AIQ, and its difference to the router."""
+    found = {
+        name: arm["metrics"]["aiq_minus_router"]
+        for name, arm in document["baselines"].items()
+        if name in LOOKUPS and arm.get("metrics")
+    }
+    known = {name: one for name, one in found.items() if one["value"] is not None}
+    if not known:
+        return "", None
+    name = max(known, key=lambda one: known[one]["value"])
+    return name, known[name]
+
+
+def _too_few(images: int, what: str) -> Verdict:
+    return Verdict(TOO_FEW, f"{images} images are too few to tell {what}.")
+
+
+def _no_headroom(headroom: Estimate) -> Verdict:
+    return Verdict(
+        NO_HEADROOM,
+        f"There is no headroom: even an oracle would be only {_points(headroom)} more accurate "
+        "than mixing fixed options at random, averaged over all budgets. Use a fixed option.",
+    )
+
+
+def _points(one: Estimate) -> str:
+    """A difference in points with its interval."""
+    value = tables.percent(one["value"], signed=True, digits=2)
+    return f"{value} points ({tables.interval(one, signed=True, digits=2)})"
+
+
+def _level(document: Document) -> str:
+    return f"{100 * float(document['bootstrap']['level']):.0f}"

@@ -2,7 +2,7 @@
 
 Notation for shapes: n test examples in G pictures, K options, P prices, M columns, D draws.
 
-Intervals draw whole pictures with replacement (`router.analysis.bootstrap`). The p-value is that
+Intervals draw whole images with replacement (`router.analysis.intervals`). The p-value is that
 of a paired permutation test (Fisher 1935; for routers as for classifiers, Dror et al., ACL 2018):
 were A and B alike, exchanging them on any picture would change nothing but chance, so each draw
 swaps all that A and B did on about half of the pictures. It is two-sided, and counts the data
@@ -21,15 +21,14 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from router.analysis import metrics
-from router.analysis.bootstrap import cluster_means, estimate, group_sums
-from router.analysis.comparison import KEPT
-from router.analysis.curves import curve_prices, curve_rows
-from router.analysis.hulls import concave_hulls
+from router.analysis.arms import GOALS
+from router.analysis.bootstrap import group_sums
+from router.analysis.columns import Columns, Pair
+from router.analysis.curves import curve_prices, curve_rows, curves
 from router.analysis.metrics import Array, taken
 from router.estimators.base import Floats
 from router.policy import Policy
 
-POINTS = 48
 CHUNK_ENTRIES = 4_000_000
 
 Statistic = Callable[[Array], Array]
@@ -124,9 +123,7 @@ def compare_routers(
         DataError: when probabilities are misshapen or outside [0, 1].
     """
     test = _Test(questions, draws=draws, seed=seed)
-    prices = sorted(
-        {price for one in (a, b) for price in curve_prices(one.p, one.costs, points=POINTS)}
-    )
+    prices = sorted({price for one in (a, b) for price in curve_prices(one.p, one.costs)})
     # One list of prices for both, so that a picture can change sides at every price.
     best = metrics.best_fixed(questions.scores, questions.costs)
     fixed = np.stack([questions.scores[:, best], questions.costs[:, best]], axis=1)
@@ -164,19 +161,18 @@ def _curve(means: Array) -> tuple[Array, Array]:
 
 
 def _area(means: Array, *, low: float, high: float) -> Array:
-    return concave_hulls(*_curve(means)).area(low, high)
+    return curves(*_curve(means)).area(low, high)
 
 
 def _at(budget: float) -> Statistic:
-    return lambda means: concave_hulls(*_curve(means)).at(np.full(means.shape[:-1], budget))
+    return lambda means: curves(*_curve(means)).at(np.full(means.shape[:-1], budget))
 
 
 def _saved(means: Array) -> Array:
-    """See `router.analysis.metrics.saved_at`; NaN where the accuracy is not reached."""
-    cost, accuracy = _curve(means)
-    target, spent = KEPT * means[..., -2], means[..., -1]
-    reached = np.where(accuracy >= target[..., None] - 1e-12, cost, np.inf).min(axis=-1)
-    return np.where(np.isfinite(reached), 1 - reached / spent, np.nan)
+    """1 - cost / spent at a share of best fixed; NaN where the accuracy is not reached."""
+    least = curves(*_curve(means)).cost_of(GOALS["saved_at_99"] * means[..., -2])
+    spent = means[..., -1]
+    return np.where(spent > 0, 1 - least / np.where(spent > 0, spent, 1.0), np.nan)
 
 
 def _policy_rows(policy: Policy, side: Side, scores: Floats) -> Array:
@@ -200,13 +196,15 @@ class _Test:
             raise DataError(f"Two sides need columns alike; they have {a.shape} and {b.shape}.")
         m = a.shape[1]
         both = np.concatenate([a, b], axis=1)
-        resampled = cluster_means(both, self.groups, draws=self.draws, seed=self.seed)
+        columns = Columns(self.groups, draws=self.draws, seed=self.seed)
+        columns.add("both", both)
+        means = columns.pair("both")
         swapped = self._swapped(both)
         found = []
         for name, (statistic, unit) in statistics.items():
             values = tuple(float(statistic(side.mean(axis=0))) for side in (a, b))
             gap = values[0] - values[1]
-            interval = estimate(gap, _gaps(resampled, m, statistic))
+            interval = columns.estimated(_paired(means, m, statistic))
             found.append(
                 Difference(
                     name=name,
@@ -242,6 +240,15 @@ def _gaps(means: Array, m: int, statistic: Statistic) -> Array:
     if not np.isfinite(means).all():  # a single picture: nothing was drawn
         return np.full(len(means), np.nan)
     return statistic(means[:, :m]) - statistic(means[:, m:])
+
+
+def _paired(means: Pair, m: int, statistic: Statistic) -> Pair:
+    """Statistic of the first side less that of the second, of the data and of all samples."""
+
+    def gap(both: Array) -> Array:
+        return np.asarray(statistic(both[..., :m]) - statistic(both[..., m:]))
+
+    return means.then(gap)
 
 
 def _p_value(gap: float, permuted: Array) -> float | None:

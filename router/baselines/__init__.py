@@ -23,6 +23,7 @@ BASELINES: dict[str, str] = {
     "expected resolution (CARES)": "router.baselines.expected_resolution:fit",
     "confidence cascade": "router.baselines.staged:by_confidence",
     "log-probability cascade": "router.baselines.staged:by_logprob",
+    "calibrated cascade": "router.baselines.calibrated_cascade:fit",
 }
 """Name -> function of `Known` that gives a `Contender`."""
 

@@ -150,7 +150,10 @@ class Contender(Protocol):
         ...
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Values of the knob whose mean costs are spread from dearest to cheapest."""
+        """Values of the knob whose mean costs are those of `router.analysis.curves.places`.
+
+        Beginning with the dearest or with the cheapest.
+        """
         ...
 
     def asks(self, rows: Rows, setting: float) -> Asked:

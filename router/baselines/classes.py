@@ -71,11 +71,11 @@ def class_probabilities(known: Known, labels: Labels) -> npt.NDArray[np.float64]
     return p
 
 
-def sampled(rows: Labels) -> Labels:
-    """At most `MOST` of the rows, ascending, always the same ones."""
-    if len(rows) <= MOST:
+def sampled(rows: Labels, *, most: int = MOST) -> Labels:
+    """At most so many of the rows, ascending, always the same ones."""
+    if len(rows) <= most:
         return rows
-    return np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
 
 def _cross_entropy(found: np.ndarray, present: Labels, labels: Labels, options: int) -> float:

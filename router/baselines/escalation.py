@@ -17,7 +17,7 @@ from router.cascade import STEPS
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.outcomes import Asked, Prices
-from router.stopping import Answered, Learned, learn_cascade, prices
+from router.stopping import Answered, Learned, learn_cascade, spread_prices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,17 @@ class Escalating:
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
         """Prices; see `Contender`."""
-        return prices(self.chances[rows], self._costs(rows), points=points)
+        return spread_prices(self._costs(rows), lambda price: self.asks(rows, price), points=points)
 
     def tuned_prices(self, *, points: int) -> list[float]:
         """Prices from the tune part alone, ascending, for tests in a fixed order."""
-        return prices(self.learned.tune.p, self.learned.tune.costs, points=points)
+        tune = self.learned.tune
+
+        def asked(price: float) -> Asked:
+            rule = self.learned.rule(price)
+            return rule.ask(tune.p, tune.costs.routed, tune.costs.alone, self.learned.held, price)
+
+        return spread_prices(tune.costs, asked, points=points)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
         """Everything that is asked at a price; see `Contender`."""

@@ -11,6 +11,7 @@ import numpy as np
 from data.errors import NotLearnableError
 from router.analysis.metrics import aiq
 from router.baselines.base import Known, Priced
+from router.baselines.calibrated import calibrated
 from router.baselines.classes import sampled
 from router.estimators import estimator_class
 from router.estimators.base import Floats, Validation
@@ -38,6 +39,7 @@ def fit(known: Known) -> Priced:
     used = np.concatenate([known.rows["calibrate"], known.rows["test"]])
     p = np.full(known.scores.shape, np.nan)
     p[used] = best.predict(features(used))
+    p = calibrated(known, best.predict(held), p)
     return Priced(
         about="Mean scores of the nearest examples of the fit part in the router's features.",
         p=p,

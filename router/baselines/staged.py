@@ -12,9 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from router.analysis.curves import places
 from router.baselines.base import Known, Rows
 from router.estimators.base import Floats
 from router.outcomes import Asked
+
+STEPS = 400
+"""Thresholds that are looked at to find those of the wanted costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +28,28 @@ class Staged:
     Attributes:
         about: see `Contender`.
         signal: (N, K), higher is surer.
+        costs: (N, K) of the options.
     """
 
     about: str
     signal: Floats
+    costs: Floats
     knob: str | None = "threshold"
     reads: tuple[str, ...] = ()
     p: Floats | None = None
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Thresholds from the dearest, which nothing reaches, to the cheapest."""
+        """Thresholds from the dearest, which nothing reaches, to the cheapest; see `Contender`."""
         inner = self.signal[rows][:, :-1]
         if not inner.size:
             return [0.0]
-        spread = np.quantile(inner, np.linspace(1, 0, max(points - 1, 1)), method="lower")
-        return [float(one) for one in np.unique([*spread, np.nextafter(inner.max(), np.inf)])[::-1]]
+        spread = np.quantile(inner, np.linspace(1, 0, STEPS), method="lower")
+        tried = np.unique([*spread, np.nextafter(inner.max(), np.inf)])[::-1]
+        cost = np.array([(self.costs[rows] * self.asks(rows, one).options).sum() for one in tried])
+        wanted = places(float(cost.min()), float(cost.max()), points=points)
+        # The cost falls along the thresholds.
+        nearest = np.searchsorted(-cost, -wanted).clip(0, len(cost) - 1)
+        return [float(one) for one in tried[np.unique([0, *nearest, len(tried) - 1])]]
 
     def asks(self, rows: Rows, setting: float) -> Asked:
         """Everything up to the first signal of at least the threshold."""
@@ -63,6 +74,7 @@ def by_confidence(known: Known) -> Staged:
     return Staged(
         about="Asks from coarse to fine until the first token is likely enough; pays for all.",
         signal=known.need_answers("confidence", of="confidences"),
+        costs=known.costs,
     )
 
 
@@ -75,4 +87,5 @@ def by_logprob(known: Known) -> Staged:
     return Staged(
         about="Asks from coarse to fine until the whole answer is likely enough; pays for all.",
         signal=known.need_answers("logprob", of="log-probabilities"),
+        costs=known.costs,
     )

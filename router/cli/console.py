@@ -22,6 +22,7 @@ from rich.text import Text
 from data.log_checks import ASKED
 from data.scoring import AGREEMENT
 from router.analysis.tables import Document, headline, interval, number, percent
+from router.analysis.verdict import sentences
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]
@@ -89,6 +90,15 @@ def say(text: str) -> None:
     err.print(Text(text))
 
 
+def show_verdict(document: Document) -> None:
+    """Print what to conclude, and what to be careful with, before any number."""
+    first, *others = sentences(document)
+    out.print(Text(first), style="bold")
+    for sentence in others:
+        out.print(Text(sentence))
+    out.print()
+
+
 def show_headline(document: Document) -> None:
     """Print the table of fixed options, router, best fixed and oracles."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -120,7 +130,7 @@ def show_headline(document: Document) -> None:
     out.print(table)
     sizes, vision = document["n"], document["vision_gflops"]
     out.print(
-        f"{sizes['test']} held-out questions about {sizes['test_groups']} pictures.", style="dim"
+        f"{sizes['test']} held-out questions about {sizes['test_groups']} images.", style="dim"
     )
     if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
         out.print(
@@ -161,6 +171,9 @@ def show_contenders(document: Document) -> None:
             closed = percent(row["gap_closed"]["own_cost"]["value"])
             rows.append([name, at, "no knob", closed])
     show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
+    reason = main["gap_closed"].get("reason")
+    if reason:
+        out.print(Text(f"gap closed: {reason}."), style="dim")
     for row in arms[ESCALATION].get("rows", ()):
         if row.get("policy", {}).get("kind") == "cascade":
             found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])

@@ -24,21 +24,23 @@ def evaluate(
 ) -> None:
     """Measure the router on the test part.
 
-    Compares it with every fixed scale, with the oracle and with the baselines, at three budgets and
-    with every policy of the run. Says what share of the oracle's gap it closes at its own cost, and
-    for two options APGR and CPT.
+    Begins with a verdict: whether routing pays here, or why that cannot be said. Compares the
+    router with every fixed scale, with the oracle and with the baselines, at three budgets and with
+    every policy of the run. Says what share of the oracle's gap it closes at its own cost, and for
+    two options APGR and CPT.
 
     ```
     m3router evaluate run/ --budget 36 --budget 144
     ```
     """
-    from router.cli.console import err, out, show_contenders, show_ends, show_headline
+    from router.cli.console import err, out, show_contenders, show_ends, show_headline, show_verdict
     from router.run import Run
     from router.stages.reporting import evaluate_stage
 
     place = Run(run)
     with err.status("evaluating"):
         document = evaluate_stage(place, budgets=budget, draws=draws, seed=seed)
+    show_verdict(document)
     show_headline(document)
     show_contenders(document)
     show_ends(document)

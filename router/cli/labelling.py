@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from rich.text import Text
 
 from data.examples import Example
 from data.log_checks import ASKED
@@ -18,6 +19,7 @@ from m3core.labelling import LabelOptions, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import EFFORT
 from m3core.models.base import MultiScaleModel
+from router.analysis.verdict import log_verdict
 from router.cli.console import out, progress, show_table
 from router.features.question import MODEL
 from router.run import Run
@@ -75,6 +77,8 @@ def _show_result(run: Run, log: OracleLog) -> None:
         scales = ", ".join(f"{o}: {a:.3f}" for o, a in zip(log.options, accuracy, strict=True))
         alone = log.metadata.get(ASKED) == AGREEMENT
         what = "share that says what the finest scale says" if alone else "mean score"
+        if not alone and log.metadata.get(ASKED) != "references":
+            _show_verdict(log)
         out.print(f"{len(log)} examples in {run.log}; {what} by scale: {scales}")
     unknown = int(log.unknown.any(axis=1).sum())
     if unknown:
@@ -83,6 +87,19 @@ def _show_result(run: Run, log: OracleLog) -> None:
             "was asked. Train with --rule reached."
         )
     _show_effort(run.log / EFFORT)
+
+
+def _show_verdict(log: OracleLog) -> None:
+    """What there is to gain by choosing a scale, from the examples answered at every scale."""
+    whole = np.flatnonzero(log.complete)
+    found = log_verdict(
+        log.scores[whole],
+        log.costs[whole],
+        log.groups[whole],
+        options=log.options,
+        chance=log.chance[whole],
+    )
+    out.print(Text(found.text), style="bold")
 
 
 def _show_effort(path: Path) -> None:

@@ -87,12 +87,13 @@ def _learn(run: Run, *, seed: int) -> None:
 
 def _measure(run: Run, images: Path) -> Path:
     """Evaluate, print the table, write the report."""
-    from router.cli.console import err, out, show_headline
+    from router.cli.console import err, out, show_headline, show_verdict
     from router.stages.reporting import evaluate_stage, report_stage
 
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)
     out.print()
+    show_verdict(document)
     show_headline(document)
     with err.status("drawing"):
         return report_stage(run, images=images, reuse=True)

@@ -11,6 +11,7 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from data.splits import SPLITS, Split
 from router import risk
+from router.analysis.curves import dearest_within
 from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
 from router.calibration_data import predictions
@@ -26,7 +27,10 @@ from router.router import ScaleRouter
 from router.run import Run
 from router.stages.learning import calibrate_stage, record_policies
 
-PRICES = 200  # that are tried on the calibrate part
+TRIED = 64
+"""Prices that are tried on the calibrate part; a budget is met more exactly than these."""
+CERTIFIED = 200
+"""Prices from the tune part that are certified one after the other."""
 
 
 def escalate_stage(
@@ -81,6 +85,11 @@ def escalate_stage(
         tried, knob = _tried(contender, log, inside, router), {"budget": float(budget)}
         met = tried.cost <= budget * (1 + 1e-9)
         place = _best(np.where(met, -tried.cost, np.inf), knob, tried, log.cost_unit)
+        if place > 0 and not met[place - 1]:  # prices ascend, so that the one before is beyond
+            finer = _dearest(
+                contender, log, inside, router, tried.prices[place - 1 : place + 1], budget
+            )
+            tried, place = _tried(contender, log, inside, router, [finer]), 0
     else:
         points = float(max_loss_points or 0.0)
         plain = for_max_loss(
@@ -131,7 +140,7 @@ def _tried(
 ) -> _Tried:
     alone = log.costs[rows]
     costs = Prices(alone=alone, routed=routed_costs(alone, router.blocks))
-    listed = contender.settings(rows, points=PRICES) if prices is None else prices
+    listed = contender.settings(rows, points=TRIED) if prices is None else prices
     found = []
     for price in listed:
         asked = contender.asks(rows, price)
@@ -140,6 +149,23 @@ def _tried(
         found.append((one.cost.mean(), one.score.mean(), again))
     cost, accuracy, again = np.array(found).T
     return _Tried(np.array(listed), cost, accuracy, again)
+
+
+def _dearest(
+    contender: Escalating,
+    log: OracleLog,
+    rows: np.ndarray,
+    router: ScaleRouter,
+    between: Floats,
+    budget: float,
+) -> float:
+    """The price between one beyond a budget and one within it that just meets it."""
+
+    def cost_at(price: float) -> float:
+        return float(_tried(contender, log, rows, router, [price]).cost[0])
+
+    beyond, within = between.tolist()
+    return dearest_within(cost_at, within, beyond, budget)
 
 
 def _best(wanted: Floats, knob: dict[str, float], tried: _Tried, unit: str) -> int:
@@ -165,7 +191,7 @@ def _certified(
     _, sizes = np.unique(log.groups, return_counts=True)
     most = int(sizes.max())
     bound = target.bound or risk.default_bound(scores, most)
-    prices = contender.tuned_prices(points=PRICES)
+    prices = contender.tuned_prices(points=CERTIFIED)
     p_value = risk.bound_named(bound)
 
     def losses(asked: Asked) -> risk.Losses:

@@ -209,7 +209,14 @@ class _Details:
             if row["kind"] == "router"
         }
         return {
-            "datasets": by_dataset(test, choices, costs=self.costs, draws=draws, seed=seed),
+            "datasets": by_dataset(
+                test,
+                choices,
+                costs=self.costs,
+                best=document["best_fixed"],
+                draws=draws,
+                seed=seed,
+            ),
             "lost": {name: lost_questions(test, choice, p) for name, choice in choices.items()},
             "calibration": reliability(p, test.scores, test.options),
         }

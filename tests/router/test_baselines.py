@@ -19,7 +19,7 @@ from router.baselines.staged import Staged, by_confidence
 from router.parts import part_rows
 from tests.router.answered import answered_world, with_scores
 
-FAST = Settings(draws=100, points=16)
+FAST = Settings(draws=100)
 ALWAYS = {
     "best fixed, chosen before",
     "best fixed per dataset",

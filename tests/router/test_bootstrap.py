@@ -5,7 +5,8 @@ import pytest
 
 from data.errors import DataError
 from router.analysis import bootstrap
-from router.analysis.bootstrap import Estimate, cluster_means, estimate, group_sums, interval
+from router.analysis.bootstrap import Estimate, cluster_means, estimate, group_sums
+from router.analysis.intervals import percentile_interval as interval
 from router.analysis.columns import Columns
 
 

@@ -40,7 +40,8 @@ def by_dataset(
 
     Returns:
         Per dataset: "dataset", "n", "groups", "fixed" (option -> estimate), "best_fixed",
-        "oracle" with "oracle_cost", and "policies" (name -> "accuracy", "minus_finest", "cost", "shares").
+        "oracle" with "oracle_cost", and "policies" (name -> "accuracy", "minus_finest", "cost",
+        "shares").
     """
     routed = np.asarray(costs)
     datasets, counts = np.unique(log.datasets.astype(str), return_counts=True)

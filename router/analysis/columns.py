@@ -103,6 +103,10 @@ class Columns:
         """Whether a column of that name was added."""
         return name in self._means
 
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        """Bounds that the column was added with; None without."""
+        return self._bounds.get(name)
+
     def mean(self, name: str) -> Array:
         """Mean of the column, shape () or (m,)."""
         return self._means[name]

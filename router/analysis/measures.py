@@ -120,20 +120,34 @@ class Measures:
             least = curve.then(lambda one, target: one.cost_of(share * target), accuracy)
             own = pair(f"{quantity}/{name}:{goal}")
             found[f"hindsight{what}"] = self._saving(least.then(less, spent))
-            found[f"calibrated{what}"] = self._saving(own.then(less, spent))
+            bounds = self.columns.bounds(f"{quantity}/{name}:{goal}")
+            found[f"calibrated{what}"] = self._saving(
+                own.then(less, spent), bounds=bounds, of=spent
+            )
         title = f"{100 * share:.0f} % of best fixed"
         row = self.table.setting_row(name, setting, name=title, kind="router")
         return {**found, "row": row, "policy": row.get("policy")}
 
-    def _saving(self, pair: Pair) -> dict[str, Any]:
-        """A saving, in words where it is none, or where nothing is answered."""
+    def _saving(
+        self, pair: Pair, *, bounds: tuple[float, float] | None = None, of: Pair | None = None
+    ) -> dict[str, Any]:
+        """A saving, in words where it is none, or where nothing is answered.
+
+        Args:
+            pair: 1 - cost / spent.
+            bounds: of the cost of one question, where they are known.
+            of: what is spent.
+        """
         if self.table.answers_nothing:
             return NOTHING | {"reason": "no option is better than a blind guess"}
         value = float(pair.value)
         if value < 0:
             more = f"it costs {-100 * value:.0f} % more than the best fixed option"
             return NOTHING | {"reason": f"nothing is saved: {more}"}
-        return self._estimated(pair)
+        if bounds is None or of is None or not float(of.value) > 0:
+            return self._estimated(pair)
+        low, high = (1 - end / float(of.value) for end in reversed(bounds))
+        return self.columns.bounded(pair, bounds=(low, high)).to_dict()
 
     def _ends(self, name: str) -> dict[str, Any]:
         """APGR and CPT between the first and the last option, where they are defined."""

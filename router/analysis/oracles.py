@@ -29,11 +29,11 @@ RIGHT = 0.5
 Codes = npt.NDArray[np.integer]
 
 ASSUMES = (
-    "Corrected for chance: the same, were a right guess worth nothing when choosing. It assumes that "
-    "what is not known is guessed at the stated chance, independently at each scale. Guesses of one "
-    "model are alike, so that it takes away too much; where wrong answers can be ruled out, guesses "
-    "are better than chance, and it takes away too little. Left out where it is not above the best "
-    "fixed scale."
+    "Corrected for chance: the same, were a right guess worth nothing when choosing. It assumes "
+    "that what is not known is guessed at the stated chance, independently at each scale. Guesses "
+    "of one model are alike, so that it takes away too much; where wrong answers can be ruled out, "
+    "guesses are better than chance, and it takes away too little. Left out where it is not above "
+    "the best fixed scale."
 )
 
 

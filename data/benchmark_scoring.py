@@ -109,6 +109,26 @@ def score_pope(answer: str, answers: Sequence[str], choices: Sequence[str] = ())
 
 
 @on_clean_texts
+def score_mme(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Read yes or no from the first four characters.
+
+    MME's own tool (``eval_tool/calculation.py``, ``parse_pred_ans``). Its oddities: ``Know`` is
+    no, ``N.`` and ``y`` are neither. MME's sums over such scores are in :mod:`data.mme`.
+
+    Args:
+        answer: What the model said.
+        answers: ``yes`` or ``no``.
+        choices: Not used.
+
+    Returns:
+        1.0 or 0.0; an answer that is neither scores 0.
+    """
+    start = answer.lower()[:4]
+    read = next((word for word in ("yes", "no") if word in start), "other")
+    return float(read in {text.lower() for text in answers})
+
+
+@on_clean_texts
 def score_seedbench(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare the first letter without case, whatever follows it: ``because`` is ``B``.
 

@@ -19,6 +19,7 @@ from data.benchmark_scoring import (
     score_ai2d,
     score_gqa,
     score_mmbench,
+    score_mme,
     score_pope,
     score_scienceqa,
     score_seedbench,
@@ -40,7 +41,7 @@ AGREEMENT = "agreement"
 """Metric of questions without reference answers: compared with what the finest scale says."""
 BY_PEOPLE = frozenset({"vqa", "vqav2", "textvqa"})
 """Metrics that compare with the answers of several people, some of which may be empty."""
-_YES_NO = frozenset({"yes_no", "pope"})
+_YES_NO = frozenset({"yes_no", "pope", "mme"})
 _LETTERED = frozenset({"ai2d", "seedbench", "scienceqa", "mmbench", "nextqa", "egoschema"})
 
 
@@ -99,7 +100,7 @@ def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]
             f"{len(answers)}: every answer would score 0. Use 'exact'"
         ]
     if metric in _YES_NO:
-        read = _bare_yes_no if metric == "yes_no" else _bare_pope
+        read = _bare_yes_no if metric == "yes_no" else _bare_case
         bad = [text for text in answers if read(text) not in ("yes", "no")]
         return [f"metric {metric!r} needs the answer 'yes' or 'no', got {bad[0]!r}"] if bad else []
     if metric in _LETTERED or (metric == "mmmu" and choices):
@@ -250,6 +251,7 @@ METRICS: dict[str, Metric] = {
     "gqa": score_gqa,
     "ai2d": score_ai2d,
     "pope": score_pope,
+    "mme": score_mme,
     "seedbench": score_seedbench,
     "scienceqa": score_scienceqa,
     "mmbench": score_mmbench,
@@ -267,7 +269,7 @@ def _bare_yes_no(text: str) -> str:
     return text.lower().strip().replace(".", "")
 
 
-def _bare_pope(text: str) -> str:
+def _bare_case(text: str) -> str:
     return text.lower().strip()
 
 

@@ -22,9 +22,7 @@ _WIDE = frozenset("FH")
 class Metric(Protocol):
     """A rule that scores an answer against reference answers and choices, in [0, 1]."""
 
-    def __call__(
-        self, answer: str, answers: Sequence[str], choices: Sequence[str] = ()
-    ) -> float:
+    def __call__(self, answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
         """Score an answer."""
         ...
 

@@ -164,8 +164,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         split="test",
         columns=("question_id", "image", "question", "answer", "category"),
         read=rows.mme,
-        metric="yes_no",
-        note="accuracy for each answer; MME's sum of acc and acc+ over categories is not computed",
+        metric="mme",
+        note="accuracy for each answer; MME's sums of acc and acc+ are in `m3router inspect`",
     ),
     "msvdqa": Benchmark(
         title="MSVD-QA",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from data.letter_patterns import (
     ABBREVIATED,
     BECAUSE,
+    CALLED_RIGHT,
     CLOSED,
     DENIED,
     DENIED_BEFORE,
@@ -26,6 +27,7 @@ from data.letter_patterns import (
     LETTER,
     LONE,
     NAMED,
+    NEAR,
     NO_NOUN,
     REFERENCE,
     SENTENCE_END,
@@ -56,7 +58,7 @@ def read_choice(text: str, choices: Sequence[str]) -> int | None:
     reader = _Reader(tuple(choices))
     text = widths_folded(clean(text))
     body, boxed = unmarked(text)
-    for whole in (text, body):
+    for whole in (text, body, body.strip("()")):
         place = reader.by_text(whole)
         if place is not None:
             return place
@@ -102,14 +104,18 @@ class _Reader:
     def steps(self, body: str, boxed: Sequence[str]) -> Iterator[set[int]]:
         """What each step names, the surest step first."""
         yield {one for text in boxed for one in self._told(text)}
-        for statement in (FINAL, STATED):
-            tails = [body[match.end() :] for match in statement.finditer(body)]
-            yield {one for tail in tails for one in self._told(tail)}
+        yield self._stated(FINAL, body)
+        yield self._stated(STATED, body) | _called_right(body)
         lines = [line for line in body.splitlines() if line.strip()]
         yield {one for line in (*lines[:1], *lines[-1:]) for one in self._alone(line)}
         yield self._leading(body)
         yield self._mentioned(body)
         yield self._texts_within(body)
+
+    def _stated(self, statement: re.Pattern[str], body: str) -> set[int]:
+        """What follows each place where something is said to be the answer."""
+        tails = [body[match.end() :] for match in statement.finditer(body)]
+        return {one for tail in tails for one in self._told(tail)}
 
     def _told(self, tail: str) -> set[int]:
         """What the beginning of a text names, where a statement says that it names something."""
@@ -138,7 +144,15 @@ class _Reader:
         if place is not None:
             return {place}
         match = LONE.fullmatch(line)
-        return {_index(match[1])} if match else set()
+        if match is not None:
+            place = _index(match[1])
+            # An answer that was cut off may end in the "I" of a sentence.
+            return set() if match[1] == "I" and not self.has(place) else {place}
+        match = LEADING.match(line)
+        if match is None:
+            return set()
+        place = _index(match[1] or match[2])  # as in "B. dog"
+        return {place} if self.by_text(line[match.end() :].lstrip(" .:)-")) == place else set()
 
     def _leading(self, body: str) -> set[int]:
         """The letter that begins an answer, and others that are listed beside it."""
@@ -183,13 +197,24 @@ class _Reader:
         named, rest = set(), body
         for place, choice in sorted(enumerate(self.choices), key=lambda one: -len(one[1])):
             pattern = _within(choice)
-            if any(not DENIED.search(rest[: match.start()]) for match in pattern.finditer(rest)):
+            if any(not _is_denied(rest, match.start()) for match in pattern.finditer(rest)):
                 named.add(place)
             rest = pattern.sub(lambda match: _GONE * len(match[0]), rest)
         # Within a sentence, or first of all, "A" may be the letter before another option's text.
         if named and re.search(rf"(?:\A|[^.!?\s]\s+)A\s+[\w{_GONE}]", rest):
             named.add(0)
         return named
+
+
+def _called_right(body: str) -> set[int]:
+    """The letters of which an answer says that they are correct, as in "B is correct"."""
+    return {place for place, end, _ in _letters(body) if CALLED_RIGHT.match(body, end)}
+
+
+def _is_denied(body: str, place: int) -> bool:
+    """Whether a denial stands before a place, in its sentence."""
+    before = body[max(0, place - NEAR) : place]
+    return DENIED.search(SENTENCE_END.split(before)[-1]) is not None
 
 
 def _names(letter: str, behind: str) -> bool:
@@ -209,7 +234,8 @@ def _letters(body: str) -> Iterator[tuple[int, int, bool]]:
     Listed are those in brackets, and those before a mark as in a list of options.
     """
     for match in LETTER.finditer(body):
-        before, behind = body[: match.start()], body[match.end() :]
+        before = body[max(0, match.start() - NEAR) : match.start()]
+        behind = body[match.end() : match.end() + NEAR]
         letter, listed = match[1] or match[2], match[1] is not None
         if not listed:
             called = NAMED.search(before) is not None

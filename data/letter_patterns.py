@@ -11,17 +11,20 @@ _LATEX_TEXT = re.compile(
     r"\s*\{([^{}]*)\}"
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{([^{}]*)\}|<answer>(.*?)</answer>", re.S | re.I)
+_THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.S | re.I)
 _TAG = re.compile(r"</?[a-z][^<>]{0,40}>")
 _MATHS = re.compile(r"\$\$?|\\[()\[\]]")
 _MARKS = re.compile(r"\*+|`+|~~|(?<!\w)_+|_+(?!\w)|^[ \t]*(?:#+|>)[ \t]*", re.M)
 _OPENING = "(\\[{<\"'\u2018\u201c\u300c\u300e\u3010*_`$"
 _CLOSING = ")\\]}>\"'\u2019\u201d\u300d\u300f\u3011*_`$"
-_WRAPPED = re.compile(rf"(?<!\w)[{_OPENING}]+\s*([A-Za-z])\s*[.:)]?\s*[{_CLOSING}]+(?!\w)")
+_WRAPPED = re.compile(
+    rf"(?<!\w)[{_OPENING}]{{1,6}}\s?([A-Za-z])\s?[.:)]?\s?[{_CLOSING}]{{1,6}}(?!\w)"
+)
 """A letter alone between brackets, quotes, asterisks or dollars; it becomes ``(B)``."""
 
 
 def unmarked(text: str) -> tuple[str, list[str]]:
-    r"""Take LaTeX, Markdown and HTML off an answer.
+    r"""Take LaTeX, Markdown, HTML and thoughts before the answer off.
 
     Args:
         text: What a model said.
@@ -32,6 +35,7 @@ def unmarked(text: str) -> tuple[str, list[str]]:
     >>> unmarked(r"**B.** a `dog`, so \boxed{\text{B}}")
     ('(B) a dog, so (B)', ['B'])
     """
+    text = _THOUGHT.sub("", text)
     told = ""
     while told != text:
         told, text = text, _LATEX_TEXT.sub(r"\1", text)
@@ -49,7 +53,7 @@ def _plainly(text: str) -> str:
 
 _EAST = "\u3040-\u30ff\u4e00-\u9fff"  # is written without blanks around a letter
 LETTER = re.compile(
-    rf"(?<!\w)\(([A-Za-z])\)|(?:(?<![\w'\u2019.\-])|(?<=[{_EAST}]))([A-Za-z])"
+    rf"(?<![\w\x00])\(([A-Za-z])\)|(?:(?<![\w'\u2019.\-])|(?<=[{_EAST}]))([A-Za-z])"
     rf"(?:(?![\w'\u2019+#\-])|(?=[{_EAST}])|(?=-\s))"
 )
 """A letter in brackets, or bare: not that of ``T-shirt``, ``I'm``, ``C++`` or ``B12``."""
@@ -62,7 +66,9 @@ LONE = re.compile(
 )
 ABBREVIATED = re.compile(r"\.\w(?!\w)")
 """What follows the first letter of ``U.S.`` or ``a.m.``"""
-CLOSED = re.compile(rf"\s*(?:$|[\n.,:;!?)\]/|&…—–→({_EAST}]|->|=>|-\s|and/or\b)")
+CLOSED = re.compile(
+    rf"\s*(?:$|[\n.,:;!?)\]/|&…—–→({_EAST}]|->|=>|-\s|and/or\b|[A-Z](?![\w'\u2019\-]))"
+)
 """What cannot follow an article."""
 NO_NOUN = re.compile(
     r"\s+(?:because|since|as|is|was|would|seems|appears|looks|due|but|or|and|nor|vs|could|should)\b"
@@ -88,9 +94,11 @@ HEDGED = re.compile(
 _NOT = r"(?:\bnot|n['\u2019]t|\bcannot|\bnever|\bneither|\bnor|\bthan|\binstead\s+of|\bexcept)"
 _IS = r"(?:is|was|are|seems|looks|would\s+be|must\s+be|can|could|does|do)"
 DENIED_BEFORE = re.compile(
-    rf"{_NOT}\s+(?:be\s+|is\s+)?(?:an?\s+|the\s+)?(?:(?:options?|choices?|answer|letter)\s+)?\Z",
+    rf"{_NOT}\s+(?:be\s+|is\s+)?(?:an?\s+|the\s+)?(?:(?:options?|choices?|answer|letter)\s+)?"
+    r"(?:\(?[a-z]\)?\s*(?:,|/|or\b|and\b|nor\b)\s*)*\Z",
     re.I,
 )
+"""Also before the second letter of ``not A or B``."""
 DENIED_BEHIND = re.compile(
     rf"(?:\s+{_IS}\s*(?:\bnot\b|n['\u2019]t\b)|\s+cannot\b|\s+can['\u2019]t\b"
     rf"|\s+(?:{_IS}\s+)?(?:clearly\s+|obviously\s+)?(?:wrong|incorrect|false)\b)",
@@ -114,7 +122,14 @@ STATED = re.compile(
     re.I,
 )
 """What says that an answer follows, in English and Chinese."""
+CALLED_RIGHT = re.compile(
+    r"\s+(?:is|was|must\s+be|would\s+be)\s+(?:clearly\s+)?(?:the\s+)?(?:correct|right|best|answer)\b",
+    re.I,
+)
+"""What says of the letter before it that it is the answer."""
 FINAL = re.compile(rf"\bfinal\s+(?:answer|choice)\b(?:[^.\n:=]{{0,40}}?){_STATES}", re.I)
+NEAR = 80
+"""How many characters before and behind a letter say what it means."""
 SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n|;")
 REFERENCE = re.compile(
     r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"

@@ -41,7 +41,8 @@ AGREEMENT = "agreement"
 """Metric of questions without reference answers: compared with what the finest scale says."""
 BY_PEOPLE = frozenset({"vqa", "vqav2", "textvqa"})
 """Metrics that compare with the answers of several people, some of which may be empty."""
-_YES_NO = frozenset({"yes_no", "pope", "mme"})
+YES_NO = frozenset({"yes_no", "pope", "mme"})
+"""Metrics of questions to be answered by yes or no."""
 _LETTERED = frozenset({"ai2d", "seedbench", "scienceqa", "mmbench", "nextqa", "egoschema"})
 
 
@@ -75,7 +76,7 @@ def chance_level(example: Example) -> float:
     """
     if example.chance is not None:
         return float(example.chance)
-    if example.metric in _YES_NO:
+    if example.metric in YES_NO:
         return 0.5
     if len(example.choices) > 1:
         return 1 / len(example.choices)
@@ -99,7 +100,7 @@ def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]
             f"metric {metric!r} compares with the answers of several people (usually 10), got "
             f"{len(answers)}: every answer would score 0. Use 'exact'"
         ]
-    if metric in _YES_NO:
+    if metric in YES_NO:
         read = _bare_yes_no if metric == "yes_no" else _bare_case
         bad = [text for text in answers if read(text) not in ("yes", "no")]
         return [f"metric {metric!r} needs the answer 'yes' or 'no', got {bad[0]!r}"] if bad else []

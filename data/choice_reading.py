@@ -55,7 +55,7 @@ def read_choice(text: str, choices: Sequence[str]) -> int | None:
     Returns:
         0 for ``A``; None where no option, several, or one that does not exist is named.
     """
-    reader = _Reader(tuple(choices))
+    reader = _reader(choices)
     text = widths_folded(clean(text))
     body, boxed = unmarked(text)
     for whole in (text, body, body.strip("()")):
@@ -77,7 +77,7 @@ def read_reference(text: str, choices: Sequence[str]) -> int | None:
     Returns:
         0 for ``A``; None where it names no option.
     """
-    reader = _Reader(tuple(choices))
+    reader = _reader(choices)
     text = widths_folded(clean(text))
     place = reader.by_text(text)
     match = REFERENCE.match(text)
@@ -86,11 +86,22 @@ def read_reference(text: str, choices: Sequence[str]) -> int | None:
     return place if place is not None and reader.has(place) else None
 
 
+def _reader(choices: Sequence[str]) -> _Reader:
+    bare = tuple(unmarked(widths_folded(clean(choice)))[0] for choice in choices)
+    return _Reader(bare, tuple({plain(a), plain(b)} for a, b in zip(choices, bare, strict=True)))
+
+
 @dataclass(frozen=True)
 class _Reader:
-    """Reads texts whose markup is gone, for one list of options."""
+    """Reads texts whose markup is gone, for one list of options.
+
+    Attributes:
+        choices: The options' texts without markup.
+        forms: What each option's text may be, plainly: with and without its markup.
+    """
 
     choices: tuple[str, ...]
+    forms: tuple[set[str], ...]
 
     def has(self, place: int) -> bool:
         return not self.choices or place < len(self.choices)
@@ -98,8 +109,8 @@ class _Reader:
     def by_text(self, text: str) -> int | None:
         """The option whose text this is."""
         wanted = plain(text)
-        told = (place for place, choice in enumerate(self.choices) if plain(choice) == wanted)
-        return next(told, None)
+        told = (place for place, forms in enumerate(self.forms) if wanted in forms)
+        return next(told, None) if wanted else None
 
     def steps(self, body: str, boxed: Sequence[str]) -> Iterator[set[int]]:
         """What each step names, the surest step first."""

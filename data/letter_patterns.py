@@ -10,7 +10,8 @@ _LATEX_TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mathtt|operatorname|bf|rm)"
     r"\s*\{([^{}]*)\}"
 )
-_BOXED = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{([^{}]*)\}|<answer>(.*?)</answer>", re.S | re.I)
+_BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"  # braces within braces, thrice
+_BOXED = re.compile(rf"\\(?:boxed|fbox|framebox)\s*{_BRACED}|<answer>(.*?)</answer>", re.S | re.I)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.S | re.I)
 _TAG = re.compile(r"</?[a-z][^<>]{0,40}>")
 _MATHS = re.compile(r"\$\$?|\\[()\[\]]")

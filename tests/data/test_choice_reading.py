@@ -96,6 +96,19 @@ def test_options_that_are_numbers(answer: str, place: int | None) -> None:
     assert read_choice(answer, ["1", "2", "3", "10"]) == place
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"$\frac{1}{2}$", r"\frac{1}{2}", r"\boxed{\frac{1}{2}}", r"The answer is $\frac{1}{2}$.",
+        r"B. $\frac{1}{2}$", r"B) \(\frac{1}{2}\)", "B",
+    ],
+)  # fmt: skip
+def test_options_with_markup(answer: str) -> None:
+    choices = [r"$\frac{\sqrt{2}}{2}$", r"$\frac{1}{2}$", "**A** to *C*", "`x`"]
+    assert read_choice(answer, choices) == 1
+    assert read_choice("A to C", choices) == read_choice("C. **A** to *C*", choices) == 2
+
+
 def test_letters_without_options() -> None:
     assert [read_choice(text, []) for text in ("B", "x.", "(I)", "The answer is I", "I.")] == [
         1, 23, 8, 8, 8,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data.texts import on_clean_texts
+
 ANLS_THRESHOLD = 0.5
 
 
+@on_clean_texts
 def score_anls(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Give the normalised Levenshtein similarity to the nearest reference; 0 below a half.
 
     DocVQA (Biten et al., ICCV 2019, eq. 1) as its evaluation script has it and as lmms-eval
     repeats it (``api/metrics.py``, ``anls``): the distance is taken between lower-cased texts
-    with white space collapsed, but divided by the longer of the *raw* upper-cased texts.
+    with white space collapsed, but divided by the longer of the upper-cased texts as they were.
 
     Args:
         answer: What the model said.

@@ -1,50 +1,36 @@
-"""Rules of single benchmarks as lmms-eval has them, where they differ from the general metrics.
+"""Rules of single benchmarks, where they differ from the general metrics.
 
-Each function repeats what lmms-eval (github.com/EvolvingLMMs-Lab/lmms-eval) computes for one
-answer, odd or not, so that numbers are comparable. Its harness strips answers before it calls the
-metrics ``exact_match`` and ``anls``; the models of this project strip theirs. MMMU's rule, which
-NExT-QA shares, and EgoSchema's are in :mod:`data.letter_parsing`.
+Each function repeats what the benchmark's own script computes for one answer, or lmms-eval
+(github.com/EvolvingLMMs-Lab/lmms-eval) where there is no such script, odd or not, so that numbers
+are comparable; docs/benchmarks.md says which, and of what date. MMMU's, NExT-QA's and EgoSchema's
+rules are in :mod:`data.letter_parsing`, VQAv2's is ``vqa`` in :mod:`data.scoring`.
 """
 
 from __future__ import annotations
 
 import re
-import statistics
 import string
 from collections.abc import Sequence
 
+from data.texts import on_clean_texts
 from data.vqa_text import normalize_evalai, tokenize_first
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _LETTER_FIRST = re.compile(r"\s*([A-Z])\.")
-_LETTERS = "ABCDE"
-_BESIDE_LETTER = ("|.", "|,", "|:", "|)", "|).", "(|)", "(|).", ":|", ":|,", ":|.", ":|)", ":|).")
-"""Words that name an option of MMBench, ``|`` standing for its letter, in order of trust."""
+_MMBENCH_MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+_MMBENCH_LAST = 5
+"""A letter names an option of MMBench only among so few last words, less one."""
+_MMBENCH_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_MMBENCH_FAILED = "Failed to obtain answer via API"
+_NO_OPTION = "Z"
 
 
-def score_vqav2(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Give the VQA soft accuracy of VQAv2 in lmms-eval.
-
-    ``tasks/vqav2/utils.py``, ``vqav2_process_results``, with ``EvalAIAnswerProcessor``. Unlike the
-    benchmark's own script (the metric ``vqa``) it normalises the answer always and first pulls it
-    apart, but not the references: ``man's`` scores 0 against ``man's`` and ``mans``.
-
-    Args:
-        answer: What the model said.
-        answers: One answer per annotator, usually ten.
-        choices: Not used.
-
-    Returns:
-        A score in [0, 1].
-    """
-    said = normalize_evalai(tokenize_first(answer))
-    references = [text.replace("\n", " ").replace("\t", " ").strip() for text in answers]
-    if len(set(references)) > 1:
-        said = normalize_evalai(said)
-        references = [normalize_evalai(text) for text in references]
-    return _soft_accuracy(said, references)
-
-
+@on_clean_texts
 def score_textvqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Give the VQA soft accuracy of TextVQA and VizWiz in lmms-eval.
 
@@ -63,11 +49,13 @@ def score_textvqa(answer: str, answers: Sequence[str], choices: Sequence[str] = 
     return _soft_accuracy(normalize_evalai(tokenize_first(answer)), references)
 
 
+@on_clean_texts
 def score_gqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare texts without case and ASCII punctuation; white space counts.
+    """Compare texts without case and ASCII punctuation; white space within counts.
 
     GQA in lmms-eval: ``exact_match`` with ``ignore_case`` and ``ignore_punctuation``
-    (``tasks/gqa/gqa.yaml``; ``api/metrics.py``, ``exact_match_hf_evaluate``).
+    (``tasks/gqa/gqa.yaml``; ``api/metrics.py``, ``exact_match_hf_evaluate``). GQA's own script
+    compares texts as they are, and leaves their preparation to its users.
 
     Args:
         answer: What the model said.
@@ -80,6 +68,7 @@ def score_gqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) 
     return float(_unpunctuated(answer) in {_unpunctuated(text) for text in answers})
 
 
+@on_clean_texts
 def score_ai2d(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare the letter before a full stop at the start, or else the whole answer, as GQA does.
 
@@ -98,11 +87,13 @@ def score_ai2d(answer: str, answers: Sequence[str], choices: Sequence[str] = ())
     return score_gqa(start[1] if start else answer, answers)
 
 
+@on_clean_texts
 def score_pope(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare the whole answer without case and outer white space.
+    """Read an answer as no where its first sentence holds the word no or not, else as yes.
 
-    POPE in lmms-eval: ``tasks/pope/utils.py``, ``pope_process_results``. Strict: ``Yes.`` and
-    ``Yes, there is`` score 0.
+    POPE's own script (``evaluate.py`` of github.com/AoiDolphin/POPE, the same as
+    ``llava/eval/eval_pope.py`` of LLaVA). Its oddities: whatever is not no is yes, ``NO`` and an
+    empty answer among it; words are split at blanks alone.
 
     Args:
         answer: What the model said.
@@ -112,9 +103,32 @@ def score_pope(answer: str, answers: Sequence[str], choices: Sequence[str] = ())
     Returns:
         1.0 or 0.0.
     """
-    return float(answer.lower().strip() in {text.lower().strip() for text in answers})
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    read = "no" if {"No", "not", "no"} & set(words) else "yes"
+    return float(read in {text.lower() for text in answers})
 
 
+@on_clean_texts
+def score_mme(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Read yes or no from the first four characters.
+
+    MME's own tool (``eval_tool/calculation.py``, ``parse_pred_ans``). Its oddities: ``Know`` is
+    no, ``N.`` and ``y`` are neither. MME's sums over such scores are in :mod:`data.mme`.
+
+    Args:
+        answer: What the model said.
+        answers: ``yes`` or ``no``.
+        choices: Not used.
+
+    Returns:
+        1.0 or 0.0; an answer that is neither scores 0.
+    """
+    start = answer.lower()[:4]
+    read = next((word for word in ("yes", "no") if word in start), "other")
+    return float(read in {text.lower() for text in answers})
+
+
+@on_clean_texts
 def score_seedbench(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare the first letter without case, whatever follows it: ``because`` is ``B``.
 
@@ -129,16 +143,16 @@ def score_seedbench(answer: str, answers: Sequence[str], choices: Sequence[str] 
     Returns:
         1.0 or 0.0.
     """
-    return float(answer.strip()[:1].lower() in {text.strip().lower() for text in answers})
+    return float(answer[:1].lower() in {text.lower() for text in answers})
 
 
+@on_clean_texts
 def score_scienceqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare the bare letter without case, and nothing else: ``B.`` scores 0.
+    """Compare the bare letter without case, or a capital and full stop at the beginning.
 
     ScienceQA in lmms-eval: ``tasks/scienceqa/utils.py``, ``sqa_process_results`` as it is since
-    pull request 174 (July 2024). It means to read ``B.`` as well, but looks for a capital after it
-    has lower-cased the answer (its issues 185 and 427). NOTE: for labels that should not hang on
-    that, give the examples the metric ``choice``.
+    July 2025 (its pull request 723): ``b``, ``B.`` and ``B. dog`` are B, ``b.`` and ``(B)`` are
+    nothing.
 
     Args:
         answer: What the model said.
@@ -148,15 +162,21 @@ def score_scienceqa(answer: str, answers: Sequence[str], choices: Sequence[str] 
     Returns:
         1.0 or 0.0.
     """
-    return float(answer.strip().lower() in {text.strip().lower() for text in answers})
+    right = {text.lower() for text in answers}
+    if answer.lower() in right:
+        return 1.0
+    return float(answer[:1].isupper() and answer[1:2] == "." and answer[0].lower() in right)
 
 
+@on_clean_texts
 def score_mmbench(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare the one option that the answer names by letter, or else by text.
 
-    MMBench in lmms-eval: ``tasks/mmbench/mmbench_evals.py``, ``can_infer``. NOTE: where that finds
-    nothing, lmms-eval asks GPT, and without it guesses at random; here nothing scores 0. One
-    question is scored by itself; ``CircularEval`` over its rotations is not.
+    VLMEvalKit, by MMBench's own authors (github.com/open-compass/VLMEvalKit,
+    ``vlmeval/utils/matching_util.py``, ``can_infer``): ``**B**``, ``[B]``, ``B: dog`` and ``The
+    answer is B`` are B, if the letter is among the last four words. NOTE: where it would ask GPT,
+    this scores 0, as its ``exact_matching`` does; a question here stands alone, so that
+    CircularEval over its rotations is not.
 
     Args:
         answer: What the model said.
@@ -166,14 +186,14 @@ def score_mmbench(answer: str, answers: Sequence[str], choices: Sequence[str] = 
     Returns:
         1.0 or 0.0.
     """
-    return float(_mmbench_letter(answer.strip(), choices) in answers)
+    return float(_mmbench_letter(answer, choices) in answers)
 
 
 def _soft_accuracy(said: str, references: Sequence[str]) -> float:
     """The mean over annotators of min(1, matches among the others / 3)."""
     matches = [reference == said for reference in references]
     total = sum(matches)
-    return float(statistics.mean(min(1.0, (total - match) / 3) for match in matches))
+    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
 
 
 def _unpunctuated(text: str) -> str:
@@ -183,19 +203,19 @@ def _unpunctuated(text: str) -> str:
 
 def _mmbench_letter(text: str, choices: Sequence[str]) -> str:
     """The letter that a text names; empty when it names none or several."""
-    words = text.split()
-    named = _named("|", words)
-    # A lone "A" in a longer text may be an article.
-    if len(named) == 1 and not ("A" in words and len(words) > 3):
-        return named[0]
-    for pattern in _BESIDE_LETTER:
-        named = _named(pattern, words)
-        if len(named) == 1:
+    if any(refusal in text for refusal in _MMBENCH_REFUSALS):
+        return ""
+    letters = string.ascii_uppercase[: len(choices)]
+    words = text.translate(_MMBENCH_MARKS).split()
+    named = [letter for letter in letters if letter in words]
+    if _MMBENCH_FAILED not in text:
+        if len(named) == 1 and words.index(named[0]) > len(words) - _MMBENCH_LAST:
             return named[0]
+        if not named and _NO_OPTION in words:
+            return ""
     lowered = text.lower()
-    told = [place for place, choice in enumerate(choices) if choice.lower() in lowered]
-    return chr(ord("A") + told[0]) if len(told) == 1 else ""
-
-
-def _named(pattern: str, words: Sequence[str]) -> list[str]:
-    return [letter for letter in _LETTERS if pattern.replace("|", letter) in words]
+    if len(lowered) > 2 * sum(map(len, choices)):
+        return ""
+    pairs = zip(letters, choices, strict=False)
+    told = [letter for letter, choice in pairs if choice.lower() in lowered]
+    return told[0] if len(told) == 1 else ""

@@ -1,6 +1,6 @@
-"""MMMU's reading of long answers, which NExT-QA shares, and EgoSchema's, as lmms-eval has them.
+"""The reading of long answers by MMMU's own script, and by lmms-eval for NExT-QA and EgoSchema.
 
-Both search an answer for an option's letter, then for its text. NOTE: where nothing is found,
+All search an answer for an option's letter, then for its text. NOTE: where nothing is found,
 the originals choose an option at random; here that scores 0, so that a score depends on the answer
 alone. On n options the originals credit 1/n of such answers on average.
 """
@@ -10,9 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from data.texts import on_clean_texts
+
 _ENDS = ",.!?;:'"
 _FEWEST_WORDS = 6
 """An option's text is searched for in answers of at least so many words."""
+
+_BRACKETS = (("({})", "({})"),)
+_OFFICIAL = (*_BRACKETS, (" {} ", " {} "))
+_LOOSE = (("{} ", " {} "), ("{}.", " {} "))
+"""Ways to name an option: what shows that a letter is named, and what is looked for to place it."""
 
 _BEFORE_KEY = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _TRIVIAL = frozenset(":,.!?;'")
@@ -24,13 +31,18 @@ _NUMBERS = (
 """Numbers with thousands separators, in scientific notation, and plain ones."""
 
 
+@on_clean_texts
 def score_mmmu(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Score an answer as MMMU does: by letter when there are choices, else by text or number.
 
-    MMMU in lmms-eval, ``tasks/mmmu/utils.py``: ``parse_multi_choice_response``,
-    ``parse_open_response`` and ``eval_open``, from MMMU's own ``eval/eval_utils.py``. An open
-    answer is right when what follows its key words *contains* a reference, or when one of its
-    numbers equals it to two decimals. ``tasks/nextqa/utils.py`` repeats the first function.
+    MMMU's own script (github.com/MMMU-Benchmark/MMMU, ``eval/eval_utils.py``):
+    ``parse_multi_choice_response``, ``parse_open_response`` and ``eval_open``. It looks for
+    ``(B)``, then for ``B`` between blanks, then in answers of six words or more for an option's
+    text. NOTE: where it would now choose at random, ``B.`` and a letter at the end of a word are
+    looked for as lmms-eval does (``tasks/_task_utils/mmmu_mcq_utils.py``), so ``B. dog`` is B.
+
+    An open answer is right when what follows its key words *contains* a reference, or when one of
+    its numbers equals it to two decimals.
 
     Args:
         answer: What the model said.
@@ -41,12 +53,36 @@ def score_mmmu(answer: str, answers: Sequence[str], choices: Sequence[str] = ())
         1.0 or 0.0; no option named scores 0, see the NOTE of this module.
     """
     if choices:
-        return float(_last_named(_padded(answer), choices) in answers)
+        text = _padded(answer)
+        letter = _lettered(text, choices, _OFFICIAL) or _last_told(text, choices)
+        return float((letter or _lettered(text, choices, _LOOSE)) in answers)
     references = [value for text in answers for value in _normalized(text)]
     said = [value for text in _key_texts(answer) for value in _normalized(text)]
     return float(any(_says(value, references) for value in said))
 
 
+@on_clean_texts
+def score_nextqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Score an answer as lmms-eval does for NExT-QA: by the letter named last, else by text.
+
+    NExT-QA in lmms-eval: ``tasks/nextqa/utils.py``, ``parse_multi_choice_response``. It is MMMU's
+    rule, but all letters are looked for before any text: ``(B)``, a letter at the end of a word,
+    ``B.``.
+
+    Args:
+        answer: What the model said.
+        answers: The letters of right choices.
+        choices: The choices' texts, first one ``A``.
+
+    Returns:
+        1.0 or 0.0; no option named scores 0, see the NOTE of this module.
+    """
+    text = _padded(answer)
+    letter = _lettered(text, choices, _BRACKETS + _LOOSE) or _last_told(text, choices)
+    return float(letter in answers)
+
+
+@on_clean_texts
 def score_egoschema(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Score an answer as EgoSchema does: by the option that is named first.
 
@@ -62,7 +98,7 @@ def score_egoschema(answer: str, answers: Sequence[str], choices: Sequence[str] 
     Returns:
         1.0 or 0.0; no option named scores 0, see the NOTE of this module.
     """
-    return float(_first_named(_padded(answer), [text.strip() for text in choices]) in answers)
+    return float(_first_named(_padded(answer), choices) in answers)
 
 
 def _padded(answer: str) -> str:
@@ -87,12 +123,19 @@ def _told(text: str, choices: Sequence[str]) -> dict[str, int]:
     return {letter: place for letter, place in places.items() if place >= 0}
 
 
-def _last_named(text: str, choices: Sequence[str]) -> str:
-    """The letter named last; empty for none. The first letter of several at the same place."""
-    for found, placed in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+def _lettered(text: str, choices: Sequence[str], ways: Sequence[tuple[str, str]]) -> str:
+    """The letter named last, by the first of the ways that finds any; empty for none.
+
+    Of several at the same place, or at none, the first choice counts.
+    """
+    for found, placed in ways:
         named = [letter for letter in _letters(choices) if found.format(letter) in text]
         if named:
             return max(named, key=lambda letter: text.rfind(placed.format(letter)))
+    return ""
+
+
+def _last_told(text: str, choices: Sequence[str]) -> str:
     told = _told(text, choices)
     return max(told, key=lambda letter: told[letter], default="")
 

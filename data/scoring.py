@@ -1,16 +1,17 @@
 """Score an answer in [0, 1] as the benchmark of its metric does.
 
 Every function of :data:`METRICS` takes the model's answer, the reference answers and the choices.
-Where a benchmark is odd, its oddity is kept: numbers must be comparable with published ones. What
-deviates on purpose is marked ``NOTE:``. The general metrics are here; rules of single benchmarks
-are in :mod:`data.anls`, :mod:`data.benchmark_scoring` and :mod:`data.letter_parsing`.
+Outer blanks never count, and composed and decomposed letters are the same, in all of them (see
+:mod:`data.texts`). Where a benchmark is odd, its oddity is kept: numbers must be comparable with
+published ones. What deviates on purpose is marked ``NOTE:``. The general metrics are here; rules
+of single benchmarks are in :mod:`data.anls`, :mod:`data.benchmark_scoring` and
+:mod:`data.letter_parsing`.
 """
 
 from __future__ import annotations
 
-import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data.anls import score_anls
@@ -18,15 +19,17 @@ from data.benchmark_scoring import (
     score_ai2d,
     score_gqa,
     score_mmbench,
+    score_mme,
     score_pope,
     score_scienceqa,
     score_seedbench,
     score_textvqa,
-    score_vqav2,
 )
+from data.choice_reading import read_choice, read_reference
 from data.errors import DataError
-from data.letter_parsing import score_egoschema, score_mmmu
+from data.letter_parsing import score_egoschema, score_mmmu, score_nextqa
 from data.registry import unknown_name
+from data.texts import Metric, clean, on_clean_texts, plain
 from data.vqa_text import normalize as normalize_vqa
 
 if TYPE_CHECKING:
@@ -38,14 +41,9 @@ AGREEMENT = "agreement"
 """Metric of questions without reference answers: compared with what the finest scale says."""
 BY_PEOPLE = frozenset({"vqa", "vqav2", "textvqa"})
 """Metrics that compare with the answers of several people, some of which may be empty."""
-_YES_NO = frozenset({"yes_no", "pope"})
-_LETTERED = frozenset({"ai2d", "seedbench", "scienceqa", "mmbench", "egoschema"})
-
-_CHOICE_LETTER = re.compile(
-    r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
-    r"(?:\(([a-z])\)|([a-z])(?=[.):,]|\s*$))",
-    re.IGNORECASE,
-)
+YES_NO = frozenset({"yes_no", "pope", "mme"})
+"""Metrics of questions to be answered by yes or no."""
+_LETTERED = frozenset({"ai2d", "seedbench", "scienceqa", "mmbench", "nextqa", "egoschema"})
 
 
 def score(metric: str, answer: str, example: Example) -> float:
@@ -78,7 +76,7 @@ def chance_level(example: Example) -> float:
     """
     if example.chance is not None:
         return float(example.chance)
-    if example.metric in _YES_NO:
+    if example.metric in YES_NO:
         return 0.5
     if len(example.choices) > 1:
         return 1 / len(example.choices)
@@ -96,13 +94,14 @@ def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]
     Returns:
         The problems; empty when there are none.
     """
+    answers, choices = [clean(text) for text in answers], [clean(text) for text in choices]
     if metric in BY_PEOPLE and len(answers) < 2:
         return [
             f"metric {metric!r} compares with the answers of several people (usually 10), got "
             f"{len(answers)}: every answer would score 0. Use 'exact'"
         ]
-    if metric in _YES_NO:
-        read = _bare_yes_no if metric == "yes_no" else _bare_pope
+    if metric in YES_NO:
+        read = _bare_yes_no if metric == "yes_no" else _bare_case
         bad = [text for text in answers if read(text) not in ("yes", "no")]
         return [f"metric {metric!r} needs the answer 'yes' or 'no', got {bad[0]!r}"] if bad else []
     if metric in _LETTERED or (metric == "mmmu" and choices):
@@ -111,18 +110,19 @@ def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]
         what = f"a capital from A to {letters[-1]}"
         return [f"metric {metric!r} needs {what} as answer, got {bad[0]!r}"] if bad else []
     if metric == "choice":
-        bad = [text for text in answers if _choice_index(text, choices) is None]
+        bad = [text for text in answers if read_reference(text, choices) is None]
         what = f"a letter or one of {list(choices)}" if choices else "a letter"
         return [f"metric 'choice' needs {what} as answer, got {bad[0]!r}"] if bad else []
     return []
 
 
+@on_clean_texts
 def score_exact(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare texts, ignoring case, outer and repeated white space and a final full stop.
+    """Compare texts, ignoring case, widths, outer and repeated white space and a final full stop.
 
     GQA as LLaVA prepares it: ``scripts/convert_gqa_for_eval.py``, ``rstrip('.').lower()``.
-    NOTE: white space is ignored too, on both sides, and ``casefold`` is used, so that ``Straße``
-    equals ``STRASSE``.
+    NOTE: white space is ignored too, on both sides, and case is folded, so that ``Straße`` equals
+    ``STRASSE``; see :func:`data.texts.plain`.
 
     Args:
         answer: What the model said.
@@ -132,15 +132,17 @@ def score_exact(answer: str, answers: Sequence[str], choices: Sequence[str] = ()
     Returns:
         1.0 or 0.0.
     """
-    return float(_plain(answer) in {_plain(text) for text in answers})
+    return float(plain(answer) in {plain(text) for text in answers})
 
 
+@on_clean_texts
 def score_choice(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare the chosen option of a multiple-choice question.
+    r"""Compare the chosen option of a multiple-choice question.
 
-    After ScienceQA in lmms-eval (``tasks/scienceqa/utils.py``: the bare letter, or letter and
-    full stop first). NOTE: also reads ``(B)``, ``b)``, ``Answer: B``, ``The answer is B.`` and
-    the text of a choice; a letter that is only the first of a word is no answer.
+    No benchmark's rule: it reads what people would, by letter (``B``, ``**B**``, ``[b]``,
+    ``\boxed{B}``, ``B: dog``, ``The answer is B.``, ``B`` before or behind an explanation) or by
+    the option's text; see :func:`data.choice_reading.read_choice`. An answer that names two
+    options, or one that does not exist, is wrong.
 
     Args:
         answer: What the model said.
@@ -150,11 +152,11 @@ def score_choice(answer: str, answers: Sequence[str], choices: Sequence[str] = (
     Returns:
         1.0 or 0.0.
     """
-    chosen = _choice_index(answer, choices)
-    right = {_choice_index(text, choices) for text in answers} - {None}
-    return float(chosen in right)
+    right = {read_reference(text, choices) for text in answers} - {None}
+    return float(read_choice(answer, choices) in right)
 
 
+@on_clean_texts
 def score_yes_no(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare yes and no.
 
@@ -172,13 +174,15 @@ def score_yes_no(answer: str, answers: Sequence[str], choices: Sequence[str] = (
     return float(_read_yes_no(answer) in {_bare_yes_no(text) for text in answers})
 
 
+@on_clean_texts
 def score_vqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Give the VQA soft accuracy: the mean over annotators of min(1, matches among others / 3).
 
-    VQA v2: ``PythonEvaluationTools/vqaEvaluation/vqaEval.py``, ``evaluate`` (github.com/
-    GT-Vision-Lab/VQA, master of 2018 and later). Its oddity, on purpose by its authors (issue 14
-    there): when all annotators gave the same text, *nothing* is normalised, not even case, so
-    ``Black.`` scores 0 against ten times ``black``.
+    VQA v2's own script: ``PythonEvaluationTools/vqaEvaluation/vqaEval.py``, ``evaluate``
+    (github.com/GT-Vision-Lab/VQA, master). Its oddity, on purpose by its authors (issue 14
+    there, December 2022): when all annotators gave the same text, *nothing* is normalised, not even
+    case, so ``Black.`` scores 0 against ten times ``black``. lmms-eval normalises there too since
+    August 2025 (its pull request 794), and gives 1.
 
     Args:
         answer: What the model said.
@@ -198,6 +202,7 @@ def score_vqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) 
     return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
 
 
+@on_clean_texts
 def score_relaxed(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Compare numbers within 5 %, anything else exactly but for case.
 
@@ -216,8 +221,9 @@ def score_relaxed(answer: str, answers: Sequence[str], choices: Sequence[str] = 
     return float(any(_relaxed_match(text, answer) for text in answers))
 
 
+@on_clean_texts
 def score_agreement(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Compare texts character by character.
+    """Compare texts character by character, but for outer blanks and composition.
 
     What says the very same scores the same under every metric, so that this never hides a
     difference that another metric would see.
@@ -233,7 +239,7 @@ def score_agreement(answer: str, answers: Sequence[str], choices: Sequence[str] 
     return float(answer in answers)
 
 
-METRICS: dict[str, Callable[[str, Sequence[str], Sequence[str]], float]] = {
+METRICS: dict[str, Metric] = {
     "exact": score_exact,
     AGREEMENT: score_agreement,
     "choice": score_choice,
@@ -241,45 +247,30 @@ METRICS: dict[str, Callable[[str, Sequence[str], Sequence[str]], float]] = {
     "vqa": score_vqa,
     "anls": score_anls,
     "relaxed": score_relaxed,
-    "vqav2": score_vqav2,
+    "vqav2": score_vqa,
     "textvqa": score_textvqa,
     "gqa": score_gqa,
     "ai2d": score_ai2d,
     "pope": score_pope,
+    "mme": score_mme,
     "seedbench": score_seedbench,
     "scienceqa": score_scienceqa,
     "mmbench": score_mmbench,
     "mmmu": score_mmmu,
+    "nextqa": score_nextqa,
     "egoschema": score_egoschema,
 }
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).rstrip(".").rstrip().casefold()
 
 
 def _one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def _choice_index(text: str, choices: Sequence[str]) -> int | None:
-    """Find which choice a text names, 0 for ``A``; None if it names none."""
-    plain = _plain(text)
-    by_text = [index for index, choice in enumerate(choices) if _plain(choice) == plain]
-    if by_text:
-        return by_text[0]
-    match = _CHOICE_LETTER.match(text.strip())
-    if match is None:
-        return None
-    index = ord((match[1] or match[2]).upper()) - ord("A")
-    return index if not choices or index < len(choices) else None
-
-
 def _bare_yes_no(text: str) -> str:
     return text.lower().strip().replace(".", "")
 
 
-def _bare_pope(text: str) -> str:
+def _bare_case(text: str) -> str:
     return text.lower().strip()
 
 

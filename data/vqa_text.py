@@ -12,8 +12,8 @@ ICCV 2015; Goyal et al., CVPR 2017), with their quirks:
 * ``none`` is the number 0, number words end at ten, and an article that stands alone vanishes.
 * Contractions are looked up in lower case, so those of the table with a capital never match.
 
-Pythia's ``EvalAIAnswerProcessor``, which lmms-eval scores VQAv2, TextVQA and VizWiz with, repeats
-the two with a change to commas, and does more before: see :func:`tokenize_first`.
+Pythia's ``EvalAIAnswerProcessor``, which lmms-eval scores TextVQA and VizWiz with, repeats the two
+with a change to commas, and does more before: see :func:`tokenize_first`.
 """
 
 from __future__ import annotations

@@ -164,8 +164,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         split="test",
         columns=("question_id", "image", "question", "answer", "category"),
         read=rows.mme,
-        metric="yes_no",
-        note="accuracy for each answer; MME's sum of acc and acc+ over categories is not computed",
+        metric="mme",
+        note="accuracy for each answer; MME's sums of acc and acc+ are in `m3router inspect`",
     ),
     "msvdqa": Benchmark(
         title="MSVD-QA",
@@ -207,7 +207,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         columns=("video", "question", "answer", "qid", "type")
         + tuple(f"a{number}" for number in range(5)),
         read=rows.nextqa,
-        metric="mmmu",
+        metric="nextqa",
         video=True,
         note="an answer that names no option scores 0, not 1/5",
     ),
@@ -219,7 +219,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         columns=("video_name", "question", "answer", "question_id", "question_type")
         + tuple(f"a{number}" for number in range(5)),
         read=rows.choice_sheet,
-        metric="mmmu",
+        metric="nextqa",
         video=True,
         note="not in lmms-eval: asked and scored as NExT-QA, whose videos and format it shares",
     ),

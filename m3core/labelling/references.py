@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from data.examples import Example
-from data.scoring import score
+from data.scoring import YES_NO, score
 from m3core.models.base import Answer
 
 _YES_NO = ("yes", "no")
@@ -18,7 +18,7 @@ def reference_answers(example: Example) -> list[str]:
     A closed question has all its possible answers: the letters of its choices where the references
     are letters, else the choices themselves; yes and no. An open one has its references.
     """
-    if example.metric == "yes_no":
+    if example.metric in YES_NO:
         return list(_YES_NO)
     if example.choices:
         letters = [chr(ord("A") + place) for place in range(len(example.choices))]
@@ -29,7 +29,7 @@ def reference_answers(example: Example) -> list[str]:
 
 def is_closed(example: Example) -> bool:
     """Whether nothing but :func:`reference_answers` can be said."""
-    return example.metric == "yes_no" or bool(example.choices)
+    return example.metric in YES_NO or bool(example.choices)
 
 
 def expected_score(example: Example, answers: Sequence[Answer]) -> float:

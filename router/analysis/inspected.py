@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from data.mme import MmeSums
 from router.analysis.bootstrap import Estimate
 from router.analysis.causes import Cause
 
@@ -142,6 +143,19 @@ class Expensive:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MmeScore:
+    """MME's published score of one option; see :mod:`data.mme`.
+
+    Attributes:
+        scale: The option.
+        sums: Accuracy + accuracy+ of each subtask, and their sums.
+    """
+
+    scale: str
+    sums: MmeSums
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """Everything that `m3router inspect` shows.
 
@@ -156,6 +170,8 @@ class Inspection:
         steps: Neighbouring options, and last from the coarsest to the finest.
         causes: Why generations failed, most frequent first.
         expensive: The most expensive examples, by GFLOPs where known, else by cost.
+        mme: MME's published scores, one entry per option; empty where there is none of its
+            questions.
     """
 
     options: tuple[str, ...]
@@ -167,6 +183,7 @@ class Inspection:
     steps: tuple[Step, ...]
     causes: tuple[Cause, ...]
     expensive: tuple[Expensive, ...]
+    mme: tuple[MmeScore, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-able mapping; an undefined number is None."""

@@ -5,17 +5,18 @@ Notation for shapes: N examples, K options, cheapest first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from data.errors import DataError
+from data.mme import mme_sums, subtask_of
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
 from router.analysis.causes import group_causes
 from router.analysis.columns import Columns
 from router.analysis.counting import Cells, add_step, count_pair, count_part, count_step
-from router.analysis.inspected import ALL, Expensive, Inspection
+from router.analysis.inspected import ALL, Expensive, Inspection, MmeScore
 from router.analysis.oracles import RULES, check_rule
 
 
@@ -68,6 +69,7 @@ def inspect_log(
         steps=tuple(count_step(cells, columns, *step) for step in steps),
         causes=tuple(group_causes(log.errors())[:top]),
         expensive=tuple(_expensive(log, top)),
+        mme=tuple(_mme(log)),
     )
 
 
@@ -110,6 +112,18 @@ def _expensive(log: OracleLog, top: int) -> list[Expensive]:
         )
         for row in known[np.argsort(-key[known], kind="stable")][:top]
     ]
+
+
+def _mme(log: OracleLog) -> Iterator[MmeScore]:
+    """MME's published scores of every option, where the log holds its questions."""
+    groups = [str(group) for group in log.groups]
+    subtasks = [
+        subtask_of(str(one), group) for one, group in zip(log.datasets, groups, strict=True)
+    ]
+    for place, option in enumerate(log.options):
+        sums = mme_sums(subtasks, groups, log.scores[:, place].tolist())
+        if sums is not None:
+            yield MmeScore(scale=option, sums=sums)
 
 
 def _known(value: float) -> float | None:

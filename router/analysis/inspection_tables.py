@@ -9,6 +9,7 @@ from typing import Any
 
 from router.analysis.bootstrap import Estimate
 from router.analysis.inspected import Inspection, Oracle, Part, ScaleCounts
+from router.analysis.mme_rows import mme_records, mme_rows
 from router.analysis.oracles import ASSUMES
 from router.analysis.tables import MISSING, interval, number, percent
 from router.rules import MEANING
@@ -44,6 +45,7 @@ def shown_tables(inspection: Inspection) -> list[Shown]:
     tables = [
         _counts(inspection),
         *_table2(inspection),
+        _mme(inspection),
         *_smallest(inspection),
         _disagreements(inspection),
         _steps(inspection),
@@ -110,6 +112,16 @@ def _oracle_lines(rule: str, parts: Sequence[Part], unit: str) -> list[list[str]
             [f"  {unit}", *[number(cost.value if cost else None) for cost in costs]],
         ]
     return lines
+
+
+def _mme(inspection: Inspection) -> Shown:
+    return Shown(
+        title="MME as published",
+        note="accuracy by question + accuracy+ by picture, both in %: at most 200 for a subtask, "
+        "2000 for perception, 800 for cognition",
+        header=["subtask", *(one.scale for one in inspection.mme)],
+        rows=mme_rows(inspection.mme),
+    )
 
 
 def _smallest(inspection: Inspection) -> Iterator[Shown]:
@@ -211,6 +223,7 @@ def csv_files(inspection: Inspection) -> dict[str, tuple[list[str], list[list[An
         "steps": [_flat(one) for one in document["steps"]],
         "causes": [_flat(one) for one in document["causes"]],
         "expensive": document["expensive"],
+        "mme": mme_records(inspection.mme),
     }
     return {
         stem: (list(rows[0]), [list(row.values()) for row in rows])

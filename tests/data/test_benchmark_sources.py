@@ -61,7 +61,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
             "id": "7", "question_id": "7", "question": "Is there a cat? ", "answer": "yes",
             "image_source": "COCO_val2014_1", "image": picture(), "category": "adversarial",
         },
-        "Is there a cat?" + WORD, " YES", "Yes.", "pope/adversarial", 0.5,
+        "Is there a cat?" + WORD, "Yes.", "No, there is none", "pope/adversarial", 0.5,
     ),
     "vizwiz": (
         {
@@ -85,7 +85,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
             "hint": "Think.", "task": "t", "grade": "g", "subject": "s", "topic": "t",
             "category": "c", "skill": "k", "lecture": "", "solution": "",
         },
-        "Context: Think.\nWhich?\nA. x\nB. y" + LETTER, " b", "B. y", "scienceqa", 0.5,
+        "Context: Think.\nWhich?\nA. x\nB. y" + LETTER, "B. y", "(B)", "scienceqa", 0.5,
     ),
     "mmmu": (
         {

@@ -143,10 +143,10 @@ def reference_distance(first: str, second: str) -> int:
 def reference_anls(answer: str, answers: list[str]) -> float:
     best = Fraction(-100)
     for text in answers:
+        text, answer = text.strip(), answer.strip()
         longest = max(len(text.upper()), len(answer.upper()))
-        clean = " ".join(text.strip().lower().split())
-        said = " ".join(answer.strip().lower().split())
-        distance = Fraction(reference_distance(clean, said), longest) if longest else Fraction(0)
+        plainly, said = (" ".join(one.lower().split()) for one in (text, answer))
+        distance = Fraction(reference_distance(plainly, said), longest) if longest else Fraction(0)
         best = max(best, 1 - distance)
     return float(best) if best >= Fraction(1, 2) else 0.0
 
@@ -169,7 +169,8 @@ def test_anls_against_reference(answer: str, answers: list[str]) -> None:
         ("  a  ", ["a"], 1.0),
         ("x", ["dog", "x"], 1.0),
         ("", ["dog"], 0.0),
-        ("  ab", ["ac"], 0.75),  # divided by the raw length, 4
+        ("  ab", ["ac"], 0.5),  # outer blanks do not count,
+        ("a  b", ["a c"], 0.75),  # those within do: divided by the length 4
     ],
 )
 def test_anls_known_values(answer: str, answers: list[str], expected: float) -> None:
@@ -196,7 +197,8 @@ def test_anls_known_values(answer: str, answers: list[str], expected: float) -> 
         ("Blue", "blue", 1.0),
         ("blue.", "blue", 0.0),
         (" 100 ", "100", 1.0),
-        (" blue", "blue", 0.0),
+        (" blue", "blue", 1.0),
+        ("10% ", "0.1", 1.0),
         ("nan", "nan", 0.0),
         ("inf", "inf", 0.0),
         ("inf", "5", 0.0),

@@ -95,6 +95,8 @@ def example(metric: str, answers: tuple[str, ...], choices: tuple[str, ...] = ()
     ("asked", "candidates"),
     [
         (example("yes_no", ("yes",)), ["yes", "no"]),
+        (example("pope", ("no",)), ["yes", "no"]),
+        (example("mme", ("Yes",)), ["yes", "no"]),
         (example("choice", ("B",), ("cat", "dog", "cow")), ["A", "B", "C"]),
         (example("choice", ("dog",), ("cat", "dog", "cow")), ["cat", "dog", "cow"]),
         (example("exact", ("red", "crimson", "red")), ["red", "crimson"]),

@@ -364,3 +364,41 @@ def test_a_journal_that_cannot_be_shown_says_why(tmp_path) -> None:
     path.write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
         find_log(tmp_path)
+
+
+def test_mme_is_summed_as_published() -> None:
+    # Two images of OCR, one of code_reasoning, each with two questions; one other dataset.
+    about = [
+        {"dataset": "mme/OCR", "group": "a"},
+        {"dataset": "mme/OCR", "group": "a"},
+        {"dataset": "mme/OCR", "group": "b"},
+        {"dataset": "mme/OCR", "group": "b"},
+        {"dataset": "mme/code_reasoning", "group": "c"},
+        {"dataset": "mme/code_reasoning", "group": "c"},
+        {"dataset": "gqa", "group": "c"},
+    ]
+    scores = [(1, 1), (0, 1), (1, 1), (1, 1), (0, 1), (0, 0), (1, 1)]
+    cells = [[{"score": float(s), "cost": c} for c, s in enumerate(row, 1)] for row in scores]
+    inspection = inspect_log(log_of_cells(cells, examples=about), draws=2)
+    coarse, fine = (one.sums for one in inspection.mme)
+    assert coarse.subtasks == {"OCR": 75 + 50, "code_reasoning": 0.0}
+    assert fine.subtasks == {"OCR": 200.0, "code_reasoning": 50.0}
+    assert (fine.perception, fine.cognition) == (200.0, 50.0)
+    (table,) = [one for one in shown_tables(inspection) if one.title == "MME as published"]
+    assert table.rows == [
+        ["OCR", "125.0", "200.0"],
+        ["code_reasoning", "0.0", "50.0"],
+        ["perception, 1 of 10", "125.0", "200.0"],
+        ["cognition, 1 of 4", "0.0", "50.0"],
+    ]
+    header, rows = csv_files(inspection)["mme"]
+    assert header == ["scale", "score", "value"]
+    assert [inspection.options[1], "OCR", 200.0] in rows
+    assert json.loads(json.dumps(inspection.to_dict()))["mme"][1]["sums"]["perception"] == 200.0
+
+
+def test_without_mme_there_is_no_such_table() -> None:
+    inspection = inspect_log(log_of_cells([[{"score": 1.0, "cost": 1.0}]]), draws=2)
+    assert inspection.mme == ()
+    assert "mme" not in csv_files(inspection)
+    assert "MME as published" not in [one.title for one in shown_tables(inspection)]

@@ -208,6 +208,8 @@ def _inexact(values: Any) -> float | None:
             return None
         values = values.to_numpy()
     for value in values:
-        if isinstance(value, float | np.floating) and np.isfinite(value) and abs(value) >= EXACT:
-            return float(value)
+        if isinstance(value, float | np.floating):
+            number = float(value)
+            if np.isfinite(number) and abs(number) >= EXACT:
+                return number
     return None

@@ -143,9 +143,15 @@ def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sam
     told = [f"columns not used: {unused}"] if unused else []
     if lost:
         told.append(
-            f"{len(lost)} questions have no text for the choice that is right ({listed(lost)}): "
-            "VLMEvalKit read the choice 'None' as missing until September 2026 (its issue 1559), "
-            "and the model was not shown it"
+            f"{len(lost)} questions have no text for the choice that is right ({listed(lost)}), so "
+            "the model was not shown it: until September 2026 VLMEvalKit took the word 'None' for "
+            "a missing cell (its issue 1559)"
+        )
+    named = [row["image_path"] for row in rows if row.get("image_path") is not None]
+    if len(set(named)) == len(named) > 1:
+        told.append(
+            "image_path is another one in every row: it does not tell which questions share an "
+            "image, so a split may have one image on both sides"
         )
     return samples, told
 

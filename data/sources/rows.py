@@ -260,9 +260,9 @@ def open_sheet(row: Row) -> Draft:
     """A sheet of IG-VLM with open questions: MSVD-QA, MSRVTT-QA."""
     return Draft(
         id=text_in(row["question_id"]),
-        question=f"{row['question']} {SHORT.strip()}",
+        question=f"{text_in(row['question'])} {SHORT.strip()}",
         answers=(text_in(row["answer"]),) if not is_missing(row["answer"]) else (),
-        video=str(row["video_name"]),
+        video=text_in(row["video_name"]),
     )
 
 
@@ -273,11 +273,11 @@ def choice_sheet(row: Row) -> Draft:
     known = bool(answer) and answer in choices
     return Draft(
         id=text_in(row["question_id"]),
-        question=f"{str(row['question']).strip()}\n{lettered(choices)}{LETTER}",
+        question=f"{text_in(row['question']).strip()}\n{lettered(choices)}{LETTER}",
         answers=(letter(choices.index(answer)),) if known else (),
         choices=choices,
         category=text_in(row["question_type"]),
-        video=str(row["video_name"]),
+        video=text_in(row["video_name"]),
         left_out="" if known else "has an answer that is none of its choices",
     )
 

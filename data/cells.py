@@ -128,7 +128,11 @@ def keys_of(cells: Sequence[Cell]) -> list[Cell]:
     >>> keys_of(["1.0", None, "2.0"]), keys_of(["1.0", "q2"]), keys_of(["007", "1.0"])
     (['1', None, '2'], ['1.0', 'q2'], ['007', '1.0'])
     """
-    texts = {cell: key_of(cell) for cell in cells if isinstance(cell, str)}
+    distinct = dict.fromkeys(cell for cell in cells if isinstance(cell, str))
+    texts = {cell: key_of(cell) for cell in distinct}
     if all(_PLAIN.fullmatch(text) for text in texts.values()):
         texts = {cell: whole_of(text) for cell, text in texts.items()}
-    return [texts[cell] if isinstance(cell, str) else cell for cell in cells]
+    changed = {cell: text for cell, text in texts.items() if text != cell}
+    if not changed:
+        return list(cells)
+    return [changed.get(cell, cell) if isinstance(cell, str) else cell for cell in cells]

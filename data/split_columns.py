@@ -21,6 +21,9 @@ TRAIN = "train"
 PARTS = (*SPLITS, TRAIN)
 KEYS = ("id", "example_id", "group")
 VALUES = ("split", "part")
+OTHER_QUESTIONS = 0.1
+"""Share of the examples whose question may read otherwise in the split than in the log: wording is
+edited now and then, but ids of another column ask something else nearly everywhere."""
 _OWN = ("id", "question", "option", "correct")
 _SHOWN = 3
 
@@ -34,11 +37,13 @@ class Covered:
         groups: Group of each row, shape (N,).
         columns: Our name -> the name in the table that the log was imported from; empty where it
             was not. See :data:`data.importers.table.COLUMNS`.
+        questions: Question of each row, shape (N,); empty where they cannot be compared.
     """
 
     ids: Sequence[str]
     groups: Sequence[str]
     columns: Mapping[str, str] = field(default_factory=dict)
+    questions: Sequence[str] = ()
 
     def parts(self, assignment: Mapping[str, str]) -> list[str | None]:
         """The part of each row; None where it is not assigned."""
@@ -107,6 +112,8 @@ def assignment_of(
     )
     if not meant:
         _check_agree(table, {chosen: whole[chosen], **rivals})
+    if key is None:
+        _check_questions(table, chosen, covered)
     return found[chosen]
 
 
@@ -219,6 +226,25 @@ def _rivals(
         parts = [part_of(found, one, one) for one in covered.ids]
         if None not in parts:
             yield name, parts
+
+
+def _check_questions(table: Table, name: str, covered: Covered) -> None:
+    """Refuse a column of ids by which the log's own column of questions asks something else."""
+    asked = covered.columns.get("question")
+    if asked not in table.names or not covered.questions:
+        return
+    questions = dict(zip(table.keys(name), table.cells(str(asked)), strict=True))
+    other = [
+        one
+        for one, question in zip(covered.ids, covered.questions, strict=True)
+        if questions.get(key_of(one), question) != question
+    ]
+    if len(other) > OTHER_QUESTIONS * len(covered.ids):
+        raise DataError(
+            f"{table.path}: by its column {name!r}, {len(other)} of {len(covered.ids)} examples "
+            f"have another question than in the log (first: {', '.join(other[:_SHOWN])}). Name "
+            "the column of ids with --split-id."
+        )
 
 
 def _is_own(table: Table, covered: Covered) -> bool:

@@ -62,13 +62,14 @@ def separated_rows(text: str, mark: str) -> list[list[Any]]:
     rows: list[list[Any]] = []
     try:
         for row in reader:
-            if rows and len(row) > len(rows[0]) and any(map(str.strip, row[len(rows[0]) :])):
+            width = len(rows[0]) if rows else len(row)
+            if len(row) > width and any(map(str.strip, row[width:])):
                 raise ValueError(
                     f"rows have more cells than the first line has names (line {reader.line_num}: "
-                    f"{len(row)} and {len(rows[0])}). Put texts with {mark!r} in quotation marks."
+                    f"{len(row)} and {width}). Put texts with {mark!r} in quotation marks."
                 )
             if row:
-                rows.append(row[: len(rows[0])] if rows else row)
+                rows.append(row if len(row) <= width else row[:width])
     except csv.Error as error:
         raise ValueError(
             f"line {reader.line_num}: {error}. A text in quotation marks ends with one, and those "

@@ -75,7 +75,8 @@ class Table:
         values = self._columns[name]
         if isinstance(values, pa.ChunkedArray):
             return [cell for chunk in values.chunks for cell in _arrow_cells(chunk, strip)]
-        cells = [_unstripped(value, strip) for value in values]
+        bare = str.strip if strip else str
+        cells = [bare(value) if type(value) is str else text_of(value) for value in values]
         return [cell or None for cell in cells] if self._texts_only else cells
 
     def keys(self, name: str) -> list[Cell]:
@@ -150,9 +151,10 @@ def _of_rows(path: Path, rows: list[list[Any]]) -> Table:
     names = [str(text_of(cell) or "") for cell in rows[0]]
     width = max(map(len, rows))
     names += [""] * (width - len(names))
-    short = (width - len(row) for row in rows[1:])
-    padded = [[*row, *[None] * lacks] for row, lacks in zip(rows[1:], short, strict=True)]
-    columns = [list(column) for column in zip(*padded, strict=True)] or [[] for _ in names]
+    for row in rows[1:]:
+        if len(row) < width:
+            row += [None] * (width - len(row))
+    columns = [[row[place] for row in rows[1:]] for place in range(width)]
     kept = [
         (name or f"{_UNNAMED}{place}", column)
         for place, (name, column) in enumerate(zip(names, columns, strict=True))

@@ -41,6 +41,7 @@ class Splitting:
             ids=log.ids,
             groups=[str(group) for group in log.groups],
             columns=log.metadata.get(COLUMNS, {}),
+            questions=[str(question) for question in log.questions],
         )
         assignment = read_assignment(self.file, column=self.column, key=self.key, covered=covered)
         return assigned_split(log.ids, log.groups, assignment, seed=seed, shares=self.shares)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.cells import Nested, key_of, number_of, verdict_of
+from data.cells import Cell, Nested, key_of, number_of, verdict_of
 from data.errors import DataError
 from data.importers.image_cells import image_path
 from data.importers.joined import UNMAPPED, listed
@@ -142,18 +142,22 @@ def _check_columns(path: Path, table: Table, theirs: Mapping[str, str]) -> list[
 
 def _texts(source: Table, theirs: Mapping[str, str], problems: list[str]) -> pd.DataFrame:
     """Read the used columns, each under our name: texts, None where a cell is missing."""
-    found: dict[str, list[str | None]] = {}
+    found: dict[str, Sequence[Cell]] = {}
     for name, their in theirs.items():
         cells = source.keys(their) if name in KEYS else source.cells(their)
         called = repr(name) if name == their else f"{name!r} ({their!r} of the table)"
         if name == "image":
-            pairs = [image_path(cell) for cell in cells]
+            distinct = dict.fromkeys(cell for cell in cells if not isinstance(cell, Nested))
+            read = {cell: image_path(cell) for cell in distinct}
+            pairs = [image_path(c) if isinstance(c, Nested) else read[c] for c in cells]
             _refuse(called, [problem for _, problem in pairs], problems)
             found[name] = [path for path, _ in pairs]
-        else:
+            continue
+        if any(isinstance(cell, Nested) for cell in cells):
             nested = [f"holds {c.kind}" if isinstance(c, Nested) else "" for c in cells]
             _refuse(called, nested, problems)
-            found[name] = [None if isinstance(cell, Nested) else cell for cell in cells]
+            cells = [None if isinstance(cell, Nested) else cell for cell in cells]
+        found[name] = cells
     return pd.DataFrame(found, dtype=object)
 
 

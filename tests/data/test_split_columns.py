@@ -42,7 +42,9 @@ def written(folder: Path, table: pd.DataFrame, name: str = "t.csv") -> Path:
 
 def covered_by(log: OracleLog, **columns: str) -> Covered:
     recorded = columns or log.metadata.get(COLUMNS, {})
-    return Covered(ids=log.ids, groups=list(log.groups), columns=recorded)
+    return Covered(
+        ids=log.ids, groups=list(log.groups), columns=recorded, questions=list(log.questions)
+    )
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
@@ -78,6 +80,16 @@ def test_another_table_than_the_logs_own_is_doubted(tmp_path: Path) -> None:
         read_assignment(written(tmp_path, official, "o.csv"), covered=covered_by(log))
     plain = written(tmp_path, official.drop(columns="uid"), "o.csv")
     assert covered_by(log).parts(read_assignment(plain, covered=covered_by(log))) == PARTS
+
+
+def test_a_column_by_which_other_questions_are_asked_is_refused(tmp_path: Path) -> None:
+    """The ids are row numbers here, and no other column holds those of the log."""
+    log = read_table(written(tmp_path, answers(id=answers()["sample_id"])))
+    table = answers(sample_id=[f"s{number}" for number in range(COUNT) for _ in "ab"])
+    path = written(tmp_path, table, "o.csv")
+    with pytest.raises(DataError, match="by its column 'id', 19 of 20 examples have another quest"):
+        read_assignment(path, covered=covered_by(log), column="part")
+    assert read_assignment(path, covered=covered_by(log), column="part", key="id")
 
 
 def test_ids_that_do_not_cover_the_log_are_told_with_their_column(tmp_path: Path) -> None:

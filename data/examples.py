@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from data.errors import DataError
 from data.registry import unknown_name
-from data.scoring import AGREEMENT, BY_PEOPLE, METRICS, check_references
+from data.scoring import AGREEMENT, BY_PEOPLE, METRICS, check_references, in_place
 
 _BROKEN = "holds half of a surrogate pair, which is no character"
 
@@ -27,7 +28,8 @@ class Example:
         question: What is asked, without any prompt template.
         answers: Reference answers, at least one; ten for ``vqa``, where some may be empty; none
             for ``agreement``.
-        choices: The options of a multiple-choice question, first one ``A``; else empty.
+        choices: The options of a multiple-choice question, first one ``A``; else empty. None
+            before the last one is a letter that the question does not use.
         metric: A key of :data:`data.scoring.METRICS`.
         dataset: Where the example is from; results are also given per dataset.
         group: Examples that share a picture share a group; ``""`` becomes ``image``.
@@ -42,7 +44,7 @@ class Example:
     image: str
     question: str
     answers: tuple[str, ...]
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | None, ...] = ()
     metric: str = "exact"
     dataset: str = "default"
     group: str = ""
@@ -117,7 +119,7 @@ def _problems(example: Example) -> list[str]:
         problems.append(f"group {_BROKEN}: {example.group!r}")
     some = isinstance(example.metric, str) and example.metric in BY_PEOPLE
     problems += _text_problems("answers", example.answers, some_empty=some)
-    problems += _text_problems("choices", example.choices)
+    problems += _text_problems("choices", _used(example.choices))
     if example.metric == AGREEMENT:
         if example.answers:
             problems.append(
@@ -130,8 +132,26 @@ def _problems(example: Example) -> list[str]:
         problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))
     problems += _chance_problems(example.chance)
     if not problems:
-        problems += check_references(example.metric, example.answers, example.choices)
+        choices = in_place(example.choices)
+        problems += check_references(example.metric, example.answers, choices)
+        problems += _unused_letters(example)
     return problems
+
+
+def _used(choices: object) -> object:
+    """The choices that there are, without letters that are not used; the last one is used."""
+    if not isinstance(choices, tuple):
+        return choices
+    return tuple(text for text in choices[:-1] if text is not None) + choices[-1:]
+
+
+def _unused_letters(example: Example) -> list[str]:
+    """Refuse a letter as right answer that the choices leave out."""
+    letters = zip(string.ascii_uppercase, example.choices, strict=False)
+    unused = {letter for letter, text in letters if text is None}
+    return [
+        f"answer {one!r} is a letter without a choice" for one in example.answers if one in unused
+    ]
 
 
 def _text_problems(name: str, values: object, *, some_empty: bool = False) -> list[str]:

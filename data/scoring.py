@@ -45,6 +45,9 @@ YES_NO = frozenset({"yes_no", "pope", "mme"})
 """Metrics of questions to be answered by yes or no."""
 _LETTERED = frozenset({"ai2d", "seedbench", "scienceqa", "mmbench", "nextqa", "egoschema"})
 
+_UNUSED = "\ue000"
+"""A character of no script."""
+
 
 def score(metric: str, answer: str, example: Example) -> float:
     """Score an answer to an example.
@@ -62,7 +65,12 @@ def score(metric: str, answer: str, example: Example) -> float:
     """
     if metric not in METRICS:
         raise DataError(unknown_name("metric", metric, METRICS))
-    return METRICS[metric](answer, example.answers, example.choices)
+    return METRICS[metric](answer, example.answers, in_place(example.choices))
+
+
+def in_place(choices: Sequence[str | None]) -> list[str]:
+    """Texts of choices for a metric; a letter that is not used gets one that no answer holds."""
+    return [_UNUSED if text is None else text for text in choices]
 
 
 def chance_level(example: Example) -> float:
@@ -78,9 +86,8 @@ def chance_level(example: Example) -> float:
         return float(example.chance)
     if example.metric in YES_NO:
         return 0.5
-    if len(example.choices) > 1:
-        return 1 / len(example.choices)
-    return 0.0
+    used = sum(text is not None for text in example.choices)
+    return 1 / used if used > 1 else 0.0
 
 
 def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]) -> list[str]:

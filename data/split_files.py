@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from data.cells import key_of
 from data.errors import DataError
 from data.registry import unknown_name
+from data.split_columns import TRAIN, Covered, assignment_of, check_part, part_of
 from data.splits import FRACTIONS, SPLITS, Split, split_by_parts, spread
-
-TRAIN = "train"
-"""Divided into all parts but ``test``, in proportion to their shares."""
-KEYS = ("id", "example_id", "group")
-VALUES = ("split", "part")
+from data.table_formats import once
+from data.tables import read_cells
 
 
 def parse_shares(text: str) -> tuple[float, ...]:
@@ -61,33 +59,38 @@ def parse_shares(text: str) -> tuple[float, ...]:
     return shares
 
 
-def read_assignment(path: Path, *, column: str | None = None) -> dict[str, str]:
+def read_assignment(
+    path: Path,
+    *,
+    column: str | None = None,
+    key: str | None = None,
+    covered: Covered | None = None,
+) -> dict[str, str]:
     """Read which example or group belongs to which part.
 
     Args:
-        path: ``.csv`` or ``.parquet`` with a column of :data:`KEYS` and one of :data:`VALUES`
-            (several rows of one key must agree, so that an imported table may be given as it
-            is); or ``.json``, one object of key -> part, or a recorded ``split.json``.
+        path: A table in any format of :mod:`data.tables`, read as :func:`assignment_of
+            <data.split_columns.assignment_of>` says (an imported table may be given as it is); or
+            ``.json`` with one object of key -> part, or a recorded ``split.json``.
         column: What the table calls the column of the parts, where that is another name.
+        key: What the table calls the column of ids or groups, where that is another name.
+        covered: The log that is split. With it, columns that could be mistaken for each other are
+            refused, and so is a split that leaves examples out.
 
     Returns:
         Example id or group -> part or :data:`TRAIN`.
 
     Raises:
-        DataError: The file cannot be read, or a key has no part, two parts or an unknown one.
+        DataError: The file cannot be read, a key has no part, two parts or an unknown one, or it
+            is not clear which column is meant.
     """
-    if path.suffix == ".json":
-        if column is not None:
-            raise DataError(f"{path} is JSON and has no columns: leave {column!r} away.")
-        pairs = _read_json(path)
+    parts = _read_object(path) if path.suffix.lower() == ".json" else None
+    if parts is None:
+        found = assignment_of(read_cells(path), column=column, key=key, covered=covered)
+    elif column is not None or key is not None:
+        raise DataError(f"{path} is JSON and has no columns: leave {column or key!r} away.")
     else:
-        pairs = _read_table(path, column)
-    found: dict[str, str] = {}
-    for key, part in pairs:
-        if part not in (*SPLITS, TRAIN):
-            raise DataError(f"{path}, {key!r}: {unknown_name('part', str(part), (*SPLITS, TRAIN))}")
-        if found.setdefault(key, part) != part:
-            raise DataError(f"{path} puts {key!r} into {found[key]!r} and into {part!r}.")
+        found = _as_compared(parts)
     if not found:
         raise DataError(f"{path} assigns nothing.")
     return found
@@ -116,7 +119,7 @@ def assigned_split(
     parts: dict[str, set[str]] = {}
     absent = []
     for name, group in zip(ids, map(str, groups), strict=True):
-        part = assignment.get(name, assignment.get(group))
+        part = part_of(assignment, name, group)
         if part is None:
             absent.append(name)
         else:
@@ -150,38 +153,34 @@ def assigned_split(
     return split_by_parts(given, groups, seed=seed, fractions=found_shares)
 
 
-def _read_json(path: Path) -> list[tuple[str, str]]:
+def _read_object(path: Path) -> dict[str, str] | None:
+    """Read an object of key -> part; None where the file holds a list, which is a table."""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), object_pairs_hook=once)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}).") from error
+    if isinstance(values, list) and values and all(isinstance(row, dict) for row in values):
+        return None
     values = values.get("parts", values) if isinstance(values, dict) else values
     if not isinstance(values, dict):
-        raise DataError(f"{path} must hold one JSON object, id or group -> part.")
-    return [(str(key), part) for key, part in values.items()]
-
-
-def _read_table(path: Path, column: str | None) -> list[tuple[str, str]]:
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path} is not a table ({error}).") from error
-    key = next((name for name in KEYS if name in table.columns), None)
-    wanted = VALUES if column is None else (column,)
-    value = next((name for name in wanted if name in table.columns), None)
-    if key is None or value is None:
         raise DataError(
-            f"{path} needs a column of {list(KEYS)} and one of {list(wanted)}; it has "
-            f"{list(table.columns)}. Name another column of parts with --split-column."
+            f"{path} must hold one JSON object, id or group -> part, or a list of rows."
         )
-    return list(zip(table[key].astype(str), table[value].astype(str), strict=True))
+    parts = {}
+    for key, part in values.items():
+        parts[key] = part.strip() if isinstance(part, str) else part
+        check_part(f"{path}, {key!r}", parts[key])
+    return parts
+
+
+def _as_compared(parts: Mapping[str, str]) -> dict[str, str]:
+    """Let keys also be found as they are compared, see :func:`data.cells.key_of`."""
+    compared: dict[str, set[str]] = {}
+    for key, part in parts.items():
+        compared.setdefault(key_of(key), set()).add(part)
+    return {**{key: next(iter(some)) for key, some in compared.items() if len(some) == 1}, **parts}
 
 
 def _cut(text: str, limit: int = 300) -> str:

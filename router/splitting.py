@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.importers.table import COLUMNS
 from data.oracle_log import OracleLog
+from data.split_columns import Covered
 from data.split_files import assigned_split, read_assignment
 from data.splits import FRACTIONS, Split, split_by_group
 
@@ -18,11 +20,14 @@ class Splitting:
         shares: of the pictures per part, in the order of `data.splits.SPLITS`.
         file: a given assignment, see `data.split_files.read_assignment`.
         column: what that file calls its column of parts.
+        key: what that file calls its column of ids or groups; None for the one that the log's ids
+            were imported from, else `id`, `example_id` or `group`.
     """
 
     shares: tuple[float, ...] = FRACTIONS
     file: Path | None = None
     column: str | None = None
+    key: str | None = None
 
     def apply(self, log: OracleLog, *, seed: int) -> Split:
         """Split a log; `seed` draws what is not given.
@@ -32,5 +37,11 @@ class Splitting:
         """
         if self.file is None:
             return split_by_group(log.groups, seed=seed, fractions=self.shares)
-        assignment = read_assignment(self.file, column=self.column)
+        covered = Covered(
+            ids=log.ids,
+            groups=[str(group) for group in log.groups],
+            columns=log.metadata.get(COLUMNS, {}),
+            questions=[str(question) for question in log.questions],
+        )
+        assignment = read_assignment(self.file, column=self.column, key=self.key, covered=covered)
         return assigned_split(log.ids, log.groups, assignment, seed=seed, shares=self.shares)

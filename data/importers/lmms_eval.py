@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
+from data.importers.image_cells import image_path
 from data.importers.joined import Sample, join, listed
 from data.importers.lmms_eval_scores import STRUCTURE, metric_of, score_of
 from data.oracle_log import OracleLog
@@ -223,7 +224,11 @@ def _picture(task: str, doc: Mapping[str, Any], metric: Any) -> tuple[str | None
     for field in IMAGE_FIELDS:
         value = doc.get(field)
         if isinstance(value, int | str) and not isinstance(value, bool) and str(value).strip():
-            named = str(value).lower().endswith(PICTURES) and not leaves_folder(str(value))
+            named = (
+                str(value).lower().endswith(PICTURES)
+                and not leaves_folder(str(value))
+                and not image_path(str(value))[1]
+            )
             return f"{task}/{value}", str(value) if named else ""
     return None, ""
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from data.benchmark_scoring import score_mmbench
 from data.errors import DataError
+from data.scoring import in_place
+from data.sources.fields import placed
 
 ALL_TASKS = "*"
 STRUCTURE = frozenset(
@@ -134,7 +136,8 @@ def _mmbench(value: Mapping[str, Any]) -> float | None:
     """Score a question of mmbench by the option that is named; without an answer not at all."""
     if not _told(value["answer"]):
         return None
-    choices = [str(value[letter]) for letter in "ABCD" if _told(value.get(letter))]
+    texts = (value.get(letter) for letter in "ABCDE")
+    choices = in_place(placed(text if _told(text) else None for text in texts))
     return score_mmbench(str(value["prediction"]), [value["answer"]], choices)
 
 

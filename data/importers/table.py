@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
+from data.cells import Cell, Nested, key_of, number_of, verdict_of
 from data.errors import DataError
+from data.importers.image_cells import image_path
 from data.importers.joined import UNMAPPED, listed
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
+from data.tables import Table, read_cells
 
 REQUIRED = ("id", "question", "option", "correct")
 OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer")
+KEYS = frozenset({"id", "group", "option", "dataset"})
+"""Columns whose texts are compared, see :func:`data.cells.keys_of`."""
+COLUMNS = "columns"
+"""Metadata entry: one of our names -> what the table calls that column. A given split is read by
+the same column of ids, see :mod:`data.split_columns`."""
+SHOWN = 3
 
 _NO_VALUE = "no value in the column 'correct'"
-_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
 
 def read_table(
     path: Path, *, cost_unit: str = "cost", columns: Mapping[str, str] | None = None
 ) -> OracleLog:
-    """Read a CSV or Parquet table.
+    """Read a table in any format of :mod:`data.tables`.
 
     Columns: ``id``, ``question``, ``option`` and ``correct`` (in [0, 1], or true/false; empty for
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,
@@ -37,7 +44,7 @@ def read_table(
     the image is the group; without an image every id is a group of its own.
 
     Args:
-        path: The table, ``.csv`` or ``.parquet``.
+        path: The table.
         cost_unit: What the costs count, such as ``"USD"``; ``"rank"`` without costs.
         columns: One of the names above -> what the table calls it, where that is another name.
 
@@ -47,16 +54,18 @@ def read_table(
     Raises:
         DataError: The table cannot be read or does not fit; every problem found is listed.
     """
-    table = _renamed(path, _read(path), columns or {})
-    unmapped = _check_columns(path, table)
+    source = read_cells(path)
+    theirs = _their_names(path, source.names, columns or {})
+    unmapped = _check_columns(path, source, theirs)
     problems: list[str] = []
+    table = _texts(source, theirs, problems)
     correct = _correct(table["correct"], problems)
     cost = _numbers(table, "cost", problems) if "cost" in table.columns else None
     chance = _numbers(table, "chance", problems) if "chance" in table.columns else 0.0
     _check_keys(table, problems)
     if problems:
-        listed = "\n  ".join(problems)
-        raise DataError(f"{path} cannot be mapped to an oracle log:\n  {listed}")
+        lines = "\n  ".join(problems)
+        raise DataError(f"{path} cannot be mapped to an oracle log:\n  {lines}")
     options = _options(table["option"], cost)
     rank = table["option"].map({name: float(place) for place, name in enumerate(options, 1)})
     frame = pd.DataFrame(
@@ -80,88 +89,84 @@ def read_table(
         cost_unit="rank" if cost is None else cost_unit,
         metadata={
             "source": f"table {path.name}",
+            COLUMNS: theirs,
             UNMAPPED: [*unmapped, *_missing(table, correct, options)],
         },
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Read a table with every cell as a text or None."""
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise DataError(f"{path} must be a .csv or .parquet file, got {suffix or 'no suffix'!r}.")
-    try:
-        table = _read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, pd.errors.ParserError, pa.ArrowException) as error:
-        raise DataError(f"{path} is no readable {suffix} table: {error}") from error
-    texts = pd.DataFrame({name: _texts(table[name]) for name in table.columns}, dtype=object)
-    return texts.where(texts.notna() & (texts != ""), None)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read texts separated by commas.
-
-    Raises:
-        ValueError: It is no such file, or its rows have more cells than there are names.
-    """
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for names of rows
-        names = list(table.columns)
-        table = table.reset_index()
-        if (table.iloc[:, len(names) :] != "").any(axis=None):
-            raise ValueError(
-                "rows have more cells than the first line has names. Put texts with commas in "
-                "quotation marks."
-            )
-        table = table.iloc[:, : len(names)].set_axis(names, axis="columns")
-    if len(table.columns) == 1:
-        for mark in ";\t|":
-            if mark in table.columns[0]:
-                raise ValueError(f"it is separated by {mark!r}. Save it with commas instead.")
-    return table
-
-
-def _renamed(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Call columns by our names; a column that already has such a name loses it."""
+def _their_names(path: Path, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Find what the table calls our columns; what is named otherwise gives its own name free."""
     unknown = sorted(set(columns) - set(REQUIRED + OPTIONAL))
     if unknown:
         raise DataError(unknown_name("column", unknown[0], REQUIRED + OPTIONAL))
-    absent = sorted(set(columns.values()) - set(table.columns))
+    absent = sorted(set(columns.values()) - set(names))
     if absent:
-        raise DataError(f"{path} has no columns {absent}; it has {list(table.columns)}.")
-    doubled = len(set(columns.values())) < len(columns)
-    if doubled:
+        raise DataError(f"{path} has no columns {absent}; it has {list(names)}.")
+    if len(set(columns.values())) < len(columns):
         raise DataError(f"A column of {path} is named for two of ours: {dict(columns)}.")
-    theirs = {name: f"{name} (of the table)" for name in columns if name in table.columns}
-    ours = {name: ours for ours, name in columns.items()}
-    return table.rename(columns={**theirs, **ours})
+    free = set(names) - set(columns.values())
+    own = {name: name for name in REQUIRED + OPTIONAL if name in free}
+    return {**own, **columns}
 
 
-def _check_columns(path: Path, table: pd.DataFrame) -> list[str]:
+def _check_columns(path: Path, table: Table, theirs: Mapping[str, str]) -> list[str]:
     """Check that the needed columns are there and hold rows; tell what is not used or lacking."""
-    missing = [name for name in REQUIRED if name not in table.columns]
+    missing = [name for name in REQUIRED if name not in theirs]
     if missing:
         raise DataError(
             f"{path} lacks the columns {missing}. Needed: {list(REQUIRED)}; optional: "
-            f"{list(OPTIONAL)}; it has {list(table.columns)}. Columns of other names: --columns "
+            f"{list(OPTIONAL)}; it has {list(table.names)}. Columns of other names: --columns "
             f"{missing[0]}=NAME."
         )
-    if table.empty:
+    if not len(table):
         raise DataError(f"{path} holds no rows.")
-    unused = [name for name in table.columns if name not in REQUIRED + OPTIONAL]
+    used = set(theirs.values())
+    unused = [
+        f"{name} (of the table)" if name in theirs else name
+        for name in table.names
+        if name not in used
+    ]
     told = [f"columns not used: {unused}"] if unused else []
-    if "cost" not in table.columns:
+    if "cost" not in theirs:
         told.append("no column 'cost': an option costs its place in order of appearance, from 1")
-    if "image" not in table.columns:
+    if "image" not in theirs:
         told.append("no column 'image': features of pictures cannot be computed")
-    if not {"image", "group"} & set(table.columns):
+    if not {"image", "group"} & set(theirs):
         told.append(
             "no column 'image' or 'group': every id is a group of its own, so a split may have "
             "one picture on both sides"
         )
     return told
+
+
+def _texts(source: Table, theirs: Mapping[str, str], problems: list[str]) -> pd.DataFrame:
+    """Read the used columns, each under our name: texts, None where a cell is missing."""
+    found: dict[str, Sequence[Cell]] = {}
+    for name, their in theirs.items():
+        cells = source.keys(their) if name in KEYS else source.cells(their)
+        called = repr(name) if name == their else f"{name!r} ({their!r} of the table)"
+        if name == "image":
+            distinct = dict.fromkeys(cell for cell in cells if not isinstance(cell, Nested))
+            read = {cell: image_path(cell) for cell in distinct}
+            pairs = [image_path(c) if isinstance(c, Nested) else read[c] for c in cells]
+            _refuse(called, [problem for _, problem in pairs], problems)
+            found[name] = [path for path, _ in pairs]
+            continue
+        if any(isinstance(cell, Nested) for cell in cells):
+            nested = [f"holds {c.kind}" if isinstance(c, Nested) else "" for c in cells]
+            _refuse(called, nested, problems)
+            cells = [None if isinstance(cell, Nested) else cell for cell in cells]
+        found[name] = cells
+    return pd.DataFrame(found, dtype=object)
+
+
+def _refuse(called: str, faults: Sequence[str], problems: list[str]) -> None:
+    """Tell the first rows of a column whose cells cannot be used, and how many there are."""
+    bad = [(row, fault) for row, fault in enumerate(faults, start=1) if fault]
+    problems += [f"{called} in row {row} {fault}." for row, fault in bad[:SHOWN]]
+    if len(bad) > SHOWN:
+        problems.append(f"{called}: {len(bad) - SHOWN} more rows are so.")
 
 
 def _missing(table: pd.DataFrame, correct: pd.Series, options: list[str]) -> list[str]:
@@ -183,43 +188,31 @@ def _missing(table: pd.DataFrame, correct: pd.Series, options: list[str]) -> lis
     return told
 
 
-def _texts(column: pd.Series) -> pd.Series:
-    """Write a column's cells as texts; those that are texts already without the slow way."""
-    if pd.api.types.infer_dtype(column, skipna=True) == "string":
-        return column.str.strip()
-    return column.map(_text)
-
-
-def _text(cell: object) -> str:
-    """Write a cell as text; whole floats without ``.0``, missing as empty."""
-    if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
-        return ""
-    if isinstance(cell, float | np.floating) and float(cell).is_integer():
-        return str(int(cell))
-    return str(cell).strip()
-
-
 def _correct(column: pd.Series, problems: list[str]) -> pd.Series:
     """Read right and wrong as scores in [0, 1], missing as NaN."""
-    words = column.map(lambda cell: _WORDS.get(str(cell).lower(), cell))
-    values = pd.to_numeric(words, errors="coerce").astype(np.float64)
-    bad = (values.isna() & column.notna()) | (values.notna() & ~values.between(0, 1))
+    empty = column.isna() | (column == "")
+    known = {cell: verdict_of(cell) for cell in column[~empty].unique()}
+    values = column.map(known).astype(np.float64)
+    bad = ~empty & ~values.between(0, 1)
     if bad.any():
         problems.append(
             f"'correct' must be in [0, 1] or true/false: {int(bad.sum())} rows are not, first "
-            f"{column[bad].iloc[0]!r} in row {int(np.flatnonzero(bad)[0]) + 1}."
+            f"{column[bad].iloc[0]!r} in row {int(np.flatnonzero(bad)[0]) + 1}. A cell without a "
+            "value is empty."
         )
     return values
 
 
 def _numbers(table: pd.DataFrame, name: str, problems: list[str]) -> pd.Series:
     """Read a column of finite numbers that are not negative."""
-    values = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
+    known = {cell: number_of(cell) for cell in table[name].dropna().unique()}
+    values = table[name].map(known).astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= 0))
     if bad.any():
         problems.append(
             f"{name!r} must be a number of at least 0 in every row: {int(bad.sum())} rows have "
-            f"none, first {table[name][bad].iloc[0]!r} in row {int(np.flatnonzero(bad)[0]) + 1}."
+            f"none, first {table[name][bad].iloc[0]!r} in row {int(np.flatnonzero(bad)[0]) + 1}. "
+            "Write numbers with a decimal point and without separators of thousands."
         )
     return values
 
@@ -227,8 +220,10 @@ def _numbers(table: pd.DataFrame, name: str, problems: list[str]) -> pd.Series:
 def _check_keys(table: pd.DataFrame, problems: list[str]) -> None:
     """Check that ids, options and questions are there and pairs are not doubled."""
     for name in ("id", "option", "question", "group", "dataset"):
-        if name in table.columns and table[name].isna().any():
-            empty = np.flatnonzero(table[name].isna())
+        if name in table.columns:
+            empty = np.flatnonzero(table[name].isna() | (table[name] == ""))
+            if not empty.size:
+                continue
             problems.append(f"{name!r} is empty in {empty.size} rows, first row {empty[0] + 1}.")
     doubled = table[table.duplicated(["id", "option"])]
     if len(doubled):
@@ -249,5 +244,6 @@ def _group(table: pd.DataFrame) -> pd.Series:
     if "group" in table.columns:
         return table["group"]
     if "image" in table.columns:
-        return table["image"].fillna(table["id"])
+        named = table["image"].map({path: key_of(path) for path in table["image"].unique()})
+        return named.where(named != "", table["id"])
     return table["id"]

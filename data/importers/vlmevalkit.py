@@ -12,20 +12,20 @@ a list of rows, NaN where a cell is empty).
 from __future__ import annotations
 
 import ast
-import json
 import string
-import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from data.cells import Nested, verdict_of
 from data.errors import DataError
+from data.importers.image_cells import image_path
 from data.importers.joined import Sample, join, listed
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
+from data.tables import read_cells
 
 FAILED = "Failed to obtain answer"
 """Prediction that VLMEvalKit writes when the model gave none (``vlmeval/smp/file.py``)."""
@@ -37,9 +37,8 @@ a mean of *distances*: 0 when right."""
 
 USED = ("index", "question", "prediction", "answer", "image_path", "g_index")
 
-_SUFFIXES = (".csv", ".tsv", ".xlsx", ".json")
 _LETTERS = tuple(string.ascii_uppercase)
-_WORDS = {"true": 1.0, "false": 0.0}
+Row = Mapping[str, str | None]
 
 
 def read_vlmevalkit(
@@ -60,7 +59,7 @@ def read_vlmevalkit(
     to that number of rotations; 1/2 for yes and no; else 0.
 
     Args:
-        runs: Option -> table, ``.csv``, ``.tsv``, ``.json``, or ``.xlsx`` (which needs openpyxl).
+        runs: Option -> table, in any format of :mod:`data.tables` (``.xlsx`` needs openpyxl).
         costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: ``{"*": column}`` names the column that holds the verdicts, each in [0, 1].
@@ -79,9 +78,9 @@ def read_vlmevalkit(
     notes: dict[str, list[str]] = {}
     read: dict[str, dict[str, Sample]] = {}
     for option, path in runs.items():
-        read[option], unused = _samples(path, name, (metric or {}).get("*"))
-        if unused:
-            notes.setdefault(f"columns not used: {unused}", []).append(option)
+        read[option], told = _samples(path, name, (metric or {}).get("*"))
+        for note in told:
+            notes.setdefault(note, []).append(option)
     return join(
         read,
         costs=costs or {},
@@ -114,20 +113,21 @@ def _shared_name(paths: list[Path]) -> str:
 
 
 def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sample], list[str]]:
-    """Read a table's rows by example id, and which columns are not used."""
-    table = _read(path)
-    column = _verdicts(path, table, asked)
-    empty = table["index"].isna()
-    if empty.any():
-        raise DataError(f"{path}: {int(empty.sum())} rows have no index.")
-    twice = table["index"][table["index"].duplicated()].tolist()
+    """Read a table's rows by example id, and tell what is not used or lacking."""
+    rows, names = _read(path)
+    column = _verdicts(path, rows, names, asked)
+    indices = [row["index"] for row in rows]
+    empty = sum(index is None for index in indices)
+    if empty:
+        raise DataError(f"{path}: {empty} rows have no index.")
+    counts = Counter(map(str, indices))
+    twice = [index for index, count in counts.items() if count > 1]
     if twice:
         raise DataError(f"{path} has {len(twice)} rows with an index twice ({listed(twice)}).")
     score = _score_of(column, dataset)
     samples: dict[str, Sample] = {}
-    names = list(table.columns)
-    for number, cells in enumerate(table.itertuples(index=False, name=None), start=1):
-        row = dict(zip(names, cells, strict=True))
+    lost: list[str] = []
+    for number, row in enumerate(rows, start=1):
         try:
             verdict = score(row[column])
         except (ValueError, SyntaxError, TypeError) as error:
@@ -135,72 +135,69 @@ def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sam
                 f"{path} row {number} (index {row['index']}): the column {column!r} must hold "
                 f"verdicts in [0, 1], got {row[column]!r}. Name another with --metric COLUMN."
             ) from error
-        samples[f"{dataset}/{row['index']}"] = _sample(dataset, row, verdict, table)
+        name = f"{dataset}/{row['index']}"
+        samples[name] = _sample(dataset, row, verdict, circular="g_index" in names)
+        lost += [name] if _lost_choice(row) else []
     used = {*USED, *_LETTERS, column}
-    return samples, sorted(name for name in table.columns if name not in used)
+    unused = sorted(name for name in names if name not in used)
+    told = [f"columns not used: {unused}"] if unused else []
+    if lost:
+        told.append(
+            f"{len(lost)} questions have no text for the choice that is right ({listed(lost)}), so "
+            "the model was not shown it: until September 2026 VLMEvalKit took the word 'None' for "
+            "a missing cell (its issue 1559)"
+        )
+    named = [row["image_path"] for row in rows if row.get("image_path") is not None]
+    if len(set(named)) == len(named) > 1:
+        told.append(
+            "image_path is another one in every row: it does not tell which questions share an "
+            "image, so a split may have one image on both sides"
+        )
+    return samples, told
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Read a table with every cell as a text or None; names in lower case but for A to Z."""
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise DataError(f"{path} must be one of {', '.join(_SUFFIXES)}, got {suffix!r}.")
-    try:
-        if suffix == ".xlsx":
-            table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
-        elif suffix == ".json":
-            table = _of_records(json.loads(path.read_text(encoding="utf-8")))
-        else:
-            mark = "\t" if suffix == ".tsv" else ","
-            table = pd.read_csv(
-                path, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
-    except ImportError as error:
-        raise DataError(
-            f"{path}: reading .xlsx needs openpyxl, which is not installed. Install it "
-            "(pip install 'm3router[xlsx]'), or save the table as .csv or .tsv."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, zipfile.BadZipFile, pd.errors.ParserError) as error:
-        raise DataError(f"{path} is no readable {suffix} table: {error}") from error
-    table.columns = [
-        name if name in _LETTERS else str(name).lower() for name in map(str, table.columns)
-    ]
-    return table.astype(object).mask(table == "", None)
+def _lost_choice(row: Row) -> bool:
+    """Whether the right answer is a letter without a text, although other letters have one."""
+    answer = row.get("answer")
+    shown = any(row.get(letter) is not None for letter in _LETTERS)
+    return shown and answer in _LETTERS and row.get(answer) is None
 
 
-def _of_records(records: Any) -> pd.DataFrame:
-    """Lay out a list of rows, every cell as a text.
+def _read(path: Path) -> tuple[list[Row], list[str]]:
+    """Read a table's rows and names; the names in lower case but for A to Z."""
+    table = read_cells(path)
+    columns: dict[str, list[str | None]] = {}
+    for name in table.names:
+        own = name if name in _LETTERS else name.lower()
+        if own in columns:
+            raise DataError(f"{path} has two columns that read as {own!r}: rename one of them.")
+        cells = table.keys(name) if own == "index" else table.cells(name, strip=own != "prediction")
+        # What VLMEvalKit writes as a list of values is one in JSON and its text elsewhere.
+        texts = [str(cell.value) if isinstance(cell, Nested) else cell for cell in cells]
+        columns[own] = texts if own == "prediction" else [text or None for text in texts]
+    names = list(columns)
+    return [
+        dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ], names
 
-    Raises:
-        ValueError: It is no such list.
-    """
-    if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
-        raise ValueError("expected a list of rows, each a JSON object")
-    names = dict.fromkeys(name for row in records for name in row)
-    cells = [[row.get(name) for name in names] for row in records]
-    texts = [["" if one is None or one != one else str(one) for one in row] for row in cells]
-    return pd.DataFrame(texts, columns=list(names))
 
-
-def _verdicts(path: Path, table: pd.DataFrame, asked: str | None) -> str:
+def _verdicts(path: Path, rows: list[Row], names: list[str], asked: str | None) -> str:
     """Find the column with the verdicts, and check that the table has rows of examples."""
-    missing = [name for name in ("index", "question", "prediction") if name not in table.columns]
+    missing = [name for name in ("index", "question", "prediction") if name not in names]
     if missing:
         raise DataError(
-            f"{path} lacks the columns {missing}; it has {list(table.columns)}. Give the table "
-            "with a verdict per row (such as *_result), not one of averages (*_acc, *_score.csv)."
+            f"{path} lacks the columns {missing}; it has {names}. Give the table with a verdict "
+            "per row (such as *_result), not one of averages (*_acc, *_score.csv)."
         )
-    if table.empty:
+    if not rows:
         raise DataError(f"{path} holds no rows.")
-    wanted = (asked.lower(),) if asked else VERDICTS
-    found = [name for name in wanted if name in table.columns]
+    wanted = (asked if asked in _LETTERS else asked.lower(),) if asked else VERDICTS
+    found = [name for name in wanted if name in names]
     if not found:
         raise DataError(
-            f"{path} has no column with verdicts ({' or '.join(wanted)}); it has "
-            f"{list(table.columns)}. A table of predictions must be evaluated first: give what "
-            "VLMEvalKit then writes (*_result, *_auxmatch, *_results), or --metric COLUMN."
+            f"{path} has no column with verdicts ({' or '.join(wanted)}); it has {names}. A table "
+            "of predictions must be evaluated first: give what VLMEvalKit then writes (*_result, "
+            "*_auxmatch, *_results), or --metric COLUMN."
         )
     return found[0]
 
@@ -229,7 +226,10 @@ def _score_of(column: str, dataset: str) -> Callable[[str | None], float | None]
 
 
 def _number(cell: str) -> float:
-    return _WORDS[cell.lower()] if cell.lower() in _WORDS else float(cell)
+    value = verdict_of(cell)
+    if value is None:
+        raise ValueError(cell)
+    return value
 
 
 def _matches(cell: str) -> np.ndarray:
@@ -256,9 +256,7 @@ def _anls(cell: str) -> float:
     return similar if similar >= 0.5 else 0.0
 
 
-def _sample(
-    dataset: str, row: Mapping[str, str | None], score: float | None, table: pd.DataFrame
-) -> Sample:
+def _sample(dataset: str, row: Row, score: float | None, *, circular: bool) -> Sample:
     """Map one row."""
     prediction = row["prediction"]
     error = None if score is not None else "the table has no verdict"
@@ -268,11 +266,11 @@ def _sample(
     answer = row.get("answer")
     chance = 0.0
     if len(choices) > 1:
-        chance = len(choices) ** -float(len(choices) if "g_index" in table.columns else 1)
+        chance = len(choices) ** -float(len(choices) if circular else 1)
     elif (answer or "").lower() in ("yes", "no"):
         chance = 0.5
     picture = row.get("image_path")
-    inside = picture is not None and not picture.startswith("[") and not leaves_folder(picture)
+    inside = picture is not None and not image_path(picture)[1] and not leaves_folder(picture)
     group = picture or row.get("g_index")
     question = row["question"] or ""
     return Sample(

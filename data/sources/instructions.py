@@ -10,6 +10,7 @@ Source: haotian-liu/LLaVA, ``docs/Finetune_Custom_Data.md`` and ``llava/train/tr
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from data.sources.paths import leaves_folder
 IMAGE_TAG = "<image>"
 HUMAN, MODEL = "human", "gpt"
 SHOWN = 20
+_READ = ("image", "conversations", "id")
+_MEDIA = frozenset({"images", "video", "videos", "audio"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,9 @@ def load_instructions(path: Path) -> list[Conversation]:
     As in LLaVA, a first value that is not a human's is skipped, and a last question without an
     answer teaches nothing and is left out. The image tag may stand anywhere in the first
     question: it is moved to its front. NOTE: LLaVA takes several pictures in one conversation;
-    here there is one, asked about first. Further fields are ignored. Pictures are not opened.
+    here there is one, asked about first. Further fields are ignored, as LLaVA's own files have
+    some, but not ones that look like a misspelled ``image`` or ``conversations``, or like a
+    ``video``. Pictures are not opened.
 
     Args:
         path: The file, UTF-8.
@@ -100,6 +105,7 @@ def _read_list(path: Path) -> list[Any]:
 def _read_entry(entry: Any, number: int) -> Conversation:
     if not isinstance(entry, dict):
         raise DataError(f"must be a JSON object, got {_kind(entry)}.")
+    _check_names(entry)
     image = entry.get("image")
     if image is not None:
         if not isinstance(image, str) or not image.strip():
@@ -110,6 +116,17 @@ def _read_entry(entry: Any, number: int) -> Conversation:
     return Conversation(
         id=str(entry.get("id", number)), image=image, turns=_turns(pairs, image is not None)
     )
+
+
+def _check_names(entry: dict[str, Any]) -> None:
+    """Refuse a field that was perhaps meant to be one that is read."""
+    for name in entry:
+        if name in _READ:
+            continue
+        if name.lower() in _MEDIA:
+            raise DataError(f"has the field {name!r}; an entry is about one image, named 'image'.")
+        if close := difflib.get_close_matches(name.lower(), _READ[:2], n=1, cutoff=0.75):
+            raise DataError(f"has the field {name!r}. Did you mean {close[0]!r}?")
 
 
 def _pairs(messages: Any) -> list[tuple[str, str]]:

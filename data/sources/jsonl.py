@@ -9,21 +9,29 @@ from typing import Any
 
 from data.errors import DataError
 from data.examples import Example
+from data.registry import unknown_name
 from data.sources.paths import leaves_folder
+from data.table_formats import once
 from data.videos import is_video
 
 SHOWN = 20
+METADATA = "metadata"
+"""Field for whatever else is known of an example; it is not read."""
 _FIELDS = frozenset(field.name for field in fields(Example))
+_OTHER_NAMES = frozenset({"answer", "video"})
+_RECORDED = frozenset({"time", "key", "asked", "served", "made_by", "crc"})
+"""What the server's records of requests hold beside an example, see docs/traffic.md."""
 
 
 def load_jsonl(path: Path, *, images: Path) -> list[Example]:
     """Read examples, one JSON object a line.
 
     A line has at least ``id``, ``image`` (or ``video``), ``question`` and ``answers`` (a list) or
-    ``answer`` (one text); the other fields of :class:`data.examples.Example` are optional, further
-    ones are ignored, and blank lines too. In either field the ending of a name tells a video, see
-    :mod:`data.videos`. Files that are missing are no error here: labelling records them, example
-    by example.
+    ``answer`` (one text); the other fields of :class:`data.examples.Example` are optional. What
+    else is to be kept with an example stands in the field ``metadata``, which is not read; any
+    other field is refused, because a misspelled one would silently do nothing. Blank lines are
+    ignored. The ending of a name tells a video in either field, see :mod:`data.videos`. Files that
+    are missing are no error here: labelling records them, example by example.
 
     Args:
         path: The file, UTF-8.
@@ -67,7 +75,7 @@ def load_jsonl(path: Path, *, images: Path) -> list[Example]:
 def _read_line(line: bytes) -> Example:
     """Read one line, or say what is wrong with it."""
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=once)
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text. Save the file as UTF-8.") from error
     except ValueError as error:
@@ -88,6 +96,13 @@ def _read_line(line: bytes) -> Example:
 
 def _fields_of(values: dict[str, Any]) -> dict[str, Any]:
     """Take the known fields: ``answer`` becomes ``answers``, ``video`` the image, an int a text."""
+    for name in values:
+        if name not in _FIELDS | _OTHER_NAMES | _RECORDED | {METADATA}:
+            raise DataError(
+                f"Example {values.get('id', '(no id)')!r}: "
+                f"{unknown_name('field', name, _FIELDS | _OTHER_NAMES | {METADATA})} What is not "
+                f"used goes into {METADATA!r}."
+            )
     known = {name: value for name, value in values.items() if name in _FIELDS}
     if "answer" in values:
         if "answers" in values:

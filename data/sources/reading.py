@@ -9,6 +9,7 @@ from typing import Any
 from data.errors import DataError
 from data.sources.benchmarks import Benchmark
 from data.sources.rows import Draft, Row
+from data.tables import read_cells
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 """Ending of a file to the reader of the ``datasets`` library."""
@@ -74,16 +75,24 @@ def _open(hub: str, config: str, split: str, files: tuple[Path, ...]) -> Iterabl
     if len(kinds) > 1 or "" in kinds:
         raise ValueError(f"files must be of one kind out of {', '.join(READERS)}")
     kind = kinds.pop()
+    if kind == "csv":  # as other tables are read: pandas takes words such as "null" for missing
+        return (row for path in files for row in _sheet(path))
     names = [str(path) for path in files]
     return _undecoded(
         load_dataset(kind, data_files=names, split="train", streaming=True, **_options(kind))
     )
 
 
+def _sheet(path: Path) -> Iterator[Row]:
+    """Rows of a sheet, every cell a text or None."""
+    table = read_cells(path)
+    columns = [table.cells(name, strip=False) for name in table.names]
+    for cells in zip(*columns, strict=True):
+        yield dict(zip(table.names, cells, strict=True))
+
+
 def _options(kind: str) -> dict[str, Any]:
     """Options of a reader of files."""
-    if kind == "csv":
-        return {"keep_default_na": False}  # pandas takes words such as "null" for missing values
     if kind == "parquet":
         from pyarrow.dataset import ParquetFragmentScanOptions
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import DataError
+from data.sources.fields import is_missing, placed, stripped, text_in
 
 Row = Mapping[str, Any]
 
@@ -34,7 +35,7 @@ class Draft:
         question: The whole prompt: question, choices and the benchmark's instruction.
         answers: The reference answers; letters where the metric compares letters.
         id: The dataset's own, empty where it has none.
-        choices: Texts of the choices, first one ``A``.
+        choices: Texts of the choices, first one ``A``; None where a letter is not used.
         category: What the benchmark reports by, or empty.
         picture: The dataset's picture: a mapping with ``bytes``.
         picture_id: Of a picture that is kept apart from the questions.
@@ -45,7 +46,7 @@ class Draft:
     question: str
     answers: tuple[str, ...]
     id: str = ""
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | None, ...] = ()
     category: str = ""
     picture: Any = None
     picture_id: str = ""
@@ -56,7 +57,7 @@ class Draft:
 def vqav2(row: Row) -> Draft:
     """VQAv2: ten answers, each a mapping."""
     return Draft(
-        id=str(row["question_id"]),
+        id=text_in(row["question_id"]),
         question=row["question"] + SHORT,
         answers=tuple(said["answer"] for said in row["answers"] or ()),
         picture=row["image"],
@@ -66,7 +67,7 @@ def vqav2(row: Row) -> Draft:
 def textvqa(row: Row) -> Draft:
     """TextVQA: ten answers; lmms-eval writes the question with one capital."""
     return Draft(
-        id=str(row["question_id"]),
+        id=text_in(row["question_id"]),
         question=row["question"].capitalize() + SHORT,
         answers=tuple(row["answers"] or ()),
         picture=row["image"],
@@ -76,7 +77,7 @@ def textvqa(row: Row) -> Draft:
 def vizwiz(row: Row) -> Draft:
     """VizWiz: as TextVQA, and a question may have no answer in its picture."""
     return Draft(
-        id=str(row["question_id"]),
+        id=text_in(row["question_id"]),
         question=row["question"].capitalize() + UNANSWERABLE + SHORT,
         answers=tuple(row["answers"] or ()),
         picture=row["image"],
@@ -86,7 +87,7 @@ def vizwiz(row: Row) -> Draft:
 def gqa(row: Row) -> Draft:
     """GQA: the pictures are in another configuration of the dataset."""
     return Draft(
-        id=str(row["id"]),
+        id=text_in(row["id"]),
         question=row["question"] + SHORT,
         answers=(row["answer"],),
         picture_id=str(row["imageId"]),
@@ -96,10 +97,10 @@ def gqa(row: Row) -> Draft:
 def pope(row: Row) -> Draft:
     """POPE: ``question_id`` repeats in its three categories, ``id`` does not."""
     return Draft(
-        id=str(row["id"]),
+        id=text_in(row["id"]),
         question=row["question"].strip() + SHORT,
         answers=(row["answer"].strip(),),
-        category=str(row["category"]),
+        category=text_in(row["category"]),
         picture=row["image"],
     )
 
@@ -107,10 +108,10 @@ def pope(row: Row) -> Draft:
 def mme(row: Row) -> Draft:
     """MME: two questions for each picture share an id."""
     return Draft(
-        id=str(row["question_id"]),
+        id=text_in(row["question_id"]),
         question=row["question"].strip().replace(_MME_PROMPT, "") + SHORT,
         answers=(row["answer"],),
-        category=str(row["category"]),
+        category=text_in(row["category"]),
         picture=row["image"],
     )
 
@@ -118,7 +119,7 @@ def mme(row: Row) -> Draft:
 def docvqa(row: Row) -> Draft:
     """DocVQA: several reference answers."""
     return Draft(
-        id=str(row["questionId"]),
+        id=text_in(row["questionId"]),
         question=row["question"] + SHORT,
         answers=tuple(row["answers"] or ()),
         picture=row["image"],
@@ -137,7 +138,7 @@ def chartqa(row: Row) -> Draft:
 
 def ai2d(row: Row) -> Draft:
     """AI2D: ``answer`` is the number of an option, from 0."""
-    choices = tuple(row["options"])
+    choices = placed(row["options"])
     return Draft(
         question=f"{row['question']}\n{lettered(choices)}{LETTER}",
         answers=(letter(row["answer"]),),
@@ -148,7 +149,7 @@ def ai2d(row: Row) -> Draft:
 
 def scienceqa(row: Row) -> Draft:
     """ScienceQA: a hint goes before the question."""
-    choices = tuple(row["choices"])
+    choices = placed(row["choices"])
     context = f"Context: {row['hint']}\n" if row["hint"] else ""
     return Draft(
         question=f"{context}{row['question']}\n{lettered(choices)}{LETTER}",
@@ -161,30 +162,35 @@ def scienceqa(row: Row) -> Draft:
 
 def seedbench(row: Row) -> Draft:
     """SEED-Bench: a list of pictures, several for the frames of a video."""
-    choices = tuple(row[f"choice_{name}"] for name in "abcd")
+    choices = placed(row[f"choice_{name}"] for name in "abcd")
     pictures = row["image"]
     return Draft(
-        id=str(row["question_id"]),
+        id=text_in(row["question_id"]),
         question=f"{row['question']}\n{lettered(choices)}{LETTER}",
         answers=(row["answer"],),
         choices=choices,
-        category=str(row["data_type"]),
+        category=text_in(row["data_type"]),
         picture=pictures[0] if len(pictures) == 1 else None,
         left_out="" if len(pictures) == 1 else "has several pictures",
     )
 
 
 def mmbench(row: Row) -> Draft:
-    """MMBench: options in columns of their own, ``nan`` where there is none."""
-    choices = tuple(str(row[name]) for name in "ABCD" if _told(row[name]))
+    """MMBench: options in columns of their own.
+
+    Where there is none, the dataset has null or the text ``nan`` (a missing value of pandas that
+    was written as text), as lmms-eval reads it: ``tasks/mmbench/mmbench_evals.py``,
+    ``create_options_prompt``. The word ``None`` is an option like others.
+    """
+    choices = placed(row.get(name) if _told(row.get(name)) else None for name in "ABCDE")
     hint = f"{row['hint']} " if _told(row["hint"]) else ""
     options = f"There are several options:\n{lettered(choices)}"
     return Draft(
-        id=str(row["index"]),
+        id=text_in(row["index"]),
         question=f"{hint}{row['question']} {options}\n{LETTER}",
         answers=(row["answer"],) if _told(row["answer"]) else (),
         choices=choices,
-        category=str(row["category"]),
+        category=text_in(row["category"]),
         picture=row["image"],
     )
 
@@ -218,13 +224,13 @@ def mmmu(row: Row) -> Draft:
 
 def nextqa(row: Row) -> Draft:
     """NExT-QA, multiple choice: ``answer`` is the number of an option, from 0."""
-    choices = tuple(row[f"a{number}"].strip() for number in range(5))
+    choices = placed(stripped(row[f"a{number}"]) for number in range(5))
     return Draft(
         id=f"{row['video']}-{row['qid']}",
         question=f"{row['question'].strip()}\n{lettered(choices)}{LETTER}",
         answers=(letter(row["answer"]),),
         choices=choices,
-        category=str(row["type"]),
+        category=text_in(row["type"]),
         video=str(row["video"]),
     )
 
@@ -232,9 +238,9 @@ def nextqa(row: Row) -> Draft:
 def egoschema(row: Row) -> Draft:
     """EgoSchema: options with their letters; ``answer`` is a number, from 0, as text."""
     return Draft(
-        id=str(row["question_idx"]),
+        id=text_in(row["question_idx"]),
         question="\n".join([row["question"], *row["option"]]) + LETTER,
-        answers=(letter(row["answer"]),) if _told(row["answer"]) else (),
+        answers=(letter(row["answer"]),) if not is_missing(row["answer"]) else (),
         choices=tuple(row["option"]),
         video=str(row["video_idx"]),
     )
@@ -253,36 +259,37 @@ def activitynetqa(row: Row) -> Draft:
 def open_sheet(row: Row) -> Draft:
     """A sheet of IG-VLM with open questions: MSVD-QA, MSRVTT-QA."""
     return Draft(
-        id=str(row["question_id"]),
-        question=f"{row['question']} {SHORT.strip()}",
-        answers=(str(row["answer"]),),
-        video=str(row["video_name"]),
+        id=text_in(row["question_id"]),
+        question=f"{text_in(row['question'])} {SHORT.strip()}",
+        answers=(text_in(row["answer"]),) if not is_missing(row["answer"]) else (),
+        video=text_in(row["video_name"]),
     )
 
 
 def choice_sheet(row: Row) -> Draft:
     """A sheet of IG-VLM with five choices, the answer being the text of one: IntentQA."""
-    choices = tuple(str(row[f"a{number}"]).strip() for number in range(5))
-    answer = str(row["answer"]).strip()
-    known = answer in choices
+    choices = placed(stripped(row[f"a{number}"]) for number in range(5))
+    answer = text_in(row["answer"]).strip()
+    known = bool(answer) and answer in choices
     return Draft(
-        id=str(row["question_id"]),
-        question=f"{str(row['question']).strip()}\n{lettered(choices)}{LETTER}",
+        id=text_in(row["question_id"]),
+        question=f"{text_in(row['question']).strip()}\n{lettered(choices)}{LETTER}",
         answers=(letter(choices.index(answer)),) if known else (),
         choices=choices,
-        category=str(row["question_type"]),
-        video=str(row["video_name"]),
+        category=text_in(row["question_type"]),
+        video=text_in(row["video_name"]),
         left_out="" if known else "has an answer that is none of its choices",
     )
 
 
-def lettered(choices: Sequence[str]) -> str:
+def lettered(choices: Sequence[str | None]) -> str:
     r"""Write choices one a line, each behind its letter.
 
-    >>> lettered(["cat", "dog"])
-    'A. cat\nB. dog'
+    >>> lettered(["cat", None, "dog"])
+    'A. cat\nC. dog'
     """
-    return "\n".join(f"{letter(place)}. {text}" for place, text in enumerate(choices))
+    named = enumerate(choices)
+    return "\n".join(f"{letter(place)}. {text}" for place, text in named if text is not None)
 
 
 def letter(number: int | str) -> str:
@@ -291,8 +298,8 @@ def letter(number: int | str) -> str:
 
 
 def _told(value: Any) -> bool:
-    """Whether a field holds something: not None, empty, NaN (which is not itself) or its text."""
-    return value not in (None, "", "nan", "None") and value == value
+    """Whether a field of MMBench holds something, see :func:`mmbench`."""
+    return not is_missing(value) and value != "nan"
 
 
 def _python_list(text: str, identity: str) -> tuple[str, ...]:

@@ -21,9 +21,13 @@ def reference_answers(example: Example) -> list[str]:
     if example.metric in YES_NO:
         return list(_YES_NO)
     if example.choices:
-        letters = [chr(ord("A") + place) for place in range(len(example.choices))]
+        used = {
+            chr(ord("A") + place): text
+            for place, text in enumerate(example.choices)
+            if text is not None
+        }
         given = {text.strip().upper() for text in example.answers}
-        return letters if given <= set(letters) else list(dict.fromkeys(example.choices))
+        return list(used) if given <= set(used) else list(dict.fromkeys(used.values()))
     return list(dict.fromkeys(example.answers))
 
 

@@ -98,12 +98,12 @@ def import_log(
 ) -> None:
     """Read an oracle log that another tool wrote.
 
-    `table` takes a CSV or Parquet file with the columns id, question, option and correct, and
-    optionally image, cost, group, dataset, chance and answer; options may be anything: scales,
-    model sizes, resolutions, providers. `lmms-eval` takes what it wrote with `--log_samples`, a
-    samples file or a run's folder for each option. `vlmevalkit` takes a judged result table for
-    each option. `exported` takes what `m3router export` wrote. What cannot be mapped is said, and
-    kept in the log's metadata: see docs/logs.md. Continue with `featurize`.
+    `table` takes a table (CSV, TSV, Parquet, JSON, JSONL, XLSX) with the columns id, question,
+    option and correct, and optionally image, cost, group, dataset, chance and answer; options may
+    be anything: scales, model sizes, resolutions, providers. `lmms-eval` takes what it wrote with
+    `--log_samples`, a samples file or a run's folder for each option. `vlmevalkit` takes a judged
+    result table for each option. `exported` takes what `m3router export` wrote. What cannot be
+    mapped is said, and kept in the log's metadata: see docs/logs.md. Continue with `featurize`.
 
     ```
     m3router import table answers.csv --columns id=sample_id,correct=acc --cost-unit USD --out run/

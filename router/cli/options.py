@@ -60,19 +60,29 @@ SplitFile = Annotated[
     Path | None,
     typer.Option(
         "--split",
-        help="A given split: CSV, Parquet or JSON, id or group -> fit, tune, calibrate, test, or "
+        help="A given split: a table or JSON, id or group -> fit, tune, calibrate, test, or "
         "train, which is divided into the first three.",
         show_default=False,
     ),
 ]
 SplitColumn = Annotated[
     str | None,
-    typer.Option(help="Column of the parts in --split. [default: split]", show_default=False),
+    typer.Option(
+        help="Column of the parts in --split. [default: split or part]", show_default=False
+    ),
+]
+SplitId = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the ids in --split. [default: the one that the log's ids were imported "
+        "from, else id, example_id or group]",
+        show_default=False,
+    ),
 ]
 
 
 def splitting_of(
-    shares: str | None, split: Path | None, split_column: str | None
+    shares: str | None, split: Path | None, split_column: str | None, split_id: str | None
 ) -> Splitting | None:
     """What the options about the split ask for; None when none was given.
 
@@ -86,10 +96,12 @@ def splitting_of(
 
     if split_column is not None and split is None:
         raise typer.BadParameter("--split-column names a column of the file in --split")
+    if split_id is not None and split is None:
+        raise typer.BadParameter("--split-id names a column of the file in --split")
     if shares is None and split is None:
         return None
     parsed = FRACTIONS if shares is None else parse_shares(shares)
-    return Splitting(shares=parsed, file=split, column=split_column)
+    return Splitting(shares=parsed, file=split, column=split_column, key=split_id)
 
 
 class Dtype(StrEnum):

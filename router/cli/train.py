@@ -14,6 +14,7 @@ from router.cli.options import (
     Shares,
     SplitColumn,
     SplitFile,
+    SplitId,
     named_tiers,
     splitting_of,
 )
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
     from router.tuning.setting import Tuned
 
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
-OF_TUNING = ("estimator", "seed", "gaps", "rule", "tiers", "shares", "split", "split_column")
+OF_TUNING = (
+    "estimator",
+    "seed",
+    "gaps",
+    "rule",
+    "tiers",
+    "shares",
+    "split",
+    "split_column",
+    "split_id",
+)
 """Options whose values --tuned brings along."""
 
 
@@ -62,6 +73,7 @@ def train(
     shares: Shares = None,
     split: SplitFile = None,
     split_column: SplitColumn = None,
+    split_id: SplitId = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Copy log and features here, and train there.", show_default=False),
@@ -106,7 +118,7 @@ def train(
             threads=threads,
             ablations=ablations,
             tiers=named_tiers(tiers),
-            splitting=splitting_of(shares, split, split_column),
+            splitting=splitting_of(shares, split, split_column, split_id),
             tuned=_setting(run, trial) if tuned else None,
             progress=lambda name, done, total: advance(done, total, name),
         )

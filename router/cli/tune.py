@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from router.cli.options import GapRule, RunFolder, Shares, SplitColumn, SplitFile, splitting_of
+from router.cli.options import (
+    GapRule,
+    RunFolder,
+    Shares,
+    SplitColumn,
+    SplitFile,
+    SplitId,
+    splitting_of,
+)
 
 INTERRUPTED = 130  # as shells say it
 
@@ -49,6 +57,7 @@ def tune(
     shares: Shares = None,
     split: SplitFile = None,
     split_column: SplitColumn = None,
+    split_id: SplitId = None,
 ) -> None:
     """Search for the estimator, its hyper-parameters and the features to read.
 
@@ -90,7 +99,7 @@ def tune(
             seed=seed,
             gaps=gaps.value,
             rule=rule,
-            splitting=splitting_of(shares, split, split_column),
+            splitting=splitting_of(shares, split, split_column, split_id),
             progress=lambda counts, best: advance(counts.finished, trials, _best(counts, best)),
         )
     _show(found)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.errors import DataError
+from data.registry import unknown_name
 
 ENVIRONMENT = "M3ROUTER_API_KEYS"
 """Tokens in plain text, separated by commas."""
@@ -42,6 +43,7 @@ NAME_RULE = (
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FIELDS = ("name", "sha256", "created", "requests_per_minute")
 _log = logging.getLogger(__name__)
 
 
@@ -120,6 +122,9 @@ def _parse_line(line: str, number: int) -> StoredKey:
         raise DataError(f"line {number}: not a JSON object.") from None
     if not isinstance(fields, dict):
         raise DataError(f"line {number}: not a JSON object.")
+    unknown = next((given for given in fields if given not in _FIELDS), None)
+    if unknown is not None:  # a misspelled limit would be none
+        raise DataError(f"line {number}: {unknown_name('field', unknown, _FIELDS)}")
     name, digest = fields.get("name"), fields.get("sha256")
     limit, created = fields.get("requests_per_minute"), fields.get("created", "")
     if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -8,13 +8,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
+from data.cells import Nested
 from data.errors import DataError
 from data.examples import Example
 from data.manifest import atomic_write_bytes
 from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT
+from data.tables import Table, read_cells
 from router.traffic.files import Record
 from router.traffic.records import example_of
 
@@ -84,24 +87,25 @@ def read_sheet(path: Path, records: Sequence[Record]) -> list[Example]:
         DataError: The file cannot be read, columns are missing, an id is unknown or repeated, or an
             answer cannot be one by its metric; up to 20 rows are named, and nothing is taken.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    missing = sorted({"id", "answers"}.difference(rows.fieldnames or ()))
+    table = read_cells(path)
+    missing = sorted({"id", "answers"}.difference(table.names))
     if missing:
         raise DataError(
             f"{path} has no column {', '.join(missing)}. Fill in a sheet that `m3router traffic "
             "--sheet` wrote, and save it as CSV with commas."
         )
+    if "metric" not in table.names:
+        close = get_close_matches("metric", [name.lower() for name in table.names], n=1)
+        if close:
+            raise DataError(f"{path} has the column {close[0]!r}: did you mean 'metric'?")
+    rows = _rows(table)
     known = {one["id"]: one for one in records}
     found: dict[str, Example] = {}
     problems: list[str] = []
     for number, row in enumerate(rows, start=2):
-        if not (row["answers"] or "").strip():
+        if not row["answers"]:
             continue
-        identity = row["id"] or ""
+        identity = row["id"]
         try:
             if identity not in known or identity in found:
                 why = "is repeated" if identity in found else "is no recorded request"
@@ -118,11 +122,21 @@ def read_sheet(path: Path, records: Sequence[Record]) -> list[Example]:
     return list(found.values())
 
 
-def _answered(record: Record, row: Mapping[str, str | None]) -> Example:
-    metric = (row.get("metric") or "").strip() or METRIC
+def _rows(table: Table) -> list[dict[str, str]]:
+    """The cells that are read, empty where nothing stands in them."""
+    names = [name for name in ("id", "answers", "metric") if name in table.names]
+    columns = [
+        ["" if cell is None or isinstance(cell, Nested) else cell for cell in table.cells(name)]
+        for name in names
+    ]
+    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _answered(record: Record, row: Mapping[str, str]) -> Example:
+    metric = row.get("metric") or METRIC
     if metric == AGREEMENT:
         metric = METRIC
-    answers = [text.strip() for text in (row["answers"] or "").split(BETWEEN)]
+    answers = [text.strip() for text in row["answers"].split(BETWEEN)]
     return example_of({**record, "answers": answers, "metric": metric})
 
 

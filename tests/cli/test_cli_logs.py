@@ -186,3 +186,76 @@ def test_what_export_refuses(invoke, tmp_path, runs, monkeypatch):
     result = invoke("export", tmp_path / "nowhere", "--out", out)
     assert result.exit_code == 1
     assert "has no manifest.json" in plain(result)
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Path:
+    """A router log whose column ``id`` numbers its rows, and ``sample_id`` its questions."""
+    lines = ["id,sample_id,question,option,correct,cost,part"]
+    for number in range(80):
+        part = "train" if number % 4 else "test"
+        for place, (option, cost) in enumerate((("weak", 1), ("strong", 10))):
+            right = int(place or number % 3 > 0) if number % 7 else 1 - place
+            asked = f"Which {'long ' * (number % 3 == 0)}number is {number}?"
+            lines.append(f"{2 * number + place},{number},{asked},{option},{right},{cost},{part}")
+    path = tmp_path / "answers.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def parts_of(run: Path) -> dict[str, str]:
+    parts: dict[str, str] = json.loads((run / "split.json").read_text())["parts"]
+    return parts
+
+
+def test_a_table_given_back_as_split_is_read_by_its_imports_column(invoke, tmp_path, answered):
+    run = tmp_path / "run"
+    train = ["train", run, "--no-ablations", "--split", answered, "--split-column", "part"]
+    for command in (
+        ["import", "table", answered, "--columns", "id=sample_id", "--out", run],
+        ["featurize", run, "--tiers", "question,cheap", "--questions", "hashed"],
+        train,
+    ):
+        result = invoke(*command)
+        assert result.exit_code == 0, result.output
+    official = {str(number): "train" if number % 4 else "test" for number in range(80)}
+    found = {name: "test" if part == "test" else "train" for name, part in parts_of(run).items()}
+    assert found == official
+
+    result = invoke(*train, "--split-id", "id")  # named, and wrong: test questions would move
+    assert result.exit_code == 0
+    assert parts_of(run) != official
+    assert invoke("train", run, "--split-id", "id").exit_code == 2
+    other = tmp_path / "official.csv"
+    rows = "".join(f"{number},q{number},fit\n" for number in range(80))
+    other.write_text(f"number,question_id,split\n{rows}")
+    result = invoke("train", run, "--split", other)
+    assert result.exit_code == 1
+    assert "Its column 'number' covers the log" in plain(result)
+    assert "--split-id" in plain(result)
+
+
+def test_an_image_in_a_table_is_refused_at_import(invoke, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,question,option,correct,image\n1,q,s,1,data:image/png;base64,AAAA\n")
+    result = invoke("import", "table", path, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "more cells" in plain(result)
+    path.write_text('id,question,option,correct,image\n1,q,s,1,"data:image/png;base64,AAAA"\n')
+    result = invoke("import", "table", path, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "'image' in row 1 holds a data URL" in plain(result)
+    assert not (tmp_path / "run" / "log").exists()
+
+
+def test_a_misspelled_field_is_refused_before_labelling(invoke, small_world, tmp_path):
+    line = json.loads(small_world.examples.read_text().splitlines()[0])
+    line["metirc"] = line.pop("metric")
+    path = tmp_path / "e.jsonl"
+    path.write_text(json.dumps(line))
+    result = invoke(
+        "label", "--examples", path, "--images", small_world.images, "--model", "fake",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "Unknown field 'metirc'. Did you mean 'metric'" in plain(result)

@@ -458,3 +458,56 @@ def test_questions_stream(tmp_path: Path) -> None:
     rows = variants("chartqa", question=["a", "b", "c", None])
     origin = origin_of("chartqa", rows, tmp_path / "in", limit=3)
     assert len(load_benchmark("chartqa", folder=tmp_path / "out", origin=origin)) == 3
+
+
+@pytest.mark.parametrize("word", ["None", "NA", "N/A", "null", "NaN", "no", "0"])
+def test_mmbench_drops_no_word(word: str, tmp_path: Path) -> None:
+    """VLMEvalKit 1559: the option 'None' was dropped, and the letters behind it moved up."""
+    (row,) = variants("mmbench", A=[word], B=["dog"], C=["nan"], D=[None])
+    origin = origin_of("mmbench", [row], tmp_path / "in")
+    (example,) = load_benchmark("mmbench", folder=tmp_path, origin=origin)
+    assert example.choices == (word, "dog")
+    assert f"\nA. {word}\nB. dog\n" in example.question
+    assert (example.answers, chance_level(example)) == (("B",), 0.5)
+
+
+@pytest.mark.parametrize("gap", ["nan", None, ""])
+def test_mmbench_letters_keep_their_places(gap: str | None, tmp_path: Path) -> None:
+    (row,) = variants("mmbench", B=[gap], C=[gap], D=["dog"], answer=["D"], hint=["None"])
+    origin = origin_of("mmbench", [row], tmp_path / "in")
+    fetched = fetch_benchmark("mmbench", folder=tmp_path / "out", origin=origin)
+    (example,) = load_jsonl(fetched.examples, images=fetched.images)
+    assert example.choices == ("cat", None, None, "dog")
+    assert example.question.startswith(
+        "None Which is right? There are several options:\nA. cat\nD. dog\n"
+    )
+    assert chance_level(example) == 0.5
+    assert [score("mmbench", said, example) for said in ("D", "a dog", "B", "cat")] == [1, 1, 0, 0]
+
+
+def test_a_right_choice_that_the_data_lack_is_left_out(tmp_path: Path) -> None:
+    rows = variants("mmbench", B=["nan", "dog"], C=["x", "x"], answer=["B", "B"])
+    fetched = fetch_benchmark(
+        "mmbench", folder=tmp_path / "out", origin=origin_of("mmbench", rows, tmp_path / "in")
+    )
+    assert fetched.count == 1
+    assert fetched.left_out == {"cannot be scored: answer 'B' is a letter without a choice": 1}
+
+
+def test_words_and_numbers_of_a_sheet_stay_texts(tmp_path: Path) -> None:
+    """pandas would read the answers as missing, true, 1 and 7, and a sheet of numbers as floats."""
+    words = ["NA", "null", "None", "nan", "True", "1.50", "007", "1e3"]
+    rows = variants("msvdqa", answer=words, question_id=[f"00{n}" for n in range(8)])
+    origin = origin_of("msvdqa", rows, tmp_path / "in")
+    examples = load_benchmark("msvdqa", folder=tmp_path, origin=origin)
+    assert [one.answers for one in examples] == [(word,) for word in words]
+    assert [one.id for one in examples] == [f"msvdqa-00{n}" for n in range(8)]
+
+
+def test_choices_of_a_sheet_that_are_words(tmp_path: Path) -> None:
+    (row,) = variants("intentqa", a0=["None"], a1=["NA"], a2=[""], a3=["0"], answer=["0"])
+    origin = origin_of("intentqa", [row], tmp_path / "in")
+    (example,) = load_benchmark("intentqa", folder=tmp_path, origin=origin)
+    assert example.choices == ("None", "NA", None, "0", "balance")
+    assert example.answers == ("D",)
+    assert "\nA. None\nB. NA\nD. 0\nE. balance" in example.question

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data.errors import DataError
 from data.examples import Example, fingerprint
-from data.scoring import chance_level
+from data.scoring import chance_level, score
 from data.sources import source
 from data.sources.jsonl import load_jsonl
 
@@ -107,7 +107,7 @@ def test_chance_level(change: dict[str, object], chance: float) -> None:
 def test_jsonl_reads_what_users_write(tmp_path: Path) -> None:
     path = write(
         tmp_path / "e.jsonl",
-        "\ufeff" + json.dumps({**GOOD, "note": "ignored"}),
+        "\ufeff" + json.dumps({**GOOD, "metadata": {"note": "not read"}}),
         "",
         {"id": 7, "image": "sub/../b.png", "question": "Größe?", "answer": "xl", "group": "g"},
     )
@@ -115,6 +115,48 @@ def test_jsonl_reads_what_users_write(tmp_path: Path) -> None:
     assert (first.id, first.answers) == ("a", ("cat",))
     assert (second.id, second.answers, second.group) == ("7", ("xl",), "g")
     assert source("jsonl") is load_jsonl
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({**GOOD, "metrc": "choice"}, "Unknown field 'metrc'. Did you mean 'metric'"),
+        ({**GOOD, "Group": "g"}, "Unknown field 'Group'. Did you mean 'group'"),
+        ({**GOOD, "chioces": ["cat", "dog"]}, "Did you mean 'choices'"),
+        ({"id": "1", "image": "a.png", "question": "q", "anwser": "x"}, "Did you mean 'answer'"),
+        ({"id": "1", "vidoe": "a.mp4", "question": "q", "answer": "x"}, "Did you mean 'video'"),
+        ({**GOOD, "source": "web"}, "Unknown field 'source'.*goes into 'metadata'"),
+        ('{"id": "1", "id": "2"}', "the field 'id' twice"),
+    ],
+)
+def test_jsonl_refuses_what_it_would_not_read(tmp_path: Path, line: object, message: str) -> None:
+    path = write(tmp_path / "e.jsonl", GOOD, line)
+    with pytest.raises(DataError, match=f"line 2: .*{message}"):
+        load_jsonl(path, images=tmp_path)
+
+
+def test_jsonl_reads_recorded_requests(tmp_path: Path) -> None:
+    """Lines of the server's records, see docs/traffic.md."""
+    served = {"time": "t", "key": "", "asked": {}, "served": {}, "made_by": {}, "crc": "0"}
+    path = write(tmp_path / "e.jsonl", {**GOOD, **served})
+    assert load_jsonl(path, images=tmp_path) == [Example.from_dict(GOOD)]
+
+
+def test_letters_without_a_choice_keep_the_others_in_place(tmp_path: Path) -> None:
+    line = {**GOOD, "metric": "choice", "choices": ["cat", None, "None"], "answers": ["C"]}
+    (example,) = load_jsonl(write(tmp_path / "e.jsonl", line), images=tmp_path)
+    assert example.choices == ("cat", None, "None")
+    assert chance_level(example) == 0.5
+    assert Example.from_dict(json.loads(json.dumps(example.to_dict()))) == example
+    for metric in ("choice", "mmbench", "mmmu", "egoschema", "ai2d", "scienceqa", "seedbench"):
+        one = Example.from_dict({**line, "metric": metric})
+        assert [score(metric, said, one) for said in ("C", "B", "A")] == [1, 0, 0], metric
+    for answers, message in ((["B"], "'B' is a letter without a choice"), ([""], "empty text")):
+        with pytest.raises(DataError, match=message):
+            Example.from_dict({**line, "answers": answers})
+    for choices in (["cat", None], ["cat", ""], [None, None]):
+        with pytest.raises(DataError, match="choices"):
+            Example.from_dict({**line, "choices": choices, "answers": ["A"]})
 
 
 def test_jsonl_takes_videos_in_either_field(tmp_path: Path) -> None:

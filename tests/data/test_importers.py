@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,8 +133,8 @@ def test_empty_cells_behind_the_last_column_are_nothing(tmp_path: Path) -> None:
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="must be a .csv or .parquet file, got '.xlsx'"):
-        read_table(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match="must be one of .csv, .tsv, .parquet, .*, got '.xls'"):
+        read_table(tmp_path / "a.xls")
     (tmp_path / "a.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match="no readable .parquet table"):
         read_table(tmp_path / "a.parquet")
@@ -202,6 +205,85 @@ def test_parquet_types(tmp_path: Path) -> None:
     assert log.ids == ("1", "2")
     assert list(log.questions) == ["q", "r"]
     np.testing.assert_array_equal(log.scores, [[1, 0], [np.nan, 1]])
+
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
+JPEG = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(64)).decode()
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (PNG, "holds an image in base64. Write the images to files"),
+        (JPEG, "holds an image in base64"),  # it begins as an absolute path does: /9j/
+        ("\n".join([PNG[:76], PNG[76:]]), "holds an image in base64"),
+        (f"data:image/png;base64,{PNG}", "holds a data URL"),
+        ("https://example.org/a.png", "holds an address. Download the images"),
+        ("s3://bucket/a.png", "holds an address"),
+        ("['a.png', 'b.png']", "holds a list or object written as text. Name one file"),
+        ("{'bytes': b'x', 'path': None}", "holds a list or object written as text"),
+        ("a" * 252 + ".png", "has a name of 256 bytes; a file's name has at most 255"),
+        ("ä" * 126 + ".png", "has a name of 256 bytes"),
+        ("a/" * 2048 + "a.png", "has a name of 4101 bytes"),
+        ("a\0.png", "holds a NUL character"),
+        (["a.png", "b.png"], "holds a list of 2 values. Name one file"),
+        ({"bytes": b"\x89PNG", "path": "a.png"}, r"holds an image itself \(4 bytes\)"),
+        ({"url": "a.png"}, "holds an object with the fields url"),
+        (b"\x89PNG", "holds 4 bytes. Write the images to files"),
+    ],
+)
+def test_what_is_no_path_of_an_image_is_refused_by_row_and_column(
+    tmp_path: Path, cell: object, message: str
+) -> None:
+    good = None if isinstance(cell, dict | list | bytes) else "a.png"
+    rows = [
+        {"id": "1", "question": "q", "option": "s", "correct": 1, "photo": good},
+        {"id": "2", "question": "q", "option": "s", "correct": 1, "photo": cell},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    where = r"'image' \('photo' of the table\) in row 2 "
+    with pytest.raises(DataError, match=where + message):
+        read_table(tmp_path / "t.parquet", columns={"image": "photo"})
+    if isinstance(cell, str) and "\0" not in cell:
+        pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+        with pytest.raises(DataError, match=where + message):
+            read_table(tmp_path / "t.csv", columns={"image": "photo"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a.png", "a b/ü.jpg", "iVBORw0KGgo.png", "[1].png", "a" * 251 + ".png", "C:/x/a.png", "R0lGOD",
+     "data/a.png", "data_files/abcdefghijklmnopqrstuvwxyz0123456789"],
+)  # fmt: skip
+def test_odd_names_of_files_are_names(tmp_path: Path, path: str) -> None:
+    rows = pd.DataFrame({"id": ["1"], "question": "q", "option": "s", "correct": 1, "image": path})
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    assert list(read_table(tmp_path / "t.csv").images) == [path]
+
+
+def test_an_image_that_is_a_path_alone_is_that_path(tmp_path: Path) -> None:
+    """As the ``datasets`` library stores images that it did not embed."""
+    images = [{"bytes": None, "path": "a.png"}, None, {"bytes": None, "path": None}]
+    rows = [
+        {"id": str(n), "question": "q", "option": "s", "correct": 1, "image": image}
+        for n, image in enumerate(images)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert list(read_table(tmp_path / "t.parquet").images) == ["a.png", "", ""]
+
+
+def test_many_bad_cells_are_counted(tmp_path: Path) -> None:
+    rows = [{"id": n, "question": ["q"], "option": "s", "correct": 1} for n in range(9)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="'question' in row 3 holds a list.*\n.*6 more rows"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_copies_of_an_images_name_are_one_group(tmp_path: Path) -> None:
+    text = "id,question,option,correct,image\n1,q,s,0,Cafe\u0301.png\n2,q,s,0,Caf\u00e9.png\n"
+    log = read_table(write(tmp_path, text))
+    assert len(set(log.groups)) == 1
+    assert len(set(log.images)) == 2  # files are opened by the names they were given
 
 
 @settings(max_examples=40, deadline=None)

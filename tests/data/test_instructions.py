@@ -66,6 +66,10 @@ def test_what_teaches_nothing_is_left_out_as_in_llava(tmp_path):
         ({"image": ["a.png", "b.png"]}, "'image' must be one path"),
         ({"image": "../a.png"}, "climbs out of the images folder"),
         ({"image": "/a.png"}, "is absolute"),
+        ({"imge": "b.png"}, "has the field 'imge'. Did you mean 'image'"),
+        ({"Conversation": []}, "Did you mean 'conversations'"),
+        ({"images": ["a.png"]}, "'images'; an entry is about one image"),
+        ({"video": "a.mp4"}, "'video'; an entry is about one image"),
     ],
 )
 def test_a_bad_entry_is_named_with_its_rule(tmp_path, change, message):

@@ -393,3 +393,21 @@ def test_cells_land_where_they_belong(tmp_path_factory, cells, random) -> None:
         if np.isfinite(log.scores[row, column])
     }
     assert found == cells
+
+
+def test_letters_of_mmbench_keep_their_places() -> None:
+    """A choice that is missing, and one whose text is the word None."""
+    sample = {"prediction": "a dog", "answer": "D", "A": "None", "B": "nan", "C": "cat", "D": "dog"}
+    assert score_of(sample) == 1.0
+    assert score_of({**sample, "prediction": "a banana", "answer": "B", "B": "banana"}) == 1.0
+    assert score_of({**sample, "prediction": "a banana"}) == 0.0  # 'nan' is not a choice
+
+
+def test_addresses_and_long_names_are_no_pictures(tmp_path: Path) -> None:
+    for name in ("https://example.org/a.png", "a" * 300 + ".png", "a\0.png"):
+        path = tmp_path / "x_samples_gqa.jsonl"
+        doc = {"question": "q", "image": name}
+        path.write_text(json.dumps({"doc_id": 0, "doc": doc, "exact_match": 1.0}) + "\n")
+        log = read_lmms_eval({"1": path})
+        assert list(log.images) == [""]
+        assert list(log.groups) == [f"gqa/{name}"]

@@ -214,7 +214,7 @@ def test_tables_that_do_not_fit(tmp_path: Path, rows: list[Any], message: str) -
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_vlmevalkit({"1": tmp_path / "none.tsv"})
-    with pytest.raises(DataError, match=r"must be one of .csv, .tsv, .xlsx, .json, got '.pkl'"):
+    with pytest.raises(DataError, match=r"must be one of .csv, .tsv, .parquet, .*, got '.pkl'"):
         read_vlmevalkit({"1": tmp_path / "m_X_result.pkl"})
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(DataError, match="no readable .csv table"):
@@ -241,6 +241,41 @@ def test_json_is_read_as_the_other_formats(tmp_path: Path) -> None:
         path.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
         with pytest.raises(DataError, match="no readable .json table"):
             read_vlmevalkit({"1": path})
+
+
+def test_no_word_is_a_missing_choice_and_letters_stay(tmp_path: Path) -> None:
+    """Issue 1559 of VLMEvalKit: pandas takes 'None' for a missing cell."""
+    rows = [
+        mcq(0, 1, A="None", B="NA", C="null", D="nan"),
+        mcq(1, 1, A="None", B=None, C="x", D="0", answer="D"),
+    ]
+    for suffix in (".tsv", ".csv", ".json"):
+        log = read_vlmevalkit({"1": table(tmp_path / f"m_X_result{suffix}", *rows)})
+        assert log.questions[0] == "Which is 0?\nA. None\nB. NA\nC. null\nD. nan"
+        assert log.questions[1] == "Which is 1?\nA. None\nC. x\nD. 0"
+        assert log.chance.tolist() == pytest.approx([1 / 4, 1 / 3])
+        assert "no text for the choice that is right" not in told(log)
+
+
+def test_a_right_choice_that_was_lost_is_told(tmp_path: Path) -> None:
+    rows = [mcq(0, 0, A=None), mcq(1, 1), mcq(2, 1, A=None, B=None, C=None, answer="A")]
+    log = read_vlmevalkit({"1": table(tmp_path / "m_X_result.tsv", *rows)})
+    assert "1 questions have no text for the choice that is right (m_X/0)" in told(log)
+
+
+def test_a_path_for_every_row_tells_no_groups(tmp_path: Path) -> None:
+    rows = [yes_no(n, True, image_path=f"/data/{n}.jpg") for n in range(3)]
+    log = read_vlmevalkit({"1": table(tmp_path / "m_POPE_auxmatch.tsv", *rows)}, dataset="POPE")
+    assert "image_path is another one in every row" in told(log)
+
+
+def test_an_index_reads_alike_in_every_format(tmp_path: Path) -> None:
+    first = table(tmp_path / "a_X_result.json", mcq(0, 1), mcq(1, 1))  # whole numbers
+    floats = [{**mcq(0, 1), "index": 0.0}, {**mcq(1, 1), "index": 1.0}]
+    for suffix in (".json", ".tsv"):
+        second = table(tmp_path / f"b_X_result{suffix}", *floats)
+        log = read_vlmevalkit({"1": first, "9": second})
+        assert (log.ids, log.n_gaps) == (("X/0", "X/1"), 0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openpyxl") is not None, reason="openpyxl is here")

@@ -6,8 +6,8 @@ import pytest
 from data.errors import DataError
 from router.analysis import bootstrap
 from router.analysis.bootstrap import Estimate, cluster_means, estimate, group_sums
-from router.analysis.intervals import percentile_interval as interval
 from router.analysis.columns import Columns
+from router.analysis.intervals import percentile_interval as interval
 
 
 def test_equals_repeating_the_rows():

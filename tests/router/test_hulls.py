@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from router.analysis.hulls import concave_hulls, hypervolumes, saved
 
 from router.analysis import metrics
-from router.analysis.hulls import concave_hulls, hypervolumes, saved
 
 
 @st.composite

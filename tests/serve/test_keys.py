@@ -174,6 +174,9 @@ DAMAGE = {
     "limit of 0": lambda file: file.write_text(
         json.dumps({"name": "m", "sha256": "0" * 64, "requests_per_minute": 0})
     ),
+    "misspelled limit": lambda file: file.write_text(
+        json.dumps({"name": "m", "sha256": "0" * 64, "request_per_minute": 60})
+    ),
 }
 
 

@@ -226,7 +226,13 @@ def test_every_bad_row_is_named_and_nothing_is_taken(tmp_path):
     with pytest.raises(DataError, match="fill in the column 'answers'"):
         read_sheet(sheet_of(tmp_path / "sheet.csv", rows[4:]), records)
     (tmp_path / "sheet.csv").write_text("id;answers\none;yes\n")
-    with pytest.raises(DataError, match="no column answers, id.*commas"):
+    with pytest.raises(DataError, match="separated by .;.*commas"):
+        read_sheet(tmp_path / "sheet.csv", records)
+    (tmp_path / "sheet.csv").write_text("id,answers,metrics\none,yes,yes_no\n")
+    with pytest.raises(DataError, match="'metrics': did you mean 'metric'"):
+        read_sheet(tmp_path / "sheet.csv", records)
+    (tmp_path / "sheet.csv").write_text("id,question,answers\none,Is it, then?,yes\n")
+    with pytest.raises(DataError, match="more cells than the first line"):
         read_sheet(tmp_path / "sheet.csv", records)
 
 

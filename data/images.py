@@ -163,9 +163,7 @@ def _with_end(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
     return shown[0]
 
 
-def _decode_once(
-    file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int
-) -> Image.Image:
+def _decode_once(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
     file.seek(0)
     with Image.open(file, formats=_readable(formats)) as image:
         width, height = image.size

@@ -166,7 +166,9 @@ def _all_bits(high: npt.NDArray[np.uint8], file: BinaryIO) -> Samples:
 def _raw_modes(image: Image.Image) -> list[str]:
     """How the samples lie in each of the file's tiles, in Pillow's words such as ``RGB;16B``."""
     tiles = getattr(image, "tile", ())
-    firsts = [tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0] for tile in tiles]
+    firsts = [
+        tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0] for tile in tiles
+    ]
     return [first if isinstance(first, str) else "" for first in firsts]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from data.errors import DataError
+from data.media_files import file_in
 from data.videos import open_picture
 
 THUMBNAIL = 192  # pixels, the longer side
@@ -47,7 +48,7 @@ def thumbnails(
     found = {}
     for example in examples if images is not None and images.is_dir() else []:
         try:
-            picture = open_picture(images / example["image"], frames=frames)
+            picture = open_picture(file_in(images, example["image"]), frames=frames)
         except DataError:
             continue
         picture.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -13,7 +13,7 @@ from data.oracle_log import OracleLog
 from router.features.table import STAGE
 
 LEFT_OUT = "left_out"
-"""Key of a feature manifest's parameters: example id -> why it has no features. Old ones lack it."""
+"""Key of a feature manifest's parameters, which old ones lack: example id -> why it has none."""
 
 
 def with_errors(log: OracleLog, causes: Mapping[str, str]) -> OracleLog:

@@ -13,8 +13,8 @@ import os
 import stat
 import time
 import unicodedata
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from data.errors import ImageError
 from data.sources.paths import leaves_folder
@@ -89,7 +89,7 @@ def find_file(path: Path) -> Path:
     return found if os.path.lexists(found) else path
 
 
-def open_file(path: Path, *, kind: str = "Image", error: type[ImageError] = ImageError) -> BinaryIO:
+def open_file(path: Path, *, kind: str = "Image", error: type[ImageError] = ImageError) -> BufferedReader:
     """Open an ordinary file that is not empty, without ever waiting for one that is not.
 
     Args:

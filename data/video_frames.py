@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -117,7 +117,8 @@ def displayed_size(width: int, height: int, pixel: Fraction | None) -> tuple[int
 def display_matrix(frame: VideoFrame) -> Matrix:
     """How a frame is to be turned and mirrored, without its scale and place."""
     try:
-        data = bytes(frame.side_data["DISPLAYMATRIX"])
+        beside: Any = frame.side_data  # a mapping, whatever PyAV's annotations say
+        data = bytes(beside["DISPLAYMATRIX"])
     except KeyError:
         return _UPRIGHT
     except ValueError:  # side data of a kind that this PyAV has no name for hides all others

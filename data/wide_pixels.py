@@ -18,8 +18,6 @@ from PIL import Image
 
 from data.png_chunks import significant_bits
 
-Samples = npt.NDArray[np.integer]
-
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of a sample that cameras and scanners give."""
 WIDEST = (1 << 16) - 1
@@ -55,11 +53,11 @@ def grey_to_bytes(image: Image.Image, file: BinaryIO) -> npt.NDArray[np.uint8]:
         are stretched from their minimum to their maximum. A colour that PNG declares
         transparent is white.
     """
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > WIDEST:
-        return scaled(values - low, high - low)
-    grey = scaled(values, _white(image, file, high))
+        return _stretched(values.astype(np.float64) - low, high - low)
+    grey = _narrowed(values, _white(image, file, high))
     if _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         grey = 255 - grey  # Pillow does so for 8 bits only
     clear = image.info.get("transparency")
@@ -77,8 +75,8 @@ def float_to_bytes(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(grey.min()), float(grey.max())
     if low < 0 or high > 1.0:
-        return scaled(grey - low, high - low)
-    return scaled(grey, 1.0)
+        return _stretched(grey - low, high - low)
+    return _stretched(grey, 1.0)
 
 
 def brightened(image: Image.Image, file: BinaryIO) -> Image.Image:
@@ -100,20 +98,15 @@ def brightened(image: Image.Image, file: BinaryIO) -> Image.Image:
     samples = _all_bits(high, file)
     largest = int(samples[..., :3].max())
     white = _white(image, file, largest)
-    bytes_ = scaled(np.minimum(samples, white), white)
+    narrow = _narrowed(samples, white)
     if samples.shape[-1] == 4 and int(samples[..., 3].max()) > white:
-        bytes_[..., 3] = scaled(samples[..., 3], WIDEST)
-    found = Image.fromarray(bytes_)
+        narrow[..., 3] = _narrowed(samples[..., 3], WIDEST)
+    found = Image.fromarray(narrow)
     clear = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(clear, tuple):
         alpha = np.where((samples == clear).all(axis=-1), 0, 255).astype(np.uint8)
         found.putalpha(Image.fromarray(alpha))
     return found
-
-
-def scaled(values: npt.NDArray[np.number], white: float) -> npt.NDArray[np.uint8]:
-    """Values from 0 to `white` as 0 to 255, rounded; all 0 where there is no white."""
-    return np.rint(values * (255.0 / white if white else 0.0)).astype(np.uint8)
 
 
 def depth_of(largest: int) -> int:
@@ -123,6 +116,18 @@ def depth_of(largest: int) -> int:
     (8, 12, 16)
     """
     return next(bits for bits in DEPTHS if largest < 1 << bits)
+
+
+def _narrowed(samples: npt.NDArray[np.number], white: int) -> npt.NDArray[np.uint8]:
+    """Samples from 0 to 65535 as 0 to 255, by a table; `white` and above are 255."""
+    levels = np.minimum(np.arange(WIDEST + 1), white) * (255.0 / white)
+    narrow: npt.NDArray[np.uint8] = np.rint(levels).astype(np.uint8)[samples.astype(np.uint16)]
+    return narrow
+
+
+def _stretched(values: npt.NDArray[np.float64], white: float) -> npt.NDArray[np.uint8]:
+    """Values from 0 to `white` as 0 to 255, rounded; all 0 where there is no white."""
+    return np.rint(values * (255.0 / white if white else 0.0)).astype(np.uint8)
 
 
 def _white(image: Image.Image, file: BinaryIO, largest: int) -> int:
@@ -147,7 +152,7 @@ def _white(image: Image.Image, file: BinaryIO, largest: int) -> int:
     return (1 << depth_of(largest)) - 1
 
 
-def _all_bits(high: npt.NDArray[np.uint8], file: BinaryIO) -> Samples:
+def _all_bits(high: npt.NDArray[np.uint8], file: BinaryIO) -> npt.NDArray[np.uint16]:
     """All 16 bits of each sample, (H, W, C), with the low bytes read from the file."""
     file.seek(0)
     with Image.open(file) as again:
@@ -156,11 +161,11 @@ def _all_bits(high: npt.NDArray[np.uint8], file: BinaryIO) -> Samples:
             tile._replace(args=_with_mode(tile.args, str(_low_bytes(mode))))
             for tile, mode in zip(again.tile, modes, strict=True)
         ]
-        low = np.asarray(again).astype(np.int64)
+        low = np.asarray(again).astype(np.uint16)
     if modes[0] == "LA;16B":  # its bytes as they are: grey high and low, alpha high and low
         grey, alpha = low[..., 0] << 8 | low[..., 1], low[..., 2] << 8 | low[..., 3]
         return np.stack([grey, grey, grey, alpha], axis=-1)
-    return high.astype(np.int64) << 8 | low
+    return (high.astype(np.uint16) << 8 | low).astype(np.uint16)
 
 
 def _raw_modes(image: Image.Image) -> list[str]:
@@ -181,7 +186,7 @@ def _low_bytes(mode: str) -> str | None:
     return None
 
 
-def _with_mode(args: object, mode: str) -> object:
+def _with_mode(args: Any, mode: str) -> Any:
     return (mode, *args[1:]) if isinstance(args, tuple) else mode
 
 

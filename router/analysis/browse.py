@@ -79,7 +79,7 @@ def write_page(
     Raises:
         DataError: The images folder does not exist, or the page cannot be written.
     """
-    if images is not None and not images.is_dir():
+    if images is not None and not os.path.isdir(images):
         raise DataError(f"{images} is no folder: give the one that the image paths start from.")
     packed = pack_log(log, inspection.rules)
     inside: dict[int, str] = {}

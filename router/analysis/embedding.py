@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def thumbnails(
     examples: list[dict[str, Any]], images: Path | None, *, frames: int
 ) -> dict[str, str]:
     """Example id -> data URI of its picture, for those that can be read."""
-    found = {}
-    for example in examples if images is not None and images.is_dir() else []:
+    found: dict[str, str] = {}
+    if images is None or not os.path.isdir(images):
+        return found
+    for example in examples:
         try:
             picture = open_picture(file_in(images, example["image"]), frames=frames)
         except DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -194,7 +195,7 @@ def featurize_stage(
         MismatchError: when the folder holds further blocks of other examples or another encoder,
             or a peek is asked for by another model than answered.
     """
-    if images is not None and not images.is_dir():
+    if images is not None and not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     log = run.read_log(as_labelled=True)
     featurizer = _featurizer(log, images, encoder, questions, tiers)

@@ -89,7 +89,9 @@ def find_file(path: Path) -> Path:
     return found if os.path.lexists(found) else path
 
 
-def open_file(path: Path, *, kind: str = "Image", error: type[ImageError] = ImageError) -> BufferedReader:
+def open_file(
+    path: Path, *, kind: str = "Image", error: type[ImageError] = ImageError
+) -> BufferedReader:
     """Open an ordinary file that is not empty, without ever waiting for one that is not.
 
     Args:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import string
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class Example:
             before the last one is a letter that the question does not use.
         metric: A key of :data:`data.scoring.METRICS`.
         dataset: Where the example is from; results are also given per dataset.
-        group: Examples that share a picture share a group; ``""`` becomes ``image``.
+        group: Examples that share a picture share a group; ``""`` becomes ``image``, in composed
+            letters (Unicode's NFC).
         chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
             :func:`data.scoring.chance_level`.
 
@@ -60,7 +62,8 @@ class Example:
         if problems:
             raise DataError(f"Example {self.id!r}: {'; '.join(problems)}.")
         if not self.group:
-            object.__setattr__(self, "group", self.image)
+            # Both spellings of a name are one file, and must not fall on two sides of a split.
+            object.__setattr__(self, "group", unicodedata.normalize("NFC", self.image))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the example as JSON values; the inverse of :meth:`from_dict`."""

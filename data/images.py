@@ -1,18 +1,23 @@
-"""Read any picture a user may bring as plain RGB, or say what is wrong with it."""
+"""Read any image a user may bring as plain RGB, or say what is wrong with it."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from data.errors import ImageError, ImageSizeError
+from data.media_files import open_file
+from data.png_chunks import only_pixels
+from data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -45,41 +50,42 @@ _DECODER_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
+    ImageCms.PyCMSError,
 )
 """What Pillow's decoders are known to raise on broken bytes; there is no common base class."""
+
+_FILLERS = (
+    b"",
+    *(hashlib.shake_128(bytes([n])).digest(256).replace(b"\xff", b"\x7f") for n in range(4)),
+)
+"""What is put behind a JPEG to see whether its pixels mind; no marker is among it."""
 
 _log = logging.getLogger(__name__)
 
 
 def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture as upright 8-bit RGB.
+    """Read an image as upright 8-bit RGB.
 
     Rotation by EXIF is applied, transparency is laid onto white, CMYK and palettes are
-    converted, 16-bit and float values are scaled to 8 bits, of an animation the first frame is
-    taken.
+    converted, 16-bit and float values are scaled to 8 bits (:mod:`data.wide_pixels`), of an
+    animation the first frame is taken. NOTE: colour profiles and gamma are not applied, as
+    published evaluations do not apply them.
 
     Args:
-        path: The file.
-        max_pixels: Refuse larger pictures, by their header, before anything is decoded.
+        path: The file; composed and decomposed spellings of its name are equal, see
+            :func:`data.media_files.find_file`.
+        max_pixels: Refuse larger images, by their header, before anything is decoded.
             NOTE: Pillow itself refuses more than twice its ``Image.MAX_IMAGE_PIXELS``.
 
     Returns:
-        The picture, mode ``RGB``, at least 1 x 1.
+        The image, mode ``RGB``, at least 1 x 1.
 
     Raises:
-        ImageError: The file is missing, empty, truncated, too large or no picture; the message
-            names the path and the cause.
+        ImageError: The file is missing, not ours to read, no ordinary file, empty, truncated, too
+            large or no image; the message names the path and the cause.
     """
-    name = f"Image {path}"
-    try:
-        if not path.is_file():
-            cause = "it is a folder" if path.is_dir() else "no such file"
-            raise ImageError(f"{name} cannot be read: {cause}.")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{name} cannot be read: the file is empty (0 bytes).")
-    except (OSError, ValueError) as error:
-        raise _damaged(name, error) from error
-    return _decode(path, name, FORMATS, max_pixels)
+    with open_file(path) as file:
+        return _decode(file, f"Image {path}", FORMATS, max_pixels)
 
 
 def read_image(
@@ -105,24 +111,69 @@ def read_image(
     return _decode(io.BytesIO(data), "The picture", formats, max_pixels)
 
 
-def _decode(
-    source: Path | io.BytesIO, name: str, formats: Sequence[str], max_pixels: int
-) -> Image.Image:
+def _decode(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
     try:
-        with Image.open(source, formats=_readable(formats)) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageSizeError(_too_large(name, f"{width} x {height} pixels", max_pixels))
-            image.load()
-            return _to_rgb(_upright(image))
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name} cannot be read: it is not a picture in a known format ({', '.join(formats)})."
-        ) from error
+        return _decode_once(file, name, formats, max_pixels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageSizeError(_too_large(name, str(error), max_pixels)) from error
     except _DECODER_ERRORS as error:
+        image = _without_texts(file, name, max_pixels) if "PNG" in formats else None
+        if image is None and "JPEG" in formats:
+            image = _with_end(file, name, max_pixels)
+        if image is not None:
+            return image
+        if isinstance(error, Image.UnidentifiedImageError):
+            known = f"it is not a picture in a known format ({', '.join(formats)})"
+            raise ImageError(f"{name} cannot be read: {known}.") from error
         raise _damaged(name, error) from error
+
+
+def _without_texts(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
+    """What a PNG shows whose texts or profiles are refused; None if its pixels are at fault."""
+    try:
+        slim = only_pixels(file)
+        return None if slim is None else _decode_once(slim, name, ("PNG",), max_pixels)
+    except _DECODER_ERRORS:
+        return None
+
+
+def _with_end(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
+    """What a JPEG shows that lacks nothing but its end marker; None if pixels are missing.
+
+    A decoder makes up what is missing from what follows: where pixels depend on what is put
+    behind the file's bytes, they are not in the file.
+    """
+    file.seek(0)
+    if file.read(3) != b"\xff\xd8\xff":
+        return None
+    file.seek(0)
+    data = file.read().rstrip(b"\xff")  # half a marker is none
+    # NOTE: of several scans, whole ones could be missing unnoticed.
+    if data.count(b"\xff\xda") != 1 or b"\xff\xc2" in data:
+        return None
+    shown = []
+    for filler in _FILLERS:
+        try:
+            whole = io.BytesIO(data + filler + b"\xff\xd9")
+            shown.append(_decode_once(whole, name, ("JPEG",), max_pixels))
+        except _DECODER_ERRORS:
+            return None
+        if shown[-1].tobytes() != shown[0].tobytes():
+            return None
+    return shown[0]
+
+
+def _decode_once(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
+    file.seek(0)
+    with Image.open(file, formats=_readable(formats)) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageSizeError(_too_large(name, f"{width} x {height} pixels", max_pixels))
+        wide = is_wide(image)
+        image.load()
+        turn = _turn(image)
+        shown = _to_rgb(brightened(image, file) if wide else image, file)
+        return shown if turn is None else shown.transpose(turn)
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
@@ -140,44 +191,30 @@ def _too_large(name: str, size: str, max_pixels: int) -> str:
     return f"{name} is too large: {size}, the limit is {max_pixels} pixels. Scale it down first."
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; a picture whose EXIF data is damaged is taken as upright."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What the EXIF orientation asks for; an image whose EXIF data is damaged is upright."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except _DECODER_ERRORS as error:
         _log.warning("EXIF data of an image is damaged and ignored: %s", error)
-        return image
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB."""
+def _to_rgb(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """Convert any Pillow mode to RGB; `file` is what it was read from."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
+    if image.mode.startswith("I"):
+        return Image.fromarray(grey_to_bytes(image, file)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(float_to_bytes(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        found = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return image if found is None else found
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Scale wide grey values to 8 bits.
-
-    Args:
-        values: Shape (H, W), integers or floats.
-
-    Returns:
-        Shape (H, W), uint8. Integers within 16 bits are divided by 257 and floats within [0, 1]
-        multiplied by 255; anything else has no agreed white point and is stretched from its
-        minimum to its maximum. Values that are not finite become 0.
-    """
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    white = 1.0 if np.issubdtype(values.dtype, np.floating) else 65535.0
-    if low < 0 or high > white:
-        grey, white = grey - low, high - low
-    return np.rint(grey * (255.0 / white)).astype(np.uint8)

@@ -1,9 +1,10 @@
-"""A video as one picture: frames sampled evenly and laid out in a collage.
+"""A video as one image: frames sampled evenly in time and laid out in a collage.
 
 As in IG-VLM (Kim et al. 2024, arXiv 2403.18406; ``imagegridworth/IG-VLM``,
 ``vision_processor/fps_extractor.py`` and ``gridview_generator.py``), which M3 follows for its
-video benchmarks (Cai et al., ICLR 2025). The collage then goes the way of any picture, so a
-scale's visual tokens are those of all frames together.
+video benchmarks (Cai et al., ICLR 2025). The collage then goes the way of any image, so a
+scale's visual tokens are those of all frames together. Which frames are shown and how, tells
+:mod:`data.video_frames`.
 
 PyAV is needed for this only: the extra ``video`` of this package.
 """
@@ -11,7 +12,8 @@ PyAV is needed for this only: the extra ``video`` of this package.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,10 @@ from PIL import Image
 
 from data.errors import DataError, VideoError
 from data.images import MAX_PIXELS, open_image
+from data.media_files import open_file
+from data.video_ends import End, end_of
+from data.video_frames import as_displayed, displayed_size, shown_frames
+from data.video_frames import frame_indices as frame_indices
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -67,64 +73,44 @@ def open_picture(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXE
 
 
 def open_video(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a video as a collage of its frames, upright, in order of time.
+    """Read a video as a collage of its frames, as a player shows them, in order of time.
 
     Frames are counted by decoding: what the header says of their number is not believed. Only
     the sampled ones are held in memory, however long the video is.
 
     Args:
-        path: The file.
+        path: The file; composed and decomposed spellings of its name are equal, see
+            :func:`data.media_files.find_file`.
         frames: Frames of the collage; a shorter video shows all that it has.
         max_pixels: Refuse a larger collage, before any frame is decoded.
 
     Returns:
-        The collage, mode ``RGB``; see :func:`frame_indices` and :func:`collage`.
+        The collage, mode ``RGB``; see :func:`data.video_frames.shown_frames` and :func:`collage`.
 
     Raises:
-        VideoError: The file is missing, empty, truncated, damaged or no video, has no or a
-            single frame, or is too large; the message names the path and the cause.
+        VideoError: The file is missing, not ours to read, no ordinary file, empty, truncated,
+            damaged or no video, has no or a single frame, or is too large; the message names the
+            path and the cause.
         DataError: PyAV is missing, or ``frames`` is below 1.
     """
     if frames < 1:
         raise DataError(f"frames must be 1 or more, got {frames}.")
     av = _pyav()
-    if not path.is_file():
-        raise _unreadable(path, "it is a folder" if path.is_dir() else "no such file")
     try:
-        if path.stat().st_size == 0:
-            raise _unreadable(path, "the file is empty (0 bytes)")
         # Opened here, so that no name is read as an address; the options bar what a file names.
         options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
-        with path.open("rb") as file, av.open(file, options=options) as container:
-            stream = _video_stream(container, path)
-            _check_size(stream, max_pixels // frames, path)
-            shown = _sample(container, stream, frames, path)
+        with open_file(path, kind="Video", error=VideoError) as file:
+            end = end_of(file)
+            file.seek(0)
+            with av.open(file, options=options) as container:
+                stream = _video_stream(container, path)
+                limit = max_pixels // frames
+                _check_size(stream, stream.width, stream.height, limit, path)
+                shown = _sample(_Source(container, stream, end, limit, path), frames)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _unreadable(path, f"truncated, damaged, or no video ({cause})") from error
     return collage(shown)
-
-
-def frame_indices(count: int, frames: int) -> list[int]:
-    """Which frames of a video are shown: every ``floor(count / frames)``-th, from the first.
-
-    This is IG-VLM's ``frames_per_interval``. NOTE: as there, up to ``frames - 1`` frames more
-    than an interval are left over at the end, and frames are counted, not timed; IG-VLM counts
-    them at a constant rate. It fails on a video of fewer frames than asked for; here each is
-    shown once.
-
-    Args:
-        count: Frames of the video, at least 1.
-        frames: Frames wanted, at least 1.
-
-    Returns:
-        min(count, frames) indices from 0, ascending, evenly spaced.
-
-    >>> frame_indices(60, 6)
-    [0, 10, 20, 30, 40, 50]
-    """
-    step = max(1, count // frames)
-    return [place * step for place in range(min(count, frames))]
 
 
 def collage(frames: Sequence[Image.Image]) -> Image.Image:
@@ -173,56 +159,107 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     raise _unreadable(path, "it holds sound but no moving picture; give a file with video")
 
 
-def _check_size(stream: VideoStream, limit: int, path: Path) -> None:
-    if stream.width * stream.height > limit:
+@dataclass(frozen=True)
+class _Source:
+    """An open video.
+
+    Attributes:
+        container: The file.
+        stream: Its moving pictures.
+        end: Whether the file is cut short.
+        limit: Most pixels of a frame.
+        path: Its name, for messages.
+    """
+
+    container: InputContainer
+    stream: VideoStream
+    end: End
+    limit: int
+    path: Path
+
+
+def _check_size(stream: VideoStream, width: int, height: int, limit: int, path: Path) -> None:
+    width, height = displayed_size(width, height, stream.sample_aspect_ratio)
+    if width * height > limit:
         raise VideoError(
-            f"Video {path} is too large: its frames have {stream.width} x {stream.height} pixels, "
+            f"Video {path} is too large: its frames have {width} x {height} pixels, "
             f"the limit in this collage is {limit} pixels each. Take fewer frames, or scale it "
             "down first."
         )
 
 
-def _sample(
-    container: InputContainer, stream: VideoStream, frames: int, path: Path
-) -> list[Image.Image]:
-    """The sampled frames. The packets tell how many there may be, decoding how many there are."""
-    count = _packets(container, stream, path)
+def _sample(source: _Source, frames: int) -> list[Image.Image]:
+    """The sampled frames. Packets tell when there may be frames, decoding when there are."""
+    times = _packet_times(source)
+    shown: dict[int, Image.Image] = {}
     for _ in range(2):
-        wanted = set(frame_indices(count, frames)) if count else set()
-        shown, seen = [], 0
-        container.seek(0)
-        for frame in container.decode(stream):
-            if seen in wanted:
-                if frame.is_corrupt:
-                    raise _unreadable(path, f"frame {seen} is damaged")
-                # A new picture each time: the decoder's buffers go round.
-                shown.append(frame.to_image().rotate(frame.rotation, expand=True))
-            seen += 1
-        if seen == count:
+        wanted = shown_frames(times, frames) if times else []
+        shown, found = _decode(source, set(wanted))
+        if not found:
+            raise _unreadable(source.path, "it holds no frames")
+        if len(found) == 1:
+            raise _unreadable(
+                source.path, "it has a single frame; save that as a PNG or JPEG and pass it"
+            )
+        times = found
+        if shown_frames(times, frames) == wanted:
             break
-        count = seen
-    if count == 0:
-        raise _unreadable(path, "it holds no frames")
-    if count == 1:
-        raise _unreadable(path, "it has a single frame; save that as a PNG or JPEG and pass it")
-    return shown
+    return [shown[place] for place in wanted if place in shown]
 
 
-def _packets(container: InputContainer, stream: VideoStream, path: Path) -> int:
-    """Count a stream's packets, and see that the file reaches as far as its header says."""
-    count, end, last = 0, 0.0, None
-    for packet in container.demux():
+def _decode(
+    source: _Source, wanted: Collection[int]
+) -> tuple[dict[int, Image.Image], list[int | None]]:
+    """The wanted frames by their number, and the times of all."""
+    shown: dict[int, Image.Image] = {}
+    times: list[int | None] = []
+    stream, path = source.stream, source.path
+    source.container.seek(0)
+    for frame in source.container.decode(stream):
+        if len(times) in wanted:
+            if frame.is_corrupt:
+                raise _unreadable(path, f"frame {len(times)} is damaged")
+            _check_size(stream, frame.width, frame.height, source.limit, path)
+            # A new image each time: the decoder's buffers go round.
+            shown[len(times)] = as_displayed(frame, stream.sample_aspect_ratio)
+        times.append(frame.pts)
+    return shown, times
+
+
+def _packet_times(source: _Source) -> list[int | None]:
+    """When each packet's frame is displayed, in the order of display where that is known.
+
+    Raises:
+        VideoError: The file is truncated.
+    """
+    times: list[int | None] = []
+    end, final = 0.0, None
+    for packet in source.container.demux():
         if packet.size:
-            last = packet
-            count += packet.stream is stream
+            final = packet
+            if packet.stream is source.stream:
+                times.append(packet.pts)
             if packet.pts is not None and packet.time_base is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    if last is not None and last.is_corrupt:
-        raise _unreadable(path, "it is truncated: its last packet is not whole")
-    stated = (container.duration or 0) / 1e6
+    if final is not None and final.is_corrupt:
+        raise _unreadable(source.path, "it is truncated: its last packet is not whole")
+    if times and source.end is not End.WHOLE:
+        _check_end(source, len(times), end)
+    known = sorted(time for time in times if time is not None)
+    return list(known) if len(known) == len(times) else times
+
+
+def _check_end(source: _Source, count: int, end: float) -> None:
+    """Refuse a video that is cut short, where its file does not show that it is whole."""
+    container, stated = source.container, (source.container.duration or 0) / 1e6
     end -= (container.start_time or 0) / 1e6
-    if count and stated - end > max(_SLACK, 0.05 * stated):
+    if stated - end > max(_SLACK, 0.05 * stated):
         raise _unreadable(
-            path, f"it is truncated: the data end at {end:.1f} s, the header says {stated:.1f} s"
+            source.path,
+            f"it is truncated: the data end at {end:.1f} s, the header says {stated:.1f} s",
         )
-    return count
+    if source.end is End.CUT and count < source.stream.frames:
+        raise _unreadable(
+            source.path,
+            f"it is truncated: it has {count} frames, the header says {source.stream.frames}",
+        )

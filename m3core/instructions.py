@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.errors import DataError, MismatchError
 from data.images import open_image
+from data.media_files import file_in
 from data.sources.instructions import Conversation
 from m3core.models.llava import LlavaM3
 from m3core.models.mqt import MqtLlava
@@ -197,6 +198,7 @@ class InstructionBatches:
         pixels = torch.zeros(len(chosen), 3, self._side, self._side)
         seen = [place for place, one in enumerate(chosen) if one.image is not None]
         if seen:
-            pictures = [open_image(self.images / str(chosen[place].image)) for place in seen]
+            names = [str(chosen[place].image) for place in seen]
+            pictures = [open_image(file_in(self.images, name)) for name in names]
             pixels[seen] = torch.stack([self._prepare(picture) for picture in pictures])
         return pixels

@@ -24,6 +24,7 @@ from data.manifest import (
 from data.oracle_log import OracleLog
 from data.splits import Split
 from router.features.asked import of_same_examples
+from router.features.left_out import without_featureless
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.policy import Policy
@@ -114,14 +115,15 @@ class Run:
         """The router and the ablations that were trained."""
         return [name for name in ARMS if (self.arm(name) / MANIFEST).is_file()]
 
-    def read_log(self) -> OracleLog:
-        """The oracle log.
+    def read_log(self, *, as_labelled: bool = False) -> OracleLog:
+        """The oracle log; examples that can get no features are gaps unless `as_labelled`.
 
         Raises:
             DataError: when it is missing or damaged.
         """
         self._need(self.log / MANIFEST, "label")
-        return OracleLog.read(self.log)
+        log = OracleLog.read(self.log)
+        return log if as_labelled else without_featureless(log, self.features)
 
     def read_features(self, log: OracleLog) -> FeatureTable:
         """The feature table of this log.
@@ -132,8 +134,7 @@ class Run:
         """
         self._need(self.features / MANIFEST, "featurize")
         table = FeatureTable.read(self.features)
-        ours = log.metadata.get("examples_sha256")
-        theirs = table.metadata.get("examples_sha256")
+        ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
         if None not in (ours, theirs) and ours != theirs:
             raise MismatchError(
                 f"{self.features} was computed for the examples {str(theirs)[:12]}, but {self.log} "
@@ -206,8 +207,7 @@ class Run:
             MismatchError: when the other folder holds another log.
         """
         other = Run(root)
-        log = self.read_log()
-        self.read_features(log)
+        self.read_features(self.read_log())
         theirs = other.inputs("log")["log"]
         if theirs.is_file() and sha256_file(theirs) != sha256_file(self.inputs("log")["log"]):
             raise MismatchError(

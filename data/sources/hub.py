@@ -6,6 +6,7 @@ become files named by their content as they come by, byte for byte as the datase
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -164,12 +165,17 @@ def _with_videos(
         raise DataError(f"{entry.title} is about videos: pass their folder with --videos ({got}).")
     files = sorted(path for path in origin.videos.rglob("*") if path.suffix.lower() in SUFFIXES)
     known = {path.stem: path.relative_to(origin.videos).as_posix() for path in reversed(files)}
+    composed = {unicodedata.normalize("NFC", stem): file for stem, file in known.items()}
     wanted: set[str] = set()
+    missing_names: set[str] = set()
     for draft in drafts:
         wanted.add(draft.video)
-        if draft.video in known:
-            yield draft, known[draft.video]
-    missing = sorted(wanted - known.keys())
+        file = known.get(draft.video) or composed.get(unicodedata.normalize("NFC", draft.video))
+        if file is None:
+            missing_names.add(draft.video)
+        else:
+            yield draft, file
+    missing = sorted(missing_names)
     if missing:
         more = ", ..." if len(missing) > _SHOWN else ""
         raise DataError(

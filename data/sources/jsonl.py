@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def load_jsonl(path: Path, *, images: Path) -> list[Example]:
         DataError: The file or the folder cannot be read, or lines are bad: up to 20 of them are
             listed with their numbers.
     """
-    if not images.is_dir():
+    if not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     try:
         content = path.read_bytes()

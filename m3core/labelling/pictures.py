@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.errors import ImageError
 from data.examples import Example
 from data.images import MAX_PIXELS
+from data.media_files import file_in
 from data.videos import FRAMES, open_picture
 
 MOST_WORKERS = 8
@@ -60,9 +61,11 @@ class _Chunks(Dataset[Chunk]):
         causes: dict[str, str] = {}
         for name in sorted({example.image for example in examples}):
             try:
-                prepared[name] = self.prepare(self.read(self.images / name))
+                prepared[name] = self.prepare(self.read(file_in(self.images, name)))
             except ImageError as error:
                 causes[name] = str(error)
+            except MemoryError:
+                causes[name] = f"Image {name} cannot be prepared: there is not enough memory."
         return Chunk(examples=examples, prepared=prepared, causes=causes)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from data.errors import ImageError
 from data.examples import Example
 from data.log_checks import ASKED
+from data.media_files import file_in
 from data.oracle_log import OracleLog
 from data.videos import FRAMES, open_picture
 from m3core.batching import Limits
@@ -49,7 +51,8 @@ def verify(
     Returns:
         The log with the flip rate by scale in its metadata, under ``verified``: the share of
         examples whose answer (whose soft label by more than 0.001, where references were scored)
-        is another one alone than in its batch.
+        is another one alone than in its batch. Examples whose image can no longer be read are
+        left out and named there, under ``unreadable``.
     """
     known = {one.id: one for one in examples}
     asking = Asking(log.metadata.get(ASKED, Asking.ALL.value))
@@ -65,25 +68,32 @@ def verify(
     alone = Asker(model, asking, limits=Limits(requests=1), effort=Effort())
     flips = dict.fromkeys(log.options, 0)
     asked = dict.fromkeys(log.options, 0)
+    unreadable: dict[str, str] = {}
     for done, row in enumerate(sorted(drawn.tolist()), start=1):
         example = known[log.ids[row]]
-        picture = open_picture(images / example.image, frames=frames)
-        (encoding,) = model.encode([picture])
-        for fresh in alone.rows([example], {example.image: encoding}, {}):
-            before = before_by_cell[example.id, fresh["scale"]]
-            if fresh["score"] is None and np.isnan(before["score"]):
-                continue
-            asked[fresh["scale"]] += 1
-            flips[fresh["scale"]] += _differs(before, fresh, asking)
+        try:
+            picture = open_picture(file_in(images, example.image), frames=frames)
+        except ImageError as error:
+            unreadable[example.id] = str(error)
+        else:
+            (encoding,) = model.encode([picture])
+            for fresh in alone.rows([example], {example.image: encoding}, {}):
+                before = before_by_cell[example.id, fresh["scale"]]
+                if fresh["score"] is None and np.isnan(before["score"]):
+                    continue
+                asked[fresh["scale"]] += 1
+                flips[fresh["scale"]] += _differs(before, fresh, asking)
         if progress:
             progress(done, len(drawn))
     result: dict[str, Any] = {
-        "examples": len(drawn),
+        "examples": len(drawn) - len(unreadable),
         "seed": seed,
         "flips": flips,
         "asked": asked,
         "flip_rate": {name: flips[name] / asked[name] for name in log.options if asked[name]},
     }
+    if unreadable:
+        result["unreadable"] = unreadable
     return OracleLog(
         log.frame,
         options=log.options,

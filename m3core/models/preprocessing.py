@@ -8,6 +8,11 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor
 
+from data.errors import ImageSizeError
+
+LONGEST_SIDE = 1 << 15
+"""Pixels; the square around a longer image would not fit in memory (3 GiB at this side)."""
+
 
 def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     """Centre an image on a square of the mean colour (LLaVA ``mm_utils.expand2square``).
@@ -15,11 +20,19 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     Args:
         image: An RGB image.
         mean: The image processor's mean, three values in [0, 1].
+
+    Raises:
+        ImageSizeError: The image is so long that its square has too many pixels.
     """
     width, height = image.size
     if width == height:
         return image
     side = max(width, height)
+    if side > LONGEST_SIDE:
+        raise ImageSizeError(
+            f"The image is too long: {width} x {height} pixels are padded to a square, whose side "
+            f"may have {LONGEST_SIDE} pixels. Scale it down, or cut it."
+        )
     square = Image.new("RGB", (side, side), tuple(int(value * 255) for value in mean))
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square

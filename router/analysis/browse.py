@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from data.errors import DataError
 from data.manifest import atomic_write_text
+from data.media_files import file_in, find_file
 from data.oracle_log import OracleLog
 from data.videos import FRAMES, open_picture
 from router.analysis.browse_data import pack_log, script_json
@@ -78,7 +79,7 @@ def write_page(
     Raises:
         DataError: The images folder does not exist, or the page cannot be written.
     """
-    if images is not None and not images.is_dir():
+    if images is not None and not os.path.isdir(images):
         raise DataError(f"{images} is no folder: give the one that the image paths start from.")
     packed = pack_log(log, inspection.rules)
     inside: dict[int, str] = {}
@@ -88,12 +89,13 @@ def write_page(
         wanted = [(code, name) for code, name in enumerate(packed["images"]) if name][:thumbnails]
         for done, (code, name) in enumerate(wanted, 1):
             try:
-                inside[code] = thumbnail(images / name, frames=frames)
+                inside[code] = thumbnail(file_in(images, name), frames=frames)
             except DataError as error:
                 broken[code] = str(error)
             if progress:
                 progress(done, len(wanted), "")
         packed["folder"] = relative_url(images, page)
+        packed["files"] = spelled_otherwise(images, packed["images"])
     packed["thumbnails"] = {**inside, **dict.fromkeys(broken, "")}
     text = render(packed, inspection, notes=notes)
     atomic_write_text(page, text)
@@ -151,6 +153,16 @@ def thumbnail(path: Path, *, frames: int = FRAMES) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def spelled_otherwise(images: Path, names: Sequence[str]) -> dict[int, str]:
+    """Number of an image path -> path of its file, where that is not spelled the same."""
+    found = {code: find_file(images / name) for code, name in enumerate(names) if name}
+    return {
+        code: path.relative_to(images).as_posix()
+        for code, path in found.items()
+        if path != images / names[code]
+    }
 
 
 def relative_url(folder: Path, page: Path) -> str:

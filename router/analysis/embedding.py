@@ -6,12 +6,14 @@ import base64
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from data.errors import DataError
+from data.media_files import file_in
 from data.videos import open_picture
 
 THUMBNAIL = 192  # pixels, the longer side
@@ -44,10 +46,12 @@ def thumbnails(
     examples: list[dict[str, Any]], images: Path | None, *, frames: int
 ) -> dict[str, str]:
     """Example id -> data URI of its picture, for those that can be read."""
-    found = {}
-    for example in examples if images is not None and images.is_dir() else []:
+    found: dict[str, str] = {}
+    if images is None or not os.path.isdir(images):
+        return found
+    for example in examples:
         try:
-            picture = open_picture(images / example["image"], frames=frames)
+            picture = open_picture(file_in(images, example["image"]), frames=frames)
         except DataError:
             continue
         picture.thumbnail((THUMBNAIL, THUMBNAIL))

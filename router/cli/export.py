@@ -58,7 +58,9 @@ def export(
     if private and not push:
         raise typer.BadParameter("--private is for an upload: --push-to-hub OWNER/NAME")
     run = Run(log)
-    found = run.read_log() if (run.log / MANIFEST).is_file() else OracleLog.read(log)
+    found = (
+        run.read_log(as_labelled=True) if (run.log / MANIFEST).is_file() else OracleLog.read(log)
+    )
     export_log(found, out, licence=licence or NO_LICENCE)
     results.print(f"{len(found)} examples at {len(found.options)} options in {out}", markup=False)
     if push:

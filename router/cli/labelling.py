@@ -124,6 +124,8 @@ def show_flips(found: dict[str, Any]) -> None:
     """Print how often an answer was another one alone than in its batch."""
     rates = ", ".join(f"{name}: {rate:.2%}" for name, rate in found["flip_rate"].items())
     out.print(f"{found['examples']} examples asked again one by one; other answers: {rates}")
+    for name, cause in list(found.get("unreadable", {}).items())[:CAUSES_SHOWN]:
+        out.print(f"not asked again: {name}: {cause}", style="yellow", markup=False)
 
 
 def show_errors(log: OracleLog) -> int:

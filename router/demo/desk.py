@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -167,7 +168,7 @@ class Desk:
         Raises:
             DataError: When it cannot be read; the message names the file without its folder.
         """
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise DataError(f"The upload {path.name} is no longer kept here; upload it again.")
         try:
             return open_picture(path, frames=self.pipeline.frames)

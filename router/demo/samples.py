@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.errors import DataError
+from data.media_files import file_in
 from data.oracle_log import OracleLog
 from data.scenes.drawing import render
 from data.scenes.questions import all_questions
@@ -146,15 +147,16 @@ def _pairs(log: OracleLog, rows: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _copied(images: Path, name: str, folder: Path) -> Path | None:
     """A copy of a picture that can be read; None for one that cannot or lies elsewhere."""
-    path = (images / name).resolve()
-    if not name or not path.is_relative_to(images.resolve()):
-        return None
     try:
-        open_picture(path)
-    except DataError:
+        found = file_in(images, name)
+        open_picture(found)
+        path = found.resolve()
+        if not path.is_relative_to(images.resolve()):
+            return None
+        folder.mkdir(exist_ok=True)
+        return Path(shutil.copyfile(path, folder / path.name))
+    except (DataError, OSError):  # gone or closed since it was labelled
         return None
-    folder.mkdir(exist_ok=True)
-    return Path(shutil.copyfile(path, folder / path.name))
 
 
 def _rights(model: MultiScaleModel, image: Image.Image, question: str, right: str) -> list[bool]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from data.errors import DataError, ImageError
-from data.manifest import sha256_file
+from data.media_files import file_digest, file_in
 from data.oracle_log import OracleLog
 from data.videos import open_picture
 from m3core.batching import limits_for, peek_in_batches
@@ -20,6 +20,7 @@ from router.features.asked import Asked
 from router.features.assembling import Assembler, Progress, unit_of
 from router.features.earlier import MEASURED, Earlier
 from router.features.featurizer import Featurizer
+from router.features.left_out import LEFT_OUT
 from router.features.store import Vector, VectorStore
 from router.features.table import FeatureTable
 from router.features.tiers import PEEK, TIERS
@@ -98,6 +99,20 @@ class FeatureCollector:
                 done = len(wanted) - len(missing) + start + CHUNK_IMAGES
                 progress(min(done, len(wanted)), len(wanted), "pictures")
 
+    def left_out(self, log: OracleLog) -> dict[str, str]:
+        """Answered examples of a log that can get no features: id -> cause.
+
+        Args:
+            log: Of the examples that were collected.
+        """
+        failed = set(log.errors()["example_id"])
+        causes = {
+            one.id: self.causes.get(one.id) or self.causes.get(one.image, "")
+            for one in self.asked
+            if one.id not in failed
+        }
+        return {name: f"No features: {cause}" for name, cause in causes.items() if cause}
+
     def finish(self, log: OracleLog, progress: Progress | None = None) -> FeatureTable:
         """Write the table of all examples of the log whose features are all known.
 
@@ -108,7 +123,8 @@ class FeatureCollector:
             self.featurizer, self.asked, self._all_digests(), self._store, self._earlier
         )
         table = assembler.table(log, progress)
-        table.write(self.folder, params={MEASURED: assembler.costs})
+        params = {MEASURED: assembler.costs, LEFT_OUT: self.left_out(log)}
+        table.write(self.folder, params=params)
         return table
 
     def _all_digests(self) -> dict[str, str]:
@@ -146,14 +162,17 @@ class FeatureCollector:
         return not self._store.has(tier, *unit)
 
     def _digest(self, name: str) -> str:
-        """SHA-256 of a picture's file, empty where there is none."""
+        """SHA-256 of a picture's file, empty where it cannot be read."""
         if name not in self._digests:
-            path = (self.images or Path()) / name
-            self._digests[name] = sha256_file(path) if path.is_file() else ""
+            try:
+                self._digests[name] = file_digest(file_in(self.images or Path(), name))
+            except ImageError:  # said where its features are to be made, if they are
+                self._digests[name] = ""
         return self._digests[name]
 
     def _open(self, name: str) -> Image.Image:
-        return open_picture((self.images or Path()) / name, frames=self.featurizer.frames)
+        path = file_in(self.images or Path(), name)
+        return open_picture(path, frames=self.featurizer.frames)
 
     def _encode(self, pictures: dict[str, Image.Image | None]) -> dict[str, VisualEncoding]:
         tiers = (TIERS[name] for name in self.featurizer.tiers)
@@ -169,15 +188,30 @@ class FeatureCollector:
     ) -> None:
         vectors = []
         for name, picture in pictures.items():
-            for tier in self._tiers_missing(name):
-                if TIERS[tier].of_picture is not None and picture is None:
-                    picture = self._open(name)
-                began = time.perf_counter()
-                values = self.featurizer.of_picture(tier, picture, encodings.get(name))
-                ms = (time.perf_counter() - began) * 1000
-                key = self.featurizer.picture_key(tier, name, self._digest(name))
-                vectors.append(Vector(tier=tier, unit=name, key=key, values=values, ms=ms))
+            try:
+                vectors += self._by_tier(name, picture, encodings.get(name))
+            except ImageError as error:  # gone since it was encoded; the others go on
+                self.causes[name] = str(error)
         self._store.add(vectors + self._peeked(encodings))
+
+    def _by_tier(
+        self, name: str, picture: Image.Image | None, encoding: VisualEncoding | None
+    ) -> list[Vector]:
+        """The vectors of a picture that are missing.
+
+        Raises:
+            ImageError: It must be looked at, and can no longer be read.
+        """
+        vectors = []
+        for tier in self._tiers_missing(name):
+            if TIERS[tier].of_picture is not None and picture is None:
+                picture = self._open(name)
+            began = time.perf_counter()
+            values = self.featurizer.of_picture(tier, picture, encoding)
+            ms = (time.perf_counter() - began) * 1000
+            key = self.featurizer.picture_key(tier, name, self._digest(name))
+            vectors.append(Vector(tier=tier, unit=name, key=key, values=values, ms=ms))
+        return vectors
 
     def _peeked(self, encodings: dict[str, VisualEncoding]) -> list[Vector]:
         asked = [one for name in encodings for one in self._unpeeked(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -24,6 +25,7 @@ from router.features.asked import Asked, asked_in
 from router.features.assembling import Progress
 from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer, source_of
+from router.features.left_out import with_errors
 from router.features.question import HASHED, MODEL, question_encoder
 from router.features.table import FeatureTable
 from router.features.tiers import IMAGE, PEEK, QUESTION, USUAL, check_tiers
@@ -85,9 +87,13 @@ def label_stage(
         )
         if not ranks.is_first:
             return log
-        answered = log.images[np.isfinite(log.costs).all(axis=1)]
-        if len(answered):
-            collector.collect(str(name) for name in answered)
+        answered = np.isfinite(log.costs).all(axis=1)
+        collector.collect(str(name) for name in log.images[answered])
+        lost = collector.left_out(log)
+        if lost:  # an answer without features is of no use; the journal keeps it for a retry
+            log = with_errors(log, lost)
+            log.write(run.log)
+        if np.isfinite(log.costs).all(axis=1).any():
             collector.finish(log)
     return log
 
@@ -119,7 +125,7 @@ def verify_stage(
         Flips, answers compared and flip rate, each by option.
     """
     log = verify(
-        run.read_log(),
+        run.read_log(as_labelled=True),
         examples,
         images=images,
         model=model,
@@ -189,9 +195,9 @@ def featurize_stage(
         MismatchError: when the folder holds further blocks of other examples or another encoder,
             or a peek is asked for by another model than answered.
     """
-    if images is not None and not images.is_dir():
+    if images is not None and not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
-    log = run.read_log()
+    log = run.read_log(as_labelled=True)
     featurizer = _featurizer(log, images, encoder, questions, tiers)
     with FeatureCollector(run.features, featurizer, asked_in(log), images=images) as collector:
         collector.collect(progress=progress)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -53,4 +55,53 @@ def write_video(
             container.mux(audio.encode(part))
         if sound:
             container.mux(audio.encode())
+    return path
+
+
+def write_timed(path: Path, times: Sequence[int], **settings: object) -> Path:
+    """A real video whose frames, grey as :func:`level` says, are displayed at these milliseconds.
+
+    Args:
+        path: The file.
+        times: Ascending.
+        **settings: Attributes of the stream's codec.
+    """
+    codec = {"webm": "libvpx"}.get(path.suffix[1:], "libx264")
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=1000)
+        video.width, video.height = SIZE
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        for name, value in settings.items():
+            setattr(video.codec_context, name, value)
+        for number, time in enumerate(times):
+            drawn = np.full((SIZE[1], SIZE[0], 3), level(number), np.uint8)
+            frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
+def with_matrix(path: Path, matrix: Sequence[float]) -> Path:
+    """Give an MP4's track another display matrix: a, b, c and d; see ISO 14496-12, 8.3.2."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40  # of version 0
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    struct.pack_into(">9i", content, place, a, b, 0, c, d, 0, 7 << 16, 9 << 16, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+def with_duration(path: Path, seconds: float) -> Path:
+    """State another duration in the header of an MP4 (movie, track and edit) or Matroska file."""
+    content = bytearray(path.read_bytes())
+    if path.suffix == ".mp4":
+        scale = struct.unpack_from(">I", content, content.index(b"mvhd") + 16)[0]
+        for kind, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"elst", 12)):
+            struct.pack_into(">I", content, content.index(kind) + offset, round(seconds * scale))
+    else:
+        place = content.index(b"\x44\x89\x88")  # Duration, 8 bytes; the scale is 1 ms
+        struct.pack_into(">d", content, place + 3, seconds * 1000)
+    path.write_bytes(content)
     return path

@@ -43,7 +43,7 @@ function startPage(document, window) {
     const box = element("div", "picture");
     const code = data.examples.image[i];
     const inside = data.thumbnails[code];
-    const outside = inside === "" ? "" : address(data.images[code]);
+    const outside = inside === "" ? "" : address((data.files || {})[code] || data.images[code]);
     const sources = (large ? [outside, inside] : [inside, outside]).filter(Boolean);
     const next = () => {
       box.replaceChildren();

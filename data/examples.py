@@ -33,6 +33,7 @@ class Example:
         group: Examples that share a picture share a group; ``""`` becomes ``image``.
         chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
             :func:`data.scoring.chance_level`.
+        max_new_tokens: Tokens of the longest answer, at least 1; None for the model's own limit.
 
     Raises:
         DataError: A field is empty, of another type, or out of range; the message names the id.
@@ -47,6 +48,7 @@ class Example:
     dataset: str = "default"
     group: str = ""
     chance: float | None = None
+    max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field; sequences become tuples, an empty group becomes the image."""
@@ -63,6 +65,9 @@ class Example:
     def to_dict(self) -> dict[str, Any]:
         """Give the example as JSON values; the inverse of :meth:`from_dict`."""
         values = dataclasses.asdict(self)
+        if self.max_new_tokens is None:
+            # Examples without one keep the hash that they had before the field was there.
+            del values["max_new_tokens"]
         return {**values, "answers": list(self.answers), "choices": list(self.choices)}
 
     @classmethod
@@ -129,6 +134,7 @@ def _problems(example: Example) -> list[str]:
     if isinstance(example.metric, str) and example.metric not in METRICS:
         problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))
     problems += _chance_problems(example.chance)
+    problems += length_problems(example.max_new_tokens)
     if not problems:
         problems += check_references(example.metric, example.answers, example.choices)
     return problems
@@ -156,6 +162,13 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def length_problems(length: object) -> list[str]:
+    """Check that a longest answer is None or a whole number of at least 1."""
+    if length is None or (isinstance(length, int) and not isinstance(length, bool) and length > 0):
+        return []
+    return [f"max_new_tokens must be a whole number of at least 1, got {length!r}"]
 
 
 def _chance_problems(chance: object) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def verify(
     flips = dict.fromkeys(log.options, 0)
     asked = dict.fromkeys(log.options, 0)
     for done, row in enumerate(sorted(drawn.tolist()), start=1):
-        example = known[log.ids[row]]
+        example = _as_asked(known[log.ids[row]], log.max_new_tokens[row])
         picture = open_picture(images / example.image, frames=frames)
         (encoding,) = model.encode([picture])
         for fresh in alone.rows([example], {example.image: encoding}, {}):
@@ -90,6 +91,11 @@ def verify(
         cost_unit=log.cost_unit,
         metadata={**log.metadata, VERIFIED: result},
     )
+
+
+def _as_asked(example: Example, longest: float) -> Example:
+    """An example with the longest answer that it was asked with; logs may not tell it."""
+    return example if np.isnan(longest) else replace(example, max_new_tokens=int(longest))
 
 
 def _has_no_error(log: OracleLog, row: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from data.examples import Example
-from data.log_checks import ASKED
+from data.log_checks import ASKED, LENGTH
 from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT
 from m3core.labelling import LabelOptions, LabelProgress
@@ -76,6 +76,12 @@ def _show_result(run: Run, log: OracleLog) -> None:
         alone = log.metadata.get(ASKED) == AGREEMENT
         what = "share that says what the finest scale says" if alone else "mean score"
         out.print(f"{len(log)} examples in {run.log}; {what} by scale: {scales}")
+    cut = log.frame["finish"] == LENGTH
+    if cut.any():
+        out.print(
+            f"{cut.mean():.1%} of the answers were cut at their longest length; where they should "
+            "be whole, label into another folder with a larger --max-new-tokens."
+        )
     unknown = int(log.unknown.any(axis=1).sum())
     if unknown:
         out.print(

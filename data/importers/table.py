@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from data.errors import DataError
 from data.importers.joined import UNMAPPED, listed
+from data.importers.references import references_in
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
 
 REQUIRED = ("id", "question", "option", "correct")
-OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer")
+OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer", "reference", "metric")
 
 _NO_VALUE = "no value in the column 'correct'"
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
@@ -28,8 +29,9 @@ def read_table(
 
     Columns: ``id``, ``question``, ``option`` and ``correct`` (in [0, 1], or true/false; empty for
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,
-    ``chance`` and ``answer``. Options may be anything that answers at a cost: scales, sizes of a
-    model, resolutions, providers. Other columns are not used; that, and rows and examples without
+    ``chance``, ``answer``, ``reference`` (the reference answer, or a list of them) and ``metric``
+    (how answers are compared with it). Options may be anything that answers at a cost: scales,
+    sizes of a model, resolutions, providers. Other columns are not used; that, and rows and examples without
     a value, is told in ``metadata["unmapped"]``.
 
     The options are ordered by their mean cost; without a ``cost`` column by their first
@@ -59,6 +61,7 @@ def read_table(
         raise DataError(f"{path} cannot be mapped to an oracle log:\n  {listed}")
     options = _options(table["option"], cost)
     rank = table["option"].map({name: float(place) for place, name in enumerate(options, 1)})
+    none = [None] * len(table)
     frame = pd.DataFrame(
         {
             "example_id": table["id"],
@@ -72,6 +75,11 @@ def read_table(
             "score": correct,
             "chance": chance,
             "error": [_NO_VALUE if gap else None for gap in correct.isna()],
+            "references": [
+                None if cell is None else references_in(cell)
+                for cell in (table["reference"] if "reference" in table.columns else none)
+            ],
+            "metric": table["metric"] if "metric" in table.columns else None,
         }
     )
     return OracleLog(

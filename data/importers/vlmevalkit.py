@@ -16,6 +16,7 @@ import json
 import string
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pandas as pd
 
 from data.errors import DataError
 from data.importers.joined import Sample, join, listed
+from data.importers.references import references_in
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
 
@@ -135,7 +137,12 @@ def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sam
                 f"{path} row {number} (index {row['index']}): the column {column!r} must hold "
                 f"verdicts in [0, 1], got {row[column]!r}. Name another with --metric COLUMN."
             ) from error
-        samples[f"{dataset}/{row['index']}"] = _sample(dataset, row, verdict, table)
+        answer = row.get("answer")
+        samples[f"{dataset}/{row['index']}"] = replace(
+            _sample(dataset, row, verdict, table),
+            references=None if answer is None else references_in(answer),
+            metric=column,
+        )
     used = {*USED, *_LETTERS, column}
     return samples, sorted(name for name in table.columns if name not in used)
 

@@ -1,8 +1,8 @@
 """The benchmarks that can be fetched: a literal table of where they are and how they are scored.
 
 Hub names, configurations, splits, metrics and longest answers are those of lmms-eval's task files
-(``lmms_eval/tasks/``, version 0.7.3 of 2026-08-28), named beside each entry; what differs is said in
-its note and in docs/benchmarks.md. In July 2026 its datasets moved from ``lmms-lab`` to
+(``lmms_eval/tasks/``, version 0.7.3 of 2026-08-28), named beside each entry; what differs is said
+in its note and in docs/benchmarks.md. In July 2026 its datasets moved from ``lmms-lab`` to
 ``lmms-lab-encoder``, those of videos to ``lmms-eval``; both homes are tried.
 """
 

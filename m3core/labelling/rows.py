@@ -75,7 +75,7 @@ def longest_answer(
 def lengths_of(
     examples: Sequence[Example], model: MultiScaleModel, max_new_tokens: int | None = None
 ) -> int | dict[str, int]:
-    """What a log records of longest answers: one number, or length -> examples where they differ."""
+    """What a log records of longest answers: a number, or length -> examples where they differ."""
     counts = Counter(longest_answer(one, model, max_new_tokens) for one in examples)
     if len(counts) == 1:
         return next(iter(counts))

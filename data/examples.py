@@ -13,6 +13,7 @@ from data.errors import DataError
 from data.registry import unknown_name
 from data.scoring import AGREEMENT, BY_PEOPLE, METRICS, check_references
 
+MOST_TOKENS = 2**31 - 1
 _BROKEN = "holds half of a surrogate pair, which is no character"
 
 
@@ -164,11 +165,12 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def length_problems(length: object) -> list[str]:
+def length_problems(length: Any) -> list[str]:
     """Check that a longest answer is None or a whole number of at least 1."""
-    if length is None or (isinstance(length, int) and not isinstance(length, bool) and length > 0):
+    whole = isinstance(length, int) and not isinstance(length, bool)
+    if length is None or (whole and 0 < length <= MOST_TOKENS):
         return []
-    return [f"max_new_tokens must be a whole number of at least 1, got {length!r}"]
+    return [f"max_new_tokens must be a whole number from 1 to {MOST_TOKENS}, got {length!r}"]
 
 
 def _chance_problems(chance: object) -> list[str]:

@@ -31,8 +31,8 @@ def read_table(
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,
     ``chance``, ``answer``, ``reference`` (the reference answer, or a list of them) and ``metric``
     (how answers are compared with it). Options may be anything that answers at a cost: scales,
-    sizes of a model, resolutions, providers. Other columns are not used; that, and rows and examples without
-    a value, is told in ``metadata["unmapped"]``.
+    sizes of a model, resolutions, providers. Other columns are not used; that, and rows and
+    examples without a value, is told in ``metadata["unmapped"]``.
 
     The options are ordered by their mean cost; without a ``cost`` column by their first
     appearance, and the cost is then the place in that order, from 1. Without a ``group`` column

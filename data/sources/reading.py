@@ -148,9 +148,9 @@ def _unreadable(
     part = f"({config or 'default'}, {split})"
     places = "; nor from ".join(f"{home} {part}: {cause}" for home, cause in causes)
     return (
-        f"{entry.title} cannot be read from {places}. Check the connection and the split; or download "
-        f"the Parquet files of huggingface.co/datasets/{entry.hub} elsewhere and pass them with "
-        "--file."
+        f"{entry.title} cannot be read from {places}. Check the connection and the split; or "
+        f"download the Parquet files of huggingface.co/datasets/{entry.hub} elsewhere and pass "
+        "them with --file."
     )
 
 

@@ -117,7 +117,7 @@ def label(
 
     Raises:
         Stopped: SIGTERM came; the chunk in flight was finished and kept.
-        DataError: If there are no examples, ids repeat, the longest answer is no whole number of at
+        DataError: If there are no examples, ids repeat, ``max_new_tokens`` is no whole number of at
             least 1, the journal is damaged, or the disk is
             full (nothing is lost then), or there are videos and PyAV is missing, or only some
             examples have references.

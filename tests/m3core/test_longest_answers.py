@@ -11,6 +11,7 @@ from PIL import Image
 from data.errors import DataError, MismatchError
 from data.examples import Example
 from data.oracle_log import OracleLog
+from data.unfinished import find_log
 from m3core.batching import Limits, answer_all, needs_of
 from m3core.labelling import Asking, label, verify
 from m3core.labelling.rows import longest_in
@@ -196,6 +197,19 @@ def test_references_may_be_as_long_as_answers(pictures, random_m3, tmp_path):
     long = label([one], folder=tmp_path / "long", max_new_tokens=40, **options)
     assert long.n_gaps == 0 and long.frame["finish"].isna().all()
     assert long.references.tolist() == [("one two three four five",)]
+
+
+def test_an_unfinished_run_tells_what_was_expected(pictures, examples, tmp_path):
+    def dying(state):
+        if state.done:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        label(examples, images=pictures, model=FakeModel(), folder=tmp_path, progress=dying)
+    found = find_log(tmp_path)
+    assert not found.finished
+    assert found.log.references.tolist() == [("one", "two")] * 6
+    assert set(found.log.metrics) == {"exact"} and set(found.log.frame["finish"]) == {"stop"}
 
 
 def test_room_is_kept_for_answers_but_not_for_all_that_they_may_be(pictures, examples, random_m3):

@@ -29,6 +29,10 @@ COLUMNS = {
     "vision_flops": "those of vision tower and projector for the picture",
     "chance": "probability that a blind guess is right",
     "error": "why there is no score; a failed generation is never a wrong answer",
+    "references": "reference answers; empty where there are none, null where they are not known",
+    "metric": "how answers were compared with the references",
+    "max_new_tokens": "tokens of the longest answer that was allowed",
+    "finish": "`stop` where the model ended its answer, `length` where it was cut",
 }
 """Columns of the rows, as :data:`data.log_checks.SCHEMA` has them, in a reader's words."""
 

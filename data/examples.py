@@ -15,6 +15,7 @@ from data.errors import DataError
 from data.registry import unknown_name
 from data.scoring import AGREEMENT, BY_PEOPLE, METRICS, check_references, in_place
 
+MOST_TOKENS = 2**31 - 1
 _BROKEN = "holds half of a surrogate pair, which is no character"
 
 
@@ -37,6 +38,7 @@ class Example:
             letters (Unicode's NFC).
         chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
             :func:`data.scoring.chance_level`.
+        max_new_tokens: Tokens of the longest answer, at least 1; None for the model's own limit.
 
     Raises:
         DataError: A field is empty, of another type, or out of range; the message names the id.
@@ -51,6 +53,7 @@ class Example:
     dataset: str = "default"
     group: str = ""
     chance: float | None = None
+    max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field; sequences become tuples, an empty group becomes the image."""
@@ -68,6 +71,9 @@ class Example:
     def to_dict(self) -> dict[str, Any]:
         """Give the example as JSON values; the inverse of :meth:`from_dict`."""
         values = dataclasses.asdict(self)
+        if self.max_new_tokens is None:
+            # Examples without one keep the hash that they had before the field was there.
+            del values["max_new_tokens"]
         return {**values, "answers": list(self.answers), "choices": list(self.choices)}
 
     @classmethod
@@ -134,6 +140,7 @@ def _problems(example: Example) -> list[str]:
     if isinstance(example.metric, str) and example.metric not in METRICS:
         problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))
     problems += _chance_problems(example.chance)
+    problems += length_problems(example.max_new_tokens)
     if not problems:
         choices = in_place(example.choices)
         problems += check_references(example.metric, example.answers, choices)
@@ -179,6 +186,14 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def length_problems(length: Any) -> list[str]:
+    """Check that a longest answer is None or a whole number of at least 1."""
+    whole = isinstance(length, int) and not isinstance(length, bool)
+    if length is None or (whole and 0 < length <= MOST_TOKENS):
+        return []
+    return [f"max_new_tokens must be a whole number from 1 to {MOST_TOKENS}, got {length!r}"]
 
 
 def _chance_problems(chance: object) -> list[str]:

@@ -59,6 +59,7 @@ class Journal:
         *,
         retry_errors: bool = False,
         rank: int = 0,
+        assumed: Mapping[str, Any] | None = None,
     ) -> Journal:
         """Start or resume the journal of a folder.
 
@@ -68,6 +69,7 @@ class Journal:
             retry_errors: Treat rows with an error as not done.
             rank: Number of this process among those that label together, from 0; the first one
                 must have opened its journal before the others do.
+            assumed: What is meant where a journal of an earlier version lacks a key.
 
         Returns:
             The journal.
@@ -89,7 +91,7 @@ class Journal:
                 undo.callback(os.close, descriptor)
                 fsync_folder(folder)
                 journal = cls(path, descriptor=descriptor, lock=lock, retry_errors=retry_errors)
-                journal._resume(json.loads(json.dumps(metadata)))
+                journal._resume(json.loads(json.dumps(metadata)), dict(assumed or {}))
             except OSError as error:
                 raise DataError(f"{path} cannot be opened: {error.strerror or error}.") from error
             undo.pop_all()
@@ -155,14 +157,14 @@ class Journal:
         """Close."""
         self.close()
 
-    def _resume(self, metadata: dict[str, Any]) -> None:
+    def _resume(self, metadata: dict[str, Any], assumed: dict[str, Any]) -> None:
         """Read what is there, cut this file's torn tail, check its header or write it."""
         whole = 0
         for path in journal_files(self.path.parent):
             for number, (offset, end, record) in enumerate(read_records(path)):
                 whole = end if path == self.path else whole
                 if number == 0:
-                    _check_header(path, record, metadata)
+                    _check_header(path, record, metadata, assumed)
                     continue
                 for row in rows_of(record, path=path, offset=offset):
                     self._keep(row, retry_errors=self.retry_errors)
@@ -221,7 +223,9 @@ def _name(file: str, rank: int) -> str:
     return f"{stem}.{rank}.{suffix}" if rank else file
 
 
-def _check_header(path: Path, header: dict[str, Any], metadata: dict[str, Any]) -> None:
+def _check_header(
+    path: Path, header: dict[str, Any], metadata: dict[str, Any], assumed: dict[str, Any]
+) -> None:
     """Refuse a journal that was started with something else."""
     version, there = header.get("journal"), header.get("metadata")
     if version != VERSION or not isinstance(there, dict):
@@ -229,6 +233,7 @@ def _check_header(path: Path, header: dict[str, Any], metadata: dict[str, Any]) 
             f"{path} starts with journal version {version!r}; this version reads {VERSION}. Use "
             "another --out folder, or the version that wrote it."
         )
+    there = {**assumed, **there}
     differing = sorted(
         key for key in there.keys() | metadata.keys() if there.get(key) != metadata.get(key)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,13 +35,24 @@ SCHEMA = pa.schema(
         pa.field("vision_flops", pa.float64()),
         pa.field("chance", pa.float64(), nullable=False),
         pa.field("error", pa.string()),
+        pa.field("references", pa.list_(pa.string())),
+        pa.field("metric", pa.string()),
+        pa.field("max_new_tokens", pa.int64()),
+        pa.field("finish", pa.string()),
     ]
 )
 """Columns of ``oracle.parquet``. ``cost`` is in the log's cost unit, ``score`` in [0, 1] or null
 when there is an ``error``, ``logprob`` in nats summed over the answer's tokens, ``confidence``
 the first token's top probability, the token counts whole numbers or null, ``flops`` the language
 model's floating-point operations for the answer; ``vision_flops`` those of tower and projector
-for the example's picture, the same at every scale."""
+for the example's picture, the same at every scale. ``references`` are the reference answers, empty
+where the example has none and null where they are not known, ``metric`` how answers were compared
+with them, ``max_new_tokens`` the tokens of the longest answer that was allowed, and ``finish`` one
+of :data:`FINISHES`, or null where nothing was generated or it is not known."""
+
+STOP, LENGTH = "stop", "length"
+FINISHES = (STOP, LENGTH)
+"""Why an answer ended: the model ended it, or it was cut at its longest length."""
 
 OPTIONAL = (
     "answer",
@@ -51,8 +63,15 @@ OPTIONAL = (
     "flops",
     "vision_flops",
     "error",
+    "references",
+    "metric",
+    "max_new_tokens",
+    "finish",
 )
-PER_EXAMPLE = ("group", "dataset", "question", "image", "chance")
+LATER = ("references", "metric", "max_new_tokens")
+"""What earlier versions did not record of an example: journals that were resumed by a later one may
+have it in some rows only."""
+PER_EXAMPLE = ("group", "dataset", "question", "image", "chance", *LATER)
 
 
 def checked_frame(
@@ -67,7 +86,7 @@ def checked_frame(
 
     Returns:
         All columns of :data:`SCHEMA`; rows by example in order of first appearance, then by
-        option; token counts as floats, so that a missing one is NaN.
+        option; token counts as floats, so that a missing one is NaN; references as tuples.
 
     Raises:
         DataError: Anything that does not fit, with the first examples that show it.
@@ -79,6 +98,8 @@ def checked_frame(
     for field in SCHEMA:
         given = frame[field.name].to_numpy() if field.name in frame.columns else None
         rows[field.name] = _typed(field, given, len(frame))
+    for name in LATER:
+        rows[name] = _same_everywhere(rows, name)
     _check_cells(rows, options)
     _check_values(rows, unknown)
     example, _ = pd.factorize(rows["example_id"])
@@ -141,6 +162,8 @@ def _typed(field: pa.Field, given: np.ndarray | None, length: int) -> pd.Series:
     """Give one column its type; missing values become None (text) or NaN (number)."""
     if given is None:
         given = np.full(length, None, dtype=object)
+    if pa.types.is_list(field.type):
+        return pd.Series([_texts(field.name, cell) for cell in given], dtype=object)
     missing = np.asarray(pd.isna(given))
     if not pa.types.is_string(field.type):
         try:
@@ -160,6 +183,31 @@ def _typed(field: pa.Field, given: np.ndarray | None, length: int) -> pd.Series:
     cells = given.astype(object)
     cells[missing] = None
     return pd.Series(cells, dtype=object)
+
+
+def _texts(name: str, cell: Any) -> tuple[str, ...] | None:
+    """Read a cell that holds a list of texts; None, NaN and NA are None."""
+    if isinstance(cell, list | tuple | np.ndarray):
+        texts = tuple(cell)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    elif cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
+        return None
+    raise DataError(f"Column {name!r} must hold lists of texts, got {cell!r}.")
+
+
+def _same_everywhere(rows: pd.DataFrame, name: str) -> pd.Series:
+    """A column of examples in which rows that do not tell take what others of the example tell."""
+    column = rows[name]
+    known = column.notna()
+    if known.all() or not known.any():
+        return column
+    told = dict(zip(rows["example_id"][known], column[known], strict=True))
+    filled = [
+        value if there else told.get(example)
+        for example, value, there in zip(rows["example_id"], column, known, strict=True)
+    ]
+    return pd.Series(filled, dtype=column.dtype)
 
 
 def _check_cells(rows: pd.DataFrame, options: Sequence[str]) -> None:
@@ -198,10 +246,14 @@ def _check_values(rows: pd.DataFrame, unknown: bool) -> None:
     cost = rows["cost"]
     _refuse(rows, cost.notna() & ~(np.isfinite(cost) & (cost >= 0)), "a negative or infinite cost")
     _refuse(rows, ~failed & cost.isna(), "a score without a cost")
-    for name in ("answer_tokens", "text_tokens"):
+    for name, least in (("answer_tokens", 0), ("text_tokens", 0), ("max_new_tokens", 1)):
         count = rows[name]
-        whole = np.isfinite(count) & (count >= 0) & (count == np.floor(count))
-        _refuse(rows, count.notna() & ~whole, f"no whole number as {name}")
+        whole = np.isfinite(count) & (count >= least) & (count == np.floor(count))
+        kind = "no whole number of at least 1" if least else "no whole number"
+        _refuse(rows, count.notna() & ~whole, f"{kind} as {name}")
+    finish = rows["finish"]
+    strange = finish.notna() & ~finish.isin(FINISHES)
+    _refuse(rows, strange, f"a finish that is none of {', '.join(FINISHES)}")
     chance = rows["chance"]
     _refuse(rows, ~((chance >= 0) & (chance < 1)), "a chance level outside [0, 1)")
 

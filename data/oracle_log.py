@@ -27,9 +27,8 @@ class OracleLog:
 
     Args:
         frame: One row per (example, scale) with the columns of :data:`data.log_checks.SCHEMA`.
-            Optional ones may be missing: answer, logprob, confidence, answer_tokens,
-            text_tokens, flops, vision_flops, error. Examples keep the order in which they first
-            appear.
+            Those of :data:`data.log_checks.OPTIONAL` may be missing. Examples keep the order in
+            which they first appear.
         options: The scales, cheapest first.
         cost_unit: What ``cost`` counts, such as ``"visual tokens"``.
         metadata: How the log came about (model, revision, grid, prompt version, dtype, ...);
@@ -120,6 +119,21 @@ class OracleLog:
     def images(self) -> np.ndarray:
         """Picture of each example, relative to the images folder, shape (N,), texts."""
         return self._per_example("image")
+
+    @cached_property
+    def references(self) -> np.ndarray:
+        """Reference answers of each example, shape (N,): tuples of texts; None if not recorded."""
+        return self._per_example("references")
+
+    @cached_property
+    def metrics(self) -> np.ndarray:
+        """What answers were scored with, shape (N,): texts; None where it was not recorded."""
+        return self._per_example("metric")
+
+    @cached_property
+    def max_new_tokens(self) -> np.ndarray:
+        """Tokens of each example's longest answer, shape (N,); NaN where it was not recorded."""
+        return _frozen(self._per_example("max_new_tokens").astype(np.float64))
 
     @cached_property
     def chance(self) -> np.ndarray:

@@ -23,6 +23,9 @@ CALL = 1_024
 """...or more than this: a batch of its own costs about as much as so many tokens of prefill
 (embedded model, two cores: four calls of the model)."""
 
+KEPT_FREE = 64
+"""Most positions kept free for an answer: few are as long as they may be."""
+
 Result = TypeVar("Result", Answer, Peek)
 
 logger = logging.getLogger(__name__)
@@ -37,11 +40,13 @@ class Need:
             batch share it.
         shared: Tokens of that prefix.
         own: Tokens of the question.
+        answer: Tokens kept free for the answer.
     """
 
     prefix: tuple[int, int]
     shared: int
     own: int
+    answer: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,7 @@ class Load:
     prefixes: frozenset[tuple[int, int]] = frozenset()
     shared: int = 0
     own: int = 0
+    answer: int = 0
 
     def plus(self, need: Need) -> Load:
         """The load with one more request."""
@@ -68,6 +74,7 @@ class Load:
             prefixes=self.prefixes | {need.prefix},
             shared=max(self.shared, need.shared),
             own=max(self.own, need.own),
+            answer=max(self.answer, need.answer),
         )
 
     @property
@@ -78,7 +85,7 @@ class Load:
     @property
     def held(self) -> int:
         """Positions whose keys and values are kept at once."""
-        return self.requests * (self.shared + self.own)
+        return self.requests * (self.shared + self.own + self.answer)
 
 
 @dataclass(kw_only=True)
@@ -197,7 +204,9 @@ def needs_of(model: MultiScaleModel, requests: Sequence[Request]) -> list[Need]:
         visual = request.encoding.tokens(model.check_scale(request.scale))
         length = model.prompt_length(request.question, visual)
         number = numbers.setdefault(id(request.encoding), len(numbers))
-        needs.append(Need(prefix=(number, request.scale), shared=visual, own=length - visual))
+        kept = min(KEPT_FREE, request.max_new_tokens or model.max_new_tokens)
+        prefix = (number, request.scale)
+        needs.append(Need(prefix=prefix, shared=visual, own=length - visual, answer=kept))
     return needs
 
 

@@ -12,6 +12,7 @@ from data.errors import MismatchError
 from data.videos import open_picture
 from m3core.batching import answer_all
 from m3core.checkpoints import load_model
+from m3core.labelling.rows import longest_in
 from m3core.models.base import Answer, MultiScaleModel
 from m3core.pooling import AVERAGE
 from router.asking_again import Tried, ask_again
@@ -79,8 +80,8 @@ class AutoScalePipeline:
         Args:
             run: A run folder after ``train`` and ``calibrate``.
             model: The model that was labelled, or its name, folder or hub id, by which it is
-                loaded with the pooling that the run was labelled with; None for the run's own,
-                where its name is enough (`Run.model_name`).
+                loaded with the pooling and the longest answer that the run was labelled with; None
+                for the run's own, where its name is enough (`Run.model_name`).
             policy: Name of the policy.
             device: Where a model given by name is loaded.
 
@@ -100,6 +101,7 @@ class AutoScalePipeline:
                 pooling=visual.get("pooling", AVERAGE),
                 grids=visual["grids"].split() if "grids" in visual else None,
                 unlisted_grids=True,  # the run was labelled with these
+                max_new_tokens=longest_in(router.metadata.get("log", {})),
             )
         escalates = cascade_path(folder, policy)
         return cls(

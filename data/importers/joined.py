@@ -31,6 +31,8 @@ class Sample:
         chance: P(a blind guess scores 1).
         error: Why there is no score.
         identity: What must agree between options (a hash, the target), by name.
+        references: The reference answers; None where the tool does not tell them.
+        metric: What the tool scored the answer with; None where it does not tell.
     """
 
     dataset: str
@@ -42,6 +44,8 @@ class Sample:
     chance: float = 0.0
     error: str | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
+    references: tuple[str, ...] | None = None
+    metric: str | None = None
 
 
 Samples = Mapping[str, Sample]
@@ -212,6 +216,8 @@ def _row(
         "score": score,
         "chance": first.chance,
         "error": None if score is not None else error,
+        "references": first.references,
+        "metric": first.metric,
     }
 
 

@@ -18,6 +18,7 @@ from data.errors import DataError
 from data.importers.image_cells import image_path
 from data.importers.joined import Sample, join, listed
 from data.importers.lmms_eval_scores import STRUCTURE, metric_of, score_of
+from data.importers.references import references_in
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
 
@@ -213,7 +214,30 @@ def _sample(task: str, raw: Mapping[str, Any], field: str) -> Sample:
         group=group,
         error=None if score is not None else f"the field {field!r} holds no score",
         identity=identity,
+        references=_references(raw, doc),
+        metric=field,
     )
+
+
+def _references(raw: Mapping[str, Any], doc: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Reference answers of a sample, whose ``target`` newer versions write as one text.
+
+    NOTE: textvqa, vizwiz_vqa and vqav2 name a field ``answer`` that their data do not have; their
+    target is then this word itself (``api/task.py``, ``doc_to_target``), and the answers, where a
+    sample has its doc, are in ``answers``.
+    """
+    target = raw.get("target")
+    if target == "answer":
+        said = doc.get("answers")
+        target = [
+            one.get("answer") if isinstance(one, dict) else one
+            for one in (said if isinstance(said, list) else [])
+        ]
+    if isinstance(target, str):
+        return references_in(target) if target.strip() else None
+    if isinstance(target, int | float) and not isinstance(target, bool):
+        return (str(target),)
+    return tuple(_texts(target)) or None
 
 
 def _picture(task: str, doc: Mapping[str, Any], metric: Any) -> tuple[str | None, str]:

@@ -12,12 +12,13 @@ from data.cells import Cell, Nested, key_of, number_of, verdict_of
 from data.errors import DataError
 from data.importers.image_cells import image_path
 from data.importers.joined import UNMAPPED, listed
+from data.importers.references import references_in
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
 from data.tables import Table, read_cells
 
 REQUIRED = ("id", "question", "option", "correct")
-OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer")
+OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer", "reference", "metric")
 KEYS = frozenset({"id", "group", "option", "dataset"})
 """Columns whose texts are compared, see :func:`data.cells.keys_of`."""
 COLUMNS = "columns"
@@ -35,9 +36,10 @@ def read_table(
 
     Columns: ``id``, ``question``, ``option`` and ``correct`` (in [0, 1], or true/false; empty for
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,
-    ``chance`` and ``answer``. Options may be anything that answers at a cost: scales, sizes of a
-    model, resolutions, providers. Other columns are not used; that, and rows and examples without
-    a value, is told in ``metadata["unmapped"]``.
+    ``chance``, ``answer``, ``reference`` (the reference answer, or a list of them) and ``metric``
+    (how answers are compared with it). Options may be anything that answers at a cost: scales,
+    sizes of a model, resolutions, providers. Other columns are not used; that, and rows and
+    examples without a value, is told in ``metadata["unmapped"]``.
 
     The options are ordered by their mean cost; without a ``cost`` column by their first
     appearance, and the cost is then the place in that order, from 1. Without a ``group`` column
@@ -68,6 +70,7 @@ def read_table(
         raise DataError(f"{path} cannot be mapped to an oracle log:\n  {lines}")
     options = _options(table["option"], cost)
     rank = table["option"].map({name: float(place) for place, name in enumerate(options, 1)})
+    none = [None] * len(table)
     frame = pd.DataFrame(
         {
             "example_id": table["id"],
@@ -81,6 +84,11 @@ def read_table(
             "score": correct,
             "chance": chance,
             "error": [_NO_VALUE if gap else None for gap in correct.isna()],
+            "references": [
+                None if cell is None else references_in(cell)
+                for cell in (table["reference"] if "reference" in table.columns else none)
+            ],
+            "metric": table["metric"] if "metric" in table.columns else None,
         }
     )
     return OracleLog(
@@ -153,6 +161,8 @@ def _texts(source: Table, theirs: Mapping[str, str], problems: list[str]) -> pd.
             _refuse(called, [problem for _, problem in pairs], problems)
             found[name] = [path for path, _ in pairs]
             continue
+        if name == "reference":  # the only column that may hold lists
+            cells = [str(c.value) if isinstance(c, Nested) else c for c in cells]
         if any(isinstance(cell, Nested) for cell in cells):
             nested = [f"holds {c.kind}" if isinstance(c, Nested) else "" for c in cells]
             _refuse(called, nested, problems)

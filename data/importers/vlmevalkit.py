@@ -15,6 +15,7 @@ import ast
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from data.cells import Nested, verdict_of
 from data.errors import DataError
 from data.importers.image_cells import image_path
 from data.importers.joined import Sample, join, listed
+from data.importers.references import references_in
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
 from data.tables import read_cells
@@ -135,8 +137,12 @@ def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sam
                 f"{path} row {number} (index {row['index']}): the column {column!r} must hold "
                 f"verdicts in [0, 1], got {row[column]!r}. Name another with --metric COLUMN."
             ) from error
-        name = f"{dataset}/{row['index']}"
-        samples[name] = _sample(dataset, row, verdict, circular="g_index" in names)
+        name, answer = f"{dataset}/{row['index']}", row.get("answer")
+        samples[name] = replace(
+            _sample(dataset, row, verdict, circular="g_index" in names),
+            references=None if answer is None else references_in(answer),
+            metric=column,
+        )
         lost += [name] if _lost_choice(row) else []
     used = {*USED, *_LETTERS, column}
     unused = sorted(name for name in names if name not in used)

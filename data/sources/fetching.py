@@ -67,7 +67,10 @@ def fetch_benchmark(
     left_out: Counter[str] = Counter()
     part = path.with_name(EXAMPLES + ".part")
     count = 0
-    examples = iter_benchmark(name, folder=folder / PICTURES, origin=origin, left_out=left_out)
+    homes: set[str] = set()
+    examples = iter_benchmark(
+        name, folder=folder / PICTURES, origin=origin, left_out=left_out, homes=homes
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8") as file:
@@ -86,11 +89,12 @@ def fetch_benchmark(
         inputs={f"file-{number}": file for number, file in enumerate(files, start=1)},
         params={
             "benchmark": name,
-            "hub": "" if origin.files else entry.hub,
+            "hub": ", ".join(home for home in entry.homes if home in homes),
             "config": entry.config,
             "split": None if origin.files else origin.split or entry.split,
             "skip": origin.skip,
             "limit": origin.limit,
+            "max_new_tokens": entry.max_new_tokens,
         },
         examples=count,
         left_out=dict(left_out),

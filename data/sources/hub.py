@@ -69,6 +69,7 @@ def iter_benchmark(
     folder: Path,
     origin: Origin | None = None,
     left_out: Counter[str] | None = None,
+    homes: set[str] | None = None,
 ) -> Iterator[Example]:
     """Give the examples of a benchmark as they are read, each when its picture is a file.
 
@@ -77,6 +78,7 @@ def iter_benchmark(
         folder: Receives the pictures.
         origin: Which rows, from where; None for the whole evaluated split, from the hub.
         left_out: Receives why rows were left out, and how often.
+        homes: Receives which of the dataset's homes on the hub were read.
 
     Yields:
         The examples. Their ids start with the benchmark's name and are unique.
@@ -87,11 +89,12 @@ def iter_benchmark(
     """
     entry, origin = benchmark(name), origin or Origin()
     counter: Counter[str] = Counter() if left_out is None else left_out
-    drafts = _limited(_numbered(name, _drafts(name, entry, origin, counter)), origin)
+    found = _drafts(name, entry, origin, counter, homes)
+    drafts = _limited(_numbered(name, found), origin)
     if entry.video:
         pairs = _with_videos(entry, drafts, origin)
     elif entry.pictures:
-        pairs = _with_pictures_apart(name, entry, drafts, folder, origin)
+        pairs = _with_pictures_apart(entry, drafts, folder, origin, homes)
     else:
         pairs = ((draft, save_picture(folder, draft.picture, draft.id)) for draft in drafts)
     none = True
@@ -106,12 +109,15 @@ def iter_benchmark(
         )
 
 
-def _drafts(name: str, entry: Benchmark, origin: Origin, counter: Counter[str]) -> Iterator[Draft]:
+def _drafts(
+    name: str, entry: Benchmark, origin: Origin, counter: Counter[str], homes: set[str] | None
+) -> Iterator[Draft]:
     """The rows that can be used; the others are counted."""
     if origin.files and origin.split is not None:
         raise DataError("files are read whole: leave the split out, or leave the files out.")
     split = origin.split or entry.split
-    for row in read_rows(entry, entry.config, split, origin.files, columns=entry.columns):
+    rows = read_rows(entry, entry.config, split, origin.files, columns=entry.columns, homes=homes)
+    for row in rows:
         draft = read_row(entry, row)
         reason = draft.left_out or ("" if draft.answers else "has no answer")
         if not reason:
@@ -133,6 +139,7 @@ def _example(name: str, entry: Benchmark, draft: Draft, file: str) -> Example:
         answers=draft.answers,
         choices=draft.choices,
         metric=entry.metric,
+        max_new_tokens=entry.max_new_tokens,
         dataset=f"{name}/{draft.category}" if draft.category else name,
     )
 
@@ -186,7 +193,11 @@ def _with_videos(
 
 
 def _with_pictures_apart(
-    name: str, entry: Benchmark, drafts: Iterator[Draft], folder: Path, origin: Origin
+    entry: Benchmark,
+    drafts: Iterator[Draft],
+    folder: Path,
+    origin: Origin,
+    homes: set[str] | None,
 ) -> Iterator[tuple[Draft, str]]:
     """Read all questions, then the pictures that they need."""
     if origin.files and not origin.picture_files:
@@ -198,7 +209,10 @@ def _with_pictures_apart(
     needed = {draft.picture_id for draft in questions}
     files: dict[str, str] = {}
     split, columns = origin.split or entry.split, ("id", "image")
-    for row in read_rows(entry, entry.pictures, split, origin.picture_files, columns=columns):
+    rows = read_rows(
+        entry, entry.pictures, split, origin.picture_files, columns=columns, homes=homes
+    )
+    for row in rows:
         identity = str(row["id"])
         if identity in needed:
             files[identity] = save_picture(folder, row["image"], identity)

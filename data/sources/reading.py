@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,17 @@ _LONGEST = 60
 
 
 def read_rows(
-    entry: Benchmark, config: str, split: str, files: tuple[Path, ...], *, columns: tuple[str, ...]
+    entry: Benchmark,
+    config: str,
+    split: str,
+    files: tuple[Path, ...],
+    *,
+    columns: tuple[str, ...],
+    homes: set[str] | None = None,
 ) -> Iterator[Row]:
     """Stream rows, with pictures as bytes.
+
+    Of a dataset's homes on the hub the first one that gives a row is read.
 
     Args:
         entry: The benchmark.
@@ -28,6 +36,7 @@ def read_rows(
         split: Part of its dataset.
         files: Read these in place of the hub, whole.
         columns: What the rows must have; the first one is looked at.
+        homes: Receives which of the dataset's homes was read.
 
     Yields:
         Column to value.
@@ -36,18 +45,29 @@ def read_rows(
         DataError: The benchmark is not on the hub and there are no files; the hub or a file
             cannot be read; or a column is missing.
     """
-    if not files and not entry.hub:
+    if not files and not entry.homes:
         raise DataError(
             f"{entry.title} is not on the Hugging Face hub. Download {entry.sheet} and pass it "
             "with --file."
         )
-    try:
-        for number, row in enumerate(_open(entry.hub, config, split, files)):
-            if number == 0:
-                _check_columns(entry, row, columns)
-            yield row
-    except (OSError, ValueError, ImportError) + _network_errors() as error:
-        raise DataError(_unreadable(entry, config, split, files, error)) from error
+    failed: list[tuple[str, Exception]] = []
+    for home in ("",) if files else entry.homes:
+        begun = False
+        try:
+            for row in _open(home, config, split, files):
+                if not begun:
+                    _check_columns(entry, row, columns)
+                    begun = True
+                    if home and homes is not None:
+                        homes.add(home)
+                yield row
+            return
+        except (OSError, ValueError, ImportError) + _network_errors() as error:
+            failed.append((home, error))
+            if begun:
+                break
+    cause = failed[-1][1]
+    raise DataError(_unreadable(entry, config, split, files, failed)) from cause
 
 
 def read_row(entry: Benchmark, row: Row) -> Draft:
@@ -123,18 +143,28 @@ def _check_columns(entry: Benchmark, row: Row, columns: tuple[str, ...]) -> None
 
 
 def _unreadable(
-    entry: Benchmark, config: str, split: str, files: tuple[Path, ...], error: Exception
+    entry: Benchmark,
+    config: str,
+    split: str,
+    files: tuple[Path, ...],
+    failed: Sequence[tuple[str, Exception]],
 ) -> str:
-    cause = (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
+    """Say where a benchmark was looked for, the last place first, and what went wrong there."""
+    causes = [(home, _cause(error)) for home, error in reversed(failed)]
     if files:
-        where, advice = ", ".join(map(str, files)), "Check the files."
-    else:
-        where = f"{entry.hub} ({config or 'default'}, {split})"
-        advice = (
-            "Check the connection and the split; or download the Parquet files of "
-            f"huggingface.co/datasets/{entry.hub} elsewhere and pass them with --file."
-        )
-    return f"{entry.title} cannot be read from {where}: {cause}. {advice}"
+        where = ", ".join(map(str, files))
+        return f"{entry.title} cannot be read from {where}: {causes[0][1]}. Check the files."
+    part = f"({config or 'default'}, {split})"
+    places = "; nor from ".join(f"{home} {part}: {cause}" for home, cause in causes)
+    return (
+        f"{entry.title} cannot be read from {places}. Check the connection and the split; or "
+        f"download the Parquet files of huggingface.co/datasets/{entry.hub} elsewhere and pass "
+        "them with --file."
+    )
+
+
+def _cause(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
 
 
 def _brief(value: object) -> str:

@@ -19,6 +19,7 @@ from data.sources.fields import is_missing, placed, stripped, text_in
 Row = Mapping[str, Any]
 
 SHORT = "\nAnswer the question using a single word or phrase."
+ONE_WORD = "\nAnswer the question with a single word."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 
@@ -129,7 +130,7 @@ def docvqa(row: Row) -> Draft:
 def chartqa(row: Row) -> Draft:
     """ChartQA: ``type`` is ``human_test`` or ``augmented_test``."""
     return Draft(
-        question=row["question"] + SHORT,
+        question=row["question"] + ONE_WORD,
         answers=(row["answer"],),
         category=str(row["type"]),
         picture=row["image"],
@@ -223,11 +224,11 @@ def mmmu(row: Row) -> Draft:
 
 
 def nextqa(row: Row) -> Draft:
-    """NExT-QA, multiple choice: ``answer`` is the number of an option, from 0."""
+    """NExT-QA, multiple choice, without an instruction: ``answer`` is a number, from 0."""
     choices = placed(stripped(row[f"a{number}"]) for number in range(5))
     return Draft(
         id=f"{row['video']}-{row['qid']}",
-        question=f"{row['question'].strip()}\n{lettered(choices)}{LETTER}",
+        question=f"{row['question'].strip()}\n{lettered(choices)}",
         answers=(letter(row["answer"]),),
         choices=choices,
         category=text_in(row["type"]),
@@ -247,10 +248,10 @@ def egoschema(row: Row) -> Draft:
 
 
 def activitynetqa(row: Row) -> Draft:
-    """ActivityNet-QA: questions without their question mark."""
+    """ActivityNet-QA: questions without their question mark, written with one capital."""
     return Draft(
         id=str(row["question_id"]),
-        question=f"{row['question']}? {SHORT.strip()}",
+        question=f"{row['question'].capitalize()}? {SHORT.strip()}",
         answers=(row["answer"],),
         video=f"v_{row['video_name']}",
     )

@@ -170,6 +170,7 @@ def load_model(
     pooling: str = AVERAGE,
     grids: Sequence[str] | None = None,
     unlisted_grids: bool = False,
+    max_new_tokens: int | None = None,
 ) -> MultiScaleModel:
     """Load a multi-scale model.
 
@@ -184,6 +185,8 @@ def load_model(
         grids: For LLaVA-NeXT, how pictures may be cut into crops, such as ``["2x2", "3x3"]``
             (rows x columns; M3, Table 5); None takes the grids of the checkpoint.
         unlisted_grids: Allow ``grids`` that the checkpoint does not list.
+        max_new_tokens: Tokens of its longest answer, where a request names no other limit; None
+            for the usual :data:`m3core.models.base.ANSWER_TOKENS`.
 
     Raises:
         ModelError: If it cannot be found, read, or if any weight is missing, unexpected or of
@@ -196,7 +199,7 @@ def load_model(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     placement = Placement(device=device, dtype=dtype, device_map=device_map, bits=bits)
     if name == FAKE:
-        return FakeModel(pooling=pooling)
+        return _with_longest(FakeModel(pooling=pooling), max_new_tokens)
     checkpoint = recognise(resolve(name))
     if not checkpoint.says_matryoshka and checkpoint.family != "mqt":
         logger.warning(
@@ -207,13 +210,18 @@ def load_model(
             list(checkpoint.scales),
         )
     short = name if name == EMBEDDED else Path(name).name or name
-    return FAMILIES[checkpoint.family](
-        Source(
-            checkpoint=checkpoint,
-            placement=placement,
-            name=short,
-            pooling=pooling,
-            grids=None if grids is None else tuple(map(parse_grid, grids)),
-            unlisted_grids=unlisted_grids,
-        )
+    source = Source(
+        checkpoint=checkpoint,
+        placement=placement,
+        name=short,
+        pooling=pooling,
+        grids=None if grids is None else tuple(map(parse_grid, grids)),
+        unlisted_grids=unlisted_grids,
     )
+    return _with_longest(FAMILIES[checkpoint.family](source), max_new_tokens)
+
+
+def _with_longest(model: MultiScaleModel, max_new_tokens: int | None) -> MultiScaleModel:
+    if max_new_tokens is not None:
+        model.max_new_tokens = max_new_tokens
+    return model

@@ -11,7 +11,7 @@ from data.scoring import score_agreement
 from m3core.batching import Limits, answer_in_batches
 from m3core.labelling.progress import Effort
 from m3core.labelling.references import expected_score, reference_answers
-from m3core.labelling.rows import RIGHT, Asking, empty_row, fill_row
+from m3core.labelling.rows import RIGHT, Asking, empty_row, fill_row, longest_answer
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
 
 Row = dict[str, Any]
@@ -26,15 +26,23 @@ class Asker:
         limits: How much a batch may hold; shared by all chunks of a run, so that what was learned
             about the device's memory is kept.
         effort: Receives what was computed.
+        max_new_tokens: Tokens of the longest answer to any example; None for each one's own.
     """
 
     def __init__(
-        self, model: MultiScaleModel, asking: Asking, *, limits: Limits, effort: Effort
+        self,
+        model: MultiScaleModel,
+        asking: Asking,
+        *,
+        limits: Limits,
+        effort: Effort,
+        max_new_tokens: int | None = None,
     ) -> None:
         self.model = model
         self.asking = asking
         self.limits = limits
         self.effort = effort
+        self.max_new_tokens = max_new_tokens
 
     def rows(
         self,
@@ -50,7 +58,11 @@ class Asker:
             causes: Why the others could not.
         """
         scales = self.model.grid.scales
-        rows = {(e.id, scale): empty_row(e, scale) for e in examples for scale in scales}
+        rows = {
+            (one.id, scale): empty_row(one, scale, self._longest(one))
+            for one in examples
+            for scale in scales
+        }
         waiting = []
         for example in examples:
             if example.image in causes:
@@ -88,7 +100,14 @@ class Asker:
                     rows[example.id, scale]["error"] = str(error)
                     continue
                 asked.append(example)
-                requests.append(Request(encoding=encoding, question=example.question, scale=scale))
+                requests.append(
+                    Request(
+                        encoding=encoding,
+                        question=example.question,
+                        scale=scale,
+                        max_new_tokens=self._longest(example),
+                    )
+                )
         if self.asking is Asking.REFERENCES:
             self._ask_for_references(asked, requests, rows)
             return
@@ -112,9 +131,10 @@ class Asker:
         owners, candidates = [], []
         for place, (example, request) in enumerate(zip(asked, requests, strict=True)):
             texts = reference_answers(example)
+            visual, most = request.encoding.tokens(request.scale), self._longest(example)
             try:
-                for text in texts:
-                    self.model.answer_length(text)
+                longest = max(self.model.answer_length(text, most=most) for text in texts)
+                self.model.prompt_length(example.question, visual, room=longest)
             except DataError as error:
                 rows[example.id, request.scale]["error"] = str(error)
                 continue
@@ -143,7 +163,10 @@ class Asker:
             if row["error"] is None:
                 best = max(answers, key=lambda answer: answer.logprob)
                 fill_row(row, example, request.encoding, best, self.model)
-                row["score"] = expected_score(example, answers)
+                row |= {"score": expected_score(example, answers), "finish": None}
+
+    def _longest(self, example: Example) -> int:
+        return longest_answer(example, self.model, self.max_new_tokens)
 
     def _fill_unknown(
         self,

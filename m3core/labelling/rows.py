@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from data.errors import DataError
 from data.examples import Example, fingerprint
-from data.log_checks import ASKED, UNTIL_CORRECT
+from data.log_checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
 from data.scoring import AGREEMENT, chance_level, score
 from data.videos import FRAMES, is_video
 from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
 
 COST_UNIT = "visual tokens"
+LONGEST = "max_new_tokens"
+"""Key of the longest answers in a log's metadata; logs of versions without it have the model's."""
 RIGHT = 0.5
 """From this score on an answer counts as right where asking stops at the first right one."""
 
@@ -61,12 +64,31 @@ def asking_of(examples: Sequence[Example], asking: Asking) -> Asking:
     return Asking.AGREEMENT
 
 
+def longest_answer(
+    example: Example, model: MultiScaleModel, max_new_tokens: int | None = None
+) -> int:
+    """Tokens of the longest answer to an example: as asked for, else its own, else the model's."""
+    lengths = (max_new_tokens, example.max_new_tokens)
+    return next((length for length in lengths if length is not None), model.max_new_tokens)
+
+
+def lengths_of(
+    examples: Sequence[Example], model: MultiScaleModel, max_new_tokens: int | None = None
+) -> int | dict[str, int]:
+    """What a log records of longest answers: a number, or length -> examples where they differ."""
+    counts = Counter(longest_answer(one, model, max_new_tokens) for one in examples)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return {str(length): counts[length] for length in sorted(counts)}
+
+
 def log_metadata(
     examples: Sequence[Example],
     model: MultiScaleModel,
     *,
     frames: int = FRAMES,
     asking: Asking = Asking.ALL,
+    max_new_tokens: int | None = None,
 ) -> dict[str, Any]:
     """What a log was made from; two runs with equal metadata may be joined.
 
@@ -84,13 +106,22 @@ def log_metadata(
         "examples_sha256": fingerprint(examples),
         "n_examples": len(examples),
         "padding": "left",
+        LONGEST: lengths_of(examples, model, max_new_tokens),
         ASKED: asking.value,
         **videos,
     }
 
 
-def empty_row(example: Example, scale: int) -> dict[str, Any]:
-    """A row that nothing was answered for."""
+def longest_in(metadata: Mapping[str, Any]) -> int | None:
+    """Tokens of the longest answer that a log allowed any example; None where it does not say."""
+    recorded = metadata.get(LONGEST)
+    if isinstance(recorded, Mapping):
+        return max(map(int, recorded), default=None)
+    return recorded if isinstance(recorded, int) else None
+
+
+def empty_row(example: Example, scale: int, longest: int) -> dict[str, Any]:
+    """A row that nothing was answered for; ``longest`` are the tokens of its longest answer."""
     return {
         "example_id": example.id,
         "group": example.group,
@@ -109,6 +140,10 @@ def empty_row(example: Example, scale: int) -> dict[str, Any]:
         "vision_flops": None,
         "chance": chance_level(example),
         "error": None,
+        "references": list(example.answers),
+        "metric": example.metric,
+        "max_new_tokens": longest,
+        "finish": None,
     }
 
 
@@ -131,4 +166,5 @@ def fill_row(
         "text_tokens": answer.text_tokens,
         "flops": model.shape.answer_flops(prompt, answer.answer_tokens),
         "vision_flops": model.shape.vision_flops(encoding.views),
+        "finish": LENGTH if answer.cut else STOP,
     }

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
 import pandas as pd
 
 from data.errors import DataError
-from data.examples import Example
+from data.examples import Example, length_problems
 from data.images import MAX_PIXELS
 from data.journal import Journal
-from data.log_checks import SCHEMA
+from data.log_checks import LATER, SCHEMA
 from data.manifest import atomic_write_bytes
 from data.oracle_log import OracleLog
 from data.videos import FRAMES
@@ -29,7 +30,14 @@ from m3core.labelling.chunks import Asker
 from m3core.labelling.pictures import Chunk, read_ahead
 from m3core.labelling.progress import Effort, LabelProgress
 from m3core.labelling.ranks import Ranks
-from m3core.labelling.rows import COST_UNIT, Asking, asking_of, log_metadata
+from m3core.labelling.rows import (
+    COST_UNIT,
+    LONGEST,
+    Asking,
+    asking_of,
+    log_metadata,
+    longest_answer,
+)
 from m3core.labelling.stopping import stop_on_sigterm
 from m3core.models.base import MultiScaleModel, VisualEncoding
 
@@ -44,6 +52,7 @@ class LabelOptions(TypedDict, total=False):
     """What :func:`label` may be told beside its inputs, for those who hand it on."""
 
     retry_errors: bool
+    max_new_tokens: int | None
     max_pixels: int
     frames: int
     asking: Asking
@@ -73,6 +82,7 @@ def label(
     on_encoded: Callable[[Encoded], None] | None = None,
     progress: Callable[[LabelProgress], None] | None = None,
     retry_errors: bool = False,
+    max_new_tokens: int | None = None,
     max_pixels: int = MAX_PIXELS,
     frames: int = FRAMES,
     asking: Asking = Asking.ALL,
@@ -91,6 +101,8 @@ def label(
             that features come from the same pass.
         progress: Called after every chunk.
         retry_errors: Ask again the examples that an earlier run recorded an error for.
+        max_new_tokens: Tokens of the longest answer to every example; None for each example's own,
+            or the model's where it has none.
         max_pixels: Larger pictures are refused before they are decoded.
         frames: Frames of a video's collage; see :mod:`data.videos`.
         asking: What is asked; examples without references are always scored by agreement.
@@ -105,19 +117,30 @@ def label(
 
     Raises:
         Stopped: SIGTERM came; the chunk in flight was finished and kept.
-        DataError: If there are no examples, ids repeat, the journal is damaged, or the disk is
+        DataError: If there are no examples, ids repeat, ``max_new_tokens`` is no whole number of at
+            least 1, the journal is damaged, or the disk is
             full (nothing is lost then), or there are videos and PyAV is missing, or only some
             examples have references.
-        MismatchError: If ``folder`` holds a run over other examples, of another model, or of
-            videos at another number of frames.
+        MismatchError: If ``folder`` holds a run over other examples, of another model, with other
+            longest answers, or of videos at another number of frames.
     """
     if not examples:
         raise DataError("there is nothing to label: no examples were given")
+    if problems := length_problems(max_new_tokens):
+        raise DataError(f"{problems[0]}.")
     ranks, asking = ranks or Ranks(), asking_of(examples, asking)
-    metadata = log_metadata(examples, model, frames=frames, asking=asking)
+    metadata = log_metadata(
+        examples, model, frames=frames, asking=asking, max_new_tokens=max_new_tokens
+    )
     began = time.monotonic()
     journal = ranks.first_then_others(
-        lambda: Journal.open(folder, metadata, retry_errors=retry_errors, rank=ranks.index)
+        lambda: Journal.open(
+            folder,
+            metadata,
+            retry_errors=retry_errors,
+            rank=ranks.index,
+            assumed={LONGEST: model.max_new_tokens},
+        )
     )
     with journal, stop_on_sigterm() as stopped:
         mine = ranks.share(examples)
@@ -127,7 +150,13 @@ def label(
         state.count(row for row in journal.read_rows() if row["example_id"] in wanted)
         if progress:
             progress(state)
-        asker = Asker(model, asking, limits=limits or Limits(), effort=state.effort)
+        asker = Asker(
+            model,
+            asking,
+            limits=limits or Limits(),
+            effort=state.effort,
+            max_new_tokens=max_new_tokens,
+        )
         chunks = read_ahead(
             list(_chunks(waiting)),
             images=images,
@@ -145,7 +174,8 @@ def label(
                 raise Stopped(state)
         efforts = ranks.gathered((len(waiting), state.seconds, state.effort))
         if ranks.is_first:
-            _write(_merged(journal, examples, model, metadata), folder)
+            longest = {one.id: longest_answer(one, model, max_new_tokens) for one in examples}
+            _write(_merged(journal, examples, model, metadata, longest), folder)
             if any(count for count, _, _ in efforts):
                 _write_effort(efforts, model, folder)
         ranks.wait()
@@ -201,12 +231,20 @@ def _merged(
     examples: Sequence[Example],
     model: MultiScaleModel,
     metadata: dict[str, Any],
+    longest: Mapping[str, int],
 ) -> OracleLog:
-    """One log of what all processes kept, in the order of the examples."""
+    """One log of what all processes kept, in the order of the examples.
+
+    What the examples say is taken from them: rows of earlier versions do not have all of it.
+    """
     frame = _frame(journal.read_rows())
     order = {example.id: place for place, example in enumerate(examples)}
     places = frame["example_id"].map(order).to_numpy()
-    frame = frame.iloc[places.argsort(kind="stable")]
+    frame = frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+    own = [examples[place] for place in np.sort(places)]
+    frame["references"] = pd.Series([example.answers for example in own], dtype=object)
+    frame["metric"] = pd.Series([example.metric for example in own], dtype=object)
+    frame["max_new_tokens"] = [longest[example.id] for example in own]
     return OracleLog(frame, options=model.grid.names, cost_unit=COST_UNIT, metadata=metadata)
 
 
@@ -218,8 +256,23 @@ def _write(log: OracleLog, folder: Path) -> None:
         log.write(folder)
         return
     recorded = {name: there.metadata.get(name) for name in log.metadata}
-    if recorded != log.metadata or not there.frame.equals(log.frame):
-        log.write(folder)
+    if recorded == log.metadata and there.frame.equals(log.frame):
+        return
+    more = {name: value for name, value in there.metadata.items() if name not in log.metadata}
+    if _same_answers(there, log):
+        # A log of an earlier version gets what it did not record; what was found of it stays true.
+        log = OracleLog(
+            log.frame,
+            options=log.options,
+            cost_unit=log.cost_unit,
+            metadata={**log.metadata, **more},
+        )
+    log.write(folder)
+
+
+def _same_answers(one: OracleLog, other: OracleLog) -> bool:
+    """Whether two logs hold the same but for what earlier versions did not record."""
+    return one.frame.drop(columns=list(LATER)).equals(other.frame.drop(columns=list(LATER)))
 
 
 def _write_effort(
@@ -237,9 +290,12 @@ def _write_effort(
 def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Rows as columns; equal texts are kept once."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    texts: dict[str, str] = {}
+    texts: dict[Any, Any] = {}
     for row in rows:
         for name, values in columns.items():
-            value = row[name]
-            values.append(texts.setdefault(value, value) if isinstance(value, str) else value)
+            value = row.get(name)  # earlier versions did not record everything
+            if isinstance(value, list):
+                value = tuple(value)
+            known = isinstance(value, str | tuple)
+            values.append(texts.setdefault(value, value) if known else value)
     return pd.DataFrame(columns)

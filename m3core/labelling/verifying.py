@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def verify(
     asked = dict.fromkeys(log.options, 0)
     unreadable: dict[str, str] = {}
     for done, row in enumerate(sorted(drawn.tolist()), start=1):
-        example = known[log.ids[row]]
+        example = _as_asked(known[log.ids[row]], log.max_new_tokens[row])
         try:
             picture = open_picture(file_in(images, example.image), frames=frames)
         except ImageError as error:
@@ -100,6 +101,11 @@ def verify(
         cost_unit=log.cost_unit,
         metadata={**log.metadata, VERIFIED: result},
     )
+
+
+def _as_asked(example: Example, longest: float) -> Example:
+    """An example with the longest answer that it was asked with; logs may not tell it."""
+    return example if np.isnan(longest) else replace(example, max_new_tokens=int(longest))
 
 
 def _has_no_error(log: OracleLog, row: int) -> bool:

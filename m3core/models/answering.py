@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape
-from m3core.models.base import Answer, Peek, Request, VisualEncoding
+from m3core.models.base import ANSWER_TOKENS, Answer, Peek, Request, VisualEncoding
 from m3core.models.decoding import Decoded, Decoder, Growth
 from m3core.models.peeking import first_token_odds, watch
 from m3core.models.states import State
@@ -37,7 +37,7 @@ class AnsweringModel(ABC):
         visual: How visual tokens are made; see :class:`MultiScaleModel`.
         name: How the user called the model.
         revision: Hash of its files.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer where a request names no other limit.
         context: Longest prompt and answer together; None takes the model's positions.
     """
 
@@ -55,7 +55,7 @@ class AnsweringModel(ABC):
         visual: Mapping[str, str],
         name: str,
         revision: str,
-        max_new_tokens: int = 16,
+        max_new_tokens: int = ANSWER_TOKENS,
         context: int | None = None,
     ) -> None:
         self.model = model
@@ -97,13 +97,14 @@ class AnsweringModel(ABC):
         )
         return [self.tokenizer.bos_token_id, *ids] if first else list(ids)
 
-    def prompt_length(self, question: str, visual_tokens: int) -> int:
+    def prompt_length(self, question: str, visual_tokens: int, *, room: int | None = None) -> int:
         """Prompt tokens of a question; see :class:`MultiScaleModel`."""
         text = len(self._before) + len(self._ids(self.template.text_after(question)))
-        if text + visual_tokens + self.max_new_tokens > self.context:
+        room = min(self.max_new_tokens, ANSWER_TOKENS) if room is None else room
+        if text + visual_tokens + room > self.context:
             raise DataError(
                 f"the question does not fit: {text} text tokens, {visual_tokens} visual tokens "
-                f"and up to {self.max_new_tokens} answer tokens exceed the model's context of "
+                f"and up to {room} answer tokens exceed the model's context of "
                 f"{self.context}; shorten the question or choose a coarser scale"
             )
         return text + visual_tokens
@@ -136,21 +137,37 @@ class AnsweringModel(ABC):
                 "generates or scores, so ask in two batches"
             )
         visual, owners, questions = self._shared(requests)
-        found = (
-            self._decoder().logprobs(
-                visual, owners, questions, [self._answer_ids(a) for a in given]
-            )
-            if given
-            else self._decoder().generate(
-                visual, owners, questions, max_new_tokens=self.max_new_tokens
-            )
-        )
+        counts = self._counts(visual, owners, questions)
+        decoder = self._decoder()
+        if given:
+            ids = [self._answer_ids(answer) for answer in given]
+            found = decoder.logprobs(visual, owners, questions, ids)
+        else:
+            most = self._most([request.max_new_tokens for request in requests], counts)
+            found = decoder.generate(visual, owners, questions, max_new_tokens=most)
         texts = given or [text_of(self.tokenizer, one) for one in found]
         return [
-            answer_of(
-                text, one, visual=len(visual[owner]), text_tokens=len(self._before) + len(asked)
-            )
-            for text, one, owner, asked in zip(texts, found, owners, questions, strict=True)
+            answer_of(text, one, visual=tokens, text_tokens=words, ends=decoder.ends)
+            for text, one, (tokens, words) in zip(texts, found, counts, strict=True)
+        ]
+
+    def _counts(
+        self,
+        visual: Sequence[torch.Tensor],
+        owners: Sequence[int],
+        questions: Sequence[torch.Tensor],
+    ) -> list[tuple[int, int]]:
+        """Visual and other tokens of each prompt."""
+        return [
+            (len(visual[owner]), len(self._before) + len(question))
+            for owner, question in zip(owners, questions, strict=True)
+        ]
+
+    def _most(self, asked: Sequence[int | None], counts: Sequence[tuple[int, int]]) -> list[int]:
+        """Tokens of each longest answer, within what the context has left: whatever the batch."""
+        return [
+            min(self.max_new_tokens if one is None else one, self.context - sum(prompt))
+            for one, prompt in zip(asked, counts, strict=True)
         ]
 
     @torch.inference_mode()
@@ -164,17 +181,19 @@ class AnsweringModel(ABC):
         with watch(self.model) as seen:
             state = self._decoder().read(visual, owners, questions)
         entropies, top = first_token_odds(state.logits[:, -1])
+        counts = self._counts(visual, owners, questions)
         return [
             Peek(
                 middle=seen.middle[row].numpy(),
                 last=seen.last[row].numpy(),
                 entropy=float(entropies[row]),
                 top_logprobs=top[row].numpy(),
-                visual_tokens=len(visual[owner]),
-                text_tokens=len(self._before) + len(question),
+                visual_tokens=tokens,
+                text_tokens=words,
                 state=(state, row),
+                max_new_tokens=request.max_new_tokens,
             )
-            for row, (owner, question) in enumerate(zip(owners, questions, strict=True))
+            for row, (request, (tokens, words)) in enumerate(zip(requests, counts, strict=True))
         ]
 
     @torch.inference_mode()
@@ -184,10 +203,14 @@ class AnsweringModel(ABC):
         for place, peek in enumerate(peeks):
             by_batch.setdefault(id(peek.state[0]), []).append(place)
         found: dict[int, Decoded] = {}
+        decoder = self._decoder()
         for places in by_batch.values():
-            state: State = peeks[places[0]].state[0]
-            rows = state.picked([peeks[place].state[1] for place in places])
-            answers = self._decoder().go_on(rows, max_new_tokens=self.max_new_tokens)
+            batch = [peeks[place] for place in places]
+            state: State = batch[0].state[0]
+            rows = state.picked([peek.state[1] for peek in batch])
+            counts = [(peek.visual_tokens, peek.text_tokens) for peek in batch]
+            most = self._most([peek.max_new_tokens for peek in batch], counts)
+            answers = decoder.go_on(rows, max_new_tokens=most)
             found.update(zip(places, answers, strict=True))
         return [
             answer_of(
@@ -195,6 +218,7 @@ class AnsweringModel(ABC):
                 found[place],
                 visual=peek.visual_tokens,
                 text_tokens=peek.text_tokens,
+                ends=decoder.ends,
             )
             for place, peek in enumerate(peeks)
         ]
@@ -209,11 +233,9 @@ class AnsweringModel(ABC):
         visual, owners, questions = self._shared(requests)
         decoder = self._decoder()
         state = decoder.read(visual, owners, questions)
-        counts = [
-            (len(visual[owner]), len(self._before) + len(question))
-            for owner, question in zip(owners, questions, strict=True)
-        ]
-        return self._growing(decoder, state, counts, most)
+        counts = self._counts(visual, owners, questions)
+        asked = [request.max_new_tokens for request in requests] if most is None else most
+        return self._growing(decoder, state, counts, self._most(asked, counts))
 
     @torch.inference_mode()
     def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> TokenAnswers:
@@ -221,16 +243,17 @@ class AnsweringModel(ABC):
         state: State = peeks[0].state[0]
         rows = state.picked([peek.state[1] for peek in peeks])
         counts = [(peek.visual_tokens, peek.text_tokens) for peek in peeks]
-        return self._growing(self._decoder(), rows, counts, most)
+        asked = [peek.max_new_tokens for peek in peeks] if most is None else most
+        return self._growing(self._decoder(), rows, counts, self._most(asked, counts))
 
     def _growing(
         self,
         decoder: Decoder,
         state: State,
         counts: Sequence[tuple[int, int]],
-        most: Sequence[int] | None,
+        most: Sequence[int],
     ) -> TokenAnswers:
-        growth = Growth(decoder, state, most or [self.max_new_tokens] * len(counts))
+        growth = Growth(decoder, state, most)
         rows = [
             TokenAnswer(
                 decoded=decoded,
@@ -243,13 +266,15 @@ class AnsweringModel(ABC):
         ]
         return TokenAnswers(growth, rows)
 
-    def answer_length(self, answer: str) -> int:
+    def answer_length(self, answer: str, *, most: int | None = None) -> int:
         """Tokens of a given answer; see :class:`MultiScaleModel`."""
         length = len(self._answer_ids(answer))
-        if length > self.max_new_tokens:
+        most = self.max_new_tokens if most is None else most
+        if length > most:
             raise DataError(
                 f"the answer {answer[:40]!r} has {length} tokens, its end included, and the model "
-                f"answers with {self.max_new_tokens} at most, so it cannot be scored; shorten it"
+                f"answers with {most} at most, so it cannot be scored; shorten it, or allow longer "
+                "answers with max_new_tokens"
             )
         return length
 

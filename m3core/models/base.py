@@ -20,6 +20,10 @@ from m3core.models.growing import GrowingAnswers
 from m3core.pooling import detail_by_region, pool
 from m3core.scales import ScaleGrid
 
+ANSWER_TOKENS = 16
+"""Tokens of a model's longest answer unless something else is asked for. So much room is kept free
+behind every prompt; a longer answer may use what the context has left."""
+
 
 class VisualEncoding(Protocol):
     """What a model made of one image, once for all scales.
@@ -99,12 +103,15 @@ class Request:
         scale: A scale of the model.
         answer: None to generate one; else the answer whose probability is asked for, in one pass
             without decoding ("teacher forcing"). Requests of both kinds are not mixed in a batch.
+        max_new_tokens: Tokens of the longest answer, at least 1; None for the model's own limit.
+            What the context has left behind the prompt is a limit too.
     """
 
     encoding: VisualEncoding
     question: str
     scale: int
     answer: str | None = None
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,7 @@ class Answer:
         answer_tokens: Tokens of the answer, the end-of-sequence token included.
         visual_tokens: Tokens that the language model really received from the image.
         text_tokens: All other prompt tokens.
+        cut: Whether its longest length ended it, and not the model.
     """
 
     text: str
@@ -126,6 +134,7 @@ class Answer:
     answer_tokens: int
     visual_tokens: int
     text_tokens: int
+    cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,6 +149,7 @@ class Peek:
             first; :data:`m3core.models.peeking.LIKELIEST` of them, or the whole vocabulary.
         visual_tokens: Tokens that the language model read from the image.
         text_tokens: All other prompt tokens.
+        max_new_tokens: The request's.
         state: From where the model can go on answering; for the model itself only. It holds the
             keys and values of its whole batch, so a peek that is not needed should not be kept.
     """
@@ -151,6 +161,7 @@ class Peek:
     visual_tokens: int
     text_tokens: int
     state: Any
+    max_new_tokens: int | None = None
 
 
 @runtime_checkable
@@ -160,7 +171,7 @@ class MultiScaleModel(Protocol):
     Attributes:
         name: How the user called it (a hub id, a folder's name, ``embedded``).
         revision: Hash of what decides its answers; logs of different revisions never mix.
-        max_new_tokens: Tokens of its longest answer.
+        max_new_tokens: Tokens of its longest answer, where a request names no other limit.
         grid: Its scales.
         prompt: Name of its prompt template.
         shape: Its sizes, for the cost model.
@@ -232,8 +243,7 @@ class MultiScaleModel(Protocol):
 
         Args:
             requests: At least one; none brings an answer.
-            most: Tokens of each one's longest answer, 1 to :attr:`max_new_tokens`, which is
-                meant by None.
+            most: Tokens of each one's longest answer, at least 1; None for the requests' own.
 
         Raises:
             MismatchError: If the model has no such scale, or a request brings an answer.
@@ -245,16 +255,25 @@ class MultiScaleModel(Protocol):
         """Answer step by step from where peeks of one batch stopped; see :meth:`begin`."""
         ...
 
-    def answer_length(self, answer: str) -> int:
+    def answer_length(self, answer: str, *, most: int | None = None) -> int:
         """Tokens of a given answer, the end-of-sequence token included.
+
+        Args:
+            answer: The answer.
+            most: Tokens of the longest answer; None for :attr:`max_new_tokens`.
 
         Raises:
             DataError: If the model could never say so much.
         """
         ...
 
-    def prompt_length(self, question: str, visual_tokens: int) -> int:
+    def prompt_length(self, question: str, visual_tokens: int, *, room: int | None = None) -> int:
         """Prompt tokens of a question with so many visual ones (``encoding.tokens(scale)``).
+
+        Args:
+            question: What is asked.
+            visual_tokens: Of the image.
+            room: Answer tokens that must fit behind the prompt; None for those of a short answer.
 
         Raises:
             DataError: If the question is empty or does not fit the context.

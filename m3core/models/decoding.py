@@ -67,7 +67,7 @@ class Decoder:
         owners: Sequence[int],
         questions: Sequence[torch.Tensor],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
     ) -> list[Decoded]:
         """Answer greedily.
 
@@ -75,7 +75,7 @@ class Decoder:
             visual: Visual tokens of each prefix, (its tokens, D); at least one prefix.
             owners: For each question the number of its prefix.
             questions: Embeddings of the text behind the picture, (its tokens, D) each.
-            max_new_tokens: Longest answer.
+            max_new_tokens: Tokens of the longest answer, one number for all or one for each.
         """
         return self.go_on(self.read(visual, owners, questions), max_new_tokens=max_new_tokens)
 
@@ -88,14 +88,16 @@ class Decoder:
         """Read prompts up to their last tokens; arguments as for :meth:`generate`."""
         return self._prefill(visual, owners, questions, kept=1)
 
-    def go_on(self, state: State, *, max_new_tokens: int) -> list[Decoded]:
+    def go_on(self, state: State, *, max_new_tokens: int | Sequence[int]) -> list[Decoded]:
         """Answer greedily behind prompts that were read; the state is used up.
 
         Args:
             state: What :meth:`read` gave, or some rows of it.
-            max_new_tokens: Longest answer.
+            max_new_tokens: Tokens of the longest answer, one number for all or one for each.
         """
-        growth = Growth(self, state, [max_new_tokens] * len(state.mask))
+        count = len(state.mask)
+        most = [max_new_tokens] * count if isinstance(max_new_tokens, int) else max_new_tokens
+        growth = Growth(self, state, most)
         done = list(growth.rows)
         while growth.rows:
             growth.step()

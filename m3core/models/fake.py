@@ -86,7 +86,7 @@ class FakeModel:
             encodings.append(GridEncoding(features=features, pooling=self.pooling))
         return encodings
 
-    def prompt_length(self, question: str, visual_tokens: int) -> int:
+    def prompt_length(self, question: str, visual_tokens: int, *, room: int | None = None) -> int:
         """Prompt tokens: one for each word, and the visual ones."""
         words = len(get_template(self.prompt).text_after(question).split())
         if words + visual_tokens > _CONTEXT:
@@ -100,7 +100,7 @@ class FakeModel:
         """A scale of the grid."""
         return self.grid.check(scale)
 
-    def answer_length(self, answer: str) -> int:
+    def answer_length(self, answer: str, *, most: int | None = None) -> int:
         """One token, whatever is answered."""
         return 1
 

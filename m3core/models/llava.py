@@ -10,7 +10,7 @@ from transformers import BaseImageProcessor, LlavaForConditionalGeneration, PreT
 
 from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
-from m3core.models.base import GridEncoding, VisualEncoding, revision_with
+from m3core.models.base import ANSWER_TOKENS, GridEncoding, VisualEncoding, revision_with
 from m3core.models.parts import project, tower_tokens
 from m3core.models.preprocessing import SquarePreparer
 from m3core.pooling import AVERAGE, check_pooling
@@ -46,7 +46,7 @@ class LlavaM3(AnsweringModel):
         grid: ScaleGrid,
         name: str,
         revision: str,
-        max_new_tokens: int = 16,
+        max_new_tokens: int = ANSWER_TOKENS,
         pooling: str = AVERAGE,
     ) -> None:
         visual = {"pooling": check_pooling(pooling)}

@@ -32,7 +32,7 @@ from m3core.models.anyres import (
     merge_views,
     merged_length,
 )
-from m3core.models.base import VisualEncoding, revision_with
+from m3core.models.base import ANSWER_TOKENS, VisualEncoding, revision_with
 from m3core.models.parts import project, tower_tokens
 from m3core.pooling import AVERAGE, check_pooling, detail_by_region, pool
 from m3core.prompts import PromptTemplate
@@ -166,7 +166,7 @@ class LlavaNextM3(AnsweringModel):
         grid: ScaleGrid,
         name: str,
         revision: str,
-        max_new_tokens: int = 16,
+        max_new_tokens: int = ANSWER_TOKENS,
         pooling: str = AVERAGE,
         merge: str = SPATIAL_UNPAD,
         grids: Sequence[CropGrid] | None = None,

@@ -17,7 +17,7 @@ from transformers import (
 from data.errors import MismatchError
 from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
-from m3core.models.base import VisualEncoding
+from m3core.models.base import ANSWER_TOKENS, VisualEncoding
 from m3core.models.preprocessing import SquarePreparer
 from m3core.models.query_abstractor import QueryAbstractor
 from m3core.prompts import PromptTemplate
@@ -109,7 +109,7 @@ class MqtLlava(AnsweringModel):
         name: str,
         revision: str,
         layer: int = -2,
-        max_new_tokens: int = 16,
+        max_new_tokens: int = ANSWER_TOKENS,
         context: int | None = None,
     ) -> None:
         abstractor.check(grid.finest)

@@ -44,7 +44,7 @@ class TokenAnswer:
     @property
     def whole(self) -> bool:
         """Whether the model itself ended it."""
-        return bool(self.decoded.tokens) and self.decoded.tokens[-1] in self.ends
+        return is_whole(self.decoded, self.ends)
 
     def settled(self) -> str:
         """The text so far that no later token can change."""
@@ -58,6 +58,7 @@ class TokenAnswer:
             self.decoded,
             visual=self.visual_tokens,
             text_tokens=self.text_tokens,
+            ends=self.ends,
         )
 
 
@@ -90,7 +91,14 @@ def text_of(tokenizer: PreTrainedTokenizerBase, decoded: Decoded) -> str:
     return text.strip()
 
 
-def answer_of(text: str, decoded: Decoded, *, visual: int, text_tokens: int) -> Answer:
+def is_whole(decoded: Decoded, ends: Collection[int]) -> bool:
+    """Whether an answer's last token is one that ends answers."""
+    return bool(decoded.tokens) and decoded.tokens[-1] in ends
+
+
+def answer_of(
+    text: str, decoded: Decoded, *, visual: int, text_tokens: int, ends: Collection[int]
+) -> Answer:
     """An answer from its tokens.
 
     Args:
@@ -98,6 +106,7 @@ def answer_of(text: str, decoded: Decoded, *, visual: int, text_tokens: int) -> 
         decoded: At least one token.
         visual: Visual tokens of the prompt.
         text_tokens: All others.
+        ends: Ids that end an answer.
     """
     return Answer(
         text=text,
@@ -106,4 +115,5 @@ def answer_of(text: str, decoded: Decoded, *, visual: int, text_tokens: int) -> 
         answer_tokens=len(decoded.tokens),
         visual_tokens=visual,
         text_tokens=text_tokens,
+        cut=not is_whole(decoded, ends),
     )

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from m3core.models.base import ANSWER_TOKENS
 from m3core.models.llava import LlavaM3
 from m3core.prompts import get_template
 from m3core.scales import M3_SCALES, ScaleGrid
@@ -72,7 +73,7 @@ def untrained_llava(
     device: str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     seed: int = 0,
-    max_new_tokens: int = 16,
+    max_new_tokens: int = ANSWER_TOKENS,
 ) -> LlavaM3:
     """Random weights, made on the device in their number format.
 

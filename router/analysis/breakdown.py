@@ -12,6 +12,7 @@ import numpy as np
 
 from data.oracle_log import OracleLog
 from router.analysis.columns import SHARE, Columns
+from router.analysis.expected import expected_text
 from router.analysis.metrics import Choice, oracle_choice, regret_rows, taken
 from router.estimators.base import Floats
 
@@ -165,6 +166,7 @@ def _examples(log: OracleLog, rows: Choice, choice: Choice, p: Floats) -> list[d
     listed = []
     for row in rows:
         name, option, finest = log.ids[row], log.options[choice[row]], log.options[-1]
+        references = log.references[row]
         answers = {} if frame is None else {o: frame.loc[(name, o), "answer"] for o in log.options}
         listed.append(
             {
@@ -172,6 +174,9 @@ def _examples(log: OracleLog, rows: Choice, choice: Choice, p: Floats) -> list[d
                 "dataset": str(log.datasets[row]),
                 "question": str(log.questions[row]),
                 "image": str(log.images[row]),
+                "references": None if references is None else list(references),
+                "metric": log.metrics[row],
+                "expected": expected_text(references),
                 "chosen": option,
                 "sufficiency": float(p[row, choice[row]]),
                 "sufficiency_finest": float(p[row, -1]),

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data.log_checks import LENGTH
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
 from router.analysis.counting import answer_codes
+from router.analysis.expected import expected_text
 from router.analysis.inspection import total
 from router.analysis.metrics import Floats
 from router.analysis.oracles import NEVER, smallest_sufficient
@@ -72,9 +74,10 @@ def pack_log(log: OracleLog, rules: Sequence[str]) -> dict[str, Any]:
     Returns:
         "options", "unit", "rules", "datasets", "ids", "strings", "images" (relative paths; ""
         where there is none or it leaves its folder), and packed columns: "examples" (dataset,
-        question, image, cost, flops), "cells" (answer, said, error, score, confidence, cost,
-        flops, answer_tokens, text_tokens), "smallest" (per rule: option, K for never, K + 1 for
-        an example with a gap) and "orders" (id, cost, disagreement: example numbers).
+        question, image, expected, metric, cost, flops), "cells" (answer, said, error, cut, score,
+        confidence, cost, flops, answer_tokens, text_tokens), "smallest" (per rule: option, K for
+        never, K + 1 for an example with a gap) and "orders" (id, cost, disagreement: example
+        numbers).
     """
     texts = Texts()
     said = answer_codes(log.laid_out("answer"))
@@ -95,6 +98,8 @@ def pack_log(log: OracleLog, rules: Sequence[str]) -> dict[str, Any]:
             "dataset": pack_codes(np.array([datasets[name] for name in log.datasets])),
             "question": pack_codes(texts.codes(log.questions)),
             "image": pack_codes(np.array([images[name] for name in log.images])),
+            "expected": pack_codes(texts.codes([expected_text(one) for one in log.references])),
+            "metric": pack_codes(texts.codes(log.metrics)),
             "cost": pack_numbers(cost),
             "flops": pack_numbers(flops),
         },
@@ -102,6 +107,7 @@ def pack_log(log: OracleLog, rules: Sequence[str]) -> dict[str, Any]:
             "answer": pack_codes(texts.codes(log.laid_out("answer").ravel())),
             "error": pack_codes(texts.codes(log.laid_out("error").ravel())),
             "said": pack_codes(said.ravel() + 1),
+            "cut": pack_codes((log.laid_out("finish") == LENGTH).ravel().astype(np.int64)),
             **{name: pack_numbers(log.laid_out(name)) for name in numbers},
         },
         "smallest": {rule: pack_codes(smallest[rule]) for rule in usable},

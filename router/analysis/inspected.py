@@ -131,7 +131,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Expensive:
-    """An example that cost much, summed over its options; GFLOPs are None where unknown."""
+    """An example that cost much, summed over its options; what is not known is None."""
 
     id: str
     dataset: str
@@ -140,6 +140,8 @@ class Expensive:
     gflops: float | None
     text_tokens: float | None
     answer_tokens: float | None
+    references: tuple[str, ...] | None = None
+    metric: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

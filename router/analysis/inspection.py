@@ -109,6 +109,8 @@ def _expensive(log: OracleLog, top: int) -> list[Expensive]:
             gflops=_known(flops[row] / 1e9),
             text_tokens=_known(words["text_tokens"][row]),
             answer_tokens=_known(words["answer_tokens"][row]),
+            references=log.references[row],
+            metric=log.metrics[row],
         )
         for row in known[np.argsort(-key[known], kind="stable")][:top]
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.analysis.bootstrap import Estimate
+from router.analysis.expected import expected_text
 from router.analysis.inspected import Inspection, Oracle, Part, ScaleCounts
 from router.analysis.mme_rows import mme_records, mme_rows
 from router.analysis.oracles import ASSUMES
@@ -190,13 +191,14 @@ def _expensive(inspection: Inspection) -> Shown:
     rows = [
         [one.id, one.dataset, number(one.gflops), number(one.cost), number(one.text_tokens)]
         + [number(one.answer_tokens), _short(one.question)]
+        + [_short(expected_text(one.references) or MISSING)]
         for one in inspection.expensive
     ]
     return Shown(
         title="The most expensive questions",
         note="summed over all scales that were asked",
         header=["id", "dataset", "GFLOPs", inspection.cost_unit, "text\ntokens", "answer\ntokens"]
-        + ["question"],
+        + ["question", "expected"],
         rows=rows,
     )
 
@@ -222,7 +224,7 @@ def csv_files(inspection: Inspection) -> dict[str, tuple[list[str], list[list[An
         "disagreements": document["pairs"],
         "steps": [_flat(one) for one in document["steps"]],
         "causes": [_flat(one) for one in document["causes"]],
-        "expensive": document["expensive"],
+        "expensive": [_flat(one) for one in document["expensive"]],
         "mme": mme_records(inspection.mme),
     }
     return {

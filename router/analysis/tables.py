@@ -217,8 +217,8 @@ def _lost(document: Document) -> Table:
     keys = ("id", "dataset", "question", "image", "chosen", "answer", "answer_finest")
     numbers = ("sufficiency", "score", "score_finest")
     rows: list[Sequence[Any]] = [
-        [policy, *[example[key] for key in (*keys, *numbers)]]
+        [policy, *[example[key] for key in (*keys, *numbers)], example.get("expected")]
         for policy, result in document["lost"].items()
         for example in result["examples"]
     ]
-    return ["policy", *keys, *numbers], rows
+    return ["policy", *keys, *numbers, "expected"], rows

@@ -93,6 +93,14 @@ def label(
     ] = None,
     questions: Questions = "model",
     tiers: Tiers = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of the longest answer, for all examples, whatever they say themselves.",
+            show_default="each example's max_new_tokens, or the model's 16",
+        ),
+    ] = None,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
     ] = False,
@@ -102,6 +110,10 @@ def label(
     Writes the oracle log and, from the same pass, the features. An interrupted run goes on where
     it stopped. Pictures and questions that cannot be used become error records; then the exit
     code is 3. A video is shown as a collage of frames, so its tokens are those of all frames.
+
+    An answer ends where the model ends it, or at the longest length: --max-new-tokens, else the
+    example's own `max_new_tokens` (which `fetch` takes from the benchmark), else 16 tokens. The log
+    says which answers were cut. A run goes on only with the lengths that it began with.
 
     On SIGTERM the pictures in flight are finished, and the same command goes on later. Several
     processes share the work when they are started by torchrun or accelerate.
@@ -151,6 +163,7 @@ def label(
             images=images,
             model=loaded,
             retry_errors=retry_errors,
+            max_new_tokens=max_new_tokens,
             questions=questions,
             tiers=named_tiers(tiers),
             frames=frames,

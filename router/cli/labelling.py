@@ -12,7 +12,7 @@ import numpy as np
 from rich.text import Text
 
 from data.examples import Example
-from data.log_checks import ASKED
+from data.log_checks import ASKED, LENGTH
 from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT
 from m3core.labelling import LabelOptions, LabelProgress
@@ -80,6 +80,12 @@ def _show_result(run: Run, log: OracleLog) -> None:
         if not alone and log.metadata.get(ASKED) != "references":
             _show_verdict(log)
         out.print(f"{len(log)} examples in {run.log}; {what} by scale: {scales}")
+    cut = log.frame["finish"] == LENGTH
+    if cut.any():
+        out.print(
+            f"{cut.mean():.1%} of the answers were cut at their longest length; where they should "
+            "be whole, label into another folder with a larger --max-new-tokens."
+        )
     unknown = int(log.unknown.any(axis=1).sum())
     if unknown:
         out.print(

@@ -45,7 +45,7 @@ def serve(
     ] = 60.0,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Longest answer. [default: the model's]", show_default=False),
+        typer.Option(help="Longest answer. [default: the run's]", show_default=False),
     ] = None,
     max_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 20 << 20,
     max_pixels: Annotated[int, typer.Option(help="Largest picture.")] = 25_000_000,

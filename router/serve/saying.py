@@ -78,4 +78,5 @@ class Saying:
             answer_tokens=len(self.logprobs),
             visual_tokens=visual,
             text_tokens=(self.prompt_tokens or 0) - visual,
+            cut=self.reason == "length",
         )

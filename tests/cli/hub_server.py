@@ -1,4 +1,5 @@
-"""A stand-in for the Hugging Face hub: the part of its HTTP interface that models need.
+"""A stand-in for the Hugging Face hub: the part of its HTTP interface that models need, and the
+reading of data sets, whose names here begin with ``datasets/``.
 
 Which requests there are, and what they look like, is read from huggingface_hub 2.4
 (``hf_api.py``, ``_commit_api.py``, ``lfs.py``, ``file_download.py``). Safetensors go the way of
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -66,16 +68,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = self.path.partition("?")[0].strip("/").split("/")
-        if parts[:2] != ["api", "models"]:
+        if parts[0] != "api":
             self._resolve(parts, body=True)
             return
+        if parts[1] not in ("models", "datasets"):
+            self._refuse(404, "")
+            return
         name = "/".join(parts[2:4])
+        if parts[1] == "datasets":
+            name = f"datasets/{name}"
         found = self._found(name, parts[5] if len(parts) > 5 else "main")
         if found is None:
             return
         commit, files = found
         if parts[4:5] == ["tree"]:
-            self._json([{"type": "file", **_told(path, one)} for path, one in files.items()])
+            whole = [{"type": "file", **_told(path, one)} for path, one in files.items()]
+            self._json(whole if parts[1] == "models" else _listed(files, "/".join(parts[6:])))
             return
         siblings = [{"rfilename": path, "size": len(one)} for path, one in files.items()]
         self._json({"id": name, "sha": commit, "siblings": siblings})
@@ -140,10 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _resolve(self, parts: list[str], *, body: bool) -> None:
+        kind = f"{parts.pop(0)}/" if parts[0] == "datasets" else ""
         if len(parts) < 5 or parts[2] != "resolve":
             raise AssertionError(f"{self.command} {self.path} is not known here")
         path = "/".join(parts[4:])
-        found = self._found("/".join(parts[:2]), parts[3])
+        found = self._found(kind + "/".join(parts[:2]), parts[3])
         if found is None:
             return
         commit, files = found
@@ -152,10 +161,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         whole = files[path]
         sent = whole[:-1] if path in self.server.cut else whole
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if span and kind:
+            sent = whole = whole[int(span[1]) : int(span[2]) + 1 if span[2] else None]
         told = len(whole) if not body and path not in self.server.lied else len(sent)
-        self.send_response(200)
+        self.send_response(206 if span and kind else 200)
         self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{_told(path, whole)["oid"]}"')
+        self.send_header("ETag", f'"{_told(path, files[path])["oid"]}"')
         self.send_header("Content-Length", str(told))
         self.end_headers()
         if body:
@@ -197,6 +209,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Be quiet."""
+
+
+def _listed(files: FilesOfCommit, folder: str) -> list[dict[str, Any]]:
+    """What lies in a folder, without what lies in folders there."""
+    start = f"{folder}/" if folder else ""
+    inside = {path: one for path, one in files.items() if path.startswith(start)}
+    names = {path.removeprefix(start).partition("/")[::2] for path in inside}
+    folders = sorted({name for name, rest in names if rest})
+    told = [{"type": "directory", "path": start + name, "oid": "0" * 40} for name in folders]
+    here = [path for path in inside if "/" not in path.removeprefix(start)]
+    return told + [{"type": "file", **_told(path, files[path])} for path in here]
 
 
 def _mode(path: str) -> str:

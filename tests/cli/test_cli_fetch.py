@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +16,7 @@ import pytest
 from PIL import Image
 
 from data.sources.benchmarks import BENCHMARKS
+from tests.cli.hub_server import StandIn
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
@@ -60,6 +64,33 @@ def test_limit_and_a_folder_in_use(invoke, parquet, tmp_path):
     assert "exists already. Choose another folder" in again.output
 
 
+def test_a_dataset_is_found_at_its_former_home(parquet, tmp_path):
+    hub = StandIn()
+    told = parquet.read_bytes()
+    hub.commit("datasets/lmms-lab/POPE", {"data/test-00000-of-00001.parquet": told})
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_DATASETS_OFFLINE": "0",
+    }
+    command = [sys.executable, "-m", "router", "fetch", "pope", "--out"]
+    for place in ("found", "lost"):
+        done = subprocess.run(
+            [*command, str(tmp_path / place)], env=environment, capture_output=True, text=True
+        )
+        hub.commits.clear()
+        if place == "found":
+            assert done.returncode == 0, done.stderr
+            assert "3 examples in" in done.stdout
+    hub.shutdown()
+    assert done.returncode == 1
+    assert "lmms-lab/POPE (default, test): " in done.stderr
+    assert "nor from lmms-lab-encoder/POPE (default, test): " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -90,5 +121,7 @@ def test_the_list_and_the_page_name_every_benchmark(invoke):
             f"`{entry.metric}`",
             entry.note,
         )
+        longest = rf"\| [^|]*`{name}`[^|]* \| {entry.max_new_tokens} \|"
+        assert re.search(longest, page), name
         named = [entry.hub, entry.config, entry.pictures] if entry.hub else []
         assert re.findall(r"`([^`]+)`", where) == [text for text in named if text]

@@ -26,6 +26,7 @@ from data.sources.hub import Origin, load_benchmark
 from data.sources.jsonl import load_jsonl
 
 WORD = "\nAnswer the question using a single word or phrase."
+ONE_WORD = "\nAnswer the question with a single word."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 NO_ANSWER = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 
@@ -108,7 +109,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
     ),
     "chartqa": (
         {"type": "human_test", "question": "How much?", "answer": "100", "image": picture()},
-        "How much?" + WORD, "104.9", "106", "chartqa/human_test", 0.0,
+        "How much?" + ONE_WORD, "104.9", "106", "chartqa/human_test", 0.0,
     ),
     "ai2d": (
         {"question": "Which?", "options": ["x", "y", "z", "w"], "answer": "2", "image": picture()},
@@ -165,10 +166,10 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
     ),
     "activitynetqa": (
         {
-            "video_name": "clip", "question": "is he tall", "question_id": "q_1",
+            "video_name": "clip", "question": "is He tall", "question_id": "q_1",
             "answer": "yes", "type": 3,
         },
-        "is he tall? Answer the question using a single word or phrase.",
+        "Is he tall? Answer the question using a single word or phrase.",
         "Yes", "Yes he is", "activitynetqa", 0.0,
     ),
     "nextqa": (
@@ -177,7 +178,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
             "answer": 4, "qid": 6, "type": "CW", "a0": "rain", "a1": "sun ", "a2": "fun",
             "a3": "sad", "a4": "cold",
         },
-        "why\nA. rain\nB. sun\nC. fun\nD. sad\nE. cold" + LETTER,
+        "why\nA. rain\nB. sun\nC. fun\nD. sad\nE. cold",
         "E", "cold", "nextqa/CW", 0.2,
     ),
     "intentqa": (
@@ -230,6 +231,15 @@ def origin_of(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) 
     return Origin(files=files, **more)
 
 
+# `max_new_tokens` of lmms-eval's task files, version 0.7.3; 1024 where LLaVA's default counts.
+LONGEST = {
+    "mmbench": 1024, "gqa": 16, "pope": 128, "vizwiz": 1024, "seedbench": 1024, "scienceqa": 16,
+    "mmmu": 128, "docvqa": 32, "chartqa": 16, "ai2d": 16, "textvqa": 1024, "vqav2": 16, "mme": 16,
+    "msvdqa": 64, "msrvttqa": 64, "activitynetqa": 64, "nextqa": 1024, "intentqa": 1024,
+    "egoschema": 16,
+}  # fmt: skip
+
+
 def test_every_benchmark_has_a_fixture():
     assert set(PUBLISHED) == set(BENCHMARKS)
     asked = "mmbench gqa pope vizwiz seedbench scienceqa mmmu docvqa chartqa ai2d textvqa vqav2 mme"
@@ -250,6 +260,7 @@ def test_from_rows_to_scores(name: str, tmp_path: Path) -> None:
     assert (example.question, example.dataset) == (prompt, dataset)
     assert example.id.startswith(f"{name}-")
     assert example.metric == BENCHMARKS[name].metric
+    assert example.max_new_tokens == LONGEST[name]
     assert score(example.metric, right, example) == pytest.approx(1.0)
     assert score(example.metric, wrong, example) == 0.0
     assert chance_level(example) == pytest.approx(chance)
@@ -417,6 +428,49 @@ def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load_benchmark("pope", folder=tmp_path)
 
 
+def test_both_homes_are_tried_the_new_one_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Rows:
+        features = None
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            yield PUBLISHED["pope"][0]
+
+    def loads_from(*homes: str) -> Callable[..., Rows]:
+        def load(name: str, *_: Any, **__: Any) -> Rows:
+            asked.append(name)
+            if name in homes:
+                return Rows()
+            raise FileNotFoundError(f"{name} is not there.")
+
+        return load
+
+    new, old = BENCHMARKS["pope"].homes
+    for homes, tried in (((new, old), [new]), ((old,), [new, old])):
+        asked.clear()
+        monkeypatch.setattr("datasets.load_dataset", loads_from(*homes))
+        folder = tmp_path / str(len(tried))
+        fetch_benchmark("pope", folder=folder)
+        assert asked == tried
+        assert read_manifest(folder, stage="examples")["params"]["hub"] == tried[-1]
+    monkeypatch.setattr("datasets.load_dataset", loads_from())
+    with pytest.raises(DataError, match=f"{old} .*{old} is not there; nor from {new} .*{new} is"):
+        load_benchmark("pope", folder=tmp_path / "none")
+
+
+def test_homes_are_those_of_july_2026_and_before() -> None:
+    for name, entry in BENCHMARKS.items():
+        if entry.hub:
+            owner = "lmms-eval" if entry.video else "lmms-lab-encoder"
+            own = entry.hub.partition("/")[2]
+            assert entry.homes == (f"{owner}/{own}", f"lmms-lab/{own}"), name
+        else:
+            assert entry.homes == ()
+
+
 def test_a_connection_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = HfHubHTTPError.__bases__[0]  # what the client's own errors are
 
@@ -427,6 +481,7 @@ def test_a_connection_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             yield PUBLISHED["pope"][0]
             raise broken("timed out")
 
+    # Rows that were given are not given again from the other home.
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Rows())
     with pytest.raises(DataError, match="POPE cannot be read .*: timed out. Check the connection"):
         load_benchmark("pope", folder=tmp_path)

@@ -44,6 +44,11 @@ def test_defaults_and_group_from_image() -> None:
         ({"chance": -0.1}, "chance must be in"),
         ({"chance": float("nan")}, "chance must be in"),
         ({"chance": "a"}, "chance must be a number"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number from 1 to .*, got 0"),
+        ({"max_new_tokens": 16.0}, "max_new_tokens must be a whole number .*, got 16.0"),
+        ({"max_new_tokens": True}, "max_new_tokens must be a whole number .*, got True"),
+        ({"max_new_tokens": "16"}, "max_new_tokens must be a whole number .*, got '16'"),
+        ({"max_new_tokens": 2**40}, "max_new_tokens must be a whole number from 1 to"),
         ({"metric": "vqa"}, "answers of several people"),
         ({"metric": "yes_no"}, "needs the answer 'yes' or 'no', got 'cat'"),
         ({"metric": "choice", "choices": ["dog", "cow"]}, "needs a letter or one of"),
@@ -88,6 +93,19 @@ def test_fingerprint_depends_on_content_and_order() -> None:
     one, two = Example.from_dict(GOOD), Example.from_dict({**GOOD, "id": "b"})
     prints = {fingerprint(e) for e in ([one], [two], [one, two], [two, one])}
     assert len(prints) == 4
+
+
+def test_the_longest_answer_is_part_of_an_example_that_names_one(tmp_path: Path) -> None:
+    plain, long = Example.from_dict(GOOD), Example.from_dict({**GOOD, "max_new_tokens": 128})
+    # Examples without one keep the hash of the time before the field was there.
+    assert "max_new_tokens" not in plain.to_dict()
+    assert long.to_dict()["max_new_tokens"] == 128
+    assert Example.from_dict(long.to_dict()) == long
+    assert fingerprint([plain]) != fingerprint([long])
+    (read,) = load_jsonl(write(tmp_path / "e.jsonl", long.to_dict()), images=tmp_path)
+    assert read == long
+    with pytest.raises(DataError, match="line 1: .*max_new_tokens must be a whole number"):
+        load_jsonl(write(tmp_path / "e.jsonl", {**GOOD, "max_new_tokens": -3}), images=tmp_path)
 
 
 @pytest.mark.parametrize(

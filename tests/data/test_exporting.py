@@ -56,6 +56,8 @@ def small(**metadata: Any) -> OracleLog:
         row("c", "1", dataset="other"),
         row("c", "9", dataset="other"),
     ]
+    for one in rows[:2]:
+        one |= {"references": ("x", "ÿ"), "metric": "any", "max_new_tokens": 16, "finish": "stop"}
     return OracleLog(
         pd.DataFrame(rows), options=("1", "9"), cost_unit="visual tokens", metadata=metadata
     )
@@ -90,6 +92,8 @@ def test_load_dataset_reads_the_folder(tmp_path: Path) -> None:
     assert rows["score"][:] == [0.5, 1.0, 0.0, None, 1.0, 1.0]
     assert rows["question"][0] == "Wörter | a?"
     assert rows["answer_tokens"][0] == 2
+    assert rows["references"][:3] == [["x", "ÿ"], ["x", "ÿ"], None]
+    assert (rows["metric"][0], rows["max_new_tokens"][0], rows["finish"][0]) == ("any", 16, "stop")
     frame = rows.to_pandas()
     again = OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata)
     assert_equal(again, log)

@@ -57,6 +57,21 @@ def test_full_table(tmp_path: Path) -> None:
     assert list(log.images) == ["a.png", "b.png"]
 
 
+def test_references_and_metric_of_a_table(tmp_path: Path) -> None:
+    text = """id,question,option,correct,gold,metric
+q1,What?,small,1,red,exact
+q1,What?,large,0,red,exact
+q2,Who?,small,1,"['Ann', 'Anna']",any
+q2,Who?,large,0,"['Ann', 'Anna']",any
+q3,Why?,small,1,,
+q3,Why?,large,1,,
+"""
+    log = read_table(write(tmp_path, text), columns={"reference": "gold"})
+    assert log.references.tolist() == [("red",), ("Ann", "Anna"), None]
+    assert log.metrics.tolist() == ["exact", "any", None]
+    assert read_table(write(tmp_path, CSV)).references.tolist() == [None, None]
+
+
 def test_parquet_equals_csv(tmp_path: Path) -> None:
     first = read_table(write(tmp_path, CSV))
     table = pd.read_csv(tmp_path / "log.csv")

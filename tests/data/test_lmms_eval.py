@@ -83,6 +83,31 @@ def test_two_scales_of_one_task(tmp_path: Path) -> None:
     assert "gaps" not in told(log)
 
 
+def test_targets_are_the_references(tmp_path: Path) -> None:
+    def read(task: str, *lines: dict[str, Any], **options: Any) -> Any:
+        path = jsonl(tmp_path / f"20250611_samples_{task}.jsonl", *lines)
+        return read_lmms_eval({"576": path}, **options)
+
+    log = read("gqa", sample(0), {**sample(1), "target": "a [red] one"})
+    assert log.references.tolist() == [("yes",), ("a [red] one",)]
+    assert log.metrics.tolist() == ["exact_match"] * 2
+    # Newer versions write a list as one text.
+    log = read("docvqa_val", {**sample(0, anls=1.0), "target": "['1/8/93', \"Jan '93\"]"})
+    assert log.references.tolist() == [("1/8/93", "Jan '93")] and log.metrics.tolist() == ["anls"]
+    log = read("egoschema", {**sample(0, score={"pred": 1, "ground_truth": "1"}), "target": 1})
+    assert log.references.tolist() == [("1",)]
+    # A field that the data do not have: the target is the field's name.
+    said = [{"answer": "net", "answer_id": 1}, {"answer": "a net", "answer_id": 2}]
+    lines = [{**sample(n), "target": "answer", "doc": doc} for n, doc in enumerate(
+        ({"answers": said}, {"answers": ["x", "y"]}, {})
+    )]  # fmt: skip
+    log = read("vqav2_val", *lines)
+    assert log.references.tolist() == [("net", "a net"), ("x", "y"), None]
+    bare = sample(0)
+    del bare["target"]
+    assert read("gqa", bare).references.tolist() == [None]
+
+
 def test_older_versions_with_logs_and_docs(tmp_path: Path) -> None:
     def old(doc_id: int) -> dict[str, Any]:
         return {

@@ -68,6 +68,51 @@ def test_views_are_aligned_and_in_example_order() -> None:
     assert (len(log), log.n_gaps, log.complete.all()) == (3, 0, True)
 
 
+def test_what_was_expected_is_kept(tmp_path: Path) -> None:
+    rows = grid("a", "b", "c")
+    for one in rows[:3]:
+        one |= {"references": ["net", "a net", "net"], "metric": "vqa", "max_new_tokens": 16}
+        one["finish"] = "length" if one["scale"] == "9" else "stop"
+    for one in rows[3:6]:  # known to have none
+        one |= {"references": (), "metric": "agreement", "max_new_tokens": 64}
+    log = build(rows)
+    assert log.references.tolist() == [("net", "a net", "net"), (), None]
+    assert log.metrics.tolist() == ["vqa", "agreement", None]
+    assert np.array_equal(log.max_new_tokens, [16, 64, np.nan], equal_nan=True)
+    assert log.laid_out("finish").tolist() == [["stop", "length", "stop"]] + 2 * [[None] * 3]
+    log.write(tmp_path / "log")
+    again = OracleLog.read(tmp_path / "log")
+    assert again.frame.equals(log.frame)
+    assert again.select(["b", "a"]).references.tolist() == [(), ("net", "a net", "net")]
+
+
+def test_rows_of_earlier_versions_take_what_others_of_their_example_tell() -> None:
+    rows = grid("a", "b")
+    rows[1] |= {"references": ["x"], "metric": "exact", "max_new_tokens": 16}
+    log = build(rows)
+    assert log.references.tolist() == [("x",), None]
+    assert log.frame["metric"].tolist() == ["exact"] * 3 + [None] * 3
+    assert log.frame["max_new_tokens"].tolist()[:3] == [16.0] * 3
+    rows[2]["references"] = ["y"]
+    with pytest.raises(DataError, match="disagree with themselves .*'a' in references"):
+        build(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"references": "net"}, "'references' must hold lists of texts, got 'net'"),
+        ({"references": [1]}, r"'references' must hold lists of texts, got \[1\]"),
+        ({"metric": 3}, "'metric' must hold texts"),
+        ({"max_new_tokens": 0}, "no whole number of at least 1 as max_new_tokens"),
+        ({"finish": "tired"}, "a finish that is none of stop, length"),
+    ],
+)
+def test_what_was_expected_is_checked(change: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        build([one | change for one in grid("a")])
+
+
 def test_log_cannot_be_changed_from_outside() -> None:
     frame = pd.DataFrame(grid("a"))
     metadata = {"model": {"name": "x"}}

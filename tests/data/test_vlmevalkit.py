@@ -143,6 +143,15 @@ def test_short_answers(tmp_path: Path, dataset: str, match: list[Any], score: fl
     assert "columns not used: ['eval_gt', 'eval_pred', 'eval_score']" in told(log)
 
 
+def test_answers_of_a_table_are_the_references(tmp_path: Path) -> None:
+    log = read_vlmevalkit({"1": table(tmp_path / "m_X_result.tsv", mcq(0, 1), mcq(1, 0))})
+    assert set(log.references.tolist()) == {("A",)} and set(log.metrics.tolist()) == {"hit"}
+    row = {**short(0, [1.0]), "answer": "['net', 'a net']"}
+    log = read_vlmevalkit({"1": table(tmp_path / "m_TextVQA_VAL_results.tsv", row)})
+    assert log.references.tolist() == [("net", "a net")]
+    assert log.metrics.tolist() == ["eval_match"]
+
+
 def test_a_failed_generation_is_a_gap_whatever_its_verdict(tmp_path: Path) -> None:
     failed = mcq(1, 0, prediction=f"{FAILED} via API. ")
     path = table(tmp_path / "m_X_result.tsv", mcq(0, 1), failed, mcq(2, None))

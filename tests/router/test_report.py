@@ -57,6 +57,8 @@ def build_log_world(request):
     frame["dataset"] = np.where(number % 3 == 0, "shapes <i>", "tiny digits")
     frame["question"] = [f"{HOSTILE} {n}?" for n in number]
     frame["answer"] = np.where(frame["score"] == 1, HOSTILE, "{% raw %}no</li>")
+    frame["references"] = [(f"{HOSTILE} right", f"{HOSTILE} right", "red")] * len(frame)
+    frame["metric"] = "<i>exact</i>"
     frame["flops"] = frame["cost"] * 1e8
     frame["vision_flops"] = np.where(number % 2 == 0, 4e9, 6e9)
     log = OracleLog(
@@ -291,6 +293,17 @@ def test_lost_questions_are_told_by_dataset_and_option(reported, page):
     assert f"{lost['lost']} / {lost['n']}" in shown
     for option in {one["chosen"] for one in lost["examples"]}:
         assert f"Lost at {option}" in shown
+
+
+def test_lost_questions_say_what_was_expected(reported, page):
+    run, document, _ = reported
+    row = tables.router_rows(document)[len(tables.router_rows(document)) // 2]
+    count = len(document["lost"][row["name"]]["examples"])
+    shown = re.sub(r"\s+", " ", " ".join(page.text))
+    wanted = re.sub(r"\s+", " ", f"expected: {HOSTILE} right (2), red (<i>exact</i>)")
+    assert shown.count(wanted) == count > 0
+    with (run.report / "tables/lost.csv").open(encoding="utf-8", newline="") as file:
+        assert {line["expected"] for line in csv.DictReader(file)} == {f"{HOSTILE} right (2), red"}
 
 
 def test_every_row_of_the_evaluation_is_in_the_page(page, reported):

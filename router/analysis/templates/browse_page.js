@@ -160,6 +160,12 @@ function startPage(document, window) {
     );
     const name = data.images[data.examples.image[i]];
     if (name) pane.append(element("p", "soft", name));
+    const { expected, metric } = data.examples;
+    if (expected[i] || metric[i]) {
+      const told = expected[i] ? data.strings[expected[i]] : "no reference answer";
+      const how = metric[i] ? " (" + data.strings[metric[i]] + ")" : "";
+      pane.append(element("p", "", "expected: " + told + how));
+    }
     const table = element("table"), head = element("tr"), body = element("tbody");
     const top = element("thead");
     for (const title of ["scale", "", "answer", "score", "sure", data.unit, "text", "answer tokens", "GFLOPs"]) {
@@ -172,8 +178,9 @@ function startPage(document, window) {
       const said = cells.error[cell]
         ? data.strings[cells.error[cell]]
         : cells.answer[cell] ? data.strings[cells.answer[cell]] : "(not recorded)";
+      const cut = cells.cut[cell] ? " (cut at its longest length)" : "";
       line.append(element("td", "", scale), element("td", what, MARKS[what] + " " + what));
-      line.append(element("td", cells.error[cell] ? "error" : "", said));
+      line.append(element("td", cells.error[cell] ? "error" : "", said + cut));
       line.append(element("td", "", number(cells.score[cell])));
       line.append(element("td", "", percent(cells.confidence[cell])));
       for (const key of ["cost", "text_tokens", "answer_tokens"]) {

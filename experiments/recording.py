@@ -26,7 +26,7 @@ def provenance(command: str, *, seed: int) -> dict[str, Any]:
     }
 
 
-OWN = ("n", "best_fixed", "rows", "metrics")
+OWN = ("verdict", "n", "best_fixed", "mixed", "rows", "metrics")
 OTHERS = ("escalation", "ablations", "baselines", "oracles")
 
 

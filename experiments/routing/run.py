@@ -39,7 +39,7 @@ from router.stages.reporting import evaluate_stage, report_stage
 
 HERE = Path(__file__).parent
 QUESTIONS = 8
-BUDGETS = (36.0, 72.0, 144.0, 288.0)
+BUDGETS = (12.0, 18.0, 24.0, 36.0, 72.0, 144.0, 288.0)
 REGRETS = (0.005, 0.01, 0.02, 0.05)
 CONFIDENCE = 0.95
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -105,7 +105,7 @@ def certified(run: Run) -> dict[str, Any]:
                     "guarantee": dict(made.guarantee),
                     "fallback": isinstance(made, Policy) and made.fallback,
                 }
-    for budget in BUDGETS[1:]:
+    for budget in BUDGETS:
         escalate_stage(run, name=f"escalate-{budget:g}", budget=budget)
     return found
 

@@ -19,7 +19,6 @@ from data.images import open_image
 from data.sources.instructions import Conversation
 from m3core.models.llava import LlavaM3
 from m3core.models.mqt import MqtLlava
-from m3core.models.preprocessing import SquarePreparer
 from m3core.models.trainees import trainee_of
 from m3core.objective import MatryoshkaBatch, pack
 from m3core.prompts import PromptTemplate
@@ -147,7 +146,7 @@ class InstructionBatches:
         self.text = ConversationText(model.tokenizer, model.template)
         self._pad = model.tokenizer.pad_token_id or 0
         self._side: int = trainee_of(model).tower.config.image_size
-        self._prepare = SquarePreparer(model.image_processor, self._side)
+        self._prepare = model.prepare
         self._room = {False: model.context - len(self.text.before) - finest, True: model.context}
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 

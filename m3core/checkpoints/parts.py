@@ -27,8 +27,9 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer, from ``tokenizer.json`` or, in the original layout, ``tokenizer.model``.
 
-    See :mod:`m3core.checkpoints.llama_tokenizer` about the latter. The original layout has no image token: its code splits the prompt there. Padding takes the
-    unknown token where no padding token is named, as in LLaVA's training.
+    See :mod:`m3core.checkpoints.llama_tokenizer` about the latter. The original layout has no
+    image token: its code splits the prompt there. Padding takes the unknown token where no padding
+    token is named, as in LLaVA's training.
 
     Args:
         checkpoint: The checkpoint.

@@ -494,7 +494,7 @@ def test_each_missing_tensor_is_noticed(published, tmp_path):
         ({"mm_projector_type": "mlp3x_gelu"}, "mm_projector_type is 'mlp3x_gelu'"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end is true"),
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch'"),
-        ({"image_aspect_ratio": "square"}, "image_aspect_ratio 'square'"),
+        ({"image_aspect_ratio": "highres"}, "image_aspect_ratio 'highres'"),
         ({"image_aspect_ratio": "anyres"}, "image_grid_pinpoints must be a list of pairs"),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"mm_vision_tower": ...}, "names no vision tower"),

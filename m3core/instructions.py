@@ -47,7 +47,12 @@ class ConversationText:
         return list(ids)
 
     def _continued(self, text: str) -> list[int]:
-        """Ids of a text behind a special token, where no blank is put in front of it."""
+        """Ids of a text behind a special token.
+
+        A ``legacy`` tokenizer of transformers 4 puts a blank in front of it, others do not.
+        """
+        if self.tokenizer.init_kwargs.get("legacy"):
+            return self._ids(text)
         line = self._ids("\n")
         return self._ids("\n" + text)[len(line) :]
 

@@ -1,7 +1,9 @@
 """Write a checkpoint once in the Hugging Face layout, so that any tool can load it.
 
 Every tensor keeps its bits and its number format. As in the published Hugging Face LLaVA, the
-tokenizer gets ``<image>`` and ``<pad>`` and the embeddings are padded to a multiple of 64.
+tokenizer gets ``<image>`` and ``<pad>`` and the embeddings are padded to a multiple of 64. Plain
+transformers (``AutoProcessor``, ``LlavaForConditionalGeneration``) gives the same ids and, at the
+finest scale, the same answers. NOTE: it joins LLaVA-NeXT's crops by ``spatial_unpad`` alone.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from data.errors import ModelError
 from m3core.checkpoints.weights import key_names, read_json
-from m3core.models.preprocessing import PAD, SQUARE
+from m3core.models.preprocessing import ASPECTS, PAD, SQUARE
 from m3core.scales import M3_SCALES
 
 Layout = Literal["hugging_face", "original"]
@@ -55,10 +55,19 @@ class Checkpoint:
 
         The published code crops the centre unless the config says otherwise. The Hugging Face
         layout has no such entry; there ours says so, and without it images are padded.
+
+        Raises:
+            ModelError: If our entry has another value.
         """
         if self.layout == "original":
             return PAD if self.config.get("image_aspect_ratio") == PAD else SQUARE
-        return str(self.settings.get("image_aspect_ratio", PAD))
+        aspect = str(self.settings.get("image_aspect_ratio", PAD))
+        if aspect not in ASPECTS:
+            raise ModelError(
+                f"{self.folder}/config.json: image_aspect_ratio in the entry matryoshka must be "
+                f"one of {', '.join(ASPECTS)}, got {aspect!r}"
+            )
+        return aspect
 
     @property
     def says_matryoshka(self) -> bool:

@@ -63,7 +63,8 @@ def read_pieces(file: Path) -> Any:
         raise ModelError(
             f"{file} is no sentencepiece tokenizer or is damaged ({error}); download it again"
         ) from error
-    proto = sentencepiece_model_pb2.ModelProto.FromString(content)
+    messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    proto = messages.ModelProto.FromString(content)
     if proto.trainer_spec.model_type != _BPE:
         raise ModelError(
             f"{file} is no byte-pair encoding, which every Llama and Vicuna has; it belongs to "

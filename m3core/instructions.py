@@ -20,7 +20,6 @@ from data.media_files import file_in
 from data.sources.instructions import Conversation
 from m3core.models.llava import LlavaM3
 from m3core.models.mqt import MqtLlava
-from m3core.models.preprocessing import SquarePreparer
 from m3core.models.trainees import trainee_of
 from m3core.objective import MatryoshkaBatch, pack
 from m3core.prompts import PromptTemplate
@@ -49,7 +48,12 @@ class ConversationText:
         return list(ids)
 
     def _continued(self, text: str) -> list[int]:
-        """Ids of a text behind a special token, where no blank is put in front of it."""
+        """Ids of a text behind a special token.
+
+        A ``legacy`` tokenizer of transformers 4 puts a blank in front of it, others do not.
+        """
+        if self.tokenizer.init_kwargs.get("legacy"):
+            return self._ids(text)
         line = self._ids("\n")
         return self._ids("\n" + text)[len(line) :]
 
@@ -148,7 +152,7 @@ class InstructionBatches:
         self.text = ConversationText(model.tokenizer, model.template)
         self._pad = model.tokenizer.pad_token_id or 0
         self._side: int = trainee_of(model).tower.config.image_size
-        self._prepare = SquarePreparer(model.image_processor, self._side)
+        self._prepare = model.prepare
         self._room = {False: model.context - len(self.text.before) - finest, True: model.context}
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 

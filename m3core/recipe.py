@@ -27,7 +27,8 @@ class TrainingRecipe:
         periods: A scale takes part in every ``period``-th step; None is 1 for all.
         steps: Optimiser steps.
         learning_rate: Peak rate of connector and language model (AdamW).
-        tower_learning_rate: Peak rate of the vision tower; 0 freezes it.
+        tower_learning_rate: Peak rate of the vision tower; 0 freezes it, as M3's published code
+            does in effect (``clip_encoder.py`` runs it under ``torch.no_grad``).
         muon_learning_rate: Peak rate of Muon for the matrices inside transformer layers;
             0 leaves them to AdamW.
         tower_muon_learning_rate: The same for the tower's.

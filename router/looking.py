@@ -23,7 +23,7 @@ from m3core.models.grad_cam import token_heat_maps
 from m3core.models.llava import LlavaM3
 from m3core.models.llava_next import CropsEncoding
 from m3core.models.mqt import MqtLlava
-from m3core.models.preprocessing import pad_to_square
+from m3core.models.preprocessing import PAD, as_seen
 from m3core.pooling import AVERAGE
 from router.sheet import HEIGHT, Panel, sheet
 
@@ -110,7 +110,7 @@ def shown_at(
     if isinstance(model, MqtLlava):
         shown = [scale - 1 for scale in scales]
         heat = token_heat_maps(model, image, [*shown, *tokens]).numpy()
-        square = _fitted(pad_to_square(image, model.image_processor.image_mean))
+        square = _fitted(as_seen(image, model.image_processor.image_mean, model.aspect))
         return [heated(square, one) for one in heat], [f"Grad-CAM of token {t}" for t in shown]
     views = _views(model, image, encoding)
     pictures = [_side_by_side([view.drawn(scale) for view in views]) for scale in scales]
@@ -240,7 +240,8 @@ def _views(model: MultiScaleModel, image: Image.Image, encoding: VisualEncoding)
         )
         return [View(name="base", picture=base, side=side, pooling=pooling), crops]
     if isinstance(model, LlavaM3):
-        square, name = pad_to_square(image, model.image_processor.image_mean), "padded square"
+        square = as_seen(image, model.image_processor.image_mean, model.aspect)
+        name = "padded square" if model.aspect == PAD else "square in the centre"
     else:
         square, name = image.resize((HEIGHT, HEIGHT)), "stretched square"
     return [View(name=name, picture=square, side=side, pooling=pooling)]

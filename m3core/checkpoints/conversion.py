@@ -1,7 +1,9 @@
 """Write a checkpoint once in the Hugging Face layout, so that any tool can load it.
 
 Every tensor keeps its bits and its number format. As in the published Hugging Face LLaVA, the
-tokenizer gets ``<image>`` and ``<pad>`` and the embeddings are padded to a multiple of 64.
+tokenizer gets ``<image>`` and ``<pad>`` and the embeddings are padded to a multiple of 64. Plain
+transformers (``AutoProcessor``, ``LlavaForConditionalGeneration``) gives the same ids and, at the
+finest scale, the same answers. NOTE: it joins LLaVA-NeXT's crops by ``spatial_unpad`` alone.
 """
 
 from __future__ import annotations
@@ -15,13 +17,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from transformers import (
-    BaseImageProcessor,
-    GenerationConfig,
-    LlavaImageProcessorPil,
-    LlavaNextImageProcessorPil,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from data.errors import ModelError
 from m3core.checkpoints.layouts import Checkpoint, recognise
@@ -34,8 +30,10 @@ from m3core.checkpoints.loading import (
 )
 from m3core.checkpoints.parts import load_image_processor, load_tokenizer
 from m3core.checkpoints.places import resolve
+from m3core.checkpoints.processors import stock_image_processor, write_processor
 from m3core.checkpoints.translation import IMAGE_TOKEN
 from m3core.checkpoints.weights import Tensors
+from m3core.prompts import get_template
 
 PAD_TOKEN = "<pad>"
 MULTIPLE = 64
@@ -96,6 +94,7 @@ def write_stock(
         dtype: Number format of all tensors; None keeps each tensor's own.
     """
     config = contents.config
+    settings = dict(getattr(config, "matryoshka", None) or {})
     tokenizer = load_tokenizer(
         checkpoint, rows=config.text_config.vocab_size, image_token=config.image_token_index
     )
@@ -104,7 +103,6 @@ def write_stock(
     if checkpoint.layout == "original":
         _add_tokens(tokenizer, config)
         tensors = _padded(tensors, config)
-        processor = _stock_processor(checkpoint, contents, processor)
     if dtype is not None:
         tensors = {
             key: tensor.to(DTYPES[dtype]) if tensor.is_floating_point() else tensor
@@ -117,8 +115,16 @@ def write_stock(
         GenerationConfig.from_model_config(config).save_pretrained(work)
         kept = {key: tensor.contiguous() for key, tensor in tensors.items()}
         save_torch_state_dict(kept, work, metadata={"format": "pt"})
-        for part in (tokenizer, processor):
-            part.save_pretrained(work)
+        write_processor(
+            work,
+            family=checkpoint.family,
+            config=config,
+            tokenizer=tokenizer,
+            image_processor=stock_image_processor(
+                checkpoint.family, config, processor, aspect=checkpoint.aspect
+            ),
+            template=get_template(settings.get("prompt", "vicuna-1")),
+        )
 
 
 @contextmanager
@@ -166,23 +172,3 @@ def _padded(tensors: Tensors, config: Any) -> Tensors:
     config.matryoshka["vocabulary"] = rows
     config.text_config.vocab_size = new
     return padded
-
-
-def _stock_processor(
-    checkpoint: Checkpoint, contents: Contents, clip: BaseImageProcessor
-) -> BaseImageProcessor:
-    """The processor with which plain Hugging Face code prepares pictures as LLaVA does."""
-    side = contents.config.vision_config.image_size
-    common: dict[str, Any] = {
-        "crop_size": {"height": side, "width": side},
-        "image_mean": list(clip.image_mean),
-        "image_std": list(clip.image_std),
-    }
-    if checkpoint.family == "llava_next":
-        return LlavaNextImageProcessorPil(
-            size={"shortest_edge": side},
-            image_grid_pinpoints=contents.config.image_grid_pinpoints,
-            **common,
-        )
-    size = {"height": side, "width": side}
-    return LlavaImageProcessorPil(do_pad=True, do_center_crop=False, size=size, **common)

@@ -127,9 +127,7 @@ def build_llava(source: Source) -> LlavaM3:
     if source.grids is not None:
         source.refuse("grids", "which sees a picture whole")
     parts = load_stock_parts(source)
-    return LlavaM3(
-        **parts.arguments(source),
-    )
+    return LlavaM3(**parts.arguments(source), aspect=source.checkpoint.aspect)
 
 
 def build_llava_next(source: Source) -> LlavaNextM3:

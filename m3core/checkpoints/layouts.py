@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from data.errors import ModelError
 from m3core.checkpoints.weights import key_names, read_json
+from m3core.models.preprocessing import ASPECTS, PAD, SQUARE
 from m3core.scales import M3_SCALES
 
 Layout = Literal["hugging_face", "original"]
@@ -36,9 +37,10 @@ class Checkpoint:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Our own entry in the config: ``scales``, ``prompt``, ``vocabulary``, ``merge``.
+        """Our own entry in the config.
 
-        In the original layout the scales come from ``matryoshka_vis_token_scale``, which M3's
+        It holds ``scales``, ``prompt``, ``vocabulary``, ``merge`` and ``image_aspect_ratio``. In
+        the original layout the scales come from ``matryoshka_vis_token_scale``, which M3's
         training writes into the config (mu-cai/matryoshka-mm, ``llava/train/train.py``).
         """
         settings = dict(self.config.get("matryoshka") or {})
@@ -46,6 +48,26 @@ class Checkpoint:
         if trained:
             settings.setdefault("scales", _scales(trained, self.folder))
         return settings
+
+    @property
+    def aspect(self) -> str:
+        """How an image is made square, one of :data:`m3core.models.preprocessing.ASPECTS`.
+
+        The published code crops the centre unless the config says otherwise. The Hugging Face
+        layout has no such entry; there ours says so, and without it images are padded.
+
+        Raises:
+            ModelError: If our entry has another value.
+        """
+        if self.layout == "original":
+            return PAD if self.config.get("image_aspect_ratio") == PAD else SQUARE
+        aspect = str(self.settings.get("image_aspect_ratio", PAD))
+        if aspect not in ASPECTS:
+            raise ModelError(
+                f"{self.folder}/config.json: image_aspect_ratio in the entry matryoshka must be "
+                f"one of {', '.join(ASPECTS)}, got {aspect!r}"
+            )
+        return aspect
 
     @property
     def says_matryoshka(self) -> bool:
@@ -103,11 +125,12 @@ def _looks_original(config: dict[str, Any], classes: set[str]) -> bool:
 def _family(folder: Path, config: dict[str, Any]) -> str:
     if _OF_MQT in " ".join(config) or any(_OF_MQT in key for key in key_names(folder)):
         return "mqt"
-    ratio = config.get("image_aspect_ratio", "pad")
-    families = {"pad": "llava", "anyres": "llava_next"}
+    ratio = config.get("image_aspect_ratio")
+    families = {None: "llava", PAD: "llava", SQUARE: "llava", "anyres": "llava_next"}
     if ratio not in families:
         raise ModelError(
-            f"{folder}/config.json has image_aspect_ratio {ratio!r}; this version prepares "
-            "pictures as 'pad' (LLaVA-1.5) or 'anyres' (LLaVA-NeXT) do"
+            f"{folder}/config.json has image_aspect_ratio {ratio!r}; this version prepares images "
+            "as 'pad' (LLaVA-1.5), 'square' or no entry (the centre is cropped), or 'anyres' "
+            "(LLaVA-NeXT) do"
         )
     return families[ratio]

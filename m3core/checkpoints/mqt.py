@@ -27,6 +27,7 @@ from m3core.checkpoints.places import revision_of
 from m3core.checkpoints.tower import INSIDE, read_with_tower
 from m3core.checkpoints.weights import Tensors
 from m3core.models.mqt import MqtLlava
+from m3core.models.preprocessing import ASPECTS
 from m3core.models.query_abstractor import QueryAbstractor
 from m3core.prompts import get_template
 from m3core.scales import MQT_SCALES, ScaleGrid
@@ -38,7 +39,6 @@ _SUPPORTED: dict[str, tuple[Any, Any]] = {
     "mm_vision_select_feature": ("patch", "patch"),
     "mm_patch_merge_type": ("flat", "flat"),
     "mm_use_im_start_end": (False, False),
-    "image_aspect_ratio": ("pad", "square"),
 }
 
 
@@ -105,6 +105,7 @@ def build_mqt(checkpoint: Checkpoint, placement: Placement, *, name: str) -> Mqt
         revision=revision_of(folder, *more),
         layer=config.get("mm_vision_select_layer", -2),
         context=_context(config, text),
+        aspect=checkpoint.aspect,
     )
 
 
@@ -160,6 +161,12 @@ def text_config(checkpoint: Checkpoint) -> LlamaConfig:
         for key, (wanted, default) in _SUPPORTED.items()
         if config.get(key, default) != wanted
     ]
+    ratio = config.get("image_aspect_ratio")
+    if ratio not in (None, *ASPECTS):
+        wrong.append(
+            f"image_aspect_ratio is {ratio!r}, and only {' and '.join(map(repr, ASPECTS))} are "
+            "supported"
+        )
     if wrong:
         raise ModelError(f"{checkpoint.folder}/config.json: {'; '.join(wrong)}")
     foreign = {"model_type", "architectures", "auto_map", "matryoshka", "dtype", "torch_dtype"}

@@ -11,12 +11,12 @@ from transformers import (
     BaseImageProcessor,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
-    LlamaTokenizer,
     PreTrainedTokenizerBase,
 )
 
 from data.errors import ModelError
 from m3core.checkpoints.layouts import Checkpoint
+from m3core.checkpoints.llama_tokenizer import FAST, PIECES, load_llama_tokenizer
 from m3core.checkpoints.tower import Tower
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
@@ -27,8 +27,9 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer, from ``tokenizer.json`` or, in the original layout, ``tokenizer.model``.
 
-    The original layout has no image token: its code splits the prompt there. Padding takes the
-    unknown token where no padding token is named, as in LLaVA's training.
+    See :mod:`m3core.checkpoints.llama_tokenizer` about the latter. The original layout has no
+    image token: its code splits the prompt there. Padding takes the unknown token where no padding
+    token is named, as in LLaVA's training.
 
     Args:
         checkpoint: The checkpoint.
@@ -40,8 +41,9 @@ def load_tokenizer(
             than the model has embeddings.
     """
     folder = checkpoint.folder
-    if checkpoint.layout == "original":
-        tokenizer = _original_tokenizer(folder)
+    bare = (folder / PIECES).is_file() and not (folder / FAST).is_file()
+    if checkpoint.layout == "original" or bare:  # transformers 5 would order its merges otherwise
+        tokenizer = load_llama_tokenizer(folder)
     else:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -49,6 +51,7 @@ def load_tokenizer(
             raise ModelError(
                 f"{folder} lacks a usable tokenizer: {error}; download its files again"
             ) from error
+    if checkpoint.layout == "hugging_face":
         _check_image_token(tokenizer, image_token, folder)
     trained = checkpoint.settings.get("vocabulary", rows)  # rows behind it are cut off on loading
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= trained:
@@ -75,46 +78,6 @@ def _check_image_token(tokenizer: PreTrainedTokenizerBase, index: int | None, fo
             f"{index}, where it has {token}. Add the special token '<image>' under that id, or "
             "write the folder anew with `m3router convert` from the original checkpoint"
         )
-
-
-def _original_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    pieces = folder / "tokenizer.model"
-    if not pieces.is_file() and not (folder / "tokenizer.json").is_file():
-        raise ModelError(
-            f"{folder} lacks a tokenizer: neither tokenizer.model nor tokenizer.json is there; "
-            "download it (for Vicuna, that of the Llama it was trained from)"
-        )
-    count = _count_pieces(pieces) if pieces.is_file() else 0
-    try:
-        tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True)
-    except _UNREADABLE as error:
-        raise ModelError(
-            f"{folder} lacks a usable tokenizer: {error}; download its files again"
-        ) from error
-    if len(tokenizer) < max(count, 4):  # a vocabulary that was not found leaves three tokens
-        raise ModelError(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens where tokenizer.model has "
-            f"{count}; download its files again"
-        )
-    return tokenizer
-
-
-def _count_pieces(file: Path) -> int:
-    """Read a sentencepiece model by its own library, which notices damage."""
-    try:
-        import google.protobuf  # noqa: F401
-        import sentencepiece
-    except ImportError as error:
-        raise ModelError(
-            f"{file} needs the packages sentencepiece and protobuf; install them with "
-            "`pip install sentencepiece protobuf`"
-        ) from error
-    try:
-        return int(sentencepiece.SentencePieceProcessor(model_file=str(file)).vocab_size())
-    except (RuntimeError, OSError) as error:
-        raise ModelError(
-            f"{file} is no sentencepiece tokenizer or is damaged ({error}); download it again"
-        ) from error
 
 
 def load_image_processor(

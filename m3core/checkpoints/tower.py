@@ -1,7 +1,9 @@
 """The vision tower of a checkpoint in the original LLaVA layout: inside it, or in its own folder.
 
-The published LLaVA-1.5 leaves CLIP's weights out and names them; M3 trained them on and keeps
-them inside (``unfreeze_mm_vision_tower`` in mu-cai/matryoshka-mm, ``scripts/v1_5/finetune.sh``).
+The published LLaVA-1.5 leaves CLIP's weights out and names them; M3 keeps its tower inside
+(``unfreeze_mm_vision_tower`` in mu-cai/matryoshka-mm, ``scripts/v1_5/finetune.sh``). NOTE: its
+published code gives the tower no gradient (``clip_encoder.py``, ``@torch.no_grad()``), yet what is
+inside is what is loaded.
 """
 
 from __future__ import annotations

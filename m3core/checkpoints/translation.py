@@ -14,6 +14,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextCo
 
 from data.errors import ModelError
 from m3core.checkpoints.layouts import Checkpoint
+from m3core.models.preprocessing import PAD
 
 PROJECTORS = {"mlp2x_gelu": "gelu", "linear": "linear"}
 """LLaVA's projectors with the activation that Hugging Face's two-layer projector takes.
@@ -95,6 +96,8 @@ def translate(checkpoint: Checkpoint, vision: CLIPVisionConfig) -> LlavaConfig |
                 image_grid_pinpoints=[[height, width] for width, height in pairs], **common
             )
         else:
+            if checkpoint.aspect != PAD:
+                settings["image_aspect_ratio"] = checkpoint.aspect
             config = LlavaConfig(**common)
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise ModelError(f"{checkpoint.folder}/config.json is not valid: {error}") from error

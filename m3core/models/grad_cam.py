@@ -55,7 +55,7 @@ def grad_cam(
 
 
 def token_heat_maps(model: MqtLlava, image: Image.Image, tokens: Sequence[int]) -> torch.Tensor:
-    """Heat maps of chosen visual tokens over a picture, padded to a square as the model sees it.
+    """Heat maps of chosen visual tokens over the square of an image that the model sees.
 
     Args:
         model: The model.

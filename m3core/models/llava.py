@@ -12,7 +12,7 @@ from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
 from m3core.models.base import ANSWER_TOKENS, GridEncoding, VisualEncoding, revision_with
 from m3core.models.parts import project, tower_tokens
-from m3core.models.preprocessing import SquarePreparer
+from m3core.models.preprocessing import PAD, aspect_note, preparer
 from m3core.pooling import AVERAGE, check_pooling
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
@@ -24,13 +24,14 @@ class LlavaM3(AnsweringModel):
     Args:
         model: The loaded model, in evaluation mode.
         tokenizer: Its tokenizer.
-        image_processor: Resizes and normalises; padding to a square happens before it.
+        image_processor: Resizes and normalises.
         template: Prompt template.
         grid: Scales; the finest one must be the tower's whole grid.
         name: How the user called the model.
         revision: Hash of its files.
         max_new_tokens: Longest answer.
         pooling: How coarser scales are made, a name in :data:`m3core.pooling.POOLINGS`.
+        aspect: How images are made square, one of :data:`m3core.models.preprocessing.ASPECTS`.
 
     Raises:
         MismatchError: If there is no such pooling.
@@ -48,6 +49,7 @@ class LlavaM3(AnsweringModel):
         revision: str,
         max_new_tokens: int = ANSWER_TOKENS,
         pooling: str = AVERAGE,
+        aspect: str = PAD,
     ) -> None:
         visual = {"pooling": check_pooling(pooling)}
         super().__init__(
@@ -56,13 +58,14 @@ class LlavaM3(AnsweringModel):
             template=template,
             grid=grid,
             shape=ModelShape.of(model.config),
-            visual=visual,
+            visual=visual | aspect_note(aspect),
             name=name,
             revision=revision_with(revision, {} if pooling == AVERAGE else visual),
             max_new_tokens=max_new_tokens,
         )
         self.image_processor = image_processor
-        self.prepare = SquarePreparer(image_processor, model.config.vision_config.image_size)
+        self.aspect = aspect
+        self.prepare = preparer(image_processor, model.config.vision_config.image_size, aspect)
         self.pooling = pooling
 
     @torch.inference_mode()

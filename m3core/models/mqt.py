@@ -18,7 +18,7 @@ from data.errors import MismatchError
 from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
 from m3core.models.base import ANSWER_TOKENS, VisualEncoding
-from m3core.models.preprocessing import SquarePreparer
+from m3core.models.preprocessing import PAD, aspect_note, preparer
 from m3core.models.query_abstractor import QueryAbstractor
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
@@ -83,7 +83,7 @@ class MqtLlava(AnsweringModel):
         tower: The vision tower, in evaluation mode.
         abstractor: The query transformer, in evaluation mode.
         tokenizer: The language model's tokenizer.
-        image_processor: Resizes and normalises; padding to a square happens before it.
+        image_processor: Resizes and normalises.
         template: Prompt template.
         grid: Scales, without a side.
         name: How the user called the model.
@@ -91,6 +91,7 @@ class MqtLlava(AnsweringModel):
         layer: Which of the tower's hidden states the queries read.
         max_new_tokens: Longest answer.
         context: Longest prompt and answer together; None takes the language model's positions.
+        aspect: How images are made square, one of :data:`m3core.models.preprocessing.ASPECTS`.
 
     Raises:
         MismatchError: If the grid names more tokens than there are queries.
@@ -111,6 +112,7 @@ class MqtLlava(AnsweringModel):
         layer: int = -2,
         max_new_tokens: int = ANSWER_TOKENS,
         context: int | None = None,
+        aspect: str = PAD,
     ) -> None:
         abstractor.check(grid.finest)
         super().__init__(
@@ -124,7 +126,7 @@ class MqtLlava(AnsweringModel):
                 connector=abstractor.cost(),
                 tied=bool(model.config.tie_word_embeddings),
             ),
-            visual={"queries": "the first"},
+            visual={"queries": "the first"} | aspect_note(aspect),
             name=name,
             revision=revision,
             max_new_tokens=max_new_tokens,
@@ -133,7 +135,8 @@ class MqtLlava(AnsweringModel):
         self.tower = tower
         self.abstractor = abstractor
         self.image_processor = image_processor
-        self.prepare = SquarePreparer(image_processor, tower.config.image_size)
+        self.aspect = aspect
+        self.prepare = preparer(image_processor, tower.config.image_size, aspect)
         self.layer = layer
 
     def check_scale(self, scale: int) -> int:

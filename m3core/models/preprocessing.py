@@ -12,6 +12,15 @@ from data.errors import ImageSizeError
 
 LONGEST_SIDE = 1 << 15
 """Pixels; the square around a longer image would not fit in memory (3 GiB at this side)."""
+PAD = "pad"
+SQUARE = "square"
+ASPECTS = (PAD, SQUARE)
+"""LLaVA's ``image_aspect_ratio`` where an image is seen whole: padded, or the square in its middle.
+
+``mm_utils.process_images`` pads for ``pad`` alone; without an entry, and for any value that it does
+not know (``square`` is what training writes by default), CLIP's own processor scales the shorter
+side and crops the centre.
+"""
 
 
 def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
@@ -38,6 +47,37 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     return square
 
 
+def as_seen(image: Image.Image, mean: Sequence[float], aspect: str) -> Image.Image:
+    """The square of an image that the tower sees, before it is scaled.
+
+    Args:
+        image: An RGB image.
+        mean: The image processor's mean, three values in [0, 1].
+        aspect: One of :data:`ASPECTS`.
+    """
+    if aspect == PAD:
+        return pad_to_square(image, mean)
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    return image.crop((left, top, left + side, top + side))
+
+
+def aspect_note(aspect: str) -> dict[str, str]:
+    """What a model's ``visual`` says about it: nothing for ``pad``, as in logs of old."""
+    return {} if aspect == PAD else {"image_aspect_ratio": aspect}
+
+
+def preparer(processor: BaseImageProcessor, side: int, aspect: str) -> Preparer:
+    """What turns an RGB image into a tower's input.
+
+    Args:
+        processor: Resizes and normalises.
+        side: Pixels along one side of the tower's input.
+        aspect: One of :data:`ASPECTS`.
+    """
+    return SquarePreparer(processor, side) if aspect == PAD else CentrePreparer(processor, side)
+
+
 class SquarePreparer:
     """Pads a picture to a square, resizes and normalises it; nothing is cropped away.
 
@@ -61,3 +101,33 @@ class SquarePreparer:
             return_tensors="pt",
         )["pixel_values"]
         return pixels[0]
+
+
+class CentrePreparer:
+    """Scales an image's shorter side to the tower's and keeps the centre; the ends are lost.
+
+    It can be pickled, so that worker processes prepare images.
+
+    Args:
+        processor: Resizes and normalises.
+        side: Pixels along one side of the tower's input.
+    """
+
+    def __init__(self, processor: BaseImageProcessor, side: int) -> None:
+        self.processor = processor
+        self.side = side
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """From an RGB image to (3, side, side), float32."""
+        pixels: torch.Tensor = self.processor(
+            image,
+            do_resize=True,
+            size={"shortest_edge": self.side},
+            do_center_crop=True,
+            crop_size={"height": self.side, "width": self.side},
+            return_tensors="pt",
+        )["pixel_values"]
+        return pixels[0]
+
+
+Preparer = SquarePreparer | CentrePreparer

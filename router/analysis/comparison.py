@@ -9,7 +9,6 @@ Notation for shapes: n test examples, K options, P points of a curve.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -253,24 +252,25 @@ class Comparison:
         ):
             return None
         row = self.row(own, name="oracle (chance-corrected)", kind="oracle_corrected")
-        pair, estimated = self.columns.pair, partial(self.columns.estimated, least=2)
+        pair, bounded = self.columns.pair, self.columns.bounded
         best, finest = f"accuracy/{self.best_column}", f"accuracy/fixed:{self.options[-1]}"
         found, fixed = pair(f"accuracy/{own}"), pair(best)
         top = found.then(np.maximum, fixed)
-        row["accuracy"] = estimated(top).to_dict()
-        row["minus_best_fixed"] = estimated(top.then(np.subtract, fixed)).to_dict()
-        row["minus_finest"] = estimated(top.then(np.subtract, pair(finest))).to_dict()
+        row["accuracy"] = bounded(top, bounds=SHARE, most=len(self.test.rows)).to_dict()
+        for what, other in (("best_fixed", fixed), ("finest", pair(finest))):
+            less = top.then(np.subtract, other)
+            row[f"minus_{what}"] = bounded(less, bounds=(-1.0, 1.0)).to_dict()
 
         def spent(a: Any, b: Any, fixed: Any, cost: Any, each: Any) -> Any:
             """The best fixed option's cost where its accuracy is taken, else the estimate."""
             least, most = each[..., 0], each[..., 1]
             return np.where(np.asarray(a) < b, fixed, np.clip(cost, least, most))
 
-        for quantity in ("cost", "gflops"):
-            if f"{quantity}/{own}" in self.columns:
+        for quantity, values in (("cost", self.test.costs), ("gflops", self.test.gflops)):
+            if values is not None and f"{quantity}/{own}" in self.columns:
                 parts = (f"{quantity}/{self.best_column}", f"{quantity}/{own}", f"span-{quantity}")
                 inside = found.then(spent, fixed, *(pair(part) for part in parts))
-                row[quantity] = estimated(inside).to_dict()
+                row[quantity] = bounded(inside, bounds=_within(values)).to_dict()
         return row
 
     def _add_fixed(self) -> None:
@@ -298,7 +298,8 @@ class Comparison:
             self.columns.add(f"cost/oracle:{rule}", cost, bounds=_within(test.costs))
             if test.gflops is not None:
                 _, work = oracle_rows(rule, test.scores, test.gflops, said)
-                self.columns.add(f"gflops/oracle:{rule}", work)
+                bounds = _within(test.gflops)
+                self.columns.add(f"gflops/oracle:{rule}", work, bounds=bounds)
             corrected = corrected_rows(rule, test.scores, test.costs, test.chance)
             if corrected is None:
                 continue

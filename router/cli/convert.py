@@ -26,9 +26,10 @@ def convert(
     """Write a checkpoint in the Hugging Face layout.
 
     Reads the original LLaVA layout (`tokenizer.model`, `.bin` or safetensors shards, the vision
-    tower inside or in a folder of its own) and writes config, safetensors, fast tokenizer and
-    image processor. Models load from either layout alike and give the same logits; the new one
-    needs no conversion at each start, and other tools can read it.
+    tower inside or in a folder of its own) and writes config, safetensors, fast tokenizer,
+    image processor, processor and chat template. Models load from either layout alike and give
+    the same logits; the new one needs no conversion at each start, and other tools can read it.
+    Plain transformers gives the same token ids and, at the finest scale, the same answers.
 
     ```
     m3router convert mucai/llava-v1.5-7b-m3 models/llava-v1.5-7b-m3-hf

@@ -26,7 +26,8 @@ PLACEHOLDER = "<image>"
 PROBE = "what is it?"
 GLUES = ("", " ")
 """What may have to stand between a special token and a text, so that the text becomes the same
-tokens as by itself: Llama's tokenizer puts a space before a text, but not behind such a token."""
+tokens as by itself: folders that `m3router convert` wrote before November 2026 put a blank before
+the whole prompt, but none behind such a token; today's put one before each text."""
 
 
 def chat_template() -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import (
+    AutoProcessor,
     AutoTokenizer,
     CLIPImageProcessorPil,
     CLIPVisionModel,
@@ -334,6 +335,59 @@ def test_poolings_can_be_chosen(original, model):
         load_model(str(original), pooling="spacial")
 
 
+# --- images that are cropped ---------------------------------------------------------------------
+
+
+def cropped_pixels(image: Image.Image) -> torch.Tensor:
+    """CLIP's own way, which LLaVA takes without ``image_aspect_ratio pad``: (3, 48, 48)."""
+    short, (width, height) = min(image.size), image.size
+    resized = image.resize(
+        (int(48 * width / short), int(48 * height / short)), Image.Resampling.BICUBIC
+    )
+    left, top = (resized.width - 48) // 2, (resized.height - 48) // 2
+    values = np.asarray(resized.crop((left, top, left + 48, top + 48)), dtype=np.float32) / 255
+    mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    return torch.from_numpy(((values - mean) / deviation).transpose(2, 0, 1)).float()
+
+
+@pytest.mark.parametrize("ratio", [..., None, "square"])
+@pytest.mark.parametrize("size", [(40, 64), (90, 41), (48, 48)])
+def test_the_centre_is_cropped_unless_the_config_says_pad(published, broken, tmp_path, ratio, size):
+    change(broken, image_aspect_ratio=ratio)
+    image, model = picture(size=size), load_model(str(broken), device="cpu")
+    pixels = cropped_pixels(image)
+    torch.testing.assert_close(model.prepare(image), pixels, atol=1e-5, rtol=0)
+    tokens = slow_pool(reference_tokens(published[1], pixels[None])[0].numpy(), 9, "average")
+    expected = reference_language(published[1], torch.from_numpy(tokens), QUESTION)
+    ours = logits_of(model, image, QUESTION, 9)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+    converted = load_model(str(convert(str(broken), tmp_path / "converted")), device="cpu")
+    assert torch.equal(logits_of(converted, image, QUESTION, 9), ours)
+    assert model.visual == converted.visual
+    assert model.visual["image_aspect_ratio"] == "square"
+    plain = AutoProcessor.from_pretrained(tmp_path / "converted")
+    shown = plain(images=image, text="<image>", return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(shown, pixels, atol=1e-5, rtol=0)
+
+
+def test_what_pads_is_recorded_as_before(original, model, tmp_path):
+    assert model.visual == {"pooling": "average"}
+    folder = convert(str(original), tmp_path / "converted")
+    assert (
+        "image_aspect_ratio" not in json.loads((folder / "config.json").read_text())["matryoshka"]
+    )
+    assert load_model(str(folder), device="cpu").visual == model.visual
+    assert load_model("embedded", device="cpu").aspect == "pad"
+
+
+def test_an_aspect_that_is_none_is_refused(original, tmp_path):
+    folder = convert(str(original), tmp_path / "converted")
+    config = json.loads((folder / "config.json").read_text())
+    change(folder, matryoshka=config["matryoshka"] | {"image_aspect_ratio": "wide"})
+    with pytest.raises(ModelError, match="must be one of pad, square, got 'wide'"):
+        load_model(str(folder), device="cpu")
+
+
 # --- Hugging Face's layout and conversion --------------------------------------------------------
 
 
@@ -356,15 +410,13 @@ def test_stock_code_reads_a_converted_checkpoint(original, model, tmp_path):
     folder = convert(str(original), tmp_path / "converted")
     stock, info = LlavaForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values())
-    processor = LlavaProcessor.from_pretrained(folder, patch_size=2)
-    processor.vision_feature_select_strategy = "default"
-    processor.num_additional_image_tokens = 1
+    processor = AutoProcessor.from_pretrained(folder)
+    assert isinstance(processor, LlavaProcessor)
     inputs = processor(images=picture(), text=PROMPT.format(QUESTION), return_tensors="pt")
     with torch.inference_mode():
         logits = stock.eval()(**inputs).logits[0]
     ours = logits_of(model, picture(), QUESTION, 576)
-    same = len(model._before) + 576  # behind it, stock code tokenises the text otherwise
-    torch.testing.assert_close(logits[:same, :400], ours[:same], atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits[:, :400], ours, atol=1e-4, rtol=0)
     padded = logits[:, 400:]
     assert (padded <= logits[:, :400].max(-1, keepdim=True).values).all()
 
@@ -494,7 +546,7 @@ def test_each_missing_tensor_is_noticed(published, tmp_path):
         ({"mm_projector_type": "mlp3x_gelu"}, "mm_projector_type is 'mlp3x_gelu'"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end is true"),
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch'"),
-        ({"image_aspect_ratio": "square"}, "image_aspect_ratio 'square'"),
+        ({"image_aspect_ratio": "highres"}, "image_aspect_ratio 'highres'"),
         ({"image_aspect_ratio": "anyres"}, "image_grid_pinpoints must be a list of pairs"),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"mm_vision_tower": ...}, "names no vision tower"),

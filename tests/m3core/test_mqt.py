@@ -41,6 +41,7 @@ from router.stages.labelling import label_stage
 from tests.m3core import layouts
 from tests.m3core.layouts import TOWER, VISION, shaken
 from tests.m3core.peeks import check_peeks
+from tests.m3core.test_checkpoints import cropped_pixels
 
 ABSTRACTOR_SHAPES = {  # of the published checkpoint
     "pos_embed": (256, 1024),
@@ -435,6 +436,17 @@ def test_what_the_published_model_does_not_do_is_refused(published, build):
     config, weights = published
     with pytest.raises(ModelError, match="image_aspect_ratio is 'anyres', and only 'pad'"):
         build(config | {"image_aspect_ratio": "anyres"}, weights)
+
+
+@pytest.mark.parametrize("ratio", [None, "square"])
+def test_the_centre_is_cropped_unless_the_config_says_pad(published, mqt, build, ratio):
+    config, weights = published
+    model = build(config | {"image_aspect_ratio": ratio}, weights)
+    image = picture(1).resize((90, 60))
+    middle = image.crop((15, 0, 75, 60))
+    assert torch.equal(mqt.prepare(middle), model.prepare(middle))
+    torch.testing.assert_close(model.prepare(image), cropped_pixels(image), atol=1e-5, rtol=0)
+    assert model.visual == {"queries": "the first", "image_aspect_ratio": "square"}
 
 
 def test_the_tower_may_come_from_the_named_folder(published, mqt, build):

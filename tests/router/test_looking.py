@@ -10,7 +10,7 @@ from m3core.checkpoints import load_model
 from m3core.models.anyres import merged_length
 from m3core.models.fake import FakeModel
 from m3core.pooling import POOLINGS, pool
-from router.looking import View, heated, look, token_boxes
+from router.looking import View, heated, look, shown_at, token_boxes
 from router.sheet import HEIGHT
 from tests.m3core.layouts import published, write
 
@@ -133,3 +133,16 @@ def test_bad_requests_are_refused(picture):
         look(FakeModel(), picture, QUESTION, tokens=[1])
     with pytest.raises(DataError):
         look(FakeModel(), picture, "  ")
+
+
+def test_a_model_that_crops_is_shown_the_centre(tmp_path):
+    """Red ends are outside of what the tower sees, and so of what is drawn."""
+    config, tensors = published("llava")
+    folder = write(tmp_path / "m3", config | {"image_aspect_ratio": None}, tensors)
+    model = load_model(str(folder), device="cpu")
+    image = Image.new("RGB", (90, 40), "red")
+    image.paste("blue", (25, 0, 65, 40))
+    (encoding,) = model.encode([image])
+    (drawn,), (note,) = shown_at(model, image, encoding, [576])
+    assert note == "square in the centre"
+    assert (np.asarray(drawn)[..., 0] < 200).all()

@@ -103,10 +103,6 @@ class Columns:
         """Whether a column of that name was added."""
         return name in self._means
 
-    def bounds(self, name: str) -> tuple[float, float] | None:
-        """Bounds that the column was added with; None without."""
-        return self._bounds.get(name)
-
     def mean(self, name: str) -> Array:
         """Mean of the column, shape () or (m,)."""
         return self._means[name]
@@ -136,6 +132,8 @@ class Columns:
         bounds = self._bounds.get(name)
         if bounds is None:
             return self.estimated(self.pair(name), least=2)
+        if bounds != SHARE and self.images > 1:
+            return self._spread(name, bounds)
         return self.bounded(self.pair(name), bounds=bounds, most=self._most(name))
 
     def statistic(
@@ -215,6 +213,24 @@ class Columns:
             level=self._level,
         )
         return low.tolist(), high.tolist()
+
+    def _spread(self, name: str, bounds: tuple[float, float]) -> Estimate:
+        """Mean of a column of costs, of which few may be far from all others."""
+        rows, centre = self._rows[name], float(np.median(self._rows[name]))
+        above, below = np.maximum(rows - centre, 0), np.maximum(centre - rows, 0)
+        sums = self._summed(np.stack([above, below], axis=1))
+        if ((sums > 0).sum(axis=0) >= intervals.FEW).all():
+            return self.bounded(self.pair(name), bounds=bounds)
+        variance = intervals.jackknife_variance(self._left_out(sums))
+        low, high = intervals.apart(
+            (float(above.mean()), float(variance[0])),
+            (float(below.mean()), float(variance[1])),
+            reach=(bounds[1] - centre, centre - bounds[0]),
+            groups=self.images,
+            examples=len(rows),
+            level=self._level,
+        )
+        return Estimate(float(self.mean(name)), centre + low, centre + high)
 
     def _difference(self, name: str, minus: str) -> Estimate:
         """Mean of a paired difference of two columns of shares."""

@@ -1,7 +1,7 @@
 """The rows of an evaluation: fixed options, ways of choosing and oracles on the same examples.
 
 Nothing is chosen on the examples that are measured: the best fixed option, and which fixed options
-are worth mixing, are those of the calibrate part.
+are worth mixing, are those of all other parts.
 
 Notation for shapes: n test examples, K options, P points of a curve.
 """
@@ -45,14 +45,14 @@ class Comparison:
     """
 
     def __init__(
-        self, test: Part, calibrate: Part, columns: Columns, *, options: tuple[str, ...]
+        self, test: Part, before: Part, columns: Columns, *, options: tuple[str, ...]
     ) -> None:
         self.test = test
         self.columns = columns
         self.options = options
-        self.best = metrics.best_fixed(calibrate.scores, calibrate.costs)
+        self.best = metrics.best_fixed(before.scores, before.costs)
         self.best_column = f"fixed:{options[self.best]}"
-        self.mixed = _worth_mixing(calibrate, test)
+        self.mixed = _worth_mixing(before, test)
         self.arms: dict[str, Arm] = {}
         self._curves: dict[str, Pair] = {}
         mean_costs = test.costs.mean(axis=0)
@@ -360,12 +360,12 @@ def _parts(found: Sequence[Outcome]) -> tuple[list[Any], list[Any]]:
     return [one.score for one in found], [one.cost for one in found]
 
 
-def _worth_mixing(calibrate: Part, test: Part) -> list[int]:
-    """The options whose mixtures are best on the calibrate part, by rising cost on the test part.
+def _worth_mixing(before: Part, test: Part) -> list[int]:
+    """The options whose mixtures are best on other parts, by rising cost on the test part.
 
     The options on the non-decreasing convex hull (RouterBench, arXiv 2403.12031) there.
     """
-    cost, accuracy = calibrate.costs.mean(axis=0), calibrate.scores.mean(axis=0)
+    cost, accuracy = before.costs.mean(axis=0), before.scores.mean(axis=0)
     x, y = metrics.nondecreasing_hull(cost, accuracy)
     chosen = [
         int(np.flatnonzero((cost == a) & (accuracy == b))[0]) for a, b in zip(x, y, strict=True)

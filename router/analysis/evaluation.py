@@ -1,9 +1,9 @@
 """Evaluation: what a router and its policies reach on the test part, beside what they must beat.
 
-Policies are calibrated on the calibrate part only, as are the best fixed option and the options
-that are worth mixing; every number is measured on the test part only. Every way of choosing is
-looked at in the same places (`router.analysis.curves`). Intervals are by image
-(`router.analysis.intervals`), differences are paired.
+Policies are calibrated on the calibrate part only; the best fixed option and the options that are
+worth mixing are chosen on all parts but the test part; every number is measured on the test part.
+Every way of choosing is looked at in the same places (`router.analysis.curves`). Intervals are by
+image (`router.analysis.intervals`), differences are paired.
 
 Notation for shapes: N examples of the log, n of one part, K options.
 """
@@ -188,7 +188,9 @@ def evaluate(
     if budgets is None:
         budgets = () if policies else default_budgets(calibrate.costs)
     columns = Columns(test.groups, draws=settings.draws, seed=settings.seed, level=settings.level)
-    table = Comparison(test, calibrate, columns, options=tuple(log.options))
+    known_rows = np.concatenate([rows[part] for part in ("fit", "tune", "calibrate")])
+    before = part_of(log, known_rows, "calibrate", gflops=None)
+    table = Comparison(test, before, columns, options=tuple(log.options))
     for name, contender in contenders.items():
         own = name == "router"
         arm = arm_of(

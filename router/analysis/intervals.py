@@ -9,7 +9,8 @@ five images its percentiles are too narrow. So:
   nothing varies, every image counts as one draw, which is exact.
 - Paired differences have the same on [-1, 1]. Where fewer than `FEW` images differ at all, gains
   and losses get an interval each, and the two are put together (MOVER; Zou and Donner, Statistics
-  in Medicine 27, 2008).
+  in Medicine 27, 2008). So do costs above and below their median, where either are those of fewer
+  than `FEW` images: a few questions at the dearest option make a mean that is far from normal.
 - Anything else (differences of areas, shares of a gap, savings) has the bootstrap's percentiles,
   stretched about the value: by t for the number of images instead of the normal quantile, and by
   the jackknife's standard error instead of the bootstrap's, which is too small with few clusters
@@ -115,21 +116,51 @@ def difference_interval(
         examples: questions.
         level: of the interval.
     """
-    value = gain[0] - loss[0]
     if differing >= FEW:
+        value = gain[0] - loss[0]
         ends = mean_interval(value, variance, bounds=(-1.0, 1.0), groups=groups, level=level)
         return float(ends[0]), float(ends[1])
-    low, high = mean_interval(
-        np.array([gain[0], loss[0]]),
-        np.array([gain[1], loss[1]]),
-        bounds=(0.0, 1.0),
-        groups=groups,
-        most=examples,
-        level=level,
-    )
-    down = float(np.hypot(gain[0] - low[0], high[1] - loss[0]))
-    up = float(np.hypot(high[0] - gain[0], loss[0] - low[1]))
-    return max(value - down, -1.0), min(value + up, 1.0)
+    return apart(gain, loss, reach=(1.0, 1.0), groups=groups, examples=examples, level=level)
+
+
+def apart(
+    above: tuple[float, float],
+    below: tuple[float, float],
+    *,
+    reach: tuple[float, float],
+    groups: int,
+    examples: int,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Interval of the mean of values around a centre, from those above and below it apart.
+
+    What few examples add counts like the share of so many examples, which is exact for them.
+
+    Args:
+        above: mean and variance of how far values are above the centre, 0 elsewhere.
+        below: the same below it.
+        reach: how far an example can be above and below.
+        groups: images, at least 2.
+        examples: questions.
+        level: of the interval.
+
+    Returns:
+        Its ends, less the centre.
+    """
+    each = []
+    for (mean, variance), most in zip((above, below), reach, strict=True):
+        if most <= 0:
+            each.append((0.0, 0.0))
+            continue
+        ends = mean_interval(
+            mean, variance, bounds=(0.0, most), groups=groups, most=examples, level=level
+        )
+        each.append((float(ends[0]), float(ends[1])))
+    (up_low, up_high), (down_low, down_high) = each
+    value = above[0] - below[0]
+    low = value - float(np.hypot(above[0] - up_low, down_high - below[0]))
+    high = value + float(np.hypot(up_high - above[0], below[0] - down_low))
+    return max(low, -reach[1]), min(high, reach[0])
 
 
 def percentile_interval(samples: Floats, *, level: float = 0.95) -> Interval:
@@ -164,4 +195,4 @@ def stretched_interval(
     if drawn <= 0:
         return low, high
     factor = max(1.0, wider * float(np.sqrt(jackknife_variance(left_out))) / (z * drawn))
-    return value - (value - low) * factor, value + (high - value) * factor
+    return float(value - (value - low) * factor), float(value + (high - value) * factor)

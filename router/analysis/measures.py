@@ -120,23 +120,21 @@ class Measures:
             least = curve.then(lambda one, target: one.cost_of(share * target), accuracy)
             own = pair(f"{quantity}/{name}:{goal}")
             found[f"hindsight{what}"] = self._saving(least.then(less, spent))
-            bounds = self.columns.bounds(f"{quantity}/{name}:{goal}")
-            found[f"calibrated{what}"] = self._saving(
-                own.then(less, spent), bounds=bounds, of=spent
-            )
+            cost = self.columns.estimate(f"{quantity}/{name}:{goal}")
+            found[f"calibrated{what}"] = self._saving(own.then(less, spent), cost=cost, of=spent)
         title = f"{100 * share:.0f} % of best fixed"
         row = self.table.setting_row(name, setting, name=title, kind="router")
         return {**found, "row": row, "policy": row.get("policy")}
 
     def _saving(
-        self, pair: Pair, *, bounds: tuple[float, float] | None = None, of: Pair | None = None
+        self, pair: Pair, *, cost: Estimate | None = None, of: Pair | None = None
     ) -> dict[str, Any]:
         """A saving, in words where it is none, or where nothing is answered.
 
         Args:
             pair: 1 - cost / spent.
-            bounds: of the cost of one question, where they are known.
-            of: what is spent.
+            cost: the cost with its interval.
+            of: what is spent; where it is the same for every image, the cost's interval is used.
         """
         if self.table.answers_nothing:
             return NOTHING | {"reason": "no option is better than a blind guess"}
@@ -144,10 +142,13 @@ class Measures:
         if value < 0:
             more = f"it costs {-100 * value:.0f} % more than the best fixed option"
             return NOTHING | {"reason": f"nothing is saved: {more}"}
-        if bounds is None or of is None or not float(of.value) > 0:
+        if cost is None or cost.low is None or cost.high is None or of is None:
             return self._estimated(pair)
-        low, high = (1 - end / float(of.value) for end in reversed(bounds))
-        return self.columns.bounded(pair, bounds=(low, high)).to_dict()
+        spent = float(of.value)
+        if not spent > 0 or not np.allclose(of.draws, spent, rtol=1e-9):
+            return self._estimated(pair)
+        ends = {"low": 1 - cost.high / spent, "high": 1 - cost.low / spent}
+        return {"value": value, **ends}
 
     def _ends(self, name: str) -> dict[str, Any]:
         """APGR and CPT between the first and the last option, where they are defined."""

@@ -301,26 +301,6 @@ def test_aiq_closed_forms():
         metrics.aiq(*line, low=1, high=1)
 
 
-@given(curves())
-def test_hypervolume_counts_unit_cells(curve):
-    """Points lie on a grid of 1 by 1/8: the dominated area is a number of whole cells."""
-    cost, accuracy = curve
-    cells = sum(
-        any(c <= x and a >= (y + 1) / 8 for c, a in zip(cost, accuracy, strict=True))
-        for x in range(10)
-        for y in range(8)
-    )
-    found = metrics.hypervolume(cost, accuracy, reference_cost=10.0)
-    assert found == pytest.approx(cells / 8)
-
-
-def test_hypervolume_above_a_reference_accuracy():
-    found = metrics.hypervolume(
-        np.array([2.0, 4.0]), np.array([0.5, 0.1]), reference_cost=6, reference_accuracy=0.2
-    )
-    assert found == pytest.approx(4 * 0.3)
-
-
 def test_saved_at():
     cost, accuracy = np.array([1.0, 50.0, 100.0]), np.array([0.2, 0.80, 0.9])
     assert metrics.saved_at(cost, accuracy, target=0.8, reference_cost=100) == pytest.approx(0.5)

@@ -184,8 +184,12 @@ def _oracle(rule: str, columns: Columns, *, scores: Floats, costs: Floats, said:
         floor = n_options - 1 if stable else metrics.best_fixed(scores, costs)
         names = ("complete", f"corrected/{rule}", f"fixed/{floor}")
         ends = (f"corrected-cost/{rule}", "least", "most", f"fixed-cost/{floor}")
-        accuracy = columns.statistic(lambda n, a, b: _ratio(np.maximum(a, b), n), *names)
-        cost = columns.statistic(_spent_stable if stable else _spent, *names, *ends)
+        # Where the correction is not above that option, it says nothing.
+        if columns.mean(names[1]) > columns.mean(names[2]):
+            accuracy = columns.statistic(
+                lambda n, a, b: _ratio(np.maximum(a, b), n), *names, bounds=SHARE
+            )
+            cost = columns.statistic(_spent_stable if stable else _spent, *names, *ends)
     smallest = smallest_sufficient(rule, scores, costs, said)
     places = np.where(smallest == NEVER, n_options, smallest)
     spread = (float(costs.min()), float(costs.max())) if len(costs) else None

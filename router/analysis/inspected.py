@@ -53,8 +53,8 @@ class Oracle:
         rule: A name in `router.analysis.oracles.RULES`.
         accuracy: Mean score.
         cost: Mean cost.
-        corrected_accuracy: Corrected for chance, never below the best fixed option
-            (`first_correct`) or the finest (`stable`); None where there is no correction.
+        corrected_accuracy: Corrected for chance; None where there is no correction, or where it
+            is not above the best fixed option (`first_correct`) or the finest (`stable`).
         corrected_cost: The cost that goes with it.
         smallest: Examples by smallest sufficient option (K), and last the number of those where
             none suffices.

@@ -23,7 +23,7 @@ def test_datasets_weighted_by_size_give_the_whole(build_log):
     log = build_log((generator.random((90, 5)) < 0.5).astype(float))
     log = with_datasets(log, ["a"] * 60 + ["b"] * 30)
     choice = generator.integers(0, 5, size=90)
-    parts = by_dataset(log, {"mine": choice}, costs=log.costs, draws=50)
+    parts = by_dataset(log, {"mine": choice}, costs=log.costs, best="576", draws=50)
     assert [(one["dataset"], one["n"]) for one in parts] == [("a", 60), ("b", 30)]
     for k, option in enumerate(log.options):
         total = sum(one["n"] * one["fixed"][option]["value"] for one in parts) / 90

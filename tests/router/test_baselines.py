@@ -8,16 +8,21 @@ from hypothesis import strategies as st
 
 from data.errors import DataError, NotLearnableError
 from data.splits import SPLITS
+from router.analysis.arms import arm_of
 from router.analysis.evaluation import Settings, evaluate
+from router.analysis.reading import part_of
 from router.baselines import BASELINES, fit_baselines
 from router.baselines.answer_loss import answer_loss
 from router.baselines.base import Known
+from router.baselines.calibrated_cascade import chains, fit, read
+from router.baselines.escalation import escalating
 from router.baselines.expected_resolution import rounded_up, sufficient_resolution
 from router.baselines.lookup import PRIOR, by_question_type
 from router.baselines.question_type import question_type, question_types
 from router.baselines.staged import Staged, by_confidence
 from router.estimators.base import log_loss
 from router.parts import part_rows
+from router.policy import Binding
 from tests.router.answered import answered_world, with_scores
 
 FAST = Settings(draws=100)
@@ -250,3 +255,71 @@ def test_question_types(question, kind):
 def test_a_budget_below_the_cheapest_is_refused(world):
     with pytest.raises(DataError, match="at least 1 visual tokens"):
         evaluate(world.log, world.p, split=world.split, settings=Settings(budgets=(0.5,)))
+
+
+# --- the calibrated cascade ----------------------------------------------------------------------
+
+
+def test_the_calibrated_cascade_is_better_than_one_raw_threshold(known, result):
+    """Confidence that follows being right: calibrated, with the best chain, it needs less."""
+    area = {
+        name: result["baselines"][name]["metrics"]["aiq"]["value"]
+        for name in ("calibrated cascade", "confidence cascade", "log-probability cascade")
+    }
+    assert area["calibrated cascade"] == max(area.values())
+    cascade = fit(known)
+    chances, rows = cascade.chances, known.rows["calibrate"]
+    truth = known.scores[rows]
+    assert abs(chances[rows].mean() - truth.mean()) < 0.05
+    assert log_loss(truth, chances[rows]) < log_loss(truth, np.full(truth.shape, truth.mean()))
+
+
+@pytest.mark.parametrize("price", [0.0, 1e-4, 1e-3, 1e-2, 10.0])
+def test_the_calibrated_cascade_asks_its_chain_in_order(known, price):
+    cascade, rows = fit(known), known.rows["test"]
+    plan, asked = cascade.plan(price), cascade.asks(known.rows["test"], price)
+    assert list(plan.chain) == sorted(set(plan.chain))
+    assert set(np.flatnonzero(asked.options.any(axis=0))) <= set(plan.chain)
+    for row, options, final in zip(rows, asked.options, asked.final, strict=True):
+        seen = []
+        for place, option in enumerate(plan.chain):
+            seen.append(option)
+            last = place == len(plan.chain) - 1
+            chance = cascade.chances[row, option : option + 1]
+            if last or chance[0] >= (read(chance) @ plan.onwards[place])[0]:
+                break
+        assert np.flatnonzero(options).tolist() == seen
+        assert final == seen[-1]
+    if price == 10.0:
+        assert plan.chain == (0,)
+
+
+def test_no_single_stop_is_better_on_the_examples_it_learned_from(known):
+    """The plan's value is at least that of every option alone, and of never stopping early."""
+    cascade, price = fit(known), 5e-4
+    learnt = cascade.learnt
+    asked = cascade.asks(learnt, price)
+    scores, costs = known.scores[learnt], known.costs[learnt]
+    value = scores[np.arange(len(learnt)), asked.final] - price * (asked.options * costs).sum(1)
+    assert value.mean() >= (scores - price * costs).mean(axis=0).max() - 1e-12
+
+
+def test_chains_are_all_of_them_and_shorter_where_there_are_many_options():
+    assert len(chains(5)) == 2**5 - 1
+    assert max(map(len, chains(9))) == 3
+    found = set()
+    for chain in chains(6):
+        assert len(chain) == 1 or chain[1:] in found  # what it ends in was there before
+        found.add(chain)
+
+
+def test_budgets_with_escalation_are_met_within_a_hundredth_on_the_calibrate_part():
+    world = answered_world(12_000, seed=1)
+    known = known_of(world)
+    contender = escalating(known, world.p, reads=())
+    part = part_of(world.log, known.rows["calibrate"], "calibrate", gflops=None)
+    binding = Binding(options=world.log.options, cost_unit="t", router="", split="")
+    budgets = (3.0, 12.0, 24.0, 31.5, 72.0, 144.0)
+    arm = arm_of(contender, part, part, budgets=budgets, binding=binding)
+    for budget, setting in zip(budgets, arm.settings, strict=True):
+        assert 0.99 * budget <= setting.policy["calibration"]["mean_cost"] <= budget

@@ -35,7 +35,8 @@ from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the document and of how its numbers are made: what was made otherwise is made again."""
 ESCALATION = "router + escalation"
 INTERVALS = (
     "Accuracies, costs and AIQ: Korn and Graubard's, exact over images where nothing varies; "

@@ -16,7 +16,7 @@ from router.artefacts import read_sealed, write_sealed
 logger = logging.getLogger(__name__)
 
 KIND = "cell"
-SCHEMA = 2  # 1 was not sealed
+SCHEMA = 3  # 1 was not sealed, 2 measured curves on their hulls
 
 
 @dataclass(frozen=True, kw_only=True)

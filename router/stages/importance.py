@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from data.manifest import atomic_write_text
+from router.analysis.evaluation import SCHEMA
 from router.analysis.importance import REPEATS, Asked, importance, strongest
 from router.costs import routed_costs
 from router.estimators.base import Floats
@@ -49,7 +50,7 @@ def importance_stage(
     """
     folder = run.root / STAGE
     inputs = run.inputs("log", "features", "split", "router")
-    params = {"repeats": repeats, "draws": draws, "seed": seed}
+    params = {"repeats": repeats, "draws": draws, "seed": seed, "schema": SCHEMA}
     if reuse and run.is_current(folder, STAGE, inputs=inputs, params=params):
         document: dict[str, Any] = json.loads((folder / DOCUMENT).read_bytes())
         return document

@@ -14,7 +14,7 @@ from data.manifest import atomic_write_text, library_versions, read_manifest, sh
 from data.oracle_log import OracleLog
 from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
-from router.analysis.evaluation import Settings, default_budgets, evaluate
+from router.analysis.evaluation import SCHEMA, Settings, default_budgets, evaluate
 from router.analysis.report import PAGE, Extras, write_report
 from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
@@ -73,7 +73,7 @@ def evaluate_stage(
     inputs = run.inputs("log", "features", "split", *run.arms())
     inputs |= {f"policy {name}": run.policy(name) for name in policies}
     inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}
-    params = {"budgets": list(chosen), "draws": draws, "seed": seed}
+    params = {"budgets": list(chosen), "draws": draws, "seed": seed, "schema": SCHEMA}
     if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
         return read_document(run)
     known = np.concatenate(list(rows.values()))

@@ -35,11 +35,11 @@ from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the document and of how its numbers are made: what was made otherwise is made again."""
 ESCALATION = "router + escalation"
 INTERVALS = (
-    "Accuracies, costs and AIQ: Korn and Graubard's, exact over images where nothing varies; "
+    "Accuracies, costs and AIQ: after Korn and Graubard, exact over images where nothing varies; "
     "paired differences likewise, of gains and losses apart where few images differ; all else: "
     "bootstrap percentiles over images, stretched by the jackknife and Student's t."
 )

@@ -3,10 +3,12 @@
 A bootstrap knows only what it saw: two right answers of two give it "100 (100 to 100)", and with
 five images its percentiles are too narrow. So:
 
-- Means of values that cannot leave a range (accuracies, costs, regret, AIQ) have the interval of
-  Korn and Graubard (Survey Methodology 24, 1998): Clopper and Pearson's, with the effective number
-  of examples that the spread between images says, and Student's t for the number of images. Where
-  nothing varies, every image counts as one draw, which is exact.
+- Means of values that cannot leave a range (accuracies, costs, regret, AIQ) have an interval after
+  Korn and Graubard (Survey Methodology 24, 1998): that of a share of so many examples as the spread
+  between images says, with Student's t for the number of images. For the share it is Jeffreys'
+  (Brown, Cai and DasGupta, Statistical Science 16, 2001), as Clopper and Pearson's would hold the
+  truth too often. Where nothing varies, every image counts as one draw of right or wrong, and the
+  interval is exact.
 - Paired differences have the same on [-1, 1]. Where fewer than `FEW` images differ at all, gains
   and losses get an interval each, and the two are put together (MOVER; Zou and Donner, Statistics
   in Medicine 27, 2008). So do costs above and below their median, where either are those of fewer
@@ -58,7 +60,7 @@ def mean_interval(
     most: float = np.inf,
     level: float = 0.95,
 ) -> tuple[Array, Array]:
-    """Korn and Graubard's interval of means of values within `bounds`.
+    """Interval of means of values within `bounds`, after Korn and Graubard; see the module.
 
     Args:
         mean: of the examples, any shape.
@@ -85,8 +87,8 @@ def mean_interval(
     hits = share * effective
     misses = effective - hits
     with np.errstate(invalid="ignore"):
-        lower = np.where(hits > 1e-9, beta.ppf(tail, hits, misses + 1), 0.0)
-        upper = np.where(misses > 1e-9, beta.ppf(1 - tail, hits + 1, misses), 1.0)
+        lower = np.where(hits > 1e-9, beta.ppf(tail, hits + 0.5, misses + 0.5), 0.0)
+        upper = np.where(misses > 1e-9, beta.ppf(1 - tail, hits + 0.5, misses + 0.5), 1.0)
     # Between the bounds but without spread, a binomial says too much: every image was the same, so
     # at most 1 - tail^(1 / G) of all images are not.
     other = 1 - tail ** (1 / groups)

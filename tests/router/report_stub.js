@@ -108,6 +108,6 @@ setTimeout(() => {
     hidden: toggled.data.filter((one) => !one.visible).map((one) => one.meta.label),
     themes: changes.length,
   };
-  process.stdout.write(JSON.stringify(out));
-  process.exit(0);
+  // Exiting cuts what a pipe has not taken yet.
+  process.stdout.write(JSON.stringify(out), () => process.exit(0));
 }, 0);

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from experiments.intervals.run import draw, measured, truths
+from experiments.intervals.run import against, draw, measured, truths
 from router.analysis.columns import SHARE, Columns
 from router.analysis.intervals import (
     apart,
@@ -38,16 +38,16 @@ def test_all_right_or_all_wrong_is_exact_over_images(right, images):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_independent_answers_have_nearly_clopper_and_pearsons_interval(seed):
+def test_independent_answers_have_nearly_wilsons_interval(seed):
     generator = np.random.default_rng(seed)
     n = int(generator.integers(60, 400))
     values = generator.random(n) < generator.uniform(0.05, 0.95)
     if values.all() or not values.any():
         return
     found = estimate_of(values, range(n))
-    exact = binomtest(int(values.sum()), n).proportion_ci(0.95, method="exact")
-    assert found.low == pytest.approx(exact.low, abs=0.012)
-    assert found.high == pytest.approx(exact.high, abs=0.012)
+    share = binomtest(int(values.sum()), n).proportion_ci(0.95, method="wilson")
+    assert found.low == pytest.approx(share.low, abs=0.012)
+    assert found.high == pytest.approx(share.high, abs=0.012)
     assert 0 <= found.low <= values.mean() <= found.high <= 1
 
 
@@ -88,8 +88,8 @@ def test_values_around_a_centre_stay_within_reach():
 def test_a_few_dear_questions_widen_the_mean_cost_upwards():
     """199 questions at 9 tokens and one at 576: the truth may well be three times as many."""
     found = estimate_of([9.0] * 199 + [576.0], range(200), bounds=(1.0, 576.0))
-    share = binomtest(1, 200).proportion_ci(0.95, method="exact")
-    assert found.high == pytest.approx(9 + 567 * share.high, rel=0.05)
+    share = binomtest(1, 200).proportion_ci(0.95, method="wilson")
+    assert found.high == pytest.approx(9 + 567 * share.high, rel=0.15)
     assert found.low == pytest.approx(9 + 567 * share.low, rel=0.05)
 
 
@@ -105,20 +105,21 @@ def test_stretching_follows_student_and_the_jackknife():
 
 @pytest.mark.parametrize("images", [10, 40])
 def test_the_evaluations_intervals_cover_a_known_truth(images):
-    """A short run of `experiments/intervals`, whose recorded one has 500 repeats."""
+    """A short run of `experiments/intervals`, whose recorded one has 300 repeats."""
     generator = np.random.default_rng(images)
     truth, prices = truths(draw(20_000, np.random.default_rng(0), questions=4))
-    held: dict[str, list[bool]] = {name: [] for name in truth}
+    held: dict[str, list[bool]] = {name: [] for name in against(truth, 0)}
     for seed in range(60):
         test, before = (draw(times * images, generator, questions=4) for times in (1, 4))
-        for name, one in measured(test, before, prices, seed=seed).items():
-            if one["low"] is not None:
-                held[name].append(one["low"] <= truth[name] <= one["high"])
-    for name, found in held.items():
+        found, best = measured(test, before, prices, seed=seed)
+        for name, true in against(truth, best).items():
+            if found[name]["low"] is not None:
+                held[name].append(found[name]["low"] <= true <= found[name]["high"])
+    for name, kept in held.items():
         curves = "AIQ" in name or "gap" in name
         if "saved" in name:  # in words where nothing is saved, or nothing answered
-            assert len(found) >= 50, name
+            assert len(kept) >= 30, name
         else:
-            assert len(found) == (0 if curves and images < 20 or "gap" in name else 60), name
+            assert len(kept) == (0 if curves and images < 20 or "gap" in name else 60), name
         # 60 repeats of 95 %: below 0.85 once in five hundred times.
-        assert not found or np.mean(found) >= 0.85, name
+        assert not kept or np.mean(kept) >= 0.85, name

@@ -72,7 +72,7 @@ def trade_off() -> Figure:
     oracle = next(row for row in main["rows"] if row["kind"] == "oracle")
     figure, axes = new_figure(5.6, 4.9)
     _rows(axes, fixed, FIXED, "s", "fixed scales")
-    _rows(axes, budgets, ROUTER, "o", "router, four budgets")
+    _rows(axes, budgets, ROUTER, "o", "router, seven budgets")
     _rows(axes, again, ORACLE, "^", AGAIN)
     _rows(axes, [oracle], SOFT, "*", "oracle, raw")
     for name, label, colour, marker in (

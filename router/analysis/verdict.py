@@ -93,8 +93,8 @@ def log_verdict(
     best = int(metrics.best_fixed(scores, costs))
     return Verdict(
         HEADROOM,
-        f"There is something to gain: an oracle that always chose well would be "
-        f"{_points(headroom)} more accurate than mixing options at random, averaged over all "
+        f"There is something to gain: an oracle that always chose well would have "
+        f"{_points(headroom)} of accuracy over mixing options at random, averaged over all "
         f"budgets, lucky guesses included. The best fixed option is {options[best]}, with "
         f"{tables.percent(fixed[best]['value'])} % right. How much of that a router gets, "
         "`train` and `evaluate` say.",
@@ -120,8 +120,8 @@ def evaluation_verdict(document: Document, *, chance: float) -> Verdict:
     if gain["low"] is None:
         return _too_few(images, "whether the router gains anything")
     how_much = (
-        f"at equal mean cost the router is {_points(gain)} more accurate than mixing fixed "
-        "options at random, averaged over all budgets"
+        f"at equal mean cost the router has {_points(gain)} of accuracy over mixing fixed options "
+        "at random, averaged over all budgets"
     )
     if gain["low"] <= 0 < gain["high"]:
         if (gain["high"] - gain["low"]) / 2 > BROAD or images < FEW_IMAGES:
@@ -273,8 +273,8 @@ def _too_few(images: int, what: str) -> Verdict:
 def _no_headroom(headroom: Estimate) -> Verdict:
     return Verdict(
         NO_HEADROOM,
-        f"There is no headroom: even an oracle would be only {_points(headroom)} more accurate "
-        "than mixing fixed options at random, averaged over all budgets. Use a fixed option.",
+        f"There is no headroom: even an oracle would have only {_points(headroom)} of accuracy "
+        "over mixing fixed options at random, averaged over all budgets. Use a fixed option.",
     )
 
 

@@ -60,8 +60,8 @@ def file_in(folder: Path, name: str) -> Path:
         problem = "is a data URL"
     if problem:
         raise ImageError(
-            f"Image path {brief(name)!r} cannot be used: it {problem}. Give a path inside the images "
-            "folder."
+            f"Image path {brief(name)!r} cannot be used: it {problem}. Give a path inside the "
+            "images folder."
         )
     return find_file(folder / name)
 

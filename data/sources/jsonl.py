@@ -89,8 +89,8 @@ def _read_line(line: bytes) -> Example:
     climbs = leaves_folder(example.image)
     if climbs:
         raise DataError(
-            f"Example {example.id!r}: image {brief(example.image)!r} {climbs}; give a path inside the "
-            "images folder."
+            f"Example {example.id!r}: image {brief(example.image)!r} {climbs}; give a path inside "
+            "the images folder."
         )
     return example
 

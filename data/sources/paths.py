@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from pathlib import PurePosixPath, PureWindowsPath
 
-
 _SHOWN, _LONGEST = 80, 1000
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from data.choice_reading import read_reference
 from data.errors import DataError
 from data.registry import unknown_name
 from data.scoring import AGREEMENT, BY_PEOPLE, METRICS, check_references, in_place
@@ -156,12 +157,14 @@ def _used(choices: object) -> object:
 
 
 def _unused_letters(example: Example) -> list[str]:
-    """Refuse a letter as right answer that the choices leave out."""
-    letters = zip(string.ascii_uppercase, example.choices, strict=False)
-    unused = {letter for letter, text in letters if text is None}
-    return [
-        f"answer {one!r} is a letter without a choice" for one in example.answers if one in unused
-    ]
+    """Refuse a letter as right answer that the choices leave out, however it is written."""
+    unused = {place for place, text in enumerate(example.choices) if text is None}
+    letters = {string.ascii_uppercase[place] for place in unused if place < 26}
+    read = set(example.answers) & letters
+    if example.metric == "choice":
+        choices = in_place(example.choices)
+        read |= {one for one in example.answers if read_reference(one, choices) in unused}
+    return [f"answer {one!r} is a letter without a choice" for one in sorted(read)]
 
 
 def _text_problems(name: str, values: object, *, some_empty: bool = False) -> list[str]:

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from data.errors import ImageError
-from data.sources.paths import leaves_folder
+from data.sources.paths import brief, leaves_folder
 
 _CAUSES = {
     errno.ENOENT: "no such file",
@@ -53,13 +53,15 @@ def file_in(folder: Path, name: str) -> Path:
         The path of :func:`find_file`; the file may be missing.
 
     Raises:
-        ImageError: The path is empty or leaves the folder.
+        ImageError: The path is empty, leaves the folder, or is a data URL.
     """
     problem = leaves_folder(name) if name.strip() else "is empty"
+    if name[:5].lower() == "data:" and "," in name:
+        problem = "is a data URL"
     if problem:
         raise ImageError(
-            f"Image path {name!r} cannot be used: it {problem}. Give a path inside the images "
-            "folder."
+            f"Image path {brief(name)!r} cannot be used: it {problem}. Give a path inside the "
+            "images folder."
         )
     return find_file(folder / name)
 
@@ -120,7 +122,8 @@ def open_file(
             file.close()
             raise
     except (_NotUsableError, OSError, ValueError) as problem:
-        raise error(f"{kind} {path} cannot be read: {cause_of(problem, place)}.") from problem
+        cause = cause_of(problem, place)
+        raise error(f"{kind} {brief(str(path))} cannot be read: {cause}.") from problem
     return file
 
 

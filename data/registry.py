@@ -23,9 +23,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
     >>> unknown_name("metric", "exat", ["exact", "anls"])
     "Unknown metric 'exat'. Did you mean 'exact'? Known: anls, exact."
+    >>> unknown_name("field", "ID", ["id", "image"])
+    "Unknown field 'ID'. Did you mean 'id'? Known: id, image."
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
+    folded = {one.casefold(): one for one in reversed(names)}
+    close = difflib.get_close_matches(name, names, n=1) or [
+        folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=1)
+    ]
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
 

@@ -118,7 +118,8 @@ def check_references(metric: str, answers: Sequence[str], choices: Sequence[str]
         return [f"metric {metric!r} needs {what} as answer, got {bad[0]!r}"] if bad else []
     if metric == "choice":
         bad = [text for text in answers if read_reference(text, choices) is None]
-        what = f"a letter or one of {list(choices)}" if choices else "a letter"
+        there = [text for text in choices if text != _UNUSED]
+        what = f"a letter or one of {there}" if choices else "a letter"
         return [f"metric 'choice' needs {what} as answer, got {bad[0]!r}"] if bad else []
     return []
 

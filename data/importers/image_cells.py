@@ -17,6 +17,8 @@ LONGEST_NAME, LONGEST_PATH = 255, 4096
 
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*[;,]", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_OBJECT = re.compile(r"<.+>|(?:array|tensor)\(.*\)", re.DOTALL | re.IGNORECASE)
+_BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 _HEAD = 32
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
@@ -71,6 +73,10 @@ def _text_problem(text: str) -> str:
         return "holds an address. Download the images and name the files"
     if text[:1] + text[-1:] in ("[]", "{}"):
         return "holds a list or object written as text. Name one file"
+    if _OBJECT.fullmatch(text):
+        return f"holds an object of Python's written as text. {_FILE}"
+    if _BYTES.fullmatch(text):
+        return f"holds bytes written as text. {_FILE}"
     if _is_base64(text):
         return f"holds an image in base64. {_FILE}"
     if _too_long(text):

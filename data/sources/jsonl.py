@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import DataError
 from data.examples import Example
 from data.registry import unknown_name
-from data.sources.paths import leaves_folder
+from data.sources.paths import brief, leaves_folder
 from data.table_formats import once
 from data.videos import is_video
 
@@ -89,8 +89,8 @@ def _read_line(line: bytes) -> Example:
     climbs = leaves_folder(example.image)
     if climbs:
         raise DataError(
-            f"Example {example.id!r}: image {example.image!r} {climbs}; give a path inside the "
-            "images folder."
+            f"Example {example.id!r}: image {brief(example.image)!r} {climbs}; give a path inside "
+            "the images folder."
         )
     return example
 

@@ -158,7 +158,7 @@ def sentences(document: Document) -> list[str]:
         less = (
             f": {tables.percent(share['value'])} % saved ({tables.interval(share)})"
             if share["value"] is not None
-            else f", so that nothing is saved ({share.get('reason', 'not known')})"
+            else f"; {share.get('reason', 'what that saves is not known')}"
         )
         told.append(
             f"Told to keep 99 % of the best fixed option's accuracy, the router answers "

@@ -19,12 +19,13 @@ from data.errors import DataError, M3RouterError
 from router.serve.asking import model_names
 from router.serve.backend import Backend, Served, UnavailableError
 from router.serve.chat import Chat, api_error
+from router.serve.chat_request import ChatRequest
 from router.serve.errors import ApiError
 from router.serve.keys import KeyRing
 from router.serve.lifespan import Lifespan
 from router.serve.metrics import Metrics
 from router.serve.rates import Rates, neighbourhood
-from router.serve.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelCard, ModelList
+from router.serve.schema import ChatCompletion, ErrorAnswer, ModelCard, ModelList
 from router.serve.settings import FrontSettings
 from router.serve.shield import Shield
 from router.traffic.recorder import Recorder

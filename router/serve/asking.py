@@ -7,17 +7,9 @@ import hashlib
 from PIL import Image
 
 from router.serve.backend import Ask, Finished, Served
+from router.serve.chat_request import ChatRequest, ImagePart, TextPart
 from router.serve.errors import ApiError
-from router.serve.schema import (
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ImagePart,
-    Message,
-    Routing,
-    TextPart,
-    Usage,
-)
+from router.serve.schema import ChatCompletion, Choice, Message, Routing, Usage
 
 AUTO = "m3-auto"
 WISHES = ("scale", "budget", "max_regret")

@@ -26,9 +26,10 @@ from router.serve.backend import (
     Piece,
     UnavailableError,
 )
+from router.serve.chat_request import ChatRequest
 from router.serve.errors import ApiError
 from router.serve.metrics import Metrics
-from router.serve.schema import ChatRequest, chunk
+from router.serve.schema import chunk
 from router.serve.settings import FrontSettings
 from router.traffic.recorder import Recorder
 

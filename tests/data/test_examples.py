@@ -140,6 +140,8 @@ def test_jsonl_reads_what_users_write(tmp_path: Path) -> None:
     [
         ({**GOOD, "metrc": "choice"}, "Unknown field 'metrc'. Did you mean 'metric'"),
         ({**GOOD, "Group": "g"}, "Unknown field 'Group'. Did you mean 'group'"),
+        ({**GOOD, "ANSWER": "x"}, "Unknown field 'ANSWER'. Did you mean 'answer'"),
+        ({**GOOD, "image": "/9j/" + "A" * 9000}, r"A\.\.\. \(9004 characters\)' is absolute"),
         ({**GOOD, "chioces": ["cat", "dog"]}, "Did you mean 'choices'"),
         ({"id": "1", "image": "a.png", "question": "q", "anwser": "x"}, "Did you mean 'answer'"),
         ({"id": "1", "vidoe": "a.mp4", "question": "q", "answer": "x"}, "Did you mean 'video'"),
@@ -169,7 +171,12 @@ def test_letters_without_a_choice_keep_the_others_in_place(tmp_path: Path) -> No
     for metric in ("choice", "mmbench", "mmmu", "egoschema", "ai2d", "scienceqa", "seedbench"):
         one = Example.from_dict({**line, "metric": metric})
         assert [score(metric, said, one) for said in ("C", "B", "A")] == [1, 0, 0], metric
-    for answers, message in ((["B"], "'B' is a letter without a choice"), ([""], "empty text")):
+    for answers, message in (
+        (["B"], "'B' is a letter without a choice"),
+        (["C", "(b)"], r"'\(b\)' is a letter without a choice"),
+        (["E"], r"one of \['cat', 'None'\]"),
+        ([""], "empty text"),
+    ):
         with pytest.raises(DataError, match=message):
             Example.from_dict({**line, "answers": answers})
     for choices in (["cat", None], ["cat", ""], [None, None]):

@@ -233,6 +233,9 @@ JPEG = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(64)).decode()
         (JPEG, "holds an image in base64"),  # it begins as an absolute path does: /9j/
         ("\n".join([PNG[:76], PNG[76:]]), "holds an image in base64"),
         (f"data:image/png;base64,{PNG}", "holds a data URL"),
+        ("<PIL.PngImagePlugin.PngImageFile image mode=RGB size=4x4 at 0x7F>", "holds an object of"),
+        ("array([[0, 0],\n [0, 0]], dtype=uint8)", "holds an object of"),
+        ("b'\\x89PNG\\r\\n'", "holds bytes written as text"),
         ("https://example.org/a.png", "holds an address. Download the images"),
         ("s3://bucket/a.png", "holds an address"),
         ("['a.png', 'b.png']", "holds a list or object written as text. Name one file"),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from data.errors import ImageError, VideoError
 from data.images import open_image
-from data.media_files import _listed_once, file_digest, file_in, find_file
+from data.media_files import _listed_once, file_digest, file_in, find_file, open_file
 from data.videos import open_video
 
 NFC, NFD = (unicodedata.normalize(form, "Caf\u00e9 \u00c5ngstr\u00f6m") for form in ("NFC", "NFD"))
@@ -182,3 +182,13 @@ def test_videos_are_found_by_either_spelling(tmp_path):
     (tmp_path / f"{NFD}.mp4").touch()
     with pytest.raises(VideoError, match="the file is empty"):
         open_video(tmp_path / f"{NFC}.mp4")
+
+
+def test_an_image_in_place_of_its_name_is_told_briefly(tmp_path: Path) -> None:
+    url, bare = "data:image/png;base64," + "iVBO" * 50_000, "iVBO" * 50_000
+    with pytest.raises(ImageError, match="is a data URL") as told:
+        file_in(tmp_path, url)
+    assert len(str(told.value)) < 400
+    with pytest.raises(ImageError, match="too long") as told:
+        open_file(file_in(tmp_path, bare))
+    assert "characters)" in str(told.value) and len(str(told.value)) < 400

@@ -113,6 +113,18 @@ def test_what_costs_more_saves_nothing():
         assert "% more than the best fixed option" in found["calibrated"]["reason"]
 
 
+def test_that_nothing_is_saved_is_told_once():
+    generator = np.random.default_rng(4)
+    log = log_of((generator.random((900, 3)) < [0.9, 0.3, 0.3]).astype(float))
+    result = evaluated(log, np.tile([0.2, 0.3, 0.9], (900, 1)))
+    result["verdict"] = {"kind": PAYS, "text": ""}
+    reason = "nothing is saved: it costs 570 % more than the best fixed option"
+    result["metrics"]["saved_at_99"]["calibrated"] = {"value": None, "reason": reason}
+    result["metrics"]["saved_at_99"]["policy"]["fallback"] = ""
+    told = " ".join(sentences(result))
+    assert f"; {reason}." in told and told.count("nothing is saved") == 1
+
+
 @pytest.mark.parametrize("n", [1, 2, 6])
 def test_two_right_answers_are_not_a_hundred_percent(n):
     found = of_log(np.ones((n, 2)))

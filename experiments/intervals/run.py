@@ -10,7 +10,7 @@ with four times as many other images, as in a usual split, and the evaluation's 
 for its intervals.
 
 A number that has no interval with so few images counts neither way; how often there is one is
-recorded beside. About 25 minutes on one core; results are written after every size.
+recorded beside. About 20 minutes on one core; results are written after every size.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def coverage(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate all sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--images", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "coverage.json")

@@ -105,7 +105,7 @@ def test_stretching_follows_student_and_the_jackknife():
 
 @pytest.mark.parametrize("images", [10, 40])
 def test_the_evaluations_intervals_cover_a_known_truth(images):
-    """A short run of `experiments/intervals`, whose recorded one has 300 repeats."""
+    """A short run of `experiments/intervals`, whose recorded one has 200 repeats."""
     generator = np.random.default_rng(images)
     truth, prices = truths(draw(20_000, np.random.default_rng(0), questions=4))
     held: dict[str, list[bool]] = {name: [] for name in against(truth, 0)}

@@ -159,7 +159,7 @@ def test_a_failed_generation_is_a_gap_whatever_its_verdict(tmp_path: Path) -> No
     assert np.isnan(log.scores[:, 0]).tolist() == [False, True, True]
     assert log.errors()["error"].tolist() == [
         f"VLMEvalKit: {FAILED} via API. ",
-        "the table has no verdict",
+        "the table has no verdict, or no rule scores the row",
     ]
     assert "option 1: 2 samples have no score; they are gaps" in told(log)
 
@@ -204,7 +204,10 @@ def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([without(mcq(0, 1), "hit")], "A table of predictions must be evaluated first"),
+        (
+            [without(short(0, [1.0]), "eval_match", "eval_score")],
+            "A table of predictions must be evaluated first.*multiple choice and chartqa",
+        ),
         ([{"split": "dev", "Overall": 0.6}], r"lacks the columns \['index', 'question', 'pred"),
         ([mcq(0, 1), mcq(0, 0)], r"1 rows with an index twice \(0\)"),
         ([mcq(None, 1)], "1 rows have no index"),  # type: ignore[arg-type]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from router.cli.options import RunFolder
+
+if TYPE_CHECKING:
+    from router.analysis.words import Words
 
 
 def calibrate(
@@ -80,6 +83,7 @@ def calibrate(
     """
     from data.errors import DataError
     from router.analysis.tables import number, percent
+    from router.analysis.words import words_of
     from router.cli.console import out
     from router.guarantee import Target
     from router.run import Run
@@ -92,6 +96,7 @@ def calibrate(
         raise typer.BadParameter("--bound is for --max-regret")
     if max_regret is not None:
         target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
+    words = words_of(place.read_log())
     if escalate:
         if price is not None or cap is not None:
             raise DataError(
@@ -109,7 +114,7 @@ def calibrate(
             "examples"
         )
         if cascade.guarantee:
-            out.print(_guaranteed(cascade.guarantee, "the finest scale"))
+            out.print(_guaranteed(cascade.guarantee, "the finest scale", words))
         return
     policy = calibrate_stage(
         place,
@@ -128,15 +133,16 @@ def calibrate(
         f"{policy.binding.cost_unit}{right} on {found['n']:.0f} calibration examples"
     )
     if policy.fallback:
-        out.print(f"Falls back to the finest scale: {policy.reason}.", style="yellow", markup=False)
+        told = words.of(f"Falls back to the finest scale: {policy.reason}.")
+        out.print(told, style="yellow", markup=False)
     elif kept:
         finest = "the finest scale" if cap is None else "the finest scale within the cap"
-        out.print(_guaranteed(kept, finest))
+        out.print(_guaranteed(kept, finest, words))
 
 
-def _guaranteed(kept: Mapping[str, Any], finest: str) -> str:
+def _guaranteed(kept: Mapping[str, Any], finest: str, words: Words) -> str:
     """What is guaranteed and on what evidence, in a sentence or two."""
-    return (
+    return words.of(
         f"Guaranteed with confidence {kept['confidence']:g}: at most "
         f"{100 * kept['max_regret']:.3g} % right at {finest} and wrong as routed. Observed: "
         f"{100 * kept['regret']:.2g} % of {kept['questions']} questions about "

@@ -23,6 +23,7 @@ from data.log_checks import ASKED
 from data.scoring import AGREEMENT
 from router.analysis.tables import Document, headline, interval, number, percent
 from router.analysis.verdict import sentences
+from router.analysis.words import words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]
@@ -107,13 +108,13 @@ def show_headline(document: Document) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("answered by")
     level = round(100 * document["bootstrap"]["level"])
-    unit = document["cost_unit"].replace(" ", "\n")
+    unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
     for name, style in (
         ("right %", ""),
         (f"{level} %\ninterval", "dim"),
         (f"mean\n{unit}", ""),
         ("GFLOPs", ""),
-        ("points\nto finest", ""),
+        (words.of("points\nto finest"), ""),
     ):
         table.add_column(name, justify="right", style=style)
     kind = ""
@@ -132,9 +133,8 @@ def show_headline(document: Document) -> None:
         )
     print_table(table)
     sizes, vision = document["n"], document["vision_gflops"]
-    out.print(
-        f"{sizes['test']} held-out questions about {sizes['test_groups']} images.", style="dim"
-    )
+    asked = words.asked(sizes["test"], sizes["test_groups"])
+    out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")
     if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
         out.print(
             "Right answers are not known: right means here, the same as the finest scale.",
@@ -156,7 +156,8 @@ def show_contenders(document: Document) -> None:
     rows = [["router", percent(main["aiq"]["value"]), "", percent(main["gap_closed"]["value"])]]
     mixing, none = main["aiq_minus_fixed"], None if main["gap_closed"]["value"] is None else 0.0
     mixed = percent(main["aiq_fixed"]["value"])
-    rows.append(["fixed scales mixed at random", mixed, _less(mixing), percent(none)])
+    fixed = words_in(document).of("fixed scales mixed at random")
+    rows.append([fixed, mixed, _less(mixing), percent(none)])
     arms = {**document["ablations"], ESCALATION: document["escalation"], **document["baselines"]}
     missing = []
     for name, arm in arms.items():

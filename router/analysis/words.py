@@ -19,6 +19,8 @@ _GROUPS = (
     (r"(?:image|picture)(s?)", r"group\1"),
 )
 _OPTIONS = (
+    (r"coarse to fine", "cheap to expensive"),
+    (r"coarse", "cheap"),
     (r"finest (?:scale|option)", "most expensive option"),
     (r"finest", "most expensive"),
     (r"finer", "more expensive"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -103,9 +104,10 @@ def calibrate(
                 "--escalate goes with --budget, --max-loss or --max-regret, not with --price or "
                 "--cap."
             )
-        cascade = escalate_stage(
-            place, name=name, budget=budget, max_loss_points=max_loss, target=target
-        )
+        with _in_words(words):
+            cascade = escalate_stage(
+                place, name=name, budget=budget, max_loss_points=max_loss, target=target
+            )
         kept_to = cascade.calibration
         out.print(
             f"policy and cascade {name!r} in {run}: mean cost {number(kept_to['mean_cost'])} "
@@ -116,15 +118,16 @@ def calibrate(
         if cascade.guarantee:
             out.print(_guaranteed(cascade.guarantee, "the finest scale", words))
         return
-    policy = calibrate_stage(
-        place,
-        name=name,
-        budget=budget,
-        max_loss_points=max_loss,
-        price=price,
-        target=target,
-        cap=cap,
-    )
+    with _in_words(words):
+        policy = calibrate_stage(
+            place,
+            name=name,
+            budget=budget,
+            max_loss_points=max_loss,
+            price=price,
+            target=target,
+            cap=cap,
+        )
     found, kept = policy.calibration, policy.guarantee
     accuracy = found.get("accuracy")
     right = "" if accuracy is None else f", {percent(accuracy)} % right"
@@ -138,6 +141,17 @@ def calibrate(
     elif kept:
         finest = "the finest scale" if cap is None else "the finest scale within the cap"
         out.print(_guaranteed(kept, finest, words))
+
+
+@contextmanager
+def _in_words(words: Words) -> Iterator[None]:
+    """Say why a target cannot be certified in the words that fit the log."""
+    from router.guarantee import UncertifiedError
+
+    try:
+        yield
+    except UncertifiedError as error:
+        raise UncertifiedError(words.of(str(error))) from error
 
 
 def _guaranteed(kept: Mapping[str, Any], finest: str, words: Words) -> str:

@@ -162,7 +162,7 @@ def show_contenders(document: Document) -> None:
     missing = []
     for name, arm in arms.items():
         if "undefined" in arm:
-            missing.append(f"{name}: {arm['undefined']}")
+            missing.append(f"{name}: {words_in(document).of(arm['undefined'])}")
         elif arm["metrics"] is not None:
             found = arm["metrics"]
             gain = found["aiq_minus_router"]
@@ -177,7 +177,8 @@ def show_contenders(document: Document) -> None:
     show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
     reason = main["gap_closed"].get("reason")
     if reason:
-        out.print(Text(f"gap closed: {reason}."), style="dim")
+        told = words_in(document).of(f"gap closed: {reason}.")
+        out.print(Text(told), style="dim")
     for row in arms[ESCALATION].get("rows", ()):
         if row.get("policy", {}).get("kind") == "cascade":
             found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])

@@ -112,13 +112,14 @@ def _dataset(stem: str, option: str, stems: Mapping[str, Sequence[str]]) -> str:
     begins = [place for place, part in enumerate(parts) if part.lower().startswith(KNOWN)]
     if begins:
         return "_".join(parts[begins[-1] :])
-    alike = [
-        ends
+    ends = [
+        max((_same_end(parts, name) for name in names), key=len)
         for other, names in stems.items()
-        if other != option and (ends := max((_same_end(parts, name) for name in names), key=len))
+        if other != option
     ]
+    alike = sorted((end for end in ends if end), key=len)
     if alike:
-        return "_".join(min(alike, key=len))
+        return "_".join(alike[0])
     if len(stems[option]) == 1:
         return stem if len(stems) == 1 else "default"
     return "_".join(parts[_same_beginning(stems[option]) :]) or stem

@@ -59,7 +59,7 @@ def train(
         str | None,
         typer.Option(
             help="Feature blocks that the router reads, separated by commas, such as "
-            "image,question,peek. [default: all that there are but the peek]",
+            "image,question. [default: all that there are but the peek]",
             show_default=False,
         ),
     ] = None,

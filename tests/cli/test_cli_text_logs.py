@@ -91,6 +91,13 @@ def test_skip_bad_and_patterns(invoke, table, tmp_path):
     assert "2 examples with the options a, b" in result.output
 
 
+@pytest.mark.parametrize("command", ["import", "label", "train", "tune", "evaluate", "featurize"])
+def test_no_help_is_cut(invoke, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = invoke(command, "--help").output
+    assert "Options" in shown and "…" not in shown
+
+
 CELLS = ["router, at most 0.625 of the cost", "55.0", "45.5–64.2", "what is it, and why? " * 9]
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from data.errors import DataError, MismatchError
+from data.lone_groups import lone_groups
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
-from data.splits import lone_groups
 
 UNMAPPED = "unmapped"
 """Metadata entry: sentences about what an importer could not map."""

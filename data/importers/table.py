@@ -22,9 +22,9 @@ from data.importers.table_rows import (
     numbers,
     verdicts,
 )
+from data.lone_groups import lone_groups
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
-from data.splits import lone_groups
 from data.tables import Table, read_cells
 
 REQUIRED = ("id", "question", "option", "correct")

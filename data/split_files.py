@@ -133,8 +133,8 @@ def assigned_split(
     if shared:
         some = ", ".join(f"{group} ({' and '.join(found)})" for group, found in shared.items())
         raise DataError(
-            f"The given split puts {len(shared)} groups (pictures) into two parts: {_cut(some)}. "
-            "All questions about a picture must stand in one part."
+            f"The given split puts {len(shared)} groups into two parts: {_cut(some)}. "
+            "All questions of a group (about one image) must stand in one part."
         )
     given = {group: found.pop() for group, found in parts.items()}
     divided = [group for group, part in given.items() if part == TRAIN]

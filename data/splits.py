@@ -88,7 +88,7 @@ class Split:
             if shared:
                 raise DataError(
                     f"Splits {first!r} and {second!r} share {len(shared)} groups "
-                    f"({_some(shared)}): pictures must not stand on two sides. Split by group."
+                    f"({_some(shared)}): none may stand on two sides. Split by group."
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,8 +188,8 @@ def split_by_group(
     names = {str(group) for group in groups}
     if len(names) < len(SPLITS):
         raise DataError(
-            f"A split into {', '.join(SPLITS)} needs at least {len(SPLITS)} groups (pictures), "
-            f"got {len(names)}. Label more pictures, or check the 'group' of the examples."
+            f"A split into {', '.join(SPLITS)} needs at least {len(SPLITS)} groups, got "
+            f"{len(names)}. Label more questions, or check the 'group' of the examples."
         )
     parts = spread(names, SPLITS, wanted, seed=seed)
     return split_by_parts(parts, groups, seed=seed, fractions=wanted)
@@ -238,8 +238,7 @@ def spread(
     )
     if len(ranked) < len(names):
         raise DataError(
-            f"{len(ranked)} groups (pictures) cannot be divided into {', '.join(names)}. "
-            "Label more pictures."
+            f"{len(ranked)} groups cannot be divided into {', '.join(names)}. Label more questions."
         )
     cuts = _cuts(len(ranked), fractions)
     return {

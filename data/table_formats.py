@@ -50,8 +50,14 @@ def decoded_text(path: Path) -> str:
         ) from error
 
 
-def separated_rows(text: str, mark: str) -> list[list[Any]]:
+def separated_rows(text: str, mark: str, *, left_out: list[str] | None = None) -> list[list[Any]]:
     """Split a text into rows of cells; blank lines are left out.
+
+    Args:
+        text: Of the file.
+        mark: What separates cells.
+        left_out: Receives a sentence for each row that is longer than the first one, which is then
+            left out; None refuses such rows.
 
     Raises:
         ValueError: Quotation marks do not pair, rows are longer than the first one, or it is
@@ -64,6 +70,11 @@ def separated_rows(text: str, mark: str) -> list[list[Any]]:
         for row in reader:
             width = len(rows[0]) if rows else len(row)
             if len(row) > width and any(map(str.strip, row[width:])):
+                if left_out is not None:
+                    left_out.append(
+                        f"line {reader.line_num} has {len(row)} cells, the first line {width} names"
+                    )
+                    continue
                 raise ValueError(
                     f"rows have more cells than the first line has names (line {reader.line_num}: "
                     f"{len(row)} and {width}). Put texts with {mark!r} in quotation marks."
@@ -98,8 +109,16 @@ def sheet_rows(path: Path) -> list[list[Any]]:
         book.close()
 
 
-def objects_of(text: str, *, by_line: bool) -> list[dict[str, Any]]:
+def objects_of(
+    text: str, *, by_line: bool, left_out: list[str] | None = None
+) -> list[dict[str, Any]]:
     """Read objects.
+
+    Args:
+        text: Of the file.
+        by_line: Whether each line is an object, not the whole text a list of them.
+        left_out: Receives a sentence for each row that is no object, which is then left out; None
+            refuses such rows.
 
     Raises:
         ValueError: It is not JSON, or not made of objects; or one names a field twice.
@@ -110,9 +129,15 @@ def objects_of(text: str, *, by_line: bool) -> list[dict[str, Any]]:
             try:
                 records += [_loads(line)] if line.strip() else []
             except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
+                if left_out is None:
+                    raise ValueError(f"line {number}: {error}") from error
+                left_out.append(f"line {number} is not JSON: {error}")
     else:
         records = _loads(text)
+    if left_out is not None and isinstance(records, list):
+        odd = [place for place, row in enumerate(records, start=1) if not isinstance(row, dict)]
+        left_out += [f"row {place} is no JSON object" for place in odd]
+        records = [row for row in records if isinstance(row, dict)]
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise ValueError("expected a list of rows, each a JSON object")
     return records

@@ -96,11 +96,13 @@ class Table:
         return keys_of(cells)
 
 
-def read_cells(path: Path) -> Table:
+def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
     """Read a table from a file.
 
     Args:
         path: Its ending names the format, see the module.
+        left_out: Receives a sentence for each row that cannot be read by itself, which is then left
+            out; None refuses the file.
 
     Returns:
         The table. Names of columns are stripped; a column without a name is called as pandas does
@@ -121,8 +123,10 @@ def read_cells(path: Path) -> Table:
             return _of_rows(path, sheet_rows(path))
         text = decoded_text(path)
         if suffix in (".json", ".jsonl"):
-            return _of_records(path, objects_of(text, by_line=suffix == ".jsonl"))
-        return _of_rows(path, separated_rows(text, "\t" if suffix == ".tsv" else ","))
+            by_line = suffix == ".jsonl"
+            return _of_records(path, objects_of(text, by_line=by_line, left_out=left_out))
+        mark = "\t" if suffix == ".tsv" else ","
+        return _of_rows(path, separated_rows(text, mark, left_out=left_out))
     except ImportError as error:
         raise DataError(
             f"{path}: reading .xlsx needs openpyxl, which is not installed. Install it "

@@ -141,5 +141,5 @@ def predictions(
 
 def _empty() -> DataError:
     return DataError(
-        "The calibrate part has no complete example, or the tune part. Label more pictures."
+        "The calibrate part has no complete example, or the tune part. Label more questions."
     )

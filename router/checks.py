@@ -19,6 +19,7 @@ from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
 from m3core.models.base import Request
+from router.analysis.words import words_of
 from router.cascade import Cascade, cascade_path
 from router.policy import Policy
 from router.run import ARMS, Run
@@ -153,7 +154,7 @@ def _split(run: Run) -> str:
     log = run.read_log()
     split = run.read_split(log)
     split.prove_disjoint(log.groups)
-    return f"no picture on two sides ({split.fingerprint[:12]})"
+    return f"no {words_of(log).of('picture')} on two sides ({split.fingerprint[:12]})"
 
 
 def _policy(run: Run, name: str) -> str:

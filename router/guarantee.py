@@ -211,15 +211,19 @@ def _p_values(ladder: list[Policy], part: Labelled, target: Target, bound: str) 
         yield p_value(regrets(policy, part), target.max_regret)
 
 
+class UncertifiedError(DataError):
+    """A part is too small for a target; the message says so in words and numbers alone."""
+
+
 def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     """Refuse a part on which no losses at all would not be evidence enough.
 
     Raises:
-        DataError: naming the pictures that it has and that are needed.
+        UncertifiedError: naming the pictures that it has and that are needed.
     """
     if risk.bound_named(bound)(losses, target.max_regret) > target.delta:
         least = risk.pictures_needed(losses, target.max_regret, delta=target.delta, bound=bound)
-        raise DataError(
+        raise UncertifiedError(
             f"The calibrate part is too small for a regret of at most {target.max_regret:g} at "
             f"confidence {target.confidence:g}: it has {losses.questions} questions about "
             f"{losses.pictures} pictures, and even without a single regret at least {least} such "

@@ -214,7 +214,7 @@ def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
         if not len(index):
             raise NotLearnableError(
                 f"A router cannot be learned: the {part!r} part has no complete example out of "
-                f"{len(log.ids)} in the log. Label more images, or split them again."
+                f"{len(log.ids)} in the log. Label more questions, or split them again."
             )
     scores = log.scores[rows["fit"]]
     n, options = len(scores), ", ".join(log.options)

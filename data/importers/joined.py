@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data.errors import DataError, MismatchError
+from data.lone_groups import lone_groups
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
 
@@ -33,6 +35,7 @@ class Sample:
         identity: What must agree between options (a hash, the target), by name.
         references: The reference answers; None where the tool does not tell them.
         metric: What the tool scored the answer with; None where it does not tell.
+        answer_tokens: Tokens that were generated; None where it does not tell.
     """
 
     dataset: str
@@ -46,7 +49,11 @@ class Sample:
     identity: Mapping[str, str] = field(default_factory=dict)
     references: tuple[str, ...] | None = None
     metric: str | None = None
+    answer_tokens: int | None = None
 
+
+Runs = Mapping[str, Path | Sequence[Path]]
+"""Option -> its file or folder, or several of them."""
 
 Samples = Mapping[str, Sample]
 """Example id -> its sample, in one option."""
@@ -60,6 +67,7 @@ def join(
     metadata: Mapping[str, Any],
     pictures: str | None = None,
     notes: Mapping[str, Sequence[str]],
+    skip_bad: bool = False,
 ) -> OracleLog:
     """Join runs over the same examples into one log.
 
@@ -76,6 +84,7 @@ def join(
             ``{id}``, which is the example's id without the dataset before it.
         notes: What was already found not to map -> the options it was found in. It is kept in the
             metadata with what the join finds.
+        skip_bad: Leave examples out that are not the same one in two options, and tell them.
 
     Returns:
         The log, options by cost.
@@ -87,8 +96,15 @@ def join(
     price = option_costs(list(runs), costs)
     options = sorted(runs, key=lambda name: price[name])
     ids = list(dict.fromkeys(name for samples in runs.values() for name in samples))
+    torn, first = _torn(runs, ids)
+    if torn and (not skip_bad or len(torn) == len(ids)):
+        raise MismatchError(
+            f"{len(torn)} of {len(ids)} examples are not the same in all options; first, {first}. "
+            "The runs are over different data or versions: run them on the same. (--skip-bad "
+            "leaves such examples out.)"
+        )
+    ids = [name for name in ids if name not in torn]
     firsts = {name: _first(runs, name, pictures) for name in ids}
-    _check_same(runs, ids)
     if len(runs) > 1 and not any(sum(name in run for run in runs.values()) > 1 for name in ids):
         raise DataError(
             f"The options {', '.join(runs)} have no example in common: they are runs over "
@@ -98,6 +114,15 @@ def join(
         f"option{'s' if len(where) > 1 else ''} {', '.join(where)}: {note}"
         for note, where in notes.items()
     ]
+    if torn:
+        by_option.append(
+            f"{len(torn)} examples are not the same in all options and were left out; first, "
+            f"{first}"
+        )
+    runs = {
+        option: {name: one for name, one in samples.items() if name not in torn}
+        for option, samples in runs.items()
+    }
     rows = [
         _row(name, option, price[option], firsts[name], runs[option].get(name))
         for name in ids
@@ -144,6 +169,11 @@ def option_costs(options: Sequence[str], costs: Mapping[str, float]) -> dict[str
     return found
 
 
+def places(given: Path | Sequence[Path]) -> list[Path]:
+    """Give an option's files or folders as a list."""
+    return [given] if isinstance(given, Path) else list(given)
+
+
 def listed(names: Sequence[str], limit: int = 5) -> str:
     """Write the first of some names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
@@ -174,9 +204,9 @@ def _first(runs: Mapping[str, Samples], name: str, pictures: str | None) -> Samp
     return replace(first, image=image)
 
 
-def _check_same(runs: Mapping[str, Samples], ids: Sequence[str]) -> None:
-    """Check that what both options say of an example's identity agrees."""
-    torn: list[str] = []
+def _torn(runs: Mapping[str, Samples], ids: Sequence[str]) -> tuple[set[str], str]:
+    """Find the examples of which two options tell different identities, and say it of the first."""
+    torn: set[str] = set()
     first = ""
     for name in ids:
         seen: dict[str, tuple[str, str]] = {}
@@ -186,16 +216,12 @@ def _check_same(runs: Mapping[str, Samples], ids: Sequence[str]) -> None:
             for part, value in samples[name].identity.items():
                 other, before = seen.setdefault(part, (option, value))
                 if before != value:
-                    torn.append(name)
+                    torn.add(name)
                     first = first or (
                         f"{name!r} has the {part} {before[:60]!r} at option {other!r} and "
                         f"{value[:60]!r} at {option!r}"
                     )
-    if torn:
-        raise MismatchError(
-            f"{len(set(torn))} of {len(ids)} examples are not the same in all options; first, "
-            f"{first}. The runs are over different data or versions: run them on the same."
-        )
+    return torn, first
 
 
 def _row(
@@ -218,6 +244,7 @@ def _row(
         "error": None if score is not None else error,
         "references": first.references,
         "metric": first.metric,
+        "answer_tokens": None if sample is None else sample.answer_tokens,
     }
 
 
@@ -238,6 +265,8 @@ def _told(
             f"{len(alone)} of {len(ids)} examples do not say which picture they are about; each is "
             "a group of its own, so a split may have one picture on both sides"
         )
+    named = [firsts[name] for name in ids if firsts[name].group is not None]
+    told += lone_groups([str(one.group) for one in named], [one.dataset for one in named])
     for option, samples in runs.items():
         missing = [name for name in ids if name not in samples]
         if missing:

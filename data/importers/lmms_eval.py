@@ -1,4 +1,4 @@
-"""Runs of lmms-eval with ``--log_samples``: one run per option.
+"""Runs of lmms-eval with ``--log_samples``: one run per option, or several over different tasks.
 
 A run writes ``<date>_samples_<task>.jsonl`` beside ``<date>_results.json``
 (``lmms_eval/loggers/evaluation_tracker.py``, ``save_results_samples``), one sample per line:
@@ -16,7 +16,8 @@ from typing import Any
 
 from data.errors import DataError
 from data.importers.image_cells import image_path
-from data.importers.joined import Sample, join, listed
+from data.importers.joined import Runs, Sample, join, listed, places
+from data.importers.lmms_eval_runs import MARK, about_runs, output_tokens, tokens_of
 from data.importers.lmms_eval_scores import STRUCTURE, metric_of, score_of
 from data.importers.references import references_in
 from data.oracle_log import OracleLog
@@ -28,33 +29,36 @@ METRIC_IMAGES = {"mme": "question_id"}
 """Task -> field of its metric that names the picture: both questions of an MME pair have it."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
-_MARK = "_samples_"
-
 
 def read_lmms_eval(
-    runs: Mapping[str, Path],
+    runs: Runs,
     *,
     costs: Mapping[str, float] | None = None,
     cost_unit: str = "cost",
     metric: Mapping[str, str] | None = None,
     pictures: str | None = None,
+    skip_bad: bool = False,
 ) -> OracleLog:
-    """Read one run per option and join them by task and ``doc_id``.
+    """Read the runs of each option and join them by task and ``doc_id``.
 
     The dataset is the task. The group is the picture that the sample's ``doc`` names, else the
     example stands alone. ``doc_hash`` and ``target`` must agree between options. Scores are read
-    as :mod:`data.importers.lmms_eval_scores` says. NOTE: chance is 0; the files do not tell it.
+    as :mod:`data.importers.lmms_eval_scores` says. Tokens of answers are those of
+    ``token_counts``, where samples have it. NOTE: chance is 0; the files do not tell it.
 
     Args:
-        runs: Option -> samples file, or folder that holds the samples files of one run.
+        runs: Option -> samples file, or folder that holds the samples files of one run, or
+            several of either over different tasks.
         costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: Task, or ``"*"`` for all -> field that holds the score of a sample.
         pictures: Path of a picture that no sample names, such as ``"{dataset}/{id}.png"``: task
             and ``doc_id``.
+        skip_bad: Leave samples out that cannot be read, and tell them, instead of refusing the run.
 
     Returns:
-        The log; ``metadata["unmapped"]`` says in sentences what could not be mapped.
+        The log; ``metadata["unmapped"]`` says in sentences what could not be mapped, and
+        ``metadata["runs"]`` what the runs tell of themselves, seconds and tokens among it.
 
     Raises:
         DataError: A file cannot be read or is not of this form, a sample is doubled, or a score's
@@ -64,16 +68,17 @@ def read_lmms_eval(
     notes: dict[str, list[str]] = {}
     read: dict[str, dict[str, Sample]] = {}
     about: dict[str, Any] = {}
-    for option, path in runs.items():
+    for option, given in runs.items():
         samples: dict[str, Sample] = {}
-        for task, file in sorted(_files(path).items()):
-            logged, torn = _logged(file)
-            found, told = _samples(task, file, logged, metric or {})
+        files = _all_files(option, places(given))
+        for task, file in sorted(files.items()):
+            logged, bad = _logged(file, skip_bad)
+            found, told = _samples(task, file, logged, metric or {}, skip_bad)
             samples.update(found)
-            for note in (*torn, *told):
+            for note in (*bad, *told):
                 notes.setdefault(note, []).append(option)
         read[option] = samples
-        about[option] = _about(path)
+        about[option] = {**about_runs(places(given)), **tokens_of(samples)}
     return join(
         read,
         costs=costs or {},
@@ -81,7 +86,22 @@ def read_lmms_eval(
         metadata={"source": "lmms-eval --log_samples", "runs": about},
         pictures=pictures,
         notes=notes,
+        skip_bad=skip_bad,
     )
+
+
+def _all_files(option: str, given: list[Path]) -> dict[str, Path]:
+    """Find the samples files of an option by task."""
+    files: dict[str, Path] = {}
+    for path in given:
+        for task, file in _files(path).items():
+            if task in files:
+                raise DataError(
+                    f"Option {option!r} has the task {task!r} twice ({files[task]} and {file}): "
+                    "give one run of each task."
+                )
+            files[task] = file
+    return files
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -90,12 +110,12 @@ def _files(path: Path) -> dict[str, Path]:
         return {_task(path): path}
     if not path.is_dir():
         raise DataError(f"{path} does not exist: expected a samples file or a run's folder.")
-    found = sorted(path.rglob(f"*{_MARK}*.jsonl"))
+    found = sorted(path.rglob(f"*{MARK}*.jsonl"))
     if not found:
         found = [file for file in sorted(path.glob("*.json")) if "results" not in file.stem]
     if not found:
         raise DataError(
-            f"{path} holds no samples of lmms-eval: expected <date>{_MARK}<task>.jsonl or "
+            f"{path} holds no samples of lmms-eval: expected <date>{MARK}<task>.jsonl or "
             "<task>.json. Run lmms-eval with --log_samples and --output_path."
         )
     files: dict[str, Path] = {}
@@ -112,11 +132,11 @@ def _files(path: Path) -> dict[str, Path]:
 
 def _task(path: Path) -> str:
     """Read the task from ``<date>_samples_<task>.jsonl`` or ``<task>.json``."""
-    return path.stem.partition(_MARK)[2] or path.stem
+    return path.stem.partition(MARK)[2] or path.stem
 
 
-def _logged(path: Path) -> tuple[list[Any], list[str]]:
-    """Read the samples of a file; a torn last line is left out and told."""
+def _logged(path: Path, skip_bad: bool) -> tuple[list[Any], list[str]]:
+    """Read the samples of a file; a torn last line, or any, is left out and told."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -129,14 +149,20 @@ def _logged(path: Path) -> tuple[list[Any], list[str]]:
         (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
     ]
     logged: list[Any] = []
+    bad: list[str] = []
     for number, line in lines:
         try:
             logged.append(json.loads(line))
         except ValueError as error:
             if number == lines[-1][0] and logged:
-                return logged, [f"{path.name}: its last line {number} is torn and was left out"]
-            raise DataError(f"{path} line {number} is not JSON: {error}.") from error
-    return logged, []
+                bad.append(f"{path.name}: its last line {number} is torn and was left out")
+            elif skip_bad:
+                bad.append(f"{path.name}: line {number} is not JSON and was left out")
+            else:
+                raise DataError(
+                    f"{path} line {number} is not JSON: {error}. --skip-bad leaves such lines out."
+                ) from error
+    return logged, bad
 
 
 def _old(path: Path, text: str) -> list[Any]:
@@ -154,15 +180,19 @@ def _old(path: Path, text: str) -> list[Any]:
 
 
 def _samples(
-    task: str, path: Path, logged: list[Any], chosen: Mapping[str, str]
+    task: str, path: Path, logged: list[Any], chosen: Mapping[str, str], skip_bad: bool
 ) -> tuple[dict[str, Sample], list[str]]:
-    """Read one task's samples by example id; what is not used is told."""
+    """Read one task's samples by example id; what is not used or left out is told."""
     samples: dict[str, Sample] = {}
     twice: list[str] = []
+    bad: list[str] = []
     unused: set[str] = set()
     unasked = 0
     for number, raw in enumerate(logged, start=1):
         if not isinstance(raw, dict) or not isinstance(raw.get("doc_id"), int | str):
+            if skip_bad:
+                bad.append(f"sample {number} has no 'doc_id'")
+                continue
             raise DataError(
                 f"{path}, sample {number}, is no sample of lmms-eval: it has no 'doc_id'."
             )
@@ -170,6 +200,9 @@ def _samples(
         try:
             sample = _sample(task, raw, field)
         except DataError as error:
+            if skip_bad:
+                bad.append(f"doc_id {raw['doc_id']!r}: {error}")
+                continue
             raise DataError(
                 f"{path}, doc_id {raw['doc_id']!r}, field {field!r}: {error}. If another field "
                 f"holds the score, name it: --metric {task}=FIELD."
@@ -179,12 +212,17 @@ def _samples(
         samples[name] = sample
         unused.update(key for key in raw if key not in STRUCTURE and key != field)
         unasked += sample.question == name
-    if twice:
+    if twice and skip_bad:
+        bad.append(f"{listed(twice)} more than once")
+        samples = {name: one for name, one in samples.items() if name not in twice}
+    elif twice:
         raise DataError(
             f"{path} has {len(twice)} samples twice ({listed(twice)}): the task has several "
             "filters, or two runs were written into one file. Keep one of each."
         )
-    told = []
+    if not samples:
+        raise DataError(f"{path}: no sample is left, all are bad ({listed(bad, 3)}).")
+    told = [f"task {task}: bad samples were left out: {listed(bad, 3)}"] if bad else []
     if unasked:
         told.append(
             f"task {task}: {unasked} of {len(samples)} samples hold no prompt; their id stands for "
@@ -216,6 +254,7 @@ def _sample(task: str, raw: Mapping[str, Any], field: str) -> Sample:
         identity=identity,
         references=_references(raw, doc),
         metric=field,
+        answer_tokens=output_tokens(raw.get("token_counts")),
     )
 
 
@@ -264,26 +303,3 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for one in value for text in _texts(one)]
     return []
-
-
-def _about(path: Path) -> dict[str, Any]:
-    """Read what ``*results.json`` beside the samples says of a run; empty without one."""
-    folder = path if path.is_dir() else path.parent
-    start = path.stem.partition(_MARK)[0] if path.is_file() and _MARK in path.stem else ""
-    found = sorted(folder.rglob(f"{start}*results.json"))
-    if len(found) != 1:
-        return {"path": path.name}
-    try:
-        results = json.loads(found[0].read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{found[0]} cannot be read: {error}.") from error
-    if not isinstance(results, dict) or not isinstance(results.get("config", {}), dict):
-        raise DataError(f"{found[0]} is no results file of lmms-eval: expected a JSON object.")
-    config = results.get("config", {})
-    known = {
-        "model": config.get("model"),
-        "model_args": config.get("model_args"),
-        "date": results.get("date"),
-        "git_hash": results.get("git_hash"),
-    }
-    return {"path": path.name, **{name: value for name, value in known.items() if value}}

@@ -32,6 +32,7 @@ STRUCTURE = frozenset(
         "doc_hash",
         "prompt_hash",
         "target_hash",
+        "token_counts",
     }
 )
 """Fields of every sample that are no metric (``lmms_eval/evaluator.py``, ``example``)."""

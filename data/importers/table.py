@@ -5,41 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from data.cells import Cell, Nested, key_of, number_of, verdict_of
+from data.cells import Cell, Nested, key_of
 from data.errors import DataError
 from data.importers.image_cells import image_path
 from data.importers.joined import UNMAPPED, listed
 from data.importers.references import references_in
+from data.importers.table_rows import (
+    MEASURED,
+    Faults,
+    check_chance,
+    check_examples,
+    check_keys,
+    measured,
+    numbers,
+    verdicts,
+)
+from data.lone_groups import lone_groups
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
 from data.tables import Table, read_cells
 
 REQUIRED = ("id", "question", "option", "correct")
-OPTIONAL = ("image", "cost", "group", "dataset", "chance", "answer", "reference", "metric")
+OPTIONAL = (
+    "image",
+    "cost",
+    "group",
+    "dataset",
+    "chance",
+    "answer",
+    "reference",
+    "metric",
+    *MEASURED,
+)
 KEYS = frozenset({"id", "group", "option", "dataset"})
 """Columns whose texts are compared, see :func:`data.cells.keys_of`."""
 COLUMNS = "columns"
 """Metadata entry: one of our names -> what the table calls that column. A given split is read by
 the same column of ids, see :mod:`data.split_columns`."""
-SHOWN = 3
 
 _NO_VALUE = "no value in the column 'correct'"
 
 
 def read_table(
-    path: Path, *, cost_unit: str = "cost", columns: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    cost_unit: str = "cost",
+    columns: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
 ) -> OracleLog:
     """Read a table in any format of :mod:`data.tables`.
 
     Columns: ``id``, ``question``, ``option`` and ``correct`` (in [0, 1], or true/false; empty for
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,
-    ``chance``, ``answer``, ``reference`` (the reference answer, or a list of them) and ``metric``
-    (how answers are compared with it). Options may be anything that answers at a cost: scales,
-    sizes of a model, resolutions, providers. Other columns are not used; that, and rows and
-    examples without a value, is told in ``metadata["unmapped"]``.
+    ``chance``, ``answer``, ``reference`` (the reference answer, or a list of them), ``metric``
+    (how answers are compared with it), ``confidence`` (in [0, 1]) and ``logprob`` (nats, summed
+    over the answer's tokens), which cascades read. Options may be anything that answers at a cost:
+    scales, sizes of a model, resolutions, providers. Other columns are not used; that, and rows
+    and examples without a value, is told in ``metadata["unmapped"]``.
 
     The options are ordered by their mean cost; without a ``cost`` column by their first
     appearance, and the cost is then the place in that order, from 1. Without a ``group`` column
@@ -49,6 +73,7 @@ def read_table(
         path: The table.
         cost_unit: What the costs count, such as ``"USD"``; ``"rank"`` without costs.
         columns: One of the names above -> what the table calls it, where that is another name.
+        skip_bad: Leave rows that do not fit out, and tell them, instead of refusing the table.
 
     Returns:
         The log.
@@ -56,18 +81,58 @@ def read_table(
     Raises:
         DataError: The table cannot be read or does not fit; every problem found is listed.
     """
-    source = read_cells(path)
+    torn: list[str] = []
+    source = read_cells(path, left_out=torn if skip_bad else None)
     theirs = _their_names(path, source.names, columns or {})
     unmapped = _check_columns(path, source, theirs)
-    problems: list[str] = []
-    table = _texts(source, theirs, problems)
-    correct = _correct(table["correct"], problems)
-    cost = _numbers(table, "cost", problems) if "cost" in table.columns else None
-    chance = _numbers(table, "chance", problems) if "chance" in table.columns else 0.0
-    _check_keys(table, problems)
-    if problems:
-        lines = "\n  ".join(problems)
-        raise DataError(f"{path} cannot be mapped to an oracle log:\n  {lines}")
+    if torn:
+        unmapped.append(f"{len(torn)} lines cannot be read and were left out ({listed(torn, 3)})")
+    faults = Faults(len(source))
+    table = _texts(source, theirs, faults)
+    table["correct"] = verdicts(table["correct"], faults)
+    for name in ("cost", "chance"):
+        if name in table.columns:
+            table[name] = numbers(table, name, faults)
+    check_chance(table, faults)
+    for name in MEASURED:
+        if name in table.columns:
+            table[name] = measured(table[name], name, unmapped)
+    check_keys(table, faults)
+    if skip_bad:
+        check_examples(table, faults)
+        table, skipped = _kept(path, table, faults)
+        unmapped += skipped
+    elif faults.sentences:
+        lines = "\n  ".join(faults.sentences)
+        raise DataError(
+            f"{path} cannot be mapped to an oracle log:\n  {lines}\n--skip-bad leaves these rows "
+            "out."
+        )
+    return _log(path, table, theirs, cost_unit=cost_unit, unmapped=unmapped)
+
+
+def _kept(path: Path, table: pd.DataFrame, faults: Faults) -> tuple[pd.DataFrame, list[str]]:
+    """Leave bad rows out, and tell which and why."""
+    bad = int(faults.bad.sum())
+    if not bad:
+        return table, []
+    if bad == len(table):
+        lines = "\n  ".join(faults.sentences)
+        raise DataError(f"{path}: no row is left, all {bad} are bad:\n  {lines}")
+    told = f"{bad} of {len(table)} rows are bad and were left out"
+    return table[~faults.bad].reset_index(drop=True), [told, *faults.sentences]
+
+
+def _log(
+    path: Path,
+    table: pd.DataFrame,
+    theirs: Mapping[str, str],
+    *,
+    cost_unit: str,
+    unmapped: Sequence[str],
+) -> OracleLog:
+    """Lay the rows out as a log."""
+    cost = table["cost"] if "cost" in table.columns else None
     options = _options(table["option"], cost)
     rank = table["option"].map({name: float(place) for place, name in enumerate(options, 1)})
     none = [None] * len(table)
@@ -81,25 +146,28 @@ def read_table(
             "scale": table["option"],
             "cost": rank if cost is None else cost,
             "answer": table["answer"] if "answer" in table.columns else None,
-            "score": correct,
-            "chance": chance,
-            "error": [_NO_VALUE if gap else None for gap in correct.isna()],
+            "score": table["correct"],
+            "chance": table["chance"] if "chance" in table.columns else 0.0,
+            "error": [_NO_VALUE if gap else None for gap in table["correct"].isna()],
             "references": [
                 None if cell is None else references_in(cell)
                 for cell in (table["reference"] if "reference" in table.columns else none)
             ],
             "metric": table["metric"] if "metric" in table.columns else None,
+            **{name: table[name] for name in MEASURED if name in table.columns},
         }
     )
+    first = frame.drop_duplicates("example_id")
+    told = [
+        *unmapped,
+        *_missing(table, table["correct"], options),
+        *lone_groups(list(first["group"]), list(first["dataset"])),
+    ]
     return OracleLog(
         frame,
         options=options,
         cost_unit="rank" if cost is None else cost_unit,
-        metadata={
-            "source": f"table {path.name}",
-            COLUMNS: theirs,
-            UNMAPPED: [*unmapped, *_missing(table, correct, options)],
-        },
+        metadata={"source": f"table {path.name}", COLUMNS: dict(theirs), UNMAPPED: told},
     )
 
 
@@ -138,17 +206,16 @@ def _check_columns(path: Path, table: Table, theirs: Mapping[str, str]) -> list[
     told = [f"columns not used: {unused}"] if unused else []
     if "cost" not in theirs:
         told.append("no column 'cost': an option costs its place in order of appearance, from 1")
-    if "image" not in theirs:
-        told.append("no column 'image': features of pictures cannot be computed")
     if not {"image", "group"} & set(theirs):
+        # Whether the questions are about images is not known: most tables without them are text.
         told.append(
-            "no column 'image' or 'group': every id is a group of its own, so a split may have "
-            "one picture on both sides"
+            "no column 'group': every id is a group of its own, so a split may have questions that "
+            "belong together on both sides"
         )
     return told
 
 
-def _texts(source: Table, theirs: Mapping[str, str], problems: list[str]) -> pd.DataFrame:
+def _texts(source: Table, theirs: Mapping[str, str], faults: Faults) -> pd.DataFrame:
     """Read the used columns, each under our name: texts, None where a cell is missing."""
     found: dict[str, Sequence[Cell]] = {}
     for name, their in theirs.items():
@@ -158,25 +225,17 @@ def _texts(source: Table, theirs: Mapping[str, str], problems: list[str]) -> pd.
             distinct = dict.fromkeys(cell for cell in cells if not isinstance(cell, Nested))
             read = {cell: image_path(cell) for cell in distinct}
             pairs = [image_path(c) if isinstance(c, Nested) else read[c] for c in cells]
-            _refuse(called, [problem for _, problem in pairs], problems)
+            faults.refuse(called, [problem for _, problem in pairs])
             found[name] = [path for path, _ in pairs]
             continue
         if name == "reference":  # the only column that may hold lists
             cells = [str(c.value) if isinstance(c, Nested) else c for c in cells]
         if any(isinstance(cell, Nested) for cell in cells):
             nested = [f"holds {c.kind}" if isinstance(c, Nested) else "" for c in cells]
-            _refuse(called, nested, problems)
+            faults.refuse(called, nested)
             cells = [None if isinstance(cell, Nested) else cell for cell in cells]
         found[name] = cells
     return pd.DataFrame(found, dtype=object)
-
-
-def _refuse(called: str, faults: Sequence[str], problems: list[str]) -> None:
-    """Tell the first rows of a column whose cells cannot be used, and how many there are."""
-    bad = [(row, fault) for row, fault in enumerate(faults, start=1) if fault]
-    problems += [f"{called} in row {row} {fault}." for row, fault in bad[:SHOWN]]
-    if len(bad) > SHOWN:
-        problems.append(f"{called}: {len(bad) - SHOWN} more rows are so.")
 
 
 def _missing(table: pd.DataFrame, correct: pd.Series, options: list[str]) -> list[str]:
@@ -196,49 +255,6 @@ def _missing(table: pd.DataFrame, correct: pd.Series, options: list[str]) -> lis
             f"are gaps ({listed(list(lacking))})"
         )
     return told
-
-
-def _correct(column: pd.Series, problems: list[str]) -> pd.Series:
-    """Read right and wrong as scores in [0, 1], missing as NaN."""
-    empty = column.isna() | (column == "")
-    known = {cell: verdict_of(cell) for cell in column[~empty].unique()}
-    values = column.map(known).astype(np.float64)
-    bad = ~empty & ~values.between(0, 1)
-    if bad.any():
-        problems.append(
-            f"'correct' must be in [0, 1] or true/false: {int(bad.sum())} rows are not, first "
-            f"{column[bad].iloc[0]!r} in row {int(np.flatnonzero(bad)[0]) + 1}. A cell without a "
-            "value is empty."
-        )
-    return values
-
-
-def _numbers(table: pd.DataFrame, name: str, problems: list[str]) -> pd.Series:
-    """Read a column of finite numbers that are not negative."""
-    known = {cell: number_of(cell) for cell in table[name].dropna().unique()}
-    values = table[name].map(known).astype(np.float64)
-    bad = ~(np.isfinite(values) & (values >= 0))
-    if bad.any():
-        problems.append(
-            f"{name!r} must be a number of at least 0 in every row: {int(bad.sum())} rows have "
-            f"none, first {table[name][bad].iloc[0]!r} in row {int(np.flatnonzero(bad)[0]) + 1}. "
-            "Write numbers with a decimal point and without separators of thousands."
-        )
-    return values
-
-
-def _check_keys(table: pd.DataFrame, problems: list[str]) -> None:
-    """Check that ids, options and questions are there and pairs are not doubled."""
-    for name in ("id", "option", "question", "group", "dataset"):
-        if name in table.columns:
-            empty = np.flatnonzero(table[name].isna() | (table[name] == ""))
-            if not empty.size:
-                continue
-            problems.append(f"{name!r} is empty in {empty.size} rows, first row {empty[0] + 1}.")
-    doubled = table[table.duplicated(["id", "option"])]
-    if len(doubled):
-        pairs = [tuple(pair) for pair in doubled[["id", "option"]].head(5).to_numpy()]
-        problems.append(f"{len(doubled)} (id, option) pairs are duplicate, first {pairs}.")
 
 
 def _options(column: pd.Series, cost: pd.Series | None) -> list[str]:

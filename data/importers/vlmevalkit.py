@@ -1,30 +1,29 @@
-"""Judged result tables of VLMEvalKit: one table per option.
+"""Judged result tables of VLMEvalKit: one table per option and data set.
 
 ``<model>_<dataset>.xlsx`` (or ``.tsv``) holds predictions only. Evaluating it writes tables with a
 verdict per row, which are read here: ``*_<judge>_result`` of multiple choice with ``hit``
 (``vlmeval/dataset/image_mcq.py``), ``*_auxmatch`` of yes/no with ``score``
 (``image_yorn.py``), ``*_results`` of short answers with ``eval_match`` and ``eval_score``
 (``image_vqa.py``), and ``*_score`` tables with ``score``. ``*_acc.csv`` and ``*_score.csv`` are
-averages. With ``PRED_FORMAT`` they are ``.tsv`` or ``.json`` (``vlmeval/smp/file.py``, ``dump``:
-a list of rows, NaN where a cell is empty).
+averages. Predictions without verdicts are scored by :mod:`data.importers.vlmeval_rules`. With
+``PRED_FORMAT`` they are ``.tsv`` or ``.json`` (``vlmeval/smp/file.py``, ``dump``: a list of rows,
+NaN where a cell is empty).
 """
 
 from __future__ import annotations
 
-import ast
-import string
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from data.cells import Nested, verdict_of
+from data.cells import Nested
 from data.errors import DataError
 from data.importers.image_cells import image_path
-from data.importers.joined import Sample, join, listed
+from data.importers.joined import Runs, Sample, join, listed, places
 from data.importers.references import references_in
+from data.importers.vlmeval_names import dataset_names, tables_in
+from data.importers.vlmeval_rules import BY_NAME, LETTERS, Row, rule_of, verdict_reader
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
 from data.tables import read_cells
@@ -39,20 +38,18 @@ a mean of *distances*: 0 when right."""
 
 USED = ("index", "question", "prediction", "answer", "image_path", "g_index")
 
-_LETTERS = tuple(string.ascii_uppercase)
-Row = Mapping[str, str | None]
-
 
 def read_vlmevalkit(
-    runs: Mapping[str, Path],
+    runs: Runs,
     *,
     costs: Mapping[str, float] | None = None,
     cost_unit: str = "cost",
     metric: Mapping[str, str] | None = None,
     dataset: str | None = None,
     pictures: str | None = None,
+    skip_bad: bool = False,
 ) -> OracleLog:
-    """Read one judged table per option and join them by ``index``.
+    """Read judged tables, of one or several data sets, and join them by ``index``.
 
     A prediction that starts with "Failed to obtain answer" is an error record, whatever its
     verdict. The group is ``image_path``, else ``g_index``, else the example stands alone. In a
@@ -61,92 +58,94 @@ def read_vlmevalkit(
     to that number of rotations; 1/2 for yes and no; else 0.
 
     Args:
-        runs: Option -> table, in any format of :mod:`data.tables` (``.xlsx`` needs openpyxl).
+        runs: Option -> its table or tables, in any format of :mod:`data.tables` (``.xlsx`` needs
+            openpyxl), or the folder that holds them.
         costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
         cost_unit: What the costs count.
-        metric: ``{"*": column}`` names the column that holds the verdicts, each in [0, 1].
-        dataset: What the log calls the dataset; None takes what the files' names end in alike.
+        metric: Data set, or ``"*"`` for all -> column that holds the verdicts, each in [0, 1].
+        dataset: What the log calls the only data set; None reads it from the files' names, see
+            :mod:`data.importers.vlmeval_names`.
         pictures: Path of a picture that no row names, such as ``"{id}.jpg"``: the ``index``.
+        skip_bad: Leave rows out that cannot be read, and tell them, instead of refusing the table.
 
     Returns:
         The log; ``metadata["unmapped"]`` says in sentences what could not be mapped.
 
     Raises:
         DataError: A table cannot be read, lacks columns, doubles an index, or holds a verdict
-            that is not in [0, 1].
+            that is not in [0, 1]; or an option has two tables of one data set.
         MismatchError: Question or answer of an index differ between options.
     """
-    name = dataset or _shared_name(list(runs.values()))
+    files = {
+        option: [table for place in places(given) for table in tables_in(place)]
+        for option, given in runs.items()
+    }
+    named = dataset_names(files, dataset)
     notes: dict[str, list[str]] = {}
     read: dict[str, dict[str, Sample]] = {}
-    for option, path in runs.items():
-        read[option], told = _samples(path, name, (metric or {}).get("*"))
-        for note in told:
-            notes.setdefault(note, []).append(option)
+    for option, tables in named.items():
+        read[option] = {}
+        for name, path in tables.items():
+            asked = (metric or {}).get(name) or (metric or {}).get("*")
+            samples, told = _samples(path, name, asked, skip_bad)
+            read[option].update(samples)
+            for note in told:
+                whole = note if len(tables) == 1 else f"{name}: {note}"
+                notes.setdefault(whole, []).append(option)
     return join(
         read,
         costs=costs or {},
         cost_unit=cost_unit,
         metadata={
             "source": "VLMEvalKit result tables",
-            "runs": {option: {"path": path.name} for option, path in runs.items()},
+            "runs": {
+                option: {"path": ", ".join(path.name for path in tables.values())}
+                for option, tables in named.items()
+            },
         },
         pictures=pictures,
         notes=notes,
+        skip_bad=skip_bad,
     )
 
 
-def _shared_name(paths: list[Path]) -> str:
-    """Give the parts, between underscores, that all files' names end in, without the verdicts'."""
-    parts = []
-    for path in paths:
-        stem = path.stem
-        for end in ("_result", "_results", "_auxmatch", "_score"):
-            stem = stem.removesuffix(end)
-        for judge in ("_openai", "_exact_matching", "_gpt4", "_chatgpt-0125", "_gpt-4-0125"):
-            stem = stem.removesuffix(judge)
-        parts.append(stem.split("_")[::-1])
-    same: list[str] = []
-    for words in zip(*parts, strict=False):
-        if len(set(words)) > 1:
-            break
-        same.append(words[0])
-    return "_".join(same[::-1]) or "default"
-
-
-def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sample], list[str]]:
-    """Read a table's rows by example id, and tell what is not used or lacking."""
-    rows, names = _read(path)
-    column = _verdicts(path, rows, names, asked)
-    indices = [row["index"] for row in rows]
-    empty = sum(index is None for index in indices)
-    if empty:
-        raise DataError(f"{path}: {empty} rows have no index.")
-    counts = Counter(map(str, indices))
-    twice = [index for index, count in counts.items() if count > 1]
-    if twice:
-        raise DataError(f"{path} has {len(twice)} rows with an index twice ({listed(twice)}).")
-    score = _score_of(column, dataset)
+def _samples(
+    path: Path, dataset: str, asked: str | None, skip_bad: bool
+) -> tuple[dict[str, Sample], list[str]]:
+    """Read a table's rows by example id, and tell what is not used, lacking or left out."""
+    bad: list[str] = []
+    rows, names = _read(path, bad if skip_bad else None)
+    _check_names(path, rows, names)
+    rows = _indexed(path, rows, bad, skip_bad)
+    metric, column, score, told = _scoring(path, dataset, rows, names, asked)
     samples: dict[str, Sample] = {}
     lost: list[str] = []
     for number, row in enumerate(rows, start=1):
         try:
-            verdict = score(row[column])
+            verdict = score(row)
         except (ValueError, SyntaxError, TypeError) as error:
+            if skip_bad:
+                bad.append(f"index {row['index']}: {row.get(column)!r} is no verdict in [0, 1]")
+                continue
             raise DataError(
                 f"{path} row {number} (index {row['index']}): the column {column!r} must hold "
-                f"verdicts in [0, 1], got {row[column]!r}. Name another with --metric COLUMN."
+                f"verdicts in [0, 1], got {row.get(column)!r}. Name another with --metric COLUMN, "
+                "or leave such rows out with --skip-bad."
             ) from error
         name, answer = f"{dataset}/{row['index']}", row.get("answer")
         samples[name] = replace(
-            _sample(dataset, row, verdict, circular="g_index" in names),
+            _sample(dataset, row, verdict, circular="g_index" in names and column != "prediction"),
             references=None if answer is None else references_in(answer),
-            metric=column,
+            metric=metric,
         )
         lost += [name] if _lost_choice(row) else []
-    used = {*USED, *_LETTERS, column}
+    if not samples:
+        raise DataError(f"{path}: no row is left, all are bad ({listed(bad, 3)}).")
+    used = {*USED, *LETTERS, column}
     unused = sorted(name for name in names if name not in used)
-    told = [f"columns not used: {unused}"] if unused else []
+    told += [f"columns not used: {unused}"] if unused else []
+    if bad:
+        told.append(f"{len(bad)} rows are bad and were left out ({listed(bad, 3)})")
     if lost:
         told.append(
             f"{len(lost)} questions have no text for the choice that is right ({listed(lost)}), so "
@@ -162,19 +161,38 @@ def _samples(path: Path, dataset: str, asked: str | None) -> tuple[dict[str, Sam
     return samples, told
 
 
+def _indexed(path: Path, rows: list[Row], bad: list[str], skip_bad: bool) -> list[Row]:
+    """Give the rows that have an index of their own; refuse or leave out the others."""
+    counts = Counter(str(row["index"]) for row in rows if row["index"] is not None)
+    empty = len(rows) - counts.total()
+    twice = [index for index, count in counts.items() if count > 1]
+    if skip_bad:
+        bad += [f"{empty} rows have no index"] if empty else []
+        bad += [f"index {index} stands in {counts[index]} rows" for index in twice]
+        return [row for row in rows if counts[str(row["index"])] == 1 and row["index"] is not None]
+    way = "--skip-bad leaves such rows out."
+    if empty:
+        raise DataError(f"{path}: {empty} rows have no index. {way}")
+    if twice:
+        raise DataError(
+            f"{path} has {len(twice)} rows with an index twice ({listed(twice)}). {way}"
+        )
+    return rows
+
+
 def _lost_choice(row: Row) -> bool:
     """Whether the right answer is a letter without a text, although other letters have one."""
     answer = row.get("answer")
-    shown = any(row.get(letter) is not None for letter in _LETTERS)
-    return shown and answer in _LETTERS and row.get(answer) is None
+    shown = any(row.get(letter) is not None for letter in LETTERS)
+    return shown and answer in LETTERS and row.get(answer) is None
 
 
-def _read(path: Path) -> tuple[list[Row], list[str]]:
+def _read(path: Path, left_out: list[str] | None) -> tuple[list[Row], list[str]]:
     """Read a table's rows and names; the names in lower case but for A to Z."""
-    table = read_cells(path)
+    table = read_cells(path, left_out=left_out)
     columns: dict[str, list[str | None]] = {}
     for name in table.names:
-        own = name if name in _LETTERS else name.lower()
+        own = name if name in LETTERS else name.lower()
         if own in columns:
             raise DataError(f"{path} has two columns that read as {own!r}: rename one of them.")
         cells = table.keys(name) if own == "index" else table.cells(name, strip=own != "prediction")
@@ -187,8 +205,8 @@ def _read(path: Path) -> tuple[list[Row], list[str]]:
     ], names
 
 
-def _verdicts(path: Path, rows: list[Row], names: list[str], asked: str | None) -> str:
-    """Find the column with the verdicts, and check that the table has rows of examples."""
+def _check_names(path: Path, rows: list[Row], names: list[str]) -> None:
+    """Check that the table has rows of examples."""
     missing = [name for name in ("index", "question", "prediction") if name not in names]
     if missing:
         raise DataError(
@@ -197,78 +215,46 @@ def _verdicts(path: Path, rows: list[Row], names: list[str], asked: str | None) 
         )
     if not rows:
         raise DataError(f"{path} holds no rows.")
-    wanted = (asked if asked in _LETTERS else asked.lower(),) if asked else VERDICTS
-    found = [name for name in wanted if name in names]
-    if not found:
+
+
+def _scoring(
+    path: Path, dataset: str, rows: list[Row], names: list[str], asked: str | None
+) -> tuple[str, str, Callable[[Row], float | None], list[str]]:
+    """Find what scores a row: the column with its verdict, else the benchmark's rule.
+
+    Returns:
+        What the log calls the metric, the column that is read, the score of a row, and what is
+        told about it.
+    """
+    wanted = (asked if asked in LETTERS else asked.lower(),) if asked else VERDICTS
+    column = next((name for name in wanted if name in names), None)
+    if column is not None:
+        score = verdict_reader(column, dataset)
+        return column, column, lambda row: score(row[column]), []
+    known = None if asked else rule_of(dataset, rows)
+    if known is None:
         raise DataError(
             f"{path} has no column with verdicts ({' or '.join(wanted)}); it has {names}. A table "
             "of predictions must be evaluated first: give what VLMEvalKit then writes (*_result, "
-            "*_auxmatch, *_results), or --metric COLUMN."
+            "*_auxmatch, *_results), or --metric COLUMN. Without verdicts only multiple choice and "
+            f"{', '.join(BY_NAME)} are scored here, and those only where the table has answers."
         )
-    return found[0]
-
-
-def _score_of(column: str, dataset: str) -> Callable[[str | None], float | None]:
-    """Choose how a verdict is read; a cell without one gives None."""
-    rules = {
-        "docvqa": _anls,
-        "infovqa": _anls,
-        "chartqa": _best,
-        "ocrvqa": _best,
-        "textvqa": _mean,
-    }
-    lower = dataset.lower()
-    named = max(rules, key=lower.rfind)  # the last: a model's name may stand before
-    by_name = rules[named] if named in lower else _mean
-    read = by_name if column == "eval_match" else _number
-
-    def score(cell: str | None) -> float | None:
-        value = None if cell is None else read(cell)
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(value)
-        return value
-
-    return score
-
-
-def _number(cell: str) -> float:
-    value = verdict_of(cell)
-    if value is None:
-        raise ValueError(cell)
-    return value
-
-
-def _matches(cell: str) -> np.ndarray:
-    """Read how well an answer matches each right one, shape (answers,)."""
-    matches = np.array(ast.literal_eval(cell), dtype=np.float64).reshape(-1)
-    if not matches.size:
-        raise ValueError(cell)
-    return matches
-
-
-def _mean(cell: str) -> float:
-    """``hit_calculate`` of ``vlmeval/dataset/utils/vqa_eval.py``, its default."""
-    return float(_matches(cell).mean())
-
-
-def _best(cell: str) -> float:
-    """The same for ChartQA and OCRVQA."""
-    return float(_matches(cell).max())
-
-
-def _anls(cell: str) -> float:
-    """The same for DocVQA and InfoVQA, whose matches are distances: 0 below a similarity of 1/2."""
-    similar = 1 - float(_matches(cell).min())
-    return similar if similar >= 0.5 else 0.0
+    name, rule = known
+    return (
+        name,
+        "prediction",
+        rule,
+        [f"no column with verdicts: the predictions were scored here, by the rule {name!r}"],
+    )
 
 
 def _sample(dataset: str, row: Row, score: float | None, *, circular: bool) -> Sample:
     """Map one row."""
     prediction = row["prediction"]
-    error = None if score is not None else "the table has no verdict"
+    error = None if score is not None else "the table has no verdict, or no rule scores the row"
     if (prediction or "").startswith(FAILED):
         score, error = None, f"VLMEvalKit: {prediction}"
-    choices = [letter for letter in _LETTERS if row.get(letter) is not None]
+    choices = [letter for letter in LETTERS if row.get(letter) is not None]
     answer = row.get("answer")
     chance = 0.0
     if len(choices) > 1:

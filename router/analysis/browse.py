@@ -133,6 +133,7 @@ def render(packed: dict[str, Any], inspection: Inspection, *, notes: Sequence[st
         notes=notes,
         examples=inspection.parts[0].examples,
         scales=len(inspection.options),
+        worded=inspection.words.of,
     )
 
 

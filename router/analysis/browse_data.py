@@ -23,6 +23,7 @@ from router.analysis.expected import expected_text
 from router.analysis.inspection import total
 from router.analysis.metrics import Floats
 from router.analysis.oracles import NEVER, smallest_sufficient
+from router.analysis.words import words_of
 
 Column = dict[str, Any]
 
@@ -72,8 +73,9 @@ def pack_log(log: OracleLog, rules: Sequence[str]) -> dict[str, Any]:
         rules: Names in `router.analysis.oracles.RULES`; one that cannot be applied is left out.
 
     Returns:
-        "options", "unit", "rules", "datasets", "ids", "strings", "images" (relative paths; ""
-        where there is none or it leaves its folder), and packed columns: "examples" (dataset,
+        "options", "option" (what one is called), "unit", "rules", "datasets", "ids", "strings",
+        "images" (relative paths; "" where there is none or it leaves its folder), and packed
+        columns: "examples" (dataset,
         question, image, expected, metric, cost, flops), "cells" (answer, said, error, cut, score,
         confidence, cost, flops, answer_tokens, text_tokens), "smallest" (per rule: option, K for
         never, K + 1 for an example with a gap) and "orders" (id, cost, disagreement: example
@@ -89,6 +91,7 @@ def pack_log(log: OracleLog, rules: Sequence[str]) -> dict[str, Any]:
     usable = [rule for rule, column in smallest.items() if column is not None]
     return {
         "options": list(log.options),
+        "option": words_of(log).of("scale"),
         "unit": log.cost_unit,
         "rules": usable,
         "datasets": list(datasets),

@@ -26,6 +26,7 @@ from router.analysis.measures import Measures
 from router.analysis.metrics import first_correct, stable
 from router.analysis.reading import check_shape, features_of, part_of
 from router.analysis.verdict import evaluation_verdict, few_images
+from router.analysis.words import words_of
 from router.baselines import fit_baselines
 from router.baselines.base import Contender, Known, Priced
 from router.baselines.escalation import Escalating, escalating
@@ -212,20 +213,21 @@ def evaluate(
         "test": len(test.rows),
         "test_groups": len(np.unique(test.groups)),
     }
-    verdict = evaluation_verdict(
-        {**report, "n": sizes, "options": list(log.options)}, chance=float(test.chance.mean())
-    )
+    words = words_of(log)
+    about = {"n": sizes, "options": list(log.options), "words": words.to_dict()}
+    verdict = evaluation_verdict({**report, **about}, chance=float(test.chance.mean()))
     return {
         "schema": SCHEMA,
         "verdict": verdict.to_dict(),
-        "warnings": few_images(sizes["test_groups"]),
+        "warnings": few_images(sizes["test_groups"], words),
+        "words": words.to_dict(),
         "options": list(log.options),
         "cost_unit": log.cost_unit,
         "split": split.fingerprint,
         "oracle_rule": ORACLE_RULE,
         "n": sizes,
         "bootstrap": {"draws": settings.draws, "level": settings.level, "seed": settings.seed},
-        "intervals": INTERVALS,
+        "intervals": words.of(INTERVALS),
         **report,
     }
 

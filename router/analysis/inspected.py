@@ -14,6 +14,7 @@ from typing import Any
 from data.mme import MmeSums
 from router.analysis.bootstrap import Estimate
 from router.analysis.causes import Cause
+from router.analysis.words import Words
 
 ALL = "all"
 
@@ -174,6 +175,7 @@ class Inspection:
         expensive: The most expensive examples, by GFLOPs where known, else by cost.
         mme: MME's published scores, one entry per option; empty where there is none of its
             questions.
+        words: That fit the log.
     """
 
     options: tuple[str, ...]
@@ -186,7 +188,10 @@ class Inspection:
     causes: tuple[Cause, ...]
     expensive: tuple[Expensive, ...]
     mme: tuple[MmeScore, ...] = ()
+    words: Words = Words()
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-able mapping; an undefined number is None."""
-        return asdict(self)
+        document = asdict(self)
+        del document["words"]  # they are for sentences, which the tables make
+        return document

@@ -18,6 +18,7 @@ from router.analysis.columns import Columns
 from router.analysis.counting import Cells, add_step, count_pair, count_part, count_step
 from router.analysis.inspected import ALL, Expensive, Inspection, MmeScore
 from router.analysis.oracles import RULES, check_rule
+from router.analysis.words import words_of
 
 
 def inspect_log(
@@ -70,6 +71,7 @@ def inspect_log(
         causes=tuple(group_causes(log.errors())[:top]),
         expensive=tuple(_expensive(log, top)),
         mme=tuple(_mme(log)),
+        words=words_of(log),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from router.analysis.bootstrap import Estimate
@@ -13,6 +13,7 @@ from router.analysis.inspected import Inspection, Oracle, Part, ScaleCounts
 from router.analysis.mme_rows import mme_records, mme_rows
 from router.analysis.oracles import ASSUMES
 from router.analysis.tables import MISSING, interval, number, percent
+from router.analysis.words import Words
 from router.rules import MEANING
 
 ACROSS = 5
@@ -53,7 +54,22 @@ def shown_tables(inspection: Inspection) -> list[Shown]:
         _causes(inspection),
         _expensive(inspection),
     ]
-    return [_printable(table) for table in tables if table.rows]
+    return [_printable(_worded(table, inspection.words)) for table in tables if table.rows]
+
+
+def _worded(table: Shown, words: Words) -> Shown:
+    """A table in the words that fit its log; names of options and datasets stay as they are."""
+
+    def cell(text: str) -> str:
+        return words.of(text) if text in ("pictures", "scale", "scales") else text
+
+    return replace(
+        table,
+        title=words.of(table.title),
+        note=words.of(table.note),
+        header=[cell(name) for name in table.header],
+        rows=[[cell(row[0]), *row[1:]] if row else row for row in table.rows],
+    )
 
 
 def _counts(inspection: Inspection) -> Shown:
@@ -167,7 +183,7 @@ def _steps(inspection: Inspection) -> Shown:
         if one.scored
     ]
     return Shown(
-        title="What more tokens change",
+        title="What more tokens change" if inspection.words.scales else "What more cost changes",
         note="questions with a score at both scales" + _level(inspection),
         header=["scales", "questions", "right → wrong", "%", "wrong → right", "%"],
         rows=rows,

@@ -22,6 +22,7 @@ from router.analysis.latex import write_latex
 from router.analysis.studies import answer
 from router.analysis.tables import Document
 from router.analysis.verdict import sentences
+from router.analysis.words import words_in
 
 PAGE = "report.html"
 
@@ -138,13 +139,16 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    words = words_in(document)
     environment.filters |= {
         "number": tables.number,
         "percent": tables.percent,
         "interval": tables.interval,
+        "worded": words.of,
     }
     return environment.get_template(PAGE).render(
         doc=document,
+        words=words,
         figures=figures,
         labels=LABELS,
         headline=tables.headline(document),

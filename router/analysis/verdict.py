@@ -18,6 +18,7 @@ from router.analysis import metrics, tables
 from router.analysis.columns import SHARE, Columns, Pair
 from router.analysis.curves import Curves, curve_prices, curve_rows, curves
 from router.analysis.tables import Document
+from router.analysis.words import Words, words_in
 from router.estimators.base import Floats
 
 Estimate = Mapping[str, float | None]
@@ -65,6 +66,7 @@ def log_verdict(
     options: Sequence[str],
     chance: Floats,
     seed: int = 0,
+    words: Words | None = None,
 ) -> Verdict:
     """What there is to gain by choosing, before anything is learned.
 
@@ -75,19 +77,22 @@ def log_verdict(
         options: names, cheapest first.
         chance: (n,) probability that a blind guess is right.
         seed: of the bootstrap.
+        words: that fit the log; None says images and scales.
     """
+    words = words or Words()
     if not len(scores):
         return Verdict(TOO_FEW, "No example has an answer at every option.")
     columns = Columns(groups, draws=500, seed=seed)
     for k, option in enumerate(options):
         columns.add(f"fixed/{option}", scores[:, k], bounds=SHARE)
     fixed = [columns.estimate(f"fixed/{option}").to_dict() for option in options]
-    common = _before_routing(fixed, costs, options, float(np.mean(chance)), columns.images)
+    guessed = float(np.mean(chance))
+    common = _before_routing(fixed, costs, options, guessed, columns.images, words)
     if common is not None:
         return common
     headroom = _headroom(columns, scores, costs)
     if headroom["high"] is None:
-        return _too_few(columns.images, "whether choosing could gain anything")
+        return _too_few(columns.images, "whether choosing could gain anything", words)
     if headroom["high"] < NOTHING:
         return _no_headroom(headroom)
     best = int(metrics.best_fixed(scores, costs))
@@ -111,21 +116,22 @@ def evaluation_verdict(document: Document, *, chance: float) -> Verdict:
     fixed = [row["accuracy"] for row in document["rows"] if row["kind"] == "fixed"]
     costs = np.array([[row["cost"]["value"] for row in document["rows"] if row["kind"] == "fixed"]])
     found, images = document["metrics"], int(document["n"]["test_groups"])
-    common = _before_routing(fixed, costs, document["options"], chance, images)
+    words = words_in(document)
+    common = _before_routing(fixed, costs, document["options"], chance, images, words)
     if common is not None:
         return common
     headroom, gain = found["headroom"], found["aiq_minus_fixed"]
     if headroom["high"] is not None and headroom["high"] < NOTHING:
         return _no_headroom(headroom)
     if gain["low"] is None:
-        return _too_few(images, "whether the router gains anything")
+        return _too_few(images, "whether the router gains anything", words)
     how_much = (
         f"at equal mean cost the router has {_points(gain)} of accuracy over mixing fixed options "
         "at random, averaged over all budgets"
     )
     if gain["low"] <= 0 < gain["high"]:
         if (gain["high"] - gain["low"]) / 2 > BROAD or images < FEW_IMAGES:
-            return _too_few(images, f"whether routing pays: {how_much}")
+            return _too_few(images, f"whether routing pays: {how_much}", words)
         return Verdict(DOES_NOT_PAY, f"Routing does not clearly pay here: {how_much}.")
     if gain["high"] <= 0:
         return Verdict(DOES_NOT_PAY, f"Routing does not pay here: {how_much}. Use a fixed option.")
@@ -134,7 +140,8 @@ def evaluation_verdict(document: Document, *, chance: float) -> Verdict:
         return Verdict(
             LOOKUP,
             f"A lookup is as good: {how_much}, but so is the {name}, by nearly as much (it less "
-            f"the router: {_points(lookup)}). Use the lookup; it reads no image.",
+            f"the router: {_points(lookup)}). Use the lookup; it reads no "
+            f"{'image' if words.images else 'question'}.",
         )
     return Verdict(PAYS, f"Routing pays: {how_much}.")
 
@@ -151,8 +158,10 @@ def sentences(document: Document) -> list[str]:
     goal, share, best = saved["row"], saved["calibrated"], rows["best_fixed"]
     if saved["policy"]["fallback"]:
         told.append(
-            "No policy kept 99 % of the best fixed accuracy on the calibrate part, so that policy "
-            "falls back to the finest option."
+            words_in(document).of(
+                "No policy kept 99 % of the best fixed accuracy on the calibrate part, so that "
+                "policy falls back to the finest option."
+            )
         )
     else:
         less = (
@@ -174,14 +183,15 @@ def sentences(document: Document) -> list[str]:
     return told
 
 
-def few_images(images: int) -> list[str]:
-    """A warning where there are few test images."""
+def few_images(images: int, words: Words | None = None) -> list[str]:
+    """A warning where there are few test images, or groups."""
     if images >= FEW_IMAGES:
         return []
-    return [
+    told = (
         f"Only {images} test image{'' if images == 1 else 's'}: intervals are wide, and shares of "
         f"a gap are not given. From {FEW_IMAGES} images on, numbers settle."
-    ]
+    )
+    return [(words or Words()).of(told)]
 
 
 def answers_nothing(fixed: Sequence[Estimate], *, chance: float) -> bool:
@@ -201,7 +211,12 @@ def answers_nothing(fixed: Sequence[Estimate], *, chance: float) -> bool:
 
 
 def _before_routing(
-    fixed: Sequence[Estimate], costs: Floats, options: Sequence[str], chance: float, images: int
+    fixed: Sequence[Estimate],
+    costs: Floats,
+    options: Sequence[str],
+    chance: float,
+    images: int,
+    words: Words,
 ) -> Verdict | None:
     """What can be said from the fixed options alone; None where a router is worth a thought."""
     if len(options) == 1:
@@ -216,7 +231,8 @@ def _before_routing(
             "the model, its prompt and the metric; no router can help.",
         )
     if all(one["low"] is None or one["low"] <= max(chance, 0.0) for one in fixed):
-        return _too_few(images, f"whether the model can answer these questions: {right}; {guess}")
+        what = f"whether the model can answer these questions: {right}; {guess}"
+        return _too_few(images, what, words)
     means = costs.mean(axis=0)
     if not means.max() > means.min():
         best = options[int(np.argmax([one["value"] or 0.0 for one in fixed]))]
@@ -266,8 +282,8 @@ def _best_lookup(document: Document) -> tuple[str, Estimate | None]:
     return name, known[name]
 
 
-def _too_few(images: int, what: str) -> Verdict:
-    return Verdict(TOO_FEW, f"{images} images are too few to tell {what}.")
+def _too_few(images: int, what: str, words: Words) -> Verdict:
+    return Verdict(TOO_FEW, f"{images} {words.of('images')} are too few to tell {what}.")
 
 
 def _no_headroom(headroom: Estimate) -> Verdict:

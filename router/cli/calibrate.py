@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from router.cli.options import RunFolder
+
+if TYPE_CHECKING:
+    from router.analysis.words import Words
 
 
 def calibrate(
@@ -80,6 +84,7 @@ def calibrate(
     """
     from data.errors import DataError
     from router.analysis.tables import number, percent
+    from router.analysis.words import words_of
     from router.cli.console import out
     from router.guarantee import Target
     from router.run import Run
@@ -92,15 +97,17 @@ def calibrate(
         raise typer.BadParameter("--bound is for --max-regret")
     if max_regret is not None:
         target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
+    words = words_of(place.read_log())
     if escalate:
         if price is not None or cap is not None:
             raise DataError(
                 "--escalate goes with --budget, --max-loss or --max-regret, not with --price or "
                 "--cap."
             )
-        cascade = escalate_stage(
-            place, name=name, budget=budget, max_loss_points=max_loss, target=target
-        )
+        with _in_words(words):
+            cascade = escalate_stage(
+                place, name=name, budget=budget, max_loss_points=max_loss, target=target
+            )
         kept_to = cascade.calibration
         out.print(
             f"policy and cascade {name!r} in {run}: mean cost {number(kept_to['mean_cost'])} "
@@ -109,17 +116,18 @@ def calibrate(
             "examples"
         )
         if cascade.guarantee:
-            out.print(_guaranteed(cascade.guarantee, "the finest scale"))
+            out.print(_guaranteed(cascade.guarantee, "the finest scale", words))
         return
-    policy = calibrate_stage(
-        place,
-        name=name,
-        budget=budget,
-        max_loss_points=max_loss,
-        price=price,
-        target=target,
-        cap=cap,
-    )
+    with _in_words(words):
+        policy = calibrate_stage(
+            place,
+            name=name,
+            budget=budget,
+            max_loss_points=max_loss,
+            price=price,
+            target=target,
+            cap=cap,
+        )
     found, kept = policy.calibration, policy.guarantee
     accuracy = found.get("accuracy")
     right = "" if accuracy is None else f", {percent(accuracy)} % right"
@@ -128,15 +136,27 @@ def calibrate(
         f"{policy.binding.cost_unit}{right} on {found['n']:.0f} calibration examples"
     )
     if policy.fallback:
-        out.print(f"Falls back to the finest scale: {policy.reason}.", style="yellow", markup=False)
+        told = words.of(f"Falls back to the finest scale: {policy.reason}.")
+        out.print(told, style="yellow", markup=False)
     elif kept:
         finest = "the finest scale" if cap is None else "the finest scale within the cap"
-        out.print(_guaranteed(kept, finest))
+        out.print(_guaranteed(kept, finest, words))
 
 
-def _guaranteed(kept: Mapping[str, Any], finest: str) -> str:
+@contextmanager
+def _in_words(words: Words) -> Iterator[None]:
+    """Say why a target cannot be certified in the words that fit the log."""
+    from router.guarantee import UncertifiedError
+
+    try:
+        yield
+    except UncertifiedError as error:
+        raise UncertifiedError(words.of(str(error))) from error
+
+
+def _guaranteed(kept: Mapping[str, Any], finest: str, words: Words) -> str:
     """What is guaranteed and on what evidence, in a sentence or two."""
-    return (
+    return words.of(
         f"Guaranteed with confidence {kept['confidence']:g}: at most "
         f"{100 * kept['max_regret']:.3g} % right at {finest} and wrong as routed. Observed: "
         f"{100 * kept['regret']:.2g} % of {kept['questions']} questions about "

@@ -25,7 +25,7 @@ def check(
     from rich.text import Text
 
     from router.checks import check_environment, check_run
-    from router.cli.console import err, out
+    from router.cli.console import err, out, print_table
     from router.run import Run
 
     with err.status("checking"):
@@ -34,11 +34,11 @@ def check(
             checks += check_run(Run(run))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "what", "found"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for one in checks:
         mark = Text("OK", style="green") if one.ok else Text("not OK", style="bold red")
         table.add_row(mark, Text(one.what), Text(one.detail))
-    out.print(table)
+    print_table(table)
     wrong = sum(not one.ok for one in checks)
     if wrong:
         out.print(f"{wrong} of {len(checks)} checks failed.", style="bold red")

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from router.analysis.versus import Difference
+    from router.analysis.words import Words
     from router.stages.comparing import Versus
 
 
@@ -51,6 +52,7 @@ def compare(
     """
     from json import dumps
 
+    from router.analysis.words import words_of
     from router.cli.console import err, out
     from router.run import Run
     from router.stages.comparing import compare_runs
@@ -62,22 +64,22 @@ def compare(
     if json:
         out.file.write(dumps(versus.to_dict(), indent=2, allow_nan=False) + "\n")
     else:
-        _show(versus)
+        _show(versus, words_of(Run(run_a).read_log()))
 
 
-def _show(versus: Versus) -> None:
+def _show(versus: Versus, words: Words) -> None:
     from router.cli.console import out, show_table
 
     header = ["", "A", "B", "A − B", "95 % interval", "p"]
     show_table(header, [_line(one) for one in versus.differences])
     out.print(f"A: {versus.names[0]}", style="dim", markup=False)
     out.print(f"B: {versus.names[1]}", style="dim", markup=False)
-    out.print(
-        f"{versus.n} test questions about {versus.n_groups} pictures. Shares in per cent, their "
-        "differences in points. Two-sided p of a paired permutation test by picture; the p-values "
-        "are not corrected for their number.",
-        style="dim",
+    asked = words.asked(versus.n, versus.n_groups)
+    told = words.of(
+        "Shares in per cent, their differences in points. Two-sided p of a paired permutation test "
+        "by picture; the p-values are not corrected for their number."
     )
+    out.print(f"{versus.n} test questions{asked and ' '}{asked}. {told}", style="dim")
 
 
 def _line(one: Difference) -> list[str]:

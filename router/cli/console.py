@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,17 +16,21 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from data.log_checks import ASKED
 from data.scoring import AGREEMENT
 from router.analysis.tables import Document, headline, interval, number, percent
 from router.analysis.verdict import sentences
+from router.analysis.words import words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]
 PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal
+LONG = 24  # letters from which on a column of a table may be folded
+FOLDED = 12  # letters that such a column keeps at least
+ENDLESS = 1_000_000  # letters, more than any row has
 
 out = Console(highlight=False, soft_wrap=True)
 """Results."""
@@ -102,17 +106,17 @@ def show_verdict(document: Document) -> None:
 def show_headline(document: Document) -> None:
     """Print the table of fixed options, router, best fixed and oracles."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("answered by", no_wrap=True)
+    table.add_column("answered by")
     level = round(100 * document["bootstrap"]["level"])
-    unit = document["cost_unit"].replace(" ", "\n")
+    unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
     for name, style in (
         ("right %", ""),
         (f"{level} %\ninterval", "dim"),
         (f"mean\n{unit}", ""),
         ("GFLOPs", ""),
-        ("points\nto finest", ""),
+        (words.of("points\nto finest"), ""),
     ):
-        table.add_column(name, justify="right", style=style, no_wrap=True)
+        table.add_column(name, justify="right", style=style)
     kind = ""
     for row in headline(document):
         if kind and kind != row.kind and row.kind != "oracle_corrected":
@@ -127,11 +131,10 @@ def show_headline(document: Document) -> None:
             percent(row.minus_finest["value"], signed=True),
             style="bold cyan" if row.kind == "router" else "",
         )
-    out.print(table)
+    print_table(table)
     sizes, vision = document["n"], document["vision_gflops"]
-    out.print(
-        f"{sizes['test']} held-out questions about {sizes['test_groups']} images.", style="dim"
-    )
+    asked = words.asked(sizes["test"], sizes["test_groups"])
+    out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")
     if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
         out.print(
             "Right answers are not known: right means here, the same as the finest scale.",
@@ -153,12 +156,13 @@ def show_contenders(document: Document) -> None:
     rows = [["router", percent(main["aiq"]["value"]), "", percent(main["gap_closed"]["value"])]]
     mixing, none = main["aiq_minus_fixed"], None if main["gap_closed"]["value"] is None else 0.0
     mixed = percent(main["aiq_fixed"]["value"])
-    rows.append(["fixed scales mixed at random", mixed, _less(mixing), percent(none)])
+    fixed = words_in(document).of("fixed scales mixed at random")
+    rows.append([fixed, mixed, _less(mixing), percent(none)])
     arms = {**document["ablations"], ESCALATION: document["escalation"], **document["baselines"]}
     missing = []
     for name, arm in arms.items():
         if "undefined" in arm:
-            missing.append(f"{name}: {arm['undefined']}")
+            missing.append(f"{name}: {words_in(document).of(arm['undefined'])}")
         elif arm["metrics"] is not None:
             found = arm["metrics"]
             gain = found["aiq_minus_router"]
@@ -173,7 +177,8 @@ def show_contenders(document: Document) -> None:
     show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
     reason = main["gap_closed"].get("reason")
     if reason:
-        out.print(Text(f"gap closed: {reason}."), style="dim")
+        told = words_in(document).of(f"gap closed: {reason}.")
+        out.print(Text(told), style="dim")
     for row in arms[ESCALATION].get("rows", ()):
         if row.get("policy", {}).get("kind") == "cascade":
             found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])
@@ -220,7 +225,54 @@ def show_table(header: list[str], rows: list[list[Any]]) -> None:
     """Print a small table; cells may come from the user, so they are not markup."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for row in rows:
         table.add_row(*[Text(str(cell)) for cell in row])
-    out.print(table)
+    print_table(table)
+
+
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Print a table of which no cell is cut, however wide the terminal is.
+
+    Where the output is piped or written to a file there is no width to keep to: a row is as long as
+    it is, so that it can be searched and compared. A terminal folds columns of long texts; one that
+    is too narrow for the others gets a line for each cell.
+
+    Args:
+        table: Its columns' ``no_wrap`` and ``overflow`` are set here.
+        console: Where to; None prints among the results.
+    """
+    console = console or out
+    endless = console.options.update_width(ENDLESS)
+    widths = [
+        max((console.measure(cell, options=endless).maximum for cell in _cells(column)), default=0)
+        for column in table.columns
+    ]
+    gaps = 2 * (len(widths) - 1)
+    if not console.is_terminal:
+        table.width = sum(widths) + gaps
+        console.print(table)
+        return
+    for column, width in zip(table.columns, widths, strict=True):
+        column.overflow, column.no_wrap = "fold", width <= LONG
+    needed = sum(width if width <= LONG else FOLDED for width in widths) + gaps
+    if needed <= console.width or len(widths) < 2:
+        console.print(table)
+        return
+    names = [Text(" ").join(_lines(column.header)) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        for name, cell in zip(names, cells, strict=True):
+            text = Text(" ").join(_lines(cell))
+            if text:
+                console.print(Text.assemble(name, ": " if name else "", text), soft_wrap=True)
+        console.print()
+
+
+def _cells(column: Column) -> list[RenderableType]:
+    return [column.header, *column.cells]
+
+
+def _lines(cell: RenderableType) -> list[Text]:
+    """The lines of a header or cell."""
+    text = cell if isinstance(cell, Text) else Text(str(cell))
+    return list(text.split("\n"))

@@ -63,8 +63,8 @@ def featurize(
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())
     out.print(f"features of {len(table)} examples: {widths}")
     if causes:
-        out.print(f"{len(causes)} pictures or examples cannot be used:", style="yellow")
-        show_table(
-            ["picture or example", "cause"], [list(item) for item in causes.items()][:CAUSES_SHOWN]
-        )
+        what = "pictures or examples" if images else "examples"
+        out.print(f"{len(causes)} {what} cannot be used:", style="yellow")
+        rows = [list(item) for item in causes.items()][:CAUSES_SHOWN]
+        show_table(["picture or example" if images else "example", "cause"], rows)
         raise typer.Exit(3)

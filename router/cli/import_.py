@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-ONE_PER_OPTION = ("lmms-eval", "vlmevalkit")
-"""Kinds that read one run per option."""
+PER_OPTION = ("lmms-eval", "vlmevalkit")
+"""Kinds that read runs of each option."""
 
 TAKES = {
     "blindtest": ("model",),
     "exported": (),
-    "lmms-eval": ("costs", "cost_unit", "metric", "pictures"),
-    "table": ("columns", "cost_unit"),
-    "vlmevalkit": ("costs", "cost_unit", "metric", "dataset", "pictures"),
+    "lmms-eval": ("costs", "cost_unit", "metric", "pictures", "skip_bad"),
+    "table": ("columns", "cost_unit", "skip_bad"),
+    "vlmevalkit": ("costs", "cost_unit", "metric", "dataset", "pictures", "skip_bad"),
 }
 """Kind -> what it takes beside its source, by the importers' own names."""
 
@@ -28,6 +29,7 @@ FLAGS = {
     "metric": "--metric",
     "model": "--model",
     "pictures": "--pictures",
+    "skip_bad": "--skip-bad",
 }
 
 
@@ -41,8 +43,8 @@ def import_log(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="The file or folder to read; for lmms-eval and vlmevalkit one OPTION=PATH for "
-            "each option.",
+            help="The file or folder to read; for lmms-eval and vlmevalkit OPTION=PATH for each "
+            "option, repeated where it has several files. * in a path stands for anything.",
             show_default=False,
         ),
     ],
@@ -80,7 +82,7 @@ def import_log(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="vlmevalkit: name of the data set. [default: what the files' names end in alike]",
+            help="vlmevalkit: name of the only data set. [default: read from the files' names]",
             show_default=False,
         ),
     ] = None,
@@ -92,6 +94,15 @@ def import_log(
             show_default=False,
         ),
     ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="table, lmms-eval, vlmevalkit: leave rows out that do not fit, and tell them. "
+            "[default: one such row refuses the log]",
+            show_default=False,
+        ),
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="blindtest: only this model's records.", show_default=False)
     ] = None,
@@ -99,10 +110,11 @@ def import_log(
     """Read an oracle log that another tool wrote.
 
     `table` takes a table (CSV, TSV, Parquet, JSON, JSONL, XLSX) with the columns id, question,
-    option and correct, and optionally image, cost, group, dataset, chance and answer; options may
-    be anything: scales, model sizes, resolutions, providers. `lmms-eval` takes what it wrote with
-    `--log_samples`, a samples file or a run's folder for each option. `vlmevalkit` takes a judged
-    result table for each option. `exported` takes what `m3router export` wrote. What cannot be
+    option and correct, and optionally image, cost, group, dataset, chance, answer, confidence and
+    logprob; options may be anything: scales, model sizes, resolutions, providers. `lmms-eval` takes
+    what it wrote with `--log_samples`, samples files or a run's folder for each option.
+    `vlmevalkit` takes judged tables, of one or several data sets, or a model's folder for each
+    option. `exported` takes what `m3router export` wrote. What cannot be
     mapped is said, and kept in the log's metadata: see docs/logs.md. Continue with `featurize`.
 
     ```
@@ -110,6 +122,7 @@ def import_log(
     m3router import lmms-eval 576=runs/576/ 144=runs/144/ --cost-unit "visual tokens" --out run/
     m3router import lmms-eval 7b=7b/ 13b=13b/ --cost 7b=7 --cost 13b=13 --out run/
     m3router import vlmevalkit 7b=7b_MMStar_result.tsv 13b=13b_MMStar_result.tsv --out run/
+    m3router import vlmevalkit "7b=out/7b/*_result.xlsx" "13b=out/13b/*_result.xlsx" --out run/
     m3router featurize run/ --images pictures/ --encoder embedded
     ```
     """
@@ -131,6 +144,7 @@ def import_log(
         "dataset": dataset,
         "model": model,
         "pictures": pictures,
+        "skip_bad": skip_bad,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value}
     strange = [FLAGS[name] for name in given if name not in TAKES[kind]]
@@ -148,14 +162,26 @@ def import_log(
         say(f"not mapped: {sentence}")
 
 
-def _source(kind: str, sources: list[str]) -> Path | dict[str, Path]:
-    """Read what to import: one path, or one per option."""
-    if kind in ONE_PER_OPTION:
-        pairs = _pairs(sources, "SOURCES", "OPTION=PATH")
-        return {option: Path(path) for option, path in pairs.items()}
+def _source(kind: str, sources: list[str]) -> Path | dict[str, list[Path]]:
+    """Read what to import: one path, or the paths of each option."""
+    if kind in PER_OPTION:
+        found: dict[str, list[Path]] = {}
+        for source in sources:
+            ((option, path),) = _pairs([source], "SOURCES", "OPTION=PATH").items()
+            new = [one for one in _matching(path) if one not in found.get(option, [])]
+            if not new:
+                raise typer.BadParameter(f"SOURCES: {source!r} is given twice")
+            found.setdefault(option, []).extend(new)
+        return found
     if len(sources) != 1:
         raise typer.BadParameter(f"{kind} reads one file or folder, got {len(sources)}")
     return Path(sources[0])
+
+
+def _matching(path: str) -> list[Path]:
+    """Give a path, or those that it matches where it is a pattern."""
+    found = [] if Path(path).exists() else sorted(map(Path, glob(path)))
+    return found or [Path(path)]
 
 
 def _pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:

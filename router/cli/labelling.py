@@ -20,6 +20,7 @@ from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import EFFORT
 from m3core.models.base import MultiScaleModel
 from router.analysis.verdict import log_verdict
+from router.analysis.words import words_of
 from router.cli.console import out, progress, show_table
 from router.features.question import MODEL
 from router.run import Run
@@ -104,6 +105,7 @@ def _show_verdict(log: OracleLog) -> None:
         log.groups[whole],
         options=log.options,
         chance=log.chance[whole],
+        words=words_of(log),
     )
     out.print(Text(found.text), style="bold")
 

@@ -52,7 +52,8 @@ Frames = Annotated[
 Shares = Annotated[
     str | None,
     typer.Option(
-        help="Of the pictures, such as fit=0.5,tune=0.1,calibrate=0.2,test=0.2 (the default).",
+        help="Of the groups: PART=SHARE, joined by commas without blanks. By default fit=0.5, "
+        "tune=0.1, calibrate=0.2, test=0.2.",
         show_default=False,
     ),
 ]
@@ -128,7 +129,10 @@ class GapRule(StrEnum):
 
 
 Questions = Annotated[
-    str, typer.Option(help="What encodes questions: model, hashed, or sentence:FOLDER_OR_HUB_ID.")
+    str,
+    typer.Option(
+        help="What encodes questions: model, hashed, or sentence:NAME, a folder or hub id."
+    ),
 ]
 Tiers = Annotated[
     str | None,

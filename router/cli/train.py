@@ -59,7 +59,7 @@ def train(
         str | None,
         typer.Option(
             help="Feature blocks that the router reads, separated by commas, such as "
-            "image,question,peek. [default: all that there are but the peek]",
+            "image,question. [default: all that there are but the peek]",
             show_default=False,
         ),
     ] = None,
@@ -92,8 +92,9 @@ def train(
     m3router train run/ --split official.csv
     ```
     """
+    from data.lone_groups import lone_groups
     from router.cli.console import out as results
-    from router.cli.console import progress, show_table
+    from router.cli.console import progress, say, show_table
     from router.run import Run
     from router.stages.learning import part_sizes, train_stage
 
@@ -123,6 +124,9 @@ def train(
             progress=lambda name, done, total: advance(done, total, name),
         )
     log = place.read_log()
+    if split is None and not tuned:
+        for warning in lone_groups(log.groups, log.datasets):
+            say(warning + ".")
     sizes = part_sizes(log, place.read_split(log))
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")

@@ -18,7 +18,7 @@ from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
-from router.guarantee import Target, described, refuse_too_small
+from router.guarantee import Target, UncertifiedError, described, refuse_too_small
 from router.knobs import for_budget, for_max_loss
 from router.outcomes import Asked, Prices, outcome_of
 from router.parts import Gaps, part_rows
@@ -67,7 +67,7 @@ def escalate_stage(
     rows = {part: part_rows(log, split, part, gaps=_gaps(router)) for part in SPLITS}
     inside = rows["calibrate"]
     if not len(inside):
-        raise DataError("The calibrate part has no complete example. Label more pictures.")
+        raise DataError("The calibrate part has no complete example. Label more questions.")
     used = np.concatenate([rows["tune"], inside])
     rows["test"] = rows["test"][:0]  # nothing of it is looked at
     p = predictions(router, run.read_features(log), log, used)
@@ -210,7 +210,7 @@ def _certified(
         first = losses(contender.asks(rows, prices[0]))
         needed = risk.pictures_needed(first, target.max_regret, delta=target.delta, bound=bound)
         advice = "no number of pictures certifies that" if needed is None else f"about {needed} do"
-        raise DataError(
+        raise UncertifiedError(
             f"No cascade is certified for a regret of {target.max_regret:g} at confidence "
             f"{target.confidence:g} on {first.questions} questions about {first.pictures} "
             f"pictures: the most careful one had a regret of {first.risk:.2g} ({advice}). Ask for "

@@ -12,6 +12,7 @@ import numpy as np
 from data.errors import DataError, MismatchError
 from data.examples import Example
 from data.importers import importer
+from data.importers.joined import places
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.videos import FRAMES
@@ -140,15 +141,15 @@ def verify_stage(
 
 
 def import_stage(
-    run: Run, kind: str, source: Path | Mapping[str, Path], **options: Any
+    run: Run, kind: str, source: Path | Mapping[str, Path | Sequence[Path]], **options: Any
 ) -> OracleLog:
     """Read an oracle log that another tool wrote into the run folder.
 
     Args:
         run: receives `log/`.
         kind: a name in `data.importers.IMPORTERS`.
-        source: the other tool's file or folder; for kinds that read one run per option, option ->
-            file or folder.
+        source: the other tool's file or folder; for kinds that read runs of each option, option ->
+            its file or folder, or several of them.
         **options: what that importer takes.
 
     Raises:
@@ -159,7 +160,15 @@ def import_stage(
     if (run.log / MANIFEST).is_file() and "source" not in OracleLog.read(run.log).metadata:
         raise DataError(f"{run.log} holds a log that was labelled here; import into a new folder.")
     log: OracleLog = read(source, **options)
-    paths = {"source": source} if isinstance(source, Path) else source
+    if isinstance(source, Path):
+        paths = {"source": source}
+    else:
+        given = {option: places(of) for option, of in source.items()}
+        paths = {
+            option if len(of) == 1 else f"{option}, {number}": path
+            for option, of in given.items()
+            for number, path in enumerate(of, start=1)
+        }
     log.write(run.log, inputs={name: path for name, path in paths.items() if path.is_file()})
     return log
 

@@ -86,8 +86,8 @@ def _divide(
     )
     if len(ranked) < 2:
         raise DataError(
-            f"Tuning needs more pictures: {len(ranked)} cannot be divided into pictures to fit "
-            "on and pictures to stop at. Label more, or give the parts other shares."
+            f"Tuning needs more groups: {len(ranked)} cannot be divided into those to fit on and "
+            "those to stop at. Label more, or give the parts other shares."
         )
     first = set(ranked[: max(1, round(share * len(ranked)))])
     inside = np.array([str(group) in first for group in groups[rows]])

@@ -15,7 +15,7 @@ from datasets import disable_progress_bars, load_dataset
 from data.importers import IMPORTERS
 from data.importers.lmms_eval_scores import METRICS
 from data.oracle_log import OracleLog
-from router.cli.import_ import FLAGS, ONE_PER_OPTION, TAKES
+from router.cli.import_ import FLAGS, PER_OPTION, TAKES
 
 disable_progress_bars()
 
@@ -52,7 +52,7 @@ def plain(result: Any) -> str:
 
 def test_every_kind_says_what_it_takes() -> None:
     assert set(TAKES) == set(IMPORTERS)
-    assert set(ONE_PER_OPTION) <= set(IMPORTERS)
+    assert set(PER_OPTION) <= set(IMPORTERS)
     assert {name for names in TAKES.values() for name in names} == set(FLAGS)
 
 
@@ -152,7 +152,8 @@ def test_table_with_other_names(invoke, tmp_path):
     [
         (["lms-eval", "1=x"], 1, "Unknown importer 'lms-eval'. Did you mean 'lmms-eval'"),
         (["lmms-eval", "x"], 2, "expected OPTION=PATH, got 'x'"),
-        (["lmms-eval", "1=x", "1=y"], 2, "'1' is given twice"),
+        (["lmms-eval", "1=x", "1=x"], 2, "'1=x' is given twice"),
+        (["exported", "x", "--skip-bad"], 2, "--skip-bad: not for exported"),
         (["lmms-eval", "1=none"], 1, "none does not exist"),
         (["lmms-eval", "1=none", "--cost", "1=many"], 2, "could not convert"),
         (["lmms-eval", "1=none", "--columns", "id=n"], 2, "--columns: not for lmms-eval"),

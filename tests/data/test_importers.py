@@ -165,8 +165,7 @@ def test_what_is_not_mapped_is_told(tmp_path: Path) -> None:
     told = read_table(write(tmp_path, text)).metadata["unmapped"]
     for part in (
         "no column 'cost': an option costs its place",
-        "no column 'image': features of pictures cannot be computed",
-        "no column 'image' or 'group': every id is a group of its own",
+        "no column 'group': every id is a group of its own",
         "1 rows have no value in the column 'correct'; they are gaps (1)",
         "1 of 2 ids lack some of the 2 options; those are gaps (2)",
     ):
@@ -322,6 +321,117 @@ def test_cells_land_where_they_belong(tmp_path_factory, cells: dict) -> None:
     for (i, o), (c, p) in cells.items():
         place = log.ids.index(f"q{i}"), log.options.index(o)
         assert (log.scores[place], log.costs[place]) == (c, p)
+
+
+def test_confidences_and_log_probabilities_are_read(tmp_path: Path) -> None:
+    text = """id,question,option,correct,sure,logprob
+1,q,s,0,0.25,-1.5
+1,q,l,1,1,0
+2,q,s,0,,-2
+2,q,l,1,0.5,1e-9
+"""
+    log = read_table(write(tmp_path, text), columns={"confidence": "sure"})
+    np.testing.assert_array_equal(log.laid_out("confidence"), [[0.25, 1], [np.nan, 0.5]])
+    np.testing.assert_array_equal(log.laid_out("logprob"), [[-1.5, 0], [-2, 0]])
+    (told,) = [one for one in log.metadata["unmapped"] if "'confidence'" in one]
+    assert told.startswith("column 'confidence': 1 of 4 cells are empty; cascades need it")
+    assert np.isnan(read_table(write(tmp_path, CSV)).laid_out("confidence")).all()
+
+
+def test_a_column_that_is_no_confidence_refuses_nothing(tmp_path: Path) -> None:
+    text = "id,question,option,correct,confidence,logprob\n1,q,s,0,87,0.4\n1,q,l,1,high,nan\n"
+    log = read_table(write(tmp_path, text))
+    assert np.isnan(log.laid_out("confidence")).all() and np.isnan(log.laid_out("logprob")).all()
+    told = "\n".join(log.metadata["unmapped"])
+    assert "2 of 2 cells are not a number in [0, 1], first '87' in row 1" in told
+    assert "'logprob': 1 of 2 cells are not a number of at most 0" in told
+
+
+BAD = """id,question,option,correct,cost,image
+1,q,s,1,1,a.png
+1,q,l,0,2,a.png
+2,q,s,maybe,1,b.png
+2,q,l,1,2,b.png
+,q,s,1,1,c.png
+3,q,s,1,cheap,d.png
+3,q,l,1,2,https://example.org/d.png
+4,q,s,1,1,e.png
+4,q,s,1,1,e.png
+4,q,l,1,2,e.png
+5,q,s,1,1,f.png
+5,q,s,0,1,f.png
+5,q,l,1,2,f.png
+6,q,s,1,1,g.png
+6,other,l,1,2,g.png
+"""
+
+
+def test_bad_rows_are_left_out_and_told(tmp_path: Path) -> None:
+    path = write(tmp_path, BAD)
+    with pytest.raises(DataError, match="--skip-bad leaves these rows out"):
+        read_table(path)
+    log = read_table(path, skip_bad=True)
+    assert log.ids == ("1", "2", "4", "5")
+    np.testing.assert_array_equal(log.scores, [[1, 0], [np.nan, 1], [1, 1], [np.nan, 1]])
+    told = "\n".join(log.metadata["unmapped"])
+    for part in (
+        "9 of 15 rows are bad and were left out",
+        "first 'maybe' in row 3",
+        "'id' is empty in 1 rows, first row 5",
+        "first 'cheap' in row 6",
+        "'image' in row 7 holds an address",
+        "2 (id, option) pairs are duplicate",
+        "1 ids disagree with themselves across options",
+        "2 of 4 ids lack some of the 2 options",
+    ):
+        assert part in told, part
+    with pytest.raises(DataError, match="no row is left, all 1 are bad"):
+        read_table(write(tmp_path, "id,question,option,correct\n1,q,s,7\n"), skip_bad=True)
+
+
+def test_lines_that_are_no_rows_are_left_out_and_told(tmp_path: Path) -> None:
+    text = "id,question,option,correct\n1,q,s,1\n2,why, then?,s,1\n3,q,s,0\n"
+    with pytest.raises(DataError, match="more cells"):
+        read_table(write(tmp_path, text))
+    log = read_table(write(tmp_path, text), skip_bad=True)
+    assert log.ids == ("1", "3")
+    assert any("1 lines cannot be read and were left out (line 3 has 5" in one
+               for one in log.metadata["unmapped"])  # fmt: skip
+    row = '{"id": "%s", "question": "q", "option": "s", "correct": 1}'
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join([row % 1, '{"id": "2", "ques', "[1]", row % 4]))
+    with pytest.raises(DataError, match="line 2"):
+        read_table(path)
+    log = read_table(path, skip_bad=True)
+    assert log.ids == ("1", "4")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["1", "0", "2", "maybe"]), st.sampled_from(["1", "-1", "x"])),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_exactly_the_good_rows_stay(tmp_path_factory, cells: list[tuple[str, str]]) -> None:
+    lines = ["id,question,option,correct,cost"]
+    lines += [f"{n},q,s,{right},{cost}" for n, (right, cost) in enumerate(cells)]
+    path = write(tmp_path_factory.mktemp("t"), "\n".join(lines))
+    good = [str(n) for n, (right, cost) in enumerate(cells) if right in "01" and cost == "1"]
+    if good:
+        assert read_table(path, skip_bad=True).ids == tuple(good)
+    else:
+        with pytest.raises(DataError, match="no row is left"):
+            read_table(path, skip_bad=True)
+
+
+def test_one_image_for_every_question_of_pope_is_told(tmp_path: Path) -> None:
+    lines = ["id,question,option,correct,image,dataset"]
+    lines += [f"{n},q,s,1,POPE/{n}.jpg,{'POPE' if n < 30 else 'MMStar'}" for n in range(60)]
+    told = read_table(write(tmp_path, "\n".join(lines))).metadata["unmapped"]
+    (warning,) = [one for one in told if "several questions about an image" in one]
+    assert warning.startswith("POPE asks") and "its 30 questions are in 30 groups" in warning
 
 
 # --- BlindTest -------------------------------------------------------------------------------

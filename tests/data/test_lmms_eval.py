@@ -143,7 +143,9 @@ def test_flattened_responses_and_unused_fields(tmp_path: Path) -> None:
     line = sample(0) | {"filtered_resps": "yes", "token_counts": [{"output_tokens": 1}]}
     log = read_lmms_eval({"7b": jsonl(tmp_path / "x_samples_gqa.jsonl", line)}, costs={"7b": 7})
     assert log.frame["answer"].tolist() == ["yes"]
-    assert "fields not used: ['token_counts']" in told(log)
+    assert log.frame["answer_tokens"].tolist() == [1]
+    assert log.metadata["runs"]["7b"]["mean_answer_tokens"] == 1
+    assert "token_counts" not in told(log)
 
 
 def test_several_tasks_each_with_its_own_metric(tmp_path: Path) -> None:
@@ -436,3 +438,54 @@ def test_addresses_and_long_names_are_no_pictures(tmp_path: Path) -> None:
         log = read_lmms_eval({"1": path})
         assert list(log.images) == [""]
         assert list(log.groups) == [f"gqa/{name}"]
+
+
+def test_several_runs_of_an_option(tmp_path: Path) -> None:
+    gqa = run(tmp_path / "a", "gqa", sample(0))
+    mine = run(tmp_path / "b", "vqav2_val", sample(0), sample(1))
+    log = read_lmms_eval({"576": [gqa, mine]})
+    assert log.ids == ("gqa/0", "vqav2_val/0", "vqav2_val/1")
+    assert [one["path"] for one in log.metadata["runs"]["576"]["runs"]] == ["a", "b"]
+    with pytest.raises(DataError, match="Option '576' has the task 'gqa' twice"):
+        read_lmms_eval({"576": [gqa, run(tmp_path / "c", "gqa", sample(0))]})
+
+
+def test_seconds_and_tokens_are_in_the_metadata(tmp_path: Path) -> None:
+    counts = [{"input_tokens": 600, "output_tokens": n, "reasoning_tokens": 0} for n in (2, 4)]
+    lines = [sample(n) | {"token_counts": [one]} for n, one in enumerate(counts)]
+    folder = run(tmp_path / "576", "gqa", *lines, sample(2))
+    (results,) = folder.rglob("*results.json")
+    about = json.loads(results.read_text())
+    about |= {"total_evaluation_time_seconds": "12.5", "model_name": "org/m",
+              "n-samples": {"gqa": {"original": 9, "effective": 3}}}  # fmt: skip
+    results.write_text(json.dumps(about))
+    log = read_lmms_eval({"576": folder})
+    found = log.metadata["runs"]["576"]
+    assert (found["seconds"], found["model_name"]) == (12.5, "org/m")
+    assert found["samples"] == {"gqa": 3}
+    assert (found["answer_tokens"], found["mean_answer_tokens"]) == (6, 3)
+    np.testing.assert_array_equal(log.laid_out("answer_tokens").ravel(), [2, 4, np.nan])
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [None, [], [None], [{}], "3", *([{"output_tokens": one}] for one in (-1, 1.5, True, "2"))],
+)
+def test_odd_token_counts_are_none(tmp_path: Path, counts: Any) -> None:
+    path = jsonl(tmp_path / "x_samples_gqa.jsonl", sample(0) | {"token_counts": counts})
+    log = read_lmms_eval({"576": path})
+    assert np.isnan(log.laid_out("answer_tokens")).all()
+    assert "mean_answer_tokens" not in log.metadata["runs"]["576"]
+
+
+def test_bad_samples_are_left_out_and_told(tmp_path: Path) -> None:
+    lines = [sample(0), '{"doc_id": 1, "tar', {"target": "yes"}, sample(3, exact_match=7),
+             sample(4), sample(4), sample(5)]  # fmt: skip
+    path = jsonl(tmp_path / "x_samples_gqa.jsonl", *lines)
+    with pytest.raises(DataError, match="line 2 is not JSON.*--skip-bad"):
+        read_lmms_eval({"576": path})
+    log = read_lmms_eval({"576": path}, skip_bad=True)
+    assert log.ids == ("gqa/0", "gqa/5")
+    for part in ("line 2 is not JSON and was left out", "sample 2 has no 'doc_id'",
+                 "doc_id 3: the score 7 is not in [0, 1]", "gqa/4 more than once"):  # fmt: skip
+        assert part in told(log), part

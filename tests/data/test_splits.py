@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError, MismatchError
+from data.lone_groups import lone_groups
 from data.splits import SPLITS, Split, split_by_group
 
 groups_strategy = st.lists(st.integers(0, 40), min_size=4, max_size=200).filter(
@@ -64,7 +65,7 @@ def test_seeds_differ_and_repeat() -> None:
 def test_four_groups_are_enough_three_are_not() -> None:
     split = split_by_group(["a", "b", "c", "d"])
     assert [len(split.part(name)) for name in SPLITS] == [1, 1, 1, 1]
-    with pytest.raises(DataError, match="at least 4 groups .*, got 3"):
+    with pytest.raises(DataError, match="at least 4 groups, got 3"):
         split_by_group(["a", "b", "c", "a"])
 
 
@@ -132,3 +133,17 @@ def test_damaged_records(tmp_path: Path) -> None:
         Split.read(tmp_path / "s.json", list("abcd"))
     with pytest.raises(DataError, match="cannot be read"):
         Split.read(tmp_path / "none.json", list("abcd"))
+
+
+def test_groups_that_are_obviously_none_are_warned_of() -> None:
+    alone = [str(n) for n in range(600)]
+    (told,) = lone_groups(alone, ["POPE"] * 600)
+    assert told.startswith("POPE asks several questions about an image, but its 600 questions are")
+    for known in ("pope_adv", "MME", "TextVQA_VAL", "gqa", "SEEDBench_IMG", "vqav2_val"):
+        assert len(lone_groups(alone, [known] * 600)) == 1, known
+    for other in ("MMStar", "RealWorldQA", "mmlu", "default", "pop-quiz"):
+        assert lone_groups(alone, [other] * 600) == [], other
+    assert lone_groups([str(n // 6) for n in range(600)], ["POPE"] * 600) == []
+    assert lone_groups(alone[:10], ["POPE"] * 10) == []  # a few questions may be of other images
+    mixed = [*alone, *(str(n // 2) for n in range(600))]
+    assert len(lone_groups(mixed, ["POPE"] * 600 + ["MME"] * 600)) == 1

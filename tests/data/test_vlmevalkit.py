@@ -159,7 +159,7 @@ def test_a_failed_generation_is_a_gap_whatever_its_verdict(tmp_path: Path) -> No
     assert np.isnan(log.scores[:, 0]).tolist() == [False, True, True]
     assert log.errors()["error"].tolist() == [
         f"VLMEvalKit: {FAILED} via API. ",
-        "the table has no verdict",
+        "the table has no verdict, or no rule scores the row",
     ]
     assert "option 1: 2 samples have no score; they are gaps" in told(log)
 
@@ -204,7 +204,10 @@ def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([without(mcq(0, 1), "hit")], "A table of predictions must be evaluated first"),
+        (
+            [without(short(0, [1.0]), "eval_match", "eval_score")],
+            "A table of predictions must be evaluated first.*multiple choice and chartqa",
+        ),
         ([{"split": "dev", "Overall": 0.6}], r"lacks the columns \['index', 'question', 'pred"),
         ([mcq(0, 1), mcq(0, 0)], r"1 rows with an index twice \(0\)"),
         ([mcq(None, 1)], "1 rows have no index"),  # type: ignore[arg-type]
@@ -318,3 +321,134 @@ def test_every_verdict_is_read(tmp_path_factory, verdicts: list[Any]) -> None:
     log = read_vlmevalkit({"1": path})
     expected = [np.nan if one is None else float(one) for one in verdicts]
     np.testing.assert_array_equal(log.scores[:, 0], expected)
+
+
+# --- several data sets and models, and tables without verdicts ------------------------------------
+
+
+def test_several_data_sets_of_several_models(tmp_path: Path) -> None:
+    runs = {
+        model: [
+            table(tmp_path / f"vila_{model}_MMStar_openai_result.tsv", mcq(0, 1), mcq(1, right)),
+            table(tmp_path / f"vila_{model}_POPE_auxmatch.tsv", yes_no(0, True)),
+        ]
+        for model, right in (("8b", 0), ("13b", 1))
+    }
+    log = read_vlmevalkit(runs, costs={"8b": 8, "13b": 13})
+    assert log.ids == ("MMStar/0", "MMStar/1", "POPE/0")
+    assert log.scores.tolist() == [[1, 1], [0, 1], [1, 1]]
+    assert list(log.datasets) == ["MMStar", "MMStar", "POPE"]
+    assert log.metadata["runs"]["8b"]["path"] == (
+        "vila_8b_MMStar_openai_result.tsv, vila_8b_POPE_auxmatch.tsv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"a": ["m_X_A_result", "m_X_B_result"], "b": ["n_X_A_result", "n_X_B_result"]},
+         ["X_A", "X_B"]),
+        ({"a": ["m_x_Aye_result", "m_x_Bee_result"]}, ["Aye", "Bee"]),
+        ({"a": ["pope-tuned_7b_POPE_auxmatch", "pope-tuned_7b_MME_score"]}, ["POPE", "MME"]),
+        ({"a": ["m_MMBench_DEV_EN_gpt-4o-mini_result"]}, ["MMBench_DEV_EN"]),
+    ],
+)  # fmt: skip
+def test_data_sets_are_told_by_names(tmp_path: Path, files: dict, names: list[str]) -> None:
+    for option in files:
+        (tmp_path / option).mkdir()
+    runs = {
+        option: [table(tmp_path / option / f"{stem}.tsv", mcq(0, 1)) for stem in stems]
+        for option, stems in files.items()
+    }
+    assert list(read_vlmevalkit(runs).datasets) == names
+
+
+def test_a_models_folder(tmp_path: Path) -> None:
+    """Predictions give way to verdicts, and averages are no table."""
+    table(tmp_path / "m_MMStar.tsv", without(mcq(0, 0), "hit"))
+    table(tmp_path / "m_MMStar_openai_result.tsv", mcq(0, 1))
+    table(tmp_path / "m_POPE_auxmatch.tsv", yes_no(0, False))
+    (tmp_path / "m_MMStar_acc.csv").write_text("split,Overall\nnone,1\n")
+    (tmp_path / "m_POPE_score.csv").write_text("split,Overall\nnone,1\n")
+    log = read_vlmevalkit({"1": tmp_path})
+    assert log.scores.tolist() == [[1], [0]] and list(log.datasets) == ["MMStar", "POPE"]
+    table(tmp_path / "m_MMStar_exact_matching_result.tsv", mcq(0, 1))
+    with pytest.raises(DataError, match="Option '1' has 2 tables of the data set 'MMStar'"):
+        read_vlmevalkit({"1": tmp_path})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no table of VLMEvalKit"):
+        read_vlmevalkit({"1": tmp_path / "empty"})
+
+
+def test_predictions_are_scored_where_the_rule_is_known(tmp_path: Path) -> None:
+    bare = without(mcq(0, 1, prediction="It is **A**, red."), "hit")
+    wrong = without(mcq(1, 1, prediction="Green"), "hit")
+    log = read_vlmevalkit({"1": table(tmp_path / "m_MMStar.tsv", bare, wrong)})
+    assert log.scores.tolist() == [[1], [0]] and set(log.metrics) == {"choice"}
+    assert "the predictions were scored here, by the rule 'choice'" in told(log)
+    rows = [without(yes_no(n, 1, prediction=say), "score") for n, say in enumerate(["Yes", "No."])]
+    log = read_vlmevalkit({"1": table(tmp_path / "m_POPE.tsv", *rows)})
+    assert log.scores.tolist() == [[1], [0]] and log.chance.tolist() == [0.5, 0.5]
+
+
+def test_ocrbench_as_vlmevalkit_scores_it(tmp_path: Path) -> None:
+    """Contained, without case; formulas without blanks, but with case."""
+    formula = "Handwritten Mathematical Expression Recognition"
+    rows = [
+        {"index": n, "question": "q", "answer": answer, "category": kind, "prediction": said}
+        for n, (answer, kind, said) in enumerate(
+            [
+                ("['CENTRE']", "Regular Text Recognition", "It says\n'centre'."),
+                ("['CENTRE', 'no']", "Regular Text Recognition", "It says century."),
+                ("['x ^ 2']", formula, "x^2"),
+                ("['X']", formula, "x"),
+            ]
+        )
+    ]
+    log = read_vlmevalkit({"1": table(tmp_path / "m_OCRBench.json", *rows)})
+    assert log.scores.ravel().tolist() == [1, 0, 1, 0]
+    with pytest.raises(DataError, match="only multiple choice and chartqa, .*ocrbench"):
+        read_vlmevalkit({"1": table(tmp_path / "m_OCRBench_v2.json", *rows)})
+
+
+def test_bad_rows_are_left_out_and_told(tmp_path: Path) -> None:
+    rows = [mcq(0, 1), mcq(1, "maybe"), mcq(2, 1), mcq(2, 0), mcq(None, 1)]  # type: ignore[arg-type]
+    path = table(tmp_path / "m_X_result.tsv", *rows)
+    log = read_vlmevalkit({"1": path}, skip_bad=True)
+    assert len(log) == 1 and log.scores.tolist() == [[1]]
+    assert "3 rows are bad and were left out (1 rows have no index, index 2 stands" in told(log)
+    first = table(tmp_path / "a_X_result.tsv", mcq(0, 1), mcq(1, 1))
+    second = table(tmp_path / "b_X_result.tsv", mcq(0, 1), mcq(1, 1, question="Else?"))
+    log = read_vlmevalkit({"1": first, "9": second}, skip_bad=True)
+    assert log.ids == ("X/0",)
+    assert "1 examples are not the same in all options and were left out; first, 'X/1'" in told(log)
+    with pytest.raises(DataError, match="no row is left, all are bad"):
+        bad = table(tmp_path / "c_X_result.tsv", mcq(0, "maybe"))
+        read_vlmevalkit({"1": bad}, skip_bad=True)
+
+
+def test_pope_without_groups_brings_the_splits_warning(tmp_path: Path) -> None:
+    rows = [yes_no(n, True, image_path=f"/data/POPE/{n}.jpg") for n in range(30)]
+    log = read_vlmevalkit({"1": table(tmp_path / "m_POPE_auxmatch.tsv", *rows)})
+    assert "POPE asks several questions about an image, but its 30 questions are in 30" in told(log)
+    rows = [yes_no(n, True, image_path=f"/data/POPE/{n // 6}.jpg") for n in range(30)]
+    log = read_vlmevalkit({"1": table(tmp_path / "m_POPE_auxmatch.tsv", *rows)})
+    assert "asks several questions" not in told(log) and len(set(log.groups)) == 5
+
+
+LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "cases" / "logs"
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason="needs logs as people committed them")
+def test_logs_as_people_committed_them() -> None:
+    pytest.importorskip("openpyxl")
+    runs = {size: sorted(LOGS.glob(f"vila_{size}_*.xlsx")) for size in ("8b", "13b")}
+    log = read_vlmevalkit(runs, costs={"8b": 8, "13b": 13})
+    names, counts = np.unique(log.datasets.astype(str), return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {
+        "CCBench": 510, "MMStar": 1500, "OCRBench": 1000, "POPE": 5127, "RealWorldQA": 765,
+    }  # fmt: skip
+    assert log.n_gaps == 0
+    ocr = log.datasets == "OCRBench"
+    assert log.scores[ocr].sum(axis=0).tolist() == [438, 458]
+    assert "POPE asks several questions about an image" in told(log)

@@ -168,7 +168,7 @@ function startPage(document, window) {
     }
     const table = element("table"), head = element("tr"), body = element("tbody");
     const top = element("thead");
-    for (const title of ["scale", "", "answer", "score", "sure", data.unit, "text", "answer tokens", "GFLOPs"]) {
+    for (const title of [data.option || "scale", "", "answer", "score", "sure", data.unit, "text", "answer tokens", "GFLOPs"]) {
       head.append(element("th", "", title));
     }
     top.append(head);

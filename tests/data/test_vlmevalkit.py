@@ -434,21 +434,3 @@ def test_pope_without_groups_brings_the_splits_warning(tmp_path: Path) -> None:
     rows = [yes_no(n, True, image_path=f"/data/POPE/{n // 6}.jpg") for n in range(30)]
     log = read_vlmevalkit({"1": table(tmp_path / "m_POPE_auxmatch.tsv", *rows)})
     assert "asks several questions" not in told(log) and len(set(log.groups)) == 5
-
-
-LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "cases" / "logs"
-
-
-@pytest.mark.skipif(not LOGS.is_dir(), reason="needs logs as people committed them")
-def test_logs_as_people_committed_them() -> None:
-    pytest.importorskip("openpyxl")
-    runs = {size: sorted(LOGS.glob(f"vila_{size}_*.xlsx")) for size in ("8b", "13b")}
-    log = read_vlmevalkit(runs, costs={"8b": 8, "13b": 13})
-    names, counts = np.unique(log.datasets.astype(str), return_counts=True)
-    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {
-        "CCBench": 510, "MMStar": 1500, "OCRBench": 1000, "POPE": 5127, "RealWorldQA": 765,
-    }  # fmt: skip
-    assert log.n_gaps == 0
-    ocr = log.datasets == "OCRBench"
-    assert log.scores[ocr].sum(axis=0).tolist() == [438, 458]
-    assert "POPE asks several questions about an image" in told(log)

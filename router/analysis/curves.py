@@ -10,9 +10,9 @@ two places it is a straight line, which tossing a coin between them reaches.
 NOTE: RouterBench (arXiv 2403.12031) takes the non-decreasing convex hull of the points, chosen on
 the very examples that are then measured. That picks the luckiest points: the more there are, the
 further above the truth (0.7, 0.25 and 0.1 points on 40, 200 and 800 images with all points:
-`experiments.intervals.hull`), and no bootstrap interval covers. Here nothing is chosen on the measured examples. For probabilities
-that are calibrated the curve is concave by itself, so that both agree in the limit. Which fixed
-options are worth mixing is chosen on other examples.
+`experiments.intervals.hull`), and no bootstrap interval covers. Here nothing is chosen on the
+measured examples. For probabilities that are calibrated the curve is concave by itself, so that
+both agree in the limit. Which fixed options are worth mixing is chosen on other examples.
 """
 
 from __future__ import annotations

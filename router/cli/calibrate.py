@@ -97,6 +97,7 @@ def calibrate(
         raise typer.BadParameter("--bound is for --max-regret")
     if max_regret is not None:
         target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
+    place.read_router()  # what is missing is told in the order of the stages: first a router
     words = words_of(place.read_log())
     if escalate:
         if price is not None or cap is not None:

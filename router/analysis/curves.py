@@ -28,7 +28,8 @@ from router.estimators.base import Floats
 from router.sweep import check_inputs, choose_at, sweep
 
 POINTS = 160
-"""Places of every curve. With twice as many, AIQ moves by less than 0.01 points."""
+"""Places of every curve. With twice as many, AIQ moved by at most 0.015 points on 400 simulated
+questions and 0.005 on 3 000 (`tests/router/test_curves.py` has the world)."""
 DECADES = 3.0
 """The places begin at 10^-DECADES of the whole range above the cheapest cost."""
 RUNGS = 64

@@ -5,7 +5,7 @@
 Draws scenes, labels them with the shipped model at every scale, trains one router for each tier of
 features and each estimator on the same split, evaluates them all, certifies policies, and studies
 the main router: how many labels it needs, what it knows of kinds of questions it never saw, and
-whether others are better. About half an hour on two idle cores; what is done is not done again.
+whether others are better. What is done is not done again.
 
 The main router (`MAIN`) was chosen by the tune and calibrate parts of other scenes. Nothing is
 chosen by the test part.

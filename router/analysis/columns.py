@@ -169,10 +169,8 @@ class Columns:
             least: images below which there is no interval.
         """
         value = float(pair.value)
-        if not np.isfinite(value):
-            return Estimate(None, None, None)
-        if self.images < max(least, 2):
-            return Estimate(value, None, None)
+        if (alone := self._alone(value, least)) is not None:
+            return alone
         variance = self._variance(pair)
         if not np.isfinite(variance):
             return Estimate(value, None, None)
@@ -189,10 +187,8 @@ class Columns:
             least: images below which there is no interval.
         """
         value = float(pair.value)
-        if not np.isfinite(value):
-            return Estimate(None, None, None)
-        if self.images < max(least, 2):
-            return Estimate(value, None, None)
+        if (alone := self._alone(value, least)) is not None:
+            return alone
         samples, left_out = np.asarray(pair.draws), np.asarray(pair.left_out)
         if len(left_out) < 2:
             return Estimate(value, *intervals.percentile_interval(samples, level=self._level))
@@ -257,6 +253,12 @@ class Columns:
             level=self._level,
         )
         return Estimate(value, low, high)
+
+    def _alone(self, value: float, least: int) -> Estimate | None:
+        """The value without an interval, where it is undefined or there are too few images."""
+        if not np.isfinite(value):
+            return Estimate(None, None, None)
+        return Estimate(value, None, None) if self.images < max(least, 2) else None
 
     def _variance(self, pair: Pair) -> float:
         left_out = np.asarray(pair.left_out)

@@ -12,7 +12,7 @@ from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
 from m3core.models.base import ANSWER_TOKENS, GridEncoding, VisualEncoding, revision_with
 from m3core.models.parts import project, tower_tokens
-from m3core.models.preprocessing import PAD, aspect_note, preparer
+from m3core.models.preprocessing import PAD, Preparer, aspect_note
 from m3core.pooling import AVERAGE, check_pooling
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
@@ -65,7 +65,7 @@ class LlavaM3(AnsweringModel):
         )
         self.image_processor = image_processor
         self.aspect = aspect
-        self.prepare = preparer(image_processor, model.config.vision_config.image_size, aspect)
+        self.prepare = Preparer(image_processor, model.config.vision_config.image_size, aspect)
         self.pooling = pooling
 
     @torch.inference_mode()

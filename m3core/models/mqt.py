@@ -18,7 +18,7 @@ from data.errors import MismatchError
 from m3core.cost import ModelShape
 from m3core.models.answering import AnsweringModel
 from m3core.models.base import ANSWER_TOKENS, VisualEncoding
-from m3core.models.preprocessing import PAD, aspect_note, preparer
+from m3core.models.preprocessing import PAD, Preparer, aspect_note
 from m3core.models.query_abstractor import QueryAbstractor
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
@@ -136,7 +136,7 @@ class MqtLlava(AnsweringModel):
         self.abstractor = abstractor
         self.image_processor = image_processor
         self.aspect = aspect
-        self.prepare = preparer(image_processor, tower.config.image_size, aspect)
+        self.prepare = Preparer(image_processor, tower.config.image_size, aspect)
         self.layer = layer
 
     def check_scale(self, scale: int) -> int:

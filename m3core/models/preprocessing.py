@@ -67,67 +67,35 @@ def aspect_note(aspect: str) -> dict[str, str]:
     return {} if aspect == PAD else {"image_aspect_ratio": aspect}
 
 
-def preparer(processor: BaseImageProcessor, side: int, aspect: str) -> Preparer:
-    """What turns an RGB image into a tower's input.
-
-    Args:
-        processor: Resizes and normalises.
-        side: Pixels along one side of the tower's input.
-        aspect: One of :data:`ASPECTS`.
-    """
-    return SquarePreparer(processor, side) if aspect == PAD else CentrePreparer(processor, side)
-
-
-class SquarePreparer:
-    """Pads a picture to a square, resizes and normalises it; nothing is cropped away.
-
-    It can be pickled, so that worker processes prepare pictures.
-
-    Args:
-        processor: Resizes and normalises.
-        side: Pixels along one side of the tower's input.
-    """
-
-    def __init__(self, processor: BaseImageProcessor, side: int) -> None:
-        self.processor = processor
-        self.side = side
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """From an RGB picture to (3, side, side), float32."""
-        pixels: torch.Tensor = self.processor(
-            pad_to_square(image, self.processor.image_mean),
-            size={"height": self.side, "width": self.side},
-            do_center_crop=False,
-            return_tensors="pt",
-        )["pixel_values"]
-        return pixels[0]
-
-
-class CentrePreparer:
-    """Scales an image's shorter side to the tower's and keeps the centre; the ends are lost.
+class Preparer:
+    """Turns an RGB image into a tower's input: padded to a square, or the square in its middle.
 
     It can be pickled, so that worker processes prepare images.
 
     Args:
         processor: Resizes and normalises.
         side: Pixels along one side of the tower's input.
+        aspect: One of :data:`ASPECTS`: ``pad`` loses nothing, ``square`` scales the shorter side
+            and loses the ends of the longer one.
     """
 
-    def __init__(self, processor: BaseImageProcessor, side: int) -> None:
+    def __init__(self, processor: BaseImageProcessor, side: int, aspect: str = PAD) -> None:
         self.processor = processor
         self.side = side
+        self.aspect = aspect
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """From an RGB image to (3, side, side), float32."""
-        pixels: torch.Tensor = self.processor(
-            image,
-            do_resize=True,
-            size={"shortest_edge": self.side},
-            do_center_crop=True,
-            crop_size={"height": self.side, "width": self.side},
-            return_tensors="pt",
-        )["pixel_values"]
+        square = {"height": self.side, "width": self.side}
+        if self.aspect == PAD:
+            image = pad_to_square(image, self.processor.image_mean)
+            how = {"size": square, "do_center_crop": False}
+        else:
+            how = {
+                "do_resize": True,
+                "size": {"shortest_edge": self.side},
+                "do_center_crop": True,
+                "crop_size": square,
+            }
+        pixels: torch.Tensor = self.processor(image, return_tensors="pt", **how)["pixel_values"]
         return pixels[0]
-
-
-Preparer = SquarePreparer | CentrePreparer

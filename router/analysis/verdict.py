@@ -223,15 +223,15 @@ def _before_routing(
         return Verdict(NO_HEADROOM, f"There is one option, {options[0]}: nothing to choose.")
     most = max(fixed, key=lambda one: one["value"] or 0.0)
     right = f"{tables.percent(most['value'])} % right at best ({tables.interval(most)})"
-    guess = f"a blind guess has {tables.percent(chance)} %" if chance > 0 else "that is nothing"
+    guess = f"; a blind guess has {tables.percent(chance)} %" if chance > 0 else ""
     if answers_nothing(fixed, chance=chance):
         return Verdict(
             CANNOT,
-            f"The model cannot answer these questions at any option: {right}; {guess}. Check "
+            f"The model cannot answer these questions at any option: {right}{guess}. Check "
             "the model, its prompt and the metric; no router can help.",
         )
     if all(one["low"] is None or one["low"] <= max(chance, 0.0) for one in fixed):
-        what = f"whether the model can answer these questions: {right}; {guess}"
+        what = f"whether the model can answer these questions: {right}{guess}"
         return _too_few(images, what, words)
     means = costs.mean(axis=0)
     if not means.max() > means.min():
@@ -283,7 +283,8 @@ def _best_lookup(document: Document) -> tuple[str, Estimate | None]:
 
 
 def _too_few(images: int, what: str, words: Words) -> Verdict:
-    return Verdict(TOO_FEW, f"{images} {words.of('images')} are too few to tell {what}.")
+    few = f"{images} images are" if images != 1 else "1 image is"
+    return Verdict(TOO_FEW, f"{words.of(few)} too few to tell {what}.")
 
 
 def _no_headroom(headroom: Estimate) -> Verdict:

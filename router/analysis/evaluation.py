@@ -191,7 +191,7 @@ def evaluate(
         budgets = () if policies else default_budgets(calibrate.costs)
     columns = Columns(test.groups, draws=settings.draws, seed=settings.seed, level=settings.level)
     known_rows = np.concatenate([rows[part] for part in ("fit", "tune", "calibrate")])
-    before = part_of(log, known_rows, "calibrate", gflops=None)
+    before = part_of(log, known_rows, "fit, tune and calibrate", gflops=None)
     table = Comparison(test, before, columns, options=tuple(log.options))
     for name, contender in contenders.items():
         own = name == "router"

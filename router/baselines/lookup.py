@@ -11,7 +11,7 @@ import numpy as np
 
 from data.errors import NotLearnableError
 from router.baselines.base import Known, Priced, Rows
-from router.baselines.calibrated import calibrated
+from router.baselines.probability_calibration import calibrated
 from router.baselines.question_type import question_types
 from router.estimators.base import Floats
 

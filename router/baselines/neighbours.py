@@ -11,8 +11,8 @@ import numpy as np
 from data.errors import NotLearnableError
 from router.analysis.metrics import aiq
 from router.baselines.base import Known, Priced
-from router.baselines.calibrated import calibrated
 from router.baselines.classes import sampled
+from router.baselines.probability_calibration import calibrated
 from router.estimators import estimator_class
 from router.estimators.base import Floats, Validation
 from router.sweep import sweep

@@ -52,7 +52,9 @@ class Comparison:
         self.options = options
         self.best = metrics.best_fixed(before.scores, before.costs)
         self.best_column = f"fixed:{options[self.best]}"
-        self.mixed = _worth_mixing(before, test)
+        # By rising cost here, which may be another order than where they were chosen.
+        chosen = metrics.worth_mixing(before.scores, before.costs)
+        self.mixed = sorted(chosen, key=lambda k: float(test.costs[:, k].mean()))
         self.arms: dict[str, Arm] = {}
         self._curves: dict[str, Pair] = {}
         mean_costs = test.costs.mean(axis=0)
@@ -358,16 +360,3 @@ def _within(costs: Floats, *, several: bool = False) -> tuple[float, float]:
 
 def _parts(found: Sequence[Outcome]) -> tuple[list[Any], list[Any]]:
     return [one.score for one in found], [one.cost for one in found]
-
-
-def _worth_mixing(before: Part, test: Part) -> list[int]:
-    """The options whose mixtures are best on other parts, by rising cost on the test part.
-
-    The options on the non-decreasing convex hull (RouterBench, arXiv 2403.12031) there.
-    """
-    cost, accuracy = before.costs.mean(axis=0), before.scores.mean(axis=0)
-    x, y = metrics.nondecreasing_hull(cost, accuracy)
-    chosen = [
-        int(np.flatnonzero((cost == a) & (accuracy == b))[0]) for a, b in zip(x, y, strict=True)
-    ]
-    return sorted(chosen, key=lambda k: float(test.costs[:, k].mean()))

@@ -238,6 +238,15 @@ def nondecreasing_hull(cost: Floats, accuracy: Floats) -> tuple[Array, Array]:
     return x[hull], y[hull]
 
 
+def worth_mixing(scores: Floats, costs: Floats) -> list[int]:
+    """The options that the best mixtures mix, by rising mean cost: those on the hull."""
+    cost, accuracy = np.mean(costs, axis=0), np.mean(scores, axis=0)
+    x, y = nondecreasing_hull(cost, accuracy)
+    return [
+        int(np.flatnonzero((cost == a) & (accuracy == b))[0]) for a, b in zip(x, y, strict=True)
+    ]
+
+
 def accuracy_at_cost(cost: Floats, accuracy: Floats, at: float) -> float:
     """Accuracy of the non-decreasing hull at mean cost `at`; NaN below its first point."""
     x, y = nondecreasing_hull(cost, accuracy)

@@ -251,10 +251,7 @@ def _headroom(columns: Columns, scores: Floats, costs: Floats) -> dict[str, floa
     columns.add("oracle-accuracy", accuracy)
     columns.add("fixed-cost", costs)
     columns.add("fixed-accuracy", scores)
-    means = costs.mean(axis=0)
-    x, y = metrics.nondecreasing_hull(means, scores.mean(axis=0))
-    inside = np.isin(means, x) & np.isin(scores.mean(axis=0), y)
-    mixed = np.flatnonzero(inside)[np.argsort(means[inside], kind="stable")]
+    means, mixed = costs.mean(axis=0), metrics.worth_mixing(scores, costs)
     low, high = float(means.min()), float(means.max())
 
     def area(name: str, kept: Any = slice(None)) -> Pair:

@@ -5,6 +5,11 @@ Notation for shapes: N examples, K options, B bins.
 A policy compares probabilities of different options with a price, so they must be right as
 numbers, not only in their order. Each option is corrected by a function of its own probability,
 strictly increasing, fitted on examples that the estimator was not fitted on.
+
+What decides is the difference of two options' probabilities. Corrected one by one, options can
+change which questions gain most from a more expensive one; with few examples that costs more than
+the correction gives. So "joint" keeps that order, and a method that does not is only taken where
+the examples clearly speak for it.
 """
 
 from __future__ import annotations
@@ -19,17 +24,18 @@ from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import erf, expit, logit
 
 from data.errors import DataError
-from router.estimators.base import Floats, log_loss
+from router.estimators.base import Floats, bent, log_loss
 from router.sweep import check_inputs
 
-NONE, TEMPERATURE, ISOTONIC = "none", "temperature", "isotonic"
-METHODS = (NONE, TEMPERATURE, ISOTONIC)
+NONE, JOINT, TEMPERATURE, ISOTONIC = "none", "joint", "temperature", "isotonic"
+METHODS = (NONE, JOINT, TEMPERATURE, ISOTONIC)
+"""From the simplest to the most flexible."""
 FOLDS = 5
 BINS = 15
 BLEND = 0.02
 """Share of the uncorrected probability in the isotonic one, where that alone would be flat."""
 HOTTEST = 10.0
-"""Bound of the temperature, upwards and, inverted, downwards."""
+"""Bound of the temperature and of the common slope, upwards and, inverted, downwards."""
 
 Array = npt.NDArray[np.float64]
 Groups = Sequence[str] | npt.NDArray[Any]
@@ -41,13 +47,16 @@ class Calibration:
     """A strictly increasing correction of each option's probability.
 
     Attributes:
-        method: "none", "temperature" or "isotonic".
+        method: "none", "joint", "temperature" or "isotonic".
+        lines: for each option, a slope and an offset of its probability; the slopes of options
+            that were corrected are the same. Empty for other methods.
         temperatures: (K,) what each option's log-odds are divided by; empty for other methods.
         knots: for each option, probabilities and what they become, both ascending, with straight
             lines between; empty for other methods.
     """
 
     method: str = NONE
+    lines: tuple[tuple[float, float], ...] = ()
     temperatures: tuple[float, ...] = ()
     knots: tuple[Knots, ...] = ()
 
@@ -57,7 +66,12 @@ class Calibration:
         Raises:
             DataError: when they are not, or not of a correction that increases.
         """
-        filled = {NONE: (), TEMPERATURE: self.temperatures, ISOTONIC: self.knots}
+        filled = {
+            NONE: (),
+            JOINT: self.lines,
+            TEMPERATURE: self.temperatures,
+            ISOTONIC: self.knots,
+        }
         if self.method not in filled:
             raise DataError(f"A calibration is one of {METHODS}, not {self.method!r}.")
         for name, entries in filled.items():
@@ -65,6 +79,8 @@ class Calibration:
                 raise DataError(f"A calibration by {self.method!r} must have its entries alone.")
         if not all(0 < one < np.inf for one in self.temperatures):
             raise DataError(f"Temperatures must be positive, not {self.temperatures}.")
+        if not all(0 < slope < np.inf and np.isfinite(offset) for slope, offset in self.lines):
+            raise DataError(f"Lines must rise, with finite offsets, not {self.lines}.")
         for before, after in self.knots:
             if len(before) < 2 or len(before) != len(after) or not _ascend(before, after):
                 raise DataError(
@@ -80,9 +96,13 @@ class Calibration:
         p = _float64(p)
         if self.method == NONE:
             return p
-        fitted = self.temperatures or self.knots
+        fitted = self.lines or self.temperatures or self.knots
         if p.shape[-1] != len(fitted):
             raise DataError(f"The calibration is for {len(fitted)} options, but got {p.shape[-1]}.")
+        if self.method == JOINT:
+            slope, offset = np.asarray(self.lines).T
+            moved = (slope != 1) | (offset != 0)
+            return np.where(moved, bent(slope * p + offset), p)
         if self.method == TEMPERATURE:
             with np.errstate(divide="ignore"):  # certain stays certain
                 warmed: Array = expit(logit(p) / np.asarray(self.temperatures))
@@ -104,6 +124,7 @@ class Calibration:
         try:
             return cls(
                 method=payload["method"],
+                lines=tuple((float(a), float(b)) for a, b in payload.get("lines", ())),
                 temperatures=tuple(map(float, payload["temperatures"])),
                 knots=tuple(
                     (tuple(map(float, before)), tuple(map(float, after)))
@@ -117,7 +138,9 @@ class Calibration:
 def fit_calibration(p: Floats, scores: Floats, *, method: str) -> Calibration:
     """Fit one method on p and scores, both (N, K).
 
-    "temperature" divides each option's log-odds by the number of least log-loss (Guo et al.,
+    "joint" makes offset_k + slope * p_k of each option's probability, by least squares, with one
+    slope for all: differences between two options keep their order. "temperature" divides each
+    option's log-odds by the number of least log-loss (Guo et al.,
     ICML 2017, arXiv 1706.04599, per option since options are no classes that exclude each
     other). "isotonic" is isotonic regression (Zadrozny and Elkan, KDD 2002) with straight lines
     between the centres of its steps (centred isotonic regression; Oron and Flournoy, 2017).
@@ -135,6 +158,8 @@ def fit_calibration(p: Floats, scores: Floats, *, method: str) -> Calibration:
     p, scores = _checked(p, scores)
     if method == NONE:
         return Calibration()
+    if method == JOINT:
+        return Calibration(method=method, lines=_lines(p, scores))
     if method == TEMPERATURE:
         warm = [_temperature(p[:, k], scores[:, k]) for k in range(p.shape[1])]
         return Calibration(method=method, temperatures=tuple(warm))
@@ -166,7 +191,11 @@ def cross_fitted(
 def choose_calibration(
     p: Floats, scores: Floats, *, groups: Groups
 ) -> tuple[Calibration, dict[str, Any]]:
-    """The method of least cross-fitted log-loss, fitted on everything, and how it was chosen.
+    """The simplest method that no other is clearly better than, fitted on everything.
+
+    Methods are compared on examples that they were not fitted on. A more flexible one replaces a
+    simpler one where its log-loss is lower by more than one standard error of the difference, and
+    the squared error of the differences between options is not higher.
 
     Args:
         p: (N, K), estimated for examples that the estimator was not fitted on.
@@ -181,11 +210,17 @@ def choose_calibration(
         DataError: see `cross_fitted`.
     """
     tried = {one: cross_fitted(p, scores, groups=groups, method=one) for one in METHODS}
-    losses = {one: log_loss(scores, corrected) for one, corrected in tried.items()}
-    method = min(METHODS, key=losses.__getitem__)  # a tie keeps the simpler one
+    scores = _float64(scores)
+    losses = {one: _losses(scores, corrected) for one, corrected in tried.items()}
+    apart = {one: _apart(corrected - scores) for one, corrected in tried.items()}
+    method = NONE
+    for other in METHODS[1:]:
+        gain, error = _mean_by_group(losses[method] - losses[other], groups)
+        if gain > error and apart[other] <= apart[method]:
+            method = other
     report = {
         "method": method,
-        "log_loss": losses,
+        "log_loss": {one: float(values.mean()) for one, values in losses.items()},
         "ece": {
             "before": calibration_errors(tried[NONE], scores),
             "after": calibration_errors(tried[method], scores),
@@ -250,6 +285,46 @@ def _folded_mean(mean: float, deviation: float) -> float:
     ratio = mean / deviation
     tail = deviation * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2)
     return float(tail + mean * erf(ratio / np.sqrt(2)))
+
+
+def _losses(scores: Array, p: Array) -> Array:
+    """Cross-entropy (N,) of each example, in nats per cell; its mean is `log_loss`."""
+    q = np.clip(p, 1e-7, 1 - 1e-7)
+    losses: Array = -np.mean(scores * np.log(q) + (1 - scores) * np.log1p(-q), axis=1)
+    return losses
+
+
+def _apart(errors: Array) -> float:
+    """Mean squared error of the differences between options, of errors (N, K)."""
+    return float(np.square(errors - errors.mean(axis=1, keepdims=True)).mean())
+
+
+def _mean_by_group(values: Array, groups: Groups) -> tuple[float, float]:
+    """The mean of values (N,), and its standard error over groups."""
+    _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    mean = float(values.mean())
+    sums = np.bincount(member.reshape(-1), weights=values - mean)
+    n = len(sums)
+    if n < 2:
+        return mean, float("inf")
+    return mean, float(np.sqrt(n / (n - 1) * np.square(sums).sum()) / len(values))
+
+
+def _lines(p: Array, scores: Array) -> tuple[tuple[float, float], ...]:
+    """Slope and offset for each option; those without a lesson stay as they are."""
+    taught = (np.ptp(p, axis=0) > 0) & (np.ptp(scores, axis=0) > 0)
+    if not taught.any():
+        return ((1.0, 0.0),) * p.shape[1]
+    centre, right = p.mean(axis=0), scores.mean(axis=0)
+    inside = p - centre
+    together = float((inside * (scores - right))[:, taught].sum())
+    slope = together / max(float(np.square(inside[:, taught]).sum()), 1e-300)
+    slope = float(np.clip(slope, 1 / HOTTEST, HOTTEST))
+    offsets = right - slope * centre
+    return tuple(
+        (slope, float(offset)) if own else (1.0, 0.0)
+        for own, offset in zip(taught, offsets, strict=True)
+    )
 
 
 def _temperature(p: Floats, scores: Floats) -> float:

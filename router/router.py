@@ -14,14 +14,14 @@ import numpy.typing as npt
 from data.errors import DataError, MismatchError
 from router.artefacts import content_hash, read_files, read_sealed, sha256_bytes, write_files
 from router.artefacts import write_sealed as _write_sealed
-from router.calibration import NONE, Calibration
+from router.calibration import JOINT, NONE, Calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, SufficiencyEstimator
 from router.features.table import FeatureTable
 
 FILE = "router.json"
 KIND = "router"
-SCHEMA = 2  # 1 has no calibration, and is still what routers without one are written as
+SCHEMA = 3  # 1 has no calibration, 2 no joint one; routers without are still written as those
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +190,10 @@ class ScaleRouter:
 
     def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         plain = self.calibration.method == NONE
+        schema = {NONE: 1, JOINT: SCHEMA}.get(self.calibration.method, 2)
         return {
             "kind": KIND,
-            "schema": 1 if plain else SCHEMA,
+            "schema": schema,
             **({} if plain else {"calibration": self.calibration.payload()}),
             "estimator": self.estimator_name,
             "blocks": list(self.blocks),  # a list keeps the order of the columns

@@ -1,8 +1,9 @@
 """Training: from an oracle log and features to a ScaleRouter.
 
-The estimator is fitted on the `fit` part, its hyper-parameters are chosen on the `tune` part
-by the cost/accuracy curve that they yield, its probabilities are calibrated on the `tune` part,
-and the other parts are not looked at.
+Only the parts `fit` and `tune` are looked at. The default estimator divides them into folds itself
+and is calibrated on its held-out estimates. The others are fitted on `fit` and calibrated on
+`tune`; their hyper-parameters are those of least log-loss, held out by folds of both parts where
+these are small, on `tune` where that is enough.
 """
 
 from __future__ import annotations
@@ -10,26 +11,36 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import DataError, MismatchError, NotLearnableError
 from data.manifest import library_versions
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
 from data.splits import Split
-from router.analysis.metrics import aiq
 from router.calibration import choose_calibration
-from router.costs import routed_costs
 from router.estimators import DEFAULT, estimator_class
-from router.estimators.base import Floats, SufficiencyEstimator, Validation, log_loss
+from router.estimators.base import (
+    Floats,
+    GroupedEstimator,
+    SufficiencyEstimator,
+    Validation,
+    log_loss,
+)
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
 from router.router import ScaleRouter
-from router.sweep import sweep
+from router.tuning.folds import cross_fit
 
 logger = logging.getLogger(__name__)
+
+MANY = 1000
+"""Examples of the tune part that are enough to choose hyper-parameters on it alone."""
+FOLDS = 5
 
 
 def train_router(
@@ -80,14 +91,14 @@ def train_router(
     for candidate in candidates:
         if hasattr(candidate, "threads") and "threads" not in (hyperparameters or {}):
             candidate.threads = threads
-    fitted, trials = _best_on_tune(
-        candidates,
-        X,
-        {p: log.scores[r] for p, r in rows.items()},
-        costs=routed_costs(log.costs[rows["tune"]], names),
-    )
+    lesson = _Lesson(X=X, log=log, rows=rows)
+    if isinstance(candidates[0], GroupedEstimator):
+        fitted, trials, held, judged = _fit_by_group(candidates, lesson)
+    else:
+        fitted, trials = _best(candidates, lesson, seed=seed)
+        held, judged = fitted.predict(X["tune"]), rows["tune"]
     calibration, calibrated = choose_calibration(
-        fitted.predict(X["tune"]), log.scores[rows["tune"]], groups=log.groups[rows["tune"]]
+        held, log.scores[judged], groups=log.groups[judged]
     )
     return ScaleRouter(
         estimator=fitted,
@@ -104,6 +115,7 @@ def train_router(
             "gaps": gaps,
             "hyperparameters": settings_of(fitted),
             "tuned": trials,
+            **({"members": fitted.shares_} if isinstance(fitted, GroupedEstimator) else {}),
             "calibration": calibrated,
             "versions": library_versions(),
         },
@@ -153,33 +165,93 @@ def make_candidate(
     return build(**{**given, **hyperparameters})
 
 
-def _best_on_tune(
-    candidates: list[Any], X: dict[str, Floats], Y: dict[str, Floats], *, costs: Floats
-) -> tuple[SufficiencyEstimator, list[dict[str, Any]]]:
-    """The candidate with the largest area under its curve on `tune`; ties by log-loss."""
-    held_back = Validation(X=X["tune"], Y=Y["tune"])
-    best: tuple[tuple[float, float], SufficiencyEstimator] | None = None
-    trials = []
+@dataclass(frozen=True, kw_only=True)
+class _Lesson:
+    """Features by part, and the rows of the log that those are of."""
+
+    X: dict[str, Floats]
+    log: OracleLog
+    rows: dict[str, npt.NDArray[np.intp]]
+
+    @property
+    def both(self) -> tuple[Floats, npt.NDArray[np.intp]]:
+        """Features and rows of fit and tune together."""
+        X = np.concatenate([self.X["fit"], self.X["tune"]])
+        return X, np.concatenate([self.rows["fit"], self.rows["tune"]])
+
+
+Trials = list[dict[str, Any]]
+
+
+def _fit_by_group(
+    candidates: list[Any], lesson: _Lesson
+) -> tuple[SufficiencyEstimator, Trials, Floats, npt.NDArray[np.intp]]:
+    """The candidate of least held-out log-loss, its held-out probabilities, and of which rows."""
+    X, rows = lesson.both
+    log, best, trials = lesson.log, None, []
     for candidate in candidates:
-        fitted = candidate.fit(X["fit"], Y["fit"], validation=held_back)
-        p = fitted.predict(X["tune"])
-        area, loss = _area(p, costs, Y["tune"]), log_loss(Y["tune"], p)
-        settings = settings_of(fitted)
-        trials.append({"hyperparameters": settings, "area": area, "log_loss": loss})
-        logger.info("tried %s: area %.4f, log-loss %.4f", settings, area, loss)
-        if best is None or (area, -loss) > best[0]:
-            best = (area, -loss), fitted
+        held = candidate.fit_groups(
+            X, log.scores[rows], groups=log.groups[rows], datasets=log.datasets[rows]
+        )
+        loss = log_loss(log.scores[rows], held)
+        trials.append(_trial(candidate, loss))
+        if best is None or loss < best[0]:
+            best = loss, candidate, held
     if best is None:
         raise NotLearnableError("The estimator offers no candidates to fit.")
-    return best[1], trials
+    return best[1], trials, best[2], rows
 
 
-def _area(p: Floats, costs: Floats, scores: Floats) -> float:
-    steps = sweep(p, costs, scores=scores)
-    low, high = float(costs.mean(axis=0).min()), float(costs.mean(axis=0).max())
-    if not low < high:  # every option costs the same: the curve is one point
-        return float(steps.accuracy[0])
-    return aiq(steps.cost, steps.accuracy, low=low, high=high)
+def _best(
+    candidates: list[Any], lesson: _Lesson, *, seed: int
+) -> tuple[SufficiencyEstimator, Trials]:
+    """The candidate of least log-loss, fitted on `fit`, stopped on `tune` where it stops early."""
+    scores, rows, X = lesson.log.scores, lesson.rows, lesson.X
+    held_back = Validation(X=X["tune"], Y=scores[rows["tune"]])
+
+    def fit(candidate: Any) -> SufficiencyEstimator:
+        fitted: SufficiencyEstimator = candidate.fit(
+            X["fit"], scores[rows["fit"]], validation=held_back
+        )
+        return fitted
+
+    if not candidates:
+        raise NotLearnableError("The estimator offers no candidates to fit.")
+    folded = len(candidates) > 1 and len(rows["tune"]) < MANY
+    losses = _held_out_losses(candidates, lesson, seed=seed) if folded else None
+    if losses is None:
+        fitted = [fit(candidate) for candidate in candidates]
+        losses = [log_loss(held_back.Y, one.predict(held_back.X)) for one in fitted]
+    chosen = int(np.argmin(losses))
+    trials = [_trial(one, loss) for one, loss in zip(candidates, losses, strict=True)]
+    return fit(candidates[chosen]) if folded else fitted[chosen], trials
+
+
+def _held_out_losses(candidates: list[Any], lesson: _Lesson, *, seed: int) -> list[float] | None:
+    """Log-loss of each candidate on folds of fit and tune; None with too few groups for folds."""
+    log, (X, rows) = lesson.log, lesson.both
+    place = {row: at for at, row in enumerate(rows.tolist())}
+    groups = len(np.unique(log.groups[rows]))
+    if groups < 2 * FOLDS:
+        return None
+    losses = np.zeros(len(candidates))
+    for fold in cross_fit(log.groups, lesson.rows, folds=FOLDS, seed=seed):
+        fit, stop, judge = (
+            np.array([place[row] for row in part.tolist()], dtype=np.intp)
+            for part in (fold.fit, fold.stop, fold.judge)
+        )
+        held_back = Validation(X=X[stop], Y=log.scores[rows[stop]])
+        for number, candidate in enumerate(candidates):
+            fitted = candidate.fit(X[fit], log.scores[rows[fit]], validation=held_back)
+            judged = log_loss(log.scores[rows[judge]], fitted.predict(X[judge]))
+            losses[number] += judged * len(judge) / len(rows)
+    return losses.tolist()
+
+
+def _trial(candidate: SufficiencyEstimator, loss: float) -> dict[str, Any]:
+    settings = settings_of(candidate)
+    logger.info("tried %s: log-loss %.4f", settings, loss)
+    return {"hyperparameters": settings, "log_loss": loss}
 
 
 def refuse_foreign(log: OracleLog, features: FeatureTable) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,37 @@ class SufficiencyEstimator(Protocol):
 
         Raises:
             DataError: when a part is missing or not what this estimator wrote.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupedEstimator(SufficiencyEstimator, Protocol):
+    """An estimator that divides its examples itself, and says what it thought of held-out ones.
+
+    Attributes:
+        shares_: once fitted, "level" (of the mean over the options) and "spread" (of differences
+            between them) -> kind of member -> its share; empty where nothing was mixed.
+    """
+
+    shares_: dict[str, dict[str, float]]
+
+    def fit_groups(
+        self,
+        X: Floats,
+        Y: Floats,
+        *,
+        groups: npt.NDArray[Any],
+        datasets: npt.NDArray[Any] | None = None,
+        weights: Floats | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Fit on X (N, D) and Y (N, K); no group (N,) is both fitted on and held out.
+
+        Returns:
+            Held-out probabilities (N, K).
+
+        Raises:
+            DataError: see `SufficiencyEstimator.fit`.
         """
         ...
 
@@ -169,6 +200,23 @@ def constant_columns(
     """
     constant = np.all(Y[0] == Y, axis=0)
     return constant, (weights @ Y + 0.5) / (weights.sum() + 1.0)
+
+
+EDGE = 0.02
+"""Where estimates begin to be bent back into (0, 1)."""
+
+
+def bent(estimate: Floats) -> npt.NDArray[np.float64]:
+    """Linear estimates as probabilities: unchanged from `EDGE` to 1 - `EDGE`.
+
+    Beyond that they approach 0 and 1 in their order; cut off, different ones would look the same.
+    """
+    estimate = np.asarray(estimate, dtype=np.float64)
+    low = EDGE * np.exp(np.minimum(estimate - EDGE, 0.0) / EDGE)
+    high = 1 - EDGE * np.exp(np.minimum(1 - EDGE - estimate, 0.0) / EDGE)
+    inside = (estimate >= EDGE) & (estimate <= 1 - EDGE)
+    found = np.where(inside, estimate, np.where(estimate < EDGE, low, high))
+    return np.asarray(np.clip(found, 1e-12, 1 - 1e-12))
 
 
 def log_loss(Y: Floats, p: Floats) -> float:

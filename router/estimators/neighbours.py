@@ -202,11 +202,14 @@ class NeighboursEstimator:
 
     def _block(self, Z: Floats) -> npt.NDArray[np.float64]:
         apart = np.square(Z).sum(axis=1)[:, None] + self.lengths_ - 2 * (Z @ self.stored_.T)
-        reach = np.partition(apart, self.k_ - 1, axis=1)[:, self.k_ - 1 : self.k_]
-        kernel = np.maximum(0.0, 1 - np.maximum(apart, 0.0) / (np.maximum(reach, 0) + self.floor_))
-        kernel *= self.weights_
-        p = (kernel @ self.scores_ + self.prior_ * self.base_) / (
-            kernel.sum(axis=1, keepdims=True) + self.prior_
+        p = kernel_mean(
+            apart,
+            self.scores_,
+            self.weights_,
+            base=self.base_,
+            k=self.k_,
+            prior=self.prior_,
+            floor=self.floor_,
         )
         p[:, self.constant_] = self.base_[self.constant_]
         return np.clip(p, 0.0, 1.0)
@@ -223,6 +226,36 @@ class NeighboursEstimator:
     def _check_fitted(self) -> None:
         if not hasattr(self, "stored_"):
             raise DataError("NeighboursEstimator is not fitted; call fit(X, Y) first.")
+
+
+def kernel_mean(
+    apart: Floats,
+    scores: Floats,
+    weights: Floats,
+    *,
+    base: Floats,
+    k: int,
+    prior: float,
+    floor: float,
+) -> npt.NDArray[np.float64]:
+    """The mean scores (N, K) of about k neighbours; see `NeighboursEstimator`.
+
+    Args:
+        apart: squared distances (N, n) to the stored examples.
+        scores: of the stored examples, (n, K).
+        weights: of the stored examples, (n,).
+        base: (K,) what the mean is drawn to.
+        k: neighbours that the kernel reaches, from 1 to n.
+        prior: weight of `base`, in neighbours.
+        floor: squared distance below which examples count as equal.
+    """
+    reach = np.partition(apart, k - 1, axis=1)[:, k - 1 : k]
+    kernel = np.maximum(0.0, 1 - np.maximum(apart, 0.0) / (np.maximum(reach, 0) + floor))
+    kernel *= weights
+    mean: npt.NDArray[np.float64] = (kernel @ scores + prior * base) / (
+        kernel.sum(axis=1, keepdims=True) + prior
+    )
+    return mean
 
 
 def _principal(

@@ -20,6 +20,7 @@ def name(request):
 
 # Small networks: what the contract asks does not depend on their size.
 QUICK = {
+    "blend": {"rank": 8, "hidden": 16, "learning_rate": 4e-3},
     "mlp": {"rank": 8, "hidden": 16, "members": 2, "learning_rate": 4e-3},
     "rank": {"rank": 8, "hidden": 16, "members": 2, "learning_rate": 4e-3},
 }

@@ -1,0 +1,673 @@
+"""The default: several kinds of models, mixed by what each is worth on held-out examples.
+
+A first log has a few hundred questions. What learns best from it differs from log to log: a ridge
+regression, the nearest neighbours, a table of means by dataset, nothing at all, or, from some
+thousand questions on, a network. So all of them are fitted, each on all examples but those of one
+fold, and mixed by how well they estimate the fold that they have not seen. Nothing is chosen on a
+small part, and nothing is calibrated on one.
+
+Notation for shapes: N examples, D features, K options, M members.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from scipy.special import softmax
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from data.errors import DataError
+from router.estimators.base import (
+    Floats,
+    Validation,
+    as_floats,
+    bent,
+    check_finite,
+    check_fit,
+    check_validation,
+    check_width,
+    check_widths,
+    constant_columns,
+    row_blocks,
+    varies,
+)
+from router.estimators.bilinear import read_header
+from router.estimators.components import Components
+from router.estimators.mlp import MlpEstimator
+from router.estimators.neighbours import FLOOR, kernel_mean
+from router.estimators.ridge import PENALTIES, RidgePath
+from router.estimators.stacking import Mixture
+
+TENSORS, HEADER, NETWORK = "blend.safetensors", "blend.json", "network-"
+Array = npt.NDArray[np.float64]
+Classes = npt.NDArray[Any]
+
+SCALINGS = {"sizes": False, "standard": True}
+"""Name -> whether each feature is brought to the same deviation before components are taken."""
+COMPONENTS = 512
+"""Principal components that the ridge regressions see at most."""
+NEAR = 64
+"""Of those, the components in which neighbours are near and datasets are recognised."""
+REACHES = (20, 50, 100, 200)
+"""Neighbours that are tried."""
+PRIOR = 2.0
+"""Weight of the mean score, in neighbours."""
+MOST = 4000
+"""Examples that neighbours are looked for among, drawn at random: each costs time at inference."""
+JUDGED = 2000
+"""Held-out examples that are enough to choose the reach of the neighbours."""
+FEW = 2000
+"""Examples below which there are more folds, each leaving out less."""
+FOLDS, FOLDS_OF_MANY = 5, 3
+RARE = 5
+"""Datasets with fewer examples are recognised as one."""
+SHRINKAGE = 10.0
+"""Examples that the mean over all datasets counts for in the mean of each."""
+FIRM_SIMPLE, FIRM_NETWORK = 300.0, 1000.0
+"""Groups of examples whose evidence weighs as much as the weights that are taken without any."""
+
+
+class BlendedEstimator:
+    """A mixture of ridge regressions, neighbours, a lookup by dataset, the mean, and networks.
+
+    Members, each estimating held-out examples by folds of whole groups:
+
+    - the mean score of each option;
+    - ridge regressions on principal components, at 9 penalties and for two scalings of the
+      features (`router.estimators.ridge`);
+    - a kernel-weighted mean of the nearest examples;
+    - mean scores by dataset, for the datasets that a multinomial logistic regression recognises
+      in the features: at inference nobody says where a question comes from;
+    - networks in which image and question interact (`MlpEstimator`), one fitted without each fold
+      and stopped on it, averaged.
+
+    The others are mixed by least squares on held-out estimates (`router.estimators.stacking`),
+    drawn to equal weights of the mean, the lookup, the neighbours and the best ridge regression of
+    each scaling: by a half at `FIRM_SIMPLE` groups, by less with more. Mixture and networks are
+    mixed in the same way, drawn to a half each.
+
+    Args:
+        networks: whether networks are among the members; without, a fit takes a second or two.
+        rank: see `MlpEstimator`.
+        hidden: see `MlpEstimator`.
+        learning_rate: see `MlpEstimator`.
+        seed: of the folds and networks.
+        threads: of torch while fitting.
+        widths: columns of each feature block, side by side; None for one block.
+    """
+
+    def __init__(
+        self,
+        *,
+        networks: bool = True,
+        rank: int = 64,
+        hidden: int = 128,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+        threads: int = 1,
+        widths: tuple[int, ...] | None = None,
+    ) -> None:
+        self.networks = networks
+        self.rank = rank
+        self.hidden = hidden
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.threads = threads
+        self.widths = widths
+
+    @classmethod
+    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
+        """The defaults: everything that there is to choose is mixed."""
+        return [cls(seed=seed, widths=widths)]
+
+    def fit(
+        self,
+        X: Floats,
+        Y: Floats,
+        *,
+        weights: Floats | None = None,
+        validation: Validation | None = None,
+    ) -> Self:
+        """Fit with every example as a group of its own, see `fit_groups`.
+
+        Raises:
+            DataError: see `SufficiencyEstimator.fit`.
+            MismatchError: when `widths` do not sum to D.
+        """
+        check_validation(validation, np.shape(X)[-1])
+        self.fit_groups(X, Y, groups=np.arange(len(X)), weights=weights)
+        return self
+
+    def fit_groups(
+        self,
+        X: Floats,
+        Y: Floats,
+        *,
+        groups: Classes,
+        datasets: Classes | None = None,
+        weights: Floats | None = None,
+    ) -> Array:
+        """Fit, dividing the examples by group.
+
+        Args:
+            X: (N, D); may be memory-mapped.
+            Y: (N, K) in [0, 1].
+            groups: (N,); no group is both fitted on and judged.
+            datasets: (N,) where each example comes from; None for one dataset.
+            weights: (N,) of the examples.
+
+        Returns:
+            Held-out probabilities (N, K): each from members that have not seen the example's
+            group. Only the weights of the mixture have.
+
+        Raises:
+            DataError: see `SufficiencyEstimator.fit`.
+            MismatchError: when `widths` do not sum to D.
+        """
+        X, Y, weights = check_fit(X, Y, weights)
+        widths = check_widths(self.widths, X.shape[1])
+        constant, base = constant_columns(Y, weights)
+        self.n_features_, self.base_ = X.shape[1], base
+        self.active_ = np.flatnonzero(~constant)
+        held_out = np.tile(base, (len(X), 1))
+        fold, n_groups = _folds(groups, seed=self.seed)
+        self.parts_: _Parts | None = None
+        self.shares_: dict[str, dict[str, float]] = {}
+        if len(self.active_) and varies(X) and n_groups > 1:
+            if datasets is None:
+                datasets = np.zeros(len(X), dtype=int)
+            lesson = _Lesson(
+                X=X,
+                Y=np.asarray(Y[:, self.active_], dtype=np.float64),
+                weights=np.asarray(weights, dtype=np.float64),
+                fold=fold,
+                groups=n_groups,
+                widths=widths,
+                datasets=_merged(datasets),
+            )
+            with threadpool_limits(limits=1, user_api="blas"):
+                self.parts_, estimate = self._fitted(lesson)
+            held_out[:, self.active_] = estimate
+        return held_out
+
+    def _fitted(self, lesson: _Lesson) -> tuple[_Parts, Array]:
+        simple, near, parts, names = _simple_members(lesson, seed=self.seed)
+        mixture = Mixture.fit(parts, lesson.Y, lesson.weights)
+        shrunk = mixture.drawn_to(
+            _usual(parts, names, lesson.Y, lesson.weights), _share(FIRM_SIMPLE, lesson.groups)
+        )
+        estimate = shrunk.apply(parts)
+        networks: list[MlpEstimator] = []
+        outer = Mixture(level=np.array([1.0, 0.0]), spread=np.array([1.0, 0.0]))
+        if self.networks:
+            networks, learned = self._networks(lesson)
+            pair = np.stack([estimate, learned])
+            half = np.array([0.5, 0.5])
+            outer = Mixture.fit(pair, lesson.Y, lesson.weights).drawn_to(
+                half, _share(FIRM_NETWORK, lesson.groups)
+            )
+            estimate = outer.apply(pair)
+        self.shares_ = _told(names, shrunk, outer)
+        found = _Parts.of(simple, near, names, shrunk, outer, networks)
+        return found, bent(estimate)
+
+    def _networks(self, lesson: _Lesson) -> tuple[list[MlpEstimator], Array]:
+        """A network without each fold, and what each says about its own."""
+        held_out, fitted = np.zeros(lesson.Y.shape), []
+        for number in np.unique(lesson.fold):
+            inside = lesson.fold == number
+            network = MlpEstimator(
+                rank=self.rank,
+                hidden=self.hidden,
+                learning_rate=self.learning_rate,
+                members=1,
+                seed=self.seed + int(number),
+                threads=self.threads,
+                widths=lesson.widths,
+            )
+            held = Validation(X=lesson.X[inside], Y=lesson.Y[inside])
+            network.fit(
+                lesson.X[~inside],
+                lesson.Y[~inside],
+                weights=lesson.weights[~inside],
+                validation=held,
+            )
+            held_out[inside] = network.predict(held.X)
+            fitted.append(network)
+        return fitted, held_out
+
+    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
+        self._check_fitted()
+        X = as_floats(X)
+        check_width(X, self.n_features_)
+        check_finite(X)
+        p = np.tile(self.base_, (len(X), 1))
+        if self.parts_ is not None:
+            p[:, self.active_] = bent(self.parts_.predict(X))
+        return p
+
+    def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
+        """Probabilities (K,) for one example x (D,); see `SufficiencyEstimator.predict_one`."""
+        probabilities: npt.NDArray[np.float64] = self.predict(x[None, :])[0]
+        return probabilities
+
+    def dump(self) -> dict[str, bytes]:
+        """Arrays as safetensors, the rest as JSON, and the files of each network."""
+        self._check_fitted()
+        header: dict[str, Any] = {
+            "n_features": self.n_features_,
+            "base": self.base_.tolist(),
+            "active": self.active_.tolist(),
+            "networks": 0,
+        }
+        files: dict[str, bytes] = {}
+        tensors: dict[str, Array] = {}
+        if self.parts_ is not None:
+            tensors, described = self.parts_.dump()
+            header |= described
+            for number, network in enumerate(self.parts_.networks):
+                for name, content in network.dump().items():
+                    files[f"{NETWORK}{number}-{name}"] = content
+        header_bytes = json.dumps(header, sort_keys=True).encode()
+        return {TENSORS: save(tensors) if tensors else b"", HEADER: header_bytes, **files}
+
+    @classmethod
+    def restore(cls, files: Mapping[str, bytes]) -> Self:
+        """Rebuild from verified bytes; the hyper-parameters are back at their defaults.
+
+        Raises:
+            DataError: when a part is missing or not what `dump` wrote.
+        """
+        estimator, header = cls(), read_header(files, HEADER)
+        try:
+            estimator.n_features_ = int(header["n_features"])
+            estimator.base_ = np.asarray(header["base"], dtype=np.float64)
+            estimator.active_ = np.asarray(header["active"], dtype=np.intp)
+            content = files[TENSORS]
+            estimator.parts_ = None
+            if content:
+                networks = []
+                for number in range(int(header["networks"])):
+                    start = f"{NETWORK}{number}-"
+                    own = {
+                        k.removeprefix(start): v for k, v in files.items() if k.startswith(start)
+                    }
+                    networks.append(MlpEstimator.restore(own))
+                estimator.parts_ = _Parts.restore(load(content), header, networks)
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise DataError(f"{HEADER} does not describe a blend: {error}.") from error
+        return estimator
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "parts_"):
+            raise DataError("BlendedEstimator is not fitted; call fit(X, Y) first.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Lesson:
+    """What is learned from: X (N, D), Y (N, K) of options that vary, and one entry per example."""
+
+    X: Floats
+    Y: Array
+    weights: Array
+    fold: npt.NDArray[np.intp]
+    groups: int
+    widths: tuple[int, ...]
+    datasets: npt.NDArray[np.intp]
+
+
+class _Neighbours:
+    """Examples to look for neighbours among.
+
+    Args:
+        stored: (n, C) components of theirs.
+        scores: (n, K).
+        weights: (n,).
+        reach: neighbours that the kernel reaches; a quarter of the examples at most.
+    """
+
+    def __init__(self, stored: Floats, scores: Floats, weights: Floats, *, reach: int) -> None:
+        # Laid out as they are stored, so that loading changes no bit.
+        self.stored = np.ascontiguousarray(stored, dtype=np.float64)
+        self.scores, self.weights = np.ascontiguousarray(scores), np.ascontiguousarray(weights)
+        self.reach = min(reach, max(1, len(stored) // 4))
+        self._base = np.average(self.scores, axis=0, weights=self.weights)
+        self._lengths = np.square(self.stored).sum(axis=1)
+        self._floor = FLOOR * max(float(self._lengths.mean()), 1e-12)
+
+    def predict(self, Z: Floats) -> Array:
+        """Kernel-weighted mean scores (N, K) near components (N, C), by blocks of rows."""
+        step = max(1, (1 << 20) // len(self.stored))
+        parts = [self._block(Z[at : at + step]) for at in range(0, len(Z), step)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self._base)))
+
+    def _block(self, Z: Floats) -> Array:
+        apart = np.square(Z).sum(axis=1)[:, None] + self._lengths - 2 * (Z @ self.stored.T)
+        return kernel_mean(
+            apart,
+            self.scores,
+            self.weights,
+            base=self._base,
+            k=self.reach,
+            prior=PRIOR,
+            floor=self._floor,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Near:
+    """What needs a projection of its own: neighbours, and datasets that are recognised.
+
+    Attributes:
+        components: of both.
+        neighbours: examples.
+        recognise: (C + 1, T) weights and biases of each dataset's logit.
+        means: (T, K) mean scores of each.
+    """
+
+    components: Components
+    neighbours: _Neighbours
+    recognise: Array
+    means: Array
+
+    def __post_init__(self) -> None:
+        """Lay arrays out as they are stored."""
+        _lay_out(self, "recognise", "means")
+
+    def predict(self, X: Floats) -> tuple[Array, Array]:
+        """Mean scores (N, K) of the nearest examples, and of the datasets that are recognised."""
+        Z = self.components.project(X)
+        return self.neighbours.predict(Z), _looked_up(Z, self.recognise, self.means)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Parts:
+    """A fitted blend, its linear members joined to one.
+
+    Attributes:
+        linear: (2, D, K) weights for the level and for the spread.
+        bias: (2, K).
+        near: neighbours and lookup.
+        near_level: their (2,) weights for the level.
+        near_spread: and for the spread.
+        networks: one per fold.
+        outer: weights of what is above, and of the networks.
+    """
+
+    linear: Array
+    bias: Array
+    near: _Near
+    near_level: Array
+    near_spread: Array
+    networks: list[MlpEstimator]
+    outer: Mixture
+
+    def __post_init__(self) -> None:
+        """Lay arrays out as they are stored."""
+        _lay_out(self, "linear", "bias", "near_level", "near_spread")
+
+    @classmethod
+    def of(
+        cls,
+        paths: Mapping[str, tuple[Components, RidgePath]],
+        near: _Near,
+        names: list[str],
+        mixture: Mixture,
+        outer: Mixture,
+        networks: list[MlpEstimator],
+    ) -> _Parts:
+        """Join the linear members."""
+        weight, bias = [], []
+        base = next(iter(paths.values()))[1].level  # of the scores, weighted
+        for shares in (mixture.level, mixture.spread):
+            total = shares[names.index("mean")] * base
+            joined = np.zeros((len(near.components.mean), len(base)))
+            for name, (components, path) in paths.items():
+                own = [shares[names.index(f"{name}:{one:g}")] for one in PENALTIES]
+                inside, level = path.mixed(own)
+                coef = components.directions @ inside
+                joined += coef
+                total = total + level - components.mean @ coef
+            weight.append(joined)
+            bias.append(total)
+        places = [names.index("neighbours"), names.index("lookup")]
+        return cls(
+            linear=np.stack(weight),
+            bias=np.stack(bias),
+            near=near,
+            near_level=mixture.level[places],
+            near_spread=mixture.spread[places],
+            networks=networks,
+            outer=outer,
+        )
+
+    def predict(self, X: Floats) -> Array:
+        """Estimates (N, K) of X (N, D); they may leave [0, 1]."""
+        parts = [self._block(X[rows]) for rows in row_blocks(X)]
+        simple = np.concatenate(parts) if parts else np.zeros((0, self.bias.shape[1]))
+        if not self.networks:
+            return simple
+        learned = np.mean([network.predict(X) for network in self.networks], axis=0)
+        return self.outer.apply(np.stack([simple, learned]))
+
+    def _block(self, X: Floats) -> Array:
+        X = np.asarray(X, dtype=np.float64)
+        level, spread = (X @ coef + bias for coef, bias in zip(self.linear, self.bias, strict=True))
+        for place, found in enumerate(self.near.predict(X)):
+            level = level + self.near_level[place] * found
+            spread = spread + self.near_spread[place] * found
+        middle = level.mean(axis=1, keepdims=True) - spread.mean(axis=1, keepdims=True)
+        return np.asarray(middle + spread)
+
+    def dump(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Arrays, and the rest, JSON-able."""
+        near = self.near
+        tensors = {
+            "linear": self.linear,
+            "bias": self.bias,
+            "mean": near.components.mean,
+            "directions": near.components.directions,
+            "stored": near.neighbours.stored.astype(np.float32),
+            "scores": near.neighbours.scores,
+            "weights": near.neighbours.weights,
+            "recognise": near.recognise,
+            "means": near.means,
+            "near_level": self.near_level,
+            "near_spread": self.near_spread,
+            "outer_level": self.outer.level,
+            "outer_spread": self.outer.spread,
+        }
+        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        return contiguous, {"reach": near.neighbours.reach, "networks": len(self.networks)}
+
+    @classmethod
+    def restore(
+        cls, tensors: Mapping[str, Any], header: Mapping[str, Any], networks: list[MlpEstimator]
+    ) -> _Parts:
+        """Rebuild what `dump` gave."""
+        near = _Near(
+            components=Components(mean=tensors["mean"], directions=tensors["directions"]),
+            neighbours=_Neighbours(
+                tensors["stored"],
+                tensors["scores"],
+                tensors["weights"],
+                reach=int(header["reach"]),
+            ),
+            recognise=tensors["recognise"],
+            means=tensors["means"],
+        )
+        return cls(
+            linear=tensors["linear"],
+            bias=tensors["bias"],
+            near=near,
+            near_level=tensors["near_level"],
+            near_spread=tensors["near_spread"],
+            networks=networks,
+            outer=Mixture(level=tensors["outer_level"], spread=tensors["outer_spread"]),
+        )
+
+
+def _lay_out(holder: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(holder, name, np.ascontiguousarray(getattr(holder, name)))
+
+
+def _simple_members(
+    lesson: _Lesson, *, seed: int
+) -> tuple[dict[str, tuple[Components, RidgePath]], _Near, Array, list[str]]:
+    """All members but the networks.
+
+    Returns:
+        The ridge regressions by scaling; neighbours and lookup; held-out estimates (M, N, K); the
+        members' names.
+    """
+    Y, weights, fold = lesson.Y, lesson.weights, lesson.fold
+    numbers = np.unique(fold)
+    names, parts = ["mean"], [np.zeros(Y.shape)]
+    for number in numbers:
+        inside = fold == number
+        parts[0][inside] = np.average(Y[~inside], axis=0, weights=weights[~inside])
+    paths, projected = {}, {}
+    for name, standardise in SCALINGS.items():
+        components = Components.fit(
+            lesson.X, lesson.widths, standardise=standardise, most=COMPONENTS, seed=seed
+        )
+        Z = components.project(lesson.X)
+        held_out = np.zeros((len(PENALTIES), *Y.shape))
+        for number in numbers:
+            inside = fold == number
+            path = RidgePath.fit(Z[~inside], Y[~inside], weights[~inside])
+            held_out[:, inside] = path.predict(Z[inside])
+        paths[name] = (components, RidgePath.fit(Z, Y, weights))
+        # As they will be stored: a row then gives what a batch gives.
+        projected[name] = Z[:, :NEAR].astype(np.float32).astype(np.float64)
+        names += [f"{name}:{one:g}" for one in PENALTIES]
+        parts += list(held_out)
+    some = _some(len(Y), seed=seed)
+    scaling, reach = _best_neighbours(projected, lesson, some)
+    Z, components = projected[scaling], paths[scaling][0]
+    near = _Near(
+        components=Components(mean=components.mean, directions=components.directions[:, :NEAR]),
+        neighbours=_Neighbours(Z[some], Y[some], weights[some], reach=reach),
+        **_lookup(Z, Y, weights, lesson.datasets),
+    )
+    neighbours, lookup = np.zeros(Y.shape), np.zeros(Y.shape)
+    for number in numbers:
+        inside = fold == number
+        others = some[~inside[some]]
+        held = _Neighbours(Z[others], Y[others], weights[others], reach=reach)
+        neighbours[inside] = held.predict(Z[inside])
+        own = _lookup(Z[~inside], Y[~inside], weights[~inside], lesson.datasets[~inside])
+        lookup[inside] = _looked_up(Z[inside], own["recognise"], own["means"])
+    return paths, near, np.stack([*parts, neighbours, lookup]), [*names, "neighbours", "lookup"]
+
+
+def _some(n: int, *, seed: int) -> npt.NDArray[np.intp]:
+    """At most `MOST` of n examples, ascending."""
+    if n <= MOST:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).permutation(n)[:MOST])
+
+
+def _best_neighbours(
+    projected: Mapping[str, Array], lesson: _Lesson, some: npt.NDArray[np.intp]
+) -> tuple[str, int]:
+    """The scaling and reach whose held-out estimates tell options apart best."""
+    errors: dict[tuple[str, int], float] = {}
+    Y, weights, judged = lesson.Y, lesson.weights, 0
+    for number in np.unique(lesson.fold):
+        inside = lesson.fold == number
+        others = some[~inside[some]]
+        for name, Z in projected.items():
+            for reach in REACHES:
+                held = _Neighbours(Z[others], Y[others], weights[others], reach=reach)
+                error = _apart(held.predict(Z[inside]), Y[inside], weights[inside])
+                errors[name, reach] = errors.get((name, reach), 0.0) + error
+        judged += int(inside.sum())
+        if judged >= JUDGED:
+            break
+    return min(errors, key=errors.__getitem__)
+
+
+def _lookup(Z: Array, Y: Array, weights: Array, datasets: npt.NDArray[np.intp]) -> dict[str, Array]:
+    """How datasets are recognised from Z (N, C), and the mean scores of each."""
+    base = np.average(Y, axis=0, weights=weights)
+    names, member = np.unique(datasets, return_inverse=True)
+    if len(names) < 2:
+        return {"recognise": np.zeros((Z.shape[1] + 1, 1)), "means": base[None]}
+    from sklearn.linear_model import LogisticRegression  # not needed to load and predict
+
+    size = np.bincount(member, weights=weights)[:, None]
+    total = np.zeros((len(names), Y.shape[1]))
+    np.add.at(total, member, Y * weights[:, None])
+    # Components of a block have a mean square of 1 together; C is for that size.
+    model = LogisticRegression(C=10.0, max_iter=2000).fit(Z, member, sample_weight=weights)
+    coef, bias = model.coef_, model.intercept_
+    if len(names) == 2:  # scikit-learn keeps one logit of two
+        coef, bias = np.vstack([-coef, coef]) / 2, np.array([-bias[0], bias[0]]) / 2
+    return {
+        "recognise": np.vstack([coef.T, bias]),
+        "means": (total + SHRINKAGE * base) / (size + SHRINKAGE),
+    }
+
+
+def _looked_up(Z: Floats, recognise: Array, means: Array) -> Array:
+    return np.asarray(softmax(Z @ recognise[:-1] + recognise[-1], axis=1) @ means)
+
+
+def _usual(parts: Array, names: list[str], Y: Array, weights: Array) -> Array:
+    """Equal weights (M,) of the mean, the lookup, the neighbours and the best ridge regressions."""
+    chosen = [names.index(name) for name in ("mean", "lookup", "neighbours")]
+    for scaling in SCALINGS:
+        own = [names.index(f"{scaling}:{one:g}") for one in PENALTIES]
+        chosen.append(min(own, key=lambda place: _apart(parts[place], Y, weights)))
+    return np.bincount(chosen, minlength=len(names)) / len(chosen)
+
+
+def _apart(p: Array, Y: Array, weights: Array) -> float:
+    """Weighted squared error of the differences between options; of the scores if there is one."""
+    error = p - Y
+    if Y.shape[1] > 1:
+        error = error - error.mean(axis=1, keepdims=True)
+    return float(weights @ np.square(error).sum(axis=1))
+
+
+def _share(firm: float, groups: int) -> float:
+    """Of the weights that are taken without evidence."""
+    return firm / (firm + groups)
+
+
+def _folds(groups: Classes, *, seed: int) -> tuple[npt.NDArray[np.intp], int]:
+    """Fold of each example (N,), whole groups in a random order, and the number of groups."""
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    folds = FOLDS if len(member) < FEW else FOLDS_OF_MANY
+    order = np.random.default_rng(seed).permutation(len(names))
+    return (order % min(folds, len(names)))[member.reshape(-1)], len(names)
+
+
+def _merged(datasets: Classes) -> npt.NDArray[np.intp]:
+    """Numbers (N,) of datasets, the rare ones as one."""
+    _, member, size = np.unique(np.asarray(datasets), return_inverse=True, return_counts=True)
+    member = member.reshape(-1)
+    return np.where(size[member] < RARE, len(size), member)
+
+
+def _told(names: list[str], simple: Mixture, outer: Mixture) -> dict[str, dict[str, float]]:
+    """What each kind of member weighs in the end, for the level and for the spread."""
+    told = {}
+    for what in ("level", "spread"):
+        own, above = getattr(simple, what), getattr(outer, what)
+        kinds: dict[str, float] = {}
+        for name, weight in zip(names, own.tolist(), strict=True):
+            kind = "ridge" if ":" in name else name
+            kinds[kind] = kinds.get(kind, 0.0) + float(above[0]) * weight
+        told[what] = {**kinds, "networks": float(above[1])}
+    return told

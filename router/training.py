@@ -38,6 +38,9 @@ from router.tuning.folds import cross_fit
 
 logger = logging.getLogger(__name__)
 
+Rows = npt.NDArray[np.intp]
+Trials = list[dict[str, Any]]
+
 MANY = 1000
 """Examples of the tune part that are enough to choose hyper-parameters on it alone."""
 FOLDS = 5
@@ -81,8 +84,6 @@ def train_router(
     refuse_unlearnable(log, rows)
     names = list(features.blocks) if blocks is None else list(blocks)
     refuse_foreign(log, features)
-    ids = np.asarray(log.ids, dtype=object)
-    X = {part: features.matrix(names, ids=ids[index].tolist()) for part, index in rows.items()}
     widths = tuple(features.widths[name] for name in names)
     if hyperparameters is None:
         candidates = kind.candidates(seed=seed, widths=widths)
@@ -91,12 +92,12 @@ def train_router(
     for candidate in candidates:
         if hasattr(candidate, "threads") and "threads" not in (hyperparameters or {}):
             candidate.threads = threads
-    lesson = _Lesson(X=X, log=log, rows=rows)
+    lesson = _Lesson(log=log, features=features, blocks=names, rows=rows)
     if isinstance(candidates[0], GroupedEstimator):
         fitted, trials, held, judged = _fit_by_group(candidates, lesson)
     else:
         fitted, trials = _best(candidates, lesson, seed=seed)
-        held, judged = fitted.predict(X["tune"]), rows["tune"]
+        held, judged = fitted.predict(lesson.matrix(rows["tune"])), rows["tune"]
     calibration, calibrated = choose_calibration(
         held, log.scores[judged], groups=log.groups[judged]
     )
@@ -167,28 +168,29 @@ def make_candidate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Lesson:
-    """Features by part, and the rows of the log that those are of."""
+    """A log, the blocks of its features that are read, and the rows of fit and tune."""
 
-    X: dict[str, Floats]
     log: OracleLog
-    rows: dict[str, npt.NDArray[np.intp]]
+    features: FeatureTable
+    blocks: list[str]
+    rows: dict[str, Rows]
+
+    def matrix(self, rows: Rows) -> Floats:
+        """Features (n, D) of some rows; in a file where they are many."""
+        return self.features.matrix(self.blocks, ids=[self.log.ids[row] for row in rows])
 
     @property
-    def both(self) -> tuple[Floats, npt.NDArray[np.intp]]:
-        """Features and rows of fit and tune together."""
-        X = np.concatenate([self.X["fit"], self.X["tune"]])
-        return X, np.concatenate([self.rows["fit"], self.rows["tune"]])
-
-
-Trials = list[dict[str, Any]]
+    def both(self) -> Rows:
+        """Rows of fit and tune together."""
+        return np.concatenate([self.rows["fit"], self.rows["tune"]])
 
 
 def _fit_by_group(
     candidates: list[Any], lesson: _Lesson
-) -> tuple[SufficiencyEstimator, Trials, Floats, npt.NDArray[np.intp]]:
+) -> tuple[SufficiencyEstimator, Trials, Floats, Rows]:
     """The candidate of least held-out log-loss, its held-out probabilities, and of which rows."""
-    X, rows = lesson.both
-    log, best, trials = lesson.log, None, []
+    rows = lesson.both
+    X, log, best, trials = lesson.matrix(rows), lesson.log, None, []
     for candidate in candidates:
         held = candidate.fit_groups(
             X, log.scores[rows], groups=log.groups[rows], datasets=log.datasets[rows]
@@ -206,7 +208,8 @@ def _best(
     candidates: list[Any], lesson: _Lesson, *, seed: int
 ) -> tuple[SufficiencyEstimator, Trials]:
     """The candidate of least log-loss, fitted on `fit`, stopped on `tune` where it stops early."""
-    scores, rows, X = lesson.log.scores, lesson.rows, lesson.X
+    scores, rows = lesson.log.scores, lesson.rows
+    X = {part: lesson.matrix(index) for part, index in rows.items()}
     held_back = Validation(X=X["tune"], Y=scores[rows["tune"]])
 
     def fit(candidate: Any) -> SufficiencyEstimator:
@@ -229,7 +232,8 @@ def _best(
 
 def _held_out_losses(candidates: list[Any], lesson: _Lesson, *, seed: int) -> list[float] | None:
     """Log-loss of each candidate on folds of fit and tune; None with too few groups for folds."""
-    log, (X, rows) = lesson.log, lesson.both
+    log, rows = lesson.log, lesson.both
+    X = lesson.matrix(rows)
     place = {row: at for at, row in enumerate(rows.tolist())}
     groups = len(np.unique(log.groups[rows]))
     if groups < 2 * FOLDS:

@@ -81,8 +81,9 @@ def train(
 ) -> None:
     """Learn which scale suffices.
 
-    Splits the log by picture into fit, tune, calibrate and test, fits P(right | scale) on the
-    first two, and says how far these probabilities are off.
+    Splits the log by image into fit, tune, calibrate and test, fits P(right | option) on the
+    first two, and says how far these probabilities are off. The default, blend, mixes ridge
+    regressions, neighbours, a lookup and networks by what each is worth on held-out questions.
 
     ```
     m3router train run/ --estimator mlp
@@ -131,12 +132,21 @@ def train(
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
     calibrated = router.metadata["calibration"]
+    if router.metadata.get("members"):
+        results.print(members_line(router.metadata["members"]), highlight=False)
     results.print(
-        f"Calibration: {calibrated['method']}, of least log-loss on the tune part. Expected "
-        "calibration error there, in points:",
+        f"Probability calibration: {calibrated['method']}. Expected calibration error on questions "
+        "that were not fitted on, in points:",
         highlight=False,
     )
     show_table(["", "overall", *router.options], calibration_rows(calibrated["ece"]))
+
+
+def members_line(members: Mapping[str, Mapping[str, float]]) -> str:
+    """What a blend is made of: what its members weigh in the differences between options."""
+    shares = sorted(members["spread"].items(), key=lambda one: -one[1])
+    told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares if share >= 0.005)
+    return f"Differences between options are learned from: {told}."
 
 
 def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -44,6 +44,7 @@ from router.estimators.mlp import MlpEstimator
 from router.estimators.neighbours import FLOOR, kernel_mean
 from router.estimators.ridge import PENALTIES, RidgePath
 from router.estimators.stacking import Mixture
+from router.features.mapped import side_by_side
 
 TENSORS, HEADER, NETWORK = "blend.safetensors", "blend.json", "network-"
 Array = npt.NDArray[np.float64]
@@ -232,9 +233,9 @@ class BlendedEstimator:
                 threads=self.threads,
                 widths=lesson.widths,
             )
-            held = Validation(X=lesson.X[inside], Y=lesson.Y[inside])
+            held = Validation(X=_taken(lesson.X, inside), Y=lesson.Y[inside])
             network.fit(
-                lesson.X[~inside],
+                _taken(lesson.X, ~inside),
                 lesson.Y[~inside],
                 weights=lesson.weights[~inside],
                 validation=held,
@@ -513,6 +514,13 @@ class _Parts:
             networks=networks,
             outer=Mixture(level=tensors["outer_level"], spread=tensors["outer_spread"]),
         )
+
+
+def _taken(X: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
+    """Some rows of X (N, D); in a file where they are many."""
+    if X.dtype == np.float32:
+        return side_by_side([X.astype(np.float32, copy=False)], np.flatnonzero(inside))
+    return X[inside]
 
 
 def _lay_out(holder: object, *names: str) -> None:

@@ -15,6 +15,7 @@ from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
 from router.knobs import for_budget, for_max_loss, for_price
 from router.parts import part_rows
 from router.policy import Binding, Policy
+from router.references import chosen
 from router.router import ScaleRouter
 from router.run import Run
 
@@ -64,19 +65,24 @@ class CalibrationData:
         price: float | None = None,
         target: Target | None = None,
         cap: float | None = None,
+        reference: str | None = None,
     ) -> Policy:
         """Choose a policy on the calibrate part.
 
         Args:
             budget: Most mean cost per answer, in the log's cost unit.
-            max_loss_points: Or: at most so many points of accuracy below the finest option.
+            max_loss_points: Or: at most so many points of accuracy below the reference option.
             price: Or: of one unit of cost, in probability of a right answer.
-            target: Or: a regret and the confidence with which it is kept; its own cap is not read.
+            target: Or: a regret and the confidence with which it is kept; its own cap and
+                reference are not read.
             cap: Most cost of any single answer; by itself, the likeliest right option within it.
+            reference: Name of the option that losses are against, and that is used where nothing
+                meets the target; None for the best one of the calibrate part under the cap.
 
         Raises:
             DataError: Unless exactly one knob, or a cap alone, is given; when the budget or the
-                cap is below the cheapest option; when the part is too small for the target.
+                cap is below the cheapest option; when the part is too small for the target; for
+                an unknown reference.
         """
         given = [budget, max_loss_points, price, target].count(None)
         if given < 3 or (given == 4 and cap is None):
@@ -86,17 +92,23 @@ class CalibrationData:
             )
         part, binding = self.calibrate, self.binding
         p, costs = part.p, part.costs
+        named = chosen(reference, binding.options, scores=part.scores, costs=costs, cap=cap)
         if target is not None:
             if self.tune is None:
                 raise _empty()
             return for_max_regret(
                 part,
-                prices=safe_to_cheap(self.tune.p, self.tune.costs, cap=cap),
-                target=replace(target, cap=cap),
+                prices=safe_to_cheap(
+                    self.tune.p,
+                    self.tune.costs,
+                    cap=cap,
+                    reference=binding.options.index(named),
+                ),
+                target=replace(target, cap=cap, reference=named),
                 binding=binding,
             )
         if budget is not None:
-            return for_budget(p, costs, budget=budget, binding=binding, cap=cap)
+            return for_budget(p, costs, budget=budget, binding=binding, cap=cap, reference=named)
         if max_loss_points is not None:
             return for_max_loss(
                 p,
@@ -105,8 +117,9 @@ class CalibrationData:
                 max_loss_points=max_loss_points,
                 binding=binding,
                 cap=cap,
+                reference=named,
             )
-        return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap)
+        return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap, reference=named)
 
 
 def labelled(

@@ -2,12 +2,12 @@
 
 Notation for shapes: N questions of one part, K options.
 
-The regret of a policy is P(right at the finest option and wrong as routed), for scores between 0
-and 1 the mean of max(0, s_finest - s_routed). Under a cap, "finest" is the finest option that the
-cap allows for the example: no policy could use another.
+The regret of a policy is P(right at the reference option and wrong as routed), for scores between
+0 and 1 the mean of max(0, s_reference - s_routed). The reference is the option that is best on the
+calibrate part, or one that is named; `router.references` says what stands for it under a cap.
 
 The rule `argmin_k r_k(x) + price * cost_k(x)`, where r_k is the estimated regret of option k,
-takes nearly always the finest option at price 0 and gets cheaper as the price rises. Prices are
+takes nearly always the reference at price 0 and gets cheaper as the price rises. Prices are
 listed on the tune part, without labels, and tested on the calibrate part in that order until one
 is not certified (fixed-sequence testing; Angelopoulos et al., Learn then Test, 2021,
 arXiv:2110.01052). Whatever the estimates are worth, the guarantee holds for pictures drawn like
@@ -26,9 +26,10 @@ import numpy.typing as npt
 from data.errors import DataError
 from router import risk
 from router.estimators.base import Floats
-from router.knobs import always_finest, check_scores, measured, with_cap
+from router.knobs import always_reference, check_scores, measured, with_cap
 from router.policy import Binding, Policy
-from router.sweep import check_inputs, sweep
+from router.references import chosen as reference_of
+from router.sweep import LAST, check_inputs, sweep
 
 STEPS = 250
 """Most prices that are tested."""
@@ -60,16 +61,19 @@ class Target:
     """What is to be guaranteed.
 
     Attributes:
-        max_regret: alpha, most P(right at the finest option and wrong as routed), in (0, 1).
+        max_regret: alpha, most P(right at the reference and wrong as routed), in (0, 1).
         confidence: 1 - delta, in (0, 1), over the draw of the calibrate part.
         bound: a name in `router.risk.BOUNDS`; None for `router.risk.default_bound`.
         cap: most cost of any single answer, None for no cap.
+        reference: name of the option that regret is against; None for the best one of the
+            calibrate part.
     """
 
     max_regret: float
     confidence: float = 0.95
     bound: str | None = None
     cap: float | None = None
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -91,7 +95,9 @@ class Target:
         return round(1 - self.confidence, 12)
 
 
-def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floats:
+def safe_to_cheap(
+    p: Floats, costs: Floats, *, cap: float | None = None, reference: int = LAST
+) -> Floats:
     """At most `STEPS` prices of the rule against regret, ascending: the order of the tests.
 
     Spread so that each lowers the mean cost by about the same factor.
@@ -100,6 +106,7 @@ def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floa
         p: probabilities (N, K) on the tune part; its labels are not looked at.
         costs: (N, K).
         cap: most cost of any single answer.
+        reference: index of the option that regret is against, -1 for the last.
 
     Returns:
         Prices (M,) of one unit of cost; none when no price makes a difference.
@@ -108,7 +115,7 @@ def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floa
         DataError: when the tune part is empty or not finite, or the cap below the cheapest
             option of an example.
     """
-    steps = sweep(p, costs, regret=True, cap=cap)
+    steps = sweep(p, costs, regret=True, cap=cap, reference=reference)
     prices, cost = steps.prices[1:], np.log(np.maximum(steps.cost[1:], 1e-12))
     if len(prices) <= STEPS:
         return prices
@@ -120,7 +127,7 @@ def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floa
 def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: Binding) -> Policy:
     """The cheapest policy whose regret is at most the target's with the target's confidence.
 
-    When no price is certified, the policy is the finest option; `reason` then says how many
+    When no price is certified, the policy is the reference option; `reason` then says how many
     pictures would be needed.
 
     Args:
@@ -143,14 +150,19 @@ def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: B
     part = replace(part, groups=picture)  # numbers: sorted again for every price
     bound = target.bound or risk.default_bound(scores, part.most)
     knob = {"max_regret": target.max_regret, "confidence": target.confidence}
-    finest = always_finest(costs, binding, cap=target.cap, knob=knob)
-    refuse_too_small(regrets(finest, part), target, bound)
+    named = reference_of(
+        target.reference, binding.options, scores=scores, costs=costs, cap=target.cap
+    )
+    target = replace(target, reference=named)
+    fixed = always_reference(costs, binding, reference=named, cap=target.cap, knob=knob)
+    refuse_too_small(regrets(fixed, part), target, bound)
     ladder = [
         Policy(
             binding=binding,
             kind="regret",
-            lam=float(price) * finest.cost_scale,
-            cost_scale=finest.cost_scale,
+            lam=float(price) * fixed.cost_scale,
+            cost_scale=fixed.cost_scale,
+            reference=named,
             cap=target.cap,
             knob=with_cap(knob, target.cap),
         )
@@ -158,16 +170,16 @@ def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: B
     ]
     p_values = _p_values(ladder, part, target, bound)
     certified = risk.fixed_sequence(p_values, delta=target.delta)
-    chosen = ladder[certified - 1] if certified else finest
+    chosen = ladder[certified - 1] if certified else fixed
     chosen = measured(chosen, p, costs, scores)
-    finest = measured(finest, p, costs, scores)
-    if not chosen.calibration["mean_cost"] < finest.calibration["mean_cost"]:
+    fixed = measured(fixed, p, costs, scores)
+    if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
         cause = (
             f"regret of at most {target.max_regret:g} is certified at confidence "
             f"{target.confidence:g} for no cheaper policy on {len(p)} questions about "
             f"{len(np.unique(picture))} pictures"
         )
-        chosen = finest.fall_back(cause, advice=_what_it_takes(ladder, part, target, bound))
+        chosen = fixed.fall_back(cause, advice=_what_it_takes(ladder, part, target, bound))
     return replace(chosen, guarantee=described(regrets(chosen, part), target, bound))
 
 
@@ -180,20 +192,21 @@ def regrets(policy: Policy, part: Labelled) -> risk.Losses:
     """
     rows = np.arange(len(part.p))
     routed = part.scores[rows, policy.choose(part.p, part.costs)]
-    finest = part.scores[rows, policy.reference(part.costs)]
-    return risk.by_picture(np.maximum(0.0, finest - routed), part.groups, most=part.most)
+    against = part.scores[rows, policy.reference_choice(part.costs)]
+    return risk.by_picture(np.maximum(0.0, against - routed), part.groups, most=part.most)
 
 
 def described(losses: risk.Losses, target: Target, bound: str) -> dict[str, Any]:
     """What is guaranteed and on what evidence, JSON-able.
 
     Returns:
-        "max_regret", "confidence", "bound", "p_value", the observed "regret", "upper_limit" (of
-        the regret, by this policy's losses alone, at this confidence), "pictures", "questions"
-        and "most" questions about a picture.
+        "max_regret", "reference", "confidence", "bound", "p_value", the observed "regret",
+        "upper_limit" (of the regret, by this policy's losses alone, at this confidence),
+        "pictures", "questions" and "most" questions about a picture.
     """
     return {
         "max_regret": target.max_regret,
+        "reference": target.reference,
         "confidence": target.confidence,
         "bound": bound,
         "p_value": risk.bound_named(bound)(losses, target.max_regret),

@@ -3,7 +3,7 @@
 Notation for shapes: N questions of one part, K options.
 
 Where nobody knows the right answer of a question, its regret lies between two bounds. Routing and
-the finest option say the very same: then it is 0, whatever is right. They differ: then it is
+the reference option say the very same: then it is 0, whatever is right. They differ: then it is
 between 0 and 1. "Holds" is told from the upper bounds, "violated" from the lower ones; both
 verdicts are valid for the true regret, however many answers are judged and whichever those are.
 
@@ -42,14 +42,14 @@ class Served:
     """What a policy or a cascade made of labelled questions.
 
     Attributes:
-        losses: regret by picture: how much better the finest option scored; the most that it can
-            be where that was not judged.
+        losses: regret by picture: how much better the reference option scored; the most that it
+            can be where that was not judged.
         sure: the same with the least that it can be.
         unjudged: questions between the two.
         cost: mean cost of everything that was asked.
         accuracy: mean score of the answers given in the end; None where some were not judged.
-        agreement: share of them that say the very same as the finest option; None where answers
-            are not known.
+        agreement: share of them that say the very same as the reference option; None where
+            answers are not known.
     """
 
     losses: risk.Losses
@@ -79,7 +79,9 @@ def by_policy(policy: Policy, part: Labelled, answers: Texts | None = None) -> S
     """
     rows, final = np.arange(len(part.p)), policy.choose(part.p, part.costs)
     cost = float(part.costs[rows, final].mean())
-    return _served(part, answers, final=final, finest=policy.reference(part.costs), cost=cost)
+    return _served(
+        part, answers, final=final, against=policy.reference_choice(part.costs), cost=cost
+    )
 
 
 def by_cascade(
@@ -89,20 +91,20 @@ def by_cascade(
     beliefs = cascade.rule.believe(part.p, news.confidence, news.logprob)
     asked = cascade.rule.ask(part.p, part.costs, news.costs, beliefs, cascade.price)
     cost = float(Prices(alone=news.costs, routed=part.costs).of(asked).mean())
-    finest = np.full(len(part.p), part.p.shape[1] - 1)
-    return _served(part, answers, final=asked.final, finest=finest, cost=cost)
+    against = np.full(len(part.p), cascade.reference_index)
+    return _served(part, answers, final=asked.final, against=against, cost=cost)
 
 
 def _served(
-    part: Labelled, answers: Texts | None, *, final: Choice, finest: Choice, cost: float
+    part: Labelled, answers: Texts | None, *, final: Choice, against: Choice, cost: float
 ) -> Served:
-    """Compare the options (N,) of the answers given in the end with the finest ones (N,)."""
+    """Compare the options (N,) of the answers given in the end with the reference's (N,)."""
     rows = np.arange(len(part.p))
     given = part.scores[rows, final]
-    lost = np.maximum(0.0, part.scores[rows, finest] - given)
+    lost = np.maximum(0.0, part.scores[rows, against] - given)
     judged, same = np.isfinite(lost), np.zeros(len(lost), dtype=bool)
     if answers is not None:
-        same = np.asarray(answers[rows, final] == answers[rows, finest], dtype=bool)
+        same = np.asarray(answers[rows, final] == answers[rows, against], dtype=bool)
     most, least = np.where(judged, lost, ~same), np.where(judged, lost, 0.0)
     return Served(
         losses=risk.by_picture(most, part.groups, most=part.most),

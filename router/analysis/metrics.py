@@ -180,7 +180,8 @@ def taken(values: Floats, choice: Choice) -> Array:
 
 def best_fixed(scores: Floats, costs: Floats) -> int:
     """Index of the single option with the highest mean score; ties go to the cheaper one."""
-    accuracy, cost = np.mean(scores, axis=0), np.mean(costs, axis=0)
+    # sums of the same scores in another order differ by rounding: a tie all the same
+    accuracy, cost = np.round(np.mean(scores, axis=0), 12), np.mean(costs, axis=0)
     return int(np.lexsort((cost, -accuracy))[0])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from router.knobs import for_budget, for_max_loss
 from router.outcomes import Asked, Prices, outcome_of
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
+from router.references import chosen
 from router.router import ScaleRouter
 from router.run import Run
 from router.stages.learning import calibrate_stage, record_policies
@@ -40,6 +41,7 @@ def escalate_stage(
     budget: float | None = None,
     max_loss_points: float | None = None,
     target: Target | None = None,
+    reference: str | None = None,
 ) -> Cascade:
     """Learn on the tune part when to ask again, and choose the price on the calibrate part.
 
@@ -48,12 +50,15 @@ def escalate_stage(
             `policies/<name>.json` the plain router's policy for the same target, to compare with.
         name: of both.
         budget: most mean cost per question, everything that is asked included.
-        max_loss_points: or: at most so many points of accuracy below the finest option.
-        target: or: a regret to be guaranteed for the answers that are given in the end.
+        max_loss_points: or: at most so many points of accuracy below the reference option.
+        target: or: a regret to be guaranteed for the answers that are given in the end; its
+            reference is not read.
+        reference: name of the option that losses are against; None for the best one of the
+            calibrate part.
 
     Raises:
         DataError: unless exactly one of the three is given, when no price meets it, for a target
-            with a cap, or a calibrate part too small for the target.
+            with a cap, a calibrate part too small for the target, or an unknown reference.
         NotLearnableError: when the log has no confidences, or too few pictures to tune on.
         MismatchError: when router, log, features and split do not belong together.
     """
@@ -74,14 +79,17 @@ def escalate_stage(
     contender = escalating(Known.of(log, rows), p, reads=tuple(router.blocks))
     binding = _binding(router, split)
     costs, scores = routed_costs(log.costs[inside], router.blocks), log.scores[inside]
+    named = chosen(reference, router.options, scores=scores, costs=costs)
+    against = router.options.index(named)
     guarantee: dict[str, object] = {}
     plain: Policy | None = None
     if target is not None:
+        target = replace(target, reference=named)
         certified = _certified(contender, log, inside, router, target)
         tried, place, guarantee = certified
         knob = {"max_regret": target.max_regret, "confidence": target.confidence}
     elif budget is not None:
-        plain = for_budget(p[inside], costs, budget=budget, binding=binding)
+        plain = for_budget(p[inside], costs, budget=budget, binding=binding, reference=named)
         tried, knob = _tried(contender, log, inside, router), {"budget": float(budget)}
         met = tried.cost <= budget * (1 + 1e-9)
         place = _best(np.where(met, -tried.cost, np.inf), knob, tried, log.cost_unit)
@@ -93,16 +101,22 @@ def escalate_stage(
     else:
         points = float(max_loss_points or 0.0)
         plain = for_max_loss(
-            p[inside], costs, scores=scores, max_loss_points=points, binding=binding
+            p[inside],
+            costs,
+            scores=scores,
+            max_loss_points=points,
+            binding=binding,
+            reference=named,
         )
         tried, knob = _tried(contender, log, inside, router), {"max_loss_points": points}
-        met = tried.accuracy >= scores[:, -1].mean() - points / 100 - 1e-12
+        met = tried.accuracy >= scores[:, against].mean() - points / 100 - 1e-12
         place = _best(np.where(met, tried.cost, np.inf), knob, tried, log.cost_unit)
     price = float(tried.prices[place])
     cascade = Cascade(
         binding=binding,
         rule=contender.learned.rule(price),
         price=price,
+        reference=named,
         knob=knob,
         calibration={
             "n": float(len(inside)),
@@ -113,7 +127,7 @@ def escalate_stage(
         guarantee=guarantee,
     )
     if plain is None:
-        calibrate_stage(run, name=name, target=target)
+        calibrate_stage(run, name=name, target=target, reference=named)
     else:
         plain.write(path)
     cascade.write(cascade_path(run.root, name))
@@ -184,27 +198,29 @@ def _certified(
 ) -> tuple[_Tried, int, dict[str, object]]:
     """The last price of the tune part's list up to which every one is certified.
 
-    As `router.guarantee.for_max_regret`, with what the cascade answers in the end: rules and
-    prices come from the tune part, and are tested in the order of rising prices.
+    The target names its reference. As `router.guarantee.for_max_regret`, with what the cascade
+    answers in the end: rules and prices come from the tune part, and are tested in the order of
+    rising prices.
     """
     scores, groups = log.scores[rows], log.groups[rows]
     _, sizes = np.unique(log.groups, return_counts=True)
     most = int(sizes.max())
+    against = router.options.index(str(target.reference))
     bound = target.bound or risk.default_bound(scores, most)
     prices = contender.tuned_prices(points=CERTIFIED)
     p_value = risk.bound_named(bound)
 
     def losses(asked: Asked) -> risk.Losses:
         final = scores[np.arange(len(rows)), asked.final]
-        return risk.by_picture(np.maximum(0.0, scores[:, -1] - final), groups, most=most)
+        return risk.by_picture(np.maximum(0.0, scores[:, against] - final), groups, most=most)
 
     def each() -> Iterator[float]:
         for price in prices:
             yield p_value(losses(contender.asks(rows, price)), target.max_regret)
 
     options = scores.shape[1]
-    finest = Asked.once(np.full(len(rows), options - 1, dtype=np.intp), options=options)
-    refuse_too_small(losses(finest), target, bound)
+    fixed = Asked.once(np.full(len(rows), against, dtype=np.intp), options=options)
+    refuse_too_small(losses(fixed), target, bound)
     certified = risk.fixed_sequence(each(), delta=target.delta)
     if not certified:
         first = losses(contender.asks(rows, prices[0]))

@@ -8,10 +8,12 @@ import numpy as np
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
+from router.analysis.words import Words, words_of
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
+from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss, for_price
 from router.parts import part_rows
 from router.policy import Binding, Policy
@@ -28,11 +30,13 @@ class CalibrationData:
         binding: What its policies belong to.
         tune: None where the tune part has no complete example; only guarantees need it.
         calibrate: The calibrate part, with at least one example.
+        words: That fit the log, to tell what is guaranteed.
     """
 
     binding: Binding
     tune: Labelled | None
     calibrate: Labelled
+    words: Words = Words()
 
     @classmethod
     def read(cls, run: Run) -> CalibrationData:
@@ -55,6 +59,7 @@ class CalibrationData:
             ),
             tune=labelled(router, features, log, rows["tune"]) if len(rows["tune"]) else None,
             calibrate=labelled(router, features, log, rows["calibrate"]),
+            words=words_of(log),
         )
 
     def policy(
@@ -96,7 +101,7 @@ class CalibrationData:
         if target is not None:
             if self.tune is None:
                 raise _empty()
-            return for_max_regret(
+            made = for_max_regret(
                 part,
                 prices=safe_to_cheap(
                     self.tune.p,
@@ -107,6 +112,8 @@ class CalibrationData:
                 target=replace(target, cap=cap, reference=named),
                 binding=binding,
             )
+            told = guarantee_sentence(made.guarantee, reference=named, cap=cap, words=self.words)
+            return replace(made, guarantee={**made.guarantee, SENTENCE: told})
         if budget is not None:
             return for_budget(p, costs, budget=budget, binding=binding, cap=cap, reference=named)
         if max_loss_points is not None:

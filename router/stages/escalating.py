@@ -12,6 +12,7 @@ from data.oracle_log import OracleLog
 from data.splits import SPLITS, Split
 from router import risk
 from router.analysis.curves import dearest_within
+from router.analysis.words import words_of
 from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
 from router.calibration_data import predictions
@@ -19,6 +20,7 @@ from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.guarantee import Target, UncertifiedError, described, refuse_too_small
+from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss
 from router.outcomes import Asked, Prices, outcome_of
 from router.parts import Gaps, part_rows
@@ -86,7 +88,9 @@ def escalate_stage(
     if target is not None:
         target = replace(target, reference=named)
         certified = _certified(contender, log, inside, router, target)
-        tried, place, guarantee = certified
+        tried, place, kept = certified
+        told = guarantee_sentence(kept, reference=named, words=words_of(log))
+        guarantee = {**kept, SENTENCE: told}
         knob = {"max_regret": target.max_regret, "confidence": target.confidence}
     elif budget is not None:
         plain = for_budget(p[inside], costs, budget=budget, binding=binding, reference=named)

@@ -25,7 +25,7 @@ TRUNCATED = 0.75
 """Largest share that `agrapa` stakes: c of Waudby-Smith and Ramdas, who name 1/2 and 3/4."""
 MOST_EVENTS = 1e4
 """Expected events from which on smaller ones make no difference: the normal law holds."""
-_LOG_EVENTS = np.linspace(np.log(1e-3), np.log(MOST_EVENTS), 260)
+_LOG_EVENTS = np.linspace(np.log(1e-3), np.log(MOST_EVENTS), 400)
 _ODDS = np.linspace(-14.0, 14.0, 281)
 
 
@@ -70,20 +70,24 @@ def deadline(excess: Array, shape: Shape, *, delta: float) -> Array:
         (L,) at least 1 where the goal was reached, and kept from there on.
     """
     images, bettors = excess.shape
-    wealth = np.full(bettors, delta)
-    gain = np.expm1(shape.growth)
     jump = np.maximum(shape.jump, np.sqrt(images * shape.spread / MOST_EVENTS))
-    rate = shape.spread / jump**2
+    rate = np.log(shape.spread / jump**2)
+    wealth, at = np.full(bettors, delta), np.arange(bettors)
+    had, ahead, growth, gain = wealth, excess, shape.growth, np.expm1(shape.growth)
     for place in range(images):
-        live = np.flatnonzero((wealth > 0) & (wealth < 1))
-        if not len(live):
-            break
-        left, had = images - place, wealth[live]
-        stake = had * _share_lost(np.log(left * rate[live]), had) / jump[live]
-        sure = np.exp(-(left - 1) * shape.growth[live]) - had
-        needed = np.divide(sure, gain[live], out=np.zeros_like(sure), where=gain[live] > 0)
-        stake = np.minimum(np.maximum(stake, needed), had)
-        wealth[live] = had - stake * excess[place, live]
+        left = images - place
+        stake = had * _share_lost(np.log(left) + rate, had) / jump
+        needed = (np.exp((1 - left) * growth) - had) / np.maximum(gain, 1e-300)
+        stake = np.minimum(np.where(gain > 0, np.maximum(stake, needed), stake), had)
+        live = (had > 0) & (had < 1)
+        had = np.where(live, had - stake * ahead[place], had)
+        if place % 32 == 31 and live.mean() < 0.75:  # the others are settled
+            wealth[at] = had
+            at, had, ahead = at[live], had[live], ahead[:, live]
+            jump, rate, growth, gain = jump[live], rate[live], growth[live], gain[live]
+            if not len(at):
+                break
+    wealth[at] = had
     return wealth
 
 
@@ -114,21 +118,16 @@ def agrapa(excess: Array, level: Array) -> Array:
 
 def _share_lost(log_events: Array, wealth: Array) -> Array:
     """Share of the wealth that one event is to cost, by the table of `_hedges`."""
-    odds = np.log(wealth) - np.log1p(-wealth)
-    row, up = _between(log_events, _LOG_EVENTS)
-    column, right = _between(odds, _ODDS)
+    step, cell = _LOG_EVENTS[1] - _LOG_EVENTS[0], _ODDS[1] - _ODDS[0]
+    row = np.clip((log_events - _LOG_EVENTS[0]) / step + 0.5, 0, len(_LOG_EVENTS) - 1)
+    kept = np.clip(wealth, 1e-6, 1 - 1e-6)
+    along = (np.log(kept / (1 - kept)) - _ODDS[0]) / cell
+    column = along.astype(np.intp)
+    place = row.astype(np.intp) * len(_ODDS) + column
     table = _hedges()
-    low = table[row, column] * (1 - right) + table[row, column + 1] * right
-    high = table[row + 1, column] * (1 - right) + table[row + 1, column + 1] * right
-    share: Array = low * (1 - up) + high * up
+    low = table[place]
+    share: Array = low + (along - column) * (table[place + 1] - low)
     return share
-
-
-def _between(values: Array, grid: Array) -> tuple[npt.NDArray[np.intp], Array]:
-    """Cell of an even grid that values lie in, and how far along."""
-    along = (np.clip(values, grid[0], grid[-1]) - grid[0]) / (grid[1] - grid[0])
-    cell = np.minimum(along.astype(np.intp), len(grid) - 2)
-    return cell, along - cell
 
 
 @lru_cache(maxsize=1)
@@ -141,5 +140,5 @@ def _hedges() -> Array:
     bold = wealth <= np.exp(-events)  # not even no event at all is as unlikely
     at = pdtrik(np.where(bold, 0.5, wealth), np.broadcast_to(events, bold.shape))
     after = gammaincc(np.maximum(at, 1e-12), events)
-    share: Array = np.where(bold, 1.0, np.clip(1 - after / wealth, 0.0, 1.0))
+    share: Array = np.where(bold, 1.0, np.clip(1 - after / wealth, 0.0, 1.0)).ravel()
     return share

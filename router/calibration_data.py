@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
+from data.splits import Split
 from router.analysis.words import Words, words_of
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
-from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
+from router.guarantee import Labelled, Target, for_target
 from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss, for_price
-from router.parts import part_rows
+from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 from router.references import chosen
 from router.router import ScaleRouter
@@ -30,12 +32,15 @@ class CalibrationData:
         binding: What its policies belong to.
         tune: None where the tune part has no complete example; only guarantees need it.
         calibrate: The calibrate part, with at least one example.
+        sizes: Questions of each image of the fit and the tune part, which say with how many an image
+            counts where nothing is declared.
         words: That fit the log, to tell what is guaranteed.
     """
 
     binding: Binding
     tune: Labelled | None
     calibrate: Labelled
+    sizes: npt.NDArray[np.intp]
     words: Words = Words()
 
     @classmethod
@@ -59,6 +64,7 @@ class CalibrationData:
             ),
             tune=labelled(router, features, log, rows["tune"]) if len(rows["tune"]) else None,
             calibrate=labelled(router, features, log, rows["calibrate"]),
+            sizes=image_sizes(log, split, gaps=gaps),
             words=words_of(log),
         )
 
@@ -101,14 +107,10 @@ class CalibrationData:
         if target is not None:
             if self.tune is None:
                 raise _empty()
-            made = for_max_regret(
-                part,
-                prices=safe_to_cheap(
-                    self.tune.p,
-                    self.tune.costs,
-                    cap=cap,
-                    reference=binding.options.index(named),
-                ),
+            images = len(np.unique(part.groups))
+            made = for_target(
+                replace(part, most=target.most_for(self.sizes, images=images)),
+                tune=self.tune,
                 target=replace(target, cap=cap, reference=named),
                 binding=binding,
             )
@@ -140,14 +142,22 @@ def labelled(
     """
     if not len(rows):
         raise _empty()
-    _, sizes = np.unique(log.groups, return_counts=True)
+    _, sizes = np.unique(log.groups[rows], return_counts=True)
     return Labelled(
         p=predictions(router, features, log, rows)[rows],
         costs=routed_costs(log.costs[rows], router.blocks),
         scores=log.scores[rows],
         groups=log.groups[rows],
         most=int(sizes.max()),
+        ids=np.asarray(log.ids)[rows],
     )
+
+
+def image_sizes(log: OracleLog, split: Split, *, gaps: Gaps) -> npt.NDArray[np.intp]:
+    """Questions of each image that is in the fit or the tune part."""
+    rows = [part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")]
+    _, sizes = np.unique(log.groups[np.concatenate(rows)], return_counts=True)
+    return np.asarray(sizes, dtype=np.intp)
 
 
 def predictions(

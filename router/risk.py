@@ -8,8 +8,9 @@ the most questions that a picture counts with (`router.thinning` sees to it), X 
 m)) / M lies in [0, 1], and E[X] <= alpha exactly when the risk is at most alpha; so bounds on the
 mean of independent values in [0, 1] hold for it, whatever the dependence inside of pictures.
 
-Losses lie in [low, 1]: low is 0 for regret, and -1 for a net loss, which gains make up for. Where
-a bound needs values from 0 on, losses are taken for (l - low) / (1 - low).
+Losses lie in [low, 1]: low is 0 for regret, and -1 for a net loss, which gains make up for; between
+the two, gains make up for a part. Where a bound needs values from 0 on, losses are taken for
+(l - low) / (1 - low).
 
 Every p-value here is for the hypothesis "the risk is above alpha" (Angelopoulos et al., Learn
 then Test, 2021, arXiv:2110.01052): where it is at most delta, the risk is at most alpha with
@@ -58,7 +59,7 @@ class Losses:
             they are bet on.
         most: M, the most questions that any picture counts with; it must be known before losses are
             looked at.
-        low: least loss of a question, 0 or -1; the largest is 1.
+        low: least loss of a question, from -1 to 0; the largest is 1.
     """
 
     sums: Array
@@ -352,23 +353,15 @@ def upper_limit(
 def _scanned_limit(losses: Losses, plan: Plan, bound: str, start: float | None) -> float:
     """The end of the run of certified alphas that goes down from `start`, or from 1."""
     floor = losses.risk
-    top = 1.0 if start is None else float(start)
-    span = 1 - 1e-9 - floor
-    grid = floor + span * np.geomspace(1.0, 1e-5, 80)
-
-    def last(alphas: Array) -> tuple[float, float]:
-        p = p_values(bound, [losses] * len(alphas), alphas.tolist(), [plan] * len(alphas))
-        good = fixed_sequence(p.tolist(), delta=plan.delta)
-        above = float(alphas[good - 1]) if good else top
-        return above, float(alphas[good]) if good < len(alphas) else floor
-
-    if start is not None:
-        at = p_values(bound, [losses], [start], [plan])[0]
-        top = float(start) if at <= plan.delta else 1.0
-    above, below = last(grid[grid < top])
-    if above - below < 1e-6:
-        return above
-    return last(np.linspace(above, below, 34)[1:-1])[0] if above < 1 else above
+    alphas = floor + (1 - 1e-9 - floor) * np.geomspace(1.0, 1e-5, 200)
+    if start is not None and start > floor:
+        alphas = np.sort(np.append(alphas, start))[::-1]
+    p = p_values(bound, [losses] * len(alphas), alphas.tolist(), [plan] * len(alphas))
+    begin = 0 if start is None else int(np.argmin(np.abs(alphas - start)))
+    if p[begin] > plan.delta:
+        begin = 0
+    certified = fixed_sequence(p[begin:].tolist(), delta=plan.delta)
+    return float(alphas[begin + certified - 1]) if certified else 1.0
 
 
 def lower_limit(losses: Losses, *, delta: float, bound: str) -> float:
@@ -457,6 +450,17 @@ def _in_turn(losses: Losses, pictures: int) -> Losses:
     return replace(
         losses, sums=losses.sums[kind], sizes=losses.sizes[kind], counts=np.ones(pictures)
     )
+
+
+def standing(losses: Losses, alpha: float) -> tuple[float, float]:
+    """Mean of the pictures' excess over alpha, and its spread were the risk alpha; see `_shape`.
+
+    With the quarter of a picture that `_shape` adds, so that the spread is above 0.
+    """
+    half = math.ceil(losses.most / 2)
+    added = PRIOR * (half - alpha * losses.most) / (losses.most * (1 - alpha))
+    total = float(losses.counts @ losses.excess(alpha)) + added
+    return total / (float(losses.counts.sum()) + PRIOR), _shape(losses, alpha, losses)[0]
 
 
 def _shape(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:

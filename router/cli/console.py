@@ -21,9 +21,10 @@ from rich.text import Text
 
 from data.log_checks import ASKED
 from data.scoring import AGREEMENT
+from router.analysis.reference_summary import not_the_best, reference_sentence
 from router.analysis.tables import Document, certified, headline, interval, number, percent
 from router.analysis.verdict import sentences
-from router.analysis.words import words_in
+from router.analysis.words import Words, words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]
@@ -101,6 +102,14 @@ def show_verdict(document: Document) -> None:
     for sentence in others:
         out.print(Text(sentence))
     out.print()
+
+
+def say_about_reference(summary: Mapping[str, Any], words: Words, *, whole: bool) -> None:
+    """Say what the reference option is, where `whole`, and warn where it may surprise."""
+    if whole:
+        out.print(Text(reference_sentence(summary, words)))
+    for sentence in not_the_best(summary):
+        out.print(Text(sentence), style="yellow")
 
 
 def show_headline(document: Document) -> None:

@@ -69,8 +69,13 @@ def calibrate_part(folder):
 def test_a_guarantee_is_said_and_recorded(invoke, trained):
     result = invoke("calibrate", trained, *PROMISE, "--name", "safe")
     assert result.exit_code == 0, result.output
-    assert "Guaranteed with confidence 0.95: at most 10 % right at the finest" in result.stdout
     policy = Policy.read(trained / "policies/safe.json")
+    sentence = policy.guarantee["sentence"]
+    assert sentence in result.stdout
+    assert "at most 10 % of questions are right at the reference option, 576, and" in sentence
+    assert "95 % confidence" in sentence and "each image counting with at most 2 questions" in (
+        sentence
+    )
     part = calibrate_part(trained)
     choice = policy.choose(part.p, part.costs)
     lost = (part.scores[:, -1] == 1) & (part.scores[np.arange(len(choice)), choice] == 0)
@@ -79,7 +84,11 @@ def test_a_guarantee_is_said_and_recorded(invoke, trained):
     assert policy.guarantee["pictures"] == len(set(part.groups.tolist()))
     assert policy.calibration["mean_cost"] < 576
     assert all(check.ok for check in check_run(Run(trained)))
-    assert invoke("evaluate", trained, "--draws", 20).exit_code == 0
+    evaluated = invoke("evaluate", trained, "--draws", 20)
+    assert evaluated.exit_code == 0
+    assert f"router, safe, as calibrated: {sentence}" in evaluated.stdout
+    assert invoke("report", trained).exit_code == 0
+    assert sentence in (trained / "report/report.html").read_text(encoding="utf-8")
 
 
 def test_labels_of_other_parts_do_not_matter(invoke, trained, tmp_path):
@@ -104,7 +113,8 @@ def test_labels_of_other_parts_do_not_matter(invoke, trained, tmp_path):
         target=Target(max_regret=0.1),
         binding=honest.binding,
     )
-    assert again == honest
+    told = {"sentence": honest.guarantee["sentence"]}
+    assert replace(again, guarantee={**again.guarantee, **told}) == honest
 
 
 def test_a_calibrate_part_that_is_too_small_is_an_error_with_a_number(invoke, trained):
@@ -124,11 +134,11 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
     train_stage(run)
     result = invoke("calibrate", run.root, "--max-regret", 0.05)
     assert result.exit_code == 0, result.output
-    assert "Falls back to the finest scale" in result.stdout
+    assert "Falls back to the reference option" in result.stdout
     assert "200 questions about 100 pictures" in result.stdout
     assert "such pictures" in result.stdout or "no number of pictures" in result.stdout
     policy = Policy.read(run.policy("default"))
-    assert policy.kind == "finest"
+    assert policy.kind == "fixed"
     assert policy.calibration["mean_cost"] == 576
 
 
@@ -168,7 +178,7 @@ def test_a_policy_for_another_grid_is_refused(invoke, trained, tmp_path):
     invoke("calibrate", trained, *PROMISE)
     other = replace(Policy.read(trained / "policies/default.json"))
     binding = replace(other.binding, options=("1", "4", "16", "64", "256"))
-    replace(other, binding=binding).write(trained / "policies/default.json")
+    replace(other, binding=binding, reference="256").write(trained / "policies/default.json")
     result = invoke("evaluate", trained)
     assert result.exit_code == 1
     assert "'256'" in result.stderr

@@ -2,12 +2,12 @@
 
 Notation for shapes: G images in an order that labels have no part in, L bettors.
 
-The loss of an image is told as its excess e <= 1: how far its summed losses are above the target, as
-a share of the most that they can be (`router.risk.Losses.excess`). A bettor stakes a share b in [0, 1]
-of the wealth, which image g multiplies by 1 - b e_g. While the risk is above the target, the mean of e
-is above 0 and no strategy gains on average, however b is chosen from what was seen before; so the
-wealth reaches 1 / delta with probability at most delta. How b is chosen decides the power alone, never
-the validity.
+The loss of an image is told as its excess e <= 1: how far its summed losses are above the target,
+as a share of the most that they can be (`router.risk.Losses.excess`). A bettor stakes a share b in
+[0, 1] of the wealth, which image g multiplies by 1 - b e_g. While the risk is above the target,
+the mean of e is above 0 and no strategy gains on average, however b is chosen from what was seen
+before; so the wealth reaches 1 / delta with probability at most delta. How b is chosen decides the
+power alone, never the validity.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def deadline(excess: Array, shape: Shape, *, delta: float) -> Array:
     For losses of 0 or 1 this retraces the binomial test; for many small losses it is the strategy
     of Browne (Reaching goals by a deadline, Adv. Appl. Prob. 31, 1999, 551-577) for a Brownian
     motion, whose power is that of a z-test. Voracek and Orabona (STaR-Bets, 2025, arXiv:2505.22422)
-    recalculate bets from the target and the time left in the same spirit. Nothing in the argument for
-    validity rests on the Poisson process: it shapes the bets only.
+    recalculate bets from the target and the time left in the same spirit. Nothing in the argument
+    for validity rests on the Poisson process: it shapes the bets only.
 
-    Where losses cannot be made up for, the stake is at least the one with which no further loss leads
-    to the goal.
+    Where losses cannot be made up for, the stake is at least the one with which no further loss
+    leads to the goal.
 
     Args:
         excess: (G, L) of each image, at most 1.
@@ -96,9 +96,10 @@ def agrapa(excess: Array, level: Array) -> Array:
 
     Estimating means of bounded random variables by betting, 2020, arXiv:2010.09686, the bets that
     they call aGRAPA: for X in [0, 1] and a mean m that is refuted from below, lambda_t = (m -
-    mu_{t-1}) / (sigma2_{t-1} + (m - mu_{t-1})^2), here between 0 and c / (1 - m), with the regularised
-    estimates mu_t = (1/2 + sum X_i) / (t + 1) and sigma2_t = (1/4 + sum (X_i - mu_i)^2) / (t + 1), as
-    in their own code (github.com/gostevehoward/confseq, betting_strategies.py, lambda_aKelly).
+    mu_{t-1}) / (sigma2_{t-1} + (m - mu_{t-1})^2), here between 0 and c / (1 - m), with the
+    regularised estimates mu_t = (1/2 + sum X_i) / (t + 1) and sigma2_t = (1/4 + sum (X_i -
+    mu_i)^2) / (t + 1), as in their own code (github.com/gostevehoward/confseq,
+    betting_strategies.py, lambda_aKelly).
 
     Args:
         excess: (G, L) of each image, at most 1.

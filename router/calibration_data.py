@@ -32,8 +32,8 @@ class CalibrationData:
         binding: What its policies belong to.
         tune: None where the tune part has no complete example; only guarantees need it.
         calibrate: The calibrate part, with at least one example.
-        sizes: Questions of each image of the fit and the tune part, which say with how many an image
-            counts where nothing is declared.
+        sizes: Questions of each image of the fit and the tune part, which say with how many an
+            image counts where nothing is declared.
         words: That fit the log, to tell what is guaranteed.
     """
 

@@ -4,12 +4,12 @@ Notation for shapes: N questions of one part, G images, L rungs.
 
 A ladder is a list of rules from safe to cheap, made without the labels that judge it; its rungs are
 tested in order until one is not certified (fixed-sequence testing; Angelopoulos et al., Learn then
-Test, 2021, arXiv:2110.01052). Which ladder is climbed, and how its losses are tested, may be chosen by
-the labels of other images: those of the tune part.
+Test, 2021, arXiv:2110.01052). Which ladder is climbed, and how its losses are tested, may be
+chosen by the labels of other images: those of the tune part.
 
-A net loss s_reference - s_given counts gains as losses below 0. To count a gain of more than `gains`
-only as `gains` makes the mean larger and less noisy, and so may be certified more easily: what is
-certified of it holds for the net loss all the more. With gains 0 it is the regret.
+A net loss s_reference - s_given counts gains as losses below 0. To count a gain of more than
+`gains` only as `gains` makes the mean larger and less noisy, and so may be certified more easily:
+what is certified of it holds for the net loss all the more. With gains 0 it is the regret.
 """
 
 from __future__ import annotations

@@ -125,12 +125,12 @@ class Target:
 
     @property
     def name(self) -> str:
-        """ "max_regret" or "max_loss"."""
+        """Name of what is bounded: "max_regret" or "max_loss"."""
         return "max_loss" if self.max_regret is None else "max_regret"
 
     @property
     def loss(self) -> str:
-        """ "regret" or "loss", as it is observed."""
+        """Name of what is observed: "regret" or "loss"."""
         return self.name.removeprefix("max_")
 
     @property
@@ -208,9 +208,9 @@ def safe_to_cheap(
 def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Binding) -> Policy:
     """The cheapest policy whose loss is at most the target's with the target's confidence.
 
-    Which ladder of policies is tested, and how bets on them are placed, is learned on the tune part.
-    When nothing is certified, the policy is the reference option; `reason` then says how many
-    images would be needed.
+    Which ladder of policies is tested, and how bets on them are placed, is learned on the tune
+    part. When nothing is certified, the policy is the reference option; `reason` then says how
+    many images would be needed.
 
     Args:
         part: the calibrate part; images drawn like those that the policy will meet. Its `most`
@@ -401,7 +401,7 @@ def ladders(
     """
     return [
         Ladder(
-            cost=cost,
+            cost=np.asarray(cost, dtype=np.float64),
             expected=[tune.losses(one, gains=gains) for one in given],
             gains=gains,
             free=free,
@@ -476,7 +476,8 @@ def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     if risk.bound_named(bound)(losses, target.alpha, plan) > target.delta:
         least = risk.pictures_needed(losses, target.alpha, delta=target.delta, bound=bound)
         raise UncertifiedError(
-            f"The calibrate part is too small for a {_WHAT[target.loss]} of at most {target.alpha:g} at "
+            f"The calibrate part is too small for a {_WHAT[target.loss]} of at most "
+            f"{target.alpha:g} at "
             f"confidence {target.confidence:g}: it has {losses.questions} questions about "
             f"{losses.pictures} pictures, and even without a single loss at least {least} such "
             f"pictures are needed (bound {bound!r}). Label more pictures, or ask for less."

@@ -55,8 +55,8 @@ class Losses:
     Attributes:
         sums: (R,) summed losses S of a picture, each in [low * m, m].
         sizes: (R,) number of questions m of that picture.
-        counts: (R,) how many pictures are like that; where all are 1, rows are in the order in which
-            they are bet on.
+        counts: (R,) how many pictures are like that; where all are 1, rows are in the order in
+            which they are bet on.
         most: M, the most questions that any picture counts with; it must be known before losses are
             looked at.
         low: least loss of a question, from -1 to 0; the largest is 1.
@@ -335,9 +335,9 @@ def upper_limit(
         delta: 1 - confidence.
         bound: a name in `BOUNDS`.
         expected: see `Plan`.
-        start: where to start from, going down while alphas are certified; 1 by default. An alpha that
-            is certified by itself and was fixed beforehand keeps the limit below it for bounds whose
-            p-values are not quite monotone in alpha.
+        start: where to start from, going down while alphas are certified; 1 by default. An alpha
+            that is certified by itself and was fixed beforehand keeps the limit below it for
+            bounds whose p-values are not quite monotone in alpha.
     """
     plan = Plan(delta=delta, expected=expected)
     if bound in ORDERED:
@@ -466,10 +466,11 @@ def standing(losses: Losses, alpha: float) -> tuple[float, float]:
 def _shape(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:
     """Spread, jump and growth for `Shape`, from losses that are expected, or from their form alone.
 
-    What is expected is brought to a risk of alpha first, by more pictures above alpha. Then a picture
-    is a sum of Poisson events of one size with the mean and the second moment that were found; where
-    gains make up for losses, the size is smaller by how far they do. A quarter of a picture that
-    loses half of its questions is added, so that no losses do not pass for losses that cannot be.
+    What is expected is brought to a risk of alpha first, by more pictures above alpha. Then a
+    picture is a sum of Poisson events of one size with the mean and the second moment that were
+    found; where gains make up for losses, the size is smaller by how far they do. A quarter of a
+    picture that loses half of its questions is added, so that no losses do not pass for losses
+    that cannot be.
     """
     most = losses.most
     half = math.ceil(most / 2)

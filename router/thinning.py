@@ -2,10 +2,10 @@
 
 Notation for shapes: N questions about G images; n questions that are kept.
 
-Which questions of an image are kept depends on a seed and on their own ids alone: not on labels, not
-on the order in which questions come, not on other images. Thinning to fewer keeps a subset of what
-thinning to more keeps. The images' order, in which some bounds bet on them, depends on the seed and
-on the images' names.
+Which questions of an image are kept depends on a seed and on their own ids alone: not on labels,
+not on the order in which questions come, not on other images. Thinning to fewer keeps a subset of
+what thinning to more keeps. The images' order, in which some bounds bet on them, depends on the
+seed and on the images' names.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Thinned:
     def sums(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
         """Sum values (N,) of the questions by image: (G,)."""
         kept = np.asarray(values, dtype=np.float64)[self.rows]
-        return np.bincount(self.image, weights=kept, minlength=len(self.sizes))
+        summed = np.bincount(self.image, weights=kept, minlength=len(self.sizes))
+        return summed.astype(np.float64)
 
 
 def thin(
@@ -78,9 +79,7 @@ def thin(
         )
     if most < 1:
         raise DataError(f"An image must count with at least 1 question; most is {most}.")
-    names, first, member = np.unique(
-        np.asarray(groups), return_index=True, return_inverse=True
-    )
+    names, first, member = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
     member = member.reshape(-1)
     place = np.empty(len(names), dtype=np.intp)
     place[_ranked([f"image {name}" for name in names.tolist()], seed)] = np.arange(len(names))
@@ -97,15 +96,13 @@ def thin(
     return Thinned(rows=rows, image=image[rows], sizes=sizes, most=most, seed=seed, of=len(ids))
 
 
-def default_most(
-    sizes: npt.NDArray, *, images: int, alpha: float = 0.0, delta: float = 1.0
-) -> int:
+def default_most(sizes: npt.NDArray, *, images: int, alpha: float = 0.0, delta: float = 1.0) -> int:
     """The M that is taken where none is declared.
 
     An image with fewer than M questions is worth as much evidence as its share of M. So M is the
-    largest number to which images can be thinned and still be three quarters full on average; fuller,
-    up to one question an image, where the number of images leaves less room: where it is below
-    `SPARE` times what the target needs without any loss.
+    largest number to which images can be thinned and still be three quarters full on average;
+    fuller, up to one question an image, where the number of images leaves less room: where it is
+    below `SPARE` times what the target needs without any loss.
 
     Args:
         sizes: questions of each image, on parts that the guarantee is not calibrated on.

@@ -50,7 +50,7 @@ class Escalating:
         return spread_prices(self.learned.tune.costs, self.tuned_asks, points=points)
 
     def tuned_asks(self, price: float) -> Asked:
-        """Everything that is asked of the tune part at a price, beliefs learned on other pictures."""
+        """Everything that is asked of the tune part at a price, by beliefs of other folds."""
         tune, rule = self.learned.tune, self.learned.rule(price)
         return rule.ask(tune.p, tune.costs.routed, tune.costs.alone, self.learned.held, price)
 

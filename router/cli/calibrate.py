@@ -90,8 +90,17 @@ def calibrate(
     bound: Annotated[
         str | None,
         typer.Option(
-            help="binomial, bentkus or betting. [default: betting; with one question per picture "
-            "binomial, or bentkus for partial scores]",
+            help="Test behind the guarantee: deadline, binomial, betting, wsr or bentkus. "
+            "[default: deadline; binomial for a regret where an image counts with one question, "
+            "right or wrong]",
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            help="Most questions that an image counts with in the guarantee; of others as many are "
+            "drawn. [default: from the images of the fit and the tune part]",
             show_default=False,
         ),
     ] = None,
@@ -114,10 +123,10 @@ def calibrate(
 ) -> None:
     """Set a budget, a tolerable loss, a price, or a guarantee.
 
-    Reads the calibrate part; a guarantee also the tune part, without its labels. Losses and regrets
-    are against the reference, the option that is best on the calibration split. When no policy
+    Reads the calibrate part; a guarantee also the tune part. Losses and regrets are against the
+    reference, the option that is best on the calibration split. When no policy
     meets the target, the policy uses the reference and says so. docs/guarantees.md says what a
-    guarantee is worth and how many pictures it needs.
+    guarantee is worth and how many images it needs.
 
     ```
     m3router calibrate run/ --budget 64
@@ -142,6 +151,8 @@ def calibrate(
     certified = [one for one in (max_regret, max_loss) if one is not None]
     if bound is not None and not certified:
         raise typer.BadParameter("--bound is for --max-regret and --max-loss")
+    if most is not None and not certified:
+        raise typer.BadParameter("--most is for --max-regret and --max-loss")
     if len(certified) == 2:
         raise DataError("Give exactly one of --max-regret and --max-loss.")
     if max_loss is not None and not max_loss > 0:
@@ -152,7 +163,7 @@ def calibrate(
         )
     if certified:
         wanted = {"max_regret": max_regret} if max_loss is None else {"max_loss": max_loss / 100}
-        knobs["target"] = Target(**wanted, confidence=confidence, bound=bound)
+        knobs["target"] = Target(**wanted, confidence=confidence, bound=bound, most=most)
     place.read_router()  # what is missing is told in the order of the stages: first a router
     words = words_of(place.read_log())
     if escalate and (price is not None or cap is not None):

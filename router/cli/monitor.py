@@ -39,7 +39,8 @@ def monitor(
     bound: Annotated[
         str,
         typer.Option(
-            help="betting, bentkus or binomial; only betting allows looks at growing traffic."
+            help="betting, deadline, wsr, bentkus or binomial; only betting allows looks at "
+            "growing traffic."
         ),
     ] = "betting",
     seed: Annotated[int, typer.Option(help="Of the test for drift.")] = 0,
@@ -144,9 +145,14 @@ def _regret_text(regret: Mapping[str, Any]) -> str:
         f"{seen}, at most {100 * regret['upper_limit']:.2g} % with confidence "
         f"{regret['confidence']:g}"
     )
-    if regret["max_regret"] is None:
+    if regret["max_loss"] is not None:
+        seen = seen.replace("regret", "net loss")
+        told = f"Net loss of at most {100 * regret['max_loss']:.3g} %"
+    elif regret["max_regret"] is not None:
+        told = f"Regret of at most {100 * regret['max_regret']:.3g} %"
+    else:
         return f"The policy has no guarantee: {seen}."
-    text = f"Regret of at most {100 * regret['max_regret']:.3g} %: {regret['verdict']}. {seen}"
+    text = f"{told}: {regret['verdict']}. {seen}"
     if regret["verdict"] == "violated":
         return f"{text}, and at least {100 * regret['lower_limit']:.2g} %."
     if regret["verdict"] == "not enough evidence":

@@ -17,12 +17,12 @@ from router.baselines.escalation import Escalating, escalating
 from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
-from router.estimators.base import Floats
 from router.counting import Counted, climbed, promising
+from router.estimators.base import Floats
 from router.guarantee import Target, UncertifiedError, described, ladders, refuse_too_small
 from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss
-from router.outcomes import Asked, Prices, outcome_of
+from router.outcomes import Prices, outcome_of
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 from router.references import chosen
@@ -219,9 +219,7 @@ def _certified(
     scores = log.scores[inside]
     bound = target.bound or risk.default_bound(scores, most, low=-target.gains)
     ids = np.asarray(log.ids)[inside]
-    part = Counted(
-        thinned=thin(ids, log.groups[inside], most=most), against=scores[:, against]
-    )
+    part = Counted(thinned=thin(ids, log.groups[inside], most=most), against=scores[:, against])
     learned = Counted(
         thinned=thin(np.arange(len(tune.p)), tune.groups, most=most),
         against=tune.scores[:, against],
@@ -247,9 +245,7 @@ def _certified(
         found = contender.asks(inside, prices[rung]).final
         return np.asarray(scores[np.arange(len(inside)), found])
 
-    certified = climbed(
-        given, ladder, part, alpha=target.alpha, delta=target.delta, bound=bound
-    )
+    certified = climbed(given, ladder, part, alpha=target.alpha, delta=target.delta, bound=bound)
     if not certified:
         refuse_too_small(part.losses(part.against), target, bound)
         first = part.losses(given(ladder.first), gains=ladder.gains)
@@ -262,9 +258,7 @@ def _certified(
             f"pictures: the most careful one had {what} of {first.risk:.2g} ({advice}). Ask for "
             "less, or calibrate without --escalate."
         )
-    tried = _tried(
-        contender, log, inside, router, prices[ladder.first : ladder.first + certified]
-    )
+    tried = _tried(contender, log, inside, router, prices[ladder.first : ladder.first + certified])
     place = int(np.argmin(tried.cost))
     best = given(ladder.first + place)
     kept = described(

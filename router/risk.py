@@ -45,7 +45,7 @@ MOST_PICTURES = 10**9
 MOST_SIMULATED = 10**6
 """Where it ends for a bound that must go through them."""
 PRIOR = 0.25
-"""Weight, in pictures, of the loss that is always thought possible; see `_shape`."""
+"""Weight, in pictures, of the loss that is always thought possible; see `shape_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -288,7 +288,7 @@ def p_values(
         wealth[inside] = agrapa(excess[:, inside], levels[inside])
         return np.minimum(1.0, 1 / wealth)
     delta = plans[0].delta
-    shapes = [_shape(one, alpha, plan.expected) for one, alpha, plan in each]
+    shapes = [shape_of(one, alpha, plan.expected) for one, alpha, plan in each]
     shape = Shape(*np.array(shapes).T)
     wealth = deadline(excess, shape, delta=delta)
     return np.minimum(1.0, delta / np.maximum(wealth, delta))
@@ -409,7 +409,7 @@ def pictures_needed(
 
 def _reaches(losses: Losses, alpha: float, plan: Plan, pictures: int) -> float:
     """About how probably bets with a deadline reach their goal on so many pictures like these."""
-    spread, jump, growth = _shape(losses, alpha, plan.expected)
+    spread, jump, growth = shape_of(losses, alpha, plan.expected)
     if losses.low == 0:
         growth = float(losses.counts @ np.log1p(-_lossless(losses, alpha))) / losses.counts.sum()
         if pictures * growth < -math.log(plan.delta) - 1e-9:
@@ -453,47 +453,44 @@ def _in_turn(losses: Losses, pictures: int) -> Losses:
 
 
 def standing(losses: Losses, alpha: float) -> tuple[float, float]:
-    """Mean of the pictures' excess over alpha, and its spread were the risk alpha; see `_shape`.
+    """Mean of the pictures' excess over alpha, and its spread were the risk alpha; see `shape_of`.
 
-    With the quarter of a picture that `_shape` adds, so that the spread is above 0.
+    With the quarter of a picture that `shape_of` adds, so that the spread is above 0.
     """
     half = math.ceil(losses.most / 2)
     added = PRIOR * (half - alpha * losses.most) / (losses.most * (1 - alpha))
     total = float(losses.counts @ losses.excess(alpha)) + added
-    return total / (float(losses.counts.sum()) + PRIOR), _shape(losses, alpha, losses)[0]
+    return total / (float(losses.counts.sum()) + PRIOR), shape_of(losses, alpha, losses)[0]
 
 
-def _shape(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:
+def shape_of(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:
     """Spread, jump and growth for `Shape`, from losses that are expected, or from their form alone.
 
-    What is expected is brought to a risk of alpha first, by more pictures above alpha. Then a
-    picture is a sum of Poisson events of one size with the mean and the second moment that were
-    found; where gains make up for losses, the size is smaller by how far they do. A quarter of a
-    picture that loses half of its questions is added, so that no losses do not pass for losses
+    What is expected is brought to a risk of alpha first: by a factor of more pictures with losses,
+    and of fewer with gains. Then a picture is a sum of Poisson events of one size: the size that
+    an event has for what moves, and as many as give the second moment that was found. A quarter of
+    a picture that loses half of its questions is added, so that no losses do not pass for losses
     that cannot be.
     """
     most = losses.most
     half = math.ceil(most / 2)
     sums, sizes, counts = np.array([half]), np.array([most]), np.array([PRIOR])
-    growth = -math.log1p(-alpha) if losses.low == 0 else 0.0
+    growth = -math.log1p(-alpha)
     if expected is not None:
         lossless = np.log1p(-_lossless(expected, alpha))
-        if losses.low == 0:
-            growth = float(expected.counts @ lossless) / float(expected.counts.sum())
+        growth = float(expected.counts @ lossless) / float(expected.counts.sum())
         sums = np.append(expected.sums, half)
         sizes, counts = np.append(expected.sizes, most), np.append(expected.counts, PRIOR)
-    largest = most * (1 - alpha)
-    moved, excess = sums / largest, (sums - alpha * sizes) / largest
-    up = excess > 0
-    above, below = float(counts[up] @ excess[up]), float(-counts[~up] @ excess[~up])
-    if expected is None or not above > 0 or not below > 0:
-        size = half / largest
-        return alpha / (1 - alpha) * size, min(1.0, size), growth
-    weights = np.where(up, counts * below / above, counts)
-    weights = weights / weights.sum()
-    spread, mean, size = weights @ moved**2, weights @ moved, weights @ np.abs(moved)
-    jump = float(np.clip(spread * mean / size**2, 1e-6, 1.0))
-    return float(spread), jump, growth
+    moved = sums / (most * (1 - alpha))
+    lost, gained = float(counts @ np.maximum(moved, 0)), float(counts @ np.maximum(-moved, 0))
+    wanted = alpha * float(counts @ sizes) / (most * (1 - alpha))
+    # factor * lost - gained / factor = wanted
+    factor = (wanted + math.sqrt(wanted**2 + 4 * lost * gained)) / (2 * lost)
+    if not factor > 0:
+        factor = 1.0
+    weights = counts * np.where(moved > 0, factor, 1 / factor) / counts.sum()
+    spread, size = float(weights @ moved**2), float(weights @ np.abs(moved))
+    return spread, min(1.0, spread / size), growth
 
 
 def _lossless(losses: Losses, alpha: float) -> Array:

@@ -335,9 +335,8 @@ def upper_limit(
         delta: 1 - confidence.
         bound: a name in `BOUNDS`.
         expected: see `Plan`.
-        start: where to start from, going down while alphas are certified; 1 by default. An alpha
-            that is certified by itself and was fixed beforehand keeps the limit below it for
-            bounds whose p-values are not quite monotone in alpha.
+        start: an alpha that was fixed beforehand and is certified, to go down from; None for 1. It
+            keeps the limit below it for bounds whose p-values are not quite monotone in alpha.
     """
     plan = Plan(delta=delta, expected=expected)
     if bound in ORDERED:
@@ -353,15 +352,15 @@ def upper_limit(
 def _scanned_limit(losses: Losses, plan: Plan, bound: str, start: float | None) -> float:
     """The end of the run of certified alphas that goes down from `start`, or from 1."""
     floor = losses.risk
-    alphas = floor + (1 - 1e-9 - floor) * np.geomspace(1.0, 1e-5, 200)
-    if start is not None and start > floor:
-        alphas = np.sort(np.append(alphas, start))[::-1]
+    if start is None:
+        alphas = floor + (1 - 1e-9 - floor) * np.geomspace(1.0, 1e-5, 160)
+    else:
+        alphas = floor + (start - floor) * np.geomspace(1.0, 1e-2, 40)[1:]
     p = p_values(bound, [losses] * len(alphas), alphas.tolist(), [plan] * len(alphas))
-    begin = 0 if start is None else int(np.argmin(np.abs(alphas - start)))
-    if p[begin] > plan.delta:
-        begin = 0
-    certified = fixed_sequence(p[begin:].tolist(), delta=plan.delta)
-    return float(alphas[begin + certified - 1]) if certified else 1.0
+    certified = fixed_sequence(p.tolist(), delta=plan.delta)
+    if not certified:
+        return 1.0 if start is None else start
+    return float(alphas[certified - 1])
 
 
 def lower_limit(losses: Losses, *, delta: float, bound: str) -> float:

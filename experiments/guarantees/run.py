@@ -2,12 +2,12 @@
 
     python -m experiments.guarantees.run
 
-Five questions: whether each certificate fails in at most 5 % of calibrations over a grid of targets,
-numbers of images and correlations within images, and how many tokens its policies cost beside those
-of other methods; what one image in two thousand with three hundred questions does; what images of many
-sizes do; whether it matters that the reference is chosen on the calibration split itself; and
-whether the whole calibration, from router to policy, keeps what its tests promise. Half of as many
-images as are calibrated on are the tune part, as in a usual split.
+Whether each certificate fails in at most 5 % of calibrations over a grid of targets, numbers of
+images and correlations within images, and how many tokens its policies cost beside those of other
+methods; what one image in two thousand with three hundred questions does; what images of many sizes
+do; whether it matters that the reference is chosen on the calibration split itself; and whether
+the whole calibration, from router to policy, keeps what its tests promise. The tune part has half
+as many images as are calibrated on, as in a usual split.
 
 What is done is not done again: results are written after every setting. About half an hour on one
 core.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def tested(
 ) -> dict[str, Any]:
     """Failures and mean tokens of every method in one setting."""
     listed = ladder(target, net=net)
-    generator = np.random.default_rng([seed, int(net), int(1e4 * target), images, int(10 * together)])
+    generator = np.random.default_rng(
+        [seed, int(net), int(1e4 * target), images, int(10 * together)]
+    )
     found: dict[str, list[np.ndarray]] = {}
     for begin in range(0, times, AT_ONCE):
         count = min(AT_ONCE, times - begin)
@@ -117,10 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = parser.parse_args(arguments)
     settings = product(("regret", "net loss"), TARGETS, IMAGES, TOGETHER)
     grid: dict[str, Callable[[], Any]] = {
-        f"{loss}, {target:g}, {images} images, {together:g}": lambda loss=loss, target=target, images=images, together=together: (  # noqa: E501
-            tested(
-                loss == "net loss", target, images, together, times=told.times, seed=told.seed
-            )
+        f"{loss}, {target:g}, {images} images, {together:g}": partial(
+            tested,
+            loss == "net loss",
+            target,
+            images,
+            together,
+            times=told.times,
+            seed=told.seed,
         )
         for loss, target, images, together in settings
     }

@@ -89,7 +89,7 @@ class World:
 
 def spread(*, questions: int, together: float, bias: float = 0.0) -> World:
     """Three options, the router right about them, or overrating the cheap ones."""
-    odds = np.array([0.0, 2.5, 5.0]) - np.linspace(-6, 3, 12)[:, None]
+    odds = np.array([0.0, 2.5, 5.0]) - np.linspace(-6, 3, 8)[:, None]
     return World(
         truth=expit(odds),
         p=expit(odds + bias * np.array([1.0, 1.0, 0.0])),
@@ -101,7 +101,7 @@ def spread(*, questions: int, together: float, bias: float = 0.0) -> World:
 
 def tied(options: int) -> World:
     """One cheap option, and others that are all equally good, so that any may look best."""
-    odds = 2.5 - np.linspace(-3, 2, 12)[:, None]
+    odds = 2.5 - np.linspace(-3, 2, 8)[:, None]
     truth = expit(np.hstack([odds - 1.5, np.tile(odds, (1, options - 1))]))
     return World(
         truth=truth,
@@ -223,7 +223,7 @@ def studies(*, times: int, seed: int) -> dict[str, Callable[[], Any]]:
     for name, world in worlds.items():
         for net in (False, True):
             told[f"{name}, {'net loss' if net else 'regret'}"] = partial(
-                calibrations, world, net=net, least=0.02, images=250, times=times, seed=seed
+                calibrations, world, net=net, least=0.02, images=200, times=times, seed=seed
             )
     return told
 

@@ -2,11 +2,11 @@
 
 Notation for shapes: T simulated calibrations, G images, m questions an image, L rungs.
 
-There are two options, of 1 and 576 tokens. The router orders questions by how safely they go to the
-cheap one; the policy of rung j sends the share q_j of all questions there that is safest. A question
-at place t of that order (uniform in [0, 1]) is lost by it with probability `HARM` t^2, and gained, where
-the expensive option is wrong and the cheap one right, with probability `HELP`. So the regret of a
-policy is `HARM` q^3 / 3, and its net loss `HELP` q less.
+There are two options, of 1 and 576 tokens. The router orders questions by how safely they go to
+the cheap one; the policy of rung j sends the share q_j of all questions there that is safest. A
+question at place t of that order (uniform in [0, 1]) is lost by it with probability `HARM` t^2, and
+gained, where the expensive option is wrong and the cheap one right, with probability `HELP`. So the
+regret of a policy is `HARM` q^3 / 3, and its net loss is smaller by `HELP` q.
 
 Questions about one image are at similar places and are lost together: a normal of the image has the
 share `together` in both, which changes no single question's probabilities.
@@ -17,13 +17,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
-
-from router.estimators.base import Floats
 
 CHEAP, EXPENSIVE = 1.0, 576.0
 HARM, HELP = 0.6, 0.02
 RUNGS = 24
+
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ class Ladder:
         cost: (L,) true mean tokens.
     """
 
-    shares: Floats
-    risk: Floats
-    cost: Floats
+    shares: Array
+    risk: Array
+    cost: Array
 
 
-def true_risk(shares: Floats, *, net: bool) -> Floats:
+def true_risk(shares: Array, *, net: bool) -> Array:
     """Regret, or net loss, of policies that send these shares to the cheap option."""
     return HARM * shares**3 / 3 - (HELP * shares if net else 0.0)
 
@@ -73,7 +75,7 @@ class Draw:
     lost: np.ndarray
     gained: np.ndarray
 
-    def sums(self, rungs: int, *, gains: float, questions: int | None = None) -> Floats:
+    def sums(self, rungs: int, *, gains: float, questions: int | None = None) -> Array:
         """Losses of an image at each rung (T, G, L), of its first questions, all by default."""
         kept = slice(0, questions)
         rung, lost, gained = (one[..., kept] for one in (self.rung, self.lost, self.gained))
@@ -84,7 +86,7 @@ class Draw:
             flat.ravel(), weights=value.ravel(), minlength=times * images * (rungs + 1)
         )
         found = counted.reshape(times, images, rungs + 1)[..., :rungs]
-        return np.cumsum(found, axis=-1)
+        return np.asarray(np.cumsum(found, axis=-1))
 
 
 def draw(
@@ -98,10 +100,10 @@ def draw(
 ) -> Draw:
     """Draw images."""
 
-    def place() -> Floats:
+    def place() -> Array:
         shared = generator.standard_normal((times, images, 1))
         own = generator.standard_normal((times, images, questions))
-        return ndtr(np.sqrt(together) * shared + np.sqrt(1 - together) * own)
+        return np.asarray(ndtr(np.sqrt(together) * shared + np.sqrt(1 - together) * own))
 
     order, luck = place(), place()
     harm = HARM * order**2

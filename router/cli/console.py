@@ -21,7 +21,9 @@ from rich.text import Text
 
 from data.log_checks import ASKED
 from data.scoring import AGREEMENT
-from router.analysis.tables import Document, headline, interval, number, percent
+from router.analysis.contenders import reasons
+from router.analysis.intervals import LEAST_FOR_CURVES
+from router.analysis.tables import MISSING, Document, headline, interval, number, percent
 from router.analysis.verdict import sentences
 from router.analysis.words import words_in
 
@@ -166,7 +168,7 @@ def show_contenders(document: Document) -> None:
         elif arm["metrics"] is not None:
             found = arm["metrics"]
             gain = found["aiq_minus_router"]
-            share = f"{percent(gain['value'], signed=True)} ({interval(gain, signed=True)})"
+            share = _with_interval(gain)
             closed = percent(found["gap_closed"]["value"])
             rows.append([name, percent(found["aiq"]["value"]), share, closed])
         else:
@@ -175,16 +177,26 @@ def show_contenders(document: Document) -> None:
             closed = percent(row["gap_closed"]["own_cost"]["value"])
             rows.append([name, at, "no knob", closed])
     show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
-    reason = main["gap_closed"].get("reason")
-    if reason:
-        told = words_in(document).of(f"gap closed: {reason}.")
-        out.print(Text(told), style="dim")
+    for column, title in (("aiq", "AIQ"), ("gap_closed", "gap closed")):
+        for reason in reasons(document, columns=(column,)):
+            out.print(Text(f"{title}: {words_in(document).of(reason)}."), style="dim")
+    if main["aiq"]["value"] is not None and mixing["low"] is None:
+        out.print(Text(_no_interval(document)), style="dim")
     for row in arms[ESCALATION].get("rows", ()):
         if row.get("policy", {}).get("kind") == "cascade":
             found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])
             out.print(Text(f"{ESCALATION}, {row['name']}: {found} % right at {at} {unit} in full"))
     for line in missing:
         out.print(Text(f"not to be had: {line}"), style="dim")
+
+
+def _no_interval(document: Document) -> str:
+    """Why areas under curves have none."""
+    told = (
+        f"No interval is given for them: {document['n']['test_groups']} images are too few for one "
+        f"that would hold, which takes {LEAST_FOR_CURVES}."
+    )
+    return words_in(document).of(told)
 
 
 def show_ends(document: Document) -> None:
@@ -218,7 +230,13 @@ def _less(gain: Estimate) -> str:
         return None if value is None else -value
 
     other = {"value": turned("value"), "low": turned("high"), "high": turned("low")}
-    return f"{percent(other['value'], signed=True)} ({interval(other, signed=True)})"
+    return _with_interval(other)
+
+
+def _with_interval(gain: Estimate) -> str:
+    """A difference in points, with its interval where there is one."""
+    value, ends = percent(gain["value"], signed=True), interval(gain, signed=True)
+    return value if ends == MISSING else f"{value} ({ends})"
 
 
 def show_table(header: list[str], rows: list[list[Any]]) -> None:
@@ -234,6 +252,8 @@ def show_table(header: list[str], rows: list[list[Any]]) -> None:
 def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table of which no cell is cut, however wide the terminal is.
 
+    Columns of nothing but dashes are left out: what a log does not know, such as GFLOPs.
+
     Where the output is piped or written to a file there is no width to keep to: a row is as long as
     it is, so that it can be searched and compared. A terminal folds columns of long texts; one that
     is too narrow for the others gets a line for each cell.
@@ -243,6 +263,7 @@ def print_table(table: Table, console: Console | None = None) -> None:
         console: Where to; None prints among the results.
     """
     console = console or out
+    table.columns = [column for column in table.columns if _says(column)]
     endless = console.options.update_width(ENDLESS)
     widths = [
         max((console.measure(cell, options=endless).maximum for cell in _cells(column)), default=0)
@@ -266,6 +287,12 @@ def print_table(table: Table, console: Console | None = None) -> None:
             if text:
                 console.print(Text.assemble(name, ": " if name else "", text), soft_wrap=True)
         console.print()
+
+
+def _says(column: Column) -> bool:
+    """Whether any cell of a column holds something, or none was ever to hold anything."""
+    texts = {str(cell) for cell in column.cells}
+    return MISSING not in texts or not texts <= {MISSING, ""}
 
 
 def _cells(column: Column) -> list[RenderableType]:

@@ -12,7 +12,7 @@ from data.errors import DataError, MismatchError
 from data.manifest import sha256_file
 from data.oracle_log import OracleLog
 from data.splits import Split
-from router.analysis.evaluation import default_budgets
+from router.analysis.evaluation import default_budgets, different_budgets
 from router.analysis.versus import Difference, Questions, Side, compare_routers
 from router.calibration_data import predictions
 from router.costs import routed_costs
@@ -92,7 +92,9 @@ def compare_runs(
         _side(a, log, test),
         _side(b, log, test),
         questions,
-        budgets=tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]]),
+        budgets=different_budgets(budgets)
+        if budgets
+        else default_budgets(log.costs[rows["calibrate"]]),
         policies=_common_policies(a, b, split, policies),
         draws=draws,
         seed=seed,

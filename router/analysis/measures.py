@@ -71,10 +71,8 @@ class Measures:
             "aiq": self._aiq(own),
             "aiq_fixed": self._aiq(fixed),
             "aiq_minus_fixed": self._over_costs(estimated(own.then(np.subtract, fixed))),
-            "gap_closed": self.table.share_of_gap(own, floor=fixed, ceiling=area("corrected")),
-            "gap_closed_upper": self.table.share_of_gap(
-                own, floor=fixed, ceiling=area("corrected-upper")
-            ),
+            "gap_closed": self._closed(own, fixed, area("corrected")),
+            "gap_closed_upper": self._closed(own, fixed, area("corrected-upper")),
             "ece": None,
         }
         if name == "router":
@@ -101,8 +99,11 @@ class Measures:
         found = self.columns.bounded(area, bounds=SHARE, least=LEAST_FOR_CURVES)
         return self._over_costs(found.to_dict())
 
+    def _closed(self, own: Pair, floor: Pair, ceiling: Pair) -> dict[str, Any]:
+        return self._over_costs(self.table.share_of_gap(own, floor=floor, ceiling=ceiling))
+
     def _over_costs(self, found: dict[str, Any]) -> dict[str, Any]:
-        """A mean over budgets, in words where there is only one budget."""
+        """What is said over all budgets, in words where there is only one budget."""
         low, high = self.table.range
         return found if low < high else NOTHING | {"reason": ONE_COST}
 

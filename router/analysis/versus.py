@@ -119,7 +119,8 @@ def compare_routers(
 
     Returns:
         AIQ; accuracy at every budget; cost saved at 99 % of the best fixed option's accuracy, at
-        least 0; and of every policy accuracy and mean cost. The first three read both curves off the test part.
+        least 0; and of every policy accuracy and mean cost. The first three read both curves off
+        the test part.
 
     Raises:
         DataError: when probabilities are misshapen or outside [0, 1].

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,16 +111,18 @@ def show_headline(document: Document) -> None:
     table.add_column("answered by")
     level = round(100 * document["bootstrap"]["level"])
     unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
+    rows = headline(document)
+    counted = any(row.gflops and row.gflops["value"] is not None for row in rows)
     for name, style in (
         ("right %", ""),
         (f"{level} %\ninterval", "dim"),
         (f"mean\n{unit}", ""),
-        ("GFLOPs", ""),
+        *([("GFLOPs", "")] if counted else []),
         (words.of("points\nto finest"), ""),
     ):
         table.add_column(name, justify="right", style=style)
     kind = ""
-    for row in headline(document):
+    for row in rows:
         if kind and kind != row.kind and row.kind != "oracle_corrected":
             table.add_section()
         kind = row.kind
@@ -129,7 +131,7 @@ def show_headline(document: Document) -> None:
             percent(row.accuracy["value"]),
             interval(row.accuracy).replace(" to ", "–"),
             number(row.cost["value"]),
-            number(row.gflops["value"] if row.gflops else None),
+            *([number(row.gflops["value"] if row.gflops else None)] if counted else []),
             percent(row.minus_finest["value"], signed=True),
             style="bold cyan" if row.kind == "router" else "",
         )
@@ -240,19 +242,26 @@ def _with_interval(gain: Estimate) -> str:
 
 
 def show_table(header: list[str], rows: list[list[Any]]) -> None:
-    """Print a small table; cells may come from the user, so they are not markup."""
+    """Print a small table; cells may come from the user, so they are not markup.
+
+    Columns that hold nothing but dashes are left out.
+    """
+    kept = [k for k in range(len(header)) if not rows or _known([str(row[k]) for row in rows])]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name)
+    for k in kept:
+        table.add_column(header[k])
     for row in rows:
-        table.add_row(*[Text(str(cell)) for cell in row])
+        table.add_row(*[Text(str(row[k])) for k in kept])
     print_table(table)
+
+
+def _known(cells: Sequence[str]) -> bool:
+    """Whether a column says more than that nothing is known."""
+    return MISSING not in cells or not set(cells) <= {MISSING, ""}
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table of which no cell is cut, however wide the terminal is.
-
-    Columns of nothing but dashes are left out: what a log does not know, such as GFLOPs.
 
     Where the output is piped or written to a file there is no width to keep to: a row is as long as
     it is, so that it can be searched and compared. A terminal folds columns of long texts; one that
@@ -263,7 +272,6 @@ def print_table(table: Table, console: Console | None = None) -> None:
         console: Where to; None prints among the results.
     """
     console = console or out
-    table.columns = [column for column in table.columns if _says(column)]
     endless = console.options.update_width(ENDLESS)
     widths = [
         max((console.measure(cell, options=endless).maximum for cell in _cells(column)), default=0)
@@ -287,12 +295,6 @@ def print_table(table: Table, console: Console | None = None) -> None:
             if text:
                 console.print(Text.assemble(name, ": " if name else "", text), soft_wrap=True)
         console.print()
-
-
-def _says(column: Column) -> bool:
-    """Whether any cell of a column holds something, or none was ever to hold anything."""
-    texts = {str(cell) for cell in column.cells}
-    return MISSING not in texts or not texts <= {MISSING, ""}
 
 
 def _cells(column: Column) -> list[RenderableType]:

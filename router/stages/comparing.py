@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,9 +72,15 @@ def compare_runs(
         seed: of both.
 
     Raises:
-        DataError: when a part of a run or a policy is missing, or no question is shared.
+        DataError: when a part of a run or a policy is missing, no question is shared, or a budget
+            is negative or not finite.
         MismatchError: when the runs have other logs or splits.
     """
+    strange = [budget for budget in budgets or () if not 0 <= budget < math.inf]
+    if strange:
+        raise DataError(
+            f"A budget must be finite and at least 0, got {strange[0]}: it is a mean cost."
+        )
     log, split = _same_questions(a, b)
     rows = {
         part: np.intersect1d(_rows(a, log, split, part), _rows(b, log, split, part))

@@ -75,7 +75,9 @@ def evaluate_stage(
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
         for part in ("tune", "calibrate", "test")
     }
-    chosen = different_budgets(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
+    chosen = (
+        different_budgets(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
+    )
     inputs = run.inputs("log", "features", "split", *run.arms())
     inputs |= {f"policy {name}": run.policy(name) for name in policies}
     inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}

@@ -101,8 +101,8 @@ def _notes(versus: Versus) -> list[str]:
         notes.append("Accuracy –: the router never spends so little.")
     if any(one.difference is not None and one.low is None for one in found):
         notes.append(
-            f"No interval: {versus.n_groups} images are too few for one that would hold, which "
-            f"takes {LEAST_FOR_CURVES}."
+            f"No interval: one that would hold takes {LEAST_FOR_CURVES} images, and there "
+            f"{'is' if versus.n_groups == 1 else 'are'} {versus.n_groups}."
         )
     return notes
 

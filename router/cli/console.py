@@ -113,9 +113,10 @@ def show_headline(document: Document) -> None:
     unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
     rows = headline(document)
     counted = any(row.gflops and row.gflops["value"] is not None for row in rows)
+    ranged = any(interval(row.accuracy) != MISSING for row in rows)
     for name, style in (
         ("right %", ""),
-        (f"{level} %\ninterval", "dim"),
+        *([(f"{level} %\ninterval", "dim")] if ranged else []),
         (f"mean\n{unit}", ""),
         *([("GFLOPs", "")] if counted else []),
         (words.of("points\nto finest"), ""),
@@ -129,7 +130,7 @@ def show_headline(document: Document) -> None:
         table.add_row(
             Text(row.name),
             percent(row.accuracy["value"]),
-            interval(row.accuracy).replace(" to ", "–"),
+            *([interval(row.accuracy).replace(" to ", "–")] if ranged else []),
             number(row.cost["value"]),
             *([number(row.gflops["value"] if row.gflops else None)] if counted else []),
             percent(row.minus_finest["value"], signed=True),
@@ -195,8 +196,9 @@ def show_contenders(document: Document) -> None:
 def _no_interval(document: Document) -> str:
     """Why areas under curves have none."""
     told = (
-        f"No interval is given for them: {document['n']['test_groups']} images are too few for one "
-        f"that would hold, which takes {LEAST_FOR_CURVES}."
+        f"No interval is given for them: one that would hold takes {LEAST_FOR_CURVES} images, and "
+        f"there {'is' if document['n']['test_groups'] == 1 else 'are'} "
+        f"{document['n']['test_groups']}."
     )
     return words_in(document).of(told)
 

@@ -71,8 +71,10 @@ def study(
 
 def _show_curve(document: Mapping[str, Any]) -> None:
     from router.analysis.studies import answer
-    from router.cli.console import out, show_table
+    from router.cli.console import out, say, show_table
 
+    for one in document.get("skipped", ()):
+        say(f"{one['share']:.3g} of the labels, seed {one['seed']}: {one['skipped']}")
     rows = [
         [
             f"{row['n']:,.0f}",
@@ -95,6 +97,7 @@ def _show_curve(document: Mapping[str, Any]) -> None:
 
 
 def _show_left_out(document: Mapping[str, Any]) -> None:
+    from router.analysis.tables import number
     from router.cli.console import out, say, show_table
 
     rows = []
@@ -110,10 +113,13 @@ def _show_left_out(document: Mapping[str, Any]) -> None:
                 _points(one["gain"]),
                 _points(one["in_domain"]),
                 _points(one["lookup"]),
-                f"{100 * told['accuracy']['value']:.1f} at {told['cost']['value']:.0f}",
-                f"{100 * best['accuracy']['value']:.1f} at {best['cost']['value']:.0f}",
+                f"{100 * told['accuracy']['value']:.1f} at {number(told['cost']['value'])}",
+                f"{100 * best['accuracy']['value']:.1f} at {number(best['cost']['value'])}",
             ]
         )
+    if not rows:
+        out.print(f"None of the {len(document['cells'])} can be left out, for the reasons above.")
+        return
     header = [f"without {document['by']}", "n", "over fixed", "had it learned", "lookup"]
     header += ["told 99 %", "best of others"]
     show_table(header, rows)

@@ -154,6 +154,21 @@ def _missing(log: OracleLog) -> Iterator[str]:
             f"No question has a result at every option (of {len(log)}: {shown}), so that nothing "
             "can be trained: label what is missing, or leave an option out of the log."
         )
+    else:
+        yield from _emptied(log)
+
+
+def _emptied(log: OracleLog) -> Iterator[str]:
+    """Datasets of which nothing is left without incomplete questions."""
+    datasets = log.datasets.astype(str)
+    kept = set(datasets[log.complete].tolist())
+    lost = [name for name in dict.fromkeys(datasets.tolist()) if name not in kept]
+    if lost:
+        yield (
+            f"No question of {'the dataset' if len(lost) == 1 else 'the datasets'} {listed(lost)} "
+            "has a result at every option: without incomplete questions (--gaps drop) nothing is "
+            "learned from them."
+        )
 
 
 def _groups(log: OracleLog) -> Iterator[str]:

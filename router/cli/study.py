@@ -87,6 +87,8 @@ def _show_curve(document: Mapping[str, Any]) -> None:
     ]
     show_table(["questions", "pictures", "AIQ %", "over fixed", "saved %"], rows)
     out.print(answer(document))
+    if any(row["saved"]["value"] is None for row in document["shares"]):
+        out.print("Saved –: after one of these trainings nothing is saved.", style="dim")
     out.print(
         f"Means over {document['seeds']} choices of pictures, 95 % intervals of the test pictures. "
         "Over fixed: points of AIQ over mixing fixed options. "
@@ -118,7 +120,7 @@ def _show_left_out(document: Mapping[str, Any]) -> None:
             ]
         )
     if not rows:
-        out.print(f"None of the {len(document['cells'])} can be left out, for the reasons above.")
+        out.print(f"Of the {len(document['cells'])}, none can be left out, for the reasons above.")
         return
     header = [f"without {document['by']}", "n", "over fixed", "had it learned", "lookup"]
     header += ["told 99 %", "best of others"]

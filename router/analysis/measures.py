@@ -66,7 +66,7 @@ class Measures:
         """The metrics of a curve, as `evaluate` describes them."""
         estimated, area, arm = self._estimated, self._area, self.table.arms[name]
         own, fixed = area(name), area("fixed")
-        result = {
+        result: dict[str, Any] = {
             "range": {"low": self.table.range[0], "high": self.table.range[1]},
             "aiq": self._aiq(own),
             "aiq_fixed": self._aiq(fixed),

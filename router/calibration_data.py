@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
+from data.splits import Split
+from router.analysis.words import Words, words_of
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
-from router.guarantee import Labelled, Target, for_max_regret, safe_to_cheap
+from router.guarantee import Labelled, Target, for_target
+from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss, for_price
-from router.parts import part_rows
+from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
+from router.references import chosen
 from router.router import ScaleRouter
 from router.run import Run
 
@@ -27,11 +32,16 @@ class CalibrationData:
         binding: What its policies belong to.
         tune: None where the tune part has no complete example; only guarantees need it.
         calibrate: The calibrate part, with at least one example.
+        sizes: Questions of each image of the fit and the tune part, which say with how many an
+            image counts where nothing is declared.
+        words: That fit the log, to tell what is guaranteed.
     """
 
     binding: Binding
     tune: Labelled | None
     calibrate: Labelled
+    sizes: npt.NDArray[np.intp]
+    words: Words = Words()
 
     @classmethod
     def read(cls, run: Run) -> CalibrationData:
@@ -54,6 +64,8 @@ class CalibrationData:
             ),
             tune=labelled(router, features, log, rows["tune"]) if len(rows["tune"]) else None,
             calibrate=labelled(router, features, log, rows["calibrate"]),
+            sizes=image_sizes(log, split, gaps=gaps),
+            words=words_of(log),
         )
 
     def policy(
@@ -64,19 +76,24 @@ class CalibrationData:
         price: float | None = None,
         target: Target | None = None,
         cap: float | None = None,
+        reference: str | None = None,
     ) -> Policy:
         """Choose a policy on the calibrate part.
 
         Args:
             budget: Most mean cost per answer, in the log's cost unit.
-            max_loss_points: Or: at most so many points of accuracy below the finest option.
+            max_loss_points: Or: at most so many points of accuracy below the reference option.
             price: Or: of one unit of cost, in probability of a right answer.
-            target: Or: a regret and the confidence with which it is kept; its own cap is not read.
+            target: Or: a regret and the confidence with which it is kept; its own cap and
+                reference are not read.
             cap: Most cost of any single answer; by itself, the likeliest right option within it.
+            reference: Name of the option that losses are against, and that is used where nothing
+                meets the target; None for the best one of the calibrate part under the cap.
 
         Raises:
             DataError: Unless exactly one knob, or a cap alone, is given; when the budget or the
-                cap is below the cheapest option; when the part is too small for the target.
+                cap is below the cheapest option; when the part is too small for the target; for
+                an unknown reference.
         """
         given = [budget, max_loss_points, price, target].count(None)
         if given < 3 or (given == 4 and cap is None):
@@ -86,17 +103,27 @@ class CalibrationData:
             )
         part, binding = self.calibrate, self.binding
         p, costs = part.p, part.costs
+        named = chosen(reference, binding.options, scores=part.scores, costs=costs, cap=cap)
         if target is not None:
             if self.tune is None:
                 raise _empty()
-            return for_max_regret(
-                part,
-                prices=safe_to_cheap(self.tune.p, self.tune.costs, cap=cap),
-                target=replace(target, cap=cap),
+            images = len(np.unique(part.groups))
+            made = for_target(
+                replace(part, most=target.most_for(self.sizes, images=images)),
+                tune=self.tune,
+                target=replace(target, cap=cap, reference=named),
                 binding=binding,
             )
+            told = guarantee_sentence(
+                made.guarantee,
+                reference=named,
+                cap=cap,
+                words=self.words,
+                singles=images == len(part.groups),
+            )
+            return replace(made, guarantee={**made.guarantee, SENTENCE: told})
         if budget is not None:
-            return for_budget(p, costs, budget=budget, binding=binding, cap=cap)
+            return for_budget(p, costs, budget=budget, binding=binding, cap=cap, reference=named)
         if max_loss_points is not None:
             return for_max_loss(
                 p,
@@ -105,8 +132,9 @@ class CalibrationData:
                 max_loss_points=max_loss_points,
                 binding=binding,
                 cap=cap,
+                reference=named,
             )
-        return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap)
+        return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap, reference=named)
 
 
 def labelled(
@@ -120,14 +148,22 @@ def labelled(
     """
     if not len(rows):
         raise _empty()
-    _, sizes = np.unique(log.groups, return_counts=True)
+    _, sizes = np.unique(log.groups[rows], return_counts=True)
     return Labelled(
         p=predictions(router, features, log, rows)[rows],
         costs=routed_costs(log.costs[rows], router.blocks),
         scores=log.scores[rows],
         groups=log.groups[rows],
         most=int(sizes.max()),
+        ids=np.asarray(log.ids)[rows],
     )
+
+
+def image_sizes(log: OracleLog, split: Split, *, gaps: Gaps) -> npt.NDArray[np.intp]:
+    """Questions of each image that is in the fit or the tune part."""
+    rows = [part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")]
+    _, sizes = np.unique(log.groups[np.concatenate(rows)], return_counts=True)
+    return np.asarray(sizes, dtype=np.intp)
 
 
 def predictions(

@@ -47,7 +47,7 @@ from router.policy import Binding
 from router.sweep import choose_at
 
 KIND = "cascade"
-SCHEMA = 1
+SCHEMA = 2  # 2: the reference
 STEPS = 2
 """Most further options that are asked."""
 EDGE = 1e-5  # probabilities are kept so far from 0 and 1
@@ -148,6 +148,7 @@ class Cascade:
         rule: learned for this price.
         price: of one unit of cost, in probability.
         knob: what was asked for, such as {"budget": 64.0}.
+        reference: name of the option that losses and regrets are against, "" for the last.
         calibration: "n", "mean_cost" in full, "accuracy" and "asked_again" there.
         guarantee: of the regret of the answers given in the end, see
             `router.guarantee.described`; empty without one.
@@ -156,6 +157,7 @@ class Cascade:
     binding: Binding
     rule: Rule
     price: float
+    reference: str = ""
     knob: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, float] = field(default_factory=dict)
     guarantee: dict[str, Any] = field(default_factory=dict)
@@ -164,9 +166,18 @@ class Cascade:
         """Check the numbers.
 
         Raises:
-            DataError: for a negative price, or weights of another number than the options need.
+            DataError: for a negative price, an unknown reference, or weights of another number
+                than the options need.
         """
-        k, rule = len(self.binding.options), self.rule
+        options, rule = self.binding.options, self.rule
+        k = len(options)
+        if not self.reference:
+            object.__setattr__(self, "reference", options[-1])
+        if self.reference not in options:
+            raise DataError(
+                f"A cascade's reference must be one of its options {list(options)}, not "
+                f"{self.reference!r}."
+            )
         if not (np.isfinite(self.price) and self.price >= 0):
             raise DataError(f"A cascade's price must be at least 0; it is {self.price}.")
         sizes = [len(one) for one in rule.beliefs], [len(one) for one in rule.start]
@@ -178,6 +189,11 @@ class Cascade:
         weights = [number for row in (*rule.beliefs, *rule.start) for number in row]
         if not np.all(np.isfinite(weights)):
             raise DataError("The weights of a cascade must be finite.")
+
+    @property
+    def reference_index(self) -> int:
+        """Place of the reference among the options."""
+        return self.binding.options.index(self.reference)
 
     def decide(self, p: Floats, routed: Floats) -> int:
         """The option to ask first, from probabilities and costs (K,) behind the router.
@@ -246,7 +262,7 @@ class Cascade:
 
     @classmethod
     def read(cls, path: Path) -> Cascade:
-        """Read what `write` wrote.
+        """Read what `write` wrote; before schema 2 the reference was the last option.
 
         Raises:
             DataError: when it is missing, cut short, edited, newer, or not a valid cascade.

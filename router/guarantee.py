@@ -1,22 +1,27 @@
-"""Policies with a guarantee: the cheapest whose regret is small with a stated confidence.
+"""Policies with a guarantee: the cheapest whose loss is small with a stated confidence.
 
 Notation for shapes: N questions of one part, K options.
 
-The regret of a policy is P(right at the finest option and wrong as routed), for scores between 0
-and 1 the mean of max(0, s_finest - s_routed). Under a cap, "finest" is the finest option that the
-cap allows for the example: no policy could use another.
+What is guaranteed is one of two losses against the reference, the option that is best on the
+calibrate part or one that is named (`router.references` says what stands for it under a cap):
+
+- the regret, P(right at the reference and wrong as routed), for scores between 0 and 1 the mean of
+  max(0, s_reference - s_routed);
+- the net loss, the mean of s_reference - s_routed: by how much accuracy falls.
 
 The rule `argmin_k r_k(x) + price * cost_k(x)`, where r_k is the estimated regret of option k,
-takes nearly always the finest option at price 0 and gets cheaper as the price rises. Prices are
+takes nearly always the reference at price 0 and gets cheaper as the price rises. Prices are
 listed on the tune part, without labels, and tested on the calibrate part in that order until one
-is not certified (fixed-sequence testing; Angelopoulos et al., Learn then Test, 2021,
-arXiv:2110.01052). Whatever the estimates are worth, the guarantee holds for pictures drawn like
-those of the calibrate part; good estimates make it cheap. See docs/guarantees.md.
+is not certified (`router.counting`). For a net loss the rule `argmax_k p_k(x) - price * cost_k(x)`
+takes its place where the labels of the tune part promise that it will be cheaper. Whatever the
+estimates are worth, the guarantee holds for images drawn like those of the calibrate part, an image
+counting with at most M questions (`router.thinning`); good estimates make it cheap. See
+docs/guarantees.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,10 +30,13 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from router import risk
+from router.counting import GAINS, Counted, Ladder, climbed, promising
 from router.estimators.base import Floats
-from router.knobs import always_finest, check_scores, measured, with_cap
+from router.knobs import always_reference, check_scores, measured, with_cap
 from router.policy import Binding, Policy
-from router.sweep import check_inputs, sweep
+from router.references import chosen as reference_of
+from router.sweep import LAST, Kind, check_inputs, sweep
+from router.thinning import SEED, Thinned, default_most, thin
 
 STEPS = 250
 """Most prices that are tested."""
@@ -44,8 +52,10 @@ class Labelled:
         p: the router's probabilities (N, K).
         costs: (N, K).
         scores: (N, K) in [0, 1].
-        groups: picture of each question (N,).
-        most: most questions about any picture, in this part or elsewhere.
+        groups: image of each question (N,).
+        most: M, the most questions that an image counts with; others are thinned away.
+        ids: name of each question (N,), which the thinning goes by; None for their places.
+        seed: of the thinning.
     """
 
     p: Floats
@@ -53,46 +63,120 @@ class Labelled:
     scores: Floats
     groups: npt.NDArray
     most: int
+    ids: npt.NDArray | None = None
+    seed: int = SEED
+
+    def thinned(self) -> Thinned:
+        """Which questions count."""
+        ids = np.arange(len(self.p)) if self.ids is None else self.ids
+        return thin(ids, self.groups, most=self.most, seed=self.seed)
+
+    def counted(self, against: npt.NDArray[np.intp]) -> Counted:
+        """The part, with the options (N,) that losses are against."""
+        return Counted(thinned=self.thinned(), against=self.scores[np.arange(len(self.p)), against])
+
+    def given(self, policy: Policy) -> Floats:
+        """Scores (N,) of the answers that a policy gives."""
+        return self.scores[np.arange(len(self.p)), policy.choose(self.p, self.costs)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is to be guaranteed.
+    """What is to be guaranteed: a regret or a net loss.
 
     Attributes:
-        max_regret: alpha, most P(right at the finest option and wrong as routed), in (0, 1).
+        max_regret: alpha, most P(right at the reference and wrong as routed), in (0, 1).
+        max_loss: or: alpha, most that accuracy is below that of the reference, in (0, 1).
         confidence: 1 - delta, in (0, 1), over the draw of the calibrate part.
         bound: a name in `router.risk.BOUNDS`; None for `router.risk.default_bound`.
+        most: M, the most questions that an image counts with; None for one that is taken from
+            parts that the guarantee is not calibrated on (`router.thinning.default_most`).
         cap: most cost of any single answer, None for no cap.
+        reference: name of the option that losses are against; None for the best one of the
+            calibrate part.
     """
 
-    max_regret: float
+    max_regret: float | None = None
+    max_loss: float | None = None
     confidence: float = 0.95
     bound: str | None = None
+    most: int | None = None
     cap: float | None = None
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
 
         Raises:
-            DataError: when one is not between 0 and 1, or the bound unknown.
+            DataError: unless there is exactly one loss; when a number is not between 0 and 1, the
+                bound unknown, or an image is to count with no question.
         """
-        for name, value in (("max_regret", self.max_regret), ("confidence", self.confidence)):
+        if (self.max_regret is None) == (self.max_loss is None):
+            raise DataError("A target is either a max_regret or a max_loss; give one of the two.")
+        for name, value in ((self.name, self.alpha), ("confidence", self.confidence)):
             if not 0 < value < 1:
                 raise DataError(
                     f"{name} must lie between 0 and 1, such as 0.01 or 0.95; it is {value}."
                 )
+        if self.most is not None and self.most < 1:
+            raise DataError(f"An image must count with at least 1 question; most is {self.most}.")
         if self.bound is not None:
             risk.bound_named(self.bound)
+
+    @property
+    def name(self) -> str:
+        """Name of what is bounded: "max_regret" or "max_loss"."""
+        return "max_loss" if self.max_regret is None else "max_regret"
+
+    @property
+    def loss(self) -> str:
+        """Name of what is observed: "regret" or "loss"."""
+        return self.name.removeprefix("max_")
+
+    @property
+    def alpha(self) -> float:
+        """The most that the loss may be."""
+        value = self.max_loss if self.max_regret is None else self.max_regret
+        return float("nan") if value is None else value
+
+    @property
+    def gains(self) -> float:
+        """How much of a gain the loss counts: none of it in a regret, all in a net loss."""
+        return 1.0 if self.max_regret is None else 0.0
 
     @property
     def delta(self) -> float:
         """Probability at which the guarantee may fail."""
         return round(1 - self.confidence, 12)
 
+    @property
+    def knob(self) -> dict[str, float]:
+        """What was asked for."""
+        return {self.name: self.alpha, "confidence": self.confidence}
 
-def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floats:
-    """At most `STEPS` prices of the rule against regret, ascending: the order of the tests.
+    def most_for(self, sizes: npt.NDArray, *, images: int) -> int:
+        """M: the declared one, else the default.
+
+        Args:
+            sizes: questions of each image of parts that the guarantee is not calibrated on.
+            images: how many images it will be calibrated on.
+        """
+        if self.most is not None:
+            return self.most
+        if self.bound == "binomial":
+            return 1
+        return default_most(sizes, images=images, alpha=self.alpha, delta=self.delta)
+
+
+def safe_to_cheap(
+    p: Floats,
+    costs: Floats,
+    *,
+    cap: float | None = None,
+    reference: int = LAST,
+    regret: bool = True,
+) -> Floats:
+    """At most `STEPS` prices of the rule, ascending: the order of the tests.
 
     Spread so that each lowers the mean cost by about the same factor.
 
@@ -100,6 +184,9 @@ def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floa
         p: probabilities (N, K) on the tune part; its labels are not looked at.
         costs: (N, K).
         cap: most cost of any single answer.
+        reference: index of the option that losses are against, -1 for the last.
+        regret: for the rule against regret, which takes the reference at price 0; else for the
+            plain rule, whose price 0 is among them.
 
     Returns:
         Prices (M,) of one unit of cost; none when no price makes a difference.
@@ -108,8 +195,9 @@ def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floa
         DataError: when the tune part is empty or not finite, or the cap below the cheapest
             option of an example.
     """
-    steps = sweep(p, costs, regret=True, cap=cap)
-    prices, cost = steps.prices[1:], np.log(np.maximum(steps.cost[1:], 1e-12))
+    steps = sweep(p, costs, regret=regret, cap=cap, reference=reference)
+    begin = 1 if regret else 0
+    prices, cost = steps.prices[begin:], np.log(np.maximum(steps.cost[begin:], 1e-12))
     if len(prices) <= STEPS:
         return prices
     wanted = np.linspace(cost[0], cost[-1], STEPS)
@@ -117,15 +205,17 @@ def safe_to_cheap(p: Floats, costs: Floats, *, cap: float | None = None) -> Floa
     return prices[np.unique(nearest)]
 
 
-def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: Binding) -> Policy:
-    """The cheapest policy whose regret is at most the target's with the target's confidence.
+def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Binding) -> Policy:
+    """The cheapest policy whose loss is at most the target's with the target's confidence.
 
-    When no price is certified, the policy is the finest option; `reason` then says how many
-    pictures would be needed.
+    Which ladder of policies is tested, and how bets on them are placed, is learned on the tune
+    part. When nothing is certified, the policy is the reference option; `reason` then says how
+    many images would be needed.
 
     Args:
-        part: the calibrate part; pictures drawn like those that the policy will meet.
-        prices: see `safe_to_cheap`; must not depend on labels of the calibrate part.
+        part: the calibrate part; images drawn like those that the policy will meet. Its `most`
+            holds where the target declares none; it must not depend on labels of this part.
+        tune: the tune part.
         target: what is to be guaranteed.
         binding: what the policy will belong to.
 
@@ -133,82 +223,243 @@ def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: B
         A policy whose `guarantee` says what was certified, see `described`.
 
     Raises:
-        DataError: when the part is too small to certify the target even without any regret, is
+        DataError: when the part is too small to certify the target even without any loss, is
             empty, misshapen, or not finite; for a bound that is not valid for these scores; or
             for a cap below the cheapest option of an example.
     """
-    p, costs = check_inputs(part.p, part.costs)
-    scores = check_scores(part.scores, p.shape)
-    _, picture = np.unique(part.groups, return_inverse=True)
-    part = replace(part, groups=picture)  # numbers: sorted again for every price
-    bound = target.bound or risk.default_bound(scores, part.most)
-    knob = {"max_regret": target.max_regret, "confidence": target.confidence}
-    finest = always_finest(costs, binding, cap=target.cap, knob=knob)
-    refuse_too_small(regrets(finest, part), target, bound)
-    ladder = [
-        Policy(
-            binding=binding,
-            kind="regret",
-            lam=float(price) * finest.cost_scale,
-            cost_scale=finest.cost_scale,
+    exam = _Exam.of(part, target, binding)
+    tune = replace(tune, most=exam.part.most, seed=exam.part.seed)
+    target, fixed = exam.target, exam.fixed
+    families: tuple[Kind, ...] = ("regret",) if target.max_loss is None else ("regret", "price")
+    against = fixed.reference_choice(tune.costs)
+    counted, rows = tune.counted(against), np.arange(len(tune.p))
+    lists: list[list[Policy]] = []
+    found: list[Ladder] = []
+    for kind in families:
+        prices = safe_to_cheap(
+            tune.p,
+            tune.costs,
             cap=target.cap,
-            knob=with_cap(knob, target.cap),
+            reference=fixed.reference_index,
+            regret=kind == "regret",
         )
-        for price in prices
+        rungs = exam.rungs(kind, prices)
+        choices = [policy.choose(tune.p, tune.costs) for policy in rungs]
+        made = ladders(
+            [tune.scores[rows, choice] for choice in choices],
+            np.array([tune.costs[rows, choice].mean() for choice in choices]),
+            counted,
+            target,
+            free=kind == "price",
+        )
+        lists, found = lists + [rungs] * len(made), found + made
+    place, ladder = promising(
+        found,
+        alpha=target.alpha,
+        delta=target.delta,
+        images=len(exam.counted.thinned.sizes),
+        fallback=float(tune.costs[rows, against].mean()),
+    )
+    return exam.certify(lists[place], ladder)
+
+
+def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: Binding) -> Policy:
+    """As `for_target`, for prices of the rule against regret that are given, without a tune part.
+
+    Args:
+        part: see `for_target`.
+        prices: see `safe_to_cheap`; must not depend on labels of the calibrate part.
+        target: what is to be guaranteed.
+        binding: what the policy will belong to.
+
+    Raises:
+        DataError: see `for_target`.
+    """
+    exam = _Exam.of(part, target, binding)
+    rungs = exam.rungs("regret", prices)
+    ladder = Ladder(cost=np.zeros(len(rungs)), expected=[None] * len(rungs), gains=target.gains)
+    return exam.certify(rungs, ladder)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Exam:
+    """The calibrate part, with what it is to certify."""
+
+    part: Labelled
+    counted: Counted
+    target: Target
+    bound: str
+    fixed: Policy
+
+    @classmethod
+    def of(cls, part: Labelled, target: Target, binding: Binding) -> _Exam:
+        """Check the part, and find the reference and the bound."""
+        p, costs = check_inputs(part.p, part.costs)
+        scores = check_scores(part.scores, p.shape)
+        named = reference_of(
+            target.reference, binding.options, scores=scores, costs=costs, cap=target.cap
+        )
+        most = part.most if target.most is None else target.most
+        target = replace(target, reference=named, most=most)
+        part = replace(part, p=p, costs=costs, scores=scores, most=most)
+        fixed = always_reference(costs, binding, reference=named, cap=target.cap, knob=target.knob)
+        bound = target.bound or risk.default_bound(scores, most, low=-target.gains)
+        counted = part.counted(fixed.reference_choice(costs))
+        return cls(part=part, counted=counted, target=target, bound=bound, fixed=fixed)
+
+    def rungs(self, kind: Kind, prices: Floats) -> list[Policy]:
+        """Policies at these prices."""
+        fixed = self.fixed
+        return [
+            Policy(
+                binding=fixed.binding,
+                kind=kind,
+                lam=float(price) * fixed.cost_scale,
+                cost_scale=fixed.cost_scale,
+                reference=fixed.reference,
+                cap=self.target.cap,
+                knob=with_cap(self.target.knob, self.target.cap),
+            )
+            for price in prices
+        ]
+
+    def certify(self, rungs: Sequence[Policy], ladder: Ladder) -> Policy:
+        """The last rung up to which all are certified; the reference where none is."""
+        part, target = self.part, self.target
+        certified = climbed(
+            lambda rung: part.given(rungs[rung]),
+            ladder,
+            self.counted,
+            alpha=target.alpha,
+            delta=target.delta,
+            bound=self.bound,
+        )
+        if not certified:
+            refuse_too_small(self.counted.losses(self.counted.against), target, self.bound)
+        place = ladder.first + certified - 1
+        chosen = rungs[place] if certified else self.fixed
+        expected = ladder.expected[place] if certified else None
+        chosen, fixed = (
+            measured(one, part.p, part.costs, part.scores) for one in (chosen, self.fixed)
+        )
+        if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
+            cause = (
+                f"{_WHAT[target.loss]} of at most {target.alpha:g} is certified at confidence "
+                f"{target.confidence:g} for no cheaper policy on {len(part.p)} questions about "
+                f"{len(self.counted.thinned.sizes)} pictures"
+            )
+            chosen, expected = fixed.fall_back(cause, advice=self._what_it_takes(rungs)), None
+        gains = ladder.gains if expected is not None or not chosen.fallback else 0.0
+        given = part.given(chosen)
+        kept = described(
+            self.counted.losses(given, gains=gains),
+            target,
+            self.bound,
+            expected=expected,
+            observed=self.counted.losses(given, gains=target.gains).risk,
+        )
+        return replace(chosen, guarantee={**kept, "seed": part.seed})
+
+    def _what_it_takes(self, rungs: Sequence[Policy]) -> str:
+        """How many pictures would certify the cheapest policy with some room below the target."""
+        part, target = self.part, self.target
+        if not rungs:
+            return "No price changes a choice"
+        seen = [
+            (policy, self.counted.losses(part.given(policy), gains=target.gains))
+            for policy in rungs
+        ]
+        useful = [one for one in seen if 0 < one[1].risk <= target.alpha / 2] or [
+            min(seen, key=lambda one: one[1].risk)
+        ]
+        policy, losses = useful[-1]
+        cost = measured(policy, part.p, part.costs).calibration["mean_cost"]
+        what = _WHAT[target.loss]
+        found = f"The policy of mean cost {cost:.4g} had a {what} of {losses.risk:.2g} there: "
+        needed = risk.pictures_needed(
+            losses, target.alpha, delta=target.delta, bound=self.bound, power=POWER
+        )
+        if needed is None:
+            return f"{found}no number of pictures certifies that"
+        return f"{found}about {needed} such pictures would certify it with probability {POWER:g}"
+
+
+_WHAT = {"regret": "regret", "loss": "net loss"}
+
+
+def ladders(
+    given: Sequence[Floats], cost: Floats, tune: Counted, target: Target, *, free: bool
+) -> list[Ladder]:
+    """Ways to test a list of rules from safe to cheap: how much of a gain counts.
+
+    Args:
+        given: for each rule, scores (N,) of its answers on the tune part.
+        cost: for each, its mean cost there.
+        tune: the tune part.
+        target: what is to be guaranteed.
+        free: see `Ladder`.
+    """
+    return [
+        Ladder(
+            cost=np.asarray(cost, dtype=np.float64),
+            expected=[tune.losses(one, gains=gains) for one in given],
+            gains=gains,
+            free=free,
+        )
+        for gains in ((0.0,) if target.max_loss is None else GAINS)
     ]
-    p_values = _p_values(ladder, part, target, bound)
-    certified = risk.fixed_sequence(p_values, delta=target.delta)
-    chosen = ladder[certified - 1] if certified else finest
-    chosen = measured(chosen, p, costs, scores)
-    finest = measured(finest, p, costs, scores)
-    if not chosen.calibration["mean_cost"] < finest.calibration["mean_cost"]:
-        cause = (
-            f"regret of at most {target.max_regret:g} is certified at confidence "
-            f"{target.confidence:g} for no cheaper policy on {len(p)} questions about "
-            f"{len(np.unique(picture))} pictures"
-        )
-        chosen = finest.fall_back(cause, advice=_what_it_takes(ladder, part, target, bound))
-    return replace(chosen, guarantee=described(regrets(chosen, part), target, bound))
 
 
 def regrets(policy: Policy, part: Labelled) -> risk.Losses:
-    """Regret of each question, summed by picture.
+    """Regret of each question, summed by image.
 
     Raises:
         DataError: when the part is empty, misshapen or not finite, or for a cap below the
             cheapest option of an example.
     """
-    rows = np.arange(len(part.p))
-    routed = part.scores[rows, policy.choose(part.p, part.costs)]
-    finest = part.scores[rows, policy.reference(part.costs)]
-    return risk.by_picture(np.maximum(0.0, finest - routed), part.groups, most=part.most)
+    return part.counted(policy.reference_choice(part.costs)).losses(part.given(policy))
 
 
-def described(losses: risk.Losses, target: Target, bound: str) -> dict[str, Any]:
+def described(
+    losses: risk.Losses,
+    target: Target,
+    bound: str,
+    *,
+    expected: risk.Losses | None = None,
+    observed: float | None = None,
+) -> dict[str, Any]:
     """What is guaranteed and on what evidence, JSON-able.
 
+    Args:
+        losses: of the policy on the calibrate part, gains counted as they were tested.
+        target: what is guaranteed.
+        bound: how.
+        expected: losses on the tune part, which shaped the bets.
+        observed: the loss there, where it is not the mean of `losses`.
+
     Returns:
-        "max_regret", "confidence", "bound", "p_value", the observed "regret", "upper_limit" (of
-        the regret, by this policy's losses alone, at this confidence), "pictures", "questions"
-        and "most" questions about a picture.
+        "max_regret" or "max_loss", "reference", "confidence", "bound", "gains" (how much of a gain
+        was counted), "p_value", the observed "regret" or "loss", "upper_limit" (of it, by this
+        policy's losses alone, at this confidence), "images" (also as "pictures"), "questions" that
+        counted and "most" questions of an image.
     """
+    plan = risk.Plan(delta=target.delta, expected=expected)
     return {
-        "max_regret": target.max_regret,
+        target.name: target.alpha,
+        "reference": target.reference,
         "confidence": target.confidence,
         "bound": bound,
-        "p_value": risk.bound_named(bound)(losses, target.max_regret),
-        "regret": losses.risk,
-        "upper_limit": risk.upper_limit(losses, delta=target.delta, bound=bound),
+        "gains": -losses.low,
+        "p_value": risk.bound_named(bound)(losses, target.alpha, plan),
+        target.loss: losses.risk if observed is None else observed,
+        "upper_limit": risk.upper_limit(
+            losses, delta=target.delta, bound=bound, expected=expected, start=target.alpha
+        ),
+        "images": losses.pictures,
         "pictures": losses.pictures,
         "questions": losses.questions,
         "most": losses.most,
     }
-
-
-def _p_values(ladder: list[Policy], part: Labelled, target: Target, bound: str) -> Iterator[float]:
-    p_value = risk.bound_named(bound)
-    for policy in ladder:
-        yield p_value(regrets(policy, part), target.max_regret)
 
 
 class UncertifiedError(DataError):
@@ -221,33 +472,16 @@ def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     Raises:
         UncertifiedError: naming the pictures that it has and that are needed.
     """
-    if risk.bound_named(bound)(losses, target.max_regret) > target.delta:
-        least = risk.pictures_needed(losses, target.max_regret, delta=target.delta, bound=bound)
+    plan = risk.Plan(delta=target.delta)
+    if risk.bound_named(bound)(losses, target.alpha, plan) > target.delta:
+        least = risk.pictures_needed(losses, target.alpha, delta=target.delta, bound=bound)
         raise UncertifiedError(
-            f"The calibrate part is too small for a regret of at most {target.max_regret:g} at "
+            f"The calibrate part is too small for a {_WHAT[target.loss]} of at most "
+            f"{target.alpha:g} at "
             f"confidence {target.confidence:g}: it has {losses.questions} questions about "
-            f"{losses.pictures} pictures, and even without a single regret at least {least} such "
+            f"{losses.pictures} pictures, and even without a single loss at least {least} such "
             f"pictures are needed (bound {bound!r}). Label more pictures, or ask for less."
         )
-
-
-def _what_it_takes(ladder: list[Policy], part: Labelled, target: Target, bound: str) -> str:
-    """How many pictures would certify the cheapest policy with some room below the target."""
-    seen = [(policy, regrets(policy, part)) for policy in ladder]
-    if not seen:
-        return "No price changes a choice"
-    useful = [one for one in seen if 0 < one[1].risk <= target.max_regret / 2] or [
-        min(seen, key=lambda one: one[1].risk)
-    ]
-    policy, losses = useful[-1]
-    cost = measured(policy, part.p, part.costs).calibration["mean_cost"]
-    found = f"The policy of mean cost {cost:.4g} had a regret of {losses.risk:.2g} there: "
-    needed = risk.pictures_needed(
-        losses, target.max_regret, delta=target.delta, bound=bound, power=POWER
-    )
-    if needed is None:
-        return f"{found}no number of pictures certifies that"
-    return f"{found}about {needed} such pictures would certify it with probability {POWER:g}"
 
 
 def known(policy: Policy) -> Mapping[str, Any]:
@@ -259,6 +493,6 @@ def known(policy: Policy) -> Mapping[str, Any]:
     if not policy.guarantee:
         raise DataError(
             f"The policy was calibrated with {dict(policy.knob)}, without a guarantee. Calibrate "
-            "one with --max-regret."
+            "one with --max-regret or --max-loss."
         )
     return policy.guarantee

@@ -16,6 +16,7 @@ import numpy as np
 from data.errors import DataError
 from router.estimators.base import Floats
 from router.policy import Binding, Policy
+from router.references import chosen
 from router.sweep import check_inputs, sweep
 
 
@@ -27,6 +28,7 @@ def for_price(
     binding: Binding,
     cap: float | None = None,
     knob: Mapping[str, float] | None = None,
+    reference: str = "",
 ) -> Policy:
     """The policy of a given price; at price 0 it takes the option that is likeliest right.
 
@@ -37,6 +39,7 @@ def for_price(
         binding: what the policy will belong to.
         cap: most cost of any single answer.
         knob: what was asked for, when it was not this price.
+        reference: name of the option that it is compared with, "" for the last.
 
     Raises:
         DataError: for a price that is negative or not finite, a cap below the cheapest option of
@@ -51,6 +54,7 @@ def for_price(
         kind="price",
         lam=float(price) * scale,
         cost_scale=scale,
+        reference=reference,
         cap=cap,
         knob=with_cap(knob or {"price": float(price)}, cap),
     )
@@ -58,7 +62,13 @@ def for_price(
 
 
 def for_budget(
-    p: Floats, costs: Floats, *, budget: float, binding: Binding, cap: float | None = None
+    p: Floats,
+    costs: Floats,
+    *,
+    budget: float,
+    binding: Binding,
+    cap: float | None = None,
+    reference: str = "",
 ) -> Policy:
     """The policy of the lowest price whose mean cost on the calibrate part is within budget.
 
@@ -70,6 +80,7 @@ def for_budget(
         budget: most mean cost per example.
         binding: what the policy will belong to.
         cap: most cost of any single answer.
+        reference: name of the option that it is compared with, "" for the last.
 
     Raises:
         DataError: when the budget is below the mean cost of the cheapest option or infinite, the
@@ -88,7 +99,9 @@ def for_budget(
     knob = {"budget": float(budget)}
     first = int(np.argmax(steps.cost <= budget * (1 + 1e-9)))
     for price in steps.prices[first:]:
-        policy = for_price(p, costs, price=price, binding=binding, cap=cap, knob=knob)
+        policy = for_price(
+            p, costs, price=price, binding=binding, cap=cap, knob=knob, reference=reference
+        )
         # The sweep's sums are rounded: the policy is judged by its own choices.
         if policy.calibration["mean_cost"] <= budget:
             break
@@ -103,52 +116,66 @@ def for_max_loss(
     max_loss_points: float,
     binding: Binding,
     cap: float | None = None,
+    reference: str | None = None,
 ) -> Policy:
-    """The cheapest policy at most `max_loss_points` below the finest option's accuracy.
+    """The cheapest policy at most `max_loss_points` below the reference option's accuracy.
 
-    Judged by the accuracy on the calibrate part, without a confidence bound. When no price
-    qualifies, the policy is the finest option and says so in `fallback` and `reason`.
+    Judged by the accuracy on the calibrate part, without a confidence bound, and so optimistic: of
+    many prices the cheapest is taken that looks good enough there. When no price qualifies, the
+    policy is the reference option and says so in `fallback` and `reason`.
 
     Args:
         p: probabilities (N, K) on the calibrate part.
         costs: (N, K).
         scores: (N, K) in [0, 1], what each option really scored there.
-        max_loss_points: percentage points; negative asks to be better than the finest option.
+        max_loss_points: percentage points; negative asks to be better than the reference.
         binding: what the policy will belong to.
-        cap: most cost of any single answer; the finest option is then the finest within it.
+        cap: most cost of any single answer; see `router.references` for what then stands for the
+            reference.
+        reference: name of an option; None for the best one of these scores.
 
     Raises:
         DataError: when the loss is not finite, the calibrate part is empty, misshapen or not
-            finite, or the cap below the cheapest option of an example.
+            finite, the cap below the cheapest option of an example, or the reference unknown.
     """
     if not math.isfinite(max_loss_points):
         raise DataError(f"A maximal loss must be finite, in points; it is {max_loss_points:g}.")
     p, costs = check_inputs(p, costs)
     scores = check_scores(scores, p.shape)
     knob = {"max_loss_points": float(max_loss_points)}
-    finest = measured(always_finest(costs, binding, cap=cap, knob=knob), p, costs, scores)
-    target = finest.calibration["accuracy"] - max_loss_points / 100
+    against = chosen(reference, binding.options, scores=scores, costs=costs, cap=cap)
+    fixed = always_reference(costs, binding, reference=against, cap=cap, knob=knob)
+    fixed = measured(fixed, p, costs, scores)
+    target = fixed.calibration["accuracy"] - max_loss_points / 100
     steps = sweep(p, costs, scores=scores, cap=cap)
     for price in steps.prices[steps.accuracy >= target - 1e-9][::-1]:
-        policy = for_price(p, costs, price=price, binding=binding, cap=cap, knob=knob)
+        policy = for_price(
+            p, costs, price=price, binding=binding, cap=cap, knob=knob, reference=against
+        )
         policy = measured(policy, p, costs, scores)
         if policy.calibration["accuracy"] >= target - 1e-12:
             return policy
-    return finest.fall_back(
+    return fixed.fall_back(
         f"no price reaches the accuracy {target:.4f} on the {len(p)} calibration examples "
         f"(best {steps.accuracy.max():.4f})"
     )
 
 
-def always_finest(
-    costs: Floats, binding: Binding, *, cap: float | None, knob: Mapping[str, float]
+def always_reference(
+    costs: Floats,
+    binding: Binding,
+    *,
+    reference: str,
+    cap: float | None,
+    knob: Mapping[str, float],
 ) -> Policy:
-    """The policy that always takes the finest option that the cap allows; costs are (N, K)."""
+    """The policy that always takes the reference, as the cap allows it; costs are (N, K)."""
     return Policy(
         binding=binding,
-        kind="finest",
+        kind="fixed",
         lam=0.0,
         cost_scale=_cost_scale(costs),
+        reference=reference,
         cap=cap,
         knob=with_cap(knob, cap),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from router.analysis.tables import headline
 from router.cascade import Cascade
+from router.guarantee_text import told_by
 from router.policy import Policy
 from router.router import ScaleRouter
 
@@ -228,7 +229,7 @@ def _evaluation(document: Mapping[str, Any] | None) -> str:
 def _policies(policies: Mapping[str, Policy], cascades: Mapping[str, Cascade]) -> str:
     if not policies:
         return f"{START}\n\nNone yet.\n\n{END}"
-    rows = []
+    rows, certified = [], []
     for name, policy in policies.items():
         one = cascades.get(name, policy)
         knob = ", ".join(f"{key} {value:g}" for key, value in one.knob.items()) or policy.kind
@@ -244,9 +245,11 @@ def _policies(policies: Mapping[str, Policy], cascades: Mapping[str, Cascade]) -
                 _guaranteed(one.guarantee),
             ]
         )
+        if sentence := told_by(one):
+            certified.append(f"`{_plain(name)}`: {_plain(sentence)}")
     header = ["policy", "asked for", "mean cost", "right %", "asks again", "guarantee"]
     told = "Mean cost and share of right answers are those on the calibrate part."
-    return f"{START}\n\n{_table(header, rows)}\n\n{told}\n\n{END}"
+    return "\n\n".join([START, _table(header, rows), told, *certified, END])
 
 
 def _guaranteed(guarantee: Mapping[str, Any]) -> str:

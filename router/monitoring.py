@@ -2,10 +2,14 @@
 
 Notation for shapes: N questions of one part, K options.
 
+What is judged is the loss that the guarantee is about, the regret where there is none. Questions
+are thinned to as many of an image as it counts, by the same draw.
+
 Where nobody knows the right answer of a question, its regret lies between two bounds. Routing and
-the finest option say the very same: then it is 0, whatever is right. They differ: then it is
-between 0 and 1. "Holds" is told from the upper bounds, "violated" from the lower ones; both
-verdicts are valid for the true regret, however many answers are judged and whichever those are.
+the reference option say the very same: then it is 0, whatever is right. They differ: then it is
+between 0 and 1, a net loss between -1 and 1. "Holds" is told from the upper bounds, "violated"
+from the lower ones; both verdicts are valid for the true loss, however many answers are judged and
+whichever those are.
 
 A call raises an alarm although nothing changed with at most a stated probability: half of it is
 for the regret, half for drift of the features. The evidence about the regret is a betting
@@ -16,7 +20,7 @@ together (`router.risk.betting_p_value`); the half for drift is spent at every c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,14 +46,14 @@ class Served:
     """What a policy or a cascade made of labelled questions.
 
     Attributes:
-        losses: regret by picture: how much better the finest option scored; the most that it can
-            be where that was not judged.
+        losses: regret or net loss by image: how much better the reference option scored; the most
+            that it can be where that was not judged.
         sure: the same with the least that it can be.
         unjudged: questions between the two.
         cost: mean cost of everything that was asked.
         accuracy: mean score of the answers given in the end; None where some were not judged.
-        agreement: share of them that say the very same as the finest option; None where answers
-            are not known.
+        agreement: share of them that say the very same as the reference option; None where
+            answers are not known.
     """
 
     losses: risk.Losses
@@ -79,7 +83,22 @@ def by_policy(policy: Policy, part: Labelled, answers: Texts | None = None) -> S
     """
     rows, final = np.arange(len(part.p)), policy.choose(part.p, part.costs)
     cost = float(part.costs[rows, final].mean())
-    return _served(part, answers, final=final, finest=policy.reference(part.costs), cost=cost)
+    against = policy.reference_choice(part.costs)
+    part = counted_by(policy.guarantee, part)
+    gains = _gains(policy.guarantee)
+    return _served(part, answers, final=final, against=against, cost=cost, gains=gains)
+
+
+def counted_by(guarantee: Mapping[str, Any], part: Labelled) -> Labelled:
+    """The part, an image counting with as many questions as the guarantee says."""
+    if "most" not in guarantee:
+        return part
+    return replace(part, most=guarantee["most"], seed=guarantee.get("seed", part.seed))
+
+
+def _gains(guarantee: Mapping[str, Any]) -> float:
+    """How much of a gain the loss counts that a guarantee is about."""
+    return 1.0 if guarantee.get("max_loss") is not None else 0.0
 
 
 def by_cascade(
@@ -89,25 +108,38 @@ def by_cascade(
     beliefs = cascade.rule.believe(part.p, news.confidence, news.logprob)
     asked = cascade.rule.ask(part.p, part.costs, news.costs, beliefs, cascade.price)
     cost = float(Prices(alone=news.costs, routed=part.costs).of(asked).mean())
-    finest = np.full(len(part.p), part.p.shape[1] - 1)
-    return _served(part, answers, final=asked.final, finest=finest, cost=cost)
+    against = np.full(len(part.p), cascade.reference_index)
+    part = counted_by(cascade.guarantee, part)
+    gains = _gains(cascade.guarantee)
+    return _served(part, answers, final=asked.final, against=against, cost=cost, gains=gains)
 
 
 def _served(
-    part: Labelled, answers: Texts | None, *, final: Choice, finest: Choice, cost: float
+    part: Labelled,
+    answers: Texts | None,
+    *,
+    final: Choice,
+    against: Choice,
+    cost: float,
+    gains: float,
 ) -> Served:
-    """Compare the options (N,) of the answers given in the end with the finest ones (N,)."""
+    """Compare the options (N,) of the answers given in the end with the reference's (N,)."""
     rows = np.arange(len(part.p))
     given = part.scores[rows, final]
-    lost = np.maximum(0.0, part.scores[rows, finest] - given)
+    lost = np.maximum(-gains, part.scores[rows, against] - given)
     judged, same = np.isfinite(lost), np.zeros(len(lost), dtype=bool)
     if answers is not None:
-        same = np.asarray(answers[rows, final] == answers[rows, finest], dtype=bool)
-    most, least = np.where(judged, lost, ~same), np.where(judged, lost, 0.0)
+        same = np.asarray(answers[rows, final] == answers[rows, against], dtype=bool)
+    thinned = part.thinned()
+
+    def losses(unjudged: float) -> risk.Losses:
+        each = np.where(judged, lost, np.where(same, 0.0, unjudged))
+        return risk.of_sums(thinned.sums(each), thinned.sizes, most=thinned.most, low=-gains)
+
     return Served(
-        losses=risk.by_picture(most, part.groups, most=part.most),
-        sure=risk.by_picture(least, part.groups, most=part.most),
-        unjudged=int((~judged & ~same).sum()),
+        losses=losses(1.0),
+        sure=losses(-gains),
+        unjudged=int((~judged & ~same)[thinned.rows].sum()),
         cost=cost,
         accuracy=float(given.mean()) if judged.all() else None,
         agreement=None if answers is None else float(same.mean()),
@@ -169,7 +201,7 @@ def monitor(
 def judged(
     guarantee: Mapping[str, Any], fresh: Served, *, level: float, bound: str
 ) -> dict[str, Any]:
-    """The regret on fresh traffic, against the guarantee if there is one.
+    """The regret or net loss on fresh traffic, against the guarantee if there is one.
 
     Args:
         guarantee: see `router.guarantee.described`; empty without one.
@@ -179,15 +211,16 @@ def judged(
 
     Returns:
         "verdict" ("holds" at the guarantee's confidence, "violated", "not enough evidence" or "no
-        guarantee"), the observed "regret", its one-sided "lower_limit" at confidence 1 - level and
-        "upper_limit" at the guarantee's, "p_value" of a regret above the guarantee,
-        "pictures_needed" for "holds" (None where the observed regret is too large for any
-        number), "pictures", "questions", "max_regret", "confidence" and "bound"; "unjudged", how
-        many questions have a regret that is only known to lie between 0 and 1: "regret" counts
-        them as 1, "regret_at_least" as 0.
+        guarantee"), the observed "regret" (or net loss, where "max_loss" is guaranteed), its
+        one-sided "lower_limit" at confidence 1 - level and "upper_limit" at the guarantee's,
+        "p_value" of one above the guarantee, "pictures_needed" for "holds" (None where the
+        observed one is too large for any number), "images" (also as "pictures"), "questions" that
+        counted, "most" of an image, "max_regret", "max_loss", "confidence" and "bound";
+        "unjudged", how many questions have a regret that is only known to lie between 0 and 1:
+        "regret" counts them as 1, "regret_at_least" as 0 (as -1 in a net loss).
     """
     losses, kept = fresh.losses, guarantee
-    alpha = kept.get("max_regret")
+    alpha = kept.get("max_loss", kept.get("max_regret"))
     delta = round(1 - kept.get("confidence", 0.95), 12)
     lower = risk.lower_limit(fresh.sure, delta=level, bound=bound)
     found: dict[str, Any] = {
@@ -199,16 +232,22 @@ def judged(
         "upper_limit": risk.upper_limit(losses, delta=delta, bound=bound),
         "p_value": None,
         "pictures_needed": None,
+        "images": losses.pictures,
         "pictures": losses.pictures,
         "questions": losses.questions,
-        "max_regret": alpha,
+        "most": losses.most,
+        "max_regret": kept.get("max_regret"),
+        "max_loss": kept.get("max_loss"),
         "confidence": 1 - delta,
         "bound": bound,
     }
     if alpha is None:
         return found
-    found["p_value"] = risk.bound_named(bound)(losses, alpha)
-    if risk.bound_named(bound)(fresh.sure.flipped(), 1 - alpha) <= level:
+    found["p_value"] = risk.bound_named(bound)(losses, alpha, risk.Plan(delta=delta))
+    within = risk.bound_named(bound)(
+        fresh.sure.flipped(), fresh.sure.mirrored(alpha), risk.Plan(delta=level)
+    )
+    if within <= level:
         return {**found, "verdict": VIOLATED}
     if found["p_value"] <= delta:
         return {**found, "verdict": HOLDS}

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data.errors import DataError, MismatchError
 from router.artefacts import SEAL, read_sealed, write_sealed
 from router.estimators.base import Floats
@@ -25,12 +27,12 @@ from router.sweep import (
     check_inputs,
     choose_at,
     decide_at,
-    finest_allowed,
+    reference_allowed,
     worths,
 )
 
 KIND = "policy"
-SCHEMA = 2  # 2: caps, the kind "regret" and guarantees
+SCHEMA = 3  # 2: caps, the kind "regret" and guarantees; 3: the reference, "finest" is "fixed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +59,18 @@ class Policy:
     Attributes:
         binding: what it belongs to.
         kind: "price" for the rule with `lam`; "regret" for that rule with 1 - P(right at the
-            finest option and wrong at k) in place of p_k (`router.sweep.worths`); "finest" for
-            always the last option that the cap allows.
+            reference and wrong at k) in place of p_k (`router.sweep.worths`); "fixed" for always
+            the reference.
         lam: price of `cost_scale` units of cost, in probability, at least 0.
-        cost_scale: mean cost of the finest option in the calibrate part.
+        cost_scale: mean cost of the last option in the calibrate part.
+        reference: name of the option that losses and regrets are against, and that is used where
+            nothing meets the target; "" for the last. Where the cap forbids it, see
+            `reference_choice`.
         cap: most cost of any single answer, None for no cap.
         knob: what was asked for, such as {"budget": 64.0}.
         calibration: "n", "mean_cost" and, where scores were given, "accuracy" it reached there.
         guarantee: what was certified and how, see `router.guarantee`; empty without one.
-        fallback: whether no price met the target, so that the finest option is used.
+        fallback: whether no price met the target, so that the reference option is used.
         reason: why, when `fallback`.
     """
 
@@ -73,6 +78,7 @@ class Policy:
     kind: Kind
     lam: float
     cost_scale: float
+    reference: str = ""
     cap: float | None = None
     knob: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, float] = field(default_factory=dict)
@@ -84,13 +90,19 @@ class Policy:
         """Check the rule.
 
         Raises:
-            DataError: for an unknown kind, a negative price or cap, or a scale that is not
-                positive.
+            DataError: for an unknown kind or reference, a negative price or cap, or a scale that
+                is not positive.
         """
-        if self.kind not in ("price", "regret", "finest"):
+        options = self.binding.options
+        if not self.reference:
+            object.__setattr__(self, "reference", options[-1])
+        if self.reference not in options:
             raise DataError(
-                f"A policy is of kind 'price', 'regret' or 'finest', not {self.kind!r}."
+                f"A policy's reference must be one of its options {list(options)}, not "
+                f"{self.reference!r}."
             )
+        if self.kind not in ("price", "regret", "fixed"):
+            raise DataError(f"A policy is of kind 'price', 'regret' or 'fixed', not {self.kind!r}.")
         if self.cap is not None and not 0 <= self.cap < math.inf:
             raise DataError(
                 f"A policy's cap must be finite and at least 0, not {self.cap}; without one, leave "
@@ -116,18 +128,33 @@ class Policy:
         """
         p, costs = check_inputs(p, costs)
         self._check_width(p.shape[1])
-        if self.kind == "finest":
-            return self.reference(costs)
-        worth = worths(p, costs, regret=self.kind == "regret", cap=self.cap)
+        if self.kind == "fixed":
+            return self.reference_choice(costs)
+        worth = worths(
+            p,
+            costs,
+            regret=self.kind == "regret",
+            cap=self.cap,
+            reference=self.reference_index,
+        )
         return choose_at(worth, costs, self.price)
 
-    def reference(self, costs: Floats) -> Choice:
-        """The finest option (N,) that the cap allows at costs (N, K): what regret is against.
+    @property
+    def reference_index(self) -> int:
+        """Place of the reference among the options."""
+        return self.binding.options.index(self.reference)
+
+    def reference_choice(self, costs: Floats) -> Choice:
+        """What losses are against at costs (N, K): option indices (N,).
+
+        The reference where the cap allows it, else the last allowed option before it in rank,
+        else the cheapest allowed.
 
         Raises:
             DataError: when the cap is below the cheapest option of an example.
         """
-        return finest_allowed(allowed(costs, self.cap))
+        costs = np.asarray(costs, dtype=np.float64)
+        return reference_allowed(allowed(costs, self.cap), costs, self.reference_index)
 
     def decide(self, p: Floats, costs: Floats) -> int:
         """Option index for one example, p and costs (K,); equal to `choose` on one row.
@@ -139,14 +166,21 @@ class Policy:
         """
         self._check_width(len(p))
         self._check_width(len(costs))
-        return decide_at(p.tolist(), costs.tolist(), self.price, kind=self.kind, cap=self.cap)
+        return decide_at(
+            p.tolist(),
+            costs.tolist(),
+            self.price,
+            kind=self.kind,
+            cap=self.cap,
+            reference=self.reference_index,
+        )
 
     def fall_back(self, cause: str, *, advice: str = "") -> Policy:
-        """This policy, of kind "finest", as what remains when nothing qualifies, and why."""
-        finest = f"the finest option, {self.binding.options[-1]}"
+        """This policy, of kind "fixed", as what remains when nothing qualifies, and why."""
+        where = f"the reference option, {self.reference}"
         if self.cap is not None:
-            finest = f"the finest option within the cap of {self.cap:.6g}"
-        reason = f"{cause}, so every example goes to {finest}" + (f". {advice}" if advice else "")
+            where += f", or what stands for it within the cap of {self.cap:.6g}"
+        reason = f"{cause}, so every example goes to {where}" + (f". {advice}" if advice else "")
         return replace(self, fallback=True, reason=reason)
 
     def check_fits(self, *, options: Sequence[str], router: str = "", split: str = "") -> None:
@@ -176,12 +210,16 @@ class Policy:
     def read(cls, path: Path) -> Policy:
         """Read what `write` wrote.
 
+        Before schema 3 the reference was the last option, and the kind "fixed" called "finest".
+
         Raises:
             DataError: when it is missing, cut short, edited, newer, or not a valid policy.
         """
         payload = read_sealed(path, kind=KIND, schema=SCHEMA)
         try:
             entries: dict[str, Any] = dict(payload["policy"])
+            if payload["schema"] < 3 and entries["kind"] == "finest":
+                entries["kind"] = "fixed"
             binding = entries.pop("binding")
             options = tuple(binding.pop("options"))
             return cls(binding=Binding(options=options, **binding), **entries)

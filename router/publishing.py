@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST, atomic_write_bytes
+from router.analysis.documents import upgraded
 from router.cascade import Cascade, cascade_path
 from router.hub import CARD, ROUTER_FILES, fetch, publish
 from router.model_card import Facts, local_path_in, model_card, with_policies
@@ -43,7 +44,7 @@ def run_files(run: Run, facts: Facts) -> Files:
     evaluation = None
     if (run.evaluation / MANIFEST).is_file():
         run.verify(run.evaluation, "evaluate")
-        evaluation = json.loads((run.evaluation / "evaluation.json").read_bytes())
+        evaluation = upgraded(json.loads((run.evaluation / "evaluation.json").read_bytes()))
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
     files = {CARD: model_card(router, policies, cascades, known).encode()}
     for file in ROUTER_FILES:

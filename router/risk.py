@@ -4,52 +4,69 @@ Notation for shapes: N questions about G pictures of R kinds.
 
 The unit is the picture: questions about one picture are not independent, pictures are. The risk
 is that of a question, E[S] / E[m] for a picture with m questions whose losses sum to S. With M
-the most questions that any picture has, X = (S + alpha (M - m)) / M lies in [0, 1], and E[X] <=
-alpha exactly when the risk is at most alpha; so bounds on the mean of independent values in
-[0, 1] hold for it, whatever the dependence inside of pictures.
+the most questions that a picture counts with (`router.thinning` sees to it), X = (S + alpha (M -
+m)) / M lies in [0, 1], and E[X] <= alpha exactly when the risk is at most alpha; so bounds on the
+mean of independent values in [0, 1] hold for it, whatever the dependence inside of pictures.
+
+Losses lie in [low, 1]: low is 0 for regret, and -1 for a net loss, which gains make up for; between
+the two, gains make up for a part. Where a bound needs values from 0 on, losses are taken for
+(l - low) / (1 - low).
 
 Every p-value here is for the hypothesis "the risk is above alpha" (Angelopoulos et al., Learn
 then Test, 2021, arXiv:2110.01052): where it is at most delta, the risk is at most alpha with
-confidence 1 - delta. The hypothesis "the risk is below alpha" is the same for `flipped` losses
-and 1 - alpha.
+confidence 1 - delta. The hypothesis "the risk is below alpha" is the same for `flipped` losses and
+`Losses.mirrored` alpha.
+
+Some bounds bet on pictures one after the other ("deadline", "wsr"). Their p-values depend on the
+order of the pictures, which must not depend on losses; `by_picture` orders them by hashed names.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, ndtri
+from scipy.special import bdtr, gammaincc, ndtri, pdtrik
 
 from data.errors import DataError
 from data.registry import unknown_name
+from router.betting import Shape, agrapa, deadline
 from router.estimators.base import Floats
+from router.thinning import thin
 
 Array = npt.NDArray[np.float64]
 MOST_PICTURES = 10**9
 """Where the search for a sufficient number of pictures ends."""
+MOST_SIMULATED = 10**6
+"""Where it ends for a bound that must go through them."""
+PRIOR = 0.25
+"""Weight, in pictures, of the loss that is always thought possible; see `_shape`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Losses:
-    """Losses of questions, summed by picture; pictures with equal sums and sizes are one row.
+    """Losses of questions, summed by picture.
 
     Attributes:
-        sums: (R,) summed losses S of a picture, each in [0, its number of questions].
+        sums: (R,) summed losses S of a picture, each in [low * m, m].
         sizes: (R,) number of questions m of that picture.
-        counts: (R,) how many pictures are like that.
-        most: M, the most questions that any picture has, here or elsewhere; it must be known
-            before losses are looked at.
+        counts: (R,) how many pictures are like that; where all are 1, rows are in the order in
+            which they are bet on.
+        most: M, the most questions that any picture counts with; it must be known before losses are
+            looked at.
+        low: least loss of a question, from -1 to 0; the largest is 1.
     """
 
     sums: Array
     sizes: Array
     counts: Array
     most: int
+    low: float = 0.0
 
     @property
     def pictures(self) -> int:
@@ -63,30 +80,43 @@ class Losses:
 
     @property
     def risk(self) -> float:
-        """Mean loss of a question, in [0, 1]."""
+        """Mean loss of a question, in [low, 1]."""
         return float((self.counts @ self.sums) / (self.counts @ self.sizes))
 
     def flipped(self) -> Losses:
-        """The losses 1 - l in place of l."""
-        return replace(self, sums=self.sizes - self.sums)
+        """The losses 1 + low - l in place of l."""
+        return replace(self, sums=(1 + self.low) * self.sizes - self.sums)
+
+    def mirrored(self, alpha: float) -> float:
+        """What alpha is for `flipped` losses."""
+        return 1 + self.low - alpha
 
     def without(self) -> Losses:
         """The same pictures without any loss."""
         return replace(self, sums=np.zeros_like(self.sums))
 
+    def excess(self, alpha: float) -> Array:
+        """(R,) how far each picture is above alpha, 1 at most: (S - alpha m) / (M (1 - alpha))."""
+        return np.asarray((self.sums - alpha * self.sizes) / (self.most * (1 - alpha)))
+
 
 def by_picture(
-    losses: Floats, groups: Sequence[str] | npt.NDArray, *, most: int | None = None
+    losses: Floats,
+    groups: Sequence[str] | npt.NDArray,
+    *,
+    most: int | None = None,
+    low: float = 0.0,
 ) -> Losses:
-    """Sum losses (N,) in [0, 1] by picture.
+    """Sum losses (N,) in [low, 1] by picture.
 
     Args:
         losses: of each question.
         groups: picture of each question, (N,).
         most: M of `Losses`; None takes the most questions of a picture found here.
+        low: least loss of a question.
 
     Raises:
-        DataError: for no losses, losses outside of [0, 1], or more than `most` questions.
+        DataError: for no losses, losses outside of [low, 1], or more than `most` questions.
     """
     values = np.asarray(losses, dtype=np.float64)
     if values.ndim != 1 or not len(values) or len(values) != len(groups):
@@ -94,73 +124,128 @@ def by_picture(
             f"A bound needs the losses (N,) and pictures (N,) of at least one question; it got "
             f"{values.shape} losses and {len(groups)} pictures."
         )
-    if not np.all((values >= 0) & (values <= 1)):
-        raise DataError("A bound holds for losses in [0, 1]; some are outside, or not numbers.")
-    _, member, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    largest = int(sizes.max())
+    if not np.all((values >= low) & (values <= 1)):
+        raise DataError(
+            f"A bound holds for losses in [{low:g}, 1]; some are outside, or not numbers."
+        )
+    counted = thin(np.arange(len(values)), groups, most=len(values))
+    largest = int(counted.sizes.max())
     if most is not None and largest > most:
         raise DataError(
             f"A picture has {largest} questions, but the bound was to hold for at most {most} "
             "questions about a picture. Give the most that any picture has."
         )
-    sums = np.minimum(np.bincount(member.reshape(-1), weights=values), sizes)
-    kinds, counts = np.unique(sums + 1j * sizes, return_counts=True)
-    return Losses(
-        sums=kinds.real.copy(),
-        sizes=kinds.imag.copy(),
-        counts=counts.astype(np.float64),
-        most=largest if most is None else most,
+    return of_sums(
+        counted.sums(values), counted.sizes, most=largest if most is None else most, low=low
     )
 
 
-def binomial_p_value(losses: Losses, alpha: float) -> float:
+def of_sums(sums: Array, sizes: Array, *, most: int, low: float = 0.0) -> Losses:
+    """Losses from sums (G,) and sizes (G,) of pictures in the order in which they are bet on."""
+    within = np.clip(sums, low * sizes, sizes)  # sums are rounded
+    return Losses(sums=within, sizes=sizes, counts=np.ones(len(sizes)), most=most, low=low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a bound may know before it sees losses.
+
+    Attributes:
+        delta: 1 - confidence: where p-values above it are not told apart.
+        expected: losses of the same rule on other pictures, such as the tune part's; None where
+            there are none. They shape bets and never decide whether a p-value is valid.
+    """
+
+    delta: float = 0.05
+    expected: Losses | None = None
+
+
+UNTOLD = Plan()
+
+
+class Bound(Protocol):
+    """From losses to a p-value for "the risk is above alpha"."""
+
+    def __call__(self, losses: Losses, alpha: float, plan: Plan = ..., /) -> float:
+        """The p-value."""
+        ...
+
+
+def binomial_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
     """P(Bin(n, alpha) <= number of losses): exact for losses of 0 or 1, one question a picture.
 
     Raises:
-        DataError: when pictures have several questions, or losses are between 0 and 1.
+        DataError: when pictures have several questions, or losses are neither 0 nor 1.
     """
     if losses.most > 1 or not np.all((losses.sums == 0) | (losses.sums == 1)):
         raise DataError(
-            "The binomial bound needs one question for each picture, right or wrong. Use the "
-            "bound 'betting' or 'bentkus' for several questions or for partial scores."
+            "The binomial bound needs one question for each picture, right or wrong. Let pictures "
+            "count with one question (most = 1), or use the bound 'deadline' or 'betting' for "
+            "several questions, partial scores or net losses."
         )
     n = losses.pictures
     return float(bdtr(math.ceil(n * losses.risk - 1e-9), n, alpha))
 
 
-def bentkus_p_value(losses: Losses, alpha: float) -> float:
+def bentkus_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
     """The Hoeffding-Bentkus p-value (Bates et al. 2021, arXiv:2101.02703, theorem 4)."""
-    n, mean = losses.pictures, _mean(losses, alpha)
-    hoeffding = math.exp(-n * _relative_entropy(min(mean, alpha), alpha))
-    bentkus = math.e * float(bdtr(math.ceil(n * mean - 1e-9), n, alpha))
+    n, level = losses.pictures, _unit_level(losses, alpha)
+    if not 0 < level < 1:
+        return 1.0
+    mean = level + (1 - level) * float(losses.counts @ losses.excess(alpha)) / n
+    mean = min(max(mean, 0.0), 1.0)
+    hoeffding = math.exp(-n * _relative_entropy(min(mean, level), level))
+    bentkus = math.e * float(bdtr(math.ceil(n * mean - 1e-9), n, level))
     return min(1.0, hoeffding, bentkus)
 
 
-def betting_p_value(losses: Losses, alpha: float) -> float:
+def betting_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
     """One over the wealth of a gambler who bets on every picture that the risk is below alpha.
 
     Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting, 2020,
-    arXiv:2010.09686: the wealth prod_g (1 - b (X_g - alpha)) of a fixed bet b in [0, 1 / (1 -
-    alpha)] is a nonnegative supermartingale when the risk is above alpha, and so is a mixture
-    over bets (their section 5.3, "grid Kelly"). By Ville's inequality it ever reaches 1 / delta
-    with probability at most delta: looking again and again at a growing sample is allowed.
-
-    NOTE: Their bets that follow the variance seen so far have somewhat more power, but then the
-    p-value depends on the order of the pictures, and could be improved by shuffling them.
+    arXiv:2010.09686: the wealth prod_g (1 - b e_g) of a fixed bet b in [0, 1] on the excess e of
+    `Losses.excess` is a nonnegative supermartingale when the risk is above alpha, and so is a
+    mixture over bets (their section 5.3, "grid Kelly"). By Ville's inequality it ever reaches 1 /
+    delta with probability at most delta: looking again and again at a growing sample is allowed.
     """
-    wealth = _log_wealth(losses, alpha)
+    wealth = np.asarray(losses.counts @ np.log1p(-np.outer(losses.excess(alpha), _BETS)))
     most = float(wealth.max())  # taken out, so that nothing overflows
     return math.exp(min(0.0, -most - math.log(_WEIGHTS @ np.exp(wealth - most))))
 
 
-BOUNDS: dict[str, Callable[[Losses, float], float]] = {
+def deadline_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
+    """Bets that aim at 1 / delta by the last picture; see `router.betting.deadline`.
+
+    The p-value is delta where they arrive, and above it where they do not: it belongs to the plan's
+    delta and to one look at a sample of a size that was fixed before.
+
+    Raises:
+        DataError: when the pictures are in no order.
+    """
+    return float(p_values("deadline", [losses], [alpha], [plan])[0])
+
+
+def wsr_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
+    """Bets that follow mean and variance of the pictures so far; see `router.betting.agrapa`.
+
+    Raises:
+        DataError: when the pictures are in no order.
+    """
+    return float(p_values("wsr", [losses], [alpha], [plan])[0])
+
+
+BOUNDS: dict[str, Bound] = {
     "binomial": binomial_p_value,
     "bentkus": bentkus_p_value,
     "betting": betting_p_value,
+    "deadline": deadline_p_value,
+    "wsr": wsr_p_value,
 }
+ORDERED = ("deadline", "wsr")
+"""Bounds that bet on pictures in their order."""
 
 
-def bound_named(name: str) -> Callable[[Losses, float], float]:
+def bound_named(name: str) -> Bound:
     """The p-value of a name in `BOUNDS`.
 
     Raises:
@@ -171,21 +256,57 @@ def bound_named(name: str) -> Callable[[Losses, float], float]:
     return BOUNDS[name]
 
 
-def default_bound(scores: Floats, most: int) -> str:
+def p_values(
+    bound: str, losses: Sequence[Losses], alphas: Sequence[float], plans: Sequence[Plan]
+) -> Array:
+    """P-values (L,) of several rules on the same pictures, or of one at several alphas, together.
+
+    Args:
+        bound: a name in `BOUNDS`.
+        losses: of each.
+        alphas: for each.
+        plans: for each, of one delta.
+
+    Raises:
+        DataError: for an unknown bound, losses that it does not hold for, or pictures in no order
+            where it needs one.
+    """
+    each = list(zip(losses, alphas, plans, strict=True))
+    if bound not in ORDERED or not each:
+        p_value = bound_named(bound)
+        return np.array([p_value(one, alpha, plan) for one, alpha, plan in each])
+    if not all(np.all(one.counts == 1) for one in losses):
+        raise DataError(
+            f"The bound {bound!r} bets on pictures one after the other, but these losses are "
+            "counted by kind, without an order. Sum them by `by_picture`."
+        )
+    excess = np.stack([one.excess(alpha) for one, alpha, _ in each], axis=1)
+    if bound == "wsr":
+        levels = np.array([_unit_level(one, alpha) for one, alpha, _ in each])
+        inside = (levels > 0) & (levels < 1)
+        wealth = np.ones(len(each))
+        wealth[inside] = agrapa(excess[:, inside], levels[inside])
+        return np.minimum(1.0, 1 / wealth)
+    delta = plans[0].delta
+    shapes = [_shape(one, alpha, plan.expected) for one, alpha, plan in each]
+    shape = Shape(*np.array(shapes).T)
+    wealth = deadline(excess, shape, delta=delta)
+    return np.minimum(1.0, delta / np.maximum(wealth, delta))
+
+
+def default_bound(scores: Floats, most: int, *, low: float = 0.0) -> str:
     """The bound with the most power as a rule, by the data's form alone, before losses are seen.
 
-    With one question for each picture the binomial is exact, and Hoeffding-Bentkus stays close to
-    it for partial scores. With several, the mean over a picture varies little, which betting
-    uses and the others do not (measured in docs/guarantees.md).
+    With one question for each picture, right or wrong, the binomial is exact. Else bets with a
+    deadline come closest to what an exact test would do (measured in docs/guarantees.md).
 
     Args:
         scores: (N, K) of all options; scores of 0 and 1 alone give losses of 0 and 1.
         most: M of `Losses`.
+        low: of `Losses`; net losses are not 0 or 1 alone.
     """
-    if most > 1:
-        return "betting"
     binary = np.all((np.asarray(scores) == 0) | (np.asarray(scores) == 1))
-    return "binomial" if binary else "bentkus"
+    return "binomial" if most == 1 and low == 0 and binary else "deadline"
 
 
 def fixed_sequence(p_values: Iterable[float], *, delta: float) -> int:
@@ -197,45 +318,110 @@ def fixed_sequence(p_values: Iterable[float], *, delta: float) -> int:
     return sum(1 for _ in takewhile(lambda p: p <= delta, p_values))
 
 
-def upper_limit(losses: Losses, *, delta: float, bound: str) -> float:
+def upper_limit(
+    losses: Losses,
+    *,
+    delta: float,
+    bound: str,
+    expected: Losses | None = None,
+    start: float | None = None,
+) -> float:
     """Least alpha that the bound certifies: the risk is at most this with confidence 1 - delta.
 
     For a rule that was fixed before these losses were seen.
+
+    Args:
+        losses: of the rule.
+        delta: 1 - confidence.
+        bound: a name in `BOUNDS`.
+        expected: see `Plan`.
+        start: where to start from, going down while alphas are certified; 1 by default. An alpha
+            that is certified by itself and was fixed beforehand keeps the limit below it for
+            bounds whose p-values are not quite monotone in alpha.
     """
+    plan = Plan(delta=delta, expected=expected)
+    if bound in ORDERED:
+        return _scanned_limit(losses, plan, bound, start)
     p_value = bound_named(bound)
     low, high = losses.risk, 1.0
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (low, middle) if p_value(losses, middle) <= delta else (middle, high)
+        low, high = (low, middle) if p_value(losses, middle, plan) <= delta else (middle, high)
     return high
+
+
+def _scanned_limit(losses: Losses, plan: Plan, bound: str, start: float | None) -> float:
+    """The end of the run of certified alphas that goes down from `start`, or from 1."""
+    floor = losses.risk
+    alphas = floor + (1 - 1e-9 - floor) * np.geomspace(1.0, 1e-5, 200)
+    if start is not None and start > floor:
+        alphas = np.sort(np.append(alphas, start))[::-1]
+    p = p_values(bound, [losses] * len(alphas), alphas.tolist(), [plan] * len(alphas))
+    begin = 0 if start is None else int(np.argmin(np.abs(alphas - start)))
+    if p[begin] > plan.delta:
+        begin = 0
+    certified = fixed_sequence(p[begin:].tolist(), delta=plan.delta)
+    return float(alphas[begin + certified - 1]) if certified else 1.0
 
 
 def lower_limit(losses: Losses, *, delta: float, bound: str) -> float:
     """The risk is at least this with confidence 1 - delta; see `upper_limit`."""
-    return 1 - upper_limit(losses.flipped(), delta=delta, bound=bound)
+    return losses.mirrored(upper_limit(losses.flipped(), delta=delta, bound=bound))
 
 
 def pictures_needed(
-    losses: Losses, alpha: float, *, delta: float, bound: str, power: float = 0.8
+    losses: Losses,
+    alpha: float,
+    *,
+    delta: float,
+    bound: str,
+    power: float = 0.8,
+    expected: Losses | None = None,
 ) -> int | None:
     """About how many pictures like these certify alpha, with probability `power`.
 
     Takes the observed distribution of pictures for the true one and the normal law for the mean
-    loss of the next sample. None where no number helps: the observed risk is not below alpha.
+    loss of the next sample (for the bound "deadline", the Poisson law). None where no number helps:
+    the observed risk is not below alpha.
     """
-    p_value = bound_named(bound)
+    plan = Plan(delta=delta, expected=expected)
     if not losses.risk < alpha:
         return None
+
+    def enough(pictures: int) -> bool:
+        if bound == "deadline":
+            return _reaches(losses, alpha, plan, pictures) >= power
+        made = _enlarged(losses, pictures, power)
+        if bound in ORDERED:
+            made = _in_turn(made, pictures)
+        return bound_named(bound)(made, alpha, plan) <= delta
+
     low, high = 0, 1
-    while p_value(_enlarged(losses, high, power), alpha) > delta:
+    while not enough(high):
         low, high = high, 2 * high
-        if high > MOST_PICTURES:
+        if high > MOST_PICTURES or (bound == "wsr" and high > MOST_SIMULATED):
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        enough = p_value(_enlarged(losses, middle, power), alpha) <= delta
-        low, high = (low, middle) if enough else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _reaches(losses: Losses, alpha: float, plan: Plan, pictures: int) -> float:
+    """About how probably bets with a deadline reach their goal on so many pictures like these."""
+    spread, jump, growth = _shape(losses, alpha, plan.expected)
+    if losses.low == 0:
+        growth = float(losses.counts @ np.log1p(-_lossless(losses, alpha))) / losses.counts.sum()
+        if pictures * growth < -math.log(plan.delta) - 1e-9:
+            return 0.0  # not even without any loss
+        if losses.risk == 0:
+            return 1.0
+    rate = spread / jump**2
+    drift = float(losses.counts @ losses.excess(alpha)) / losses.counts.sum()
+    null, true = pictures * rate, pictures * max(0.0, rate + drift / jump)
+    if plan.delta <= math.exp(-null):
+        return math.exp(-true)
+    return float(gammaincc(pdtrik(plan.delta, null) + 1, true)) if true > 0 else 1.0
 
 
 def _enlarged(losses: Losses, pictures: int, power: float) -> Losses:
@@ -245,27 +431,79 @@ def _enlarged(losses: Losses, pictures: int, power: float) -> Losses:
     """
     risk, shares = losses.risk, losses.counts / losses.counts.sum()
     lost = losses.sums > 0
-    if risk > 0 and not lost.all():
+    if lost.any() and not lost.all():
         excess = losses.sums - risk * losses.sizes
         spread = math.sqrt(float(shares @ excess**2)) / float(shares @ losses.sizes)
         worse = min(1.0, risk + float(ndtri(power)) * spread / math.sqrt(pictures))
         wrong = shares[lost] @ (losses.sums - worse * losses.sizes)[lost]
-        right = worse * float(shares[~lost] @ losses.sizes[~lost])
-        if wrong > 0:  # so that factor * wrong = right, which is a risk of `worse`
+        right = shares[~lost] @ (worse * losses.sizes - losses.sums)[~lost]
+        if wrong > 0 and right > 0:  # so that factor * wrong = right, which is a risk of `worse`
             shares = np.where(lost, shares * right / wrong, shares)
     return replace(losses, counts=pictures * shares / shares.sum())
 
 
-def _mean(losses: Losses, alpha: float) -> float:
-    """Mean of X."""
-    filled = losses.sums + alpha * (losses.most - losses.sizes)
-    return float(losses.counts @ filled / losses.counts.sum()) / losses.most
+def _in_turn(losses: Losses, pictures: int) -> Losses:
+    """So many single pictures, kinds spread evenly as their counts tell."""
+    turns = (np.arange(pictures) + 0.5) * (math.sqrt(5) - 1) / 2 % 1
+    kind = np.searchsorted(np.cumsum(losses.counts), turns * losses.counts.sum())
+    kind = np.minimum(kind, len(losses.counts) - 1)
+    return replace(
+        losses, sums=losses.sums[kind], sizes=losses.sizes[kind], counts=np.ones(pictures)
+    )
 
 
-def _log_wealth(losses: Losses, alpha: float) -> Array:
-    """Logarithm of the wealth of each bet (bets,), whose bet is b = bet / (1 - alpha)."""
-    excess = (losses.sums - alpha * losses.sizes) / (losses.most * (1 - alpha))
-    return np.asarray(losses.counts @ np.log1p(-np.outer(excess, _BETS)))
+def standing(losses: Losses, alpha: float) -> tuple[float, float]:
+    """Mean of the pictures' excess over alpha, and its spread were the risk alpha; see `_shape`.
+
+    With the quarter of a picture that `_shape` adds, so that the spread is above 0.
+    """
+    half = math.ceil(losses.most / 2)
+    added = PRIOR * (half - alpha * losses.most) / (losses.most * (1 - alpha))
+    total = float(losses.counts @ losses.excess(alpha)) + added
+    return total / (float(losses.counts.sum()) + PRIOR), _shape(losses, alpha, losses)[0]
+
+
+def _shape(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:
+    """Spread, jump and growth for `Shape`, from losses that are expected, or from their form alone.
+
+    What is expected is brought to a risk of alpha first, by more pictures above alpha. Then a
+    picture is a sum of Poisson events of one size with the mean and the second moment that were
+    found; where gains make up for losses, the size is smaller by how far they do. A quarter of a
+    picture that loses half of its questions is added, so that no losses do not pass for losses
+    that cannot be.
+    """
+    most = losses.most
+    half = math.ceil(most / 2)
+    sums, sizes, counts = np.array([half]), np.array([most]), np.array([PRIOR])
+    growth = -math.log1p(-alpha) if losses.low == 0 else 0.0
+    if expected is not None:
+        lossless = np.log1p(-_lossless(expected, alpha))
+        if losses.low == 0:
+            growth = float(expected.counts @ lossless) / float(expected.counts.sum())
+        sums = np.append(expected.sums, half)
+        sizes, counts = np.append(expected.sizes, most), np.append(expected.counts, PRIOR)
+    largest = most * (1 - alpha)
+    moved, excess = sums / largest, (sums - alpha * sizes) / largest
+    up = excess > 0
+    above, below = float(counts[up] @ excess[up]), float(-counts[~up] @ excess[~up])
+    if expected is None or not above > 0 or not below > 0:
+        size = half / largest
+        return alpha / (1 - alpha) * size, min(1.0, size), growth
+    weights = np.where(up, counts * below / above, counts)
+    weights = weights / weights.sum()
+    spread, mean, size = weights @ moved**2, weights @ moved, weights @ np.abs(moved)
+    jump = float(np.clip(spread * mean / size**2, 1e-6, 1.0))
+    return float(spread), jump, growth
+
+
+def _lossless(losses: Losses, alpha: float) -> Array:
+    """(R,) the excess of pictures of these sizes without any loss."""
+    return losses.without().excess(alpha)
+
+
+def _unit_level(losses: Losses, alpha: float) -> float:
+    """Alpha where losses are taken from 0 to 1."""
+    return (alpha - losses.low) / (1 - losses.low)
 
 
 def _relative_entropy(a: float, b: float) -> float:

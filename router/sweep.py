@@ -23,7 +23,9 @@ from data.errors import DataError
 from router.estimators.base import Floats
 
 Choice = npt.NDArray[np.intp]
-Kind = Literal["price", "regret", "finest"]
+Kind = Literal["price", "regret", "fixed"]
+LAST = -1
+"""The reference where none is named: the last option in rank."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +64,48 @@ def beyond_cap(cap: float | None, least: float, where: str = "this example") -> 
     )
 
 
-def finest_allowed(inside: npt.NDArray[np.bool_]) -> Choice:
-    """The last option (N,) that is allowed, from (N, K)."""
-    last: Choice = inside.shape[1] - 1 - np.argmax(inside[:, ::-1], axis=1)
-    return last
+def reference_allowed(
+    inside: npt.NDArray[np.bool_], costs: Floats, reference: int = LAST
+) -> Choice:
+    """What stands for the reference option where a cap may forbid it: option indices (N,).
+
+    The reference itself where it is allowed; else the last allowed option before it in rank; else
+    the cheapest allowed.
+
+    Args:
+        inside: which options (N, K) are allowed, at least one for each example.
+        costs: (N, K).
+        reference: its index; -1 for the last option.
+    """
+    k = inside.shape[1]
+    upto = inside[:, : reference % k + 1]
+    last: Choice = upto.shape[1] - 1 - np.argmax(upto[:, ::-1], axis=1)
+    if upto.any(axis=1).all():
+        return last
+    cheapest = np.argmin(np.where(inside, costs, np.inf), axis=1)
+    return np.where(upto.any(axis=1), last, cheapest)
 
 
 def worths(
-    p: Floats, costs: Floats, *, regret: bool = False, cap: float | None = None
+    p: Floats,
+    costs: Floats,
+    *,
+    regret: bool = False,
+    cap: float | None = None,
+    reference: int = LAST,
 ) -> npt.NDArray[np.float64]:
     """What the options are worth before their price: (N, K), -inf where the cap forbids them.
 
     Args:
         p: probabilities (N, K).
         costs: (N, K).
-        regret: False for p itself; True for 1 - P(right at the finest allowed option f and wrong
-            at k), which is 1 at f itself. The probabilities are only of single options, so being
-            right is taken for independent between options: P = p_f (1 - p_k).
+        regret: False for p itself; True for 1 - P(right at the reference r and wrong at k), which
+            is 1 at r itself. The probabilities are only of single options, so being right is taken
+            for independent between options: P = p_r (1 - p_k). No option is worth more than r, so
+            that none which costs more is ever chosen.
         cap: most cost of an option.
+        reference: index of the reference option, -1 for the last; see `reference_allowed` for what
+            stands for it where the cap forbids it.
 
     Raises:
         DataError: when an example has no option within the cap.
@@ -87,9 +113,9 @@ def worths(
     inside = allowed(costs, cap)
     worth = np.array(p, dtype=np.float64)
     if regret:
-        last = finest_allowed(inside)[:, None]
-        worth = 1 - np.take_along_axis(worth, last, axis=1) * (1 - worth)
-        np.put_along_axis(worth, last, 1.0, axis=1)
+        against = reference_allowed(inside, costs, reference)[:, None]
+        worth = 1 - np.take_along_axis(worth, against, axis=1) * (1 - worth)
+        np.put_along_axis(worth, against, 1.0, axis=1)
     worth[~inside] = -np.inf
     return worth
 
@@ -103,7 +129,13 @@ def choose_at(worth: Floats, costs: Floats, price: float) -> Choice:
 
 
 def decide_at(
-    p: Sequence[float], costs: Sequence[float], price: float, *, kind: Kind, cap: float | None
+    p: Sequence[float],
+    costs: Sequence[float],
+    price: float,
+    *,
+    kind: Kind,
+    cap: float | None,
+    reference: int = LAST,
 ) -> int:
     """The rule for one example, with K probabilities and costs; as `choose_at` on one row.
 
@@ -113,7 +145,8 @@ def decide_at(
         DataError: for a probability outside [0, 1], a cost that is negative or not finite, or a
             cap below the cheapest option.
     """
-    last = -1
+    reference %= len(costs)
+    against, last = -1, -1  # what stands for the reference, and the last allowed option
     for k, (chance, cost) in enumerate(zip(p, costs, strict=True)):
         if not (0 <= chance <= 1 and 0 <= cost < math.inf):
             raise DataError(
@@ -122,17 +155,21 @@ def decide_at(
             )
         if cap is None or cost <= cap:
             last = k
+            if k <= reference:
+                against = k
     if last < 0:
         raise beyond_cap(cap, min(costs))
-    if kind == "finest":
-        return last
+    if against < 0:  # where anything is within the cap, the cheapest of all is
+        against = min(range(len(costs)), key=lambda k: costs[k])
+    if kind == "fixed":
+        return against
     best, best_value, best_cost = last, -math.inf, math.inf
     for k in range(last + 1):
         worth, cost = p[k], costs[k]
         if cap is not None and cost > cap:
             continue
         if kind == "regret":
-            worth = 1.0 if k == last else 1 - p[last] * (1 - worth)
+            worth = 1.0 if k == against else 1 - p[against] * (1 - worth)
         value = worth - price * cost
         if value > best_value or (value == best_value and cost < best_cost):
             best, best_value, best_cost = k, value, cost
@@ -146,6 +183,7 @@ def sweep(
     scores: Floats | None = None,
     regret: bool = False,
     cap: float | None = None,
+    reference: int = LAST,
 ) -> Sweep:
     """All distinct mean costs (and accuracies) that the rule can reach, exactly.
 
@@ -155,13 +193,14 @@ def sweep(
         scores: (N, K), to get the accuracy too.
         regret: see `worths`.
         cap: see `worths`.
+        reference: see `worths`.
 
     Raises:
         DataError: when the input is empty, misshapen or not finite, or for a cap below the
             cheapest option of an example.
     """
     p, costs = check_inputs(p, costs)
-    p = worths(p, costs, regret=regret, cap=cap)
+    p = worths(p, costs, regret=regret, cap=cap, reference=reference)
     rows = np.arange(len(p))
     gain = np.full_like(costs, np.nan) if scores is None else np.asarray(scores, np.float64)
     current = choose_at(p, costs, 0.0)

@@ -168,7 +168,13 @@ def measured(
     """The evaluation's estimates of these numbers, and which fixed option it took for the best."""
     part = test.part()
     columns = Columns(part.groups, seed=seed)
-    table = Comparison(part, before.part(), columns, options=tuple(f"{c:g}" for c in COSTS))
+    table = Comparison(
+        part,
+        before.part(),
+        columns,
+        options=tuple(f"{c:g}" for c in COSTS),
+        reference=len(COSTS) - 1,
+    )
     for name, p in test.p.items():
         ask = partial(_asked, p, test.costs)
         values = curve_prices(p, test.costs)

@@ -57,11 +57,19 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One way of turning the knob: what it asks on the test part, and how it was chosen."""
+    """One way of turning the knob.
+
+    Attributes:
+        name: of the row.
+        asked: what it asks on the test part.
+        policy: how it was chosen.
+        against: option (n,) that its regret is against; None for that of the whole table.
+    """
 
     name: str
     asked: Asked
     policy: Mapping[str, Any] | None = None
+    against: npt.NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +107,7 @@ def arm_of(
     budgets: Sequence[float],
     binding: Binding,
     policies: Mapping[str, Policy] | None = None,
+    reference: str = "",
 ) -> Arm:
     """Set a contender's knob on the calibrate part and ask it on the test part.
 
@@ -109,12 +118,13 @@ def arm_of(
         budgets: mean costs, one setting for each.
         binding: what policies belong to.
         policies: further policies of a contender with probabilities, calibrated before.
+        reference: name of the option that policies for budgets are compared with, "" for the last.
 
     Raises:
         DataError: for a budget below the cheapest option.
     """
     if isinstance(contender, Priced):
-        chosen = _policies(contender, calibrate, budgets, binding)
+        chosen = _policies(contender, calibrate, budgets, binding, reference)
         settings = [
             _by_policy(name, policy, contender, test)
             for name, policy in {**(policies or {}), **chosen}.items()
@@ -130,7 +140,7 @@ def arm_of(
             settings=[Setting(name="as it is", asked=contender.asks(test.rows, 0.0))],
         )
     else:
-        tried = _Tried(contender, calibrate, test)
+        tried = _Tried(contender, calibrate, test, binding.options)
         settings = [tried.within(budget) for budget in budgets]
         goals = {goal: tried.keeping(goal, share) for goal, share in GOALS.items()}
     values = contender.settings(test.rows, points=POINTS)
@@ -163,13 +173,16 @@ def cascade_settings(
         asked = cascade.rule.ask(p[rows], routed, test.costs, beliefs, cascade.price)
         policy = {
             "kind": "cascade",
+            "reference": cascade.reference,
+            "guarantee": dict(cascade.guarantee),
             "value": cascade.price,
             "knob": dict(cascade.knob),
             "calibration": dict(cascade.calibration),
             "fallback": False,
             "reason": "",
         }
-        settings.append(Setting(name=name, asked=asked, policy=policy))
+        against = np.full(len(rows), cascade.reference_index, dtype=np.intp)
+        settings.append(Setting(name=name, asked=asked, policy=policy, against=against))
     return settings
 
 
@@ -188,6 +201,7 @@ def describe(policy: Policy) -> dict[str, Any]:
         "kind": policy.kind,
         "lam": policy.lam,
         "cost_scale": policy.cost_scale,
+        "reference": policy.reference,
         "cap": policy.cap,
         "knob": dict(policy.knob),
         "calibration": dict(policy.calibration),
@@ -198,24 +212,28 @@ def describe(policy: Policy) -> dict[str, Any]:
 
 
 def _policies(
-    contender: Priced, part: Part, budgets: Sequence[float], binding: Binding
+    contender: Priced, part: Part, budgets: Sequence[float], binding: Binding, reference: str
 ) -> dict[str, Policy]:
     p, costs = contender.p[part.rows], routed_costs(part.costs, contender.reads)
     return {
-        budget_name(budget): for_budget(p, costs, budget=budget, binding=binding)
+        budget_name(budget): for_budget(
+            p, costs, budget=budget, binding=binding, reference=reference
+        )
         for budget in budgets
     }
 
 
 def _saving(contender: Priced, part: Part, share: float, binding: Binding) -> Policy:
     """The cheapest policy with a share of the best fixed accuracy, on the calibrate part."""
-    loss = part.scores[:, -1].mean() - share * _best_accuracy(part)
+    best = _best(part)
+    loss = (1 - share) * part.scores[:, best].mean()
     return for_max_loss(
         contender.p[part.rows],
         routed_costs(part.costs, contender.reads),
         scores=part.scores,
         max_loss_points=100 * float(loss),
         binding=binding,
+        reference=binding.options[best],
     )
 
 
@@ -223,18 +241,21 @@ def _by_policy(name: str, policy: Policy, contender: Priced, test: Part) -> Sett
     costs = routed_costs(test.costs, contender.reads)
     choice = policy.choose(contender.p[test.rows], costs)
     asked = Asked.once(choice, options=test.scores.shape[1])
-    return Setting(name=name, asked=asked, policy=describe(policy))
+    against = policy.reference_choice(costs)
+    return Setting(name=name, asked=asked, policy=describe(policy), against=against)
 
 
-def _best_accuracy(part: Part) -> float:
-    return float(part.scores[:, metrics.best_fixed(part.scores, part.costs)].mean())
+def _best(part: Part) -> int:
+    return metrics.best_fixed(part.scores, part.costs)
 
 
 class _Tried:
     """Settings of a contender without probabilities, tried on the calibrate part."""
 
-    def __init__(self, contender: Contender, part: Part, test: Part) -> None:
-        self.contender, self.part, self.test = contender, part, test
+    def __init__(
+        self, contender: Contender, part: Part, test: Part, options: Sequence[str]
+    ) -> None:
+        self.contender, self.part, self.test, self.options = contender, part, test, options
         self.values = contender.settings(part.rows, points=CANDIDATES)
         found = [self._outcome(value) for value in self.values]
         self.cost = np.array([one.cost.mean() for one in found])
@@ -254,8 +275,9 @@ class _Tried:
         return self._setting(budget_name(budget), value, knob)
 
     def keeping(self, goal: str, share: float) -> Setting:
-        """The cheapest setting with a share of the best fixed accuracy; else the finest option."""
-        target = share * _best_accuracy(self.part)
+        """The cheapest setting with a share of the best fixed accuracy; else that option."""
+        best = _best(self.part)
+        target = share * float(self.part.scores[:, best].mean())
         enough = self.accuracy >= target - 1e-12
         knob = {"share_of_best_fixed": share}
         if enough.any():
@@ -266,8 +288,14 @@ class _Tried:
             f"no {self.contender.knob} reaches the accuracy {target:.4f} on the "
             f"{len(self.part.rows)} calibration examples (best {self.accuracy.max():.4f})"
         )
-        asked = Asked.once(np.full(n, k - 1, dtype=np.intp), options=k)
-        policy = {"kind": "finest", "knob": knob, "fallback": True, "reason": reason}
+        asked = Asked.once(np.full(n, best, dtype=np.intp), options=k)
+        policy = {
+            "kind": "fixed",
+            "reference": self.options[best],
+            "knob": knob,
+            "fallback": True,
+            "reason": reason,
+        }
         return Setting(name=goal, asked=asked, policy=policy)
 
     def _outcome(self, value: float) -> Outcome:

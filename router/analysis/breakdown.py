@@ -26,6 +26,7 @@ def by_dataset(
     *,
     costs: Floats,
     best: str,
+    reference: str,
     draws: int = 1000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -36,19 +37,29 @@ def by_dataset(
         choices: policy name -> option index (n,).
         costs: (n, K) behind the router that the policies belong to; see `router.costs`.
         best: the best fixed option, the same everywhere.
+        reference: name of the option that accuracies are compared with.
         draws: bootstrap draws.
         seed: of the bootstrap.
 
     Returns:
         Per dataset: "dataset", "n", "groups", "fixed" (option -> estimate), "best_fixed",
-        "oracle" with "oracle_cost", and "policies" (name -> "accuracy", "minus_finest", "cost",
-        "shares").
+        "oracle" with "oracle_cost", and "policies" (name -> "accuracy", "minus_reference",
+        "cost", "shares").
     """
     routed = np.asarray(costs)
     datasets, counts = np.unique(log.datasets.astype(str), return_counts=True)
     ordered = [name for _, name in sorted(zip(-counts, datasets, strict=True))]
     return [
-        _dataset(log, str(name), choices, routed, best=best, draws=draws, seed=seed)
+        _dataset(
+            log,
+            str(name),
+            choices,
+            routed,
+            best=best,
+            reference=reference,
+            draws=draws,
+            seed=seed,
+        )
         for name in ordered
     ]
 
@@ -60,6 +71,7 @@ def _dataset(
     routed: Floats,
     *,
     best: str,
+    reference: str,
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -72,7 +84,7 @@ def _dataset(
     columns.add("oracle", taken(scores, oracle), bounds=SHARE)
     for policy, choice in choices.items():
         columns.add(f"policy/{policy}", taken(scores, choice[rows]), bounds=SHARE)
-    finest = f"fixed/{log.options[-1]}"
+    against = f"fixed/{reference}"
     return {
         "dataset": name,
         "n": len(rows),
@@ -84,7 +96,7 @@ def _dataset(
         "policies": {
             policy: {
                 "accuracy": columns.estimate(f"policy/{policy}").to_dict(),
-                "minus_finest": columns.estimate(f"policy/{policy}", minus=finest).to_dict(),
+                "minus_reference": columns.estimate(f"policy/{policy}", minus=against).to_dict(),
                 "cost": float(taken(routed[rows], choice[rows]).mean()),
                 "shares": shares(choice[rows], log.options),
             }
@@ -100,14 +112,15 @@ def shares(choice: Choice, options: Sequence[str]) -> dict[str, float]:
 
 
 def lost_questions(
-    log: OracleLog, choice: Choice, p: Floats, *, limit: int = SHOWN
+    log: OracleLog, choice: Choice, p: Floats, *, reference: Choice, limit: int = SHOWN
 ) -> dict[str, Any]:
-    """Which questions routing lost against the finest option, and which it won.
+    """Which questions routing lost against the reference option, and which it won.
 
     Args:
         log: the complete test examples only.
         choice: option index (n,).
         p: the router's probabilities (n, K).
+        reference: option index (n,) of the reference, as a policy's cap allows it.
         limit: most examples listed; those the router was surest of come first, and every option
             has the same right to be listed.
 
@@ -115,8 +128,8 @@ def lost_questions(
         "n", "lost" and "won" (counts), "by_dataset" (lost, by name), "where" (per dataset and
         option that was chosen there: "chosen", "lost", "won") and "examples".
     """
-    regret = regret_rows(log.scores, choice)
-    gain = taken(log.scores, choice) - log.scores[:, -1]
+    regret = regret_rows(log.scores, choice, reference)
+    gain = taken(log.scores, choice) - taken(log.scores, reference)
     lost = np.flatnonzero(regret > 0)
     sure = taken(np.asarray(p), choice)[lost]
     listed = _fairly(lost[np.lexsort((lost, -sure, -regret[lost]))], choice, limit)
@@ -127,7 +140,7 @@ def lost_questions(
         "won": int((gain > 0).sum()),
         "by_dataset": dict(zip(names.tolist(), counts.tolist(), strict=True)),
         "where": _where(log, choice, regret > 0, gain > 0),
-        "examples": _examples(log, listed, choice, np.asarray(p)),
+        "examples": _examples(log, listed, choice, np.asarray(p), reference),
     }
 
 
@@ -161,11 +174,13 @@ def _where(
     return rows
 
 
-def _examples(log: OracleLog, rows: Choice, choice: Choice, p: Floats) -> list[dict[str, Any]]:
+def _examples(
+    log: OracleLog, rows: Choice, choice: Choice, p: Floats, reference: Choice
+) -> list[dict[str, Any]]:
     frame = log.select(rows).frame.set_index(["example_id", "scale"]) if len(rows) else None
     listed = []
     for row in rows:
-        name, option, finest = log.ids[row], log.options[choice[row]], log.options[-1]
+        name, option, against = log.ids[row], log.options[choice[row]], log.options[reference[row]]
         references = log.references[row]
         answers = {} if frame is None else {o: frame.loc[(name, o), "answer"] for o in log.options}
         listed.append(
@@ -178,12 +193,13 @@ def _examples(log: OracleLog, rows: Choice, choice: Choice, p: Floats) -> list[d
                 "metric": log.metrics[row],
                 "expected": expected_text(references),
                 "chosen": option,
+                "reference": against,
                 "sufficiency": float(p[row, choice[row]]),
-                "sufficiency_finest": float(p[row, -1]),
+                "sufficiency_reference": float(p[row, reference[row]]),
                 "answer": answers[option],
-                "answer_finest": answers[finest],
+                "answer_reference": answers[against],
                 "score": float(log.scores[row, choice[row]]),
-                "score_finest": float(log.scores[row, -1]),
+                "score_reference": float(log.scores[row, reference[row]]),
             }
         )
     return listed

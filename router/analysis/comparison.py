@@ -24,7 +24,7 @@ from router.analysis.oracles import RULES, corrected_rows, oracle_rows
 from router.analysis.verdict import answers_nothing
 from router.estimators.base import Floats
 from router.outcomes import Asked, Outcome
-from router.sweep import choose_at
+from router.sweep import Choice, choose_at
 
 QUANTITIES = ("accuracy", "cost", "gflops", "regret")
 UNDEFINED = Estimate(None, None, None)
@@ -45,13 +45,21 @@ class Comparison:
     """
 
     def __init__(
-        self, test: Part, before: Part, columns: Columns, *, options: tuple[str, ...]
+        self,
+        test: Part,
+        before: Part,
+        columns: Columns,
+        *,
+        options: tuple[str, ...],
+        reference: int,
     ) -> None:
         self.test = test
         self.columns = columns
         self.options = options
         self.best = metrics.best_fixed(before.scores, before.costs)
         self.best_column = f"fixed:{options[self.best]}"
+        self.reference = reference
+        self.reference_column = f"fixed:{options[reference]}"
         # By rising cost here, which may be another order than where they were chosen.
         chosen = metrics.worth_mixing(before.scores, before.costs)
         self.mixed = sorted(chosen, key=lambda k: float(test.costs[:, k].mean()))
@@ -69,7 +77,12 @@ class Comparison:
         """Columns of a way of choosing: its settings, its curve and the settings that save."""
         self.arms[name] = arm
         for setting in [*arm.settings, *arm.goals.values()]:
-            self._add_asked(f"{name}:{setting.name}", setting.asked, reads=arm.reads)
+            self._add_asked(
+                f"{name}:{setting.name}",
+                setting.asked,
+                reads=arm.reads,
+                against=setting.against,
+            )
         if arm.knob is not None:
             self._add_curve(name, arm.curve, reads=arm.reads)
         if arm.calls is not None and len(self.options) > 1:
@@ -135,13 +148,12 @@ class Comparison:
 
     def row(self, column: str, *, name: str, kind: str) -> dict[str, Any]:
         """One line of the table; see `router.analysis.evaluation.evaluate`."""
-        finest = f"fixed:{self.options[-1]}"
         estimate = self.columns.estimate
         row: dict[str, Any] = {"name": name, "kind": kind}
         for quantity in QUANTITIES:
             known = f"{quantity}/{column}" in self.columns
             row[quantity] = estimate(f"{quantity}/{column}").to_dict() if known else None
-        for what, other in (("best_fixed", self.best_column), ("finest", finest)):
+        for what, other in (("best_fixed", self.best_column), ("reference", self.reference_column)):
             row[f"minus_{what}"] = estimate(
                 f"accuracy/{column}", minus=f"accuracy/{other}"
             ).to_dict()
@@ -255,11 +267,11 @@ class Comparison:
             return None
         row = self.row(own, name="oracle (chance-corrected)", kind="oracle_corrected")
         pair, bounded = self.columns.pair, self.columns.bounded
-        best, finest = f"accuracy/{self.best_column}", f"accuracy/fixed:{self.options[-1]}"
-        found, fixed = pair(f"accuracy/{own}"), pair(best)
+        found, fixed = pair(f"accuracy/{own}"), pair(f"accuracy/{self.best_column}")
+        reference = pair(f"accuracy/{self.reference_column}")
         top = found.then(np.maximum, fixed)
         row["accuracy"] = bounded(top, bounds=SHARE, most=len(self.test.rows)).to_dict()
-        for what, other in (("best_fixed", fixed), ("finest", pair(finest))):
+        for what, other in (("best_fixed", fixed), ("reference", reference)):
             less = top.then(np.subtract, other)
             row[f"minus_{what}"] = bounded(less, bounds=(-1.0, 1.0)).to_dict()
 
@@ -326,15 +338,31 @@ class Comparison:
             self.columns.add(f"curve-cost/{name}", cost)
 
     def _add_asked(
-        self, name: str, asked: Asked, *, reads: Sequence[str], given: bool = False
+        self,
+        name: str,
+        asked: Asked,
+        *,
+        reads: Sequence[str],
+        against: Choice | None = None,
+        given: bool = False,
     ) -> None:
-        """Columns of what was asked; `given` where what it costs does not depend on a choice."""
+        """Columns of what was asked.
+
+        Args:
+            name: of the row.
+            asked: what it asked.
+            reads: feature blocks that it reads.
+            against: option (n,) that its regret is against; None for the table's reference.
+            given: whether what it costs does not depend on a choice.
+        """
         found = self.test.outcome(asked, reads=reads)
         self.columns.add(f"accuracy/{name}", found.score, bounds=SHARE)
         several = bool((asked.options.sum(axis=1) > 1).any() or reads)
         bounds = None if given else _within(self.test.costs, several=several)
         self.columns.add(f"cost/{name}", found.cost, bounds=bounds)
-        regret = np.maximum(self.test.scores[:, -1] - found.score, 0.0)
+        if against is None:
+            against = np.full(len(found.score), self.reference, dtype=np.intp)
+        regret = np.maximum(metrics.taken(self.test.scores, against) - found.score, 0.0)
         self.columns.add(f"regret/{name}", regret, bounds=None if given else SHARE)
         shares = (found.final[:, None] == np.arange(len(self.options))).astype(np.float64)
         self.columns.add(f"shares/{name}", shares)

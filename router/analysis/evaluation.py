@@ -26,18 +26,24 @@ from router.analysis.comparison import Comparison
 from router.analysis.measures import Measures
 from router.analysis.metrics import first_correct, stable
 from router.analysis.reading import check_shape, features_of, part_of
+from router.analysis.reference_summary import (
+    not_the_best,
+    reference_sentence,
+    reference_summary,
+)
 from router.analysis.verdict import evaluation_verdict, few_images
 from router.analysis.words import words_of
 from router.baselines import fit_baselines
 from router.baselines.base import Contender, Known, Priced
 from router.baselines.escalation import Escalating, escalating
 from router.cascade import Cascade
+from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the document and of how its numbers are made: what was made otherwise is made again."""
 ESCALATION = "router + escalation"
 INTERVALS = (
@@ -83,6 +89,7 @@ def evaluate(
     features: FeatureTable | None = None,
     reads: Mapping[str, Sequence[str]] | None = None,
     cascades: Mapping[str, Cascade] | None = None,
+    reference: str | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Everything that a report says about one router, as a JSON-able mapping.
@@ -101,10 +108,13 @@ def evaluate(
         reads: name of the router ("router") or of an ablation -> feature blocks that it reads,
             which says what it pays for a peek (`router.costs`); nothing is paid without.
         cascades: name -> cascade calibrated before, for rows of their own under "escalation".
+        reference: name of the option that "minus_reference" is about; None for the best of the
+            calibrate part.
         settings: budgets, bootstrap and curves.
 
     Returns:
-        "verdict" ({"kind", "text"}, see `router.analysis.verdict`) and "warnings", then
+        "verdict" ({"kind", "text"}, see `router.analysis.verdict`) and "warnings", "reference" (see
+        `router.analysis.reference_summary`, with a sentence in "text"), then
         "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve",
         "oracle_curve" (of the chance-corrected oracle), "metrics",
         "ablations", "baselines", "escalation", "oracles", "best_fixed", "mixed" (the options
@@ -113,18 +123,19 @@ def evaluate(
         all None where it is undefined, the ends alone where no interval is known to hold; where
         the reason is not plain, "reason" says it.
 
-        A *row*: "name", "kind" ("fixed", "router", "best_fixed", "oracle", "oracle_corrected";
-        the last is left out where the correction says nothing), "accuracy", "cost", "gflops"
-        (None where unknown), "regret", "minus_best_fixed", "minus_finest", "minus_mixing"
-        (accuracy less that of mixing fixed options at random at the row's own mean cost),
-        "mixing" (that mixture: "accuracy", "cost", "gflops"), "shares". Rows with a policy have
-        "policy" and "gap_closed": "own_cost" (the definition, against the chance-corrected oracle
-        and the mixture, both at the row's own mean cost), "own_cost_upper" (against the other end
-        of that correction, where an answer that a cheaper option gave is no new guess),
-        "own_cost_raw" (against the raw oracle at that cost), "corrected" and "raw" (against the
-        best fixed option, whatever the costs); a sentence in "reason" where a share would say
-        nothing. Rows of arms other than the router have "minus_router": less the router's curve
-        at the same mean cost; "minus_calibrated_cascade" is the same against that baseline.
+        A *row*: "name", "kind" ("fixed", "router", "best_fixed", "oracle", "oracle_corrected"; the
+        last is left out where the correction says nothing), "accuracy", "cost", "gflops" (None
+        where unknown), "regret" (against the reference of the row's own policy or cascade, as its
+        cap allows it; else of the table), "minus_best_fixed", "minus_reference", "minus_mixing"
+        (accuracy less that of mixing fixed options at random at the row's own mean cost), "mixing"
+        (that mixture: "accuracy", "cost", "gflops"), "shares". Rows with a policy have "policy"
+        and "gap_closed": "own_cost" (the definition, against the chance-corrected oracle and the
+        mixture, both at the row's own mean cost), "own_cost_upper" (against the other end of that
+        correction, where an answer that a cheaper option gave is no new guess), "own_cost_raw"
+        (against the raw oracle at that cost), "corrected" and "raw" (against the best fixed
+        option, whatever the costs); a sentence in "reason" where a share would say nothing. Rows
+        of arms other than the router have "minus_router": less the router's curve at the same mean
+        cost; "minus_calibrated_cascade" is the same against that baseline.
 
         An *arm*: "about" (one sentence), "rows", "curve" and "metrics". "ablations" and
         "baselines" map names to arms, "escalation" is one ("router + escalation", with
@@ -151,7 +162,8 @@ def evaluate(
         "oracles": rule -> {"raw": row, "corrected": row or None}.
 
     Raises:
-        DataError: for gaps, an empty part, bad probabilities, a budget below the cheapest.
+        DataError: for gaps, an empty part, bad probabilities, a budget below the cheapest, an
+            unknown reference.
         MismatchError: when a policy belongs to other options or another split, or an array to
             another log.
     """
@@ -169,6 +181,13 @@ def evaluate(
         check_shape(f"the probabilities of {name!r}", values, log)
     for policy in (policies or {}).values():
         policy.check_fits(options=log.options, split=split.fingerprint)
+    against = reference_summary(
+        calibrate.scores,
+        routed_costs(calibrate.costs, reads.get("router", ())),
+        calibrate.groups,
+        options=log.options,
+        named=reference,
+    )
     known = Known.of(log, rows, **features_of(log, features, reads.get("router")))
     contenders: dict[str, Contender] = {
         name: Priced(
@@ -194,7 +213,8 @@ def evaluate(
     columns = Columns(test.groups, draws=settings.draws, seed=settings.seed, level=settings.level)
     known_rows = np.concatenate([rows[part] for part in ("fit", "tune", "calibrate")])
     before = part_of(log, known_rows, "fit, tune and calibrate", gflops=None)
-    table = Comparison(test, before, columns, options=tuple(log.options))
+    place = log.options.index(against["option"])
+    table = Comparison(test, before, columns, options=tuple(log.options), reference=place)
     for name, contender in contenders.items():
         own = name == "router"
         arm = arm_of(
@@ -204,6 +224,7 @@ def evaluate(
             budgets=budgets,
             binding=binding,
             policies=policies if own else None,
+            reference=against["option"],
         )
         if name == ESCALATION:
             of_run = cascade_settings(cascades or {}, known, p, test, reads=contender.reads)
@@ -221,7 +242,8 @@ def evaluate(
     return {
         "schema": SCHEMA,
         "verdict": verdict.to_dict(),
-        "warnings": few_images(sizes["test_groups"], words),
+        "warnings": [*few_images(sizes["test_groups"], words), *not_the_best(against)],
+        "reference": {**against, "text": reference_sentence(against, words)},
         "words": words.to_dict(),
         "options": list(log.options),
         "cost_unit": log.cost_unit,

@@ -180,16 +180,17 @@ def taken(values: Floats, choice: Choice) -> Array:
 
 def best_fixed(scores: Floats, costs: Floats) -> int:
     """Index of the single option with the highest mean score; ties go to the cheaper one."""
-    accuracy, cost = np.mean(scores, axis=0), np.mean(costs, axis=0)
+    # sums of the same scores in another order differ by rounding: a tie all the same
+    accuracy, cost = np.round(np.mean(scores, axis=0), 12), np.mean(costs, axis=0)
     return int(np.lexsort((cost, -accuracy))[0])
 
 
-def regret_rows(scores: Floats, choice: Choice) -> Array:
-    """(N,): how much better the finest option scored than the chosen one, at least 0.
+def regret_rows(scores: Floats, choice: Choice, reference: Choice) -> Array:
+    """(N,): how much better the reference option (N,) scored than the chosen one, at least 0.
 
-    For scores of 0 and 1 its mean is P(right at the finest option and wrong as routed).
+    For scores of 0 and 1 its mean is P(right at the reference option and wrong as routed).
     """
-    return np.maximum(np.asarray(scores, dtype=np.float64)[:, -1] - taken(scores, choice), 0.0)
+    return np.maximum(taken(scores, reference) - taken(scores, choice), 0.0)
 
 
 def gap_closed(accuracy: float, best_fixed_accuracy: float, oracle_accuracy: float) -> float:

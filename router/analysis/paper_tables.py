@@ -47,7 +47,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def lost_table(document: Document) -> Table:
-    """Per policy, dataset and option: questions answered there, and lost against the finest."""
+    """Per policy, dataset and option: questions answered there, and lost against the reference."""
     rows: list[Sequence[Any]] = [
         [policy, one["dataset"], one["option"], one["chosen"], one["lost"], one["won"]]
         for policy, result in document["lost"].items()

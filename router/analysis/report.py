@@ -53,7 +53,7 @@ CAPTIONS = {
     "rules": "Rules without a knob.",
     "table-2": "Accuracy by dataset, laid out as Table 2 of the M3 paper.",
     "shares": "How often each option was chosen.",
-    "lost-where": "Questions lost against the finest option, by dataset and chosen option.",
+    "lost-where": "Questions lost against the reference option, by dataset and chosen option.",
     "importance": "Drop in AIQ when features are exchanged.",
 }
 """Tables that are also written as LaTeX."""
@@ -152,6 +152,8 @@ def render(
         figures=figures,
         labels=LABELS,
         headline=tables.headline(document),
+        counted=any(row.gflops for row in tables.headline(document)),
+        certified=tables.certified(document),
         row_name=lambda row: tables.row_name(row, document),
         verdict=sentences(document),
         contenders=contenders.contenders(document),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.manifest import atomic_write_text
+from router.guarantee_text import told_in
 
 Document = Mapping[str, Any]
 Table = tuple[Sequence[str], list[Sequence[Any]]]
@@ -27,7 +28,7 @@ class Row:
         cost: The same, in the log's cost unit.
         gflops: The same, of the language model; None where unknown.
         total_gflops: Mean GFLOPs with the vision tower; None where unknown.
-        minus_finest: Accuracy less that of the finest option.
+        minus_reference: Accuracy less that of the reference option.
         minus_best_fixed: Accuracy less that of the best fixed option.
     """
 
@@ -37,7 +38,7 @@ class Row:
     cost: Mapping[str, float | None]
     gflops: Mapping[str, float | None] | None
     total_gflops: float | None
-    minus_finest: Mapping[str, float | None]
+    minus_reference: Mapping[str, float | None]
     minus_best_fixed: Mapping[str, float | None]
 
 
@@ -56,7 +57,7 @@ def headline(document: Document) -> list[Row]:
                 cost=row["cost"],
                 gflops=work,
                 total_gflops=work["value"] + vision if known else None,
-                minus_finest=row["minus_finest"],
+                minus_reference=row["minus_reference"],
                 minus_best_fixed=row["minus_best_fixed"],
             )
         )
@@ -80,6 +81,18 @@ def row_name(row: Mapping[str, Any], document: Document) -> str:
 def router_rows(document: Document) -> list[Mapping[str, Any]]:
     """The rows of the router's policies."""
     return [row for row in document["rows"] if row["kind"] == "router"]
+
+
+def certified(document: Document) -> list[tuple[str, str]]:
+    """What is certified of the evaluated policies and cascades: (row, sentence) of each."""
+    rows = {"router": router_rows(document)}
+    rows["router + escalation"] = document.get("escalation", {}).get("rows", [])
+    told = [
+        (f"{arm}, {row['name']}", told_in(row.get("policy", {})))
+        for arm, found in rows.items()
+        for row in found
+    ]
+    return [(name, sentence) for name, sentence in told if sentence]
 
 
 def number(value: float | None, *, digits: int = 3) -> str:
@@ -158,11 +171,11 @@ def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
 
 
 def _headline(document: Document) -> Table:
-    quantities = ("accuracy", "cost", "language_gflops", "minus_finest", "minus_best_fixed")
+    quantities = ("accuracy", "cost", "language_gflops", "minus_reference", "minus_best_fixed")
     header = ["name", "kind", *[part for name in quantities for part in _spread(name)]]
     rows: list[Sequence[Any]] = []
     for row in headline(document):
-        estimates = (row.accuracy, row.cost, row.gflops, row.minus_finest, row.minus_best_fixed)
+        estimates = (row.accuracy, row.cost, row.gflops, row.minus_reference, row.minus_best_fixed)
         numbers = [value for estimate in estimates for value in _values(estimate)]
         rows.append([row.name, row.kind, *numbers, document.get("vision_gflops")])
     return [*header, "vision_gflops"], rows
@@ -214,8 +227,9 @@ def _calibration(document: Document) -> Table:
 
 
 def _lost(document: Document) -> Table:
-    keys = ("id", "dataset", "question", "image", "chosen", "answer", "answer_finest")
-    numbers = ("sufficiency", "score", "score_finest")
+    about = ("id", "dataset", "question", "image", "chosen", "reference")
+    keys = (*about, "answer", "answer_reference")
+    numbers = ("sufficiency", "score", "score_reference")
     rows: list[Sequence[Any]] = [
         [policy, *[example[key] for key in (*keys, *numbers)], example.get("expected")]
         for policy, result in document["lost"].items()

@@ -157,11 +157,10 @@ def sentences(document: Document) -> list[str]:
     saved, unit = document["metrics"]["saved_at_99"], document["cost_unit"]
     goal, share, best = saved["row"], saved["calibrated"], rows["best_fixed"]
     if saved["policy"]["fallback"]:
+        option = saved["policy"].get("reference", document["options"][-1])
         told.append(
-            words_in(document).of(
-                "No policy kept 99 % of the best fixed accuracy on the calibrate part, so that "
-                "policy falls back to the finest option."
-            )
+            "No policy kept 99 % of the best fixed accuracy on the calibrate part, so that policy "
+            f"falls back to one option, {option}."
         )
     else:
         less = (

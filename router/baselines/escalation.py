@@ -47,13 +47,12 @@ class Escalating:
 
     def tuned_prices(self, *, points: int) -> list[float]:
         """Prices from the tune part alone, ascending, for tests in a fixed order."""
-        tune = self.learned.tune
+        return spread_prices(self.learned.tune.costs, self.tuned_asks, points=points)
 
-        def asked(price: float) -> Asked:
-            rule = self.learned.rule(price)
-            return rule.ask(tune.p, tune.costs.routed, tune.costs.alone, self.learned.held, price)
-
-        return spread_prices(tune.costs, asked, points=points)
+    def tuned_asks(self, price: float) -> Asked:
+        """Everything that is asked of the tune part at a price, by beliefs of other folds."""
+        tune, rule = self.learned.tune, self.learned.rule(price)
+        return rule.ask(tune.p, tune.costs.routed, tune.costs.alone, self.learned.held, price)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
         """Everything that is asked at a price; see `Contender`."""

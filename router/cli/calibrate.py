@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,27 @@ from router.cli.options import RunFolder
 
 if TYPE_CHECKING:
     from router.analysis.words import Words
+    from router.cascade import Cascade
+    from router.policy import Policy
+    from router.run import Run
+
+
+def points(text: str) -> float:
+    """Points of accuracy, of "1", "1.0" or "1%": all mean one point.
+
+    >>> points("1"), points("0.5%"), points("2 %")
+    (1.0, 0.5, 2.0)
+
+    Raises:
+        BadParameter: when it is no number.
+    """
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{text!r} is no number of points, such as 1, 0.5 or 1%")
+    return value
 
 
 def calibrate(
@@ -23,7 +45,21 @@ def calibrate(
     max_loss: Annotated[
         float | None,
         typer.Option(
-            help="Instead: most points of accuracy below the finest scale.", show_default=False
+            parser=points,
+            metavar="POINTS",
+            help="Instead: guarantee that accuracy is at most so many points below the reference "
+            "option's, such as 1; 1% means the same.",
+            show_default=False,
+        ),
+    ] = None,
+    max_loss_observed: Annotated[
+        float | None,
+        typer.Option(
+            parser=points,
+            metavar="POINTS",
+            help="Instead: most points of accuracy below the reference option as observed on the "
+            "calibration split; nothing is guaranteed.",
+            show_default=False,
         ),
     ] = None,
     price: Annotated[
@@ -37,8 +73,16 @@ def calibrate(
     max_regret: Annotated[
         float | None,
         typer.Option(
-            help="Instead: guarantee that at most this share of questions is right at the finest "
-            "scale and wrong as routed, such as 0.01.",
+            help="Instead: guarantee that at most this share of questions is right at the "
+            "reference option and wrong as routed, such as 0.01.",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Option that losses and regrets are against, and that is used where nothing meets "
+            "the target. [default: the best one of the calibration split]",
             show_default=False,
         ),
     ] = None,
@@ -46,8 +90,17 @@ def calibrate(
     bound: Annotated[
         str | None,
         typer.Option(
-            help="binomial, bentkus or betting. [default: betting; with one question per picture "
-            "binomial, or bentkus for partial scores]",
+            help="Test behind the guarantee: deadline, binomial, betting, wsr or bentkus. "
+            "[default: deadline; binomial for a regret where an image counts with one question, "
+            "right or wrong]",
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            help="Most questions that an image counts with in the guarantee; of others as many are "
+            "drawn. [default: from the images of the fit and the tune part]",
             show_default=False,
         ),
     ] = None,
@@ -70,78 +123,113 @@ def calibrate(
 ) -> None:
     """Set a budget, a tolerable loss, a price, or a guarantee.
 
-    Reads the calibrate part; a guarantee also the tune part, without its labels. When no policy
-    meets the target, the policy uses the finest scale and says so. docs/guarantees.md says what a
-    guarantee is worth and how many pictures it needs.
+    Reads the calibrate part; a guarantee also the tune part. Losses and regrets are against the
+    reference, the option that is best on the calibration split. When no policy
+    meets the target, the policy uses the reference and says so. docs/guarantees.md says what a
+    guarantee is worth and how many images it needs.
 
     ```
     m3router calibrate run/ --budget 64
     m3router calibrate run/ --max-loss 1 --name careful
     m3router calibrate run/ --max-regret 0.01 --confidence 0.95 --cap 144 --name safe
+    m3router calibrate run/ --max-loss-observed 1
     m3router calibrate run/ --budget 64 --escalate
     m3router calibrate run/ --max-regret 0.01 --escalate
     ```
     """
     from data.errors import DataError
-    from router.analysis.tables import number, percent
     from router.analysis.words import words_of
-    from router.cli.console import out
+    from router.cli.console import say_about_reference
     from router.guarantee import Target
     from router.run import Run
     from router.stages.escalating import escalate_stage
     from router.stages.learning import calibrate_stage
+    from router.stages.references import reference_stage
 
     place = Run(run)
-    target = None
-    if bound is not None and max_regret is None:
-        raise typer.BadParameter("--bound is for --max-regret")
-    if max_regret is not None:
-        target = Target(max_regret=max_regret, confidence=confidence, bound=bound)
+    knobs: dict[str, Any] = {"budget": budget, "max_loss_points": max_loss_observed}
+    certified = [one for one in (max_regret, max_loss) if one is not None]
+    if bound is not None and not certified:
+        raise typer.BadParameter("--bound is for --max-regret and --max-loss")
+    if most is not None and not certified:
+        raise typer.BadParameter("--most is for --max-regret and --max-loss")
+    if len(certified) == 2:
+        raise DataError("Give exactly one of --max-regret and --max-loss.")
+    if max_loss is not None and not max_loss > 0:
+        raise DataError(
+            f"--max-loss must be above 0 points, such as 0.5; it is {max_loss:g}. No number of "
+            "images certifies a loss of nothing. --max-loss-observed takes 0 and less, as observed "
+            "and without a guarantee."
+        )
+    if certified:
+        wanted = {"max_regret": max_regret} if max_loss is None else {"max_loss": max_loss / 100}
+        knobs["target"] = Target(**wanted, confidence=confidence, bound=bound, most=most)
     place.read_router()  # what is missing is told in the order of the stages: first a router
     words = words_of(place.read_log())
-    if escalate:
-        if price is not None or cap is not None:
-            raise DataError(
-                "--escalate goes with --budget, --max-loss or --max-regret, not with --price or "
-                "--cap."
-            )
-        with _in_words(words):
-            cascade = escalate_stage(
-                place, name=name, budget=budget, max_loss_points=max_loss, target=target
-            )
-        kept_to = cascade.calibration
-        out.print(
-            f"policy and cascade {name!r} in {run}: mean cost {number(kept_to['mean_cost'])} "
-            f"{cascade.binding.cost_unit} in full, {percent(kept_to['accuracy'])} % right, "
-            f"{percent(kept_to['asked_again'])} % asked again on {kept_to['n']:.0f} calibration "
-            "examples"
+    if escalate and (price is not None or cap is not None):
+        raise DataError(
+            "--escalate goes with --budget, --max-loss, --max-loss-observed or --max-regret, not "
+            "with --price or --cap."
         )
-        if cascade.guarantee:
-            out.print(_guaranteed(cascade.guarantee, "the finest scale", words))
-        return
+    summary = reference_stage(place, reference=reference, cap=cap)
     with _in_words(words):
-        policy = calibrate_stage(
-            place,
-            name=name,
-            budget=budget,
-            max_loss_points=max_loss,
-            price=price,
-            target=target,
-            cap=cap,
-        )
-    found, kept = policy.calibration, policy.guarantee
+        if escalate:
+            cascade = escalate_stage(place, name=name, reference=reference, **knobs)
+        else:
+            policy = calibrate_stage(
+                place, name=name, price=price, cap=cap, reference=reference, **knobs
+            )
+    if escalate:
+        _show_cascade(cascade, place, name)
+    else:
+        _show_policy(policy, place, name)
+    say_about_reference(summary, words, whole=bool(certified) or max_loss_observed is not None)
+    _show_promise(cascade if escalate else policy, words, observed=max_loss_observed is not None)
+
+
+def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
+    from router.analysis.tables import number, percent
+    from router.cli.console import out
+
+    kept_to = cascade.calibration
+    out.print(
+        f"policy and cascade {name!r} in {place.root}: mean cost {number(kept_to['mean_cost'])} "
+        f"{cascade.binding.cost_unit} in full, {percent(kept_to['accuracy'])} % right, "
+        f"{percent(kept_to['asked_again'])} % asked again on {kept_to['n']:.0f} calibration "
+        "examples"
+    )
+
+
+def _show_policy(policy: Policy, place: Run, name: str) -> None:
+    from router.analysis.tables import number, percent
+    from router.cli.console import out
+
+    found = policy.calibration
     accuracy = found.get("accuracy")
     right = "" if accuracy is None else f", {percent(accuracy)} % right"
     out.print(
         f"policy {name!r} in {place.policy(name)}: mean cost {number(found['mean_cost'])} "
         f"{policy.binding.cost_unit}{right} on {found['n']:.0f} calibration examples"
     )
-    if policy.fallback:
-        told = words.of(f"Falls back to the finest scale: {policy.reason}.")
+
+
+def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> None:
+    """What is guaranteed and on what evidence, or that nothing is, and why it fell back."""
+    from router.cli.console import out
+    from router.guarantee_text import evidence, told_by
+    from router.policy import Policy
+
+    if isinstance(kept, Policy) and kept.fallback:
+        told = words.of(f"Falls back to the reference option: {kept.reason}.")
         out.print(told, style="yellow", markup=False)
-    elif kept:
-        finest = "the finest scale" if cap is None else "the finest scale within the cap"
-        out.print(_guaranteed(kept, finest, words))
+    elif sentence := told_by(kept):
+        out.print(f"{sentence} {evidence(kept.guarantee, words)}", markup=False)
+    if observed:
+        out.print(
+            "Nothing is certified: the loss is as observed on the questions that the policy was "
+            "chosen on, which flatters it. --max-loss certifies one.",
+            markup=False,
+        )
 
 
 @contextmanager
@@ -154,13 +242,3 @@ def _in_words(words: Words) -> Iterator[None]:
         yield
     except (UncertifiedError, NotLearnableError) as error:
         raise type(error)(words.of(str(error))) from error
-
-
-def _guaranteed(kept: Mapping[str, Any], finest: str, words: Words) -> str:
-    """What is guaranteed and on what evidence, in a sentence or two."""
-    return words.of(
-        f"Guaranteed with confidence {kept['confidence']:g}: at most "
-        f"{100 * kept['max_regret']:.3g} % right at {finest} and wrong as routed. Observed: "
-        f"{100 * kept['regret']:.2g} % of {kept['questions']} questions about "
-        f"{kept['pictures']} pictures ({kept['bound']} bound, p = {kept['p_value']:.2g})."
-    )

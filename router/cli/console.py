@@ -23,9 +23,18 @@ from data.log_checks import ASKED
 from data.scoring import AGREEMENT
 from router.analysis.contenders import reasons
 from router.analysis.intervals import LEAST_FOR_CURVES
-from router.analysis.tables import MISSING, Document, headline, interval, number, percent
+from router.analysis.reference_summary import not_the_best, reference_sentence
+from router.analysis.tables import (
+    MISSING,
+    Document,
+    certified,
+    headline,
+    interval,
+    number,
+    percent,
+)
 from router.analysis.verdict import sentences
-from router.analysis.words import words_in
+from router.analysis.words import Words, words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]
@@ -105,6 +114,14 @@ def show_verdict(document: Document) -> None:
     out.print()
 
 
+def say_about_reference(summary: Mapping[str, Any], words: Words, *, whole: bool) -> None:
+    """Say what the reference option is, where `whole`, and warn where it may surprise."""
+    if whole:
+        out.print(Text(reference_sentence(summary, words)))
+    for sentence in not_the_best(summary):
+        out.print(Text(sentence), style="yellow")
+
+
 def show_headline(document: Document) -> None:
     """Print the table of fixed options, router, best fixed and oracles."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -119,7 +136,7 @@ def show_headline(document: Document) -> None:
         *([(f"{level} %\ninterval", "dim")] if ranged else []),
         (f"mean\n{unit}", ""),
         *([("GFLOPs", "")] if counted else []),
-        (words.of("points\nto finest"), ""),
+        ("points to\nreference", ""),
     ):
         table.add_column(name, justify="right", style=style)
     kind = ""
@@ -133,10 +150,13 @@ def show_headline(document: Document) -> None:
             *([interval(row.accuracy).replace(" to ", "–")] if ranged else []),
             number(row.cost["value"]),
             *([number(row.gflops["value"] if row.gflops else None)] if counted else []),
-            percent(row.minus_finest["value"], signed=True),
+            percent(row.minus_reference["value"], signed=True),
             style="bold cyan" if row.kind == "router" else "",
         )
     print_table(table)
+    out.print(Text(document["reference"]["text"]))
+    for name, sentence in certified(document):
+        out.print(Text(f"{name}, as calibrated: {sentence}"))
     sizes, vision = document["n"], document["vision_gflops"]
     asked = words.asked(sizes["test"], sizes["test_groups"])
     out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")

@@ -19,6 +19,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Option that accuracies are compared with. [default: the best one of the "
+            "calibration split]",
+            show_default=False,
+        ),
+    ] = None,
     draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
 ) -> None:
@@ -26,7 +34,8 @@ def evaluate(
 
     Begins with a verdict: whether routing pays here, or why that cannot be said. Compares the
     router with every fixed scale, with the oracle and with the baselines, at three budgets and with
-    every policy of the run. Says what share of the oracle's gap it closes at its own cost, and for
+    every policy of the run. Points are to the reference, the option that is best on the calibration
+    split. Says what share of the oracle's gap it closes at its own cost, and for
     two options APGR and CPT.
 
     ```
@@ -39,7 +48,9 @@ def evaluate(
 
     place = Run(run)
     with err.status("evaluating"):
-        document = evaluate_stage(place, budgets=budget, draws=draws, seed=seed)
+        document = evaluate_stage(
+            place, budgets=budget, draws=draws, seed=seed, reference=reference
+        )
     show_verdict(document)
     show_headline(document)
     show_contenders(document)

@@ -39,7 +39,8 @@ def monitor(
     bound: Annotated[
         str,
         typer.Option(
-            help="betting, bentkus or binomial; only betting allows looks at growing traffic."
+            help="betting, deadline, wsr, bentkus or binomial; only betting allows looks at "
+            "growing traffic."
         ),
     ] = "betting",
     seed: Annotated[int, typer.Option(help="Of the test for drift.")] = 0,
@@ -55,7 +56,8 @@ def monitor(
     and featurize the traffic with the model and encoder of the run. Nothing is written.
 
     Questions without reference answers (metric `agreement`, such as recorded traffic) have no
-    regret where routing and the finest scale say the same, and an unknown one where they differ.
+    regret where routing and the reference option say the same, and an unknown one where they
+    differ.
     That can prove "holds", and never "violated" unless `--answers` tells enough right answers.
 
     Half of `--false-alarm` goes to each of "violated" and "drift". With the betting bound, "holds"
@@ -104,7 +106,7 @@ def _show(found: Mapping[str, Any]) -> None:
     regret, drift = found["regret"], found["drift"]
     rows = [("mean cost", number, "cost"), ("right %", percent, "accuracy")]
     if found["accuracy"]["fresh"] is None:
-        rows.append(("as finest %", percent, "agreement"))
+        rows.append(("as reference %", percent, "agreement"))
     parts = ("calibrate", "fresh")
     show_table(
         ["", "calibration", "traffic"],
@@ -133,8 +135,8 @@ def _regret_text(regret: Mapping[str, Any]) -> str:
     part = f"{regret['questions']} questions about {regret['pictures']} pictures"
     if regret["unjudged"]:
         seen = (
-            f"On {part}, {regret['unjudged']} answers differ from the finest scale's and were not "
-            f"judged: regret is between {100 * regret['regret_at_least']:.2g} % and "
+            f"On {part}, {regret['unjudged']} answers differ from the reference option's and were "
+            f"not judged: regret is between {100 * regret['regret_at_least']:.2g} % and "
             f"{100 * regret['regret']:.2g} %"
         )
     else:
@@ -143,9 +145,14 @@ def _regret_text(regret: Mapping[str, Any]) -> str:
         f"{seen}, at most {100 * regret['upper_limit']:.2g} % with confidence "
         f"{regret['confidence']:g}"
     )
-    if regret["max_regret"] is None:
+    if regret["max_loss"] is not None:
+        seen = seen.replace("regret", "net loss")
+        told = f"Net loss of at most {100 * regret['max_loss']:.3g} %"
+    elif regret["max_regret"] is not None:
+        told = f"Regret of at most {100 * regret['max_regret']:.3g} %"
+    else:
         return f"The policy has no guarantee: {seen}."
-    text = f"Regret of at most {100 * regret['max_regret']:.3g} %: {regret['verdict']}. {seen}"
+    text = f"{told}: {regret['verdict']}. {seen}"
     if regret["verdict"] == "violated":
         return f"{text}, and at least {100 * regret['lower_limit']:.2g} %."
     if regret["verdict"] == "not enough evidence":

@@ -158,7 +158,8 @@ def routes(front: Front) -> FastAPI:
     started = int(time.time())
 
     def card(name: str, scale: int | None) -> ModelCard:
-        return ModelCard(id=name, created=started, scale=scale)
+        certified = backend.served().guarantee if scale is None else ""
+        return ModelCard(id=name, created=started, scale=scale, guarantee=certified)
 
     @app.post("/v1/chat/completions", responses=_problems(400, 404, 408, 413, 415, 429, 503, 504))
     async def chat_completions(body: ChatRequest, http: Request) -> ChatCompletion:

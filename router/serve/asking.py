@@ -139,6 +139,7 @@ def routing_of(finished: Finished, *, opening: float) -> Routing:
         milliseconds={stage: round(spent, 3) for stage, spent in milliseconds.items()},
         gflops={part: round(flops / 1e9, 6) for part, flops in routed.flops.items()},
         fallback=finished.fallback,
+        guarantee=finished.guarantee,
     )
 
 

@@ -80,12 +80,15 @@ class Finished:
         routed: The whole answer, its scale, estimates, tokens, operations and times. Its
             milliseconds also have ``queue``, waiting for others.
         reason: "stop" where the model ended its answer, "length" where `max_tokens` did.
-        fallback: Why the finest scale was used where no policy meets what was asked for; else "".
+        fallback: Why the reference scale was used where no policy meets what was asked for; else
+            "".
+        guarantee: What is certified about answers that are routed so, one sentence; "" without.
     """
 
     routed: RoutedAnswer
     reason: Literal["stop", "length"]
     fallback: str = ""
+    guarantee: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,7 @@ class Served:
         router: Fingerprint of the router.
         policy: Name of the policy.
         max_tokens: Longest answer in tokens.
+        guarantee: What is certified about the policy, one sentence; "" without.
     """
 
     model: str
@@ -107,6 +111,7 @@ class Served:
     router: str
     policy: str
     max_tokens: int
+    guarantee: str = ""
 
 
 class Backend(Protocol):

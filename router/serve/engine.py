@@ -17,7 +17,7 @@ from router.pipeline import AutoScalePipeline
 from router.serve.backend import Ask, BusyError, Finished, Piece, Served, UnavailableError
 from router.serve.encodings import Encodings
 from router.serve.jobs import Event, Job
-from router.serve.policies import Policies
+from router.serve.policies import Policies, told_of
 from router.serve.settings import EngineSettings as EngineSettings
 from router.serve.waiting import Cores, Pace, Waiting
 from router.serve.worker import Worker
@@ -99,6 +99,7 @@ class LocalEngine:
             router=pipeline.router.fingerprint,
             policy=self.settings.policy,
             max_tokens=pipeline.model.max_new_tokens,
+            guarantee=told_of(None, policy=pipeline.policy, cascade=pipeline.cascade)[1],
         )
 
     def check(self, ask: Ask) -> None:

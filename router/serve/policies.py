@@ -8,7 +8,9 @@ from pathlib import Path
 
 from data.errors import DataError, M3RouterError, MismatchError
 from router.calibration_data import CalibrationData
+from router.cascade import Cascade
 from router.guarantee import Target
+from router.guarantee_text import told_by
 from router.policy import Policy
 from router.router import ScaleRouter
 from router.run import Run
@@ -16,6 +18,24 @@ from router.serve.backend import Ask
 
 KEPT = 256
 """Policies made on demand that are kept."""
+
+
+def told_of(
+    rule: int | Policy | None, *, policy: Policy, cascade: Cascade | None
+) -> tuple[str, str]:
+    """Why a question went to the reference option, and what is certified; "" each where nothing is.
+
+    Args:
+        rule: Of the question: a scale, a policy, or None for the server's own.
+        policy: The server's.
+        cascade: What goes with it, and then decides in its place.
+    """
+    if isinstance(rule, int):
+        return "", ""
+    # A cascade that meets nothing is not made; its policy is not what decided.
+    decides = (cascade or policy) if rule is None else rule
+    fallback = decides.reason if isinstance(decides, Policy) and decides.fallback else ""
+    return fallback, told_by(decides)
 
 
 class Policies:

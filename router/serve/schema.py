@@ -34,8 +34,12 @@ class Routing(BaseModel):
     ]
     gflops: Annotated[dict[str, float], Field(description="Operations by part of the model.")]
     fallback: Annotated[
-        str, Field(description="Why the finest scale was used, where no policy met the wish.")
+        str, Field(description="Why the reference scale was used, where no policy met the wish.")
     ]
+    guarantee: Annotated[
+        str,
+        Field(description="What is certified about answers that are routed so; empty without."),
+    ] = ""
 
 
 class Message(BaseModel):
@@ -75,6 +79,9 @@ class ModelCard(BaseModel):
     created: int
     owned_by: Literal["m3router"] = "m3router"
     scale: Annotated[int | None, Field(description="None for the routed one.")]
+    guarantee: Annotated[
+        str, Field(description="What is certified about the routed one; empty without.")
+    ] = ""
 
 
 class ModelList(BaseModel):

@@ -37,7 +37,7 @@ from router.serve.backend import Ask, Finished, Piece, Served, UnavailableError
 from router.serve.encodings import Encodings
 from router.serve.engine import load_pipeline
 from router.serve.places import Places
-from router.serve.policies import Policies
+from router.serve.policies import Policies, told_of
 from router.serve.saying import Saying
 from router.serve.settings import EngineSettings
 from router.serve.vllm_client import VllmAddress, VllmServer, within
@@ -116,6 +116,9 @@ class VllmBackend:
             router=self._pipeline.router.fingerprint,
             policy=self._settings.policy,
             max_tokens=model.max_new_tokens,
+            guarantee=told_of(None, policy=self._pipeline.policy, cascade=self._pipeline.cascade)[
+                1
+            ],
         )
 
     def check(self, ask: Ask) -> None:
@@ -157,6 +160,9 @@ class VllmBackend:
                     earlier = (*earlier, answer)
             if not streams and answer.text:
                 yield Piece(answer.text)
+            fallback, certified = told_of(
+                rule, policy=self._pipeline.policy, cascade=self._pipeline.cascade
+            )
             yield Finished(
                 routed=routed_answer(
                     self._model,
@@ -167,7 +173,8 @@ class VllmBackend:
                     milliseconds={**clock.milliseconds, "queue": waited * 1000},
                 ),
                 reason="length" if said.reason == "length" else "stop",
-                fallback=self._fallback(rule),
+                fallback=fallback,
+                guarantee=certified,
             )
 
     async def stop(self, *, seconds: float) -> None:
@@ -182,10 +189,6 @@ class VllmBackend:
     async def _here(self, work: Callable[[], Any]) -> Any:
         """Do work of the tower's in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._seeing, work)
-
-    def _fallback(self, rule: int | Policy | None) -> str:
-        policy = self._pipeline.policy if rule is None else rule
-        return policy.reason if isinstance(policy, Policy) and policy.fallback else ""
 
     def _decide(self, ask: Ask, rule: int | Policy | None, clock: Clock) -> Decided:
         """Look at the picture and choose a scale; in the tower's thread."""

@@ -23,12 +23,12 @@ from m3core.models.growing import GrowingAnswer, GrowingAnswers
 from router.asking_again import Tried, following_request, may_follow
 from router.deciding import Asked, Clock
 from router.pipeline import AutoScalePipeline
-from router.policy import Policy
 from router.routed import routed_answer
 from router.serve.backend import Finished, Piece, UnavailableError
 from router.serve.encodings import Encodings
 from router.serve.errors import where
 from router.serve.jobs import Event, Job
+from router.serve.policies import told_of
 from router.serve.waiting import Cores, Waiting
 
 logger = logging.getLogger(__name__)
@@ -270,12 +270,12 @@ class Worker:
             earlier=job.earlier,
             milliseconds=job.milliseconds,
         )
-        # A cascade that meets nothing is not made; its policy is not what decided.
-        own = None if self._pipeline.cascade else self._pipeline.policy
-        policy = own if job.rule is None else job.rule
-        fallback = policy.reason if isinstance(policy, Policy) and policy.fallback else ""
+        fallback, certified = told_of(
+            job.rule, policy=self._pipeline.policy, cascade=self._pipeline.cascade
+        )
         reason: Literal["stop", "length"] = "stop" if row.whole else "length"
-        self._tell(job, Finished(routed=routed, reason=reason, fallback=fallback))
+        finished = Finished(routed=routed, reason=reason, fallback=fallback, guarantee=certified)
+        self._tell(job, finished)
 
     def _tell(self, job: Job, event: Event) -> None:
         if not job.gone:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,20 +11,25 @@ from data.oracle_log import OracleLog
 from data.splits import SPLITS, Split
 from router import risk
 from router.analysis.curves import dearest_within
+from router.analysis.words import words_of
 from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
 from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
+from router.counting import Counted, climbed, promising
 from router.estimators.base import Floats
-from router.guarantee import Target, UncertifiedError, described, refuse_too_small
+from router.guarantee import Target, UncertifiedError, described, ladders, refuse_too_small
+from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss
-from router.outcomes import Asked, Prices, outcome_of
+from router.outcomes import Prices, outcome_of
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
+from router.references import chosen
 from router.router import ScaleRouter
 from router.run import Run
 from router.stages.learning import calibrate_stage, record_policies
+from router.thinning import SEED, thin
 
 TRIED = 64
 """Prices that are tried on the calibrate part; a budget is met more exactly than these."""
@@ -40,6 +44,7 @@ def escalate_stage(
     budget: float | None = None,
     max_loss_points: float | None = None,
     target: Target | None = None,
+    reference: str | None = None,
 ) -> Cascade:
     """Learn on the tune part when to ask again, and choose the price on the calibrate part.
 
@@ -48,12 +53,15 @@ def escalate_stage(
             `policies/<name>.json` the plain router's policy for the same target, to compare with.
         name: of both.
         budget: most mean cost per question, everything that is asked included.
-        max_loss_points: or: at most so many points of accuracy below the finest option.
-        target: or: a regret to be guaranteed for the answers that are given in the end.
+        max_loss_points: or: at most so many points of accuracy below the reference option.
+        target: or: a regret to be guaranteed for the answers that are given in the end; its
+            reference is not read.
+        reference: name of the option that losses are against; None for the best one of the
+            calibrate part.
 
     Raises:
         DataError: unless exactly one of the three is given, when no price meets it, for a target
-            with a cap, or a calibrate part too small for the target.
+            with a cap, a calibrate part too small for the target, or an unknown reference.
         NotLearnableError: when the log has no confidences, or too few pictures to tune on.
         MismatchError: when router, log, features and split do not belong together.
     """
@@ -74,14 +82,24 @@ def escalate_stage(
     contender = escalating(Known.of(log, rows), p, reads=tuple(router.blocks))
     binding = _binding(router, split)
     costs, scores = routed_costs(log.costs[inside], router.blocks), log.scores[inside]
+    named = chosen(reference, router.options, scores=scores, costs=costs)
+    against = router.options.index(named)
     guarantee: dict[str, object] = {}
     plain: Policy | None = None
     if target is not None:
-        certified = _certified(contender, log, inside, router, target)
-        tried, place, guarantee = certified
-        knob = {"max_regret": target.max_regret, "confidence": target.confidence}
+        target = replace(target, reference=named)
+        certified = _certified(contender, log, rows, router, target)
+        tried, place, kept = certified
+        told = guarantee_sentence(
+            kept,
+            reference=named,
+            words=words_of(log),
+            singles=len(np.unique(log.groups[inside])) == len(inside),
+        )
+        guarantee = {**kept, SENTENCE: told}
+        knob = target.knob
     elif budget is not None:
-        plain = for_budget(p[inside], costs, budget=budget, binding=binding)
+        plain = for_budget(p[inside], costs, budget=budget, binding=binding, reference=named)
         tried, knob = _tried(contender, log, inside, router), {"budget": float(budget)}
         met = tried.cost <= budget * (1 + 1e-9)
         place = _best(np.where(met, -tried.cost, np.inf), knob, tried, log.cost_unit)
@@ -93,16 +111,22 @@ def escalate_stage(
     else:
         points = float(max_loss_points or 0.0)
         plain = for_max_loss(
-            p[inside], costs, scores=scores, max_loss_points=points, binding=binding
+            p[inside],
+            costs,
+            scores=scores,
+            max_loss_points=points,
+            binding=binding,
+            reference=named,
         )
         tried, knob = _tried(contender, log, inside, router), {"max_loss_points": points}
-        met = tried.accuracy >= scores[:, -1].mean() - points / 100 - 1e-12
+        met = tried.accuracy >= scores[:, against].mean() - points / 100 - 1e-12
         place = _best(np.where(met, tried.cost, np.inf), knob, tried, log.cost_unit)
     price = float(tried.prices[place])
     cascade = Cascade(
         binding=binding,
         rule=contender.learned.rule(price),
         price=price,
+        reference=named,
         knob=knob,
         calibration={
             "n": float(len(inside)),
@@ -113,7 +137,7 @@ def escalate_stage(
         guarantee=guarantee,
     )
     if plain is None:
-        calibrate_stage(run, name=name, target=target)
+        calibrate_stage(run, name=name, target=target, reference=named)
     else:
         plain.write(path)
     cascade.write(cascade_path(run.root, name))
@@ -180,46 +204,76 @@ def _best(wanted: Floats, knob: dict[str, float], tried: _Tried, unit: str) -> i
 
 
 def _certified(
-    contender: Escalating, log: OracleLog, rows: np.ndarray, router: ScaleRouter, target: Target
+    contender: Escalating,
+    log: OracleLog,
+    rows: dict[str, np.ndarray],
+    router: ScaleRouter,
+    target: Target,
 ) -> tuple[_Tried, int, dict[str, object]]:
     """The last price of the tune part's list up to which every one is certified.
 
-    As `router.guarantee.for_max_regret`, with what the cascade answers in the end: rules and
-    prices come from the tune part, and are tested in the order of rising prices.
+    The target names its reference. As `router.guarantee.for_target`, with what the cascade answers
+    in the end: rules and prices come from the tune part, and are tested in the order of rising
+    prices.
     """
-    scores, groups = log.scores[rows], log.groups[rows]
-    _, sizes = np.unique(log.groups, return_counts=True)
-    most = int(sizes.max())
-    bound = target.bound or risk.default_bound(scores, most)
+    inside, tune = rows["calibrate"], contender.learned.tune
+    against = router.options.index(str(target.reference))
+    images = len(np.unique(log.groups[inside]))
+    sizes = np.unique(log.groups[np.concatenate([rows["fit"], rows["tune"]])], return_counts=True)
+    most = target.most_for(sizes[1], images=images)
+    scores = log.scores[inside]
+    bound = target.bound or risk.default_bound(scores, most, low=-target.gains)
+    ids = np.asarray(log.ids)[inside]
+    part = Counted(thinned=thin(ids, log.groups[inside], most=most), against=scores[:, against])
+    learned = Counted(
+        thinned=thin(np.arange(len(tune.p)), tune.groups, most=most),
+        against=tune.scores[:, against],
+    )
     prices = contender.tuned_prices(points=CERTIFIED)
-    p_value = risk.bound_named(bound)
+    asked = [contender.tuned_asks(price) for price in prices]
+    every = np.arange(len(tune.p))
+    _, ladder = promising(
+        ladders(
+            [tune.scores[every, one.final] for one in asked],
+            np.array([tune.costs.of(one).mean() for one in asked]),
+            learned,
+            target,
+            free=True,
+        ),
+        alpha=target.alpha,
+        delta=target.delta,
+        images=images,
+        fallback=float(tune.costs.routed[:, against].mean()),
+    )
 
-    def losses(asked: Asked) -> risk.Losses:
-        final = scores[np.arange(len(rows)), asked.final]
-        return risk.by_picture(np.maximum(0.0, scores[:, -1] - final), groups, most=most)
+    def given(rung: int) -> Floats:
+        found = contender.asks(inside, prices[rung]).final
+        return np.asarray(scores[np.arange(len(inside)), found])
 
-    def each() -> Iterator[float]:
-        for price in prices:
-            yield p_value(losses(contender.asks(rows, price)), target.max_regret)
-
-    options = scores.shape[1]
-    finest = Asked.once(np.full(len(rows), options - 1, dtype=np.intp), options=options)
-    refuse_too_small(losses(finest), target, bound)
-    certified = risk.fixed_sequence(each(), delta=target.delta)
+    certified = climbed(given, ladder, part, alpha=target.alpha, delta=target.delta, bound=bound)
     if not certified:
-        first = losses(contender.asks(rows, prices[0]))
-        needed = risk.pictures_needed(first, target.max_regret, delta=target.delta, bound=bound)
+        refuse_too_small(part.losses(part.against), target, bound)
+        first = part.losses(given(ladder.first), gains=ladder.gains)
+        needed = risk.pictures_needed(first, target.alpha, delta=target.delta, bound=bound)
         advice = "no number of pictures certifies that" if needed is None else f"about {needed} do"
+        what = "a net loss" if target.max_regret is None else "a regret"
         raise UncertifiedError(
-            f"No cascade is certified for a regret of {target.max_regret:g} at confidence "
+            f"No cascade is certified for {what} of {target.alpha:g} at confidence "
             f"{target.confidence:g} on {first.questions} questions about {first.pictures} "
-            f"pictures: the most careful one had a regret of {first.risk:.2g} ({advice}). Ask for "
+            f"pictures: the most careful one had {what} of {first.risk:.2g} ({advice}). Ask for "
             "less, or calibrate without --escalate."
         )
-    tried = _tried(contender, log, rows, router, prices[:certified])
+    tried = _tried(contender, log, inside, router, prices[ladder.first : ladder.first + certified])
     place = int(np.argmin(tried.cost))
-    asked = contender.asks(rows, prices[place])
-    return tried, place, described(losses(asked), target, bound)
+    best = given(ladder.first + place)
+    kept = described(
+        part.losses(best, gains=ladder.gains),
+        target,
+        bound,
+        expected=ladder.expected[ladder.first + place],
+        observed=part.losses(best, gains=target.gains).risk,
+    )
+    return tried, place, {**kept, "seed": SEED}
 
 
 def _gaps(router: ScaleRouter) -> Gaps:

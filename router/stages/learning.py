@@ -129,6 +129,7 @@ def calibrate_stage(
     price: float | None = None,
     target: Target | None = None,
     cap: float | None = None,
+    reference: str | None = None,
 ) -> Policy:
     """Choose a policy on the calibrate part.
 
@@ -136,19 +137,28 @@ def calibrate_stage(
         run: must hold a trained router; receives `policies/<name>.json`.
         name: of the policy.
         budget: most mean cost per answer, in the log's cost unit.
-        max_loss_points: or: at most so many points of accuracy below the finest option.
+        max_loss_points: or: at most so many points of accuracy below the reference option.
         price: or: of one unit of cost, in probability of a right answer.
-        target: or: a regret and the confidence with which it is kept; its own cap is not read.
+        target: or: a regret and the confidence with which it is kept; its own cap and reference
+            are not read.
         cap: most cost of any single answer; by itself, the likeliest right option within it.
+        reference: name of the option that losses are against, and that is used where nothing meets
+            the target; None for the best one of the calibrate part under the cap.
 
     Raises:
         DataError: unless exactly one knob, or a cap alone, is given; when the budget or the cap
-            is below the cheapest option; when the calibrate part is too small for the target.
+            is below the cheapest option; when the calibrate part is too small for the target; for
+            an unknown reference.
         MismatchError: when router, log, features and split do not belong together.
     """
     path = run.policy(name)
     policy = CalibrationData.read(run).policy(
-        budget=budget, max_loss_points=max_loss_points, price=price, target=target, cap=cap
+        budget=budget,
+        max_loss_points=max_loss_points,
+        price=price,
+        target=target,
+        cap=cap,
+        reference=reference,
     )
     cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before
     policy.write(path)

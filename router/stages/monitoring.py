@@ -14,7 +14,7 @@ from data.log_checks import ASKED
 from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT, score
 from data.splits import Split
-from router.calibration_data import labelled
+from router.calibration_data import image_sizes, labelled
 from router.cascade import Cascade, cascade_path
 from router.drift import Sample
 from router.estimators.base import Floats
@@ -24,6 +24,7 @@ from router.parts import part_rows
 from router.policy import Policy
 from router.router import ScaleRouter
 from router.run import Run
+from router.thinning import default_most
 
 USED = ("fit", "tune", "calibrate")
 """Parts whose pictures are no fresh traffic."""
@@ -77,7 +78,9 @@ def monitor_stage(
     asked = labelled(router, seen, traffic, every)
     known = replace(known, scores=_judged(log, (), run)[calibrate])
     scores = _judged(traffic, references, fresh)
-    asked = replace(asked, most=max(known.most, asked.most), scores=scores)
+    # Without a guarantee an image counts as on the parts that made the policy.
+    most = default_most(image_sizes(log, split, gaps=gaps), images=len(np.unique(asked.groups)))
+    known, asked = replace(known, most=most), replace(asked, most=most, scores=scores)
     said = (_answers(log, calibrate), _answers(traffic, every))
     cascade = _cascade(run, name, router)
     if cascade is None:

@@ -14,6 +14,7 @@ from data.manifest import atomic_write_text, library_versions, read_manifest, sh
 from data.oracle_log import OracleLog
 from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
+from router.analysis.documents import upgraded
 from router.analysis.evaluation import (
     SCHEMA,
     Settings,
@@ -47,6 +48,7 @@ def evaluate_stage(
     draws: int = 1000,
     seed: int = 0,
     reuse: bool = False,
+    reference: str | None = None,
 ) -> dict[str, Any]:
     """Measure router, policies, ablations and oracles on the test part.
 
@@ -57,12 +59,15 @@ def evaluate_stage(
         draws: bootstrap draws.
         seed: of the bootstrap.
         reuse: keep what was evaluated on the same inputs with the same options.
+        reference: name of the option that accuracies are compared with; None for the best of the
+            calibrate part.
 
     Returns:
         The document that reports are made from.
 
     Raises:
-        DataError: when a part of the run is missing or damaged, or a budget is too small.
+        DataError: when a part of the run is missing or damaged, a budget is too small, or the
+            reference is unknown.
         MismatchError: when parts of the run do not belong together.
     """
     router = run.read_router()
@@ -82,6 +87,7 @@ def evaluate_stage(
     inputs |= {f"policy {name}": run.policy(name) for name in policies}
     inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}
     params = {"budgets": list(chosen), "draws": draws, "seed": seed, "schema": SCHEMA}
+    params["reference"] = reference
     if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
         return read_document(run)
     known = np.concatenate(list(rows.values()))
@@ -100,6 +106,7 @@ def evaluate_stage(
         features=features,
         reads=reads,
         cascades=cascades,
+        reference=reference,
         settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
     )
     details = _Details(log, rows["test"], p["router"], reads["router"])
@@ -122,8 +129,7 @@ def read_document(run: Run) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
     run.verify(run.evaluation, "evaluate")
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    return upgraded(json.loads(path.read_text(encoding="utf-8")))
 
 
 def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -> Path:
@@ -211,21 +217,31 @@ class _Details:
     def told(self, document: Mapping[str, Any], *, draws: int, seed: int) -> dict[str, Any]:
         """By dataset, which questions were lost, and how well probabilities come true."""
         test, p = self.test, self.p
-        choices = {
-            row["name"]: _policy(row["policy"], test).choose(p, self.costs)
+        policies = {
+            row["name"]: _policy(row["policy"], test)
             for row in document["rows"]
             if row["kind"] == "router"
         }
+        choices = {name: policy.choose(p, self.costs) for name, policy in policies.items()}
         return {
             "datasets": by_dataset(
                 test,
                 choices,
                 costs=self.costs,
                 best=document["best_fixed"],
+                reference=document["reference"]["option"],
                 draws=draws,
                 seed=seed,
             ),
-            "lost": {name: lost_questions(test, choice, p) for name, choice in choices.items()},
+            "lost": {
+                name: {
+                    "reference": policy.reference,
+                    **lost_questions(
+                        test, choices[name], p, reference=policy.reference_choice(self.costs)
+                    ),
+                }
+                for name, policy in policies.items()
+            },
             "calibration": reliability(p, test.scores, test.options),
         }
 
@@ -237,6 +253,7 @@ def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
         kind=described["kind"],
         lam=described["lam"],
         cost_scale=described["cost_scale"],
+        reference=described["reference"],
         cap=described["cap"],
     )
 

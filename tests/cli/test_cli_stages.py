@@ -223,6 +223,7 @@ def test_calibrate_takes_exactly_one_knob_that_can_be_met(invoke, finished):
     for knobs in (
         [],
         ["--budget", 50, "--max-loss", 1],
+        ["--max-loss-observed", 1, "--max-loss", 1],
         ["--max-regret", 0.1, "--price", 0],
     ):
         result = invoke("calibrate", finished, *knobs)
@@ -231,13 +232,14 @@ def test_calibrate_takes_exactly_one_knob_that_can_be_met(invoke, finished):
     assert "at least 1 visual tokens" in invoke("calibrate", finished, "--budget", 0.5).stderr
     assert invoke("calibrate", finished, "--budget", 50, "--name", "../x").exit_code == 1
 
-    result = invoke("calibrate", finished, "--max-loss", 2, "--name", "careful")
+    result = invoke("calibrate", finished, "--max-loss-observed", "2%", "--name", "careful")
     assert result.exit_code == 0, result.output
     policy = Policy.read(finished / "policies/careful.json")
     assert policy.knob == {"max_loss_points": 2.0}
-    result = invoke("calibrate", finished, "--max-loss", -5, "--name", "vain")
+    assert "Reference option: " in result.stdout and "Nothing is certified" in result.stdout
+    result = invoke("calibrate", finished, "--max-loss-observed", -90, "--name", "vain")
     assert result.exit_code == 0
-    assert "Falls back to the finest" in result.stdout
+    assert "Falls back to the reference option" in result.stdout
 
 
 def test_stages_out_of_order_say_what_to_run(invoke, tmp_path):

@@ -23,7 +23,7 @@ def test_datasets_weighted_by_size_give_the_whole(build_log):
     log = build_log((generator.random((90, 5)) < 0.5).astype(float))
     log = with_datasets(log, ["a"] * 60 + ["b"] * 30)
     choice = generator.integers(0, 5, size=90)
-    parts = by_dataset(log, {"mine": choice}, costs=log.costs, best="576", draws=50)
+    parts = by_dataset(log, {"mine": choice}, costs=log.costs, best="576", reference="9", draws=50)
     assert [(one["dataset"], one["n"]) for one in parts] == [("a", 60), ("b", 30)]
     for k, option in enumerate(log.options):
         total = sum(one["n"] * one["fixed"][option]["value"] for one in parts) / 90
@@ -36,25 +36,37 @@ def test_datasets_weighted_by_size_give_the_whole(build_log):
         assert one["policies"]["mine"]["accuracy"]["low"] is not None
 
 
-def test_lost_questions_are_right_at_the_finest_and_wrong_as_routed(build_log):
+def test_lost_questions_are_right_at_the_reference_and_wrong_as_routed(build_log):
     scores = np.array([[0, 0, 1.0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 0.4, 1], [0, 0, 1]])
     log = with_datasets(build_log(scores), ["a", "a", "a", "b", "b", "b"])
     choice = np.array([0, 0, 1, 0, 1, 2])
     p = np.tile([0.2, 0.5, 0.9], (6, 1))
     p[0, 0] = 0.8
-    result = lost_questions(log, choice, p)
+    last = np.full(6, 2)
+    result = lost_questions(log, choice, p, reference=last)
     assert (result["n"], result["lost"], result["won"]) == (6, 2, 1)
     assert result["by_dataset"] == {"a": 1, "b": 1}
     assert [one["id"] for one in result["examples"]] == ["e0", "e4"]
     first = result["examples"][0]
-    assert (first["chosen"], first["score"], first["score_finest"]) == ("1", 0.0, 1.0)
-    assert (first["sufficiency"], first["sufficiency_finest"]) == (0.8, 0.9)
-    assert [one["id"] for one in lost_questions(log, choice, p, limit=1)["examples"]] == ["e0"]
+    assert (first["chosen"], first["score"], first["score_reference"]) == ("1", 0.0, 1.0)
+    assert (first["sufficiency"], first["sufficiency_reference"]) == (0.8, 0.9)
+    shortened = lost_questions(log, choice, p, reference=last, limit=1)
+    assert [one["id"] for one in shortened["examples"]] == ["e0"]
+    # against another option for each: what it says is of that option
+    other = lost_questions(log, choice, p, reference=np.array([2, 0, 2, 2, 2, 1]))
+    assert [one["id"] for one in other["examples"]] == ["e0", "e4"]
+    mid = lost_questions(log, np.zeros(6, dtype=np.intp), p, reference=np.array([1, 1, 1, 1, 1, 2]))
+    found = {one["id"]: one for one in mid["examples"]}
+    assert list(found) == ["e2", "e5", "e4"]
+    assert [found[name]["reference"] for name in ("e2", "e4", "e5")] == ["9", "9", "36"]
+    assert (found["e4"]["score_reference"], found["e5"]["sufficiency_reference"]) == (0.4, 0.9)
+    assert mid["won"] == 1
 
 
 def test_nothing_lost_is_an_empty_list(build_log):
     log = build_log(np.ones((4, 3)))
-    result = lost_questions(log, np.zeros(4, dtype=np.intp), np.ones((4, 3)))
+    choice = np.zeros(4, dtype=np.intp)
+    result = lost_questions(log, choice, np.ones((4, 3)), reference=choice + 2)
     assert (result["lost"], result["won"], result["examples"]) == (0, 0, [])
 
 

@@ -79,7 +79,7 @@ def test_rows_of_the_table(result):
     assert kinds == ["fixed"] * 5 + ["router"] * 3 + ["best_fixed", "oracle", "oracle_corrected"]
     assert [row["name"] for row in rows_of(result, "fixed")] == ["1", "9", "36", "144", "576"]
     for row in result["rows"]:
-        for quantity in ("accuracy", "cost", "gflops", "minus_best_fixed", "minus_finest"):
+        for quantity in ("accuracy", "cost", "gflops", "minus_best_fixed", "minus_reference"):
             cell = row[quantity]
             assert cell["low"] - 1e-9 <= cell["value"] <= cell["high"] + 1e-9
         assert row["gflops"]["value"] == pytest.approx(2 * row["cost"]["value"], rel=1e-6)
@@ -110,7 +110,8 @@ def test_router_rows_follow_their_policy(world, p, result):
         choice = policy.choose(p[test], world.log.costs[test])
         expected = metrics.taken(world.log.scores[test], choice).mean()
         assert row["accuracy"]["value"] == pytest.approx(expected)
-        regret = metrics.regret_rows(world.log.scores[test], choice).mean()
+        reference = np.full(len(test), world.log.options.index(result["reference"]["option"]))
+        regret = metrics.regret_rows(world.log.scores[test], choice, reference).mean()
         assert row["regret"]["value"] == pytest.approx(regret)
         assert row["policy"]["calibration"]["mean_cost"] <= budget
         assert sum(row["shares"].values()) == pytest.approx(1)
@@ -249,7 +250,8 @@ def test_given_policies_get_their_own_rows(world, p):
 def test_policies_of_another_grid_or_split_are_refused(world, p):
     good = for_budget(p, world.log.costs, budget=64, binding=binding_of(world))
     for change in ({"options": ("a", "b", "c", "d", "e")}, {"split": "x" * 64}):
-        policy = replace(good, binding=replace(good.binding, **change))
+        last = change.get("options", world.log.options)[-1]
+        policy = replace(good, binding=replace(good.binding, **change), reference=last)
         with pytest.raises(MismatchError):
             evaluate(world.log, p, split=world.split, policies={"bad": policy}, settings=FAST)
 

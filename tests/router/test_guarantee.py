@@ -225,7 +225,7 @@ def test_nothing_qualifies_says_how_many_pictures_would():
     assert len(prices) == 1
     policy = for_max_regret(part, prices=prices, target=Target(max_regret=0.04), binding=binding(2))
     assert policy.fallback
-    assert policy.kind == "finest"
+    assert policy.kind == "fixed"
     assert policy.decide(part.p[0], part.costs[0]) == 1
     assert "400 questions about 400 pictures" in policy.reason
     assert "such pictures would certify it with probability 0.8" in policy.reason

@@ -170,7 +170,7 @@ def test_intervals_and_values_are_those_of_the_evaluation(build_log) -> None:
     scores = (generator.random((80, 5)) < 0.6).astype(float)
     log = build_log(scores, groups=[f"g{i // 4}" for i in range(80)], chance=0.25)
     (part,) = inspect_log(log, draws=200, seed=7).parts
-    (wanted,) = by_dataset(log, {}, costs=log.costs, best="576", draws=200, seed=7)
+    (wanted,) = by_dataset(log, {}, costs=log.costs, best="576", reference="576", draws=200, seed=7)
     for one in part.scales:
         for end in ("value", "low", "high"):
             assert getattr(one.fixed, end) == pytest.approx(wanted["fixed"][one.scale][end])

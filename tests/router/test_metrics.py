@@ -220,10 +220,12 @@ def test_best_fixed_need_not_be_the_finest_and_ties_are_cheaper():
     assert metrics.best_fixed(np.array([[1, 0], [0, 1]]), np.array([[5.0, 2.0]] * 2)) == 1
 
 
-def test_regret_counts_only_losses_against_the_finest():
+def test_regret_counts_only_losses_against_the_reference():
     scores = np.array([[0, 1], [1, 0], [1, 1], [0, 0], [0.4, 1.0]], dtype=float)
-    rows = metrics.regret_rows(scores, np.zeros(5, dtype=np.intp))
-    np.testing.assert_allclose(rows, [1, 0, 0, 0, 0.6])
+    choice = np.zeros(5, dtype=np.intp)
+    np.testing.assert_allclose(metrics.regret_rows(scores, choice, choice + 1), [1, 0, 0, 0, 0.6])
+    np.testing.assert_allclose(metrics.regret_rows(scores, choice + 1, choice), [0, 1, 0, 0, 0])
+    np.testing.assert_allclose(metrics.regret_rows(scores, choice, choice), 0)
 
 
 def test_gap_closed():

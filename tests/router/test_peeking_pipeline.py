@@ -73,7 +73,7 @@ def test_where_all_stay_no_prompt_is_read_twice(world):
 
 def test_where_none_stays_every_peek_is_counted(world):
     _, model, _, log, _, policy = world
-    answers, _ = ask(world, replace(policy, kind="finest"))
+    answers, _ = ask(world, replace(policy, kind="fixed"))
     assert {one.scale for one in answers} == {576}
     assert {one.spent_tokens for one in answers} == {577}
     for one in answers:

@@ -185,7 +185,7 @@ def test_parts_that_do_not_belong_together_are_refused(world):
             router="f" * 64,
             split=policy.binding.split,
         ),
-        kind="finest",
+        kind="fixed",
         lam=0.0,
         cost_scale=1.0,
     )

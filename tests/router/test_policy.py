@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from data.errors import DataError, MismatchError
 from router.knobs import for_budget, for_max_loss, for_price
 from router.policy import Binding, Policy
+from router.references import best_option
 
 
 def binding(k):
@@ -59,29 +60,38 @@ def within(costs, share):
     return float(low + share * (high - low))
 
 
-kinds = st.sampled_from(["price", "regret", "finest"])
+kinds = st.sampled_from(["price", "regret", "fixed"])
+places = st.integers(0, 8)
 shares = st.none() | st.floats(0, 1)
 
 
-@given(problems(), st.floats(0, 10), kinds, shares)
-def test_one_decision_equals_the_batch(problem, lam, kind, share):
+@given(problems(), st.floats(0, 10), kinds, shares, places)
+def test_one_decision_equals_the_batch(problem, lam, kind, share, place):
     p, costs, _ = problem
     cap = None if share is None else within(costs, share)
     policy = replace(priced(lam, p.shape[1], cost_scale=123.4), kind=kind, cap=cap)
+    policy = replace(policy, reference=f"s{place % p.shape[1]}")
     choices = policy.choose(p, costs)
     assert [policy.decide(q, c) for q, c in zip(p, costs, strict=True)] == choices.tolist()
 
 
-@given(problems(), st.floats(0, 10), kinds, st.floats(0, 1))
-def test_the_cap_is_never_exceeded_and_binds_nothing_else(problem, lam, kind, share):
+def stands_for(place, inside, costs):
+    """What stands for an option where only those `inside` exist, told in words in the docs."""
+    before = [k for k in inside if k <= place]
+    return before[-1] if before else min(inside, key=lambda k: costs[k])
+
+
+@given(problems(), st.floats(0, 10), kinds, st.floats(0, 1), places)
+def test_the_cap_is_never_exceeded_and_binds_nothing_else(problem, lam, kind, share, place):
     p, costs, _ = problem
-    rows, cap = np.arange(len(p)), within(costs, share)
-    policy = replace(priced(lam, p.shape[1]), kind=kind, cap=cap)
+    rows, cap, place = np.arange(len(p)), within(costs, share), place % p.shape[1]
+    policy = replace(priced(lam, p.shape[1]), kind=kind, cap=cap, reference=f"s{place}")
     assert np.all(costs[rows, policy.choose(p, costs)] <= cap)
     # each row is decided as if the options beyond the cap did not exist
     for q, c, choice in zip(p, costs, policy.choose(p, costs), strict=True):
         inside = np.flatnonzero(c <= cap)
-        alone = replace(priced(lam, len(inside)), kind=kind)
+        against = inside.tolist().index(stands_for(place, inside, c))
+        alone = replace(priced(lam, len(inside)), kind=kind, reference=f"s{against}")
         assert inside[alone.decide(q[inside], c[inside])] == choice
 
 
@@ -96,12 +106,85 @@ def test_a_budget_under_a_cap_keeps_both(problem, fraction, share):
     assert policy.knob == {"budget": budget, "cap": cap}
 
 
-@given(exact_problems())
-def test_against_regret_price_zero_takes_the_finest_unless_nothing_can_be_lost(problem):
+@given(exact_problems(), places)
+def test_against_regret_price_zero_takes_the_reference_unless_nothing_can_be_lost(problem, place):
     p, costs = problem
-    policy = replace(priced(0.0, p.shape[1]), kind="regret")
+    place %= p.shape[1]
+    policy = replace(priced(0.0, p.shape[1]), kind="regret", reference=f"s{place}")
     for q, choice in zip(p, policy.choose(p, costs), strict=True):
-        assert choice == len(q) - 1 or q[-1] * (1 - q[choice]) == 0
+        assert choice == place or q[place] * (1 - q[choice]) == 0
+
+
+@given(problems(), st.floats(0, 10), shares, places)
+def test_against_regret_nothing_that_costs_more_than_the_reference_is_chosen(
+    problem, lam, share, place
+):
+    p, costs, _ = problem
+    rows, cap = np.arange(len(p)), None if share is None else within(costs, share)
+    policy = replace(priced(lam, p.shape[1]), kind="regret", cap=cap)
+    policy = replace(policy, reference=f"s{place % p.shape[1]}")
+    reference = costs[rows, policy.reference_choice(costs)]
+    assert np.all(costs[rows, policy.choose(p, costs)] <= reference)
+
+
+@given(problems(), shares, places)
+def test_under_a_cap_the_reference_is_the_last_allowed_up_to_it_else_the_cheapest(
+    problem, share, place
+):
+    p, costs, _ = problem
+    cap, place = np.inf if share is None else within(costs, share), place % p.shape[1]
+    policy = replace(priced(0.0, p.shape[1]), reference=f"s{place}", cap=cap)
+    wanted = [stands_for(place, np.flatnonzero(c <= cap), c) for c in costs]
+    assert policy.reference_choice(costs).tolist() == wanted
+    if share is None:
+        assert wanted == [place] * len(p)
+
+
+@given(problems(), shares)
+def test_the_best_option_is_the_best_of_all_that_always_take_one(problem, share):
+    p, costs, scores = problem
+    rows, cap = np.arange(len(p)), None if share is None else within(costs, share)
+    found = []
+    for place in range(p.shape[1]):
+        policy = replace(priced(0.0, p.shape[1]), kind="fixed", reference=f"s{place}", cap=cap)
+        choice = policy.choose(p, costs)
+        found.append((round(scores[rows, choice].mean(), 12), costs[rows, choice].mean()))
+    best = best_option(scores, costs, cap=cap)
+    assert found[best][0] == max(one[0] for one in found)
+    tied = [cost for accuracy, cost in found if accuracy == found[best][0]]
+    assert found[best][1] == pytest.approx(min(tied))
+
+
+def test_a_reference_that_there_is_not_is_refused_with_the_nearest():
+    p, costs = np.array([[0.5, 0.9]] * 2), np.array([[2.0, 10.0]] * 2)
+    with pytest.raises(DataError, match="reference must be one of its options .'s0', 's1'."):
+        replace(priced(0.0, 2), reference="s2")
+    message = "Unknown reference option 'S1'. Did you mean 's1'. Known: s0, s1"
+    with pytest.raises(DataError, match=message):
+        for_max_loss(
+            p, costs, scores=np.ones((2, 2)), max_loss_points=0, binding=binding(2), reference="S1"
+        )
+
+
+def test_a_loss_is_against_the_best_option_or_the_one_that_is_named():
+    # the most expensive option is worse than the one before it, and the router knows
+    p, costs = np.array([[0.2, 0.9, 0.5]] * 4), np.array([[1.0, 9.0, 36.0]] * 4)
+    scores = np.array([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]] * 2)
+    for points, accuracy in ((0, 1.0), (50, 1.0)):
+        policy = for_max_loss(p, costs, scores=scores, max_loss_points=points, binding=binding(3))
+        assert (policy.reference, policy.calibration["accuracy"]) == ("s1", accuracy)
+        assert not policy.fallback
+    named = for_max_loss(
+        p, costs, scores=scores, max_loss_points=50, binding=binding(3), reference="s2"
+    )
+    assert (named.reference, named.calibration["accuracy"]) == ("s2", 0.0)
+    # a router that is wrong about everything falls back to the best option, not to the last
+    hopeless = for_max_loss(
+        np.array([[0.9, 0.1, 0.5]] * 4), costs, scores=scores, max_loss_points=0, binding=binding(3)
+    )
+    assert (hopeless.kind, hopeless.fallback, hopeless.reference) == ("fixed", True, "s1")
+    assert hopeless.choose(p, costs).tolist() == [1] * 4
+    assert "goes to the reference option, s1" in hopeless.reason
 
 
 @given(problems(), st.floats(0, 1))
@@ -122,7 +205,8 @@ def test_budget_is_met_by_the_dearest_policy_that_meets_it(problem, fraction):
 @given(problems(), st.floats(-5, 60))
 def test_loss_is_met_by_the_cheapest_price_or_it_falls_back(problem, points):
     p, costs, scores = problem
-    target = scores[:, -1].mean() - points / 100
+    best = np.lexsort((costs.mean(axis=0), -scores.mean(axis=0)))[0]
+    target = scores[:, best].mean() - points / 100
     policy = for_max_loss(
         p, costs, scores=scores, max_loss_points=points, binding=binding(p.shape[1])
     )
@@ -130,8 +214,8 @@ def test_loss_is_met_by_the_cheapest_price_or_it_falls_back(problem, points):
     choice = policy.choose(p, costs)
     assert policy.calibration["accuracy"] == pytest.approx(scores[rows, choice].mean())
     if policy.fallback:
-        assert policy.kind == "finest"
-        assert np.all(choice == p.shape[1] - 1)
+        assert policy.kind == "fixed"
+        assert np.all(choice == best)
         assert "no price reaches" in policy.reason
     else:
         assert scores[rows, choice].mean() >= target - 1e-9
@@ -158,7 +242,7 @@ def test_a_given_price_is_kept_per_unit_of_cost():
 def test_a_cap_below_the_cheapest_option_is_refused_everywhere():
     p, costs = np.array([[0.5, 0.9]] * 2), np.array([[2.0, 10.0], [4.0, 10.0]])
     message = "cap of 3 is below the cheapest option of .* costs 4"
-    for kind in ("price", "regret", "finest"):
+    for kind in ("price", "regret", "fixed"):
         policy = replace(priced(0.1, 2), kind=kind, cap=3.0)
         assert policy.decide(p[0], costs[0]) == 0
         with pytest.raises(DataError, match=message):
@@ -171,7 +255,7 @@ def test_a_cap_below_the_cheapest_option_is_refused_everywhere():
         for_budget(p, costs, budget=5.0, cap=3.0, binding=binding(2))
 
 
-def test_a_loss_under_a_cap_is_against_the_finest_within_it():
+def test_a_loss_under_a_cap_is_against_the_best_within_it():
     p, costs = np.array([[0.2, 0.5, 0.9]] * 4), np.array([[1.0, 9.0, 36.0]] * 4)
     scores = np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]] * 2)
     policy = for_max_loss(p, costs, scores=scores, max_loss_points=0, cap=9.0, binding=binding(3))
@@ -179,7 +263,7 @@ def test_a_loss_under_a_cap_is_against_the_finest_within_it():
     assert policy.choose(p, costs).tolist() == [1] * 4
     worse = for_max_loss(p, costs, scores=scores, max_loss_points=-10, cap=9.0, binding=binding(3))
     assert worse.fallback
-    assert "finest option within the cap of 9" in worse.reason
+    assert "reference option, s1, or what stands for it within the cap of 9" in worse.reason
     assert worse.decide(p[0], costs[0]) == 1
 
 
@@ -223,11 +307,11 @@ def test_nothing_qualifies_says_so():
     assert policy.decide(p[0], costs[0]) == 1
 
 
-def test_the_finest_scale_need_not_be_the_best():
-    p = np.array([[0.9, 0.3]] * 4)
+def test_the_most_expensive_option_need_not_be_the_best():
+    p, costs = np.array([[0.9, 0.3]] * 4), np.array([[1.0, 9.0]] * 4)
     scores = np.array([[1.0, 0.0]] * 4)
     policy = for_max_loss(
-        p, np.array([[1.0, 9.0]] * 4), scores=scores, max_loss_points=-50, binding=binding(2)
+        p, costs, scores=scores, max_loss_points=-50, binding=binding(2), reference="s1"
     )
     assert not policy.fallback
     assert policy.calibration["accuracy"] == 1.0
@@ -244,7 +328,7 @@ def test_scores_with_gaps_are_refused():
         )
 
 
-@pytest.mark.parametrize("kind", ["price", "regret", "finest"])
+@pytest.mark.parametrize("kind", ["price", "regret", "fixed"])
 @pytest.mark.parametrize(
     ("p", "costs"),
     [
@@ -279,6 +363,7 @@ def test_another_number_of_options_is_refused():
         {"kind": "cheapest"},
         {"cap": -1.0},
         {"cap": float("nan")},
+        {"reference": "s2"},
     ],
 )
 def test_invalid_rules_are_refused(change):

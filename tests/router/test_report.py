@@ -336,7 +336,7 @@ def test_csv_tables_hold_the_evaluation_exactly(reported):
         assert float(row["cost"]) == truth["cost"]["value"]
         assert float(row["language_gflops"]) == truth["gflops"]["value"]
         assert float(row["vision_gflops"]) == 5.0
-        assert float(row["minus_finest"]) == truth["minus_finest"]["value"]
+        assert float(row["minus_reference"]) == truth["minus_reference"]["value"]
     with (run.report / "tables/lost.csv").open(encoding="utf-8", newline="") as file:
         assert all(row["question"].startswith(HOSTILE) for row in csv.DictReader(file))
     with (run.report / "tables/shares.csv").open(encoding="utf-8") as file:

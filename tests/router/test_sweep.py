@@ -67,15 +67,16 @@ def test_every_price_gives_the_outcome_it_says(problem):
         assert scores[rows, choice].mean() == pytest.approx(accuracy, abs=1e-9)
 
 
-@given(problems(max_rows=20), st.booleans(), st.floats(0, 1))
+@given(problems(max_rows=20), st.booleans(), st.floats(0, 1), st.integers(-1, 4))
 def test_every_price_gives_the_outcome_it_says_under_a_cap_and_against_regret(
-    problem, regret, share
+    problem, regret, share, reference
 ):
     p, costs = problem
     least = costs.min(axis=1).max()
     cap = float(least + share * (costs.max() - least))
-    steps = sweep(p, costs, regret=regret, cap=cap)
-    worth = worths(p, costs, regret=regret, cap=cap)
+    reference = min(reference, p.shape[1] - 1)
+    steps = sweep(p, costs, regret=regret, cap=cap, reference=reference)
+    worth = worths(p, costs, regret=regret, cap=cap, reference=reference)
     for price, cost in zip(steps.prices, steps.cost, strict=True):
         chosen = costs[np.arange(len(p)), choose_at(worth, costs, price)]
         assert chosen.mean() == pytest.approx(cost, abs=1e-9)

@@ -103,13 +103,26 @@ def test_routing_that_pays_and_a_lookup_that_does_as_well():
 
 
 def test_what_costs_more_saves_nothing():
-    """The router never takes the best option and falls back to a dearer one: no "-300 % saved"."""
+    """The router takes a more expensive option that is no better: no "-300 % saved"."""
     generator = np.random.default_rng(4)
     scores = (generator.random((900, 3)) < [0.3, 0.9, 0.3]).astype(float)
+    scores[:, 2] = scores[:, 1]
     found = evaluated(log_of(scores), np.tile([0.5, 0.1, 0.9], (900, 1)))["metrics"]["saved_at_99"]
-    assert found["policy"]["fallback"]
+    assert not found["policy"]["fallback"]
     assert found["calibrated"]["value"] is None
     assert "it costs 300 % more than the best fixed option" in found["calibrated"]["reason"]
+
+
+def test_where_no_price_keeps_the_accuracy_it_falls_back_to_the_best_fixed_option():
+    generator = np.random.default_rng(4)
+    scores = (generator.random((900, 3)) < [0.3, 0.9, 0.3]).astype(float)
+    result = evaluated(log_of(scores), np.tile([0.5, 0.1, 0.9], (900, 1)))
+    for found in (result["metrics"]["saved_at_99"], result["metrics"]["saved_at_100"]):
+        assert (found["policy"]["fallback"], found["policy"]["reference"]) == (True, "9")
+        assert found["row"]["minus_best_fixed"]["value"] == 0
+        assert found["calibrated"]["value"] == 0
+    result["verdict"] = {"kind": PAYS, "text": ""}
+    assert any("falls back to one option, 9." in text for text in sentences(result))
 
 
 def test_that_nothing_is_saved_is_told_once():

@@ -120,7 +120,7 @@ def test_a_peek_is_paid_for():
     b = Side(p=truth, costs=questions.costs)
     policy = Policy(
         binding=Binding(options=("1", "9", "36"), cost_unit="tokens", router="", split=""),
-        kind="finest",
+        kind="fixed",
         lam=0.0,
         cost_scale=36.0,
     )

@@ -1,0 +1,43 @@
+"""The stage that says which option is the reference: nothing is made, nothing is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data.errors import DataError
+from router.analysis.reference_summary import reference_summary
+from router.costs import routed_costs
+from router.parts import part_rows
+from router.run import Run
+
+
+def reference_stage(
+    run: Run, *, reference: str | None = None, cap: float | None = None
+) -> dict[str, Any]:
+    """Which option losses, regrets and fallbacks are against, and how good it is.
+
+    Args:
+        run: must hold a trained router.
+        reference: name of the option; None for the best of the calibrate part.
+        cap: most cost of any single answer.
+
+    Returns:
+        See `router.analysis.reference_summary.reference_summary`.
+
+    Raises:
+        DataError: when something is missing or damaged, the calibrate part is empty, the option
+            unknown, or the cap below the cheapest option of an example.
+        MismatchError: when router, log and split do not belong together.
+    """
+    router, log = run.read_router(), run.read_log()
+    rows = part_rows(log, run.read_split(log), "calibrate", gaps=router.metadata["gaps"])
+    if not len(rows):
+        raise DataError("The calibrate part has no complete example. Label more questions.")
+    return reference_summary(
+        log.scores[rows],
+        routed_costs(log.costs[rows], router.blocks),
+        log.groups[rows],
+        options=log.options,
+        named=reference,
+        cap=cap,
+    )

@@ -1,0 +1,124 @@
+"""A run folder of before the reference was named: its last option was the reference of everything.
+
+`old_run/` was written by the code of then: four policies (schema 2), a cascade (1) and an
+evaluation (3), over a world of 240 questions.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.analysis.documents import upgraded
+from router.analysis.evaluation import SCHEMA
+from router.analysis.tables import certified, headline
+from router.calibration_data import CalibrationData
+from router.cascade import Cascade, cascade_path
+from router.checks import check_run
+from router.guarantee_text import told_by
+from router.policy import Policy
+from router.run import Run
+from router.stages.reporting import evaluate_stage, read_document, report_stage
+
+OLD = Path(__file__).parent / "old_run"
+SENTENCE = (
+    "With 95 % confidence, at most 20 % of questions are right at the reference option, 576, and "
+    "wrong as routed: among questions of images drawn like the 24 of the calibration split, each "
+    "image counting with at most 2 questions."
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(Path(shutil.copytree(OLD, tmp_path / "run")))
+
+
+def test_an_old_run_still_checks(run):
+    assert [str(one) for one in check_run(run) if not one.ok] == []
+
+
+@pytest.mark.parametrize("name", ["vain", "regret", "capped", "again"])
+def test_old_policies_are_against_the_last_option(run, name):
+    written = json.loads(run.policy(name).read_text())
+    assert written["schema"] == 2 and "reference" not in written["policy"]
+    policy = Policy.read(run.policy(name))
+    assert policy.reference == "576"
+    assert policy.kind == {"finest": "fixed"}.get(written["policy"]["kind"], policy.kind)
+    # written again it has the present schema and reads as the same policy
+    policy.write(run.policy(name))
+    assert json.loads(run.policy(name).read_text())["schema"] == 3
+    assert Policy.read(run.policy(name)) == policy
+
+
+def test_old_policies_decide_as_they_did(run):
+    part = CalibrationData.read(run).calibrate
+    rows = np.arange(len(part.p))
+    for name in ("vain", "regret", "capped"):
+        policy = Policy.read(run.policy(name))
+        choice = policy.choose(part.p, part.costs)
+        assert part.costs[rows, choice].mean() == pytest.approx(policy.calibration["mean_cost"])
+        if policy.guarantee:
+            lost = np.maximum(0, part.scores[rows, policy.reference_choice(part.costs)])
+            lost = np.maximum(0, lost - part.scores[rows, choice])
+            assert lost.mean() == pytest.approx(policy.guarantee["regret"])
+    assert set(Policy.read(run.policy("vain")).choose(part.p, part.costs)) == {4}
+    assert told_by(Policy.read(run.policy("vain"))) == ""
+    assert told_by(Policy.read(run.policy("regret"))) == SENTENCE
+    capped = told_by(Policy.read(run.policy("capped")))
+    assert "right at the reference option, 576 (or what stands for it within the cap of 144) and"
+    assert "within the cap of 144" in capped
+
+
+def test_an_old_cascade_is_against_the_last_option(run):
+    path = cascade_path(run.root, "again")
+    assert json.loads(path.read_text())["schema"] == 1
+    cascade = Cascade.read(path)
+    assert (cascade.reference, cascade.reference_index) == ("576", 4)
+    assert told_by(cascade) == SENTENCE
+    cascade.write(path)
+    assert Cascade.read(path) == cascade
+    assert Cascade.read(path) != replace(cascade, reference="144")
+
+
+def test_an_old_evaluation_is_reported_with_its_reference(run):
+    document = read_document(run)
+    written = json.loads((run.evaluation / "evaluation.json").read_text())
+    assert written["schema"] == 3 < SCHEMA
+    assert document["reference"]["option"] == "576"
+    for row, old in zip(headline(document), written["rows"], strict=True):
+        assert row.minus_reference == old["minus_finest"]
+    assert upgraded(document) == document  # twice does nothing more
+    assert "_finest" not in json.dumps(document)
+    assert {
+        one["kind"] for one in (row["policy"] for row in document["rows"] if "policy" in row)
+    } == {
+        "price",
+        "regret",
+        "fixed",
+    }
+    assert ("router, regret", SENTENCE) in certified(document)
+    page = report_stage(run).read_text(encoding="utf-8")
+    assert document["reference"]["text"] in page
+    assert SENTENCE in page
+    assert "points to the reference" in page
+
+
+def test_evaluated_again_it_is_against_the_best_of_the_calibration_split(run):
+    document = evaluate_stage(run, draws=20, budgets=[100], reuse=True)
+    assert document["schema"] == SCHEMA
+    part = CalibrationData.read(run).calibrate
+    best = int(np.argmax(part.scores.mean(axis=0)))
+    assert document["reference"]["option"] == str((1, 9, 36, 144, 576)[best])
+    named = evaluate_stage(run, draws=20, budgets=[100], reuse=True, reference="9")
+    assert named["reference"]["option"] == "9"
+    fixed = {row["name"]: row for row in named["rows"] if row["kind"] == "fixed"}
+    assert fixed["9"]["minus_reference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    for row in named["rows"]:
+        if row["kind"] == "fixed":
+            less = row["accuracy"]["value"] - fixed["9"]["accuracy"]["value"]
+            assert row["minus_reference"]["value"] == pytest.approx(less)

@@ -38,7 +38,7 @@ class Shape:
         jump: (L,) size of one event of loss, as excess, in (0, 1]; there are spread / jump**2 such
             events an image.
         growth: (L,) logarithm of what a lossless image multiplies the wealth by when all of it is
-            staked; 0 where gains can make up for losses.
+            staked.
     """
 
     spread: Array
@@ -58,8 +58,7 @@ def deadline(excess: Array, shape: Shape, *, delta: float) -> Array:
     recalculate bets from the target and the time left in the same spirit. Nothing in the argument
     for validity rests on the Poisson process: it shapes the bets only.
 
-    Where losses cannot be made up for, the stake is at least the one with which no further loss
-    leads to the goal.
+    The stake is at least the one with which no further loss leads to the goal.
 
     Args:
         excess: (G, L) of each image, at most 1.
@@ -77,8 +76,8 @@ def deadline(excess: Array, shape: Shape, *, delta: float) -> Array:
     for place in range(images):
         left = images - place
         stake = had * _share_lost(np.log(left) + rate, had) / jump
-        needed = (np.exp((1 - left) * growth) - had) / np.maximum(gain, 1e-300)
-        stake = np.minimum(np.where(gain > 0, np.maximum(stake, needed), stake), had)
+        needed = (np.exp((1 - left) * growth) - had) / gain
+        stake = np.minimum(np.maximum(stake, needed), had)
         live = (had > 0) & (had < 1)
         had = np.where(live, had - stake * ahead[place], had)
         if place % 32 == 31 and live.mean() < 0.75:  # the others are settled

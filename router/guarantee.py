@@ -444,16 +444,21 @@ def described(
         counted and "most" questions of an image.
     """
     plan = risk.Plan(delta=target.delta, expected=expected)
+    p = risk.bound_named(bound)(losses, target.alpha, plan)
     return {
         target.name: target.alpha,
         "reference": target.reference,
         "confidence": target.confidence,
         "bound": bound,
         "gains": -losses.low,
-        "p_value": risk.bound_named(bound)(losses, target.alpha, plan),
+        "p_value": p,
         target.loss: losses.risk if observed is None else observed,
         "upper_limit": risk.upper_limit(
-            losses, delta=target.delta, bound=bound, expected=expected, start=target.alpha
+            losses,
+            delta=target.delta,
+            bound=bound,
+            expected=expected,
+            start=target.alpha if p <= target.delta else None,
         ),
         "images": losses.pictures,
         "pictures": losses.pictures,

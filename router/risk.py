@@ -45,7 +45,7 @@ MOST_PICTURES = 10**9
 MOST_SIMULATED = 10**6
 """Where it ends for a bound that must go through them."""
 PRIOR = 0.25
-"""Weight, in pictures, of the loss that is always thought possible; see `_shape`."""
+"""Weight, in pictures, of the loss that is always thought possible; see `shape_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -288,7 +288,7 @@ def p_values(
         wealth[inside] = agrapa(excess[:, inside], levels[inside])
         return np.minimum(1.0, 1 / wealth)
     delta = plans[0].delta
-    shapes = [_shape(one, alpha, plan.expected) for one, alpha, plan in each]
+    shapes = [shape_of(one, alpha, plan.expected) for one, alpha, plan in each]
     shape = Shape(*np.array(shapes).T)
     wealth = deadline(excess, shape, delta=delta)
     return np.minimum(1.0, delta / np.maximum(wealth, delta))
@@ -335,9 +335,8 @@ def upper_limit(
         delta: 1 - confidence.
         bound: a name in `BOUNDS`.
         expected: see `Plan`.
-        start: where to start from, going down while alphas are certified; 1 by default. An alpha
-            that is certified by itself and was fixed beforehand keeps the limit below it for
-            bounds whose p-values are not quite monotone in alpha.
+        start: an alpha that was fixed beforehand and is certified, to go down from; None for 1. It
+            keeps the limit below it for bounds whose p-values are not quite monotone in alpha.
     """
     plan = Plan(delta=delta, expected=expected)
     if bound in ORDERED:
@@ -353,15 +352,15 @@ def upper_limit(
 def _scanned_limit(losses: Losses, plan: Plan, bound: str, start: float | None) -> float:
     """The end of the run of certified alphas that goes down from `start`, or from 1."""
     floor = losses.risk
-    alphas = floor + (1 - 1e-9 - floor) * np.geomspace(1.0, 1e-5, 200)
-    if start is not None and start > floor:
-        alphas = np.sort(np.append(alphas, start))[::-1]
+    if start is None:
+        alphas = floor + (1 - 1e-9 - floor) * np.geomspace(1.0, 1e-5, 160)
+    else:
+        alphas = floor + (start - floor) * np.geomspace(1.0, 1e-2, 40)[1:]
     p = p_values(bound, [losses] * len(alphas), alphas.tolist(), [plan] * len(alphas))
-    begin = 0 if start is None else int(np.argmin(np.abs(alphas - start)))
-    if p[begin] > plan.delta:
-        begin = 0
-    certified = fixed_sequence(p[begin:].tolist(), delta=plan.delta)
-    return float(alphas[begin + certified - 1]) if certified else 1.0
+    certified = fixed_sequence(p.tolist(), delta=plan.delta)
+    if not certified:
+        return 1.0 if start is None else start
+    return float(alphas[certified - 1])
 
 
 def lower_limit(losses: Losses, *, delta: float, bound: str) -> float:
@@ -409,7 +408,7 @@ def pictures_needed(
 
 def _reaches(losses: Losses, alpha: float, plan: Plan, pictures: int) -> float:
     """About how probably bets with a deadline reach their goal on so many pictures like these."""
-    spread, jump, growth = _shape(losses, alpha, plan.expected)
+    spread, jump, growth = shape_of(losses, alpha, plan.expected)
     if losses.low == 0:
         growth = float(losses.counts @ np.log1p(-_lossless(losses, alpha))) / losses.counts.sum()
         if pictures * growth < -math.log(plan.delta) - 1e-9:
@@ -453,47 +452,44 @@ def _in_turn(losses: Losses, pictures: int) -> Losses:
 
 
 def standing(losses: Losses, alpha: float) -> tuple[float, float]:
-    """Mean of the pictures' excess over alpha, and its spread were the risk alpha; see `_shape`.
+    """Mean of the pictures' excess over alpha, and its spread were the risk alpha; see `shape_of`.
 
-    With the quarter of a picture that `_shape` adds, so that the spread is above 0.
+    With the quarter of a picture that `shape_of` adds, so that the spread is above 0.
     """
     half = math.ceil(losses.most / 2)
     added = PRIOR * (half - alpha * losses.most) / (losses.most * (1 - alpha))
     total = float(losses.counts @ losses.excess(alpha)) + added
-    return total / (float(losses.counts.sum()) + PRIOR), _shape(losses, alpha, losses)[0]
+    return total / (float(losses.counts.sum()) + PRIOR), shape_of(losses, alpha, losses)[0]
 
 
-def _shape(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:
+def shape_of(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:
     """Spread, jump and growth for `Shape`, from losses that are expected, or from their form alone.
 
-    What is expected is brought to a risk of alpha first, by more pictures above alpha. Then a
-    picture is a sum of Poisson events of one size with the mean and the second moment that were
-    found; where gains make up for losses, the size is smaller by how far they do. A quarter of a
-    picture that loses half of its questions is added, so that no losses do not pass for losses
+    What is expected is brought to a risk of alpha first: by a factor of more pictures with losses,
+    and of fewer with gains. Then a picture is a sum of Poisson events of one size: the size that
+    an event has for what moves, and as many as give the second moment that was found. A quarter of
+    a picture that loses half of its questions is added, so that no losses do not pass for losses
     that cannot be.
     """
     most = losses.most
     half = math.ceil(most / 2)
     sums, sizes, counts = np.array([half]), np.array([most]), np.array([PRIOR])
-    growth = -math.log1p(-alpha) if losses.low == 0 else 0.0
+    growth = -math.log1p(-alpha)
     if expected is not None:
         lossless = np.log1p(-_lossless(expected, alpha))
-        if losses.low == 0:
-            growth = float(expected.counts @ lossless) / float(expected.counts.sum())
+        growth = float(expected.counts @ lossless) / float(expected.counts.sum())
         sums = np.append(expected.sums, half)
         sizes, counts = np.append(expected.sizes, most), np.append(expected.counts, PRIOR)
-    largest = most * (1 - alpha)
-    moved, excess = sums / largest, (sums - alpha * sizes) / largest
-    up = excess > 0
-    above, below = float(counts[up] @ excess[up]), float(-counts[~up] @ excess[~up])
-    if expected is None or not above > 0 or not below > 0:
-        size = half / largest
-        return alpha / (1 - alpha) * size, min(1.0, size), growth
-    weights = np.where(up, counts * below / above, counts)
-    weights = weights / weights.sum()
-    spread, mean, size = weights @ moved**2, weights @ moved, weights @ np.abs(moved)
-    jump = float(np.clip(spread * mean / size**2, 1e-6, 1.0))
-    return float(spread), jump, growth
+    moved = sums / (most * (1 - alpha))
+    lost, gained = float(counts @ np.maximum(moved, 0)), float(counts @ np.maximum(-moved, 0))
+    wanted = alpha * float(counts @ sizes) / (most * (1 - alpha))
+    # factor * lost - gained / factor = wanted
+    factor = (wanted + math.sqrt(wanted**2 + 4 * lost * gained)) / (2 * lost)
+    if not factor > 0:
+        factor = 1.0
+    weights = counts * np.where(moved > 0, factor, 1 / factor) / counts.sum()
+    spread, size = float(weights @ moved**2), float(weights @ np.abs(moved))
+    return spread, min(1.0, spread / size), growth
 
 
 def _lossless(losses: Losses, alpha: float) -> Array:

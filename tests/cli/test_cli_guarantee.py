@@ -14,7 +14,7 @@ from router.calibration_data import labelled
 from router.checks import check_run
 from router.costs import routed_costs
 from router.features.table import FeatureTable
-from router.guarantee import Target, for_max_regret, safe_to_cheap
+from router.guarantee import Target, for_target
 from router.parts import part_rows
 from router.policy import Policy
 from router.run import Run
@@ -80,7 +80,7 @@ def test_a_guarantee_is_said_and_recorded(invoke, trained):
     choice = policy.choose(part.p, part.costs)
     lost = (part.scores[:, -1] == 1) & (part.scores[np.arange(len(choice)), choice] == 0)
     assert policy.guarantee["regret"] == pytest.approx(lost.mean())
-    assert policy.guarantee["bound"] == "betting"  # two questions about each picture
+    assert policy.guarantee["bound"] == "deadline"  # two questions about each picture
     assert policy.guarantee["pictures"] == len(set(part.groups.tolist()))
     assert policy.calibration["mean_cost"] < 576
     assert all(check.ok for check in check_run(Run(trained)))
@@ -91,14 +91,14 @@ def test_a_guarantee_is_said_and_recorded(invoke, trained):
     assert sentence in (trained / "report/report.html").read_text(encoding="utf-8")
 
 
-def test_labels_of_other_parts_do_not_matter(invoke, trained, tmp_path):
-    # poisoned: every score outside of the calibrate part is turned around
+def test_labels_of_fit_and_test_do_not_matter(invoke, trained, tmp_path):
+    # poisoned: every score outside of the calibrate and the tune part is turned around
     invoke("calibrate", trained, *PROMISE)
     honest = Policy.read(trained / "policies/default.json")
     run = Run(trained)
     log = run.read_log()
-    frame = log.frame
-    kept = {log.ids[row] for row in run.read_split(log).part("calibrate")}
+    frame, parts = log.frame, run.read_split(log)
+    kept = {log.ids[row] for name in ("calibrate", "tune") for row in parts.part(name)}
     other = ~frame["example_id"].isin(kept)
     frame.loc[other, "score"] = 1 - frame.loc[other, "score"]
     poisoned = OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata)
@@ -107,14 +107,46 @@ def test_labels_of_other_parts_do_not_matter(invoke, trained, tmp_path):
     part, tune = (
         labelled(router, features, poisoned, split.part(name)) for name in ("calibrate", "tune")
     )
-    again = for_max_regret(
-        part,
-        prices=safe_to_cheap(tune.p, tune.costs),
-        target=Target(max_regret=0.1),
-        binding=honest.binding,
-    )
+    target = Target(max_regret=0.1)
+    again = for_target(part, tune=tune, target=target, binding=honest.binding)
     told = {"sentence": honest.guarantee["sentence"]}
     assert replace(again, guarantee={**again.guarantee, **told}) == honest
+
+
+def test_a_net_loss_is_said_recorded_and_monitored(invoke, trained, tmp_path):
+    result = invoke("calibrate", trained, "--max-loss", 8, "--name", "net")
+    assert result.exit_code == 0, result.output
+    policy = Policy.read(trained / "policies/net.json")
+    kept, part = policy.guarantee, calibrate_part(trained)
+    assert kept["sentence"] in result.stdout
+    assert "at most 8 points below" in kept["sentence"]
+    choice = policy.choose(part.p, part.costs)
+    lost = part.scores[:, policy.reference_index] - part.scores[np.arange(len(choice)), choice]
+    assert kept["loss"] == pytest.approx(lost.mean())
+    assert kept["max_loss"] == 0.08 and kept["p_value"] <= 0.05
+    assert kept["loss"] < kept["upper_limit"] <= 0.08
+    fresh = traffic_of(tmp_path / "fresh", n=2400)
+    found = json.loads(
+        invoke("monitor", trained, "--traffic", fresh, "--name", "net", "--json").stdout
+    )
+    assert found["regret"]["max_loss"] == 0.08 and found["regret"]["max_regret"] is None
+    assert found["regret"]["verdict"] in ("holds", "not enough evidence")
+    spoiled = traffic_of(tmp_path / "spoiled", n=2400, spoil=0.5)
+    result = invoke("monitor", trained, "--traffic", spoiled, "--name", "net")
+    assert result.exit_code == 4
+    assert "Net loss of at most 8 %: violated." in result.stdout.replace("\n", " ")
+
+
+def test_images_count_with_as_many_questions_as_declared(invoke, trained):
+    result = invoke("calibrate", trained, *PROMISE, "--most", 1, "--name", "one")
+    assert result.exit_code == 0, result.output
+    kept = Policy.read(trained / "policies/one.json").guarantee
+    assert (kept["most"], kept["bound"]) == (1, "binomial")
+    assert kept["questions"] == kept["images"]
+    assert "each image counting with one question" in kept["sentence"]
+    assert invoke("calibrate", trained, "--budget", 50, "--most", 1).exit_code == 2
+    invoke("calibrate", trained, *PROMISE, "--bound", "binomial", "--name", "same")
+    assert Policy.read(trained / "policies/same.json").guarantee == kept
 
 
 def test_a_calibrate_part_that_is_too_small_is_an_error_with_a_number(invoke, trained):
@@ -148,7 +180,11 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
         (["--max-regret", 2], "max_regret must lie between 0 and 1"),
         (["--max-regret", 0.1, "--confidence", 95], "confidence must lie between 0 and 1"),
         (["--max-regret", 0.1, "--bound", "bentkuss"], "Did you mean 'bentkus'?"),
-        (["--max-regret", 0.1, "--bound", "binomial"], "one question for each picture"),
+        (
+            ["--max-regret", 0.1, "--bound", "binomial", "--most", 2],
+            "one question for each picture",
+        ),
+        (["--max-regret", 0.1, "--most", 0], "at least 1 question; most is 0"),
         (["--cap", 0.5], "cap of 0.5 is below the cheapest option"),
         (["--price", -1], "price must be finite and at least 0; it is -1"),
     ],
@@ -199,13 +235,13 @@ def test_an_edited_or_truncated_policy_is_refused(invoke, trained):
 
 def test_unchanged_traffic_holds(invoke, trained, tmp_path):
     invoke("calibrate", trained, *PROMISE)
-    fresh = traffic_of(tmp_path / "fresh")
+    fresh = traffic_of(tmp_path / "fresh", n=4000)  # it was calibrated close to its target
     result = invoke("monitor", trained, "--traffic", fresh)
     assert result.exit_code == 0, result.output
     assert "Regret of at most 10 %: holds" in result.stdout
     found = json.loads(invoke("monitor", trained, "--traffic", fresh, "--json").stdout)
     assert found["regret"]["verdict"] == "holds"
-    assert found["regret"]["pictures"] == 400
+    assert found["regret"]["images"] == found["regret"]["pictures"] == 2000
     assert not found["alarm"]
     assert set(found["drift"]) == {"all blocks together", "image", "question"}
 

@@ -1,0 +1,1 @@
+"""Whether guarantees hold, and what they cost, where the truth is known."""

@@ -54,6 +54,10 @@ STOP, LENGTH = "stop", "length"
 FINISHES = (STOP, LENGTH)
 """Why an answer ended: the model ended it, or it was cut at its longest length."""
 
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Costs that can be computed with: squares and inverses of what lies beyond do not fit a number."""
+REACH = f"a cost is 0, or from {SMALLEST:g} to {LARGEST:g}; count it in another unit"
+
 OPTIONAL = (
     "answer",
     "logprob",
@@ -106,6 +110,11 @@ def checked_frame(
     option = rows["scale"].map({name: code for code, name in enumerate(options)})
     order = np.lexsort((option.to_numpy(), example))
     return rows.iloc[order].reset_index(drop=True)
+
+
+def within_reach(costs: pd.Series) -> pd.Series:
+    """Which costs can be computed with; see :data:`REACH`."""
+    return (costs == 0) | costs.between(SMALLEST, LARGEST)
 
 
 def row_numbers(ids: Sequence[str], keys: np.ndarray) -> np.ndarray:
@@ -245,6 +254,7 @@ def _check_values(rows: pd.DataFrame, unknown: bool) -> None:
     _refuse(rows, ~failed & score.isna() & (not unknown), "neither a score nor an error")
     cost = rows["cost"]
     _refuse(rows, cost.notna() & ~(np.isfinite(cost) & (cost >= 0)), "a negative or infinite cost")
+    _refuse(rows, cost.notna() & ~within_reach(cost), f"a cost beyond reach ({REACH})")
     _refuse(rows, ~failed & cost.isna(), "a score without a cost")
     for name, least in (("answer_tokens", 0), ("text_tokens", 0), ("max_new_tokens", 1)):
         count = rows[name]

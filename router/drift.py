@@ -61,6 +61,10 @@ class Shift:
     adjusted: float
 
 
+LEAST_LEVEL = 1e-6
+"""False-alarm rate below which there would be millions of permutations for each block."""
+
+
 def shifts(reference: Sample, fresh: Sample, *, level: float, seed: int = 0) -> dict[str, Shift]:
     """Test every block, and with several blocks all of them side by side.
 
@@ -71,8 +75,13 @@ def shifts(reference: Sample, fresh: Sample, *, level: float, seed: int = 0) -> 
         seed: of the choice of pictures and of the permutations.
 
     Raises:
-        DataError: when a side has fewer than two pictures.
+        DataError: when a side has fewer than two pictures, or the level is below `LEAST_LEVEL`.
     """
+    if not level >= LEAST_LEVEL:
+        raise DataError(
+            f"Drift cannot be tested at a false-alarm rate of {level:g}: below {LEAST_LEVEL:g} it "
+            "would take too many permutations. Allow more false alarms."
+        )
     generator = np.random.default_rng(seed)
     sides = [(side, one_each(side.groups, generator)) for side in (reference, fresh)]
     is_fresh = np.arange(sum(len(rows) for _, rows in sides)) >= len(sides[0][1])

@@ -7,10 +7,24 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from data.errors import NotLearnableError
 from data.oracle_log import OracleLog
 from data.splits import Split
 
 Gaps = Literal["error", "drop"]
+
+
+def require_choice(log: OracleLog) -> None:
+    """Refuse a log of one option.
+
+    Raises:
+        NotLearnableError: saying so.
+    """
+    if len(log.options) < 2:
+        raise NotLearnableError(
+            f"A router cannot be learned: the log has one option, {log.options[0]}, so there is "
+            "nothing to choose between. Add the answers of another one."
+        )
 
 
 def part_rows(log: OracleLog, split: Split, part: str, *, gaps: Gaps) -> npt.NDArray[np.intp]:

@@ -121,8 +121,9 @@ def learn_cascade(tune: Answered, *, seed: int = 0) -> Learned:
     pictures, member = np.unique(tune.groups, return_inverse=True)
     if len(pictures) < 2 * FOLDS:
         raise NotLearnableError(
-            f"the tune part has {len(pictures)} pictures, too few to learn when to stop "
-            f"(at least {2 * FOLDS})"
+            f"the tune part has {len(pictures)} picture{'' if len(pictures) == 1 else 's'}, too "
+            f"few to learn when to stop (at least {2 * FOLDS}): label more, or give it a larger "
+            "share (`m3router train --shares`)"
         )
     shuffled = np.random.default_rng(seed).permutation(len(pictures))[member.reshape(-1)]
     if len(tune.p) > MOST:

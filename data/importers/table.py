@@ -16,6 +16,7 @@ from data.importers.table_rows import (
     MEASURED,
     Faults,
     check_chance,
+    check_costs,
     check_examples,
     check_keys,
     measured,
@@ -94,6 +95,7 @@ def read_table(
         if name in table.columns:
             table[name] = numbers(table, name, faults)
     check_chance(table, faults)
+    check_costs(table, faults)
     for name in MEASURED:
         if name in table.columns:
             table[name] = measured(table[name], name, unmapped)
@@ -104,10 +106,8 @@ def read_table(
         unmapped += skipped
     elif faults.sentences:
         lines = "\n  ".join(faults.sentences)
-        raise DataError(
-            f"{path} cannot be mapped to an oracle log:\n  {lines}\n--skip-bad leaves these rows "
-            "out."
-        )
+        advice = "" if faults.bad.all() else "\n--skip-bad leaves these rows out."
+        raise DataError(f"{path} cannot be mapped to an oracle log:\n  {lines}{advice}")
     return _log(path, table, theirs, cost_unit=cost_unit, unmapped=unmapped)
 
 

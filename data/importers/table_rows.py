@@ -9,6 +9,7 @@ import pandas as pd
 
 from data.cells import number_of, verdict_of
 from data.importers.joined import listed
+from data.log_checks import REACH, within_reach
 
 SHOWN = 3
 _ROUNDING = 1e-6
@@ -116,6 +117,20 @@ def check_chance(table: pd.DataFrame, faults: Faults) -> None:
     if sure.any():
         first = int(np.flatnonzero(sure)[0]) + 1
         faults.add(f"'chance' must be below 1: {sure.sum()} rows are not, first row {first}.", sure)
+
+
+def check_costs(table: pd.DataFrame, faults: Faults) -> None:
+    """Check that costs can be computed with; those that are no numbers were told before."""
+    if "cost" not in table.columns:
+        return
+    far = np.isfinite(table["cost"]) & (table["cost"] >= 0) & ~within_reach(table["cost"])
+    if far.any():
+        first = int(np.flatnonzero(far)[0]) + 1
+        faults.add(
+            f"'cost' is beyond reach in {far.sum()} rows, first {table['cost'][far].iloc[0]:g} in "
+            f"row {first}: {REACH}.",
+            far,
+        )
 
 
 def check_keys(table: pd.DataFrame, faults: Faults) -> None:

@@ -101,9 +101,9 @@ def rules_table(document: Document) -> Table:
     return ["name", *header], rows
 
 
-def reasons(document: Document) -> list[str]:
-    """Why numbers of the table are undefined, each reason once."""
-    found = [line[column].get("reason") for line in contenders(document) for column in QUANTITIES]
+def reasons(document: Document, columns: Sequence[str] = tuple(QUANTITIES)) -> list[str]:
+    """Why numbers of the table, or of some columns, are undefined, each reason once."""
+    found = [line[column].get("reason") for line in contenders(document) for column in columns]
     return list(dict.fromkeys(str(reason).rstrip(".") for reason in found if reason))
 
 

@@ -23,7 +23,7 @@ NOTE: CPT is the first crossing of the level; the published code interpolates as
 rose, which is the same where they do.
 
 Both are meaningless unless the strong end is better: they are undefined here unless its accuracy
-is higher and the paired interval of the difference excludes 0.
+is higher and the paired interval of the difference excludes 0, and unless it costs more.
 """
 
 from __future__ import annotations
@@ -83,7 +83,12 @@ def cpt(calls: Array, accuracy: Array, *, level: float) -> Array:
 
 
 def why_undefined(
-    weak: str, strong: str, *, difference: float | None, low: float | None
+    weak: str,
+    strong: str,
+    *,
+    difference: float | None,
+    low: float | None,
+    more: float = float("inf"),
 ) -> str | None:
     """Why APGR and CPT are undefined; None where they are defined.
 
@@ -92,7 +97,10 @@ def why_undefined(
         strong: name of the strong end.
         difference: accuracy of the strong end less that of the weak one.
         low: lower end of its paired interval.
+        more: what the strong end costs more; where that is nothing, calls need not be spared.
     """
+    if not more > 0:
+        return f"undefined: {strong} does not cost more than {weak}"
     if difference is None or difference <= 0:
         return f"undefined: {strong} is not more accurate than {weak}"
     if low is None or low <= 0:

@@ -10,6 +10,7 @@ Notation for shapes: N examples of the log, n of one part, K options.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from data.errors import DataError, NotLearnableError
 from data.oracle_log import OracleLog
 from data.splits import SPLITS, Split
-from router.analysis.arms import arm_of, cascade_settings
+from router.analysis.arms import arm_of, budget_name, cascade_settings
 from router.analysis.columns import Columns
 from router.analysis.comparison import Comparison
 from router.analysis.measures import Measures
@@ -208,6 +209,7 @@ def evaluate(
     budgets = settings.budgets
     if budgets is None:
         budgets = () if policies else default_budgets(calibrate.costs)
+    budgets = different_budgets(budgets)
     columns = Columns(test.groups, draws=settings.draws, seed=settings.seed, level=settings.level)
     known_rows = np.concatenate([rows[part] for part in ("fit", "tune", "calibrate")])
     before = part_of(log, known_rows, "fit, tune and calibrate", gflops=None)
@@ -301,10 +303,25 @@ def default_budgets(costs: Floats) -> tuple[float, ...]:
     """1/16, 1/4 and 1/2 of the finest option's mean cost, from costs (n, K).
 
     A fraction f that the cheapest option already exceeds becomes cheapest + f (finest -
-    cheapest), so that three different budgets remain on grids with a dear cheapest option.
+    cheapest), so that three different budgets remain on grids with an expensive cheapest option;
+    all three become that where they would not rise otherwise. Where nothing costs more than the
+    cheapest option there is one budget.
     """
     least, finest = float(costs.min(axis=1).mean()), float(costs[:, -1].mean())
-    return tuple(
-        f * finest if f * finest > least else least + f * max(finest - least, 0.0)
-        for f in FRACTIONS
-    )
+    room = max(finest - least, 0.0)
+    above = [least + f * room for f in FRACTIONS]
+    budgets = [
+        f * finest if f * finest > least else other
+        for f, other in zip(FRACTIONS, above, strict=True)
+    ]
+    rising = all(one < other for one, other in itertools.pairwise(budgets))
+    return different_budgets(budgets if rising else above)
+
+
+def different_budgets(budgets: Sequence[float]) -> tuple[float, ...]:
+    """The budgets in their order, each once: of those that are called alike, the first.
+
+    >>> different_budgets([4.0, 4, 16])
+    (4.0, 16)
+    """
+    return tuple({budget_name(budget): budget for budget in reversed(budgets)}.values())[::-1]

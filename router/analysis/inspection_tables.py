@@ -20,6 +20,8 @@ ACROSS = 5
 """Datasets beside each other in one table: what a terminal holds."""
 NEVER = "never"
 LONGEST = 60  # letters of a question
+MAY_BE_UNKNOWN = ("GFLOPs", "text\ntokens", "answer\ntokens", "expected")
+"""Columns that are left out where the log says nothing of them; imported logs seldom do."""
 
 # Control characters but the line break, and what overrides the direction of writing.
 _COMMANDS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -54,7 +56,21 @@ def shown_tables(inspection: Inspection) -> list[Shown]:
         _causes(inspection),
         _expensive(inspection),
     ]
-    return [_printable(_worded(table, inspection.words)) for table in tables if table.rows]
+    return [_printable(_worded(_told(table), inspection.words)) for table in tables if table.rows]
+
+
+def _told(table: Shown) -> Shown:
+    """A table without columns that the log tells nothing about."""
+    kept = [
+        place
+        for place, name in enumerate(table.header)
+        if name not in MAY_BE_UNKNOWN or any(row[place] != MISSING for row in table.rows)
+    ]
+    return replace(
+        table,
+        header=[table.header[place] for place in kept],
+        rows=[[row[place] for place in kept] for row in table.rows],
+    )
 
 
 def _worded(table: Shown, words: Words) -> Shown:
@@ -166,7 +182,7 @@ def _disagreements(inspection: Inspection) -> Shown:
     rows = []
     for row in inspection.options:
         both = [shares.get((row, one), shares.get((one, row))) for one in inspection.options]
-        rows.append([row, *map(percent, both)])
+        rows.append([row, *[percent(one) if one is not None else "" for one in both]])
     return Shown(
         title="How often answers differ",
         note="% of the questions with an answer at both scales; case and outer blanks ignored",

@@ -65,7 +65,8 @@ def mean_interval(
     Args:
         mean: of the examples, any shape.
         variance: of the mean, between images; the same shape.
-        bounds: least and largest value that an example can have.
+        bounds: least and largest value that an example can have; where they are one, there is
+            nothing to be unsure of.
         groups: images, at least 2.
         most: the effective number of examples is at most this. Give the number of examples for
             values that are right or wrong, where more is only chance.
@@ -76,6 +77,9 @@ def mean_interval(
     """
     low, high = bounds
     width = high - low
+    if not width > 0:  # every example has that value
+        known = np.asarray(mean, dtype=np.float64)
+        return known, known
     share = np.clip((np.asarray(mean, dtype=np.float64) - low) / width, 0.0, 1.0)
     spread = np.asarray(variance, dtype=np.float64) / width**2
     tail = (1 - level) / 2

@@ -21,6 +21,9 @@ from router.analysis.intervals import LEAST_FOR_CURVES
 from router.calibration import expected_calibration_error
 
 NOTHING = Estimate(None, None, None).to_dict()
+ONE_COST = "every option costs the same on the mean, so that there are no budgets to average over"
+MANY_TIMES = 10
+"""Times the cost of the best fixed option from which on it is told so, not in per cent."""
 
 
 class Measures:
@@ -63,21 +66,20 @@ class Measures:
         """The metrics of a curve, as `evaluate` describes them."""
         estimated, area, arm = self._estimated, self._area, self.table.arms[name]
         own, fixed = area(name), area("fixed")
-        result = {
+        result: dict[str, Any] = {
             "range": {"low": self.table.range[0], "high": self.table.range[1]},
             "aiq": self._aiq(own),
             "aiq_fixed": self._aiq(fixed),
-            "aiq_minus_fixed": estimated(own.then(np.subtract, fixed)),
-            "gap_closed": self.table.share_of_gap(own, floor=fixed, ceiling=area("corrected")),
-            "gap_closed_upper": self.table.share_of_gap(
-                own, floor=fixed, ceiling=area("corrected-upper")
-            ),
+            "aiq_minus_fixed": self._over_costs(estimated(own.then(np.subtract, fixed))),
+            "gap_closed": self._closed(own, fixed, area("corrected")),
+            "gap_closed_upper": self._closed(own, fixed, area("corrected-upper")),
             "ece": None,
         }
         if name == "router":
             result["headroom"] = estimated(area("oracle").then(np.subtract, fixed))
         else:
-            result["aiq_minus_router"] = estimated(own.then(np.subtract, area("router")))
+            less = own.then(np.subtract, area("router"))
+            result["aiq_minus_router"] = self._over_costs(estimated(less))
         if arm.p is not None:
             scores = self.table.test.scores
             result["ece"] = expected_calibration_error(arm.p.ravel(), scores.ravel())
@@ -92,9 +94,18 @@ class Measures:
             self._areas[name] = self.table.curves(name).then(area)
         return self._areas[name]
 
-    def _aiq(self, area: Pair) -> dict[str, float | None]:
+    def _aiq(self, area: Pair) -> dict[str, Any]:
         """A mean of accuracies, so that it cannot leave [0, 1]."""
-        return self.columns.bounded(area, bounds=SHARE, least=LEAST_FOR_CURVES).to_dict()
+        found = self.columns.bounded(area, bounds=SHARE, least=LEAST_FOR_CURVES)
+        return self._over_costs(found.to_dict())
+
+    def _closed(self, own: Pair, floor: Pair, ceiling: Pair) -> dict[str, Any]:
+        return self._over_costs(self.table.share_of_gap(own, floor=floor, ceiling=ceiling))
+
+    def _over_costs(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What is said over all budgets, in words where there is only one budget."""
+        low, high = self.table.range
+        return found if low < high else NOTHING | {"reason": ONE_COST}
 
     def _none(self, name: str) -> list[None]:
         return [None] * len(self.columns.mean(f"curve-accuracy/{name}"))
@@ -119,7 +130,7 @@ class Measures:
             curve = self.table.curves(name, by=quantity)
             least = curve.then(lambda one, target: one.cost_of(share * target), accuracy)
             own = pair(f"{quantity}/{name}:{goal}")
-            found[f"hindsight{what}"] = self._saving(least.then(less, spent))
+            found[f"hindsight{what}"] = self._saving(least.then(less, spent), of=spent)
             cost = self.columns.estimate(f"{quantity}/{name}:{goal}")
             found[f"calibrated{what}"] = self._saving(own.then(less, spent), cost=cost, of=spent)
         title = f"{100 * share:.0f} % of best fixed"
@@ -139,9 +150,15 @@ class Measures:
         if self.table.answers_nothing:
             return NOTHING | {"reason": "no option is better than a blind guess"}
         value = float(pair.value)
+        if not np.isfinite(value):
+            free = of is not None and not float(of.value) > 0
+            why = "the best fixed option costs nothing" if free else "no price is known to reach it"
+            return NOTHING | {"reason": f"nothing can be saved: {why}"}
         if value < 0:
-            more = f"it costs {-100 * value:.0f} % more than the best fixed option"
-            return NOTHING | {"reason": f"nothing is saved: {more}"}
+            more = f"{-100 * value:.0f} % more than"
+            if 1 - value >= MANY_TIMES:
+                more = f"{1 - value:,.0f} times as much as"
+            return NOTHING | {"reason": f"nothing is saved: it costs {more} the best fixed option"}
         if cost is None or cost.low is None or cost.high is None or of is None:
             return self._estimated(pair)
         spent = float(of.value)
@@ -166,7 +183,10 @@ class Measures:
             "calls": calls.value.tolist(),
             "accuracy": accuracy.value.tolist(),
         }
-        reason_why = why_undefined(weak, strong, difference=gap.value, low=gap.low)
+        more = self.columns.mean(f"cost/fixed:{strong}") - self.columns.mean(f"cost/fixed:{weak}")
+        reason_why = why_undefined(
+            weak, strong, difference=gap.value, low=gap.low, more=float(more)
+        )
         if reason_why is not None:
             return {
                 "apgr": NOTHING | {"reason": reason_why},

@@ -152,6 +152,7 @@ def render(
         figures=figures,
         labels=LABELS,
         headline=tables.headline(document),
+        counted=any(row.gflops for row in tables.headline(document)),
         certified=tables.certified(document),
         row_name=lambda row: tables.row_name(row, document),
         verdict=sentences(document),

@@ -153,8 +153,8 @@ def left_out_figure(document: Mapping[str, Any]) -> Figure:
             gains,
             places,
             xerr=[
-                [value - low for value, low in zip(gains, ends[0], strict=True)],
-                [high - value for value, high in zip(gains, ends[1], strict=True)],
+                [max(0.0, value - low) for value, low in zip(gains, ends[0], strict=True)],
+                [max(0.0, high - value) for value, high in zip(gains, ends[1], strict=True)],
             ],
             fmt="o",
             color=ROUTER,

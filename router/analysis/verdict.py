@@ -164,7 +164,7 @@ def sentences(document: Document) -> list[str]:
         )
     else:
         less = (
-            f": {tables.percent(share['value'])} % saved ({tables.interval(share)})"
+            f": {tables.percent(share['value'])} % saved ({_ends(share)})"
             if share["value"] is not None
             else f"; {share.get('reason', 'what that saves is not known')}"
         )
@@ -172,8 +172,7 @@ def sentences(document: Document) -> list[str]:
             f"Told to keep 99 % of the best fixed option's accuracy, the router answers "
             f"{tables.percent(goal['accuracy']['value'])} % right "
             f"({tables.percent(goal['minus_best_fixed']['value'], signed=True)} points, "
-            f"{_level(document)} % interval "
-            f"{tables.interval(goal['minus_best_fixed'], signed=True)}) with "
+            f"{_ends(goal['minus_best_fixed'], signed=True, level=_level(document))}) with "
             f"{tables.number(goal['cost']['value'])} {unit} per answer instead of "
             f"{tables.number(best['cost']['value'])}{less}."
         )
@@ -186,9 +185,10 @@ def few_images(images: int, words: Words | None = None) -> list[str]:
     """A warning where there are few test images, or groups."""
     if images >= FEW_IMAGES:
         return []
+    many, wide = ("", "there are no intervals") if images == 1 else ("s", "intervals are wide")
     told = (
-        f"Only {images} test image{'' if images == 1 else 's'}: intervals are wide, and shares of "
-        f"a gap are not given. From {FEW_IMAGES} images on, numbers settle."
+        f"Only {images} test image{many}: {wide}, and shares of a gap are not given. From "
+        f"{FEW_IMAGES} images on, numbers settle."
     )
     return [(words or Words()).of(told)]
 
@@ -221,7 +221,7 @@ def _before_routing(
     if len(options) == 1:
         return Verdict(NO_HEADROOM, f"There is one option, {options[0]}: nothing to choose.")
     most = max(fixed, key=lambda one: one["value"] or 0.0)
-    right = f"{tables.percent(most['value'])} % right at best ({tables.interval(most)})"
+    right = f"{tables.percent(most['value'])} % right at best ({_ends(most)})"
     guess = f"; a blind guess has {tables.percent(chance)} %" if chance > 0 else ""
     if answers_nothing(fixed, chance=chance):
         return Verdict(
@@ -294,7 +294,15 @@ def _no_headroom(headroom: Estimate) -> Verdict:
 def _points(one: Estimate) -> str:
     """A difference in points with its interval."""
     value = tables.percent(one["value"], signed=True, digits=2)
-    return f"{value} points ({tables.interval(one, signed=True, digits=2)})"
+    return f"{value} points ({_ends(one, signed=True, digits=2)})"
+
+
+def _ends(one: Estimate, *, signed: bool = False, digits: int = 1, level: str = "") -> str:
+    """An interval inside a sentence, in words where there is none."""
+    ends = tables.interval(one, signed=signed, digits=digits)
+    if ends == tables.MISSING:
+        return "no interval is known"
+    return f"{level} % interval {ends}" if level else ends
 
 
 def _level(document: Document) -> str:

@@ -30,6 +30,8 @@ from router.estimators.base import Floats
 from router.policy import Policy
 
 CHUNK_ENTRIES = 4_000_000
+AIQ = "AIQ"
+SAVED = "saved at 99 % of best fixed"
 
 Statistic = Callable[[Array], Array]
 """Of the means (..., M) of one side's columns: (...)."""
@@ -116,8 +118,9 @@ def compare_routers(
         seed: of both.
 
     Returns:
-        AIQ; accuracy at every budget; cost saved at 99 % of the best fixed option's accuracy; and
-        of every policy accuracy and mean cost. The first three read both curves off the test part.
+        AIQ; accuracy at every budget; cost saved at 99 % of the best fixed option's accuracy, at
+        least 0; and of every policy accuracy and mean cost. The first three read both curves off
+        the test part.
 
     Raises:
         DataError: when probabilities are misshapen or outside [0, 1].
@@ -133,10 +136,10 @@ def compare_routers(
     ]
     unit, mean_costs = questions.cost_unit, questions.costs.mean(axis=0)
     low, high = float(mean_costs.min()), float(mean_costs.max())
-    wanted: dict[str, Statistic] = {"AIQ": lambda means: _area(means, low=low, high=high)}
+    wanted: dict[str, Statistic] = {AIQ: lambda means: _area(means, low=low, high=high)}
     for budget in budgets:
         wanted[f"accuracy at {budget:.6g} {unit}"] = _at(budget)
-    wanted["saved at 99 % of best fixed"] = _saved
+    wanted[SAVED] = _saved
     found = test.differences(sides[0], sides[1], {n: (f, "share") for n, f in wanted.items()})
     for name, pair in (policies or {}).items():
         taken_by = [
@@ -169,10 +172,15 @@ def _at(budget: float) -> Statistic:
 
 
 def _saved(means: Array) -> Array:
-    """1 - cost / spent at a share of best fixed; NaN where the accuracy is not reached."""
+    """1 - cost / spent at a share of best fixed; NaN where nothing is spent.
+
+    At least 0: where the accuracy is reached only at a higher cost, or never, one would use the
+    best fixed option itself.
+    """
     least = curves(*_curve(means)).cost_of(GOALS["saved_at_99"] * means[..., -2])
     spent = means[..., -1]
-    return np.where(spent > 0, 1 - least / np.where(spent > 0, spent, 1.0), np.nan)
+    share = 1 - least / np.where(spent > 0, spent, 1.0)
+    return np.where(spent > 0, np.fmax(share, 0.0), np.nan)
 
 
 def _policy_rows(policy: Policy, side: Side, scores: Floats) -> Array:

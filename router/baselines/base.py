@@ -110,8 +110,10 @@ class Known:
         """
         values: Floats = getattr(self, column)
         used = np.concatenate([self.rows["tune"], self.rows["calibrate"], self.rows["test"]])
-        if not np.isfinite(values[used]).all():
-            raise NotLearnableError(f"the log has no {of}")
+        lacking = int((~np.isfinite(values[used])).any(axis=1).sum())
+        if lacking:
+            some = "" if lacking == len(used) else f" for {lacking} of {len(used)} questions"
+            raise NotLearnableError(f"the log has no {of}{some}")
         if self.references:
             raise NotLearnableError(
                 f"the log's {of} are those of reference answers, which nobody knows beforehand"

@@ -234,10 +234,11 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
 
 @contextmanager
 def _in_words(words: Words) -> Iterator[None]:
-    """Say why a target cannot be certified in the words that fit the log."""
+    """Say why a target cannot be met, or nothing be learned, in the words that fit the log."""
+    from data.errors import NotLearnableError
     from router.guarantee import UncertifiedError
 
     try:
         yield
-    except UncertifiedError as error:
-        raise UncertifiedError(words.of(str(error))) from error
+    except (UncertifiedError, NotLearnableError) as error:
+        raise type(error)(words.of(str(error))) from error

@@ -72,6 +72,8 @@ def _show(versus: Versus, words: Words) -> None:
 
     header = ["", "A", "B", "A − B", "95 % interval", "p"]
     show_table(header, [_line(one) for one in versus.differences])
+    for note in _notes(versus):
+        out.print(words.of(note), style="dim", markup=False)
     out.print(f"A: {versus.names[0]}", style="dim", markup=False)
     out.print(f"B: {versus.names[1]}", style="dim", markup=False)
     asked = words.asked(versus.n, versus.n_groups)
@@ -82,15 +84,39 @@ def _show(versus: Versus, words: Words) -> None:
     out.print(f"{versus.n} test questions{asked and ' '}{asked}. {told}", style="dim")
 
 
+def _notes(versus: Versus) -> list[str]:
+    """What 0 and the cells without a number mean."""
+    from router.analysis.intervals import LEAST_FOR_CURVES
+    from router.analysis.versus import AIQ, SAVED
+
+    found, notes = versus.differences, []
+    saved = [value for one in found if one.name == SAVED for value in (one.a, one.b)]
+    if any(one.name == AIQ and one.difference is None for one in found):
+        notes.append("AIQ –: every option costs the same on the mean.")
+    if None in saved:
+        notes.append("Saved –: the best fixed option costs nothing.")
+    elif 0.0 in saved:
+        notes.append("Saved 0: that accuracy is reached at no lower cost than its own, or never.")
+    if any(one.name.startswith("accuracy at") and None in (one.a, one.b) for one in found):
+        notes.append("Accuracy –: the router never spends so little.")
+    if any(one.difference is not None and one.low is None for one in found):
+        notes.append(
+            f"No interval: one that would hold takes {LEAST_FOR_CURVES} images, and there "
+            f"{'is' if versus.n_groups == 1 else 'are'} {versus.n_groups}."
+        )
+    return notes
+
+
 def _line(one: Difference) -> list[str]:
-    from router.analysis.tables import number, percent
+    from router.analysis.tables import MISSING, number, percent
 
     share = one.unit == "share"
     values = [percent(value) if share else number(value) for value in (one.a, one.b)]
     ends = [one.difference, one.low, one.high]
     gap, low, high = (_points(end) if share else _signed(end) for end in ends)
-    p = "–" if one.p_value is None else f"{one.p_value:.3f}"
-    return [one.name, *values, gap, f"{low} to {high}", p]
+    between = MISSING if one.low is None and one.high is None else f"{low} to {high}"
+    p = MISSING if one.p_value is None else f"{one.p_value:.3f}"
+    return [one.name, *values, gap, between, p]
 
 
 def _points(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,8 +21,18 @@ from rich.text import Text
 
 from data.log_checks import ASKED
 from data.scoring import AGREEMENT
+from router.analysis.contenders import reasons
+from router.analysis.intervals import LEAST_FOR_CURVES
 from router.analysis.reference_summary import not_the_best, reference_sentence
-from router.analysis.tables import Document, certified, headline, interval, number, percent
+from router.analysis.tables import (
+    MISSING,
+    Document,
+    certified,
+    headline,
+    interval,
+    number,
+    percent,
+)
 from router.analysis.verdict import sentences
 from router.analysis.words import Words, words_in
 
@@ -118,25 +128,28 @@ def show_headline(document: Document) -> None:
     table.add_column("answered by")
     level = round(100 * document["bootstrap"]["level"])
     unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
+    rows = headline(document)
+    counted = any(row.gflops and row.gflops["value"] is not None for row in rows)
+    ranged = any(interval(row.accuracy) != MISSING for row in rows)
     for name, style in (
         ("right %", ""),
-        (f"{level} %\ninterval", "dim"),
+        *([(f"{level} %\ninterval", "dim")] if ranged else []),
         (f"mean\n{unit}", ""),
-        ("GFLOPs", ""),
+        *([("GFLOPs", "")] if counted else []),
         ("points to\nreference", ""),
     ):
         table.add_column(name, justify="right", style=style)
     kind = ""
-    for row in headline(document):
+    for row in rows:
         if kind and kind != row.kind and row.kind != "oracle_corrected":
             table.add_section()
         kind = row.kind
         table.add_row(
             Text(row.name),
             percent(row.accuracy["value"]),
-            interval(row.accuracy).replace(" to ", "–"),
+            *([interval(row.accuracy).replace(" to ", "–")] if ranged else []),
             number(row.cost["value"]),
-            number(row.gflops["value"] if row.gflops else None),
+            *([number(row.gflops["value"] if row.gflops else None)] if counted else []),
             percent(row.minus_reference["value"], signed=True),
             style="bold cyan" if row.kind == "router" else "",
         )
@@ -178,7 +191,7 @@ def show_contenders(document: Document) -> None:
         elif arm["metrics"] is not None:
             found = arm["metrics"]
             gain = found["aiq_minus_router"]
-            share = f"{percent(gain['value'], signed=True)} ({interval(gain, signed=True)})"
+            share = _with_interval(gain)
             closed = percent(found["gap_closed"]["value"])
             rows.append([name, percent(found["aiq"]["value"]), share, closed])
         else:
@@ -187,16 +200,27 @@ def show_contenders(document: Document) -> None:
             closed = percent(row["gap_closed"]["own_cost"]["value"])
             rows.append([name, at, "no knob", closed])
     show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
-    reason = main["gap_closed"].get("reason")
-    if reason:
-        told = words_in(document).of(f"gap closed: {reason}.")
-        out.print(Text(told), style="dim")
+    for column, title in (("aiq", "AIQ"), ("gap_closed", "gap closed")):
+        for reason in reasons(document, columns=(column,)):
+            out.print(Text(f"{title}: {words_in(document).of(reason)}."), style="dim")
+    if main["aiq"]["value"] is not None and mixing["low"] is None:
+        out.print(Text(_no_interval(document)), style="dim")
     for row in arms[ESCALATION].get("rows", ()):
         if row.get("policy", {}).get("kind") == "cascade":
             found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])
             out.print(Text(f"{ESCALATION}, {row['name']}: {found} % right at {at} {unit} in full"))
     for line in missing:
         out.print(Text(f"not to be had: {line}"), style="dim")
+
+
+def _no_interval(document: Document) -> str:
+    """Why areas under curves have none."""
+    told = (
+        f"No interval is given for them: one that would hold takes {LEAST_FOR_CURVES} images, and "
+        f"there {'is' if document['n']['test_groups'] == 1 else 'are'} "
+        f"{document['n']['test_groups']}."
+    )
+    return words_in(document).of(told)
 
 
 def show_ends(document: Document) -> None:
@@ -230,17 +254,32 @@ def _less(gain: Estimate) -> str:
         return None if value is None else -value
 
     other = {"value": turned("value"), "low": turned("high"), "high": turned("low")}
-    return f"{percent(other['value'], signed=True)} ({interval(other, signed=True)})"
+    return _with_interval(other)
+
+
+def _with_interval(gain: Estimate) -> str:
+    """A difference in points, with its interval where there is one."""
+    value, ends = percent(gain["value"], signed=True), interval(gain, signed=True)
+    return value if ends == MISSING else f"{value} ({ends})"
 
 
 def show_table(header: list[str], rows: list[list[Any]]) -> None:
-    """Print a small table; cells may come from the user, so they are not markup."""
+    """Print a small table; cells may come from the user, so they are not markup.
+
+    Columns that hold nothing but dashes are left out.
+    """
+    kept = [k for k in range(len(header)) if not rows or _known([str(row[k]) for row in rows])]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name)
+    for k in kept:
+        table.add_column(header[k])
     for row in rows:
-        table.add_row(*[Text(str(cell)) for cell in row])
+        table.add_row(*[Text(str(row[k])) for k in kept])
     print_table(table)
+
+
+def _known(cells: Sequence[str]) -> bool:
+    """Whether a column says more than that nothing is known."""
+    return MISSING not in cells or not set(cells) <= {MISSING, ""}
 
 
 def print_table(table: Table, console: Console | None = None) -> None:

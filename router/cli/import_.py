@@ -128,6 +128,7 @@ def import_log(
     """
     from data.importers import importer
     from data.importers.joined import UNMAPPED
+    from data.log_warnings import log_warnings
     from router.cli.console import out as results
     from router.cli.console import say
     from router.run import Run
@@ -160,6 +161,8 @@ def import_log(
     )
     for sentence in log.metadata.get(UNMAPPED, ()):
         say(f"not mapped: {sentence}")
+    for warning in log_warnings(log):
+        say(warning)
 
 
 def _source(kind: str, sources: list[str]) -> Path | dict[str, list[Path]]:

@@ -62,6 +62,7 @@ def inspect(
     """
     from json import dumps
 
+    from data.log_warnings import log_warnings
     from data.unfinished import find_log
     from router.analysis.inspection import inspect_log, only_dataset
     from router.analysis.inspection_tables import csv_files
@@ -71,7 +72,7 @@ def inspect(
 
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
-    notes = _notes(len(found.log), found.asked) if not found.finished else []
+    notes = _notes(len(found.log), found.asked) if not found.finished else log_warnings(log)
     if log.unknown.any():
         notes.append(
             "Examples were asked up to their first right answer: accuracy is over what was asked, "
@@ -80,7 +81,8 @@ def inspect(
     with err.status("counting"):
         inspection = inspect_log(log, rules=rule or RULES, top=top, draws=draws)
     if json:
-        document = {"finished": found.finished, "asked": found.asked, **inspection.to_dict()}
+        document = {"finished": found.finished, "asked": found.asked, "notes": notes}
+        document |= inspection.to_dict()
         out.file.write(dumps(document, indent=2, allow_nan=False) + "\n")
     else:
         _show(inspection, notes)

@@ -71,8 +71,10 @@ def study(
 
 def _show_curve(document: Mapping[str, Any]) -> None:
     from router.analysis.studies import answer
-    from router.cli.console import out, show_table
+    from router.cli.console import out, say, show_table
 
+    for one in document.get("skipped", ()):
+        say(f"{one['share']:.3g} of the labels, seed {one['seed']}: {one['skipped']}")
     rows = [
         [
             f"{row['n']:,.0f}",
@@ -85,6 +87,8 @@ def _show_curve(document: Mapping[str, Any]) -> None:
     ]
     show_table(["questions", "pictures", "AIQ %", "over fixed", "saved %"], rows)
     out.print(answer(document))
+    if any(row["saved"]["value"] is None for row in document["shares"]):
+        out.print("Saved –: after one of these trainings nothing is saved.", style="dim")
     out.print(
         f"Means over {document['seeds']} choices of pictures, 95 % intervals of the test pictures. "
         "Over fixed: points of AIQ over mixing fixed options. "
@@ -95,6 +99,7 @@ def _show_curve(document: Mapping[str, Any]) -> None:
 
 
 def _show_left_out(document: Mapping[str, Any]) -> None:
+    from router.analysis.tables import number
     from router.cli.console import out, say, show_table
 
     rows = []
@@ -110,10 +115,13 @@ def _show_left_out(document: Mapping[str, Any]) -> None:
                 _points(one["gain"]),
                 _points(one["in_domain"]),
                 _points(one["lookup"]),
-                f"{100 * told['accuracy']['value']:.1f} at {told['cost']['value']:.0f}",
-                f"{100 * best['accuracy']['value']:.1f} at {best['cost']['value']:.0f}",
+                f"{100 * told['accuracy']['value']:.1f} at {number(told['cost']['value'])}",
+                f"{100 * best['accuracy']['value']:.1f} at {number(best['cost']['value'])}",
             ]
         )
+    if not rows:
+        out.print(f"Of the {len(document['cells'])}, none can be left out, for the reasons above.")
+        return
     header = [f"without {document['by']}", "n", "over fixed", "had it learned", "lookup"]
     header += ["told 99 %", "best of others"]
     show_table(header, rows)

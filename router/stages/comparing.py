@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from data.errors import DataError, MismatchError
 from data.manifest import sha256_file
 from data.oracle_log import OracleLog
 from data.splits import Split
-from router.analysis.evaluation import default_budgets
+from router.analysis.evaluation import default_budgets, different_budgets
 from router.analysis.versus import Difference, Questions, Side, compare_routers
 from router.calibration_data import predictions
 from router.costs import routed_costs
@@ -71,9 +72,15 @@ def compare_runs(
         seed: of both.
 
     Raises:
-        DataError: when a part of a run or a policy is missing, or no question is shared.
+        DataError: when a part of a run or a policy is missing, no question is shared, or a budget
+            is negative or not finite.
         MismatchError: when the runs have other logs or splits.
     """
+    strange = [budget for budget in budgets or () if not 0 <= budget < math.inf]
+    if strange:
+        raise DataError(
+            f"A budget must be finite and at least 0, got {strange[0]}: it is a mean cost."
+        )
     log, split = _same_questions(a, b)
     rows = {
         part: np.intersect1d(_rows(a, log, split, part), _rows(b, log, split, part))
@@ -92,7 +99,9 @@ def compare_runs(
         _side(a, log, test),
         _side(b, log, test),
         questions,
-        budgets=tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]]),
+        budgets=different_budgets(budgets)
+        if budgets
+        else default_budgets(log.costs[rows["calibrate"]]),
         policies=_common_policies(a, b, split, policies),
         draws=draws,
         seed=seed,

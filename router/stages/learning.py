@@ -17,7 +17,7 @@ from router.cascade import cascade_path
 from router.costs import PEEK
 from router.features.table import FeatureTable
 from router.guarantee import Target
-from router.parts import Gaps, part_rows
+from router.parts import Gaps, part_rows, require_choice
 from router.policy import Policy
 from router.router import FILE as ROUTER_FILE
 from router.router import ScaleRouter
@@ -67,6 +67,7 @@ def train_stage(
         MismatchError: when features and log do not belong together, or a tier is not there.
     """
     log = run.read_log()
+    require_choice(log)
     features = run.read_features(log)
     for tier in tiers or ():
         if tier not in features.blocks:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, NotLearnableError
 from data.manifest import atomic_write_text
 from router.analysis.evaluation import Settings, evaluate
 from router.analysis.studies import by_share, enough_labels
@@ -48,11 +48,13 @@ def learning_curve_stage(
         progress: called with (cells done, cells in all, what is next).
 
     Returns:
-        "cells", "shares" (means over seeds), "enough" (labels for 50, 80, 90, 95 % of the gain),
-        "fixed" (AIQ of mixing fixed options), "n", "cost_unit" and how it was made.
+        "cells", "skipped" (those from whose pictures nothing can be learned, and why), "shares"
+        (means over seeds), "enough" (labels for 50, 80, 90, 95 % of the gain), "fixed" (AIQ of
+        mixing fixed options), "n", "cost_unit" and how it was made.
 
     Raises:
-        DataError: when a share is outside (0, 1], or a part of the run is missing or damaged.
+        DataError: when a share is outside (0, 1], every option costs the same, or a part of the
+            run is missing or damaged.
         MismatchError: when parts of the run do not belong together.
     """
     wrong = [share for share in shares if not 0 < share <= 1]
@@ -61,6 +63,7 @@ def learning_curve_stage(
             f"A learning curve needs shares in (0, 1] and at least one seed; got {wrong or seeds}."
         )
     recipe = Recipe.read(run)
+    recipe.require_costs()
     folder = run.root / STAGE
     cells = Cells(folder=folder / "cells", bound={**recipe.bound, "draws": draws})
     wanted = [(share, seed) for share in sorted({*shares} - {1.0}) for seed in range(seeds)]
@@ -74,6 +77,7 @@ def learning_curve_stage(
         found.append({**key, **cells.get(key, make)})
     if progress:
         progress(len(wanted), len(wanted), "")
+    measured = [one for one in found if "skipped" not in one]
     document = {
         "kind": STAGE,
         "estimator": recipe.router.estimator_name,
@@ -81,9 +85,10 @@ def learning_curve_stage(
         "n": {part: len(recipe.rows(part)) for part in ("fit", "tune", "calibrate", "test")},
         "seeds": seeds,
         "draws": draws,
-        "cells": found,
-        "shares": by_share(found),
-        "enough": enough_labels(by_share(found)),
+        "cells": measured,
+        "skipped": [one for one in found if "skipped" in one],
+        "shares": by_share(measured),
+        "enough": enough_labels(by_share(measured)),
         "fixed": found[-1]["fixed"],
     }
     path = folder / DOCUMENT
@@ -112,11 +117,14 @@ def nested_rows(groups: np.ndarray, rows: Rows, *, share: float, seed: int) -> R
 
 def _cell(recipe: Recipe, *, share: float, seed: int, draws: int) -> dict[str, Any]:
     fit = nested_rows(recipe.log.groups, recipe.rows("fit"), share=share, seed=seed)
-    router = recipe.router if share == 1 else recipe.train(fit, recipe.rows("tune"))
+    size = {"n": len(fit), "pictures": len(np.unique(recipe.log.groups[fit].astype(str)))}
+    try:
+        router = recipe.router if share == 1 else recipe.train(fit, recipe.rows("tune"))
+    except NotLearnableError as error:
+        return {**size, "skipped": str(error)}
     metrics = _measured(recipe, router, draws=draws)
     return {
-        "n": len(fit),
-        "pictures": len(np.unique(recipe.log.groups[fit].astype(str))),
+        **size,
         "aiq": metrics["aiq"],
         "gain": metrics["aiq_minus_fixed"],
         "saved": metrics["saved_at_99"]["calibrated"],

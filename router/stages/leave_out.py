@@ -49,10 +49,12 @@ def leave_one_out_stage(
 
     Raises:
         DataError: when the column is missing, differs within an example, or has fewer than 2 or
-            more than 50 values; or a part of the run is missing or damaged.
+            more than 50 values; every option costs the same; or a part of the run is missing or
+            damaged.
         MismatchError: when parts of the run do not belong together.
     """
     recipe = Recipe.read(run)
+    recipe.require_costs()
     values = _values(recipe, by)
     names = sorted(set(values.tolist()))
     folder = run.root / STAGE
@@ -114,6 +116,9 @@ def _cell(recipe: Recipe, values: Texts, name: str, *, draws: int) -> dict[str, 
     seen = rows["fit"][out[rows["fit"]]]
     if not len(test) or not len(seen) or not len(inside["calibrate"]):
         return {"skipped": "It is missing from the fit, calibrate or test part.", "n": len(test)}
+    means = recipe.log.costs[test].mean(axis=0)
+    if not means.min() < means.max():
+        return {"skipped": "Every option costs the same there: no curve.", "n": len(test)}
     try:
         router = recipe.train(inside["fit"], inside["tune"])
     except NotLearnableError as error:

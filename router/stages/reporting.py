@@ -15,7 +15,13 @@ from data.oracle_log import OracleLog
 from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.documents import upgraded
-from router.analysis.evaluation import SCHEMA, Settings, default_budgets, evaluate
+from router.analysis.evaluation import (
+    SCHEMA,
+    Settings,
+    default_budgets,
+    different_budgets,
+    evaluate,
+)
 from router.analysis.report import PAGE, Extras, write_report
 from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
@@ -74,7 +80,9 @@ def evaluate_stage(
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
         for part in ("tune", "calibrate", "test")
     }
-    chosen = tuple(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
+    chosen = (
+        different_budgets(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
+    )
     inputs = run.inputs("log", "features", "split", *run.arms())
     inputs |= {f"policy {name}": run.policy(name) for name in policies}
     inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}

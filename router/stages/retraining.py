@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data.errors import DataError
 from data.manifest import read_manifest, sha256_file
 from data.oracle_log import OracleLog
 from data.splits import Split
@@ -63,6 +64,20 @@ class Recipe:
             params=params,
             bound={**{name: sha256_file(path) for name, path in files.items()}, "train": params},
         )
+
+    def require_costs(self) -> None:
+        """Refuse test questions on which there is no curve to measure.
+
+        Raises:
+            DataError: when every option costs the same on the mean of the test part.
+        """
+        means = self.log.costs[self.rows("test")].mean(axis=0)
+        if not means.min() < means.max():
+            raise DataError(
+                "A study measures curves of accuracy over mean cost (AIQ), but on the test part "
+                f"every option costs {means[0]:g} on the mean: there is no curve. Compare "
+                "accuracies instead: `m3router evaluate`."
+            )
 
     def rows(self, part: str) -> Rows:
         """Complete examples of a part."""

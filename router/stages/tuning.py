@@ -12,7 +12,7 @@ from data.oracle_log import OracleLog
 from data.splits import Split
 from router.estimators import ESTIMATORS
 from router.features.table import FeatureTable
-from router.parts import Gaps
+from router.parts import Gaps, require_choice
 from router.rules import DEFAULT, apply_rule
 from router.run import Run
 from router.splitting import Splitting
@@ -172,6 +172,7 @@ def _read(
     run: Run, *, rule: str, seed: int, splitting: Splitting | None
 ) -> tuple[OracleLog, FeatureTable, Split]:
     log = run.read_log()
+    require_choice(log)
     features = run.read_features(log)
     if splitting is None and run.split.is_file():
         split = run.read_split(log)

@@ -159,3 +159,10 @@ def test_a_single_picture_is_refused():
     one = Sample(blocks={"image": np.zeros((3, 2))}, groups=np.array(["a"] * 3))
     with pytest.raises(DataError, match="at least 2 on each side; one side has 1"):
         shifts(one, one, level=0.05)
+
+
+@pytest.mark.parametrize("level", [1e-7, 1e-320])
+def test_levels_that_would_take_for_ever_are_refused(level):
+    generator = np.random.default_rng(0)
+    with pytest.raises(DataError, match="would take too many permutations"):
+        shifts(sample(5, generator), sample(5, generator), level=level)

@@ -94,3 +94,6 @@ def test_undefined_unless_the_strong_end_clearly_wins():
     assert "70B is not more accurate" in str(why_undefined("7B", "70B", difference=-0.1, low=-0.2))
     assert "not clearly" in str(why_undefined("7B", "70B", difference=0.1, low=-0.02))
     assert "not clearly" in str(why_undefined("7B", "70B", difference=0.1, low=None))
+    for more in (0.0, -1.0):
+        told = why_undefined("7B", "70B", difference=0.1, low=0.02, more=more)
+        assert told == "undefined: 70B does not cost more than 7B"

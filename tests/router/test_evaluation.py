@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError
+from data.oracle_log import OracleLog
 from data.splits import split_by_group
 from router.analysis import metrics
+from router.analysis.arms import budget_name
 from router.analysis.evaluation import Settings, default_budgets, evaluate
 from router.analysis.knowing import corrected_curve
 from router.knobs import for_budget, for_max_loss
@@ -306,6 +308,50 @@ def test_default_budgets_stay_apart_on_a_dear_grid():
     costs = np.tile([147456.0, 589824.0, 1327104.0], (4, 1))
     budgets = default_budgets(costs)
     assert 147456 < budgets[0] < budgets[1] < budgets[2] < 1327104
+
+
+@pytest.mark.parametrize(
+    ("costs", "count"),
+    [
+        ([1.0, 2.0, 3.0], 3),  # places in an order: 1/4 above the cheapest is 1/2 of the finest
+        ([7.0, 7.0, 7.0], 1),
+        ([0.0, 0.0, 0.0], 1),
+        ([9.0, 4.0, 1.0], 1),
+        ([0.0, 4.0, 16.0], 3),
+        ([0.1, 0.1, 0.1], 1),
+    ],
+)
+def test_default_budgets_differ_and_can_be_met(costs, count):
+    budgets = default_budgets(np.tile(costs, (7, 1)))
+    assert len(budgets) == len(set(map(budget_name, budgets))) == count
+    assert list(budgets) == sorted(budgets)
+    assert budgets[0] >= np.tile(costs, (7, 1)).min(axis=1).mean()
+
+
+def test_equal_costs_have_reasons_in_place_of_numbers():
+    world = make_world(200)
+    frame = world.log.frame.assign(cost=7.0)
+    log = OracleLog(frame, options=world.log.options, cost_unit="tokens")
+    p = np.random.default_rng(0).random(log.scores.shape)
+    result = evaluate(log, p, split=world.split, settings=FAST)
+    json.dumps(result, allow_nan=False)
+    found = result["metrics"]
+    for name in ("aiq", "aiq_fixed", "aiq_minus_fixed", "gap_closed"):
+        assert found[name]["value"] is None
+        assert "every option costs the same" in found[name]["reason"]
+    assert "does not cost more than" in found["apgr"]["reason"]
+    assert result["verdict"]["kind"] == "no headroom"
+    rows = [row for row in result["rows"] if row["kind"] == "router"]
+    assert len(rows) == 1
+    assert rows[0]["cost"] == {"value": 7.0, "low": 7.0, "high": 7.0}
+
+
+def test_what_costs_nothing_saves_nothing():
+    world = make_world(200)
+    log = OracleLog(world.log.frame.assign(cost=0.0), options=world.log.options, cost_unit="tokens")
+    p = np.random.default_rng(0).random(log.scores.shape)
+    saved = evaluate(log, p, split=world.split, settings=FAST)["metrics"]["saved_at_99"]
+    assert saved["calibrated"]["reason"].startswith("nothing can be saved: the best fixed option")
 
 
 # --- mixtures, gaps at equal cost, peeks, ends -------------------------------------------------

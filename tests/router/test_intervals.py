@@ -123,3 +123,9 @@ def test_the_evaluations_intervals_cover_a_known_truth(images):
             assert len(kept) == (0 if curves and images < 20 or "gap" in name else 60), name
         # 60 repeats of 95 %: below 0.85 once in five hundred times.
         assert not kept or np.mean(kept) >= 0.85, name
+
+
+def test_a_range_of_one_value_leaves_nothing_open():
+    with np.errstate(all="raise"):
+        low, high = mean_interval(np.array([7.0, 7.0]), np.zeros(2), bounds=(7.0, 7.0), groups=5)
+    assert low.tolist() == high.tolist() == [7.0, 7.0]

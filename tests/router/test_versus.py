@@ -195,3 +195,25 @@ def test_runs_of_other_splits_or_logs_are_refused(two_runs, build_world, tmp_pat
     train_stage(d, ablations=False)
     with pytest.raises(MismatchError, match=f"{a.root} has SHA-256 .*{d.root} has"):
         compare_runs(a, d, draws=5)
+
+
+def test_a_router_that_saves_nothing_saves_0_not_less():
+    questions, truth = asked()
+    worst = 1 - truth  # prefers what is wrong, so that it reaches the accuracy late or never
+    one = found(truth, worst, questions)["saved at 99 % of best fixed"]
+    assert one.b == 0.0 and one.a >= 0.0 and one.difference == one.a
+    free = Questions(
+        scores=questions.scores,
+        costs=np.zeros_like(questions.costs),
+        groups=questions.groups,
+        cost_unit="tokens",
+    )
+    results = found(truth, worst, free)
+    assert results["saved at 99 % of best fixed"].a is None
+    assert results["AIQ"].a is None
+
+
+@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1.0])
+def test_budgets_that_are_no_costs_are_refused(tmp_path, budget):
+    with pytest.raises(DataError, match="A budget must be finite and at least 0"):
+        compare_runs(Run(tmp_path), Run(tmp_path), budgets=[budget])

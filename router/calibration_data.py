@@ -169,9 +169,14 @@ def image_sizes(log: OracleLog, split: Split, *, gaps: Gaps) -> npt.NDArray[np.i
 def predictions(
     router: ScaleRouter, features: FeatureTable, log: OracleLog, rows: np.ndarray
 ) -> Floats:
-    """Probabilities (N, K) for all rows of a log; NaN outside of `rows`."""
+    """Probabilities (N, K) for all rows of the log that a router belongs to; NaN outside of `rows`.
+
+    Those of its own training examples are held out, see `router.held_out`.
+    """
     p = np.full(log.scores.shape, np.nan)
-    p[rows] = router.predict(features.align([log.ids[row] for row in rows]))
+    ids = [log.ids[row] for row in rows]
+    found = router.predict(features.align(ids))
+    p[rows] = found if router.held_out is None else router.held_out.put_into(found, ids)
     return p
 
 

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 ROUTER_FILES = (
     "router.json",
+    "blend.json",
+    "blend.safetensors",
+    *(f"network-{fold}-mlp.{kind}" for fold in range(5) for kind in ("json", "safetensors")),
     "logistic.safetensors",
     "lightgbm.json",
     "lightgbm.txt",

@@ -102,7 +102,7 @@ def push_router(
     """
     refuse_local_paths(router)
     with TemporaryDirectory() as folder:
-        router.write(Path(folder))
+        replace(router, held_out=None).write(Path(folder))
         files = {f"router/{path.name}": path.read_bytes() for path in Path(folder).iterdir()}
     card = model_card(router, {}, {}, Facts(name=name, licence=licence))
     return publish(

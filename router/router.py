@@ -18,6 +18,8 @@ from router.calibration import JOINT, NONE, Calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, SufficiencyEstimator
 from router.features.table import FeatureTable
+from router.held_out import FILE as HELD_OUT
+from router.held_out import HeldOut
 
 FILE = "router.json"
 KIND = "router"
@@ -37,6 +39,8 @@ class ScaleRouter:
         metadata: how it was trained (log, features, split, seed), JSON-able.
         calibration: corrects what the estimator says, option by option.
         origin: where on the hub it is from, `owner/name@commit`; "" for elsewhere.
+        held_out: what it thought of its own training examples before it was fitted on them; None
+            where it was not fitted on the tune part. Stays with the run: it is not published.
     """
 
     estimator: SufficiencyEstimator
@@ -47,6 +51,7 @@ class ScaleRouter:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
     origin: str = field(default="", compare=False)
+    held_out: HeldOut | None = field(default=None, compare=False, repr=False)
 
     def predict(self, features: FeatureTable) -> npt.NDArray[np.float64]:
         """Probabilities (N, K) for every example of the table.
@@ -117,6 +122,9 @@ class ScaleRouter:
 
     def write(self, folder: Path) -> None:
         """Write the estimator's files, then router.json, which holds their hashes."""
+        (folder / HELD_OUT).unlink(missing_ok=True)
+        if self.held_out is not None:
+            self.held_out.write(folder)
         hashes = write_files(folder, self.estimator.dump())
         _write_sealed(folder / FILE, self._payload(hashes))
 
@@ -147,7 +155,7 @@ class ScaleRouter:
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write it where `from_pretrained` finds it: the folder `router` in `folder`."""
-        self.write(Path(folder) / "router")
+        replace(self, held_out=None).write(Path(folder) / "router")
 
     @classmethod
     def from_pretrained(

@@ -7,7 +7,7 @@ recorded inputs are the ones that lie in the folder now.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from router.features.asked import of_same_examples
 from router.features.left_out import without_featureless
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
+from router.held_out import HeldOut
 from router.policy import Policy
 from router.router import FILE as ROUTER_FILE
 from router.router import ScaleRouter
@@ -156,7 +157,8 @@ class Run:
         """
         self._need(self.arm(arm) / MANIFEST, "train")
         self.verify(self.arm(arm), "train")
-        return ScaleRouter.read(self.arm(arm))
+        folder = self.arm(arm)
+        return replace(ScaleRouter.read(folder), held_out=HeldOut.read(folder))
 
     def read_split(self, log: OracleLog) -> Split:
         """The split, applied to the log.

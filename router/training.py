@@ -32,6 +32,7 @@ from router.estimators.base import (
     log_loss,
 )
 from router.features.table import FeatureTable
+from router.held_out import HeldOut
 from router.parts import Gaps, part_rows
 from router.router import ScaleRouter
 from router.tuning.folds import cross_fit
@@ -101,6 +102,10 @@ def train_router(
     calibration, calibrated = choose_calibration(
         held, log.scores[judged], groups=log.groups[judged]
     )
+    held_out = None
+    if isinstance(fitted, GroupedEstimator):
+        ids = tuple(str(log.ids[row]) for row in judged)
+        held_out = HeldOut(ids=ids, p=calibration.apply(held))
     return ScaleRouter(
         estimator=fitted,
         estimator_name=estimator,
@@ -121,6 +126,7 @@ def train_router(
             "versions": library_versions(),
         },
         calibration=calibration,
+        held_out=held_out,
     )
 
 

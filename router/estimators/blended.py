@@ -122,6 +122,7 @@ class BlendedEstimator:
         self.seed = seed
         self.threads = threads
         self.widths = widths
+        self.shares_: dict[str, dict[str, float]] = {}
 
     @classmethod
     def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
@@ -180,7 +181,7 @@ class BlendedEstimator:
         held_out = np.tile(base, (len(X), 1))
         fold, n_groups = _folds(groups, seed=self.seed)
         self.parts_: _Parts | None = None
-        self.shares_: dict[str, dict[str, float]] = {}
+        self.shares_ = {}
         if len(self.active_) and varies(X) and n_groups > 1:
             if datasets is None:
                 datasets = np.zeros(len(X), dtype=int)

@@ -17,6 +17,7 @@ from router.cascade import cascade_path
 from router.costs import PEEK
 from router.features.table import FeatureTable
 from router.guarantee import Target
+from router.held_out import FILE as HELD_OUT
 from router.parts import Gaps, part_rows, require_choice
 from router.policy import Policy
 from router.router import FILE as ROUTER_FILE
@@ -113,7 +114,8 @@ def train_stage(
         (folder / MANIFEST).unlink(missing_ok=True)
         split.write(run.split)  # only now: a training that fails leaves the old router usable
         router.write(folder)
-        run.record(folder, "train", inputs=inputs, params=params, files=[folder / ROUTER_FILE])
+        files = [folder / name for name in (ROUTER_FILE, HELD_OUT) if (folder / name).is_file()]
+        run.record(folder, "train", inputs=inputs, params=params, files=files)
     if progress:
         progress("done", len(wanted), len(wanted))
     warn_of_constants(targets, part_rows(targets, split, "fit", gaps=gaps))

@@ -75,7 +75,8 @@ def monitor_stage(
     fit, calibrate = (part_rows(log, split, part, gaps=gaps) for part in ("fit", "calibrate"))
     every = np.arange(len(traffic))
     known = labelled(router, features, log, calibrate)
-    asked = labelled(router, seen, traffic, every)
+    # Traffic may use names that the log uses, too; nothing of it was fitted on.
+    asked = labelled(replace(router, held_out=None), seen, traffic, every)
     known = replace(known, scores=_judged(log, (), run)[calibrate])
     scores = _judged(traffic, references, fresh)
     # Without a guarantee an image counts as on the parts that made the policy.

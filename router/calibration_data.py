@@ -114,7 +114,13 @@ class CalibrationData:
                 target=replace(target, cap=cap, reference=named),
                 binding=binding,
             )
-            told = guarantee_sentence(made.guarantee, reference=named, cap=cap, words=self.words)
+            told = guarantee_sentence(
+                made.guarantee,
+                reference=named,
+                cap=cap,
+                words=self.words,
+                singles=images == len(part.groups),
+            )
             return replace(made, guarantee={**made.guarantee, SENTENCE: told})
         if budget is not None:
             return for_budget(p, costs, budget=budget, binding=binding, cap=cap, reference=named)

@@ -26,6 +26,7 @@ def guarantee_sentence(
     reference: str,
     cap: float | None = None,
     words: Words | None = None,
+    singles: bool = False,
 ) -> str:
     """What is certified, in one sentence.
 
@@ -34,6 +35,8 @@ def guarantee_sentence(
         reference: name of the reference option.
         cap: most cost of any single answer.
         words: that fit the log; None says images.
+        singles: whether every question of the calibration split is a group of its own; a log
+            without images then has no groups worth a word.
 
     >>> kept = {"max_regret": 0.01, "confidence": 0.95, "pictures": 800, "questions": 5608}
     >>> guarantee_sentence({**kept, "most": 12}, reference="576")
@@ -59,14 +62,14 @@ counting with at most 12 questions.'
             what = f"at most {share} of questions are right at {named} and wrong as routed"
     return (
         f"With {100 * float(guarantee['confidence']):.6g} % confidence, {what}: among "
-        f"{_population(guarantee, words)}."
+        f"{_population(guarantee, words, singles)}."
     )
 
 
-def _population(guarantee: Mapping[str, Any], words: Words) -> str:
+def _population(guarantee: Mapping[str, Any], words: Words, singles: bool) -> str:
     """Which questions it is about, and how many of an image count."""
     images, most = int(guarantee["pictures"]), int(guarantee["most"])
-    if most == 1 and not words.images:
+    if singles and not words.images:
         return f"questions drawn like the {images} of the calibration split"
     drawn = words.of("questions of images drawn like the")
     each = words.of("each image counting with")
@@ -100,7 +103,8 @@ def evidence(guarantee: Mapping[str, Any], words: Words | None = None) -> str:
     """What was observed on the calibration split, in a sentence."""
     asked = (words or Words()).asked(int(guarantee["questions"]), int(guarantee["pictures"]))
     if guarantee.get("max_loss") is not None:
-        seen = f"a loss of {100 * float(guarantee['loss']):.2g} points on"
+        points = 100 * float(guarantee["loss"])
+        seen = f"a {'loss' if points >= 0 else 'gain'} of {abs(points):.2g} points on"
     else:
         seen = f"{100 * float(guarantee['regret']):.2g} % of"
     return (

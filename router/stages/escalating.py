@@ -90,7 +90,12 @@ def escalate_stage(
         target = replace(target, reference=named)
         certified = _certified(contender, log, rows, router, target)
         tried, place, kept = certified
-        told = guarantee_sentence(kept, reference=named, words=words_of(log))
+        told = guarantee_sentence(
+            kept,
+            reference=named,
+            words=words_of(log),
+            singles=len(np.unique(log.groups[inside])) == len(inside),
+        )
         guarantee = {**kept, SENTENCE: told}
         knob = target.knob
     elif budget is not None:

@@ -315,3 +315,134 @@ def test_a_router_that_peeks_pays_for_it_when_it_is_calibrated(invoke, tmp_path)
     paid = routed_costs(np.tile(log.costs[0], (len(choice), 1)), ["peek"])
     expected = paid[np.arange(len(choice)), choice].mean()
     assert policy.calibration["mean_cost"] == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def _worse_at_the_top(tmp_path_factory):
+    """A world in which the most expensive option is much worse than the one before it."""
+    world = make_world(3000)
+    frame = world.log.frame
+    top = frame["scale"] == "576"
+    frame.loc[top, "score"] *= np.random.default_rng(0).random(int(top.sum())) < 0.5
+    log = OracleLog(frame, options=world.log.options, cost_unit=world.log.cost_unit)
+    run = write_run(tmp_path_factory.mktemp("top") / "run", log, world.features)
+    train_stage(run, ablations=False)
+    return run.root
+
+
+@pytest.fixture
+def worse_at_the_top(_worse_at_the_top, tmp_path):
+    return shutil.copytree(_worse_at_the_top, tmp_path / "top")
+
+
+@pytest.mark.parametrize(
+    "knobs", [["--max-loss-observed", 0], ["--max-loss", "2%"], ["--max-regret", 0.05]]
+)
+def test_losses_are_against_the_best_option_not_the_most_expensive(invoke, worse_at_the_top, knobs):
+    result = invoke("calibrate", worse_at_the_top, *knobs)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    part = calibrate_part(worse_at_the_top)
+    accuracy = part.scores.mean(axis=0)
+    assert accuracy.argmax() == 3 and accuracy[3] - accuracy[4] > 0.1
+    assert (
+        f"Reference option: 144, the best of the calibration split; {100 * accuracy[3]:.1f}" in said
+    )
+    assert (
+        f"The most expensive option, 576, is not the best on the calibration split: it has "
+        f"{100 * accuracy[4]:.1f} % right and 144 {100 * accuracy[3]:.1f} %" in said
+    )
+    assert "at 25 % of its cost; 144 is the reference" in said and "--reference NAME" in said
+    policy = Policy.read(worse_at_the_top / "policies/default.json")
+    assert policy.reference == "144"
+    choice = policy.choose(part.p, part.costs)
+    routed = part.scores[np.arange(len(choice)), choice].mean()
+    allowed = {"--max-loss-observed": 0.0, "--max-loss": 0.02, "--max-regret": 0.05}[knobs[0]]
+    assert routed >= accuracy[3] - allowed - 1e-12
+    assert policy.calibration["mean_cost"] <= 144
+    if knobs[0] == "--max-regret":
+        assert not (choice == 4).any()
+
+
+def test_the_warning_is_in_the_evaluation_its_document_and_the_report(invoke, worse_at_the_top):
+    assert invoke("calibrate", worse_at_the_top, "--max-regret", 0.05).exit_code == 0
+    result = invoke("evaluate", worse_at_the_top, "--draws", 20)
+    assert result.exit_code == 0, result.output
+    document = json.loads((worse_at_the_top / "evaluation/evaluation.json").read_text())
+    assert document["reference"]["option"] == "144"
+    (warning,) = [one for one in document["warnings"] if "is not the best" in one]
+    assert warning in result.stdout and document["reference"]["text"] in result.stdout
+    assert invoke("report", worse_at_the_top).exit_code == 0
+    page = (worse_at_the_top / "report/report.html").read_text(encoding="utf-8")
+    assert warning in page and document["reference"]["text"] in page
+    rows = {row["name"]: row for row in document["rows"] if row["kind"] == "fixed"}
+    assert rows["576"]["minus_reference"]["value"] == pytest.approx(
+        rows["576"]["accuracy"]["value"] - rows["144"]["accuracy"]["value"]
+    )
+    (routed,) = [row for row in document["rows"] if row["name"] == "default"]
+    assert routed["policy"]["reference"] == "144"
+    assert routed["regret"]["value"] < 0.06
+    assert document["lost"]["default"]["reference"] == "144"
+    assert {one["reference"] for one in document["lost"]["default"]["examples"]} == {"144"}
+    named = invoke("evaluate", worse_at_the_top, "--draws", 20, "--reference", "576")
+    assert named.exit_code == 0 and "Reference option: 576, as asked" in named.stdout
+    wrong = invoke("evaluate", worse_at_the_top, "--reference", "57")
+    assert wrong.exit_code == 1 and "Did you mean '576'?" in wrong.stderr
+
+
+def test_another_reference_can_be_named(invoke, worse_at_the_top):
+    result = invoke("calibrate", worse_at_the_top, "--max-regret", 0.05, "--reference", "576")
+    assert result.exit_code == 0, result.output
+    policy = Policy.read(worse_at_the_top / "policies/default.json")
+    assert policy.reference == policy.guarantee["reference"] == "576"
+    assert "right at the reference option, 576, and" in policy.guarantee["sentence"]
+    result = invoke("calibrate", worse_at_the_top, "--budget", 50, "--reference", "575")
+    assert result.exit_code == 1
+    assert "Unknown reference option '575'. Did you mean '576'? Known: 1, 144, 36, 576, 9." in (
+        " ".join(result.stderr.split())
+    )
+
+
+@pytest.mark.parametrize("text", ["2", "2.0", "2%", "2 %"])
+def test_a_net_loss_is_certified_in_points(invoke, trained, text):
+    result = invoke("calibrate", trained, "--max-loss", text)
+    assert result.exit_code == 0, result.output
+    policy = Policy.read(trained / "policies/default.json")
+    assert policy.guarantee["max_loss"] == pytest.approx(0.02)
+    assert (
+        "is at most 2 points below that of the reference option, 576"
+        in (policy.guarantee["sentence"])
+    )
+    assert policy.guarantee["sentence"] in result.stdout
+    assert "Observed there: a loss of" in result.stdout
+    assert "Nothing is certified" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("knobs", "code", "said"),
+    [
+        (["--max-loss", 0], 1, "must be above 0 points, such as 0.5; it is 0"),
+        (["--max-loss", "-1"], 1, "--max-loss-observed takes 0 and less"),
+        (["--max-loss", "one"], 2, "no number of points"),
+        (["--max-loss", "nan"], 2, "no number of points"),
+        (["--max-loss-observed", "1 point"], 2, "no number of points"),
+        (["--max-loss", 1, "--max-regret", 0.1], 1, "exactly one of --max-regret and --max-loss"),
+        (["--max-loss", 1, "--budget", 9], 1, "exactly one of a budget"),
+        (["--max-loss", 100], 1, "between 0 and 1"),
+    ],
+)
+def test_what_no_loss_can_be(invoke, trained, knobs, code, said):
+    result = invoke("calibrate", trained, *knobs)
+    assert result.exit_code == code
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_loss_as_observed_says_that_nothing_is_certified(invoke, trained):
+    result = invoke("calibrate", trained, "--max-loss-observed", "1%", "--cap", 144)
+    assert result.exit_code == 0, result.output
+    policy = Policy.read(trained / "policies/default.json")
+    assert policy.knob == {"max_loss_points": 1.0, "cap": 144.0}
+    assert policy.guarantee == {}
+    said = " ".join(result.stdout.split())
+    assert "Nothing is certified" in said
+    assert "within the cap of 144; " in said and "% right, " in said  # with its interval

@@ -25,6 +25,7 @@ from router.artefacts import read_sealed, write_sealed
 from router.features.table import FeatureTable
 from router.hub import MOST_BYTES, ROUTER_FILES, fetch
 from router.model_card import local_path_in
+from router.policy import SCHEMA
 from tests.cli.hub_server import TOKEN, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,7 +200,7 @@ def test_one_by_one_as_hub_users_do(pushed: Run, hub: StandIn, tmp_path: Path) -
 
 
 def test_a_policy_of_another_router_stays_here(pushed: Run, hub: StandIn, tmp_path: Path) -> None:
-    payload = read_sealed(pushed.policy("default"), kind="policy", schema=2)
+    payload = read_sealed(pushed.policy("default"), kind="policy", schema=SCHEMA)
     payload["policy"]["binding"]["router"] = "0" * 64
     payload.pop("sha256")
     write_sealed(tmp_path / "other.json", payload)

@@ -219,3 +219,46 @@ def test_what_is_monitored_is_the_cascade(run, tmp_path):
     table.write(fresh.features)
     with pytest.raises(DataError, match=r"goes by the confidence of answers; \d+ of \d+"):
         monitor_stage(run, fresh, name="both")
+
+
+def test_a_cascade_is_against_the_best_option_or_the_one_that_is_named(tmp_path):
+    made = answered_world(n=1500)
+    frame = made.log.frame
+    top = frame["scale"] == made.log.options[-1]
+    frame.loc[top, "score"] *= np.random.default_rng(0).random(int(top.sum())) < 0.5
+    log = type(made.log)(
+        frame, options=made.log.options, cost_unit=made.log.cost_unit, metadata=made.log.metadata
+    )
+    run = Run(tmp_path / "run")
+    log.write(run.log)
+    made.features.write(run.features)
+    train_stage(run, ablations=False)
+    rows = run.read_split(log).calibrate
+    accuracy = log.scores[rows].mean(axis=0)
+    best = log.options[int(accuracy.argmax())]
+    assert best != log.options[-1]
+    cascade = escalate_stage(run, max_loss_points=0.0)
+    assert cascade.reference == best == Policy.read(run.policy("default")).reference
+    assert cascade.calibration["accuracy"] >= accuracy.max() - 1e-12
+    named = escalate_stage(run, max_loss_points=0.0, reference=log.options[-1])
+    assert named.reference == log.options[-1]
+    assert named.calibration["mean_cost"] <= cascade.calibration["mean_cost"]
+    kept = escalate_stage(run, name="kept", target=Target(max_regret=0.2))
+    assert kept.reference == kept.guarantee["reference"] == best
+    assert f"right at the reference option, {best}, and" in kept.guarantee["sentence"]
+    net = CliRunner().invoke(
+        app, ["calibrate", str(run.root), "--max-loss", "10%", "--escalate", "--name", "net"]
+    )
+    assert net.exit_code == 0, net.output
+    sentence = Cascade.read(cascade_path(run.root, "net")).guarantee["sentence"]
+    assert f"at most 10 points below that of the reference option, {best}" in sentence
+    assert sentence in net.output
+    document = evaluate_stage(run, draws=20, budgets=[100])
+    assert document["reference"]["option"] == best
+    told = {row["name"]: row for row in document["escalation"]["rows"]}
+    assert told["net"]["policy"]["reference"] == best
+    # regret of a cascade is against its own reference
+    fixed = {row["name"]: row for row in document["rows"] if row["kind"] == "fixed"}
+    assert told["net"]["regret"]["value"] >= (
+        fixed[best]["accuracy"]["value"] - told["net"]["accuracy"]["value"] - 1e-9
+    )

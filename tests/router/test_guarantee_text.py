@@ -43,6 +43,7 @@ def test_a_net_loss_is_told_in_points():
         {**LOSS, "max_loss": 0.005}, reference="mid"
     )
     assert "a loss of 0.21 points on 5608 questions about 800 images" in evidence(LOSS)
+    assert "a gain of 0.3 points on 5608 questions" in evidence({**LOSS, "loss": -0.003})
 
 
 def test_a_cap_is_told():
@@ -65,11 +66,19 @@ def test_a_cap_is_told():
             "groups drawn like the 800 of the calibration split, each group counting "
             "with at most 3 questions",
         ),
-        (1, TEXTS, "among questions drawn like the 800 of the calibration split."),
+        (
+            1,
+            TEXTS,
+            "among questions of groups drawn like the 800 of the calibration split, each group "
+            "counting with one question.",
+        ),
+        (None, TEXTS, "among questions drawn like the 800 of the calibration split."),
     ],
 )
 def test_it_fits_the_log(most, words, said):
-    told = guarantee_sentence({**REGRET, "most": most}, reference="image scale", words=words)
+    told = guarantee_sentence(
+        {**REGRET, "most": most or 1}, reference="image scale", words=words, singles=most is None
+    )
     assert said in told
     assert "the reference option, image scale, and" in told  # a user's name is not translated
     if not words.images:

@@ -24,6 +24,7 @@ from router.serve.backend import (
 from router.serve.encodings import Encodings
 from router.serve.engine import LocalEngine
 from router.serve.jobs import Job
+from router.serve.policies import told_of
 from router.serve.settings import EngineSettings
 from router.serve.waiting import Cores, Waiting
 from router.serve.worker import Worker
@@ -109,6 +110,40 @@ def test_answers_are_those_of_the_pipeline_at_any_concurrency(small_run, pipelin
         check_equal(pipeline, ask, one)
         assert one.reason == "stop" and one.fallback == ""
         assert all(spent >= 0 for spent in one.routed.milliseconds.values())
+
+
+def test_what_is_certified_is_told_with_every_answer_that_is_routed_so(small_run, pipeline):
+    kept = {"max_regret": 0.02, "confidence": 0.95, "pictures": 8, "questions": 16, "most": 2}
+    policy = replace(pipeline.policy, guarantee=kept)
+    sure = AutoScalePipeline(model=pipeline.model, router=pipeline.router, policy=policy)
+    picture, question = small_run.asked[0]
+    one = Ask(id="a", image=picture, question=question)
+
+    async def work(engine):
+        sentence = engine.served().guarantee
+        assert f"right at the reference option, {policy.reference}, and" in sentence
+        assert (await answered(engine, one)).guarantee == sentence
+        for other in (replace(one, scale=9), replace(one, budget=60.0)):
+            assert (await answered(engine, other)).guarantee == ""
+
+    with_engine(settings_of(small_run.root), sure, work)
+
+
+def test_what_decided_is_what_is_told_of(pipeline):
+    policy = pipeline.policy
+    fell = replace(policy, kind="fixed", fallback=True, reason="nothing would do")
+    k = len(policy.binding.options)
+    cascade = Cascade(
+        binding=policy.binding,
+        rule=Rule(beliefs=(((0.0,) * ((k + 3) * k),) * k), start=()),
+        price=0.0,
+        guarantee={"sentence": "As the cascade says."},
+    )
+    assert told_of(None, policy=fell, cascade=None) == ("nothing would do", "")
+    assert told_of(None, policy=fell, cascade=cascade) == ("", "As the cascade says.")
+    assert told_of(fell, policy=policy, cascade=cascade) == ("nothing would do", "")
+    assert told_of(9, policy=fell, cascade=cascade) == ("", "")
+    assert told_of(None, policy=policy, cascade=None) == ("", "")
 
 
 def test_budgets_and_regrets_are_made_on_demand(small_run, pipeline):

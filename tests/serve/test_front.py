@@ -67,6 +67,28 @@ def test_made_up_names_fill_no_metrics_where_the_queue_is_full():
     assert 'm3router_requests_total{model="?",status="429"} 3.0' in page
 
 
+def test_what_is_certified_is_told_of_the_routed_model_alone():
+    class Sure(Full):
+        def served(self):
+            return replace(SERVED, guarantee="With 95 % confidence.")
+
+    front = Front(
+        backend=Sure(),
+        picture=None,
+        keys=KeyRing.of(None, None),
+        rates=Rates(None, 1),
+        settings=FrontSettings(),
+    )
+
+    async def main():
+        transport = httpx.ASGITransport(create_app(front))
+        async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
+            return (await client.get("/v1/models")).json()["data"]
+
+    told = {one["id"]: one["guarantee"] for one in asyncio.run(main())}
+    assert told == {"m3-auto": "With 95 % confidence.", "m3-1": "", "m3-9": ""}
+
+
 def test_a_refusal_says_when_to_come_back_and_which_request_it_was():
     got, _ = post(BODY)
     assert got.status_code == 429 and got.headers["retry-after"] == "7"

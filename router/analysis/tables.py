@@ -111,12 +111,12 @@ def number(value: float | None, *, digits: int = 3) -> str:
 def percent(value: float | None, *, signed: bool = False, digits: int = 1) -> str:
     """A share in [0, 1] in per cent, or a difference of shares in points.
 
-    >>> percent(0.8456), percent(-0.012, signed=True), percent(-1e-9), percent(None)
-    ('84.6', '-1.2', '0.0', '–')
+    >>> percent(0.8456), percent(-0.012, signed=True), percent(-1e-9, signed=True), percent(None)
+    ('84.6', '-1.2', '+0.0', '–')
     """
     if value is None:
         return MISSING
-    return f"{100 * value:+.{digits}f}" if signed else f"{100 * value:z.{digits}f}"
+    return f"{100 * value:+z.{digits}f}" if signed else f"{100 * value:z.{digits}f}"
 
 
 def interval(estimate: Mapping[str, float | None], *, signed: bool = False, digits: int = 1) -> str:

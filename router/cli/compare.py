@@ -120,7 +120,7 @@ def _line(one: Difference) -> list[str]:
 
 
 def _points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.2f}"
+    return "–" if value is None else f"{100 * value:+z.2f}"
 
 
 def _signed(value: float | None) -> str:

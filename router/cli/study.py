@@ -128,8 +128,8 @@ def _show_left_out(document: Mapping[str, Any]) -> None:
     means = document["macro"]
     if means["gain"] is not None and means["in_domain"] is not None:
         out.print(
-            f"Mean over {len(rows)}: {100 * means['gain']:+.2f} points over mixing fixed options; "
-            f"a router that learned from it reaches {100 * means['in_domain']:+.2f} more."
+            f"Mean over {len(rows)}: {100 * means['gain']:+z.2f} points over mixing fixed options; "
+            f"a router that learned from it reaches {100 * means['in_domain']:+z.2f} more."
         )
     out.print(
         "Each line: trained and calibrated without it, tested on it alone. Over fixed: points of "
@@ -150,7 +150,7 @@ def _percent(estimate: Mapping[str, float | None]) -> str:
 def _points(estimate: Mapping[str, float | None]) -> str:
     if estimate["value"] is None:
         return "–"
-    return f"{100 * estimate['value']:+.2f} {_ends(estimate, '+.2f')}"
+    return f"{100 * estimate['value']:+z.2f} {_ends(estimate, '+z.2f')}"
 
 
 def _ends(estimate: Mapping[str, float | None], form: str) -> str:

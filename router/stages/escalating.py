@@ -195,10 +195,15 @@ def _dearest(
 def _best(wanted: Floats, knob: dict[str, float], tried: _Tried, unit: str) -> int:
     """The place of the least value; refuses when none is finite."""
     if not np.isfinite(wanted).any():
+        asked = (
+            f"a budget of {knob['budget']:g} {unit}"
+            if "budget" in knob
+            else f"a loss of at most {knob['max_loss_points']:g} points"
+        )
         raise DataError(
-            f"No price meets {knob} on the calibrate part: costs go from {tried.cost.min():.6g} to "
-            f"{tried.cost.max():.6g} {unit}, accuracies to {tried.accuracy.max():.4f}. Ask for "
-            "less, or calibrate without --escalate."
+            f"No price meets {asked} on the calibrate part: mean costs go from "
+            f"{tried.cost.min():.6g} to {tried.cost.max():.6g} {unit}, accuracies to "
+            f"{100 * tried.accuracy.max():.1f} %. Ask for less, or calibrate without --escalate."
         )
     return int(np.argmin(wanted))
 
@@ -256,6 +261,8 @@ def _certified(
         first = part.losses(given(ladder.first), gains=ladder.gains)
         needed = risk.pictures_needed(first, target.alpha, delta=target.delta, bound=bound)
         advice = "no number of pictures certifies that" if needed is None else f"about {needed} do"
+        if needed is not None and needed <= first.pictures:
+            advice = "another sample of as many may do"
         what = "a net loss" if target.max_regret is None else "a regret"
         raise UncertifiedError(
             f"No cascade is certified for {what} of {target.alpha:g} at confidence "

@@ -52,8 +52,19 @@ class CalibrationData:
             MismatchError: When router, log, features and split do not belong together.
         """
         router, log = run.read_router(), run.read_log()
-        split = run.read_split(log)
-        features, gaps = run.read_features(log), router.metadata["gaps"]
+        return cls.of(router, log, run.read_features(log), run.read_split(log))
+
+    @classmethod
+    def of(
+        cls, router: ScaleRouter, log: OracleLog, features: FeatureTable, split: Split
+    ) -> CalibrationData:
+        """The parts of a log, as a router trained on its split sees them.
+
+        Raises:
+            DataError: When the calibrate part is empty.
+            MismatchError: When router, log, features and split do not belong together.
+        """
+        gaps = router.metadata["gaps"]
         rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("tune", "calibrate")}
         return cls(
             binding=Binding(

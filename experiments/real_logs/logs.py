@@ -30,10 +30,20 @@ WITH_IMAGES, WITHOUT = ("image", "question", "cheap"), ("question", "cheap")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealLog:
-    """A log, complete examples only, with its features in the same order."""
+    """A log, complete examples only, with its features in the same order.
+
+    Attributes:
+        name: of its folder.
+        log: with what every answer really cost.
+        expected: the same log, each option at its mean cost: what is known before it is asked.
+            Where a cost is the length of an answer, whoever decides by the real one knows already
+            how long the model will think.
+        features: of its examples.
+    """
 
     name: str
     log: OracleLog
+    expected: OracleLog
     features: FeatureTable
 
     def matrix(self, rows: np.ndarray) -> np.ndarray:
@@ -96,4 +106,15 @@ def _read(name: str, source: _Source, work: Path) -> RealLog:
     log = run.read_log()
     features = run.read_features(log)
     log = log.require_complete("drop")
-    return RealLog(name=name, log=log, features=features.align(list(log.ids)))
+    return RealLog(
+        name=name,
+        log=log,
+        expected=_at_mean_costs(log),
+        features=features.align(list(log.ids)),
+    )
+
+
+def _at_mean_costs(log: OracleLog) -> OracleLog:
+    frame = log.frame
+    frame["cost"] = frame.groupby("scale")["cost"].transform("mean")
+    return OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata)

@@ -4,7 +4,9 @@ Notation for shapes: N examples of the log, n of a test part, K options, P place
 groups of the log, B draws.
 
 Every way of choosing is given the same training questions and judged on the same test questions by
-the same rule, argmax_k p_k - price * cost_k, at every price. Five seeds draw five splits; what is
+the same rule, argmax_k p_k - price * cost_k, at every price. cost_k is the mean cost of the option,
+since what an answer will cost is not always known before it is asked for; what counts as spent is
+what the answers really cost. Five seeds draw five splits; what is
 reported is the mean over them. Intervals are of the sampling of images: one bootstrap over the
 groups of the whole log, whose weights count in every seed's test part alike.
 """
@@ -19,8 +21,9 @@ import numpy.typing as npt
 
 from data.splits import Split, split_by_group
 from experiments.real_logs.logs import RealLog
-from router.analysis.curves import Curves, curve_prices, curve_rows, curves
-from router.analysis.metrics import worth_mixing
+from router.analysis.curves import Curves, curve_prices, curves
+from router.analysis.metrics import taken, worth_mixing
+from router.sweep import choose_at
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 SEEDS = 5
@@ -77,10 +80,14 @@ class Judged:
     score: Array
 
 
-def judged(p: Array, costs: Array, scores: Array) -> Judged:
+def judged(p: Array, log: RealLog, test: Rows) -> Judged:
     """The curve of probabilities (n, K), looked at in the usual places."""
-    cost, score = curve_rows(p, scores, costs, curve_prices(p, costs))
-    return Judged(cost=cost, score=score)
+    expected = log.expected.costs[test]
+    choices = [choose_at(p, expected, price) for price in curve_prices(p, expected)]
+    return Judged(
+        cost=np.stack([taken(log.log.costs[test], choice) for choice in choices], axis=1),
+        score=np.stack([taken(log.log.scores[test], choice) for choice in choices], axis=1),
+    )
 
 
 def mixtures(log: RealLog, split: Split, test: Rows) -> Judged:

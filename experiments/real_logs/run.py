@@ -35,14 +35,31 @@ from experiments.real_logs.protocol import (
     small_split,
 )
 from experiments.recording import provenance
+from router.analysis.evaluation import evaluate
+from router.analysis.metrics import taken
+from router.calibration_data import CalibrationData, predictions
+from router.guarantee import Target
 from router.training import train_router
 
 HERE = Path(__file__).parent
 ROUTER = "router"
 
 
+PROMISES = {
+    "at most 1 point of accuracy lost": Target(max_loss=0.01),
+    "at most 2 points of accuracy lost": Target(max_loss=0.02),
+    "at most 2 % right before and wrong as routed": Target(max_regret=0.02),
+}
+"""What is asked for with 95 % confidence, with all training questions."""
+
+
 def estimates(log: RealLog, *, seed: int, size: int | None, work: Path) -> dict[str, Any]:
-    """What router and baselines say about the test questions of one seed: name -> (n, K)."""
+    """What router and baselines say about the test questions of one seed: name -> (n, K).
+
+    With all training questions also what was promised on the calibrate part and what came of it on
+    the test part, "promise N" -> (certified, share of the reference's cost saved, accuracy lost),
+    and, for the first seed, the verdict of an evaluation.
+    """
     name = f"{log.name.replace('/', '-')}-{size or 'all'}-{seed}.npz"
     path = work / "estimates" / name
     if path.is_file():
@@ -57,28 +74,59 @@ def estimates(log: RealLog, *, seed: int, size: int | None, work: Path) -> dict[
     began = time.perf_counter()
     router = train_router(log.log, log.features, split, seed=seed)
     found["seconds"] = np.array(time.perf_counter() - began)
-    found[ROUTER] = router.predict(log.features.align([log.log.ids[row] for row in test]))
+    p = predictions(router, log.features, log.log, np.arange(len(log.log)))
+    found[ROUTER] = p[test]
+    if size is None:
+        data = CalibrationData.of(router, log.expected, log.features, split)
+        for number, target in enumerate(PROMISES.values()):
+            found[f"promise {number}"] = np.array(promised(data, target, log, p, test))
+    if size is None and seed == 0:
+        document = evaluate(log.expected, p, split=split, features=log.features)
+        found["verdict"] = np.array(document["verdict"]["text"])
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **found)
     return found
 
 
+def promised(
+    data: CalibrationData, target: Target, log: RealLog, p: np.ndarray, test: np.ndarray
+) -> tuple[float, float, float]:
+    """Whether something cheaper than the reference was certified, what it saved and lost on test.
+
+    Where the calibrate part is too small, the reference itself is used: nothing saved or lost.
+    """
+    try:
+        policy = data.policy(target=target)
+    except DataError:
+        return 0.0, 0.0, 0.0
+    costs, scores, known = log.log.costs[test], log.log.scores[test], log.expected.costs[test]
+    choice, fixed = policy.choose(p[test], known), policy.reference_choice(known)
+    saved = 1 - taken(costs, choice).mean() / taken(costs, fixed).mean()
+    lost = taken(scores, fixed).mean() - taken(scores, choice).mean()
+    return float(not policy.fallback), float(saved), float(lost)
+
+
 def compare(log: RealLog, *, size: int | None, work: Path) -> dict[str, Any]:
     """All comparisons at one size."""
-    draws = Draws.of(log)
+    draws, whole, verdict = Draws.of(log), size is None, ""
     values: dict[str, list[np.ndarray]] = {}
-    learned, seconds = [], []
+    learned, seconds, kept = [], [], []
     for seed in range(SEEDS):
         split = small_split(log, seed=seed, size=size)
         test = split.test
         learned.append(len(split.fit) + len(split.tune))
-        costs, scores = log.log.costs[test], log.log.scores[test]
+        costs = log.log.costs[test]
         found = estimates(log, seed=seed, size=size, work=work)
         seconds.append(float(found["seconds"]))
+        kept.append(
+            [found[f"promise {number}"] for number in range(len(PROMISES))] if whole else []
+        )
+        if "verdict" in found:
+            verdict = str(found["verdict"])
         curves = {MIXING: mixtures(log, split, test)}
         for name in (*BASELINES, ROUTER):
             if name != MIXING:
-                curves[name] = judged(found[name], costs, scores)
+                curves[name] = judged(found[name], log, test)
         for name, one in curves.items():
             values.setdefault(name, []).append(measured(draws.curves(one, test), costs))
     stacked = {name: np.stack(one) for name, one in values.items()}
@@ -90,7 +138,23 @@ def compare(log: RealLog, *, size: int | None, work: Path) -> dict[str, Any]:
             for name, one in stacked.items()
         },
         "compared": _rounded(compared(stacked)),
+        **({"promises": _promises(np.array(kept)), "verdict": verdict} if whole else {}),
     }
+
+
+def _promises(kept: np.ndarray) -> list[dict[str, Any]]:
+    """Means over seeds of what was promised, (S, promises, 3)."""
+    return [
+        {
+            "promise": name,
+            "seeds": len(kept),
+            "certified": int(one[:, 0].sum()),
+            "saved": round(100 * float(one[:, 1].mean()), 2),
+            "lost": round(100 * float(one[:, 2].mean()), 3),
+            "most_lost": round(100 * float(one[:, 2].max()), 3),
+        }
+        for name, one in zip(PROMISES, kept.swapaxes(0, 1), strict=True)
+    ]
 
 
 def described(log: RealLog) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from router.knobs import for_budget, for_max_loss, for_price
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 from router.references import chosen
-from router.router import ScaleRouter
+from router.router import DATASETS, TOLD, ScaleRouter
 from router.run import Run
 
 
@@ -35,6 +35,7 @@ class CalibrationData:
         sizes: Questions of each image of the fit and the tune part, which say with how many an
             image counts where nothing is declared.
         words: That fit the log, to tell what is guaranteed.
+        told: Whether the router is told which dataset a question is from.
     """
 
     binding: Binding
@@ -42,6 +43,7 @@ class CalibrationData:
     calibrate: Labelled
     sizes: npt.NDArray[np.intp]
     words: Words = Words()
+    told: bool = False
 
     @classmethod
     def read(cls, run: Run) -> CalibrationData:
@@ -77,6 +79,7 @@ class CalibrationData:
             calibrate=labelled(router, features, log, rows["calibrate"]),
             sizes=image_sizes(log, split, gaps=gaps),
             words=words_of(log),
+            told=router.told,
         )
 
     def policy(
@@ -125,14 +128,15 @@ class CalibrationData:
                 target=replace(target, cap=cap, reference=named),
                 binding=binding,
             )
+            kept = {**made.guarantee, **({DATASETS: TOLD} if self.told else {})}
             told = guarantee_sentence(
-                made.guarantee,
+                kept,
                 reference=named,
                 cap=cap,
                 words=self.words,
                 singles=images == len(part.groups),
             )
-            return replace(made, guarantee={**made.guarantee, SENTENCE: told})
+            return replace(made, guarantee={**kept, SENTENCE: told})
         if budget is not None:
             return for_budget(p, costs, budget=budget, binding=binding, cap=cap, reference=named)
         if max_loss_points is not None:
@@ -186,7 +190,7 @@ def predictions(
     """
     p = np.full(log.scores.shape, np.nan)
     ids = [log.ids[row] for row in rows]
-    found = router.predict(features.align(ids))
+    found = router.predict(features.align(ids), datasets=log.datasets[rows])
     p[rows] = found if router.held_out is None else router.held_out.put_into(found, ids)
     return p
 

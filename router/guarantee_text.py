@@ -69,12 +69,13 @@ counting with at most 12 questions.'
 def _population(guarantee: Mapping[str, Any], words: Words, singles: bool) -> str:
     """Which questions it is about, and how many of an image count."""
     images, most = int(guarantee["pictures"]), int(guarantee["most"])
+    named = ", told which dataset each is from" if guarantee.get("datasets") == "told" else ""
     if singles and not words.images:
-        return f"questions drawn like the {images} of the calibration split"
+        return f"questions drawn like the {images} of the calibration split{named}"
     drawn = words.of("questions of images drawn like the")
     each = words.of("each image counting with")
     count = "one question" if most == 1 else f"at most {most} questions"
-    return f"{drawn} {images} of the calibration split, {each} {count}"
+    return f"{drawn} {images} of the calibration split, {each} {count}{named}"
 
 
 def told_by(kept: Policy | Cascade) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,19 @@ from router.artefacts import content_hash, read_files, read_sealed, sha256_bytes
 from router.artefacts import write_sealed as _write_sealed
 from router.calibration import JOINT, NONE, Calibration
 from router.estimators import estimator_class
-from router.estimators.base import Floats, SufficiencyEstimator
+from router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
 from router.features.table import FeatureTable
 from router.held_out import FILE as HELD_OUT
 from router.held_out import HeldOut
 
 FILE = "router.json"
 KIND = "router"
+Datasets = Literal["told", "recognised"]
+TOLD: Datasets = "told"
+RECOGNISED: Datasets = "recognised"
+DATASETS = "datasets"
+"""Key of a router's metadata: whether it is told which dataset a question is from."""
+
 SCHEMA = 3  # 1 has no calibration, 2 no joint one; routers without are still written as those
 
 
@@ -53,8 +59,20 @@ class ScaleRouter:
     origin: str = field(default="", compare=False)
     held_out: HeldOut | None = field(default=None, compare=False, repr=False)
 
-    def predict(self, features: FeatureTable) -> npt.NDArray[np.float64]:
+    @property
+    def told(self) -> bool:
+        """Whether it was trained being told which dataset each question is from."""
+        return self.metadata.get(DATASETS) == TOLD
+
+    def predict(
+        self, features: FeatureTable, *, datasets: Sequence[str] | npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[np.float64]:
         """Probabilities (N, K) for every example of the table.
+
+        Args:
+            features: of the examples.
+            datasets: (N,) which dataset each is from, for a router that is told; where nobody says,
+                it is recognised in the features.
 
         Raises:
             MismatchError: when the table lacks a block, has it at another width, or comes from
@@ -74,7 +92,11 @@ class ScaleRouter:
                 f"The router was trained on features of {trained_on!r}, but the table was "
                 f"computed by {source!r}."
             )
-        return self.calibration.apply(self.estimator.predict(features.matrix(list(needed))))
+        X = features.matrix(list(needed))
+        if self.told and isinstance(self.estimator, GroupedEstimator):
+            names = None if datasets is None else np.asarray(datasets).astype(str)
+            return self.calibration.apply(self.estimator.predict_told(X, names))
+        return self.calibration.apply(self.estimator.predict(X))
 
     def predict_one(self, blocks: Mapping[str, Floats]) -> npt.NDArray[np.float64]:
         """Probabilities (K,) for one example given as block name -> vector (d,).

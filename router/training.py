@@ -34,7 +34,7 @@ from router.estimators.base import (
 from router.features.table import FeatureTable
 from router.held_out import HeldOut
 from router.parts import Gaps, part_rows
-from router.router import ScaleRouter
+from router.router import DATASETS, RECOGNISED, TOLD, Datasets, ScaleRouter
 from router.tuning.folds import cross_fit
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def train_router(
     gaps: Gaps = "error",
     hyperparameters: Mapping[str, Any] | None = None,
     threads: int = 1,
+    datasets: Datasets | None = None,
 ) -> ScaleRouter:
     """Learn P(correct at every option | features) from an oracle log.
 
@@ -73,6 +74,8 @@ def train_router(
             defaults for what is not named. When None, the estimator's own candidates are tried.
         threads: of the fit, where the estimator takes them; not part of what is recorded, since
             they decide how fast a router is fitted and, up to rounding, not which.
+        datasets: whether the router is told which dataset a question is from, where its estimator
+            can be; None for `datasets_of`.
 
     Raises:
         NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
@@ -95,10 +98,11 @@ def train_router(
             candidate.threads = threads
     lesson = _Lesson(log=log, features=features, blocks=names, rows=rows)
     if isinstance(candidates[0], GroupedEstimator):
-        fitted, trials, held, judged = _fit_by_group(candidates, lesson)
+        mode = datasets or datasets_of(log)
+        fitted, trials, held, judged = _fit_by_group(candidates, lesson, told=mode == TOLD)
     else:
         fitted, trials = _best(candidates, lesson, seed=seed)
-        held, judged = fitted.predict(lesson.matrix(rows["tune"])), rows["tune"]
+        held, judged, mode = fitted.predict(lesson.matrix(rows["tune"])), rows["tune"], None
     calibration, calibrated = choose_calibration(
         held, log.scores[judged], groups=log.groups[judged]
     )
@@ -122,12 +126,22 @@ def train_router(
             "hyperparameters": settings_of(fitted),
             "tuned": trials,
             **({"members": fitted.shares_} if isinstance(fitted, GroupedEstimator) else {}),
+            **({DATASETS: mode} if mode else {}),
             "calibration": calibrated,
             "versions": library_versions(),
         },
         calibration=calibration,
         held_out=held_out,
     )
+
+
+def datasets_of(log: OracleLog) -> Datasets:
+    """How a router learns which dataset a question is from, unless something else is asked for.
+
+    An imported log says it and will go on saying it; a log that was labelled here is for a
+    pipeline, whose requests are pictures and questions alone.
+    """
+    return TOLD if "source" in log.metadata else RECOGNISED
 
 
 def settings_of(estimator: SufficiencyEstimator) -> dict[str, Any]:
@@ -192,14 +206,18 @@ class _Lesson:
 
 
 def _fit_by_group(
-    candidates: list[Any], lesson: _Lesson
+    candidates: list[Any], lesson: _Lesson, *, told: bool
 ) -> tuple[SufficiencyEstimator, Trials, Floats, Rows]:
     """The candidate of least held-out log-loss, its held-out probabilities, and of which rows."""
     rows = lesson.both
     X, log, best, trials = lesson.matrix(rows), lesson.log, None, []
     for candidate in candidates:
         held = candidate.fit_groups(
-            X, log.scores[rows], groups=log.groups[rows], datasets=log.datasets[rows]
+            X,
+            log.scores[rows],
+            groups=log.groups[rows],
+            datasets=log.datasets[rows].astype(str),
+            told=told,
         )
         loss = log_loss(log.scores[rows], held)
         trials.append(_trial(candidate, loss))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,20 @@ OF_TUNING = (
 """Options whose values --tuned brings along."""
 
 
+TELLS = (
+    "The router is told which dataset a question is from, as the log tells. Where a request does "
+    "not say, it recognises it; budgets and promises are then not kept as calibrated. To train for "
+    "requests that never say: --datasets recognised."
+)
+
+
+class KnownDatasets(StrEnum):
+    """Whether datasets are told."""
+
+    TOLD = "told"
+    RECOGNISED = "recognised"
+
+
 def train(
     ctx: typer.Context,
     run: RunFolder,
@@ -69,6 +84,14 @@ def train(
     trial: Annotated[
         int | None,
         typer.Option(help="With --tuned: this trial, not the chosen one.", show_default=False),
+    ] = None,
+    datasets: Annotated[
+        KnownDatasets | None,
+        typer.Option(
+            help="Whether the router is told which dataset a question is from, or has to "
+            "recognise it. [default: told for imported logs, recognised for others]",
+            show_default=False,
+        ),
     ] = None,
     shares: Shares = None,
     split: SplitFile = None,
@@ -122,6 +145,7 @@ def train(
             tiers=named_tiers(tiers),
             splitting=splitting_of(shares, split, split_column, split_id),
             tuned=_setting(run, trial) if tuned else None,
+            datasets=datasets.value if datasets else None,
             progress=lambda name, done, total: advance(done, total, name),
         )
     log = place.read_log()
@@ -132,6 +156,8 @@ def train(
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
     calibrated = router.metadata["calibration"]
+    if router.told and len(set(log.datasets.tolist())) > 1:
+        results.print(TELLS, highlight=False)
     if router.metadata.get("members"):
         results.print(members_line(router.metadata["members"]), highlight=False)
     results.print(

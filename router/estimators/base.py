@@ -103,9 +103,18 @@ class GroupedEstimator(SufficiencyEstimator, Protocol):
         *,
         groups: npt.NDArray[Any],
         datasets: npt.NDArray[Any] | None = None,
+        told: bool = False,
         weights: Floats | None = None,
     ) -> npt.NDArray[np.float64]:
         """Fit on X (N, D) and Y (N, K); no group (N,) is both fitted on and held out.
+
+        Args:
+            X: features.
+            Y: scores.
+            groups: (N,).
+            datasets: (N,) names of where the examples come from.
+            told: whether `predict_told` will know them, too.
+            weights: (N,).
 
         Returns:
             Held-out probabilities (N, K).
@@ -113,6 +122,10 @@ class GroupedEstimator(SufficiencyEstimator, Protocol):
         Raises:
             DataError: see `SufficiencyEstimator.fit`.
         """
+        ...
+
+    def predict_told(self, X: Floats, datasets: npt.NDArray[Any] | None) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K) for X (N, D) from these datasets (N,); raises as `predict`."""
         ...
 
 

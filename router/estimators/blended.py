@@ -84,8 +84,7 @@ class BlendedEstimator:
     - ridge regressions on principal components, at 9 penalties and for two scalings of the
       features (`router.estimators.ridge`);
     - a kernel-weighted mean of the nearest examples;
-    - mean scores by dataset, for the datasets that a multinomial logistic regression recognises
-      in the features: at inference nobody says where a question comes from;
+    - mean scores by dataset;
     - networks in which image and question interact (`MlpEstimator`), one fitted without each fold
       and stopped on it, averaged.
 
@@ -93,6 +92,11 @@ class BlendedEstimator:
     drawn to equal weights of the mean, the lookup, the neighbours and the best ridge regression of
     each scaling: by a half at `FIRM_SIMPLE` groups, by less with more. Mixture and networks are
     mixed in the same way, drawn to a half each.
+
+    Datasets are recognised in the features, by a multinomial logistic regression: as a rule nobody
+    says at inference where a question comes from. Where somebody does, they can be told, in the fit
+    and afterwards; then they are one more block of features for all members, and what is
+    recognised stands in where a question comes without.
 
     Args:
         networks: whether networks are among the members; without, a fit takes a second or two.
@@ -154,6 +158,7 @@ class BlendedEstimator:
         *,
         groups: Classes,
         datasets: Classes | None = None,
+        told: bool = False,
         weights: Floats | None = None,
     ) -> Array:
         """Fit, dividing the examples by group.
@@ -163,6 +168,7 @@ class BlendedEstimator:
             Y: (N, K) in [0, 1].
             groups: (N,); no group is both fitted on and judged.
             datasets: (N,) where each example comes from; None for one dataset.
+            told: whether `predict_told` will be told them, too.
             weights: (N,) of the examples.
 
         Returns:
@@ -183,24 +189,28 @@ class BlendedEstimator:
         self.parts_: _Parts | None = None
         self.shares_ = {}
         if len(self.active_) and varies(X) and n_groups > 1:
-            if datasets is None:
-                datasets = np.zeros(len(X), dtype=int)
+            names, member = _merged(np.zeros(len(X), dtype=int) if datasets is None else datasets)
+            told = told and len(names) > 1
+            alike = np.eye(len(names), dtype=np.float32)[member]
             lesson = _Lesson(
-                X=X,
+                X=_beside(X, alike) if told else X,
                 Y=np.asarray(Y[:, self.active_], dtype=np.float64),
                 weights=np.asarray(weights, dtype=np.float64),
                 fold=fold,
                 groups=n_groups,
-                widths=widths,
-                datasets=_merged(datasets),
+                widths=(*widths, len(names)) if told else widths,
+                names=names,
+                member=member,
+                told=told,
             )
             with threadpool_limits(limits=1, user_api="blas"):
-                self.parts_, estimate = self._fitted(lesson)
+                self.parts_, estimate = self._fitted(lesson, X, widths)
             held_out[:, self.active_] = estimate
         return held_out
 
-    def _fitted(self, lesson: _Lesson) -> tuple[_Parts, Array]:
-        simple, near, parts, names = _simple_members(lesson, seed=self.seed)
+    def _fitted(self, lesson: _Lesson, X: Floats, widths: tuple[int, ...]) -> tuple[_Parts, Array]:
+        datasets, looked_up = _datasets(lesson, X, widths, seed=self.seed)
+        simple, near, parts, names = _simple_members(lesson, looked_up, seed=self.seed)
         mixture = Mixture.fit(parts, lesson.Y, lesson.weights)
         shrunk = mixture.drawn_to(
             _usual(parts, names, lesson.Y, lesson.weights), _share(FIRM_SIMPLE, lesson.groups)
@@ -216,8 +226,8 @@ class BlendedEstimator:
                 half, _share(FIRM_NETWORK, lesson.groups)
             )
             estimate = outer.apply(pair)
-        self.shares_ = _told(names, shrunk, outer)
-        found = _Parts.of(simple, near, names, shrunk, outer, networks)
+        self.shares_ = _shares(names, shrunk, outer)
+        found = _Parts.of(simple, near, datasets, names, shrunk, outer, networks)
         return found, bent(estimate)
 
     def _networks(self, lesson: _Lesson) -> tuple[list[MlpEstimator], Array]:
@@ -247,13 +257,25 @@ class BlendedEstimator:
 
     def predict(self, X: Floats) -> npt.NDArray[np.float64]:
         """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
+        return self.predict_told(X, None)
+
+    def predict_told(self, X: Floats, datasets: Classes | None) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K) for X (N, D) from these datasets (N,).
+
+        Unknown names, and all where None is given, are recognised in the features; a fit that was
+        not told recognises all of them.
+
+        Raises:
+            DataError: see `predict`.
+            MismatchError: see `predict`.
+        """
         self._check_fitted()
         X = as_floats(X)
         check_width(X, self.n_features_)
         check_finite(X)
         p = np.tile(self.base_, (len(X), 1))
         if self.parts_ is not None:
-            p[:, self.active_] = bent(self.parts_.predict(X))
+            p[:, self.active_] = bent(self.parts_.predict(X, datasets))
         return p
 
     def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
@@ -323,7 +345,9 @@ class _Lesson:
     fold: npt.NDArray[np.intp]
     groups: int
     widths: tuple[int, ...]
-    datasets: npt.NDArray[np.intp]
+    names: tuple[str, ...]
+    member: npt.NDArray[np.intp]
+    told: bool
 
 
 class _Neighbours:
@@ -365,29 +389,42 @@ class _Neighbours:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Near:
-    """What needs a projection of its own: neighbours, and datasets that are recognised.
+class _Datasets:
+    """Recognises datasets, and holds the mean scores of each.
 
     Attributes:
-        components: of both.
-        neighbours: examples.
+        components: that they are recognised in.
         recognise: (C + 1, T) weights and biases of each dataset's logit.
-        means: (T, K) mean scores of each.
+        names: T; the rare ones are one, "".
+        means: (T, K) mean scores.
+        told: whether names are features, too.
     """
 
     components: Components
-    neighbours: _Neighbours
     recognise: Array
+    names: tuple[str, ...]
     means: Array
+    told: bool
 
     def __post_init__(self) -> None:
         """Lay arrays out as they are stored."""
         _lay_out(self, "recognise", "means")
 
-    def predict(self, X: Floats) -> tuple[Array, Array]:
-        """Mean scores (N, K) of the nearest examples, and of the datasets that are recognised."""
-        Z = self.components.project(X)
-        return self.neighbours.predict(Z), _looked_up(Z, self.recognise, self.means)
+    def shares(self, X: Floats, datasets: Classes | None) -> Array:
+        """How likely each row of X (N, D) is from each dataset, (N, T); 1 for those that are told.
+
+        Args:
+            X: features, without the datasets.
+            datasets: (N,) names; None where nobody says.
+        """
+        shares = _recognised(self.components.project(X), self.recognise)
+        if datasets is None or not self.told:
+            return shares
+        place = {name: number for number, name in enumerate(self.names) if name}
+        known = np.array([place.get(str(name), -1) for name in datasets], dtype=np.intp)
+        rows = np.flatnonzero(known >= 0)
+        shares[rows] = np.eye(len(self.names))[known[rows]]
+        return shares
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -397,8 +434,10 @@ class _Parts:
     Attributes:
         linear: (2, D, K) weights for the level and for the spread.
         bias: (2, K).
-        near: neighbours and lookup.
-        near_level: their (2,) weights for the level.
+        components: that neighbours are near in.
+        neighbours: examples.
+        datasets: recognised, or told.
+        near_level: (2,) weights of neighbours and lookup for the level.
         near_spread: and for the spread.
         networks: one per fold.
         outer: weights of what is above, and of the networks.
@@ -406,7 +445,9 @@ class _Parts:
 
     linear: Array
     bias: Array
-    near: _Near
+    components: Components
+    neighbours: _Neighbours
+    datasets: _Datasets
     near_level: Array
     near_spread: Array
     networks: list[MlpEstimator]
@@ -420,7 +461,8 @@ class _Parts:
     def of(
         cls,
         paths: Mapping[str, tuple[Components, RidgePath]],
-        near: _Near,
+        near: tuple[Components, _Neighbours],
+        datasets: _Datasets,
         names: list[str],
         mixture: Mixture,
         outer: Mixture,
@@ -431,7 +473,7 @@ class _Parts:
         base = next(iter(paths.values()))[1].level  # of the scores, weighted
         for shares in (mixture.level, mixture.spread):
             total = shares[names.index("mean")] * base
-            joined = np.zeros((len(near.components.mean), len(base)))
+            joined = np.zeros((len(near[0].mean), len(base)))
             for name, (components, path) in paths.items():
                 own = [shares[names.index(f"{name}:{one:g}")] for one in PENALTIES]
                 inside, level = path.mixed(own)
@@ -444,58 +486,84 @@ class _Parts:
         return cls(
             linear=np.stack(weight),
             bias=np.stack(bias),
-            near=near,
+            components=near[0],
+            neighbours=near[1],
+            datasets=datasets,
             near_level=mixture.level[places],
             near_spread=mixture.spread[places],
             networks=networks,
             outer=outer,
         )
 
-    def predict(self, X: Floats) -> Array:
-        """Estimates (N, K) of X (N, D); they may leave [0, 1]."""
-        parts = [self._block(X[rows]) for rows in row_blocks(X)]
-        simple = np.concatenate(parts) if parts else np.zeros((0, self.bias.shape[1]))
+    def predict(self, X: Floats, datasets: Classes | None) -> Array:
+        """Estimates (N, K) of X (N, D) from these datasets; they may leave [0, 1]."""
+        parts = [
+            self._block(X[rows], None if datasets is None else datasets[rows])
+            for rows in row_blocks(X)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.bias.shape[1]))
+
+    def _block(self, X: Floats, datasets: Classes | None) -> Array:
+        shares = self.datasets.shares(X, datasets)
+        X = np.asarray(X, dtype=np.float64)
+        if self.datasets.told:
+            X = np.hstack([X, shares])
+        level, spread = (X @ coef + bias for coef, bias in zip(self.linear, self.bias, strict=True))
+        near = self.neighbours.predict(self.components.project(X))
+        for place, found in enumerate((near, shares @ self.datasets.means)):
+            level = level + self.near_level[place] * found
+            spread = spread + self.near_spread[place] * found
+        middle = level.mean(axis=1, keepdims=True) - spread.mean(axis=1, keepdims=True)
+        simple = np.asarray(middle + spread)
         if not self.networks:
             return simple
         learned = np.mean([network.predict(X) for network in self.networks], axis=0)
         return self.outer.apply(np.stack([simple, learned]))
 
-    def _block(self, X: Floats) -> Array:
-        X = np.asarray(X, dtype=np.float64)
-        level, spread = (X @ coef + bias for coef, bias in zip(self.linear, self.bias, strict=True))
-        for place, found in enumerate(self.near.predict(X)):
-            level = level + self.near_level[place] * found
-            spread = spread + self.near_spread[place] * found
-        middle = level.mean(axis=1, keepdims=True) - spread.mean(axis=1, keepdims=True)
-        return np.asarray(middle + spread)
-
     def dump(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Arrays, and the rest, JSON-able."""
-        near = self.near
         tensors = {
             "linear": self.linear,
             "bias": self.bias,
-            "mean": near.components.mean,
-            "directions": near.components.directions,
-            "stored": near.neighbours.stored.astype(np.float32),
-            "scores": near.neighbours.scores,
-            "weights": near.neighbours.weights,
-            "recognise": near.recognise,
-            "means": near.means,
+            "mean": self.components.mean,
+            "directions": self.components.directions,
+            "stored": self.neighbours.stored.astype(np.float32),
+            "scores": self.neighbours.scores,
+            "weights": self.neighbours.weights,
+            "dataset_mean": self.datasets.components.mean,
+            "dataset_directions": self.datasets.components.directions,
+            "recognise": self.datasets.recognise,
+            "means": self.datasets.means,
             "near_level": self.near_level,
             "near_spread": self.near_spread,
             "outer_level": self.outer.level,
             "outer_spread": self.outer.spread,
         }
         contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        return contiguous, {"reach": near.neighbours.reach, "networks": len(self.networks)}
+        return contiguous, {
+            "reach": self.neighbours.reach,
+            "networks": len(self.networks),
+            "datasets": list(self.datasets.names),
+            "told": self.datasets.told,
+        }
 
     @classmethod
     def restore(
         cls, tensors: Mapping[str, Any], header: Mapping[str, Any], networks: list[MlpEstimator]
     ) -> _Parts:
         """Rebuild what `dump` gave."""
-        near = _Near(
+        datasets = _Datasets(
+            components=Components(
+                mean=tensors["dataset_mean"], directions=tensors["dataset_directions"]
+            ),
+            recognise=tensors["recognise"],
+            names=tuple(header["datasets"]),
+            means=tensors["means"],
+            told=bool(header["told"]),
+        )
+        return cls(
+            linear=tensors["linear"],
+            bias=tensors["bias"],
             components=Components(mean=tensors["mean"], directions=tensors["directions"]),
             neighbours=_Neighbours(
                 tensors["stored"],
@@ -503,13 +571,7 @@ class _Parts:
                 tensors["weights"],
                 reach=int(header["reach"]),
             ),
-            recognise=tensors["recognise"],
-            means=tensors["means"],
-        )
-        return cls(
-            linear=tensors["linear"],
-            bias=tensors["bias"],
-            near=near,
+            datasets=datasets,
             near_level=tensors["near_level"],
             near_spread=tensors["near_spread"],
             networks=networks,
@@ -524,19 +586,55 @@ def _taken(X: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
     return X[inside]
 
 
+def _beside(X: Floats, alike: npt.NDArray[np.float32]) -> Floats:
+    """The features and one more block."""
+    if X.dtype == np.float32:
+        return side_by_side([X.astype(np.float32, copy=False), alike])
+    return np.hstack([X, alike])
+
+
 def _lay_out(holder: object, *names: str) -> None:
     for name in names:
         object.__setattr__(holder, name, np.ascontiguousarray(getattr(holder, name)))
 
 
+def _datasets(
+    lesson: _Lesson, X: Floats, widths: tuple[int, ...], *, seed: int
+) -> tuple[_Datasets, Array]:
+    """What recognises datasets in X (N, D), and held-out mean scores (N, K) of each example's."""
+    Y, weights, fold, n = lesson.Y, lesson.weights, lesson.fold, len(lesson.names)
+    components = Components.fit(X, widths, standardise=False, most=NEAR, seed=seed)
+    Z = components.project(X)
+    found = _Datasets(
+        components=components,
+        recognise=_recogniser(Z, lesson.member, weights, n),
+        names=lesson.names,
+        means=_means(Y, lesson.member, weights, n),
+        told=lesson.told,
+    )
+    looked_up = np.zeros(Y.shape)
+    for number in np.unique(fold):
+        inside = fold == number
+        learned, own = lesson.member[~inside], weights[~inside]
+        means = _means(Y[~inside], learned, own, n)
+        if lesson.told:
+            looked_up[inside] = means[lesson.member[inside]]
+        else:
+            recognise = _recogniser(Z[~inside], learned, own, n)
+            looked_up[inside] = _recognised(Z[inside], recognise) @ means
+    return found, looked_up
+
+
 def _simple_members(
-    lesson: _Lesson, *, seed: int
-) -> tuple[dict[str, tuple[Components, RidgePath]], _Near, Array, list[str]]:
+    lesson: _Lesson, looked_up: Array, *, seed: int
+) -> tuple[
+    dict[str, tuple[Components, RidgePath]], tuple[Components, _Neighbours], Array, list[str]
+]:
     """All members but the networks.
 
     Returns:
-        The ridge regressions by scaling; neighbours and lookup; held-out estimates (M, N, K); the
-        members' names.
+        The ridge regressions by scaling; the neighbours and what they are near in; held-out
+        estimates (M, N, K); the members' names.
     """
     Y, weights, fold = lesson.Y, lesson.weights, lesson.fold
     numbers = np.unique(fold)
@@ -563,20 +661,18 @@ def _simple_members(
     some = _some(len(Y), seed=seed)
     scaling, reach = _best_neighbours(projected, lesson, some)
     Z, components = projected[scaling], paths[scaling][0]
-    near = _Near(
-        components=Components(mean=components.mean, directions=components.directions[:, :NEAR]),
-        neighbours=_Neighbours(Z[some], Y[some], weights[some], reach=reach),
-        **_lookup(Z, Y, weights, lesson.datasets),
+    near = (
+        Components(mean=components.mean, directions=components.directions[:, :NEAR]),
+        _Neighbours(Z[some], Y[some], weights[some], reach=reach),
     )
-    neighbours, lookup = np.zeros(Y.shape), np.zeros(Y.shape)
+    neighbours = np.zeros(Y.shape)
     for number in numbers:
         inside = fold == number
         others = some[~inside[some]]
         held = _Neighbours(Z[others], Y[others], weights[others], reach=reach)
         neighbours[inside] = held.predict(Z[inside])
-        own = _lookup(Z[~inside], Y[~inside], weights[~inside], lesson.datasets[~inside])
-        lookup[inside] = _looked_up(Z[inside], own["recognise"], own["means"])
-    return paths, near, np.stack([*parts, neighbours, lookup]), [*names, "neighbours", "lookup"]
+    every = np.stack([*parts, neighbours, looked_up])
+    return paths, near, every, [*names, "neighbours", "lookup"]
 
 
 def _some(n: int, *, seed: int) -> npt.NDArray[np.intp]:
@@ -606,30 +702,36 @@ def _best_neighbours(
     return min(errors, key=errors.__getitem__)
 
 
-def _lookup(Z: Array, Y: Array, weights: Array, datasets: npt.NDArray[np.intp]) -> dict[str, Array]:
-    """How datasets are recognised from Z (N, C), and the mean scores of each."""
-    base = np.average(Y, axis=0, weights=weights)
-    names, member = np.unique(datasets, return_inverse=True)
-    if len(names) < 2:
-        return {"recognise": np.zeros((Z.shape[1] + 1, 1)), "means": base[None]}
+def _recogniser(Z: Array, member: npt.NDArray[np.intp], weights: Array, datasets: int) -> Array:
+    """Weights and biases (C + 1, T) of a multinomial logistic regression; -inf for absent ones."""
+    present = np.unique(member)
+    found = np.zeros((Z.shape[1] + 1, datasets))
+    found[-1, np.setdiff1d(np.arange(datasets), present)] = -np.inf
+    if len(present) < 2:
+        return found
     from sklearn.linear_model import LogisticRegression  # not needed to load and predict
 
-    size = np.bincount(member, weights=weights)[:, None]
-    total = np.zeros((len(names), Y.shape[1]))
-    np.add.at(total, member, Y * weights[:, None])
     # Components of a block have a mean square of 1 together; C is for that size.
     model = LogisticRegression(C=10.0, max_iter=2000).fit(Z, member, sample_weight=weights)
     coef, bias = model.coef_, model.intercept_
-    if len(names) == 2:  # scikit-learn keeps one logit of two
+    if len(present) == 2:  # scikit-learn keeps one logit of two
         coef, bias = np.vstack([-coef, coef]) / 2, np.array([-bias[0], bias[0]]) / 2
-    return {
-        "recognise": np.vstack([coef.T, bias]),
-        "means": (total + SHRINKAGE * base) / (size + SHRINKAGE),
-    }
+    found[:, present] = np.vstack([coef.T, bias])
+    return found
 
 
-def _looked_up(Z: Floats, recognise: Array, means: Array) -> Array:
-    return np.asarray(softmax(Z @ recognise[:-1] + recognise[-1], axis=1) @ means)
+def _recognised(Z: Floats, recognise: Array) -> Array:
+    """Probabilities (N, T) of the datasets."""
+    return np.asarray(softmax(Z @ recognise[:-1] + recognise[-1], axis=1))
+
+
+def _means(Y: Array, member: npt.NDArray[np.intp], weights: Array, datasets: int) -> Array:
+    """Mean scores (T, K) of each dataset, drawn to the mean over all."""
+    base = np.average(Y, axis=0, weights=weights)
+    size = np.bincount(member, weights=weights, minlength=datasets)[:, None]
+    total = np.zeros((datasets, Y.shape[1]))
+    np.add.at(total, member, Y * weights[:, None])
+    return np.asarray((total + SHRINKAGE * base) / (size + SHRINKAGE))
 
 
 def _usual(parts: Array, names: list[str], Y: Array, weights: Array) -> Array:
@@ -662,14 +764,20 @@ def _folds(groups: Classes, *, seed: int) -> tuple[npt.NDArray[np.intp], int]:
     return (order % min(folds, len(names)))[member.reshape(-1)], len(names)
 
 
-def _merged(datasets: Classes) -> npt.NDArray[np.intp]:
-    """Numbers (N,) of datasets, the rare ones as one."""
-    _, member, size = np.unique(np.asarray(datasets), return_inverse=True, return_counts=True)
+def _merged(datasets: Classes) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
+    """Names of the datasets, the rare ones as one that is called "", and each example's place."""
+    names, member, size = np.unique(
+        np.asarray(datasets).astype(str), return_inverse=True, return_counts=True
+    )
     member = member.reshape(-1)
-    return np.where(size[member] < RARE, len(size), member)
+    kept = np.flatnonzero(size >= RARE)
+    place = np.full(len(names), len(kept), dtype=np.intp)
+    place[kept] = np.arange(len(kept))
+    found = tuple(str(names[number]) for number in kept)
+    return (found if len(kept) == len(names) else (*found, "")), place[member]
 
 
-def _told(names: list[str], simple: Mixture, outer: Mixture) -> dict[str, dict[str, float]]:
+def _shares(names: list[str], simple: Mixture, outer: Mixture) -> dict[str, dict[str, float]]:
     """What each kind of member weighs in the end, for the level and for the spread."""
     told = {}
     for what in ("level", "spread"):

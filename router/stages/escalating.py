@@ -26,7 +26,7 @@ from router.outcomes import Prices, outcome_of
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 from router.references import chosen
-from router.router import ScaleRouter
+from router.router import DATASETS, TOLD, ScaleRouter
 from router.run import Run
 from router.stages.learning import calibrate_stage, record_policies
 from router.thinning import SEED, thin
@@ -90,6 +90,8 @@ def escalate_stage(
         target = replace(target, reference=named)
         certified = _certified(contender, log, rows, router, target)
         tried, place, kept = certified
+        if router.told:
+            kept = {**kept, DATASETS: TOLD}
         told = guarantee_sentence(
             kept,
             reference=named,

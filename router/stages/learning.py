@@ -21,11 +21,11 @@ from router.held_out import FILE as HELD_OUT
 from router.parts import Gaps, part_rows, require_choice
 from router.policy import Policy
 from router.router import FILE as ROUTER_FILE
-from router.router import ScaleRouter
+from router.router import Datasets, ScaleRouter
 from router.rules import DEFAULT, apply_rule
 from router.run import ARMS, Run
 from router.splitting import Splitting
-from router.training import train_router, warn_of_constants
+from router.training import datasets_of, train_router, warn_of_constants
 from router.tuning.setting import Tuned
 
 
@@ -43,6 +43,7 @@ def train_stage(
     progress: Callable[[str, int, int], None] | None = None,
     splitting: Splitting | None = None,
     tuned: Tuned | None = None,
+    datasets: Datasets | None = None,
 ) -> ScaleRouter:
     """Split the log by picture, then learn which option suffices.
 
@@ -61,6 +62,7 @@ def train_stage(
         splitting: how to split; None for the usual shares by seed.
         tuned: the setting to train with, in place of estimator, seed, gaps, rule and splitting;
             the ablations take it with their own blocks.
+        datasets: see `router.training.train_router`.
 
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
@@ -92,6 +94,7 @@ def train_stage(
         own = tuned.blocks if tuned else tiers or _usual(features)
         blocks = list(dict.fromkeys(ARMS[name][1] or own))
         params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
+        params["datasets"] = datasets or datasets_of(targets)
         if tuned:
             params["tuning"] = tuned.record
         inputs = run.inputs("log", "features", "split")
@@ -108,6 +111,7 @@ def train_stage(
             gaps=gaps,
             hyperparameters=tuned.hyperparameters if tuned else None,
             threads=threads,
+            datasets=params["datasets"],
         )
         if tuned:
             router = replace(router, metadata={**router.metadata, "tuning": tuned.record})

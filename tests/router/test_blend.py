@@ -138,7 +138,7 @@ def test_a_dataset_that_shows_in_the_features_is_recognised():
     assert np.abs(blend.predict(X) - means[kinds]).mean() < 0.08
     blind = BlendedEstimator(networks=False)
     blind.fit_groups(X, Y, groups=np.arange(400))
-    assert blind.parts_.near.means.shape[0] == 1
+    assert len(blind.parts_.datasets.names) == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 30])

@@ -759,7 +759,7 @@ def _share(firm: float, groups: int) -> float:
 def _folds(groups: Classes, *, seed: int) -> tuple[npt.NDArray[np.intp], int]:
     """Fold of each example (N,), whole groups in a random order, and the number of groups."""
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    folds = FOLDS if len(member) < FEW else FOLDS_OF_MANY
+    folds = FOLDS if len(np.asarray(groups)) < FEW else FOLDS_OF_MANY
     order = np.random.default_rng(seed).permutation(len(names))
     return (order % min(folds, len(names)))[member.reshape(-1)], len(names)
 

@@ -112,7 +112,7 @@ def agrapa(excess: Array, level: Array) -> Array:
     spread = np.vstack([np.full((1, x.shape[1]), 0.25), spread[:-1]])
     bets = np.clip(below / (spread + below**2), 0.0, TRUNCATED / (1 - level))
     wealth = np.cumsum(np.log1p(-bets * (x - level)), axis=0)
-    best: Array = np.exp(np.maximum(0.0, wealth.max(axis=0)))
+    best: Array = np.exp(np.clip(wealth.max(axis=0), 0.0, 700.0))  # no overflow
     return best
 
 

@@ -47,9 +47,9 @@ class Counted:
 
     def losses(self, given: Floats, *, gains: float = 0.0) -> risk.Losses:
         """What answers with these scores (N,) lose, a gain counting as at most `gains`."""
-        lost = np.maximum(-gains, np.asarray(self.against) - given)
+        lost = np.maximum(0.0 - gains, np.asarray(self.against) - given)
         one = self.thinned
-        return risk.of_sums(one.sums(lost), one.sizes, most=one.most, low=-gains)
+        return risk.of_sums(one.sums(lost), one.sizes, most=one.most, low=0.0 - gains)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

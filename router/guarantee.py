@@ -260,7 +260,7 @@ def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Bindi
         images=len(exam.counted.thinned.sizes),
         fallback=float(tune.costs[rows, against].mean()),
     )
-    return exam.certify(lists[place], ladder)
+    return exam.certify(lists[place], ladder, still=counted.losses(counted.against))
 
 
 def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: Binding) -> Policy:
@@ -323,8 +323,16 @@ class _Exam:
             for price in prices
         ]
 
-    def certify(self, rungs: Sequence[Policy], ladder: Ladder) -> Policy:
-        """The last rung up to which all are certified; the reference where none is."""
+    def certify(
+        self, rungs: Sequence[Policy], ladder: Ladder, *, still: risk.Losses | None = None
+    ) -> Policy:
+        """The last rung up to which all are certified; the reference where none is.
+
+        Args:
+            rungs: policies of the ladder.
+            ladder: what is known of them.
+            still: losses of the reference itself on the tune part: none.
+        """
         part, target = self.part, self.target
         certified = climbed(
             lambda rung: part.given(rungs[rung]),
@@ -338,7 +346,7 @@ class _Exam:
             refuse_too_small(self.counted.losses(self.counted.against), target, self.bound)
         place = ladder.first + certified - 1
         chosen = rungs[place] if certified else self.fixed
-        expected = ladder.expected[place] if certified else None
+        expected = ladder.expected[place] if certified else still
         chosen, fixed = (
             measured(one, part.p, part.costs, part.scores) for one in (chosen, self.fixed)
         )
@@ -348,8 +356,9 @@ class _Exam:
                 f"{target.confidence:g} for no cheaper policy on {len(part.p)} questions about "
                 f"{len(self.counted.thinned.sizes)} pictures"
             )
-            chosen, expected = fixed.fall_back(cause, advice=self._what_it_takes(rungs)), None
-        gains = ladder.gains if expected is not None or not chosen.fallback else 0.0
+            chosen = fixed.fall_back(cause, advice=self._what_it_takes(rungs))
+            expected = still
+        gains = 0.0 if chosen.fallback else ladder.gains
         given = part.given(chosen)
         kept = described(
             self.counted.losses(given, gains=gains),
@@ -363,6 +372,10 @@ class _Exam:
     def _what_it_takes(self, rungs: Sequence[Policy]) -> str:
         """How many pictures would certify the cheapest policy with some room below the target."""
         part, target = self.part, self.target
+        spent = part.costs[np.arange(len(part.p)), self.fixed.reference_choice(part.costs)]
+        if np.all(spent <= part.costs.min(axis=1)):
+            what = "the only one" if part.costs.shape[1] == 1 else "the cheapest"
+            return f"That option is {what}: no policy could cost less"
         if not rungs:
             return "No price changes a choice"
         seen = [
@@ -477,15 +490,14 @@ def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     Raises:
         UncertifiedError: naming the pictures that it has and that are needed.
     """
-    plan = risk.Plan(delta=target.delta)
-    if risk.bound_named(bound)(losses, target.alpha, plan) > target.delta:
-        least = risk.pictures_needed(losses, target.alpha, delta=target.delta, bound=bound)
+    least = risk.pictures_needed(losses.without(), target.alpha, delta=target.delta, bound=bound)
+    if least is None or least > losses.pictures:
         raise UncertifiedError(
             f"The calibrate part is too small for a {_WHAT[target.loss]} of at most "
-            f"{target.alpha:g} at "
-            f"confidence {target.confidence:g}: it has {losses.questions} questions about "
-            f"{losses.pictures} pictures, and even without a single loss at least {least} such "
-            f"pictures are needed (bound {bound!r}). Label more pictures, or ask for less."
+            f"{target.alpha:g} at confidence {target.confidence:g}: it has {losses.questions} "
+            f"questions about {losses.pictures} pictures, and even without a single loss at least "
+            f"{least} such pictures are needed (bound {bound!r}). Label more pictures, or ask for "
+            "less."
         )
 
 

@@ -255,10 +255,13 @@ def _policies(policies: Mapping[str, Policy], cascades: Mapping[str, Cascade]) -
 def _guaranteed(guarantee: Mapping[str, Any]) -> str:
     if not guarantee:
         return "none"
+    if guarantee.get("max_loss") is not None:
+        kept = f"accuracy at most {100 * guarantee['max_loss']:.3g} points lower"
+    else:
+        kept = f"at most {guarantee['max_regret']:.2%} of answers lost"
     return (
-        f"at most {guarantee['max_regret']:.2%} of answers lost, with "
-        f"{guarantee['confidence']:.0%} confidence ({guarantee['bound']}, by "
-        f"{guarantee['pictures']} pictures)"
+        f"{kept}, with {guarantee['confidence']:.0%} confidence ({guarantee['bound']}, by "
+        f"{guarantee['pictures']} images)"
     )
 
 

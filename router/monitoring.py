@@ -134,7 +134,7 @@ def _served(
 
     def losses(unjudged: float) -> risk.Losses:
         each = np.where(judged, lost, np.where(same, 0.0, unjudged))
-        return risk.of_sums(thinned.sums(each), thinned.sizes, most=thinned.most, low=-gains)
+        return risk.of_sums(thinned.sums(each), thinned.sizes, most=thinned.most, low=0.0 - gains)
 
     return Served(
         losses=losses(1.0),

@@ -21,6 +21,7 @@ from data.errors import DataError, MismatchError
 from router.artefacts import SEAL, read_sealed, write_sealed
 from router.estimators.base import Floats
 from router.sweep import (
+    LAST,
     Choice,
     Kind,
     allowed,
@@ -172,7 +173,7 @@ class Policy:
             self.price,
             kind=self.kind,
             cap=self.cap,
-            reference=self.reference_index,
+            reference=LAST if self.kind == "price" else self.reference_index,
         )
 
     def fall_back(self, cause: str, *, advice: str = "") -> Policy:

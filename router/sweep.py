@@ -145,8 +145,7 @@ def decide_at(
         DataError: for a probability outside [0, 1], a cost that is negative or not finite, or a
             cap below the cheapest option.
     """
-    reference %= len(costs)
-    against, last = -1, -1  # what stands for the reference, and the last allowed option
+    last = -1
     for k, (chance, cost) in enumerate(zip(p, costs, strict=True)):
         if not (0 <= chance <= 1 and 0 <= cost < math.inf):
             raise DataError(
@@ -155,12 +154,9 @@ def decide_at(
             )
         if cap is None or cost <= cap:
             last = k
-            if k <= reference:
-                against = k
     if last < 0:
         raise beyond_cap(cap, min(costs))
-    if against < 0:  # where anything is within the cap, the cheapest of all is
-        against = min(range(len(costs)), key=lambda k: costs[k])
+    against = -1 if kind == "price" else _stands_for(reference % len(costs), costs, cap)
     if kind == "fixed":
         return against
     best, best_value, best_cost = last, -math.inf, math.inf
@@ -174,6 +170,14 @@ def decide_at(
         if value > best_value or (value == best_value and cost < best_cost):
             best, best_value, best_cost = k, value, cost
     return best
+
+
+def _stands_for(reference: int, costs: Sequence[float], cap: float | None) -> int:
+    """As `reference_allowed` on one row of which some option is within the cap."""
+    for k in range(reference, -1, -1):
+        if cap is None or costs[k] <= cap:
+            return k
+    return min(range(len(costs)), key=lambda k: costs[k])  # it is within the cap, as one is
 
 
 def sweep(

@@ -83,15 +83,15 @@ def thin(
     member = member.reshape(-1)
     place = np.empty(len(names), dtype=np.intp)
     place[_ranked([f"image {name}" for name in names.tolist()], seed)] = np.arange(len(names))
-    image, drawn = place[member], np.empty(len(ids), dtype=np.intp)
-    drawn[_ranked([f"question {name}" for name in np.asarray(ids).tolist()], seed)] = np.arange(
-        len(ids)
-    )
-    order = np.lexsort((drawn, image))
-    starts = np.searchsorted(image[order], np.arange(len(names)))
-    within = np.empty(len(ids), dtype=np.intp)
-    within[order] = np.arange(len(ids)) - starts[image[order]]
-    rows = np.flatnonzero(within < most)
+    image, rows = place[member], np.arange(len(ids))
+    if np.bincount(image).max() > most:
+        drawn = np.empty(len(ids), dtype=np.intp)
+        drawn[_ranked([f"question {name}" for name in np.asarray(ids).tolist()], seed)] = rows
+        order = np.lexsort((drawn, image))
+        starts = np.searchsorted(image[order], np.arange(len(names)))
+        within = np.empty(len(ids), dtype=np.intp)
+        within[order] = rows - starts[image[order]]
+        rows = np.flatnonzero(within < most)
     sizes = np.bincount(image[rows], minlength=len(names)).astype(np.float64)
     return Thinned(rows=rows, image=image[rows], sizes=sizes, most=most, seed=seed, of=len(ids))
 

@@ -120,7 +120,12 @@ def one_point_policy(run: Run) -> Policy:
     p = router.predict(run.read_features(log).align(log.ids))
     binding = run.read_policies(router, split)["default"].binding
     return for_max_loss(
-        p[rows], log.costs[rows], scores=log.scores[rows], max_loss_points=1.0, binding=binding
+        p[rows],
+        log.costs[rows],
+        scores=log.scores[rows],
+        max_loss_points=1.0,
+        binding=binding,
+        reference=binding.options[-1],
     )
 
 

@@ -47,8 +47,15 @@ def traffic(
     disputed: Annotated[
         Path | None,
         typer.Option(
-            help="For --sheet: only what was answered otherwise than the finest scale answers in "
-            "this run folder or log.",
+            help="For --sheet: only what was answered otherwise than the reference option answers "
+            "in this run folder or log.",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="For --disputed: the policy's reference option. [default: the finest scale]",
             show_default=False,
         ),
     ] = None,
@@ -83,8 +90,10 @@ def traffic(
         )
     if disputed is not None and sheet is None:
         raise typer.BadParameter("--disputed chooses the questions of a --sheet")
+    if reference is not None and disputed is None:
+        raise typer.BadParameter("--reference is for --disputed")
     if sheet is not None:
-        _write_sheet(folder, sheet, disputed)
+        _write_sheet(folder, sheet, disputed, reference)
         return
     if not any(wanted):
         _show(folder, read_traffic(folder), top if show else 0)
@@ -113,7 +122,7 @@ def traffic(
             )
 
 
-def _write_sheet(folder: Path, sheet: Path, disputed: Path | None) -> None:
+def _write_sheet(folder: Path, sheet: Path, disputed: Path | None, reference: str | None) -> None:
     from data.unfinished import find_log
     from router.cli.console import out
     from router.traffic import answers
@@ -121,7 +130,9 @@ def _write_sheet(folder: Path, sheet: Path, disputed: Path | None) -> None:
     from router.traffic.folder import ANSWERED, IMAGES, read_traffic
 
     records = read_traffic(folder)
-    only = None if disputed is None else answers.disputed(records, find_log(disputed).log)
+    only = None
+    if disputed is not None:
+        only = answers.disputed(records, find_log(disputed).log, reference=reference)
     have = {line["id"] for line in read_lines(folder / ANSWERED)}
     count = answers.write_sheet(sheet, records, answered=have, only=only)
     out.print(

@@ -18,6 +18,8 @@ from data.manifest import atomic_write_bytes
 from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT
 from data.tables import Table, read_cells
+from router.references import index_of
+from router.sweep import LAST
 from router.traffic.files import Record
 from router.traffic.records import example_of
 
@@ -29,16 +31,27 @@ SHOWN = 20
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def disputed(records: Sequence[Record], log: OracleLog) -> set[str]:
-    """Ids of the requests that were answered otherwise than the finest scale answers in a log.
+def disputed(
+    records: Sequence[Record], log: OracleLog, *, reference: str | None = None
+) -> set[str]:
+    """Ids of the requests that were answered otherwise than the reference answers in a log.
 
     What is right cannot matter for the regret of the others: it is 0.
+
+    Args:
+        records: what was served.
+        log: what every option answers.
+        reference: name of the option; None for the last.
+
+    Raises:
+        DataError: for an unknown name.
     """
-    finest = dict(zip(log.ids, log.laid_out("answer")[:, -1], strict=True))
+    place = LAST if reference is None else index_of(reference, log.options)
+    answers = dict(zip(log.ids, log.laid_out("answer")[:, place], strict=True))
     return {
         one["id"]
         for one in records
-        if one["id"] in finest and one["served"]["answer"] != finest[one["id"]]
+        if one["id"] in answers and one["served"]["answer"] != answers[one["id"]]
     }
 
 

@@ -167,6 +167,26 @@ def test_the_regret_of_a_cascade_is_certified(tmp_path):
     assert strict.calibration["mean_cost"] > cascade.calibration["mean_cost"]
 
 
+def test_the_net_loss_of_a_cascade_is_certified(tmp_path):
+    run = run_of(tmp_path, n=3000)
+    cascade = escalate_stage(run, name="net", target=Target(max_loss=0.05))
+    kept = cascade.guarantee
+    assert kept["max_loss"] == 0.05 and kept["p_value"] <= 0.05 and "max_regret" not in kept
+    log = run.read_log()
+    rows = run.read_split(log).calibrate
+    p = predictions(run.read_router(), run.read_features(log), log, rows)[rows]
+    signals = [np.asarray(log.laid_out(name), float)[rows] for name in ("confidence", "logprob")]
+    asked = cascade.rule.ask(
+        p, log.costs[rows], log.costs[rows], cascade.rule.believe(p, *signals), cascade.price
+    )
+    net = (log.scores[rows, cascade.reference_index] - log.scores[rows, asked.final]).mean()
+    assert net == pytest.approx(kept["loss"])
+    assert kept["loss"] < kept["upper_limit"] <= 0.05
+    assert cascade.knob == {"max_loss": 0.05, "confidence": 0.95}
+    plain = Policy.read(run.policy("net"))
+    assert plain.guarantee["max_loss"] == 0.05
+
+
 def test_a_regret_that_no_cascade_meets_is_refused(run):
     with pytest.raises(DataError, match=r"calibrate part is too small .* at least \d+ such"):
         escalate_stage(run, target=Target(max_regret=0.001))

@@ -144,3 +144,66 @@ def test_an_impossible_rate_is_refused(rate):
             features=sample,
             false_alarm=rate,
         )
+
+
+def test_traffic_counts_as_the_guarantee_counts():
+    # one image of the traffic has three hundred questions, all lost; the guarantee counts with one
+    policy = promised()
+    assert policy.guarantee["most"] == 2
+    sizes = np.append(np.full(299, 2), 300)
+    groups = np.repeat([f"new {i}" for i in range(300)], sizes)
+    scores = np.ones((len(groups), 2))
+    scores[groups == "new 299", 0] = 0.0
+    part = Labelled(
+        p=np.full(scores.shape, 0.9),
+        costs=np.tile([1.0, 576.0], (len(groups), 1)),
+        scores=scores,
+        groups=groups,
+        most=300,
+        ids=np.array([f"q{i}" for i in range(len(groups))]),
+    )
+    found = judged(*served(policy, part), level=0.005, bound="betting")
+    assert (found["most"], found["questions"], found["images"]) == (2, 600, 300)
+    assert found["regret"] == pytest.approx(2 / 600)
+    assert found["verdict"] == HOLDS
+    # with another seed other questions of an image are drawn
+    one = replace(policy, guarantee={**policy.guarantee, "most": 1})
+    draws = {
+        by_policy(replace(one, guarantee={**one.guarantee, "seed": seed}), mixed()).losses.risk
+        for seed in range(5)
+    }
+    assert len(draws) > 1
+
+
+def mixed():
+    """Images of which one question is lost and one is not, or with luck two are."""
+    generator = np.random.default_rng(0)
+    return traffic(100, 0.5, generator)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "verdict"),
+    [(0.02, 0.02, HOLDS), (0.3, 0.3, HOLDS), (0.12, 0.02, UNDECIDED), (0.4, 0.1, VIOLATED)],
+)
+def test_a_net_loss_is_judged_by_what_is_lost_less_what_is_gained(lost, gained, verdict):
+    policy = replace(promised(), guarantee={"max_loss": 0.1, "confidence": 0.95, "most": 2})
+    part = traffic(800, 0.0, np.random.default_rng(0))
+    luck = np.random.default_rng(1).random(len(part.p))
+    part.scores[luck < lost, 0] = 0.0
+    part.scores[luck > 1 - gained, 1] = 0.0
+    found = judged(*served(policy, part), level=0.005, bound="betting")
+    assert found["regret"] == pytest.approx(np.mean(part.scores[:, 1] - part.scores[:, 0]))
+    assert found["max_loss"] == 0.1 and found["max_regret"] is None
+    assert found["verdict"] == verdict
+    assert found["lower_limit"] <= found["regret"] <= found["upper_limit"]
+
+
+def test_what_nobody_judged_may_be_a_gain_or_a_loss():
+    policy = replace(promised(), guarantee={"max_loss": 0.1, "confidence": 0.95, "most": 2})
+    part = traffic(50, 0.0, np.random.default_rng(0))
+    part.scores[:10] = np.nan
+    answers = np.array([["a", "a"]] * len(part.p), dtype=object)
+    answers[:6, 1] = "b"
+    made = by_policy(policy, part, answers)
+    assert made.unjudged == 6
+    assert (made.sure.risk, made.losses.risk) == (pytest.approx(-0.06), pytest.approx(0.06))

@@ -12,6 +12,7 @@ from scipy.stats import beta, binom, binomtest
 from data.errors import DataError
 from router.risk import (
     BOUNDS,
+    ORDERED,
     Losses,
     bentkus_p_value,
     betting_p_value,
@@ -24,6 +25,9 @@ from router.risk import (
     pictures_needed,
     upper_limit,
 )
+
+UNORDERED = [name for name in BOUNDS if name not in ORDERED]
+"""Bounds that see how many pictures are like which; the others are in test_betting.py."""
 
 
 def single(wrong, n):
@@ -42,7 +46,7 @@ def samples(draw):
 alphas = st.sampled_from([0.01, 0.05, 0.2, 0.5, 0.9])
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize("name", UNORDERED)
 @pytest.mark.parametrize(("n", "alpha"), [(1, 0.3), (7, 0.5), (40, 0.05), (200, 0.02), (30, 0.95)])
 def test_p_values_are_super_uniform_by_enumeration(name, n, alpha):
     # at a risk of exactly alpha, P(p <= u) <= u for every u that occurs
@@ -224,7 +228,9 @@ def test_the_advised_number_of_pictures_has_about_the_advised_power(bound):
     needed = pictures_needed(observed, alpha, delta=0.05, bound=bound, power=0.8)
     draws = np.random.default_rng(0).binomial(needed, observed.risk, size=400)
     certified = {k: BOUNDS[bound](single(k, needed), alpha) <= 0.05 for k in set(draws.tolist())}
-    assert 0.7 <= np.mean([certified[k] for k in draws.tolist()]) <= 0.92
+    power = np.mean([certified[k] for k in draws.tolist()])
+    # bets that adapt may also arrive on the way, which the advice does not count on
+    assert 0.7 <= power <= (1.0 if bound == "wsr" else 0.92)
 
 
 def test_no_number_of_pictures_certifies_a_risk_above_the_target():
@@ -233,9 +239,10 @@ def test_no_number_of_pictures_certifies_a_risk_above_the_target():
 
 def test_the_default_bound_follows_from_the_form_of_the_data():
     assert default_bound(np.array([[0.0, 1.0]]), 1) == "binomial"
-    assert default_bound(np.array([[0.0, 1.0]]), 2) == "betting"
-    assert default_bound(np.array([[0.3, 1.0]]), 1) == "bentkus"
-    assert default_bound(np.array([[0.3, 1.0]]), 2) == "betting"
+    assert default_bound(np.array([[0.0, 1.0]]), 2) == "deadline"
+    assert default_bound(np.array([[0.3, 1.0]]), 1) == "deadline"
+    assert default_bound(np.array([[0.3, 1.0]]), 2) == "deadline"
+    assert default_bound(np.array([[0.0, 1.0]]), 1, low=-1.0) == "deadline"
 
 
 @pytest.mark.parametrize("losses", [[1.0, 1.5], [0.0, -0.1], [0.0, math.nan], []])

@@ -113,6 +113,27 @@ def test_monitor_without_references_agrees_with_the_hand(world):
     assert set(found["drift"]) == {"all blocks together", "image", "question"}
 
 
+def test_what_is_disputed_is_so_against_the_reference_that_is_named(world, tmp_path):
+    root = world["root"]
+    log = Run(root / "fresh").read_log()
+    answers = log.laid_out("answer")
+    said = {
+        one.id: r.answer.text for one, r in zip(world["examples"], world["routed"], strict=True)
+    }
+    for name in log.options:
+        place = log.options.index(name)
+        there = dict(zip(log.ids, answers[:, place], strict=True))
+        wanted = {one for one, text in said.items() if text != there[one]}
+        sheet = tmp_path / f"todo-{name}.csv"
+        options = ["--sheet", sheet, "--disputed", root / "fresh", "--reference", name]
+        told = done("traffic", root / "traffic", *options)
+        assert told.startswith(f"{len(wanted)} questions in")
+    options[1] = tmp_path / "another.csv"
+    wrong = invoke_app("traffic", root / "traffic", *options[:-1], "57")
+    assert wrong.exit_code == 1 and "Unknown reference option '57'" in wrong.stderr
+    assert invoke_app("traffic", root / "traffic", "--reference", "576").exit_code == 2
+
+
 def test_right_answers_to_what_differs_give_the_regret_itself(world, tmp_path):
     root, sheet = world["root"], tmp_path / "todo.csv"
     told = done("traffic", root / "traffic", "--sheet", sheet, "--disputed", root / "fresh")

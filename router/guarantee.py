@@ -372,6 +372,10 @@ class _Exam:
     def _what_it_takes(self, rungs: Sequence[Policy]) -> str:
         """How many pictures would certify the cheapest policy with some room below the target."""
         part, target = self.part, self.target
+        spent = part.costs[np.arange(len(part.p)), self.fixed.reference_choice(part.costs)]
+        if np.all(spent <= part.costs.min(axis=1)):
+            what = "the only one" if part.costs.shape[1] == 1 else "the cheapest"
+            return f"That option is {what}: no policy could cost less"
         if not rungs:
             return "No price changes a choice"
         seen = [

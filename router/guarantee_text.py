@@ -105,7 +105,9 @@ def evidence(guarantee: Mapping[str, Any], words: Words | None = None) -> str:
     asked = (words or Words()).asked(int(guarantee["questions"]), int(guarantee["pictures"]))
     if guarantee.get("max_loss") is not None:
         points = 100 * float(guarantee["loss"])
-        seen = f"a {'loss' if points >= 0 else 'gain'} of {abs(points):.2g} points on"
+        many = f"{abs(points):.2g}"
+        unit = "point" if many == "1" else "points"
+        seen = f"a {'loss' if points >= 0 else 'gain'} of {many} {unit} on"
     else:
         seen = f"{100 * float(guarantee['regret']):.2g} % of"
     return (

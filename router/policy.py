@@ -104,11 +104,8 @@ class Policy:
             )
         if self.kind not in ("price", "regret", "fixed"):
             raise DataError(f"A policy is of kind 'price', 'regret' or 'fixed', not {self.kind!r}.")
-        if self.cap is not None and not 0 <= self.cap < math.inf:
-            raise DataError(
-                f"A policy's cap must be finite and at least 0, not {self.cap}; without one, leave "
-                "it out."
-            )
+        if self.cap is not None and not self.cap >= 0:
+            raise DataError(f"A policy's cap must be at least 0, not {self.cap}.")
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise DataError(f"A policy's price must be finite and at least 0, not {self.lam}.")
         if not (math.isfinite(self.cost_scale) and self.cost_scale > 0):

@@ -31,7 +31,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, gammaincc, ndtri, pdtrik
+from scipy.special import bdtr, gammaincc, ndtr, ndtri, pdtrik
 
 from data.errors import DataError
 from data.registry import unknown_name
@@ -44,6 +44,8 @@ MOST_PICTURES = 10**9
 """Where the search for a sufficient number of pictures ends."""
 MOST_SIMULATED = 10**6
 """Where it ends for a bound that must go through them."""
+MOST_TRIED, DRAWS = 10_000, 200
+"""Up to how many pictures bets with a deadline are tried out, and on how many samples of them."""
 PRIOR = 0.25
 """Weight, in pictures, of the loss that is always thought possible; see `shape_of`."""
 
@@ -403,24 +405,39 @@ def pictures_needed(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
+    if bound == "deadline" and losses.risk != 0:  # where stakes are high, the law says too little
+        while high <= MOST_TRIED and _arrivals(losses, alpha, plan, high) < power:
+            high = math.ceil(1.15 * high)
     return high
 
 
 def _reaches(losses: Losses, alpha: float, plan: Plan, pictures: int) -> float:
     """About how probably bets with a deadline reach their goal on so many pictures like these."""
-    spread, jump, growth = shape_of(losses, alpha, plan.expected)
-    if losses.low == 0:
-        growth = float(losses.counts @ np.log1p(-_lossless(losses, alpha))) / losses.counts.sum()
-        if pictures * growth < -math.log(plan.delta) - 1e-9:
-            return 0.0  # not even without any loss
-        if losses.risk == 0:
-            return 1.0
+    spread, jump, _ = shape_of(losses, alpha, plan.expected or losses)
+    images = float(losses.counts.sum())
+    drift = float(losses.counts @ losses.excess(alpha)) / images
+    if losses.low < 0:
+        certain = float(ndtri(1 - plan.delta))
+        return float(ndtr(-drift * math.sqrt(pictures / spread) - certain))
+    growth = float(losses.counts @ np.log1p(-_lossless(losses, alpha))) / images
+    if pictures * growth < -math.log(plan.delta) - 1e-9:
+        return 0.0  # not even without any loss
+    if losses.risk == 0:
+        return 1.0
     rate = spread / jump**2
-    drift = float(losses.counts @ losses.excess(alpha)) / losses.counts.sum()
     null, true = pictures * rate, pictures * max(0.0, rate + drift / jump)
     if plan.delta <= math.exp(-null):
         return math.exp(-true)
     return float(gammaincc(pdtrik(plan.delta, null) + 1, true)) if true > 0 else 1.0
+
+
+def _arrivals(losses: Losses, alpha: float, plan: Plan, pictures: int) -> float:
+    """How often bets with a deadline reach their goal on so many pictures drawn like these."""
+    generator, shares = np.random.default_rng(0), losses.counts / losses.counts.sum()
+    drawn = generator.choice(len(shares), size=(pictures, DRAWS), p=shares)
+    shape = Shape(*np.tile(shape_of(losses, alpha, plan.expected or losses), (DRAWS, 1)).T)
+    wealth = deadline(losses.excess(alpha)[drawn], shape, delta=plan.delta)
+    return float((wealth >= 1).mean())
 
 
 def _enlarged(losses: Losses, pictures: int, power: float) -> Losses:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from data.errors import MismatchError
+from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.splits import Split
@@ -157,6 +158,9 @@ def calibrate_stage(
             an unknown reference.
         MismatchError: when router, log, features and split do not belong together.
     """
+    for one in (cap, target.cap if target else None):
+        if one is not None and not math.isfinite(one):
+            raise DataError(f"A cap must be finite, not {one}; leave it out to have none.")
     path = run.policy(name)
     policy = CalibrationData.read(run).policy(
         budget=budget,

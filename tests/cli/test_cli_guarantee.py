@@ -414,7 +414,9 @@ def test_a_net_loss_is_certified_in_points(invoke, trained, text):
         in (policy.guarantee["sentence"])
     )
     assert policy.guarantee["sentence"] in result.stdout
-    assert "Observed there: a loss of" in result.stdout
+    points = 100 * policy.guarantee["loss"]
+    what = "loss" if points >= 0 else "gain"
+    assert f"Observed there: a {what} of {abs(points):.2g} point" in result.stdout
     assert "Nothing is certified" not in result.stdout
 
 
@@ -446,3 +448,13 @@ def test_a_loss_as_observed_says_that_nothing_is_certified(invoke, trained):
     said = " ".join(result.stdout.split())
     assert "Nothing is certified" in said
     assert "within the cap of 144; " in said and "% right, " in said  # with its interval
+
+
+@pytest.mark.parametrize("knobs", [["--max-loss", 5], ["--max-regret", 0.05]])
+def test_where_the_reference_is_the_cheapest_nothing_can_cost_less(invoke, trained, knobs):
+    result = invoke("calibrate", trained, *knobs, "--reference", "1")
+    assert result.exit_code == 0, result.output
+    policy = Policy.read(trained / "policies/default.json")
+    assert (policy.kind, policy.fallback, policy.reference) == ("fixed", True, "1")
+    said = " ".join(result.stdout.split())
+    assert "every example goes to the reference option, 1. That option is the cheapest" in said

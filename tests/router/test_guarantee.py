@@ -366,18 +366,28 @@ def test_nothing_qualifies_says_how_many_pictures_would():
     assert "no number of pictures certifies that" in hopeless.reason
 
 
-def test_a_price_that_changes_nothing_says_so():
+@pytest.mark.parametrize(
+    ("p", "costs", "said"),
+    [
+        ([0.9], [1.0], "That option is the only one: no policy could cost less"),
+        ([0.9, 0.9], [1.0, 1.0], "That option is the cheapest: no policy could cost less"),
+        ([0.9, 0.0], [1.0, 9.0], "No price changes a choice"),
+    ],
+)
+def test_a_price_that_changes_nothing_says_so(p, costs, said):
+    scores = np.ones((100, len(p)))
+    scores[50:, :-1] = 0  # the last option is the reference
     part = Labelled(
-        p=np.full((100, 1), 0.9),
-        costs=np.ones((100, 1)),
-        scores=np.ones((100, 1)),
+        p=np.tile(p, (100, 1)),
+        costs=np.tile(costs, (100, 1)),
+        scores=scores,
         groups=np.arange(100),
         most=1,
     )
-    prices = safe_to_cheap(part.p, part.costs)
-    policy = for_max_regret(part, prices=prices, target=Target(max_regret=0.1), binding=binding(1))
+    prices, target = safe_to_cheap(part.p, part.costs), Target(max_regret=0.1)
+    policy = for_max_regret(part, prices=prices, target=target, binding=binding(len(p)))
     assert policy.fallback
-    assert "No price changes a choice" in policy.reason
+    assert said in policy.reason
 
 
 def test_too_small_for_any_certificate_is_an_error_that_names_the_number():

@@ -203,8 +203,8 @@ def choose_calibration(
         groups: (N,); no group is split between the folds.
 
     Returns:
-        The calibration, and JSON-able "method", "log_loss" by method (cross-fitted, nats) and
-        "ece" "before" and "after" (cross-fitted), each "overall" and "by_option".
+        The calibration, and JSON-able "method", "n" (examples), "log_loss" by method
+        (cross-fitted, nats) and "ece" "before" and "after" (cross-fitted), each "overall" and "by_option".
 
     Raises:
         DataError: see `cross_fitted`.
@@ -220,6 +220,7 @@ def choose_calibration(
             method = other
     report = {
         "method": method,
+        "n": len(scores),
         "log_loss": {one: float(values.mean()) for one, values in losses.items()},
         "ece": {
             "before": calibration_errors(tried[NONE], scores),

@@ -313,8 +313,9 @@ def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
     for part, index in rows.items():
         if not len(index):
             raise NotLearnableError(
-                f"A router cannot be learned: the {part!r} part has no complete example out of "
-                f"{len(log.ids)} in the log. Label more questions, or split them again."
+                f"A router cannot be learned: none of the {int(np.sum(log.complete))} complete "
+                f"examples of {len(log.ids)} in the log is in the {part!r} part. Label more "
+                "questions, or split them again."
             )
     scores = log.scores[rows["fit"]]
     n, options = len(scores), ", ".join(log.options)

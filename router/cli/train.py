@@ -39,6 +39,8 @@ OF_TUNING = (
 """Options whose values --tuned brings along."""
 
 
+ENOUGH = 20
+"""Questions from which on a calibration error is shown."""
 TELLS = (
     "The router is told which dataset a question is from, as the log tells. Where a request does "
     "not say, it recognises it; budgets and promises are then not kept as calibrated. To train for "
@@ -160,9 +162,17 @@ def train(
         results.print(TELLS, highlight=False)
     if router.metadata.get("members"):
         results.print(members_line(router.metadata["members"]), highlight=False)
+    judged = calibrated["n"]
+    if judged < ENOUGH:
+        results.print(
+            f"Probability calibration: {calibrated['method']}. {judged} held-out "
+            f"question{'' if judged == 1 else 's'} cannot say how far probabilities are off.",
+            highlight=False,
+        )
+        return
     results.print(
-        f"Probability calibration: {calibrated['method']}. Expected calibration error on questions "
-        "that were not fitted on, in points:",
+        f"Probability calibration: {calibrated['method']}. Expected calibration error on {judged} "
+        "questions that were not fitted on, in points:",
         highlight=False,
     )
     show_table(["", "overall", *router.options], calibration_rows(calibrated["ece"]))

@@ -181,7 +181,7 @@ KINDS = {
     "options missing for all questions": Kind(
         lambda: [row for row in questions() if list(OPTIONS)[number(row) % 3] != row["option"]],
         imported="No question has a result at every option (of 60: small 40, medium 40, large 40)",
-        train="has no complete example out of 60",
+        train="complete examples of 60 in the log is in the",
         flags=("--gaps", "drop"),
     ),
     "an option without any score": Kind(

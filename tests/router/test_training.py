@@ -196,7 +196,9 @@ def test_an_empty_part_is_refused(build_log):
     split = split_by_group([f"g{i}" for i in range(20)])
     scores[split.tune] = np.nan
     log = build_log(scores)
-    with pytest.raises(NotLearnableError, match="'tune' part has no complete example out of 20"):
+    with pytest.raises(
+        NotLearnableError, match="complete examples of 20 in the log is in the 'tune' part"
+    ):
         train_router(log, features_for(log), split, gaps="drop")
 
 

@@ -204,7 +204,8 @@ def choose_calibration(
 
     Returns:
         The calibration, and JSON-able "method", "n" (examples), "log_loss" by method
-        (cross-fitted, nats) and "ece" "before" and "after" (cross-fitted), each "overall" and "by_option".
+        (cross-fitted, nats) and "ece" "before" and "after" (cross-fitted), each "overall" and
+        "by_option".
 
     Raises:
         DataError: see `cross_fitted`.

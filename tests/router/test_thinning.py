@@ -90,6 +90,12 @@ def test_where_images_are_few_they_must_be_fuller_or_count_with_one_question():
     every = np.full(9, 7)  # all are full
     found = [default_most(every, images=n, alpha=0.01, delta=0.05) for n in (320, 360, 365, 400)]
     assert found == [1, 1, 7, 7]
+    # a net loss may be made up for
+    net = [
+        default_most(every, images=n, alpha=0.01, delta=0.05, gains=True) for n in (200, 320, 400)
+    ]
+    assert net == [7, 7, 7]
+    assert default_most(sizes, images=310, alpha=0.01, delta=0.05, gains=True) == 2
 
 
 def test_what_cannot_be_thinned_is_refused():

@@ -165,7 +165,9 @@ class Target:
             return self.most
         if self.bound == "binomial":
             return 1
-        return default_most(sizes, images=images, alpha=self.alpha, delta=self.delta)
+        return default_most(
+            sizes, images=images, alpha=self.alpha, delta=self.delta, gains=self.gains > 0
+        )
 
 
 def safe_to_cheap(

@@ -23,8 +23,10 @@ from data.errors import DataError
 SEED = 0
 FULL = 0.75
 """How full images that are thinned to the default M are at least, on average."""
-SPARE = 1.5
-"""How many times the least sufficient number of images leaves room for images less than full."""
+ROOM = 0.65
+"""How much of a logarithm must be left of what images without any loss would multiply a stake by,
+so that several questions an image are worth it: else one lost question among many costs more than
+the others tell."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,19 +98,28 @@ def thin(
     return Thinned(rows=rows, image=image[rows], sizes=sizes, most=most, seed=seed, of=len(ids))
 
 
-def default_most(sizes: npt.NDArray, *, images: int, alpha: float = 0.0, delta: float = 1.0) -> int:
+def default_most(
+    sizes: npt.NDArray,
+    *,
+    images: int,
+    alpha: float = 0.0,
+    delta: float = 1.0,
+    gains: bool = False,
+) -> int:
     """The M that is taken where none is declared.
 
     An image with fewer than M questions is worth as much evidence as its share of M. So M is the
-    largest number to which images can be thinned and still be three quarters full on average;
-    fuller, up to one question an image, where the number of images leaves less room: where it is
-    below `SPARE` times what the target needs without any loss.
+    largest number to which images can be thinned and still be three quarters full on average; and
+    so full that the evidence would suffice with some room to spare (`ROOM`), if there were no loss.
+    Where no M above 1 leaves that room, it is 1. Gains make up for a loss among many questions, so
+    that where they count no room is needed.
 
     Args:
         sizes: questions of each image, on parts that the guarantee is not calibrated on.
         images: how many images it will be calibrated on.
         alpha: what is to be certified; 0 leaves the number of images aside.
         delta: 1 - confidence.
+        gains: whether gains count, as in a net loss.
 
     Raises:
         DataError: for no images.
@@ -116,10 +127,13 @@ def default_most(sizes: npt.NDArray, *, images: int, alpha: float = 0.0, delta: 
     sizes = np.asarray(sizes, dtype=np.float64)
     if not len(sizes):
         raise DataError("The most questions an image counts with needs images to be taken from.")
-    least = math.log(1 / delta) / -math.log1p(-alpha) if alpha > 0 else 0.0
-    full = min(1.0, max(FULL, SPARE * least / max(images, 1)))
+    gain = -math.log1p(-alpha) * images
+    wanted = math.log(1 / delta) + (0.0 if gains else ROOM) if alpha > 0 else 0.0
+    if gains and gain < wanted:
+        wanted = 0.0  # only gains can do it
     for most in range(int(sizes.max()), 1, -1):
-        if np.minimum(sizes, most).mean() >= (full - 1e-9) * most:
+        full = np.minimum(sizes, most).mean() / most + 1e-9
+        if full >= FULL and full * gain >= wanted:
             return most
     return 1
 

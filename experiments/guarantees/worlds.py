@@ -4,9 +4,13 @@ Notation for shapes: T simulated calibrations, G images, m questions an image, L
 
 There are two options, of 1 and 576 tokens. The router orders questions by how safely they go to
 the cheap one; the policy of rung j sends the share q_j of all questions there that is safest. A
-question at place t of that order (uniform in [0, 1]) is lost by it with probability `HARM` t^2, and
-gained, where the expensive option is wrong and the cheap one right, with probability `HELP`. So the
-regret of a policy is `HARM` q^3 / 3, and its net loss is smaller by `HELP` q.
+question at place t of that order (uniform in [0, 1]) is lost by it with probability `harm` t^power,
+and gained, where the expensive option is wrong and the cheap one right, with probability `HELP`. So
+the regret of a policy is `harm` q^(power + 1) / (power + 1), and its net loss smaller by `HELP` q.
+
+In the steep world nearly all losses are of the last questions, and tokens fall by the same factor
+from rung to rung, as they do where options are far apart: there a rung that is not certified costs
+many times what the next one does.
 
 Questions about one image are at similar places and are lost together: a normal of the image has the
 share `together` in both, which changes no single question's probabilities.
@@ -21,11 +25,41 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 CHEAP, EXPENSIVE = 1.0, 576.0
-HARM, HELP = 0.6, 0.02
+HELP = 0.02
 RUNGS = 24
 
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class World:
+    """How losses depend on a question's place; see the module.
+
+    Attributes:
+        harm: of the last question.
+        power: how steeply it gets there.
+        steep: whether tokens fall by a factor from share to share, instead of evenly.
+    """
+
+    harm: float
+    power: float
+    steep: bool
+
+    def risk(self, shares: Array, *, net: bool) -> Array:
+        """Regret, or net loss, of policies that send these shares to the cheap option."""
+        regret = self.harm * shares ** (self.power + 1) / (self.power + 1)
+        return regret - (HELP * shares if net else 0.0)
+
+    def cost(self, shares: Array) -> Array:
+        """Mean tokens of such policies."""
+        if self.steep:
+            return np.asarray(EXPENSIVE * (CHEAP / EXPENSIVE) ** shares)
+        return EXPENSIVE - (EXPENSIVE - CHEAP) * shares
+
+
+EVEN = World(harm=0.6, power=2.0, steep=False)
+STEEP = World(harm=0.9, power=8.0, steep=True)
 
 
 @dataclass(frozen=True)
@@ -43,22 +77,13 @@ class Ladder:
     cost: Array
 
 
-def true_risk(shares: Array, *, net: bool) -> Array:
-    """Regret, or net loss, of policies that send these shares to the cheap option."""
-    return HARM * shares**3 / 3 - (HELP * shares if net else 0.0)
-
-
-def ladder(target: float, *, net: bool) -> Ladder:
+def ladder(world: World, target: float, *, net: bool) -> Ladder:
     """Rungs around a target; one has a true loss that is just above it."""
     shares = np.linspace(0.0, 1.0, 4001)
-    above = shares[true_risk(shares, net=net) > 1.01 * target][0]
+    above = shares[world.risk(shares, net=net) > 1.01 * target][0]
     even = np.linspace(0.05, 1.0, RUNGS - 1)
     listed = np.unique(np.append(even[np.abs(even - above) > 0.005], above))
-    return Ladder(
-        shares=listed,
-        risk=true_risk(listed, net=net),
-        cost=EXPENSIVE - (EXPENSIVE - CHEAP) * listed,
-    )
+    return Ladder(shares=listed, risk=world.risk(listed, net=net), cost=world.cost(listed))
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,7 @@ class Draw:
 
 def draw(
     generator: np.random.Generator,
+    world: World,
     listed: Ladder,
     *,
     times: int,
@@ -106,7 +132,7 @@ def draw(
         return np.asarray(ndtr(np.sqrt(together) * shared + np.sqrt(1 - together) * own))
 
     order, luck = place(), place()
-    harm = HARM * order**2
+    harm = world.harm * order**world.power
     return Draw(
         rung=np.searchsorted(listed.shares, order),
         lost=luck < harm,

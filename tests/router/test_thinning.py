@@ -83,11 +83,19 @@ def test_the_default_is_the_largest_that_leaves_images_three_quarters_full(sizes
     assert np.minimum(sizes, most).mean() >= FULL * most
 
 
-def test_where_images_are_few_they_must_be_fuller():
+def test_where_images_are_few_they_must_be_fuller_or_count_with_one_question():
     sizes = np.arange(1, 14)
-    found = [default_most(sizes, images=n, alpha=0.01, delta=0.05) for n in (350, 500, 600, 2000)]
-    assert found == [1, 3, 7, 7]  # 299 images are needed at least
-    assert default_most(np.full(9, 7), images=350, alpha=0.01, delta=0.05) == 7  # all are full
+    found = [default_most(sizes, images=n, alpha=0.01, delta=0.05) for n in (350, 400, 450, 2000)]
+    assert found == [1, 3, 6, 7]  # 299 images are needed at least
+    every = np.full(9, 7)  # all are full
+    found = [default_most(every, images=n, alpha=0.01, delta=0.05) for n in (320, 360, 365, 400)]
+    assert found == [1, 1, 7, 7]
+    # a net loss may be made up for
+    net = [
+        default_most(every, images=n, alpha=0.01, delta=0.05, gains=True) for n in (200, 320, 400)
+    ]
+    assert net == [7, 7, 7]
+    assert default_most(sizes, images=310, alpha=0.01, delta=0.05, gains=True) == 2
 
 
 def test_what_cannot_be_thinned_is_refused():

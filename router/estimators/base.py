@@ -94,7 +94,7 @@ class GroupedEstimator(SufficiencyEstimator, Protocol):
             between them) -> kind of member -> its share; empty where nothing was mixed.
     """
 
-    shares_: dict[str, dict[str, float]]
+    shares_: Mapping[str, Mapping[str, float]]
 
     def fit_groups(
         self,

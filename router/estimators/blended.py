@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -108,6 +109,8 @@ class BlendedEstimator:
         widths: columns of each feature block, side by side; None for one block.
     """
 
+    shares_: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+
     def __init__(
         self,
         *,
@@ -126,7 +129,6 @@ class BlendedEstimator:
         self.seed = seed
         self.threads = threads
         self.widths = widths
-        self.shares_: dict[str, dict[str, float]] = {}
 
     @classmethod
     def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:

@@ -17,7 +17,7 @@ from data.oracle_log import OracleLog
 from data.splits import Split
 from router.calibration import choose_calibration
 from router.estimators import estimator_class
-from router.estimators.base import Floats, Validation, log_loss
+from router.estimators.base import Floats, GroupedEstimator, Validation, log_loss
 from router.features.mapped import side_by_side
 from router.features.table import FeatureTable
 from router.parts import Gaps, part_rows
@@ -58,7 +58,8 @@ class Material:
         """Probabilities of a fold's judged rows, fitted and calibrated without them.
 
         The rows to stop at take the place that `tune` has when a router is trained: fits stop
-        early on them, and probabilities are calibrated on them.
+        early on them, and probabilities are calibrated on them; an estimator that divides its
+        examples itself is fitted on both.
 
         Raises:
             DataError: when the estimator cannot be made or fitted.
@@ -69,6 +70,12 @@ class Material:
             part: side_by_side([self.blocks[name] for name in blocks], rows)
             for part, rows in (("fit", fold.fit), ("stop", fold.stop), ("judge", fold.judge))
         }
+        if isinstance(model, GroupedEstimator):  # it holds out what it needs itself
+            rows = np.concatenate([fold.fit, fold.stop])
+            both = side_by_side([self.blocks[name] for name in blocks], rows)
+            held = model.fit_groups(both, self.targets[rows], groups=self.groups[rows])
+            calibration, _ = choose_calibration(held, self.targets[rows], groups=self.groups[rows])
+            return calibration.apply(model.predict(X["judge"]))
         held_back = Validation(X=X["stop"], Y=self.targets[fold.stop])
         model = model.fit(X["fit"], self.targets[fold.fit], validation=held_back)
         p = model.predict(X["stop"])

@@ -20,6 +20,14 @@ MOST_SUBSETS = 4
 """Up to so many feature blocks, every subset of them is searched."""
 
 
+def _blend(trial: BaseTrial) -> Settings:
+    return {
+        "rank": trial.suggest_int("blend.rank", 8, 128, log=True),
+        "hidden": trial.suggest_int("blend.hidden", 32, 256, log=True),
+        "learning_rate": trial.suggest_float("blend.learning_rate", 2e-4, 5e-3, log=True),
+    }
+
+
 def _logistic(trial: BaseTrial) -> Settings:
     return {"C": trial.suggest_float("logistic.C", 1e-5, 1.0, log=True)}
 
@@ -62,6 +70,7 @@ def _rank(trial: BaseTrial) -> Settings:
 
 
 SPACES: dict[str, Callable[[BaseTrial], Settings]] = {
+    "blend": _blend,
     "logistic": _logistic,
     "lightgbm": _lightgbm,
     "mlp": _mlp,
@@ -78,6 +87,7 @@ _NETWORK = {
 }
 
 STARTS: dict[str, Settings] = {
+    "blend": {f"blend.{name}": _NETWORK[name] for name in ("rank", "hidden", "learning_rate")},
     "logistic": {"logistic.C": 3e-3},
     "lightgbm": {
         "lightgbm.num_leaves": 7,

@@ -191,7 +191,7 @@ def test_train_names_every_estimator_and_says_how_far_off_probabilities_are(
     assert result.exit_code == 0, result.output
     router = json.loads((other / "router/router.json").read_text())
     report = router["metadata"]["calibration"]
-    assert f"Calibration: {report['method']}" in result.stdout
+    assert f"Probability calibration: {report['method']}." in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     for when in ("before", "after"):
         (cells,) = [cells[1:] for cells in rows if cells[:1] == [when]]

@@ -42,7 +42,7 @@ def result(world, p):
 @pytest.fixture(scope="module")
 def large():
     """More than 100 test images, so that shares of gaps are given."""
-    world = make_world(1600, seed=5)
+    world = make_world(2400, seed=5)
     router = train_router(world.log, world.features, world.split)
     image = train_router(world.log, world.features, world.split, blocks=["image"])
     return evaluate(

@@ -94,7 +94,7 @@ def test_the_page_shows_what_was_expected(tmp_path) -> None:
 def test_lost_questions_say_what_was_expected() -> None:
     log = log_about()
     choice = np.zeros(4, dtype=np.intp)
-    lost = lost_questions(log, choice, np.full((4, 2), 0.5))
+    lost = lost_questions(log, choice, np.full((4, 2), 0.5), reference=np.ones(4, dtype=np.intp))
     told = {one["id"]: one for one in json.loads(json.dumps(lost))["examples"]}
     assert told["e0"]["references"] == ["net", "a net", "net"]
     assert [told[f"e{n}"]["metric"] for n in range(4)] == ["vqa", "choice", "agreement", None]

@@ -170,13 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _record(told: argparse.Namespace, name: str, studies: dict[str, Callable[[], Any]]) -> None:
     path = told.out / f"{name}.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    if results.get("times") != told.times or results.get("seed") != told.seed:
-        results = {
-            **provenance("python -m experiments.guarantees.run", seed=told.seed),
-            "times": told.times,
-            "settings": {},
-        }
+    before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    results: dict[str, Any] = {
+        **provenance("python -m experiments.guarantees.run", seed=told.seed),
+        "times": told.times,
+        "settings": {},
+    }
+    if before.get("times") == told.times and before.get("seed") == told.seed:
+        results["settings"] = before["settings"]
     for setting, study in studies.items():
         if setting in results["settings"]:
             continue

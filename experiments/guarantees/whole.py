@@ -223,7 +223,7 @@ def studies(*, times: int, seed: int) -> dict[str, Callable[[], Any]]:
     for name, world in worlds.items():
         for net in (False, True):
             told[f"{name}, {'net loss' if net else 'regret'}"] = partial(
-                calibrations, world, net=net, least=0.02, images=200, times=times, seed=seed
+                calibrations, world, net=net, least=0.05, images=100, times=times, seed=seed
             )
     return told
 

@@ -88,6 +88,10 @@ def train_router(
     refuse_unlearnable(log, rows)
     names = list(features.blocks) if blocks is None else list(blocks)
     refuse_foreign(log, features)
+    if not names or not set(names) <= set(features.blocks):
+        raise MismatchError(
+            f"The feature blocks {names} were asked for, but the table has {features.widths}."
+        )
     widths = tuple(features.widths[name] for name in names)
     if hyperparameters is None:
         candidates = kind.candidates(seed=seed, widths=widths)

@@ -190,9 +190,9 @@ class BlendedEstimator:
         fold, n_groups = _folds(groups, seed=self.seed)
         self.parts_: _Parts | None = None
         self.shares_ = {}
-        if len(self.active_) and varies(X) and n_groups > 1:
-            names, member = _merged(np.zeros(len(X), dtype=int) if datasets is None else datasets)
-            told = told and len(names) > 1
+        names, member = _merged(np.zeros(len(X), dtype=int) if datasets is None else datasets)
+        told = told and len(names) > 1
+        if len(self.active_) and (told or varies(X)) and n_groups > 1:
             alike = np.eye(len(names), dtype=np.float32)[member]
             lesson = _Lesson(
                 X=_beside(X, alike) if told else X,

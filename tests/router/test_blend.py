@@ -151,3 +151,23 @@ def test_a_handful_of_examples(n):
         p = blend.predict(rows(n=20, seed=4)[0])
         assert np.all((p > 0) & (p < 1))
         assert np.all((held > 0) & (held < 1))
+
+
+def test_datasets_that_are_told_are_features():
+    """Even where the features say nothing; unknown names count as what is recognised."""
+    generator = np.random.default_rng(0)
+    kinds = np.array(list("abc"))[generator.integers(0, 3, 400)]
+    means = {"a": [0.2, 0.9], "b": [0.8, 0.9], "c": [0.5, 0.5]}
+    truth = np.array([means[kind] for kind in kinds])
+    Y = (generator.random((400, 2)) < truth).astype(float)
+    for X in (np.ones((400, 2), np.float32), generator.random((400, 2)).astype(np.float32)):
+        blend = BlendedEstimator(rank=4, hidden=8)
+        blend.fit_groups(X, Y, groups=np.arange(400), datasets=kinds, told=True)
+        assert np.abs(blend.predict_told(X, kinds) - truth).mean() < 0.12
+        apart = [np.abs(blend.predict_told(X, kinds) - truth).mean()]
+        apart.append(np.abs(blend.predict(X) - truth).mean())
+        assert apart[0] < 0.7 * apart[1]
+        unknown = blend.predict_told(X, np.array(["x"] * 400))
+        np.testing.assert_array_equal(unknown, blend.predict(X))
+        again = BlendedEstimator.restore(blend.dump())
+        np.testing.assert_array_equal(again.predict_told(X, kinds), blend.predict_told(X, kinds))

@@ -186,7 +186,7 @@ def test_train_names_every_estimator_and_says_how_far_off_probabilities_are(
     said = " ".join(invoke("train", "--help").stdout.replace("│", " ").split())
     assert ", ".join(list(ESTIMATORS)[:-1]) in said
     other = tmp_path / "other"
-    options = ["--no-ablations", "--estimator", "knn", "--threads", 2, "--out", other]
+    options = ["--no-ablations", "--estimator", "blend", "--threads", 2, "--out", other]
     result = invoke("train", finished, *options)
     assert result.exit_code == 0, result.output
     router = json.loads((other / "router/router.json").read_text())

@@ -176,7 +176,7 @@ def studied(folder: Path, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every log of the folder, with all sizes."""
     for name, log in find_logs(folder, work):
         if isinstance(log, str):
-            yield name, {"left out": log}
+            yield name, {"left out": log.replace(f"{folder}/", "")}  # no place of this machine
             continue
         cells = []
         for size in sizes_of(log):

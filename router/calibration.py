@@ -25,6 +25,7 @@ from scipy.special import erf, expit, logit
 
 from data.errors import DataError
 from router.estimators.base import Floats, bent, log_loss
+from router.folds import group_folds
 from router.sweep import check_inputs
 
 NONE, JOINT, TEMPERATURE, ISOTONIC = "none", "joint", "temperature", "isotonic"
@@ -178,7 +179,9 @@ def cross_fitted(
         DataError: see `fit_calibration`; also when `groups` is not (N,).
     """
     p, scores = _checked(p, scores)
-    fold = _folds(groups, len(p), folds)
+    if len(groups) != len(p):
+        raise DataError(f"Calibration needs one group per example: {len(p)}, not {len(groups)}.")
+    fold = group_folds(groups, folds, seed=0)
     corrected = p.copy()
     for one in np.unique(fold):
         inside = fold == one
@@ -364,15 +367,6 @@ def _ascend(before: Sequence[float], after: Sequence[float]) -> bool:
     x, y = np.asarray(before), np.asarray(after)
     inside = np.all((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1))
     return bool(inside and np.all(np.diff(x) > 0) and np.all(np.diff(y) > 0))
-
-
-def _folds(groups: Groups, n: int, folds: int) -> npt.NDArray[np.intp]:
-    """Fold of each example (N,): whole groups, in a fixed random order."""
-    names, place = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    if len(place) != n:
-        raise DataError(f"Calibration needs one group per example: {n}, not {len(place)}.")
-    order = np.random.default_rng(0).permutation(len(names))
-    return (order % folds)[place]
 
 
 def _checked(p: Floats, scores: Floats) -> tuple[Array, Array]:

@@ -32,10 +32,10 @@ from router.estimators.base import (
     log_loss,
 )
 from router.features.table import FeatureTable
+from router.folds import cross_fit
 from router.held_out import HeldOut
 from router.parts import Gaps, part_rows
 from router.router import DATASETS, RECOGNISED, TOLD, Datasets, ScaleRouter
-from router.tuning.folds import cross_fit
 
 logger = logging.getLogger(__name__)
 

@@ -47,6 +47,7 @@ from router.estimators.neighbours import FLOOR, kernel_mean
 from router.estimators.ridge import PENALTIES, RidgePath
 from router.estimators.stacking import Mixture
 from router.features.mapped import side_by_side
+from router.folds import group_folds
 
 TENSORS, HEADER, NETWORK = "blend.safetensors", "blend.json", "network-"
 Array = npt.NDArray[np.float64]
@@ -188,7 +189,9 @@ class BlendedEstimator:
         self.n_features_, self.base_ = X.shape[1], base
         self.active_ = np.flatnonzero(~constant)
         held_out = np.tile(base, (len(X), 1))
-        fold, n_groups = _folds(groups, seed=self.seed)
+        n_groups = len(np.unique(np.asarray(groups).astype(str)))
+        folds = FOLDS if len(X) < FEW else FOLDS_OF_MANY
+        fold = group_folds(groups, folds, seed=self.seed)
         self.parts_: _Parts | None = None
         self.shares_ = {}
         names, member = _merged(np.zeros(len(X), dtype=int) if datasets is None else datasets)
@@ -760,14 +763,6 @@ def _apart(p: Array, Y: Array, weights: Array) -> float:
 def _share(firm: float, groups: int) -> float:
     """Of the weights that are taken without evidence."""
     return firm / (firm + groups)
-
-
-def _folds(groups: Classes, *, seed: int) -> tuple[npt.NDArray[np.intp], int]:
-    """Fold of each example (N,), whole groups in a random order, and the number of groups."""
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    folds = FOLDS if len(np.asarray(groups)) < FEW else FOLDS_OF_MANY
-    order = np.random.default_rng(seed).permutation(len(names))
-    return (order % min(folds, len(names)))[member.reshape(-1)], len(names)
 
 
 def _merged(datasets: Classes) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:

@@ -20,9 +20,9 @@ from router.estimators import estimator_class
 from router.estimators.base import Floats, GroupedEstimator, Validation, log_loss
 from router.features.mapped import side_by_side
 from router.features.table import FeatureTable
+from router.folds import Fold, cross_fit, quarter
 from router.parts import Gaps, part_rows
 from router.training import make_candidate, refuse_foreign, refuse_unlearnable
-from router.tuning.folds import Fold, cross_fit, quarter
 from router.tuning.judging import budgets, curve
 
 
@@ -101,7 +101,7 @@ def material(
         features: rows for (at least) every complete example of the log.
         split: made from the log's groups.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        folds: see `router.tuning.folds.cross_fit`.
+        folds: see `router.folds.cross_fit`.
         seed: of the folds and of the estimators.
 
     Raises:

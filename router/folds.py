@@ -10,7 +10,9 @@ on, so that a model that stops well on its judges gains nothing by it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +71,14 @@ def quarter(groups: npt.NDArray[np.object_], fold: Fold, *, seed: int) -> Fold:
     """The same fold with `RUNG_SHARE` of the pictures to fit on."""
     some, _ = _divide(groups, fold.fit, RUNG_SHARE, seed=f"{seed}:rung")
     return Fold(some, fold.stop, fold.judge)
+
+
+def group_folds(groups: Sequence[str] | npt.NDArray[Any], folds: int, *, seed: int) -> Rows:
+    """Fold of each example (N,), from 0 on: whole groups, in a random order."""
+    names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    found: Rows = (order % folds)[member.reshape(-1)]
+    return found
 
 
 def _fold(groups: npt.NDArray[np.object_], rows: Rows, judge: Rows, *, seed: int) -> Fold:

@@ -292,3 +292,9 @@ def check_validation(validation: Validation | None, n_features: int) -> Validati
 def varies(X: Floats) -> bool:
     """Whether any feature of X (N, D) takes two values."""
     return bool(np.ptp(X, axis=0).any())
+
+
+def lay_out(holder: object, *names: str) -> None:
+    """Make arrays of a frozen object contiguous, as stored ones are: loading changes no bit."""
+    for name in names:
+        object.__setattr__(holder, name, np.ascontiguousarray(getattr(holder, name)))

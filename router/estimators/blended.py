@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from scipy.special import softmax
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.errors import DataError
@@ -37,13 +36,15 @@ from router.estimators.base import (
     check_width,
     check_widths,
     constant_columns,
+    lay_out,
     row_blocks,
     varies,
 )
 from router.estimators.bilinear import read_header
 from router.estimators.components import Components
+from router.estimators.datasets import Datasets, mean_scores, merged, recognised, recogniser
 from router.estimators.mlp import MlpEstimator
-from router.estimators.neighbours import FLOOR, kernel_mean
+from router.estimators.neighbours import Neighbourhood
 from router.estimators.ridge import PENALTIES, RidgePath
 from router.estimators.stacking import Mixture
 from router.features.mapped import side_by_side
@@ -61,8 +62,6 @@ NEAR = 64
 """Of those, the components in which neighbours are near and datasets are recognised."""
 REACHES = (20, 50, 100, 200)
 """Neighbours that are tried."""
-PRIOR = 2.0
-"""Weight of the mean score, in neighbours."""
 MOST = 4000
 """Examples that neighbours are looked for among, drawn at random: each costs time at inference."""
 JUDGED = 2000
@@ -70,10 +69,6 @@ JUDGED = 2000
 FEW = 2000
 """Examples below which there are more folds, each leaving out less."""
 FOLDS, FOLDS_OF_MANY = 5, 3
-RARE = 5
-"""Datasets with fewer examples are recognised as one."""
-SHRINKAGE = 10.0
-"""Examples that the mean over all datasets counts for in the mean of each."""
 FIRM_SIMPLE, FIRM_NETWORK = 300.0, 1000.0
 """Groups of examples whose evidence weighs as much as the weights that are taken without any."""
 
@@ -194,7 +189,7 @@ class BlendedEstimator:
         fold = group_folds(groups, folds, seed=self.seed)
         self.parts_: _Parts | None = None
         self.shares_ = {}
-        names, member = _merged(np.zeros(len(X), dtype=int) if datasets is None else datasets)
+        names, member = merged(np.zeros(len(X), dtype=int) if datasets is None else datasets)
         told = told and len(names) > 1
         if len(self.active_) and (told or varies(X)) and n_groups > 1:
             alike = np.eye(len(names), dtype=np.float32)[member]
@@ -359,83 +354,6 @@ class _Lesson:
     told: bool
 
 
-class _Neighbours:
-    """Examples to look for neighbours among.
-
-    Args:
-        stored: (n, C) components of theirs.
-        scores: (n, K).
-        weights: (n,).
-        reach: neighbours that the kernel reaches; a quarter of the examples at most.
-    """
-
-    def __init__(self, stored: Floats, scores: Floats, weights: Floats, *, reach: int) -> None:
-        # Laid out as they are stored, so that loading changes no bit.
-        self.stored = np.ascontiguousarray(stored, dtype=np.float64)
-        self.scores, self.weights = np.ascontiguousarray(scores), np.ascontiguousarray(weights)
-        self.reach = min(reach, max(1, len(stored) // 4))
-        self._base = np.average(self.scores, axis=0, weights=self.weights)
-        self._lengths = np.square(self.stored).sum(axis=1)
-        self._floor = FLOOR * max(float(self._lengths.mean()), 1e-12)
-
-    def predict(self, Z: Floats) -> Array:
-        """Kernel-weighted mean scores (N, K) near components (N, C), by blocks of rows."""
-        step = max(1, (1 << 20) // len(self.stored))
-        parts = [self._block(Z[at : at + step]) for at in range(0, len(Z), step)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self._base)))
-
-    def _block(self, Z: Floats) -> Array:
-        apart = np.square(Z).sum(axis=1)[:, None] + self._lengths - 2 * (Z @ self.stored.T)
-        return kernel_mean(
-            apart,
-            self.scores,
-            self.weights,
-            base=self._base,
-            k=self.reach,
-            prior=PRIOR,
-            floor=self._floor,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Datasets:
-    """Recognises datasets, and holds the mean scores of each.
-
-    Attributes:
-        components: that they are recognised in.
-        recognise: (C + 1, T) weights and biases of each dataset's logit.
-        names: T; the rare ones are one, "".
-        means: (T, K) mean scores.
-        told: whether names are features, too.
-    """
-
-    components: Components
-    recognise: Array
-    names: tuple[str, ...]
-    means: Array
-    told: bool
-
-    def __post_init__(self) -> None:
-        """Lay arrays out as they are stored."""
-        _lay_out(self, "recognise", "means")
-
-    def shares(self, X: Floats, datasets: Classes | None) -> Array:
-        """How likely each row of X (N, D) is from each dataset, (N, T); 1 for those that are told.
-
-        Args:
-            X: features, without the datasets.
-            datasets: (N,) names; None where nobody says.
-        """
-        shares = _recognised(self.components.project(X), self.recognise)
-        if datasets is None or not self.told:
-            return shares
-        place = {name: number for number, name in enumerate(self.names) if name}
-        known = np.array([place.get(str(name), -1) for name in datasets], dtype=np.intp)
-        rows = np.flatnonzero(known >= 0)
-        shares[rows] = np.eye(len(self.names))[known[rows]]
-        return shares
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Parts:
     """A fitted blend, its linear members joined to one.
@@ -455,8 +373,8 @@ class _Parts:
     linear: Array
     bias: Array
     components: Components
-    neighbours: _Neighbours
-    datasets: _Datasets
+    neighbours: Neighbourhood
+    datasets: Datasets
     near_level: Array
     near_spread: Array
     networks: list[MlpEstimator]
@@ -464,14 +382,14 @@ class _Parts:
 
     def __post_init__(self) -> None:
         """Lay arrays out as they are stored."""
-        _lay_out(self, "linear", "bias", "near_level", "near_spread")
+        lay_out(self, "linear", "bias", "near_level", "near_spread")
 
     @classmethod
     def of(
         cls,
         paths: Mapping[str, tuple[Components, RidgePath]],
-        near: tuple[Components, _Neighbours],
-        datasets: _Datasets,
+        near: tuple[Components, Neighbourhood],
+        datasets: Datasets,
         names: list[str],
         mixture: Mixture,
         outer: Mixture,
@@ -561,7 +479,7 @@ class _Parts:
         cls, tensors: Mapping[str, Any], header: Mapping[str, Any], networks: list[MlpEstimator]
     ) -> _Parts:
         """Rebuild what `dump` gave."""
-        datasets = _Datasets(
+        datasets = Datasets(
             components=Components(
                 mean=tensors["dataset_mean"], directions=tensors["dataset_directions"]
             ),
@@ -574,7 +492,7 @@ class _Parts:
             linear=tensors["linear"],
             bias=tensors["bias"],
             components=Components(mean=tensors["mean"], directions=tensors["directions"]),
-            neighbours=_Neighbours(
+            neighbours=Neighbourhood(
                 tensors["stored"],
                 tensors["scores"],
                 tensors["weights"],
@@ -602,42 +520,37 @@ def _beside(X: Floats, alike: npt.NDArray[np.float32]) -> Floats:
     return np.hstack([X, alike])
 
 
-def _lay_out(holder: object, *names: str) -> None:
-    for name in names:
-        object.__setattr__(holder, name, np.ascontiguousarray(getattr(holder, name)))
-
-
 def _datasets(
     lesson: _Lesson, X: Floats, widths: tuple[int, ...], *, seed: int
-) -> tuple[_Datasets, Array]:
+) -> tuple[Datasets, Array]:
     """What recognises datasets in X (N, D), and held-out mean scores (N, K) of each example's."""
     Y, weights, fold, n = lesson.Y, lesson.weights, lesson.fold, len(lesson.names)
     components = Components.fit(X, widths, standardise=False, most=NEAR, seed=seed)
     Z = components.project(X)
-    found = _Datasets(
+    found = Datasets(
         components=components,
-        recognise=_recogniser(Z, lesson.member, weights, n),
+        recognise=recogniser(Z, lesson.member, weights, n),
         names=lesson.names,
-        means=_means(Y, lesson.member, weights, n),
+        means=mean_scores(Y, lesson.member, weights, n),
         told=lesson.told,
     )
     looked_up = np.zeros(Y.shape)
     for number in np.unique(fold):
         inside = fold == number
         learned, own = lesson.member[~inside], weights[~inside]
-        means = _means(Y[~inside], learned, own, n)
+        means = mean_scores(Y[~inside], learned, own, n)
         if lesson.told:
             looked_up[inside] = means[lesson.member[inside]]
         else:
-            recognise = _recogniser(Z[~inside], learned, own, n)
-            looked_up[inside] = _recognised(Z[inside], recognise) @ means
+            recognise = recogniser(Z[~inside], learned, own, n)
+            looked_up[inside] = recognised(Z[inside], recognise) @ means
     return found, looked_up
 
 
 def _simple_members(
     lesson: _Lesson, looked_up: Array, *, seed: int
 ) -> tuple[
-    dict[str, tuple[Components, RidgePath]], tuple[Components, _Neighbours], Array, list[str]
+    dict[str, tuple[Components, RidgePath]], tuple[Components, Neighbourhood], Array, list[str]
 ]:
     """All members but the networks.
 
@@ -672,13 +585,13 @@ def _simple_members(
     Z, components = projected[scaling], paths[scaling][0]
     near = (
         Components(mean=components.mean, directions=components.directions[:, :NEAR]),
-        _Neighbours(Z[some], Y[some], weights[some], reach=reach),
+        Neighbourhood(Z[some], Y[some], weights[some], reach=reach),
     )
     neighbours = np.zeros(Y.shape)
     for number in numbers:
         inside = fold == number
         others = some[~inside[some]]
-        held = _Neighbours(Z[others], Y[others], weights[others], reach=reach)
+        held = Neighbourhood(Z[others], Y[others], weights[others], reach=reach)
         neighbours[inside] = held.predict(Z[inside])
     every = np.stack([*parts, neighbours, looked_up])
     return paths, near, every, [*names, "neighbours", "lookup"]
@@ -702,45 +615,13 @@ def _best_neighbours(
         others = some[~inside[some]]
         for name, Z in projected.items():
             for reach in REACHES:
-                held = _Neighbours(Z[others], Y[others], weights[others], reach=reach)
+                held = Neighbourhood(Z[others], Y[others], weights[others], reach=reach)
                 error = _apart(held.predict(Z[inside]), Y[inside], weights[inside])
                 errors[name, reach] = errors.get((name, reach), 0.0) + error
         judged += int(inside.sum())
         if judged >= JUDGED:
             break
     return min(errors, key=errors.__getitem__)
-
-
-def _recogniser(Z: Array, member: npt.NDArray[np.intp], weights: Array, datasets: int) -> Array:
-    """Weights and biases (C + 1, T) of a multinomial logistic regression; -inf for absent ones."""
-    present = np.unique(member)
-    found = np.zeros((Z.shape[1] + 1, datasets))
-    found[-1, np.setdiff1d(np.arange(datasets), present)] = -np.inf
-    if len(present) < 2:
-        return found
-    from sklearn.linear_model import LogisticRegression  # not needed to load and predict
-
-    # Components of a block have a mean square of 1 together; C is for that size.
-    model = LogisticRegression(C=10.0, max_iter=2000).fit(Z, member, sample_weight=weights)
-    coef, bias = model.coef_, model.intercept_
-    if len(present) == 2:  # scikit-learn keeps one logit of two
-        coef, bias = np.vstack([-coef, coef]) / 2, np.array([-bias[0], bias[0]]) / 2
-    found[:, present] = np.vstack([coef.T, bias])
-    return found
-
-
-def _recognised(Z: Floats, recognise: Array) -> Array:
-    """Probabilities (N, T) of the datasets."""
-    return np.asarray(softmax(Z @ recognise[:-1] + recognise[-1], axis=1))
-
-
-def _means(Y: Array, member: npt.NDArray[np.intp], weights: Array, datasets: int) -> Array:
-    """Mean scores (T, K) of each dataset, drawn to the mean over all."""
-    base = np.average(Y, axis=0, weights=weights)
-    size = np.bincount(member, weights=weights, minlength=datasets)[:, None]
-    total = np.zeros((datasets, Y.shape[1]))
-    np.add.at(total, member, Y * weights[:, None])
-    return np.asarray((total + SHRINKAGE * base) / (size + SHRINKAGE))
 
 
 def _usual(parts: Array, names: list[str], Y: Array, weights: Array) -> Array:
@@ -763,19 +644,6 @@ def _apart(p: Array, Y: Array, weights: Array) -> float:
 def _share(firm: float, groups: int) -> float:
     """Of the weights that are taken without evidence."""
     return firm / (firm + groups)
-
-
-def _merged(datasets: Classes) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
-    """Names of the datasets, the rare ones as one that is called "", and each example's place."""
-    names, member, size = np.unique(
-        np.asarray(datasets).astype(str), return_inverse=True, return_counts=True
-    )
-    member = member.reshape(-1)
-    kept = np.flatnonzero(size >= RARE)
-    place = np.full(len(names), len(kept), dtype=np.intp)
-    place[kept] = np.arange(len(kept))
-    found = tuple(str(names[number]) for number in kept)
-    return (found if len(kept) == len(names) else (*found, "")), place[member]
 
 
 def _shares(names: list[str], simple: Mixture, outer: Mixture) -> dict[str, dict[str, float]]:

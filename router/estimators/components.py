@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats, column_moments, inverse, row_blocks
+from router.estimators.base import Floats, column_moments, inverse, lay_out, row_blocks
 
 EXACT = 2048
 """Up to so many features or examples, components come from an exact decomposition."""
@@ -34,7 +34,7 @@ class Components:
 
     def __post_init__(self) -> None:
         """Lay the directions out as they are stored, so that loading changes no bit."""
-        object.__setattr__(self, "directions", np.ascontiguousarray(self.directions))
+        lay_out(self, "directions")
 
     @classmethod
     def fit(

@@ -34,6 +34,8 @@ from router.estimators.bilinear import read_header, standardised
 
 STORED = "knn.safetensors"
 HEADER = "knn.json"
+PRIOR = 2.0
+"""Weight of the mean score, in neighbours."""
 FLOOR = 1e-6
 """Squared distance, in parts of the mean squared one, below which examples count as equal."""
 
@@ -68,7 +70,7 @@ class NeighboursEstimator:
         k: int = 100,
         metric: str = "euclidean",
         components: int = 64,
-        prior: float = 2.0,
+        prior: float = PRIOR,
         most: int = 200_000,
         widths: tuple[int, ...] | None = None,
     ) -> None:
@@ -226,6 +228,44 @@ class NeighboursEstimator:
     def _check_fitted(self) -> None:
         if not hasattr(self, "stored_"):
             raise DataError("NeighboursEstimator is not fitted; call fit(X, Y) first.")
+
+
+class Neighbourhood:
+    """Examples to look for neighbours among.
+
+    Args:
+        stored: (n, C) components of theirs.
+        scores: (n, K).
+        weights: (n,).
+        reach: neighbours that the kernel reaches; a quarter of the examples at most.
+    """
+
+    def __init__(self, stored: Floats, scores: Floats, weights: Floats, *, reach: int) -> None:
+        # Laid out as they are stored, so that loading changes no bit.
+        self.stored = np.ascontiguousarray(stored, dtype=np.float64)
+        self.scores, self.weights = np.ascontiguousarray(scores), np.ascontiguousarray(weights)
+        self.reach = min(reach, max(1, len(stored) // 4))
+        self._base = np.average(self.scores, axis=0, weights=self.weights)
+        self._lengths = np.square(self.stored).sum(axis=1)
+        self._floor = FLOOR * max(float(self._lengths.mean()), 1e-12)
+
+    def predict(self, Z: Floats) -> npt.NDArray[np.float64]:
+        """Kernel-weighted mean scores (N, K) near components (N, C), by blocks of rows."""
+        step = max(1, (1 << 20) // len(self.stored))
+        parts = [self._block(Z[at : at + step]) for at in range(0, len(Z), step)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self._base)))
+
+    def _block(self, Z: Floats) -> npt.NDArray[np.float64]:
+        apart = np.square(Z).sum(axis=1)[:, None] + self._lengths - 2 * (Z @ self.stored.T)
+        return kernel_mean(
+            apart,
+            self.scores,
+            self.weights,
+            base=self._base,
+            k=self.reach,
+            prior=PRIOR,
+            floor=self._floor,
+        )
 
 
 def kernel_mean(

@@ -43,6 +43,7 @@ SIZE = {"examples": 100_000, "features": 1_500}
 MAPPED = {"examples": 350_000, "features": 1_500, "limit_mib": 1_536, "rounds": 20}
 LATENCY = {"examples": 14_000, "features": sum(WIDTHS)}
 LIGHT: dict[str, dict[str, Any]] = {
+    "blend": {"widths": WIDTHS},
     "logistic": {"C": 1e-3},
     "lightgbm": {"rounds": 100},
     "mlp": {"epochs": 1, "widths": WIDTHS},

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from router.analysis.evaluation import evaluate as evaluate
     from router.features.table import FeatureTable as FeatureTable
     from router.pipeline import AutoScalePipeline as AutoScalePipeline
-    from router.policy import Policy as Policy
-    from router.router import ScaleRouter as ScaleRouter
-    from router.run import Run as Run
+    from router.policies.policy import Policy as Policy
+    from router.runs.run import Run as Run
+    from router.scale_router import ScaleRouter as ScaleRouter
     from router.stages.labelling import label_stage as label_stage
     from router.stages.learning import calibrate_stage as calibrate_stage
     from router.stages.learning import train_stage as train_stage
@@ -27,9 +27,9 @@ __getattr__ = exports(
         "__version__": "router.version",
         "AutoScalePipeline": "router.pipeline",
         "FeatureTable": "router.features.table",
-        "Policy": "router.policy",
-        "Run": "router.run",
-        "ScaleRouter": "router.router",
+        "Policy": "router.policies.policy",
+        "Run": "router.runs.run",
+        "ScaleRouter": "router.scale_router",
         "calibrate_stage": "router.stages.learning",
         "evaluate": "router.analysis.evaluation",
         "evaluate_stage": "router.stages.reporting",

@@ -9,7 +9,7 @@ import numpy as np
 
 from m3core.batching import answer_all
 from m3core.models.base import Answer, MultiScaleModel, Request
-from router.cascade import STEPS, Cascade
+from router.cascade.rule import STEPS, Cascade
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def ask_again(model: MultiScaleModel, cascade: Cascade, tries: Sequence[Tried]) 
 
     Args:
         model: The model that answered.
-        cascade: At most :data:`router.cascade.STEPS` further scales are asked.
+        cascade: At most :data:`router.cascade.rule.STEPS` further scales are asked.
         tries: One for each question, as first asked.
     """
     found = list(tries)

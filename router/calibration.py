@@ -26,7 +26,7 @@ from scipy.special import erf, expit, logit
 from data.errors import DataError
 from router.estimators.base import Floats, bent, log_loss
 from router.folds import group_folds
-from router.sweep import check_inputs
+from router.policies.price_sweep import check_inputs
 
 NONE, JOINT, TEMPERATURE, ISOTONIC = "none", "joint", "temperature", "isotonic"
 METHODS = (NONE, JOINT, TEMPERATURE, ISOTONIC)

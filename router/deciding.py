@@ -13,12 +13,12 @@ from PIL import Image
 from data.errors import DataError
 from m3core.batching import limits_for, peek_in_batches
 from m3core.models.base import MultiScaleModel, Peek, Request, VisualEncoding
-from router.cascade import Cascade
-from router.costs import routed_costs
+from router.cascade.rule import Cascade
 from router.features.featurizer import Featurizer
 from router.features.tiers import PEEK
-from router.policy import Policy
-from router.router import ScaleRouter
+from router.policies.costs import routed_costs
+from router.policies.policy import Policy
+from router.scale_router import ScaleRouter
 
 STAGES = ("vision", "features", "peek", "route", "language")
 

@@ -16,14 +16,14 @@ from m3core.labelling.rows import longest_in
 from m3core.models.base import Answer, MultiScaleModel
 from m3core.pooling import AVERAGE
 from router.asking_again import Tried, ask_again
-from router.cascade import Cascade, cascade_path
+from router.cascade.rule import Cascade, cascade_path
 from router.deciding import Asked, Clock, Decided, Decider
 from router.features.featurizer import check_source, live_featurizer
-from router.policy import Policy
+from router.policies.policy import Policy
 from router.routed import RoutedAnswer as RoutedAnswer
 from router.routed import routed_answer
-from router.router import ScaleRouter
-from router.run import Run
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 
 
 class AutoScalePipeline:
@@ -123,11 +123,11 @@ class AutoScalePipeline:
         token: str | bool | None = None,
         cache_dir: Path | str | None = None,
     ) -> AutoScalePipeline:
-        """Load from a repository of the Hugging Face hub; see `load` and `router.hub.fetch`.
+        """Load from the Hugging Face hub; see `load` and `router.hub.repository.fetch`.
 
         The repository and its commit are in ``router.origin``.
         """
-        from router.hub import fetch
+        from router.hub.repository import fetch
 
         found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
         pipeline = cls.load(found.folder, model=model, policy=policy, device=device)

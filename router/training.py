@@ -21,6 +21,7 @@ from data.errors import DataError, MismatchError, NotLearnableError
 from data.manifest import library_versions
 from data.oracle_log import OracleLog
 from data.registry import unknown_name
+from data.split_rows import Gaps, part_rows
 from data.splits import Split
 from router.calibration import choose_calibration
 from router.estimators import DEFAULT, estimator_class
@@ -34,8 +35,7 @@ from router.estimators.base import (
 from router.features.table import FeatureTable
 from router.folds import cross_fit
 from router.held_out import HeldOut
-from router.parts import Gaps, part_rows
-from router.router import DATASETS, RECOGNISED, TOLD, Datasets, ScaleRouter
+from router.scale_router import DATASETS, RECOGNISED, TOLD, Datasets, ScaleRouter
 
 logger = logging.getLogger(__name__)
 

@@ -37,10 +37,10 @@ from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer
 from router.features.question import ModelQuestions
 from router.features.tiers import USUAL
-from router.knobs import for_max_loss
 from router.pipeline import AutoScalePipeline
-from router.policy import Policy
-from router.run import Run
+from router.policies.fitting import for_max_loss
+from router.policies.policy import Policy
+from router.runs.run import Run
 
 BATCH = 16
 SERVED = 64

@@ -18,8 +18,8 @@ from data.errors import DataError
 from data.importers.blindtest import read_blindtest
 from data.manifest import MANIFEST, atomic_write_text
 from experiments.recording import kept, provenance
-from router.guarantee import Target
-from router.run import Run
+from router.policies.guarantee import Target
+from router.runs.run import Run
 from router.stages.labelling import featurize_stage, import_stage
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage, report_stage

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr
 
-from router import risk
-from router.betting import Shape, agrapa, deadline
-from router.counting import GAINS, Ladder, promising
+from router.policies import risk_bounds as risk
+from router.policies.betting import Shape, agrapa, deadline
+from router.policies.ladders import GAINS, Ladder, promising
 
 Array = npt.NDArray[np.float64]
 Passed = npt.NDArray[np.bool_]

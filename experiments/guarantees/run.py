@@ -29,7 +29,7 @@ from data.manifest import atomic_write_text
 from experiments.guarantees import methods, whole
 from experiments.guarantees.worlds import EVEN, EXPENSIVE, STEEP, World, draw, ladder
 from experiments.recording import provenance
-from router.guarantee import Target
+from router.policies.guarantee import Target
 
 HERE = Path(__file__).parent
 TARGETS = (0.01, 0.02, 0.05)

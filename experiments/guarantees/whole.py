@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtr
 
-from router import risk
 from router.estimators.base import Floats
-from router.guarantee import Labelled, Target, UncertifiedError, for_target, safe_to_cheap
-from router.policy import Binding, Policy
-from router.thinning import thin
+from router.policies import risk_bounds as risk
+from router.policies.guarantee import Labelled, Target, UncertifiedError, for_target, safe_to_cheap
+from router.policies.policy import Binding, Policy
+from router.policies.thinning import thin
 
 DELTA = 0.05
 RARE, MANY = 1 / 2000, 300

@@ -20,7 +20,7 @@ from experiments.intervals.run import COSTS, POPULATION, World, draw, truths
 from experiments.recording import provenance
 from router.analysis.curves import curve_prices, curve_rows, curves
 from router.analysis.metrics import aiq
-from router.sweep import sweep
+from router.policies.price_sweep import sweep
 
 OUT = Path(__file__).parent / "results" / "hull.json"
 SIZES = (40, 200, 800)

@@ -35,8 +35,8 @@ from router.analysis.comparison import Comparison
 from router.analysis.curves import curve_prices, curve_rows, curves
 from router.analysis.measures import Measures
 from router.estimators.base import Floats
-from router.outcomes import Asked
-from router.sweep import choose_at, sweep
+from router.policies.outcomes import Asked
+from router.policies.price_sweep import choose_at, sweep
 
 HERE = Path(__file__).parent
 COSTS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])

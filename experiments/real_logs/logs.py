@@ -21,7 +21,7 @@ from data.importers.blindtest import read_blindtest
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from router.features.table import FeatureTable
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import featurize_stage, import_stage
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")

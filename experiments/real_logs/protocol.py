@@ -23,7 +23,7 @@ from data.splits import Split, split_by_group
 from experiments.real_logs.logs import RealLog
 from router.analysis.curves import Curves, curve_prices, curves
 from router.analysis.metrics import taken, worth_mixing
-from router.sweep import choose_at
+from router.policies.price_sweep import choose_at
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 SEEDS = 5

@@ -37,8 +37,8 @@ from experiments.real_logs.protocol import (
 from experiments.recording import provenance
 from router.analysis.evaluation import evaluate
 from router.analysis.metrics import taken
-from router.calibration_data import CalibrationData, predictions
-from router.guarantee import Target
+from router.policies.calibration_data import CalibrationData, predictions
+from router.policies.guarantee import Target
 from router.training import train_router
 
 HERE = Path(__file__).parent

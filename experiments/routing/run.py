@@ -27,9 +27,9 @@ from experiments.recording import kept, provenance
 from m3core.checkpoints import load_model
 from router.cli.labelling import label_with_progress
 from router.features.tiers import TIERS
-from router.guarantee import Target
-from router.policy import Policy
-from router.run import Run
+from router.policies.guarantee import Target
+from router.policies.policy import Policy
+from router.runs.run import Run
 from router.stages.comparing import compare_runs
 from router.stages.escalating import escalate_stage
 from router.stages.learning import calibrate_stage, train_stage

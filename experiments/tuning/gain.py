@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 from data.manifest import atomic_write_text
 from data.oracle_log import OracleLog
+from data.split_rows import part_rows
 from router.analysis.bootstrap import estimate
 from router.features.table import FeatureTable
-from router.parts import part_rows
-from router.router import ScaleRouter
 from router.rules import apply_rule
-from router.run import Run
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 from router.stages.tuning import tuned_setting, tuning_folder
 from router.training import train_router
 from router.tuning.judging import curve, halves, overall

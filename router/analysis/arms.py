@@ -15,12 +15,12 @@ import numpy.typing as npt
 from router.analysis import metrics
 from router.analysis.curves import POINTS, dearest_within
 from router.baselines.base import Contender, Known, Priced
-from router.cascade import Cascade
-from router.costs import routed_costs
+from router.cascade.rule import Cascade
 from router.estimators.base import Floats
-from router.knobs import for_budget, for_max_loss
-from router.outcomes import Asked, Outcome, Prices, outcome_of
-from router.policy import Binding, Policy
+from router.policies.costs import routed_costs
+from router.policies.fitting import for_budget, for_max_loss
+from router.policies.outcomes import Asked, Outcome, Prices, outcome_of
+from router.policies.policy import Binding, Policy
 
 GOALS = {"saved_at_99": 0.99, "saved_at_100": 1.0}
 """Name -> share of the best fixed accuracy that is to be kept."""

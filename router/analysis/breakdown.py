@@ -35,7 +35,7 @@ def by_dataset(
     Args:
         log: the complete test examples only.
         choices: policy name -> option index (n,).
-        costs: (n, K) behind the router that the policies belong to; see `router.costs`.
+        costs: (n, K) behind the router that the policies belong to; see `router.policies.costs`.
         best: the best fixed option, the same everywhere.
         reference: name of the option that accuracies are compared with.
         draws: bootstrap draws.

@@ -23,8 +23,8 @@ from router.analysis.knowing import corrected_curve
 from router.analysis.oracles import RULES, corrected_rows, oracle_rows
 from router.analysis.verdict import answers_nothing
 from router.estimators.base import Floats
-from router.outcomes import Asked, Outcome
-from router.sweep import Choice, choose_at
+from router.policies.outcomes import Asked, Outcome
+from router.policies.price_sweep import Choice, choose_at
 
 QUANTITIES = ("accuracy", "cost", "gflops", "regret")
 UNDEFINED = Estimate(None, None, None)

@@ -19,6 +19,7 @@ import numpy as np
 
 from data.errors import DataError, NotLearnableError
 from data.oracle_log import OracleLog
+from data.split_rows import Gaps, part_rows
 from data.splits import SPLITS, Split
 from router.analysis.arms import arm_of, budget_name, cascade_settings
 from router.analysis.columns import Columns
@@ -36,12 +37,11 @@ from router.analysis.words import words_of
 from router.baselines import fit_baselines
 from router.baselines.base import Contender, Known, Priced
 from router.baselines.escalation import Escalating, escalating
-from router.cascade import Cascade
-from router.costs import routed_costs
+from router.cascade.rule import Cascade
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
-from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy
+from router.policies.costs import routed_costs
+from router.policies.policy import Binding, Policy
 
 SCHEMA = 4
 """Of the document and of how its numbers are made: what was made otherwise is made again."""
@@ -106,7 +106,7 @@ def evaluate(
         features: what the router reads, for the baselines that read the same; without them
             those are undefined.
         reads: name of the router ("router") or of an ablation -> feature blocks that it reads,
-            which says what it pays for a peek (`router.costs`); nothing is paid without.
+            which says what it pays for a peek (`router.policies.costs`); nothing is paid without.
         cascades: name -> cascade calibrated before, for rows of their own under "escalation".
         reference: name of the option that "minus_reference" is about; None for the best of the
             calibrate part.

@@ -15,7 +15,7 @@ from router.analysis.metrics import best_fixed
 from router.analysis.tables import interval, percent
 from router.analysis.words import Words
 from router.estimators.base import Floats
-from router.references import index_of, under_cap
+from router.policies.references import index_of, under_cap
 
 Summary = Mapping[str, Any]
 SAME = 1e-9  # relative: costs nearer than this are one cost, rounding apart

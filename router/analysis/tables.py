@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.manifest import atomic_write_text
-from router.guarantee_text import told_in
+from router.policies.guarantee_text import told_in
 
 Document = Mapping[str, Any]
 Table = tuple[Sequence[str], list[Sequence[Any]]]

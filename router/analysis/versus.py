@@ -27,7 +27,7 @@ from router.analysis.columns import Columns, Pair
 from router.analysis.curves import curve_prices, curve_rows, curves
 from router.analysis.metrics import Array, taken
 from router.estimators.base import Floats
-from router.policy import Policy
+from router.policies.policy import Policy
 
 CHUNK_ENTRIES = 4_000_000
 AIQ = "AIQ"

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from data.errors import NotLearnableError
 from data.oracle_log import OracleLog
 from router.analysis.curves import curve_prices
-from router.costs import routed_costs
 from router.estimators.base import Floats
-from router.outcomes import Asked, Choice
-from router.sweep import choose_at
+from router.policies.costs import routed_costs
+from router.policies.outcomes import Asked, Choice
+from router.policies.price_sweep import choose_at
 
 Rows = npt.NDArray[np.intp]
 

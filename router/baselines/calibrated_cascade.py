@@ -27,10 +27,10 @@ from data.errors import NotLearnableError
 from router.analysis.curves import ladder
 from router.baselines.base import Known, Rows
 from router.baselines.classes import sampled
-from router.cascade import odds
+from router.cascade.rule import odds
 from router.estimators.base import Floats
 from router.estimators.logistic import LogisticEstimator
-from router.outcomes import Asked
+from router.policies.outcomes import Asked
 
 PENALTY = 1.0
 MOST = 6000

@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from data.errors import NotLearnableError
 from router.baselines.base import Known, Rows
-from router.cascade import STEPS
-from router.costs import routed_costs
+from router.cascade.learning import Answered, Learned, learn_cascade, spread_prices
+from router.cascade.rule import STEPS
 from router.estimators.base import Floats
-from router.outcomes import Asked, Prices
-from router.stopping import Answered, Learned, learn_cascade, spread_prices
+from router.policies.costs import routed_costs
+from router.policies.outcomes import Asked, Prices
 
 
 @dataclass(frozen=True, kw_only=True)
 class Escalating:
-    """A router that asks again where an answer looks wrong; see `router.cascade`.
+    """A router that asks again where an answer looks wrong; see `router.cascade.rule`.
 
     Attributes:
         learned: on the tune part.

@@ -15,7 +15,7 @@ from router.baselines.classes import sampled
 from router.baselines.probability_calibration import calibrated
 from router.estimators import estimator_class
 from router.estimators.base import Floats, Validation
-from router.sweep import sweep
+from router.policies.price_sweep import sweep
 
 ESTIMATOR = "knn"
 

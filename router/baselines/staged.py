@@ -15,7 +15,7 @@ import numpy as np
 from router.analysis.curves import places
 from router.baselines.base import Known, Rows
 from router.estimators.base import Floats
-from router.outcomes import Asked
+from router.policies.outcomes import Asked
 
 STEPS = 400
 """Thresholds that are looked at to find those of the wanted costs."""

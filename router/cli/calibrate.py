@@ -13,9 +13,9 @@ from router.cli.options import RunFolder
 
 if TYPE_CHECKING:
     from router.analysis.words import Words
-    from router.cascade import Cascade
-    from router.policy import Policy
-    from router.run import Run
+    from router.cascade.rule import Cascade
+    from router.policies.policy import Policy
+    from router.runs.run import Run
 
 
 def points(text: str) -> float:
@@ -140,8 +140,8 @@ def calibrate(
     from data.errors import DataError
     from router.analysis.words import words_of
     from router.cli.console import say_about_reference
-    from router.guarantee import Target
-    from router.run import Run
+    from router.policies.guarantee import Target
+    from router.runs.run import Run
     from router.stages.escalating import escalate_stage
     from router.stages.learning import calibrate_stage
     from router.stages.references import reference_stage
@@ -216,8 +216,8 @@ def _show_policy(policy: Policy, place: Run, name: str) -> None:
 def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> None:
     """What is guaranteed and on what evidence, or that nothing is, and why it fell back."""
     from router.cli.console import out
-    from router.guarantee_text import evidence, told_by
-    from router.policy import Policy
+    from router.policies.guarantee_text import evidence, told_by
+    from router.policies.policy import Policy
 
     if isinstance(kept, Policy) and kept.fallback:
         told = words.of(f"Falls back to the reference option: {kept.reason}.")
@@ -236,7 +236,7 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
 def _in_words(words: Words) -> Iterator[None]:
     """Say why a target cannot be met, or nothing be learned, in the words that fit the log."""
     from data.errors import NotLearnableError
-    from router.guarantee import UncertifiedError
+    from router.policies.guarantee import UncertifiedError
 
     try:
         yield

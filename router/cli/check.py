@@ -24,9 +24,9 @@ def check(
     from rich.table import Table
     from rich.text import Text
 
-    from router.checks import check_environment, check_run
     from router.cli.console import err, out, print_table
-    from router.run import Run
+    from router.runs.checks import check_environment, check_run
+    from router.runs.run import Run
 
     with err.status("checking"):
         checks = check_environment(model)

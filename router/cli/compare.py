@@ -54,7 +54,7 @@ def compare(
 
     from router.analysis.words import words_of
     from router.cli.console import err, out
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.comparing import compare_runs
 
     with err.status("comparing"):

@@ -43,7 +43,7 @@ def evaluate(
     ```
     """
     from router.cli.console import err, out, show_contenders, show_ends, show_headline, show_verdict
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.reporting import evaluate_stage
 
     place = Run(run)

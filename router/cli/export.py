@@ -51,7 +51,7 @@ def export(
     from data.oracle_log import OracleLog
     from router.cli.console import err
     from router.cli.console import out as results
-    from router.run import Run
+    from router.runs.run import Run
 
     if push and not licence:
         raise typer.BadParameter("say under which licence the data set is published: --license")

@@ -48,7 +48,7 @@ def featurize(
     ```
     """
     from router.cli.console import out, progress, show_table
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.labelling import featurize_stage
 
     with progress("features") as advance:

@@ -131,7 +131,7 @@ def import_log(
     from data.log_warnings import log_warnings
     from router.cli.console import out as results
     from router.cli.console import say
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.labelling import import_stage
 
     importer(kind)

@@ -132,7 +132,7 @@ def label(
     from router.cli.console import out as console
     from router.cli.console import progress
     from router.cli.labelling import label_with_progress, show_errors, show_flips
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.labelling import verify_stage
 
     if until_correct and scoring is Scoring.REFERENCES:

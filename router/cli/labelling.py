@@ -23,7 +23,7 @@ from router.analysis.verdict import log_verdict
 from router.analysis.words import words_of
 from router.cli.console import out, progress, show_table
 from router.features.question import MODEL
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import label_stage
 
 CAUSES_SHOWN = 15

@@ -75,8 +75,8 @@ def monitor(
 
     from data.sources.jsonl import load_jsonl
     from router.cli.console import err, out
-    from router.monitoring import UNDECIDED
-    from router.run import Run
+    from router.monitoring.regret import UNDECIDED
+    from router.runs.run import Run
     from router.stages.monitoring import monitor_stage
 
     with err.status("testing"):

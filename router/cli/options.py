@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from router.splitting import Splitting
+    from data.splitting import Splitting
 
 RunFolder = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
 Images = Annotated[
@@ -93,7 +93,7 @@ def splitting_of(
     """
     from data.split_files import parse_shares
     from data.splits import FRACTIONS
-    from router.splitting import Splitting
+    from data.splitting import Splitting
 
     if split_column is not None and split is None:
         raise typer.BadParameter("--split-column names a column of the file in --split")

@@ -57,9 +57,9 @@ def push(
     """
     from router.cli.console import err
     from router.cli.console import out as results
-    from router.model_card import Facts
-    from router.publishing import push_run, run_files, write_published
-    from router.run import Run
+    from router.hub.card import Facts
+    from router.hub.publishing import push_run, run_files, write_published
+    from router.runs.run import Run
 
     facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
     if out is not None:

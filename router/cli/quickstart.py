@@ -12,7 +12,7 @@ from router.cli.options import Device
 
 if TYPE_CHECKING:
     from m3core.models.base import MultiScaleModel
-    from router.run import Run
+    from router.runs.run import Run
 
 QUESTIONS = 8
 POLICIES = ("frugal", "default", "generous")
@@ -39,7 +39,7 @@ def quickstart(
     from router.cli.console import err, progress
     from router.cli.console import out as results
     from router.cli.labelling import label_with_progress, show_errors
-    from router.run import Run
+    from router.runs.run import Run
 
     began = time.monotonic()
     folder, run = out / "scenes", Run(out / "run")
@@ -66,9 +66,9 @@ def quickstart(
 
 def _learn(run: Run, *, seed: int) -> None:
     """Train, then calibrate one policy for each default budget."""
+    from data.split_rows import part_rows
     from router.analysis.evaluation import default_budgets
     from router.cli.console import progress
-    from router.parts import part_rows
     from router.stages.learning import calibrate_stage, train_stage
 
     with progress("training") as advance:

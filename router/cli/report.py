@@ -26,7 +26,7 @@ def report(
     ```
     """
     from router.cli.console import err, out
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.reporting import report_stage
 
     place = Run(run)

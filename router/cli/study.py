@@ -50,7 +50,7 @@ def study(
     ```
     """
     from router.cli.console import out, progress
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.learning_curve import SHARES, learning_curve_stage
     from router.stages.leave_out import leave_one_out_stage
 

@@ -121,7 +121,7 @@ def train(
     from data.lone_groups import lone_groups
     from router.cli.console import out as results
     from router.cli.console import progress, say, show_table
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.learning import part_sizes, train_stage
 
     if tuned:
@@ -197,7 +197,7 @@ def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]
 
 
 def _setting(run: Path, trial: int | None) -> Tuned:
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.tuning import tuned_setting
 
     return tuned_setting(Run(run), trial=trial)

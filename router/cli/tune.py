@@ -78,7 +78,7 @@ def tune(
     import optuna
 
     from router.cli.console import out, progress, say
-    from router.run import Run
+    from router.runs.run import Run
     from router.stages.tuning import Search, tune_stage
     from router.tuning.spaces import SPACES
 

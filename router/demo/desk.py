@@ -16,12 +16,12 @@ from data.errors import DataError, M3RouterError
 from data.videos import open_picture
 from m3core.batching import answer_all
 from m3core.models.base import Answer, Request, VisualEncoding
-from router.calibration_data import CalibrationData
 from router.demo.sitting import Spending, spent_on
 from router.looking import shown_at
 from router.pipeline import AutoScalePipeline, RoutedAnswer
-from router.policy import Policy
-from router.run import Run
+from router.policies.calibration_data import CalibrationData
+from router.policies.policy import Policy
+from router.runs.run import Run
 
 LONGEST_QUESTION = 2000
 """Characters; more is refused before any of it is read."""

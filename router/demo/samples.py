@@ -20,11 +20,11 @@ from data.oracle_log import OracleLog
 from data.scenes.drawing import render
 from data.scenes.questions import all_questions
 from data.scenes.world import make_scene
+from data.split_rows import part_rows
 from data.videos import open_picture
 from m3core.batching import answer_all
 from m3core.models.base import MultiScaleModel, Request
-from router.parts import part_rows
-from router.run import Run
+from router.runs.run import Run
 
 SCENES: tuple[tuple[int, str, str], ...] = (
     (29_000_189, "What color is the background?", "What digit is next to the letter w?"),

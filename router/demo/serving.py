@@ -15,7 +15,7 @@ from typing import Any
 from data.errors import DataError, M3RouterError
 from router.demo.desk import Desk
 from router.demo.samples import Sample, drawn_samples, logged_samples
-from router.run import Run
+from router.runs.run import Run
 
 _PATIENCE = 5  # seconds for questions under way when the server is stopped
 

@@ -10,7 +10,7 @@ from data.errors import M3RouterError
 from m3core.models.base import Answer, Request
 from m3core.models.growing import GrowingAnswer
 from router.deciding import Decided
-from router.policy import Policy
+from router.policies.policy import Policy
 from router.serve.backend import Ask, Finished, OverdueError, Piece
 
 Event = Piece | Finished | M3RouterError

@@ -7,13 +7,13 @@ from collections import OrderedDict
 from pathlib import Path
 
 from data.errors import DataError, M3RouterError, MismatchError
-from router.calibration_data import CalibrationData
-from router.cascade import Cascade
-from router.guarantee import Target
-from router.guarantee_text import told_by
-from router.policy import Policy
-from router.router import ScaleRouter
-from router.run import Run
+from router.cascade.rule import Cascade
+from router.policies.calibration_data import CalibrationData
+from router.policies.guarantee import Target
+from router.policies.guarantee_text import told_by
+from router.policies.policy import Policy
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 from router.serve.backend import Ask
 
 KEPT = 256

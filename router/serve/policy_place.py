@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.errors import DataError
-from router.run import Run
+from router.runs.run import Run
 
 
 def policy_place(path: Path) -> tuple[Path, str]:

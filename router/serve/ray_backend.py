@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError, MismatchError
-from router.router import ScaleRouter
+from router.scale_router import ScaleRouter
 from router.serve.backend import (
     Ask,
     BusyError,

@@ -31,7 +31,7 @@ from m3core.models.answering import AnsweringModel
 from m3core.models.base import Answer, MultiScaleModel, Request
 from router.asking_again import Tried, following_request, may_follow
 from router.deciding import Asked, Clock, Decided
-from router.policy import Policy
+from router.policies.policy import Policy
 from router.routed import routed_answer
 from router.serve.backend import Ask, Finished, Piece, Served, UnavailableError
 from router.serve.encodings import Encodings

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
-from router.artefacts import read_sealed, write_sealed
+from router.runs.sealed_files import read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ import numpy as np
 from data.errors import DataError, MismatchError
 from data.manifest import sha256_file
 from data.oracle_log import OracleLog
+from data.split_rows import part_rows
 from data.splits import Split
 from router.analysis.evaluation import default_budgets, different_budgets
 from router.analysis.versus import Difference, Questions, Side, compare_routers
-from router.calibration_data import predictions
-from router.costs import routed_costs
-from router.parts import part_rows
-from router.policy import Policy
-from router.run import Run
+from router.policies.calibration_data import predictions
+from router.policies.costs import routed_costs
+from router.policies.policy import Policy
+from router.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,28 +8,28 @@ import numpy as np
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
+from data.split_rows import Gaps, part_rows
 from data.splits import SPLITS, Split
-from router import risk
 from router.analysis.curves import dearest_within
 from router.analysis.words import words_of
 from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
-from router.calibration_data import predictions
-from router.cascade import Cascade, cascade_path
-from router.costs import routed_costs
-from router.counting import Counted, climbed, promising
+from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
-from router.guarantee import Target, UncertifiedError, described, ladders, refuse_too_small
-from router.guarantee_text import SENTENCE, guarantee_sentence
-from router.knobs import for_budget, for_max_loss
-from router.outcomes import Prices, outcome_of
-from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy
-from router.references import chosen
-from router.router import DATASETS, TOLD, ScaleRouter
-from router.run import Run
+from router.policies import risk_bounds as risk
+from router.policies.calibration_data import predictions
+from router.policies.costs import routed_costs
+from router.policies.fitting import for_budget, for_max_loss
+from router.policies.guarantee import Target, UncertifiedError, described, ladders, refuse_too_small
+from router.policies.guarantee_text import SENTENCE, guarantee_sentence
+from router.policies.ladders import Counted, climbed, promising
+from router.policies.outcomes import Prices, outcome_of
+from router.policies.policy import Binding, Policy
+from router.policies.references import chosen
+from router.policies.thinning import SEED, thin
+from router.runs.run import Run
+from router.scale_router import DATASETS, TOLD, ScaleRouter
 from router.stages.learning import calibrate_stage, record_policies
-from router.thinning import SEED, thin
 
 TRIED = 64
 """Prices that are tried on the calibrate part; a budget is met more exactly than these."""
@@ -219,7 +219,7 @@ def _certified(
 ) -> tuple[_Tried, int, dict[str, object]]:
     """The last price of the tune part's list up to which every one is certified.
 
-    The target names its reference. As `router.guarantee.for_target`, with what the cascade answers
+    The target names its reference. As `guarantee.for_target`, with what the cascade answers
     in the end: rules and prices come from the tune part, and are tested in the order of rising
     prices.
     """

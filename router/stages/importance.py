@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from data.manifest import atomic_write_text
+from data.split_rows import part_rows
 from router.analysis.evaluation import SCHEMA
 from router.analysis.importance import REPEATS, Asked, importance, strongest
-from router.costs import routed_costs
 from router.estimators.base import Floats
-from router.parts import part_rows
-from router.router import ScaleRouter
-from router.run import Run
+from router.policies.costs import routed_costs
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 
 STAGE = "importance"
 DOCUMENT = "importance.json"

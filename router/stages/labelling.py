@@ -30,7 +30,7 @@ from router.features.left_out import with_errors
 from router.features.question import HASHED, MODEL, question_encoder
 from router.features.table import FeatureTable
 from router.features.tiers import IMAGE, PEEK, QUESTION, USUAL, check_tiers
-from router.run import Run
+from router.runs.run import Run
 
 
 def label_stage(

@@ -11,21 +11,21 @@ from typing import Any
 from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
+from data.split_rows import Gaps, part_rows, require_choice
 from data.splits import Split
+from data.splitting import Splitting
 from router import estimators
-from router.calibration_data import CalibrationData
-from router.cascade import cascade_path
-from router.costs import PEEK
+from router.cascade.rule import cascade_path
 from router.features.table import FeatureTable
-from router.guarantee import Target
 from router.held_out import FILE as HELD_OUT
-from router.parts import Gaps, part_rows, require_choice
-from router.policy import Policy
-from router.router import FILE as ROUTER_FILE
-from router.router import Datasets, ScaleRouter
+from router.policies.calibration_data import CalibrationData
+from router.policies.costs import PEEK
+from router.policies.guarantee import Target
+from router.policies.policy import Policy
 from router.rules import DEFAULT, apply_rule
-from router.run import ARMS, Run
-from router.splitting import Splitting
+from router.runs.run import ARMS, Run
+from router.scale_router import FILE as ROUTER_FILE
+from router.scale_router import Datasets, ScaleRouter
 from router.training import datasets_of, train_router, warn_of_constants
 from router.tuning.setting import Tuned
 

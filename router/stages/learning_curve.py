@@ -14,9 +14,9 @@ from data.manifest import atomic_write_text
 from router.analysis.evaluation import Settings, evaluate
 from router.analysis.studies import by_share, enough_labels
 from router.analysis.study_report import write_learning_curve
-from router.calibration_data import predictions
-from router.router import ScaleRouter
-from router.run import Run
+from router.policies.calibration_data import predictions
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 from router.stages.cells import Cells
 from router.stages.retraining import Recipe, Rows
 

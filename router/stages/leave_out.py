@@ -17,7 +17,7 @@ from router.analysis.evaluation import Settings, evaluate
 from router.analysis.studies import macro
 from router.analysis.study_report import write_leave_one_out
 from router.estimators.base import Floats
-from router.run import Run
+from router.runs.run import Run
 from router.stages.cells import Cells
 from router.stages.retraining import Recipe, Rows
 

@@ -13,18 +13,18 @@ from data.examples import Example
 from data.log_checks import ASKED
 from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT, score
+from data.split_rows import part_rows
 from data.splits import Split
-from router.calibration_data import image_sizes, labelled
-from router.cascade import Cascade, cascade_path
-from router.drift import Sample
+from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
-from router.monitoring import News, Texts, by_cascade, by_policy, monitor
-from router.parts import part_rows
-from router.policy import Policy
-from router.router import ScaleRouter
-from router.run import Run
-from router.thinning import default_most
+from router.monitoring.drift import Sample
+from router.monitoring.regret import News, Texts, by_cascade, by_policy, monitor
+from router.policies.calibration_data import image_sizes, labelled
+from router.policies.policy import Policy
+from router.policies.thinning import default_most
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 
 USED = ("fit", "tune", "calibrate")
 """Parts whose pictures are no fresh traffic."""
@@ -50,11 +50,11 @@ def monitor_stage(
         name: of the policy; where a cascade goes with it, that is judged.
         references: right answers of traffic that was labelled without; of any part of it.
         false_alarm: most probability of an alarm although nothing changed.
-        bound: a name in `router.risk.BOUNDS`.
+        bound: a name in `router.policies.risk_bounds.BOUNDS`.
         seed: of the test for drift.
 
     Returns:
-        See `router.monitoring.monitor`.
+        See `router.monitoring.regret.monitor`.
 
     Raises:
         DataError: when a part is missing or damaged, there are too few pictures, or pictures of

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from data.errors import DataError
+from data.split_rows import part_rows
 from router.analysis.reference_summary import reference_summary
-from router.costs import routed_costs
-from router.parts import part_rows
-from router.run import Run
+from router.policies.costs import routed_costs
+from router.runs.run import Run
 
 
 def reference_stage(

@@ -12,6 +12,7 @@ import numpy as np
 from data.errors import DataError, MismatchError
 from data.manifest import atomic_write_text, library_versions, read_manifest, sha256_file
 from data.oracle_log import OracleLog
+from data.split_rows import part_rows
 from data.splits import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.documents import upgraded
@@ -23,15 +24,14 @@ from router.analysis.evaluation import (
     evaluate,
 )
 from router.analysis.report import PAGE, Extras, write_report
-from router.calibration_data import predictions
-from router.cascade import Cascade, cascade_path
-from router.costs import routed_costs
+from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
-from router.parts import part_rows
-from router.policy import Binding, Policy
-from router.router import ScaleRouter
+from router.policies.calibration_data import predictions
+from router.policies.costs import routed_costs
+from router.policies.policy import Binding, Policy
 from router.rules import MEANING
-from router.run import Run
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 from router.stages.importance import importance_stage
 from router.stages.learning import part_sizes
 from router.stages.learning_curve import DOCUMENT as STUDY

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from data.errors import DataError
 from data.manifest import read_manifest, sha256_file
 from data.oracle_log import OracleLog
+from data.split_rows import part_rows
 from data.splits import Split
-from router.calibration_data import predictions
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
-from router.parts import part_rows
-from router.router import ScaleRouter
+from router.policies.calibration_data import predictions
 from router.rules import apply_rule
-from router.run import Run
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 from router.training import train_router
 
 Rows = npt.NDArray[np.intp]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from router.calibration_data import predictions
-from router.costs import routed_costs
-from router.parts import part_rows
-from router.run import Run
+from data.split_rows import part_rows
+from router.policies.calibration_data import predictions
+from router.policies.costs import routed_costs
+from router.runs.run import Run
 
 
 def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple[str, str]]:

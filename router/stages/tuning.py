@@ -9,13 +9,13 @@ from typing import Any
 
 from data.errors import MismatchError
 from data.oracle_log import OracleLog
+from data.split_rows import Gaps, require_choice
 from data.splits import Split
+from data.splitting import Splitting
 from router.estimators import ESTIMATORS
 from router.features.table import FeatureTable
-from router.parts import Gaps, require_choice
 from router.rules import DEFAULT, apply_rule
-from router.run import Run
-from router.splitting import Splitting
+from router.runs.run import Run
 from router.tuning.material import material
 from router.tuning.results import document, finished, read_results, row_of, write_results
 from router.tuning.search import Counts, Objective, search

@@ -18,8 +18,8 @@ from data.manifest import atomic_write_bytes
 from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT
 from data.tables import Table, read_cells
-from router.references import index_of
-from router.sweep import LAST
+from router.policies.price_sweep import LAST
+from router.policies.references import index_of
 from router.traffic.files import Record
 from router.traffic.records import example_of
 

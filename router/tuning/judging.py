@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from router.analysis.metrics import nondecreasing_hull
-from router.costs import routed_costs
 from router.estimators.base import Floats
-from router.sweep import sweep
+from router.policies.costs import routed_costs
+from router.policies.price_sweep import sweep
 
 Array = npt.NDArray[np.float64]
 OBJECTIVES = ("accuracy at low budgets", "accuracy at high budgets")

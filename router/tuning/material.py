@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.oracle_log import OracleLog
+from data.split_rows import Gaps, part_rows
 from data.splits import Split
 from router.calibration import choose_calibration
 from router.estimators import estimator_class
@@ -21,7 +22,6 @@ from router.estimators.base import Floats, GroupedEstimator, Validation, log_los
 from router.features.mapped import side_by_side
 from router.features.table import FeatureTable
 from router.folds import Fold, cross_fit, quarter
-from router.parts import Gaps, part_rows
 from router.training import make_candidate, refuse_foreign, refuse_unlearnable
 from router.tuning.judging import budgets, curve
 

@@ -13,8 +13,8 @@ from lightgbm.basic import LightGBMError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from data.errors import DataError, M3RouterError
-from router.artefacts import content_hash
 from router.estimators.base import Floats
+from router.runs.sealed_files import content_hash
 from router.tuning.judging import dominated, halves, overall
 from router.tuning.material import Material
 from router.tuning.spaces import draw

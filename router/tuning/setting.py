@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from data.split_rows import Gaps
 from data.splits import Split
-from router.parts import Gaps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from data.oracle_log import OracleLog
-from router.calibration_data import labelled
-from router.checks import check_run
-from router.costs import routed_costs
+from data.split_rows import part_rows
 from router.features.table import FeatureTable
-from router.guarantee import Target, for_target
-from router.parts import part_rows
-from router.policy import Policy
-from router.run import Run
+from router.policies.calibration_data import labelled
+from router.policies.costs import routed_costs
+from router.policies.guarantee import Target, for_target
+from router.policies.policy import Policy
+from router.runs.checks import check_run
+from router.runs.run import Run
 from router.stages.learning import train_stage
 from tests.router.conftest import make_world
 

@@ -21,12 +21,12 @@ from PIL import Image
 from data.errors import DataError, MismatchError
 from m3core.checkpoints import load_model
 from router import AutoScalePipeline, Policy, Run, ScaleRouter
-from router.artefacts import read_sealed, write_sealed
 from router.estimators import ESTIMATORS, estimator_class
 from router.features.table import FeatureTable
-from router.hub import MOST_BYTES, ROUTER_FILES, fetch
-from router.model_card import local_path_in
-from router.policy import SCHEMA
+from router.hub.card import local_path_in
+from router.hub.repository import MOST_BYTES, ROUTER_FILES, fetch
+from router.policies.policy import SCHEMA
+from router.runs.sealed_files import read_sealed, write_sealed
 from tests.cli.hub_server import TOKEN, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +35,8 @@ DECIDE = """
 import sys
 import numpy as np
 from router.features.table import FeatureTable
-from router.policy import Policy
-from router.router import ScaleRouter
+from router.policies.policy import Policy
+from router.scale_router import ScaleRouter
 name, features, out, commit = sys.argv[1:]
 router = ScaleRouter.from_pretrained(name, revision=commit)
 assert router.origin == f"{name}@{commit}", router.origin

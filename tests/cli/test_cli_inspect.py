@@ -8,7 +8,7 @@ import pytest
 
 from data.journal import Journal
 from data.oracle_log import OracleLog
-from router.run import Run
+from router.runs.run import Run
 
 
 def test_inspect_prints_every_table(invoke, finished):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from router.pipeline import AutoScalePipeline
-from router.run import Run
+from router.runs.run import Run
 from tests.cli.conftest import write_world
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data.oracle_log import OracleLog
 from router.estimators import ESTIMATORS
-from router.policy import Policy
+from router.policies.policy import Policy
 
 
 def sha256(path: Path) -> str:

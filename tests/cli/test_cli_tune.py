@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from router.router import ScaleRouter
+from router.scale_router import ScaleRouter
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError
-from router.artefacts import read_files, write_files
 from router.estimators import ESTIMATORS, estimator_class
 from router.estimators.base import Validation, log_loss
+from router.runs.sealed_files import read_files, write_files
 
 
 @pytest.fixture(params=sorted(ESTIMATORS))

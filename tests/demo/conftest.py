@@ -15,7 +15,7 @@ from data.scenes.world import make_scene
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
 from router.demo.desk import Desk
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import label_stage
 from router.stages.learning import calibrate_stage, train_stage
 

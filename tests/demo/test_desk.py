@@ -18,13 +18,13 @@ from data.images import open_image
 from m3core.checkpoints import load_model
 from m3core.models.base import Request
 from m3core.models.fake import FakeModel
-from router.calibration_data import CalibrationData
 from router.demo import drawings, handlers
 from router.demo.desk import LONGEST_QUESTION, Desk
 from router.demo.handlers import AUTO, BUDGET, FIXED, Choices
 from router.demo.samples import SCENES, drawn_samples, logged_samples
 from router.demo.sitting import Spending, saved, spent_on
-from router.run import Run
+from router.policies.calibration_data import CalibrationData
+from router.runs.run import Run
 from tests.data.clips import write_video
 from tests.data.test_images import gradient, png_header
 from tests.demo.conftest import BACKGROUND

@@ -16,7 +16,7 @@ from data.examples import Example
 from data.oracle_log import OracleLog
 from m3core.models.fake import FakeModel
 from router import label_stage
-from router.run import Run
+from router.runs.run import Run
 from tests.m3core.test_labelling import examples as examples_about
 
 PICTURES = 150

@@ -25,7 +25,7 @@ from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
 from m3core.labelling import label
 from router.features.table import FeatureTable
-from router.run import Run
+from router.runs.run import Run
 from tests.m3core import faults
 
 ROOT = Path(__file__).resolve().parents[2]

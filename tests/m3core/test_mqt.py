@@ -36,7 +36,7 @@ from m3core.models.query_abstractor import QueryAbstractor, resize_table, sine_c
 from m3core.scales import MQT_SCALES, ScaleGrid
 from router.features.image import image_features
 from router.features.tiers import TIERS
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import label_stage
 from tests.m3core import layouts
 from tests.m3core.layouts import TOWER, VISION, shaken

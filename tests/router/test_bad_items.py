@@ -24,7 +24,7 @@ from router.analysis.browse import write_page
 from router.analysis.embedding import thumbnails
 from router.analysis.inspection import inspect_log
 from router.features.left_out import with_errors
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import featurize_stage, label_stage, verify_stage
 from router.stages.learning import train_stage
 

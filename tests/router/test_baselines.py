@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError, NotLearnableError
+from data.split_rows import part_rows
 from data.splits import SPLITS
 from router.analysis.arms import arm_of
 from router.analysis.evaluation import Settings, evaluate
@@ -21,8 +22,7 @@ from router.baselines.lookup import PRIOR, by_question_type
 from router.baselines.question_type import question_type, question_types
 from router.baselines.staged import Staged, by_confidence
 from router.estimators.base import log_loss
-from router.parts import part_rows
-from router.policy import Binding
+from router.policies.policy import Binding
 from tests.router.answered import answered_world, with_scores
 
 FAST = Settings(draws=100)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, poisson
 
 from data.errors import DataError
-from router.betting import TRUNCATED, Shape, agrapa, deadline
-from router.risk import (
+from router.policies.betting import TRUNCATED, Shape, agrapa, deadline
+from router.policies.risk_bounds import (
     ORDERED,
     Plan,
     bound_named,

@@ -17,7 +17,7 @@ from router.calibration import (
     expected_calibration_error,
     fit_calibration,
 )
-from router.sweep import sweep
+from router.policies.price_sweep import sweep
 
 
 def answers(n, k=3, *, temperature=1.0, bend=1.0, seed=0):

@@ -16,7 +16,7 @@ from router.analysis.curves import (
     ladder,
     places,
 )
-from router.sweep import choose_at, sweep
+from router.policies.price_sweep import choose_at, sweep
 
 COSTS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
 

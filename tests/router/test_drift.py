@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from data.errors import DataError
-from router.drift import (
+from router.monitoring.drift import (
     COMPONENTS,
     PICTURES,
     TOGETHER,

@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from data.errors import DataError, MismatchError, NotLearnableError
-from router.calibration_data import predictions
-from router.cascade import Cascade, cascade_path
-from router.checks import check_run
+from router.cascade.rule import Cascade, cascade_path
 from router.cli.main import app
-from router.guarantee import Target
-from router.policy import Policy
-from router.run import Run
+from router.policies.calibration_data import predictions
+from router.policies.guarantee import Target
+from router.policies.policy import Policy
+from router.runs.checks import check_run
+from router.runs.run import Run
 from router.stages.escalating import escalate_stage
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.monitoring import monitor_stage

@@ -13,8 +13,8 @@ from router.analysis import metrics
 from router.analysis.arms import budget_name
 from router.analysis.evaluation import Settings, default_budgets, evaluate
 from router.analysis.knowing import corrected_curve
-from router.knobs import for_budget, for_max_loss
-from router.policy import Binding
+from router.policies.fitting import for_budget, for_max_loss
+from router.policies.policy import Binding
 from router.training import train_router
 from tests.router.conftest import make_world
 

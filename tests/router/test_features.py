@@ -29,7 +29,7 @@ from router.features.featurizer import Featurizer
 from router.features.image import image_features
 from router.features.question import HashedQuestions, ModelQuestions, question_encoder
 from router.features.tiers import TIERS
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import featurize_stage, label_stage
 
 GRID = ScaleGrid()

@@ -11,7 +11,7 @@ from scipy.stats import binom, binomtest, norm
 
 from data.errors import DataError
 from experiments.guarantees.whole import tied
-from router.guarantee import (
+from router.policies.guarantee import (
     STEPS,
     Labelled,
     Target,
@@ -22,9 +22,9 @@ from router.guarantee import (
     regrets,
     safe_to_cheap,
 )
-from router.policy import Binding, Policy
-from router.risk import binomial_p_value, by_picture
-from router.sweep import worths
+from router.policies.policy import Binding, Policy
+from router.policies.price_sweep import worths
+from router.policies.risk_bounds import binomial_p_value, by_picture
 
 COSTS = np.array([1.0, 24.0, 576.0])
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from router.analysis.words import Words
-from router.guarantee_text import SENTENCE, evidence, guarantee_sentence, told_by, told_in
-from router.policy import Binding, Policy
+from router.policies.guarantee_text import SENTENCE, evidence, guarantee_sentence, told_by, told_in
+from router.policies.policy import Binding, Policy
 
 REGRET = {
     "max_regret": 0.02,

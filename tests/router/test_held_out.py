@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from router.calibration_data import predictions
 from router.held_out import FILE, HeldOut
-from router.router import ScaleRouter
-from router.run import Run
+from router.policies.calibration_data import predictions
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 from router.stages.learning import train_stage
 from router.training import train_router
 

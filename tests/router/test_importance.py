@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.analysis.importance import Asked, by_picture, importance, permuted_rows, strongest
-from router.run import Run
+from router.runs.run import Run
 from router.stages.importance import importance_stage
 from router.stages.learning import train_stage
 

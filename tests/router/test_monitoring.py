@@ -8,10 +8,18 @@ import pytest
 from scipy.stats import binomtest
 
 from data.errors import DataError
-from router.drift import Sample
-from router.guarantee import Labelled, Target, described, regrets
-from router.monitoring import HOLDS, NO_TARGET, UNDECIDED, VIOLATED, by_policy, judged, monitor
-from router.policy import Binding, Policy
+from router.monitoring.drift import Sample
+from router.monitoring.regret import (
+    HOLDS,
+    NO_TARGET,
+    UNDECIDED,
+    VIOLATED,
+    by_policy,
+    judged,
+    monitor,
+)
+from router.policies.guarantee import Labelled, Target, described, regrets
+from router.policies.policy import Binding, Policy
 
 BINDING = Binding(options=("1", "576"), cost_unit="visual tokens", router="r" * 64, split="s" * 64)
 

@@ -17,12 +17,12 @@ import pytest
 from router.analysis.documents import upgraded
 from router.analysis.evaluation import SCHEMA
 from router.analysis.tables import certified, headline
-from router.calibration_data import CalibrationData
-from router.cascade import Cascade, cascade_path
-from router.checks import check_run
-from router.guarantee_text import told_by
-from router.policy import Policy
-from router.run import Run
+from router.cascade.rule import Cascade, cascade_path
+from router.policies.calibration_data import CalibrationData
+from router.policies.guarantee_text import told_by
+from router.policies.policy import Policy
+from router.runs.checks import check_run
+from router.runs.run import Run
 from router.stages.reporting import evaluate_stage, read_document, report_stage
 
 OLD = Path(__file__).parent / "old_run"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from router.costs import routed_costs
-from router.outcomes import Asked, Prices, outcome_of
+from router.policies.costs import routed_costs
+from router.policies.outcomes import Asked, Prices, outcome_of
 
 
 def random_asked(seed):

@@ -11,10 +11,10 @@ from data.scenes.export import write_scenes
 from data.sources.jsonl import load_jsonl
 from data.splits import split_by_group
 from m3core.checkpoints import load_model
-from router.costs import routed_costs
 from router.pipeline import AutoScalePipeline
-from router.policy import Binding, Policy
-from router.run import Run
+from router.policies.costs import routed_costs
+from router.policies.policy import Binding, Policy
+from router.runs.run import Run
 from router.stages.labelling import label_stage
 from router.training import train_router
 from tests.m3core.peeks import positions_read

@@ -11,14 +11,14 @@ from data.examples import Example
 from data.splits import split_by_group
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
-from router.cascade import Cascade, Rule
-from router.costs import routed_costs
+from router.cascade.rule import Cascade, Rule
 from router.features.tiers import TIERS
-from router.knobs import for_budget
-from router.outcomes import Prices
 from router.pipeline import AutoScalePipeline
-from router.policy import Binding, Policy
-from router.run import Run
+from router.policies.costs import routed_costs
+from router.policies.fitting import for_budget
+from router.policies.outcomes import Prices
+from router.policies.policy import Binding, Policy
+from router.runs.run import Run
 from router.stages.labelling import label_stage
 from router.training import train_router
 

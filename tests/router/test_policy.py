@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.errors import DataError, MismatchError
-from router.knobs import for_budget, for_max_loss, for_price
-from router.policy import Binding, Policy
-from router.references import best_option
+from router.policies.fitting import for_budget, for_max_loss, for_price
+from router.policies.policy import Binding, Policy
+from router.policies.references import best_option
 
 
 def binding(k):

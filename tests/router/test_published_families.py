@@ -12,7 +12,7 @@ from m3core.checkpoints import load_model
 from m3core.models.base import Request
 from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
 from router.pipeline import AutoScalePipeline
-from router.run import Run
+from router.runs.run import Run
 from tests.m3core import layouts
 
 QUESTIONS = ["What color is the dog?", "Is there a cat on the table?", "How many are there?"]

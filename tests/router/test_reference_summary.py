@@ -14,7 +14,7 @@ from router.analysis.reference_summary import (
     reference_summary,
 )
 from router.analysis.words import Words
-from router.sweep import reference_allowed
+from router.policies.price_sweep import reference_allowed
 
 OPTIONS = ("low", "mid", "high")
 TEXTS = Words(images=False, scales=False)

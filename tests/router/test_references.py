@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, binomtest, norm
 
 from data.errors import DataError
-from router.references import best_option, chosen, index_of, under_cap
+from router.policies.references import best_option, chosen, index_of, under_cap
 
 
 @pytest.mark.parametrize("truth", [(0.6, 0.8, 0.8, 0.8), (0.7, 0.8, 0.78, 0.82), (0.8, 0.8, 0.8)])

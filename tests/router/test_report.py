@@ -20,7 +20,7 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from router.analysis import contenders, figures, interactive, paper_tables, plots, tables
 from router.analysis.embedding import allowed_scripts, as_json
-from router.run import Run
+from router.runs.run import Run
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage, report_stage
 

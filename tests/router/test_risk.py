@@ -10,7 +10,7 @@ from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import beta, binom, binomtest
 
 from data.errors import DataError
-from router.risk import (
+from router.policies.risk_bounds import (
     BOUNDS,
     ORDERED,
     Losses,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError
-from router.artefacts import write_sealed
 from router.calibration import Calibration
 from router.estimators import ESTIMATORS, estimator_class
 from router.features.table import FeatureTable
-from router.router import ScaleRouter
+from router.runs.sealed_files import write_sealed
+from router.scale_router import ScaleRouter
 
 
 @pytest.fixture(params=sorted(ESTIMATORS))

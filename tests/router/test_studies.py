@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data.errors import DataError
 from data.oracle_log import OracleLog
 from router.analysis.studies import answer, by_share, enough_labels
-from router.run import Run
+from router.runs.run import Run
 from router.stages.cells import Cells
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.learning_curve import learning_curve_stage, nested_rows

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.errors import DataError
-from router.sweep import choose_at, sweep, worths
+from router.policies.price_sweep import choose_at, sweep, worths
 
 
 def exact_choice(p, costs, price):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from router.thinning import FULL, default_most, thin
+from router.policies.thinning import FULL, default_most, thin
 
 
 @st.composite

@@ -23,7 +23,7 @@ from router.features.featurizer import Featurizer
 from router.features.question import HashedQuestions
 from router.features.store import Vector, VectorStore
 from router.features.tiers import TIERS, check_tiers
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import featurize_stage, import_stage, label_stage
 from router.stages.learning import train_stage
 

@@ -8,7 +8,7 @@ from data.splits import split_by_group
 from router.estimators import ESTIMATORS
 from router.estimators.base import log_loss
 from router.features.table import FeatureTable
-from router.run import Run
+from router.runs.run import Run
 from router.stages.learning import train_stage
 from router.training import train_router
 

@@ -17,10 +17,10 @@ import pytest
 
 from data.errors import DataError, MismatchError
 from data.splits import SPLITS, split_by_group
+from data.splitting import Splitting
 from router.features.table import FeatureTable
-from router.router import ScaleRouter
-from router.run import Run
-from router.splitting import Splitting
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.reporting import evaluate_stage
 from router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
@@ -361,7 +361,7 @@ def test_unknown_estimators_get_a_suggestion(tuned):
 WORKER = """
 import sys
 from pathlib import Path
-from router.run import Run
+from router.runs.run import Run
 from router.stages.tuning import Search, tune_stage
 run = Run(Path(sys.argv[1]))
 print("ready", flush=True)

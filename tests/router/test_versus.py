@@ -8,12 +8,12 @@ import pytest
 from data.errors import DataError, MismatchError
 from router.analysis import metrics
 from router.analysis.versus import Questions, Side, compare_routers
-from router.costs import routed_costs
-from router.policy import Binding, Policy
-from router.run import Run
+from router.policies.costs import routed_costs
+from router.policies.policy import Binding, Policy
+from router.policies.price_sweep import sweep
+from router.runs.run import Run
 from router.stages.comparing import compare_runs
 from router.stages.learning import calibrate_stage, train_stage
-from router.sweep import sweep
 
 COSTS = np.array([1.0, 9.0, 36.0])
 

@@ -12,7 +12,7 @@ from data.images import open_image
 from data.scenes.export import LABEL_SEEDS, write_scenes
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
-from router.run import Run
+from router.runs.run import Run
 from router.stages.labelling import label_stage
 from router.stages.learning import calibrate_stage, train_stage
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from data.errors import DataError, MismatchError
-from router.calibration_data import CalibrationData
-from router.cascade import STEPS, Cascade, Rule, cascade_path
+from router.cascade.rule import STEPS, Cascade, Rule, cascade_path
 from router.pipeline import AutoScalePipeline
+from router.policies.calibration_data import CalibrationData
 from router.serve.backend import (
     Ask,
     BusyError,

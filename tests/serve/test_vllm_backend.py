@@ -18,9 +18,9 @@ from data.errors import DataError, MismatchError, ModelError
 from m3core.checkpoints import convert, load_model
 from m3core.models.fake import FakeModel
 from m3core.prompts import get_template
-from router.cascade import Cascade, Rule, cascade_path
+from router.cascade.rule import Cascade, Rule, cascade_path
 from router.pipeline import AutoScalePipeline
-from router.policy import Policy
+from router.policies.policy import Policy
 from router.serve.backend import (
     Ask,
     BusyError,

@@ -17,7 +17,7 @@ from data.sources.jsonl import load_jsonl
 from m3core.models.base import Request
 from m3core.models.fake import FakeModel
 from router.pipeline import AutoScalePipeline
-from router.run import Run
+from router.runs.run import Run
 from router.serve.backend import Ask, Finished, Served
 from router.traffic import Recorder, read_traffic
 from router.traffic.answers import read_sheet, write_sheet

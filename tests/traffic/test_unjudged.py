@@ -11,10 +11,10 @@ from data.errors import DataError
 from data.examples import Example
 from m3core.labelling import Asking, label
 from m3core.models.fake import FakeModel
-from router.cascade import Cascade, Rule
-from router.guarantee import Labelled, Target, described, regrets
-from router.monitoring import HOLDS, UNDECIDED, VIOLATED, News, by_cascade, by_policy, judged
-from router.policy import Binding, Policy
+from router.cascade.rule import Cascade, Rule
+from router.monitoring.regret import HOLDS, UNDECIDED, VIOLATED, News, by_cascade, by_policy, judged
+from router.policies.guarantee import Labelled, Target, described, regrets
+from router.policies.policy import Binding, Policy
 from router.rules import apply_rule
 from tests.traffic.made import picture
 

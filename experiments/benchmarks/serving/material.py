@@ -11,7 +11,7 @@ from data.sources.jsonl import load_jsonl
 from experiments.benchmarks.serving.summary import Truth
 from experiments.benchmarks.serving.workload import Question
 from router.pipeline import AutoScalePipeline
-from router.run import Run
+from router.runs.run import Run
 
 AUTO = "m3-auto"
 _AT_ONCE = 64

@@ -76,7 +76,7 @@ class Prices:
 
     Attributes:
         alone: (n, K) cost of each option's answer.
-        routed: (n, K) cost when the router asks it first; see `router.costs.routed_costs`.
+        routed: (n, K) cost when the router asks it first; see `router.policies.costs.routed_costs`.
     """
 
     alone: Floats

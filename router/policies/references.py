@@ -19,7 +19,7 @@ from data.errors import DataError
 from data.registry import unknown_name
 from router.analysis.metrics import best_fixed
 from router.estimators.base import Floats
-from router.sweep import allowed, reference_allowed
+from router.policies.price_sweep import allowed, reference_allowed
 
 
 def under_cap(

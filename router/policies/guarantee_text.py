@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from router.analysis.words import Words
 
 if TYPE_CHECKING:
-    from router.cascade import Cascade
-    from router.policy import Policy
+    from router.cascade.rule import Cascade
+    from router.policies.policy import Policy
 
 SENTENCE = "sentence"
 """Entry of a guarantee that holds it."""
@@ -31,7 +31,7 @@ def guarantee_sentence(
     """What is certified, in one sentence.
 
     Args:
-        guarantee: see `router.guarantee.described`.
+        guarantee: see `router.policies.guarantee.described`.
         reference: name of the reference option.
         cap: most cost of any single answer.
         words: that fit the log; None says images.

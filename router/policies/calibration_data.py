@@ -9,19 +9,19 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
+from data.split_rows import Gaps, part_rows
 from data.splits import Split
 from router.analysis.words import Words, words_of
-from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
-from router.guarantee import Labelled, Target, for_target
-from router.guarantee_text import SENTENCE, guarantee_sentence
-from router.knobs import for_budget, for_max_loss, for_price
-from router.parts import Gaps, part_rows
-from router.policy import Binding, Policy
-from router.references import chosen
-from router.router import DATASETS, TOLD, ScaleRouter
-from router.run import Run
+from router.policies.costs import routed_costs
+from router.policies.fitting import for_budget, for_max_loss, for_price
+from router.policies.guarantee import Labelled, Target, for_target
+from router.policies.guarantee_text import SENTENCE, guarantee_sentence
+from router.policies.policy import Binding, Policy
+from router.policies.references import chosen
+from router.runs.run import Run
+from router.scale_router import DATASETS, TOLD, ScaleRouter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What goes to the hub: a run's router with its policies, or one of them, and the card.
 
 Logs, features, questions and pictures never go along. What a repository is read with is in
-`router.hub`.
+`router.hub.repository`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST, atomic_write_bytes
 from router.analysis.documents import upgraded
-from router.cascade import Cascade, cascade_path
-from router.hub import CARD, ROUTER_FILES, fetch, publish
-from router.model_card import Facts, local_path_in, model_card, with_policies
-from router.policy import Policy
-from router.router import ScaleRouter
-from router.run import Run
+from router.cascade.rule import Cascade, cascade_path
+from router.hub.card import Facts, local_path_in, model_card, with_policies
+from router.hub.repository import CARD, ROUTER_FILES, fetch, publish
+from router.policies.policy import Policy
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
 
 Files = dict[str, bytes]
 _LONGEST_CARD = 1 << 20
@@ -77,7 +77,7 @@ def push_run(
     message: str = "Router and policies",
     token: str | bool | None = None,
 ) -> str:
-    """Upload a run's router, policies and card; see `run_files` and `router.hub.publish`.
+    """Upload a run's router, policies and card; see `run_files` and `repository.publish`.
 
     Returns:
         Address of the commit.

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from router import risk
 from router.estimators.base import Floats
-from router.thinning import Thinned
+from router.policies import risk_bounds as risk
+from router.policies.thinning import Thinned
 
 Array = npt.NDArray[np.float64]
 AT_ONCE = 125

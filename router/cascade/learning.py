@@ -1,4 +1,4 @@
-"""Learning a cascade; see `router.cascade`.
+"""Learning a cascade; see `router.cascade.rule`.
 
 Notation for shapes: n examples of the tune part, K options.
 """
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from data.errors import NotLearnableError
 from router.analysis.curves import curves, ladder
-from router.cascade import Array, Rule, Weights, known, seen
+from router.cascade.rule import Array, Rule, Weights, known, seen
 from router.estimators.base import Floats
 from router.estimators.logistic import LogisticEstimator
-from router.outcomes import Asked, Prices, outcome_of
+from router.policies.outcomes import Asked, Prices, outcome_of
 
 FOLDS = 5
 MOST = 10_000

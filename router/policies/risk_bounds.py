@@ -4,7 +4,7 @@ Notation for shapes: N questions about G pictures of R kinds.
 
 The unit is the picture: questions about one picture are not independent, pictures are. The risk
 is that of a question, E[S] / E[m] for a picture with m questions whose losses sum to S. With M
-the most questions that a picture counts with (`router.thinning` sees to it), X = (S + alpha (M -
+the most questions that a picture counts with (`thinning` sees to it), X = (S + alpha (M -
 m)) / M lies in [0, 1], and E[X] <= alpha exactly when the risk is at most alpha; so bounds on the
 mean of independent values in [0, 1] hold for it, whatever the dependence inside of pictures.
 
@@ -35,9 +35,9 @@ from scipy.special import bdtr, gammaincc, ndtr, ndtri, pdtrik
 
 from data.errors import DataError
 from data.registry import unknown_name
-from router.betting import Shape, agrapa, deadline
 from router.estimators.base import Floats
-from router.thinning import thin
+from router.policies.betting import Shape, agrapa, deadline
+from router.policies.thinning import thin
 
 Array = npt.NDArray[np.float64]
 MOST_PICTURES = 10**9
@@ -216,7 +216,7 @@ def betting_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
 
 
 def deadline_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """Bets that aim at 1 / delta by the last picture; see `router.betting.deadline`.
+    """Bets that aim at 1 / delta by the last picture; see `router.policies.betting.deadline`.
 
     The p-value is delta where they arrive, and above it where they do not: it belongs to the plan's
     delta and to one look at a sample of a size that was fixed before.
@@ -228,7 +228,7 @@ def deadline_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float
 
 
 def wsr_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """Bets that follow mean and variance of the pictures so far; see `router.betting.agrapa`.
+    """Bets that follow mean and variance of the pictures so far; see `betting.agrapa`.
 
     Raises:
         DataError: when the pictures are in no order.

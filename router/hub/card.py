@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.analysis.tables import headline
-from router.cascade import Cascade
-from router.guarantee_text import told_by
-from router.policy import Policy
-from router.router import ScaleRouter
+from router.cascade.rule import Cascade
+from router.policies.guarantee_text import told_by
+from router.policies.policy import Policy
+from router.scale_router import ScaleRouter
 
 START, END = "<!-- policies -->", "<!-- end of policies -->"
 

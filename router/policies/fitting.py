@@ -1,8 +1,8 @@
-"""From what is asked for, such as a budget, to a policy; see `router.guarantee` for guarantees.
+"""From what is asked for, such as a budget, to a policy; guarantees are in `guarantee`.
 
 Notation for shapes: N examples of the calibrate part, K options.
 
-Prices are chosen among all that make a difference on the calibrate part (`router.sweep`).
+Prices are chosen among all that make a difference on the calibrate part (`price_sweep`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from data.errors import DataError
 from router.estimators.base import Floats
-from router.policy import Binding, Policy
-from router.references import chosen
-from router.sweep import check_inputs, sweep
+from router.policies.policy import Binding, Policy
+from router.policies.price_sweep import check_inputs, sweep
+from router.policies.references import chosen
 
 
 def for_price(
@@ -130,8 +130,8 @@ def for_max_loss(
         scores: (N, K) in [0, 1], what each option really scored there.
         max_loss_points: percentage points; negative asks to be better than the reference.
         binding: what the policy will belong to.
-        cap: most cost of any single answer; see `router.references` for what then stands for the
-            reference.
+        cap: most cost of any single answer; see `router.policies.references` for what then stands
+            for the reference.
         reference: name of an option; None for the best one of these scores.
 
     Raises:

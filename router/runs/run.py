@@ -28,9 +28,9 @@ from router.features.left_out import without_featureless
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.held_out import HeldOut
-from router.policy import Policy
-from router.router import FILE as ROUTER_FILE
-from router.router import ScaleRouter
+from router.policies.policy import Policy
+from router.scale_router import FILE as ROUTER_FILE
+from router.scale_router import ScaleRouter
 
 ARMS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "router": ("router", None),

@@ -3,8 +3,8 @@
 Notation for shapes: N examples, K options.
 
 The rule is argmax_k p_k(x) - lam * cost_k(x) / cost_scale, ties to the cheaper option, among the
-options within the cap. Policies are made by `router.knobs` and, with a guarantee, by
-`router.guarantee`.
+options within the cap. Policies are made by `router.policies.fitting` and, with a guarantee, by
+`router.policies.guarantee`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from router.artefacts import SEAL, read_sealed, write_sealed
 from router.estimators.base import Floats
-from router.sweep import (
+from router.policies.price_sweep import (
     LAST,
     Choice,
     Kind,
@@ -31,6 +30,7 @@ from router.sweep import (
     reference_allowed,
     worths,
 )
+from router.runs.sealed_files import SEAL, read_sealed, write_sealed
 
 KIND = "policy"
 SCHEMA = 3  # 2: caps, the kind "regret" and guarantees; 3: the reference, "finest" is "fixed"
@@ -60,8 +60,8 @@ class Policy:
     Attributes:
         binding: what it belongs to.
         kind: "price" for the rule with `lam`; "regret" for that rule with 1 - P(right at the
-            reference and wrong at k) in place of p_k (`router.sweep.worths`); "fixed" for always
-            the reference.
+            reference and wrong at k) in place of p_k (`price_sweep.worths`); "fixed" for
+            always the reference.
         lam: price of `cost_scale` units of cost, in probability, at least 0.
         cost_scale: mean cost of the last option in the calibrate part.
         reference: name of the option that losses and regrets are against, and that is used where
@@ -70,7 +70,7 @@ class Policy:
         cap: most cost of any single answer, None for no cap.
         knob: what was asked for, such as {"budget": 64.0}.
         calibration: "n", "mean_cost" and, where scores were given, "accuracy" it reached there.
-        guarantee: what was certified and how, see `router.guarantee`; empty without one.
+        guarantee: what was certified and how, see `router.policies.guarantee`; empty without one.
         fallback: whether no price met the target, so that the reference option is used.
         reason: why, when `fallback`.
     """
@@ -238,12 +238,12 @@ class Policy:
         token: str | bool | None = None,
         cache_dir: Path | str | None = None,
     ) -> Policy:
-        """Read it from a repository of the Hugging Face hub or a folder; see `router.hub.fetch`.
+        """Read it from the Hugging Face hub or a folder; see `router.hub.repository.fetch`.
 
         Raises:
             DataError: when it cannot be fetched, there is none of that name, or it was edited.
         """
-        from router.hub import fetch
+        from router.hub.repository import fetch
 
         found = fetch(repository, revision=revision, token=token, cache_dir=cache_dir)
         return cls.read(found.folder / "policies" / f"{name}.json")
@@ -256,7 +256,7 @@ class Policy:
         commit_message: str = "Policy",
         token: str | bool | None = None,
     ) -> str:
-        """Upload it beside its router; see `router.publishing.push_policy`.
+        """Upload it beside its router; see `router.hub.publishing.push_policy`.
 
         Returns:
             Address of the commit.
@@ -264,7 +264,7 @@ class Policy:
         Raises:
             MismatchError: when another router lies there.
         """
-        from router.publishing import push_policy
+        from router.hub.publishing import push_policy
 
         return push_policy(self, repository, policy_name=name, message=commit_message, token=token)
 

@@ -12,14 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError, MismatchError
-from router.artefacts import content_hash, read_files, read_sealed, sha256_bytes, write_files
-from router.artefacts import write_sealed as _write_sealed
 from router.calibration import JOINT, NONE, Calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
 from router.features.table import FeatureTable
 from router.held_out import FILE as HELD_OUT
 from router.held_out import HeldOut
+from router.runs.sealed_files import (
+    content_hash,
+    read_files,
+    read_sealed,
+    sha256_bytes,
+    write_files,
+)
+from router.runs.sealed_files import write_sealed as _write_sealed
 
 FILE = "router.json"
 KIND = "router"
@@ -188,12 +194,12 @@ class ScaleRouter:
         token: str | bool | None = None,
         cache_dir: Path | str | None = None,
     ) -> ScaleRouter:
-        """Read it from a repository of the Hugging Face hub or a folder; see `router.hub.fetch`.
+        """Read it from the Hugging Face hub or a folder; see `router.hub.repository.fetch`.
 
         Raises:
             DataError: when it cannot be fetched, or a part is missing, cut short or edited.
         """
-        from router.hub import fetch
+        from router.hub.repository import fetch
 
         found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
         return replace(cls.read(found.folder / "router"), origin=found.origin)
@@ -207,12 +213,12 @@ class ScaleRouter:
         commit_message: str = "Router",
         token: str | bool | None = None,
     ) -> str:
-        """Upload it with a card; see `router.publishing.push_router`.
+        """Upload it with a card; see `router.hub.publishing.push_router`.
 
         Returns:
             Address of the commit.
         """
-        from router.publishing import push_router
+        from router.hub.publishing import push_router
 
         return push_router(
             self, name, licence=licence, private=private, message=commit_message, token=token

@@ -3,7 +3,7 @@
 Notation for shapes: N questions of one part, K options.
 
 What is guaranteed is one of two losses against the reference, the option that is best on the
-calibrate part or one that is named (`router.references` says what stands for it under a cap):
+calibrate part or one that is named (`references` says what stands for it under a cap):
 
 - the regret, P(right at the reference and wrong as routed), for scores between 0 and 1 the mean of
   max(0, s_reference - s_routed);
@@ -12,10 +12,10 @@ calibrate part or one that is named (`router.references` says what stands for it
 The rule `argmin_k r_k(x) + price * cost_k(x)`, where r_k is the estimated regret of option k,
 takes nearly always the reference at price 0 and gets cheaper as the price rises. Prices are
 listed on the tune part, without labels, and tested on the calibrate part in that order until one
-is not certified (`router.counting`). For a net loss the rule `argmax_k p_k(x) - price * cost_k(x)`
+is not certified (`ladders`). For a net loss the rule `argmax_k p_k(x) - price * cost_k(x)`
 takes its place where the labels of the tune part promise that it will be cheaper. Whatever the
 estimates are worth, the guarantee holds for images drawn like those of the calibrate part, an image
-counting with at most M questions (`router.thinning`); good estimates make it cheap. See
+counting with at most M questions (`router.policies.thinning`); good estimates make it cheap. See
 docs/guarantees.md.
 """
 
@@ -29,14 +29,14 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
-from router import risk
-from router.counting import GAINS, Counted, Ladder, climbed, promising
 from router.estimators.base import Floats
-from router.knobs import always_reference, check_scores, measured, with_cap
-from router.policy import Binding, Policy
-from router.references import chosen as reference_of
-from router.sweep import LAST, Kind, check_inputs, sweep
-from router.thinning import SEED, Thinned, default_most, thin
+from router.policies import risk_bounds as risk
+from router.policies.fitting import always_reference, check_scores, measured, with_cap
+from router.policies.ladders import GAINS, Counted, Ladder, climbed, promising
+from router.policies.policy import Binding, Policy
+from router.policies.price_sweep import LAST, Kind, check_inputs, sweep
+from router.policies.references import chosen as reference_of
+from router.policies.thinning import SEED, Thinned, default_most, thin
 
 STEPS = 250
 """Most prices that are tested."""
@@ -88,9 +88,9 @@ class Target:
         max_regret: alpha, most P(right at the reference and wrong as routed), in (0, 1).
         max_loss: or: alpha, most that accuracy is below that of the reference, in (0, 1).
         confidence: 1 - delta, in (0, 1), over the draw of the calibrate part.
-        bound: a name in `router.risk.BOUNDS`; None for `router.risk.default_bound`.
+        bound: a name in `router.policies.risk_bounds.BOUNDS`; None for its `default_bound`.
         most: M, the most questions that an image counts with; None for one that is taken from
-            parts that the guarantee is not calibrated on (`router.thinning.default_most`).
+            parts that the guarantee is not calibrated on (`router.policies.thinning.default_most`).
         cap: most cost of any single answer, None for no cap.
         reference: name of the option that losses are against; None for the best one of the
             calibrate part.

@@ -1,0 +1,1 @@
+"""Cascades: ask a finer option where an answer looks wrong."""

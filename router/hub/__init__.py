@@ -1,0 +1,1 @@
+"""Routers, policies and cascades on the Hugging Face hub."""

@@ -1,0 +1,1 @@
+"""Is a policy still as good on fresh traffic as it was calibrated?"""

@@ -1,0 +1,1 @@
+"""Policies: fitting them, what they cost and what they guarantee."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,14 @@ def store(
     write_manifest(folder, stage=STAGE, inputs=inputs, params={}, files=files, **recorded)
 
 
-def fetch(folder: Path) -> tuple[pd.DataFrame, list[str], str, dict[str, Any]]:
+def fetch(
+    folder: Path, *, sha256: Callable[[Path], str] = sha256_file
+) -> tuple[pd.DataFrame, list[str], str, dict[str, Any]]:
     """Read rows, options, cost unit and metadata, and check the rows against the manifest.
+
+    Args:
+        folder: What ``store`` wrote.
+        sha256: Hashes the rows; whoever has done so already says so here.
 
     Raises:
         DataError: The folder holds no log, a newer one, or a damaged one.
@@ -59,7 +65,7 @@ def fetch(folder: Path) -> tuple[pd.DataFrame, list[str], str, dict[str, Any]]:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"The manifest in {folder} is damaged: {error!r}. Label again.") from error
     path = folder / file
-    found = sha256_file(path)
+    found = sha256(path)
     if found != recorded:
         raise DataError(
             f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., the manifest "

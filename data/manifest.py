@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ def write_manifest(
     stage: str,
     inputs: Mapping[str, Path],
     params: Mapping[str, Any],
+    sha256: Callable[[Path], str] = sha256_file,
     **extra: Any,
 ) -> None:
     """Write ``manifest.json`` into a stage folder.
@@ -128,6 +129,7 @@ def write_manifest(
         inputs: What the stage read, by name: a file, or another stage's folder (then that
             folder's manifest is hashed, which holds the sums of its files).
         params: The options it ran with; JSON values.
+        sha256: Hashes an input; a stage that has hashed what it read says so here.
         **extra: More top-level entries; JSON values.
 
     Raises:
@@ -136,7 +138,7 @@ def write_manifest(
     recorded = {}
     for name, path in inputs.items():
         target = path / MANIFEST if path.is_dir() else path
-        recorded[name] = {"path": _relative(target, folder), "sha256": sha256_file(target)}
+        recorded[name] = {"path": _relative(target, folder), "sha256": sha256(target)}
     manifest = {
         "schema": SCHEMA,
         "stage": stage,

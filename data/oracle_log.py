@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import pandas as pd
 from data.errors import DataError
 from data.log_checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
 from data.log_files import PARQUET, fetch, store
+from data.manifest import sha256_file
 
 
 class OracleLog:
@@ -275,13 +276,17 @@ class OracleLog:
         )
 
     @classmethod
-    def read(cls, folder: Path) -> OracleLog:
+    def read(cls, folder: Path, *, sha256: Callable[[Path], str] = sha256_file) -> OracleLog:
         """Read a log and check it against its manifest.
+
+        Args:
+            folder: What :meth:`write` wrote.
+            sha256: Hashes a file; whoever has hashed this one already says so here.
 
         Raises:
             DataError: The folder holds no log, a newer one, or a damaged one.
         """
-        frame, options, cost_unit, metadata = fetch(folder)
+        frame, options, cost_unit, metadata = fetch(folder, sha256=sha256)
         return cls(frame, options=options, cost_unit=cost_unit, metadata=metadata)
 
     @cached_property

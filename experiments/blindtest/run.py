@@ -18,7 +18,6 @@ from data.errors import DataError
 from data.importers.blindtest import read_blindtest
 from data.manifest import MANIFEST, atomic_write_text
 from experiments.recording import kept, provenance
-from router.policies.guarantee import Target
 from router.runs.run import Run
 from router.stages.labelling import featurize_stage, import_stage
 from router.stages.learning import calibrate_stage, train_stage
@@ -46,11 +45,11 @@ def imported(folder: Path, run: Run, *, model: str | None) -> Run:
 def study(folder: Path, run: Run, *, estimator: str, seed: int) -> dict[str, Any]:
     """One run from training to report; the part of the evaluation that is worth recording."""
     train_stage(run, estimator=estimator, seed=seed, reuse=True)
-    calibrate_stage(run, max_loss_points=1.0)
+    calibrate_stage(run, max_loss_observed=0.01)
     refused = {}
     for regret in REGRETS:
         try:
-            calibrate_stage(run, name=f"regret-{regret:g}", target=Target(max_regret=regret))
+            calibrate_stage(run, name=f"regret-{regret:g}", max_regret=regret)
         except DataError as error:  # too few pictures
             refused[f"regret-{regret:g}"] = str(error)
     document = evaluate_stage(run, reuse=True)

@@ -38,7 +38,7 @@ from experiments.recording import provenance
 from router.analysis.evaluation import evaluate
 from router.analysis.metrics import taken
 from router.policies.calibration_data import CalibrationData, predictions
-from router.policies.guarantee import Target
+from router.policies.knobs import Knobs
 from router.training import train_router
 
 HERE = Path(__file__).parent
@@ -46,9 +46,9 @@ ROUTER = "router"
 
 
 PROMISES = {
-    "at most 1 point of accuracy lost": Target(max_loss=0.01),
-    "at most 2 points of accuracy lost": Target(max_loss=0.02),
-    "at most 2 % right before and wrong as routed": Target(max_regret=0.02),
+    "at most 1 point of accuracy lost": {"max_loss": 0.01},
+    "at most 2 points of accuracy lost": {"max_loss": 0.02},
+    "at most 2 % right before and wrong as routed": {"max_regret": 0.02},
 }
 """What is asked for with 95 % confidence, with all training questions."""
 
@@ -89,14 +89,14 @@ def estimates(log: RealLog, *, seed: int, size: int | None, work: Path) -> dict[
 
 
 def promised(
-    data: CalibrationData, target: Target, log: RealLog, p: np.ndarray, test: np.ndarray
+    data: CalibrationData, target: Knobs, log: RealLog, p: np.ndarray, test: np.ndarray
 ) -> tuple[float, float, float]:
     """Whether something cheaper than the reference was certified, what it saved and lost on test.
 
     Where the calibrate part is too small, the reference itself is used: nothing saved or lost.
     """
     try:
-        policy = data.policy(target=target)
+        policy = data.policy(**target)
     except DataError:
         return 0.0, 0.0, 0.0
     costs, scores, known = log.log.costs[test], log.log.scores[test], log.expected.costs[test]

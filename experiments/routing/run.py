@@ -27,7 +27,6 @@ from experiments.recording import kept, provenance
 from m3core.checkpoints import load_model
 from router.cli.labelling import label_with_progress
 from router.features.tiers import TIERS
-from router.policies.guarantee import Target
 from router.policies.policy import Policy
 from router.runs.run import Run
 from router.stages.comparing import compare_runs
@@ -82,7 +81,7 @@ def arm_run(work: Path, source: Run, arm: str, *, seed: int) -> Run:
     train_stage(run, estimator=estimator, tiers=tiers, seed=seed, ablations=False, reuse=True)
     for budget in BUDGETS:
         calibrate_stage(run, name=f"budget-{budget:g}", budget=budget)
-    calibrate_stage(run, name="at-most-1-point", max_loss_points=1.0)
+    calibrate_stage(run, name="at-most-1-point", max_loss_observed=0.01)
     return run
 
 
@@ -93,10 +92,11 @@ def certified(run: Run) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for regret in REGRETS:
-        target = Target(max_regret=regret, confidence=CONFIDENCE)
         for name, calibrate in (("regret", calibrate_stage), ("escalate-regret", escalate_stage)):
             try:
-                made = calibrate(run, name=f"{name}-{regret:g}", target=target)
+                made = calibrate(
+                    run, name=f"{name}-{regret:g}", max_regret=regret, confidence=CONFIDENCE
+                )
             except DataError as error:  # too few pictures, or nothing is certified
                 found[f"{name}-{regret:g}"] = {"refused": str(error)}
             else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli.options import RunFolder
+from router.policies.knobs import Knobs, told
 
 if TYPE_CHECKING:
     from router.analysis.words import Words
@@ -36,81 +37,25 @@ def points(text: str) -> float:
     return value
 
 
+def knob(name: str, **more: Any) -> Any:
+    """The option of a knob, in the words of `router.policies.knobs.Knobs`."""
+    return typer.Option(help=told(name), show_default=False, **more)
+
+
 def calibrate(
     run: RunFolder,
-    budget: Annotated[
-        float | None,
-        typer.Option(help="Most mean cost per answer, such as 64 tokens.", show_default=False),
-    ] = None,
-    max_loss: Annotated[
-        float | None,
-        typer.Option(
-            parser=points,
-            metavar="POINTS",
-            help="Instead: guarantee that accuracy is at most so many points below the reference "
-            "option's, such as 1; 1% means the same.",
-            show_default=False,
-        ),
-    ] = None,
+    budget: Annotated[float | None, knob("budget")] = None,
+    max_loss: Annotated[float | None, knob("max_loss", parser=points, metavar="POINTS")] = None,
     max_loss_observed: Annotated[
-        float | None,
-        typer.Option(
-            parser=points,
-            metavar="POINTS",
-            help="Instead: most points of accuracy below the reference option as observed on the "
-            "calibration split; nothing is guaranteed.",
-            show_default=False,
-        ),
+        float | None, knob("max_loss_observed", parser=points, metavar="POINTS")
     ] = None,
-    price: Annotated[
-        float | None,
-        typer.Option(
-            help="Instead: worth of one unit of cost, such as 0.0001 to give up one point of "
-            "accuracy for 100 tokens.",
-            show_default=False,
-        ),
-    ] = None,
-    max_regret: Annotated[
-        float | None,
-        typer.Option(
-            help="Instead: guarantee that at most this share of questions is right at the "
-            "reference option and wrong as routed, such as 0.01.",
-            show_default=False,
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Option that losses and regrets are against, and that is used where nothing meets "
-            "the target. [default: the best one of the calibration split]",
-            show_default=False,
-        ),
-    ] = None,
-    confidence: Annotated[float, typer.Option(help="Of the guarantee.")] = 0.95,
-    bound: Annotated[
-        str | None,
-        typer.Option(
-            help="Test behind the guarantee: deadline, binomial, betting, wsr or bentkus. "
-            "[default: deadline; binomial for a regret where an image counts with one question, "
-            "right or wrong]",
-            show_default=False,
-        ),
-    ] = None,
-    most: Annotated[
-        int | None,
-        typer.Option(
-            help="Most questions that an image counts with in the guarantee; of others as many are "
-            "drawn. [default: from the images of the fit and the tune part]",
-            show_default=False,
-        ),
-    ] = None,
-    cap: Annotated[
-        float | None,
-        typer.Option(
-            help="Most cost of any single answer; with one of the others, or alone.",
-            show_default=False,
-        ),
-    ] = None,
+    price: Annotated[float | None, knob("price")] = None,
+    max_regret: Annotated[float | None, knob("max_regret")] = None,
+    reference: Annotated[str | None, knob("reference")] = None,
+    confidence: Annotated[float, knob("confidence")] = 0.95,
+    bound: Annotated[str | None, knob("bound")] = None,
+    most: Annotated[int | None, knob("most")] = None,
+    cap: Annotated[float | None, knob("cap")] = None,
     escalate: Annotated[
         bool,
         typer.Option(
@@ -146,8 +91,7 @@ def calibrate(
     from router.stages.learning import calibrate_stage
     from router.stages.references import reference_stage
 
-    place = Run(run)
-    knobs: dict[str, Any] = {"budget": budget, "max_loss_points": max_loss_observed}
+    place = Run(run).opened()
     certified = [one for one in (max_regret, max_loss) if one is not None]
     if bound is not None and not certified:
         raise typer.BadParameter("--bound is for --max-regret and --max-loss")
@@ -161,9 +105,19 @@ def calibrate(
             "images certifies a loss of nothing. --max-loss-observed takes 0 and less, as observed "
             "and without a guarantee."
         )
-    if certified:
-        wanted = {"max_regret": max_regret} if max_loss is None else {"max_loss": max_loss / 100}
-        knobs["target"] = Target(**wanted, confidence=confidence, bound=bound, most=most)
+    knobs = Knobs(
+        budget=budget,
+        max_loss=None if max_loss is None else max_loss / 100,
+        max_regret=max_regret,
+        max_loss_observed=None if max_loss_observed is None else max_loss_observed / 100,
+        price=price,
+        cap=cap,
+        reference=reference,
+        confidence=confidence,
+        bound=bound,
+        most=most,
+    )
+    Target.of(knobs)  # numbers out of range are told before anything is read
     place.read_router()  # what is missing is told in the order of the stages: first a router
     words = words_of(place.read_log())
     if escalate and (price is not None or cap is not None):
@@ -174,11 +128,9 @@ def calibrate(
     summary = reference_stage(place, reference=reference, cap=cap)
     with _in_words(words):
         if escalate:
-            cascade = escalate_stage(place, name=name, reference=reference, **knobs)
+            cascade = escalate_stage(place, name=name, **knobs)
         else:
-            policy = calibrate_stage(
-                place, name=name, price=price, cap=cap, reference=reference, **knobs
-            )
+            policy = calibrate_stage(place, name=name, **knobs)
     if escalate:
         _show_cascade(cascade, place, name)
     else:

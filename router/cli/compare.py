@@ -57,14 +57,13 @@ def compare(
     from router.runs.run import Run
     from router.stages.comparing import compare_runs
 
+    a, b = Run(run_a).opened(), Run(run_b).opened()
     with err.status("comparing"):
-        versus = compare_runs(
-            Run(run_a), Run(run_b), budgets=budget, policies=policy, draws=draws, seed=seed
-        )
+        versus = compare_runs(a, b, budgets=budget, policies=policy, draws=draws, seed=seed)
     if json:
         out.file.write(dumps(versus.to_dict(), indent=2, allow_nan=False) + "\n")
     else:
-        _show(versus, words_of(Run(run_a).read_log()))
+        _show(versus, words_of(a.read_log()))
 
 
 def _show(versus: Versus, words: Words) -> None:

@@ -46,7 +46,7 @@ def evaluate(
     from router.runs.run import Run
     from router.stages.reporting import evaluate_stage
 
-    place = Run(run)
+    place = Run(run).opened()
     with err.status("evaluating"):
         document = evaluate_stage(
             place, budgets=budget, draws=draws, seed=seed, reference=reference

@@ -54,6 +54,7 @@ def quickstart(
     examples = load_jsonl(path, images=folder / "images")
     log = label_with_progress(run, examples, images=folder / "images", model=loaded)
     show_errors(log)
+    run = run.opened()
     _learn(run, seed=seed)
     page = _measure(run, folder / "images")
     _answer(run, folder / "images", loaded)

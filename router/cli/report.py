@@ -29,7 +29,7 @@ def report(
     from router.runs.run import Run
     from router.stages.reporting import report_stage
 
-    place = Run(run)
+    place = Run(run).opened()
     with err.status("drawing"):
         page = report_stage(place, images=images)
     out.print(f"{page}\n{place.report / 'pareto.png'}\n{place.report / 'tables'}")

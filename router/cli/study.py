@@ -54,7 +54,7 @@ def study(
     from router.stages.learning_curve import SHARES, learning_curve_stage
     from router.stages.leave_out import leave_one_out_stage
 
-    place = Run(run)
+    place = Run(run).opened()
     with progress("training") as advance:
         if kind is Kind.LEARNING_CURVE:
             document = learning_curve_stage(

@@ -22,6 +22,7 @@ from router.cli.options import (
 from router.estimators import DEFAULT, ESTIMATORS
 
 if TYPE_CHECKING:
+    from router.runs.run import Run
     from router.tuning.setting import Tuned
 
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
@@ -132,9 +133,9 @@ def train(
                 raise typer.BadParameter(f"--{option} cannot go with --tuned, which brings its own")
     elif trial is not None:
         raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
-    place = Run(run)
+    source = place = Run(run).opened()
     if out is not None and out.resolve() != run.resolve():
-        place = place.copy_data(out)
+        place = source.copy_data(out).opened()
     with progress("training") as advance:
         router = train_stage(
             place,
@@ -146,7 +147,7 @@ def train(
             ablations=ablations,
             tiers=named_tiers(tiers),
             splitting=splitting_of(shares, split, split_column, split_id),
-            tuned=_setting(run, trial) if tuned else None,
+            tuned=_setting(source, trial) if tuned else None,
             datasets=datasets.value if datasets else None,
             progress=lambda name, done, total: advance(done, total, name),
         )
@@ -196,8 +197,7 @@ def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]
     ]
 
 
-def _setting(run: Path, trial: int | None) -> Tuned:
-    from router.runs.run import Run
+def _setting(run: Run, trial: int | None) -> Tuned:
     from router.stages.tuning import tuned_setting
 
-    return tuned_setting(Run(run), trial=trial)
+    return tuned_setting(run, trial=trial)

@@ -6,7 +6,7 @@ Notation for shapes: N examples, d features of one block, D features of all bloc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -143,8 +143,12 @@ class FeatureTable:
         )
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path, *, sha256: Callable[[Path], str] = sha256_file) -> Self:
         """Read what `write` wrote.
+
+        Args:
+            folder: of the table.
+            sha256: hashes a file; whoever has hashed this one already says so here.
 
         Raises:
             DataError: when the folder holds no feature table, or the file was cut or edited.
@@ -152,7 +156,7 @@ class FeatureTable:
         manifest = read_manifest(folder, stage=STAGE)
         path = folder / FILE
         expected = manifest.get("files", {}).get(FILE)
-        found = sha256_file(path) if path.is_file() else None
+        found = sha256(path) if path.is_file() else None
         if found is None or found != expected:
             raise DataError(
                 f"{path} has SHA-256 {found}, but its manifest says {expected}: the file is "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,7 @@ from router.policies.costs import routed_costs
 from router.policies.fitting import for_budget, for_max_loss, for_price
 from router.policies.guarantee import Labelled, Target, for_target
 from router.policies.guarantee_text import SENTENCE, guarantee_sentence
+from router.policies.knobs import Knobs
 from router.policies.policy import Binding, Policy
 from router.policies.references import chosen
 from router.runs.run import Run
@@ -53,6 +57,7 @@ class CalibrationData:
             DataError: When something is missing or damaged, or the calibrate part is empty.
             MismatchError: When router, log, features and split do not belong together.
         """
+        run = run.opened()
         router, log = run.read_router(), run.read_log()
         return cls.of(router, log, run.read_features(log), run.read_split(log))
 
@@ -82,74 +87,82 @@ class CalibrationData:
             told=router.told,
         )
 
-    def policy(
-        self,
-        *,
-        budget: float | None = None,
-        max_loss_points: float | None = None,
-        price: float | None = None,
-        target: Target | None = None,
-        cap: float | None = None,
-        reference: str | None = None,
-    ) -> Policy:
+    def policy(self, **knobs: Unpack[Knobs]) -> Policy:
         """Choose a policy on the calibrate part.
 
         Args:
-            budget: Most mean cost per answer, in the log's cost unit.
-            max_loss_points: Or: at most so many points of accuracy below the reference option.
-            price: Or: of one unit of cost, in probability of a right answer.
-            target: Or: a regret and the confidence with which it is kept; its own cap and
-                reference are not read.
-            cap: Most cost of any single answer; by itself, the likeliest right option within it.
-            reference: Name of the option that losses are against, and that is used where nothing
-                meets the target; None for the best one of the calibrate part under the cap.
+            knobs: What is asked for.
 
         Raises:
             DataError: Unless exactly one knob, or a cap alone, is given; when the budget or the
                 cap is below the cheapest option; when the part is too small for the target; for
                 an unknown reference.
         """
-        given = [budget, max_loss_points, price, target].count(None)
+        budget, price, cap = knobs.get("budget"), knobs.get("price"), knobs.get("cap")
+        lost, target = knobs.get("max_loss_observed"), Target.of(knobs)
+        given = [budget, lost, price, target].count(None)
         if given < 3 or (given == 4 and cap is None):
             raise DataError(
                 "Give exactly one of a budget, a maximal loss, a price and a maximal regret; a "
                 "cap may stand beside it or alone."
             )
+        if cap is not None and not math.isfinite(cap):
+            raise DataError(f"A cap must be finite, not {cap}; leave it out to have none.")
         part, binding = self.calibrate, self.binding
         p, costs = part.p, part.costs
-        named = chosen(reference, binding.options, scores=part.scores, costs=costs, cap=cap)
+        named = chosen(
+            knobs.get("reference"), binding.options, scores=part.scores, costs=costs, cap=cap
+        )
         if target is not None:
             if self.tune is None:
                 raise _empty()
-            images = len(np.unique(part.groups))
             made = for_target(
-                replace(part, most=target.most_for(self.sizes, images=images)),
+                self.examined(target),
                 tune=self.tune,
-                target=replace(target, cap=cap, reference=named),
+                target=replace(target, reference=named),
                 binding=binding,
             )
-            kept = {**made.guarantee, **({DATASETS: TOLD} if self.told else {})}
-            told = guarantee_sentence(
-                kept,
-                reference=named,
-                cap=cap,
-                words=self.words,
-                singles=images == len(part.groups),
-            )
-            return replace(made, guarantee={**kept, SENTENCE: told})
+            promised = self.promised(made.guarantee, reference=named, cap=cap)
+            return replace(made, guarantee=promised)
         if budget is not None:
             return for_budget(p, costs, budget=budget, binding=binding, cap=cap, reference=named)
-        if max_loss_points is not None:
+        if lost is not None:
             return for_max_loss(
                 p,
                 costs,
                 scores=part.scores,
-                max_loss_points=max_loss_points,
+                max_loss_points=round(100 * lost, 10),  # 29, not 28.999999999999996
                 binding=binding,
                 cap=cap,
                 reference=named,
             )
         return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap, reference=named)
+
+    def examined(self, target: Target) -> Labelled:
+        """The calibrate part, an image counting with as many questions as a target wants."""
+        images = len(np.unique(self.calibrate.groups))
+        return replace(self.calibrate, most=target.most_for(self.sizes, images=images))
+
+    def promised(
+        self, kept: Mapping[str, Any], *, reference: str, cap: float | None = None
+    ) -> dict[str, Any]:
+        """A guarantee with the sentence that says it, and whether data sets are told.
+
+        Args:
+            kept: See `router.policies.guarantee.Certified.guarantee`.
+            reference: Name of the reference option.
+            cap: Most cost of any single answer.
+        """
+        kept = {**kept, **({DATASETS: TOLD} if self.told else {})}
+        groups = self.calibrate.groups
+        sentence = guarantee_sentence(
+            kept,
+            reference=reference,
+            cap=cap,
+            words=self.words,
+            singles=len(np.unique(groups)) == len(groups),
+        )
+        return {**kept, SENTENCE: sentence}
 
 
 def labelled(

@@ -21,8 +21,9 @@ docs/guarantees.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,18 @@ import numpy.typing as npt
 from data.errors import DataError
 from router.estimators.base import Floats
 from router.policies import risk_bounds as risk
-from router.policies.fitting import always_reference, check_scores, measured, with_cap
+from router.policies.fitting import always_reference, check_scores, measured
+from router.policies.knobs import Knobs
 from router.policies.ladders import GAINS, Counted, Ladder, climbed, promising
 from router.policies.policy import Binding, Policy
-from router.policies.price_sweep import LAST, Kind, check_inputs, sweep
+from router.policies.price_sweep import (
+    LAST,
+    Kind,
+    allowed,
+    check_inputs,
+    reference_allowed,
+    sweep,
+)
 from router.policies.references import chosen as reference_of
 from router.policies.thinning import SEED, Thinned, default_most, thin
 
@@ -82,18 +91,11 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is to be guaranteed: a regret or a net loss.
+    """What is to be guaranteed, from the knobs of these names (`router.policies.knobs.Knobs`).
 
-    Attributes:
-        max_regret: alpha, most P(right at the reference and wrong as routed), in (0, 1).
-        max_loss: or: alpha, most that accuracy is below that of the reference, in (0, 1).
-        confidence: 1 - delta, in (0, 1), over the draw of the calibrate part.
-        bound: a name in `router.policies.risk_bounds.BOUNDS`; None for its `default_bound`.
-        most: M, the most questions that an image counts with; None for one that is taken from
-            parts that the guarantee is not calibrated on (`router.policies.thinning.default_most`).
-        cap: most cost of any single answer, None for no cap.
-        reference: name of the option that losses are against; None for the best one of the
-            calibrate part.
+    In the papers' letters, max_regret or max_loss is alpha, confidence 1 - delta, and most M; a
+    bound is a name in `router.policies.risk_bounds.BOUNDS`. What is None is found by `Exam.of`
+    and `most_for`.
     """
 
     max_regret: float | None = None
@@ -122,6 +124,30 @@ class Target:
             raise DataError(f"An image must count with at least 1 question; most is {self.most}.")
         if self.bound is not None:
             risk.bound_named(self.bound)
+
+    @classmethod
+    def of(cls, knobs: Knobs) -> Target | None:
+        """What knobs ask to be guaranteed; None where they ask for no guarantee.
+
+        Raises:
+            DataError: for two losses at once, details of a guarantee without a loss, or numbers
+                that are out of range.
+        """
+        if knobs.get("max_regret") is None and knobs.get("max_loss") is None:
+            for name in ("bound", "most"):
+                if knobs.get(name) is not None:
+                    raise DataError(f"{name} is for a guarantee: give max_regret or max_loss.")
+            return None
+        confidence = knobs.get("confidence")
+        return cls(
+            max_regret=knobs.get("max_regret"),
+            max_loss=knobs.get("max_loss"),
+            confidence=cls.confidence if confidence is None else confidence,
+            bound=knobs.get("bound"),
+            most=knobs.get("most"),
+            cap=knobs.get("cap"),
+            reference=knobs.get("reference"),
+        )
 
     @property
     def name(self) -> str:
@@ -207,6 +233,179 @@ def safe_to_cheap(
     return prices[np.unique(nearest)]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Strategies:
+    """Strategies from safe to cheap, whatever they are; they are tested in that order.
+
+    A strategy gives an answer to every question, by one option or by several: a policy, a cascade.
+
+    Attributes:
+        costs: (L,) mean cost of each on the tune part.
+        tuned: (n,) scores of the answers that each gives on the tune part.
+        given: from the place of one to the scores (N,) of its answers on the calibrate part.
+        free: whether those at the safe end may be left out.
+    """
+
+    costs: npt.NDArray[np.float64]
+    tuned: Sequence[Floats]
+    given: Callable[[int], Floats]
+    free: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exam:
+    """What strategies are certified on, and for what.
+
+    Attributes:
+        part: the calibrate part; an image counts with as many questions as its `most` says.
+        tune: the tune part, thinned likewise; None where nothing is known of it.
+        target: what is to be guaranteed, against a reference that it names.
+        reference: place of that among the options.
+        bound: a name in `router.policies.risk_bounds.BOUNDS`.
+    """
+
+    part: Labelled
+    tune: Labelled | None
+    target: Target
+    reference: int
+    bound: str
+
+    @classmethod
+    def of(
+        cls, part: Labelled, target: Target, options: Sequence[str], *, tune: Labelled | None = None
+    ) -> Exam:
+        """Check the calibrate part, and find what the target leaves open.
+
+        Args:
+            part: its `most` holds where the target declares none.
+            target: what is to be guaranteed.
+            options: names of the options, cheapest first.
+            tune: the tune part.
+
+        Raises:
+            DataError: for a part that is empty, misshapen or not finite, an unknown reference, or
+                a cap below the cheapest option of an example.
+        """
+        p, costs = check_inputs(part.p, part.costs)
+        scores = check_scores(part.scores, p.shape)
+        named = reference_of(target.reference, options, scores=scores, costs=costs, cap=target.cap)
+        most = part.most if target.most is None else target.most
+        return cls(
+            part=replace(part, p=p, costs=costs, scores=scores, most=most),
+            tune=None if tune is None else replace(tune, most=most, seed=part.seed),
+            target=replace(target, reference=named, most=most),
+            reference=list(options).index(named),
+            bound=target.bound or risk.default_bound(scores, most, low=-target.gains),
+        )
+
+    def against(self, part: Labelled) -> npt.NDArray[np.intp]:
+        """Options (N,) that losses on a part are against: the reference, as the cap allows it."""
+        inside = allowed(part.costs, self.target.cap)
+        return reference_allowed(inside, part.costs, self.reference)
+
+    @cached_property
+    def counted(self) -> Counted:
+        """Losses on the calibrate part."""
+        return self.part.counted(self.against(self.part))
+
+    @cached_property
+    def tuned(self) -> Counted | None:
+        """Losses on the tune part."""
+        return None if self.tune is None else self.tune.counted(self.against(self.tune))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Certified:
+    """What an exam has certified.
+
+    Attributes:
+        exam: which one.
+        place: of the list of strategies that was tested.
+        rungs: places in that list of what is certified, from safe to cheap; may be empty.
+        ladder: how that list was tested.
+    """
+
+    exam: Exam
+    place: int
+    rungs: range
+    ladder: Ladder
+
+    def guarantee(self, given: Floats, rung: int | None) -> dict[str, Any]:
+        """What is guaranteed and on what evidence; see `described`.
+
+        Args:
+            given: scores (N,) of the answers that are guaranteed on the calibrate part.
+            rung: which of `rungs` gives them; None for the reference.
+        """
+        exam, target = self.exam, self.exam.target
+        gains = 0.0 if rung is None else self.ladder.gains
+        if rung is not None:
+            expected = self.ladder.expected[rung]
+        else:
+            expected = None if exam.tuned is None else exam.tuned.losses(exam.tuned.against)
+        kept = described(
+            exam.counted.losses(given, gains=gains),
+            target,
+            exam.bound,
+            expected=expected,
+            observed=exam.counted.losses(given, gains=target.gains).risk,
+        )
+        return {**kept, "seed": exam.part.seed}
+
+
+def certify(exam: Exam, lists: Sequence[Strategies]) -> Certified:
+    """Test strategies from safe to cheap until one is not certified.
+
+    The one way to a guarantee, for whatever gives the answers. Which list is tested, from where
+    on, and how much of a gain counts, is chosen on the tune part, whose images are others; without
+    one, there is one list and it is tested from its beginning.
+
+    Raises:
+        UncertifiedError: when the part is too small to certify the target even without any loss.
+    """
+    target, tuned = exam.target, exam.tuned
+    if exam.tune is None or tuned is None:
+        (only,) = lists
+        unknown = [None] * len(only.costs)
+        place, ladder = 0, Ladder(cost=only.costs, expected=unknown, gains=target.gains)
+    else:
+        tested = [
+            (place, gains)
+            for place in range(len(lists))
+            for gains in ((0.0,) if target.max_loss is None else GAINS)
+        ]
+        ladders = [
+            Ladder(
+                cost=lists[place].costs,
+                expected=[tuned.losses(one, gains=gains) for one in lists[place].tuned],
+                gains=gains,
+                free=lists[place].free,
+            )
+            for place, gains in tested
+        ]
+        rows = np.arange(len(exam.tune.p))
+        best, ladder = promising(
+            ladders,
+            alpha=target.alpha,
+            delta=target.delta,
+            images=len(exam.counted.thinned.sizes),
+            fallback=float(exam.tune.costs[rows, exam.against(exam.tune)].mean()),
+        )
+        place = tested[best][0]
+    certified = climbed(
+        lists[place].given,
+        ladder,
+        exam.counted,
+        alpha=target.alpha,
+        delta=target.delta,
+        bound=exam.bound,
+    )
+    if not certified:
+        refuse_too_small(exam.counted.losses(exam.counted.against), target, exam.bound)
+    rungs = range(ladder.first, ladder.first + certified)
+    return Certified(exam=exam, place=place, rungs=rungs, ladder=ladder)
+
+
 def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Binding) -> Policy:
     """The cheapest policy whose loss is at most the target's with the target's confidence.
 
@@ -229,40 +428,24 @@ def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Bindi
             empty, misshapen, or not finite; for a bound that is not valid for these scores; or
             for a cap below the cheapest option of an example.
     """
-    exam = _Exam.of(part, target, binding)
-    tune = replace(tune, most=exam.part.most, seed=exam.part.seed)
-    target, fixed = exam.target, exam.fixed
-    families: tuple[Kind, ...] = ("regret",) if target.max_loss is None else ("regret", "price")
-    against = fixed.reference_choice(tune.costs)
-    counted, rows = tune.counted(against), np.arange(len(tune.p))
-    lists: list[list[Policy]] = []
-    found: list[Ladder] = []
-    for kind in families:
-        prices = safe_to_cheap(
-            tune.p,
-            tune.costs,
-            cap=target.cap,
-            reference=fixed.reference_index,
-            regret=kind == "regret",
+    exam = Exam.of(part, target, binding.options, tune=tune)
+    kinds: tuple[Kind, ...] = ("regret",) if target.max_loss is None else ("regret", "price")
+    rungs = [
+        _at_prices(
+            exam,
+            kind,
+            safe_to_cheap(
+                tune.p,
+                tune.costs,
+                cap=target.cap,
+                reference=exam.reference,
+                regret=kind == "regret",
+            ),
+            binding,
         )
-        rungs = exam.rungs(kind, prices)
-        choices = [policy.choose(tune.p, tune.costs) for policy in rungs]
-        made = ladders(
-            [tune.scores[rows, choice] for choice in choices],
-            np.array([tune.costs[rows, choice].mean() for choice in choices]),
-            counted,
-            target,
-            free=kind == "price",
-        )
-        lists, found = lists + [rungs] * len(made), found + made
-    place, ladder = promising(
-        found,
-        alpha=target.alpha,
-        delta=target.delta,
-        images=len(exam.counted.thinned.sizes),
-        fallback=float(tune.costs[rows, against].mean()),
-    )
-    return exam.certify(lists[place], ladder, still=counted.losses(counted.against))
+        for kind in kinds
+    ]
+    return _cheapest(exam, rungs, binding)
 
 
 def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: Binding) -> Policy:
@@ -277,152 +460,88 @@ def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: B
     Raises:
         DataError: see `for_target`.
     """
-    exam = _Exam.of(part, target, binding)
-    rungs = exam.rungs("regret", prices)
-    ladder = Ladder(cost=np.zeros(len(rungs)), expected=[None] * len(rungs), gains=target.gains)
-    return exam.certify(rungs, ladder)
+    exam = Exam.of(part, target, binding.options)
+    return _cheapest(exam, [_at_prices(exam, "regret", prices, binding)], binding)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Exam:
-    """The calibrate part, with what it is to certify."""
+def _at_prices(exam: Exam, kind: Kind, prices: Floats, binding: Binding) -> list[Policy]:
+    """Policies at these prices."""
+    fixed = _fixed(exam, binding)
+    return [replace(fixed, kind=kind, lam=float(price) * fixed.cost_scale) for price in prices]
 
-    part: Labelled
-    counted: Counted
-    target: Target
-    bound: str
-    fixed: Policy
 
-    @classmethod
-    def of(cls, part: Labelled, target: Target, binding: Binding) -> _Exam:
-        """Check the part, and find the reference and the bound."""
-        p, costs = check_inputs(part.p, part.costs)
-        scores = check_scores(part.scores, p.shape)
-        named = reference_of(
-            target.reference, binding.options, scores=scores, costs=costs, cap=target.cap
+def _fixed(exam: Exam, binding: Binding) -> Policy:
+    """The policy that always takes the reference."""
+    target = exam.target
+    named = binding.options[exam.reference]
+    return always_reference(
+        exam.part.costs, binding, reference=named, cap=target.cap, knob=target.knob
+    )
+
+
+def _cheapest(exam: Exam, lists: Sequence[Sequence[Policy]], binding: Binding) -> Policy:
+    """The cheapest certified policy of one of these lists; the reference where there is none."""
+    part, tune, target = exam.part, exam.tune, exam.target
+    certified = certify(exam, [_strategies(part, tune, policies) for policies in lists])
+    policies, rungs = lists[certified.place], certified.rungs
+    fixed = measured(_fixed(exam, binding), part.p, part.costs, part.scores)
+    chosen, rung = fixed, None
+    if rungs:
+        chosen, rung = measured(policies[rungs[-1]], part.p, part.costs, part.scores), rungs[-1]
+    if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
+        cause = (
+            f"{_WHAT[target.loss]} of at most {target.alpha:g} is certified at confidence "
+            f"{target.confidence:g} for no cheaper policy on {len(part.p)} questions about "
+            f"{len(exam.counted.thinned.sizes)} pictures"
         )
-        most = part.most if target.most is None else target.most
-        target = replace(target, reference=named, most=most)
-        part = replace(part, p=p, costs=costs, scores=scores, most=most)
-        fixed = always_reference(costs, binding, reference=named, cap=target.cap, knob=target.knob)
-        bound = target.bound or risk.default_bound(scores, most, low=-target.gains)
-        counted = part.counted(fixed.reference_choice(costs))
-        return cls(part=part, counted=counted, target=target, bound=bound, fixed=fixed)
+        chosen, rung = fixed.fall_back(cause, advice=_what_it_takes(exam, policies)), None
+    return replace(chosen, guarantee=certified.guarantee(part.given(chosen), rung))
 
-    def rungs(self, kind: Kind, prices: Floats) -> list[Policy]:
-        """Policies at these prices."""
-        fixed = self.fixed
-        return [
-            Policy(
-                binding=fixed.binding,
-                kind=kind,
-                lam=float(price) * fixed.cost_scale,
-                cost_scale=fixed.cost_scale,
-                reference=fixed.reference,
-                cap=self.target.cap,
-                knob=with_cap(self.target.knob, self.target.cap),
-            )
-            for price in prices
-        ]
 
-    def certify(
-        self, rungs: Sequence[Policy], ladder: Ladder, *, still: risk.Losses | None = None
-    ) -> Policy:
-        """The last rung up to which all are certified; the reference where none is.
+def _strategies(part: Labelled, tune: Labelled | None, policies: Sequence[Policy]) -> Strategies:
+    """A list of policies. The rule against regret begins with the reference, which is safe."""
+    costs, tuned = np.zeros(len(policies)), []
+    if tune is not None:
+        rows = np.arange(len(tune.p))
+        choices = [policy.choose(tune.p, tune.costs) for policy in policies]
+        costs = np.array([tune.costs[rows, choice].mean() for choice in choices])
+        tuned = [tune.scores[rows, choice] for choice in choices]
+    return Strategies(
+        costs=costs,
+        tuned=tuned,
+        given=lambda rung: part.given(policies[rung]),
+        free=bool(policies) and policies[0].kind == "price",
+    )
 
-        Args:
-            rungs: policies of the ladder.
-            ladder: what is known of them.
-            still: losses of the reference itself on the tune part: none.
-        """
-        part, target = self.part, self.target
-        certified = climbed(
-            lambda rung: part.given(rungs[rung]),
-            ladder,
-            self.counted,
-            alpha=target.alpha,
-            delta=target.delta,
-            bound=self.bound,
-        )
-        if not certified:
-            refuse_too_small(self.counted.losses(self.counted.against), target, self.bound)
-        place = ladder.first + certified - 1
-        chosen = rungs[place] if certified else self.fixed
-        expected = ladder.expected[place] if certified else still
-        chosen, fixed = (
-            measured(one, part.p, part.costs, part.scores) for one in (chosen, self.fixed)
-        )
-        if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
-            cause = (
-                f"{_WHAT[target.loss]} of at most {target.alpha:g} is certified at confidence "
-                f"{target.confidence:g} for no cheaper policy on {len(part.p)} questions about "
-                f"{len(self.counted.thinned.sizes)} pictures"
-            )
-            chosen = fixed.fall_back(cause, advice=self._what_it_takes(rungs))
-            expected = still
-        gains = 0.0 if chosen.fallback else ladder.gains
-        given = part.given(chosen)
-        kept = described(
-            self.counted.losses(given, gains=gains),
-            target,
-            self.bound,
-            expected=expected,
-            observed=self.counted.losses(given, gains=target.gains).risk,
-        )
-        return replace(chosen, guarantee={**kept, "seed": part.seed})
 
-    def _what_it_takes(self, rungs: Sequence[Policy]) -> str:
-        """How many pictures would certify the cheapest policy with some room below the target."""
-        part, target = self.part, self.target
-        spent = part.costs[np.arange(len(part.p)), self.fixed.reference_choice(part.costs)]
-        if np.all(spent <= part.costs.min(axis=1)):
-            what = "the only one" if part.costs.shape[1] == 1 else "the cheapest"
-            return f"That option is {what}: no policy could cost less"
-        if not rungs:
-            return "No price changes a choice"
-        seen = [
-            (policy, self.counted.losses(part.given(policy), gains=target.gains))
-            for policy in rungs
-        ]
-        useful = [one for one in seen if 0 < one[1].risk <= target.alpha / 2] or [
-            min(seen, key=lambda one: one[1].risk)
-        ]
-        policy, losses = useful[-1]
-        cost = measured(policy, part.p, part.costs).calibration["mean_cost"]
-        what = _WHAT[target.loss]
-        found = f"The policy of mean cost {cost:.4g} had a {what} of {losses.risk:.2g} there: "
-        needed = risk.pictures_needed(
-            losses, target.alpha, delta=target.delta, bound=self.bound, power=POWER
-        )
-        if needed is None:
-            return f"{found}no number of pictures certifies that"
-        return f"{found}about {needed} such pictures would certify it with probability {POWER:g}"
+def _what_it_takes(exam: Exam, policies: Sequence[Policy]) -> str:
+    """How many pictures would certify the cheapest policy with some room below the target."""
+    part, target = exam.part, exam.target
+    spent = part.costs[np.arange(len(part.p)), exam.against(part)]
+    if np.all(spent <= part.costs.min(axis=1)):
+        what = "the only one" if part.costs.shape[1] == 1 else "the cheapest"
+        return f"That option is {what}: no policy could cost less"
+    if not policies:
+        return "No price changes a choice"
+    seen = [
+        (policy, exam.counted.losses(part.given(policy), gains=target.gains)) for policy in policies
+    ]
+    useful = [one for one in seen if 0 < one[1].risk <= target.alpha / 2] or [
+        min(seen, key=lambda one: one[1].risk)
+    ]
+    policy, losses = useful[-1]
+    cost = measured(policy, part.p, part.costs).calibration["mean_cost"]
+    what = _WHAT[target.loss]
+    found = f"The policy of mean cost {cost:.4g} had a {what} of {losses.risk:.2g} there: "
+    needed = risk.pictures_needed(
+        losses, target.alpha, delta=target.delta, bound=exam.bound, power=POWER
+    )
+    if needed is None:
+        return f"{found}no number of pictures certifies that"
+    return f"{found}about {needed} such pictures would certify it with probability {POWER:g}"
 
 
 _WHAT = {"regret": "regret", "loss": "net loss"}
-
-
-def ladders(
-    given: Sequence[Floats], cost: Floats, tune: Counted, target: Target, *, free: bool
-) -> list[Ladder]:
-    """Ways to test a list of rules from safe to cheap: how much of a gain counts.
-
-    Args:
-        given: for each rule, scores (N,) of its answers on the tune part.
-        cost: for each, its mean cost there.
-        tune: the tune part.
-        target: what is to be guaranteed.
-        free: see `Ladder`.
-    """
-    return [
-        Ladder(
-            cost=np.asarray(cost, dtype=np.float64),
-            expected=[tune.losses(one, gains=gains) for one in given],
-            gains=gains,
-            free=free,
-        )
-        for gains in ((0.0,) if target.max_loss is None else GAINS)
-    ]
 
 
 def regrets(policy: Policy, part: Labelled) -> risk.Losses:

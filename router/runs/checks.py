@@ -78,6 +78,7 @@ def check_run(run: Run) -> list[Check]:
 
     Stages that have not been run are not listed.
     """
+    run = run.opened()
     checks = [_attempt("log", partial(_log, run))]
     if (run.features / MANIFEST).is_file():
         checks.append(_attempt("features", partial(_features, run)))
@@ -87,11 +88,10 @@ def check_run(run: Run) -> list[Check]:
         checks.append(_attempt("split", partial(_split, run)))
     if (run.policies / MANIFEST).is_file():
         checks.append(_attempt("policies", partial(_stage, run, "policies", "calibrate")))
-    for path in sorted(run.policies.glob("*.json")):
-        if path.name != MANIFEST:
-            checks.append(_attempt(f"policy {path.stem}", partial(_policy, run, path.stem)))
-            if cascade_path(run.root, path.stem).is_file():
-                checks.append(_attempt(f"cascade {path.stem}", partial(_cascade, run, path.stem)))
+    for name in run.policy_names():
+        checks.append(_attempt(f"policy {name}", partial(_policy, run, name)))
+        if cascade_path(run.root, name).is_file():
+            checks.append(_attempt(f"cascade {name}", partial(_cascade, run, name)))
     for folder, stage in MEASURED:
         if (run.root / folder / MANIFEST).is_file():
             checks.append(_attempt(folder, partial(_stage, run, folder, stage)))

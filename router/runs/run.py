@@ -1,13 +1,14 @@
 """A run folder: where each stage keeps its files, and proof that they belong together.
 
 Every stage records the SHA-256 of what it read. Whoever reads a stage's files checks that the
-recorded inputs are the ones that lie in the folder now.
+recorded inputs are the ones that lie in the folder now. A command opens a run once (`Run.opened`)
+and hands it on: an open run reads, hashes and verifies each of its files once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from data.oracle_log import OracleLog
 from data.splits import Split
 from router.features.asked import of_same_examples
 from router.features.left_out import without_featureless
+from router.cascade.rule import Cascade, cascade_path
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.held_out import HeldOut
@@ -65,6 +67,10 @@ class Run:
     """
 
     root: Path
+
+    def opened(self) -> OpenRun:
+        """This run, to read each part of it once; an open run is itself."""
+        return OpenRun(self.root)
 
     @property
     def log(self) -> Path:
@@ -123,7 +129,7 @@ class Run:
             DataError: when it is missing or damaged.
         """
         self._need(self.log / MANIFEST, "label")
-        log = OracleLog.read(self.log)
+        log = OracleLog.read(self.log, sha256=self.sha256)
         return log if as_labelled else without_featureless(log, self.features)
 
     def read_features(self, log: OracleLog) -> FeatureTable:
@@ -134,7 +140,7 @@ class Run:
             MismatchError: when it was computed for other examples.
         """
         self._need(self.features / MANIFEST, "featurize")
-        table = FeatureTable.read(self.features)
+        table = FeatureTable.read(self.features, sha256=self.sha256)
         ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
         if None not in (ours, theirs) and ours != theirs:
             raise MismatchError(
@@ -178,12 +184,29 @@ class Run:
             MismatchError: when one was calibrated for another router or split.
         """
         policies = {}
-        for path in sorted(self.policies.glob("*.json")):
-            if path.name != MANIFEST:
-                policy = Policy.read(path)
-                self._fits(path, policy, router, split)
-                policies[path.stem] = policy
+        for name in self.policy_names():
+            path = self.policy(name)
+            policies[name] = Policy.read(path)
+            self._fits(path, policies[name], router, split)
         return policies
+
+    def policy_names(self) -> list[str]:
+        """Names of the policies that there are."""
+        return sorted(one.stem for one in self.policies.glob("*.json") if one.name != MANIFEST)
+
+    def read_cascade(self, name: str, router: ScaleRouter) -> Cascade | None:
+        """The cascade that goes with the policy of that name; None where none does.
+
+        Raises:
+            DataError: when it is damaged.
+            MismatchError: when it was calibrated for another router.
+        """
+        path = cascade_path(self.root, name)
+        if not path.is_file():
+            return None
+        cascade = Cascade.read(path)
+        cascade.check_fits(options=router.options, router=router.fingerprint)
+        return cascade
 
     def model_name(self) -> str:
         """The name of the model that labelled the log, where it is enough to load it.
@@ -244,8 +267,10 @@ class Run:
         files: list[Path],
     ) -> None:
         """Write a stage's manifest: what it read, how it ran, and what it wrote."""
-        hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
-        write_manifest(folder, stage=stage, inputs=inputs, params=params, files=hashes)
+        hashes = {path.relative_to(folder).as_posix(): self.sha256(path) for path in files}
+        write_manifest(
+            folder, stage=stage, inputs=inputs, params=params, sha256=self.sha256, files=hashes
+        )
 
     def verify(self, folder: Path, stage: str) -> dict[str, Any]:
         """Check a stage's own files and that it read what lies in the run folder now.
@@ -267,7 +292,7 @@ class Run:
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"The manifest in {folder} is damaged: {error!r}. {redo}") from error
         for name, recorded in files.items():
-            found = _digest(folder / name)
+            found = self._digest(folder / name)
             if found != recorded:
                 raise DataError(
                     f"{folder / name} is damaged or was changed: its SHA-256 is {found[:12]}, the "
@@ -277,7 +302,7 @@ class Run:
             path = (folder / relative).resolve()
             if not path.is_relative_to(self.root.resolve()):
                 continue
-            found = _digest(path)
+            found = self._digest(path)
             if found != recorded:
                 raise MismatchError(
                     f"{folder} was made from the {name} {relative} with SHA-256 {recorded[:12]}, "
@@ -291,7 +316,7 @@ class Run:
         """Whether a stage was run on these very inputs, with these options and libraries."""
         try:
             manifest = self.verify(folder, stage)
-            hashes = {name: sha256_file(path) for name, path in inputs.items()}
+            hashes = {name: self.sha256(path) for name, path in inputs.items()}
         except (DataError, MismatchError):
             return False
         recorded = {name: source["sha256"] for name, source in manifest["inputs"].items()}
@@ -317,6 +342,91 @@ class Run:
                 f"{path} does not exist. Run `m3router {command}` on {self.root} first."
             )
 
+    def _digest(self, path: Path) -> str:
+        return self.sha256(path) if path.is_file() else "missing"
 
-def _digest(path: Path) -> str:
-    return sha256_file(path) if path.is_file() else "missing"
+    def sha256(self, path: Path) -> str:
+        """Hash a file of the run.
+
+        Raises:
+            DataError: when it cannot be read.
+        """
+        return sha256_file(path)
+
+
+@dataclass(frozen=True)
+class OpenRun(Run):
+    """A run folder whose parts are read, and whose files are hashed, once each.
+
+    What a stage records as its inputs is thus what it read, even where somebody replaces a file
+    meanwhile. Files that are written while the run is open must be told to `wrote`.
+    """
+
+    _hashes: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
+    _parts: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def opened(self) -> OpenRun:
+        """Itself."""
+        return self
+
+    def wrote(self, *paths: Path) -> None:
+        """Forget what is known of files that were written anew."""
+        places = {"log": self.log, "log as labelled": self.log, "features": self.features}
+        places |= {"split": self.split, **{name: self.arm(name) for name in ARMS}}
+        for path in paths:
+            self._hashes.pop(path.resolve(), None)
+            for part, place in places.items():
+                if path.is_relative_to(place):
+                    self._parts.pop(part, None)
+
+    def record(
+        self,
+        folder: Path,
+        stage: str,
+        *,
+        inputs: Mapping[str, Path],
+        params: Mapping[str, Any],
+        files: list[Path],
+    ) -> None:
+        """As in `Run`; the files are those that the stage has just written."""
+        self.wrote(*files)
+        super().record(folder, stage, inputs=inputs, params=params, files=files)
+
+    def read_log(self, *, as_labelled: bool = False) -> OracleLog:
+        """As in `Run`, once."""
+        if "log as labelled" not in self._parts:
+            self._parts["log as labelled"] = super().read_log(as_labelled=True)
+        if as_labelled:
+            return self._parts["log as labelled"]
+        if "log" not in self._parts:
+            self._parts["log"] = without_featureless(self._parts["log as labelled"], self.features)
+        return self._parts["log"]
+
+    def read_features(self, log: OracleLog) -> FeatureTable:
+        """As in `Run`, once for the run's own log."""
+        if log is not self._parts.get("log"):
+            return super().read_features(log)
+        if "features" not in self._parts:
+            self._parts["features"] = super().read_features(log)
+        return self._parts["features"]
+
+    def read_router(self, arm: str = "router") -> ScaleRouter:
+        """As in `Run`, once."""
+        if arm not in self._parts:
+            self._parts[arm] = super().read_router(arm)
+        return self._parts[arm]
+
+    def read_split(self, log: OracleLog) -> Split:
+        """As in `Run`, once for the run's own log."""
+        if log is not self._parts.get("log"):
+            return super().read_split(log)
+        if "split" not in self._parts:
+            self._parts["split"] = super().read_split(log)
+        return self._parts["split"]
+
+    def sha256(self, path: Path) -> str:
+        """As in `Run`, once."""
+        key = path.resolve()
+        if key not in self._hashes:
+            self._hashes[key] = super().sha256(path)
+        return self._hashes[key]

@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from router.policies.knobs import told
+
 QUESTION = 20_000
 """Most characters of a question; a model's context is usually much shorter."""
 
@@ -144,13 +146,11 @@ class ChatRequest(_Strict):
     ] = None
     budget: Annotated[
         float | None,
-        Field(
-            gt=0, allow_inf_nan=False, description="Route within so many visual tokens on average."
-        ),
+        Field(gt=0, allow_inf_nan=False, description=told("budget")),
     ] = None
     max_regret: Annotated[
         float | None,
-        Field(gt=0, lt=1, description="Route so that at most this share of answers is lost."),
+        Field(gt=0, lt=1, description=told("max_regret")),
     ] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

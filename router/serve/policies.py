@@ -9,7 +9,6 @@ from pathlib import Path
 from data.errors import DataError, M3RouterError, MismatchError
 from router.cascade.rule import Cascade
 from router.policies.calibration_data import CalibrationData
-from router.policies.guarantee import Target
 from router.policies.guarantee_text import told_by
 from router.policies.policy import Policy
 from router.runs.run import Run
@@ -96,7 +95,7 @@ class Policies:
             made = (
                 self._data.policy(budget=value)
                 if name == "budget"
-                else self._data.policy(target=Target(max_regret=value))
+                else self._data.policy(max_regret=value)
             )
             with self._lock:
                 self._made[name, value] = made

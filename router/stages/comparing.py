@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.manifest import sha256_file
 from data.oracle_log import OracleLog
 from data.split_rows import part_rows
 from data.splits import Split
@@ -19,7 +18,7 @@ from router.analysis.versus import Difference, Questions, Side, compare_routers
 from router.policies.calibration_data import predictions
 from router.policies.costs import routed_costs
 from router.policies.policy import Policy
-from router.runs.run import Run
+from router.runs.run import OpenRun, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +80,7 @@ def compare_runs(
         raise DataError(
             f"A budget must be finite and at least 0, got {strange[0]}: it is a mean cost."
         )
+    a, b = a.opened(), b.opened()
     log, split = _same_questions(a, b)
     rows = {
         part: np.intersect1d(_rows(a, log, split, part), _rows(b, log, split, part))
@@ -115,11 +115,11 @@ def compare_runs(
     )
 
 
-def _same_questions(a: Run, b: Run) -> tuple[OracleLog, Split]:
+def _same_questions(a: OpenRun, b: OpenRun) -> tuple[OracleLog, Split]:
     """The log and split of both runs."""
     log = a.read_log()
     b.read_log()
-    ours, theirs = (sha256_file(run.inputs("log")["log"]) for run in (a, b))
+    ours, theirs = (run.sha256(run.inputs("log")["log"]) for run in (a, b))
     if ours != theirs:
         raise MismatchError(
             f"Two routers can be compared on the same log only: that of {a.root} has SHA-256 "
@@ -137,11 +137,11 @@ def _same_questions(a: Run, b: Run) -> tuple[OracleLog, Split]:
     return log, split
 
 
-def _rows(run: Run, log: OracleLog, split: Split, part: str) -> np.ndarray:
+def _rows(run: OpenRun, log: OracleLog, split: Split, part: str) -> np.ndarray:
     return part_rows(log, split, part, gaps=run.read_router().metadata["gaps"])
 
 
-def _side(run: Run, log: OracleLog, rows: np.ndarray) -> Side:
+def _side(run: OpenRun, log: OracleLog, rows: np.ndarray) -> Side:
     router = run.read_router()
     return Side(
         p=predictions(router, run.read_features(log), log, rows)[rows],

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import numpy as np
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
-from data.split_rows import Gaps, part_rows
-from data.splits import SPLITS, Split
+from data.split_rows import part_rows
+from data.splits import SPLITS
 from router.analysis.curves import dearest_within
-from router.analysis.words import words_of
 from router.baselines.base import Known
 from router.baselines.escalation import Escalating, escalating
 from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
 from router.policies import risk_bounds as risk
-from router.policies.calibration_data import predictions
+from router.policies.calibration_data import CalibrationData
 from router.policies.costs import routed_costs
-from router.policies.fitting import for_budget, for_max_loss
-from router.policies.guarantee import Target, UncertifiedError, described, ladders, refuse_too_small
-from router.policies.guarantee_text import SENTENCE, guarantee_sentence
-from router.policies.ladders import Counted, climbed, promising
+from router.policies.guarantee import (
+    Exam,
+    Labelled,
+    Strategies,
+    Target,
+    UncertifiedError,
+    certify,
+)
+from router.policies.knobs import Knobs
 from router.policies.outcomes import Prices, outcome_of
-from router.policies.policy import Binding, Policy
-from router.policies.references import chosen
-from router.policies.thinning import SEED, thin
 from router.runs.run import Run
-from router.scale_router import DATASETS, TOLD, ScaleRouter
-from router.stages.learning import calibrate_stage, record_policies
+from router.scale_router import ScaleRouter
+from router.stages.learning import record_policies
 
 TRIED = 64
 """Prices that are tried on the calibrate part; a budget is met more exactly than these."""
@@ -37,99 +40,66 @@ CERTIFIED = 200
 """Prices from the tune part that are certified one after the other."""
 
 
-def escalate_stage(
-    run: Run,
-    *,
-    name: str = "default",
-    budget: float | None = None,
-    max_loss_points: float | None = None,
-    target: Target | None = None,
-    reference: str | None = None,
-) -> Cascade:
+def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Cascade:
     """Learn on the tune part when to ask again, and choose the price on the calibrate part.
 
     Args:
         run: must hold a trained router; receives `cascades/<name>.json`, and in
             `policies/<name>.json` the plain router's policy for the same target, to compare with.
         name: of both.
-        budget: most mean cost per question, everything that is asked included.
-        max_loss_points: or: at most so many points of accuracy below the reference option.
-        target: or: a regret to be guaranteed for the answers that are given in the end; its
-            reference is not read.
-        reference: name of the option that losses are against; None for the best one of the
-            calibrate part.
+        knobs: a budget, a loss as observed, a maximal loss or a maximal regret, for the answers
+            that are given in the end and with the cost of everything that is asked.
 
     Raises:
-        DataError: unless exactly one of the three is given, when no price meets it, for a target
-            with a cap, a calibrate part too small for the target, or an unknown reference.
+        DataError: unless exactly one of these is given, when no price meets it, for a cap, a
+            calibrate part too small for the target, or an unknown reference.
         NotLearnableError: when the log has no confidences, or too few pictures to tune on.
         MismatchError: when router, log, features and split do not belong together.
     """
-    if [budget, max_loss_points, target].count(None) != 2:
+    target, budget, lost = Target.of(knobs), knobs.get("budget"), knobs.get("max_loss_observed")
+    if [budget, lost, target].count(None) != 2 or knobs.get("price") is not None:
         raise DataError("To escalate, give one of a budget, a maximal loss and a maximal regret.")
-    if target is not None and target.cap is not None:
+    if knobs.get("cap") is not None:
         raise DataError("A cascade cannot be capped: what it asks again would break the cap.")
-    path = run.policy(name)
+    path, run = run.policy(name), run.opened()
     router, log = run.read_router(), run.read_log()
     split = run.read_split(log)
-    rows = {part: part_rows(log, split, part, gaps=_gaps(router)) for part in SPLITS}
-    inside = rows["calibrate"]
-    if not len(inside):
-        raise DataError("The calibrate part has no complete example. Label more questions.")
-    used = np.concatenate([rows["tune"], inside])
+    data = CalibrationData.of(router, log, run.read_features(log), split)
+    plain = data.policy(**knobs)
+    rows = {part: part_rows(log, split, part, gaps=router.metadata["gaps"]) for part in SPLITS}
     rows["test"] = rows["test"][:0]  # nothing of it is looked at
-    p = predictions(router, run.read_features(log), log, used)
+    inside, p = rows["calibrate"], np.full(log.scores.shape, np.nan)
+    p[inside] = data.calibrate.p
+    if data.tune is not None:
+        p[rows["tune"]] = data.tune.p
     contender = escalating(Known.of(log, rows), p, reads=tuple(router.blocks))
-    binding = _binding(router, split)
-    costs, scores = routed_costs(log.costs[inside], router.blocks), log.scores[inside]
-    named = chosen(reference, router.options, scores=scores, costs=costs)
-    against = router.options.index(named)
-    guarantee: dict[str, object] = {}
-    plain: Policy | None = None
+    guarantee: dict[str, Any] = {}
     if target is not None:
-        target = replace(target, reference=named)
-        certified = _certified(contender, log, rows, router, target)
-        tried, place, kept = certified
-        if router.told:
-            kept = {**kept, DATASETS: TOLD}
-        told = guarantee_sentence(
-            kept,
-            reference=named,
-            words=words_of(log),
-            singles=len(np.unique(log.groups[inside])) == len(inside),
+        tried, place, kept = _certified(
+            contender, log, inside, router, data, replace(target, reference=plain.reference)
         )
-        guarantee = {**kept, SENTENCE: told}
-        knob = target.knob
+        guarantee = data.promised(kept, reference=plain.reference)
     elif budget is not None:
-        plain = for_budget(p[inside], costs, budget=budget, binding=binding, reference=named)
-        tried, knob = _tried(contender, log, inside, router), {"budget": float(budget)}
+        tried = _tried(contender, log, inside, router)
         met = tried.cost <= budget * (1 + 1e-9)
-        place = _best(np.where(met, -tried.cost, np.inf), knob, tried, log.cost_unit)
+        place = _best(np.where(met, -tried.cost, np.inf), plain.knob, tried, log.cost_unit)
         if place > 0 and not met[place - 1]:  # prices ascend, so that the one before is beyond
             finer = _dearest(
                 contender, log, inside, router, tried.prices[place - 1 : place + 1], budget
             )
             tried, place = _tried(contender, log, inside, router, [finer]), 0
     else:
-        points = float(max_loss_points or 0.0)
-        plain = for_max_loss(
-            p[inside],
-            costs,
-            scores=scores,
-            max_loss_points=points,
-            binding=binding,
-            reference=named,
-        )
-        tried, knob = _tried(contender, log, inside, router), {"max_loss_points": points}
-        met = tried.accuracy >= scores[:, against].mean() - points / 100 - 1e-12
-        place = _best(np.where(met, tried.cost, np.inf), knob, tried, log.cost_unit)
+        tried = _tried(contender, log, inside, router)
+        fixed = data.calibrate.scores[:, plain.reference_index].mean()
+        met = tried.accuracy >= fixed - plain.knob["max_loss_points"] / 100 - 1e-12
+        place = _best(np.where(met, tried.cost, np.inf), plain.knob, tried, log.cost_unit)
     price = float(tried.prices[place])
     cascade = Cascade(
-        binding=binding,
+        binding=plain.binding,
         rule=contender.learned.rule(price),
         price=price,
-        reference=named,
-        knob=knob,
+        reference=plain.reference,
+        knob=dict(plain.knob),
         calibration={
             "n": float(len(inside)),
             "mean_cost": float(tried.cost[place]),
@@ -138,10 +108,7 @@ def escalate_stage(
         },
         guarantee=guarantee,
     )
-    if plain is None:
-        calibrate_stage(run, name=name, target=target, reference=named)
-    else:
-        plain.write(path)
+    plain.write(path)
     cascade.write(cascade_path(run.root, name))
     record_policies(run)
     return cascade
@@ -194,7 +161,7 @@ def _dearest(
     return dearest_within(cost_at, within, beyond, budget)
 
 
-def _best(wanted: Floats, knob: dict[str, float], tried: _Tried, unit: str) -> int:
+def _best(wanted: Floats, knob: Mapping[str, float], tried: _Tried, unit: str) -> int:
     """The place of the least value; refuses when none is finite."""
     if not np.isfinite(wanted).any():
         asked = (
@@ -213,55 +180,52 @@ def _best(wanted: Floats, knob: dict[str, float], tried: _Tried, unit: str) -> i
 def _certified(
     contender: Escalating,
     log: OracleLog,
-    rows: dict[str, np.ndarray],
+    inside: np.ndarray,
     router: ScaleRouter,
+    data: CalibrationData,
     target: Target,
-) -> tuple[_Tried, int, dict[str, object]]:
-    """The last price of the tune part's list up to which every one is certified.
+) -> tuple[_Tried, int, dict[str, Any]]:
+    """The prices that are certified, the place of the cheapest, and what it guarantees.
 
-    The target names its reference. As `guarantee.for_target`, with what the cascade answers
-    in the end: rules and prices come from the tune part, and are tested in the order of rising
-    prices.
+    Rules and prices come from the tune part, and are tested in the order of rising prices, by what
+    the cascade answers in the end. The target names its reference.
     """
-    inside, tune = rows["calibrate"], contender.learned.tune
-    against = router.options.index(str(target.reference))
-    images = len(np.unique(log.groups[inside]))
-    sizes = np.unique(log.groups[np.concatenate([rows["fit"], rows["tune"]])], return_counts=True)
-    most = target.most_for(sizes[1], images=images)
-    scores = log.scores[inside]
-    bound = target.bound or risk.default_bound(scores, most, low=-target.gains)
-    ids = np.asarray(log.ids)[inside]
-    part = Counted(thinned=thin(ids, log.groups[inside], most=most), against=scores[:, against])
-    learned = Counted(
-        thinned=thin(np.arange(len(tune.p)), tune.groups, most=most),
-        against=tune.scores[:, against],
+    tune, part = contender.learned.tune, data.examined(target)
+    exam = Exam.of(
+        part,
+        target,
+        router.options,
+        tune=Labelled(
+            p=tune.p,
+            costs=tune.costs.routed,
+            scores=tune.scores,
+            groups=tune.groups,
+            most=part.most,
+        ),
     )
     prices = contender.tuned_prices(points=CERTIFIED)
     asked = [contender.tuned_asks(price) for price in prices]
-    every = np.arange(len(tune.p))
-    _, ladder = promising(
-        ladders(
-            [tune.scores[every, one.final] for one in asked],
-            np.array([tune.costs.of(one).mean() for one in asked]),
-            learned,
-            target,
-            free=True,
-        ),
-        alpha=target.alpha,
-        delta=target.delta,
-        images=images,
-        fallback=float(tune.costs.routed[:, against].mean()),
-    )
+    every, rows = np.arange(len(tune.p)), np.arange(len(inside))
 
     def given(rung: int) -> Floats:
         found = contender.asks(inside, prices[rung]).final
-        return np.asarray(scores[np.arange(len(inside)), found])
+        return np.asarray(part.scores[rows, found])
 
-    certified = climbed(given, ladder, part, alpha=target.alpha, delta=target.delta, bound=bound)
-    if not certified:
-        refuse_too_small(part.losses(part.against), target, bound)
-        first = part.losses(given(ladder.first), gains=ladder.gains)
-        needed = risk.pictures_needed(first, target.alpha, delta=target.delta, bound=bound)
+    certified = certify(
+        exam,
+        [
+            Strategies(
+                costs=np.array([tune.costs.of(one).mean() for one in asked]),
+                tuned=[tune.scores[every, one.final] for one in asked],
+                given=given,
+                free=True,
+            )
+        ],
+    )
+    if not certified.rungs:
+        ladder = certified.ladder
+        first = exam.counted.losses(given(ladder.first), gains=ladder.gains)
+        needed = risk.pictures_needed(first, target.alpha, delta=target.delta, bound=exam.bound)
         advice = "no number of pictures certifies that" if needed is None else f"about {needed} do"
         if needed is not None and needed <= first.pictures:
             advice = "another sample of as many may do"
@@ -272,28 +236,7 @@ def _certified(
             f"pictures: the most careful one had {what} of {first.risk:.2g} ({advice}). Ask for "
             "less, or calibrate without --escalate."
         )
-    tried = _tried(contender, log, inside, router, prices[ladder.first : ladder.first + certified])
+    tried = _tried(contender, log, inside, router, [prices[rung] for rung in certified.rungs])
     place = int(np.argmin(tried.cost))
-    best = given(ladder.first + place)
-    kept = described(
-        part.losses(best, gains=ladder.gains),
-        target,
-        bound,
-        expected=ladder.expected[ladder.first + place],
-        observed=part.losses(best, gains=target.gains).risk,
-    )
-    return tried, place, {**kept, "seed": SEED}
-
-
-def _gaps(router: ScaleRouter) -> Gaps:
-    gaps: Gaps = router.metadata["gaps"]
-    return gaps
-
-
-def _binding(router: ScaleRouter, split: Split) -> Binding:
-    return Binding(
-        options=router.options,
-        cost_unit=router.cost_unit,
-        router=router.fingerprint,
-        split=split.fingerprint,
-    )
+    rung = certified.rungs[place]
+    return tried, place, certified.guarantee(given(rung), rung)

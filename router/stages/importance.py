@@ -48,6 +48,7 @@ def importance_stage(
         DataError: when a part of the run is missing or damaged.
         MismatchError: when parts of the run do not belong together.
     """
+    run = run.opened()
     folder = run.root / STAGE
     inputs = run.inputs("log", "features", "split", "router")
     params = {"repeats": repeats, "draws": draws, "seed": seed, "schema": SCHEMA}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
-from data.errors import DataError, MismatchError
+from data.errors import MismatchError
 from data.manifest import MANIFEST
 from data.oracle_log import OracleLog
 from data.split_rows import Gaps, part_rows, require_choice
@@ -20,7 +19,7 @@ from router.features.table import FeatureTable
 from router.held_out import FILE as HELD_OUT
 from router.policies.calibration_data import CalibrationData
 from router.policies.costs import PEEK
-from router.policies.guarantee import Target
+from router.policies.knobs import Knobs
 from router.policies.policy import Policy
 from router.rules import DEFAULT, apply_rule
 from router.runs.run import ARMS, Run
@@ -70,6 +69,7 @@ def train_stage(
         DataError: for gaps with "error", or an unknown estimator or rule.
         MismatchError: when features and log do not belong together, or a tier is not there.
     """
+    run = run.opened()
     log = run.read_log()
     require_choice(log)
     features = run.read_features(log)
@@ -89,6 +89,7 @@ def train_stage(
     wanted = known if ablations and len(features.blocks) > 1 else ["router"]
     for name in set(ARMS) - set(wanted):
         shutil.rmtree(run.arm(name), ignore_errors=True)
+    written = False
     for done, name in enumerate(wanted):
         if progress:
             progress(name, done, len(wanted))
@@ -117,7 +118,10 @@ def train_stage(
         if tuned:
             router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
         (folder / MANIFEST).unlink(missing_ok=True)
-        split.write(run.split)  # only now: a training that fails leaves the old router usable
+        if not written:  # only now: a training that fails leaves the old router usable
+            split.write(run.split)
+            run.wrote(run.split)
+            written = True
         router.write(folder)
         files = [folder / name for name in (ROUTER_FILE, HELD_OUT) if (folder / name).is_file()]
         run.record(folder, "train", inputs=inputs, params=params, files=files)
@@ -127,49 +131,21 @@ def train_stage(
     return run.read_router()
 
 
-def calibrate_stage(
-    run: Run,
-    *,
-    name: str = "default",
-    budget: float | None = None,
-    max_loss_points: float | None = None,
-    price: float | None = None,
-    target: Target | None = None,
-    cap: float | None = None,
-    reference: str | None = None,
-) -> Policy:
+def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Policy:
     """Choose a policy on the calibrate part.
 
     Args:
         run: must hold a trained router; receives `policies/<name>.json`.
         name: of the policy.
-        budget: most mean cost per answer, in the log's cost unit.
-        max_loss_points: or: at most so many points of accuracy below the reference option.
-        price: or: of one unit of cost, in probability of a right answer.
-        target: or: a regret and the confidence with which it is kept; its own cap and reference
-            are not read.
-        cap: most cost of any single answer; by itself, the likeliest right option within it.
-        reference: name of the option that losses are against, and that is used where nothing meets
-            the target; None for the best one of the calibrate part under the cap.
+        knobs: what is asked for.
 
     Raises:
-        DataError: unless exactly one knob, or a cap alone, is given; when the budget or the cap
-            is below the cheapest option; when the calibrate part is too small for the target; for
-            an unknown reference.
+        DataError: see `router.policies.calibration_data.CalibrationData.policy`; or for a name
+            that is no plain file name.
         MismatchError: when router, log, features and split do not belong together.
     """
-    for one in (cap, target.cap if target else None):
-        if one is not None and not math.isfinite(one):
-            raise DataError(f"A cap must be finite, not {one}; leave it out to have none.")
-    path = run.policy(name)
-    policy = CalibrationData.read(run).policy(
-        budget=budget,
-        max_loss_points=max_loss_points,
-        price=price,
-        target=target,
-        cap=cap,
-        reference=reference,
-    )
+    path, run = run.policy(name), run.opened()
+    policy = CalibrationData.read(run).policy(**knobs)
     cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before
     policy.write(path)
     record_policies(run)
@@ -178,7 +154,7 @@ def calibrate_stage(
 
 def record_policies(run: Run) -> None:
     """Write the manifest of all policies that there are."""
-    files = sorted(one for one in run.policies.glob("*.json") if one.name != MANIFEST)
+    files = [run.policy(name) for name in run.policy_names()]
     run.record(
         run.policies,
         "calibrate",

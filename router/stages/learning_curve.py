@@ -62,6 +62,7 @@ def learning_curve_stage(
         raise DataError(
             f"A learning curve needs shares in (0, 1] and at least one seed; got {wrong or seeds}."
         )
+    run = run.opened()
     recipe = Recipe.read(run)
     recipe.require_costs()
     folder = run.root / STAGE

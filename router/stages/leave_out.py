@@ -53,6 +53,7 @@ def leave_one_out_stage(
             damaged.
         MismatchError: when parts of the run do not belong together.
     """
+    run = run.opened()
     recipe = Recipe.read(run)
     recipe.require_costs()
     values = _values(recipe, by)

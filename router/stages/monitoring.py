@@ -15,7 +15,6 @@ from data.oracle_log import OracleLog
 from data.scoring import AGREEMENT, score
 from data.split_rows import part_rows
 from data.splits import Split
-from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.monitoring.drift import Sample
@@ -61,6 +60,7 @@ def monitor_stage(
             the traffic were used to make the policy.
         MismatchError: when run and traffic, or traffic and references, do not belong together.
     """
+    run, fresh = run.opened(), fresh.opened()
     router = run.read_router()
     log = run.read_log()
     split = run.read_split(log)
@@ -83,7 +83,7 @@ def monitor_stage(
     most = default_most(image_sizes(log, split, gaps=gaps), images=len(np.unique(asked.groups)))
     known, asked = replace(known, most=most), replace(asked, most=most, scores=scores)
     said = (_answers(log, calibrate), _answers(traffic, every))
-    cascade = _cascade(run, name, router)
+    cascade = run.read_cascade(name, router)
     if cascade is None:
         guarantee = policy.guarantee
         before, now = by_policy(policy, known, said[0]), by_policy(policy, asked, said[1])
@@ -111,16 +111,6 @@ def _policy(run: Run, name: str, router: ScaleRouter, split: Split) -> Policy:
             f"{', '.join(sorted(policies)) or 'no policies'}. Run `m3router calibrate` first."
         )
     return policies[name]
-
-
-def _cascade(run: Run, name: str, router: ScaleRouter) -> Cascade | None:
-    """The cascade that goes with the policy, if one does."""
-    path = cascade_path(run.root, name)
-    if not path.is_file():
-        return None
-    cascade = Cascade.read(path)
-    cascade.check_fits(options=router.options, router=router.fingerprint)
-    return cascade
 
 
 def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:

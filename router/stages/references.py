@@ -29,6 +29,7 @@ def reference_stage(
             unknown, or the cap below the cheapest option of an example.
         MismatchError: when router, log and split do not belong together.
     """
+    run = run.opened()
     router, log = run.read_router(), run.read_log()
     rows = part_rows(log, run.read_split(log), "calibrate", gaps=router.metadata["gaps"])
     if not len(rows):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.manifest import atomic_write_text, library_versions, read_manifest, sha256_file
+from data.manifest import atomic_write_text, library_versions, read_manifest
 from data.oracle_log import OracleLog
 from data.split_rows import part_rows
 from data.splits import Split
@@ -24,7 +24,7 @@ from router.analysis.evaluation import (
     evaluate,
 )
 from router.analysis.report import PAGE, Extras, write_report
-from router.cascade.rule import Cascade, cascade_path
+from router.cascade.rule import cascade_path
 from router.estimators.base import Floats
 from router.policies.calibration_data import predictions
 from router.policies.costs import routed_costs
@@ -70,11 +70,14 @@ def evaluate_stage(
             reference is unknown.
         MismatchError: when parts of the run do not belong together.
     """
+    run = run.opened()
     router = run.read_router()
     log = run.read_log()
     split = run.read_split(log)
     policies = run.read_policies(router, split)
-    cascades = _cascades(run, policies, router)
+    cascades = {
+        name: one for name in policies if (one := run.read_cascade(name, router)) is not None
+    }
     features = run.read_features(log)
     rows = {
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
@@ -147,6 +150,7 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
         DataError: when the evaluation is missing or damaged.
         MismatchError: when the run changed since it was evaluated.
     """
+    run = run.opened()
     document = read_document(run)
     importance = importance_stage(run, reuse=True)
     studies, notes = _studies(run)
@@ -182,17 +186,6 @@ def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
         else:
             found[kind] = json.loads(path.read_bytes())
     return found, notes
-
-
-def _cascades(run: Run, policies: Mapping[str, Policy], router: ScaleRouter) -> dict[str, Cascade]:
-    """The cascades that go with policies of the run, by name."""
-    found = {}
-    for name in policies:
-        path = cascade_path(run.root, name)
-        if path.is_file():
-            found[name] = Cascade.read(path)
-            found[name].check_fits(options=router.options, router=router.fingerprint)
-    return found
 
 
 def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:
@@ -264,7 +257,7 @@ def _provenance(run: Run, router: ScaleRouter, log: OracleLog, split: Split) -> 
     return {
         "rule": {"name": rule, "meaning": MEANING[rule]},
         "provenance": {
-            "log": {**log.metadata, "sha256": sha256_file(run.inputs("log")["log"])},
+            "log": {**log.metadata, "sha256": run.sha256(run.inputs("log")["log"])},
             "features": dict(router.metadata["features"]),
             "router": {
                 "estimator": router.estimator_name,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
-from data.manifest import read_manifest, sha256_file
+from data.manifest import read_manifest
 from data.oracle_log import OracleLog
 from data.split_rows import part_rows
 from data.splits import Split
@@ -53,6 +53,7 @@ class Recipe:
             DataError: when a part is missing or damaged.
             MismatchError: when parts do not belong together.
         """
+        run = run.opened()
         router, log = run.read_router(), run.read_log()
         params = dict(read_manifest(run.arm(), stage="train")["params"])
         files = run.inputs("log", "features", "split", "router")
@@ -62,7 +63,7 @@ class Recipe:
             features=run.read_features(log),
             split=run.read_split(log),
             params=params,
-            bound={**{name: sha256_file(path) for name, path in files.items()}, "train": params},
+            bound={**{name: run.sha256(path) for name, path in files.items()}, "train": params},
         )
 
     def require_costs(self) -> None:

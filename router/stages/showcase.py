@@ -25,6 +25,7 @@ def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple
         DataError: when a part of the run is missing or damaged.
         MismatchError: when parts of the run do not belong together.
     """
+    run = run.opened()
     router = run.read_router()
     log = run.read_log()
     split = run.read_split(log)

@@ -85,6 +85,7 @@ def tune_stage(
         NotLearnableError: when everything is right, wrong, or independent of the option.
     """
     estimators = known_estimators(wanted.estimators)
+    run = run.opened()
     log, features, split = _read(run, rule=rule, seed=seed, splitting=splitting)
     found = material(log, features, split, gaps=gaps, folds=wanted.folds, seed=seed)
     made_from = {
@@ -131,6 +132,7 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
     """
     found = read_results(tuning_folder(run))
     made_from, row = found["made_from"], row_of(found, trial)
+    run = run.opened()
     log = run.read_log()
     features = run.read_features(log)
     split = Split.read(tuning_folder(run) / SPLIT, log.groups)

@@ -14,7 +14,6 @@ from data.errors import DataError, MismatchError, NotLearnableError
 from router.cascade.rule import Cascade, cascade_path
 from router.cli.main import app
 from router.policies.calibration_data import predictions
-from router.policies.guarantee import Target
 from router.policies.policy import Policy
 from router.runs.checks import check_run
 from router.runs.run import Run
@@ -62,8 +61,8 @@ def test_a_policy_and_its_cascade(run):
 
 
 def test_a_tolerable_loss_takes_the_cheapest(run):
-    loose = escalate_stage(run, max_loss_points=5.0)
-    tight = escalate_stage(run, max_loss_points=0.5)
+    loose = escalate_stage(run, max_loss_observed=0.05)
+    tight = escalate_stage(run, max_loss_observed=0.005)
     assert loose.calibration["mean_cost"] < tight.calibration["mean_cost"]
 
 
@@ -107,7 +106,7 @@ def test_what_cannot_be_met_is_told(run, tmp_path):
     with pytest.raises(DataError, match=r"The budget must be at least 1 visual tokens"):
         escalate_stage(run, budget=0.5)
     with pytest.raises(DataError, match="No price meets"):
-        escalate_stage(run, max_loss_points=-90)
+        escalate_stage(run, max_loss_observed=-0.9)
     silent = run_of(tmp_path / "silent", n=300, confidence=np.nan)
     with pytest.raises(NotLearnableError, match="no confidences"):
         escalate_stage(silent, budget=100)
@@ -144,8 +143,7 @@ def test_two_options_print_and_keep_their_apgr(tmp_path):
 
 def test_the_regret_of_a_cascade_is_certified(tmp_path):
     run = run_of(tmp_path, n=6000)
-    target = Target(max_regret=0.05)
-    cascade = escalate_stage(run, name="safe", target=target)
+    cascade = escalate_stage(run, name="safe", max_regret=0.05)
     kept = cascade.guarantee
     assert kept["max_regret"] == 0.05 and kept["p_value"] <= 0.05 < 1
     assert kept["regret"] < 0.05 and kept["upper_limit"] <= 0.05 + 1e-6
@@ -163,13 +161,13 @@ def test_the_regret_of_a_cascade_is_certified(tmp_path):
     assert plain.guarantee["max_regret"] == 0.05
     assert cascade.calibration["mean_cost"] < plain.calibration["mean_cost"]
     assert Cascade.read(cascade_path(run.root, "safe")) == cascade
-    strict = escalate_stage(run, target=Target(max_regret=0.02))
+    strict = escalate_stage(run, max_regret=0.02)
     assert strict.calibration["mean_cost"] > cascade.calibration["mean_cost"]
 
 
 def test_the_net_loss_of_a_cascade_is_certified(tmp_path):
     run = run_of(tmp_path, n=3000)
-    cascade = escalate_stage(run, name="net", target=Target(max_loss=0.05))
+    cascade = escalate_stage(run, name="net", max_loss=0.05)
     kept = cascade.guarantee
     assert kept["max_loss"] == 0.05 and kept["p_value"] <= 0.05 and "max_regret" not in kept
     log = run.read_log()
@@ -189,11 +187,11 @@ def test_the_net_loss_of_a_cascade_is_certified(tmp_path):
 
 def test_a_regret_that_no_cascade_meets_is_refused(run):
     with pytest.raises(DataError, match=r"calibrate part is too small .* at least \d+ such"):
-        escalate_stage(run, target=Target(max_regret=0.001))
+        escalate_stage(run, max_regret=0.001)
     with pytest.raises(DataError, match="cannot be capped"):
-        escalate_stage(run, target=Target(max_regret=0.2, cap=144))
+        escalate_stage(run, max_regret=0.2, cap=144)
     with pytest.raises(DataError, match="one of a budget, a maximal loss and a maximal regret"):
-        escalate_stage(run, budget=100, target=Target(max_regret=0.2))
+        escalate_stage(run, budget=100, max_regret=0.2)
 
 
 def test_what_is_monitored_is_the_cascade(run, tmp_path):
@@ -237,13 +235,13 @@ def test_a_cascade_is_against_the_best_option_or_the_one_that_is_named(tmp_path)
     accuracy = log.scores[rows].mean(axis=0)
     best = log.options[int(accuracy.argmax())]
     assert best != log.options[-1]
-    cascade = escalate_stage(run, max_loss_points=0.0)
+    cascade = escalate_stage(run, max_loss_observed=0.0)
     assert cascade.reference == best == Policy.read(run.policy("default")).reference
     assert cascade.calibration["accuracy"] >= accuracy.max() - 1e-12
-    named = escalate_stage(run, max_loss_points=0.0, reference=log.options[-1])
+    named = escalate_stage(run, max_loss_observed=0.0, reference=log.options[-1])
     assert named.reference == log.options[-1]
     assert named.calibration["mean_cost"] <= cascade.calibration["mean_cost"]
-    kept = escalate_stage(run, name="kept", target=Target(max_regret=0.2))
+    kept = escalate_stage(run, name="kept", max_regret=0.2)
     assert kept.reference == kept.guarantee["reference"] == best
     assert f"right at the reference option, {best}, and" in kept.guarantee["sentence"]
     net = CliRunner().invoke(

@@ -40,7 +40,7 @@ def reported(tmp_path_factory, build_log_world) -> tuple[Run, dict, str]:
     log.write(run.log)
     features.write(run.features)
     train_stage(run)
-    calibrate_stage(run, name="careful", max_loss_points=1.0)
+    calibrate_stage(run, name="careful", max_loss_observed=0.01)
     document = evaluate_stage(run, draws=100)
     pictures = tmp_path_factory.mktemp("pictures")
     for name in set(log.images.tolist()):

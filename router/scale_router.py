@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -180,49 +180,6 @@ class ScaleRouter:
             )
         except KeyError as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}.") from error
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write it where `from_pretrained` finds it: the folder `router` in `folder`."""
-        replace(self, held_out=None).write(Path(folder) / "router")
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: Path | str,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: Path | str | None = None,
-    ) -> ScaleRouter:
-        """Read it from the Hugging Face hub or a folder; see `router.hub.repository.fetch`.
-
-        Raises:
-            DataError: when it cannot be fetched, or a part is missing, cut short or edited.
-        """
-        from router.hub.repository import fetch
-
-        found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
-        return replace(cls.read(found.folder / "router"), origin=found.origin)
-
-    def push_to_hub(
-        self,
-        name: str,
-        *,
-        licence: str | None = None,
-        private: bool | None = None,
-        commit_message: str = "Router",
-        token: str | bool | None = None,
-    ) -> str:
-        """Upload it with a card; see `router.hub.publishing.push_router`.
-
-        Returns:
-            Address of the commit.
-        """
-        from router.hub.publishing import push_router
-
-        return push_router(
-            self, name, licence=licence, private=private, message=commit_message, token=token
-        )
 
     def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         plain = self.calibration.method == NONE

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from router.analysis.tables import headline
 from router.cascade.rule import Cascade
 from router.policies.guarantee_text import told_by
@@ -132,8 +134,6 @@ _LIMITS = """- Estimates hold for questions and pictures like those it was train
 
 
 def _front(facts: Facts) -> str:
-    from huggingface_hub import ModelCardData
-
     data = ModelCardData(
         license=facts.licence,
         library_name="m3router",
@@ -268,7 +268,7 @@ def _guaranteed(guarantee: Mapping[str, Any]) -> str:
 def _use(model: str, name: str, policies: Mapping[str, Policy]) -> str:
     policy = "default" if "default" in policies or not policies else next(iter(policies))
     return f"""```
-pip install 'm3router[hub]'
+pip install m3router
 ```
 
 ```python

@@ -7,24 +7,22 @@ Logs, features, questions and pictures never go along. What a repository is read
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data.errors import DataError, MismatchError
+from data.errors import DataError
 from data.manifest import MANIFEST, atomic_write_bytes
 from router.analysis.documents import upgraded
-from router.cascade.rule import Cascade, cascade_path
+from router.cascade.rule import cascade_path
 from router.hub.card import Facts, local_path_in, model_card, with_policies
-from router.hub.repository import CARD, ROUTER_FILES, fetch, publish
+from router.hub.repository import CARD, ROUTER_FILES, card_of, fetch, publish
 from router.policies.policy import Policy
 from router.runs.run import Run
 from router.scale_router import ScaleRouter
 
 Files = dict[str, bytes]
-_LONGEST_CARD = 1 << 20
-"""Bytes of a card that is rewritten."""
 
 
 def run_files(run: Run, facts: Facts) -> Files:
@@ -38,9 +36,10 @@ def run_files(run: Run, facts: Facts) -> Files:
         DataError: when a part is missing or damaged, or the router names a folder of this machine.
         MismatchError: when a part belongs to another router.
     """
+    run = run.opened()
     router = run.read_router()
     refuse_local_paths(router)
-    policies, cascades = _policies(run, router), _cascades(run, router)
+    policies, cascades = run.read_policies(router), run.read_cascades(router)
     evaluation = None
     if (run.evaluation / MANIFEST).is_file():
         run.verify(run.evaluation, "evaluate")
@@ -86,34 +85,65 @@ def push_run(
     return publish(facts.name, files, message=message, private=private, token=token)
 
 
+def save_router(router: ScaleRouter, folder: Path) -> None:
+    """Write a router into a folder as it lies in a repository: `router/`.
+
+    What it thought of its own training examples stays here.
+    """
+    replace(router, held_out=None).write(Run(folder).arm())
+
+
+def save_policy(policy: Policy, folder: Path, *, name: str = "default") -> None:
+    """Write a policy into a folder as it lies in a repository: `policies/<name>.json`."""
+    policy.write(Run(folder).policy(name))
+
+
 def push_router(
     router: ScaleRouter,
-    name: str,
+    repository: str,
     *,
-    licence: str | None,
-    private: bool | None,
-    message: str,
-    token: str | bool | None,
+    licence: str | None = None,
+    private: bool | None = None,
+    message: str = "Router",
+    token: str | bool | None = None,
 ) -> str:
     """Upload a router and a card; policies that lie in the repository go, they fit another one.
+
+    Args:
+        router: trained.
+        repository: `owner/name`.
+        licence: identifier as the hub writes it, for the card.
+        private: of a new repository; None for the owner's default.
+        message: of the commit.
+        token: one that may write; by default that of `hf auth login` or of `HF_TOKEN`.
 
     Returns:
         Address of the commit.
     """
     refuse_local_paths(router)
     with TemporaryDirectory() as folder:
-        replace(router, held_out=None).write(Path(folder))
-        files = {f"router/{path.name}": path.read_bytes() for path in Path(folder).iterdir()}
-    card = model_card(router, {}, {}, Facts(name=name, licence=licence))
-    return publish(
-        name, {CARD: card.encode(), **files}, message=message, private=private, token=token
-    )
+        save_router(router, Path(folder))
+        files = _files_in(Path(folder))
+    files[CARD] = model_card(router, {}, {}, Facts(name=repository, licence=licence)).encode()
+    return publish(repository, files, message=message, private=private, token=token)
 
 
 def push_policy(
-    policy: Policy, name: str, *, policy_name: str, message: str, token: str | bool | None
+    policy: Policy,
+    repository: str,
+    *,
+    name: str = "default",
+    message: str = "Policy",
+    token: str | bool | None = None,
 ) -> str:
     """Upload a policy into the repository of its router, and rewrite the card's list of policies.
+
+    Args:
+        policy: calibrated.
+        repository: `owner/name`.
+        name: of the policy.
+        message: of the commit.
+        token: one that may write; by default that of `hf auth login` or of `HF_TOKEN`.
 
     Returns:
         Address of the commit.
@@ -121,20 +151,19 @@ def push_policy(
     Raises:
         MismatchError: when another router lies there.
     """
-    there = fetch(name, token=token)
+    there = fetch(repository, token=token)
     run = Run(there.folder)
     router = ScaleRouter.read(run.arm())
     policy.check_fits(options=router.options, router=router.fingerprint)
-    path = run.policy(policy_name)
-    policies = {**_policies(run, router), policy_name: policy}
     with TemporaryDirectory() as folder:
-        policy.write(Path(folder) / path.name)
-        files = {f"policies/{path.name}": (Path(folder) / path.name).read_bytes()}
-    card = _card_of(there.origin, token)
-    rewritten = with_policies(card, policies, _cascades(run, router))
+        save_policy(policy, Path(folder), name=name)
+        files = _files_in(Path(folder))
+    policies = {**run.read_policies(router), name: policy}
+    card = card_of(there.origin, token=token)
+    rewritten = with_policies(card, policies, run.read_cascades(router))
     if rewritten != card:
         files[CARD] = rewritten.encode()
-    return publish(name, files, message=message, token=token, replace=False)
+    return publish(repository, files, message=message, token=token, replace=False)
 
 
 def refuse_local_paths(router: ScaleRouter) -> None:
@@ -151,39 +180,6 @@ def refuse_local_paths(router: ScaleRouter) -> None:
         )
 
 
-def _policies(run: Run, router: ScaleRouter) -> dict[str, Policy]:
-    found = {path.stem: Policy.read(path) for path in _json_in(run.policies)}
-    _check_each(run, router, found)
-    return found
-
-
-def _cascades(run: Run, router: ScaleRouter) -> dict[str, Cascade]:
-    found = {path.stem: Cascade.read(path) for path in _json_in(run.root / "cascades")}
-    _check_each(run, router, found)
-    return found
-
-
-def _json_in(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.glob("*.json")) if path.name != MANIFEST)
-
-
-def _check_each(run: Run, router: ScaleRouter, found: Mapping[str, Policy | Cascade]) -> None:
-    for name, one in found.items():
-        try:
-            one.check_fits(options=router.options, router=router.fingerprint)
-        except MismatchError as error:
-            raise MismatchError(f"{name} of {run.root.name}: {error}") from error
-
-
-def _card_of(origin: str, token: str | bool | None) -> str:
-    """The card as it is there, up to a limit; "" where there is none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    name, _, commit = origin.partition("@")
-    try:
-        path = Path(hf_hub_download(name, CARD, revision=commit, token=token))
-    except EntryNotFoundError:
-        return ""
-    content = path.read_bytes()
-    return content.decode("utf-8", "replace") if len(content) <= _LONGEST_CARD else ""
+def _files_in(folder: Path) -> Files:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -1,7 +1,4 @@
-"""Routers and policies on the Hugging Face hub.
-
-A repository holds one router with its policies and cascades, laid out as in a run folder, and a
-card. `fetch` brings it here, `push_run`, `push_router` and `push_policy` bring it there.
+"""A repository of the hub: what it may hold, downloading it, writing to it.
 
 What a repository holds is untrusted. Its listing is judged before any file is asked for: in the
 folders of the layout only names of `ROUTER_FILES` or plain names of policies, none above its
@@ -17,12 +14,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    hf_hub_download,
+    snapshot_download,
+)
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 
 from data.errors import DataError
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +50,8 @@ FOLDERS = ("router", "policies", "cascades")
 MOST_BYTES = {".json": 4 << 20, ".safetensors": 512 << 20, ".txt": 64 << 20}
 """Largest file by its ending, in bytes."""
 MOST_FILES = 256
-MISSING_HUB = (
-    "The Hugging Face hub needs the package huggingface-hub, which is not installed: "
-    "pip install 'm3router[hub]'"
-)
+LONGEST_CARD = 1 << 20
+"""Bytes of a card that is rewritten."""
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _POLICY = re.compile(r"(policies|cascades)/(?!manifest\.json)[A-Za-z0-9_-][\w.-]*\.json")
@@ -95,11 +95,6 @@ def fetch(
     if Path(name).is_dir():
         return Fetched(Path(name), "")
     name = checked_name(str(name))
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError
-    except ImportError as error:
-        raise DataError(MISSING_HUB) from error
     place = _Place(name, token, cache_dir)
     try:
         info = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
@@ -207,11 +202,6 @@ def publish(
         DataError: when the hub refuses or cannot be reached.
     """
     checked_name(name)
-    try:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError
-    except ImportError as error:
-        raise DataError(MISSING_HUB) from error
     api = HfApi(token=token)
     try:
         api.create_repo(name, private=private, exist_ok=True)
@@ -230,6 +220,22 @@ def publish(
         ) from error
 
 
+def card_of(origin: str, *, token: str | bool | None = None) -> str:
+    """The card of what was fetched, up to a limit; "" where there is none.
+
+    Args:
+        origin: see `Fetched`.
+        token: of the hub.
+    """
+    name, _, commit = origin.partition("@")
+    try:
+        path = Path(hf_hub_download(name, CARD, revision=commit, token=token))
+    except EntryNotFoundError:
+        return ""
+    content = path.read_bytes()
+    return content.decode("utf-8", "replace") if len(content) <= LONGEST_CARD else ""
+
+
 def _others(api: HfApi, name: str, files: Iterable[str]) -> list[str]:
     present = api.list_repo_files(name)
     return sorted(one for one in set(present) - set(files) if one.split("/")[0] in FOLDERS)
@@ -244,8 +250,6 @@ class _Place:
     cache_dir: str | Path | None
 
     def download(self, revision: str | None, patterns: list[str], *, local: bool = False) -> Path:
-        from huggingface_hub import snapshot_download
-
         return Path(
             snapshot_download(
                 self.name,

@@ -8,13 +8,11 @@ file; for files from before it is made from the same entries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from router.analysis.words import Words
-
-if TYPE_CHECKING:
-    from router.cascade.rule import Cascade
-    from router.policies.policy import Policy
+from router.cascade.rule import Cascade
+from router.policies.policy import Policy
 
 SENTENCE = "sentence"
 """Entry of a guarantee that holds it."""

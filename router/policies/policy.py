@@ -224,50 +224,6 @@ class Policy:
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} (seal {payload[SEAL][:12]}) is no policy: {error}.") from error
 
-    def save_pretrained(self, folder: Path | str, *, name: str = "default") -> None:
-        """Write it where `from_pretrained` finds it: `policies/<name>.json` in `folder`."""
-        self.write(Path(folder) / "policies" / f"{name}.json")
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        repository: Path | str,
-        *,
-        name: str = "default",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: Path | str | None = None,
-    ) -> Policy:
-        """Read it from the Hugging Face hub or a folder; see `router.hub.repository.fetch`.
-
-        Raises:
-            DataError: when it cannot be fetched, there is none of that name, or it was edited.
-        """
-        from router.hub.repository import fetch
-
-        found = fetch(repository, revision=revision, token=token, cache_dir=cache_dir)
-        return cls.read(found.folder / "policies" / f"{name}.json")
-
-    def push_to_hub(
-        self,
-        repository: str,
-        *,
-        name: str = "default",
-        commit_message: str = "Policy",
-        token: str | bool | None = None,
-    ) -> str:
-        """Upload it beside its router; see `router.hub.publishing.push_policy`.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            MismatchError: when another router lies there.
-        """
-        from router.hub.publishing import push_policy
-
-        return push_policy(self, repository, policy_name=name, message=commit_message, token=token)
-
     def _check_width(self, k: int) -> None:
         if k != len(self.binding.options):
             raise MismatchError(

@@ -176,12 +176,12 @@ class Run:
         self._need(self.split, "train")
         return Split.read(self.split, log.groups)
 
-    def read_policies(self, router: ScaleRouter, split: Split) -> dict[str, Policy]:
+    def read_policies(self, router: ScaleRouter, split: Split | None = None) -> dict[str, Policy]:
         """All policies, by name.
 
         Raises:
             DataError: when one is damaged.
-            MismatchError: when one was calibrated for another router or split.
+            MismatchError: when one was calibrated for another router, or split where one is given.
         """
         policies = {}
         for name in self.policy_names():
@@ -193,6 +193,11 @@ class Run:
     def policy_names(self) -> list[str]:
         """Names of the policies that there are."""
         return sorted(one.stem for one in self.policies.glob("*.json") if one.name != MANIFEST)
+
+    def read_cascades(self, router: ScaleRouter) -> dict[str, Cascade]:
+        """The cascades that go with policies, by name; raises as `read_cascade`."""
+        found = {name: self.read_cascade(name, router) for name in self.policy_names()}
+        return {name: one for name, one in found.items() if one is not None}
 
     def read_cascade(self, name: str, router: ScaleRouter) -> Cascade | None:
         """The cascade that goes with the policy of that name; None where none does.
@@ -326,10 +331,12 @@ class Run:
             and manifest["versions"] == library_versions()
         )
 
-    def _fits(self, path: Path, policy: Policy, router: ScaleRouter, split: Split) -> None:
+    def _fits(self, path: Path, policy: Policy, router: ScaleRouter, split: Split | None) -> None:
         try:
             policy.check_fits(
-                options=router.options, router=router.fingerprint, split=split.fingerprint
+                options=router.options,
+                router=router.fingerprint,
+                split="" if split is None else split.fingerprint,
             )
         except MismatchError as error:
             raise MismatchError(

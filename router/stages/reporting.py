@@ -75,9 +75,7 @@ def evaluate_stage(
     log = run.read_log()
     split = run.read_split(log)
     policies = run.read_policies(router, split)
-    cascades = {
-        name: one for name in policies if (one := run.read_cascade(name, router)) is not None
-    }
+    cascades = run.read_cascades(router)
     features = run.read_features(log)
     rows = {
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])

@@ -23,6 +23,14 @@ from m3core.checkpoints import load_model
 from router import AutoScalePipeline, Policy, Run, ScaleRouter
 from router.estimators import ESTIMATORS, estimator_class
 from router.features.table import FeatureTable
+from router.hub import (
+    load_policy,
+    load_router,
+    push_policy,
+    push_router,
+    save_policy,
+    save_router,
+)
 from router.hub.card import local_path_in
 from router.hub.repository import MOST_BYTES, ROUTER_FILES, fetch
 from router.policies.policy import SCHEMA
@@ -35,14 +43,13 @@ DECIDE = """
 import sys
 import numpy as np
 from router.features.table import FeatureTable
-from router.policies.policy import Policy
-from router.scale_router import ScaleRouter
+from router.hub import load_policy, load_router
 name, features, out, commit = sys.argv[1:]
-router = ScaleRouter.from_pretrained(name, revision=commit)
+router = load_router(name, revision=commit)
 assert router.origin == f"{name}@{commit}", router.origin
 p = router.predict(FeatureTable.read(__import__("pathlib").Path(features)))
 costs = np.tile([float(one) for one in router.options], (len(p), 1))
-chosen = Policy.from_pretrained(name, name="default", revision=commit).choose(p, costs)
+chosen = load_policy(name, name="default", revision=commit).choose(p, costs)
 np.savez(out, p=p, chosen=chosen)
 assert "torch" not in sys.modules
 """
@@ -117,7 +124,7 @@ def test_a_fresh_process_decides_the_same(pushed: Run, hub: StandIn, tmp_path: P
 def test_only_what_is_on_the_list_is_asked_for(pushed: Run, hub: StandIn) -> None:
     hub.commit(NAME, {**hub.files(NAME), "model.bin": b"x", "estimator.pkl": pickle.dumps(1)})
     hub.requests.clear()
-    router = ScaleRouter.from_pretrained(NAME)
+    router = load_router(NAME)
     assert router.fingerprint == pushed.read_router().fingerprint
     assert router.origin == f"{NAME}@{hub.commits[NAME][-1][0]}"
     asked = {path.rpartition("/resolve/")[2] for _, path in hub.requests if "/resolve/" in path}
@@ -182,21 +189,21 @@ def test_a_pipeline_and_the_commands_take_what_was_downloaded(
 
 def test_one_by_one_as_hub_users_do(pushed: Run, hub: StandIn, tmp_path: Path) -> None:
     router, policy = pushed.read_router(), Policy.read(pushed.policy("default"))
-    router.push_to_hub("me/alone", licence="mit", commit_message="A router alone")
+    push_router(router, "me/alone", licence="mit", message="A router alone")
     assert hub.messages[-1] == "A router alone"
     assert "None yet." in hub.files("me/alone")["README.md"].decode()
-    policy.push_to_hub("me/alone", name="first")
-    policy.push_to_hub("me/alone", name="second")
+    push_policy(policy, "me/alone", name="first")
+    push_policy(policy, "me/alone", name="second")
     card = hub.files("me/alone")["README.md"].decode()
     assert "| first | budget 100 |" in card and "| second |" in card and "None yet" not in card
-    assert Policy.from_pretrained("me/alone", name="second") == policy
+    assert load_policy("me/alone", name="second") == policy
     with pytest.raises(DataError, match="third"):
-        Policy.from_pretrained("me/alone", name="third")
-    router.save_pretrained(tmp_path / "kept")
-    policy.save_pretrained(tmp_path / "kept")
-    assert ScaleRouter.from_pretrained(tmp_path / "kept").fingerprint == router.fingerprint
-    assert Policy.from_pretrained(str(tmp_path / "kept")) == policy
-    router.push_to_hub("me/alone")
+        load_policy("me/alone", name="third")
+    save_router(router, tmp_path / "kept")
+    save_policy(policy, tmp_path / "kept")
+    assert load_router(tmp_path / "kept").fingerprint == router.fingerprint
+    assert load_policy(str(tmp_path / "kept")) == policy
+    push_router(router, "me/alone")
     assert not [path for path in hub.files("me/alone") if path.startswith("policies/")]
 
 
@@ -207,7 +214,7 @@ def test_a_policy_of_another_router_stays_here(pushed: Run, hub: StandIn, tmp_pa
     write_sealed(tmp_path / "other.json", payload)
     before = len(hub.commits[NAME])
     with pytest.raises(MismatchError, match="calibrated for the router"):
-        Policy.read(tmp_path / "other.json").push_to_hub(NAME)
+        push_policy(Policy.read(tmp_path / "other.json"), NAME)
     shutil.copy(tmp_path / "other.json", pushed.policy("other"))
     assert len(hub.commits[NAME]) == before
 
@@ -223,7 +230,7 @@ def test_no_access_and_no_such_thing(pushed: Run, hub: StandIn, monkeypatch) -> 
         fetch(NAME, token="hf_wrong")
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(DataError, match=r"status 401.*hf auth login") as caught:
-        pushed.read_router().push_to_hub(NAME)
+        push_router(pushed.read_router(), NAME)
     assert TOKEN not in str(caught.value)
 
 

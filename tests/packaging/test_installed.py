@@ -38,6 +38,7 @@ from data import Example, OracleLog, load_jsonl
 from m3core import ScaleGrid, load_model
 from m3core.models.base import MultiScaleModel
 from router import AutoScalePipeline, Policy, Run, ScaleRouter, train_stage
+from router.hub import load_router
 
 def ask(run: Path) -> str:
     model = load_model("embedded")
@@ -49,7 +50,7 @@ def ask(run: Path) -> str:
     assert_type(answer.sufficiency, dict[int, float])
     return answer.answer.text
 
-assert_type(ScaleRouter.from_pretrained("me/router"), ScaleRouter)
+assert_type(load_router("me/router"), ScaleRouter)
 assert_type(Policy.read(Path("policy.json")), Policy)
 assert_type(Run(Path("run")).read_log(), OracleLog)
 assert_type(ScaleGrid, type[ScaleGrid])

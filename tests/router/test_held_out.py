@@ -7,9 +7,9 @@ import pytest
 
 from data.errors import DataError
 from router.held_out import FILE, HeldOut
+from router.hub import load_router, save_router
 from router.policies.calibration_data import predictions
 from router.runs.run import Run
-from router.scale_router import ScaleRouter
 from router.stages.learning import train_stage
 from router.training import train_router
 
@@ -44,10 +44,10 @@ def test_it_stays_with_the_run(world, trained, tmp_path):
     again = run.read_router()
     assert (run.arm() / FILE).is_file()
     assert set(again.held_out.ids) == set(trained.held_out.ids)
-    again.save_pretrained(tmp_path / "copy")
+    save_router(again, tmp_path / "copy")
     assert not (tmp_path / "copy" / "router" / FILE).exists()
-    assert ScaleRouter.from_pretrained(tmp_path / "copy").held_out is None
-    assert ScaleRouter.from_pretrained(tmp_path / "copy").fingerprint == again.fingerprint
+    assert load_router(tmp_path / "copy").held_out is None
+    assert load_router(tmp_path / "copy").fingerprint == again.fingerprint
     (run.arm() / FILE).write_bytes(b"other")
     with pytest.raises(DataError):
         run.read_router()

@@ -1,7 +1,9 @@
 """A run folder of before the reference was named: its last option was the reference of everything.
 
 `old_run/` was written by the code of then: four policies (schema 2), a cascade (1) and an
-evaluation (3), over a world of 240 questions.
+evaluation (3), over a world of 240 questions. `old_hub/` is what was published of that run before
+modules were moved: its router, policies of every knob, cascades, a card; `expected.json` holds what
+they chose then.
 """
 
 from __future__ import annotations
@@ -18,14 +20,33 @@ from router.analysis.documents import upgraded
 from router.analysis.evaluation import SCHEMA
 from router.analysis.tables import certified, headline
 from router.cascade.rule import Cascade, cascade_path
+from router.hub import load_policy, load_router
 from router.policies.calibration_data import CalibrationData
 from router.policies.guarantee_text import told_by
 from router.policies.policy import Policy
 from router.runs.checks import check_run
 from router.runs.run import Run
+from router.stages.escalating import escalate_stage
+from router.stages.learning import calibrate_stage
 from router.stages.reporting import evaluate_stage, read_document, report_stage
 
 OLD = Path(__file__).parent / "old_run"
+OLD_HUB = Path(__file__).parent / "old_hub"
+KNOBS = {
+    "budget": {"budget": 100},
+    "price": {"price": 1e-3},
+    "observed": {"max_loss_observed": 0.01},
+    "cap": {"cap": 144.0},
+    "regret": {"max_regret": 0.2},
+    "loss": {"max_loss": 0.2},
+    "vain": {"max_regret": 0.2, "most": 1, "cap": 1.0},
+}
+CASCADES = {
+    "again": {"budget": 150},
+    "near": {"max_loss_observed": 0.05},
+    "sure": {"max_regret": 0.2},
+    "net": {"max_loss": 0.2},
+}
 SENTENCE = (
     "With 95 % confidence, at most 20 % of questions are right at the reference option, 576, and "
     "wrong as routed: among questions of images drawn like the 24 of the calibration split, each "
@@ -122,3 +143,58 @@ def test_evaluated_again_it_is_against_the_best_of_the_calibration_split(run):
         if row["kind"] == "fixed":
             less = row["accuracy"]["value"] - fixed["9"]["accuracy"]["value"]
             assert row["minus_reference"]["value"] == pytest.approx(less)
+
+
+def content(path: Path) -> dict:
+    """What a sealed file holds, without the hash of its last digits."""
+    found = json.loads(path.read_text())
+    del found["sha256"]
+    return found
+
+
+def alike(found, wanted):
+    """Equal, numbers up to what another processor rounds differently."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            alike(found[key], value)
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            alike(one, other)
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+    else:
+        assert found == wanted
+
+
+def test_an_old_hub_folder_decides_as_it_did(run):
+    expected = json.loads((OLD_HUB / "expected.json").read_text())
+    router, log = load_router(OLD_HUB), run.read_log()
+    assert router.fingerprint == run.read_router().fingerprint
+    p = router.predict(run.read_features(log).align(log.ids))
+    np.testing.assert_allclose(p.mean(axis=0), expected["p_mean"])
+    assert set(expected["choices"]) == {*KNOBS, *CASCADES}
+    for name, choices in expected["choices"].items():
+        chosen = load_policy(OLD_HUB, name=name).choose(p, log.costs)
+        assert "".join(map(str, chosen)) == choices
+    signals = [np.asarray(log.laid_out(name), float) for name in ("confidence", "logprob")]
+    assert set(expected["first"]) == set(CASCADES)
+    for name, first in expected["first"].items():
+        cascade = Run(OLD_HUB).read_cascade(name, router)
+        beliefs = cascade.rule.believe(p, *signals)
+        asked = cascade.rule.ask(p, log.costs, log.costs, beliefs, cascade.price)
+        assert "".join(map(str, asked.first)) == first
+        assert "".join(map(str, asked.final)) == expected["final"][name]
+
+
+def test_calibrated_again_policies_and_cascades_are_the_same(run):
+    shutil.rmtree(run.policies)
+    for name, knobs in KNOBS.items():
+        calibrate_stage(run, name=name, **knobs)
+        path = run.policy(name)
+        alike(content(path), content(OLD_HUB / "policies" / path.name))
+    for name, knobs in CASCADES.items():
+        escalate_stage(run, name=name, **knobs)
+        for path in (run.policy(name), cascade_path(run.root, name)):
+            alike(content(path), content(OLD_HUB / path.parent.name / path.name))

@@ -1,0 +1,187 @@
+"""Every stage and command reads and hashes each file of a run once.
+
+Opened files are counted by the interpreter itself (`sys.addaudithook`); Parquet is parsed outside
+of it, so that calls of pyarrow are counted beside.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from data.manifest import MANIFEST
+from router.cli.main import app
+from router.hub import Facts
+from router.hub.publishing import run_files
+from router.policies.calibration_data import CalibrationData
+from router.runs.checks import check_run
+from router.runs.run import Run
+from router.stages.comparing import compare_runs
+from router.stages.escalating import escalate_stage
+from router.stages.importance import importance_stage
+from router.stages.learning import calibrate_stage, train_stage
+from router.stages.monitoring import monitor_stage
+from router.stages.references import reference_stage
+from router.stages.reporting import evaluate_stage, report_stage
+from router.stages.retraining import Recipe
+from tests.router.answered import answered_world
+
+TABLES = ("oracle.parquet", "features.parquet")
+
+
+@dataclass
+class Counts:
+    """How often files were opened for reading, and tables parsed, while `on`."""
+
+    on: bool = False
+    opened: Counter[str] = field(default_factory=Counter)
+    parsed: Counter[str] = field(default_factory=Counter)
+
+
+COUNTS = Counts()
+
+
+def _watch(event: str, arguments: tuple) -> None:
+    if COUNTS.on and event == "open" and isinstance(arguments[0], str | bytes | Path):
+        path, mode = str(arguments[0]), arguments[1]
+        if "r" in str(mode):
+            COUNTS.opened[path] += 1
+
+
+sys.addaudithook(_watch)  # cannot be taken away again, and does nothing unless it is on
+
+
+@contextmanager
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
+    def counted(read: Callable) -> Callable:
+        def reading(source, *args, **kwargs):
+            COUNTS.parsed[str(source)] += 1
+            return read(source, *args, **kwargs)
+
+        return reading
+
+    COUNTS.opened.clear()
+    COUNTS.parsed.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "read_table", counted(pq.read_table))
+        COUNTS.on = True
+        try:
+            yield COUNTS
+        finally:
+            COUNTS.on = False
+
+
+def check(counts: Counts, *roots: Path) -> None:
+    """Tables are hashed once and parsed once; other files are hashed once and read once."""
+    inside = {
+        path: times
+        for path, times in counts.opened.items()
+        if any(Path(path).is_relative_to(root) for root in roots) and Path(path).name != MANIFEST
+    }
+    often = {path: times for path, times in inside.items() if times > 1 + (not is_table(path))}
+    assert not often
+    assert all(times == 1 for times in counts.parsed.values())
+
+
+def is_table(path: str) -> bool:
+    return Path(path).name in TABLES
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("once")
+    world = answered_world(n=400)
+    run = Run(root / "run")
+    world.log.write(run.log)
+    world.features.write(run.features)
+    train_stage(run)
+    calibrate_stage(run, budget=100)
+    escalate_stage(run, name="again", budget=100)
+    evaluate_stage(run, draws=5, budgets=[100])
+    fresh = Run(root / "fresh")
+    frame = answered_world(n=100, seed=5).log.frame
+    other = answered_world(n=100, seed=5).features
+    for column in ("example_id", "group"):
+        frame[column] = "fresh-" + frame[column]
+    log = type(world.log)(frame, options=world.log.options, cost_unit=world.log.cost_unit)
+    log.write(fresh.log)
+    ids = tuple(f"fresh-{name}" for name in other.ids)
+    type(other)(ids=ids, blocks=other.blocks, metadata=other.metadata).write(fresh.features)
+    return root
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "once"))
+
+
+STAGES: dict[str, Callable[[Run, Run], object]] = {
+    "train": lambda run, _: train_stage(run),
+    "train, nothing to do": lambda run, _: train_stage(run, reuse=True),
+    "calibrate": lambda run, _: calibrate_stage(run, budget=90),
+    "calibrate a guarantee": lambda run, _: calibrate_stage(run, max_regret=0.2),
+    "calibrate a cascade": lambda run, _: escalate_stage(run, budget=90),
+    "calibrate a cascade with a guarantee": lambda run, _: escalate_stage(run, max_regret=0.2),
+    "reference": lambda run, _: reference_stage(run),
+    "data of policies": lambda run, _: CalibrationData.read(run),
+    "recipe": lambda run, _: Recipe.read(run),
+    "evaluate": lambda run, _: evaluate_stage(run, draws=5, budgets=[100]),
+    "importance": lambda run, _: importance_stage(run, repeats=1, draws=5),
+    "report": lambda run, _: report_stage(run),
+    "monitor": lambda run, fresh: monitor_stage(run, fresh),
+    "monitor a cascade": lambda run, fresh: monitor_stage(run, fresh, name="again"),
+    "compare": lambda run, _: compare_runs(
+        run, Run(Path(shutil.copytree(run.root, run.root.parent / "b"))), draws=5
+    ),
+    "check": lambda run, _: check_run(run),
+    "publish": lambda run, _: run_files(run, Facts(name="me/router")),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_once(root, stage, monkeypatch):
+    run, fresh = Run(root / "run"), Run(root / "fresh")
+    with counting(monkeypatch) as counts:
+        STAGES[stage](run, fresh)
+    assert counts.opened[str(run.log / "oracle.parquet")] == 1
+    check(counts, root)
+
+
+COMMANDS = [
+    ("calibrate", "RUN", "--budget", "90"),
+    ("calibrate", "RUN", "--budget", "90", "--escalate"),
+    ("calibrate", "RUN", "--max-regret", "0.2", "--escalate"),
+    ("train", "RUN"),
+    ("evaluate", "RUN"),
+    ("report", "RUN"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_reads_once(root, command, monkeypatch):
+    run = Run(root / "run")
+    line = [str(run.root) if word == "RUN" else word for word in command]
+    with counting(monkeypatch) as counts:
+        done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    assert counts.opened[str(run.log / "oracle.parquet")] == 1
+    assert counts.parsed[str(run.log / "oracle.parquet")] == 1
+    check(counts, root)
+
+
+def test_an_open_run_sees_what_is_written_while_it_is_open(root):
+    run = Run(root / "run").opened()
+    before = run.read_router().fingerprint
+    train_stage(run, seed=3)
+    after = run.read_router().fingerprint
+    assert before != after == Run(run.root).read_router().fingerprint
+    assert run.read_split(run.read_log()).seed == 3

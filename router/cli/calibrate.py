@@ -66,7 +66,7 @@ def calibrate(
     ] = False,
     name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
 ) -> None:
-    """Set a budget, a tolerable loss, a price, or a guarantee.
+    """Set a budget, a tolerable loss, a price, or a guarantee; a cap beside one of them, or alone.
 
     Reads the calibrate part; a guarantee also the tune part. Losses and regrets are against the
     reference, the option that is best on the calibration split. When no policy

@@ -21,7 +21,7 @@ docs/guarantees.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -620,17 +620,3 @@ def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
             f"{least} such pictures are needed (bound {bound!r}). Label more pictures, or ask for "
             "less."
         )
-
-
-def known(policy: Policy) -> Mapping[str, Any]:
-    """The policy's guarantee.
-
-    Raises:
-        DataError: when it has none.
-    """
-    if not policy.guarantee:
-        raise DataError(
-            f"The policy was calibrated with {dict(policy.knob)}, without a guarantee. Calibrate "
-            "one with --max-regret or --max-loss."
-        )
-    return policy.guarantee

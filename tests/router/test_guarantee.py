@@ -13,12 +13,14 @@ from data.errors import DataError
 from experiments.guarantees.whole import tied
 from router.policies.guarantee import (
     STEPS,
+    Exam,
     Labelled,
+    Strategies,
     Target,
     UncertifiedError,
+    certify,
     for_max_regret,
     for_target,
-    known,
     regrets,
     safe_to_cheap,
 )
@@ -295,6 +297,43 @@ def test_the_sequence_is_the_one_of_mapie():
     assert policy.guarantee["p_value"] == pytest.approx(p_values[max(valid)])
 
 
+def test_a_strategy_of_any_kind_is_certified():
+    """A coin sends a share of questions to the cheapest option: neither policy nor cascade."""
+    world, shares = World(), np.linspace(0.0, 1.0, 21)
+    lost = world.truth[:, -1] * (1 - world.truth[:, 0])
+    alpha, generator = 0.5 * float(lost.mean()), np.random.default_rng(5)
+    failures = certified = 0
+    for _ in range(200):
+        coins = [generator.random(600), generator.random(300)]
+        part, tune = (world.draw(len(coin), generator) for coin in coins)
+
+        def scores(on, coin, share):
+            return np.where(coin < share, on.scores[:, 0], on.scores[:, -1])
+
+        exam = Exam.of(part, Target(max_regret=alpha, reference="s2"), binding().options, tune=tune)
+        found = certify(
+            exam,
+            [
+                Strategies(
+                    costs=(1 - shares) * COSTS[-1] + shares * COSTS[0],
+                    tuned=[scores(tune, coins[1], share) for share in shares],
+                    given=lambda rung, part=part, coin=coins[0]: scores(part, coin, shares[rung]),
+                    free=False,
+                )
+            ],
+        )
+        assert found.rungs.start == 0
+        if not found.rungs:
+            continue
+        last = found.rungs[-1]
+        kept = found.guarantee(scores(part, coins[0], shares[last]), last)
+        assert kept["p_value"] <= 0.05 and kept["max_regret"] == alpha
+        certified += last > 0
+        failures += shares[last] * lost.mean() > alpha
+    assert certified > 150
+    assert failures <= binom.ppf(0.999, 200, 0.05)
+
+
 def test_what_is_recorded_can_be_recomputed():
     world = World()
     part = world.draw(2000, np.random.default_rng(1))
@@ -313,7 +352,6 @@ def test_what_is_recorded_can_be_recomputed():
     assert (kept["pictures"], kept["questions"], kept["most"]) == (2000, 2000, 1)
     assert policy.calibration["mean_cost"] == pytest.approx(part.costs[rows, choice].mean())
     assert policy.knob == {"max_regret": 0.02, "confidence": 0.95}
-    assert known(policy) == kept
 
 
 def test_survives_its_file(tmp_path):
@@ -451,12 +489,6 @@ def test_partial_scores_count_what_is_lost_of_them():
 def test_impossible_targets_are_refused(change, message):
     with pytest.raises(DataError, match=message):
         Target(**change)
-
-
-def test_a_policy_without_a_guarantee_says_so():
-    policy = Policy(binding=binding(), kind="price", lam=0.0, cost_scale=1.0, knob={"budget": 9.0})
-    with pytest.raises(DataError, match="budget.*--max-regret"):
-        known(policy)
 
 
 def test_scores_with_gaps_are_refused():

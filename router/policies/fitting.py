@@ -2,7 +2,10 @@
 
 Notation for shapes: N examples of the calibrate part, K options.
 
-Prices are chosen among all that make a difference on the calibrate part (`price_sweep`).
+Prices are chosen among all that make a difference on the calibrate part (`price_sweep`). Everywhere
+`p` are probabilities (N, K) there, `costs` (N, K) are in `binding.cost_unit`, `binding` is what the
+policy will belong to, and budget, price, cap and reference are the knobs of these names
+(`router.policies.knobs`).
 """
 
 from __future__ import annotations
@@ -32,14 +35,7 @@ def for_price(
 ) -> Policy:
     """The policy of a given price; at price 0 it takes the option that is likeliest right.
 
-    Args:
-        p: probabilities (N, K) on the calibrate part, to say what the policy costs there.
-        costs: (N, K) in `binding.cost_unit`.
-        price: of one unit of cost, in probability of a right answer.
-        binding: what the policy will belong to.
-        cap: most cost of any single answer.
-        knob: what was asked for, when it was not this price.
-        reference: name of the option that it is compared with, "" for the last.
+    `knob` is what was asked for, when it was not this price; the reference "" is the last option.
 
     Raises:
         DataError: for a price that is negative or not finite, a cap below the cheapest option of
@@ -73,14 +69,6 @@ def for_budget(
     """The policy of the lowest price whose mean cost on the calibrate part is within budget.
 
     The lowest price has the highest expected accuracy, the mean of p at the chosen options.
-
-    Args:
-        p: probabilities (N, K) on the calibrate part.
-        costs: (N, K) in `binding.cost_unit`.
-        budget: most mean cost per example.
-        binding: what the policy will belong to.
-        cap: most cost of any single answer.
-        reference: name of the option that it is compared with, "" for the last.
 
     Raises:
         DataError: when the budget is below the mean cost of the cheapest option or infinite, the
@@ -125,14 +113,13 @@ def for_max_loss(
     policy is the reference option and says so in `fallback` and `reason`.
 
     Args:
-        p: probabilities (N, K) on the calibrate part.
-        costs: (N, K).
+        p: see the module.
+        costs: see the module.
         scores: (N, K) in [0, 1], what each option really scored there.
         max_loss_points: percentage points; negative asks to be better than the reference.
-        binding: what the policy will belong to.
-        cap: most cost of any single answer; see `router.policies.references` for what then stands
-            for the reference.
-        reference: name of an option; None for the best one of these scores.
+        binding: see the module.
+        cap: see the module; `router.policies.references` says what then stands for the reference.
+        reference: None for the best one of these scores.
 
     Raises:
         DataError: when the loss is not finite, the calibrate part is empty, misshapen or not

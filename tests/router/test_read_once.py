@@ -165,19 +165,22 @@ COMMANDS = [
     ("train", "RUN"),
     ("evaluate", "RUN"),
     ("report", "RUN"),
+    ("compare", "RUN", "TWIN"),
+    ("monitor", "RUN", "FRESH"),
+    ("push", "RUN", "me/router", "--license", "mit", "--out", "NEW"),
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_reads_once(root, command, monkeypatch):
     run = Run(root / "run")
-    line = [str(run.root) if word == "RUN" else word for word in command]
+    folders = {name: root / name.lower() for name in ("RUN", "TWIN", "FRESH", "NEW")}
+    line = [str(folders.get(word, word)) for word in command]
     with counting(monkeypatch) as counts:
         done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.output
     assert counts.opened[str(run.log / "oracle.parquet")] == 1
-    assert counts.parsed[str(run.log / "oracle.parquet")] == 1
-    check(counts, root)
+    check(counts, root, uploaded="push" in command)
 
 
 def test_an_open_run_sees_what_is_written_while_it_is_open(root):

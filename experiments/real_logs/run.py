@@ -45,7 +45,7 @@ HERE = Path(__file__).parent
 ROUTER = "router"
 
 
-PROMISES = {
+PROMISES: dict[str, Knobs] = {
     "at most 1 point of accuracy lost": {"max_loss": 0.01},
     "at most 2 points of accuracy lost": {"max_loss": 0.02},
     "at most 2 % right before and wrong as routed": {"max_regret": 0.02},

@@ -133,9 +133,9 @@ def train(
                 raise typer.BadParameter(f"--{option} cannot go with --tuned, which brings its own")
     elif trial is not None:
         raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
-    source = place = Run(run).opened()
+    given = place = Run(run).opened()
     if out is not None and out.resolve() != run.resolve():
-        place = source.copy_data(out).opened()
+        place = given.copy_data(out).opened()
     with progress("training") as advance:
         router = train_stage(
             place,
@@ -147,7 +147,7 @@ def train(
             ablations=ablations,
             tiers=named_tiers(tiers),
             splitting=splitting_of(shares, split, split_column, split_id),
-            tuned=_setting(source, trial) if tuned else None,
+            tuned=_setting(given, trial) if tuned else None,
             datasets=datasets.value if datasets else None,
             progress=lambda name, done, total: advance(done, total, name),
         )

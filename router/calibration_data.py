@@ -10,7 +10,6 @@ import numpy.typing as npt
 from data.errors import DataError
 from data.oracle_log import OracleLog
 from data.splits import Split
-from router.analysis.words import Words, words_of
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
@@ -22,6 +21,7 @@ from router.policy import Binding, Policy
 from router.references import chosen
 from router.router import DATASETS, TOLD, ScaleRouter
 from router.run import Run
+from router.text.words import Words, words_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
 from m3core.models.base import Request
-from router.analysis.words import words_of
 from router.cascade import Cascade, cascade_path
 from router.policy import Policy
 from router.run import ARMS, Run
+from router.text.words import words_of
 
 PACKAGE = "m3router"
 PYTHON = (3, 11)

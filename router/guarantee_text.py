@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from router.analysis.words import Words
+from router.text.words import Words
 
 if TYPE_CHECKING:
     from router.cascade import Cascade

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from router.analysis.tables import headline
 from router.cascade import Cascade
 from router.guarantee_text import told_by
 from router.policy import Policy
+from router.reports.tables import headline
 from router.router import ScaleRouter
 
 START, END = "<!-- policies -->", "<!-- end of policies -->"

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST, atomic_write_bytes
-from router.analysis.documents import upgraded
 from router.cascade import Cascade, cascade_path
+from router.evaluation.documents import upgraded
 from router.hub import CARD, ROUTER_FILES, fetch, publish
 from router.model_card import Facts, local_path_in, model_card, with_policies
 from router.policy import Policy

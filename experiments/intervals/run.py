@@ -29,12 +29,13 @@ from scipy.special import expit
 
 from data.manifest import atomic_write_text
 from experiments.recording import provenance
-from router.analysis.arms import GOALS, Arm, Part, Setting
-from router.analysis.columns import Columns
-from router.analysis.comparison import Comparison
-from router.analysis.curves import curve_prices, curve_rows, curves
-from router.analysis.measures import Measures
 from router.estimators.base import Floats
+from router.evaluation.comparison import Comparison
+from router.evaluation.methods import GOALS, Arm, Part, Setting
+from router.evaluation.metric_table import Measures
+from router.evaluation.price_curves import curve_prices, curve_rows
+from router.metrics.curves import curves
+from router.metrics.paired_bootstrap import Columns
 from router.outcomes import Asked
 from router.sweep import choose_at, sweep
 

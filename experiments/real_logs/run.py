@@ -35,10 +35,10 @@ from experiments.real_logs.protocol import (
     small_split,
 )
 from experiments.recording import provenance
-from router.analysis.evaluation import evaluate
-from router.analysis.metrics import taken
 from router.calibration_data import CalibrationData, predictions
+from router.evaluation.evaluate import evaluate
 from router.guarantee import Target
+from router.metrics.choices import taken
 from router.training import train_router
 
 HERE = Path(__file__).parent

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from data.manifest import atomic_write_text
 from data.oracle_log import OracleLog
-from router.analysis.bootstrap import estimate
 from router.features.table import FeatureTable
+from router.metrics.bootstrap import estimate
 from router.parts import part_rows
 from router.router import ScaleRouter
 from router.rules import apply_rule

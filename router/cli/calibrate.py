@@ -12,10 +12,10 @@ import typer
 from router.cli.options import RunFolder
 
 if TYPE_CHECKING:
-    from router.analysis.words import Words
     from router.cascade import Cascade
     from router.policy import Policy
     from router.run import Run
+    from router.text.words import Words
 
 
 def points(text: str) -> float:
@@ -138,13 +138,13 @@ def calibrate(
     ```
     """
     from data.errors import DataError
-    from router.analysis.words import words_of
     from router.cli.console import say_about_reference
     from router.guarantee import Target
     from router.run import Run
     from router.stages.escalating import escalate_stage
     from router.stages.learning import calibrate_stage
     from router.stages.references import reference_stage
+    from router.text.words import words_of
 
     place = Run(run)
     knobs: dict[str, Any] = {"budget": budget, "max_loss_points": max_loss_observed}
@@ -188,8 +188,8 @@ def calibrate(
 
 
 def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
-    from router.analysis.tables import number, percent
     from router.cli.console import out
+    from router.text.numbers import number, percent
 
     kept_to = cascade.calibration
     out.print(
@@ -201,8 +201,8 @@ def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
 
 
 def _show_policy(policy: Policy, place: Run, name: str) -> None:
-    from router.analysis.tables import number, percent
     from router.cli.console import out
+    from router.text.numbers import number, percent
 
     found = policy.calibration
     accuracy = found.get("accuracy")

@@ -21,20 +21,13 @@ from rich.text import Text
 
 from data.log_checks import ASKED
 from data.scoring import AGREEMENT
-from router.analysis.contenders import reasons
-from router.analysis.intervals import LEAST_FOR_CURVES
-from router.analysis.reference_summary import not_the_best, reference_sentence
-from router.analysis.tables import (
-    MISSING,
-    Document,
-    certified,
-    headline,
-    interval,
-    number,
-    percent,
-)
-from router.analysis.verdict import sentences
-from router.analysis.words import Words, words_in
+from router.evaluation.reference_summary import not_the_best, reference_sentence
+from router.evaluation.summary_text import sentences
+from router.metrics.intervals import LEAST_FOR_CURVES
+from router.reports.contenders import reasons
+from router.reports.tables import Document, certified, headline
+from router.text.numbers import MISSING, interval, number, percent
+from router.text.words import Words, words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]

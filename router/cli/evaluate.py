@@ -43,8 +43,8 @@ def evaluate(
     ```
     """
     from router.cli.console import err, out, show_contenders, show_ends, show_headline, show_verdict
+    from router.evaluation.evaluate_run import evaluate_stage
     from router.run import Run
-    from router.stages.reporting import evaluate_stage
 
     place = Run(run)
     with err.status("evaluating"):

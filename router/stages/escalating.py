@@ -10,18 +10,17 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from data.splits import SPLITS, Split
 from router import risk
-from router.analysis.curves import dearest_within
-from router.analysis.words import words_of
-from router.baselines.base import Known
-from router.baselines.escalation import Escalating, escalating
 from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.counting import Counted, climbed, promising
 from router.estimators.base import Floats
+from router.evaluation.baselines.base import Known
+from router.evaluation.escalation import Escalating, escalating
 from router.guarantee import Target, UncertifiedError, described, ladders, refuse_too_small
 from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss
+from router.metrics.curves import dearest_within
 from router.outcomes import Prices, outcome_of
 from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
@@ -29,6 +28,7 @@ from router.references import chosen
 from router.router import DATASETS, TOLD, ScaleRouter
 from router.run import Run
 from router.stages.learning import calibrate_stage, record_policies
+from router.text.words import words_of
 from router.thinning import SEED, thin
 
 TRIED = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from data.errors import DataError
-from router.analysis.reference_summary import reference_summary
 from router.costs import routed_costs
+from router.evaluation.reference_summary import reference_summary
 from router.parts import part_rows
 from router.run import Run
 
@@ -22,7 +22,7 @@ def reference_stage(
         cap: most cost of any single answer.
 
     Returns:
-        See `router.analysis.reference_summary.reference_summary`.
+        See `router.evaluation.reference_summary.reference_summary`.
 
     Raises:
         DataError: when something is missing or damaged, the calibrate part is empty, the option

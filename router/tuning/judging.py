@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from router.analysis.metrics import nondecreasing_hull
 from router.costs import routed_costs
 from router.estimators.base import Floats
+from router.metrics.hull import nondecreasing_hull
 from router.sweep import sweep
 
 Array = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import DataError
 from data.manifest import library_versions
-from router.analysis.tables import write_csv
 from router.artefacts import read_sealed, write_sealed
+from router.reports.tables import write_csv
 from router.tuning.judging import OBJECTIVES, overall
 from router.tuning.search import (
     CAUSE,

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from data.errors import DataError, NotLearnableError
 from data.splits import SPLITS
-from router.analysis.arms import arm_of
-from router.analysis.evaluation import Settings, evaluate
-from router.analysis.reading import part_of
-from router.baselines import BASELINES, fit_baselines
-from router.baselines.answer_loss import answer_loss
-from router.baselines.base import Known
-from router.baselines.calibrated_cascade import chains, fit, read
-from router.baselines.escalation import escalating
-from router.baselines.expected_resolution import rounded_up, sufficient_resolution
-from router.baselines.lookup import PRIOR, by_question_type
-from router.baselines.question_type import question_type, question_types
-from router.baselines.staged import Staged, by_confidence
 from router.estimators.base import log_loss
+from router.evaluation.baselines import BASELINES, fit_baselines
+from router.evaluation.baselines.answer_loss import answer_loss
+from router.evaluation.baselines.base import Known
+from router.evaluation.baselines.calibrated_cascade import chains, fit, read
+from router.evaluation.baselines.expected_resolution import rounded_up, sufficient_resolution
+from router.evaluation.baselines.lookup import PRIOR, by_question_type
+from router.evaluation.baselines.question_type import question_type, question_types
+from router.evaluation.baselines.staged import Staged, by_confidence
+from router.evaluation.escalation import escalating
+from router.evaluation.evaluate import Settings, evaluate
+from router.evaluation.inputs import part_of
+from router.evaluation.methods import arm_of
 from router.parts import part_rows
 from router.policy import Binding
 from tests.router.answered import answered_world, with_scores

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from router.analysis import bootstrap
-from router.analysis.bootstrap import Estimate, cluster_means, estimate, group_sums
-from router.analysis.columns import Columns
-from router.analysis.intervals import percentile_interval as interval
+from router.metrics import bootstrap
+from router.metrics.bootstrap import Estimate, cluster_means, estimate, group_sums
+from router.metrics.intervals import percentile_interval as interval
+from router.metrics.paired_bootstrap import Columns
 
 
 def test_equals_repeating_the_rows():

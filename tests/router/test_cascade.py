@@ -8,10 +8,10 @@ import pytest
 
 from data.errors import DataError, MismatchError, NotLearnableError
 from data.splits import SPLITS
-from router.analysis.evaluation import Settings, evaluate
-from router.baselines.base import Known
-from router.baselines.escalation import escalating, tune_answers
 from router.cascade import STEPS, Cascade, Rule
+from router.evaluation.baselines.base import Known
+from router.evaluation.escalation import escalating, tune_answers
+from router.evaluation.evaluate import Settings, evaluate
 from router.outcomes import outcome_of
 from router.parts import part_rows
 from router.policy import Binding

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.analysis.curves import (
+from router.evaluation.price_curves import curve_prices, curve_rows
+from router.metrics.curves import (
     POINTS,
-    curve_prices,
-    curve_rows,
     curves,
     dearest_within,
     ladder,

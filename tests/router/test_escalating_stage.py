@@ -15,13 +15,13 @@ from router.calibration_data import predictions
 from router.cascade import Cascade, cascade_path
 from router.checks import check_run
 from router.cli.main import app
+from router.evaluation.evaluate_run import evaluate_stage
 from router.guarantee import Target
 from router.policy import Policy
 from router.run import Run
 from router.stages.escalating import escalate_stage
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.monitoring import monitor_stage
-from router.stages.reporting import evaluate_stage
 from tests.router.answered import answered_world
 
 

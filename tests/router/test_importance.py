@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.analysis.importance import Asked, by_picture, importance, permuted_rows, strongest
+from router.evaluation.importance import importance_stage
+from router.evaluation.permutation_importance import (
+    Asked,
+    by_picture,
+    importance,
+    permuted_rows,
+    strongest,
+)
 from router.run import Run
-from router.stages.importance import importance_stage
 from router.stages.learning import train_stage
 
 

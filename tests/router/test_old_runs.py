@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.analysis.documents import upgraded
-from router.analysis.evaluation import SCHEMA
-from router.analysis.tables import certified, headline
 from router.calibration_data import CalibrationData
 from router.cascade import Cascade, cascade_path
 from router.checks import check_run
+from router.evaluation.documents import upgraded
+from router.evaluation.evaluate import SCHEMA
+from router.evaluation.evaluate_run import evaluate_stage, read_document
 from router.guarantee_text import told_by
 from router.policy import Policy
+from router.reports.report_run import report_stage
+from router.reports.tables import certified, headline
 from router.run import Run
-from router.stages.reporting import evaluate_stage, read_document, report_stage
 
 OLD = Path(__file__).parent / "old_run"
 SENTENCE = (

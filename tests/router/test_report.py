@@ -18,11 +18,20 @@ from PIL import Image
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
-from router.analysis import contenders, figures, interactive, paper_tables, plots, tables
-from router.analysis.embedding import allowed_scripts, as_json
+from router.evaluation.evaluate_run import evaluate_stage
+from router.reports import (
+    contenders,
+    figures,
+    interactive,
+    paper_tables,
+    plots,
+    tables,
+)
+from router.reports.embedding import allowed_scripts, as_json
+from router.reports.report_run import report_stage
 from router.run import Run
 from router.stages.learning import calibrate_stage, train_stage
-from router.stages.reporting import evaluate_stage, report_stage
+from router.text import numbers
 
 HOSTILE = (
     "<script>alert(1)</script>\"><img src=x onerror=alert(2)> & '{{ 7*7 }}' https://evil.example/x"
@@ -309,11 +318,11 @@ def test_lost_questions_say_what_was_expected(reported, page):
 def test_every_row_of_the_evaluation_is_in_the_page(page, reported):
     shown = re.sub(r"\s+", " ", " ".join(page.text))
     for row in tables.headline(reported[1]):
-        value = tables.percent(row.accuracy["value"])
+        value = numbers.percent(row.accuracy["value"])
         assert re.search(rf"{re.escape(row.name)} {re.escape(value)} ", shown), row.name
     for word in ("first_correct", "chance-corrected", "vision tower", "SHA-256", "fingerprint"):
         assert word in shown
-    assert tables.number(reported[1]["vision_gflops"]) == "5"
+    assert numbers.number(reported[1]["vision_gflops"]) == "5"
 
 
 def test_pictures_of_lost_questions_are_inside(reported, page):

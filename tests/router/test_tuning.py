@@ -17,12 +17,12 @@ import pytest
 
 from data.errors import DataError, MismatchError
 from data.splits import SPLITS, split_by_group
+from router.evaluation.evaluate_run import evaluate_stage
 from router.features.table import FeatureTable
 from router.router import ScaleRouter
 from router.run import Run
 from router.splitting import Splitting
 from router.stages.learning import calibrate_stage, train_stage
-from router.stages.reporting import evaluate_stage
 from router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
 from router.tuning.spaces import SPACES, draw
 from router.tuning.store import open_study

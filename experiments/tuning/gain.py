@@ -21,7 +21,7 @@ import numpy.typing as npt
 from data.manifest import atomic_write_text
 from data.oracle_log import OracleLog
 from router.features.table import FeatureTable
-from router.metrics.bootstrap import estimate
+from router.metrics.paired_bootstrap import estimate
 from router.parts import part_rows
 from router.router import ScaleRouter
 from router.rules import apply_rule

@@ -12,6 +12,7 @@ import numpy as np
 
 from data.oracle_log import OracleLog
 from router.estimators.base import Floats
+from router.metrics.calibration_error import expected_calibration_error
 from router.metrics.choices import Choice, regret_rows, taken
 from router.metrics.oracles import oracle_choice
 from router.metrics.paired_bootstrap import SHARE, Columns
@@ -218,12 +219,12 @@ def reliability(
         bins: most bins; they hold equally many examples.
 
     Returns:
-        "options": name -> "brier" (mean squared error), "ece" (expected calibration error, Guo
-        et al., ICML 2017, eq. 3) and "bins" ("low", "high", "n", "predicted", "observed");
-        "all": the same over all options together.
+        "options": name -> "brier" (mean squared error), "ece" (see
+        `router.metrics.calibration_error`, whose bins are finer) and "bins" to draw ("low",
+        "high", "n", "predicted", "observed"); "all": the same over all options together.
 
-        NOTE: Guo et al. take bins of equal width; bins of equal size (Nguyen and O'Connor, EMNLP
-        2015) leave none with a handful of examples.
+        NOTE: Guo et al. (ICML 2017) draw bins of equal width; bins of equal size (Nguyen and
+        O'Connor, EMNLP 2015) leave none with a handful of examples.
     """
     p, scores = np.asarray(p, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     each = {
@@ -245,9 +246,8 @@ def _reliability(p: Floats, scores: Floats, *, bins: int) -> dict[str, Any]:
                     "observed": float(scores[inside].mean()),
                 }
             )
-    gaps = sum(one["n"] * abs(one["predicted"] - one["observed"]) for one in filled)
     return {
         "brier": float(np.mean((p - scores) ** 2)),
-        "ece": float(gaps / len(p)),
+        "ece": expected_calibration_error(p, scores),
         "bins": filled,
     }

@@ -9,28 +9,28 @@ Notation for shapes: n test examples, K options, P points of a curve.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from router.estimators.base import Floats
-from router.evaluation.methods import Arm, Part, Setting
+from router.evaluation.methods import AppliedMethod, Part, Setting
 from router.evaluation.price_curves import curve_prices
 from router.evaluation.summary_text import answers_nothing
 from router.metrics import choices, hull, oracles
 from router.metrics.apgr import strong_calls
-from router.metrics.bootstrap import Estimate
 from router.metrics.curves import Curves, curves
 from router.metrics.oracle_curve import corrected_curve
 from router.metrics.oracles import RULES, corrected_rows, oracle_rows
-from router.metrics.paired_bootstrap import SHARE, Columns, Pair
+from router.metrics.paired_bootstrap import SHARE, Columns, Estimate, Pair
 from router.outcomes import Asked, Outcome
 from router.sweep import Choice, choose_at
 
 QUANTITIES = ("accuracy", "cost", "gflops", "regret")
 UNDEFINED = Estimate(None, None, None)
 AGAINST = {"router": "minus_router", "calibrated cascade": "minus_calibrated_cascade"}
-"""Arm -> what rows of the others are called that are compared with its curve at equal cost."""
+"""Method -> what rows of the others are called that are compared with its curve at equal cost."""
 LEAST_FOR_SHARES = 100
 """Images below which no share of a gap is given: it would be mostly chance."""
 UNSURE = 0.5
@@ -41,8 +41,8 @@ class Comparison:
     """Collects the per-example columns of every row, then turns them into rows.
 
     Column names are "<quantity>/<row>", with the quantities of `QUANTITIES`; curves are blocks
-    "curve-accuracy/<arm>", "curve-cost/<arm>" and "curve-gflops/<arm>" of (n, P). What is more
-    than rows (areas, savings) is `router.evaluation.metric_table`.
+    "curve-accuracy/<method>", "curve-cost/<method>" and "curve-gflops/<method>" of (n, P). What is
+    said of a whole curve (areas, savings) is `router.evaluation.metric_table`.
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class Comparison:
         # By rising cost here, which may be another order than where they were chosen.
         chosen = hull.worth_mixing(before.scores, before.costs)
         self.mixed = sorted(chosen, key=lambda k: float(test.costs[:, k].mean()))
-        self.arms: dict[str, Arm] = {}
+        self.methods: dict[str, AppliedMethod] = {}
         self._curves: dict[str, Pair] = {}
+        self._areas: dict[str, Pair] = {}
         mean_costs = test.costs.mean(axis=0)
         self.range = float(mean_costs.min()), float(mean_costs.max())
         self._add_fixed()
@@ -74,25 +75,25 @@ class Comparison:
         each = [columns.estimate(f"accuracy/fixed:{option}").to_dict() for option in options]
         self.answers_nothing = answers_nothing(each, chance=chance)
 
-    def add(self, name: str, arm: Arm) -> None:
+    def add(self, name: str, method: AppliedMethod) -> None:
         """Columns of a way of choosing: its settings, its curve and the settings that save."""
-        self.arms[name] = arm
-        for setting in [*arm.settings, *arm.goals.values()]:
+        self.methods[name] = method
+        for setting in [*method.settings, *method.goals.values()]:
             self._add_asked(
                 f"{name}:{setting.name}",
                 setting.asked,
-                reads=arm.reads,
+                reads=method.reads,
                 against=setting.against,
             )
-        if arm.knob is not None:
-            self._add_curve(name, arm.curve, reads=arm.reads)
-        if arm.calls is not None and len(self.options) > 1:
-            sent, scores = strong_calls(arm.calls), self.test.scores
+        if method.knob is not None:
+            self._add_curve(name, method.curve, reads=method.reads)
+        if method.calls is not None and len(self.options) > 1:
+            sent, scores = strong_calls(method.calls), self.test.scores
             self.columns.add(f"ends-calls/{name}", sent.astype(np.float64))
             self.columns.add(f"ends-accuracy/{name}", np.where(sent, scores[:, -1:], scores[:, :1]))
 
     def curves(self, name: str, *, by: str = "cost") -> Pair:
-        """The curve of an arm, of the data and of all samples; "fixed" is that of mixing."""
+        """The curve of a method, of the data and of all samples; "fixed" is that of mixing."""
         key = f"curve-{by}/{name}"
         if key not in self._curves:
             pairs = [self.columns.pair(key), self.columns.pair(f"curve-accuracy/{name}")]
@@ -101,25 +102,50 @@ class Comparison:
             self._curves[key] = pairs[0].then(curves, pairs[1])
         return self._curves[key]
 
+    def area(self, name: str) -> Pair:
+        """AIQ of the same curve, over the range of the options' mean costs."""
+        if name not in self._areas:
+            low, high = self.range
+            area = partial(Curves.area, low=low, high=high)
+            self._areas[name] = self.curves(name).then(area)
+        return self._areas[name]
+
+    def curve(self, name: str) -> dict[str, Any]:
+        """The points of a curve with the band of its accuracy, JSON-able."""
+        cost, work = self.columns.mean(f"curve-cost/{name}").tolist(), f"curve-gflops/{name}"
+        bounded = name not in ("corrected", "corrected-upper")
+        low, high = self.columns.bands(f"curve-accuracy/{name}") if bounded else (None, None)
+        curve: dict[str, Any] = {
+            "cost": cost,
+            "accuracy": self.columns.mean(f"curve-accuracy/{name}").tolist(),
+            "low": low or [None] * len(cost),
+            "high": high or [None] * len(cost),
+            "gflops": self.columns.mean(work).tolist() if work in self.columns else None,
+        }
+        method = self.methods.get(name)
+        if method is not None and method.knob is not None:
+            curve[method.knob] = list(method.values)
+        return curve
+
     def fixed_rows(self) -> list[dict[str, Any]]:
         """One row for every option."""
         return [self.row(f"fixed:{option}", name=option, kind="fixed") for option in self.options]
 
-    def arm_rows(self, arm: str, *, kind: str) -> list[dict[str, Any]]:
-        """The settings of an arm, with the gaps they close and how they differ from the router."""
+    def method_rows(self, method: str, *, kind: str) -> list[dict[str, Any]]:
+        """The settings of a method, the gaps they close and how they differ from the router."""
         rows = []
-        for setting in self.arms[arm].settings:
-            row = self.setting_row(arm, setting, name=setting.name, kind=kind)
-            row["gap_closed"] = self._gaps_closed(f"{arm}:{setting.name}")
+        for setting in self.methods[method].settings:
+            row = self.setting_row(method, setting, name=setting.name, kind=kind)
+            row["gap_closed"] = self._gaps_closed(f"{method}:{setting.name}")
             for name, key in AGAINST.items():
-                if arm != name and name in self.arms and self.arms[name].knob is not None:
-                    row[key] = self._minus_curve(f"{arm}:{setting.name}", name)
+                if method != name and name in self.methods and self.methods[name].knob is not None:
+                    row[key] = self._minus_curve(f"{method}:{setting.name}", name)
             rows.append(row)
         return rows
 
-    def setting_row(self, arm: str, setting: Setting, *, name: str, kind: str) -> dict[str, Any]:
+    def setting_row(self, method: str, setting: Setting, *, name: str, kind: str) -> dict[str, Any]:
         """The row of one setting; see `row`."""
-        row = self.row(f"{arm}:{setting.name}", name=name, kind=kind)
+        row = self.row(f"{method}:{setting.name}", name=name, kind=kind)
         if setting.policy is not None:
             row["policy"] = dict(setting.policy)
         return row
@@ -198,14 +224,14 @@ class Comparison:
     def _spent(self, pair: Pair) -> dict[str, Any]:
         return self.columns.estimated(pair, least=2).to_dict()
 
-    def _minus_curve(self, column: str, arm: str) -> dict[str, Any]:
-        """Accuracy less that of an arm's curve at the same mean cost."""
+    def _minus_curve(self, column: str, method: str) -> dict[str, Any]:
+        """Accuracy less that of a method's curve at the same mean cost."""
         cost = self.columns.pair(f"cost/{column}")
-        other = self.curves(arm).then(Curves.at, cost)
+        other = self.curves(method).then(Curves.at, cost)
         gain = self.columns.pair(f"accuracy/{column}").then(np.subtract, other)
         found = self.columns.bounded(gain, bounds=(-1.0, 1.0)).to_dict()
         if found["value"] is None:
-            return found | {"reason": f"the {arm} never spends so little"}
+            return found | {"reason": f"the {method} never spends so little"}
         return found
 
     def _gaps_closed(self, column: str) -> dict[str, Any]:

@@ -24,12 +24,18 @@ from router.cascade import Cascade
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.evaluation.baselines import fit_baselines
-from router.evaluation.baselines.base import Contender, Known, Priced
 from router.evaluation.comparison import Comparison
 from router.evaluation.escalation import Escalating, escalating
 from router.evaluation.inputs import check_shape, features_of, part_of
-from router.evaluation.methods import arm_of, budget_name, cascade_settings
-from router.evaluation.metric_table import Measures
+from router.evaluation.methods import (
+    Known,
+    Method,
+    Priced,
+    apply_method,
+    budget_name,
+    cascade_settings,
+)
+from router.evaluation.metric_table import measure
 from router.evaluation.reference_summary import not_the_best, reference_sentence, reference_summary
 from router.evaluation.summary_text import evaluation_verdict, few_images
 from router.features.table import FeatureTable
@@ -39,7 +45,7 @@ from router.parts import Gaps, part_rows
 from router.policy import Binding, Policy
 from router.text.words import words_of
 
-SCHEMA = 4
+SCHEMA = 5
 """Of the document and of how its numbers are made: what was made otherwise is made again."""
 ESCALATION = "router + escalation"
 INTERVALS = (
@@ -130,13 +136,13 @@ def evaluate(
         correction, where an answer that a cheaper option gave is no new guess), "own_cost_raw"
         (against the raw oracle at that cost), "corrected" and "raw" (against the best fixed
         option, whatever the costs); a sentence in "reason" where a share would say nothing. Rows
-        of arms other than the router have "minus_router": less the router's curve at the same mean
-        cost; "minus_calibrated_cascade" is the same against that baseline.
+        of methods other than the router have "minus_router": less the router's curve at the same
+        mean cost; "minus_calibrated_cascade" is the same against that baseline.
 
-        An *arm*: "about" (one sentence), "rows", "curve" and "metrics". "ablations" and
-        "baselines" map names to arms, "escalation" is one ("router + escalation", with
-        "cascade", what was learned). Where an arm cannot be had it is {"about", "undefined":
-        reason}. An arm without a knob has one row, and None for "curve" and "metrics".
+        A *method*: "about" (one sentence), "rows", "curve" and "metrics". "ablations" and
+        "baselines" map names to methods, "escalation" is one ("router + escalation", with
+        "cascade", what was learned). Where a method is not available it is {"about", "undefined":
+        reason}. A method without a knob has one row, and None for "curve" and "metrics".
 
         A *curve*: "cost", "accuracy", "low", "high", "gflops" (None where unknown), and "price"
         or "threshold", its knob.
@@ -147,7 +153,7 @@ def evaluate(
         AIQ of mixtures) / (AIQ of the chance-corrected oracle's curve - AIQ of mixtures)),
         "gap_closed_upper" (by the other end of the correction),
         "ece" (expected calibration error over all options, see
-        `router.calibration.expected_calibration_error`; None for arms without probabilities),
+        `router.metrics.calibration_error`; None for methods without probabilities),
         "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",
         "calibrated_gflops", "row", "policy"; shares of the best fixed option's cost, undefined
         where nothing is saved or nothing is answered), "apgr",
@@ -170,10 +176,10 @@ def evaluate(
     binding = Binding(
         options=tuple(log.options), cost_unit=log.cost_unit, router="", split=split.fingerprint
     )
-    arms = {"router": p, **(ablations or {})}
-    if len(arms) != 1 + len(ablations or {}):
+    routers = {"router": p, **(ablations or {})}
+    if len(routers) != 1 + len(ablations or {}):
         raise DataError("An ablation cannot be called 'router', the name of the router itself.")
-    for name, values in arms.items():
+    for name, values in routers.items():
         check_shape(f"the probabilities of {name!r}", values, log)
     for policy in (policies or {}).values():
         policy.check_fits(options=log.options, split=split.fingerprint)
@@ -185,21 +191,21 @@ def evaluate(
         named=reference,
     )
     known = Known.of(log, rows, **features_of(log, features, reads.get("router")))
-    contenders: dict[str, Contender] = {
+    methods: dict[str, Method] = {
         name: Priced(
             about="The router." if name == "router" else f"The router, {name}.",
             p=np.asarray(values, dtype=np.float64),
             costs=log.costs,
             reads=tuple(reads.get(name, ())),
         )
-        for name, values in arms.items()
+        for name, values in routers.items()
     }
     baselines, undefined = fit_baselines(known)
-    contenders |= baselines
+    methods |= baselines
     escalation: Escalating | None = None
     try:
         escalation = escalating(known, p, reads=tuple(reads.get("router", ())))
-        contenders[ESCALATION] = escalation
+        methods[ESCALATION] = escalation
     except NotLearnableError as error:
         undefined[ESCALATION] = str(error)
     budgets = settings.budgets
@@ -211,10 +217,10 @@ def evaluate(
     before = part_of(log, known_rows, "fit, tune and calibrate", gflops=None)
     place = log.options.index(against["option"])
     table = Comparison(test, before, columns, options=tuple(log.options), reference=place)
-    for name, contender in contenders.items():
+    for name, method in methods.items():
         own = name == "router"
-        arm = arm_of(
-            contender,
+        applied = apply_method(
+            method,
             calibrate,
             test,
             budgets=budgets,
@@ -223,9 +229,9 @@ def evaluate(
             reference=against["option"],
         )
         if name == ESCALATION:
-            of_run = cascade_settings(cascades or {}, known, p, test, reads=contender.reads)
-            arm = replace(arm, settings=[*arm.settings, *of_run])
-        table.add(name, arm)
+            of_run = cascade_settings(cascades or {}, known, p, test, reads=method.reads)
+            applied = replace(applied, settings=[*applied.settings, *of_run])
+        table.add(name, applied)
     report = _report(table, list(ablations or {}), undefined, escalation)
     sizes = {
         "calibrate": len(calibrate.rows),
@@ -259,8 +265,7 @@ def _report(
     escalation: Escalating | None,
 ) -> dict[str, Any]:
     """All numbers, JSON-able."""
-    measures, test = Measures(table), table.test
-    router = measures.arm("router")
+    test, router = table.test, _method(table, "router")
     not_had = {
         name: {"about": name, "undefined": reason}
         for name, reason in undefined.items()
@@ -269,24 +274,35 @@ def _report(
     if escalation is None:
         escalated: dict[str, Any] = {"about": ESCALATION, "undefined": undefined[ESCALATION]}
     else:
-        escalated = {**measures.arm(ESCALATION), "cascade": escalation.describe()}
-    others = [n for n in table.arms if n not in ("router", ESCALATION, *ablations)]
+        escalated = {**_method(table, ESCALATION), "cascade": escalation.describe()}
+    others = [n for n in table.methods if n not in ("router", ESCALATION, *ablations)]
     return {
         "rows": [*table.fixed_rows(), *router["rows"], *table.last_rows()],
         "best_fixed": table.options[table.best],
         "mixed": [table.options[k] for k in table.mixed],
         "curve": router["curve"],
-        "fixed_curve": measures.curve("fixed"),
-        "oracle_curve": measures.curve("corrected"),
+        "fixed_curve": table.curve("fixed"),
+        "oracle_curve": table.curve("corrected"),
         "metrics": router["metrics"],
-        "ablations": {name: measures.arm(name) for name in ablations},
-        "baselines": {name: measures.arm(name, kind="baseline") for name in others} | not_had,
+        "ablations": {name: _method(table, name) for name in ablations},
+        "baselines": {name: _method(table, name, kind="baseline") for name in others} | not_had,
         "escalation": escalated,
         "oracles": table.oracles(),
         "sufficient": {
             "first_correct": _shares(first_correct(test.scores, test.costs), table.options),
             "stable": _shares(stable(test.scores, test.costs), table.options),
         },
+    }
+
+
+def _method(table: Comparison, name: str, *, kind: str = "router") -> dict[str, Any]:
+    """All about one method, as `evaluate` describes it."""
+    method = table.methods[name]
+    return {
+        "about": method.about,
+        "rows": table.method_rows(name, kind=kind),
+        "curve": None if method.knob is None else table.curve(name),
+        "metrics": None if method.knob is None else measure(table, name),
     }
 
 

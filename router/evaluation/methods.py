@@ -1,31 +1,248 @@
-"""Ways of choosing, made ready to be measured: knobs set on the calibrate part, asked on the test.
+"""The methods that are compared: what a method is, what it may know, and how its knob is set.
 
-Notation for shapes: n examples of a part, K options, P points of a curve.
+A method is a way of choosing options, with a knob or without. Its knob is set on the calibrate
+part; then it is asked on the test part, whose scores it never reads.
+
+Notation for shapes: N examples of the log, n of one part or some rows of it, K options, D features,
+P points of a curve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from data.errors import NotLearnableError
+from data.oracle_log import OracleLog
 from router.cascade import Cascade
 from router.costs import routed_costs
 from router.estimators.base import Floats
-from router.evaluation.baselines.base import Contender, Known, Priced
+from router.evaluation.price_curves import curve_prices
 from router.knobs import for_budget, for_max_loss
-from router.metrics import choices
+from router.metrics.choices import best_fixed
 from router.metrics.curves import POINTS, dearest_within
-from router.outcomes import Asked, Outcome, Prices, outcome_of
+from router.outcomes import Asked, Choice, Outcome, Prices, outcome_of
 from router.policy import Binding, Policy
+from router.sweep import choose_at
 
+Rows = npt.NDArray[np.intp]
 GOALS = {"saved_at_99": 0.99, "saved_at_100": 1.0}
 """Name -> share of the best fixed accuracy that is to be kept."""
 CANDIDATES = 64
 """Settings that are tried on the calibrate part; budgets are met more exactly than these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A log as baselines see it: no score of the test part is in it.
+
+    Attributes:
+        options: names of the options, cheapest first.
+        scores: (N, K); NaN in the test part and where an example has a gap.
+        costs: (N, K).
+        confidence: (N, K) of the option's own answer; NaN where unknown.
+        logprob: (N, K) of the option's own answer, in nats; NaN where unknown.
+        lengths: (N, K) tokens of the answers; NaN where unknown.
+        datasets: (N,).
+        questions: (N,).
+        groups: (N,).
+        rows: part -> its complete rows: fit, tune, calibrate and test.
+        references: whether the log holds probabilities of reference answers instead of answers;
+            its confidences are then nothing that a deployed model knows.
+        features: rows -> features (n, D) that the router reads; None without features.
+        blocks: name -> width of the feature blocks that those are, side by side.
+    """
+
+    options: tuple[str, ...]
+    scores: Floats
+    costs: Floats
+    confidence: Floats
+    logprob: Floats
+    lengths: Floats
+    datasets: np.ndarray
+    questions: np.ndarray
+    groups: np.ndarray
+    rows: Mapping[str, Rows]
+    references: bool
+    features: Callable[[Rows], Floats] | None = None
+    blocks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def learnt(self) -> Rows:
+        """Rows (n,) of fit and tune, where what needs no tuning is learned."""
+        return np.concatenate([self.rows["fit"], self.rows["tune"]])
+
+    @classmethod
+    def of(
+        cls,
+        log: OracleLog,
+        rows: Mapping[str, Rows],
+        *,
+        features: Callable[[Rows], Floats] | None = None,
+        blocks: Mapping[str, int] | None = None,
+    ) -> Known:
+        """What is known of a log whose parts have these rows."""
+        scores = np.full(log.scores.shape, np.nan)
+        for part in ("fit", "tune", "calibrate"):
+            scores[rows[part]] = log.scores[rows[part]]
+        return cls(
+            options=log.options,
+            scores=scores,
+            costs=log.costs,
+            confidence=_column(log, "confidence"),
+            logprob=_column(log, "logprob"),
+            lengths=_column(log, "answer_tokens"),
+            datasets=log.datasets.astype(str),
+            questions=log.questions.astype(str),
+            groups=log.groups.astype(str),
+            rows=rows,
+            references=log.metadata.get("asked") == "references",
+            features=features,
+            blocks=blocks or {},
+        )
+
+    def need_features(self) -> Callable[[Rows], Floats]:
+        """The features.
+
+        Raises:
+            NotLearnableError: when there are none.
+        """
+        if self.features is None:
+            raise NotLearnableError("no features were given")
+        return self.features
+
+    def need_answers(self, column: str, *, of: str) -> Floats:
+        """What a log says about the options' own answers, (N, K): "confidence" or "logprob".
+
+        Raises:
+            NotLearnableError: when some are not known, or they are those of references.
+        """
+        values: Floats = getattr(self, column)
+        used = np.concatenate([self.rows["tune"], self.rows["calibrate"], self.rows["test"]])
+        lacking = int((~np.isfinite(values[used])).any(axis=1).sum())
+        if lacking:
+            some = "" if lacking == len(used) else f" for {lacking} of {len(used)} questions"
+            raise NotLearnableError(f"the log has no {of}{some}")
+        if self.references:
+            raise NotLearnableError(
+                f"the log's {of} are those of reference answers, which nobody knows beforehand"
+            )
+        return values
+
+
+class Method(Protocol):
+    """A way of choosing options.
+
+    Attributes:
+        about: what it does, one sentence.
+        knob: what is turned, "price" or "threshold"; None where there is nothing to turn.
+        reads: feature blocks that it reads, which decides what a peek costs.
+        p: (N, K) probabilities that it estimates; None without.
+    """
+
+    @property
+    def about(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def knob(self) -> str | None:
+        """See the class."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
+
+    @property
+    def p(self) -> Floats | None:
+        """See the class."""
+        ...
+
+    def settings(self, rows: Rows, *, points: int) -> list[float]:
+        """Values of the knob whose mean costs are those of `router.metrics.curves.places`.
+
+        Beginning with the dearest or with the cheapest.
+        """
+        ...
+
+    def asks(self, rows: Rows, setting: float) -> Asked:
+        """Which options it asks for these rows (n,) at a value of the knob."""
+        ...
+
+    def calls(self, rows: Rows) -> Floats | None:
+        """How much the rows (n,) call for the last option instead of the first; None without."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Priced:
+    """Probabilities, and the rule of every policy: argmax_k p_k - price * cost_k.
+
+    Attributes:
+        about: see `Method`.
+        p: (N, K) in [0, 1], finite wherever it is asked.
+        costs: (N, K) of the options by themselves.
+        reads: see `Method`.
+    """
+
+    about: str
+    p: Floats
+    costs: Floats
+    reads: tuple[str, ...] = ()
+    knob: str | None = "price"
+
+    def settings(self, rows: Rows, *, points: int) -> list[float]:
+        """Prices; see `Method`."""
+        return curve_prices(self.p[rows], self._routed(rows), points=points)
+
+    def asks(self, rows: Rows, setting: float) -> Asked:
+        """The best option at a price; see `Method`."""
+        choice = choose_at(self.p[rows], self._routed(rows), setting)
+        return Asked.once(choice, options=self.p.shape[1])
+
+    def calls(self, rows: Rows) -> Floats:
+        """The gain in probability; see `Method`."""
+        return np.asarray(self.p[rows][:, -1] - self.p[rows][:, 0])
+
+    def _routed(self, rows: Rows) -> Floats:
+        return routed_costs(self.costs[rows], self.reads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """One option for each example, whatever the price.
+
+    Attributes:
+        about: see `Method`.
+        choice: (N,) option; only read where it is asked.
+        options: K.
+        reads: see `Method`.
+    """
+
+    about: str
+    choice: Choice
+    options: int
+    reads: tuple[str, ...] = ()
+    knob: str | None = None
+    p: Floats | None = None
+
+    def settings(self, rows: Rows, *, points: int) -> list[float]:
+        """There is one setting; see `Method`."""
+        return [0.0]
+
+    def asks(self, rows: Rows, setting: float) -> Asked:
+        """The option; see `Method`."""
+        return Asked.once(self.choice[rows], options=self.options)
+
+    def calls(self, rows: Rows) -> None:
+        """It has no knob; see `Method`."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +290,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class AppliedMethod:
     """One way of choosing on the test part.
 
     Attributes:
@@ -99,8 +316,8 @@ class Arm:
     calls: Floats | None = None
 
 
-def arm_of(
-    contender: Contender,
+def apply_method(
+    method: Method,
     calibrate: Part,
     test: Part,
     *,
@@ -108,52 +325,52 @@ def arm_of(
     binding: Binding,
     policies: Mapping[str, Policy] | None = None,
     reference: str = "",
-) -> Arm:
-    """Set a contender's knob on the calibrate part and ask it on the test part.
+) -> AppliedMethod:
+    """Set a method's knob on the calibrate part and ask it on the test part.
 
     Args:
-        contender: not read outside of the two parts.
+        method: not read outside of the two parts.
         calibrate: with its scores.
         test: its scores are not read.
         budgets: mean costs, one setting for each.
         binding: what policies belong to.
-        policies: further policies of a contender with probabilities, calibrated before.
+        policies: further policies of a method with probabilities, calibrated before.
         reference: name of the option that policies for budgets are compared with, "" for the last.
 
     Raises:
         DataError: for a budget below the cheapest option.
     """
-    if isinstance(contender, Priced):
-        chosen = _policies(contender, calibrate, budgets, binding, reference)
+    if isinstance(method, Priced):
+        chosen = _policies(method, calibrate, budgets, binding, reference)
         settings = [
-            _by_policy(name, policy, contender, test)
+            _by_policy(name, policy, method, test)
             for name, policy in {**(policies or {}), **chosen}.items()
         ]
         goals = {
-            goal: _by_policy(goal, _saving(contender, calibrate, share, binding), contender, test)
+            goal: _by_policy(goal, _saving(method, calibrate, share, binding), method, test)
             for goal, share in GOALS.items()
         }
-    elif contender.knob is None:
-        return Arm(
-            about=contender.about,
-            reads=contender.reads,
-            settings=[Setting(name="as it is", asked=contender.asks(test.rows, 0.0))],
+    elif method.knob is None:
+        return AppliedMethod(
+            about=method.about,
+            reads=method.reads,
+            settings=[Setting(name="as it is", asked=method.asks(test.rows, 0.0))],
         )
     else:
-        tried = _Tried(contender, calibrate, test, binding.options)
+        tried = _TriedSettings(method, calibrate, test, binding.options)
         settings = [tried.within(budget) for budget in budgets]
         goals = {goal: tried.keeping(goal, share) for goal, share in GOALS.items()}
-    values = contender.settings(test.rows, points=POINTS)
-    return Arm(
-        about=contender.about,
-        reads=contender.reads,
+    values = method.settings(test.rows, points=POINTS)
+    return AppliedMethod(
+        about=method.about,
+        reads=method.reads,
         settings=settings,
-        knob=contender.knob,
+        knob=method.knob,
         values=values,
-        curve=[contender.asks(test.rows, value) for value in values],
+        curve=[method.asks(test.rows, value) for value in values],
         goals=goals,
-        p=None if contender.p is None else contender.p[test.rows],
-        calls=contender.calls(test.rows),
+        p=None if method.p is None else method.p[test.rows],
+        calls=method.calls(test.rows),
     )
 
 
@@ -212,9 +429,9 @@ def describe(policy: Policy) -> dict[str, Any]:
 
 
 def _policies(
-    contender: Priced, part: Part, budgets: Sequence[float], binding: Binding, reference: str
+    method: Priced, part: Part, budgets: Sequence[float], binding: Binding, reference: str
 ) -> dict[str, Policy]:
-    p, costs = contender.p[part.rows], routed_costs(part.costs, contender.reads)
+    p, costs = method.p[part.rows], routed_costs(part.costs, method.reads)
     return {
         budget_name(budget): for_budget(
             p, costs, budget=budget, binding=binding, reference=reference
@@ -223,13 +440,13 @@ def _policies(
     }
 
 
-def _saving(contender: Priced, part: Part, share: float, binding: Binding) -> Policy:
+def _saving(method: Priced, part: Part, share: float, binding: Binding) -> Policy:
     """The cheapest policy with a share of the best fixed accuracy, on the calibrate part."""
     best = _best(part)
     loss = (1 - share) * part.scores[:, best].mean()
     return for_max_loss(
-        contender.p[part.rows],
-        routed_costs(part.costs, contender.reads),
+        method.p[part.rows],
+        routed_costs(part.costs, method.reads),
         scores=part.scores,
         max_loss_points=100 * float(loss),
         binding=binding,
@@ -237,26 +454,24 @@ def _saving(contender: Priced, part: Part, share: float, binding: Binding) -> Po
     )
 
 
-def _by_policy(name: str, policy: Policy, contender: Priced, test: Part) -> Setting:
-    costs = routed_costs(test.costs, contender.reads)
-    choice = policy.choose(contender.p[test.rows], costs)
+def _by_policy(name: str, policy: Policy, method: Priced, test: Part) -> Setting:
+    costs = routed_costs(test.costs, method.reads)
+    choice = policy.choose(method.p[test.rows], costs)
     asked = Asked.once(choice, options=test.scores.shape[1])
     against = policy.reference_choice(costs)
     return Setting(name=name, asked=asked, policy=describe(policy), against=against)
 
 
 def _best(part: Part) -> int:
-    return choices.best_fixed(part.scores, part.costs)
+    return best_fixed(part.scores, part.costs)
 
 
-class _Tried:
-    """Settings of a contender without probabilities, tried on the calibrate part."""
+class _TriedSettings:
+    """Settings of a method without probabilities, tried on the calibrate part."""
 
-    def __init__(
-        self, contender: Contender, part: Part, test: Part, options: Sequence[str]
-    ) -> None:
-        self.contender, self.part, self.test, self.options = contender, part, test, options
-        self.values = contender.settings(part.rows, points=CANDIDATES)
+    def __init__(self, method: Method, part: Part, test: Part, options: Sequence[str]) -> None:
+        self.method, self.part, self.test, self.options = method, part, test, options
+        self.values = method.settings(part.rows, points=CANDIDATES)
         found = [self._outcome(value) for value in self.values]
         self.cost = np.array([one.cost.mean() for one in found])
         self.accuracy = np.array([one.score.mean() for one in found])
@@ -285,7 +500,7 @@ class _Tried:
             return self._setting(goal, self.values[place], knob)
         n, k = self.test.scores.shape
         reason = (
-            f"no {self.contender.knob} reaches the accuracy {target:.4f} on the "
+            f"no {self.method.knob} reaches the accuracy {target:.4f} on the "
             f"{len(self.part.rows)} calibration examples (best {self.accuracy.max():.4f})"
         )
         asked = Asked.once(np.full(n, best, dtype=np.intp), options=k)
@@ -299,8 +514,8 @@ class _Tried:
         return Setting(name=goal, asked=asked, policy=policy)
 
     def _outcome(self, value: float) -> Outcome:
-        asked = self.contender.asks(self.part.rows, value)
-        return self.part.outcome(asked, reads=self.contender.reads)
+        asked = self.method.asks(self.part.rows, value)
+        return self.part.outcome(asked, reads=self.method.reads)
 
     def _cost_at(self, value: float) -> float:
         return float(self._outcome(value).cost.mean())
@@ -308,7 +523,7 @@ class _Tried:
     def _setting(self, name: str, value: float, knob: dict[str, float]) -> Setting:
         found = self._outcome(value)
         policy = {
-            "kind": self.contender.knob,
+            "kind": self.method.knob,
             "value": float(value),
             "knob": knob,
             "calibration": {
@@ -319,4 +534,9 @@ class _Tried:
             "fallback": False,
             "reason": "",
         }
-        return Setting(name=name, asked=self.contender.asks(self.test.rows, value), policy=policy)
+        return Setting(name=name, asked=self.method.asks(self.test.rows, value), policy=policy)
+
+
+def _column(log: OracleLog, name: str) -> npt.NDArray[np.float64]:
+    wide = log.laid_out(name)
+    return np.asarray(wide, dtype=np.float64)

@@ -24,10 +24,9 @@ from router.estimators.base import Floats
 from router.evaluation.methods import GOALS
 from router.evaluation.price_curves import curve_prices, curve_rows
 from router.metrics import choices
-from router.metrics.bootstrap import group_sums
 from router.metrics.choices import Array, taken
 from router.metrics.curves import curves
-from router.metrics.paired_bootstrap import Columns, Pair
+from router.metrics.paired_bootstrap import Columns, Pair, group_sums
 from router.policy import Policy
 
 CHUNK_ENTRIES = 4_000_000

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from router.estimators.base import Floats
+from router.evaluation.documents import Document
 from router.evaluation.price_curves import curve_prices, curve_rows
 from router.metrics import choices, hull
 from router.metrics.curves import Curves, curves
 from router.metrics.paired_bootstrap import SHARE, Columns, Pair
-from router.reports.tables import Document
 from router.text import numbers
 from router.text.words import Words, words_in
 

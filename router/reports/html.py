@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,26 +18,28 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
+from data.errors import DataError
 from data.manifest import atomic_write_text
-from data.videos import FRAMES
+from data.media_files import file_in
+from data.videos import FRAMES, open_picture
+from router.evaluation import metric_table
+from router.evaluation.documents import Document
 from router.evaluation.studies import answer
 from router.evaluation.summary_text import sentences
 from router.reports import (
-    contenders,
     interactive,
-    paper_tables,
     plots,
     studies,
     tables,
 )
-from router.reports.embedding import allowed_scripts, as_json, thumbnails
 from router.reports.figures import DARK, inline_svg, write_figure
 from router.reports.latex import write_latex
-from router.reports.tables import Document
 from router.text import numbers
 from router.text.words import words_in
 
 PAGE = "report.html"
+THUMBNAIL = 192  # pixels, the longer side
+_NEUTRAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
 
 LABELS = {
     "pareto": "Accuracy against mean cost: fixed options, the router, baselines and the oracles",
@@ -43,7 +50,7 @@ LABELS = {
 }
 SECTIONS = {
     "result": "Result",
-    "contenders": "Baselines",
+    "methods": "Baselines",
     "gain": "Possible gain",
     "datasets": "Datasets",
     "shares": "Choices",
@@ -164,11 +171,13 @@ def render(
         certified=tables.certified(document),
         row_name=lambda row: tables.row_name(row, document),
         verdict=sentences(document),
-        contenders=contenders.contenders(document),
-        rules=contenders.rules(document),
-        reasons=contenders.reasons(document),
-        unavailable=contenders.unavailable(document),
-        table_2=paper_tables.table_2(document),
+        metrics=metric_table.column_metrics(),
+        methods=tables.method_lines(document),
+        shown=tables.shown,
+        rules=tables.rules(document),
+        reasons=tables.reasons(document),
+        unavailable=tables.unavailable(document),
+        table_2=tables.table_2(document),
         calibration_caption=_calibration_caption(document),
         hashes=_hashes(manifest),
         created=(manifest or {}).get("created", ""),
@@ -195,13 +204,13 @@ def _figures(document: Document, extras: Extras) -> dict[str, Figure]:
 def _tables(document: Document, extras: Extras) -> dict[str, tables.Table]:
     rows = {
         **tables.csv_tables(document),
-        "baselines": contenders.contenders_table(document),
-        "rules": contenders.rules_table(document),
-        "table-2": paper_tables.table_2(document),
-        "lost-where": paper_tables.lost_table(document),
+        "baselines": tables.methods_table(document),
+        "rules": tables.rules_table(document),
+        "table-2": tables.table_2(document),
+        "lost-where": tables.lost_table(document),
     }
     if extras.importance:
-        rows["importance"] = paper_tables.importance_table(extras.importance)
+        rows["importance"] = tables.importance_table(extras.importance)
     return rows
 
 
@@ -229,7 +238,7 @@ def _lost(document: Document, images: Path | None) -> dict[str, Any]:
         "policy": tables.row_name(row, document),
         "policy_row": row["name"],
         "lost": lost,
-        "matrix": paper_tables.lost_matrix(lost.get("where", []), document["options"]),
+        "matrix": tables.lost_matrix(lost.get("where", []), document["options"]),
         "lost_by_option": [(option, shown) for option, shown in by_option if shown],
         "thumbnails": thumbnails(lost["examples"], images, frames=frames),
     }
@@ -280,3 +289,45 @@ def _variables() -> dict[str, dict[str, str]]:
         "light": {f"--c{colour[1:]}": colour for colour in DARK},
         "dark": {f"--c{colour[1:]}": other for colour, other in DARK.items()},
     }
+
+
+def as_json(value: Any) -> Markup:
+    """A value as JSON that can stand in a script element: no text in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for letter, code in _NEUTRAL.items():
+        text = text.replace(letter, code)
+    return Markup(text)
+
+
+def allowed_scripts(*scripts: str) -> str:
+    """The sources of a Content-Security-Policy's script-src that allow just these scripts.
+
+    Raises:
+        DataError: when a script has something that would end or change its element.
+    """
+    for script in scripts:
+        found = [word for word in ("</script", "<!--", "\r", "\0") if word in script]
+        if found:
+            raise DataError(f"A script with {found} cannot be put into a page.")
+    hashes = [hashlib.sha256(script.encode("utf-8")).digest() for script in scripts]
+    return " ".join(f"'sha256-{base64.b64encode(one).decode('ascii')}'" for one in hashes)
+
+
+def thumbnails(
+    examples: list[dict[str, Any]], images: Path | None, *, frames: int
+) -> dict[str, str]:
+    """Example id -> data URI of its picture, for those that can be read."""
+    found: dict[str, str] = {}
+    if images is None or not os.path.isdir(images):
+        return found
+    for example in examples:
+        try:
+            picture = open_picture(file_in(images, example["image"]), frames=frames)
+        except DataError:
+            continue
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG", optimize=True)
+        encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+        found[example["id"]] = f"data:image/png;base64,{encoded}"
+    return found

@@ -10,7 +10,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.reports.contenders import arms
+from router.evaluation.documents import Document
 from router.reports.figures import (
     FIXED,
     GRID,
@@ -24,7 +24,7 @@ from router.reports.figures import (
     SOFT,
     ramp,
 )
-from router.reports.tables import Document, router_rows, row_name
+from router.reports.tables import methods, router_rows, row_name
 from router.text.numbers import interval, number, percent
 
 Spec = dict[str, Any]
@@ -69,7 +69,7 @@ def plots(
 def pareto(document: Document) -> Spec:
     """Accuracy against mean cost: every curve with its band, fixed options and oracles."""
     data: list[Spec] = []
-    for place, (name, kind, arm) in enumerate(arms(document)):
+    for place, (name, kind, arm) in enumerate(methods(document)):
         if arm.get("curve"):
             data += _curve(name, kind, arm["curve"], place, document["cost_unit"])
     data += [_points(document, "fixed", "fixed option", FIXED, "square")]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.metrics.bootstrap import Estimate
 from router.metrics.oracles import ASSUMES
+from router.metrics.paired_bootstrap import Estimate
 from router.reports.log_summary_types import Inspection, Oracle, Part, ScaleCounts
 from router.reports.mme_rows import mme_records, mme_rows
 from router.rules import MEANING

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from data.mme import MmeSums
-from router.metrics.bootstrap import Estimate
+from router.metrics.paired_bootstrap import Estimate
 from router.reports.error_groups import Cause
 from router.text.words import Words
 

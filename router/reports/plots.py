@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
+from router.evaluation.documents import Document
 from router.reports.figures import (
     FIXED,
     IMAGE,
@@ -25,7 +26,7 @@ from router.reports.figures import (
     ramp,
     text_on,
 )
-from router.reports.tables import Document, router_rows, row_name
+from router.reports.tables import router_rows, row_name
 from router.text.numbers import number, percent
 
 _ABLATIONS = {"image-only": (IMAGE, (0, (5, 2))), "question-only": (QUESTION, (0, (1.2, 1.4)))}

@@ -1,20 +1,30 @@
-"""The evaluation document as tables: for the terminal, the report and CSV files."""
+"""The evaluation document as tables: for the terminal, the page, CSV and LaTeX.
+
+First the lines of single policies and options, then those of whole methods, whose columns are
+`router.evaluation.metric_table.METRICS`, then tables in the layouts of papers. What an older
+document lacks is left out.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.manifest import atomic_write_text
+from router.evaluation import metric_table
+from router.evaluation.documents import Document
+from router.evaluation.metric_table import Metric
 from router.guarantee_text import told_in
-from router.text.numbers import number
+from router.text.numbers import MISSING, interval, number, percent
 
-Document = Mapping[str, Any]
+Estimate = Mapping[str, Any]
 Table = tuple[Sequence[str], list[Sequence[Any]]]
+NOTHING: Estimate = {"value": None, "low": None, "high": None}
+MIXING = "mixing fixed options"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,3 +207,215 @@ def _lost(document: Document) -> Table:
         for example in result["examples"]
     ]
     return ["policy", *keys, *numbers, "expected"], rows
+
+
+def methods(document: Document) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(name, kind, method): the router, then ablations, escalation and baselines."""
+    own = {"about": "", "metrics": document["metrics"], "curve": document["curve"], "rows": []}
+    yield "router", "router", own
+    yield from ((name, "ablation", method) for name, method in document["ablations"].items())
+    if "escalation" in document:
+        yield "router + escalation", "escalation", document["escalation"]
+    yield from (
+        (name, "baseline", method) for name, method in document.get("baselines", {}).items()
+    )
+
+
+def method_lines(document: Document) -> list[dict[str, Any]]:
+    """One line per method that has a curve, the mixture of fixed options last.
+
+    Returns:
+        Per line "name", "key" (its name in the document), "kind", "about" and, by their names, the
+        estimates of `router.evaluation.metric_table.METRICS`; an undefined one has the value None
+        and may have a "reason".
+    """
+    lines = [
+        {"name": _spoken(name, kind), "key": name, "kind": kind, "about": _about(kind, method)}
+        | {one.name: one.estimate(method["metrics"]) for one in metric_table.METRICS}
+        for name, kind, method in methods(document)
+        if method.get("metrics")
+    ]
+    return [*lines, _mixing(document)]
+
+
+def _mixing(document: Document) -> dict[str, Any]:
+    """The line of mixing fixed options: what closes nothing of the gap, by definition."""
+    known = document["metrics"]
+    line: dict[str, Any] = {one.name: NOTHING for one in metric_table.METRICS}
+    line |= {"aiq": known["aiq_fixed"], "aiq_minus_router": _negative(known["aiq_minus_fixed"])}
+    if known["gap_closed"]["value"] is not None:
+        line["gap_closed"] = {**NOTHING, "value": 0.0}
+    about = "The best that tossing a coin between fixed options reaches at each mean cost."
+    return {"name": MIXING, "key": "fixed", "kind": "fixed", "about": about} | line
+
+
+def rules(document: Document) -> list[dict[str, Any]]:
+    """One line per way of choosing that has no knob, as its only row in the document."""
+    return [
+        {
+            **method["rows"][0],
+            "name": name,
+            "about": method.get("about", ""),
+            "minus_mixing": method["rows"][0].get("minus_mixing") or NOTHING,
+            "gap_closed": (method["rows"][0].get("gap_closed") or {}).get("own_cost", NOTHING),
+        }
+        for name, _, method in methods(document)
+        if not method.get("metrics") and method.get("rows")
+    ]
+
+
+def unavailable(document: Document) -> list[tuple[str, str]]:
+    """(name, reason) of what could not be had on this log."""
+    return [
+        (name, method["undefined"])
+        for name, _, method in methods(document)
+        if method.get("undefined")
+    ]
+
+
+def shown(metric: Metric, estimate: Estimate, *, digits: int | None = None) -> tuple[str, str]:
+    """A metric's value and its interval as texts; the interval is "" where there is none.
+
+    Args:
+        metric: says how.
+        estimate: {"value", "low", "high"}.
+        digits: after the point; None for those of the metric.
+    """
+    value, low, high = (estimate[end] for end in ("value", "low", "high"))
+    if metric.format == "number":
+        ends = "" if low is None and high is None else f"{number(low)} to {number(high)}"
+        return number(value), ends
+    signed, digits = metric.format == "points", metric.digits if digits is None else digits
+    ends = interval(estimate, signed=signed, digits=digits)
+    return percent(value, signed=signed, digits=digits), "" if ends == MISSING else ends
+
+
+def methods_table(document: Document) -> Table:
+    """`method_lines` for a file."""
+    ends = ("value", "low", "high")
+    names = [metric.name for metric in metric_table.column_metrics()]
+    header = [name if end == "value" else f"{name}_{end}" for name in names for end in ends]
+    rows: list[Sequence[Any]] = [
+        [one["name"], one["kind"], *[one[name].get(end) for name in names for end in ends]]
+        for one in method_lines(document)
+    ]
+    return ["name", "kind", *header], rows
+
+
+def rules_table(document: Document) -> Table:
+    """`rules` for a file."""
+    quantities = ("accuracy", "cost", "minus_mixing", "gap_closed")
+    ends = ("value", "low", "high")
+    header = [q if end == "value" else f"{q}_{end}" for q in quantities for end in ends]
+    rows: list[Sequence[Any]] = [
+        [one["name"], *[one[quantity].get(end) for quantity in quantities for end in ends]]
+        for one in rules(document)
+    ]
+    return ["name", *header], rows
+
+
+def reasons(document: Document, metrics: Sequence[Metric] | None = None) -> list[str]:
+    """Why numbers of the table, or of some metrics, are undefined, each reason once."""
+    wanted = metric_table.column_metrics() if metrics is None else metrics
+    found = [line[one.name].get("reason") for line in method_lines(document) for one in wanted]
+    return list(dict.fromkeys(str(reason).rstrip(".") for reason in found if reason))
+
+
+def _spoken(name: str, kind: str) -> str:
+    return f"router, {name.replace('-', ' ')}" if kind == "ablation" else name
+
+
+def _about(kind: str, method: Mapping[str, Any]) -> str:
+    return "" if kind in ("router", "ablation") else str(method.get("about", ""))
+
+
+def _negative(one: Estimate) -> Estimate:
+    value, low, high = (one[end] for end in ("value", "low", "high"))
+    return {
+        "value": None if value is None else -value,
+        "low": None if high is None else -high,
+        "high": None if low is None else -low,
+    }
+
+
+def table_2(document: Document) -> Table:
+    """As Table 2 of the M3 paper (arXiv 2405.17430): datasets across, a line per fixed option.
+
+    Finest option first; below it the router's policies, with a line of their mean cost each, and
+    last the oracle's mean cost and accuracy, raw. Accuracies in [0, 1].
+
+    NOTE: the paper has a line of its own for models trained for one scale only, and no router.
+    """
+    datasets = document["datasets"]
+    unit = document["cost_unit"]
+    rows: list[Sequence[Any]] = []
+
+    def add(name: str, what: str, of_all: float | None, each: Sequence[float | None]) -> None:
+        rows.append([name, what, *each, of_all])
+
+    fixed = {row["name"]: row for row in document["rows"] if row["kind"] == "fixed"}
+    for option in reversed(document["options"]):
+        each = [one["fixed"][option]["value"] for one in datasets]
+        add(f"fixed {option}", "accuracy", fixed[option]["accuracy"]["value"], each)
+    for row in router_rows(document):
+        policies = [one["policies"][row["name"]] for one in datasets]
+        name = row_name(row, document)
+        add(name, "accuracy", row["accuracy"]["value"], [p["accuracy"]["value"] for p in policies])
+        add(name, f"mean {unit}", row["cost"]["value"], [p["cost"] for p in policies])
+    oracle = next(row for row in document["rows"] if row["kind"] == "oracle")
+    costs = [one.get("oracle_cost") for one in datasets]
+    add("oracle", f"mean {unit}", oracle["cost"]["value"], costs)
+    values = [one["oracle"]["value"] for one in datasets]
+    add("oracle", "accuracy", oracle["accuracy"]["value"], values)
+    return ["answered by", "quantity", *_distinct([one["dataset"] for one in datasets])], rows
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    return [*names, "all" if "all" not in names else "all datasets"]
+
+
+def lost_table(document: Document) -> Table:
+    """Per policy, dataset and option: questions answered there, and lost against the reference."""
+    rows: list[Sequence[Any]] = [
+        [policy, one["dataset"], one["option"], one["chosen"], one["lost"], one["won"]]
+        for policy, result in document["lost"].items()
+        for one in result.get("where", [])
+    ]
+    return ["policy", "dataset", "option", "chosen", "lost", "won"], rows
+
+
+def lost_matrix(where: Sequence[Mapping[str, Any]], options: Sequence[str]) -> list[dict[str, Any]]:
+    """Lines of a table: datasets down (most lost first), options across, and their sums.
+
+    Args:
+        where: "dataset", "option", "chosen", "lost" and "won" of one policy.
+        options: their order.
+    """
+
+    def total(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+        cells = {
+            option: {
+                key: sum(one[key] for one in rows if one["option"] == option)
+                for key in ("chosen", "lost")
+            }
+            for option in options
+        }
+        sums = {key: sum(one[key] for one in rows) for key in ("chosen", "lost", "won")}
+        return {"dataset": name, "options": cells, **sums}
+
+    names = sorted({one["dataset"] for one in where})
+    lines = [total([one for one in where if one["dataset"] == name], name) for name in names]
+    lines.sort(key=lambda line: -line["lost"])
+    return [*lines, total(where, "all")] if len(lines) > 1 else lines
+
+
+def importance_table(importance: Mapping[str, Any]) -> Table:
+    """Drop in AIQ of every block and of the single features that were looked at."""
+    rows: list[Sequence[Any]] = [
+        [kind, name, one["columns"], "pictures" if one["by_picture"] else "questions"]
+        + [one["drop"][key] for key in ("value", "low", "high")]
+        for kind in ("blocks", "features")
+        for name, one in importance[kind].items()
+    ]
+    header = ["kind", "name", "columns", "exchanged", "aiq_drop", "aiq_drop_low", "aiq_drop_high"]
+    return header, rows

@@ -15,8 +15,8 @@ from router.cascade import Cascade, cascade_path
 from router.costs import routed_costs
 from router.counting import Counted, climbed, promising
 from router.estimators.base import Floats
-from router.evaluation.baselines.base import Known
 from router.evaluation.escalation import Escalating, escalating
+from router.evaluation.methods import Known
 from router.guarantee import Target, UncertifiedError, described, ladders, refuse_too_small
 from router.guarantee_text import SENTENCE, guarantee_sentence
 from router.knobs import for_budget, for_max_loss

@@ -21,7 +21,7 @@ from m3core.labelling.verifying import VERIFIED
 from m3core.models.fake import FakeModel
 from m3core.models.preprocessing import LONGEST_SIDE, pad_to_square
 from router.features.left_out import with_errors
-from router.reports.embedding import thumbnails
+from router.reports.html import thumbnails
 from router.reports.log_browser import write_page
 from router.reports.log_summary import inspect_log
 from router.run import Run

@@ -11,7 +11,6 @@ from data.splits import SPLITS
 from router.estimators.base import log_loss
 from router.evaluation.baselines import BASELINES, fit_baselines
 from router.evaluation.baselines.answer_loss import answer_loss
-from router.evaluation.baselines.base import Known
 from router.evaluation.baselines.calibrated_cascade import chains, fit, read
 from router.evaluation.baselines.expected_resolution import rounded_up, sufficient_resolution
 from router.evaluation.baselines.lookup import PRIOR, by_question_type
@@ -20,7 +19,7 @@ from router.evaluation.baselines.staged import Staged, by_confidence
 from router.evaluation.escalation import escalating
 from router.evaluation.evaluate import Settings, evaluate
 from router.evaluation.inputs import part_of
-from router.evaluation.methods import arm_of
+from router.evaluation.methods import Known, apply_method
 from router.parts import part_rows
 from router.policy import Binding
 from tests.router.answered import answered_world, with_scores
@@ -316,10 +315,10 @@ def test_chains_are_all_of_them_and_shorter_where_there_are_many_options():
 def test_budgets_with_escalation_are_met_within_a_hundredth_on_the_calibrate_part():
     world = answered_world(12_000, seed=1)
     known = known_of(world)
-    contender = escalating(known, world.p, reads=())
+    method = escalating(known, world.p, reads=())
     part = part_of(world.log, known.rows["calibrate"], "calibrate", gflops=None)
     binding = Binding(options=world.log.options, cost_unit="t", router="", split="")
     budgets = (3.0, 12.0, 24.0, 31.5, 72.0, 144.0)
-    arm = arm_of(contender, part, part, budgets=budgets, binding=binding)
+    arm = apply_method(method, part, part, budgets=budgets, binding=binding)
     for budget, setting in zip(budgets, arm.settings, strict=True):
         assert 0.99 * budget <= setting.policy["calibration"]["mean_cost"] <= budget

@@ -9,9 +9,9 @@ import pytest
 from data.errors import DataError, MismatchError, NotLearnableError
 from data.splits import SPLITS
 from router.cascade import STEPS, Cascade, Rule
-from router.evaluation.baselines.base import Known
 from router.evaluation.escalation import escalating, tune_answers
 from router.evaluation.evaluate import Settings, evaluate
+from router.evaluation.methods import Known
 from router.outcomes import outcome_of
 from router.parts import part_rows
 from router.policy import Binding

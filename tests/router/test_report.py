@@ -20,14 +20,12 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from router.evaluation.evaluate_run import evaluate_stage
 from router.reports import (
-    contenders,
     figures,
     interactive,
-    paper_tables,
     plots,
     tables,
 )
-from router.reports.embedding import allowed_scripts, as_json
+from router.reports.html import allowed_scripts, as_json
 from router.reports.report_run import report_stage
 from router.run import Run
 from router.stages.learning import calibrate_stage, train_stage
@@ -284,10 +282,10 @@ def test_a_document_of_before_there_were_baselines_is_still_shown(reported):
         row.pop("oracle_cost", None)
     figure = plots.pareto_figure(document)
     assert "baselines" not in figure.axes[0].get_legend_handles_labels()[1]
-    lines = contenders.contenders(document)
+    lines = tables.method_lines(document)
     assert [one["name"] for one in lines][0::3] == ["router", "mixing fixed options"]
-    assert contenders.rules(document) == []
-    assert paper_tables.table_2(document)[1][-2][2:4] == [None, None]
+    assert tables.rules(document) == []
+    assert tables.table_2(document)[1][-2][2:4] == [None, None]
 
 
 def test_lost_questions_are_told_by_dataset_and_option(reported, page):

@@ -1,7 +1,7 @@
 """What a router must beat, always in the table: one literal table, imported on demand.
 
 Every baseline is fitted on the fit and tune parts and has its knob set on the calibrate part. What
-it is given has no score of the test part in it (`router.evaluation.baselines.base.Known`).
+it is given has no score of the test part in it (`router.evaluation.methods.Known`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import cast
 
 from data.errors import NotLearnableError
 from data.registry import load_entry
-from router.evaluation.baselines.base import Contender, Known
+from router.evaluation.methods import Known, Method
 
 BASELINES: dict[str, str] = {
     "best fixed, chosen before": "router.evaluation.baselines.fixed:overall",
@@ -25,19 +25,19 @@ BASELINES: dict[str, str] = {
     "log-probability cascade": "router.evaluation.baselines.staged:by_logprob",
     "calibrated cascade": "router.evaluation.baselines.calibrated_cascade:fit",
 }
-"""Name -> function of `Known` that gives a `Contender`."""
+"""Name -> function of `Known` that gives a `Method`."""
 
 
-def fit_baselines(known: Known) -> tuple[dict[str, Contender], dict[str, str]]:
+def fit_baselines(known: Known) -> tuple[dict[str, Method], dict[str, str]]:
     """Fit all baselines.
 
     Returns:
         Those that can be had, by name, and why the others cannot.
     """
-    fitted: dict[str, Contender] = {}
+    fitted: dict[str, Method] = {}
     undefined: dict[str, str] = {}
     for name in BASELINES:
-        fit = cast("Callable[[Known], Contender]", load_entry(BASELINES, name, kind="baseline"))
+        fit = cast("Callable[[Known], Method]", load_entry(BASELINES, name, kind="baseline"))
         try:
             fitted[name] = fit(known)
         except NotLearnableError as error:

@@ -24,8 +24,8 @@ import numpy as np
 
 from data.errors import NotLearnableError
 from router.estimators.base import Floats
-from router.evaluation.baselines.base import Chosen, Known
 from router.evaluation.baselines.classes import class_probabilities
+from router.evaluation.methods import Chosen, Known
 
 FLOOR = 1e-9  # of probabilities, so that logarithms stay finite
 

@@ -27,8 +27,8 @@ from data.errors import NotLearnableError
 from router.cascade import odds
 from router.estimators.base import Floats
 from router.estimators.logistic import LogisticEstimator
-from router.evaluation.baselines.base import Known, Rows
 from router.evaluation.baselines.classes import sampled
+from router.evaluation.methods import Known, Rows
 from router.metrics.curves import ladder
 from router.outcomes import Asked
 
@@ -83,7 +83,7 @@ class CalibratedCascade:
     _known: list[_Regression] = field(default_factory=list, repr=False, compare=False)
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Prices; see `Contender`."""
+        """Prices; see `Method`."""
 
         def cost_at(price: float) -> float:
             return float((self.asks(rows, price).options * self.costs[rows]).sum(axis=1).mean())
@@ -91,7 +91,7 @@ class CalibratedCascade:
         return ladder(cost_at, self.costs[rows], points=points)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
-        """Every option up to where the cascade stops; see `Contender`."""
+        """Every option up to where the cascade stops; see `Method`."""
         plan = self.plan(setting)
         options = np.zeros((len(rows), self.scores.shape[1]), dtype=bool)
         final = np.full(len(rows), plan.chain[-1], dtype=np.intp)
@@ -106,7 +106,7 @@ class CalibratedCascade:
         return Asked(first=first, final=final, options=options)
 
     def calls(self, rows: Rows) -> None:
-        """It asks more than one option; see `Contender`."""
+        """It asks more than one option; see `Method`."""
         return None
 
     def plan(self, price: float) -> Plan:

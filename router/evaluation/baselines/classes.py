@@ -12,7 +12,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.errors import NotLearnableError
-from router.evaluation.baselines.base import Known
+from router.evaluation.methods import Known
 
 MOST = 20_000
 """Examples that are fitted on at most, drawn at random: enough for a linear model."""

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from router.estimators.base import Floats
-from router.evaluation.baselines.base import Chosen, Known
 from router.evaluation.baselines.classes import class_probabilities
+from router.evaluation.methods import Chosen, Known
 
 ENOUGH = 0.85  # of the peak
 LATER_GAIN = 0.1

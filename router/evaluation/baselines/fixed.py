@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data.errors import NotLearnableError
-from router.evaluation.baselines.base import Chosen, Known
+from router.evaluation.methods import Chosen, Known
 from router.metrics.choices import best_fixed
 
 

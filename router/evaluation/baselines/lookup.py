@@ -11,9 +11,9 @@ import numpy as np
 
 from data.errors import NotLearnableError
 from router.estimators.base import Floats
-from router.evaluation.baselines.base import Known, Priced, Rows
 from router.evaluation.baselines.probability_calibration import calibrated
 from router.evaluation.baselines.question_type import question_types
+from router.evaluation.methods import Known, Priced, Rows
 
 PRIOR = 10.0
 """Examples that the mean over all classes counts for in each class."""

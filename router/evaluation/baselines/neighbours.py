@@ -11,9 +11,9 @@ import numpy as np
 from data.errors import NotLearnableError
 from router.estimators import estimator_class
 from router.estimators.base import Floats, Validation
-from router.evaluation.baselines.base import Known, Priced
 from router.evaluation.baselines.classes import sampled
 from router.evaluation.baselines.probability_calibration import calibrated
+from router.evaluation.methods import Known, Priced
 from router.metrics.hull import aiq
 from router.sweep import sweep
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from router.calibration import choose_calibration
 from router.estimators.base import Floats
-from router.evaluation.baselines.base import Known
+from router.evaluation.methods import Known
 
 
 def calibrated(known: Known, held_out: Floats, p: Floats) -> Floats:

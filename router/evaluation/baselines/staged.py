@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from router.estimators.base import Floats
-from router.evaluation.baselines.base import Known, Rows
+from router.evaluation.methods import Known, Rows
 from router.metrics.curves import places
 from router.outcomes import Asked
 
@@ -26,7 +26,7 @@ class Staged:
     """Options asked in order until a signal reaches the threshold; the last one always answers.
 
     Attributes:
-        about: see `Contender`.
+        about: see `Method`.
         signal: (N, K), higher is surer.
         costs: (N, K) of the options.
     """
@@ -39,7 +39,7 @@ class Staged:
     p: Floats | None = None
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Thresholds from the dearest, which nothing reaches, to the cheapest; see `Contender`."""
+        """Thresholds from the dearest, which nothing reaches, to the cheapest; see `Method`."""
         inner = self.signal[rows][:, :-1]
         if not inner.size:
             return [0.0]
@@ -61,7 +61,7 @@ class Staged:
         return Asked(first=np.zeros_like(final), final=final, options=options)
 
     def calls(self, rows: Rows) -> Floats:
-        """How unsure the first option is; see `Contender`."""
+        """How unsure the first option is; see `Method`."""
         return np.asarray(-self.signal[rows][:, 0])
 
 

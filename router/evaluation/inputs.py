@@ -15,6 +15,7 @@ from data.oracle_log import OracleLog
 from router.estimators.base import Floats
 from router.evaluation.methods import Part
 from router.features.table import FeatureTable
+from router.metrics.oracles import answer_codes
 
 
 def features_of(
@@ -68,13 +69,12 @@ def part_of(log: OracleLog, rows: np.ndarray, name: str, *, gflops: Floats | Non
 
 
 def _said(log: OracleLog, rows: np.ndarray) -> np.ndarray | None:
-    """Codes (n, K) of the answers, as the rule `matches_full` reads them; None with a gap."""
+    """Codes (n, K) of the answers, as the rule `matches_full` reads them; None where one lacks."""
     answers = log.laid_out("answer")[rows]
-    if answers.dtype != object or any(one is None for one in answers.flat):
+    if answers.dtype != object:
         return None
-    texts = [str(one).strip().casefold() for one in answers.flat]
-    _, codes = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
-    return np.asarray(codes.reshape(answers.shape))
+    codes = answer_codes(answers)
+    return None if (codes < 0).any() else codes
 
 
 def check_shape(what: str, values: Floats, log: OracleLog) -> None:

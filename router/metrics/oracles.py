@@ -175,6 +175,19 @@ def corrected_oracle(
     return float(accuracy.mean()), float(np.clip(cost.mean(), least, most))
 
 
+def answer_codes(answers: np.ndarray) -> Codes:
+    """Equal codes for answers (N, K) that are equal when trimmed and in one case; -1 for None.
+
+    As the rule `matches_full` compares them.
+    """
+    number: dict[str, int] = {}
+    codes = [
+        -1 if said is None else number.setdefault(said.strip().casefold(), len(number))
+        for said in answers.ravel()
+    ]
+    return np.array(codes, dtype=np.int64).reshape(answers.shape)
+
+
 def check_rule(rule: str) -> str:
     """Give the rule back.
 

@@ -1,4 +1,4 @@
-"""An inspection as tables: to be read in the terminal and on the page, and as CSV files."""
+"""The summary of a log as tables: to be read in the terminal and on the page, and as CSV files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data.mme import COGNITION, PERCEPTION
 from router.metrics.oracles import ASSUMES
 from router.metrics.paired_bootstrap import Estimate
-from router.reports.log_summary_types import Inspection, Oracle, Part, ScaleCounts
-from router.reports.mme_rows import mme_records, mme_rows
+from router.reports.log_summary_types import Inspection, MmeScore, Oracle, Part, ScaleCounts
 from router.rules import MEANING
 from router.text.expected import expected_text
 from router.text.numbers import MISSING, interval, number, percent
@@ -329,3 +329,39 @@ def _printable(table: Shown) -> Shown:
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def mme_rows(scores: Sequence[MmeScore]) -> list[list[str]]:
+    """Subtasks down and last their sums, options across; none where there is no score."""
+    sums = [one.sums for one in scores]
+    rows = [
+        [name, *(_shown(one.subtasks.get(name)) for one in sums)]
+        for name in (*PERCEPTION, *COGNITION)
+        if any(name in one.subtasks for one in sums)
+    ]
+    for name, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        there = max((len(set(names) & set(one.subtasks)) for one in sums), default=0)
+        if there:
+            label = f"{name}, {there} of {len(names)}"
+            rows.append([label, *(_shown(getattr(one, name)) for one in sums)])
+    if any(one.left_out for one in sums):
+        rows.append(["images left out", *(f"{one.left_out:,}" for one in sums)])
+    return rows
+
+
+def mme_records(scores: Sequence[MmeScore]) -> list[dict[str, Any]]:
+    """One record per option and score."""
+    return [
+        {"scale": one.scale, "score": name, "value": value}
+        for one in scores
+        for name, value in (
+            *one.sums.subtasks.items(),
+            ("perception", one.sums.perception),
+            ("cognition", one.sums.cognition),
+        )
+        if value is not None
+    ]
+
+
+def _shown(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.1f}"

@@ -11,7 +11,7 @@ import pandas as pd
 from data.oracle_log import OracleLog
 from router.evaluation.breakdown import lost_questions
 from router.reports import log_browser
-from router.reports.browse_data import pack_log
+from router.reports.log_browser import pack_log
 from router.reports.log_summary import inspect_log
 from router.reports.log_summary_tables import csv_files, shown_tables
 from router.text.expected import expected_text

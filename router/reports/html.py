@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +17,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 from data.errors import DataError
 from data.manifest import atomic_write_text
 from data.media_files import file_in
-from data.videos import FRAMES, open_picture
+from data.videos import FRAMES
 from router.evaluation import metric_table
 from router.evaluation.documents import Document
 from router.evaluation.studies import answer
@@ -34,12 +30,12 @@ from router.reports import (
 )
 from router.reports.figures import DARK, inline_svg, write_figure
 from router.reports.latex import write_latex
+from router.reports.page_parts import allowed_scripts, script_json, thumbnail
 from router.text import numbers
 from router.text.words import words_in
 
 PAGE = "report.html"
 THUMBNAIL = 192  # pixels, the longer side
-_NEUTRAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
 
 LABELS = {
     "pareto": "Accuracy against mean cost: fixed options, the router, baselines and the oracles",
@@ -267,8 +263,8 @@ def _scripts(document: Document, extras: Extras) -> dict[str, Any]:
     script = (files("router.reports") / "templates" / "report.js").read_text(encoding="utf-8")
     return {
         "plotted": set(found),
-        "plots_json": as_json(found),
-        "dark_json": as_json(DARK),
+        "plots_json": Markup(script_json(found)),
+        "dark_json": Markup(script_json(DARK)),
         "drawing": Markup(drawing),
         "script": Markup(script),
         "allowed": Markup(allowed_scripts(drawing, script)),
@@ -291,28 +287,6 @@ def _variables() -> dict[str, dict[str, str]]:
     }
 
 
-def as_json(value: Any) -> Markup:
-    """A value as JSON that can stand in a script element: no text in it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for letter, code in _NEUTRAL.items():
-        text = text.replace(letter, code)
-    return Markup(text)
-
-
-def allowed_scripts(*scripts: str) -> str:
-    """The sources of a Content-Security-Policy's script-src that allow just these scripts.
-
-    Raises:
-        DataError: when a script has something that would end or change its element.
-    """
-    for script in scripts:
-        found = [word for word in ("</script", "<!--", "\r", "\0") if word in script]
-        if found:
-            raise DataError(f"A script with {found} cannot be put into a page.")
-    hashes = [hashlib.sha256(script.encode("utf-8")).digest() for script in scripts]
-    return " ".join(f"'sha256-{base64.b64encode(one).decode('ascii')}'" for one in hashes)
-
-
 def thumbnails(
     examples: list[dict[str, Any]], images: Path | None, *, frames: int
 ) -> dict[str, str]:
@@ -322,12 +296,8 @@ def thumbnails(
         return found
     for example in examples:
         try:
-            picture = open_picture(file_in(images, example["image"]), frames=frames)
+            path = file_in(images, example["image"])
+            found[example["id"]] = thumbnail(path, pixels=THUMBNAIL, kind="PNG", frames=frames)
         except DataError:
             continue
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        buffer = io.BytesIO()
-        picture.save(buffer, format="PNG", optimize=True)
-        encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-        found[example["id"]] = f"data:image/png;base64,{encoded}"
     return found

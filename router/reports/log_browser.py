@@ -8,12 +8,9 @@ the other.
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
-import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -31,12 +28,13 @@ from data.manifest import atomic_write_text
 from data.media_files import file_in, find_file
 from data.oracle_log import OracleLog
 from data.sources.paths import leaves_folder
-from data.videos import FRAMES, open_picture
+from data.videos import FRAMES
 from router.metrics.choices import Floats
 from router.metrics.oracles import NEVER, answer_codes, smallest_sufficient
 from router.reports.log_summary import total
 from router.reports.log_summary_tables import shown_tables
 from router.reports.log_summary_types import Inspection
+from router.reports.page_parts import allowed_scripts, script_json, thumbnail
 from router.text.expected import expected_text
 from router.text.words import words_of
 
@@ -159,18 +157,6 @@ def orders(log: OracleLog, said: npt.NDArray[np.integer]) -> dict[str, npt.NDArr
     }
 
 
-def script_json(document: Mapping[str, Any]) -> str:
-    """JSON that can stand in a `<script>` element: nothing in it ends the element or opens one.
-
-    Lone surrogates, which UTF-8 does not have, become JSON's own escapes.
-    """
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    for letter in "<>&\u2028\u2029":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return text
-
-
 def _smallest(log: OracleLog, rule: str, said: npt.NDArray[np.integer]) -> Any:
     """Smallest sufficient option (N,), K for never, K + 1 for gaps; None where not applicable."""
     whole, options = log.complete, len(log.options)
@@ -247,7 +233,13 @@ def write_page(
         wanted = [(code, name) for code, name in enumerate(packed["images"]) if name][:thumbnails]
         for done, (code, name) in enumerate(wanted, 1):
             try:
-                inside[code] = thumbnail(file_in(images, name), frames=frames)
+                inside[code] = thumbnail(
+                    file_in(images, name),
+                    pixels=THUMBNAIL,
+                    kind="JPEG",
+                    frames=frames,
+                    quality=QUALITY,
+                )
             except DataError as error:
                 broken[code] = str(error)
             if progress:
@@ -282,10 +274,9 @@ def render(packed: dict[str, Any], inspection: Inspection, *, notes: Sequence[st
         lstrip_blocks=True,
     )
     script = page_script()
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return environment.get_template(TEMPLATE).render(
         script=Markup(script),
-        script_hash=f"sha256-{digest}",
+        allowed=Markup(allowed_scripts(script)),
         data=Markup(script_json(packed)),
         tables=shown_tables(inspection),
         notes=notes,
@@ -299,19 +290,6 @@ def page_script() -> str:
     """The page's script: filters first, then what draws."""
     folder = files("router.reports") / "templates"
     return "".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
-
-
-def thumbnail(path: Path, *, frames: int = FRAMES) -> str:
-    """A picture or video as a small JPEG in a data URI.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    picture = open_picture(path, frames=frames)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def spelled_otherwise(images: Path, names: Sequence[str]) -> dict[int, str]:

@@ -23,8 +23,9 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from router.metrics.oracles import RULES
 from router.reports import log_browser
-from router.reports.log_browser import pack_log, pack_numbers, script_json
+from router.reports.log_browser import pack_log, pack_numbers
 from router.reports.log_summary import inspect_log
+from router.reports.page_parts import script_json
 from tests.router.logs import log_of_cells, random_log
 from tests.router.test_inspection import answered, by_example, cheapest, is_complete, said, suffices
 

@@ -25,7 +25,7 @@ from router.reports import (
     plots,
     tables,
 )
-from router.reports.html import allowed_scripts, as_json
+from router.reports.page_parts import allowed_scripts, script_json
 from router.reports.report_run import report_stage
 from router.run import Run
 from router.stages.learning import calibrate_stage, train_stage
@@ -201,7 +201,7 @@ def test_the_legend_switches_a_curve_with_its_band_and_dark_pages_have_other_col
 def test_texts_in_plots_and_in_json_have_no_meaning(reported):
     spec = interactive.shares(reported[1])
     assert "shapes &lt;i&gt;" in spec["layout"]["yaxis"]["ticktext"]
-    text = str(as_json({"x": HOSTILE + "</script><!--\u2028"}))
+    text = str(script_json({"x": HOSTILE + "</script><!--\u2028"}))
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text)["x"] == HOSTILE + "</script><!--\u2028"
     with pytest.raises(DataError, match="</script"):

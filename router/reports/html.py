@@ -11,7 +11,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from data.errors import DataError
@@ -23,12 +22,10 @@ from router.evaluation.documents import Document
 from router.evaluation.studies import answer
 from router.evaluation.summary_text import sentences
 from router.reports import (
-    interactive,
     plots,
-    studies,
     tables,
 )
-from router.reports.figures import DARK, inline_svg, write_figure
+from router.reports.figures import DARK, inline_svg, still, write_figure
 from router.reports.latex import write_latex
 from router.reports.page_parts import allowed_scripts, script_json, thumbnail
 from router.text import numbers
@@ -111,7 +108,8 @@ def write_report(
         DataError: when a file cannot be written.
     """
     extras = extras or Extras()
-    drawn = _figures(document, extras)
+    specs = plots.plots(document, importance=extras.importance, learning=extras.learning)
+    drawn = {name: still(spec) for name, spec in specs.items()}
     written = [p for name, figure in drawn.items() for p in write_figure(figure, folder / name)]
     rows = _tables(document, extras)
     written += tables.write_csv(rows, folder / "tables")
@@ -184,19 +182,6 @@ def render(
     )
 
 
-def _figures(document: Document, extras: Extras) -> dict[str, Figure]:
-    drawn = {
-        "pareto": plots.pareto_figure(document),
-        "shares": plots.shares_figure(document),
-        "calibration": plots.calibration_figure(document),
-    }
-    if extras.importance:
-        drawn["importance"] = plots.importance_figure(extras.importance)
-    if extras.learning:
-        drawn["learning"] = studies.learning_figure(extras.learning)
-    return drawn
-
-
 def _tables(document: Document, extras: Extras) -> dict[str, tables.Table]:
     rows = {
         **tables.csv_tables(document),
@@ -258,7 +243,7 @@ def _extras(extras: Extras) -> dict[str, Any]:
 
 def _scripts(document: Document, extras: Extras) -> dict[str, Any]:
     """The plots, and the only scripts that the page lets run."""
-    found = interactive.plots(document, importance=extras.importance, learning=extras.learning)
+    found = plots.plots(document, importance=extras.importance, learning=extras.learning)
     drawing = get_plotlyjs()
     script = (files("router.reports") / "templates" / "report.js").read_text(encoding="utf-8")
     return {

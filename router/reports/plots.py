@@ -1,308 +1,368 @@
-"""The figures of a report. Every series has a marker or line style of its own beside its colour."""
+"""The figures of reports, each described once: as traces that the page and files are drawn from.
+
+plotly.js draws them on the page, where they can be zoomed, hovered and switched on and off;
+`router.reports.figures.still` draws the same traces as PNG and SVG without a browser. So only what
+both know is used: the trace types "scatter" and "bar", which load nothing from anywhere. `meta` is
+for what plotly does not show: a trace's label, the notes beside its points, whether it is one of
+many that a still picture draws alike ("quiet"); a figure's title and size.
+
+Texts go through `plain`, since plotly reads tags in them.
+"""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from router.evaluation.documents import Document
 from router.reports.figures import (
     FIXED,
+    GRID,
     IMAGE,
+    INK,
     ORACLE,
     OTHER,
     PAPER,
     QUESTION,
     ROUTER,
     SOFT,
-    STYLE,
-    new_figure,
     ramp,
-    text_on,
 )
-from router.reports.tables import router_rows, row_name
-from router.text.numbers import number, percent
+from router.reports.tables import methods, router_rows, row_name
+from router.text.numbers import interval, number, percent
 
-_ABLATIONS = {"image-only": (IMAGE, (0, (5, 2))), "question-only": (QUESTION, (0, (1.2, 1.4)))}
-
-_HALO = [withStroke(linewidth=2.5, foreground=PAPER)]
-
-
-def pareto_figure(document: Document) -> Figure:
-    """Accuracy against mean cost: fixed options, the router's curve and policies, the oracles."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.6, 4.9)
-        _draw_router(axes, document)
-        _draw_ablations(axes, document["ablations"])
-        _draw_baselines(axes, document.get("baselines", {}))
-        _draw_fixed(axes, [row for row in document["rows"] if row["kind"] == "fixed"])
-        _draw_oracles(axes, document["rows"])
-        _cost_axis(axes, document)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_ylabel("accuracy on the test part")
-        axes.set_title("What the router saves, and what it costs")
-        axes.margins(x=0.08, y=0.08)
-        figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
-        return figure
+Spec = dict[str, Any]
+DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
+BASELINES = (OTHER, SOFT, QUESTION, IMAGE, "#8c6bb1", "#a6761d")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon", "hexagon")
+MARKS = (
+    ("fixed", "fixed option (95 %)", FIXED, "square"),
+    ("router", "router, calibrated", ROUTER, "circle"),
+    ("oracle", "oracle (raw)", ORACLE, "star"),
+    ("oracle_corrected", "oracle (chance-corrected)", ORACLE, "star-open"),
+)
+"""Kind of row, name, colour and symbol of the single points."""
+LONGEST = 60
+NARROW = 0.09
+"""Share below which a bar has no number in it."""
 
 
-def shares_figure(document: Document, policy: str | None = None) -> Figure:
-    """Which option a policy chose how often, per dataset or kind of question.
+def plain(text: str) -> str:
+    """A text without meaning to plotly, cut to one line."""
+    flat = " ".join(str(text).split())
+    return html.escape(flat if len(flat) <= LONGEST else flat[: LONGEST - 1] + "…", quote=False)
 
-    Args:
-        document: the evaluation.
-        policy: name of the policy's row; the middle one when None.
-    """
+
+def plots(
+    document: Document,
+    *,
+    importance: Mapping[str, Any] | None = None,
+    learning: Mapping[str, Any] | None = None,
+) -> dict[str, Spec]:
+    """Name -> {"data", "layout"} of every plot that there are numbers for."""
+    found = {
+        "pareto": pareto(document),
+        "shares": shares(document),
+        "calibration": calibration(document),
+    }
+    if importance:
+        found["importance"] = importance_bars(importance)
+    if learning:
+        found["learning"] = learning_curve(learning)
+    return found
+
+
+def pareto(document: Document) -> Spec:
+    """Accuracy against mean cost: every curve with its band, fixed options and oracles."""
+    data: list[Spec] = []
+    for place, (name, kind, arm) in enumerate(methods(document)):
+        if arm.get("curve"):
+            data += _curve(name, kind, arm["curve"], place, document["cost_unit"])
+    kinds = {row["kind"] for row in document["rows"]}
+    data += [_points(document, *mark) for mark in MARKS if mark[0] in kinds]
+    costs = [row["cost"]["value"] for row in document["rows"]]
+    fixed = [row for row in document["rows"] if row["kind"] == "fixed"]
+    axis: Spec = {"title": {"text": plain(f"mean {document['cost_unit']} per answer")}}
+    if min(costs) > 0 and max(costs) / min(costs) > 4:
+        axis |= {"type": "log", "tickvals": [row["cost"]["value"] for row in fixed]}
+        axis["ticktext"] = [short(row["cost"]["value"]) for row in fixed]
+    accuracy = {"title": {"text": "accuracy on the test part"}, "tickformat": ".0%"}
+    title = "What the router saves, and what it costs"
+    return _spec(data, axis, accuracy, title=title, inches=(5.6, 4.9))
+
+
+def _curve(name: str, kind: str, curve: Mapping[str, Any], place: int, unit: str) -> list[Spec]:
+    own = kind == "router"
+    colour = ROUTER if own or kind == "escalation" else BASELINES[(place - 1) % len(BASELINES)]
+    line: Spec = {"color": colour, "width": 3 if own else 1.8}
+    if not own:
+        line["dash"] = DASHES[(place - 1) % len(DASHES)]
+    texts = [
+        f"{percent(a)} % at {number(c)} {plain(unit)}"
+        for c, a in zip(curve["cost"], curve["accuracy"], strict=True)
+    ]
+    label = {"router": "router, any budget", "ablation": f"router, {name.replace('-', ' ')}"}
+    trace = _scatter(label.get(kind, name), curve["cost"], curve["accuracy"], texts)
+    trace |= {"mode": "lines", "line": line}
+    trace["meta"]["quiet"] = kind == "baseline"
+    if None in (*curve["low"], *curve["high"]):
+        return [trace]
+    band = {
+        "type": "scatter",
+        "x": [*curve["cost"], *reversed(curve["cost"])],
+        "y": [*curve["high"], *reversed(curve["low"])],
+        "fill": "toself",
+        "fillcolor": colour,
+        "opacity": 0.14 if own else 0.08,
+        "line": {"width": 0},
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "meta": {"label": trace["meta"]["label"], "quiet": not own},
+        "name": trace["name"],
+    }
+    return [band, trace]
+
+
+def _points(document: Document, kind: str, name: str, colour: str, symbol: str) -> Spec:
+    rows = [row for row in document["rows"] if row["kind"] == kind]
+    texts = [
+        f"{plain(row_name(row, document))}: {percent(row['accuracy']['value'])} % "
+        f"({interval(row['accuracy'])}) at {number(row['cost']['value'])}"
+        for row in rows
+    ]
+    values = [row["accuracy"]["value"] for row in rows]
+    trace = _scatter(name, [row["cost"]["value"] for row in rows], values, texts)
+    large = symbol.startswith("star")
+    trace |= {"mode": "markers", "marker": {"color": colour, "symbol": symbol}}
+    trace["marker"] |= {"size": 15 if large else 10, "line": {"width": 1.4, "color": colour}}
+    if not large:
+        trace["marker"]["line"] = {"width": 1.4, "color": PAPER}
+    if kind == "fixed":
+        trace["error_y"] = _errors([row["accuracy"] for row in rows], FIXED)
+        trace["meta"]["notes"] = [row["name"] for row in rows]
+    if kind == "router":
+        budgets = [row["policy"]["knob"].get("budget") for row in rows]
+        trace["meta"]["notes"] = ["" if one is None else f"≤ {short(one)}" for one in budgets]
+    return trace
+
+
+def shares(document: Document) -> Spec:
+    """Which option the router's middle policy chose how often, over all and by dataset."""
     rows = router_rows(document)
-    name = policy or rows[len(rows) // 2]["name"]
-    row = next(row for row in rows if row["name"] == name)
+    row = rows[len(rows) // 2]
     bars = [("all", row["shares"])]
     if len(document["datasets"]) > 1:
-        bars += [(d["dataset"], d["policies"][name]["shares"]) for d in document["datasets"]]
+        bars += [(d["dataset"], d["policies"][row["name"]]["shares"]) for d in document["datasets"]]
     options: Sequence[str] = document["options"]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.6, 1.5 + 0.36 * len(bars))
-        left = [0.0] * len(bars)
-        places = range(len(bars))
-        for k, option in enumerate(options):
-            width = [share[option] for _, share in bars]
-            colour = ramp(k, len(options))
-            axes.barh(
-                places, width, left=left, color=colour, edgecolor=PAPER, linewidth=0.6, label=option
-            )
-            for place, (start, wide) in enumerate(zip(left, width, strict=True)):
-                if wide >= 0.09:
-                    axes.text(
-                        start + wide / 2,
-                        place,
-                        f"{100 * wide:.0f}",
-                        ha="center",
-                        va="center",
-                        fontsize=8.5,
-                        color=text_on(colour),
-                    )
-            left = [start + wide for start, wide in zip(left, width, strict=True)]
-        axes.set_yticks(list(places), [label for label, _ in bars])
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1)
-        axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_title(f"Chosen options: {row_name(row, document)}")
-        figure.legend(
-            loc="outside lower center", ncols=min(len(options), 6), title=document["cost_unit"]
+    data = []
+    for k, option in enumerate(options):
+        values = [share[option] for _, share in bars]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": values,
+                "y": list(range(len(bars))),  # two names may look alike
+                "name": plain(option),
+                "meta": {
+                    "label": option,
+                    "notes": [f"{100 * value:.0f}" if value >= NARROW else "" for value in values],
+                },
+                "hovertext": [f"{plain(option)}: {percent(value)} %" for value in values],
+                "hoverinfo": "text",
+                "marker": {"color": ramp(k, len(options)), "line": {"color": PAPER, "width": 1}},
+            }
         )
-        return figure
+    names = {"tickvals": list(range(len(bars))), "ticktext": [plain(name) for name, _ in bars]}
+    spec = _spec(
+        data,
+        {"tickformat": ".0%", "range": [0, 1], "title": {"text": plain(document["cost_unit"])}},
+        {"autorange": "reversed", **names},
+        title=f"Chosen options: {row_name(row, document)}",
+        inches=(5.6, 1.5 + 0.36 * len(bars)),
+        columns=min(len(options), 6),
+    )
+    spec["layout"] |= {"barmode": "stack", "height": 110 + 32 * len(bars)}
+    return spec
 
 
-def calibration_figure(document: Document) -> Figure:
+def calibration(document: Document) -> Spec:
     """Predicted against observed accuracy, for every option."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.0, 4.7)
-        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        results: Mapping[str, Any] = document["calibration"]["options"]
-        for k, (option, result) in enumerate(results.items()):
-            bins = result["bins"]
-            colour = ramp(k, len(results))
-            predicted = [one["predicted"] for one in bins]
-            observed = [one["observed"] for one in bins]
-            axes.plot(predicted, observed, color=colour, linewidth=1.4)
-            axes.scatter(
-                predicted,
-                observed,
-                s=38,
-                color=colour,
-                edgecolors=SOFT,
-                linewidths=0.6,
-                marker="os^Dvph"[k % 7],
-                label=f"{option} (error {percent(result['ece'])})",
-                zorder=3,
-            )
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.set_xlabel("predicted to suffice")
-        axes.set_ylabel("right on the test part")
-        axes.set_title("Does the prediction come true?")
-        axes.legend(loc="upper left")
-        return figure
+    results: Mapping[str, Any] = document["calibration"]["options"]
+    diagonal = _scatter("as predicted", [0, 1], [0, 1], ["", ""])
+    diagonal |= {"mode": "lines", "line": {"color": SOFT, "dash": "dash", "width": 1}}
+    diagonal["meta"]["unnamed"] = True
+    data = [diagonal | {"hoverinfo": "skip"}]
+    for k, (option, result) in enumerate(results.items()):
+        bins = result["bins"]
+        texts = [
+            f"{plain(option)}: predicted {percent(one['predicted'])} %, "
+            f"right {percent(one['observed'])} % of {one['n']}"
+            for one in bins
+        ]
+        name = f"{option} (error {percent(result['ece'])})"
+        x, y = ([one[key] for one in bins] for key in ("predicted", "observed"))
+        colour = ramp(k, len(results))
+        trace = _scatter(name, x, y, texts) | {"mode": "lines+markers"}
+        marker = {"symbol": SYMBOLS[k % len(SYMBOLS)], "size": 9, "color": colour}
+        trace |= {"line": {"color": colour, "width": 1.6}}
+        trace["marker"] = {**marker, "line": {"color": SOFT, "width": 0.8}}
+        data.append(trace)
+    both = {"tickformat": ".0%", "range": [-0.02, 1.02]}
+    return _spec(
+        data,
+        {"title": {"text": "predicted to suffice"}, **both},
+        {"title": {"text": "right on the test part"}, **both},
+        title="Does the prediction come true?",
+        inches=(5.0, 4.7),
+        columns=1,
+    )
 
 
-def importance_figure(importance: Mapping[str, Any]) -> Figure:
-    """Drop in AIQ of every feature block, and of the single features that were looked at."""
+def importance_bars(importance: Mapping[str, Any]) -> Spec:
+    """Drop in AIQ of every block, and of the single features that were looked at."""
     parts = {**importance["blocks"], **importance["features"]}
     drops = [one["drop"] for one in parts.values()]
-    values = [100 * (drop["value"] or 0.0) for drop in drops]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.6, 1.3 + 0.3 * len(parts))
-        places = list(range(len(parts)))
-        ends = [
-            [
-                0.0 if d[end] is None else abs(100 * d[end] - v)
-                for d, v in zip(drops, values, strict=True)
-            ]
-            for end in ("low", "high")
-        ]
-        axes.barh(
-            places,
-            values,
-            xerr=ends,
-            color=ROUTER,
-            ecolor=SOFT,
-            capsize=3,
-        )
-        axes.axvline(0, color=SOFT, linewidth=1)
-        axes.set_yticks(places, [name.replace("$", r"\$") for name in parts])
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel("drop in AIQ when exchanged, points (95 %)")
-        axes.set_title("What the router looks at")
-        return figure
-
-
-def _draw_ablations(axes: Axes, ablations: Mapping[str, Any]) -> None:
-    for name, arm in ablations.items():
-        colour, dashes = _ABLATIONS.get(name, (OTHER, (0, (3, 1, 1, 1))))
-        curve = arm["curve"]
-        label = f"router, {name.replace('-', ' ')}"
-        axes.plot(
-            curve["cost"],
-            curve["accuracy"],
-            color=colour,
-            linestyle=dashes,
-            lw=1.7,
-            zorder=1.9,
-            label=label,
-        )
-
-
-def _draw_baselines(axes: Axes, baselines: Mapping[str, Any]) -> None:
-    """All alike: which is which, the page's own plot and its table tell."""
-    label: str | None = "baselines"
-    for arm in baselines.values():
-        curve = arm.get("curve")
-        if curve:
-            axes.plot(curve["cost"], curve["accuracy"], color=SOFT, lw=0.9, zorder=1.8, label=label)
-            label = None
-
-
-def _draw_router(axes: Axes, document: Document) -> None:
-    curve = document["curve"]
-    if None not in (*curve["low"], *curve["high"]):
-        axes.fill_between(
-            curve["cost"], curve["low"], curve["high"], color=ROUTER, alpha=0.14, linewidth=0
-        )
-    axes.plot(curve["cost"], curve["accuracy"], color=ROUTER, lw=2.4, label="router, any budget")
-    again = document.get("escalation", {}).get("curve")
-    if again:
-        axes.plot(
-            again["cost"],
-            again["accuracy"],
-            color=ROUTER,
-            lw=1.6,
-            ls=(0, (3, 1.5)),
-            label="router + escalation",
-        )
-    rows = router_rows(document)
-    axes.scatter(
-        [row["cost"]["value"] for row in rows],
-        [row["accuracy"]["value"] for row in rows],
-        s=52,
-        color=ROUTER,
-        edgecolors=PAPER,
-        linewidths=1.4,
-        zorder=5,
-        label="router, calibrated",
+    known = [0.0 if drop["value"] is None else 100 * drop["value"] for drop in drops]
+    texts = [
+        f"{plain(name)}: {value:+.2f} points" for name, value in zip(parts, known, strict=True)
+    ]
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": known,
+        "y": list(range(len(parts))),
+        "name": "drop in AIQ",
+        "meta": {"label": "drop in AIQ"},
+        "hovertext": texts,
+        "hoverinfo": "text",
+        "marker": {"color": ROUTER},
+        "error_x": _errors(drops, INK, factor=100),
+    }
+    names = {"tickvals": list(range(len(parts))), "ticktext": [plain(name) for name in parts]}
+    spec = _spec(
+        [trace],
+        {"title": {"text": "drop in AIQ when exchanged, points (95 %)"}},
+        {"autorange": "reversed", **names},
+        title="What the router looks at",
+        inches=(5.6, 1.3 + 0.3 * len(parts)),
+        columns=0,
     )
-    for row in rows:
-        if "budget" not in row["policy"]["knob"]:
-            continue
-        axes.annotate(
-            f"≤ {_short(row['policy']['knob']['budget'])}",
-            (row["cost"]["value"], row["accuracy"]["value"]),
-            xytext=(-5, 8),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-            color=ROUTER,
-            zorder=3.5,
-            path_effects=_HALO,
-        )
+    spec["layout"]["height"] = 110 + 26 * len(parts)
+    return spec
 
 
-def _draw_fixed(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    cost = [row["cost"]["value"] for row in rows]
-    accuracy = [row["accuracy"]["value"] for row in rows]
-    below, above = (
-        [abs(row["accuracy"]["value"] - _or(row["accuracy"][end], row)) for row in rows]
-        for end in ("low", "high")
+def learning_curve(study: Mapping[str, Any]) -> Spec:
+    """AIQ against labelled questions."""
+    rows = study["shares"]
+    n = [row["n"] for row in rows]
+    texts = [
+        f"{number(row['n'])} questions: {percent(row['aiq']['value'])} % ({interval(row['aiq'])})"
+        for row in rows
+    ]
+    mean = _scatter("router, mean of trainings", n, [row["aiq"]["value"] for row in rows], texts)
+    mean |= {"mode": "lines+markers", "line": {"color": ROUTER, "width": 3}}
+    mean["error_y"] = _errors([row["aiq"] for row in rows], ROUTER)
+    cells = study["cells"]
+    each = _scatter(
+        "one training",
+        [one["n"] for one in cells],
+        [one["aiq"]["value"] for one in cells],
+        [f"seed {one['seed']}: {percent(one['aiq']['value'])} %" for one in cells],
     )
-    axes.errorbar(
-        cost,
-        accuracy,
-        yerr=[below, above],
-        fmt="s",
-        ms=6.5,
-        color=FIXED,
-        elinewidth=1.3,
-        capsize=3,
-        zorder=4,
-        label="fixed option (95 %)",
+    each |= {"mode": "markers", "marker": {"color": ROUTER, "symbol": "circle-open", "size": 8}}
+    fixed = study["fixed"]["value"]
+    level = _scatter("no router: fixed options mixed", [n[0], n[-1]], [fixed] * 2, [""] * 2)
+    level |= {"mode": "lines", "line": {"color": FIXED, "dash": "dash"}, "hoverinfo": "skip"}
+    axis: Spec = {"type": "log", "tickvals": n, "ticktext": [number(one) for one in n]}
+    axis["title"] = {"text": "labelled questions in the fit part"}
+    accuracy = {"title": {"text": "AIQ on the test part"}, "tickformat": ".1%"}
+    title = "How many labels are enough?"
+    return _spec([mean, each, level], axis, accuracy, title=title, inches=(5.6, 4.2))
+
+
+def left_out(study: Mapping[str, Any]) -> Spec:
+    """Gain over mixed fixed options per left out value, without and with it in training."""
+    cells = [one for one in study["cells"] if "skipped" not in one]
+    places = list(range(len(cells)))
+    gains = [100 * one["gain"]["value"] for one in cells]
+    own = _scatter("router that never saw it (95 %)", gains, places, [""] * len(cells))
+    own |= {"mode": "markers", "marker": {"color": ROUTER, "symbol": "circle", "size": 10}}
+    own["error_x"] = _errors([one["gain"] for one in cells], ROUTER, factor=100)
+    known = [g + 100 * one["in_domain"]["value"] for g, one in zip(gains, cells, strict=True)]
+    beside = [place + 0.22 for place in places]
+    other = _scatter("router that learned from it", known, beside, [""] * len(cells))
+    other |= {"mode": "markers"}
+    other["marker"] = {"color": ORACLE, "symbol": "diamond-open", "size": 9}
+    names = {"tickvals": places, "ticktext": [plain(one["without"]) for one in cells]}
+    return _spec(
+        [own, other],
+        {"title": {"text": "AIQ over mixing fixed options, points"}, "zeroline": True},
+        {"autorange": "reversed", **names},
+        title=f"Tested on what was left out ({study['by']})",
+        inches=(5.6, 1.9 + 0.42 * max(len(cells), 1)),
     )
-    for x, y, row in zip(cost, accuracy, rows, strict=True):
-        axes.annotate(
-            row["name"],
-            (x, y),
-            xytext=(6, -12),
-            textcoords="offset points",
-            fontsize=9,
-            color=FIXED,
-            zorder=3.5,
-            path_effects=_HALO,
-        )
 
 
-def _draw_oracles(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    for row in rows:
-        if row["kind"] in ("oracle", "oracle_corrected"):
-            raw = row["kind"] == "oracle"
-            axes.scatter(
-                [row["cost"]["value"]],
-                [row["accuracy"]["value"]],
-                s=170,
-                marker="*",
-                color=ORACLE if raw else PAPER,
-                edgecolors=ORACLE,
-                linewidths=1.4,
-                zorder=5,
-                label=row["name"],
-            )
+def short(value: float) -> str:
+    """A tick's text: 576, 36.4, 1.3M.
 
-
-def _cost_axis(axes: Axes, document: Document) -> None:
-    costs = [row["cost"]["value"] for row in document["rows"]]
-    if min(costs) > 0 and max(costs) / min(costs) > 4:
-        axes.set_xscale("log")
-        fixed = [row["cost"]["value"] for row in document["rows"] if row["kind"] == "fixed"]
-        axes.set_xticks(fixed)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.set_xlabel(f"mean {document['cost_unit']} per answer")
-
-
-def _short(value: float) -> str:
-    """A tick's text: 576, 36.4, 1.3M."""
-    for limit, unit in ((1e6, "M"), (1e4, "k")):
+    >>> short(576.0), short(36.42), short(1_300_000.0), short(25_000.0)
+    ('576', '36.4', '1.3M', '25k')
+    """
+    for limit, unit, size in ((1e6, "M", 1e6), (1e4, "k", 1e3)):
         if abs(value) >= limit:
-            return f"{number(value / (1e6 if unit == 'M' else 1e3), digits=3)}{unit}"
+            return f"{number(value / size)}{unit}"
     return number(value)
 
 
-def _or(value: float | None, row: Mapping[str, Any]) -> float:
-    return float(row["accuracy"]["value"] if value is None else value)
+def _scatter(name: str, x: Sequence[Any], y: Sequence[Any], texts: Sequence[str]) -> Spec:
+    trace: Spec = {"type": "scatter", "x": list(x), "y": list(y), "name": plain(name)}
+    return trace | {"hovertext": list(texts), "hoverinfo": "text", "meta": {"label": name}}
+
+
+def _errors(estimates: Sequence[Mapping[str, Any]], colour: str, *, factor: float = 1) -> Spec:
+    def length(one: Mapping[str, Any], end: str) -> float:
+        known = None not in (one["value"], one[end])
+        return factor * abs(one[end] - one["value"]) if known else 0.0
+
+    above, below = ([length(one, end) for one in estimates] for end in ("high", "low"))
+    look = {"color": colour, "thickness": 1.3, "width": 3}
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
+
+
+def _spec(
+    data: list[Spec],
+    x: Spec,
+    y: Spec,
+    *,
+    title: str,
+    inches: tuple[float, float],
+    columns: int = 2,
+) -> Spec:
+    """A figure.
+
+    Args:
+        data: its traces.
+        x: the horizontal axis.
+        y: the vertical axis.
+        title: of the still picture; the page has headings.
+        inches: width and height of the still picture.
+        columns: of its legend below; 1 for one inside, 0 for none.
+    """
+    axis = {"gridcolor": GRID, "linecolor": SOFT, "zerolinecolor": GRID, "automargin": True}
+    layout = {
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "font": {"color": INK, "size": 13, "family": "system-ui, Roboto, DejaVu Sans, sans-serif"},
+        "margin": {"l": 8, "r": 8, "t": 30, "b": 8},
+        "height": 440,
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {"bgcolor": PAPER, "bordercolor": SOFT, "font": {"color": INK}},
+        "xaxis": {**axis, **x},
+        "yaxis": {**axis, **y},
+        "meta": {"title": title, "inches": inches, "columns": columns},
+    }
+    return {"data": data, "layout": layout}

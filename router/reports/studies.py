@@ -7,25 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
-
 from data.manifest import atomic_write_text
 from router.evaluation.learning_curve import DOCUMENT, SHARES, learning_curve
 from router.evaluation.learning_curve import STAGE as LEARNING
 from router.evaluation.leave_one_out import STAGE as LEFT_OUT
 from router.evaluation.leave_one_out import leave_one_out
-from router.reports.figures import (
-    FIXED,
-    ORACLE,
-    PAPER,
-    ROUTER,
-    SOFT,
-    STYLE,
-    new_figure,
-    write_figure,
-)
+from router.reports import plots
+from router.reports.figures import still, write_figure
 from router.reports.latex import write_latex
 from router.reports.tables import write_csv
 from router.run import Run
@@ -51,7 +39,7 @@ def learning_curve_stage(
     folder = run.root / LEARNING
     tables = {"learning-curve": learning_table(document), "cells": learning_cells(document)}
     captions = {"learning-curve": "What the router reaches with a part of the labels."}
-    files = write_figure(learning_figure(document), folder / "learning-curve")
+    files = write_figure(still(plots.learning_curve(document)), folder / "learning-curve")
     files += [*write_csv(tables, folder), *write_latex(tables, folder, captions=captions)]
     params = {"shares": sorted({*shares, 1.0}), "seeds": seeds, "draws": draws}
     _record(run, document, files, params=params)
@@ -69,7 +57,7 @@ def leave_one_out_stage(
     folder = run.root / LEFT_OUT
     tables = {"leave-one-out": left_out_table(document)}
     captions = {"leave-one-out": f"The router without one {document['by']}, tested on it."}
-    files = write_figure(left_out_figure(document), folder / "leave-one-out")
+    files = write_figure(still(plots.left_out(document)), folder / "leave-one-out")
     files += [*write_csv(tables, folder), *write_latex(tables, folder, captions=captions)]
     _record(run, document, files, params={"by": by, "draws": draws})
     return document
@@ -136,96 +124,3 @@ def left_out_table(document: Mapping[str, Any]) -> Table:
         numbers += [one[name][what]["value"] for name in told for what in ("accuracy", "cost")]
         rows.append([*start, *numbers, one["best_fixed"]["option"], None])
     return header, rows
-
-
-def learning_figure(document: Mapping[str, Any]) -> Figure:
-    """AIQ against labelled questions: mean, interval, and each training as a dot."""
-    rows = document["shares"]
-    n = [row["n"] for row in rows]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.6, 4.2)
-        if all(row["aiq"]["low"] is not None for row in rows):
-            low, high = ([row["aiq"][end] for row in rows] for end in ("low", "high"))
-            axes.fill_between(n, low, high, color=ROUTER, alpha=0.14, linewidth=0)
-        axes.plot(
-            n,
-            [row["aiq"]["value"] for row in rows],
-            color=ROUTER,
-            lw=2.2,
-            label="router, mean of trainings",
-        )
-        axes.scatter(
-            [one["n"] for one in document["cells"]],
-            [one["aiq"]["value"] for one in document["cells"]],
-            s=30,
-            color=ROUTER,
-            edgecolors=PAPER,
-            linewidths=0.8,
-            zorder=4,
-            label="one training",
-        )
-        axes.axhline(
-            document["fixed"]["value"],
-            color=FIXED,
-            linestyle=(0, (5, 2)),
-            lw=1.6,
-            label="no router: fixed options mixed",
-        )
-        axes.set_xscale("log")
-        axes.set_xticks(n)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.tick_params(axis="x", labelrotation=30)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.1f}"))
-        axes.set_xlabel("labelled questions in the fit part")
-        axes.set_ylabel("AIQ on the test part, %")
-        axes.set_title("How many labels are enough?")
-        figure.legend(loc="outside lower center", ncols=2)
-        return figure
-
-
-def left_out_figure(document: Mapping[str, Any]) -> Figure:
-    """Gain over mixed fixed options per left out value, without and with it in training."""
-    cells = [one for one in document["cells"] if "skipped" not in one]
-    places = list(range(len(cells)))
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(5.6, 1.9 + 0.42 * max(len(cells), 1))
-        axes.axvline(0, color=SOFT, linewidth=1)
-        gains = [100 * one["gain"]["value"] for one in cells]
-        ends = [[_end(one["gain"], end) for one in cells] for end in ("low", "high")]
-        axes.errorbar(
-            gains,
-            places,
-            xerr=[
-                [max(0.0, value - low) for value, low in zip(gains, ends[0], strict=True)],
-                [max(0.0, high - value) for value, high in zip(gains, ends[1], strict=True)],
-            ],
-            fmt="o",
-            color=ROUTER,
-            capsize=3,
-            ms=6,
-            label="router that never saw it (95 %)",
-        )
-        known = [g + 100 * one["in_domain"]["value"] for g, one in zip(gains, cells, strict=True)]
-        axes.scatter(
-            known,
-            [place + 0.22 for place in places],
-            marker="D",
-            s=36,
-            facecolors=PAPER,
-            edgecolors=ORACLE,
-            linewidths=1.6,
-            zorder=3,
-            label="router that learned from it",
-        )
-        axes.set_yticks(places, [one["without"].replace("$", r"\$") for one in cells])
-        axes.invert_yaxis()
-        axes.set_xlabel("AIQ over mixing fixed options, points")
-        axes.set_title(f"Tested on what was left out ({document['by']})")
-        figure.legend(loc="outside lower center", ncols=2)
-        return figure
-
-
-def _end(estimate: Mapping[str, float | None], end: str) -> float:
-    found = estimate[end] if estimate[end] is not None else estimate["value"]
-    return 100 * float(found or 0.0)

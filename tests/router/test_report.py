@@ -21,7 +21,6 @@ from data.oracle_log import OracleLog
 from router.evaluation.evaluate_run import evaluate_stage
 from router.reports import (
     figures,
-    interactive,
     plots,
     tables,
 )
@@ -199,7 +198,7 @@ def test_the_legend_switches_a_curve_with_its_band_and_dark_pages_have_other_col
 
 
 def test_texts_in_plots_and_in_json_have_no_meaning(reported):
-    spec = interactive.shares(reported[1])
+    spec = plots.shares(reported[1])
     assert "shapes &lt;i&gt;" in spec["layout"]["yaxis"]["ticktext"]
     text = str(script_json({"x": HOSTILE + "</script><!--\u2028"}))
     assert not set("<>&\u2028") & set(text)
@@ -280,7 +279,7 @@ def test_a_document_of_before_there_were_baselines_is_still_shown(reported):
     document = {k: v for k, v in document.items() if k not in ("baselines", "escalation")}
     for row in document["datasets"]:
         row.pop("oracle_cost", None)
-    figure = plots.pareto_figure(document)
+    figure = figures.still(plots.pareto(document))
     assert "baselines" not in figure.axes[0].get_legend_handles_labels()[1]
     lines = tables.method_lines(document)
     assert [one["name"] for one in lines][0::3] == ["router", "mixing fixed options"]
@@ -362,8 +361,8 @@ def test_figures_are_files_of_their_kind_and_deterministic(reported):
         text = (run.report / f"{name}.svg").read_text(encoding="utf-8")
         assert text.lstrip().startswith("<?xml")
         assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>', "", text)
-    first = figures.svg(plots.pareto_figure(document), name="x")
-    assert first == figures.svg(plots.pareto_figure(document), name="x")
+    first = figures.svg(figures.still(plots.pareto(document)), name="x")
+    assert first == figures.svg(figures.still(plots.pareto(document)), name="x")
 
 
 def test_ids_of_figures_on_one_page_do_not_collide(page):
@@ -374,7 +373,7 @@ def test_ids_of_figures_on_one_page_do_not_collide(page):
 
 def test_the_pareto_plot_names_scales_budgets_and_oracles(reported):
     document = reported[1]
-    figure = plots.pareto_figure(document)
+    figure = figures.still(plots.pareto(document))
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
     written = {text.get_text() for text in axes.texts}
@@ -388,7 +387,7 @@ def test_the_pareto_plot_names_scales_budgets_and_oracles(reported):
 
 
 def test_bars_fill_the_whole_width(reported):
-    (axes,) = plots.shares_figure(reported[1]).axes
+    (axes,) = figures.still(plots.shares(reported[1])).axes
     widths: dict[float, float] = {}
     for bar in axes.patches:
         widths[round(bar.get_y(), 3)] = widths.get(round(bar.get_y(), 3), 0.0) + bar.get_width()

@@ -6,8 +6,7 @@ Notation for shapes: N examples, K options ordered cheapest first by name.
     costs   (N, K) what each option costs, per example; need not grow with k
     choice  (N,)   index of the option that was taken
 
-Functions that are undefined on some input return NaN there, never a made-up number. Nothing here
-assumes that the finest option is best.
+Nothing here assumes that the finest option is best.
 """
 
 from __future__ import annotations
@@ -38,12 +37,3 @@ def regret_rows(scores: Floats, choice: Choice, reference: Choice) -> Array:
     For scores of 0 and 1 its mean is P(right at the reference option and wrong as routed).
     """
     return np.maximum(taken(scores, reference) - taken(scores, choice), 0.0)
-
-
-def gap_closed(accuracy: float, best_fixed_accuracy: float, oracle_accuracy: float) -> float:
-    """(A_router - A_best fixed) / (A_oracle - A_best fixed).
-
-    NaN when the oracle is not better than the best fixed option: there is no gap to close.
-    """
-    gap = oracle_accuracy - best_fixed_accuracy
-    return float((accuracy - best_fixed_accuracy) / gap) if gap > 1e-12 else float("nan")

@@ -1,7 +1,7 @@
 """The non-decreasing convex hull of points (cost, accuracy), and what is read off it.
 
 Notation for shapes: P points of a curve, whose costs and accuracies are (P,) arrays; N examples, K
-options. What is undefined is NaN, never a made-up number.
+options.
 """
 
 from __future__ import annotations
@@ -55,13 +55,6 @@ def worth_mixing(scores: Floats, costs: Floats) -> list[int]:
     ]
 
 
-def accuracy_at_cost(cost: Floats, accuracy: Floats, at: float) -> float:
-    """Accuracy of the non-decreasing hull at mean cost `at`; NaN below its first point."""
-    x, y = nondecreasing_hull(cost, accuracy)
-    # Means that are equal in theory may differ in their last digits.
-    return float(np.interp(at, x, y)) if at >= x[0] * (1 - 1e-9) else float("nan")
-
-
 def aiq(cost: Floats, accuracy: Floats, *, low: float, high: float) -> float:
     """Average improvement in quality: mean accuracy of the hull over costs in [low, high].
 
@@ -83,18 +76,6 @@ def aiq(cost: Floats, accuracy: Floats, *, low: float, high: float) -> float:
     inner = x[(x > start) & (x < high)]
     grid = np.concatenate([[start], inner, [high]])
     return float(np.trapezoid(np.interp(grid, x, y), grid) / (high - low))
-
-
-def saved_at(cost: Floats, accuracy: Floats, *, target: float, reference_cost: float) -> float:
-    """Share of `reference_cost` that the cheapest point reaching accuracy `target` saves.
-
-    With target = 0.99 times the best fixed option's accuracy and its cost as reference, this is
-    "tokens saved at 99 % of the best fixed scale"; negative when the point costs more. NaN when
-    no point reaches the target.
-    """
-    cost, accuracy = _points(cost, accuracy)
-    reached = cost[accuracy >= target - 1e-12]
-    return float(1 - reached.min() / reference_cost) if len(reached) else float("nan")
 
 
 def _points(cost: Floats, accuracy: Floats) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from data.registry import unknown_name
-from router.metrics.choices import Array, Choice, Floats, best_fixed, taken
+from router.metrics.choices import Array, Choice, Floats, taken
 
 RULES = ("first_correct", "stable", "matches_full")
 """Sufficiency rules with an oracle of their own; the rule `reached` chooses as `first_correct`."""
@@ -155,24 +155,6 @@ def corrected_oracle_rows(
     accuracy = np.minimum(1 - (1 - g) * never, scores.max(axis=1))
     guess = costs[:, -1] if never_known == "finest" else costs.min(axis=1)
     return accuracy, (before * (1 - unknown) * costs).sum(axis=1) + never * guess
-
-
-def corrected_oracle(
-    scores: Floats, costs: Floats, chance: Floats, *, never_known: str = "finest"
-) -> tuple[float, float]:
-    """Mean accuracy and cost of `corrected_oracle_rows`, kept within what is possible.
-
-    Where the estimate falls below the best fixed option, which an oracle may always take, that
-    option's accuracy and cost are given: the correction says nothing then. Otherwise the cost
-    lies between the cheapest and the dearest choice for every example.
-    """
-    accuracy, cost = corrected_oracle_rows(scores, costs, chance, never_known=never_known)
-    best = best_fixed(scores, costs)
-    floor = float(np.mean(scores, axis=0)[best])
-    if accuracy.mean() < floor:
-        return floor, float(np.mean(costs, axis=0)[best])
-    least, most = np.min(costs, axis=1).mean(), np.max(costs, axis=1).mean()
-    return float(accuracy.mean()), float(np.clip(cost.mean(), least, most))
 
 
 def answer_codes(answers: np.ndarray) -> Codes:

@@ -178,9 +178,8 @@ def test_intervals_and_values_are_those_of_the_evaluation(build_log) -> None:
     first = part.oracles[0]
     assert first.accuracy.value == pytest.approx(wanted["oracle"]["value"])
     assert first.accuracy.low == pytest.approx(wanted["oracle"]["low"])
-    accuracy, cost = oracles.corrected_oracle(
-        log.scores, log.costs, log.chance, never_known="cheapest"
-    )
+    rows = oracles.corrected_oracle_rows(log.scores, log.costs, log.chance, never_known="cheapest")
+    accuracy, cost = (float(one.mean()) for one in rows)
     assert first.corrected_accuracy is not None and first.corrected_cost is not None
     assert first.corrected_accuracy.value == pytest.approx(accuracy)
     assert first.corrected_cost.value == pytest.approx(cost)

@@ -9,6 +9,8 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.errors import NotLearnableError
@@ -36,9 +38,6 @@ def class_probabilities(known: Known, labels: Labels) -> npt.NDArray[np.float64]
     Raises:
         NotLearnableError: without features, or when fit or tune is empty.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     features = known.need_features()
     fit, tune = sampled(known.rows["fit"]), known.rows["tune"]
     if not len(fit) or not len(tune):

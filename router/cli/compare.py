@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from router.evaluation.compare_runs import Versus
+    from router.evaluation.compare_runs import PairedComparison
     from router.evaluation.paired_comparison import Difference
     from router.text.words import Words
 
@@ -67,7 +67,7 @@ def compare(
         _show(versus, words_of(Run(run_a).read_log()))
 
 
-def _show(versus: Versus, words: Words) -> None:
+def _show(versus: PairedComparison, words: Words) -> None:
     from router.cli.console import out, show_table
 
     header = ["", "A", "B", "A − B", "95 % interval", "p"]
@@ -84,7 +84,7 @@ def _show(versus: Versus, words: Words) -> None:
     out.print(f"{versus.n} test questions{asked and ' '}{asked}. {told}", style="dim")
 
 
-def _notes(versus: Versus) -> list[str]:
+def _notes(versus: PairedComparison) -> list[str]:
     """What 0 and the cells without a number mean."""
     from router.evaluation.paired_comparison import AIQ, SAVED
     from router.metrics.intervals import LEAST_FOR_CURVES

@@ -23,7 +23,7 @@ from router.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Versus:
+class PairedComparison:
     """Router A against router B.
 
     Attributes:
@@ -59,7 +59,7 @@ def compare_runs(
     policies: Sequence[str] | None = None,
     draws: int = 1000,
     seed: int = 0,
-) -> Versus:
+) -> PairedComparison:
     """Compare the routers of two runs on the test questions that they share.
 
     Args:
@@ -106,7 +106,7 @@ def compare_runs(
         draws=draws,
         seed=seed,
     )
-    return Versus(
+    return PairedComparison(
         names=(str(a.root), str(b.root)),
         differences=differences,
         n=len(test),

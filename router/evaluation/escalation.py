@@ -29,7 +29,7 @@ class Escalating:
         costs: (N, K) of the options by themselves.
         chances: (N, K) the router's probabilities.
         beliefs: (N, K, K) what answers make us believe; 0 outside of calibrate and test.
-        reads: see `Method`.
+        reads: feature blocks that the router reads.
     """
 
     learned: Learned
@@ -42,7 +42,7 @@ class Escalating:
     p: Floats | None = None
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Prices; see `Method`."""
+        """Prices whose mean costs are spread over the range, ascending."""
         return spread_prices(self._costs(rows), lambda price: self.asks(rows, price), points=points)
 
     def tuned_prices(self, *, points: int) -> list[float]:
@@ -55,13 +55,13 @@ class Escalating:
         return rule.ask(tune.p, tune.costs.routed, tune.costs.alone, self.learned.held, price)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
-        """Everything that is asked at a price; see `Method`."""
+        """Everything that is asked at a price."""
         p, costs = self.chances[rows], self._costs(rows)
         rule = self.learned.rule(setting)
         return rule.ask(p, costs.routed, costs.alone, self.beliefs[rows], setting)
 
     def calls(self, rows: Rows) -> None:
-        """It asks more than one option; see `Method`."""
+        """None: it asks more than one option."""
         return None
 
     def describe(self) -> dict[str, Any]:

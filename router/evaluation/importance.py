@@ -14,7 +14,7 @@ from data.manifest import atomic_write_text
 from router.costs import routed_costs
 from router.estimators.base import Floats
 from router.evaluation.evaluate import SCHEMA
-from router.evaluation.permutation_importance import REPEATS, Asked, importance, strongest
+from router.evaluation.permutation_importance import REPEATS, Examples, importance, strongest
 from router.parts import part_rows
 from router.router import ScaleRouter
 from router.run import Run
@@ -59,7 +59,7 @@ def importance_stage(
     if not len(rows):
         raise DataError(f"The {PART} part has no complete example. Label more questions.")
     table = run.read_features(log).align([log.ids[row] for row in rows])
-    asked = Asked(
+    examples = Examples(
         X=table.matrix(list(router.blocks)),
         scores=log.scores[rows],
         costs=log.costs[rows],
@@ -67,11 +67,11 @@ def importance_stage(
         groups=log.groups[rows].astype(str),
     )
     blocks = _columns(router)
-    weighed = _weights(router, asked.X)
+    weighed = _weights(router, examples.X)
     single = {} if weighed is None else _single(router, strongest(weighed[1], count=SINGLE))
     found = importance(
         lambda X: router.calibration.apply(router.estimator.predict(X)),
-        asked,
+        examples,
         {**blocks, **single},
         repeats=repeats,
         draws=draws,
@@ -80,7 +80,7 @@ def importance_stage(
     document = {
         "part": PART,
         "n": len(rows),
-        "n_groups": len(np.unique(asked.groups)),
+        "n_groups": len(np.unique(examples.groups)),
         **params,
         "aiq": found["aiq"],
         "blocks": {name: found["parts"][name] for name in blocks},

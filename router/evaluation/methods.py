@@ -135,33 +135,26 @@ class Known:
 
 
 class Method(Protocol):
-    """A way of choosing options.
-
-    Attributes:
-        about: what it does, one sentence.
-        knob: what is turned, "price" or "threshold"; None where there is nothing to turn.
-        reads: feature blocks that it reads, which decides what a peek costs.
-        p: (N, K) probabilities that it estimates; None without.
-    """
+    """A way of choosing options."""
 
     @property
     def about(self) -> str:
-        """See the class."""
+        """What it does, one sentence."""
         ...
 
     @property
     def knob(self) -> str | None:
-        """See the class."""
+        """What is turned, "price" or "threshold"; None where there is nothing to turn."""
         ...
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """See the class."""
+        """Feature blocks that it reads, which decides what a peek costs."""
         ...
 
     @property
     def p(self) -> Floats | None:
-        """See the class."""
+        """Probabilities (N, K) that it estimates; None without."""
         ...
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
@@ -185,10 +178,10 @@ class Priced:
     """Probabilities, and the rule of every policy: argmax_k p_k - price * cost_k.
 
     Attributes:
-        about: see `Method`.
+        about: what it does, one sentence.
         p: (N, K) in [0, 1], finite wherever it is asked.
         costs: (N, K) of the options by themselves.
-        reads: see `Method`.
+        reads: feature blocks that it reads.
     """
 
     about: str
@@ -198,16 +191,16 @@ class Priced:
     knob: str | None = "price"
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Prices; see `Method`."""
+        """Prices whose mean costs are spread over the range, ascending."""
         return curve_prices(self.p[rows], self._routed(rows), points=points)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
-        """The best option at a price; see `Method`."""
+        """The best option at a price."""
         choice = choose_at(self.p[rows], self._routed(rows), setting)
         return Asked.once(choice, options=self.p.shape[1])
 
     def calls(self, rows: Rows) -> Floats:
-        """The gain in probability; see `Method`."""
+        """The gain in probability from the first to the last option."""
         return np.asarray(self.p[rows][:, -1] - self.p[rows][:, 0])
 
     def _routed(self, rows: Rows) -> Floats:
@@ -219,10 +212,10 @@ class Chosen:
     """One option for each example, whatever the price.
 
     Attributes:
-        about: see `Method`.
+        about: what it does, one sentence.
         choice: (N,) option; only read where it is asked.
         options: K.
-        reads: see `Method`.
+        reads: feature blocks that it reads.
     """
 
     about: str
@@ -233,15 +226,15 @@ class Chosen:
     p: Floats | None = None
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """There is one setting; see `Method`."""
+        """There is one setting."""
         return [0.0]
 
     def asks(self, rows: Rows, setting: float) -> Asked:
-        """The option; see `Method`."""
+        """The option, whatever the setting."""
         return Asked.once(self.choice[rows], options=self.options)
 
     def calls(self, rows: Rows) -> None:
-        """It has no knob; see `Method`."""
+        """None: it has no knob."""
         return None
 
 

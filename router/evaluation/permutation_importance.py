@@ -32,7 +32,7 @@ Predict = Callable[[Floats], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Examples:
     """The examples on which importance is measured: not the test part.
 
     Attributes:
@@ -71,7 +71,7 @@ def by_picture(values: Floats, groups: npt.NDArray[Any]) -> bool:
 
 def importance(
     predict: Predict,
-    asked: Asked,
+    examples: Examples,
     parts: Mapping[str, npt.NDArray[np.intp]],
     *,
     repeats: int = REPEATS,
@@ -82,7 +82,7 @@ def importance(
 
     Args:
         predict: X (n, D) -> probabilities (n, K).
-        asked: where to measure.
+        examples: where to measure.
         parts: name -> columns of X, exchanged together.
         repeats: permutations per part; their mean drop counts.
         draws: bootstrap draws of whole pictures.
@@ -92,26 +92,26 @@ def importance(
         "aiq" (estimate, untouched) and "parts": name -> "drop" (estimate, in [0, 1] as AIQ is),
         "by_picture" (whether whole pictures changed places) and "columns" (how many).
     """
-    columns = Columns(asked.groups, draws=draws, seed=seed)
+    columns = Columns(examples.groups, draws=draws, seed=seed)
 
     def add(name: str, p: Floats) -> str:
-        prices = curve_prices(p, asked.behind, points=PLACES)
-        cost, accuracy = curve_rows(p, asked.scores, asked.behind, prices)
+        prices = curve_prices(p, examples.behind, points=PLACES)
+        cost, accuracy = curve_rows(p, examples.scores, examples.behind, prices)
         columns.add(f"cost/{name}", cost)
         columns.add(f"accuracy/{name}", accuracy)
         return name
 
-    whole = add("untouched", predict(asked.X))
+    whole = add("untouched", predict(examples.X))
     names: dict[str, list[str]] = {}
     for number, (name, taken) in enumerate(parts.items()):
         generator = np.random.default_rng([seed, number])
         names[name] = []
         for repeat in range(repeats):
-            mixed = asked.X.copy()
-            rows = permuted_rows(asked.X[:, taken], asked.groups, generator)
-            mixed[:, taken] = asked.X[rows][:, taken]
+            mixed = examples.X.copy()
+            rows = permuted_rows(examples.X[:, taken], examples.groups, generator)
+            mixed[:, taken] = examples.X[rows][:, taken]
             names[name].append(add(f"{name}/{repeat}", predict(mixed)))
-    means = asked.costs.mean(axis=0)
+    means = examples.costs.mean(axis=0)
     low, high = float(means.min()), float(means.max())
 
     def area(name: str) -> Pair:
@@ -129,7 +129,7 @@ def importance(
         "parts": {
             name: {
                 "drop": columns.estimated(drop(name)).to_dict(),
-                "by_picture": by_picture(asked.X[:, taken], asked.groups),
+                "by_picture": by_picture(examples.X[:, taken], examples.groups),
                 "columns": len(taken),
             }
             for name, taken in parts.items()

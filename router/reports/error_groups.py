@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cause:
+class ErrorGroup:
     """One kind of error.
 
     Attributes:
@@ -45,7 +45,7 @@ def general(text: str, image: str = "") -> str:
     return _NUMBER.sub("#", _PATH.sub("…", text)).strip()
 
 
-def group_causes(failed: pd.DataFrame) -> list[Cause]:
+def group_errors(failed: pd.DataFrame) -> list[ErrorGroup]:
     """Group error rows, most frequent cause first.
 
     Args:
@@ -63,7 +63,7 @@ def group_causes(failed: pd.DataFrame) -> list[Cause]:
     for cause, rows in failed.assign(cause=causes).groupby("cause", sort=False):
         first = rows.iloc[0]
         found.append(
-            Cause(
+            ErrorGroup(
                 cause=str(cause),
                 rows=len(rows),
                 examples=rows["example_id"].nunique(),

@@ -32,7 +32,7 @@ from router.metrics.oracles import (
     smallest_sufficient,
 )
 from router.metrics.paired_bootstrap import SHARE, Columns
-from router.reports.error_groups import group_causes
+from router.reports.error_groups import group_errors
 from router.reports.log_summary_types import (
     ALL,
     Expensive,
@@ -281,7 +281,7 @@ def inspect_log(
         parts=tuple(parts),
         pairs=tuple(count_pair(cells, i, j) for j in range(last + 1) for i in range(j)),
         steps=tuple(count_step(cells, columns, *step) for step in steps),
-        causes=tuple(group_causes(log.errors())[:top]),
+        causes=tuple(group_errors(log.errors())[:top]),
         expensive=tuple(_expensive(log, top)),
         mme=tuple(_mme(log)),
         words=words_of(log),

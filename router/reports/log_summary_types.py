@@ -13,7 +13,7 @@ from typing import Any
 
 from data.mme import MmeSums
 from router.metrics.paired_bootstrap import Estimate
-from router.reports.error_groups import Cause
+from router.reports.error_groups import ErrorGroup
 from router.text.words import Words
 
 ALL = "all"
@@ -185,7 +185,7 @@ class Inspection:
     parts: tuple[Part, ...]
     pairs: tuple[Pair, ...]
     steps: tuple[Step, ...]
-    causes: tuple[Cause, ...]
+    causes: tuple[ErrorGroup, ...]
     expensive: tuple[Expensive, ...]
     mme: tuple[MmeScore, ...] = ()
     words: Words = Words()

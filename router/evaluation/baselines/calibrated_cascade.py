@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedCascade:
-    """See the module.
+    """Which options are asked in which order, and where it stops, at every price.
 
     Attributes:
         chances: (N, K) probability that an option's own answer is right, given what it looks like.
@@ -83,7 +83,7 @@ class CalibratedCascade:
     _known: list[_Regression] = field(default_factory=list, repr=False, compare=False)
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Prices; see `Method`."""
+        """Prices whose mean costs are spread over the range, ascending."""
 
         def cost_at(price: float) -> float:
             return float((self.asks(rows, price).options * self.costs[rows]).sum(axis=1).mean())
@@ -91,7 +91,7 @@ class CalibratedCascade:
         return ladder(cost_at, self.costs[rows], points=points)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
-        """Every option up to where the cascade stops; see `Method`."""
+        """Every option up to where the cascade stops."""
         plan = self.plan(setting)
         options = np.zeros((len(rows), self.scores.shape[1]), dtype=bool)
         final = np.full(len(rows), plan.chain[-1], dtype=np.intp)
@@ -106,7 +106,7 @@ class CalibratedCascade:
         return Asked(first=first, final=final, options=options)
 
     def calls(self, rows: Rows) -> None:
-        """It asks more than one option; see `Method`."""
+        """None: it asks more than one option."""
         return None
 
     def plan(self, price: float) -> Plan:

@@ -26,7 +26,7 @@ class Staged:
     """Options asked in order until a signal reaches the threshold; the last one always answers.
 
     Attributes:
-        about: see `Method`.
+        about: what it does, one sentence.
         signal: (N, K), higher is surer.
         costs: (N, K) of the options.
     """
@@ -39,7 +39,7 @@ class Staged:
     p: Floats | None = None
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Thresholds from the dearest, which nothing reaches, to the cheapest; see `Method`."""
+        """Thresholds from the dearest, which nothing reaches, to the cheapest."""
         inner = self.signal[rows][:, :-1]
         if not inner.size:
             return [0.0]
@@ -61,7 +61,7 @@ class Staged:
         return Asked(first=np.zeros_like(final), final=final, options=options)
 
     def calls(self, rows: Rows) -> Floats:
-        """How unsure the first option is; see `Method`."""
+        """How unsure the first option is."""
         return np.asarray(-self.signal[rows][:, 0])
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from data.manifest import atomic_write_text
-from router.analysis.figures import (
+from router.reports.figures import (
     FIXED,
     IMAGE,
     ORACLE,

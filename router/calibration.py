@@ -1,6 +1,6 @@
-"""Calibration: estimated probabilities made to mean what they say, and how far they were off.
+"""Calibration: estimated probabilities made to mean what they say.
 
-Notation for shapes: N examples, K options, B bins.
+Notation for shapes: N examples, K options.
 
 A policy compares probabilities of different options with a price, so they must be right as
 numbers, not only in their order. Each option is corrected by a function of its own probability,
@@ -21,18 +21,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression, minimize_scalar
-from scipy.special import erf, expit, logit
+from scipy.special import expit, logit
 
 from data.errors import DataError
 from router.estimators.base import Floats, bent, log_loss
 from router.folds import group_folds
-from router.policies.price_sweep import check_inputs
+from router.metrics.calibration_error import calibration_errors, checked
 
 NONE, JOINT, TEMPERATURE, ISOTONIC = "none", "joint", "temperature", "isotonic"
 METHODS = (NONE, JOINT, TEMPERATURE, ISOTONIC)
 """From the simplest to the most flexible."""
 FOLDS = 5
-BINS = 15
 BLEND = 0.02
 """Share of the uncorrected probability in the isotonic one, where that alone would be flat."""
 HOTTEST = 10.0
@@ -156,7 +155,7 @@ def fit_calibration(p: Floats, scores: Floats, *, method: str) -> Calibration:
     Raises:
         DataError: for an unknown method, or input that is misshapen or outside [0, 1].
     """
-    p, scores = _checked(p, scores)
+    p, scores = checked(p, scores)
     if method == NONE:
         return Calibration()
     if method == JOINT:
@@ -178,7 +177,7 @@ def cross_fitted(
     Raises:
         DataError: see `fit_calibration`; also when `groups` is not (N,).
     """
-    p, scores = _checked(p, scores)
+    p, scores = checked(p, scores)
     if len(groups) != len(p):
         raise DataError(f"Calibration needs one group per example: {len(p)}, not {len(groups)}.")
     fold = group_folds(groups, folds, seed=0)
@@ -232,64 +231,6 @@ def choose_calibration(
         },
     }
     return fit_calibration(p, scores, method=method), report
-
-
-def calibration_errors(p: Floats, scores: Floats, *, bins: int = BINS) -> dict[str, Any]:
-    """`expected_calibration_error` "overall" (mean over options) and "by_option" (K,)."""
-    p, scores = _checked(p, scores)
-    by_option = [
-        expected_calibration_error(p[:, k], scores[:, k], bins=bins) for k in range(p.shape[1])
-    ]
-    return {"overall": float(np.mean(by_option)), "by_option": by_option}
-
-
-def expected_calibration_error(p: Floats, scores: Floats, *, bins: int = BINS) -> float:
-    """Mean absolute difference between probability and score over bins of equal mass, debiased.
-
-    With g_b = mean(p) - mean(score) in bin b, w_b its share and s_b the standard error of g_b,
-
-        ECE = max(0, sum_b w_b (2 |g_b| - E|G_b|)),  G_b ~ Normal(g_b, s_b),
-
-    the plug-in sum_b w_b |g_b| less its bias as estimated by resampling (Kumar et al., Verified
-    Uncertainty Calibration, NeurIPS 2019, arXiv 1909.10155, for norms other than 2), with the
-    mean of the folded normal distribution in closed form in place of draws. Bins of equal mass
-    are the less biased ones (Roelofs et al., AISTATS 2022, arXiv 2012.08668). Equal
-    probabilities are never torn apart, so that there may be fewer bins.
-
-    NOTE: for probabilities that are right some bias upwards remains, six tenths of the plug-in's.
-
-    Args:
-        p: (N,) in [0, 1].
-        scores: (N,) in [0, 1].
-        bins: B, most bins.
-
-    Raises:
-        DataError: when the input is empty, misshapen or outside [0, 1], or `bins` below 1.
-    """
-    p, scores = _checked(np.asarray(p)[..., None], np.asarray(scores)[..., None])
-    if bins < 1:
-        raise DataError(f"The calibration error needs at least 1 bin, not {bins}.")
-    order = np.argsort(p[:, 0], kind="stable")
-    ranked, gaps = p[order, 0], (p - scores)[order, 0]
-    # A run of equal probabilities belongs to the bin that its first member falls into.
-    first = np.searchsorted(ranked, ranked, side="left")
-    names = first * bins // len(ranked)
-    total = 0.0
-    for name in np.unique(names):
-        inside = gaps[names == name]
-        gap = abs(inside.mean())
-        error = inside.std(ddof=1) / np.sqrt(len(inside)) if len(inside) > 1 else 0.0
-        total += len(inside) / len(gaps) * (2 * gap - _folded_mean(gap, error))
-    return float(max(0.0, total))
-
-
-def _folded_mean(mean: float, deviation: float) -> float:
-    """E|G| for G ~ Normal(mean, deviation)."""
-    if deviation <= 0:
-        return abs(mean)
-    ratio = mean / deviation
-    tail = deviation * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2)
-    return float(tail + mean * erf(ratio / np.sqrt(2)))
 
 
 def _losses(scores: Array, p: Array) -> Array:
@@ -367,17 +308,6 @@ def _ascend(before: Sequence[float], after: Sequence[float]) -> bool:
     x, y = np.asarray(before), np.asarray(after)
     inside = np.all((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1))
     return bool(inside and np.all(np.diff(x) > 0) and np.all(np.diff(y) > 0))
-
-
-def _checked(p: Floats, scores: Floats) -> tuple[Array, Array]:
-    scores = _float64(scores)
-    if scores.shape != np.shape(p) or not np.all((scores >= 0) & (scores <= 1)):
-        raise DataError(
-            f"Calibration needs scores of shape {np.shape(p)} in [0, 1] without gaps; they have "
-            f"shape {scores.shape}."
-        )
-    check_inputs(p, np.zeros(np.shape(p)))
-    return _float64(p), scores
 
 
 def _float64(values: Floats) -> Array:

@@ -18,10 +18,11 @@ from data.errors import DataError
 from data.importers.blindtest import read_blindtest
 from data.manifest import MANIFEST, atomic_write_text
 from experiments.recording import kept, provenance
+from router.evaluation.evaluate_run import evaluate_stage
+from router.reports.report_run import report_stage
 from router.runs.run import Run
 from router.stages.labelling import featurize_stage, import_stage
 from router.stages.learning import calibrate_stage, train_stage
-from router.stages.reporting import evaluate_stage, report_stage
 
 HERE = Path(__file__).parent
 ESTIMATORS = ("logistic", "lightgbm", "mlp")

@@ -27,8 +27,8 @@ from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import embedded_folder, load_model
 from m3core.labelling import LabelProgress, label
 from m3core.scales import M3_SCALES
-from router.analysis.bootstrap import cluster_means, estimate
-from router.analysis.metrics import first_correct
+from router.metrics.oracles import first_correct
+from router.metrics.paired_bootstrap import cluster_means, estimate
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
     python -m experiments.intervals.hull
 
 RouterBench's area (arXiv 2403.12031) over every breakpoint of the router, on test parts of several
-sizes in the world of `experiments.intervals.run`, beside the area of `router.analysis.curves`.
+sizes in the world of `experiments.intervals.run`, beside the area of `router.metrics.curves`.
 About a minute on one core.
 """
 
@@ -18,8 +18,9 @@ import numpy as np
 from data.manifest import atomic_write_text
 from experiments.intervals.run import COSTS, POPULATION, World, draw, truths
 from experiments.recording import provenance
-from router.analysis.curves import curve_prices, curve_rows, curves
-from router.analysis.metrics import aiq
+from router.evaluation.price_curves import curve_prices, curve_rows
+from router.metrics.curves import curves
+from router.metrics.hull import aiq
 from router.policies.price_sweep import sweep
 
 OUT = Path(__file__).parent / "results" / "hull.json"

@@ -29,12 +29,13 @@ from scipy.special import expit
 
 from data.manifest import atomic_write_text
 from experiments.recording import provenance
-from router.analysis.arms import GOALS, Arm, Part, Setting
-from router.analysis.columns import Columns
-from router.analysis.comparison import Comparison
-from router.analysis.curves import curve_prices, curve_rows, curves
-from router.analysis.measures import Measures
 from router.estimators.base import Floats
+from router.evaluation.comparison import Comparison
+from router.evaluation.methods import GOALS, AppliedMethod, Part, Setting
+from router.evaluation.metric_table import measure
+from router.evaluation.price_curves import curve_prices, curve_rows
+from router.metrics.curves import curves
+from router.metrics.paired_bootstrap import Columns
 from router.policies.outcomes import Asked
 from router.policies.price_sweep import choose_at, sweep
 
@@ -180,7 +181,7 @@ def measured(
         values = curve_prices(p, test.costs)
         table.add(
             name,
-            Arm(
+            AppliedMethod(
                 about=name,
                 reads=(),
                 settings=[Setting(name=one, asked=ask(price)) for one, price in prices.items()],
@@ -193,9 +194,8 @@ def measured(
                 },
             ),
         )
-    measures = Measures(table)
     found: dict[str, dict[str, Any]] = {}
-    for row in table.arm_rows("router", kind="router"):
+    for row in table.method_rows("router", kind="router"):
         name = row["name"]
         found |= {
             f"accuracy, {name}": row["accuracy"],
@@ -203,7 +203,7 @@ def measured(
             f"less the best fixed option, {name}": row["minus_best_fixed"],
             f"less mixing, {name}": row["minus_mixing"],
         }
-    own, other = measures.metrics("router"), measures.metrics("weaker router")
+    own, other = measure(table, "router"), measure(table, "weaker router")
     saved = {
         f"saved, {name}": own[goal]["calibrated"] for goal, name in zip(GOALS, prices, strict=True)
     }

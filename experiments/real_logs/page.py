@@ -20,7 +20,16 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from data.manifest import atomic_write_text
 from experiments.real_logs.baselines import BASELINES, MIXING
 from experiments.real_logs.protocol import SHARES
-from router.analysis.figures import FIXED, IMAGE, ORACLE, OTHER, QUESTION, ROUTER, new_figure, svg
+from router.reports.figures import (
+    FIXED,
+    IMAGE,
+    ORACLE,
+    OTHER,
+    QUESTION,
+    ROUTER,
+    new_figure,
+    svg,
+)
 
 HERE = Path(__file__).parent / "results"
 AGAINST = [MIXING, *(name for name in BASELINES if name != MIXING)]

@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from data.splits import Split, split_by_group
 from experiments.real_logs.logs import RealLog
-from router.analysis.curves import Curves, curve_prices, curves
-from router.analysis.metrics import taken, worth_mixing
+from router.evaluation.price_curves import curve_prices
+from router.metrics.choices import taken
+from router.metrics.curves import Curves, curves
+from router.metrics.hull import worth_mixing
 from router.policies.price_sweep import choose_at
 
 SIZES = (100, 300, 1000, 3000, 10_000)

@@ -35,8 +35,8 @@ from experiments.real_logs.protocol import (
     small_split,
 )
 from experiments.recording import provenance
-from router.analysis.evaluation import evaluate
-from router.analysis.metrics import taken
+from router.evaluation.evaluate import evaluate
+from router.metrics.choices import taken
 from router.policies.calibration_data import CalibrationData, predictions
 from router.policies.knobs import Knobs
 from router.training import train_router

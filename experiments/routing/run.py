@@ -26,15 +26,15 @@ from data.sources.jsonl import load_jsonl
 from experiments.recording import kept, provenance
 from m3core.checkpoints import load_model
 from router.cli.labelling import label_with_progress
+from router.evaluation.compare_runs import compare_runs
+from router.evaluation.evaluate_run import evaluate_stage
 from router.features.tiers import TIERS
 from router.policies.policy import Policy
+from router.reports.report_run import report_stage
+from router.reports.studies import learning_curve_stage, leave_one_out_stage
 from router.runs.run import Run
-from router.stages.comparing import compare_runs
 from router.stages.escalating import escalate_stage
 from router.stages.learning import calibrate_stage, train_stage
-from router.stages.learning_curve import learning_curve_stage
-from router.stages.leave_out import leave_one_out_stage
-from router.stages.reporting import evaluate_stage, report_stage
 
 HERE = Path(__file__).parent
 QUESTIONS = 8

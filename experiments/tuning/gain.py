@@ -21,8 +21,8 @@ import numpy.typing as npt
 from data.manifest import atomic_write_text
 from data.oracle_log import OracleLog
 from data.split_rows import part_rows
-from router.analysis.bootstrap import estimate
 from router.features.table import FeatureTable
+from router.metrics.paired_bootstrap import estimate
 from router.rules import apply_rule
 from router.runs.run import Run
 from router.scale_router import ScaleRouter

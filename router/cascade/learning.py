@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import NotLearnableError
-from router.analysis.curves import curves, ladder
 from router.cascade.rule import Array, Rule, Weights, known, seen
 from router.estimators.base import Floats
 from router.estimators.logistic import LogisticEstimator
+from router.metrics.curves import curves, ladder
 from router.policies.outcomes import Asked, Prices, outcome_of
 
 FOLDS = 5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from router.analysis.tables import number
 from router.cli.console import out
 from router.pipeline import RoutedAnswer
+from router.text.numbers import number
 
 BAR = 24
 

@@ -13,10 +13,10 @@ from router.cli.options import RunFolder
 from router.policies.knobs import Knobs, told
 
 if TYPE_CHECKING:
-    from router.analysis.words import Words
     from router.cascade.rule import Cascade
     from router.policies.policy import Policy
     from router.runs.run import Run
+    from router.text.words import Words
 
 
 def points(text: str) -> float:
@@ -83,13 +83,13 @@ def calibrate(
     ```
     """
     from data.errors import DataError
-    from router.analysis.words import words_of
     from router.cli.console import say_about_reference
     from router.policies.guarantee import Target
     from router.runs.run import Run
     from router.stages.escalating import escalate_stage
     from router.stages.learning import calibrate_stage
     from router.stages.references import reference_stage
+    from router.text.words import words_of
 
     place = Run(run).opened()
     certified = [one for one in (max_regret, max_loss) if one is not None]
@@ -140,8 +140,8 @@ def calibrate(
 
 
 def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
-    from router.analysis.tables import number, percent
     from router.cli.console import out
+    from router.text.numbers import number, percent
 
     kept_to = cascade.calibration
     out.print(
@@ -153,8 +153,8 @@ def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
 
 
 def _show_policy(policy: Policy, place: Run, name: str) -> None:
-    from router.analysis.tables import number, percent
     from router.cli.console import out
+    from router.text.numbers import number, percent
 
     found = policy.calibration
     accuracy = found.get("accuracy")

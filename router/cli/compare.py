@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from router.analysis.versus import Difference
-    from router.analysis.words import Words
-    from router.stages.comparing import Versus
+    from router.evaluation.compare_runs import PairedComparison
+    from router.evaluation.paired_comparison import Difference
+    from router.text.words import Words
 
 
 def compare(
@@ -52,10 +52,10 @@ def compare(
     """
     from json import dumps
 
-    from router.analysis.words import words_of
     from router.cli.console import err, out
+    from router.evaluation.compare_runs import compare_runs
     from router.runs.run import Run
-    from router.stages.comparing import compare_runs
+    from router.text.words import words_of
 
     a, b = Run(run_a).opened(), Run(run_b).opened()
     with err.status("comparing"):
@@ -66,7 +66,7 @@ def compare(
         _show(versus, words_of(a.read_log()))
 
 
-def _show(versus: Versus, words: Words) -> None:
+def _show(versus: PairedComparison, words: Words) -> None:
     from router.cli.console import out, show_table
 
     header = ["", "A", "B", "A − B", "95 % interval", "p"]
@@ -83,10 +83,10 @@ def _show(versus: Versus, words: Words) -> None:
     out.print(f"{versus.n} test questions{asked and ' '}{asked}. {told}", style="dim")
 
 
-def _notes(versus: Versus) -> list[str]:
+def _notes(versus: PairedComparison) -> list[str]:
     """What 0 and the cells without a number mean."""
-    from router.analysis.intervals import LEAST_FOR_CURVES
-    from router.analysis.versus import AIQ, SAVED
+    from router.evaluation.paired_comparison import AIQ, SAVED
+    from router.metrics.intervals import LEAST_FOR_CURVES
 
     found, notes = versus.differences, []
     saved = [value for one in found if one.name == SAVED for value in (one.a, one.b)]
@@ -107,7 +107,7 @@ def _notes(versus: Versus) -> list[str]:
 
 
 def _line(one: Difference) -> list[str]:
-    from router.analysis.tables import MISSING, number, percent
+    from router.text.numbers import MISSING, number, percent
 
     share = one.unit == "share"
     values = [percent(value) if share else number(value) for value in (one.a, one.b)]
@@ -123,7 +123,7 @@ def _points(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    from router.analysis.tables import number
+    from router.text.numbers import number
 
     text = number(value)
     return f"+{text}" if value is not None and value > 0 else text

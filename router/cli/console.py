@@ -21,20 +21,15 @@ from rich.text import Text
 
 from data.log_checks import ASKED
 from data.scoring import AGREEMENT
-from router.analysis.contenders import reasons
-from router.analysis.intervals import LEAST_FOR_CURVES
-from router.analysis.reference_summary import not_the_best, reference_sentence
-from router.analysis.tables import (
-    MISSING,
-    Document,
-    certified,
-    headline,
-    interval,
-    number,
-    percent,
-)
-from router.analysis.verdict import sentences
-from router.analysis.words import Words, words_in
+from router.evaluation import metric_table
+from router.evaluation.documents import Document
+from router.evaluation.metric_table import Metric
+from router.evaluation.reference_summary import not_the_best, reference_sentence
+from router.evaluation.summary_text import sentences
+from router.metrics.intervals import LEAST_FOR_CURVES
+from router.reports.tables import certified, headline, method_lines, methods, reasons, shown
+from router.text.numbers import MISSING, interval, number, percent
+from router.text.words import Words, words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]
@@ -173,44 +168,55 @@ def show_headline(document: Document) -> None:
         )
 
 
-def show_contenders(document: Document) -> None:
+def show_methods(document: Document) -> None:
     """Print what the router is compared with: areas under the curves, in points."""
-    unit = document["cost_unit"]
+    unit, words = document["cost_unit"], words_in(document)
     out.print(f"\nOver all {unit}, mean accuracy in points (AIQ):", style="bold")
-    main = document["metrics"]
-    rows = [["router", percent(main["aiq"]["value"]), "", percent(main["gap_closed"]["value"])]]
-    mixing, none = main["aiq_minus_fixed"], None if main["gap_closed"]["value"] is None else 0.0
-    mixed = percent(main["aiq_fixed"]["value"])
-    fixed = words_in(document).of("fixed scales mixed at random")
-    rows.append([fixed, mixed, _less(mixing), percent(none)])
-    arms = {**document["ablations"], ESCALATION: document["escalation"], **document["baselines"]}
+    metrics = metric_table.console_metrics()
+    lines = {line["key"]: line for line in method_lines(document)}
+    fixed = {"key": words.of("fixed scales mixed at random")}
+    rows = [_line(lines[key] | more, metrics) for key, more in (("router", {}), ("fixed", fixed))]
     missing = []
-    for name, arm in arms.items():
-        if "undefined" in arm:
-            missing.append(f"{name}: {words_in(document).of(arm['undefined'])}")
-        elif arm["metrics"] is not None:
-            found = arm["metrics"]
-            gain = found["aiq_minus_router"]
-            share = _with_interval(gain)
-            closed = percent(found["gap_closed"]["value"])
-            rows.append([name, percent(found["aiq"]["value"]), share, closed])
-        else:
-            row = arm["rows"][0]
-            at = f"{percent(row['accuracy']['value'])} at {number(row['cost']['value'])}"
-            closed = percent(row["gap_closed"]["own_cost"]["value"])
-            rows.append([name, at, "no knob", closed])
-    show_table(["", "AIQ", "less the router's", "gap closed %"], rows)
-    for column, title in (("aiq", "AIQ"), ("gap_closed", "gap closed")):
-        for reason in reasons(document, columns=(column,)):
-            out.print(Text(f"{title}: {words_in(document).of(reason)}."), style="dim")
-    if main["aiq"]["value"] is not None and mixing["low"] is None:
+    for name, kind, method in methods(document):
+        if "undefined" in method:
+            missing.append(f"{name}: {words.of(method['undefined'])}")
+        elif method["metrics"] is None:
+            rows.append(_rule(name, method["rows"][0], metrics))
+        elif kind != "router":
+            rows.append(_line(lines[name], metrics))
+    show_table(["", *(metric.console or metric.title for metric in metrics)], rows)
+    for metric in metrics:
+        for reason in reasons(document, [metric]):
+            out.print(Text(f"{metric.title}: {words.of(reason)}."), style="dim")
+    main = document["metrics"]
+    if main["aiq"]["value"] is not None and main["aiq_minus_fixed"]["low"] is None:
         out.print(Text(_no_interval(document)), style="dim")
-    for row in arms[ESCALATION].get("rows", ()):
+    for row in document.get("escalation", {}).get("rows", ()):
         if row.get("policy", {}).get("kind") == "cascade":
             found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])
             out.print(Text(f"{ESCALATION}, {row['name']}: {found} % right at {at} {unit} in full"))
     for line in missing:
         out.print(Text(f"not to be had: {line}"), style="dim")
+
+
+def _line(line: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
+    """A method's metrics: values, and of differences the intervals too."""
+    cells = [line["key"]]
+    for metric in metrics:
+        value, ends = shown(metric, line[metric.name], digits=1)
+        told = f"{value} ({ends})" if ends and metric.format == "points" else value
+        cells.append(told if line["kind"] == "fixed" or metric.is_of(line["key"]) else "")
+    return cells
+
+
+def _rule(name: str, row: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
+    """The one point of a method without a knob."""
+    known = {
+        "aiq": f"{percent(row['accuracy']['value'])} at {number(row['cost']['value'])}",
+        "aiq_minus_router": "no knob",
+        "gap_closed": percent(row["gap_closed"]["own_cost"]["value"]),
+    }
+    return [name, *(known.get(metric.name, "") for metric in metrics)]
 
 
 def _no_interval(document: Document) -> str:
@@ -244,23 +250,6 @@ def show_ends(document: Document) -> None:
 def _ends_of(estimate: Estimate) -> str:
     low, high = estimate["low"], estimate["high"]
     return "no interval" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-def _less(gain: Estimate) -> str:
-    """The same difference the other way round, in points."""
-
-    def turned(end: str) -> float | None:
-        value = gain[end]
-        return None if value is None else -value
-
-    other = {"value": turned("value"), "low": turned("high"), "high": turned("low")}
-    return _with_interval(other)
-
-
-def _with_interval(gain: Estimate) -> str:
-    """A difference in points, with its interval where there is one."""
-    value, ends = percent(gain["value"], signed=True), interval(gain, signed=True)
-    return value if ends == MISSING else f"{value} ({ends})"
 
 
 def show_table(header: list[str], rows: list[list[Any]]) -> None:

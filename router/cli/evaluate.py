@@ -42,9 +42,9 @@ def evaluate(
     m3router evaluate run/ --budget 36 --budget 144
     ```
     """
-    from router.cli.console import err, out, show_contenders, show_ends, show_headline, show_verdict
+    from router.cli.console import err, out, show_ends, show_headline, show_methods, show_verdict
+    from router.evaluation.evaluate_run import evaluate_stage
     from router.runs.run import Run
-    from router.stages.reporting import evaluate_stage
 
     place = Run(run).opened()
     with err.status("evaluating"):
@@ -53,6 +53,6 @@ def evaluate(
         )
     show_verdict(document)
     show_headline(document)
-    show_contenders(document)
+    show_methods(document)
     show_ends(document)
     out.print(f"written to {place.evaluation}", style="dim")

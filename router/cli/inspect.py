@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from data.oracle_log import OracleLog
-    from router.analysis.inspected import Inspection
+    from router.reports.log_summary_types import Inspection
 
 
 def inspect(
@@ -64,11 +64,11 @@ def inspect(
 
     from data.log_warnings import log_warnings
     from data.unfinished import find_log
-    from router.analysis.inspection import inspect_log, only_dataset
-    from router.analysis.inspection_tables import csv_files
-    from router.analysis.oracles import RULES
-    from router.analysis.tables import write_csv
     from router.cli.console import err, out
+    from router.metrics.oracles import RULES
+    from router.reports.log_summary import inspect_log, only_dataset
+    from router.reports.log_summary_tables import csv_files
+    from router.reports.tables import write_csv
 
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
@@ -100,8 +100,8 @@ def _notes(answered: int, asked: int | None) -> list[str]:
 
 
 def _show(inspection: Inspection, notes: list[str]) -> None:
-    from router.analysis.inspection_tables import shown_tables
     from router.cli.console import out, say, show_table
+    from router.reports.log_summary_tables import shown_tables
 
     for note in notes:
         say(note)
@@ -122,8 +122,8 @@ def _write(
     thumbnails: int,
     notes: list[str],
 ) -> None:
-    from router.analysis.browse import write_page
     from router.cli.console import err, progress, say
+    from router.reports.log_browser import write_page
 
     with progress("pictures") as advance:
         written = write_page(

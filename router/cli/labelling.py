@@ -19,12 +19,12 @@ from m3core.labelling import LabelOptions, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import EFFORT
 from m3core.models.base import MultiScaleModel
-from router.analysis.verdict import log_verdict
-from router.analysis.words import words_of
 from router.cli.console import out, progress, show_table
+from router.evaluation.summary_text import log_verdict
 from router.features.question import MODEL
 from router.runs.run import Run
 from router.stages.labelling import label_stage
+from router.text.words import words_of
 
 CAUSES_SHOWN = 15
 

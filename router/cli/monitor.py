@@ -100,8 +100,8 @@ def monitor(
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    from router.analysis.tables import number, percent
     from router.cli.console import out, show_table
+    from router.text.numbers import number, percent
 
     regret, drift = found["regret"], found["drift"]
     rows = [("mean cost", number, "cost"), ("right %", percent, "accuracy")]

@@ -68,8 +68,8 @@ def quickstart(
 def _learn(run: Run, *, seed: int) -> None:
     """Train, then calibrate one policy for each default budget."""
     from data.split_rows import part_rows
-    from router.analysis.evaluation import default_budgets
     from router.cli.console import progress
+    from router.evaluation.evaluate import default_budgets
     from router.stages.learning import calibrate_stage, train_stage
 
     with progress("training") as advance:
@@ -89,7 +89,8 @@ def _learn(run: Run, *, seed: int) -> None:
 def _measure(run: Run, images: Path) -> Path:
     """Evaluate, print the table, write the report."""
     from router.cli.console import err, out, show_headline, show_verdict
-    from router.stages.reporting import evaluate_stage, report_stage
+    from router.evaluation.evaluate_run import evaluate_stage
+    from router.reports.report_run import report_stage
 
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)
@@ -107,8 +108,8 @@ def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     from data.images import open_image
     from router.cli.answers import show_answer
     from router.cli.console import out
+    from router.evaluation.showcase import held_out
     from router.pipeline import AutoScalePipeline
-    from router.stages.showcase import held_out
 
     pipeline = AutoScalePipeline.load(run.root, model=model)
     for name, question in held_out(run):

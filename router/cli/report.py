@@ -26,8 +26,8 @@ def report(
     ```
     """
     from router.cli.console import err, out
+    from router.reports.report_run import report_stage
     from router.runs.run import Run
-    from router.stages.reporting import report_stage
 
     place = Run(run).opened()
     with err.status("drawing"):

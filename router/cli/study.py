@@ -50,9 +50,9 @@ def study(
     ```
     """
     from router.cli.console import out, progress
+    from router.evaluation.learning_curve import SHARES
+    from router.reports.studies import learning_curve_stage, leave_one_out_stage
     from router.runs.run import Run
-    from router.stages.learning_curve import SHARES, learning_curve_stage
-    from router.stages.leave_out import leave_one_out_stage
 
     place = Run(run).opened()
     with progress("training") as advance:
@@ -70,8 +70,8 @@ def study(
 
 
 def _show_curve(document: Mapping[str, Any]) -> None:
-    from router.analysis.studies import answer
     from router.cli.console import out, say, show_table
+    from router.evaluation.studies import answer
 
     for one in document.get("skipped", ()):
         say(f"{one['share']:.3g} of the labels, seed {one['seed']}: {one['skipped']}")
@@ -99,8 +99,8 @@ def _show_curve(document: Mapping[str, Any]) -> None:
 
 
 def _show_left_out(document: Mapping[str, Any]) -> None:
-    from router.analysis.tables import number
     from router.cli.console import out, say, show_table
+    from router.text.numbers import number
 
     rows = []
     for one in document["cells"]:

@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from data.videos import open_picture
-from router.analysis.tables import number
 from router.demo.desk import Comparison, Told
 from router.demo.sitting import Spending, saved
+from router.text.numbers import number
 
 _QUALITY = 90
 _WIDEST = 900  # pixels of a preview

@@ -13,10 +13,10 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from router.analysis.tables import headline
 from router.cascade.rule import Cascade
 from router.policies.guarantee_text import told_by
 from router.policies.policy import Policy
+from router.reports.tables import headline
 from router.scale_router import ScaleRouter
 
 START, END = "<!-- policies -->", "<!-- end of policies -->"

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 from data.errors import DataError
 from data.manifest import MANIFEST, atomic_write_bytes
-from router.analysis.documents import upgraded
 from router.cascade.rule import cascade_path
+from router.evaluation.documents import upgraded
 from router.hub.card import Facts, local_path_in, model_card, with_policies
 from router.hub.repository import CARD, ROUTER_FILES, card_of, fetch, publish
 from router.policies.policy import Policy

@@ -14,7 +14,6 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from data.split_rows import Gaps, part_rows
 from data.splits import Split
-from router.analysis.words import Words, words_of
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.policies.costs import routed_costs
@@ -26,6 +25,7 @@ from router.policies.policy import Binding, Policy
 from router.policies.references import chosen
 from router.runs.run import Run
 from router.scale_router import DATASETS, TOLD, ScaleRouter
+from router.text.words import Words, words_of
 
 
 @dataclass(frozen=True, kw_only=True)

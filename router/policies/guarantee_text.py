@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.analysis.words import Words
 from router.cascade.rule import Cascade
 from router.policies.policy import Policy
+from router.text.words import Words
 
 SENTENCE = "sentence"
 """Entry of a guarantee that holds it."""

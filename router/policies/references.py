@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from data.registry import unknown_name
-from router.analysis.metrics import best_fixed
 from router.estimators.base import Floats
+from router.metrics.choices import best_fixed
 from router.policies.price_sweep import allowed, reference_allowed
 
 

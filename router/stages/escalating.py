@@ -12,22 +12,15 @@ from data.errors import DataError
 from data.oracle_log import OracleLog
 from data.split_rows import part_rows
 from data.splits import SPLITS
-from router.analysis.curves import dearest_within
-from router.baselines.base import Known
-from router.baselines.escalation import Escalating, escalating
 from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
+from router.evaluation.escalation import Escalating, escalating
+from router.evaluation.methods import Known
+from router.metrics.curves import dearest_within
 from router.policies import risk_bounds as risk
 from router.policies.calibration_data import CalibrationData
 from router.policies.costs import routed_costs
-from router.policies.guarantee import (
-    Exam,
-    Labelled,
-    Strategies,
-    Target,
-    UncertifiedError,
-    certify,
-)
+from router.policies.guarantee import Exam, Labelled, Strategies, Target, UncertifiedError, certify
 from router.policies.knobs import Knobs
 from router.policies.outcomes import Prices, outcome_of
 from router.runs.run import Run

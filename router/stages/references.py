@@ -6,7 +6,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.split_rows import part_rows
-from router.analysis.reference_summary import reference_summary
+from router.evaluation.reference_summary import reference_summary
 from router.policies.costs import routed_costs
 from router.runs.run import Run
 
@@ -22,7 +22,7 @@ def reference_stage(
         cap: most cost of any single answer.
 
     Returns:
-        See `router.analysis.reference_summary.reference_summary`.
+        See `router.evaluation.reference_summary.reference_summary`.
 
     Raises:
         DataError: when something is missing or damaged, the calibrate part is empty, the option

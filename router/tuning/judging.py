@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from router.analysis.metrics import nondecreasing_hull
 from router.estimators.base import Floats
+from router.metrics.hull import nondecreasing_hull
 from router.policies.costs import routed_costs
 from router.policies.price_sweep import sweep
 

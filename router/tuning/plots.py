@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from router.analysis.figures import (
+from router.reports.figures import (
     FIXED,
     IMAGE,
     INK,

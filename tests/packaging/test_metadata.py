@@ -136,7 +136,7 @@ def test_the_wheel_holds_what_it_must_and_no_more(tmp_path):
         *(f"{package}/py.typed" for package in PACKAGES),
         "m3core/embedded/checkpoint/model.safetensors",
         "m3core/embedded/checkpoint/config.json",
-        "router/analysis/templates/report.html",
+        "router/reports/templates/report.html",
         "experiments/embedded_model/recipe.toml",
     ):
         assert must in held

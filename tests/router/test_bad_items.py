@@ -20,10 +20,10 @@ from data.scenes.world import make_scene
 from m3core.labelling.verifying import VERIFIED
 from m3core.models.fake import FakeModel
 from m3core.models.preprocessing import LONGEST_SIDE, pad_to_square
-from router.analysis.browse import write_page
-from router.analysis.embedding import thumbnails
-from router.analysis.inspection import inspect_log
 from router.features.left_out import with_errors
+from router.reports.html import thumbnails
+from router.reports.log_browser import write_page
+from router.reports.log_summary import inspect_log
 from router.runs.run import Run
 from router.stages.labelling import featurize_stage, label_stage, verify_stage
 from router.stages.learning import train_stage

@@ -9,19 +9,18 @@ from hypothesis import strategies as st
 from data.errors import DataError, NotLearnableError
 from data.split_rows import part_rows
 from data.splits import SPLITS
-from router.analysis.arms import arm_of
-from router.analysis.evaluation import Settings, evaluate
-from router.analysis.reading import part_of
-from router.baselines import BASELINES, fit_baselines
-from router.baselines.answer_loss import answer_loss
-from router.baselines.base import Known
-from router.baselines.calibrated_cascade import chains, fit, read
-from router.baselines.escalation import escalating
-from router.baselines.expected_resolution import rounded_up, sufficient_resolution
-from router.baselines.lookup import PRIOR, by_question_type
-from router.baselines.question_type import question_type, question_types
-from router.baselines.staged import Staged, by_confidence
 from router.estimators.base import log_loss
+from router.evaluation.baselines import BASELINES, fit_baselines
+from router.evaluation.baselines.answer_loss import answer_loss
+from router.evaluation.baselines.calibrated_cascade import chains, fit, read
+from router.evaluation.baselines.expected_resolution import rounded_up, sufficient_resolution
+from router.evaluation.baselines.lookup import PRIOR, by_question_type
+from router.evaluation.baselines.question_type import question_type, question_types
+from router.evaluation.baselines.staged import Staged, by_confidence
+from router.evaluation.escalation import escalating
+from router.evaluation.evaluate import Settings, evaluate
+from router.evaluation.inputs import part_of
+from router.evaluation.methods import Known, apply_method
 from router.policies.policy import Binding
 from tests.router.answered import answered_world, with_scores
 
@@ -316,10 +315,10 @@ def test_chains_are_all_of_them_and_shorter_where_there_are_many_options():
 def test_budgets_with_escalation_are_met_within_a_hundredth_on_the_calibrate_part():
     world = answered_world(12_000, seed=1)
     known = known_of(world)
-    contender = escalating(known, world.p, reads=())
+    method = escalating(known, world.p, reads=())
     part = part_of(world.log, known.rows["calibrate"], "calibrate", gflops=None)
     binding = Binding(options=world.log.options, cost_unit="t", router="", split="")
     budgets = (3.0, 12.0, 24.0, 31.5, 72.0, 144.0)
-    arm = arm_of(contender, part, part, budgets=budgets, binding=binding)
+    arm = apply_method(method, part, part, budgets=budgets, binding=binding)
     for budget, setting in zip(budgets, arm.settings, strict=True):
         assert 0.99 * budget <= setting.policy["calibration"]["mean_cost"] <= budget

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from router.analysis import bootstrap
-from router.analysis.bootstrap import Estimate, cluster_means, estimate, group_sums
-from router.analysis.columns import Columns
-from router.analysis.intervals import percentile_interval as interval
+from router.metrics import paired_bootstrap
+from router.metrics.intervals import percentile_interval as interval
+from router.metrics.paired_bootstrap import Columns, Estimate, cluster_means, estimate, group_sums
 
 
 def test_equals_repeating_the_rows():
@@ -62,7 +61,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_chunks_make_no_difference_to_shape_or_spread(monkeypatch):
     values = np.random.default_rng(5).random((50, 2))
     whole = cluster_means(values, np.arange(50), draws=300, seed=0)
-    monkeypatch.setattr(bootstrap, "CHUNK_ENTRIES", 50 * 7)
+    monkeypatch.setattr(paired_bootstrap, "CHUNK_ENTRIES", 50 * 7)
     chunked = cluster_means(values, np.arange(50), draws=300, seed=0)
     np.testing.assert_allclose(chunked, whole, rtol=1e-12)  # sums in another order
 

@@ -21,15 +21,16 @@ from PIL import Image
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
-from router.analysis import browse
-from router.analysis.browse_data import pack_log, pack_numbers, script_json
-from router.analysis.inspection import inspect_log
-from router.analysis.oracles import RULES
+from router.metrics.oracles import RULES
+from router.reports import log_browser
+from router.reports.log_browser import pack_log, pack_numbers
+from router.reports.log_summary import inspect_log
+from router.reports.page_parts import script_json
 from tests.router.logs import log_of_cells, random_log
 from tests.router.test_inspection import answered, by_example, cheapest, is_complete, said, suffices
 
 HERE = Path(__file__).parent
-FILTER = HERE.parents[1] / "router/analysis/templates/browse_filter.js"
+FILTER = HERE.parents[1] / "router/reports/templates/browse_filter.js"
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
@@ -172,8 +173,8 @@ class Page(HTMLParser):
             self.scripts[-1] += data
 
 
-def write(log: OracleLog, folder: Path, **options: Any) -> tuple[browse.Written, str]:
-    written = browse.write_page(log, inspect_log(log, draws=3), folder / "log.html", **options)
+def write(log: OracleLog, folder: Path, **options: Any) -> tuple[log_browser.Written, str]:
+    written = log_browser.write_page(log, inspect_log(log, draws=3), folder / "log.html", **options)
     return written, written.path.read_text(encoding="utf-8")
 
 
@@ -185,7 +186,7 @@ def test_hostile_texts_stay_texts(tmp_path) -> None:
     data, script = page.scripts  # no third one
     assert set(json.loads(data)["strings"]) >= set(log.questions) | {HOSTILE[0]}
     assert json.loads(data)["datasets"] == list(dict.fromkeys(log.datasets))
-    assert script == browse.page_script()
+    assert script == log_browser.page_script()
     assert not {"img", "iframe", "link", "object", "base", "form"} & {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
@@ -222,7 +223,7 @@ def test_pictures_are_inside_once_linked_or_missing(tmp_path) -> None:
     (tmp_path / "small.jpg").write_bytes(small)
     with Image.open(tmp_path / "small.jpg") as picture:
         assert picture.size == (96, 48)
-    elsewhere = browse.relative_url(pictures, tmp_path / "deep" / "log.html")
+    elsewhere = log_browser.relative_url(pictures, tmp_path / "deep" / "log.html")
     assert elsewhere == "./../my%20pictures%231/"
     _, without = write(log, tmp_path)
     assert "folder" not in json.loads(re.findall(r'id="data">(.*?)</script>', without)[0])
@@ -277,7 +278,7 @@ def test_only_rows_that_are_seen_exist_however_many_there_are(tmp_path) -> None:
             raw = base64.b64decode(column["data"]) * n
             packed[part][name] = {**column, "data": base64.b64encode(raw).decode("ascii")}
     page = tmp_path / "log.html"
-    page.write_text(browse.render({**packed, "thumbnails": {}}, inspect_log(log, draws=2)))
+    page.write_text(log_browser.render({**packed, "thumbnails": {}}, inspect_log(log, draws=2)))
     steps: list[dict[str, Any]] = [{"key": "End"}, {"scroll": 4_000_000}, {"key": "Home"}]
     start, end, middle, home = run_node(HERE / "page_stub.js", page, stdin=json.dumps(steps))
     assert start["height"] == "8000000px"

@@ -11,12 +11,11 @@ from data.errors import DataError
 from router.calibration import (
     METHODS,
     Calibration,
-    calibration_errors,
     choose_calibration,
     cross_fitted,
-    expected_calibration_error,
     fit_calibration,
 )
+from router.metrics.calibration_error import calibration_errors, expected_calibration_error
 from router.policies.price_sweep import sweep
 
 

@@ -9,11 +9,11 @@ import pytest
 from data.errors import DataError, MismatchError, NotLearnableError
 from data.split_rows import part_rows
 from data.splits import SPLITS
-from router.analysis.evaluation import Settings, evaluate
-from router.baselines.base import Known
-from router.baselines.escalation import escalating, tune_answers
 from router.cascade.learning import PRICES, area, learn_cascade, plain, spread_prices
 from router.cascade.rule import STEPS, Cascade, Rule
+from router.evaluation.escalation import escalating, tune_answers
+from router.evaluation.evaluate import Settings, evaluate
+from router.evaluation.methods import Known
 from router.policies.outcomes import outcome_of
 from router.policies.policy import Binding
 from tests.router.answered import TOKENS, answered_world

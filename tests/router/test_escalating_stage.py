@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from data.errors import DataError, MismatchError, NotLearnableError
 from router.cascade.rule import Cascade, cascade_path
 from router.cli.main import app
+from router.evaluation.evaluate_run import evaluate_stage
 from router.policies.calibration_data import predictions
 from router.policies.policy import Policy
 from router.runs.checks import check_run
@@ -20,7 +21,6 @@ from router.runs.run import Run
 from router.stages.escalating import escalate_stage
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.monitoring import monitor_stage
-from router.stages.reporting import evaluate_stage
 from tests.router.answered import answered_world
 
 

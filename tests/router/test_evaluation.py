@@ -9,10 +9,10 @@ import pytest
 from data.errors import DataError, MismatchError
 from data.oracle_log import OracleLog
 from data.splits import split_by_group
-from router.analysis import metrics
-from router.analysis.arms import budget_name
-from router.analysis.evaluation import Settings, default_budgets, evaluate
-from router.analysis.knowing import corrected_curve
+from router.evaluation.evaluate import Settings, default_budgets, evaluate
+from router.evaluation.methods import budget_name
+from router.metrics import choices
+from router.metrics.oracle_curve import corrected_curve
 from router.policies.fitting import for_budget, for_max_loss
 from router.policies.policy import Binding
 from router.training import train_router
@@ -91,7 +91,7 @@ def test_fixed_rows_are_means_over_the_test_part(world, result):
         assert row["accuracy"]["value"] == pytest.approx(world.log.scores[test, k].mean())
         assert row["cost"]["value"] == pytest.approx(world.log.costs[test, k].mean())
     others = np.setdiff1d(np.arange(len(world.log)), test)
-    best = metrics.best_fixed(world.log.scores[others], world.log.costs[others])
+    best = choices.best_fixed(world.log.scores[others], world.log.costs[others])
     assert result["best_fixed"] == world.log.options[best]
     (row,) = rows_of(result, "best_fixed")
     assert row["minus_best_fixed"] == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -108,10 +108,10 @@ def test_router_rows_follow_their_policy(world, p, result):
             p[calibrate], world.log.costs[calibrate], budget=budget, binding=binding_of(world)
         )
         choice = policy.choose(p[test], world.log.costs[test])
-        expected = metrics.taken(world.log.scores[test], choice).mean()
+        expected = choices.taken(world.log.scores[test], choice).mean()
         assert row["accuracy"]["value"] == pytest.approx(expected)
         reference = np.full(len(test), world.log.options.index(result["reference"]["option"]))
-        regret = metrics.regret_rows(world.log.scores[test], choice, reference).mean()
+        regret = choices.regret_rows(world.log.scores[test], choice, reference).mean()
         assert row["regret"]["value"] == pytest.approx(regret)
         assert row["policy"]["calibration"]["mean_cost"] <= budget
         assert sum(row["shares"].values()) == pytest.approx(1)

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from data.oracle_log import OracleLog
-from router.analysis import browse
-from router.analysis.breakdown import lost_questions
-from router.analysis.browse_data import pack_log
-from router.analysis.expected import expected_text
-from router.analysis.inspection import inspect_log
-from router.analysis.inspection_tables import csv_files, shown_tables
+from router.evaluation.breakdown import lost_questions
+from router.reports import log_browser
+from router.reports.log_browser import pack_log
+from router.reports.log_summary import inspect_log
+from router.reports.log_summary_tables import csv_files, shown_tables
+from router.text.expected import expected_text
 from tests.router.test_browse import HERE, needs_node, run_node, unpacked
 
 ABOUT: list[dict[str, Any]] = [
@@ -78,7 +78,7 @@ def test_the_page_holds_what_was_expected() -> None:
 @needs_node
 def test_the_page_shows_what_was_expected(tmp_path) -> None:
     log = log_about()
-    written = browse.write_page(log, inspect_log(log, draws=2), tmp_path / "log.html")
+    written = log_browser.write_page(log, inspect_log(log, draws=2), tmp_path / "log.html")
     steps = [{"key": "ArrowDown"}] * 4
     _, net, letter, agreement, unknown = run_node(
         HERE / "page_stub.js", written.path, stdin=json.dumps(steps)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from router.analysis.words import Words
 from router.policies.guarantee_text import SENTENCE, evidence, guarantee_sentence, told_by, told_in
 from router.policies.policy import Binding, Policy
+from router.text.words import Words
 
 REGRET = {
     "max_regret": 0.02,

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.analysis.importance import Asked, by_picture, importance, permuted_rows, strongest
+from router.evaluation.importance import importance_stage
+from router.evaluation.permutation_importance import (
+    Examples,
+    by_picture,
+    importance,
+    permuted_rows,
+    strongest,
+)
 from router.runs.run import Run
-from router.stages.importance import importance_stage
 from router.stages.learning import train_stage
 
 
@@ -32,7 +38,7 @@ def test_what_differs_within_a_picture_moves_between_questions():
     assert sorted(rows) == list(range(6))
 
 
-def world_of_two(n: int = 400) -> Asked:
+def world_of_two(n: int = 400) -> Examples:
     """The first feature says whether the dear option is needed; the second says nothing."""
     generator = np.random.default_rng(0)
     need = np.arange(n) % 2 == 0
@@ -40,7 +46,7 @@ def world_of_two(n: int = 400) -> Asked:
     scores = np.stack([~need, np.ones(n, dtype=bool)], axis=1).astype(float)
     costs = np.tile([1.0, 9.0], (n, 1))
     groups = np.arange(n).astype(str)
-    return Asked(X=X, scores=scores, costs=costs, behind=costs, groups=groups)
+    return Examples(X=X, scores=scores, costs=costs, behind=costs, groups=groups)
 
 
 def predict(X):
@@ -66,14 +72,14 @@ def test_the_drop_is_what_is_lost_without_the_feature():
 
 
 def test_permutations_are_seeded_and_inputs_stay_as_they_were():
-    asked = world_of_two(60)
-    before = asked.X.copy()
+    examples = world_of_two(60)
+    before = examples.X.copy()
     parts = {"need": np.array([0])}
     one, same, other = (
-        importance(predict, asked, parts, repeats=2, draws=20, seed=seed) for seed in (0, 0, 1)
+        importance(predict, examples, parts, repeats=2, draws=20, seed=seed) for seed in (0, 0, 1)
     )
     assert one == same != other
-    assert np.array_equal(asked.X, before)
+    assert np.array_equal(examples.X, before)
 
 
 def test_the_strongest_features_come_first_and_useless_ones_not_at_all():

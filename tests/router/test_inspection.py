@@ -17,12 +17,12 @@ from data.journal_lines import JOURNAL
 from data.log_checks import ASKED, UNTIL_CORRECT
 from data.oracle_log import OracleLog
 from data.unfinished import find_log
-from router.analysis import metrics
-from router.analysis.breakdown import by_dataset
-from router.analysis.causes import general
-from router.analysis.inspection import inspect_log, only_dataset
-from router.analysis.inspection_tables import csv_files, shown_tables
-from router.analysis.oracles import RULES, stable_rows
+from router.evaluation.breakdown import by_dataset
+from router.metrics import oracles
+from router.metrics.oracles import RULES, stable_rows
+from router.reports.error_groups import general
+from router.reports.log_summary import inspect_log, only_dataset
+from router.reports.log_summary_tables import csv_files, shown_tables
 from tests.router.logs import log_of_cells, logs
 
 Row = dict[str, Any]
@@ -178,9 +178,8 @@ def test_intervals_and_values_are_those_of_the_evaluation(build_log) -> None:
     first = part.oracles[0]
     assert first.accuracy.value == pytest.approx(wanted["oracle"]["value"])
     assert first.accuracy.low == pytest.approx(wanted["oracle"]["low"])
-    accuracy, cost = metrics.corrected_oracle(
-        log.scores, log.costs, log.chance, never_known="cheapest"
-    )
+    rows = oracles.corrected_oracle_rows(log.scores, log.costs, log.chance, never_known="cheapest")
+    accuracy, cost = (float(one.mean()) for one in rows)
     assert first.corrected_accuracy is not None and first.corrected_cost is not None
     assert first.corrected_accuracy.value == pytest.approx(accuracy)
     assert first.corrected_cost.value == pytest.approx(cost)

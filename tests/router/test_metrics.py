@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.errors import DataError
-from router.analysis import metrics
+from router.metrics import choices, hull, oracles
 
 TOKENS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
 
@@ -38,29 +38,29 @@ def test_rules_by_hand():
         dtype=float,
     )
     costs = np.tile(TOKENS, (5, 1))
-    assert metrics.first_correct(scores, costs).tolist() == [1, 0, 0, 0, 2]
-    assert metrics.stable(scores, costs).tolist() == [3, 0, 0, 0, 2]
-    assert metrics.oracle_choice(scores, costs).tolist() == [1, 0, 0, 0, 4]
-    assert metrics.first_correct(scores, costs, threshold=0.4)[4] == 1
+    assert oracles.first_correct(scores, costs).tolist() == [1, 0, 0, 0, 2]
+    assert oracles.stable(scores, costs).tolist() == [3, 0, 0, 0, 2]
+    assert oracles.oracle_choice(scores, costs).tolist() == [1, 0, 0, 0, 4]
+    assert oracles.first_correct(scores, costs, threshold=0.4)[4] == 1
 
 
 def test_cheapest_is_by_cost_not_by_name():
     scores = np.array([[1.0, 1.0, 1.0]])
     costs = np.array([[7.0, 3.0, 5.0]])
-    assert metrics.first_correct(scores, costs).tolist() == [1]
-    assert metrics.oracle_choice(scores, costs).tolist() == [1]
+    assert oracles.first_correct(scores, costs).tolist() == [1]
+    assert oracles.oracle_choice(scores, costs).tolist() == [1]
 
 
 def test_matches_full_needs_no_truth():
     answers = np.array([["a", "b", "b"], ["c", "d", "e"], ["f", "f", "f"]], dtype=object)
     costs = np.tile([1.0, 2.0, 3.0], (3, 1))
-    assert metrics.matches_full(answers, costs).tolist() == [1, 2, 0]
+    assert oracles.matches_full(answers, costs).tolist() == [1, 2, 0]
 
 
 @given(hnp.arrays(np.float64, (15, 4), elements=st.sampled_from([0.0, 0.3, 1.0])))
 def test_no_choice_beats_the_raw_oracle(scores):
     costs = np.tile(TOKENS[:4], (15, 1))
-    best = metrics.taken(scores, metrics.oracle_choice(scores, costs))
+    best = choices.taken(scores, oracles.oracle_choice(scores, costs))
     np.testing.assert_array_equal(best, scores.max(axis=1))
 
 
@@ -75,7 +75,7 @@ def truth_of(knows, chance, costs):
     """Accuracy and cost of an oracle that sees the knowledge: first that knows, else finest."""
     any_known = knows.any(axis=1)
     first = np.where(any_known, knows.argmax(axis=1), knows.shape[1] - 1)
-    return np.where(any_known, 1.0, chance).mean(), metrics.taken(costs, first).mean()
+    return np.where(any_known, 1.0, chance).mean(), choices.taken(costs, first).mean()
 
 
 def test_corrected_oracle_is_unbiased_on_simulated_answerers():
@@ -89,7 +89,7 @@ def test_corrected_oracle_is_unbiased_on_simulated_answerers():
     raw, found = [], []
     for _ in range(400):
         scores = answers_of(knows, chance, generator)
-        rows = metrics.corrected_oracle_rows(scores, costs, chance)
+        rows = oracles.corrected_oracle_rows(scores, costs, chance)
         found.append([rows[0].mean(), rows[1].mean()])
         raw.append(scores.max(axis=1).mean())
     mean = np.mean(found, axis=0)
@@ -104,7 +104,7 @@ def test_corrected_oracle_is_unbiased_when_nothing_is_known():
     n, k, g = 4000, 3, 0.5
     chance, costs = np.full(n, g), np.tile(TOKENS[:k], (n, 1))
     scores = answers_of(np.zeros((n, k), dtype=bool), chance, generator)
-    accuracy, cost = metrics.corrected_oracle_rows(scores, costs, chance)
+    accuracy, cost = oracles.corrected_oracle_rows(scores, costs, chance)
     assert scores.max(axis=1).mean() == pytest.approx(1 - 0.5**3, abs=0.03)
     assert accuracy.mean() == pytest.approx(g, abs=4 * accuracy.std() / np.sqrt(n))
     assert cost.mean() == pytest.approx(36.0, abs=4 * cost.std() / np.sqrt(n))
@@ -119,7 +119,7 @@ def test_correlated_guesses_are_over_corrected():
     scores = (knows | lucky).astype(float)
     costs = np.tile(TOKENS[:k], (n, 1))
     truth, _ = truth_of(knows, np.full(n, g), costs)
-    accuracy, _ = metrics.corrected_oracle_rows(scores, costs, np.full(n, g))
+    accuracy, _ = oracles.corrected_oracle_rows(scores, costs, np.full(n, g))
     assert accuracy.mean() < truth - 0.05
 
 
@@ -150,9 +150,9 @@ def test_the_truth_lies_between_new_guesses_everywhere_and_only_at_new_answers(
     scores, costs = (said == 0).astype(float), np.tile(TOKENS, (n, 1))
     chance = np.full(n, 1 / choices)
     truth, _ = truth_of(knows, chance, costs)
-    low, _ = metrics.corrected_oracle_rows(scores, costs, chance)
-    repeats = metrics.repeated_answers(said)
-    high, _ = metrics.corrected_oracle_rows(scores, costs, chance, repeats=repeats)
+    low, _ = oracles.corrected_oracle_rows(scores, costs, chance)
+    repeats = oracles.repeated_answers(said)
+    high, _ = oracles.corrected_oracle_rows(scores, costs, chance, repeats=repeats)
     assert low.mean() <= truth + 4 * low.std() / np.sqrt(n)
     assert high.mean() >= truth - 4 * high.std() / np.sqrt(n)
     assert high.mean() <= scores.max(axis=1).mean() + 1e-12
@@ -165,47 +165,46 @@ def test_the_truth_lies_between_new_guesses_everywhere_and_only_at_new_answers(
 @given(hnp.arrays(np.int64, (7, 4), elements=st.integers(0, 3)))
 def test_an_answer_repeats_when_a_cheaper_option_gave_it(said):
     expected = [[row[k] in row[:k] for k in range(4)] for row in said.tolist()]
-    np.testing.assert_array_equal(metrics.repeated_answers(said), expected)
+    np.testing.assert_array_equal(oracles.repeated_answers(said), expected)
 
 
 @given(hnp.arrays(np.float64, (8, 3), elements=st.sampled_from([0.0, 1.0])))
 def test_without_chance_it_is_the_raw_oracle(scores):
     costs = np.tile([1.0, 9.0, 36.0], (8, 1))
-    accuracy, cost = metrics.corrected_oracle_rows(
+    accuracy, cost = oracles.corrected_oracle_rows(
         scores, costs, np.zeros(8), never_known="cheapest"
     )
-    choice = metrics.oracle_choice(scores, costs)
-    np.testing.assert_allclose(accuracy, metrics.taken(scores, choice))
-    np.testing.assert_allclose(cost, metrics.taken(costs, choice))
+    choice = oracles.oracle_choice(scores, costs)
+    np.testing.assert_allclose(accuracy, choices.taken(scores, choice))
+    np.testing.assert_allclose(cost, choices.taken(costs, choice))
 
 
 @given(
     hnp.arrays(np.float64, (6, 3), elements=st.floats(0, 1)),
     hnp.arrays(np.float64, 6, elements=st.sampled_from([0.0, 0.25, 0.5])),
 )
-def test_corrected_mean_stays_between_best_fixed_and_raw(scores, chance):
+def test_corrected_rows_are_never_above_the_raw_oracle(scores, chance):
     costs = np.tile([1.0, 9.0, 36.0], (6, 1))
-    accuracy, cost = metrics.corrected_oracle(scores, costs, chance)
-    assert scores.mean(axis=0).max() - 1e-12 <= accuracy <= scores.max(axis=1).mean() + 1e-12
-    assert 1.0 <= cost <= 36.0
+    accuracy, _ = oracles.corrected_oracle_rows(scores, costs, chance)
+    assert np.all(accuracy <= scores.max(axis=1) + 1e-12)
 
 
 def test_weights_of_the_cost_sum_to_one():
     generator = np.random.default_rng(3)
     scores = generator.random((20, 5))
-    _, cost = metrics.corrected_oracle_rows(scores, np.full((20, 5), 7.0), np.full(20, 0.3))
+    _, cost = oracles.corrected_oracle_rows(scores, np.full((20, 5), 7.0), np.full(20, 0.3))
     np.testing.assert_allclose(cost, 7.0)
 
 
 @pytest.mark.parametrize("chance", [np.ones(2), np.full(2, -0.1), np.full(2, np.nan), np.zeros(3)])
 def test_bad_chance_is_refused(chance):
     with pytest.raises(DataError, match="Chance"):
-        metrics.corrected_oracle_rows(np.zeros((2, 2)), np.ones((2, 2)), chance)
+        oracles.corrected_oracle_rows(np.zeros((2, 2)), np.ones((2, 2)), chance)
 
 
 def test_unknown_convention_is_refused():
     with pytest.raises(DataError, match="never_known"):
-        metrics.corrected_oracle_rows(
+        oracles.corrected_oracle_rows(
             np.zeros((2, 2)), np.ones((2, 2)), np.zeros(2), never_known="middle"
         )
 
@@ -215,24 +214,17 @@ def test_unknown_convention_is_refused():
 
 def test_best_fixed_need_not_be_the_finest_and_ties_are_cheaper():
     costs = np.tile([1.0, 9.0, 36.0], (2, 1))
-    assert metrics.best_fixed(np.array([[0, 1, 0], [0, 1, 1]]), costs) == 1
-    assert metrics.best_fixed(np.array([[1, 0, 0], [0, 1, 1]]), costs) == 0
-    assert metrics.best_fixed(np.array([[1, 0], [0, 1]]), np.array([[5.0, 2.0]] * 2)) == 1
+    assert choices.best_fixed(np.array([[0, 1, 0], [0, 1, 1]]), costs) == 1
+    assert choices.best_fixed(np.array([[1, 0, 0], [0, 1, 1]]), costs) == 0
+    assert choices.best_fixed(np.array([[1, 0], [0, 1]]), np.array([[5.0, 2.0]] * 2)) == 1
 
 
 def test_regret_counts_only_losses_against_the_reference():
     scores = np.array([[0, 1], [1, 0], [1, 1], [0, 0], [0.4, 1.0]], dtype=float)
     choice = np.zeros(5, dtype=np.intp)
-    np.testing.assert_allclose(metrics.regret_rows(scores, choice, choice + 1), [1, 0, 0, 0, 0.6])
-    np.testing.assert_allclose(metrics.regret_rows(scores, choice + 1, choice), [0, 1, 0, 0, 0])
-    np.testing.assert_allclose(metrics.regret_rows(scores, choice, choice), 0)
-
-
-def test_gap_closed():
-    assert metrics.gap_closed(0.8, 0.7, 0.9) == pytest.approx(0.5)
-    assert metrics.gap_closed(0.6, 0.7, 0.9) == pytest.approx(-0.5)
-    assert np.isnan(metrics.gap_closed(0.7, 0.7, 0.7))
-    assert np.isnan(metrics.gap_closed(0.7, 0.7, float("nan")))
+    np.testing.assert_allclose(choices.regret_rows(scores, choice, choice + 1), [1, 0, 0, 0, 0.6])
+    np.testing.assert_allclose(choices.regret_rows(scores, choice + 1, choice), [0, 1, 0, 0, 0])
+    np.testing.assert_allclose(choices.regret_rows(scores, choice, choice), 0)
 
 
 # --- curves, each against brute force ---
@@ -245,12 +237,17 @@ def dominates(a, b):
 @given(curves())
 def test_pareto_front_is_exactly_the_undominated_points(curve):
     points = list(zip(*(values.tolist() for values in curve), strict=True))
-    front = metrics.pareto_front(*curve)
+    front = hull.pareto_front(*curve)
     kept = [points[i] for i in front]
     undominated = {b for b in points if not any(dominates(a, b) for a in points)}
     assert set(kept) == undominated
     assert len(kept) == len(set(kept))
     assert kept == sorted(kept)
+
+
+def accuracy_on_hull(curve, budget):
+    cost, accuracy = hull.nondecreasing_hull(*curve)
+    return np.interp(budget, cost, accuracy) if budget >= cost[0] else float("nan")
 
 
 def best_mixture(curve, budget):
@@ -266,13 +263,13 @@ def best_mixture(curve, budget):
 
 @given(curves(max_points=7), st.integers(0, 14))
 def test_hull_is_the_best_mixture_within_budget(curve, budget):
-    found = metrics.accuracy_at_cost(*curve, float(budget))
+    found = accuracy_on_hull(curve, float(budget))
     np.testing.assert_allclose(found, best_mixture(curve, float(budget)), atol=1e-9)
 
 
 @given(curves())
 def test_hull_is_concave_and_rising(curve):
-    cost, accuracy = metrics.nondecreasing_hull(*curve)
+    cost, accuracy = hull.nondecreasing_hull(*curve)
     assert np.all(np.diff(cost) > 0)
     assert np.all(np.diff(accuracy) > 0)
     assert np.all(np.diff(np.diff(accuracy) / np.diff(cost)) < 0)
@@ -284,30 +281,23 @@ def test_aiq_is_the_mean_of_the_hull(curve):
     # every vertex has a whole cost: the trapezoid rule on a grid of quarters is exact except
     # in the one cell where the hull begins, which a fine grid makes negligible
     grid = np.linspace(low, high, 8001)
-    hull = np.nan_to_num([metrics.accuracy_at_cost(*curve, x) for x in grid[::20]])
-    expected = np.trapezoid(hull, grid[::20]) / (high - low)
-    assert metrics.aiq(*curve, low=low, high=high) == pytest.approx(expected, abs=0.003)
+    reached = np.nan_to_num([accuracy_on_hull(curve, x) for x in grid[::20]])
+    expected = np.trapezoid(reached, grid[::20]) / (high - low)
+    assert hull.aiq(*curve, low=low, high=high) == pytest.approx(expected, abs=0.003)
 
 
 def test_aiq_closed_forms():
     # a line from (0, 0) to (1, 1), then flat: 1/2 * 1 + 1 * 1 over [0, 2]
     line = np.array([0.0, 1.0]), np.array([0.0, 1.0])
-    assert metrics.aiq(*line, low=0, high=2) == pytest.approx(0.75)
+    assert hull.aiq(*line, low=0, high=2) == pytest.approx(0.75)
     # a worse and dearer point changes nothing
     worse = np.array([0.0, 1.0, 1.5]), np.array([0.0, 1.0, 0.2])
-    assert metrics.aiq(*worse, low=0, high=2) == pytest.approx(0.75)
+    assert hull.aiq(*worse, low=0, high=2) == pytest.approx(0.75)
     # a single point answers from its own cost on
-    assert metrics.aiq(np.array([5.0]), np.array([0.8]), low=0, high=10) == pytest.approx(0.4)
-    assert metrics.aiq(np.array([5.0]), np.array([0.8]), low=0, high=5) == 0
+    assert hull.aiq(np.array([5.0]), np.array([0.8]), low=0, high=10) == pytest.approx(0.4)
+    assert hull.aiq(np.array([5.0]), np.array([0.8]), low=0, high=5) == 0
     with pytest.raises(DataError, match="low < high"):
-        metrics.aiq(*line, low=1, high=1)
-
-
-def test_saved_at():
-    cost, accuracy = np.array([1.0, 50.0, 100.0]), np.array([0.2, 0.80, 0.9])
-    assert metrics.saved_at(cost, accuracy, target=0.8, reference_cost=100) == pytest.approx(0.5)
-    assert metrics.saved_at(cost, accuracy, target=0.9, reference_cost=50) == pytest.approx(-1.0)
-    assert np.isnan(metrics.saved_at(cost, accuracy, target=0.95, reference_cost=100))
+        hull.aiq(*line, low=1, high=1)
 
 
 @pytest.mark.parametrize(
@@ -321,4 +311,4 @@ def test_saved_at():
 )
 def test_bad_curves_are_refused(cost, accuracy):
     with pytest.raises(DataError, match="curve"):
-        metrics.pareto_front(cost, accuracy)
+        hull.pareto_front(cost, accuracy)

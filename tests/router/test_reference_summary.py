@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from router.analysis.reference_summary import (
-    not_the_best,
-    reference_sentence,
-    reference_summary,
-)
-from router.analysis.words import Words
+from router.evaluation.reference_summary import not_the_best, reference_sentence, reference_summary
 from router.policies.price_sweep import reference_allowed
+from router.text.words import Words
 
 OPTIONS = ("low", "mid", "high")
 TEXTS = Words(images=False, scales=False)

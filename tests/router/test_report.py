@@ -18,11 +18,13 @@ from PIL import Image
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
-from router.analysis import contenders, figures, interactive, paper_tables, plots, tables
-from router.analysis.embedding import allowed_scripts, as_json
+from router.evaluation.evaluate_run import evaluate_stage
+from router.reports import figures, plots, tables
+from router.reports.page_parts import allowed_scripts, script_json
+from router.reports.report_run import report_stage
 from router.runs.run import Run
 from router.stages.learning import calibrate_stage, train_stage
-from router.stages.reporting import evaluate_stage, report_stage
+from router.text import numbers
 
 HOSTILE = (
     "<script>alert(1)</script>\"><img src=x onerror=alert(2)> & '{{ 7*7 }}' https://evil.example/x"
@@ -192,9 +194,9 @@ def test_the_legend_switches_a_curve_with_its_band_and_dark_pages_have_other_col
 
 
 def test_texts_in_plots_and_in_json_have_no_meaning(reported):
-    spec = interactive.shares(reported[1])
+    spec = plots.shares(reported[1])
     assert "shapes &lt;i&gt;" in spec["layout"]["yaxis"]["ticktext"]
-    text = str(as_json({"x": HOSTILE + "</script><!--\u2028"}))
+    text = str(script_json({"x": HOSTILE + "</script><!--\u2028"}))
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text)["x"] == HOSTILE + "</script><!--\u2028"
     with pytest.raises(DataError, match="</script"):
@@ -273,12 +275,12 @@ def test_a_document_of_before_there_were_baselines_is_still_shown(reported):
     document = {k: v for k, v in document.items() if k not in ("baselines", "escalation")}
     for row in document["datasets"]:
         row.pop("oracle_cost", None)
-    figure = plots.pareto_figure(document)
+    figure = figures.still(plots.pareto(document))
     assert "baselines" not in figure.axes[0].get_legend_handles_labels()[1]
-    lines = contenders.contenders(document)
+    lines = tables.method_lines(document)
     assert [one["name"] for one in lines][0::3] == ["router", "mixing fixed options"]
-    assert contenders.rules(document) == []
-    assert paper_tables.table_2(document)[1][-2][2:4] == [None, None]
+    assert tables.rules(document) == []
+    assert tables.table_2(document)[1][-2][2:4] == [None, None]
 
 
 def test_lost_questions_are_told_by_dataset_and_option(reported, page):
@@ -309,11 +311,11 @@ def test_lost_questions_say_what_was_expected(reported, page):
 def test_every_row_of_the_evaluation_is_in_the_page(page, reported):
     shown = re.sub(r"\s+", " ", " ".join(page.text))
     for row in tables.headline(reported[1]):
-        value = tables.percent(row.accuracy["value"])
+        value = numbers.percent(row.accuracy["value"])
         assert re.search(rf"{re.escape(row.name)} {re.escape(value)} ", shown), row.name
     for word in ("first_correct", "chance-corrected", "vision tower", "SHA-256", "fingerprint"):
         assert word in shown
-    assert tables.number(reported[1]["vision_gflops"]) == "5"
+    assert numbers.number(reported[1]["vision_gflops"]) == "5"
 
 
 def test_pictures_of_lost_questions_are_inside(reported, page):
@@ -355,8 +357,8 @@ def test_figures_are_files_of_their_kind_and_deterministic(reported):
         text = (run.report / f"{name}.svg").read_text(encoding="utf-8")
         assert text.lstrip().startswith("<?xml")
         assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>', "", text)
-    first = figures.svg(plots.pareto_figure(document), name="x")
-    assert first == figures.svg(plots.pareto_figure(document), name="x")
+    first = figures.svg(figures.still(plots.pareto(document)), name="x")
+    assert first == figures.svg(figures.still(plots.pareto(document)), name="x")
 
 
 def test_ids_of_figures_on_one_page_do_not_collide(page):
@@ -367,7 +369,7 @@ def test_ids_of_figures_on_one_page_do_not_collide(page):
 
 def test_the_pareto_plot_names_scales_budgets_and_oracles(reported):
     document = reported[1]
-    figure = plots.pareto_figure(document)
+    figure = figures.still(plots.pareto(document))
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
     written = {text.get_text() for text in axes.texts}
@@ -381,7 +383,7 @@ def test_the_pareto_plot_names_scales_budgets_and_oracles(reported):
 
 
 def test_bars_fill_the_whole_width(reported):
-    (axes,) = plots.shares_figure(reported[1]).axes
+    (axes,) = figures.still(plots.shares(reported[1])).axes
     widths: dict[float, float] = {}
     for bar in axes.patches:
         widths[round(bar.get_y(), 3)] = widths.get(round(bar.get_y(), 3), 0.0) + bar.get_width()

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from data.errors import DataError
 from data.oracle_log import OracleLog
-from router.analysis.studies import answer, by_share, enough_labels
+from router.evaluation.evaluate_run import evaluate_stage
+from router.evaluation.learning_curve import nested_rows
+from router.evaluation.studies import answer, by_share, enough_labels
+from router.evaluation.study_cells import Cells
+from router.reports.report_run import report_stage
+from router.reports.studies import learning_curve_stage, leave_one_out_stage
 from router.runs.run import Run
-from router.stages.cells import Cells
 from router.stages.learning import calibrate_stage, train_stage
-from router.stages.learning_curve import learning_curve_stage, nested_rows
-from router.stages.leave_out import leave_one_out_stage
-from router.stages.reporting import evaluate_stage, report_stage
 
 
 def estimate(value, half=0.01):

@@ -18,11 +18,11 @@ import pytest
 from data.errors import DataError, MismatchError
 from data.splits import SPLITS, split_by_group
 from data.splitting import Splitting
+from router.evaluation.evaluate_run import evaluate_stage
 from router.features.table import FeatureTable
 from router.runs.run import Run
 from router.scale_router import ScaleRouter
 from router.stages.learning import calibrate_stage, train_stage
-from router.stages.reporting import evaluate_stage
 from router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
 from router.tuning.spaces import SPACES, draw
 from router.tuning.store import open_study

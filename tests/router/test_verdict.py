@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data.splits import split_by_group
-from router.analysis.evaluation import Settings, evaluate
-from router.analysis.verdict import (
+from router.evaluation.evaluate import Settings, evaluate
+from router.evaluation.summary_text import (
     CANNOT,
     DOES_NOT_PAY,
     HEADROOM,

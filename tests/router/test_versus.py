@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError
-from router.analysis import metrics
-from router.analysis.versus import Questions, Side, compare_routers
+from router.evaluation.compare_runs import compare_runs
+from router.evaluation.paired_comparison import Questions, Side, compare_routers
+from router.metrics import hull
 from router.policies.costs import routed_costs
 from router.policies.policy import Binding, Policy
 from router.policies.price_sweep import sweep
 from router.runs.run import Run
-from router.stages.comparing import compare_runs
 from router.stages.learning import calibrate_stage, train_stage
 
 COSTS = np.array([1.0, 9.0, 36.0])
@@ -64,7 +64,7 @@ def test_areas_are_those_of_the_whole_curves_up_to_its_points():
     area = found(truth, noise, questions)["AIQ"]
     for value, p in ((area.a, truth), (area.b, noise)):
         steps = sweep(p, questions.costs, scores=questions.scores)
-        whole = metrics.aiq(steps.cost, steps.accuracy, low=1.0, high=36.0)
+        whole = hull.aiq(steps.cost, steps.accuracy, low=1.0, high=36.0)
         assert value == pytest.approx(whole, abs=0.01)
     assert area.low > 0
     assert area.p_value == pytest.approx(1 / 201)

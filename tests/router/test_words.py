@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from data.oracle_log import OracleLog
-from router.analysis.evaluation import INTERVALS
-from router.analysis.oracles import ASSUMES
-from router.analysis.words import Words, words_in, words_of
+from router.evaluation.evaluate import INTERVALS
+from router.metrics.oracles import ASSUMES
 from router.rules import MEANING
+from router.text.words import Words, words_in, words_of
 
 
 def log(*, image: str = "", unit: str = "USD", **metadata: object) -> OracleLog:

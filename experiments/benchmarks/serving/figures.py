@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from router.analysis.figures import (
+from router.reports.figures import (
     FIXED,
     IMAGE,
     ORACLE,

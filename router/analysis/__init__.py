@@ -1,1 +1,0 @@
-"""Metrics, intervals and evaluation of routers: pure functions of arrays."""

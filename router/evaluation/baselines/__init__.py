@@ -1,0 +1,45 @@
+"""What a router must beat, always in the table: one literal table, imported on demand.
+
+Every baseline is fitted on the fit and tune parts and has its knob set on the calibrate part. What
+it is given has no score of the test part in it (`router.evaluation.methods.Known`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from data.errors import NotLearnableError
+from data.registry import load_entry
+from router.evaluation.methods import Known, Method
+
+BASELINES: dict[str, str] = {
+    "best fixed, chosen before": "router.evaluation.baselines.fixed:overall",
+    "best fixed per dataset": "router.evaluation.baselines.fixed:by_dataset",
+    "dataset lookup": "router.evaluation.baselines.lookup:by_dataset",
+    "question-type lookup": "router.evaluation.baselines.lookup:by_question_type",
+    "nearest neighbours": "router.evaluation.baselines.neighbours:fit",
+    "least answer loss (AVG-LLaVA)": "router.evaluation.baselines.answer_loss:fit",
+    "expected resolution (CARES)": "router.evaluation.baselines.expected_resolution:fit",
+    "confidence cascade": "router.evaluation.baselines.staged:by_confidence",
+    "log-probability cascade": "router.evaluation.baselines.staged:by_logprob",
+    "calibrated cascade": "router.evaluation.baselines.calibrated_cascade:fit",
+}
+"""Name -> function of `Known` that gives a `Method`."""
+
+
+def fit_baselines(known: Known) -> tuple[dict[str, Method], dict[str, str]]:
+    """Fit all baselines.
+
+    Returns:
+        Those that can be had, by name, and why the others cannot.
+    """
+    fitted: dict[str, Method] = {}
+    undefined: dict[str, str] = {}
+    for name in BASELINES:
+        fit = cast("Callable[[Known], Method]", load_entry(BASELINES, name, kind="baseline"))
+        try:
+            fitted[name] = fit(known)
+        except NotLearnableError as error:
+            undefined[name] = str(error)
+    return fitted, undefined

@@ -1,0 +1,172 @@
+"""A stage that reads two runs: is one router better than the other?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError, MismatchError
+from data.oracle_log import OracleLog
+from data.split_rows import part_rows
+from data.splits import Split
+from router.evaluation.evaluate import default_budgets, different_budgets
+from router.evaluation.paired_comparison import Difference, Questions, Side, compare_routers
+from router.policies.calibration_data import predictions
+from router.policies.costs import routed_costs
+from router.policies.policy import Policy
+from router.runs.run import OpenRun, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedComparison:
+    """Router A against router B.
+
+    Attributes:
+        names: the two run folders.
+        differences: what was compared.
+        n: test questions.
+        n_groups: their pictures.
+        draws: of the bootstrap and of the permutation test.
+    """
+
+    names: tuple[str, str]
+    differences: list[Difference]
+    n: int
+    n_groups: int
+    draws: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON-able mapping."""
+        return {
+            "a": self.names[0],
+            "b": self.names[1],
+            "n": {"test": self.n, "test_groups": self.n_groups},
+            "draws": self.draws,
+            "differences": [one.to_dict() for one in self.differences],
+        }
+
+
+def compare_runs(
+    a: Run,
+    b: Run,
+    *,
+    budgets: Sequence[float] | None = None,
+    policies: Sequence[str] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> PairedComparison:
+    """Compare the routers of two runs on the test questions that they share.
+
+    Args:
+        a: a run with a trained router.
+        b: another with the same log and split.
+        budgets: mean costs at which accuracies are compared; None for 1/16, 1/4 and 1/2 of the
+            finest option's.
+        policies: names of policies that both runs have; None for all that were told the same.
+        draws: of the bootstrap and of the permutation test.
+        seed: of both.
+
+    Raises:
+        DataError: when a part of a run or a policy is missing, no question is shared, or a budget
+            is negative or not finite.
+        MismatchError: when the runs have other logs or splits.
+    """
+    strange = [budget for budget in budgets or () if not 0 <= budget < math.inf]
+    if strange:
+        raise DataError(
+            f"A budget must be finite and at least 0, got {strange[0]}: it is a mean cost."
+        )
+    a, b = a.opened(), b.opened()
+    log, split = _same_questions(a, b)
+    rows = {
+        part: np.intersect1d(_rows(a, log, split, part), _rows(b, log, split, part))
+        for part in ("calibrate", "test")
+    }
+    if not len(rows["test"]):
+        raise DataError(f"{a.root} and {b.root} share no complete test question.")
+    test = rows["test"]
+    questions = Questions(
+        scores=log.scores[test],
+        costs=log.costs[test],
+        groups=log.groups[test].astype(str),
+        cost_unit=log.cost_unit,
+    )
+    differences = compare_routers(
+        _side(a, log, test),
+        _side(b, log, test),
+        questions,
+        budgets=different_budgets(budgets)
+        if budgets
+        else default_budgets(log.costs[rows["calibrate"]]),
+        policies=_common_policies(a, b, split, policies),
+        draws=draws,
+        seed=seed,
+    )
+    return PairedComparison(
+        names=(str(a.root), str(b.root)),
+        differences=differences,
+        n=len(test),
+        n_groups=len(np.unique(questions.groups)),
+        draws=draws,
+    )
+
+
+def _same_questions(a: OpenRun, b: OpenRun) -> tuple[OracleLog, Split]:
+    """The log and split of both runs."""
+    log = a.read_log()
+    b.read_log()
+    ours, theirs = (run.sha256(run.inputs("log")["log"]) for run in (a, b))
+    if ours != theirs:
+        raise MismatchError(
+            f"Two routers can be compared on the same log only: that of {a.root} has SHA-256 "
+            f"{ours[:12]}, that of {b.root} has {theirs[:12]}. Train both on one log "
+            "(`m3router train --out` makes a second run of the same log)."
+        )
+    split, other = a.read_split(log), b.read_split(log)
+    if split.fingerprint != other.fingerprint:
+        raise MismatchError(
+            "Two routers can be compared on the same split only, or one has learned what the "
+            f"other is tested on: {a.root} was split with seed {split.seed} "
+            f"({split.fingerprint[:12]}), {b.root} with seed {other.seed} "
+            f"({other.fingerprint[:12]}). Train both with one --seed."
+        )
+    return log, split
+
+
+def _rows(run: OpenRun, log: OracleLog, split: Split, part: str) -> np.ndarray:
+    return part_rows(log, split, part, gaps=run.read_router().metadata["gaps"])
+
+
+def _side(run: OpenRun, log: OracleLog, rows: np.ndarray) -> Side:
+    router = run.read_router()
+    return Side(
+        p=predictions(router, run.read_features(log), log, rows)[rows],
+        costs=routed_costs(log.costs[rows], router.blocks),
+    )
+
+
+def _common_policies(
+    a: Run, b: Run, split: Split, wanted: Sequence[str] | None
+) -> dict[str, tuple[Policy, Policy]]:
+    ours, theirs = (run.read_policies(run.read_router(), split) for run in (a, b))
+    if wanted is None:
+        names = [n for n in ours if n in theirs and dict(ours[n].knob) == dict(theirs[n].knob)]
+        return {name: (ours[name], theirs[name]) for name in names}
+    for name in wanted:
+        for run, known in ((a, ours), (b, theirs)):
+            if name not in known:
+                raise DataError(
+                    f"{run.root} has no policy {name!r}; it has {', '.join(known) or 'none'}. "
+                    f"Run `m3router calibrate --name {name}` on it first."
+                )
+        if dict(ours[name].knob) != dict(theirs[name].knob):
+            raise MismatchError(
+                f"The policy {name!r} was told {dict(ours[name].knob)} in {a.root}, but "
+                f"{dict(theirs[name].knob)} in {b.root}: a difference would not be the routers'. "
+                "Calibrate both alike, or name other policies."
+            )
+    return {name: (ours[name], theirs[name]) for name in wanted}

@@ -1,0 +1,60 @@
+"""Evaluations that were written before, as the present code reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Document = Mapping[str, Any]
+"""An evaluation; see `router.evaluation.evaluate.evaluate`."""
+REFERENCED = 4
+"""The schema from which on an evaluation names its reference option."""
+_RENAMED = {
+    "minus_finest": "minus_reference",
+    "sufficiency_finest": "sufficiency_reference",
+    "answer_finest": "answer_reference",
+    "score_finest": "score_reference",
+}
+
+
+def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation of any schema with the names of the present one.
+
+    Before schema 4 the reference of everything was the last option.
+    """
+    if document.get("schema", 0) >= REFERENCED:
+        return dict(document)
+    last = document["options"][-1]
+    found: dict[str, Any] = _renamed(document)
+    found["reference"] = {
+        "option": last,
+        "text": f"Reference option: {last}, the last one, as it was when this was evaluated.",
+    }
+    for policy in _policies(found):
+        policy.setdefault("reference", last)
+        if policy.get("kind") == "finest":
+            policy["kind"] = "fixed"
+    for lost in found.get("lost", {}).values():
+        lost.setdefault("reference", last)
+        for example in lost.get("examples", ()):
+            example.setdefault("reference", last)
+    return found
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_RENAMED.get(key, key): _renamed(one) for key, one in value.items()}
+    return [_renamed(one) for one in value] if isinstance(value, list) else value
+
+
+def _policies(value: Any) -> Iterator[dict[str, Any]]:
+    """Every policy that some row, at whatever depth, was made by."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _policies(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            if key == "policy" and isinstance(one, dict):
+                yield one
+            else:
+                yield from _policies(one)

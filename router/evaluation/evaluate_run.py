@@ -1,0 +1,215 @@
+"""The stage that measures the router of a run on its test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError
+from data.manifest import atomic_write_text, library_versions, read_manifest
+from data.oracle_log import OracleLog
+from data.split_rows import part_rows
+from data.splits import Split
+from router.cascade.rule import cascade_path
+from router.estimators.base import Floats
+from router.evaluation.breakdown import by_dataset, lost_questions, reliability
+from router.evaluation.documents import upgraded
+from router.evaluation.evaluate import (
+    SCHEMA,
+    Settings,
+    default_budgets,
+    different_budgets,
+    evaluate,
+)
+from router.policies.calibration_data import predictions
+from router.policies.costs import routed_costs
+from router.policies.policy import Binding, Policy
+from router.rules import MEANING
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
+from router.stages.learning import part_sizes
+
+DOCUMENT = "evaluation.json"
+
+
+def evaluate_stage(
+    run: Run,
+    *,
+    budgets: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    reuse: bool = False,
+    reference: str | None = None,
+) -> dict[str, Any]:
+    """Measure router, policies, ablations and oracles on the test part.
+
+    Args:
+        run: must hold a trained router; receives `evaluation/`.
+        budgets: mean costs per answer for the router's rows; None for 1/16, 1/4 and 1/2 of the
+            finest option's.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+        reuse: keep what was evaluated on the same inputs with the same options.
+        reference: name of the option that accuracies are compared with; None for the best of the
+            calibrate part.
+
+    Returns:
+        The document that reports are made from.
+
+    Raises:
+        DataError: when a part of the run is missing or damaged, a budget is too small, or the
+            reference is unknown.
+        MismatchError: when parts of the run do not belong together.
+    """
+    run = run.opened()
+    router = run.read_router()
+    log = run.read_log()
+    split = run.read_split(log)
+    policies = run.read_policies(router, split)
+    cascades = run.read_cascades(router)
+    features = run.read_features(log)
+    rows = {
+        part: part_rows(log, split, part, gaps=router.metadata["gaps"])
+        for part in ("tune", "calibrate", "test")
+    }
+    chosen = (
+        different_budgets(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
+    )
+    inputs = run.inputs("log", "features", "split", *run.arms())
+    inputs |= {f"policy {name}": run.policy(name) for name in policies}
+    inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}
+    params = {"budgets": list(chosen), "draws": draws, "seed": seed, "schema": SCHEMA}
+    params["reference"] = reference
+    if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
+        return read_document(run)
+    known = np.concatenate(list(rows.values()))
+    routers = {arm: run.read_router(arm) for arm in run.arms()}
+    p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
+    reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
+    shown = [{"budget": budget} for budget in chosen]
+    named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
+    document = evaluate(
+        log,
+        p["router"],
+        split=split,
+        policies=named,
+        gflops=_gflops(log, known),
+        ablations={arm: values for arm, values in p.items() if arm != "router"},
+        features=features,
+        reads=reads,
+        cascades=cascades,
+        reference=reference,
+        settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
+    )
+    details = _Details(log, rows["test"], p["router"], reads["router"])
+    document |= details.told(document, draws=draws, seed=seed)
+    document |= _provenance(run, router, log, split) | _vision(log, rows["test"])
+    path = run.evaluation / DOCUMENT
+    atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    run.record(run.evaluation, "evaluate", inputs=inputs, params=params, files=[path])
+    return document
+
+
+def read_document(run: Run) -> dict[str, Any]:
+    """The evaluation, after checking that it is of this run.
+
+    Raises:
+        DataError: when it is missing or damaged.
+        MismatchError: when the run changed since.
+    """
+    path = run.evaluation / DOCUMENT
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
+    run.verify(run.evaluation, "evaluate")
+    return upgraded(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:
+    """GFLOPs (N, K) of the language model; None where the log does not know them."""
+    known = np.isfinite(log.flops[rows]).all()
+    return log.flops / 1e9 if known else None
+
+
+def _vision(log: OracleLog, rows: np.ndarray) -> dict[str, float | None]:
+    """Mean cost of the vision tower by picture; high-resolution models look several times."""
+    each = log.vision_flops[rows]
+    return {"vision_gflops": float(each.mean()) / 1e9 if np.isfinite(each).all() else None}
+
+
+class _Details:
+    """What the report says beyond the totals, for every row of the router."""
+
+    def __init__(self, log: OracleLog, rows: np.ndarray, p: Floats, reads: Sequence[str]) -> None:
+        self.test, self.p = log.select(rows), np.asarray(p)[rows]
+        self.costs = routed_costs(self.test.costs, reads)
+
+    def told(self, document: Mapping[str, Any], *, draws: int, seed: int) -> dict[str, Any]:
+        """By dataset, which questions were lost, and how well probabilities come true."""
+        test, p = self.test, self.p
+        policies = {
+            row["name"]: _policy(row["policy"], test)
+            for row in document["rows"]
+            if row["kind"] == "router"
+        }
+        choices = {name: policy.choose(p, self.costs) for name, policy in policies.items()}
+        return {
+            "datasets": by_dataset(
+                test,
+                choices,
+                costs=self.costs,
+                best=document["best_fixed"],
+                reference=document["reference"]["option"],
+                draws=draws,
+                seed=seed,
+            ),
+            "lost": {
+                name: {
+                    "reference": policy.reference,
+                    **lost_questions(
+                        test, choices[name], p, reference=policy.reference_choice(self.costs)
+                    ),
+                }
+                for name, policy in policies.items()
+            },
+            "calibration": reliability(p, test.scores, test.options),
+        }
+
+
+def _policy(described: Mapping[str, Any], log: OracleLog) -> Policy:
+    binding = Binding(options=log.options, cost_unit=log.cost_unit, router="", split="")
+    return Policy(
+        binding=binding,
+        kind=described["kind"],
+        lam=described["lam"],
+        cost_scale=described["cost_scale"],
+        reference=described["reference"],
+        cap=described["cap"],
+    )
+
+
+def _provenance(run: Run, router: ScaleRouter, log: OracleLog, split: Split) -> dict[str, Any]:
+    trained = read_manifest(run.arm(), stage="train")
+    rule = trained["params"]["rule"]
+    return {
+        "rule": {"name": rule, "meaning": MEANING[rule]},
+        "provenance": {
+            "log": {**log.metadata, "sha256": run.sha256(run.inputs("log")["log"])},
+            "features": dict(router.metadata["features"]),
+            "router": {
+                "estimator": router.estimator_name,
+                "blocks": dict(router.blocks),
+                "hyperparameters": router.metadata["hyperparameters"],
+                "seed": router.metadata["seed"],
+                "gaps": router.metadata["gaps"],
+                "fingerprint": router.fingerprint,
+            },
+            "split": {"seed": split.seed, "fingerprint": split.fingerprint},
+            "sizes": part_sizes(log, split),
+            "examples": len(log),
+            "examples_with_gaps": int((~log.complete).sum()),
+            "versions": library_versions(),
+        },
+    }

@@ -1,0 +1,139 @@
+"""A stage that asks which features a router uses; measured on the calibrate part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import DataError
+from data.manifest import atomic_write_text
+from data.split_rows import part_rows
+from router.estimators.base import Floats
+from router.evaluation.evaluate import SCHEMA
+from router.evaluation.permutation_importance import REPEATS, Examples, importance, strongest
+from router.policies.costs import routed_costs
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
+
+STAGE = "importance"
+DOCUMENT = "importance.json"
+PART = "calibrate"
+SINGLE = 8
+
+
+def importance_stage(
+    run: Run, *, repeats: int = REPEATS, draws: int = 200, seed: int = 0, reuse: bool = False
+) -> dict[str, Any]:
+    """Measure what each feature block, and the strongest single features, are worth.
+
+    The calibrate part was neither fitted nor tuned on, and the test part stays untouched.
+
+    Args:
+        run: must hold a trained router; receives `importance/`.
+        repeats: permutations per block or feature.
+        draws: bootstrap draws.
+        seed: of both.
+        reuse: keep what was measured on the same inputs with the same options.
+
+    Returns:
+        "part", "n", "n_groups", "repeats", "draws", "aiq", "blocks" and "features" (name ->
+        "drop", "by_picture", "columns"), "weighed_by": how the features were picked, None where
+        the estimator has no weights and so none were.
+
+    Raises:
+        DataError: when a part of the run is missing or damaged.
+        MismatchError: when parts of the run do not belong together.
+    """
+    run = run.opened()
+    folder = run.root / STAGE
+    inputs = run.inputs("log", "features", "split", "router")
+    params = {"repeats": repeats, "draws": draws, "seed": seed, "schema": SCHEMA}
+    if reuse and run.is_current(folder, STAGE, inputs=inputs, params=params):
+        document: dict[str, Any] = json.loads((folder / DOCUMENT).read_bytes())
+        return document
+    router, log = run.read_router(), run.read_log()
+    rows = part_rows(log, run.read_split(log), PART, gaps=router.metadata["gaps"])
+    if not len(rows):
+        raise DataError(f"The {PART} part has no complete example. Label more questions.")
+    table = run.read_features(log).align([log.ids[row] for row in rows])
+    examples = Examples(
+        X=table.matrix(list(router.blocks)),
+        scores=log.scores[rows],
+        costs=log.costs[rows],
+        behind=routed_costs(log.costs[rows], router.blocks),
+        groups=log.groups[rows].astype(str),
+    )
+    blocks = _columns(router)
+    weighed = _weights(router, examples.X)
+    single = {} if weighed is None else _single(router, strongest(weighed[1], count=SINGLE))
+    found = importance(
+        lambda X: router.calibration.apply(router.estimator.predict(X)),
+        examples,
+        {**blocks, **single},
+        repeats=repeats,
+        draws=draws,
+        seed=seed,
+    )
+    document = {
+        "part": PART,
+        "n": len(rows),
+        "n_groups": len(np.unique(examples.groups)),
+        **params,
+        "aiq": found["aiq"],
+        "blocks": {name: found["parts"][name] for name in blocks},
+        "features": {name: found["parts"][name] for name in single},
+        "weighed_by": None if weighed is None else weighed[0],
+    }
+    path = folder / DOCUMENT
+    atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    run.record(folder, STAGE, inputs=inputs, params=params, files=[path])
+    return document
+
+
+def _columns(router: ScaleRouter) -> dict[str, npt.NDArray[np.intp]]:
+    """Block -> its columns."""
+    ends = np.cumsum(list(router.blocks.values()))
+    return {
+        name: np.arange(end - width, end)
+        for (name, width), end in zip(router.blocks.items(), ends, strict=True)
+    }
+
+
+def _single(router: ScaleRouter, columns: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[np.intp]]:
+    """Names such as "image[17]" -> one column each."""
+    blocks = _columns(router)
+    return {
+        f"{name}[{column - inside[0]}]": np.array([column])
+        for column in columns
+        for name, inside in blocks.items()
+        if inside[0] <= column <= inside[-1]
+    }
+
+
+def _gain(estimator: Any, X: Floats) -> Floats:
+    booster = estimator.booster_
+    gain = np.zeros(X.shape[1]) if booster is None else booster.feature_importance("gain")
+    return np.asarray(gain, dtype=np.float64)
+
+
+def _standardised(estimator: Any, X: Floats) -> Floats:
+    norm = np.linalg.norm(estimator.coef_ * X.std(axis=0)[:, None], axis=1)
+    return np.asarray(norm, dtype=np.float64)
+
+
+WEIGHTS: dict[str, tuple[str, Callable[[Any, Floats], Floats]]] = {
+    "logistic": ("the size of their standardised weights", _standardised),
+    "lightgbm": ("their gain in the trees", _gain),
+}
+"""Estimator -> how its single features are weighed; others have no weights of their own."""
+
+
+def _weights(router: ScaleRouter, X: Floats) -> tuple[str, Floats] | None:
+    if router.estimator_name not in WEIGHTS:
+        return None
+    words, weigh = WEIGHTS[router.estimator_name]
+    return words, weigh(router.estimator, X)

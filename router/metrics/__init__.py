@@ -1,0 +1,1 @@
+"""Metrics of routing: pure functions of arrays, which know no log, router or run."""

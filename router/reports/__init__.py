@@ -1,0 +1,1 @@
+"""Reports: tables, the HTML page, LaTeX, figures, and the summary and browser of a log."""

@@ -1,0 +1,288 @@
+"""The HTML report: one file that loads nothing from anywhere, plus figures and tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
+
+from data.errors import DataError
+from data.manifest import atomic_write_text
+from data.media_files import file_in
+from data.videos import FRAMES
+from router.evaluation import metric_table
+from router.evaluation.documents import Document
+from router.evaluation.studies import answer
+from router.evaluation.summary_text import sentences
+from router.reports import (
+    plots,
+    tables,
+)
+from router.reports.figures import DARK, inline_svg, still, write_figure
+from router.reports.latex import write_latex
+from router.reports.page_parts import allowed_scripts, script_json, thumbnail
+from router.text import numbers
+from router.text.words import words_in
+
+PAGE = "report.html"
+THUMBNAIL = 192  # pixels, the longer side
+
+LABELS = {
+    "pareto": "Accuracy against mean cost: fixed options, the router, baselines and the oracles",
+    "shares": "How often each option was chosen",
+    "calibration": "Predicted against observed accuracy",
+    "importance": "Drop in AIQ when features are exchanged",
+    "learning": "AIQ against the number of labelled questions",
+}
+SECTIONS = {
+    "result": "Result",
+    "methods": "Baselines",
+    "gain": "Possible gain",
+    "datasets": "Datasets",
+    "shares": "Choices",
+    "calibration": "Calibration",
+    "importance": "Features",
+    "learning": "Labels",
+    "unseen": "Never seen",
+    "lost": "Lost questions",
+    "rules": "Rules",
+    "origin": "Origin",
+}
+CAPTIONS = {
+    "headline": "Fixed options, the router and the oracles on the test part.",
+    "baselines": "The router against ablations and baselines.",
+    "rules": "Rules without a knob.",
+    "table-2": "Accuracy by dataset, laid out as Table 2 of the M3 paper.",
+    "shares": "How often each option was chosen.",
+    "lost-where": "Questions lost against the reference option, by dataset and chosen option.",
+    "importance": "Drop in AIQ when features are exchanged.",
+}
+"""Tables that are also written as LaTeX."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a report shows beside the evaluation.
+
+    Attributes:
+        importance: what `router.evaluation.importance.importance_stage` returns.
+        learning: a learning curve.
+        left_out: a study of what was never seen.
+        notes: why one of these is missing; shown as they are.
+    """
+
+    importance: Mapping[str, Any] | None = None
+    learning: Mapping[str, Any] | None = None
+    left_out: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def write_report(
+    document: Document,
+    folder: Path,
+    *,
+    extras: Extras | None = None,
+    manifest: Mapping[str, Any] | None = None,
+    images: Path | None = None,
+) -> list[Path]:
+    """Write report.html, its figures as PNG and SVG, and tables/ as CSV and LaTeX.
+
+    Args:
+        document: what `router.evaluation.evaluate_run.evaluate_stage` returns.
+        folder: made when it does not exist.
+        extras: importance and studies.
+        manifest: the evaluation's manifest, for the provenance.
+        images: folder of the pictures; without it lost questions are shown without pictures.
+
+    Returns:
+        All files written.
+
+    Raises:
+        DataError: when a file cannot be written.
+    """
+    extras = extras or Extras()
+    specs = plots.plots(document, importance=extras.importance, learning=extras.learning)
+    drawn = {name: still(spec) for name, spec in specs.items()}
+    written = [p for name, figure in drawn.items() for p in write_figure(figure, folder / name)]
+    rows = _tables(document, extras)
+    written += tables.write_csv(rows, folder / "tables")
+    written += write_latex(rows, folder / "tables", captions=CAPTIONS)
+    inline = {
+        name: Markup(inline_svg(figure, name=name, label=LABELS[name]))
+        for name, figure in drawn.items()
+    }
+    page = folder / PAGE
+    text = render(document, inline, extras=extras, manifest=manifest, images=images)
+    atomic_write_text(page, text)
+    return [page, *written]
+
+
+def render(
+    document: Document,
+    figures: Mapping[str, Markup],
+    *,
+    extras: Extras,
+    manifest: Mapping[str, Any] | None = None,
+    images: Path | None = None,
+) -> str:
+    """The report as one HTML page.
+
+    Args:
+        document: the evaluation.
+        figures: name -> trusted SVG element, from `inline_svg`; the plots' still pictures.
+        extras: importance and studies.
+        manifest: the evaluation's manifest.
+        images: folder of the pictures.
+    """
+    environment = Environment(
+        loader=PackageLoader("router.reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = words_in(document)
+    environment.filters |= {
+        "number": numbers.number,
+        "percent": numbers.percent,
+        "interval": numbers.interval,
+        "worded": words.of,
+    }
+    return environment.get_template(PAGE).render(
+        doc=document,
+        words=words,
+        figures=figures,
+        labels=LABELS,
+        headline=tables.headline(document),
+        counted=any(row.gflops for row in tables.headline(document)),
+        certified=tables.certified(document),
+        row_name=lambda row: tables.row_name(row, document),
+        verdict=sentences(document),
+        metrics=metric_table.column_metrics(),
+        methods=tables.method_lines(document),
+        shown=tables.shown,
+        rules=tables.rules(document),
+        reasons=tables.reasons(document),
+        unavailable=tables.unavailable(document),
+        table_2=tables.table_2(document),
+        calibration_caption=_calibration_caption(document),
+        hashes=_hashes(manifest),
+        created=(manifest or {}).get("created", ""),
+        variables=_variables(),
+        **_lost(document, images),
+        **_extras(extras),
+        **_scripts(document, extras),
+    )
+
+
+def _tables(document: Document, extras: Extras) -> dict[str, tables.Table]:
+    rows = {
+        **tables.csv_tables(document),
+        "baselines": tables.methods_table(document),
+        "rules": tables.rules_table(document),
+        "table-2": tables.table_2(document),
+        "lost-where": tables.lost_table(document),
+    }
+    if extras.importance:
+        rows["importance"] = tables.importance_table(extras.importance)
+    return rows
+
+
+def _calibration_caption(document: Document) -> str:
+    whole = document["calibration"]["all"]
+    return (
+        "Each mark is an equal share of the test questions, in order of their prediction. Brier "
+        f"score {numbers.number(whole['brier'])}, expected calibration error "
+        f"{numbers.percent(whole['ece'])} points over all options."
+    )
+
+
+def _lost(document: Document, images: Path | None) -> dict[str, Any]:
+    """What the page says about the router's middle row, whose details are shown."""
+    rows = tables.router_rows(document)
+    row = rows[len(rows) // 2]
+    lost = document["lost"][row["name"]]
+    by_option = [
+        (option, [one for one in lost["examples"] if one["chosen"] == option])
+        for option in document["options"]
+    ]
+    frames = document["provenance"]["log"].get("frames", FRAMES)
+    return {
+        "routers": rows,
+        "policy": tables.row_name(row, document),
+        "policy_row": row["name"],
+        "lost": lost,
+        "matrix": tables.lost_matrix(lost.get("where", []), document["options"]),
+        "lost_by_option": [(option, shown) for option, shown in by_option if shown],
+        "thumbnails": thumbnails(lost["examples"], images, frames=frames),
+    }
+
+
+def _extras(extras: Extras) -> dict[str, Any]:
+    missing = {
+        "importance": extras.importance is None,
+        "learning": extras.learning is None,
+        "unseen": extras.left_out is None,
+    }
+    return {
+        "importance": extras.importance,
+        "learning": extras.learning,
+        "learning_answer": answer(extras.learning) if extras.learning else "",
+        "left_out": extras.left_out,
+        "notes": extras.notes,
+        "sections": [(id, name) for id, name in SECTIONS.items() if not missing.get(id)],
+    }
+
+
+def _scripts(document: Document, extras: Extras) -> dict[str, Any]:
+    """The plots, and the only scripts that the page lets run."""
+    found = plots.plots(document, importance=extras.importance, learning=extras.learning)
+    drawing = get_plotlyjs()
+    script = (files("router.reports") / "templates" / "report.js").read_text(encoding="utf-8")
+    return {
+        "plotted": set(found),
+        "plots_json": Markup(script_json(found)),
+        "dark_json": Markup(script_json(DARK)),
+        "drawing": Markup(drawing),
+        "script": Markup(script),
+        "allowed": Markup(allowed_scripts(drawing, script)),
+        "drawing_size": len(drawing.encode("utf-8")),
+        "drawing_version": get_plotlyjs_version(),
+    }
+
+
+def _hashes(manifest: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """(name, path, SHA-256) of what was evaluated."""
+    inputs = (manifest or {}).get("inputs", {})
+    return [(name, one["path"], one["sha256"]) for name, one in inputs.items()]
+
+
+def _variables() -> dict[str, dict[str, str]]:
+    """CSS variables of the figures' colours, for a light and a dark page."""
+    return {
+        "light": {f"--c{colour[1:]}": colour for colour in DARK},
+        "dark": {f"--c{colour[1:]}": other for colour, other in DARK.items()},
+    }
+
+
+def thumbnails(
+    examples: list[dict[str, Any]], images: Path | None, *, frames: int
+) -> dict[str, str]:
+    """Example id -> data URI of its picture, for those that can be read."""
+    found: dict[str, str] = {}
+    if images is None or not os.path.isdir(images):
+        return found
+    for example in examples:
+        try:
+            path = file_in(images, example["image"])
+            found[example["id"]] = thumbnail(path, pixels=THUMBNAIL, kind="PNG", frames=frames)
+        except DataError:
+            continue
+    return found

@@ -1,0 +1,70 @@
+"""The stage that writes the report of an evaluated run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError, MismatchError
+from data.manifest import read_manifest
+from router.evaluation.evaluate_run import read_document
+from router.evaluation.importance import importance_stage
+from router.evaluation.learning_curve import DOCUMENT as STUDY
+from router.evaluation.learning_curve import STAGE as LEARNING
+from router.evaluation.leave_one_out import STAGE as LEFT_OUT
+from router.reports.html import PAGE, Extras, write_report
+from router.runs.run import Run
+
+
+def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -> Path:
+    """Write the HTML report, its figures and its tables.
+
+    Args:
+        run: must hold an evaluation; receives `report/`.
+        images: folder of the pictures, to show those of lost questions.
+        reuse: keep what was reported from the same evaluation with the same options.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        DataError: when the evaluation is missing or damaged.
+        MismatchError: when the run changed since it was evaluated.
+    """
+    run = run.opened()
+    document = read_document(run)
+    importance = importance_stage(run, reuse=True)
+    studies, notes = _studies(run)
+    inputs = run.inputs("evaluation")
+    inputs |= {kind: run.root / kind / STUDY for kind in studies}
+    params = {"pictures": images is not None}
+    page = run.report / PAGE
+    if reuse and run.is_current(run.report, "report", inputs=inputs, params=params):
+        return page
+    extras = Extras(
+        importance=importance,
+        learning=studies.get(LEARNING),
+        left_out=studies.get(LEFT_OUT),
+        notes=tuple(notes),
+    )
+    evaluated = read_manifest(run.evaluation, stage="evaluate")
+    files = write_report(document, run.report, extras=extras, manifest=evaluated, images=images)
+    run.record(run.report, "report", inputs=inputs, params=params, files=files)
+    return page
+
+
+def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Studies of this very router, and what to say about those of another."""
+    found, notes = {}, []
+    for kind in (LEARNING, LEFT_OUT):
+        path = run.root / kind / STUDY
+        if not path.is_file():
+            continue
+        try:
+            run.verify(run.root / kind, kind)
+        except (DataError, MismatchError) as error:
+            notes.append(f"The study {kind!r} is not shown: {error}")
+        else:
+            found[kind] = json.loads(path.read_bytes())
+    return found, notes

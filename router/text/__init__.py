@@ -1,0 +1,1 @@
+"""How numbers, answers and logs are said in words."""

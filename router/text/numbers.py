@@ -1,0 +1,46 @@
+"""Numbers, shares and intervals as a reader sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MISSING = "–"
+
+
+def number(value: float | None, *, digits: int = 3) -> str:
+    """A number with few digits: 576, 36.4, 0.0123.
+
+    >>> number(576.0), number(36.42), number(0.01234), number(1234567.0), number(None)
+    ('576', '36.4', '0.0123', '1,234,567', '–')
+    """
+    if value is None:
+        return MISSING
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def percent(value: float | None, *, signed: bool = False, digits: int = 1) -> str:
+    """A share in [0, 1] in per cent, or a difference of shares in points.
+
+    >>> percent(0.8456), percent(-0.012, signed=True), percent(-1e-9, signed=True), percent(None)
+    ('84.6', '-1.2', '+0.0', '–')
+    """
+    if value is None:
+        return MISSING
+    return f"{100 * value:+z.{digits}f}" if signed else f"{100 * value:z.{digits}f}"
+
+
+def interval(estimate: Mapping[str, float | None], *, signed: bool = False, digits: int = 1) -> str:
+    """The ends of an interval, in per cent or points.
+
+    >>> interval({"value": 0.5, "low": 0.42, "high": 0.61})
+    '42.0 to 61.0'
+    >>> interval({"value": 0.5, "low": None, "high": None})
+    '–'
+    """
+    low, high = estimate["low"], estimate["high"]
+    if low is None and high is None:
+        return MISSING
+    ends = (percent(end, signed=signed, digits=digits) for end in (low, high))
+    return " to ".join(ends)

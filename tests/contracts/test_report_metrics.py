@@ -1,0 +1,133 @@
+"""A metric of the report is one entry of one table: the document and every output follow it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.oracle_log import OracleLog
+from data.splits import split_by_group
+from router.cli import console
+from router.evaluation import metric_table
+from router.evaluation.evaluate import Settings, evaluate
+from router.evaluation.evaluate_run import evaluate_stage
+from router.evaluation.metric_table import METRICS, Measured, Metric
+from router.features.table import FeatureTable
+from router.reports import tables
+from router.reports.report_run import report_stage
+from router.runs.run import Run
+from router.stages.learning import calibrate_stage, train_stage
+
+OPTIONS = ("1", "9", "36")
+TITLE = "mean points of the curve"
+
+
+def points_of_the_curve(one: Measured) -> dict[str, float]:
+    """A toy: the plain mean of the accuracies of a curve's points."""
+    accuracy = one.table.columns.pair(f"curve-accuracy/{one.name}")
+    return one.estimated(accuracy.then(lambda means: means.mean(axis=-1)))
+
+
+TOY = Metric(name="toy_mean", title=TITLE, function=points_of_the_curve, digits=3)
+
+
+def simulated_log(n: int = 240) -> tuple[OracleLog, FeatureTable]:
+    generator = np.random.default_rng(5)
+    need = generator.standard_normal(n)
+    detail = np.array([-1.0, 0.0, 1.0])
+    right = generator.random((n, 3)) < 1 / (1 + np.exp(-4 * (detail - need[:, None])))
+    frame = pd.DataFrame(
+        {
+            "example_id": np.repeat([f"e{i}" for i in range(n)], 3),
+            "group": np.repeat([f"g{i}" for i in range(n)], 3),
+            "dataset": "toy",
+            "question": "how many?",
+            "image": np.repeat([f"g{i}.png" for i in range(n)], 3),
+            "scale": list(OPTIONS) * n,
+            "cost": np.tile([1.0, 9.0, 36.0], n),
+            "score": right.astype(float).ravel(),
+            "chance": 0.0,
+            "error": None,
+        }
+    )
+    log = OracleLog(frame, options=OPTIONS, cost_unit="visual tokens", metadata={"model": "toy"})
+    blocks = {"image": need[:, None], "question": generator.standard_normal((n, 1))}
+    return log, FeatureTable(ids=log.ids, blocks=blocks, metadata={"source": "toy"})
+
+
+@pytest.fixture
+def with_toy(monkeypatch):
+    monkeypatch.setattr(metric_table, "METRICS", (*METRICS, TOY))
+
+
+def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
+    with_toy, tmp_path, monkeypatch
+):
+    run = Run(tmp_path / "run")
+    log, features = simulated_log()
+    log.write(run.log)
+    features.write(run.features)
+    train_stage(run)
+    calibrate_stage(run, budget=9)
+    document = evaluate_stage(run, draws=20)
+    page = report_stage(run).read_text(encoding="utf-8")
+    methods = {
+        name: method for name, _, method in tables.methods(document) if method.get("metrics")
+    }
+    assert {"router", "image-only", "dataset lookup"} <= set(methods)
+    for method in methods.values():
+        mean = np.mean(method["curve"]["accuracy"])
+        assert method["metrics"]["toy_mean"]["value"] == pytest.approx(mean)
+    value = methods["router"]["metrics"]["toy_mean"]["value"]
+
+    text = io.StringIO()
+    monkeypatch.setattr(console.out, "file", text)
+    console.show_methods(document)
+    assert TITLE in text.getvalue()
+    assert re.search(rf"router .*\b{100 * value:.1f}", text.getvalue())
+
+    assert f'<th scope="col">{TITLE}</th>' in page
+    assert f"<b>{100 * value:.3f}</b>" in page
+    with (run.report / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert float(rows["router"]["toy_mean"]) == value
+    assert float(rows["router"]["toy_mean_low"]) < value < float(rows["router"]["toy_mean_high"])
+    latex = (run.report / "tables/baselines.tex").read_text(encoding="utf-8")
+    assert "toy mean" in latex and f"{value:.4g}" in latex
+
+
+def test_a_metric_that_needs_probabilities_is_none_without_them_and_the_rest_goes_on(monkeypatch):
+    needy = Metric(
+        name="needy",
+        title="needy",
+        function=lambda one: one.method.p.mean(),
+        needs=("probabilities",),
+    )
+    own = Metric(name="own", title="own", function=lambda one: 1.0, of="router")
+    monkeypatch.setattr(metric_table, "METRICS", (*METRICS, needy, own))
+    log, features = simulated_log(120)
+    frame = log.frame
+    frame["confidence"], frame["logprob"] = 0.5, -0.5
+    log = OracleLog(frame, options=OPTIONS, cost_unit="visual tokens", metadata={})
+    p = np.full(log.scores.shape, 0.5)
+    document = evaluate(
+        log, p, split=split_by_group(log.groups, seed=0), settings=Settings(draws=20)
+    )
+    assert document["metrics"]["needy"] == 0.5
+    assert document["metrics"]["own"] == 1.0
+    cascade = document["baselines"]["confidence cascade"]["metrics"]
+    assert cascade["needy"] is None
+    assert "own" not in cascade
+    lines = {line["key"]: line for line in tables.method_lines(document)}
+    assert lines["router"]["needy"]["value"] == 0.5
+    assert lines["confidence cascade"]["needy"]["value"] is None
+
+
+def test_names_and_titles_are_each_there_once():
+    for values in ([one.name for one in METRICS], [one.title for one in METRICS]):
+        assert len(values) == len(set(values))

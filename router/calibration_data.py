@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.log.oracle_log import OracleLog
+from data.splits.split import Split
 from router.analysis.words import Words, words_of
 from router.costs import routed_costs
 from router.estimators.base import Floats

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError, MismatchError
-from data.log_files import PARQUET
+from data.log.files import PARQUET
+from data.log.oracle_log import OracleLog
 from data.manifest import (
     MANIFEST,
     atomic_write_bytes,
@@ -21,8 +22,7 @@ from data.manifest import (
     sha256_file,
     write_manifest,
 )
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.splits.split import Split
 from router.features.asked import of_same_examples
 from router.features.left_out import without_featureless
 from router.features.table import FILE as FEATURES_FILE

@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
 from data.sources.benchmarks import Benchmark, benchmark
-from data.sources.pictures import save_picture
+from data.sources.image_files import save_picture
 from data.sources.reading import read_row, read_rows
 from data.sources.rows import Draft
 from data.videos import SUFFIXES

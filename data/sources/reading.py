@@ -9,7 +9,7 @@ from typing import Any
 from data.errors import DataError
 from data.sources.benchmarks import Benchmark
 from data.sources.rows import Draft, Row
-from data.tables import read_cells
+from data.tables.table import read_cells
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 """Ending of a file to the reader of the ``datasets`` library."""

@@ -23,11 +23,11 @@ import torch
 from PIL import Image
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
 from data.images import open_image
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.scenes.export import VALIDATION_SEEDS, write_scenes
-from data.scoring import score
+from data.scoring.metrics import score
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
 from m3core.labelling import label

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from data.examples import Example
-from data.scoring import YES_NO, score
+from data.example import Example
+from data.scoring.metrics import YES_NO, score
 from m3core.models.base import Answer
 
 _YES_NO = ("yes", "no")

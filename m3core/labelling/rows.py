@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from data.errors import DataError
-from data.examples import Example, fingerprint
-from data.log_checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
-from data.scoring import AGREEMENT, chance_level, score
+from data.example import Example, fingerprint
+from data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
+from data.scoring.metrics import AGREEMENT, chance_level, score
 from data.videos import FRAMES, is_video
 from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis.columns import SHARE, Columns
 from router.analysis.expected import expected_text
 from router.analysis.metrics import Choice, oracle_choice, regret_rows, taken

@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from data.errors import DataError
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_text
 from data.media_files import file_in, find_file
-from data.oracle_log import OracleLog
 from data.videos import FRAMES, open_picture
 from router.analysis.browse_data import pack_log, script_json
 from router.analysis.inspected import Inspection

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.log_checks import LENGTH
-from data.oracle_log import OracleLog
-from data.sources.paths import leaves_folder
+from data.log.checks import LENGTH
+from data.log.oracle_log import OracleLog
+from data.media_files import leaves_folder
 from router.analysis.counting import answer_codes
 from router.analysis.expected import expected_text
 from router.analysis.inspection import total

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis import metrics
 from router.analysis.columns import SHARE, Columns
 from router.analysis.inspected import Oracle, Pair, Part, ScaleCounts, Step

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, NotLearnableError
-from data.oracle_log import OracleLog
-from data.splits import SPLITS, Split
+from data.log.oracle_log import OracleLog
+from data.splits.split import SPLITS, Split
 from router.analysis.arms import arm_of, budget_name, cascade_settings
 from router.analysis.columns import Columns
 from router.analysis.comparison import Comparison

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from data.errors import DataError
-from data.mme import mme_sums, subtask_of
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.registry import unknown_name
+from data.scoring.mme import mme_sums, subtask_of
 from router.analysis.causes import group_causes
 from router.analysis.columns import Columns
 from router.analysis.counting import Cells, add_step, count_pair, count_part, count_step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data.mme import COGNITION, PERCEPTION
+from data.scoring.mme import COGNITION, PERCEPTION
 from router.analysis.inspected import MmeScore
 from router.analysis.tables import MISSING
 

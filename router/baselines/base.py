@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import NotLearnableError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis.curves import curve_prices
 from router.costs import routed_costs
 from router.estimators.base import Floats

@@ -19,8 +19,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from data.log_checks import ASKED
-from data.scoring import AGREEMENT
+from data.log.checks import ASKED
+from data.scoring.metrics import AGREEMENT
 from router.analysis.contenders import reasons
 from router.analysis.intervals import LEAST_FOR_CURVES
 from router.analysis.reference_summary import not_the_best, reference_sentence

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
+from data.log.oracle_log import OracleLog
 from data.manifest import sha256_file
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.splits.split import Split
 from router.analysis.evaluation import default_budgets, different_budgets
 from router.analysis.versus import Difference, Questions, Side, compare_routers
 from router.calibration_data import predictions

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
-from data.splits import SPLITS, Split
+from data.log.oracle_log import OracleLog
+from data.splits.split import SPLITS, Split
 from router import risk
 from router.analysis.curves import dearest_within
 from router.analysis.words import words_of

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from data.errors import DataError, MismatchError
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.splits.split import Split
 from router import estimators
 from router.calibration_data import CalibrationData
 from router.cascade import cascade_path

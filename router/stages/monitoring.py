@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
-from data.log_checks import ASKED
-from data.oracle_log import OracleLog
-from data.scoring import AGREEMENT, score
-from data.splits import Split
+from data.example import Example
+from data.log.checks import ASKED
+from data.log.oracle_log import OracleLog
+from data.scoring.metrics import AGREEMENT, score
+from data.splits.split import Split
 from router.calibration_data import image_sizes, labelled
 from router.cascade import Cascade, cascade_path
 from router.drift import Sample

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_text, library_versions, read_manifest, sha256_file
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.splits.split import Split
 from router.analysis.breakdown import by_dataset, lost_questions, reliability
 from router.analysis.documents import upgraded
 from router.analysis.evaluation import (

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
+from data.log.oracle_log import OracleLog
 from data.manifest import read_manifest, sha256_file
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.splits.split import Split
 from router.calibration_data import predictions
 from router.estimators.base import Floats
 from router.features.table import FeatureTable

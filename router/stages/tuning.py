@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import MismatchError
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.log.oracle_log import OracleLog
+from data.splits.split import Split
 from router.estimators import ESTIMATORS
 from router.features.table import FeatureTable
 from router.parts import Gaps, require_choice

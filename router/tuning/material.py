@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.log.oracle_log import OracleLog
+from data.splits.split import Split
 from router.calibration import choose_calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, GroupedEstimator, Validation, log_loss

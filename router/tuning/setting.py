@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from data.splits import Split
+from data.splits.split import Split
 from router.parts import Gaps
 
 

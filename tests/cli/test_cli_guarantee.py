@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.calibration_data import labelled
 from router.checks import check_run
 from router.costs import routed_costs

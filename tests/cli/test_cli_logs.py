@@ -13,8 +13,8 @@ import pytest
 from datasets import disable_progress_bars, load_dataset
 
 from data.importers import IMPORTERS
-from data.importers.lmms_eval_scores import METRICS
-from data.oracle_log import OracleLog
+from data.importers.lmms_eval import METRICS
+from data.log.oracle_log import OracleLog
 from router.cli.import_ import FLAGS, PER_OPTION, TAKES
 
 disable_progress_bars()

@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.examples import Example
-from data.scoring import BY_PEOPLE, METRICS, chance_level
+from data.example import Example
+from data.scoring.metrics import BY_PEOPLE, METRICS, chance_level
+from data.scoring.vqa import normalize_evalai, tokenize_first
 from data.texts import clean
-from data.vqa_text import normalize_evalai, tokenize_first
 
 # --- Thousands of answers, scored once by the references' own functions ----------------------
 

@@ -18,7 +18,7 @@ from PIL import Image
 from data.errors import DataError
 from data.images import open_image
 from data.manifest import read_manifest, sha256_file
-from data.scoring import METRICS, chance_level, score
+from data.scoring.metrics import METRICS, chance_level, score
 from data.sources import source
 from data.sources.benchmarks import BENCHMARKS
 from data.sources.fetching import fetch_benchmark

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.choice_reading import read_choice, read_reference
-from data.scoring import METRICS
+from data.scoring.metrics import METRICS
+from data.scoring.multiple_choice import read_choice, read_reference
 
 CHOICES = ["cat", "dog", "cow"]
 FORMS = (

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.examples import Example, fingerprint
-from data.scoring import chance_level, score
+from data.example import Example, fingerprint
+from data.scoring.metrics import chance_level, score
 from data.sources import source
 from data.sources.jsonl import load_jsonl
 

@@ -18,8 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError, MismatchError
-from data.importers.lmms_eval import read_lmms_eval
-from data.importers.lmms_eval_scores import METRICS, metric_of, score_of
+from data.importers.lmms_eval import METRICS, metric_of, read_lmms_eval, score_of
 
 PROMPT = "\nAnswer the question using a single word or phrase."
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.examples import Example
-from data.scoring import METRICS, score
-from data.vqa_text import _contractions, normalize, strip_punctuation
+from data.example import Example
+from data.scoring.metrics import METRICS, score
+from data.scoring.vqa import _contractions, normalize, strip_punctuation
 
 # --- VQA -------------------------------------------------------------------------------------
 

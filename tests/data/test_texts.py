@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.scoring import METRICS, check_references
+from data.scoring.metrics import METRICS, check_references
 from data.texts import clean, plain
 
 ACCENTED = "Caf\u00e9 \u00c5ngstr\u00f6m na\u00efve \ud55c\uad6d\uc5b4 \u1ec7"

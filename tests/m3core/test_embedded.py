@@ -11,7 +11,7 @@ from PIL import Image
 from data.scenes.drawing import render
 from data.scenes.export import TEST_SEEDS, scene_examples
 from data.scenes.world import make_scene
-from data.scoring import score
+from data.scoring.metrics import score
 from m3core.batching import answer_all
 from m3core.checkpoints import embedded_folder, load_model, revision_of
 from m3core.models.base import Request

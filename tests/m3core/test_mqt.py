@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from data.errors import DataError, MismatchError, ModelError
-from data.examples import Example
+from data.example import Example
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model

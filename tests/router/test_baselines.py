@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError, NotLearnableError
-from data.splits import SPLITS
+from data.splits.split import SPLITS
 from router.analysis.arms import arm_of
 from router.analysis.evaluation import Settings, evaluate
 from router.analysis.reading import part_of

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis import browse
 from router.analysis.browse_data import pack_log, pack_numbers, script_json
 from router.analysis.inspection import inspect_log

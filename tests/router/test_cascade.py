@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError, NotLearnableError
-from data.splits import SPLITS
+from data.splits.split import SPLITS
 from router.analysis.evaluation import Settings, evaluate
 from router.baselines.base import Known
 from router.baselines.escalation import escalating, tune_answers

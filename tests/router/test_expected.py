@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis import browse
 from router.analysis.breakdown import lost_questions
 from router.analysis.browse_data import pack_log

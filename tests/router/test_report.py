@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis import contenders, figures, interactive, paper_tables, plots, tables
 from router.analysis.embedding import allowed_scripts, as_json
 from router.run import Run

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis.studies import answer, by_share, enough_labels
 from router.run import Run
 from router.stages.cells import Cells

@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from data.errors import DataError, MismatchError
-from data.splits import SPLITS, split_by_group
+from data.splits.split import SPLITS, split_by_group
 from router.features.table import FeatureTable
 from router.router import ScaleRouter
 from router.run import Run

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.analysis.evaluation import INTERVALS
 from router.analysis.oracles import ASSUMES
 from router.analysis.words import Words, words_in, words_of

@@ -3,7 +3,7 @@
 ``.csv`` with commas and ``.tsv`` with tabs (UTF-8, or UTF-16 and UTF-32 that begin with their
 mark), ``.parquet``, ``.json`` (a list of objects), ``.jsonl`` (an object a line) and ``.xlsx`` (its
 first sheet); text formats also with ``.gz`` behind. What a cell holds is said by
-:mod:`data.cells`; a file that can be read in two ways is refused.
+:mod:`data.tables.cells`; a file that can be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.cells import EXACT, Cell, keys_of, text_of
 from data.errors import DataError
-from data.table_formats import decoded_text, objects_of, separated_rows, sheet_rows
+from data.tables.cells import EXACT, Cell, keys_of, text_of
+from data.tables.formats import decoded_text, objects_of, separated_rows, sheet_rows
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
 _PACKED = (".parquet", ".xlsx")
@@ -60,7 +60,8 @@ class Table:
             strip: Take white space around texts away.
 
         Returns:
-            Texts, :class:`data.cells.Nested` ones, and None where the file marks them as missing.
+            Texts, :class:`data.tables.cells.Nested` ones, and None where the file marks them as
+            missing.
 
         Raises:
             DataError: There is no such column, there are two, or its part of the file is damaged.
@@ -80,7 +81,7 @@ class Table:
         return [cell or None for cell in cells] if self._texts_only else cells
 
     def keys(self, name: str) -> list[Cell]:
-        """Read a column of identifiers, see :func:`data.cells.keys_of`.
+        """Read a column of identifiers, see :func:`data.tables.cells.keys_of`.
 
         Raises:
             DataError: See :meth:`cells`; or the column holds floating-point numbers that are too

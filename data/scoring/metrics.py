@@ -4,8 +4,8 @@ Every function of :data:`METRICS` takes the model's answer, the reference answer
 Outer blanks never count, and composed and decomposed letters are the same, in all of them (see
 :mod:`data.texts`). Where a benchmark is odd, its oddity is kept: numbers must be comparable with
 published ones. What deviates on purpose is marked ``NOTE:``. The general metrics are here; rules
-of single benchmarks are in :mod:`data.anls`, :mod:`data.benchmark_scoring` and
-:mod:`data.letter_parsing`.
+of single benchmarks are in :mod:`data.scoring.anls`, :mod:`data.scoring.benchmark_rules` and
+:mod:`data.scoring.letter_parsing`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data.anls import score_anls
-from data.benchmark_scoring import (
+from data.errors import DataError
+from data.registry import unknown_name
+from data.scoring.anls import score_anls
+from data.scoring.benchmark_rules import (
     score_ai2d,
     score_gqa,
     score_mmbench,
@@ -25,15 +27,13 @@ from data.benchmark_scoring import (
     score_seedbench,
     score_textvqa,
 )
-from data.choice_reading import read_choice, read_reference
-from data.errors import DataError
-from data.letter_parsing import score_egoschema, score_mmmu, score_nextqa
-from data.registry import unknown_name
+from data.scoring.letter_parsing import score_egoschema, score_mmmu, score_nextqa
+from data.scoring.multiple_choice import read_choice, read_reference
+from data.scoring.vqa import normalize as normalize_vqa
 from data.texts import Metric, clean, on_clean_texts, plain
-from data.vqa_text import normalize as normalize_vqa
 
 if TYPE_CHECKING:
-    from data.examples import Example
+    from data.example import Example
 
 RELAXED_TOLERANCE = 0.05
 
@@ -149,8 +149,8 @@ def score_choice(answer: str, answers: Sequence[str], choices: Sequence[str] = (
 
     No benchmark's rule: it reads what people would, by letter (``B``, ``**B**``, ``[b]``,
     ``\boxed{B}``, ``B: dog``, ``The answer is B.``, ``B`` before or behind an explanation) or by
-    the option's text; see :func:`data.choice_reading.read_choice`. An answer that names two
-    options, or one that does not exist, is wrong.
+    the option's text; see :func:`data.scoring.multiple_choice.read_choice`. An answer that names
+    two options, or one that does not exist, is wrong.
 
     Args:
         answer: What the model said.

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import DataError
-from data.log_checks import SCHEMA
+from data.log.checks import SCHEMA
 from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 
 PARQUET = "oracle.parquet"
 HUB_PARQUET = "data/train-00000-of-00001.parquet"
-"""The same file where data-set hubs look for it; see :mod:`data.exporting`."""
+"""The same file where data-set hubs look for it; see :mod:`data.log.exporting`."""
 STAGE = "log"
 
 
@@ -28,7 +28,7 @@ def store(
 
     Args:
         folder: Made when it is missing.
-        frame: All columns of :data:`data.log_checks.SCHEMA`.
+        frame: All columns of :data:`data.log.checks.SCHEMA`.
         file: ``PARQUET`` or ``HUB_PARQUET``.
         inputs: What the log was made from, see :func:`data.manifest.write_manifest`.
         recorded: What else the manifest says, JSON values.

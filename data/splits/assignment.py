@@ -1,20 +1,29 @@
-"""Which column of a given split holds the ids: remembered, named, or the only one that can.
+"""Splits that were given: shares in words, and official assignments of examples or pictures.
 
-A wrong column of numbers covers a log as well as the right one, and puts test questions into
+Published logs bring their own parts, such as "train on a fifth of the data". What was given is
+kept; only examples of ``train`` are divided here, by image.
+
+Which column holds the ids is remembered from the import, named, or the only one that can be. A
+wrong column of numbers covers a log as well as the right one, and puts test questions into
 training without a sign of it. So nothing is guessed: where two columns would assign the log's
 examples differently, the split is refused with both names.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from data.cells import Cell, Nested, key_of, whole_of
+import numpy as np
+
 from data.errors import DataError
 from data.registry import unknown_name
-from data.splits import SPLITS
-from data.tables import Table
+from data.splits.split import FRACTIONS, SPLITS, Split, split_by_parts, spread
+from data.tables.cells import Cell, Nested, key_of, whole_of
+from data.tables.formats import once
+from data.tables.table import Table, read_cells
 
 TRAIN = "train"
 """Divided into all parts but ``test``, in proportion to their shares."""
@@ -52,7 +61,9 @@ class Covered:
 
 
 def part_of(assignment: Mapping[str, str], name: str, group: str) -> str | None:
-    """Look an example up by its id, else by its group, as :func:`data.cells.keys_of` writes them.
+    """Look an example up by its id, else by its group.
+
+    Both as :func:`data.tables.cells.keys_of` writes them.
 
     >>> part_of({"12": "fit", "a.png": "test"}, "12.0", "b.png")
     'fit'
@@ -285,3 +296,169 @@ def _not_covered(
         f"The given split {table.path} does not cover the log: {'; '.join(told)}.{better} Assign "
         "every example of the log, or name the column of ids with --split-id."
     )
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Read shares such as ``"fit=0.5,tune=0.1,calibrate=0.2,test=0.2"``.
+
+    Args:
+        text: Every part of :data:`data.splits.split.SPLITS` once, in any order.
+
+    Returns:
+        The shares in the order of the parts; they are positive and sum to 1.
+
+    Raises:
+        DataError: A part is missing, unknown or named twice, or a share is no positive number, or
+            they do not sum to 1.
+
+    >>> parse_shares("test=0.7,fit=0.15,tune=0.05,calibrate=0.1")
+    (0.15, 0.05, 0.1, 0.7)
+    """
+    found: dict[str, float] = {}
+    for entry in text.split(","):
+        name, _, number = (word.strip() for word in entry.partition("="))
+        if name not in SPLITS:
+            raise DataError(unknown_name("part in the shares", name, SPLITS))
+        if name in found:
+            raise DataError(f"The shares {text!r} name {name!r} twice.")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise DataError(f"The share of {name!r} is no number: {number!r}.") from None
+    missing = [name for name in SPLITS if name not in found]
+    if missing:
+        raise DataError(f"The shares {text!r} lack {', '.join(missing)}. Give all four parts.")
+    shares = tuple(found[name] for name in SPLITS)
+    if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
+        raise DataError(
+            f"Shares must be positive and sum to 1; {text!r} sums to {sum(shares):.6g}."
+        )
+    return shares
+
+
+def read_assignment(
+    path: Path,
+    *,
+    column: str | None = None,
+    key: str | None = None,
+    covered: Covered | None = None,
+) -> dict[str, str]:
+    """Read which example or group belongs to which part.
+
+    Args:
+        path: A table in any format that :mod:`data.tables.table` names, read as
+            :func:`assignment_of` says (an imported table may be given as it is); or
+            ``.json`` with one object of key -> part, or a recorded ``split.json``.
+        column: What the table calls the column of the parts, where that is another name.
+        key: What the table calls the column of ids or groups, where that is another name.
+        covered: The log that is split. With it, columns that could be mistaken for each other are
+            refused, and so is a split that leaves examples out.
+
+    Returns:
+        Example id or group -> part or :data:`TRAIN`.
+
+    Raises:
+        DataError: The file cannot be read, a key has no part, two parts or an unknown one, or it
+            is not clear which column is meant.
+    """
+    parts = _read_object(path) if path.suffix.lower() == ".json" else None
+    if parts is None:
+        found = assignment_of(read_cells(path), column=column, key=key, covered=covered)
+    elif column is not None or key is not None:
+        raise DataError(f"{path} is JSON and has no columns: leave {column or key!r} away.")
+    else:
+        found = _as_compared(parts)
+    if not found:
+        raise DataError(f"{path} assigns nothing.")
+    return found
+
+
+def assigned_split(
+    ids: Sequence[str],
+    groups: Sequence[str] | np.ndarray,
+    assignment: Mapping[str, str],
+    *,
+    seed: int = 0,
+    shares: Sequence[float] = FRACTIONS,
+) -> Split:
+    """Split rows as they were assigned; what is assigned to ``train`` is divided by group.
+
+    Args:
+        ids: Id of each row, shape (N,).
+        groups: Group of each row, shape (N,).
+        assignment: Id or group -> part; an id goes before its group. May name more.
+        seed: Of how ``train`` is divided.
+        shares: ``train`` is divided in proportion to those of fit, tune and calibrate.
+
+    Raises:
+        DataError: Rows are not assigned, a group stands in two parts, or a part stays empty.
+    """
+    parts: dict[str, set[str]] = {}
+    absent = []
+    for name, group in zip(ids, map(str, groups), strict=True):
+        part = part_of(assignment, name, group)
+        if part is None:
+            absent.append(name)
+        else:
+            parts.setdefault(group, set()).add(part)
+    if absent:
+        raise DataError(
+            f"The given split does not assign {len(absent)} of {len(ids)} examples, neither by id "
+            f"nor by group (first: {', '.join(absent[:3])}). Assign every example of the log."
+        )
+    shared = {group: sorted(found) for group, found in parts.items() if len(found) > 1}
+    if shared:
+        some = ", ".join(f"{group} ({' and '.join(found)})" for group, found in shared.items())
+        raise DataError(
+            f"The given split puts {len(shared)} groups into two parts: {_cut(some)}. "
+            "All questions of a group (about one image) must stand in one part."
+        )
+    given = {group: found.pop() for group, found in parts.items()}
+    divided = [group for group, part in given.items() if part == TRAIN]
+    weights = [float(share) for share in shares[:-1]]
+    inside = tuple(weight / sum(weights) for weight in weights)
+    if divided:
+        given |= spread(divided, SPLITS[:-1], inside, seed=seed)
+    empty = [name for name in SPLITS if name not in given.values()]
+    if empty:
+        raise DataError(
+            f"The given split leaves {', '.join(empty)} empty. Assign groups to every part of "
+            f"{', '.join(SPLITS)}, or to {TRAIN!r} what is to be divided into the first three."
+        )
+    counts = [sum(part == name for part in given.values()) for name in SPLITS]
+    found_shares = tuple(count / len(given) for count in counts)
+    return split_by_parts(given, groups, seed=seed, fractions=found_shares)
+
+
+def _read_object(path: Path) -> dict[str, str] | None:
+    """Read an object of key -> part; None where the file holds a list, which is a table."""
+    try:
+        values = json.loads(path.read_bytes(), object_pairs_hook=once)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}).") from error
+    if isinstance(values, list) and values and all(isinstance(row, dict) for row in values):
+        return None
+    values = values.get("parts", values) if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise DataError(
+            f"{path} must hold one JSON object, id or group -> part, or a list of rows."
+        )
+    parts = {}
+    for key, part in values.items():
+        parts[key] = part.strip() if isinstance(part, str) else part
+        check_part(f"{path}, {key!r}", parts[key])
+    return parts
+
+
+def _as_compared(parts: Mapping[str, str]) -> dict[str, str]:
+    """Let keys also be found as they are compared, see :func:`data.tables.cells.key_of`."""
+    compared: dict[str, set[str]] = {}
+    for key, part in parts.items():
+        compared.setdefault(key_of(key), set()).add(part)
+    return {**{key: next(iter(some)) for key, some in compared.items() if len(some) == 1}, **parts}
+
+
+def _cut(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} ..."

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from data.errors import DataError
-from data.journal_lines import JOURNAL, VERSION, journal_files, latest_rows, read_records
+from data.log.journal import JOURNAL, VERSION, journal_files, latest_rows, read_records
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST
-from data.oracle_log import OracleLog
 
 LOG = "log"
 

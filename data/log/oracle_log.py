@@ -18,16 +18,16 @@ import numpy as np
 import pandas as pd
 
 from data.errors import DataError
-from data.log_checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
-from data.log_files import PARQUET, fetch, store
+from data.log.checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
+from data.log.files import PARQUET, fetch, store
 
 
 class OracleLog:
     """What a model answered at every scale; immutable.
 
     Args:
-        frame: One row per (example, scale) with the columns of :data:`data.log_checks.SCHEMA`.
-            Those of :data:`data.log_checks.OPTIONAL` may be missing. Examples keep the order in
+        frame: One row per (example, scale) with the columns of :data:`data.log.checks.SCHEMA`.
+            Those of :data:`data.log.checks.OPTIONAL` may be missing. Examples keep the order in
             which they first appear.
         options: The scales, cheapest first.
         cost_unit: What ``cost`` counts, such as ``"visual tokens"``.

@@ -1,6 +1,6 @@
 """An oracle log as a data set: a folder as data-set hubs lay it out, with its data card.
 
-``datasets.load_dataset(folder)`` reads its rows; :meth:`data.oracle_log.OracleLog.read` and
+``datasets.load_dataset(folder)`` reads its rows; :meth:`data.log.oracle_log.OracleLog.read` and
 ``m3router import exported`` read it back as the same log, after checking its hash.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data.card import data_card
 from data.errors import DataError
-from data.log_files import HUB_PARQUET
+from data.log.card import data_card
+from data.log.files import HUB_PARQUET
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST, atomic_write_text
-from data.oracle_log import OracleLog
 
 README = "README.md"
 NO_LICENCE = "unknown"

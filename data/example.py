@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data.choice_reading import read_reference
 from data.errors import DataError
 from data.registry import unknown_name
-from data.scoring import AGREEMENT, BY_PEOPLE, METRICS, check_references, in_place
+from data.scoring.metrics import AGREEMENT, BY_PEOPLE, METRICS, check_references, in_place
+from data.scoring.multiple_choice import read_reference
 
 MOST_TOKENS = 2**31 - 1
 _BROKEN = "holds half of a surrogate pair, which is no character"
@@ -33,12 +33,12 @@ class Example:
             for ``agreement``.
         choices: The options of a multiple-choice question, first one ``A``; else empty. None
             before the last one is a letter that the question does not use.
-        metric: A key of :data:`data.scoring.METRICS`.
+        metric: A key of :data:`data.scoring.metrics.METRICS`.
         dataset: Where the example is from; results are also given per dataset.
         group: Examples that share a picture share a group; ``""`` becomes ``image``, in composed
             letters (Unicode's NFC).
         chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
-            :func:`data.scoring.chance_level`.
+            :func:`data.scoring.metrics.chance_level`.
         max_new_tokens: Tokens of the longest answer, at least 1; None for the model's own limit.
 
     Raises:

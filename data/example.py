@@ -1,4 +1,4 @@
-"""One question about one picture or video, and how its answers are scored."""
+"""One question about one image or video, and how its answers are scored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from typing import Any
 
 from data.errors import DataError
 from data.registry import unknown_name
-from data.scoring.metrics import AGREEMENT, BY_PEOPLE, METRICS, check_references, in_place
+from data.scoring.metrics import (
+    AGREEMENT,
+    METRICS,
+    Expects,
+    chance_level,
+    check_references,
+    expects,
+    in_place,
+    load_metric,
+)
 from data.scoring.multiple_choice import read_reference
 
 MOST_TOKENS = 2**31 - 1
@@ -68,6 +77,17 @@ class Example:
         if not self.group:
             # Both spellings of a name are one file, and must not fall on two sides of a split.
             object.__setattr__(self, "group", unicodedata.normalize("NFC", self.image))
+
+    def score(self, answer: str) -> float:
+        """Score an answer to this example by its metric, in [0, 1]."""
+        return load_metric(self.metric)(answer, self.answers, in_place(self.choices))
+
+    @property
+    def chance_level(self) -> float:
+        """P(a blind guess scores 1), in [0, 1): its own ``chance``, else as the metric has it."""
+        if self.chance is not None:
+            return float(self.chance)
+        return chance_level(self.metric, self.choices)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the example as JSON values; the inverse of :meth:`from_dict`."""
@@ -127,8 +147,9 @@ def _problems(example: Example) -> list[str]:
         problems.append(f"group must be text, got {type(example.group).__name__}")
     elif not _is_unicode(example.group):
         problems.append(f"group {_BROKEN}: {example.group!r}")
-    some = isinstance(example.metric, str) and example.metric in BY_PEOPLE
-    problems += _text_problems("answers", example.answers, some_empty=some)
+    known = isinstance(example.metric, str) and example.metric in METRICS
+    people = known and expects(example.metric) is Expects.SEVERAL_PEOPLE
+    problems += _text_problems("answers", example.answers, some_empty=people)
     problems += _text_problems("choices", _used(example.choices))
     if example.metric == AGREEMENT:
         if example.answers:
@@ -138,7 +159,7 @@ def _problems(example: Example) -> list[str]:
             )
     elif not example.answers:
         problems.append("answers is empty: at least one reference answer is needed")
-    if isinstance(example.metric, str) and example.metric not in METRICS:
+    if isinstance(example.metric, str) and not known:
         problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))
     problems += _chance_problems(example.chance)
     problems += length_problems(example.max_new_tokens)

@@ -35,7 +35,7 @@ from data.log.oracle_log import OracleLog
 from data.media_files import leaves_folder
 from data.scoring.benchmark_rules import score_mmbench
 from data.scoring.metrics import in_place
-from data.sources.rows import placed
+from data.sources.benchmarks.base import placed
 
 MARK = "_samples_"
 _SECONDS = "total_evaluation_time_seconds"
@@ -136,7 +136,7 @@ STRUCTURE = frozenset(
 )
 """Fields of every sample that are no metric (``lmms_eval/evaluator.py``, ``example``)."""
 
-METRICS: dict[str, tuple[str, ...]] = {
+SCORE_FIELDS: dict[str, tuple[str, ...]] = {
     "ai2d": ("exact_match",),
     "chartqa": ("relaxed_overall",),
     "docvqa": ("anls",),
@@ -166,14 +166,14 @@ def metric_of(task: str, sample: Mapping[str, Any], chosen: Mapping[str, str]) -
     Args:
         task: The task's name.
         sample: One logged sample.
-        chosen: Task, or ``"*"`` for all -> field, as the user asked; before :data:`METRICS`.
+        chosen: Task, or ``"*"`` for all -> field, as the user asked; before :data:`SCORE_FIELDS`.
 
     Raises:
         DataError: The task is not known and nothing was chosen, or the sample lacks the field.
     """
     asked = chosen.get(task) or chosen.get(ALL_TASKS)
-    known = [name for name in METRICS if task == name or task.startswith(f"{name}_")]
-    fields = (asked,) if asked else METRICS[max(known, key=len)] if known else ()
+    known = [name for name in SCORE_FIELDS if task == name or task.startswith(f"{name}_")]
+    fields = (asked,) if asked else SCORE_FIELDS[max(known, key=len)] if known else ()
     for name in fields:
         if name in sample:
             return name

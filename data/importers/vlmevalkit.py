@@ -38,7 +38,7 @@ from data.importers.image_cells import image_path
 from data.importers.joined import Runs, Sample, join, places, references_in
 from data.log.oracle_log import OracleLog
 from data.media_files import leaves_folder
-from data.scoring.metrics import METRICS, in_place
+from data.scoring.metrics import in_place, load_metric
 from data.tables.cells import Nested, verdict_of
 from data.tables.table import SUFFIXES, read_cells
 
@@ -228,7 +228,9 @@ def _choice(row: Row) -> float | None:
     texts = [row.get(letter) for letter in LETTERS]
     while texts[-1] is None:
         texts.pop()
-    return METRICS[CHOICE](row["prediction"] or "", [str(row["answer"])], in_place(tuple(texts)))
+    return load_metric(CHOICE)(
+        row["prediction"] or "", [str(row["answer"])], in_place(tuple(texts))
+    )
 
 
 def _ocr(row: Row) -> float:
@@ -248,10 +250,10 @@ def _ocr(row: Row) -> float:
 
 
 def _by_metric(name: str) -> Rule:
-    metric = METRICS[name]
+    score = load_metric(name)
 
     def rule(row: Row) -> float:
-        return metric(row["prediction"] or "", list(references_in(str(row["answer"]))), ())
+        return score(row["prediction"] or "", list(references_in(str(row["answer"]))), ())
 
     return rule
 

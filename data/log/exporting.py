@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
 from data.errors import DataError
 from data.log.card import data_card
 from data.log.files import HUB_PARQUET
@@ -75,9 +78,6 @@ def push_to_hub(folder: Path, name: str, *, private: bool) -> str:
     Raises:
         DataError: There is no token, no connection, no such name, or the hub refuses.
     """
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-
     OracleLog.read(folder)
     if not _REPOSITORY.fullmatch(name):
         raise DataError(f"The data set's name must be 'owner/name', got {name!r}.")

@@ -21,7 +21,7 @@ HUB_PARQUET = "data/train-00000-of-00001.parquet"
 STAGE = "log"
 
 
-def store(
+def save(
     folder: Path, frame: pd.DataFrame, *, file: str, inputs: Mapping[str, Path], **recorded: Any
 ) -> None:
     """Write the rows, then the manifest of the stage ``log``.
@@ -44,7 +44,7 @@ def store(
     write_manifest(folder, stage=STAGE, inputs=inputs, params={}, files=files, **recorded)
 
 
-def fetch(folder: Path) -> tuple[pd.DataFrame, list[str], str, dict[str, Any]]:
+def load(folder: Path) -> tuple[pd.DataFrame, list[str], str, dict[str, Any]]:
     """Read rows, options, cost unit and metadata, and check the rows against the manifest.
 
     Raises:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from data.errors import DataError
 from data.log.checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
-from data.log.files import PARQUET, fetch, store
+from data.log.files import PARQUET, load, save
 
 
 class OracleLog:
@@ -262,7 +262,7 @@ class OracleLog:
         Raises:
             DataError: It cannot be written; a log that stood there before is not half replaced.
         """
-        store(
+        save(
             folder,
             self._frame,
             file=file,
@@ -281,7 +281,7 @@ class OracleLog:
         Raises:
             DataError: The folder holds no log, a newer one, or a damaged one.
         """
-        frame, options, cost_unit, metadata = fetch(folder)
+        frame, options, cost_unit, metadata = load(folder)
         return cls(frame, options=options, cost_unit=cost_unit, metadata=metadata)
 
     @cached_property

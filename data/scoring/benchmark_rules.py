@@ -12,7 +12,6 @@ import re
 import string
 from collections.abc import Sequence
 
-from data.scoring.vqa import normalize_evalai, tokenize_first
 from data.texts import on_clean_texts
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -28,25 +27,6 @@ _MMBENCH_REFUSALS = (
 )
 _MMBENCH_FAILED = "Failed to obtain answer via API"
 _NO_OPTION = "Z"
-
-
-@on_clean_texts
-def score_textvqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """Give the VQA soft accuracy of TextVQA and VizWiz in lmms-eval.
-
-    ``tasks/textvqa/utils.py``, ``textvqa_process_results``, the same as
-    ``tasks/vizwiz_vqa/utils.py``: answer and references all pass ``EvalAIAnswerProcessor``.
-
-    Args:
-        answer: What the model said.
-        answers: One answer per annotator, usually ten.
-        choices: Not used.
-
-    Returns:
-        A score in [0, 1].
-    """
-    references = [normalize_evalai(tokenize_first(text)) for text in answers]
-    return _soft_accuracy(normalize_evalai(tokenize_first(answer)), references)
 
 
 @on_clean_texts
@@ -187,13 +167,6 @@ def score_mmbench(answer: str, answers: Sequence[str], choices: Sequence[str] = 
         1.0 or 0.0.
     """
     return float(_mmbench_letter(answer, choices) in answers)
-
-
-def _soft_accuracy(said: str, references: Sequence[str]) -> float:
-    """The mean over annotators of min(1, matches among the others / 3)."""
-    matches = [reference == said for reference in references]
-    total = sum(matches)
-    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
 
 
 def _unpunctuated(text: str) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data.texts import clean, plain, widths_folded
+from data.texts import clean, on_clean_texts, plain, widths_folded
 
 # --- Markup ----------------------------------------------------------------------------------
 
@@ -196,6 +196,27 @@ def read_reference(text: str, choices: Sequence[str]) -> int | None:
     if place is None and match is not None:
         place = _index(match[1] or match[2])
     return place if place is not None and reader.has(place) else None
+
+
+@on_clean_texts
+def score_choice(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    r"""Compare the chosen option of a multiple-choice question.
+
+    No benchmark's rule: it reads what people would, by letter (``B``, ``**B**``, ``[b]``,
+    ``\boxed{B}``, ``B: dog``, ``The answer is B.``, ``B`` before or behind an explanation) or by
+    the option's text; see :func:`read_choice`. An answer that names
+    two options, or one that does not exist, is wrong.
+
+    Args:
+        answer: What the model said.
+        answers: Letters or texts of right choices.
+        choices: The choices' texts, first one ``A``; may be empty when letters are used.
+
+    Returns:
+        1.0 or 0.0.
+    """
+    right = {read_reference(text, choices) for text in answers} - {None}
+    return float(read_choice(answer, choices) in right)
 
 
 def _reader(choices: Sequence[str]) -> _Reader:

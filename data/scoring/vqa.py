@@ -1,4 +1,4 @@
-"""The answer normalisation of the VQA v2 benchmark.
+"""The soft accuracy of VQA v2, TextVQA and VizWiz, and how answers are normalised for it.
 
 Implements ``processPunctuation`` and ``processDigitArticle`` of
 ``PythonEvaluationTools/vqaEvaluation/vqaEval.py`` in github.com/GT-Vision-Lab/VQA (Antol et al.,
@@ -19,6 +19,9 @@ with a change to commas, and does more before: see :func:`tokenize_first`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from data.texts import on_clean_texts
 
 _PUNCTUATION = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-") + (
     (">", "<", "@", "`", ",", "?", "!")
@@ -130,3 +133,59 @@ def tokenize_first(text: str) -> str:
     """
     lowered = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return lowered.replace("\n", " ").replace("\t", " ").strip()
+
+
+@on_clean_texts
+def score_vqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Give the VQA soft accuracy: the mean over annotators of min(1, matches among others / 3).
+
+    VQA v2's own script: ``PythonEvaluationTools/vqaEvaluation/vqaEval.py``, ``evaluate``
+    (github.com/GT-Vision-Lab/VQA, master). Its oddity, on purpose by its authors (issue 14
+    there, December 2022): when all annotators gave the same text, *nothing* is normalised, not even
+    case, so ``Black.`` scores 0 against ten times ``black``. lmms-eval normalises there too since
+    August 2025 (its pull request 794), and gives 1.
+
+    Args:
+        answer: What the model said.
+        answers: One answer per annotator, usually ten.
+        choices: Not used.
+
+    Returns:
+        A score in [0, 1].
+    """
+    said = _one_line(answer)
+    references = [_one_line(text) for text in answers]
+    if len(set(references)) > 1:
+        said = normalize(said)
+        references = [normalize(text) for text in references]
+    return _soft_accuracy(said, references)
+
+
+@on_clean_texts
+def score_textvqa(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
+    """Give the VQA soft accuracy of TextVQA and VizWiz in lmms-eval.
+
+    ``tasks/textvqa/utils.py``, ``textvqa_process_results``, the same as
+    ``tasks/vizwiz_vqa/utils.py``: answer and references all pass ``EvalAIAnswerProcessor``.
+
+    Args:
+        answer: What the model said.
+        answers: One answer per annotator, usually ten.
+        choices: Not used.
+
+    Returns:
+        A score in [0, 1].
+    """
+    references = [normalize_evalai(tokenize_first(text)) for text in answers]
+    return _soft_accuracy(normalize_evalai(tokenize_first(answer)), references)
+
+
+def _soft_accuracy(said: str, references: Sequence[str]) -> float:
+    """The mean over annotators of min(1, matches among the others / 3)."""
+    matches = [reference == said for reference in references]
+    total = sum(matches)
+    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()

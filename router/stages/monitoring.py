@@ -12,7 +12,7 @@ from data.errors import DataError, MismatchError
 from data.example import Example
 from data.log.checks import ASKED
 from data.log.oracle_log import OracleLog
-from data.scoring.metrics import AGREEMENT, score
+from data.scoring.metrics import AGREEMENT
 from data.splits.split import Split
 from router.calibration_data import image_sizes, labelled
 from router.cascade import Cascade, cascade_path
@@ -148,7 +148,7 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
                     f"The right answer of {one.id!r} is for the question {one.question!r}; "
                     f"{of.log} asked {log.questions[row]!r}."
                 )
-            scores[row] = [score(one.metric, text, one) for text in answers[row]]
+            scores[row] = [one.score(text) for text in answers[row]]
     if references and not np.isfinite(scores).any():
         raise MismatchError(
             f"None of the {len(references)} examples given has a right answer to a question in "

@@ -13,12 +13,13 @@ Notation: a video has n frames, of which m are shown.
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -26,7 +27,6 @@ from PIL import Image
 from data.errors import DataError, VideoError
 from data.images import MAX_PIXELS, open_image
 from data.media_files import open_file
-from data.video_ends import End, end_of
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -184,6 +184,8 @@ _DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,og
 """What is opened. NOTE: not all that FFmpeg knows: playlists would open further addresses."""
 
 _SLACK = 0.5  # seconds that a file may end before its header says
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+"""Elements that a Matroska or WebM file consists of."""
 
 
 def is_video(path: Path | str) -> bool:
@@ -243,13 +245,13 @@ def open_video(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS
         # Opened here, so that no name is read as an address; the options bar what a file names.
         options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
         with open_file(path, kind="Video", error=VideoError) as file:
-            end = end_of(file)
+            whole = _segment_is_whole(file)
             file.seek(0)
             with av.open(file, options=options) as container:
                 stream = _video_stream(container, path)
                 limit = max_pixels // frames
                 _check_size(stream, stream.width, stream.height, limit, path)
-                shown = _sample(_Source(container, stream, end, limit, path), frames)
+                shown = _sample(_Source(container, stream, whole, limit, path), frames)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _unreadable(path, f"truncated, damaged, or no video ({cause})") from error
@@ -309,14 +311,14 @@ class _Source:
     Attributes:
         container: The file.
         stream: Its moving pictures.
-        end: Whether the file is cut short.
+        whole: Whether the file itself shows that it is not cut short.
         limit: Most pixels of a frame.
         path: Its name, for messages.
     """
 
     container: InputContainer
     stream: VideoStream
-    end: End
+    whole: bool
     limit: int
     path: Path
 
@@ -386,14 +388,20 @@ def _packet_times(source: _Source) -> list[int | None]:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
     if final is not None and final.is_corrupt:
         raise _unreadable(source.path, "it is truncated: its last packet is not whole")
-    if times and source.end is not End.WHOLE:
+    if times and not source.whole:
         _check_end(source, len(times), end)
     known = sorted(time for time in times if time is not None)
     return list(known) if len(known) == len(times) else times
 
 
 def _check_end(source: _Source, count: int, end: float) -> None:
-    """Refuse a video that is cut short, where its file does not show that it is whole."""
+    """Refuse a video whose data end before its header says.
+
+    All frames that the header counts are there in a whole MP4 or AVI. Only where they are not, or
+    are not counted, the duration decides: it may include an empty edit or a held last frame.
+    """
+    if 0 < source.stream.frames <= count:
+        return
     container, stated = source.container, (source.container.duration or 0) / 1e6
     end -= (container.start_time or 0) / 1e6
     if stated - end > max(_SLACK, 0.05 * stated):
@@ -401,8 +409,37 @@ def _check_end(source: _Source, count: int, end: float) -> None:
             source.path,
             f"it is truncated: the data end at {end:.1f} s, the header says {stated:.1f} s",
         )
-    if source.end is End.CUT and count < source.stream.frames:
-        raise _unreadable(
-            source.path,
-            f"it is truncated: it has {count} frames, the header says {source.stream.frames}",
-        )
+
+
+def _segment_is_whole(file: BinaryIO) -> bool:
+    """Whether a Matroska or WebM file has all bytes that its segment states; else False.
+
+    FFmpeg reads such a file up to wherever it is cut and tells nothing (RFC 8794 and 9559).
+    """
+    size = file.seek(0, os.SEEK_END)
+    at = 0
+    for _ in range(16):  # the header, then the segment; perhaps something void between
+        file.seek(at)
+        head = file.read(12)
+        try:
+            name, width = _ebml_number(head, 0, keep_marker=True)
+            length, used = _ebml_number(head, width)
+        except (IndexError, ValueError):
+            return False
+        if at == 0 and name != _EBML:
+            return False
+        end = at + width + used + length
+        if name == _SEGMENT:
+            unknown = length == (1 << 7 * used) - 1
+            return not unknown and end <= size
+        at = end
+    return False
+
+
+def _ebml_number(data: bytes, at: int, *, keep_marker: bool = False) -> tuple[int, int]:
+    """A number of EBML's variable width, and that width."""
+    width = 9 - data[at].bit_length()
+    if width > 8 or at + width > len(data):
+        raise ValueError("no number")
+    value = int.from_bytes(data[at : at + width], "big")
+    return (value if keep_marker else value & ((1 << 7 * width) - 1)), width

@@ -222,21 +222,9 @@ class Journal:
             undo.pop_all()
         return journal
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The latest row of every (example, scale), in order of first appearance."""
-        return list(self.read_rows())
-
     def read_rows(self) -> Iterator[dict[str, Any]]:
-        """The same one after the other, as they are read from the disk."""
+        """The latest row of every (example, scale), in order of first appearance, from the disk."""
         return latest_rows(self.path.parent)
-
-    @property
-    def done(self) -> frozenset[tuple[str, str]]:
-        """The (example id, scale) pairs that need no more labelling."""
-        return frozenset(
-            (example, scale) for example, scales in self._done.items() for scale in scales
-        )
 
     def has(self, example: str, scales: Iterable[str]) -> bool:
         """Whether an example needs no more labelling at any of these scales."""

@@ -10,7 +10,6 @@ A new metric is one function and one line in :data:`METRICS`.
 
 from __future__ import annotations
 
-import functools
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ def load_metric(name: str) -> Metric:
     Raises:
         DataError: There is no such metric; the message suggests one.
     """
-    return _function(_entry(name).function)
+    return cast("Metric", load(_entry(name).function))
 
 
 def expects(name: str) -> Expects:
@@ -165,8 +164,3 @@ def _entry(name: str) -> MetricEntry:
     if name not in METRICS:
         raise DataError(unknown_name("metric", name, METRICS))
     return METRICS[name]
-
-
-@functools.cache
-def _function(place: str) -> Metric:
-    return cast("Metric", load(place))

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from data.registry import exports
 
 if TYPE_CHECKING:
-    from data.examples import Example as Example
-    from data.oracle_log import OracleLog as OracleLog
+    from data.example import Example as Example
+    from data.log.oracle_log import OracleLog as OracleLog
     from data.sources.jsonl import load_jsonl as load_jsonl
-    from data.splits import split_by_group as split_by_group
+    from data.splits.split import split_by_group as split_by_group
 
 __getattr__ = exports(
     __name__,
     {
-        "Example": "data.examples",
-        "OracleLog": "data.oracle_log",
+        "Example": "data.example",
+        "OracleLog": "data.log.oracle_log",
         "load_jsonl": "data.sources.jsonl",
-        "split_by_group": "data.splits",
+        "split_by_group": "data.splits.split",
     },
 )

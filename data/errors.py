@@ -5,6 +5,8 @@ Every message names the thing, the rule it broke, what came instead and what to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class M3RouterError(Exception):
     """Root of every error that this project raises on purpose."""
@@ -36,3 +38,9 @@ class ModelError(M3RouterError):
 
 class NotLearnableError(M3RouterError):
     """A log from which no router can be learned (all right, all wrong, or empty)."""
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """Write the first of some names, and how many more there are, for a message."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -51,7 +51,12 @@ def load_entry(table: Mapping[str, str], name: str, *, kind: str) -> Any:
     """
     if name not in table:
         raise DataError(unknown_name(kind, name, table))
-    module, _, attribute = table[name].partition(":")
+    return load(table[name])
+
+
+def load(place: str) -> Any:
+    """Import what ``"module:attribute"`` names."""
+    module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

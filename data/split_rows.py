@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import NotLearnableError
-from data.oracle_log import OracleLog
-from data.splits import Split
+from data.log.oracle_log import OracleLog
+from data.splits.split import Split
 
 Gaps = Literal["error", "drop"]
 

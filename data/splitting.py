@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.importers.table import COLUMNS
-from data.oracle_log import OracleLog
-from data.split_columns import Covered
-from data.split_files import assigned_split, read_assignment
-from data.splits import FRACTIONS, Split, split_by_group
+from data.log.oracle_log import OracleLog
+from data.splits.assignment import Covered, assigned_split, read_assignment
+from data.splits.split import FRACTIONS, Split, split_by_group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +16,8 @@ class Splitting:
     """Where a split comes from.
 
     Attributes:
-        shares: of the pictures per part, in the order of `data.splits.SPLITS`.
-        file: a given assignment, see `data.split_files.read_assignment`.
+        shares: of the pictures per part, in the order of `data.splits.split.SPLITS`.
+        file: a given assignment, see `data.splits.assignment.read_assignment`.
         column: what that file calls its column of parts.
         key: what that file calls its column of ids or groups; None for the one that the log's ids
             were imported from, else `id`, `example_id` or `group`.

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
-from data.splits import spread
+from data.splits.split import spread
 
 Rows = npt.NDArray[np.intp]
 STOP_SHARE = 1 / 6

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
-from data.log_checks import ASKED
-from data.oracle_log import OracleLog
+from data.log.checks import ASKED
+from data.log.oracle_log import OracleLog
 from data.registry import unknown_name
 
 Targets = npt.NDArray[np.float64]

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError, MismatchError, NotLearnableError
+from data.log.oracle_log import OracleLog
 from data.manifest import library_versions
-from data.oracle_log import OracleLog
 from data.registry import unknown_name
 from data.split_rows import Gaps, part_rows
-from data.splits import Split
+from data.splits.split import Split
 from router.calibration import choose_calibration
 from router.estimators import DEFAULT, estimator_class
 from router.estimators.base import (

@@ -8,7 +8,7 @@ from data.registry import load_entry
 
 IMPORTERS = {
     "blindtest": "data.importers.blindtest:read_blindtest",
-    "exported": "data.exporting:read_exported",
+    "exported": "data.log.exporting:read_exported",
     "lmms-eval": "data.importers.lmms_eval:read_lmms_eval",
     "table": "data.importers.table:read_table",
     "vlmevalkit": "data.importers.vlmevalkit:read_vlmevalkit",

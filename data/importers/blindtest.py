@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.registry import unknown_name
 
 FILE = "oracle.jsonl"

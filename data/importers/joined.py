@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.errors import DataError, MismatchError
-from data.lone_groups import lone_groups
-from data.oracle_log import OracleLog
-from data.sources.paths import leaves_folder
+from data.errors import DataError, MismatchError, listed
+from data.log.oracle_log import OracleLog
+from data.log.warnings import lone_groups
+from data.media_files import leaves_folder
+
+
+def references_in(text: str) -> tuple[str, ...]:
+    """Reference answers in a cell: a list of texts as Python or JSON writes it, or one text.
+
+    >>> references_in("['1/8/93', 'Jan 8']")
+    ('1/8/93', 'Jan 8')
+    >>> references_in("[3]")
+    ('[3]',)
+    """
+    if text[:1] == "[" and text[-1:] == "]":
+        try:
+            listed = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            listed = None
+        if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
+            return tuple(listed)
+    return (text,)
+
 
 UNMAPPED = "unmapped"
 """Metadata entry: sentences about what an importer could not map."""
@@ -172,12 +192,6 @@ def option_costs(options: Sequence[str], costs: Mapping[str, float]) -> dict[str
 def places(given: Path | Sequence[Path]) -> list[Path]:
     """Give an option's files or folders as a list."""
     return [given] if isinstance(given, Path) else list(given)
-
-
-def listed(names: Sequence[str], limit: int = 5) -> str:
-    """Write the first of some names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _number(text: str) -> float | None:

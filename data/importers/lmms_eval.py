@@ -5,23 +5,255 @@ A run writes ``<date>_samples_<task>.jsonl`` beside ``<date>_results.json``
 ``doc_id``, ``target``, ``doc_hash``, ``input``, ``filtered_resps`` and the task's metrics, but not
 the ``doc``. Versions without that module wrote ``<task>.json``, with ``doc`` and the rest under
 ``logs`` (``lmms_eval/__main__.py``). Single responses are nested once less since pull request 1103.
+
+Of the run itself ``<date>_results.json`` has ``config``, ``git_hash`` and, since its tracker
+measures them, ``total_evaluation_time_seconds`` and ``model_name``
+(``lmms_eval/loggers/evaluation_tracker.py``, ``GeneralConfigTracker``). Versions since pull request
+1108 count tokens: ``token_counts`` of a sample is a list with ``input_tokens``, ``output_tokens``
+and ``reasoning_tokens`` of each response.
+
+``process_results`` of a task gives its metrics per sample, each in the form its own aggregation
+reads (``lmms_eval/tasks/<task>/utils.py``): a number (``exact_match`` of gqa, vqav2, textvqa),
+``{"score": 1.0, ...}`` (pope, mme, ocrbench), ``{"pred": "A", "answer": "B", ...}`` (seedbench),
+``{"pred": 1, "ground_truth": "1"}`` (egoschema), ``{"parsed_pred": [...], "answer": ...,
+"question_type": ...}`` (mmmu), or ``{"prediction": ..., "answer": "A", "A": ..., "B": ...}``
+(mmbench), which is scored here as labelling scores it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from data.errors import DataError, listed
 from data.importers.image_cells import image_path
-from data.importers.joined import Runs, Sample, join, listed, places
-from data.importers.lmms_eval_runs import MARK, about_runs, output_tokens, tokens_of
-from data.importers.lmms_eval_scores import STRUCTURE, metric_of, score_of
-from data.importers.references import references_in
-from data.oracle_log import OracleLog
-from data.sources.paths import leaves_folder
+from data.importers.joined import Runs, Sample, join, places, references_in
+from data.log.oracle_log import OracleLog
+from data.media_files import leaves_folder
+from data.scoring.benchmark_rules import score_mmbench
+from data.scoring.metrics import in_place
+from data.sources.benchmarks.base import placed
+
+MARK = "_samples_"
+_SECONDS = "total_evaluation_time_seconds"
+
+
+def about_runs(paths: Sequence[Path]) -> dict[str, Any]:
+    """Read what the runs of an option say: of one its entries, of several a list under "runs"."""
+    about = [_about(path) for path in paths]
+    if len(about) == 1:
+        return about[0]
+    return {"path": ", ".join(path.name for path in paths), "runs": about}
+
+
+def output_tokens(counts: Any) -> int | None:
+    """Give the tokens of a sample's first response; None where they are not told.
+
+    >>> output_tokens([{"input_tokens": 600, "output_tokens": 3}]), output_tokens([None])
+    (3, None)
+    """
+    first = counts[0] if isinstance(counts, list) and counts else counts
+    told = first.get("output_tokens") if isinstance(first, Mapping) else None
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    return int(told) if math.isfinite(told) and told >= 0 and told == int(told) else None
+
+
+def tokens_of(samples: Mapping[str, Sample]) -> dict[str, Any]:
+    """Sum the tokens of an option's answers; empty where none is told."""
+    told = [one.answer_tokens for one in samples.values() if one.answer_tokens is not None]
+    if not told:
+        return {}
+    return {"answer_tokens": sum(told), "mean_answer_tokens": sum(told) / len(told)}
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Read what ``*results.json`` beside the samples says of a run; empty without one."""
+    folder = path if path.is_dir() else path.parent
+    start = path.stem.partition(MARK)[0] if path.is_file() and MARK in path.stem else ""
+    found = sorted(folder.rglob(f"{start}*results.json"))
+    if len(found) != 1:
+        return {"path": path.name}
+    try:
+        results = json.loads(found[0].read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{found[0]} cannot be read: {error}.") from error
+    if not isinstance(results, dict) or not isinstance(results.get("config", {}), dict):
+        raise DataError(f"{found[0]} is no results file of lmms-eval: expected a JSON object.")
+    config = results.get("config", {})
+    seconds = _number(results.get(_SECONDS))
+    known = {
+        "model": config.get("model"),
+        "model_args": config.get("model_args"),
+        "model_name": results.get("model_name"),
+        "date": results.get("date"),
+        "git_hash": results.get("git_hash"),
+        "seconds": seconds,
+        "samples": _effective(results.get("n-samples")),
+        "throughput": results.get("throughput"),
+    }
+    return {"path": path.name, **{name: value for name, value in known.items() if value}}
+
+
+def _number(value: Any) -> float | None:
+    """Read seconds, which are written as a text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _effective(counts: Any) -> dict[str, Any]:
+    """Read how many samples of each task were asked, to which the seconds belong."""
+    if not isinstance(counts, Mapping):
+        return {}
+    return {
+        str(task): one["effective"]
+        for task, one in counts.items()
+        if isinstance(one, Mapping) and "effective" in one
+    }
+
+
+ALL_TASKS = "*"
+STRUCTURE = frozenset(
+    {
+        "doc_id",
+        "doc",
+        "target",
+        "arguments",
+        "input",
+        "resps",
+        "filtered_resps",
+        "doc_hash",
+        "prompt_hash",
+        "target_hash",
+        "token_counts",
+    }
+)
+"""Fields of every sample that are no metric (``lmms_eval/evaluator.py``, ``example``)."""
+
+SCORE_FIELDS: dict[str, tuple[str, ...]] = {
+    "ai2d": ("exact_match",),
+    "chartqa": ("relaxed_overall",),
+    "docvqa": ("anls",),
+    "egoschema": ("score",),
+    "gqa": ("exact_match",),
+    "infovqa": ("anls",),
+    "mme": ("mme_perception_score", "mme_percetion_score", "mme_cognition_score"),
+    "mmbench": ("gpt_eval_score",),
+    "mmmu": ("mmmu_acc",),
+    "nextqa_mc": ("exact_match",),
+    "ocrbench": ("ocrbench_accuracy",),
+    "ok_vqa": ("exact_match",),
+    "pope": ("pope_accuracy",),
+    "scienceqa": ("exact_match",),
+    "seedbench": ("seed_all",),
+    "textvqa": ("exact_match",),
+    "vizwiz_vqa": ("exact_match",),
+    "vqav2": ("exact_match",),
+}
+"""Task, or the start of its name before an underscore -> fields that hold its score; the first
+that a sample has counts. ``percetion`` is spelt as lmms-eval spells it."""
+
+
+def metric_of(task: str, sample: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
+    """Find the field that holds the score of a sample.
+
+    Args:
+        task: The task's name.
+        sample: One logged sample.
+        chosen: Task, or ``"*"`` for all -> field, as the user asked; before :data:`SCORE_FIELDS`.
+
+    Raises:
+        DataError: The task is not known and nothing was chosen, or the sample lacks the field.
+    """
+    asked = chosen.get(task) or chosen.get(ALL_TASKS)
+    known = [name for name in SCORE_FIELDS if task == name or task.startswith(f"{name}_")]
+    fields = (asked,) if asked else SCORE_FIELDS[max(known, key=len)] if known else ()
+    for name in fields:
+        if name in sample:
+            return name
+    there = sorted(set(sample) - STRUCTURE)
+    what = (
+        f"The metric of the task {task!r} is not known"
+        if not fields
+        else f"A sample of the task {task!r} has no field {' or '.join(map(repr, fields))}"
+    )
+    raise DataError(
+        f"{what}; its samples have {there}. Name the field that holds the score of a sample: "
+        f"--metric {task}=FIELD."
+    )
+
+
+def score_of(value: Any) -> float | None:
+    """Read a metric in any of the published forms.
+
+    Args:
+        value: What the metric's field holds.
+
+    Returns:
+        A score in [0, 1]; None where the log holds no score of this sample (a value that is
+        missing or NaN, or an open question of mmmu, which only the aggregation scores).
+
+    Raises:
+        DataError: The form is not known, or the number is not in [0, 1]; the message says which.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, list) and len(value) == 1:
+        return score_of(value[0])
+    if isinstance(value, str) and value.strip() in ("0", "1"):  # a judge's verdict
+        return float(value)
+    if isinstance(value, bool | int | float):
+        if not 0 <= value <= 1:
+            raise DataError(f"the score {value!r} is not in [0, 1]")
+        return float(value)
+    if isinstance(value, Mapping):
+        if "score" in value:
+            return score_of(value["score"])
+        if {"pred", "answer"} <= set(value):
+            return float(_bare(value["pred"]) == _bare(value["answer"]))
+        if {"pred", "ground_truth"} <= set(value):
+            return float(str(value["pred"]) == str(value["ground_truth"]))
+        if {"prediction", "answer", "A", "B"} <= set(value):
+            return _mmbench(value)
+        if {"parsed_pred", "answer", "question_type"} <= set(value):
+            return _mmmu(value)
+        raise DataError(f"no score can be read from the fields {sorted(value)}")
+    raise DataError(f"no score can be read from {type(value).__name__} {str(value)[:60]!r}")
+
+
+def _bare(text: object) -> str:
+    """A letter as seedbench compares it: some of its versions ignore case."""
+    return str(text).strip().lower()
+
+
+def _mmbench(value: Mapping[str, Any]) -> float | None:
+    """Score a question of mmbench by the option that is named; without an answer not at all."""
+    if not _told(value["answer"]):
+        return None
+    texts = (value.get(letter) for letter in "ABCDE")
+    choices = in_place(placed(text if _told(text) else None for text in texts))
+    return score_mmbench(str(value["prediction"]), [value["answer"]], choices)
+
+
+def _told(value: Any) -> bool:
+    """Whether a field holds something: not None, NaN or its text."""
+    return value not in (None, "", "nan") and value == value
+
+
+def _mmmu(value: Mapping[str, Any]) -> float | None:
+    """Score a multiple choice of mmmu: any parsed answer equals one of the right ones."""
+    if value["question_type"] != "multiple-choice":
+        return None
+    right, given = value["answer"], value["parsed_pred"]
+    answers = right if isinstance(right, list) else [right]
+    return float(any(one in answers for one in (given if isinstance(given, list) else [given])))
+
 
 IMAGE_FIELDS = ("image_id", "imageId", "image_path", "img_path", "image_name", "img_id", "image")
 """Fields of a ``doc`` that name its picture, in the order they are looked for."""
@@ -43,7 +275,7 @@ def read_lmms_eval(
 
     The dataset is the task. The group is the picture that the sample's ``doc`` names, else the
     example stands alone. ``doc_hash`` and ``target`` must agree between options. Scores are read
-    as :mod:`data.importers.lmms_eval_scores` says. Tokens of answers are those of
+    as the module says. Tokens of answers are those of
     ``token_counts``, where samples have it. NOTE: chance is 0; the files do not tell it.
 
     Args:

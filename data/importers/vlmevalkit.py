@@ -5,28 +5,315 @@ verdict per row, which are read here: ``*_<judge>_result`` of multiple choice wi
 (``vlmeval/dataset/image_mcq.py``), ``*_auxmatch`` of yes/no with ``score``
 (``image_yorn.py``), ``*_results`` of short answers with ``eval_match`` and ``eval_score``
 (``image_vqa.py``), and ``*_score`` tables with ``score``. ``*_acc.csv`` and ``*_score.csv`` are
-averages. Predictions without verdicts are scored by :mod:`data.importers.vlmeval_rules`. With
-``PRED_FORMAT`` they are ``.tsv`` or ``.json`` (``vlmeval/smp/file.py``, ``dump``: a list of rows,
-NaN where a cell is empty).
+averages. With ``PRED_FORMAT`` they are ``.tsv`` or ``.json`` (``vlmeval/smp/file.py``, ``dump``: a
+list of rows, NaN where a cell is empty).
+
+The data set is read from the name: VLMEvalKit writes ``<model>/<model>_<dataset>.xlsx``
+(predictions) and, beside it, tables of verdicts with ``_<judge>_result``, ``_auxmatch``,
+``_results`` or ``_score`` behind, and of averages with ``_acc`` (``vlmeval/run.py``;
+``vlmeval/dataset/*.py``, ``evaluate``).
+
+A row's score is its verdict, or follows from a rule where nobody judged it. VLMEvalKit scores
+predictions by rules of its own or with a judging model (``vlmeval/dataset/*.py``). Here the rule is
+that of :mod:`data.scoring.metrics`, which is the benchmark's or
+lmms-eval's, and OCRBench's is ``OCRBench.evaluate`` of ``image_vqa.py``. Multiple choice is read by
+the rule ``choice``: on four judged tables of two models that were tried it says the same as the
+judge of 99.1 to 100 % of the rows, VLMEvalKit's own ``exact_matching`` of 62 to 100 %.
 """
 
 from __future__ import annotations
 
+import ast
+import re
+import string
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.cells import Nested
-from data.errors import DataError
+import numpy as np
+
+from data.errors import DataError, listed
 from data.importers.image_cells import image_path
-from data.importers.joined import Runs, Sample, join, listed, places
-from data.importers.references import references_in
-from data.importers.vlmeval_names import dataset_names, tables_in
-from data.importers.vlmeval_rules import BY_NAME, LETTERS, Row, rule_of, verdict_reader
-from data.oracle_log import OracleLog
-from data.sources.paths import leaves_folder
-from data.tables import read_cells
+from data.importers.joined import Runs, Sample, join, places, references_in
+from data.log.oracle_log import OracleLog
+from data.media_files import leaves_folder
+from data.scoring.metrics import in_place, load_metric
+from data.tables.cells import Nested, verdict_of
+from data.tables.table import SUFFIXES, read_cells
+
+_ENDS = ("_result", "_results", "_auxmatch", "_score")
+_JUDGES = re.compile(
+    r"_(?:openai|exact_matching|(?:chat)?gpt-?\d[\w.]*(?:-[\w.]+)*|deepseek[\w.-]*|qwen[\w.-]*)$"
+)
+_AVERAGES = ("_acc", "_score.csv", "_rating")
+KNOWN = (
+    "a-bench", "ai2d", "amber", "blink", "ccbench", "chartqa", "coco", "cv-bench", "docvqa",
+    "dynamath", "gqa", "hallusionbench", "hrbench", "infovqa", "llavabench", "logicvista",
+    "mathverse", "mathvision", "mathvista", "mmbench", "mme", "mmmu", "mmstar", "mmt-bench",
+    "mmvet", "mmvp", "ocrbench", "ocrvqa", "pope", "q-bench", "realworldqa", "scienceqa",
+    "seedbench", "tablevqabench", "tdbench", "textvqa", "vizwiz", "vstar",
+)  # fmt: skip
+"""Beginnings of the names of its data sets, in lower case: where one begins, the model's name ends.
+Data sets of other names are told by what files of several options end in alike."""
+
+
+def tables_in(place: Path) -> list[Path]:
+    """List a folder's tables but those of averages; a file is itself.
+
+    Raises:
+        DataError: The folder holds none.
+    """
+    if not place.is_dir():
+        return [place]
+    found = [
+        file
+        for file in sorted(place.iterdir())
+        if file.suffix.lower() in SUFFIXES
+        and not file.stem.endswith(_AVERAGES)
+        and not file.name.endswith(_AVERAGES)
+    ]
+    if not found:
+        raise DataError(
+            f"{place} holds no table of VLMEvalKit ({', '.join(SUFFIXES)}): give a model's folder, "
+            "which holds <model>_<dataset>_<judge>_result.xlsx and the like."
+        )
+    return found
+
+
+def judged(path: Path) -> bool:
+    """Whether a file's name says that it holds verdicts."""
+    return path.stem.endswith(_ENDS)
+
+
+def dataset_names(
+    files: Mapping[str, Sequence[Path]], asked: str | None
+) -> dict[str, dict[str, Path]]:
+    """Say which data set each file is of.
+
+    A file of predictions gives way to one of verdicts about the same data set.
+
+    Args:
+        files: Option -> its files.
+        asked: What the only data set is to be called; None reads the files' names.
+
+    Returns:
+        Option -> data set -> its file.
+
+    Raises:
+        DataError: An option has two files of one data set.
+    """
+    stems = {option: [_bare(path) for path in paths] for option, paths in files.items()}
+    found: dict[str, dict[str, Path]] = {}
+    for option, paths in files.items():
+        named: dict[str, list[Path]] = {}
+        for path in paths:
+            named.setdefault(asked or _dataset(_bare(path), option, stems), []).append(path)
+        found[option] = {name: _only(option, name, same) for name, same in named.items()}
+    return found
+
+
+def _only(option: str, name: str, paths: Sequence[Path]) -> Path:
+    """Give the one file with verdicts, else the one file."""
+    verdicts = [path for path in paths if judged(path)] or list(paths)
+    if len(verdicts) > 1:
+        raise DataError(
+            f"Option {option!r} has {len(verdicts)} tables of the data set {name!r} "
+            f"({listed([path.name for path in verdicts])}): give one of them, or give each model "
+            "an option of its own."
+        )
+    return verdicts[0]
+
+
+def _bare(path: Path) -> str:
+    """A file's name without what evaluating puts behind it."""
+    stem = path.stem
+    for end in _ENDS:
+        stem = stem.removesuffix(end)
+    return _JUDGES.sub("", stem) if stem != path.stem else stem
+
+
+def _dataset(stem: str, option: str, stems: Mapping[str, Sequence[str]]) -> str:
+    """Give the part of a name that is the data set's."""
+    parts = stem.split("_")
+    begins = [place for place, part in enumerate(parts) if part.lower().startswith(KNOWN)]
+    if begins:
+        return "_".join(parts[begins[-1] :])
+    ends = [
+        max((_same_end(parts, name) for name in names), key=len)
+        for other, names in stems.items()
+        if other != option
+    ]
+    alike = sorted((end for end in ends if end), key=len)
+    if alike:
+        return "_".join(alike[0])
+    if len(stems[option]) == 1:
+        return stem if len(stems) == 1 else "default"
+    return "_".join(parts[_same_beginning(stems[option]) :]) or stem
+
+
+def _same_end(parts: Sequence[str], name: str) -> list[str]:
+    """Give the parts, between underscores, that two names end in alike."""
+    same: list[str] = []
+    for one, other in zip(reversed(parts), reversed(name.split("_")), strict=False):
+        if one != other:
+            break
+        same.insert(0, one)
+    return same
+
+
+def _same_beginning(names: Sequence[str]) -> int:
+    """Count the parts that names begin with alike: their model's."""
+    count = 0
+    for words in zip(*(name.split("_") for name in names), strict=False):
+        if len(set(words)) > 1:
+            break
+        count += 1
+    return count
+
+
+LETTERS = tuple(string.ascii_uppercase)
+Row = Mapping[str, str | None]
+Rule = Callable[[Row], float | None]
+
+CHOICE = "choice"
+OCR = "ocrbench"
+_FORMULA = "Handwritten Mathematical Expression Recognition"
+BY_NAME = {
+    "chartqa": "relaxed",
+    "docvqa": "anls",
+    "gqa": "gqa",
+    "infovqa": "anls",
+    "mme": "mme",
+    "ocrbench": OCR,
+    "pope": "pope",
+    "textvqa": "textvqa",
+    "vizwiz": "textvqa",
+}
+"""Beginning of a data set's name in lower case -> its rule."""
+NOT_ALIKE = ("mme-", "mmerealworld", "ocrbench_v2")
+"""Data sets that begin so but are others."""
+
+
+def rule_of(dataset: str, rows: list[Row]) -> tuple[str, Rule] | None:
+    """Find the rule by which a table's predictions can be scored.
+
+    Args:
+        dataset: Its name.
+        rows: The table.
+
+    Returns:
+        The rule's name and the rule, which gives None for a row that it cannot score; None where
+        no rule is known.
+    """
+    if sum(map(_choices, rows)) > len(rows) / 2:
+        return CHOICE, _choice
+    lower = dataset.lower()
+    if lower.startswith(NOT_ALIKE) or any(row.get("answer") is None for row in rows):
+        return None
+    name = next((rule for start, rule in BY_NAME.items() if lower.startswith(start)), None)
+    if name is None:
+        return None
+    return name, (_ocr if name == OCR else _by_metric(name))
+
+
+def _choices(row: Row) -> bool:
+    """Whether a row is a question with choices, and tells the right one."""
+    return row.get("answer") is not None and sum(row.get(one) is not None for one in LETTERS) > 1
+
+
+def _choice(row: Row) -> float | None:
+    if not _choices(row):
+        return None
+    texts = [row.get(letter) for letter in LETTERS]
+    while texts[-1] is None:
+        texts.pop()
+    return load_metric(CHOICE)(
+        row["prediction"] or "", [str(row["answer"])], in_place(tuple(texts))
+    )
+
+
+def _ocr(row: Row) -> float:
+    """Whether the prediction holds an answer; formulas are compared without blanks."""
+    if row.get("category") == _FORMULA:
+
+        def read(text: str) -> str:
+            return text.strip().replace("\n", " ").replace(" ", "")
+
+    else:
+
+        def read(text: str) -> str:
+            return text.lower().strip().replace("\n", " ")
+
+    said = read(row["prediction"] or "")
+    return float(any(read(text) in said for text in references_in(str(row["answer"]))))
+
+
+def _by_metric(name: str) -> Rule:
+    score = load_metric(name)
+
+    def rule(row: Row) -> float:
+        return score(row["prediction"] or "", list(references_in(str(row["answer"]))), ())
+
+    return rule
+
+
+def verdict_reader(column: str, dataset: str) -> Callable[[str | None], float | None]:
+    """Choose how a judged table's verdict is read; a cell without one gives None.
+
+    What is chosen raises ValueError, SyntaxError or TypeError for what is no verdict in [0, 1].
+    """
+    rules = {
+        "docvqa": _anls,
+        "infovqa": _anls,
+        "chartqa": _best,
+        "ocrvqa": _best,
+        "textvqa": _mean,
+    }
+    lower = dataset.lower()
+    named = max(rules, key=lower.rfind)  # the last: a model's name may stand before
+    by_name = rules[named] if named in lower else _mean
+    read = by_name if column == "eval_match" else _number
+
+    def score(cell: str | None) -> float | None:
+        value = None if cell is None else read(cell)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(value)
+        return value
+
+    return score
+
+
+def _number(cell: str) -> float:
+    value = verdict_of(cell)
+    if value is None:
+        raise ValueError(cell)
+    return value
+
+
+def _matches(cell: str) -> np.ndarray:
+    """Read how well an answer matches each right one, shape (answers,)."""
+    matches = np.array(ast.literal_eval(cell), dtype=np.float64).reshape(-1)
+    if not matches.size:
+        raise ValueError(cell)
+    return matches
+
+
+def _mean(cell: str) -> float:
+    """``hit_calculate`` of ``vlmeval/dataset/utils/vqa_eval.py``, its default."""
+    return float(_matches(cell).mean())
+
+
+def _best(cell: str) -> float:
+    """The same for ChartQA and OCRVQA."""
+    return float(_matches(cell).max())
+
+
+def _anls(cell: str) -> float:
+    """The same for DocVQA and InfoVQA, whose matches are distances: 0 below a similarity of 1/2."""
+    similar = 1 - float(_matches(cell).min())
+    return similar if similar >= 0.5 else 0.0
+
 
 FAILED = "Failed to obtain answer"
 """Prediction that VLMEvalKit writes when the model gave none (``vlmeval/smp/file.py``)."""
@@ -58,13 +345,12 @@ def read_vlmevalkit(
     to that number of rotations; 1/2 for yes and no; else 0.
 
     Args:
-        runs: Option -> its table or tables, in any format of :mod:`data.tables` (``.xlsx`` needs
-            openpyxl), or the folder that holds them.
+        runs: Option -> its table or tables, in any format that :mod:`data.tables.table` names
+            (``.xlsx`` needs openpyxl), or the folder that holds them.
         costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: Data set, or ``"*"`` for all -> column that holds the verdicts, each in [0, 1].
-        dataset: What the log calls the only data set; None reads it from the files' names, see
-            :mod:`data.importers.vlmeval_names`.
+        dataset: What the log calls the only data set; None reads it from the files' names.
         pictures: Path of a picture that no row names, such as ``"{id}.jpg"``: the ``index``.
         skip_bad: Leave rows out that cannot be read, and tell them, instead of refusing the table.
 

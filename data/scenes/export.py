@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.examples import Example
+from data.example import Example
 from data.manifest import atomic_write_text
 from data.scenes.drawing import render
 from data.scenes.questions import CHANCE, ask_about

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.errors import DataError
 from data.manifest import fsync_folder, sha256_file, write_failure, write_manifest
-from data.sources.benchmarks import benchmark
+from data.sources.benchmarks.table import benchmark
 from data.sources.hub import Origin, iter_benchmark
 
 EXAMPLES = "examples.jsonl"
@@ -48,7 +48,7 @@ def fetch_benchmark(
     same command starts again, and pictures that are there are not written again.
 
     Args:
-        name: A key of :data:`data.sources.benchmarks.BENCHMARKS`.
+        name: A key of :data:`data.sources.benchmarks.table.BENCHMARKS`.
         folder: Where to write; it must not hold examples yet.
         origin: Which rows, from where; None for the whole evaluated split, from the hub.
         progress: Called with the number of examples so far.

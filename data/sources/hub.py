@@ -14,11 +14,11 @@ from itertools import islice
 from pathlib import Path
 
 from data.errors import DataError
-from data.examples import Example
-from data.sources.benchmarks import Benchmark, benchmark
-from data.sources.pictures import save_picture
+from data.example import Example
+from data.sources.benchmarks.base import Benchmark, RawExample
+from data.sources.benchmarks.table import benchmark
+from data.sources.image_files import save_picture
 from data.sources.reading import read_row, read_rows
-from data.sources.rows import Draft
 from data.videos import SUFFIXES
 
 _SHOWN = 5
@@ -45,24 +45,6 @@ class Origin:
     videos: Path | None = None
 
 
-def load_benchmark(name: str, *, folder: Path, origin: Origin | None = None) -> list[Example]:
-    """Read the examples of a benchmark.
-
-    Args:
-        name: A key of :data:`data.sources.benchmarks.BENCHMARKS`.
-        folder: Receives the pictures; image paths are relative to it. Not used for videos,
-            whose paths are relative to their own folder.
-        origin: Which rows, from where; None for the whole evaluated split, from the hub.
-
-    Returns:
-        The examples, in the order of the dataset.
-
-    Raises:
-        DataError: See :func:`iter_benchmark`.
-    """
-    return list(iter_benchmark(name, folder=folder, origin=origin))
-
-
 def iter_benchmark(
     name: str,
     *,
@@ -74,7 +56,7 @@ def iter_benchmark(
     """Give the examples of a benchmark as they are read, each when its picture is a file.
 
     Args:
-        name: A key of :data:`data.sources.benchmarks.BENCHMARKS`.
+        name: A key of :data:`data.sources.benchmarks.table.BENCHMARKS`.
         folder: Receives the pictures.
         origin: Which rows, from where; None for the whole evaluated split, from the hub.
         left_out: Receives why rows were left out, and how often.
@@ -89,18 +71,18 @@ def iter_benchmark(
     """
     entry, origin = benchmark(name), origin or Origin()
     counter: Counter[str] = Counter() if left_out is None else left_out
-    found = _drafts(name, entry, origin, counter, homes)
-    drafts = _limited(_numbered(name, found), origin)
+    found = _usable(name, entry, origin, counter, homes)
+    raws = _limited(_numbered(name, found), origin)
     if entry.video:
-        pairs = _with_videos(entry, drafts, origin)
+        pairs = _with_videos(entry, raws, origin)
     elif entry.pictures:
-        pairs = _with_pictures_apart(entry, drafts, folder, origin, homes)
+        pairs = _with_pictures_apart(entry, raws, folder, origin, homes)
     else:
-        pairs = ((draft, save_picture(folder, draft.picture, draft.id)) for draft in drafts)
+        pairs = ((raw, save_picture(folder, raw.picture, raw.id)) for raw in raws)
     none = True
-    for draft, file in pairs:
+    for raw, file in pairs:
         none = False
-        yield _example(name, entry, draft, file)
+        yield _example(name, entry, raw, file)
     if none:
         reasons = "".join(f"; {count} {reason}" for reason, count in counter.items())
         raise DataError(
@@ -109,63 +91,63 @@ def iter_benchmark(
         )
 
 
-def _drafts(
+def _usable(
     name: str, entry: Benchmark, origin: Origin, counter: Counter[str], homes: set[str] | None
-) -> Iterator[Draft]:
+) -> Iterator[RawExample]:
     """The rows that can be used; the others are counted."""
     if origin.files and origin.split is not None:
         raise DataError("files are read whole: leave the split out, or leave the files out.")
     split = origin.split or entry.split
     rows = read_rows(entry, entry.config, split, origin.files, columns=entry.columns, homes=homes)
     for row in rows:
-        draft = read_row(entry, row)
-        reason = draft.left_out or ("" if draft.answers else "has no answer")
+        raw = read_row(entry, row)
+        reason = raw.left_out or ("" if raw.answers else "has no answer")
         if not reason:
             try:
-                _example(name, entry, draft, "picture")
+                _example(name, entry, raw, "picture")
             except DataError as error:
                 reason = "cannot be scored: " + str(error).split(": ", 1)[-1].rstrip(".")
         if reason:
             counter[reason] += 1
         else:
-            yield draft
+            yield raw
 
 
-def _example(name: str, entry: Benchmark, draft: Draft, file: str) -> Example:
+def _example(name: str, entry: Benchmark, raw: RawExample, file: str) -> Example:
     return Example(
-        id=draft.id or name,
+        id=raw.id or name,
         image=file,
-        question=draft.question,
-        answers=draft.answers,
-        choices=draft.choices,
+        question=raw.question,
+        answers=raw.answers,
+        choices=raw.choices,
         metric=entry.metric,
         max_new_tokens=entry.max_new_tokens,
-        dataset=f"{name}/{draft.category}" if draft.category else name,
+        dataset=f"{name}/{raw.category}" if raw.category else name,
     )
 
 
-def _limited(drafts: Iterator[Draft], origin: Origin) -> Iterator[Draft]:
+def _limited(raws: Iterator[RawExample], origin: Origin) -> Iterator[RawExample]:
     if origin.skip < 0 or (origin.limit is not None and origin.limit < 1):
         raise DataError(
             f"skip must be 0 or more and limit 1 or more, got {origin.skip} and {origin.limit}."
         )
     stop = None if origin.limit is None else origin.skip + origin.limit
-    return islice(drafts, origin.skip, stop)
+    return islice(raws, origin.skip, stop)
 
 
-def _numbered(name: str, drafts: Iterator[Draft]) -> Iterator[Draft]:
+def _numbered(name: str, raws: Iterator[RawExample]) -> Iterator[RawExample]:
     """Give every question an id: the dataset's, the place where it has none, ``-2`` when taken."""
     taken: Counter[str] = Counter()
-    for place, draft in enumerate(drafts):
-        identity = f"{name}-{draft.id or place}"
+    for place, raw in enumerate(raws):
+        identity = f"{name}-{raw.id or place}"
         taken[identity] += 1
         again = f"-{taken[identity]}" if taken[identity] > 1 else ""
-        yield replace(draft, id=identity + again)
+        yield replace(raw, id=identity + again)
 
 
 def _with_videos(
-    entry: Benchmark, drafts: Iterator[Draft], origin: Origin
-) -> Iterator[tuple[Draft, str]]:
+    entry: Benchmark, raws: Iterator[RawExample], origin: Origin
+) -> Iterator[tuple[RawExample, str]]:
     """Find each video by its name; all that are missing are told together, at the end."""
     if origin.videos is None or not origin.videos.is_dir():
         got = "none was given" if origin.videos is None else f"{origin.videos} is no folder"
@@ -175,13 +157,13 @@ def _with_videos(
     composed = {unicodedata.normalize("NFC", stem): file for stem, file in known.items()}
     wanted: set[str] = set()
     missing_names: set[str] = set()
-    for draft in drafts:
-        wanted.add(draft.video)
-        file = known.get(draft.video) or composed.get(unicodedata.normalize("NFC", draft.video))
+    for raw in raws:
+        wanted.add(raw.video)
+        file = known.get(raw.video) or composed.get(unicodedata.normalize("NFC", raw.video))
         if file is None:
-            missing_names.add(draft.video)
+            missing_names.add(raw.video)
         else:
-            yield draft, file
+            yield raw, file
     missing = sorted(missing_names)
     if missing:
         more = ", ..." if len(missing) > _SHOWN else ""
@@ -194,19 +176,19 @@ def _with_videos(
 
 def _with_pictures_apart(
     entry: Benchmark,
-    drafts: Iterator[Draft],
+    raws: Iterator[RawExample],
     folder: Path,
     origin: Origin,
     homes: set[str] | None,
-) -> Iterator[tuple[Draft, str]]:
+) -> Iterator[tuple[RawExample, str]]:
     """Read all questions, then the pictures that they need."""
     if origin.files and not origin.picture_files:
         raise DataError(
             f"{entry.title} keeps its pictures apart: pass the files of the configuration "
             f"{entry.pictures} with --picture-file."
         )
-    questions = list(drafts)
-    needed = {draft.picture_id for draft in questions}
+    questions = list(raws)
+    needed = {raw.picture_id for raw in questions}
     files: dict[str, str] = {}
     split, columns = origin.split or entry.split, ("id", "image")
     rows = read_rows(
@@ -224,5 +206,5 @@ def _with_pictures_apart(
             f"{entry.title}: {len(missing)} of {len(needed)} pictures are missing, first "
             f"{', '.join(missing[:_SHOWN])}. Pass all files of {entry.pictures}."
         )
-    for draft in questions:
-        yield draft, files[draft.picture_id]
+    for raw in questions:
+        yield raw, files[raw.picture_id]

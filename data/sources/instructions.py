@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
-from data.sources.paths import leaves_folder
+from data.media_files import leaves_folder
 
 IMAGE_TAG = "<image>"
 HUMAN, MODEL = "human", "gpt"

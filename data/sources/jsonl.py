@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
+from data.media_files import brief, leaves_folder
 from data.registry import unknown_name
-from data.sources.paths import brief, leaves_folder
-from data.table_formats import once
+from data.tables.formats import once
 from data.videos import is_video
 
 SHOWN = 20
@@ -28,7 +28,7 @@ def load_jsonl(path: Path, *, images: Path) -> list[Example]:
     """Read examples, one JSON object a line.
 
     A line has at least ``id``, ``image`` (or ``video``), ``question`` and ``answers`` (a list) or
-    ``answer`` (one text); the other fields of :class:`data.examples.Example` are optional. What
+    ``answer`` (one text); the other fields of :class:`data.example.Example` are optional. What
     else is to be kept with an example stands in the field ``metadata``, which is not read; any
     other field is refused, because a misspelled one would silently do nothing. Blank lines are
     ignored. The ending of a name tells a video in either field, see :mod:`data.videos`. Files that

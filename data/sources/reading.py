@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HfHubHTTPError
+from pyarrow.dataset import ParquetFragmentScanOptions
+
 from data.errors import DataError
-from data.sources.benchmarks import Benchmark
-from data.sources.rows import Draft, Row
-from data.tables import read_cells
+from data.sources.benchmarks.base import Benchmark, RawExample, Row
+from data.tables.table import read_cells
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 """Ending of a file to the reader of the ``datasets`` library."""
@@ -70,7 +72,7 @@ def read_rows(
     raise DataError(_unreadable(entry, config, split, files, failed)) from cause
 
 
-def read_row(entry: Benchmark, row: Row) -> Draft:
+def read_row(entry: Benchmark, row: Row) -> RawExample:
     """Turn a row into a question.
 
     Raises:
@@ -114,8 +116,6 @@ def _sheet(path: Path) -> Iterator[Row]:
 def _options(kind: str) -> dict[str, Any]:
     """Options of a reader of files."""
     if kind == "parquet":
-        from pyarrow.dataset import ParquetFragmentScanOptions
-
         # Else all that was read of a file stays in memory until its end.
         return {"fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False)}
     return {}
@@ -123,8 +123,6 @@ def _options(kind: str) -> dict[str, Any]:
 
 def _network_errors() -> tuple[type[Exception], ...]:
     """What the hub's client raises when a connection breaks: its errors' base, and OSError."""
-    from huggingface_hub.errors import HfHubHTTPError
-
     return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.examples import Example
+from data.example import Example
 from m3core.labelling import LabelProgress, label
 from m3core.models.fake import FakeModel
 

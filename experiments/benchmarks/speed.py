@@ -23,11 +23,10 @@ import torch
 from PIL import Image
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
 from data.images import open_image
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.scenes.export import VALIDATION_SEEDS, write_scenes
-from data.scoring import score
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
 from m3core.labelling import label
@@ -61,7 +60,7 @@ def naive_labelling(examples: Sequence[Example], images: Path, model: MultiScale
             (encoding,) = model.encode([open_image(images / example.image)])
             request = Request(encoding=encoding, question=example.question, scale=scale)
             (answer,) = model.answer([request])
-            score(example.metric, answer.text, example)
+            example.score(answer.text)
 
 
 def bench_labelling(model: MultiScaleModel, *, scenes: int, naive_scenes: int) -> dict[str, float]:
@@ -145,7 +144,7 @@ def _serve(
             [opened[one.image] for one in part], [one.question for one in part], scale=scale
         )
         for example, routed in zip(part, answers, strict=True):
-            scores.append(score(example.metric, routed.answer.text, example))
+            scores.append(example.score(routed.answer.text))
             tokens.append(routed.answer.visual_tokens)
             for stage, spent in routed.milliseconds.items():
                 stages[stage] = stages.get(stage, 0.0) + spent

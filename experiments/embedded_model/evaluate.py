@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_text
-from data.oracle_log import OracleLog
 from data.scenes.export import TEST_SEEDS, write_scenes
 from data.scenes.world import WORLD_VERSION
 from data.sources.jsonl import load_jsonl

@@ -18,8 +18,8 @@ import numpy as np
 from data.errors import DataError
 from data.importers.blindtest import FILE as BLINDTEST
 from data.importers.blindtest import read_blindtest
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST
-from data.oracle_log import OracleLog
 from router.features.table import FeatureTable
 from router.runs.run import Run
 from router.stages.labelling import featurize_stage, import_stage

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.splits import Split, split_by_group
+from data.splits.split import Split, split_by_group
 from experiments.real_logs.logs import RealLog
 from router.evaluation.price_curves import curve_prices
 from router.metrics.choices import taken

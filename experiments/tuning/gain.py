@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_text
-from data.oracle_log import OracleLog
 from data.split_rows import part_rows
 from router.features.table import FeatureTable
 from router.metrics.paired_bootstrap import estimate

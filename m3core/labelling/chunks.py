@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data.errors import DataError
-from data.examples import Example
-from data.scoring import score_agreement
+from data.example import Example
+from data.scoring.general import score_agreement
 from m3core.batching import Limits, answer_in_batches
 from m3core.labelling.progress import Effort
 from m3core.labelling.references import expected_score, reference_answers

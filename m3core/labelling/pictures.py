@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from data.errors import ImageError
-from data.examples import Example
+from data.example import Example
 from data.images import MAX_PIXELS
 from data.media_files import file_in
 from data.videos import FRAMES, open_picture

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
 
 PATIENCE = timedelta(days=30)
 """How long a process that is done waits for the others."""

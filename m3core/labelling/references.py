@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from data.examples import Example
-from data.scoring import YES_NO, score
+from data.example import Example
+from data.scoring.metrics import Expects, expects
 from m3core.models.base import Answer
 
 _YES_NO = ("yes", "no")
@@ -18,7 +18,7 @@ def reference_answers(example: Example) -> list[str]:
     A closed question has all its possible answers: the letters of its choices where the references
     are letters, else the choices themselves; yes and no. An open one has its references.
     """
-    if example.metric in YES_NO:
+    if expects(example.metric) is Expects.YES_OR_NO:
         return list(_YES_NO)
     if example.choices:
         used = {
@@ -33,7 +33,7 @@ def reference_answers(example: Example) -> list[str]:
 
 def is_closed(example: Example) -> bool:
     """Whether nothing but :func:`reference_answers` can be said."""
-    return example.metric in YES_NO or bool(example.choices)
+    return expects(example.metric) is Expects.YES_OR_NO or bool(example.choices)
 
 
 def expected_score(example: Example, answers: Sequence[Answer]) -> float:
@@ -51,6 +51,6 @@ def expected_score(example: Example, answers: Sequence[Answer]) -> float:
     closed = is_closed(example)
     weights = [math.exp(answer.logprob - (top if closed else 0.0)) for answer in answers]
     total = sum(weights) if closed else 1.0
-    scores = [score(example.metric, answer.text, example) for answer in answers]
+    scores = [example.score(answer.text) for answer in answers]
     expected = sum(w * s for w, s in zip(weights, scores, strict=True)) / total
     return min(1.0, max(0.0, expected))

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from data.errors import DataError
-from data.examples import Example, fingerprint
-from data.log_checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
-from data.scoring import AGREEMENT, chance_level, score
+from data.example import Example, fingerprint
+from data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
+from data.scoring.metrics import AGREEMENT
 from data.videos import FRAMES, is_video
 from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
 
@@ -138,7 +138,7 @@ def empty_row(example: Example, scale: int, longest: int) -> dict[str, Any]:
         "text_tokens": None,
         "flops": None,
         "vision_flops": None,
-        "chance": chance_level(example),
+        "chance": example.chance_level,
         "error": None,
         "references": list(example.answers),
         "metric": example.metric,
@@ -159,7 +159,7 @@ def fill_row(
     row |= {
         "cost": float(answer.visual_tokens),
         "answer": answer.text,
-        "score": score(example.metric, answer.text, example),
+        "score": example.score(answer.text),
         "logprob": answer.logprob,
         "confidence": answer.confidence,
         "answer_tokens": answer.answer_tokens,

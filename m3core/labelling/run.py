@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from data.errors import DataError
-from data.examples import Example, length_problems
+from data.example import Example, length_problems
 from data.images import MAX_PIXELS
-from data.journal import Journal
-from data.log_checks import LATER, SCHEMA
+from data.log.checks import LATER, SCHEMA
+from data.log.journal import Journal
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_bytes
-from data.oracle_log import OracleLog
 from data.videos import FRAMES
 from m3core.batching import Limits
 from m3core.labelling.bound import multiply_rate

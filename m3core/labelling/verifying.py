@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from data.errors import ImageError
-from data.examples import Example
-from data.log_checks import ASKED
+from data.example import Example
+from data.log.checks import ASKED
+from data.log.oracle_log import OracleLog
 from data.media_files import file_in
-from data.oracle_log import OracleLog
 from data.videos import FRAMES, open_picture
 from m3core.batching import Limits
 from m3core.labelling.chunks import Asker

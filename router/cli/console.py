@@ -19,8 +19,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from data.log_checks import ASKED
-from data.scoring import AGREEMENT
+from data.log.checks import ASKED
+from data.scoring.metrics import AGREEMENT
 from router.evaluation import metric_table
 from router.evaluation.documents import Document
 from router.evaluation.metric_table import Metric

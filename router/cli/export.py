@@ -46,9 +46,9 @@ def export(
     m3router import exported published/ --out another-run/
     ```
     """
-    from data.exporting import NO_LICENCE, export_log, push_to_hub
+    from data.log.exporting import NO_LICENCE, export_log, push_to_hub
+    from data.log.oracle_log import OracleLog
     from data.manifest import MANIFEST
-    from data.oracle_log import OracleLog
     from router.cli.console import err
     from router.cli.console import out as results
     from router.runs.run import Run

@@ -102,12 +102,12 @@ class _Lines:
 
 
 def _show_list() -> None:
-    from data.sources.benchmarks import BENCHMARKS
+    from data.sources.benchmarks.table import BENCHMARKS, benchmark
     from router.cli.console import show_table
 
     rows = [
         [name, entry.title, entry.hub or "a sheet, with --file", entry.split, entry.metric]
         + ["videos" if entry.video else ""]
-        for name, entry in BENCHMARKS.items()
+        for name, entry in ((name, benchmark(name)) for name in BENCHMARKS)
     ]
     show_table(["name", "benchmark", "from", "split", "metric", ""], rows)

@@ -128,7 +128,7 @@ def import_log(
     """
     from data.importers import importer
     from data.importers.joined import UNMAPPED
-    from data.log_warnings import log_warnings
+    from data.log.warnings import log_warnings
     from router.cli.console import out as results
     from router.cli.console import say
     from router.runs.run import Run

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from data.oracle_log import OracleLog
+    from data.log.oracle_log import OracleLog
     from router.reports.log_summary_types import Inspection
 
 
@@ -62,8 +62,8 @@ def inspect(
     """
     from json import dumps
 
-    from data.log_warnings import log_warnings
-    from data.unfinished import find_log
+    from data.log.partial_log import find_log
+    from data.log.warnings import log_warnings
     from router.cli.console import err, out
     from router.metrics.oracles import RULES
     from router.reports.log_summary import inspect_log, only_dataset

@@ -11,10 +11,10 @@ from typing import Any, Unpack
 import numpy as np
 from rich.text import Text
 
-from data.examples import Example
-from data.log_checks import ASKED, LENGTH
-from data.oracle_log import OracleLog
-from data.scoring import AGREEMENT
+from data.example import Example
+from data.log.checks import ASKED, LENGTH
+from data.log.oracle_log import OracleLog
+from data.scoring.metrics import AGREEMENT
 from m3core.labelling import LabelOptions, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import EFFORT

@@ -91,8 +91,8 @@ def splitting_of(
         DataError: when shares are none.
         BadParameter: for a column without a file.
     """
-    from data.split_files import parse_shares
-    from data.splits import FRACTIONS
+    from data.splits.assignment import parse_shares
+    from data.splits.split import FRACTIONS
     from data.splitting import Splitting
 
     if split_column is not None and split is None:

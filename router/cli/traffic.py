@@ -123,7 +123,7 @@ def traffic(
 
 
 def _write_sheet(folder: Path, sheet: Path, disputed: Path | None, reference: str | None) -> None:
-    from data.unfinished import find_log
+    from data.log.partial_log import find_log
     from router.cli.console import out
     from router.traffic import answers
     from router.traffic.files import read_lines

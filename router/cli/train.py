@@ -119,7 +119,7 @@ def train(
     m3router train run/ --split official.csv
     ```
     """
-    from data.lone_groups import lone_groups
+    from data.log.warnings import lone_groups
     from router.cli.console import out as results
     from router.cli.console import progress, say, show_table
     from router.runs.run import Run

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from data.errors import DataError
+from data.log.oracle_log import OracleLog
 from data.media_files import file_in
-from data.oracle_log import OracleLog
 from data.scenes.drawing import render
 from data.scenes.questions import all_questions
 from data.scenes.world import make_scene

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.estimators.base import Floats
 from router.metrics.calibration_error import expected_calibration_error
 from router.metrics.choices import Choice, regret_rows, taken

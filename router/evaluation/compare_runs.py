@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.split_rows import part_rows
-from data.splits import Split
+from data.splits.split import Split
 from router.evaluation.evaluate import default_budgets, different_budgets
 from router.evaluation.paired_comparison import Difference, Questions, Side, compare_routers
 from router.policies.calibration_data import predictions

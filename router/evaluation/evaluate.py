@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, NotLearnableError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.split_rows import Gaps, part_rows
-from data.splits import SPLITS, Split
+from data.splits.split import SPLITS, Split
 from router.cascade.rule import Cascade
 from router.estimators.base import Floats
 from router.evaluation.baselines import fit_baselines

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_text, library_versions, read_manifest
-from data.oracle_log import OracleLog
 from data.split_rows import part_rows
-from data.splits import Split
+from data.splits.split import Split
 from router.cascade.rule import cascade_path
 from router.estimators.base import Floats
 from router.evaluation.breakdown import by_dataset, lost_questions, reliability

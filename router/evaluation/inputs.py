@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.estimators.base import Floats
 from router.evaluation.methods import Part
 from router.features.table import FeatureTable

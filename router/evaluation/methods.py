@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import NotLearnableError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.cascade.rule import Cascade
 from router.estimators.base import Floats
 from router.evaluation.price_curves import curve_prices

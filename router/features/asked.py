@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.features.table import FeatureTable
 
 EXAMPLES = "asked_sha256"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.features.asked import EXAMPLES, Asked, examples_key
 from router.features.earlier import BLOCKS, Earlier, block_facts
 from router.features.featurizer import Featurizer, source_of

@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from data.errors import DataError, ImageError
+from data.log.oracle_log import OracleLog
 from data.media_files import file_digest, file_in
-from data.oracle_log import OracleLog
 from data.videos import open_picture
 from m3core.batching import limits_for, peek_in_batches
 from m3core.labelling import Encoded

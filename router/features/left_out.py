@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data.log_checks import SCHEMA
+from data.log.checks import SCHEMA
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST, read_manifest
-from data.oracle_log import OracleLog
 from router.features.table import STAGE
 
 LEFT_OUT = "left_out"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data.journal import Journal
+from data.log.journal import Journal
 
 FOLDER = "vectors"
 

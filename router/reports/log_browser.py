@@ -23,11 +23,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from data.errors import DataError
-from data.log_checks import LENGTH
+from data.log.checks import LENGTH
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_text
-from data.media_files import file_in, find_file
-from data.oracle_log import OracleLog
-from data.sources.paths import leaves_folder
+from data.media_files import file_in, find_file, leaves_folder
 from data.videos import FRAMES
 from router.metrics.choices import Floats
 from router.metrics.oracles import NEVER, answer_codes, smallest_sufficient

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from data.errors import DataError
-from data.mme import mme_sums, subtask_of
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.registry import unknown_name
+from data.scoring.mme import mme_sums, subtask_of
 from router.metrics import choices
 from router.metrics.choices import Array, Floats
 from router.metrics.oracles import (

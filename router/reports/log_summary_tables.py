@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data.mme import COGNITION, PERCEPTION
+from data.scoring.mme import COGNITION, PERCEPTION
 from router.metrics.oracles import ASSUMES
 from router.metrics.paired_bootstrap import Estimate
 from router.reports.log_summary_types import Inspection, MmeScore, Oracle, Part, ScaleCounts

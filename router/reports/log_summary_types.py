@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.mme import MmeSums
+from data.scoring.mme import MmeSums
 from router.metrics.paired_bootstrap import Estimate
 from router.reports.error_groups import ErrorGroup
 from router.text.words import Words
@@ -147,7 +147,7 @@ class Expensive:
 
 @dataclass(frozen=True, kw_only=True)
 class MmeScore:
-    """MME's published score of one option; see :mod:`data.mme`.
+    """MME's published score of one option; see :mod:`data.scoring.mme`.
 
     Attributes:
         scale: The option.

@@ -9,9 +9,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.split_rows import part_rows
-from data.splits import SPLITS
+from data.splits.split import SPLITS, Split
 from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
 from router.evaluation.escalation import Escalating, escalating

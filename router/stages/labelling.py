@@ -10,11 +10,11 @@ from typing import Any, Unpack
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
+from data.example import Example
 from data.importers import importer
 from data.importers.joined import places
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST
-from data.oracle_log import OracleLog
 from data.videos import FRAMES
 from m3core.checkpoints import EMBEDDED
 from m3core.encoders import load_encoder

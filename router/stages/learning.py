@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from data.errors import MismatchError
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST
-from data.oracle_log import OracleLog
 from data.split_rows import Gaps, part_rows, require_choice
-from data.splits import Split
+from data.splits.split import Split
 from data.splitting import Splitting
 from router import estimators
 from router.cascade.rule import cascade_path

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
-from data.log_checks import ASKED
-from data.oracle_log import OracleLog
-from data.scoring import AGREEMENT, score
+from data.example import Example
+from data.log.checks import ASKED
+from data.log.oracle_log import OracleLog
+from data.scoring.metrics import AGREEMENT
 from data.split_rows import part_rows
-from data.splits import Split
+from data.splits.split import Split
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.monitoring.drift import Sample
@@ -138,7 +138,7 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
                     f"The right answer of {one.id!r} is for the question {one.question!r}; "
                     f"{of.log} asked {log.questions[row]!r}."
                 )
-            scores[row] = [score(one.metric, text, one) for text in answers[row]]
+            scores[row] = [one.score(text) for text in answers[row]]
     if references and not np.isfinite(scores).any():
         raise MismatchError(
             f"None of the {len(references)} examples given has a right answer to a question in "

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
+from data.log.oracle_log import OracleLog
 from data.manifest import read_manifest
-from data.oracle_log import OracleLog
 from data.split_rows import part_rows
-from data.splits import Split
+from data.splits.split import Split
 from router.estimators.base import Floats
 from router.features.table import FeatureTable
 from router.policies.calibration_data import predictions

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import MismatchError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.split_rows import Gaps, require_choice
-from data.splits import Split
+from data.splits.split import Split
 from data.splitting import Splitting
 from router.estimators import ESTIMATORS
 from router.features.table import FeatureTable

@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from data.cells import Nested
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
+from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_bytes
-from data.oracle_log import OracleLog
-from data.scoring import AGREEMENT
-from data.tables import Table, read_cells
+from data.scoring.metrics import AGREEMENT
+from data.tables.cells import Nested
+from data.tables.table import Table, read_cells
 from router.policies.price_sweep import LAST
 from router.policies.references import index_of
 from router.traffic.files import Record

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
-from data.journal_lines import read_records, write_line
+from data.log.journal import read_records, write_line
 from data.manifest import atomic_write_bytes, write_failure
 
 Record = dict[str, Any]

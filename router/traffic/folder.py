@@ -31,7 +31,7 @@ from typing import Any
 from PIL import Image
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
 from data.locks import take_lock
 from data.manifest import atomic_write_bytes, fsync_folder, write_failure
 from router.traffic.files import (

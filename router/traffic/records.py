@@ -1,7 +1,7 @@
 """What is kept of a served request: a line of JSON and a picture.
 
 A line is an example as :mod:`data.sources.jsonl` reads it, without reference answers, with further
-fields about how it was served, and with a checksum as in :mod:`data.journal_lines`.
+fields about how it was served, and with a checksum as in :mod:`data.log.journal`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from data.examples import Example
-from data.scoring import AGREEMENT
+from data.example import Example
+from data.scoring.metrics import AGREEMENT
 
 if TYPE_CHECKING:
     from router.serve.backend import Ask, Finished, Served

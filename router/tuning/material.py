@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.split_rows import Gaps, part_rows
-from data.splits import Split
+from data.splits.split import Split
 from router.calibration import choose_calibration
 from router.estimators import estimator_class
 from router.estimators.base import Floats, GroupedEstimator, Validation, log_loss

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.split_rows import Gaps
-from data.splits import Split
+from data.splits.split import Split
 
 
 @dataclass(frozen=True, kw_only=True)

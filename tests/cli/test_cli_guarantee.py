@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.split_rows import part_rows
 from router.features.table import FeatureTable
 from router.policies.calibration_data import labelled

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from data.journal import Journal
-from data.oracle_log import OracleLog
+from data.log.journal import Journal
+from data.log.oracle_log import OracleLog
 from router.runs.run import Run
 
 

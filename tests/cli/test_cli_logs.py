@@ -13,8 +13,8 @@ import pytest
 from datasets import disable_progress_bars, load_dataset
 
 from data.importers import IMPORTERS
-from data.importers.lmms_eval_scores import METRICS
-from data.oracle_log import OracleLog
+from data.importers.lmms_eval import SCORE_FIELDS
+from data.log.oracle_log import OracleLog
 from router.cli.import_ import FLAGS, PER_OPTION, TAKES
 
 disable_progress_bars()
@@ -59,7 +59,7 @@ def test_every_kind_says_what_it_takes() -> None:
 def test_the_page_names_every_known_task_and_only_flags_that_exist(invoke, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     named = re.search(r"field is known for (.*?),\sand tasks", PAGE, re.DOTALL)
-    assert named and set(re.split(r",\s+| and ", named[1].replace("\n", " "))) == set(METRICS)
+    assert named and set(re.split(r",\s+| and ", named[1].replace("\n", " "))) == set(SCORE_FIELDS)
     lines = [line for line in PAGE.replace("\\\n", "").splitlines() if line.startswith("m3router ")]
     assert len(lines) >= 7
     for line in lines:

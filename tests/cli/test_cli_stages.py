@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.estimators import ESTIMATORS
 from router.policies.policy import Policy
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.oracle_log import OracleLog
-from data.splits import split_by_group
+from data.log.oracle_log import OracleLog
+from data.splits.split import split_by_group
 from router.cli import console
 from router.evaluation import metric_table
 from router.evaluation.evaluate import Settings, evaluate

@@ -18,11 +18,10 @@ from PIL import Image
 from data.errors import DataError
 from data.images import open_image
 from data.manifest import read_manifest, sha256_file
-from data.scoring import METRICS, chance_level, score
-from data.sources import source
-from data.sources.benchmarks import BENCHMARKS
+from data.scoring.metrics import METRICS, load_metric
+from data.sources.benchmarks.table import BENCHMARKS, benchmark
 from data.sources.fetching import fetch_benchmark
-from data.sources.hub import Origin, load_benchmark
+from data.sources.hub import Origin, iter_benchmark
 from data.sources.jsonl import load_jsonl
 
 WORD = "\nAnswer the question using a single word or phrase."
@@ -218,7 +217,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def origin_of(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) -> Origin:
     """The files of a benchmark as a user would have them."""
     folder.mkdir(exist_ok=True)
-    entry = BENCHMARKS[name]
+    entry = benchmark(name)
     files = (write_rows(folder / ("rows.parquet" if entry.hub else "rows.csv"), rows),)
     if name == "gqa":
         apart = [{"id": "n1", "image": picture("blue")}, {"id": "n161313", "image": picture()}]
@@ -245,7 +244,7 @@ def test_every_benchmark_has_a_fixture():
     asked = "mmbench gqa pope vizwiz seedbench scienceqa mmmu docvqa chartqa ai2d textvqa vqav2 mme"
     filmed = "msvdqa msrvttqa activitynetqa nextqa intentqa egoschema"
     assert list(BENCHMARKS) == [*asked.split(), *filmed.split()]
-    for entry in BENCHMARKS.values():
+    for entry in map(benchmark, BENCHMARKS):
         assert entry.metric in METRICS
         assert bool(entry.hub) != bool(entry.sheet)
 
@@ -259,12 +258,12 @@ def test_from_rows_to_scores(name: str, tmp_path: Path) -> None:
     (example,) = load_jsonl(fetched.examples, images=fetched.images)
     assert (example.question, example.dataset) == (prompt, dataset)
     assert example.id.startswith(f"{name}-")
-    assert example.metric == BENCHMARKS[name].metric
+    assert example.metric == benchmark(name).metric
     assert example.max_new_tokens == LONGEST[name]
-    assert score(example.metric, right, example) == pytest.approx(1.0)
-    assert score(example.metric, wrong, example) == 0.0
-    assert chance_level(example) == pytest.approx(chance)
-    if BENCHMARKS[name].video:
+    assert example.score(right) == pytest.approx(1.0)
+    assert example.score(wrong) == 0.0
+    assert example.chance_level == pytest.approx(chance)
+    if benchmark(name).video:
         assert (fetched.images / example.image).suffix == ".webm"
         assert (fetched.images / example.image).is_file()
     else:
@@ -286,8 +285,10 @@ def variants(name: str, **changes: list[Any]) -> list[dict[str, Any]]:
 
 
 def read(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) -> list[Any]:
-    return load_benchmark(
-        name, folder=folder / "out", origin=origin_of(name, rows, folder / "in", **more)
+    return list(
+        iter_benchmark(
+            name, folder=folder / "out", origin=origin_of(name, rows, folder / "in", **more)
+        )
     )
 
 
@@ -302,7 +303,6 @@ def test_pictures_are_written_once_as_they_are(tmp_path: Path) -> None:
     assert open_image(tmp_path / "out" / second.image).size == (3, 6)  # EXIF is still there
     assert len(list((tmp_path / "out").iterdir())) == 3
     assert len({example.id for example in (first, second, third, fourth)}) == 4
-    assert source("benchmark") is load_benchmark
 
 
 def test_ids_that_repeat_are_told_apart(tmp_path: Path) -> None:
@@ -324,11 +324,11 @@ def test_limit_and_rows_that_are_left_out(tmp_path: Path) -> None:
     examples = load_jsonl(fetched.examples, images=fetched.images)
     assert [e.id for e in examples] == [f"mmmu-validation_Art_{n}" for n in (1, 3, 4)]
     assert (examples[1].answers, examples[1].choices) == (("24/7", "3.429"), ())
-    assert score("mmmu", "So the ratio is 3.43", examples[1]) == 1.0
+    assert load_metric("mmmu")("So the ratio is 3.43", examples[1].answers) == 1.0
     origin = Origin(files=origin.files, limit=2)
-    assert len(load_benchmark("mmmu", folder=tmp_path / "few", origin=origin)) == 2
+    assert len(list(iter_benchmark("mmmu", folder=tmp_path / "few", origin=origin))) == 2
     with pytest.raises(DataError, match="limit 1 or more, got 0 and 0"):
-        load_benchmark("mmmu", folder=tmp_path, origin=Origin(files=origin.files, limit=0))
+        list(iter_benchmark("mmmu", folder=tmp_path, origin=Origin(files=origin.files, limit=0)))
 
 
 def test_parts_of_a_dataset_are_together_the_whole(tmp_path: Path) -> None:
@@ -338,11 +338,11 @@ def test_parts_of_a_dataset_are_together_the_whole(tmp_path: Path) -> None:
 
     def part(skip: int) -> list[Any]:
         folder, origin = tmp_path / f"part{skip}", Origin(files=files, skip=skip, limit=2)
-        examples = load_benchmark("chartqa", folder=folder, origin=origin)
+        examples = list(iter_benchmark("chartqa", folder=folder, origin=origin))
         assert len(list(folder.iterdir())) == len(examples)  # no picture of another part
         return examples
 
-    whole = load_benchmark("chartqa", folder=tmp_path / "all", origin=Origin(files=files))
+    whole = list(iter_benchmark("chartqa", folder=tmp_path / "all", origin=Origin(files=files)))
     assert part(0) + part(2) + part(4) == whole
     with pytest.raises(DataError, match="there are none left. Check --split, --skip"):
         part(5)
@@ -364,7 +364,7 @@ def test_answers_that_are_not_public(tmp_path: Path) -> None:
 def test_an_empty_answer_of_one_annotator_counts(tmp_path: Path) -> None:
     rows = variants("textvqa", answers=[["", "", "", *["shell"] * 7], [""] * 10, ["x"] * 10])
     first, last = read("textvqa", rows, tmp_path)
-    assert score("textvqa", "the", first) == pytest.approx((3 * 2 / 3 + 7) / 10)
+    assert first.score("the") == pytest.approx((3 * 2 / 3 + 7) / 10)
     assert last.answers == ("x",) * 10
 
 
@@ -404,7 +404,7 @@ def test_where_files_are_wrong(tmp_path: Path) -> None:
 
     def refuses(message: str, name: str = "pope", **origin: Any) -> None:
         with pytest.raises(DataError, match=message):
-            load_benchmark(name, folder=tmp_path, origin=Origin(**origin))
+            list(iter_benchmark(name, folder=tmp_path, origin=Origin(**origin)))
 
     refuses("POPE cannot be read from .*bad.parquet", files=(tmp_path / "bad.parquet",))
     refuses("cannot be read from .*none.parquet", files=(tmp_path / "none.parquet",))
@@ -425,7 +425,7 @@ def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for module in ("huggingface_hub.constants", "datasets.config"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="POPE cannot be read from lmms-lab/POPE .default, test.*"):
-        load_benchmark("pope", folder=tmp_path)
+        list(iter_benchmark("pope", folder=tmp_path))
 
 
 def test_both_homes_are_tried_the_new_one_first(
@@ -448,7 +448,7 @@ def test_both_homes_are_tried_the_new_one_first(
 
         return load
 
-    new, old = BENCHMARKS["pope"].homes
+    new, old = benchmark("pope").homes
     for homes, tried in (((new, old), [new]), ((old,), [new, old])):
         asked.clear()
         monkeypatch.setattr("datasets.load_dataset", loads_from(*homes))
@@ -458,11 +458,11 @@ def test_both_homes_are_tried_the_new_one_first(
         assert read_manifest(folder, stage="examples")["params"]["hub"] == tried[-1]
     monkeypatch.setattr("datasets.load_dataset", loads_from())
     with pytest.raises(DataError, match=f"{old} .*{old} is not there; nor from {new} .*{new} is"):
-        load_benchmark("pope", folder=tmp_path / "none")
+        list(iter_benchmark("pope", folder=tmp_path / "none"))
 
 
 def test_homes_are_those_of_july_2026_and_before() -> None:
-    for name, entry in BENCHMARKS.items():
+    for name, entry in ((name, benchmark(name)) for name in BENCHMARKS):
         if entry.hub:
             owner = "lmms-eval" if entry.video else "lmms-lab-encoder"
             own = entry.hub.partition("/")[2]
@@ -484,7 +484,7 @@ def test_a_connection_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # Rows that were given are not given again from the other home.
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Rows())
     with pytest.raises(DataError, match="POPE cannot be read .*: timed out. Check the connection"):
-        load_benchmark("pope", folder=tmp_path)
+        list(iter_benchmark("pope", folder=tmp_path))
 
 
 def test_an_interrupted_fetch_leaves_no_examples(tmp_path: Path) -> None:
@@ -512,7 +512,7 @@ def test_questions_stream(tmp_path: Path) -> None:
     """The first examples come before a later row is read: here one that cannot be."""
     rows = variants("chartqa", question=["a", "b", "c", None])
     origin = origin_of("chartqa", rows, tmp_path / "in", limit=3)
-    assert len(load_benchmark("chartqa", folder=tmp_path / "out", origin=origin)) == 3
+    assert len(list(iter_benchmark("chartqa", folder=tmp_path / "out", origin=origin))) == 3
 
 
 @pytest.mark.parametrize("word", ["None", "NA", "N/A", "null", "NaN", "no", "0"])
@@ -520,10 +520,10 @@ def test_mmbench_drops_no_word(word: str, tmp_path: Path) -> None:
     """VLMEvalKit 1559: the option 'None' was dropped, and the letters behind it moved up."""
     (row,) = variants("mmbench", A=[word], B=["dog"], C=["nan"], D=[None])
     origin = origin_of("mmbench", [row], tmp_path / "in")
-    (example,) = load_benchmark("mmbench", folder=tmp_path, origin=origin)
+    (example,) = list(iter_benchmark("mmbench", folder=tmp_path, origin=origin))
     assert example.choices == (word, "dog")
     assert f"\nA. {word}\nB. dog\n" in example.question
-    assert (example.answers, chance_level(example)) == (("B",), 0.5)
+    assert (example.answers, example.chance_level) == (("B",), 0.5)
 
 
 @pytest.mark.parametrize("gap", ["nan", None, ""])
@@ -536,8 +536,8 @@ def test_mmbench_letters_keep_their_places(gap: str | None, tmp_path: Path) -> N
     assert example.question.startswith(
         "None Which is right? There are several options:\nA. cat\nD. dog\n"
     )
-    assert chance_level(example) == 0.5
-    assert [score("mmbench", said, example) for said in ("D", "a dog", "B", "cat")] == [1, 1, 0, 0]
+    assert example.chance_level == 0.5
+    assert [example.score(said) for said in ("D", "a dog", "B", "cat")] == [1, 1, 0, 0]
 
 
 def test_a_right_choice_that_the_data_lack_is_left_out(tmp_path: Path) -> None:
@@ -554,7 +554,7 @@ def test_words_and_numbers_of_a_sheet_stay_texts(tmp_path: Path) -> None:
     words = ["NA", "null", "None", "nan", "True", "1.50", "007", "1e3"]
     rows = variants("msvdqa", answer=words, question_id=[f"00{n}" for n in range(8)])
     origin = origin_of("msvdqa", rows, tmp_path / "in")
-    examples = load_benchmark("msvdqa", folder=tmp_path, origin=origin)
+    examples = list(iter_benchmark("msvdqa", folder=tmp_path, origin=origin))
     assert [one.answers for one in examples] == [(word,) for word in words]
     assert [one.id for one in examples] == [f"msvdqa-00{n}" for n in range(8)]
 
@@ -562,7 +562,7 @@ def test_words_and_numbers_of_a_sheet_stay_texts(tmp_path: Path) -> None:
 def test_choices_of_a_sheet_that_are_words(tmp_path: Path) -> None:
     (row,) = variants("intentqa", a0=["None"], a1=["NA"], a2=[""], a3=["0"], answer=["0"])
     origin = origin_of("intentqa", [row], tmp_path / "in")
-    (example,) = load_benchmark("intentqa", folder=tmp_path, origin=origin)
+    (example,) = list(iter_benchmark("intentqa", folder=tmp_path, origin=origin))
     assert example.choices == ("None", "NA", None, "0", "balance")
     assert example.answers == ("D",)
     assert "\nA. None\nB. NA\nD. 0\nE. balance" in example.question

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.choice_reading import read_choice, read_reference
-from data.scoring import METRICS
+from data.scoring.metrics import load_metric
+from data.scoring.multiple_choice import read_choice, read_reference
 
 CHOICES = ["cat", "dog", "cow"]
 FORMS = (
@@ -58,9 +58,9 @@ NOTHING = (
 def test_names_the_second(answer: str) -> None:
     assert read_choice(answer, CHOICES) == 1
     for right in ("B", "dog", "(b)", " B.\n"):
-        assert METRICS["choice"](answer, [right], CHOICES) == 1.0
+        assert load_metric("choice")(answer, [right], CHOICES) == 1.0
     for wrong in ("A", "cow"):
-        assert METRICS["choice"](answer, [wrong], CHOICES) == 0.0
+        assert load_metric("choice")(answer, [wrong], CHOICES) == 0.0
 
 
 @pytest.mark.parametrize("answer", NOTHING)

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.examples import Example, fingerprint
-from data.scoring import chance_level, score
-from data.sources import source
+from data.example import Example, fingerprint
+from data.scoring.metrics import in_place, load_metric
 from data.sources.jsonl import load_jsonl
 
 GOOD = {"id": "a", "image": "a.png", "question": "What?", "answers": ["cat"]}
@@ -119,7 +118,7 @@ def test_the_longest_answer_is_part_of_an_example_that_names_one(tmp_path: Path)
     ],
 )
 def test_chance_level(change: dict[str, object], chance: float) -> None:
-    assert chance_level(Example.from_dict({**GOOD, **change})) == pytest.approx(chance)
+    assert Example.from_dict({**GOOD, **change}).chance_level == pytest.approx(chance)
 
 
 def test_jsonl_reads_what_users_write(tmp_path: Path) -> None:
@@ -132,7 +131,6 @@ def test_jsonl_reads_what_users_write(tmp_path: Path) -> None:
     first, second = load_jsonl(path, images=tmp_path)
     assert (first.id, first.answers) == ("a", ("cat",))
     assert (second.id, second.answers, second.group) == ("7", ("xl",), "g")
-    assert source("jsonl") is load_jsonl
 
 
 @pytest.mark.parametrize(
@@ -166,11 +164,14 @@ def test_letters_without_a_choice_keep_the_others_in_place(tmp_path: Path) -> No
     line = {**GOOD, "metric": "choice", "choices": ["cat", None, "None"], "answers": ["C"]}
     (example,) = load_jsonl(write(tmp_path / "e.jsonl", line), images=tmp_path)
     assert example.choices == ("cat", None, "None")
-    assert chance_level(example) == 0.5
+    assert example.chance_level == 0.5
     assert Example.from_dict(json.loads(json.dumps(example.to_dict()))) == example
     for metric in ("choice", "mmbench", "mmmu", "egoschema", "ai2d", "scienceqa", "seedbench"):
         one = Example.from_dict({**line, "metric": metric})
-        assert [score(metric, said, one) for said in ("C", "B", "A")] == [1, 0, 0], metric
+        assert [
+            load_metric(metric)(said, one.answers, in_place(one.choices))
+            for said in ("C", "B", "A")
+        ] == [1, 0, 0], metric
     for answers, message in (
         (["B"], "'B' is a letter without a choice"),
         (["C", "(b)"], r"'\(b\)' is a letter without a choice"),

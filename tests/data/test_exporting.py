@@ -17,14 +17,14 @@ from datasets import disable_progress_bars, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.card import COLUMNS, data_card
 from data.errors import DataError
-from data.exporting import export_log, push_to_hub, read_exported
 from data.importers import importer
-from data.log_checks import SCHEMA
-from data.log_files import HUB_PARQUET
+from data.log.card import COLUMNS, data_card
+from data.log.checks import SCHEMA
+from data.log.exporting import export_log, push_to_hub, read_exported
+from data.log.files import HUB_PARQUET
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST
-from data.oracle_log import OracleLog
 
 disable_progress_bars()
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from data.errors import DataError
 from data.importers.table import read_table
-from data.log_warnings import log_warnings
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
+from data.log.warnings import log_warnings
 from tests.router.logs import random_log
 
 EXAMPLES = 60

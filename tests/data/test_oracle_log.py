@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from data.errors import DataError, MismatchError
-from data.log_files import PARQUET
+from data.log.files import PARQUET
+from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST
-from data.oracle_log import OracleLog
 
 OPTIONS = ("1", "9", "36")
 

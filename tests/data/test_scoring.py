@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.examples import Example
-from data.scoring import METRICS, score
-from data.vqa_text import _contractions, normalize, strip_punctuation
+from data.example import Example
+from data.scoring.metrics import METRICS, load_metric
+from data.scoring.vqa import _contractions, normalize, strip_punctuation
 
 # --- VQA -------------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ def test_vqa_text_equals_official(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("answer", "answers", "expected"), OFFICIAL_SCORES)
 def test_vqa_score_equals_official(answer: str, answers: list[str], expected: float) -> None:
-    assert METRICS["vqa"](answer, answers, ()) == pytest.approx(expected)
+    assert load_metric("vqa")(answer, answers, ()) == pytest.approx(expected)
 
 
 def test_vqa_contractions_are_the_official_table() -> None:
@@ -120,7 +120,7 @@ def test_vqa_closed_form(same: int, others: int) -> None:
         same * min(Fraction(1), Fraction(same - 1, 3))
         + (n - same) * min(Fraction(1), Fraction(same, 3))
     ) / n
-    assert METRICS["vqa"]("yes", answers, ()) == pytest.approx(float(expected))
+    assert load_metric("vqa")("yes", answers, ()) == pytest.approx(float(expected))
 
 
 # --- ANLS ------------------------------------------------------------------------------------
@@ -156,7 +156,9 @@ short = st.text(alphabet="abAB \u00df\u0130\n", max_size=7)
 
 @given(short, st.lists(short, min_size=1, max_size=3))
 def test_anls_against_reference(answer: str, answers: list[str]) -> None:
-    assert METRICS["anls"](answer, answers, ()) == pytest.approx(reference_anls(answer, answers))
+    assert load_metric("anls")(answer, answers, ()) == pytest.approx(
+        reference_anls(answer, answers)
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_anls_against_reference(answer: str, answers: list[str]) -> None:
     ],
 )
 def test_anls_known_values(answer: str, answers: list[str], expected: float) -> None:
-    assert METRICS["anls"](answer, answers, ()) == pytest.approx(expected)
+    assert load_metric("anls")(answer, answers, ()) == pytest.approx(expected)
 
 
 # --- ChartQA ---------------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def test_anls_known_values(answer: str, answers: list[str], expected: float) -> 
     ],
 )
 def test_relaxed_known_values(answer: str, target: str, expected: float) -> None:
-    assert METRICS["relaxed"](answer, [target], ()) == expected
+    assert load_metric("relaxed")(answer, [target], ()) == expected
 
 
 @given(
@@ -219,11 +221,11 @@ def test_relaxed_tolerance(target: int, change: Fraction) -> None:
     near, far = abs(change) < Fraction(499, 10000), abs(change) > Fraction(501, 10000)
     answer = repr(float(target * (1 + change)))
     if near or far:
-        assert METRICS["relaxed"](answer, [str(target)], ()) == float(near)
+        assert load_metric("relaxed")(answer, [str(target)], ()) == float(near)
 
 
 def test_relaxed_takes_the_best_reference() -> None:
-    assert METRICS["relaxed"]("7", ["blue", "7.1"], ()) == 1.0
+    assert load_metric("relaxed")("7", ["blue", "7.1"], ()) == 1.0
 
 
 # --- the others ------------------------------------------------------------------------------
@@ -241,7 +243,7 @@ def test_relaxed_takes_the_best_reference() -> None:
     ],
 )
 def test_exact(answer: str, answers: list[str], expected: float) -> None:
-    assert METRICS["exact"](answer, answers, ()) == expected
+    assert load_metric("exact")(answer, answers, ()) == expected
 
 
 @pytest.mark.parametrize(
@@ -269,12 +271,12 @@ def test_exact(answer: str, answers: list[str], expected: float) -> None:
 )
 @pytest.mark.parametrize("right", ["B", "dog", "(b)"])
 def test_choice(answer: str, expected: float, right: str) -> None:
-    assert METRICS["choice"](answer, [right], ["cat", "dog", "cow"]) == expected
+    assert load_metric("choice")(answer, [right], ["cat", "dog", "cow"]) == expected
 
 
 def test_choice_whose_text_is_another_letter() -> None:
-    assert METRICS["choice"]("B", ["A"], ["B", "A"]) == 0.0
-    assert METRICS["choice"]("A", ["A"], ["B", "A"]) == 1.0
+    assert load_metric("choice")("B", ["A"], ["B", "A"]) == 0.0
+    assert load_metric("choice")("A", ["A"], ["B", "A"]) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -294,8 +296,8 @@ def test_choice_whose_text_is_another_letter() -> None:
     ],
 )
 def test_yes_no_reads_as_mme(answer: str, read: str) -> None:
-    assert METRICS["yes_no"](answer, ["yes"], ()) == float(read == "yes")
-    assert METRICS["yes_no"](answer, ["No."], ()) == float(read == "no")
+    assert load_metric("yes_no")(answer, ["yes"], ()) == float(read == "yes")
+    assert load_metric("yes_no")(answer, ["No."], ()) == float(read == "no")
 
 
 @given(
@@ -307,13 +309,13 @@ def test_yes_no_reads_as_mme(answer: str, read: str) -> None:
 def test_every_score_is_in_the_unit_interval(
     metric: str, answer: str, answers: list[str], choices: list[str]
 ) -> None:
-    value = METRICS[metric](answer, answers, choices)
+    value = load_metric(metric)(answer, answers, choices)
     assert isinstance(value, float)
     assert 0.0 <= value <= 1.0
 
 
 def test_score_takes_the_example() -> None:
     example = Example(id="a", image="a.png", question="?", answers=("cat",))
-    assert score("exact", "Cat", example) == 1.0
+    assert example.score("Cat") == 1.0
     with pytest.raises(DataError, match="Unknown metric 'exct'. Did you mean 'exact'"):
-        score("exct", "Cat", example)
+        load_metric("exct")

@@ -11,9 +11,8 @@ import pytest
 
 from data.errors import DataError
 from data.importers.table import COLUMNS, read_table
-from data.oracle_log import OracleLog
-from data.split_columns import Covered
-from data.split_files import assigned_split, read_assignment
+from data.log.oracle_log import OracleLog
+from data.splits.assignment import Covered, assigned_split, read_assignment
 
 COUNT = 20
 IDS = [str(number) for number in range(COUNT)]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.split_files import assigned_split, parse_shares, read_assignment
-from data.splits import SPLITS, Split, split_by_group
+from data.splits.assignment import assigned_split, parse_shares, read_assignment
+from data.splits.split import SPLITS, Split, split_by_group
 
 IDS = [f"e{i}" for i in range(40)]
 GROUPS = [f"g{i // 2}" for i in range(40)]

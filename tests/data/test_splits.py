@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError, MismatchError
-from data.lone_groups import lone_groups
-from data.splits import SPLITS, Split, split_by_group
+from data.log.warnings import lone_groups
+from data.splits.split import SPLITS, Split, split_by_group
 
 groups_strategy = st.lists(st.integers(0, 40), min_size=4, max_size=200).filter(
     lambda values: len(set(values)) >= 4

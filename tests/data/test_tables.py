@@ -19,13 +19,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from data.cells import Nested, key_of, keys_of, text_of
 from data.errors import DataError
 from data.importers.table import COLUMNS, read_table
 from data.importers.vlmevalkit import read_vlmevalkit
-from data.split_columns import PARTS, Covered
-from data.split_files import read_assignment
-from data.tables import read_cells
+from data.splits.assignment import PARTS, Covered, read_assignment
+from data.tables.cells import Nested, key_of, keys_of, text_of
+from data.tables.table import read_cells
 
 Columns = dict[str, list[Any]]
 WORDS = ["None", "NA", "N/A", "nan", "NaN", "null", "NULL", "<NA>", "#N/A", "n/a", "-nan", "inf"]

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import VideoError
-from data.video_frames import displayed_size, frame_indices, shown_frames, upright
-from data.videos import open_video
+from data.videos import displayed_size, frame_indices, open_video, shown_frames, upright
 from tests.data.clips import SIZE, with_duration, with_matrix, write_timed, write_video
 from tests.data.test_videos import noise, numbers
 

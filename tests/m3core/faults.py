@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from data.examples import Example
-from data.oracle_log import OracleLog
+from data.example import Example
+from data.log.oracle_log import OracleLog
 from m3core.models.fake import FakeModel
 from router import label_stage
 from router.runs.run import Run

@@ -11,7 +11,6 @@ from PIL import Image
 from data.scenes.drawing import render
 from data.scenes.export import TEST_SEEDS, scene_examples
 from data.scenes.world import make_scene
-from data.scoring import score
 from m3core.batching import answer_all
 from m3core.checkpoints import embedded_folder, load_model, revision_of
 from m3core.models.base import Request
@@ -49,8 +48,7 @@ def test_it_answers_test_scenes_as_well_as_its_card_says(model, recorded):
         ]
         answers = answer_all(model, requests)
         right = [
-            score(example.metric, answer.text, example)
-            for (example, _), answer in zip(asked, answers, strict=True)
+            example.score(answer.text) for (example, _), answer in zip(asked, answers, strict=True)
         ]
         expected = recorded["accuracy"]["all"][str(scale)]["value"]
         error = (expected * (1 - expected) / len(right)) ** 0.5

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
-from data.oracle_log import OracleLog
+from data.example import Example
+from data.log.oracle_log import OracleLog
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from data.videos import open_picture

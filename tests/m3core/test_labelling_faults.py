@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from data.journal import Journal
-from data.oracle_log import OracleLog
+from data.log.journal import Journal
+from data.log.oracle_log import OracleLog
 from data.scenes.export import VALIDATION_SEEDS, write_scenes
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model

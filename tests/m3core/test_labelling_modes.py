@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
+from data.example import Example
 from data.images import open_image
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from data.scenes.export import VALIDATION_SEEDS, write_scenes
 from data.sources.jsonl import load_jsonl
 from m3core.batching import Limits

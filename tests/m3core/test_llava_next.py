@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
+from data.example import Example
 from m3core.batching import answer_all
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.labelling import label

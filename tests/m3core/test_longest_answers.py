@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
-from data.oracle_log import OracleLog
-from data.unfinished import find_log
+from data.example import Example
+from data.log.oracle_log import OracleLog
+from data.log.partial_log import find_log
 from m3core.batching import Limits, answer_all, needs_of
 from m3core.labelling import Asking, label, verify
 from m3core.labelling.rows import longest_in

@@ -15,15 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import CLIPImageProcessorPil, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from data.errors import DataError, MismatchError, ModelError
-from data.examples import Example
+from data.example import Example
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model

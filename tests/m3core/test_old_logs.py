@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from data.errors import MismatchError
-from data.examples import fingerprint
-from data.oracle_log import OracleLog
+from data.example import fingerprint
+from data.log.oracle_log import OracleLog
+from data.log.partial_log import find_log
 from data.sources.jsonl import load_jsonl
-from data.unfinished import find_log
 from m3core.labelling import label
 from m3core.labelling.rows import longest_in
 from m3core.labelling.verifying import VERIFIED

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.oracle_log import OracleLog
-from data.splits import Split, split_by_group
+from data.log.oracle_log import OracleLog
+from data.splits.split import Split, split_by_group
 from router.features.table import FeatureTable
 
 TOKENS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from data.oracle_log import OracleLog
-from data.splits import Split, split_by_group
+from data.log.oracle_log import OracleLog
+from data.splits.split import Split, split_by_group
 from router.features.table import FeatureTable
 
 # Reproducible, and without a deadline that a busy machine would miss.

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError, ImageSizeError
-from data.examples import Example
-from data.oracle_log import OracleLog
+from data.example import Example
+from data.log.oracle_log import OracleLog
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from m3core.labelling.verifying import VERIFIED

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data.errors import DataError, NotLearnableError
 from data.split_rows import part_rows
-from data.splits import SPLITS
+from data.splits.split import SPLITS
 from router.estimators.base import log_loss
 from router.evaluation.baselines import BASELINES, fit_baselines
 from router.evaluation.baselines.answer_loss import answer_loss

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.evaluation.breakdown import by_dataset, lost_questions, reliability
 from router.metrics.calibration_error import expected_calibration_error
 from router.rules import apply_rule

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.metrics.oracles import RULES
 from router.reports import log_browser
 from router.reports.log_browser import pack_log, pack_numbers

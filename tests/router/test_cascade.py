@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import DataError, MismatchError, NotLearnableError
 from data.split_rows import part_rows
-from data.splits import SPLITS
+from data.splits.split import SPLITS
 from router.cascade.learning import PRICES, area, learn_cascade, plain, spread_prices
 from router.cascade.rule import STEPS, Cascade, Rule
 from router.evaluation.escalation import escalating, tune_answers

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError
-from data.oracle_log import OracleLog
-from data.splits import split_by_group
+from data.log.oracle_log import OracleLog
+from data.splits.split import split_by_group
 from router.evaluation.evaluate import Settings, default_budgets, evaluate
 from router.evaluation.methods import budget_name
 from router.metrics import choices

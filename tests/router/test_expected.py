@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.evaluation.breakdown import lost_questions
 from router.reports import log_browser
 from router.reports.log_browser import pack_log

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from data.errors import DataError, ModelError
-from data.examples import Example
+from data.example import Example
 from m3core.encoders import load_encoder, nested_scales
 from m3core.labelling import label
 from m3core.models.base import GridEncoding

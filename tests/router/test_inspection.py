@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 
 from data.errors import DataError
-from data.journal import Journal
-from data.journal_lines import JOURNAL
-from data.log_checks import ASKED, UNTIL_CORRECT
-from data.oracle_log import OracleLog
-from data.unfinished import find_log
+from data.log.checks import ASKED, UNTIL_CORRECT
+from data.log.journal import JOURNAL, Journal
+from data.log.oracle_log import OracleLog
+from data.log.partial_log import find_log
 from router.evaluation.breakdown import by_dataset
 from router.metrics import oracles
 from router.metrics.oracles import RULES, stable_rows

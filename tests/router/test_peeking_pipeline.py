@@ -9,7 +9,7 @@ import pytest
 
 from data.scenes.export import write_scenes
 from data.sources.jsonl import load_jsonl
-from data.splits import split_by_group
+from data.splits.split import split_by_group
 from m3core.checkpoints import load_model
 from router.pipeline import AutoScalePipeline
 from router.policies.costs import routed_costs

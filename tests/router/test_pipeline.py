@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
-from data.splits import split_by_group
+from data.example import Example
+from data.splits.split import split_by_group
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
 from router.cascade.rule import Cascade, Rule

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.examples import Example
+from data.example import Example
 from m3core.batching import answer_all
 from m3core.checkpoints import load_model
 from m3core.models.base import Request

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.evaluation.evaluate_run import evaluate_stage
 from router.reports import figures, plots, tables
 from router.reports.page_parts import allowed_scripts, script_json

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.evaluation.evaluate_run import evaluate_stage
 from router.evaluation.learning_curve import nested_rows
 from router.evaluation.studies import answer, by_share, enough_labels

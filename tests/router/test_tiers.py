@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import DataError, MismatchError
-from data.examples import Example
+from data.example import Example
 from m3core.labelling import label
 from m3core.models.fake import FakeModel
 from router.features import tiers as table_of_tiers

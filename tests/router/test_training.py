@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError, MismatchError, NotLearnableError
-from data.splits import split_by_group
+from data.splits.split import split_by_group
 from router.estimators import ESTIMATORS
 from router.estimators.base import log_loss
 from router.features.table import FeatureTable

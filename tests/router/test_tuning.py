@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from data.errors import DataError, MismatchError
-from data.splits import SPLITS, split_by_group
+from data.splits.split import SPLITS, split_by_group
 from data.splitting import Splitting
 from router.evaluation.evaluate_run import evaluate_stage
 from router.features.table import FeatureTable

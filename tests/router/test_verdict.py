@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.splits import split_by_group
+from data.splits.split import split_by_group
 from router.evaluation.evaluate import Settings, evaluate
 from router.evaluation.summary_text import (
     CANNOT,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from router.evaluation.evaluate import INTERVALS
 from router.metrics.oracles import ASSUMES
 from router.rules import MEANING

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.examples import Example
+from data.example import Example
 from data.images import open_image
 from data.scenes.export import LABEL_SEEDS, write_scenes
 from data.sources.jsonl import load_jsonl

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.examples import Example
+from data.example import Example
 from router.traffic import TrafficFolder
 from router.traffic.records import picture_name
 

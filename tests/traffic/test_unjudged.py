@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
 from m3core.labelling import Asking, label
 from m3core.models.fake import FakeModel
 from router.cascade.rule import Cascade, Rule

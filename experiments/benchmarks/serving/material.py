@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import DataError
-from data.examples import Example
+from data.example import Example
 from data.sources.jsonl import load_jsonl
 from experiments.benchmarks.serving.summary import Truth
 from experiments.benchmarks.serving.workload import Question

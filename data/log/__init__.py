@@ -1,0 +1,1 @@
+"""Oracle logs: what every option answered, how it is journaled, kept, checked and published."""

@@ -1,0 +1,74 @@
+"""The files of an oracle log: rows as Parquet, all else in the manifest."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import DataError
+from data.log.checks import SCHEMA
+from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+
+PARQUET = "oracle.parquet"
+HUB_PARQUET = "data/train-00000-of-00001.parquet"
+"""The same file where data-set hubs look for it; see :mod:`data.log.exporting`."""
+STAGE = "log"
+
+
+def save(
+    folder: Path, frame: pd.DataFrame, *, file: str, inputs: Mapping[str, Path], **recorded: Any
+) -> None:
+    """Write the rows, then the manifest of the stage ``log``.
+
+    Args:
+        folder: Made when it is missing.
+        frame: All columns of :data:`data.log.checks.SCHEMA`.
+        file: ``PARQUET`` or ``HUB_PARQUET``.
+        inputs: What the log was made from, see :func:`data.manifest.write_manifest`.
+        recorded: What else the manifest says, JSON values.
+
+    Raises:
+        DataError: It cannot be written; a log that stood there before is not half replaced.
+    """
+    buffer = io.BytesIO()
+    table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
+    pq.write_table(table, buffer)
+    atomic_write_bytes(folder / file, buffer.getvalue())
+    files = {file: sha256_file(folder / file)}
+    write_manifest(folder, stage=STAGE, inputs=inputs, params={}, files=files, **recorded)
+
+
+def load(
+    folder: Path, *, sha256: Callable[[Path], str] = sha256_file
+) -> tuple[pd.DataFrame, list[str], str, dict[str, Any]]:
+    """Read rows, options, cost unit and metadata, and check the rows against the manifest.
+
+    Args:
+        folder: What ``store`` wrote.
+        sha256: Hashes the rows; whoever has done so already says so here.
+
+    Raises:
+        DataError: The folder holds no log, a newer one, or a damaged one.
+    """
+    manifest = read_manifest(folder, stage=STAGE)
+    try:
+        file = HUB_PARQUET if HUB_PARQUET in manifest["files"] else PARQUET
+        recorded = manifest["files"][file]
+        options = [str(option) for option in manifest["options"]]
+        cost_unit, metadata = str(manifest["cost_unit"]), dict(manifest["metadata"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"The manifest in {folder} is damaged: {error!r}. Label again.") from error
+    path = folder / file
+    found = sha256(path)
+    if found != recorded:
+        raise DataError(
+            f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., the manifest "
+            f"says {str(recorded)[:12]}.... Copy the folder again, or label again."
+        )
+    return pq.read_table(path).to_pandas(), options, cost_unit, metadata

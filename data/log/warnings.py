@@ -1,0 +1,250 @@
+"""What a log cannot teach or show, in sentences: said where it enters, before anything is trained.
+
+A log of one option, of equal costs, of an option that was never right or of three groups is not
+wrong, and nothing here refuses it. But numbers about it mean less than they seem to, or nothing.
+
+Notation for shapes: N examples, K options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data.errors import listed
+from data.log.checks import ASKED
+from data.log.oracle_log import OracleLog
+from data.scoring.metrics import AGREEMENT
+from data.splits.split import FRACTIONS, SPLITS
+
+FEW_GROUPS = 40
+"""Groups below which the test part, a fifth of them, has next to nothing to tell."""
+ENOUGH = 10
+"""Answers below which it is no wonder that all are right, or all wrong."""
+
+
+def log_warnings(log: OracleLog) -> list[str]:
+    """Say what is degenerate about a log, one sentence each; none for most logs.
+
+    Args:
+        log: As it was labelled or imported, with its missing results.
+
+    Returns:
+        Sentences that name the options, datasets and numbers, and what to do.
+    """
+    if not len(log):
+        return ["The log has no questions: label some, or import a table that holds rows."]
+    return [*_options(log), *_costs(log), *_scores(log), *_missing(log), *_groups(log)]
+
+
+def _options(log: OracleLog) -> Iterator[str]:
+    if len(log.options) == 1:
+        yield (
+            f"There is one option, {log.options[0]}, so there is nothing to choose between: add "
+            "the answers of another one."
+        )
+
+
+def _costs(log: OracleLog) -> Iterator[str]:
+    """Options between which nothing can be saved."""
+    costs = log.costs
+    known = costs[np.isfinite(costs)]
+    if len(log.options) < 2 or not known.size:
+        return
+    if known.min() == known.max():
+        each = "Answers cost nothing" if known.max() == 0 else f"Every answer costs {known[0]:g}"
+        yield (
+            f"{each}, whatever the option: choosing cannot save anything, only be right more "
+            "often. Check the costs."
+        )
+        return
+    for names in _tied(log):
+        yield (
+            f"The options {', '.join(names)} cost the same on every question: between them only "
+            "accuracy counts."
+        )
+
+
+def _tied(log: OracleLog) -> list[list[str]]:
+    """Options in groups of equal costs, those of two or more."""
+    groups: list[list[int]] = []
+    for k in range(len(log.options)):
+        for group in groups:
+            both = np.isfinite(log.costs[:, [group[0], k]]).all(axis=1)
+            if both.any() and (log.costs[both, group[0]] == log.costs[both, k]).all():
+                group.append(k)
+                break
+        else:
+            groups.append([k])
+    return [[log.options[k] for k in group] for group in groups if len(group) > 1]
+
+
+def _scores(log: OracleLog) -> Iterator[str]:
+    """Options that were never or always right, and choices that never matter."""
+    scores = log.scores
+    known = scores[np.isfinite(scores)]
+    if len(log) < ENOUGH or not known.size or log.metadata.get(ASKED) == AGREEMENT:
+        return  # by agreement, the finest option is right by definition
+    if known.max() == 0:
+        yield (
+            f"No option is right on any of the {len(log)} questions: check the model, its answers "
+            "and the metric. No router can help."
+        )
+        return
+    if known.min() == 1:
+        yield (
+            f"Every option is right on every one of the {len(log)} questions: the cheapest, "
+            f"{log.options[0]}, suffices. Take harder questions to learn from."
+        )
+        return
+    whole = scores[np.isfinite(scores).all(axis=1)]
+    if len(log.options) > 1 and len(whole) and (whole == whole[:, :1]).all():
+        yield (
+            "All options have the same score on every question, so that the choice never matters: "
+            "use the cheapest, or check whether the answers are of different options."
+        )
+        return
+    if not log.unknown.any():
+        yield from _constants(log)
+
+
+def _constants(log: OracleLog) -> Iterator[str]:
+    """Options of one score everywhere."""
+    for k, option in enumerate(log.options):
+        own = log.scores[np.isfinite(log.scores[:, k]), k]
+        if len(own) < ENOUGH or own.min() < own.max():
+            continue
+        if own[0] == 0:
+            yield (
+                f"Option {option} is not right on any of its {len(own)} questions: check its "
+                "answers and their metric, or leave it out."
+            )
+        elif own[0] == 1:
+            yield (
+                f"Option {option} is right on all of its {len(own)} questions: no other option can "
+                "be more accurate, only cheaper."
+            )
+        else:
+            yield (
+                f"Option {option} scores {own[0]:g} on all of its {len(own)} questions, so there "
+                "is nothing about it to learn: check how it was scored."
+            )
+
+
+def _missing(log: OracleLog) -> Iterator[str]:
+    """Options without results, and logs without one complete question."""
+    if log.unknown.any() or log.complete.all():
+        return
+    has = np.isfinite(log.scores) & np.isfinite(log.costs)
+    counts = has.sum(axis=0)
+    silent = [name for name, count in zip(log.options, counts, strict=True) if not count]
+    if silent:
+        many = "s" if len(silent) > 1 else ""
+        yield (
+            f"Option{many} {', '.join(silent)} {'have' if many else 'has'} no score on any of the "
+            f"{len(log)} questions: label or score {'them' if many else 'it'}, or leave "
+            f"{'them' if many else 'it'} out of the log."
+        )
+    elif not log.complete.any():
+        shown = ", ".join(
+            f"{name} {count}" for name, count in zip(log.options, counts, strict=True)
+        )
+        yield (
+            f"No question has a result at every option (of {len(log)}: {shown}), so that nothing "
+            "can be trained: label what is missing, or leave an option out of the log."
+        )
+    else:
+        yield from _emptied(log)
+
+
+def _emptied(log: OracleLog) -> Iterator[str]:
+    """Datasets of which nothing is left without incomplete questions."""
+    datasets = log.datasets.astype(str)
+    kept = set(datasets[log.complete].tolist())
+    lost = [name for name in dict.fromkeys(datasets.tolist()) if name not in kept]
+    if lost:
+        yield (
+            f"No question of {'the dataset' if len(lost) == 1 else 'the datasets'} {listed(lost)} "
+            "has a result at every option: without incomplete questions (--gaps drop) nothing is "
+            "learned from them."
+        )
+
+
+def _groups(log: OracleLog) -> Iterator[str]:
+    """Too few groups for a split, and datasets too small to be in each part."""
+    groups = log.groups.astype(str)
+    count = len(set(groups.tolist()))
+    if count < len(SPLITS):
+        yield (
+            f"There {_are(count, 'group')} of questions, too few for a split into "
+            f"{', '.join(SPLITS)}: label more, or check the groups."
+        )
+        return
+    if count < FEW_GROUPS:
+        tested = max(1, round(FRACTIONS[-1] * count))
+        yield (
+            f"There {_are(count, 'group')} of questions, of which about {tested} will be tested "
+            "on: numbers from so few say little."
+        )
+    datasets = log.datasets.astype(str)
+    names = sorted(set(datasets.tolist()))
+    sizes = {name: len(set(groups[datasets == name].tolist())) for name in names}
+    rare = [f"{name} {size}" for name, size in sizes.items() if size < len(SPLITS)]
+    if len(names) > 1 and rare:
+        yield (
+            f"Of {len(names)} datasets, {len(rare)} {'has' if len(rare) == 1 else 'have'} fewer "
+            f"than {len(SPLITS)} groups ({listed(rare)}), too few to be in every part of a split: "
+            "what is said by dataset does not hold for them."
+        )
+
+
+def _are(count: int, what: str) -> str:
+    return f"is {count} {what}" if count == 1 else f"are {count} {what}s"
+
+
+LONE = 0.99
+"""A benchmark whose groups are fewer than this share of its questions has groups."""
+SEVERAL_QUESTIONS = (
+    "amber", "chartqa", "docvqa", "gqa", "hallusionbench", "infovqa", "infographicvqa", "mme",
+    "ocrvqa", "pope", "seedbench_img", "textvqa", "visualgenome", "vqav2",
+)  # fmt: skip
+"""Benchmarks, by the beginning of their names, that ask several questions about most images."""
+FEWEST = 20
+"""Questions below which a benchmark is a sample that need not hold an image twice."""
+
+
+def lone_groups(
+    groups: Sequence[str] | np.ndarray, datasets: Sequence[str] | np.ndarray
+) -> list[str]:
+    """Warn of benchmarks whose groups are obviously none: one image, yet every question alone.
+
+    Tools save an image once per question, as VLMEvalKit does (``POPE/0.jpg``, ``POPE/1.jpg``), so
+    that its name does not tell that six questions of POPE share it.
+
+    Args:
+        groups: The group of each example, shape (N,).
+        datasets: Its dataset, shape (N,).
+
+    Returns:
+        A sentence for each dataset, empty where there is nothing to say.
+    """
+    seen: dict[str, list[str]] = {}
+    for group, dataset in zip(groups, datasets, strict=True):
+        seen.setdefault(str(dataset), []).append(str(group))
+    told = []
+    for dataset, names in seen.items():
+        known = _bare(dataset).startswith(tuple(map(_bare, SEVERAL_QUESTIONS)))
+        if known and len(names) >= FEWEST and len(set(names)) >= LONE * len(names):
+            told.append(
+                f"{dataset} asks several questions about an image, but its {len(names)} questions "
+                f"are in {len(set(names))} groups: they do not tell which questions share an "
+                "image, so a split may have one image on both sides, and results look better than "
+                "they are. Give the benchmark's own image ids as groups (`m3router import table` "
+                "with a column 'group'), or an official split (`train --split`)"
+            )
+    return told
+
+
+def _bare(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

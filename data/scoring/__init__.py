@@ -1,0 +1,1 @@
+"""How an answer is scored: one metric for each way that benchmarks compare answers."""

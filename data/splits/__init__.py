@@ -1,0 +1,1 @@
+"""Which examples are for training, validation, calibration and test; no image is in two parts."""

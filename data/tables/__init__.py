@@ -1,0 +1,1 @@
+"""Tables that users bring, in any of the formats that are read."""

@@ -1,0 +1,222 @@
+"""How a file becomes a table: the one reader of importers, given splits and benchmarks' sheets.
+
+``.csv`` with commas and ``.tsv`` with tabs (UTF-8, or UTF-16 and UTF-32 that begin with their
+mark), ``.parquet``, ``.json`` (a list of objects), ``.jsonl`` (an object a line) and ``.xlsx`` (its
+first sheet); text formats also with ``.gz`` behind. What a cell holds is said by
+:mod:`data.tables.cells`; a file that can be read in two ways is refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import DataError
+from data.tables.cells import EXACT, Cell, keys_of, text_of
+from data.tables.formats import decoded_text, objects_of, separated_rows, sheet_rows
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
+_PACKED = (".parquet", ".xlsx")
+_UNNAMED = "Unnamed: "
+
+
+class Table:
+    """The columns of a file; cells are read when they are asked for.
+
+    Args:
+        path: The file.
+        names: Of the columns, in the file's order.
+        columns: Values of each column: Python values, or an array of Arrow's.
+        texts_only: Whether the format has no types, so that an empty text means a missing one.
+    """
+
+    def __init__(
+        self, path: Path, names: Sequence[str], columns: Sequence[Any], *, texts_only: bool
+    ) -> None:
+        self.path = path
+        self.names = tuple(names)
+        self._columns = dict(zip(names, columns, strict=True))
+        self._twice = {name for name, count in Counter(names).items() if count > 1}
+        self._texts_only = texts_only
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(next(iter(self._columns.values()), ()))
+
+    def cells(self, name: str, *, strip: bool = True) -> list[Cell]:
+        """Read a column.
+
+        Args:
+            name: Of the column.
+            strip: Take white space around texts away.
+
+        Returns:
+            Texts, :class:`data.tables.cells.Nested` ones, and None where the file marks them as
+            missing.
+
+        Raises:
+            DataError: There is no such column, there are two, or its part of the file is damaged.
+        """
+        if name not in self._columns:
+            raise DataError(f"{self.path} has no column {name!r}; it has {list(self.names)}.")
+        if name in self._twice:
+            raise DataError(
+                f"{self.path} has {self.names.count(name)} columns called {name!r}: rename all but "
+                "the one that is meant."
+            )
+        values = self._columns[name]
+        if isinstance(values, pa.ChunkedArray):
+            return [cell for chunk in values.chunks for cell in _arrow_cells(chunk, strip)]
+        bare = str.strip if strip else str
+        cells = [bare(value) if type(value) is str else text_of(value) for value in values]
+        return [cell or None for cell in cells] if self._texts_only else cells
+
+    def keys(self, name: str) -> list[Cell]:
+        """Read a column of identifiers, see :func:`data.tables.cells.keys_of`.
+
+        Raises:
+            DataError: See :meth:`cells`; or the column holds floating-point numbers that are too
+                large to be exact, so that different identifiers may have become one.
+        """
+        cells = self.cells(name)
+        if inexact := _inexact(self._columns[name]):
+            raise DataError(
+                f"{self.path}, column {name!r}: {inexact:.17g} is a floating-point number, of "
+                "which the last digits are lost from 2^53 on. Store identifiers as whole numbers "
+                "or texts."
+            )
+        return keys_of(cells)
+
+
+def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
+    """Read a table from a file.
+
+    Args:
+        path: Its ending names the format, see the module.
+        left_out: Receives a sentence for each row that cannot be read by itself, which is then left
+            out; None refuses the file.
+
+    Returns:
+        The table. Names of columns are stripped; a column without a name is called as pandas does
+        (``Unnamed: 0``), and left out if it is empty. Empty rows at the end are left out.
+
+    Raises:
+        DataError: The format is not known, or the file cannot be read as one.
+    """
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    packed = path.suffix.lower() == ".gz" and suffix in _PACKED
+    if suffix not in SUFFIXES or packed:
+        got = "".join(path.suffixes[-2:]).lower() if packed else path.suffix.lower()
+        raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}, got {got or 'no suffix'!r}.")
+    try:
+        if suffix == ".parquet":
+            return _read_parquet(path)
+        if suffix == ".xlsx":
+            return _of_rows(path, sheet_rows(path))
+        text = decoded_text(path)
+        if suffix in (".json", ".jsonl"):
+            by_line = suffix == ".jsonl"
+            return _of_records(path, objects_of(text, by_line=by_line, left_out=left_out))
+        mark = "\t" if suffix == ".tsv" else ","
+        return _of_rows(path, separated_rows(text, mark, left_out=left_out))
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading .xlsx needs openpyxl, which is not installed. Install it "
+            "(pip install 'm3router[xlsx]'), or save the table as .csv or .tsv."
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is no readable .gz file: {error}.") from error
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is no readable {suffix} table: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, zipfile.BadZipFile, RecursionError) as error:
+        raise DataError(f"{path} is no readable {suffix} table: {error}") from error
+
+
+def _of_rows(path: Path, rows: list[list[Any]]) -> Table:
+    """Lay rows of cells out; the first one names the columns.
+
+    Raises:
+        ValueError: There is no first row.
+    """
+    while rows and all(text_of(cell) in (None, "") for cell in rows[-1]):
+        rows.pop()
+    if not rows:
+        raise ValueError("it is empty: the first line must name the columns.")
+    names = [str(text_of(cell) or "") for cell in rows[0]]
+    width = max(map(len, rows))
+    names += [""] * (width - len(names))
+    for row in rows[1:]:
+        if len(row) < width:
+            row += [None] * (width - len(row))
+    columns = [[row[place] for row in rows[1:]] for place in range(width)]
+    kept = [
+        (name or f"{_UNNAMED}{place}", column)
+        for place, (name, column) in enumerate(zip(names, columns, strict=True))
+        if name or any(text_of(cell) not in (None, "") for cell in column)
+    ]
+    return Table(path, [name for name, _ in kept], [one for _, one in kept], texts_only=True)
+
+
+def _of_records(path: Path, records: list[dict[str, Any]]) -> Table:
+    names = list(dict.fromkeys(name for row in records for name in row))
+    columns = [[row.get(name) for row in records] for name in names]
+    stripped = [name.strip() for name in names]
+    return Table(path, stripped, columns, texts_only=False)
+
+
+def _read_parquet(path: Path) -> Table:
+    """Read all columns of Parquet, those that pandas took for the index too."""
+    table = pq.read_table(path) if path.is_dir() else pq.ParquetFile(path).read()
+    names = [name.strip() for name in table.column_names]
+    return Table(path, names, table.columns, texts_only=False)
+
+
+def _arrow_cells(chunk: pa.Array, strip: bool) -> list[Cell]:
+    """Read a part of a column; a number, date or category once for all cells that hold it."""
+    kind = chunk.type
+    if pa.types.is_dictionary(kind):
+        return _taken(_arrow_cells(chunk.dictionary, strip), chunk.indices)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        values = chunk.to_pylist()
+        return [value.strip() if value else value for value in values] if strip else values
+    if not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind)):
+        return [_unstripped(value, strip) for value in chunk.to_pylist()]
+    encoded = chunk.dictionary_encode()
+    if pa.types.is_floating(kind):
+        distinct = list(encoded.dictionary.to_numpy(zero_copy_only=False))
+    else:
+        distinct = encoded.dictionary.to_pylist()
+    return _taken([text_of(value) for value in distinct], encoded.indices)
+
+
+def _unstripped(value: object, strip: bool) -> Cell:
+    return value if isinstance(value, str) and not strip else text_of(value)
+
+
+def _taken(cells: Sequence[Cell], places: pa.Array) -> list[Cell]:
+    return [None if place is None else cells[place] for place in places.to_pylist()]
+
+
+def _inexact(values: Any) -> float | None:
+    """Give a floating-point number whose neighbours are more than one away."""
+    if isinstance(values, pa.ChunkedArray):
+        if not pa.types.is_floating(values.type):
+            return None
+        values = values.to_numpy()
+    for value in values:
+        if isinstance(value, float | np.floating):
+            number = float(value)
+            if np.isfinite(number) and abs(number) >= EXACT:
+                return number
+    return None

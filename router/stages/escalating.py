@@ -11,7 +11,7 @@ import numpy as np
 from data.errors import DataError
 from data.log.oracle_log import OracleLog
 from data.split_rows import part_rows
-from data.splits.split import SPLITS, Split
+from data.splits.split import SPLITS
 from router.cascade.rule import Cascade, cascade_path
 from router.estimators.base import Floats
 from router.evaluation.escalation import Escalating, escalating

@@ -16,7 +16,7 @@ from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST, atomic_write_bytes
 from router.analysis.documents import upgraded
 from router.cascade import Cascade, cascade_path
-from router.hub import CARD, ROUTER_FILES, fetch, publish
+from router.hub import CARD, fetch, publish, router_files
 from router.model_card import Facts, local_path_in, model_card, with_policies
 from router.policy import Policy
 from router.router import ScaleRouter
@@ -47,7 +47,7 @@ def run_files(run: Run, facts: Facts) -> Files:
         evaluation = upgraded(json.loads((run.evaluation / "evaluation.json").read_bytes()))
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
     files = {CARD: model_card(router, policies, cascades, known).encode()}
-    for file in ROUTER_FILES:
+    for file in router_files():
         if (run.arm() / file).is_file():
             files[f"router/{file}"] = (run.arm() / file).read_bytes()
     for one in policies:

@@ -8,19 +8,17 @@ these are small, on `tune` where that is enough.
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError, MismatchError, NotLearnableError
+from data.errors import MismatchError, NotLearnableError
 from data.manifest import library_versions
 from data.oracle_log import OracleLog
-from data.registry import unknown_name
 from data.splits import Split
 from router.calibration import choose_calibration
 from router.estimators import DEFAULT, estimator_class
@@ -96,7 +94,7 @@ def train_router(
     if hyperparameters is None:
         candidates = kind.candidates(seed=seed, widths=widths)
     else:
-        candidates = [make_candidate(kind, hyperparameters, seed=seed, widths=widths)]
+        candidates = [kind.configured(hyperparameters, seed=seed, widths=widths)]
     for candidate in candidates:
         if hasattr(candidate, "threads") and "threads" not in (hyperparameters or {}):
             candidate.threads = threads
@@ -127,7 +125,7 @@ def train_router(
             "n": {part: len(index) for part, index in rows.items()},
             "seed": seed,
             "gaps": gaps,
-            "hyperparameters": settings_of(fitted),
+            "hyperparameters": fitted.hyperparameters,
             "tuned": trials,
             **({"members": fitted.shares_} if isinstance(fitted, GroupedEstimator) else {}),
             **({DATASETS: mode} if mode else {}),
@@ -146,48 +144,6 @@ def datasets_of(log: OracleLog) -> Datasets:
     pipeline, whose requests are pictures and questions alone.
     """
     return TOLD if "source" in log.metadata else RECOGNISED
-
-
-def settings_of(estimator: SufficiencyEstimator) -> dict[str, Any]:
-    """The hyper-parameters of an estimator, JSON-able.
-
-    That is what its constructor stored, without what fitting added (`name_`) and without what
-    belongs to the features (the widths of their blocks) or the machine (threads).
-    """
-    left_out = ("widths", "threads")
-    return {
-        name: value
-        for name, value in vars(estimator).items()
-        if not name.endswith("_") and name not in left_out
-    }
-
-
-def make_candidate(
-    kind: type[SufficiencyEstimator],
-    hyperparameters: Mapping[str, Any],
-    *,
-    seed: int,
-    widths: tuple[int, ...],
-) -> SufficiencyEstimator:
-    """An unfitted estimator with these hyper-parameters, and defaults for the others.
-
-    Args:
-        kind: the estimator's class.
-        hyperparameters: of its constructor.
-        seed: for a constructor that takes one.
-        widths: columns of each feature block, for a constructor that takes them.
-
-    Raises:
-        DataError: when there is no such hyper-parameter.
-    """
-    known = inspect.signature(kind).parameters
-    for name in hyperparameters:
-        if name not in known:
-            raise DataError(unknown_name(f"hyper-parameter of {kind.__name__}", name, known))
-    implied = {"seed": seed, "widths": widths}
-    given = {name: value for name, value in implied.items() if name in known}
-    build: Callable[..., SufficiencyEstimator] = kind
-    return build(**{**given, **hyperparameters})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +237,7 @@ def _held_out_losses(candidates: list[Any], lesson: _Lesson, *, seed: int) -> li
 
 
 def _trial(candidate: SufficiencyEstimator, loss: float) -> dict[str, Any]:
-    settings = settings_of(candidate)
+    settings = candidate.hyperparameters
     logger.info("tried %s: log-loss %.4f", settings, loss)
     return {"hyperparameters": settings, "log_loss": loss}
 

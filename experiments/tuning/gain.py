@@ -28,7 +28,7 @@ from router.rules import apply_rule
 from router.run import Run
 from router.stages.tuning import tuned_setting, tuning_folder
 from router.training import train_router
-from router.tuning.judging import curve, halves, overall
+from router.tuning.objective import curve, halves, overall
 from router.tuning.results import read_results, row_of
 from router.tuning.setting import Tuned
 

@@ -24,7 +24,7 @@ from router import AutoScalePipeline, Policy, Run, ScaleRouter
 from router.artefacts import read_sealed, write_sealed
 from router.estimators import ESTIMATORS, estimator_class
 from router.features.table import FeatureTable
-from router.hub import MOST_BYTES, ROUTER_FILES, fetch
+from router.hub import MOST_BYTES, fetch, router_files
 from router.model_card import local_path_in
 from router.policy import SCHEMA
 from tests.cli.hub_server import TOKEN, StandIn
@@ -299,4 +299,4 @@ def test_every_file_of_an_estimator_is_on_the_list() -> None:
     named = {"router.json"}
     for name in ESTIMATORS:
         named |= set(estimator_class(name)().fit(X, Y).dump())
-    assert named == set(ROUTER_FILES)
+    assert named == set(router_files())

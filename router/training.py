@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import MismatchError, NotLearnableError
+from data.errors import DataError, MismatchError, NotLearnableError
 from data.manifest import library_versions
 from data.oracle_log import OracleLog
 from data.splits import Split
@@ -29,6 +29,7 @@ from router.estimators.base import (
     Validation,
     log_loss,
 )
+from router.estimators.classifier import Classifier, ClassifierEstimator, check_classifier
 from router.features.table import FeatureTable
 from router.folds import cross_fit
 from router.held_out import HeldOut
@@ -50,7 +51,7 @@ def train_router(
     features: FeatureTable,
     split: Split,
     *,
-    estimator: str = DEFAULT,
+    estimator: str | Classifier = DEFAULT,
     blocks: Sequence[str] | None = None,
     seed: int = 0,
     gaps: Gaps = "error",
@@ -64,11 +65,13 @@ def train_router(
         log: what every option answered.
         features: rows for (at least) every complete example of the log.
         split: made from the log's groups; only `fit` and `tune` are read.
-        estimator: a name in `router.estimators.ESTIMATORS`.
+        estimator: a name in `router.estimators.ESTIMATORS`, or an object with `fit` and
+            `predict_proba`, such as `RandomForestClassifier()`: the router then works in memory,
+            but cannot be saved (`router.estimators.classifier`).
         blocks: feature blocks to read, all when None.
         seed: of the estimator, where it draws at random.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        hyperparameters: of the estimator's constructor: exactly this candidate is fitted, with
+        hyperparameters: of a named estimator's constructor: exactly this candidate is fitted, with
             defaults for what is not named. When None, the estimator's own candidates are tried.
         threads: of the fit, where the estimator takes them; not part of what is recorded, since
             they decide how fast a router is fitted and, up to rounding, not which.
@@ -79,9 +82,20 @@ def train_router(
         NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
             everything is wrong, or no score depends on the option.
         MismatchError: when examples of the log, or blocks, are not in the features.
-        DataError: for gaps with "error", or an unknown estimator or hyper-parameter.
+        DataError: for gaps with "error", an unknown estimator or hyper-parameter, or an object
+            that is no classifier or cannot be fitted.
     """
-    kind = estimator_class(estimator)
+    if isinstance(estimator, str):
+        kind, name = estimator_class(estimator), estimator
+    else:
+        check_classifier(estimator)
+        kind, name = ClassifierEstimator, type(estimator).__name__
+        if hyperparameters is not None:
+            raise DataError(
+                f"`hyperparameters` are of a named estimator; set those of {name} where you make "
+                "it."
+            )
+        hyperparameters = {"classifier": estimator}
     rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
     refuse_unlearnable(log, rows)
     names = list(features.blocks) if blocks is None else list(blocks)
@@ -114,7 +128,7 @@ def train_router(
         held_out = HeldOut(ids=ids, p=calibration.apply(held))
     return ScaleRouter(
         estimator=fitted,
-        estimator_name=estimator,
+        estimator_name=name,
         blocks={name: features.widths[name] for name in names},
         options=tuple(log.options),
         cost_unit=log.cost_unit,

@@ -403,6 +403,8 @@ class _Parts:
 
     def predict(self, X: Floats, datasets: Classes | None) -> Array:
         """Estimates (N, K) of X (N, D) from these datasets; they may leave [0, 1]."""
+        if len(X) == 1:
+            return self._block(X, datasets)
         parts = [
             self._block(X[rows], None if datasets is None else datasets[rows])
             for rows in row_blocks(X)
@@ -415,8 +417,7 @@ class _Parts:
         near, alike = self.neighbours.predict(Z), shares @ self.datasets.means
         level = level + self.near_level[0] * near + self.near_level[1] * alike
         spread = spread + self.near_spread[0] * near + self.near_spread[1] * alike
-        middle = level.mean(axis=1, keepdims=True) - spread.mean(axis=1, keepdims=True)
-        simple = np.asarray(middle + spread)
+        simple = np.asarray(spread + (level - spread).mean(axis=1, keepdims=True))
         if self.stack is None:
             return simple
         learned = self.stack.predict(np.hstack([X, shares]) if self.datasets.told else X)

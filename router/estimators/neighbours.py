@@ -7,6 +7,7 @@ components.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -239,7 +240,7 @@ class Neighbourhood:
         self.prior = prior
         self._lengths = np.square(self.stored).sum(axis=1)
         self._floor = FLOOR * max(float(self._lengths.mean()), 1e-12)
-        # For `_screened`: half as many bytes to read, and what rounding to them may cost.
+        # For `_one`: half as many bytes to read, and what rounding to them may cost.
         self._rough = self.stored.astype(np.float32)
         self._rough_lengths = self._lengths.astype(np.float32)
         self._longest = float(np.sqrt(self._lengths.max()))
@@ -247,33 +248,34 @@ class Neighbourhood:
     def predict(self, Z: Floats) -> npt.NDArray[np.float64]:
         """Kernel-weighted mean scores (N, K) near components (N, C), by blocks of rows."""
         if len(Z) == 1:
-            return self._block(Z, self._screened(Z[0]))
+            return self._one(Z[0])
         step = max(1, (1 << 20) // len(self.stored))
         parts = [self._block(Z[at : at + step]) for at in range(0, len(Z), step)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.base)))
 
-    def _screened(self, z: Floats) -> npt.NDArray[np.intp] | None:
-        """Stored examples that the kernel may reach from z (C,); None where that cannot be told.
+    def _one(self, z: Floats) -> npt.NDArray[np.float64]:
+        """The same (1, K) near z (C,), after most stored examples were ruled out in float32.
 
-        Squared distances in float32 are off by `off` at most. The k-th nearest is then within
-        `off` of the k-th smallest of them, and what is nearer within twice that.
+        Squared distances in float32 are wrong by `off` at most. So the k-th nearest is within
+        `off` of the k-th smallest of them, and whatever is as near is within twice that.
         """
-        length = float(np.sqrt(z @ z))
-        off = 2 * (len(z) + 4) * FLOAT32 * self._longest * (self._longest + length)
-        if not off < 1e30:  # beyond float32
-            return None
-        rough = self._rough_lengths - 2 * (self._rough @ z.astype(np.float32))  # less z @ z
-        reach = np.partition(rough, self.reach - 1)[self.reach - 1]
-        return np.flatnonzero(rough <= reach + 2 * off + self._floor)
+        squared = float(z @ z)
+        off = 2 * (len(z) + 4) * FLOAT32 * self._longest * (self._longest + math.sqrt(squared))
+        if not off < 1e30:  # near the end of what float32 holds
+            return self._block(z[None])
+        rough = self._rough @ z.astype(np.float32)
+        rough *= -2
+        rough += self._rough_lengths  # without z @ z, which all have in common
+        reach = float(np.partition(rough, self.reach - 1)[self.reach - 1])
+        some = np.flatnonzero(rough <= reach + 2 * off + self._floor)
+        apart = self._lengths[some] - 2 * (self.stored.take(some, axis=0) @ z) + squared
+        return self._mean(apart[None], self.scores[some], self.weights[some])
 
-    def _block(
-        self, Z: Floats, some: npt.NDArray[np.intp] | None = None
-    ) -> npt.NDArray[np.float64]:
-        stored, lengths, scores, weights = self.stored, self._lengths, self.scores, self.weights
-        if some is not None:
-            stored, lengths = stored[some], lengths[some]
-            scores, weights = scores[some], weights[some]
-        apart = np.square(Z).sum(axis=1)[:, None] + lengths - 2 * (Z @ stored.T)
+    def _block(self, Z: Floats) -> npt.NDArray[np.float64]:
+        apart = np.square(Z).sum(axis=1)[:, None] + self._lengths - 2 * (Z @ self.stored.T)
+        return self._mean(apart, self.scores, self.weights)
+
+    def _mean(self, apart: Floats, scores: Floats, weights: Floats) -> npt.NDArray[np.float64]:
         return kernel_mean(
             apart,
             scores,

@@ -70,10 +70,9 @@ class Mixture:
 
     def apply_two(self, first: Array, second: Array) -> Array:
         """`apply` of two estimates (N, K), with few calls: for one row, calls take the time."""
-        mixed = self.spread[0] * first + self.spread[1] * second
-        own = self.level - self.spread
-        middle = own[0] * first.mean(axis=1) + own[1] * second.mean(axis=1)
-        return np.asarray(mixed + middle[:, None])
+        apart = self.level - self.spread
+        middle = (apart[0] * first + apart[1] * second).mean(axis=1, keepdims=True)
+        return np.asarray(self.spread[0] * first + self.spread[1] * second + middle)
 
 
 def _divided(parts: Floats) -> tuple[Array, Array]:

@@ -131,6 +131,9 @@ class ClassifierEstimator(SufficiencyEstimator):
 
     def _predict(self, X: Floats) -> npt.NDArray[np.float64]:
         p = np.tile(self.base_, (len(X), 1))
+        # Where features are float32, scikit-learn may work in it: one row then gives something
+        # else than the batch that it is in.
+        X = np.asarray(X, dtype=np.float64)
         for options, model in self.fitted_:
             if len(X):
                 p[:, options] = self._probabilities(model, X, len(options))

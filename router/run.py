@@ -23,8 +23,7 @@ from data.manifest import (
 )
 from data.oracle_log import OracleLog
 from data.splits import Split
-from router.features.asked import of_same_examples
-from router.features.left_out import without_featureless
+from router.features.examples import of_same_examples, without_featureless
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.held_out import HeldOut

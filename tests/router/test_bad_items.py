@@ -23,7 +23,7 @@ from m3core.models.preprocessing import LONGEST_SIDE, pad_to_square
 from router.analysis.browse import write_page
 from router.analysis.embedding import thumbnails
 from router.analysis.inspection import inspect_log
-from router.features.left_out import with_errors
+from router.features.examples import with_errors
 from router.run import Run
 from router.stages.labelling import featurize_stage, label_stage, verify_stage
 from router.stages.learning import train_stage

@@ -354,7 +354,7 @@ def bent(estimate: Floats) -> npt.NDArray[np.float64]:
     estimate = np.asarray(estimate, dtype=np.float64)
     inside = (estimate >= EDGE) & (estimate <= 1 - EDGE)
     if inside.all():
-        return estimate.copy()
+        return np.array(estimate, dtype=np.float64)
     low = EDGE * np.exp(np.minimum(estimate - EDGE, 0.0) / EDGE)
     high = 1 - EDGE * np.exp(np.minimum(1 - EDGE - estimate, 0.0) / EDGE)
     found = np.where(inside, estimate, np.where(estimate < EDGE, low, high))

@@ -44,7 +44,8 @@ class ScaleRouter:
 
     Attributes:
         estimator: fitted on the blocks side by side.
-        estimator_name: its name in `router.estimators.ESTIMATORS`.
+        estimator_name: its name in `router.estimators.ESTIMATORS`, or the class of a classifier
+            that was given to `train_router`.
         blocks: name -> width of the feature blocks it reads, in the order of its columns.
         options: names of the options (scales), cheapest first.
         cost_unit: unit of the costs that belong to the options, such as "visual tokens".
@@ -134,8 +135,7 @@ class ScaleRouter:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything the router is; also the seal of its router.json."""
-        files = self.estimator.dump()
-        return content_hash(self._payload({n: sha256_bytes(c) for n, c in files.items()}))
+        return content_hash(self._payload(self.estimator.hashes()))
 
     def check_options(self, options: Sequence[str], *, of: str) -> None:
         """Refuse a log, model or policy with other options.
@@ -149,11 +149,16 @@ class ScaleRouter:
             )
 
     def write(self, folder: Path) -> None:
-        """Write the estimator's files, then router.json, which holds their hashes."""
+        """Write the estimator's files, then router.json, which holds their hashes.
+
+        Raises:
+            DataError: when the estimator cannot be saved: a classifier of scikit-learn's.
+        """
+        files = self.estimator.dump()
         (folder / HELD_OUT).unlink(missing_ok=True)
         if self.held_out is not None:
             self.held_out.write(folder)
-        hashes = write_files(folder, self.estimator.dump())
+        hashes = write_files(folder, files)
         _write_sealed(folder / FILE, self._payload(hashes))
 
     @classmethod

@@ -8,9 +8,8 @@ these are small, on `tune` where that is enough.
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ import numpy.typing as npt
 from data.errors import DataError, MismatchError, NotLearnableError
 from data.log.oracle_log import OracleLog
 from data.manifest import library_versions
-from data.registry import unknown_name
 from data.split_rows import Gaps, part_rows
 from data.splits.split import Split
 from router.calibration import choose_calibration
@@ -32,6 +30,7 @@ from router.estimators.base import (
     Validation,
     log_loss,
 )
+from router.estimators.classifier import Classifier, ClassifierEstimator, check_classifier
 from router.features.table import FeatureTable
 from router.folds import cross_fit
 from router.held_out import HeldOut
@@ -52,7 +51,7 @@ def train_router(
     features: FeatureTable,
     split: Split,
     *,
-    estimator: str = DEFAULT,
+    estimator: str | Classifier = DEFAULT,
     blocks: Sequence[str] | None = None,
     seed: int = 0,
     gaps: Gaps = "error",
@@ -66,11 +65,13 @@ def train_router(
         log: what every option answered.
         features: rows for (at least) every complete example of the log.
         split: made from the log's groups; only `fit` and `tune` are read.
-        estimator: a name in `router.estimators.ESTIMATORS`.
+        estimator: a name in `router.estimators.ESTIMATORS`, or an object with `fit` and
+            `predict_proba`, such as `RandomForestClassifier()`: the router then works in memory,
+            but cannot be saved (`router.estimators.classifier`).
         blocks: feature blocks to read, all when None.
         seed: of the estimator, where it draws at random.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        hyperparameters: of the estimator's constructor: exactly this candidate is fitted, with
+        hyperparameters: of a named estimator's constructor: exactly this candidate is fitted, with
             defaults for what is not named. When None, the estimator's own candidates are tried.
         threads: of the fit, where the estimator takes them; not part of what is recorded, since
             they decide how fast a router is fitted and, up to rounding, not which.
@@ -81,9 +82,20 @@ def train_router(
         NotLearnableError: when `fit` or `tune` is empty, or in `fit` everything is right,
             everything is wrong, or no score depends on the option.
         MismatchError: when examples of the log, or blocks, are not in the features.
-        DataError: for gaps with "error", or an unknown estimator or hyper-parameter.
+        DataError: for gaps with "error", an unknown estimator or hyper-parameter, or an object
+            that is no classifier or cannot be fitted.
     """
-    kind = estimator_class(estimator)
+    if isinstance(estimator, str):
+        kind, name = estimator_class(estimator), estimator
+    else:
+        check_classifier(estimator)
+        kind, name = ClassifierEstimator, type(estimator).__name__
+        if hyperparameters is not None:
+            raise DataError(
+                f"`hyperparameters` are of a named estimator; set those of {name} where you make "
+                "it."
+            )
+        hyperparameters = {"classifier": estimator}
     rows = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
     refuse_unlearnable(log, rows)
     names = list(features.blocks) if blocks is None else list(blocks)
@@ -96,7 +108,7 @@ def train_router(
     if hyperparameters is None:
         candidates = kind.candidates(seed=seed, widths=widths)
     else:
-        candidates = [make_candidate(kind, hyperparameters, seed=seed, widths=widths)]
+        candidates = [kind.configured(hyperparameters, seed=seed, widths=widths)]
     for candidate in candidates:
         if hasattr(candidate, "threads") and "threads" not in (hyperparameters or {}):
             candidate.threads = threads
@@ -116,7 +128,7 @@ def train_router(
         held_out = HeldOut(ids=ids, p=calibration.apply(held))
     return ScaleRouter(
         estimator=fitted,
-        estimator_name=estimator,
+        estimator_name=name,
         blocks={name: features.widths[name] for name in names},
         options=tuple(log.options),
         cost_unit=log.cost_unit,
@@ -127,7 +139,7 @@ def train_router(
             "n": {part: len(index) for part, index in rows.items()},
             "seed": seed,
             "gaps": gaps,
-            "hyperparameters": settings_of(fitted),
+            "hyperparameters": fitted.hyperparameters,
             "tuned": trials,
             **({"members": fitted.shares_} if isinstance(fitted, GroupedEstimator) else {}),
             **({DATASETS: mode} if mode else {}),
@@ -146,48 +158,6 @@ def datasets_of(log: OracleLog) -> Datasets:
     pipeline, whose requests are pictures and questions alone.
     """
     return TOLD if "source" in log.metadata else RECOGNISED
-
-
-def settings_of(estimator: SufficiencyEstimator) -> dict[str, Any]:
-    """The hyper-parameters of an estimator, JSON-able.
-
-    That is what its constructor stored, without what fitting added (`name_`) and without what
-    belongs to the features (the widths of their blocks) or the machine (threads).
-    """
-    left_out = ("widths", "threads")
-    return {
-        name: value
-        for name, value in vars(estimator).items()
-        if not name.endswith("_") and name not in left_out
-    }
-
-
-def make_candidate(
-    kind: type[SufficiencyEstimator],
-    hyperparameters: Mapping[str, Any],
-    *,
-    seed: int,
-    widths: tuple[int, ...],
-) -> SufficiencyEstimator:
-    """An unfitted estimator with these hyper-parameters, and defaults for the others.
-
-    Args:
-        kind: the estimator's class.
-        hyperparameters: of its constructor.
-        seed: for a constructor that takes one.
-        widths: columns of each feature block, for a constructor that takes them.
-
-    Raises:
-        DataError: when there is no such hyper-parameter.
-    """
-    known = inspect.signature(kind).parameters
-    for name in hyperparameters:
-        if name not in known:
-            raise DataError(unknown_name(f"hyper-parameter of {kind.__name__}", name, known))
-    implied = {"seed": seed, "widths": widths}
-    given = {name: value for name, value in implied.items() if name in known}
-    build: Callable[..., SufficiencyEstimator] = kind
-    return build(**{**given, **hyperparameters})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +251,7 @@ def _held_out_losses(candidates: list[Any], lesson: _Lesson, *, seed: int) -> li
 
 
 def _trial(candidate: SufficiencyEstimator, loss: float) -> dict[str, Any]:
-    settings = settings_of(candidate)
+    settings = candidate.hyperparameters
     logger.info("tried %s: log-loss %.4f", settings, loss)
     return {"hyperparameters": settings, "log_loss": loss}
 

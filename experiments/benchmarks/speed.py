@@ -31,7 +31,7 @@ from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
 from m3core.labelling import label
 from m3core.models.base import MultiScaleModel, Request
-from router.features.asked import Asked
+from router.features.examples import FeatureInput
 from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer
 from router.features.question import ModelQuestions
@@ -74,7 +74,7 @@ def bench_labelling(model: MultiScaleModel, *, scenes: int, naive_scenes: int) -
         label(few, images=images, model=model, folder=root / "warm")
         spent_naive = seconds(lambda: naive_labelling(few, images, model))
         spent = seconds(lambda: label(examples, images=images, model=model, folder=root / "log"))
-        asked = [Asked(one.id, one.image, one.question) for one in examples]
+        asked = [FeatureInput(one.id, one.image, one.question) for one in examples]
         featurizer = Featurizer(tiers=USUAL, model=model, questions=ModelQuestions(model))
         collector = FeatureCollector(root / "features", featurizer, asked, images=images)
         on_features = 0.0

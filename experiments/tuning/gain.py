@@ -28,7 +28,7 @@ from router.runs.run import Run
 from router.scale_router import ScaleRouter
 from router.stages.tuning import tuned_setting, tuning_folder
 from router.training import train_router
-from router.tuning.judging import curve, halves, overall
+from router.tuning.objective import curve, halves, overall
 from router.tuning.results import read_results, row_of
 from router.tuning.setting import Tuned
 

@@ -80,10 +80,9 @@ def tune(
     from router.cli.console import out, progress, say
     from router.runs.run import Run
     from router.stages.tuning import Search, tune_stage
-    from router.tuning.spaces import SPACES
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    names = list(SPACES) if estimators is None else [one.strip() for one in estimators.split(",")]
+    names = None if estimators is None else [one.strip() for one in estimators.split(",")]
     wanted = Search(
         trials=trials,
         timeout=timeout,

@@ -28,3 +28,9 @@ def estimator_class(name: str) -> type[SufficiencyEstimator]:
         DataError: when there is no such estimator; names the closest one.
     """
     return cast("type[SufficiencyEstimator]", load_entry(ESTIMATORS, name, kind="estimator"))
+
+
+def estimator_files() -> tuple[str, ...]:
+    """The name of every file that an estimator in `ESTIMATORS` may be stored as."""
+    files = (file for name in ESTIMATORS for file in estimator_class(name).FILES)
+    return tuple(dict.fromkeys(files))

@@ -5,14 +5,20 @@ Notation for shapes: N examples, D features, K options (scales).
 
 from __future__ import annotations
 
+import inspect
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError, MismatchError
+from data.registry import unknown_name
+from router.runs.sealed_files import sha256_bytes
 
 Floats = npt.NDArray[np.floating]
 
@@ -25,24 +31,104 @@ class Validation:
     Y: Floats
 
 
-class SufficiencyEstimator(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Numbers that a hyper-parameter is searched among; whole ones where `low` is an int.
+
+    Attributes:
+        low: smallest.
+        high: largest, included.
+        log: whether they are drawn evenly in the logarithm.
+        start: where a search begins; None for the constructor's default.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    start: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Values that a hyper-parameter is searched among.
+
+    Attributes:
+        values: the values.
+        start: where a search begins; None for the constructor's default.
+    """
+
+    values: tuple[str, ...]
+    start: str | None = None
+
+
+class SufficiencyEstimator(ABC):
     """Estimates P(correct at option k | features) for every option at once.
 
-    Constructors only store their (keyword-only) hyper-parameters. `dump` and `restore` turn a
-    fitted estimator into named byte strings and back; hashing and files are the caller's
-    (`ScaleRouter`), so that nothing is parsed before it was verified.
+    An estimator is a class in a module of its own and a line in `router.estimators.ESTIMATORS`.
+    It says everything about itself: the files it is stored as, what a search may change, how it
+    weighs its features. Constructors only store their keyword-only hyper-parameters; what a fit
+    finds ends in an underscore, `n_features_` (columns of X) among it.
+
+    `dump` and `restore` turn a fitted estimator into named byte strings and back; hashing and
+    files are the caller's (`ScaleRouter`), so that nothing is parsed before it was verified.
+
+    Attributes:
+        FILES: every file name that `dump` may give.
+        SPACE: hyper-parameter -> what `m3router tune` tries for it; empty where there is nothing
+            to search.
     """
+
+    FILES: ClassVar[tuple[str, ...]] = ()
+    SPACE: ClassVar[Mapping[str, Range | Choice]] = MappingProxyType({})
+    n_features_: int
+
+    @classmethod
+    def configured(
+        cls, hyperparameters: Mapping[str, Any], *, seed: int, widths: tuple[int, ...]
+    ) -> Self:
+        """An unfitted estimator with these hyper-parameters, and defaults for the others.
+
+        Args:
+            hyperparameters: of the constructor.
+            seed: for a constructor that takes one.
+            widths: columns of each feature block, for a constructor that takes them.
+
+        Raises:
+            DataError: when there is no such hyper-parameter.
+        """
+        known = inspect.signature(cls).parameters
+        for name in hyperparameters:
+            if name not in known:
+                raise DataError(unknown_name(f"hyper-parameter of {cls.__name__}", name, known))
+        implied = {"seed": seed, "widths": widths}
+        given = {name: value for name, value in implied.items() if name in known}
+        return cls(**{**given, **hyperparameters})
 
     @classmethod
     def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
-        """Unfitted estimators with the hyper-parameters worth trying on the tune split.
+        """Unfitted estimators with the hyper-parameters that training tries; here the defaults.
 
         Args:
             seed: of what is drawn at random.
             widths: columns of each feature block, side by side in X; their sum is D.
         """
-        ...
+        return [cls.configured({}, seed=seed, widths=widths)]
 
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What the constructor stored, JSON-able.
+
+        Without what fitting added (`name_`), and without what belongs to the features (the widths
+        of their blocks) or to the machine (threads).
+        """
+        left_out = ("widths", "threads")
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not name.endswith("_") and name not in left_out
+        }
+
+    @abstractmethod
     def fit(
         self,
         X: Floats,
@@ -56,7 +142,6 @@ class SufficiencyEstimator(Protocol):
         Raises:
             DataError: for empty, non-finite or misshapen input, or scores outside [0, 1].
         """
-        ...
 
     def predict(self, X: Floats) -> npt.NDArray[np.float64]:
         """Probabilities (N, K) for X (N, D).
@@ -65,28 +150,70 @@ class SufficiencyEstimator(Protocol):
             DataError: when X is not finite, or the estimator was not fitted.
             MismatchError: when X has another number of features than the fit had.
         """
-        ...
+        return self._predict(self._checked(X))
 
     def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
         """Probabilities (K,) for one example x (D,), on the fast path; raises as `predict`."""
-        ...
+        probabilities: npt.NDArray[np.float64] = self.predict(x[None, :])[0]
+        return probabilities
 
+    def feature_importance(self, X: Floats) -> FeatureImportance | None:
+        """How strongly each feature counts on X (N, D), where that can be read off the fit.
+
+        None where it cannot; then whole feature blocks are measured, no single features.
+        """
+        return None
+
+    @abstractmethod
     def dump(self) -> dict[str, bytes]:
         """The fitted estimator as file name -> content; equal fits give equal bytes."""
-        ...
 
     @classmethod
+    @abstractmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """Rebuild what `dump` gave; `files` must have been verified by their hash.
+        """Rebuild what `dump` gave; the hyper-parameters are back at their defaults.
+
+        Args:
+            files: verified by their hash.
 
         Raises:
             DataError: when a part is missing or not what this estimator wrote.
         """
-        ...
+
+    def hashes(self) -> dict[str, str]:
+        """Part of the fitted estimator -> SHA-256: what a router's fingerprint is made of."""
+        return {name: sha256_bytes(content) for name, content in self.dump().items()}
+
+    @abstractmethod
+    def _predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K) for X (N, D) that `_checked` let pass."""
+
+    def _checked(self, X: Floats) -> Floats:
+        self._check_fitted()
+        X = as_floats(X)
+        check_width(X, self.n_features_)
+        check_finite(X)
+        return X
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "n_features_"):
+            raise DataError(f"{type(self).__name__} is not fitted; call fit(X, Y) first.")
 
 
-@runtime_checkable
-class GroupedEstimator(SufficiencyEstimator, Protocol):
+@dataclass(frozen=True, kw_only=True)
+class FeatureImportance:
+    """How strongly each feature counts in a fitted estimator.
+
+    Attributes:
+        measure: what was taken for that, in words that follow "by".
+        values: (D,), 0 or more.
+    """
+
+    measure: str
+    values: Floats
+
+
+class GroupedEstimator(SufficiencyEstimator):
     """An estimator that divides its examples itself, and says what it thought of held-out ones.
 
     Attributes:
@@ -94,8 +221,9 @@ class GroupedEstimator(SufficiencyEstimator, Protocol):
             between them) -> kind of member -> its share; empty where nothing was mixed.
     """
 
-    shares_: Mapping[str, Mapping[str, float]]
+    shares_: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
+    @abstractmethod
     def fit_groups(
         self,
         X: Floats,
@@ -122,11 +250,10 @@ class GroupedEstimator(SufficiencyEstimator, Protocol):
         Raises:
             DataError: see `SufficiencyEstimator.fit`.
         """
-        ...
 
+    @abstractmethod
     def predict_told(self, X: Floats, datasets: npt.NDArray[Any] | None) -> npt.NDArray[np.float64]:
         """Probabilities (N, K) for X (N, D) from these datasets (N,); raises as `predict`."""
-        ...
 
 
 def check_fit(X: Floats, Y: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
@@ -225,9 +352,11 @@ def bent(estimate: Floats) -> npt.NDArray[np.float64]:
     Beyond that they approach 0 and 1 in their order; cut off, different ones would look the same.
     """
     estimate = np.asarray(estimate, dtype=np.float64)
+    inside = (estimate >= EDGE) & (estimate <= 1 - EDGE)
+    if inside.all():
+        return np.array(estimate, dtype=np.float64)
     low = EDGE * np.exp(np.minimum(estimate - EDGE, 0.0) / EDGE)
     high = 1 - EDGE * np.exp(np.minimum(1 - EDGE - estimate, 0.0) / EDGE)
-    inside = (estimate >= EDGE) & (estimate <= 1 - EDGE)
     found = np.where(inside, estimate, np.where(estimate < EDGE, low, high))
     return np.asarray(np.clip(found, 1e-12, 1 - 1e-12))
 
@@ -298,3 +427,18 @@ def lay_out(holder: object, *names: str) -> None:
     """Make arrays of a frozen object contiguous, as stored ones are: loading changes no bit."""
     for name in names:
         object.__setattr__(holder, name, np.ascontiguousarray(getattr(holder, name)))
+
+
+def read_header(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """Parse the JSON header among an estimator's verified files.
+
+    Raises:
+        DataError: when it is missing or no JSON object.
+    """
+    try:
+        header = json.loads(files[name])
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{name} is missing or is no JSON: {error}.") from error
+    if not isinstance(header, dict):
+        raise DataError(f"{name} must hold a JSON object.")
+    return header

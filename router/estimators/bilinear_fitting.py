@@ -32,7 +32,7 @@ FEWEST_BATCHES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class FittingPlan:
-    """How networks are fitted; see `MlpEstimator` for the meaning of the entries."""
+    """How networks are fitted; see `BilinearEstimator` for the meaning of the entries."""
 
     rank: int
     hidden: int
@@ -90,6 +90,9 @@ def pairwise(outputs: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
     ahead, behind = y[:, first] * (1 - y[:, second]), y[:, second] * (1 - y[:, first])
     loss = ahead * functional.softplus(-margin) + behind * functional.softplus(margin)
     return loss.mean(dim=1)
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "pairwise": pairwise}
 
 
 class _Net(nn.Module):

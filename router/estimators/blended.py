@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -27,23 +27,21 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from data.errors import DataError
 from router.estimators.base import (
     Floats,
+    GroupedEstimator,
     Validation,
-    as_floats,
     bent,
-    check_finite,
     check_fit,
     check_validation,
-    check_width,
     check_widths,
     constant_columns,
     lay_out,
+    read_header,
     row_blocks,
     varies,
 )
-from router.estimators.bilinear import read_header
 from router.estimators.components import Components
 from router.estimators.datasets import Datasets, mean_scores, merged, recognised, recogniser
-from router.estimators.mlp import MlpEstimator
+from router.estimators.mlp import MlpEstimator, MlpStack
 from router.estimators.neighbours import Neighbourhood
 from router.estimators.ridge import PENALTIES, RidgePath
 from router.estimators.stacking import Mixture
@@ -73,7 +71,8 @@ FIRM_SIMPLE, FIRM_NETWORK = 300.0, 1000.0
 """Groups of examples whose evidence weighs as much as the weights that are taken without any."""
 
 
-class BlendedEstimator:
+@dataclass(kw_only=True, eq=False)
+class BlendedEstimator(GroupedEstimator):
     """A mixture of ridge regressions, neighbours, a lookup by dataset, the mean, and networks.
 
     Members, each estimating held-out examples by folds of whole groups:
@@ -106,31 +105,23 @@ class BlendedEstimator:
         widths: columns of each feature block, side by side; None for one block.
     """
 
-    shares_: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    networks: bool = True
+    rank: int = 64
+    hidden: int = 128
+    learning_rate: float = 1e-3
+    seed: int = 0
+    threads: int = 1
+    widths: tuple[int, ...] | None = None
 
-    def __init__(
-        self,
-        *,
-        networks: bool = True,
-        rank: int = 64,
-        hidden: int = 128,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
-        threads: int = 1,
-        widths: tuple[int, ...] | None = None,
-    ) -> None:
-        self.networks = networks
-        self.rank = rank
-        self.hidden = hidden
-        self.learning_rate = learning_rate
-        self.seed = seed
-        self.threads = threads
-        self.widths = widths
-
-    @classmethod
-    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
-        """The defaults: everything that there is to choose is mixed."""
-        return [cls(seed=seed, widths=widths)]
+    FILES = (
+        HEADER,
+        TENSORS,
+        *(f"{NETWORK}{fold}-{file}" for fold in range(FOLDS) for file in MlpEstimator.FILES),
+    )
+    # What else there is to choose is mixed.
+    SPACE = MappingProxyType(
+        {name: MlpEstimator.SPACE[name] for name in ("rank", "hidden", "learning_rate")}
+    )
 
     def fit(
         self,
@@ -259,10 +250,6 @@ class BlendedEstimator:
             fitted.append(network)
         return fitted, held_out
 
-    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
-        return self.predict_told(X, None)
-
     def predict_told(self, X: Floats, datasets: Classes | None) -> npt.NDArray[np.float64]:
         """Probabilities (N, K) for X (N, D) from these datasets (N,).
 
@@ -273,19 +260,15 @@ class BlendedEstimator:
             DataError: see `predict`.
             MismatchError: see `predict`.
         """
-        self._check_fitted()
-        X = as_floats(X)
-        check_width(X, self.n_features_)
-        check_finite(X)
-        p = np.tile(self.base_, (len(X), 1))
+        X = self._checked(X)
+        p = np.empty((len(X), len(self.base_)))
+        p[:] = self.base_
         if self.parts_ is not None:
             p[:, self.active_] = bent(self.parts_.predict(X, datasets))
         return p
 
-    def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (K,) for one example x (D,); see `SufficiencyEstimator.predict_one`."""
-        probabilities: npt.NDArray[np.float64] = self.predict(x[None, :])[0]
-        return probabilities
+    def _predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        return self.predict_told(X, None)
 
     def dump(self) -> dict[str, bytes]:
         """Arrays as safetensors, the rest as JSON, and the files of each network."""
@@ -309,11 +292,7 @@ class BlendedEstimator:
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """Rebuild from verified bytes; the hyper-parameters are back at their defaults.
-
-        Raises:
-            DataError: when a part is missing or not what `dump` wrote.
-        """
+        """See `SufficiencyEstimator.restore`."""
         estimator, header = cls(), read_header(files, HEADER)
         try:
             estimator.n_features_ = int(header["n_features"])
@@ -333,10 +312,6 @@ class BlendedEstimator:
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise DataError(f"{HEADER} does not describe a blend: {error}.") from error
         return estimator
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "parts_"):
-            raise DataError("BlendedEstimator is not fitted; call fit(X, Y) first.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -379,10 +354,14 @@ class _Parts:
     near_spread: Array
     networks: list[MlpEstimator]
     outer: Mixture
+    stack: MlpStack | None = field(init=False)
+    joined: _Joined = field(init=False)
 
     def __post_init__(self) -> None:
-        """Lay arrays out as they are stored."""
+        """Lay arrays out as they are stored, and join what predicts."""
         lay_out(self, "linear", "bias", "near_level", "near_spread")
+        object.__setattr__(self, "stack", MlpStack(self.networks) if self.networks else None)
+        object.__setattr__(self, "joined", _Joined.of(self))
 
     @classmethod
     def of(
@@ -424,6 +403,8 @@ class _Parts:
 
     def predict(self, X: Floats, datasets: Classes | None) -> Array:
         """Estimates (N, K) of X (N, D) from these datasets; they may leave [0, 1]."""
+        if len(X) == 1:
+            return self._block(X, datasets)
         parts = [
             self._block(X[rows], None if datasets is None else datasets[rows])
             for rows in row_blocks(X)
@@ -431,21 +412,16 @@ class _Parts:
         return np.concatenate(parts) if parts else np.zeros((0, self.bias.shape[1]))
 
     def _block(self, X: Floats, datasets: Classes | None) -> Array:
-        shares = self.datasets.shares(X, datasets)
         X = np.asarray(X, dtype=np.float64)
-        if self.datasets.told:
-            X = np.hstack([X, shares])
-        level, spread = (X @ coef + bias for coef, bias in zip(self.linear, self.bias, strict=True))
-        near = self.neighbours.predict(self.components.project(X))
-        for place, found in enumerate((near, shares @ self.datasets.means)):
-            level = level + self.near_level[place] * found
-            spread = spread + self.near_spread[place] * found
-        middle = level.mean(axis=1, keepdims=True) - spread.mean(axis=1, keepdims=True)
-        simple = np.asarray(middle + spread)
-        if not self.networks:
+        level, spread, Z, shares = self.joined.of_rows(X, self.datasets, datasets)
+        near, alike = self.neighbours.predict(Z), shares @ self.datasets.means
+        level = level + self.near_level[0] * near + self.near_level[1] * alike
+        spread = spread + self.near_spread[0] * near + self.near_spread[1] * alike
+        simple = np.asarray(spread + (level - spread).mean(axis=1, keepdims=True))
+        if self.stack is None:
             return simple
-        learned = np.mean([network.predict(X) for network in self.networks], axis=0)
-        return self.outer.apply(np.stack([simple, learned]))
+        learned = self.stack.predict(np.hstack([X, shares]) if self.datasets.told else X)
+        return self.outer.apply_two(simple, learned)
 
     def dump(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Arrays, and the rest, JSON-able."""
@@ -504,6 +480,65 @@ class _Parts:
             networks=networks,
             outer=Mixture(level=tensors["outer_level"], spread=tensors["outer_spread"]),
         )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Joined:
+    """Everything linear in a blend as one product: for one row, reading weights takes the time.
+
+    Notation for shapes: D features, W = 2 K + C + T columns: K options for the level and K for the
+    spread, C components, the logits of T datasets (T = 0 where there is one dataset only).
+
+    Attributes:
+        mean: (D,) subtracted from the features.
+        weights: (D, W).
+        bias: (W,).
+        told_mean: (T,) subtracted from the shares of datasets, where these are features.
+        told_weights: (T, 2 K + C) of those.
+    """
+
+    mean: Array
+    weights: Array
+    bias: Array
+    told_mean: Array
+    told_weights: Array
+
+    @classmethod
+    def of(cls, parts: _Parts) -> _Joined:
+        """Join the linear members, the components of neighbours and the logits of datasets."""
+        found, d = parts.datasets, len(parts.datasets.components.mean)
+        mean = parts.components.mean
+        linear = np.hstack([*parts.linear, parts.components.directions])  # (D or D + T, 2 K + C)
+        bias = np.concatenate(
+            [*(parts.bias + mean @ parts.linear), np.zeros(parts.components.directions.shape[1])]
+        )
+        weights = linear[:d]
+        if len(found.names) > 1:
+            logits = found.components.directions @ found.recognise[:-1]  # (D, T)
+            weights = np.hstack([weights, logits])
+            shift = found.recognise[-1] + (mean[:d] - found.components.mean) @ logits
+            bias = np.concatenate([bias, shift])
+        return cls(
+            mean=mean[:d],
+            weights=np.ascontiguousarray(weights),
+            bias=bias,
+            told_mean=mean[d:],
+            told_weights=np.ascontiguousarray(linear[d:]),
+        )
+
+    def of_rows(
+        self, X: Array, known: Datasets, datasets: Classes | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """For X (N, D): level and spread (N, K), components (N, C), shares of datasets (N, T)."""
+        options, names = known.means.shape[1], len(known.names)
+        found = (X - self.mean) @ self.weights + self.bias
+        shares = np.ones((len(X), 1))
+        if names > 1:
+            found, logits = found[:, :-names], found[:, -names:]
+            shares = known.shares(logits, datasets)
+        if known.told:
+            found = found + (shares - self.told_mean) @ self.told_weights
+        return found[:, :options], found[:, options : 2 * options], found[:, 2 * options :], shares
 
 
 def _taken(X: Floats, inside: npt.NDArray[np.bool_]) -> Floats:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import lightgbm as lgb
@@ -13,14 +15,16 @@ from scipy.special import expit, logit
 
 from data.errors import DataError
 from router.estimators.base import (
+    FeatureImportance,
     Floats,
+    Range,
+    SufficiencyEstimator,
     Validation,
-    as_floats,
-    check_finite,
     check_fit,
     check_width,
     constant_columns,
     log_loss,
+    read_header,
     varies,
 )
 from router.estimators.tree_audit import audited
@@ -32,7 +36,8 @@ BIN_SAMPLE = 20_000
 """Examples that the borders of the bins are found from; each number of them takes 12 bytes."""
 
 
-class BoostedEstimator:
+@dataclass(kw_only=True, eq=False)
+class BoostedEstimator(SufficiencyEstimator):
     """LightGBM on soft cross-entropy, all options in one booster.
 
     Each round grows one tree per option on that option's own gradient, so the options are as
@@ -57,33 +62,26 @@ class BoostedEstimator:
         threads: for fitting; predictions use one.
     """
 
-    def __init__(
-        self,
-        *,
-        rounds: int = 300,
-        patience: int = 30,
-        num_leaves: int = 7,
-        learning_rate: float = 0.06,
-        min_leaf: int = 20,
-        feature_fraction: float = 0.3,
-        tree_rows: int = 25_000,
-        seed: int = 0,
-        threads: int = 1,
-    ) -> None:
-        self.rounds = rounds
-        self.patience = patience
-        self.num_leaves = num_leaves
-        self.learning_rate = learning_rate
-        self.min_leaf = min_leaf
-        self.feature_fraction = feature_fraction
-        self.tree_rows = tree_rows
-        self.seed = seed
-        self.threads = threads
+    rounds: int = 300
+    patience: int = 30
+    num_leaves: int = 7
+    learning_rate: float = 0.06
+    min_leaf: int = 20
+    feature_fraction: float = 0.3
+    tree_rows: int = 25_000
+    seed: int = 0
+    threads: int = 1
 
-    @classmethod
-    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
-        """The defaults: early stopping on the tune split chooses the number of rounds."""
-        return [cls(seed=seed)]
+    FILES = (HEADER, TREES)
+    # Early stopping chooses the number of rounds.
+    SPACE = MappingProxyType(
+        {
+            "num_leaves": Range(low=3, high=63, log=True),
+            "learning_rate": Range(low=0.02, high=0.3, log=True),
+            "min_leaf": Range(low=5, high=300, log=True),
+            "feature_fraction": Range(low=0.03, high=1.0, log=True),
+        }
+    )
 
     def fit(
         self,
@@ -113,23 +111,12 @@ class BoostedEstimator:
             self._set_booster(self._train(X, Y[:, self.active_], weights, validation))
         return self
 
-    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
-        self._check_fitted()
-        X = as_floats(X)
-        check_width(X, self.n_features_)
-        check_finite(X)
-        raw = np.broadcast_to(logit(self.base_), (len(X), len(self.base_))).copy()
-        if self.booster_ is not None:
-            margins = self.booster_.predict(X, raw_score=True, num_threads=1)
-            raw[:, self.active_] += np.asarray(margins).reshape(len(X), -1)
-        probabilities: npt.NDArray[np.float64] = expit(raw)
-        return probabilities
-
-    def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (K,) for x (D,); see `SufficiencyEstimator.predict_one`."""
-        probabilities: npt.NDArray[np.float64] = self.predict(x[None, :])[0]
-        return probabilities
+    def feature_importance(self, X: Floats) -> FeatureImportance:
+        """The gain of each feature in the trees; X (N, D) is not looked at."""
+        booster, gain = self.booster_, np.zeros(self.n_features_)
+        if booster is not None:
+            gain = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
+        return FeatureImportance(measure="their gain in the trees", values=gain)
 
     def dump(self) -> dict[str, bytes]:
         """The trees as LightGBM text and what is outside of them as JSON."""
@@ -143,14 +130,9 @@ class BoostedEstimator:
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """Rebuild from verified bytes; the hyper-parameters are back at their defaults.
-
-        Raises:
-            DataError: when a part is missing or the header is not one of ours.
-        """
-        estimator = cls()
+        """See `SufficiencyEstimator.restore`."""
+        estimator, header = cls(), read_header(files, HEADER)
         try:
-            header = json.loads(files[HEADER])
             text = files[TREES].decode()
             estimator.n_features_ = int(header["n_features"])
             estimator.base_ = np.asarray(header["base"], dtype=np.float64)
@@ -162,6 +144,14 @@ class BoostedEstimator:
             trees = audited(text, features=estimator.n_features_, outputs=len(estimator.active_))
             estimator.text_, estimator.booster_ = text, lgb.Booster(model_str=trees)
         return estimator
+
+    def _predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        raw = np.broadcast_to(logit(self.base_), (len(X), len(self.base_))).copy()
+        if self.booster_ is not None:
+            margins = self.booster_.predict(X, raw_score=True, num_threads=1)
+            raw[:, self.active_] += np.asarray(margins).reshape(len(X), -1)
+        probabilities: npt.NDArray[np.float64] = expit(raw)
+        return probabilities
 
     def _train(self, X: Floats, Y: Floats, weights: Floats, validation: Validation | None) -> str:
         start = logit(self.base_[self.active_])
@@ -204,10 +194,6 @@ class BoostedEstimator:
         # Predict from the text even right after fitting: a saved router is then bit-equal.
         self.text_ = text
         self.booster_ = lgb.Booster(model_str=text)
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "base_"):
-            raise DataError("BoostedEstimator is not fitted; call fit(X, Y) first.")
 
 
 def _sampling(most: int, n: int) -> dict[str, float]:

@@ -46,14 +46,14 @@ class Datasets:
         """Lay arrays out as they are stored."""
         lay_out(self, "recognise", "means")
 
-    def shares(self, X: Floats, datasets: Classes | None) -> Array:
-        """How likely each row of X (N, D) is from each dataset, (N, T); 1 for those that are told.
+    def shares(self, logits: Floats, datasets: Classes | None) -> Array:
+        """How likely each row is from each dataset, (N, T); 1 for those that are told.
 
         Args:
-            X: features, without the datasets.
+            logits: (N, T) of the datasets.
             datasets: (N,) names; None where nobody says.
         """
-        shares = recognised(self.components.project(X), self.recognise)
+        shares = np.asarray(softmax(logits, axis=1))
         if datasets is None or not self.told:
             return shares
         place = {name: number for number, name in enumerate(self.names) if name}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -14,11 +16,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.errors import DataError
 from router.estimators.base import (
+    FeatureImportance,
     Floats,
+    Range,
+    SufficiencyEstimator,
     Validation,
-    check_finite,
     check_fit,
-    check_width,
     column_moments,
     constant_columns,
     inverse,
@@ -27,7 +30,8 @@ from router.estimators.base import (
 FILE = "logistic.safetensors"
 
 
-class LogisticEstimator:
+@dataclass(kw_only=True, eq=False)
+class LogisticEstimator(SufficiencyEstimator):
     """One L2-regularised logistic regression per option (scikit-learn's, fitted with L-BFGS).
 
     Standardisation is folded into the weights, so that a prediction is one matrix product and
@@ -39,9 +43,12 @@ class LogisticEstimator:
         max_iter: most L-BFGS steps.
     """
 
-    def __init__(self, *, C: float = 1.0, max_iter: int = 1000) -> None:
-        self.C = C
-        self.max_iter = max_iter
+    C: float = 1.0
+    max_iter: int = 1000
+
+    FILES = (FILE,)
+    # A search begins in the middle of what training tries.
+    SPACE = MappingProxyType({"C": Range(low=1e-5, high=1.0, log=True, start=3e-3)})
 
     @classmethod
     def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
@@ -73,22 +80,19 @@ class LogisticEstimator:
         with threadpool_limits(limits=1, user_api="blas"):
             for k in np.flatnonzero(~constant):
                 coef[:, k], bias[k] = self._fit_option(standardised, Y[:, k], weights)
+        self.n_features_ = X.shape[1]
         self.coef_ = scale[:, None] * coef
         self.bias_ = bias - mean @ self.coef_
         return self
 
-    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
-        self._check_fitted()
-        X = np.asarray(X, dtype=np.float64)
-        check_width(X, len(self.coef_))
-        check_finite(X)
-        probabilities: npt.NDArray[np.float64] = expit(X @ self.coef_ + self.bias_)
-        return probabilities
-
     def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
         """Probabilities (K,) for x (D,); see `SufficiencyEstimator.predict_one`."""
         return self.predict(x)
+
+    def feature_importance(self, X: Floats) -> FeatureImportance:
+        """The norm of each feature's weights over the options, times its deviation on X (N, D)."""
+        norm = np.linalg.norm(self.coef_ * X.std(axis=0)[:, None], axis=1)
+        return FeatureImportance(measure="the size of their standardised weights", values=norm)
 
     def dump(self) -> dict[str, bytes]:
         """The weights (D, K) and biases (K,) as safetensors."""
@@ -98,11 +102,7 @@ class LogisticEstimator:
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """Rebuild from `dump`; the hyper-parameters are back at their defaults.
-
-        Raises:
-            DataError: when the weights are missing or misshapen.
-        """
+        """See `SufficiencyEstimator.restore`."""
         try:
             tensors = load(files[FILE])
             coef, bias = tensors["coef"], tensors["bias"]
@@ -111,8 +111,13 @@ class LogisticEstimator:
         if coef.ndim != 2 or bias.shape != coef.shape[1:]:
             raise DataError(f"{FILE} holds weights {coef.shape} with biases {bias.shape}.")
         estimator = cls()
-        estimator.coef_, estimator.bias_ = coef, bias
+        estimator.coef_, estimator.bias_, estimator.n_features_ = coef, bias, len(coef)
         return estimator
+
+    def _predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        X = np.asarray(X, dtype=np.float64)
+        probabilities: npt.NDArray[np.float64] = expit(X @ self.coef_ + self.bias_)
+        return probabilities
 
     def _fit_option(
         self, X: Floats, y: Floats, weights: Floats
@@ -126,7 +131,3 @@ class LogisticEstimator:
         model = LogisticRegression(C=self.C, max_iter=self.max_iter)
         model.fit(X[rows], labels, sample_weight=weights[rows] * share)
         return model.coef_[0], float(model.intercept_[0])
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "coef_"):
-            raise DataError("LogisticEstimator is not fitted; call fit(X, Y) first.")

@@ -1,35 +1,22 @@
-"""A small network in which picture and question interact, with one head for all options."""
+"""A small network in which image and question interact, with one head for all options."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Self
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from data.errors import DataError
-from router.estimators.base import (
-    Floats,
-    Validation,
-    as_floats,
-    check_finite,
-    check_fit,
-    check_validation,
-    check_width,
-    check_widths,
-    constant_columns,
-    varies,
-)
-from router.estimators.bilinear import BilinearNetwork, read_header
-
-WEIGHTS = "mlp.safetensors"
-HEADER = "mlp.json"
+from router.estimators.base import Floats, row_blocks
+from router.estimators.bilinear import BilinearEstimator, standardised, view_slices
 
 
-class MlpEstimator:
+@dataclass(kw_only=True, eq=False)
+class MlpEstimator(BilinearEstimator):
     """`BilinearNetwork` on cross-entropy, with a head that the options share.
 
     The head is logit_k = theta_k + s(x) + r_k(x): one score s that moves all options together,
@@ -37,144 +24,100 @@ class MlpEstimator:
     other, and a residual r_k per option under a stronger penalty, because a finer scale is not
     always better.
 
-    Fitting needs torch; predicting is NumPy alone.
-
-    Args:
-        rank: width of each block's projection.
-        hidden: units of the hidden layer.
-        dropout: share of units that training drops; half of it for the features themselves.
-        learning_rate: of AdamW at its peak, after which it falls to zero along a cosine.
-        weight_decay: of AdamW.
-        batch_size: most examples per step; few examples make smaller steps.
-        epochs: passes over the data; with a validation set the best one is kept.
-        patience: passes without a better validation loss before stopping.
-        members: networks from different seeds that are averaged.
-        seed: of weights, order and dropout.
-        threads: of torch while fitting.
-        widths: columns of each feature block, side by side; None for one block.
+    Args: see `BilinearEstimator`.
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int = 64,
-        hidden: int = 128,
-        dropout: float = 0.3,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.1,
-        batch_size: int = 128,
-        epochs: int = 12,
-        patience: int = 6,
-        members: int = 3,
-        seed: int = 0,
-        threads: int = 1,
-        widths: tuple[int, ...] | None = None,
-    ) -> None:
-        self.rank = rank
-        self.hidden = hidden
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.patience = patience
-        self.members = members
-        self.seed = seed
-        self.threads = threads
-        self.widths = widths
+    NAME, LOSS = "mlp", "cross_entropy"
+    FILES = ("mlp.json", "mlp.safetensors")
 
-    @classmethod
-    def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
-        """The defaults: early stopping on the tune split chooses the number of passes."""
-        return [cls(seed=seed, widths=widths)]
+    def _taught(self) -> npt.NDArray[np.intp]:
+        return np.flatnonzero(~self.constant_)
 
-    def fit(
-        self,
-        X: Floats,
-        Y: Floats,
-        *,
-        weights: Floats | None = None,
-        validation: Validation | None = None,
-    ) -> Self:
-        """Fit on X (N, D) and Y (N, K); X may be memory-mapped, it is read batch by batch.
-
-        Raises:
-            DataError: see `SufficiencyEstimator.fit`; also for a bad validation set.
-            MismatchError: when `widths` do not sum to D.
-        """
-        X, Y, weights = check_fit(X, Y, weights)
-        widths = check_widths(self.widths, X.shape[1])
-        held = check_validation(validation, X.shape[1])
-        constant, base = constant_columns(Y, weights)
-        self.n_features_, self.base_ = X.shape[1], base
-        self.active_ = np.flatnonzero(~constant)
-        self.network_: BilinearNetwork | None = None
-        if len(self.active_) and varies(X):
-            from router.estimators.bilinear_fitting import cross_entropy, fit_network, plan_of
-
-            if held is not None:
-                held = Validation(X=held.X, Y=held.Y[:, self.active_])
-            self.network_ = fit_network(
-                X,
-                Y[:, self.active_],
-                weights,
-                plan=plan_of(self),
-                widths=widths,
-                start=logit(base[self.active_]),
-                loss=cross_entropy,
-                validation=held,
-            )
-        return self
-
-    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (N, K); see `SufficiencyEstimator.predict`."""
-        self._check_fitted()
-        X = as_floats(X)
-        check_width(X, self.n_features_)
-        check_finite(X)
+    def _predict(self, X: Floats) -> npt.NDArray[np.float64]:
         raw = np.tile(logit(self.base_), (len(X), 1))
         if self.network_ is not None:
-            raw[:, self.active_] = self.network_.outputs(X)
+            raw[:, ~self.constant_] = self.network_.outputs(X)
         probabilities: npt.NDArray[np.float64] = expit(raw)
         return probabilities
 
-    def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (K,) for x (D,); see `SufficiencyEstimator.predict_one`."""
-        probabilities: npt.NDArray[np.float64] = self.predict(x[None, :])[0]
-        return probabilities
-
-    def dump(self) -> dict[str, bytes]:
-        """The weights as safetensors, and what is outside of them as JSON."""
-        self._check_fitted()
-        header = {
-            "n_features": self.n_features_,
-            "base": self.base_.tolist(),
-            "active": self.active_.tolist(),
-        }
-        weights = b""
-        if self.network_ is not None:
-            weights, described = self.network_.dump()
-            header |= described
-        return {WEIGHTS: weights, HEADER: json.dumps(header, sort_keys=True).encode()}
+    def _header(self) -> dict[str, Any]:
+        return {"active": self._taught().tolist()}
 
     @classmethod
-    def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """Rebuild from verified bytes; the hyper-parameters are back at their defaults.
+    def _constant(cls, header: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+        constant = np.ones(len(header["base"]), dtype=bool)
+        constant[np.asarray(header["active"], dtype=np.intp)] = False
+        return constant
 
-        Raises:
-            DataError: when a part is missing or not what `dump` wrote.
-        """
-        estimator, header = cls(), read_header(files, HEADER)
-        try:
-            estimator.n_features_ = int(header["n_features"])
-            estimator.base_ = np.asarray(header["base"], dtype=np.float64)
-            estimator.active_ = np.asarray(header["active"], dtype=np.intp)
-            content = files[WEIGHTS]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{HEADER} does not describe an MLP: {error}.") from error
-        estimator.network_ = BilinearNetwork.restore(content, header) if content else None
-        return estimator
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "network_"):
-            raise DataError("MlpEstimator is not fitted; call fit(X, Y) first.")
+class MlpStack:
+    """The mean probability of several `MlpEstimator`s, each with a standardisation of its own.
+
+    One batched product each for the projections, the hidden layers and the heads of all of them:
+    for one row, calls and not numbers take the time.
+
+    Notation for shapes: N examples, D features, S networks, V views, R rank, H hidden units, K
+    options, F = R (V + V (V - 1) / 2).
+
+    Args:
+        estimators: fitted on the same features and options, of equal rank and width, each of one
+            member.
+
+    Raises:
+        ValueError: when they are not.
+    """
+
+    def __init__(self, estimators: Sequence[MlpEstimator]) -> None:
+        fitted = [one for one in estimators if one.network_ is not None]
+        networks = [one.network_ for one in estimators if one.network_ is not None]
+        self.count = len(estimators)
+        # Where there was nothing to learn, the mean scores are all that one says.
+        self.unfitted = sum((one.base_ for one in estimators if one.network_ is None), np.zeros(()))
+        self.networks = len(networks)
+        if not networks:
+            return
+        shapes = {(one.widths, one.hidden.shape) for one in networks}
+        if len(shapes) > 1 or len(networks[0].hidden) > 1:
+            raise ValueError(f"only networks of one member and equal shapes stack, not {shapes}")
+        self.views = view_slices(networks[0].widths)
+        self.mean = np.stack([one.mean for one in networks])[:, None]  # (S, 1, D)
+        self.scale = np.stack([one.scale for one in networks])[:, None]
+        ends = np.cumsum([view.stop - view.start for view in self.views])
+        projections = np.stack([one.projection for one in networks])
+        self.projections = [  # V times (S, d, R)
+            np.ascontiguousarray(part) for part in np.split(projections, ends[:-1], axis=1)
+        ]
+        offsets = np.stack([one.offset for one in networks])  # (S, V, R)
+        self.offsets = [offsets[:, None, view] for view in range(len(self.views))]
+        self.hidden = np.concatenate([one.hidden for one in networks])  # (S, F, H)
+        self.hidden_bias = np.stack([one.hidden_bias for one in networks])  # (S, 1, H)
+        # An option of which a network saw one score only has no weights, only a bias.
+        self.bias = np.stack([logit(one.base_) for one in fitted])[:, None]  # (S, 1, K)
+        self.head = np.zeros((len(networks), self.hidden.shape[2], self.bias.shape[2]))
+        for number, (one, network) in enumerate(zip(fitted, networks, strict=True)):
+            self.head[number][:, ~one.constant_] = network.head
+            self.bias[number, 0, ~one.constant_] = network.head_bias
+
+    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        """Mean probabilities (N, K) for X (N, D), which is not checked."""
+        if not self.networks:
+            return np.tile(self.unfitted / self.count, (len(X), 1))
+        if len(X) == 1:
+            return self._block(X)
+        cells = (1 << 22) // self.networks
+        return np.concatenate([self._block(X[rows]) for rows in row_blocks(X, cells=cells)])
+
+    def _block(self, X: Floats) -> npt.NDArray[np.float64]:
+        Z = standardised(X[None], self.mean, self.scale)  # (S, N, D)
+        seen = [
+            Z[:, :, view] @ projection + offset  # (S, N, R)
+            for view, projection, offset in zip(
+                self.views, self.projections, self.offsets, strict=True
+            )
+        ]
+        parts = [np.maximum(u, 0.0) for u in seen]
+        parts += [a * b for a, b in itertools.combinations(seen, 2)]
+        inside = np.concatenate(parts, axis=2)  # (S, N, F)
+        hidden = np.maximum(inside @ self.hidden + self.hidden_bias, 0.0)  # (S, N, H)
+        p = expit(hidden @ self.head + self.bias).sum(axis=0)  # (N, K)
+        return np.asarray((p + self.unfitted) / self.count)

@@ -7,7 +7,10 @@ components.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -17,20 +20,21 @@ from safetensors.numpy import load, save
 
 from data.errors import DataError
 from router.estimators.base import (
+    Choice,
     Floats,
+    Range,
+    SufficiencyEstimator,
     Validation,
-    as_floats,
-    check_finite,
     check_fit,
     check_validation,
-    check_width,
     check_widths,
     column_moments,
     constant_columns,
     inverse,
+    read_header,
     row_blocks,
 )
-from router.estimators.bilinear import read_header, standardised
+from router.estimators.bilinear import standardised
 
 STORED = "knn.safetensors"
 HEADER = "knn.json"
@@ -38,9 +42,11 @@ PRIOR = 2.0
 """Weight of the mean score, in neighbours."""
 FLOOR = 1e-6
 """Squared distance, in parts of the mean squared one, below which examples count as equal."""
+FLOAT32 = float(np.finfo(np.float32).eps)
 
 
-class NeighboursEstimator:
+@dataclass(kw_only=True, eq=False)
+class NeighboursEstimator(SufficiencyEstimator):
     """Kernel-weighted mean of the scores of about k neighbours, shrunk to the mean score.
 
     Features are standardised, each block is divided by the root of its width, so that a wide
@@ -64,22 +70,22 @@ class NeighboursEstimator:
         widths: columns of each feature block, side by side; None for one block.
     """
 
-    def __init__(
-        self,
-        *,
-        k: int = 100,
-        metric: str = "euclidean",
-        components: int = 64,
-        prior: float = PRIOR,
-        most: int = 200_000,
-        widths: tuple[int, ...] | None = None,
-    ) -> None:
-        self.k = k
-        self.metric = metric
-        self.components = components
-        self.prior = prior
-        self.most = most
-        self.widths = widths
+    k: int = 100
+    metric: str = "euclidean"
+    components: int = 64
+    prior: float = PRIOR
+    most: int = 200_000
+    widths: tuple[int, ...] | None = None
+
+    FILES = (HEADER, STORED)
+    SPACE = MappingProxyType(
+        {
+            "k": Range(low=5, high=1000, log=True),
+            "metric": Choice(values=("euclidean", "cosine")),
+            "components": Range(low=4, high=128, log=True),
+            "prior": Range(low=0.1, high=30.0, log=True),
+        }
+    )
 
     @classmethod
     def candidates(cls, *, seed: int, widths: tuple[int, ...]) -> list[Self]:
@@ -121,47 +127,35 @@ class NeighboursEstimator:
         directions = _principal(X, mean, inverse(spread), balance, most=self.components)
         self.mean_, self.scale_ = mean, inverse(spread)
         self.directions_ = directions.astype(np.float32).astype(np.float64)
-        self.cosine_ = self.metric == "cosine"
-        self.k_, self.prior_ = min(self.k, max(1, len(X) // 4)), float(self.prior)
-        self.base_, self.constant_ = base, constant
-        self.scores_, self.weights_ = Y.astype(np.float32), weights
-        projected = [self._project(X[rows]) for rows in row_blocks(X)]
-        self._store(np.concatenate(projected).astype(np.float32))
+        self.cosine_, self.constant_ = self.metric == "cosine", constant
+        self.n_features_ = X.shape[1]
+        projected = np.concatenate([self._project(X[rows]) for rows in row_blocks(X)])
+        self.neighbours_ = Neighbourhood(
+            projected.astype(np.float32),  # as they are stored
+            Y.astype(np.float32),
+            weights,
+            reach=self.k,
+            base=base,
+            prior=float(self.prior),
+        )
         return self
-
-    def predict(self, X: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (N, K), exact search by blocks of rows; see `SufficiencyEstimator`."""
-        self._check_fitted()
-        X = as_floats(X)
-        check_width(X, len(self.mean_))
-        check_finite(X)
-        p = np.empty((len(X), len(self.base_)))
-        step = max(1, (1 << 22) // len(self.stored_))
-        for start in range(0, len(X), step):
-            rows = slice(start, start + step)
-            p[rows] = self._block(self._project(X[rows]))
-        return p
-
-    def predict_one(self, x: Floats) -> npt.NDArray[np.float64]:
-        """Probabilities (K,) for x (D,); see `SufficiencyEstimator.predict_one`."""
-        probabilities: npt.NDArray[np.float64] = self.predict(x[None, :])[0]
-        return probabilities
 
     def dump(self) -> dict[str, bytes]:
         """The stored examples as float32 safetensors, and the settings as JSON."""
         self._check_fitted()
+        near = self.neighbours_
         tensors = {
             "mean": self.mean_,
             "scale": self.scale_,
             "directions": self.directions_.astype(np.float32),
-            "stored": self.stored_.astype(np.float32),
-            "scores": self.scores_,
-            "weights": self.weights_,
-            "base": self.base_,
+            "stored": near.stored.astype(np.float32),
+            "scores": near.scores,
+            "weights": near.weights,
+            "base": near.base,
         }
         header = {
-            "k": self.k_,
-            "prior": self.prior_,
+            "k": near.reach,
+            "prior": near.prior,
             "cosine": self.cosine_,
             "constant": self.constant_.tolist(),
         }
@@ -170,51 +164,41 @@ class NeighboursEstimator:
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """Rebuild from verified bytes; the hyper-parameters are back at their defaults.
-
-        Raises:
-            DataError: when a part is missing or not what `dump` wrote.
-        """
+        """See `SufficiencyEstimator.restore`."""
         estimator, header = cls(), read_header(files, HEADER)
         try:
             tensors = load(files[STORED])
-            estimator.k_, estimator.prior_ = int(header["k"]), float(header["prior"])
             estimator.cosine_ = bool(header["cosine"])
             estimator.constant_ = np.asarray(header["constant"], dtype=bool)
             estimator.mean_, estimator.scale_ = tensors["mean"], tensors["scale"]
             estimator.directions_ = tensors["directions"].astype(np.float64)
-            estimator.scores_, estimator.weights_ = tensors["scores"], tensors["weights"]
-            estimator.base_ = tensors["base"]
-            estimator._store(tensors["stored"])
+            estimator.neighbours_ = Neighbourhood(
+                tensors["stored"],
+                tensors["scores"],
+                tensors["weights"],
+                reach=int(header["k"]),
+                base=tensors["base"],
+                prior=float(header["prior"]),
+            )
+            estimator.n_features_ = len(estimator.mean_)
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise DataError(f"{STORED} does not hold nearest neighbours: {error}.") from error
         return estimator
 
-    def _store(self, stored: npt.NDArray[np.float32]) -> None:
-        """Keep float64 of what is stored as float32: a row then gives what a batch gives."""
-        self.stored_ = stored.astype(np.float64)  # (n, C)
-        self.lengths_ = np.square(self.stored_).sum(axis=1)
-        self.floor_ = FLOOR * max(float(self.lengths_.mean()), 1e-12)
+    def _predict(self, X: Floats) -> npt.NDArray[np.float64]:
+        """Exact search by blocks of rows."""
+        base = self.neighbours_.base
+        p = np.empty((len(X), len(base)))
+        for rows in row_blocks(X):
+            p[rows] = self.neighbours_.predict(self._project(X[rows]))
+        p[:, self.constant_] = base[self.constant_]
+        return np.clip(p, 0.0, 1.0)
 
     def _project(self, X: Floats) -> npt.NDArray[np.float64]:
         Z = standardised(X, self.mean_, self.scale_) @ self.directions_
         if self.cosine_:
             Z /= np.maximum(np.sqrt(np.square(Z).sum(axis=1, keepdims=True)), 1e-12)
         return np.asarray(Z, dtype=np.float64)
-
-    def _block(self, Z: Floats) -> npt.NDArray[np.float64]:
-        apart = np.square(Z).sum(axis=1)[:, None] + self.lengths_ - 2 * (Z @ self.stored_.T)
-        p = kernel_mean(
-            apart,
-            self.scores_,
-            self.weights_,
-            base=self.base_,
-            k=self.k_,
-            prior=self.prior_,
-            floor=self.floor_,
-        )
-        p[:, self.constant_] = self.base_[self.constant_]
-        return np.clip(p, 0.0, 1.0)
 
     def _check_parameters(self) -> None:
         if self.metric not in ("euclidean", "cosine"):
@@ -225,45 +209,80 @@ class NeighboursEstimator:
                 f"k={self.k}, components={self.components}, prior={self.prior}."
             )
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "stored_"):
-            raise DataError("NeighboursEstimator is not fitted; call fit(X, Y) first.")
-
 
 class Neighbourhood:
-    """Examples to look for neighbours among.
+    """Examples to look for neighbours among, and the mean scores of the nearest.
 
     Args:
         stored: (n, C) components of theirs.
         scores: (n, K).
         weights: (n,).
         reach: neighbours that the kernel reaches; a quarter of the examples at most.
+        base: (K,) what the mean is drawn to; None for the mean of the scores.
+        prior: weight of `base`, in neighbours.
     """
 
-    def __init__(self, stored: Floats, scores: Floats, weights: Floats, *, reach: int) -> None:
+    def __init__(
+        self,
+        stored: Floats,
+        scores: Floats,
+        weights: Floats,
+        *,
+        reach: int,
+        base: Floats | None = None,
+        prior: float = PRIOR,
+    ) -> None:
         # Laid out as they are stored, so that loading changes no bit.
         self.stored = np.ascontiguousarray(stored, dtype=np.float64)
         self.scores, self.weights = np.ascontiguousarray(scores), np.ascontiguousarray(weights)
         self.reach = min(reach, max(1, len(stored) // 4))
-        self._base = np.average(self.scores, axis=0, weights=self.weights)
+        self.base = np.average(scores, axis=0, weights=weights) if base is None else base
+        self.prior = prior
         self._lengths = np.square(self.stored).sum(axis=1)
         self._floor = FLOOR * max(float(self._lengths.mean()), 1e-12)
+        # For `_one`: half as many bytes to read, and what rounding to them may cost.
+        self._rough = self.stored.astype(np.float32)
+        self._rough_lengths = self._lengths.astype(np.float32)
+        self._longest = float(np.sqrt(self._lengths.max()))
 
     def predict(self, Z: Floats) -> npt.NDArray[np.float64]:
         """Kernel-weighted mean scores (N, K) near components (N, C), by blocks of rows."""
+        if len(Z) == 1:
+            return self._one(Z[0])
         step = max(1, (1 << 20) // len(self.stored))
         parts = [self._block(Z[at : at + step]) for at in range(0, len(Z), step)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self._base)))
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.base)))
+
+    def _one(self, z: Floats) -> npt.NDArray[np.float64]:
+        """The same (1, K) near z (C,), after most stored examples were ruled out in float32.
+
+        Squared distances in float32 are wrong by `off` at most. So the k-th nearest is within
+        `off` of the k-th smallest of them, and whatever is as near is within twice that.
+        """
+        squared = float(z @ z)
+        off = 2 * (len(z) + 4) * FLOAT32 * self._longest * (self._longest + math.sqrt(squared))
+        if not off < 1e30:  # near the end of what float32 holds
+            return self._block(z[None])
+        rough = self._rough @ z.astype(np.float32)
+        rough *= -2
+        rough += self._rough_lengths  # without z @ z, which all have in common
+        reach = float(np.partition(rough, self.reach - 1)[self.reach - 1])
+        some = np.flatnonzero(rough <= reach + 2 * off + self._floor)
+        apart = self._lengths[some] - 2 * (self.stored.take(some, axis=0) @ z) + squared
+        return self._mean(apart[None], self.scores[some], self.weights[some])
 
     def _block(self, Z: Floats) -> npt.NDArray[np.float64]:
         apart = np.square(Z).sum(axis=1)[:, None] + self._lengths - 2 * (Z @ self.stored.T)
+        return self._mean(apart, self.scores, self.weights)
+
+    def _mean(self, apart: Floats, scores: Floats, weights: Floats) -> npt.NDArray[np.float64]:
         return kernel_mean(
             apart,
-            self.scores,
-            self.weights,
-            base=self._base,
+            scores,
+            weights,
+            base=self.base,
             k=self.reach,
-            prior=PRIOR,
+            prior=self.prior,
             floor=self._floor,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy.typing as npt
 from data.errors import DataError
 from data.manifest import atomic_write_text
 from data.split_rows import part_rows
-from router.estimators.base import Floats
 from router.evaluation.evaluate import SCHEMA
 from router.evaluation.permutation_importance import REPEATS, Examples, importance, strongest
 from router.policies.costs import routed_costs
@@ -68,8 +66,8 @@ def importance_stage(
         groups=log.groups[rows].astype(str),
     )
     blocks = _columns(router)
-    weighed = _weights(router, examples.X)
-    single = {} if weighed is None else _single(router, strongest(weighed[1], count=SINGLE))
+    weighed = router.estimator.feature_importance(examples.X)
+    single = {} if weighed is None else _single(router, strongest(weighed.values, count=SINGLE))
     found = importance(
         lambda X: router.calibration.apply(router.estimator.predict(X)),
         examples,
@@ -86,7 +84,7 @@ def importance_stage(
         "aiq": found["aiq"],
         "blocks": {name: found["parts"][name] for name in blocks},
         "features": {name: found["parts"][name] for name in single},
-        "weighed_by": None if weighed is None else weighed[0],
+        "weighed_by": None if weighed is None else weighed.measure,
     }
     path = folder / DOCUMENT
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -112,28 +110,3 @@ def _single(router: ScaleRouter, columns: npt.NDArray[np.intp]) -> dict[str, npt
         for name, inside in blocks.items()
         if inside[0] <= column <= inside[-1]
     }
-
-
-def _gain(estimator: Any, X: Floats) -> Floats:
-    booster = estimator.booster_
-    gain = np.zeros(X.shape[1]) if booster is None else booster.feature_importance("gain")
-    return np.asarray(gain, dtype=np.float64)
-
-
-def _standardised(estimator: Any, X: Floats) -> Floats:
-    norm = np.linalg.norm(estimator.coef_ * X.std(axis=0)[:, None], axis=1)
-    return np.asarray(norm, dtype=np.float64)
-
-
-WEIGHTS: dict[str, tuple[str, Callable[[Any, Floats], Floats]]] = {
-    "logistic": ("the size of their standardised weights", _standardised),
-    "lightgbm": ("their gain in the trees", _gain),
-}
-"""Estimator -> how its single features are weighed; others have no weights of their own."""
-
-
-def _weights(router: ScaleRouter, X: Floats) -> tuple[str, Floats] | None:
-    if router.estimator_name not in WEIGHTS:
-        return None
-    words, weigh = WEIGHTS[router.estimator_name]
-    return words, weigh(router.estimator, X)

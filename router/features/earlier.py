@@ -11,7 +11,7 @@ import numpy as np
 from data.errors import DataError, MismatchError
 from data.manifest import MANIFEST, read_manifest
 from data.videos import is_video
-from router.features.asked import Asked, examples_key
+from router.features.examples import FeatureInput, examples_key
 from router.features.featurizer import Featurizer, source_of
 from router.features.store import key_of
 from router.features.table import STAGE, FeatureTable
@@ -44,7 +44,7 @@ def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def block_facts(
-    featurizer: Featurizer, name: str, rows: Sequence[Asked], digests: Mapping[str, str]
+    featurizer: Featurizer, name: str, rows: Sequence[FeatureInput], digests: Mapping[str, str]
 ) -> dict[str, Any]:
     """What a block is made of, as its table's metadata tell.
 
@@ -106,7 +106,7 @@ class Earlier:
         return dict(self._costs.get(name, {}))
 
     def check(
-        self, featurizer: Featurizer, asked: Mapping[str, Asked], digests: Mapping[str, str]
+        self, featurizer: Featurizer, asked: Mapping[str, FeatureInput], digests: Mapping[str, str]
     ) -> None:
         """Find out which blocks of the featurizer's tiers would come out the same again.
 
@@ -141,7 +141,7 @@ class Earlier:
     def others(
         self,
         featurizer: Featurizer,
-        asked: Mapping[str, Asked],
+        asked: Mapping[str, FeatureInput],
         digests: Mapping[str, str],
         examples_sha256: str | None,
     ) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ class Earlier:
         self,
         name: str,
         featurizer: Featurizer,
-        asked: Mapping[str, Asked],
+        asked: Mapping[str, FeatureInput],
         digests: Mapping[str, str],
         examples_sha256: str | None,
     ) -> str | None:

@@ -17,7 +17,7 @@ from data.manifest import MANIFEST, atomic_write_bytes
 from router.cascade.rule import cascade_path
 from router.evaluation.documents import upgraded
 from router.hub.card import Facts, local_path_in, model_card, with_policies
-from router.hub.repository import CARD, ROUTER_FILES, card_of, fetch, publish
+from router.hub.repository import CARD, ROUTER_FILES, card_of, fetch, publish, router_files
 from router.policies.policy import Policy
 from router.runs.run import Run
 from router.scale_router import ScaleRouter
@@ -46,7 +46,7 @@ def run_files(run: Run, facts: Facts) -> Files:
         evaluation = upgraded(json.loads((run.evaluation / "evaluation.json").read_bytes()))
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
     files = {CARD: model_card(router, policies, cascades, known).encode()}
-    for file in ROUTER_FILES:
+    for file in router_files():
         if (run.arm() / file).is_file():
             files[f"router/{file}"] = (run.arm() / file).read_bytes()
     for one in policies:

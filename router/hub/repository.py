@@ -1,7 +1,7 @@
 """A repository of the hub: what it may hold, downloading it, writing to it.
 
 What a repository holds is untrusted. Its listing is judged before any file is asked for: in the
-folders of the layout only names of `ROUTER_FILES` or plain names of policies, none above its
+folders of the layout only names of `router_files` or plain names of policies, none above its
 limit. Only those are downloaded, all of the one commit that was listed, and they are read by the
 functions that read a run: JSON with its own seal, safetensors, and LightGBM's text whose
 structure is checked (`router.estimators.tree_audit`). Nothing else is opened.
@@ -25,25 +25,9 @@ from huggingface_hub import (
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 
 from data.errors import DataError
+from router.estimators import estimator_files
 
 logger = logging.getLogger(__name__)
-
-ROUTER_FILES = (
-    "router.json",
-    "blend.json",
-    "blend.safetensors",
-    *(f"network-{fold}-mlp.{kind}" for fold in range(5) for kind in ("json", "safetensors")),
-    "logistic.safetensors",
-    "lightgbm.json",
-    "lightgbm.txt",
-    "mlp.json",
-    "mlp.safetensors",
-    "knn.json",
-    "knn.safetensors",
-    "rank.json",
-    "rank.safetensors",
-)
-"""Every file that an estimator of this package is stored as."""
 
 CARD = "README.md"
 FOLDERS = ("router", "policies", "cascades")
@@ -157,10 +141,15 @@ def wanted_files(name: str, sizes: Mapping[str, int | None]) -> dict[str, int]:
     return found
 
 
+def router_files() -> tuple[str, ...]:
+    """Every file that a router is stored as, with any estimator of this package."""
+    return ("router.json", *estimator_files())
+
+
 def is_ours(path: str) -> bool:
     """Whether a path in a repository is one that this package writes and reads."""
     folder, _, file = path.partition("/")
-    return bool(_POLICY.fullmatch(path)) or (folder == "router" and file in ROUTER_FILES)
+    return bool(_POLICY.fullmatch(path)) or (folder == "router" and file in router_files())
 
 
 def checked_name(name: str) -> str:

@@ -24,11 +24,11 @@ from data.manifest import library_versions
 from data.manifest import read_manifest
 from data.manifest import sha256_file
 from data.manifest import write_manifest
+from data.splits.split import Split
 from router.cascade.rule import Cascade
 from router.cascade.rule import cascade_path
-from data.splits.split import Split
-from router.features.asked import of_same_examples
-from router.features.left_out import without_featureless
+from router.features.examples import of_same_examples
+from router.features.examples import without_featureless
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.held_out import HeldOut

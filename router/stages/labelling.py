@@ -22,11 +22,9 @@ from m3core.labelling import LabelOptions, LabelProgress, label, verify
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.verifying import VERIFIED
 from m3core.models.base import MultiScaleModel
-from router.features.asked import Asked, asked_in
-from router.features.assembling import Progress
-from router.features.extract import FeatureCollector
+from router.features.examples import FeatureInput, feature_inputs, with_errors
+from router.features.extract import FeatureCollector, Progress
 from router.features.featurizer import Featurizer, source_of
-from router.features.left_out import with_errors
 from router.features.question import HASHED, MODEL, question_encoder
 from router.features.table import FeatureTable
 from router.features.tiers import IMAGE, PEEK, QUESTION, USUAL, check_tiers
@@ -73,7 +71,7 @@ def label_stage(
         questions=question_encoder(questions, model),
         frames=frames,
     )
-    asked = [Asked(one.id, one.image, one.question) for one in examples]
+    asked = [FeatureInput(one.id, one.image, one.question) for one in examples]
     with ranks.first_then_others(
         lambda: FeatureCollector(run.features, featurizer, asked, images=images, rank=ranks.index)
     ) as collector:
@@ -208,7 +206,9 @@ def featurize_stage(
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     log = run.read_log(as_labelled=True)
     featurizer = _featurizer(log, images, encoder, questions, tiers)
-    with FeatureCollector(run.features, featurizer, asked_in(log), images=images) as collector:
+    with FeatureCollector(
+        run.features, featurizer, feature_inputs(log), images=images
+    ) as collector:
         collector.collect(progress=progress)
         return collector.finish(log, progress), collector.causes
 

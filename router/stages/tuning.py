@@ -12,17 +12,16 @@ from data.log.oracle_log import OracleLog
 from data.split_rows import Gaps, require_choice
 from data.splits.split import Split
 from data.splitting import Splitting
-from router.estimators import ESTIMATORS
 from router.features.table import FeatureTable
 from router.rules import DEFAULT, apply_rule
 from router.runs.run import Run
-from router.tuning.material import material
 from router.tuning.results import document, finished, read_results, row_of, write_results
 from router.tuning.search import Counts, Objective, search
 from router.tuning.setting import Tuned
-from router.tuning.spaces import known_estimators
+from router.tuning.spaces import known_estimators, searchable
 from router.tuning.stopping import stop_on_signals
 from router.tuning.store import JOURNAL, open_study
+from router.tuning.tuning_data import gather
 
 SPLIT = "split.json"
 
@@ -36,7 +35,7 @@ class Search:
         timeout: seconds after which this process begins no trial; None for no limit.
         storage: "journal" (a file in the run folder) or a database URL.
         study: name of the study.
-        estimators: names in `router.estimators.ESTIMATORS`.
+        estimators: names in `router.estimators.ESTIMATORS`; None for all that have a `SPACE`.
         folds: of cross-fitting; 1 fits on `fit` and judges on `tune` alone.
     """
 
@@ -44,7 +43,7 @@ class Search:
     timeout: float | None = None
     storage: str = JOURNAL
     study: str = "default"
-    estimators: Sequence[str] = tuple(ESTIMATORS)
+    estimators: Sequence[str] | None = None
     folds: int = 3
 
 
@@ -84,10 +83,11 @@ def tune_stage(
         MismatchError: when the study was made from another log, features, split or options.
         NotLearnableError: when everything is right, wrong, or independent of the option.
     """
-    estimators = known_estimators(wanted.estimators)
+    named = searchable() if wanted.estimators is None else wanted.estimators
+    estimators = known_estimators(named)
     run = run.opened()
     log, features, split = _read(run, rule=rule, seed=seed, splitting=splitting)
-    found = material(log, features, split, gaps=gaps, folds=wanted.folds, seed=seed)
+    found = gather(log, features, split, gaps=gaps, folds=wanted.folds, seed=seed)
     made_from = {
         **found.hashes,
         "estimators": list(estimators),
@@ -136,7 +136,7 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
     log = run.read_log()
     features = run.read_features(log)
     split = Split.read(tuning_folder(run) / SPLIT, log.groups)
-    hashes = material(
+    hashes = gather(
         apply_rule(log, made_from["rule"]),
         features,
         split,

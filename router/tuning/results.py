@@ -14,7 +14,7 @@ from data.errors import DataError
 from data.manifest import library_versions
 from router.reports.tables import write_csv
 from router.runs.sealed_files import read_sealed, write_sealed
-from router.tuning.judging import OBJECTIVES, overall
+from router.tuning.objective import OBJECTIVES, overall
 from router.tuning.search import (
     CAUSE,
     CURVE,

@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from data.errors import DataError, M3RouterError
 from router.estimators.base import Floats
 from router.runs.sealed_files import content_hash
-from router.tuning.judging import dominated, halves, overall
-from router.tuning.material import Material
+from router.tuning.objective import dominated, halves, overall
 from router.tuning.spaces import draw
 from router.tuning.stopping import Stop
+from router.tuning.tuning_data import TuningData
 from router.tuning.workers import WORKER, fail_dead, live, this_worker
 
 HYPERPARAMETERS, RUNG, CURVE, LOG_LOSS, CAUSE, SEAL = (
@@ -70,12 +70,12 @@ class Objective:
     of earlier trials there, and at one below. It waits for `WARM_UP` earlier trials.
 
     Attributes:
-        material: what may be read.
+        data: what may be read.
         estimators: names to choose from.
         stop: lets signals interrupt the fits.
     """
 
-    material: Material
+    data: TuningData
     estimators: tuple[str, ...]
     stop: Stop
 
@@ -98,22 +98,22 @@ class Objective:
             raise
 
     def _judge(self, trial: Trial) -> tuple[float, float]:
-        blocks = list(self.material.blocks)
+        blocks = list(self.data.blocks)
         name, chosen, settings = draw(trial, estimators=self.estimators, blocks=blocks)
         trial.set_user_attr(HYPERPARAMETERS, settings)
-        look = self.material.look
+        look = self.data.look
         with self.stop.interruptible():
-            p = self.material.predict(name, chosen, settings, look)
-            reached, _ = self.material.judged(look.judge, p, chosen)
+            p = self.data.predict(name, chosen, settings, look)
+            reached, _ = self.data.judged(look.judge, p, chosen)
         trial.set_user_attr(RUNG, reached.tolist())
         earlier = _rungs(trial)
         if len(earlier) >= WARM_UP and dominated(reached, earlier):
             raise optuna.TrialPruned(f"dominated by the median of {len(earlier)} earlier trials")
         with self.stop.interruptible():
-            folds = self.material.folds
-            parts = [self.material.predict(name, chosen, settings, fold) for fold in folds]
+            folds = self.data.folds
+            parts = [self.data.predict(name, chosen, settings, fold) for fold in folds]
             rows = np.concatenate([fold.judge for fold in folds])
-            reached, loss = self.material.judged(rows, np.concatenate(parts), chosen)
+            reached, loss = self.data.judged(rows, np.concatenate(parts), chosen)
         trial.set_user_attr(CURVE, reached.tolist())
         trial.set_user_attr(LOG_LOSS, loss)
         trial.set_user_attr(SEAL, seal_of(trial.params, trial.user_attrs))

@@ -16,10 +16,11 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from data.errors import DataError, MismatchError
-from router.tuning.judging import OBJECTIVES
-from router.tuning.spaces import STARTS, block_choices
+from router.tuning.objective import OBJECTIVES
+from router.tuning.spaces import block_choices, start
 from router.tuning.workers import retry_once
 
 JOURNAL = "journal"
@@ -127,7 +128,7 @@ def _enqueue(study: optuna.Study, made_from: Mapping[str, Any]) -> None:
     """Begin with every estimator's defaults on all blocks, so that nothing worse is chosen."""
     for estimator in made_from["estimators"]:
         blocks = block_choices(made_from["blocks"])[0]
-        study.enqueue_trial({"estimator": estimator, "blocks": blocks, **STARTS[estimator]})
+        study.enqueue_trial({"estimator": estimator, "blocks": blocks, **start(estimator)})
 
 
 def _check(study: optuna.Study, made_from: Mapping[str, Any]) -> None:
@@ -163,8 +164,6 @@ def _open_storage(storage: str, journal: Path) -> BaseStorage:
             f"A storage is {JOURNAL!r} or a database URL such as sqlite:///tuning.db, not "
             f"{storage!r}."
         )
-    from sqlalchemy.exc import SQLAlchemyError
-
     kind = storage.partition("://")[0]  # a message must not show the password in a URL
     try:
         with warnings.catch_warnings():

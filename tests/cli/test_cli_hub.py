@@ -23,16 +23,9 @@ from m3core.checkpoints import load_model
 from router import AutoScalePipeline, Policy, Run, ScaleRouter
 from router.estimators import ESTIMATORS, estimator_class
 from router.features.table import FeatureTable
-from router.hub import (
-    load_policy,
-    load_router,
-    push_policy,
-    push_router,
-    save_policy,
-    save_router,
-)
+from router.hub import load_policy, load_router, push_policy, push_router, save_policy, save_router
 from router.hub.card import local_path_in
-from router.hub.repository import MOST_BYTES, ROUTER_FILES, fetch
+from router.hub.repository import MOST_BYTES, ROUTER_FILES, fetch, router_files
 from router.policies.policy import SCHEMA
 from router.runs.sealed_files import read_sealed, write_sealed
 from tests.cli.hub_server import TOKEN, StandIn
@@ -306,4 +299,4 @@ def test_every_file_of_an_estimator_is_on_the_list() -> None:
     named = {"router.json"}
     for name in ESTIMATORS:
         named |= set(estimator_class(name)().fit(X, Y).dump())
-    assert named == set(ROUTER_FILES)
+    assert named == set(router_files())

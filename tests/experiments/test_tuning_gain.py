@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.tuning.gain import judged, trained
-from router.tuning.judging import budgets, curve, halves
+from router.tuning.objective import budgets, curve, halves
 from router.tuning.setting import Tuned
 from tests.router.conftest import make_world
 

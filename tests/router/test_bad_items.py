@@ -20,7 +20,7 @@ from data.scenes.world import make_scene
 from m3core.labelling.verifying import VERIFIED
 from m3core.models.fake import FakeModel
 from m3core.models.preprocessing import LONGEST_SIDE, pad_to_square
-from router.features.left_out import with_errors
+from router.features.examples import with_errors
 from router.reports.html import thumbnails
 from router.reports.log_browser import write_page
 from router.reports.log_summary import inspect_log

@@ -23,7 +23,7 @@ from m3core.models.base import GridEncoding
 from m3core.models.fake import FakeModel
 from m3core.pooling import detail_by_region
 from m3core.scales import ScaleGrid
-from router.features.asked import Asked
+from router.features.examples import FeatureInput
 from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer
 from router.features.image import image_features
@@ -95,7 +95,7 @@ def source(tmp_path):
 def collector_of(folder, examples, images):
     model = FakeModel()
     featurizer = Featurizer(tiers=tuple(TIERS), model=model, questions=ModelQuestions(model))
-    asked = [Asked(one.id, one.image, one.question) for one in examples]
+    asked = [FeatureInput(one.id, one.image, one.question) for one in examples]
     return FeatureCollector(folder, featurizer, asked, images=images)
 
 

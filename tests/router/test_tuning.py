@@ -18,13 +18,15 @@ import pytest
 from data.errors import DataError, MismatchError
 from data.splits.split import SPLITS, split_by_group
 from data.splitting import Splitting
+from router.estimators.base import Range
+from router.estimators.logistic import LogisticEstimator
 from router.evaluation.evaluate_run import evaluate_stage
 from router.features.table import FeatureTable
 from router.runs.run import Run
 from router.scale_router import ScaleRouter
 from router.stages.learning import calibrate_stage, train_stage
 from router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
-from router.tuning.spaces import SPACES, draw
+from router.tuning.spaces import draw
 from router.tuning.store import open_study
 from router.tuning.workers import fail_dead, this_worker
 
@@ -252,10 +254,8 @@ def test_an_edited_study_is_refused(tuned):
 
 
 def test_bad_settings_fail_alone_with_their_cause(small, tmp_path, monkeypatch):
-    def space(trial):
-        return {"C": trial.suggest_float("logistic.C", -1.0, 1.0)}
-
-    monkeypatch.setitem(SPACES, "logistic", space)
+    space = {"C": Range(low=-1.0, high=1.0, start=3e-3)}
+    monkeypatch.setattr(LogisticEstimator, "SPACE", space)
     found = searched(fresh(small, tmp_path / "run"), trials=8)
     failed = [row for row in found["trials"] if row["state"] == "failed"]
     assert failed
@@ -268,7 +268,7 @@ def test_bad_settings_fail_alone_with_their_cause(small, tmp_path, monkeypatch):
 
 
 def test_a_study_without_a_completed_trial_says_why(small, tmp_path, monkeypatch):
-    monkeypatch.setitem(SPACES, "logistic", lambda trial: {"c": 1.0})
+    monkeypatch.setattr(LogisticEstimator, "SPACE", {"c": Range(low=0.5, high=2.0, start=1.0)})
     with pytest.raises(
         DataError, match="No trial .* was completed.*hyper-parameter of LogisticEstimator 'c'"
     ):

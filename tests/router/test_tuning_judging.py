@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data.errors import DataError
 from router.folds import cross_fit, quarter
 from router.policies.price_sweep import choose_at
-from router.tuning.judging import BUDGETS, budgets, curve, dominated, halves, overall
+from router.tuning.objective import BUDGETS, budgets, curve, dominated, halves, overall
 
 COSTS = np.array([1.0, 9.0, 36.0, 144.0])
 

@@ -22,17 +22,17 @@ from router.estimators.base import Floats, GroupedEstimator, Validation, log_los
 from router.features.mapped import side_by_side
 from router.features.table import FeatureTable
 from router.folds import Fold, cross_fit, quarter
-from router.training import make_candidate, refuse_foreign, refuse_unlearnable
-from router.tuning.judging import budgets, curve
+from router.training import refuse_foreign, refuse_unlearnable
+from router.tuning.objective import budgets, curve
 
 
 @dataclass(frozen=True)
-class Material:
+class TuningData:
     """Rows to fit and to judge on; other rows are not in it.
 
     Attributes:
         blocks: feature block name -> (N, d).
-        groups: (N,), the picture of each row.
+        groups: (N,), the image of each row.
         targets: (N, K), whether an option suffices.
         costs: (N, K) of the options by themselves.
         folds: row numbers below N.
@@ -65,7 +65,8 @@ class Material:
             DataError: when the estimator cannot be made or fitted.
         """
         widths = tuple(self.blocks[name].shape[1] for name in blocks)
-        model = make_candidate(estimator_class(estimator), settings, seed=self.seed, widths=widths)
+        kind = estimator_class(estimator)
+        model = kind.configured(settings, seed=self.seed, widths=widths)
         X = {
             part: side_by_side([self.blocks[name] for name in blocks], rows)
             for part, rows in (("fit", fold.fit), ("stop", fold.stop), ("judge", fold.judge))
@@ -91,9 +92,9 @@ class Material:
         return reached, log_loss(targets, p)
 
 
-def material(
+def gather(
     log: OracleLog, features: FeatureTable, split: Split, *, gaps: Gaps, folds: int, seed: int
-) -> Material:
+) -> TuningData:
     """Gather what tuning may read.
 
     Args:
@@ -107,7 +108,7 @@ def material(
     Raises:
         NotLearnableError: see `router.training.train_router`.
         MismatchError: when examples of the log have no features.
-        DataError: for gaps with "error", or too few pictures.
+        DataError: for gaps with "error", or too few images.
     """
     parts = {part: part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")}
     refuse_unlearnable(log, parts)
@@ -120,7 +121,7 @@ def material(
     table = features.align(ids)
     names = [ids, [str(group) for group in groups], list(log.options)]
     cut = cross_fit(groups, own, folds=folds, seed=seed)
-    return Material(
+    return TuningData(
         blocks=dict(table.blocks),
         groups=groups,
         targets=targets,

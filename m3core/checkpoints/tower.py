@@ -19,9 +19,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig
 
 from data.errors import ModelError
-from m3core.checkpoints.layouts import Checkpoint
-from m3core.checkpoints.places import local_tower, resolve
-from m3core.checkpoints.weights import Tensors, read_json, read_tensors
+from m3core.checkpoints.checkpoint import Checkpoint
+from m3core.checkpoints.places import local_tower, read_json, resolve
+from m3core.checkpoints.tensors import Tensors, read_tensors
 
 INSIDE = "model.vision_tower.vision_tower."
 """Where the original layout keeps a ``CLIPVisionModel``."""

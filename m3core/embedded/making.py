@@ -16,6 +16,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from data.scenes.export import VALIDATION_SEEDS
+from m3core.checkpoints.families.llava import LlavaTrainable
 from m3core.embedded.alignment import align_projector
 from m3core.embedded.architecture import new_model, whiten_projector
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
@@ -23,7 +24,6 @@ from m3core.embedded.export import export
 from m3core.embedded.lookup import start_as_lookup
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.embedded.tower_pretraining import TowerRecipe, train_tower
-from m3core.models.trainees import LlavaTrainee
 from m3core.objective import MatryoshkaLoss
 from m3core.prompts import get_template
 from m3core.recipe import TrainingRecipe
@@ -50,7 +50,7 @@ class Validation:
         text: SceneText,
         scenes: int = 64,
     ) -> None:
-        self.objective = MatryoshkaLoss(LlavaTrainee(model))
+        self.objective = MatryoshkaLoss(LlavaTrainable(model))
         self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=32)
         self.steps = range(scenes // 32)
 
@@ -101,7 +101,7 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
             else FreshScenes(stage["first_seed"], text, batch=stage["batch"])
         )
         train(
-            LlavaTrainee(model),
+            LlavaTrainable(model),
             batches,
             recipe=_training(stage, seed),
             folder=work / stage["name"],

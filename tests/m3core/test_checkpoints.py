@@ -29,10 +29,10 @@ from transformers import (
 
 from data.errors import MismatchError, ModelError
 from m3core.checkpoints import convert, load_model
-from m3core.checkpoints.keys import folded
-from m3core.checkpoints.layouts import Checkpoint, recognise
+from m3core.checkpoints.checkpoint import Checkpoint
+from m3core.checkpoints.families.table import get_family, recognise
+from m3core.checkpoints.tensors import folded
 from m3core.checkpoints.tower import known_tower
-from m3core.checkpoints.translation import translate
 from m3core.models.anyres import CropGrid
 from m3core.models.base import Request
 from m3core.scales import M3_SCALES
@@ -504,7 +504,8 @@ def test_parameters_of_the_real_configurations(family, tmp_path):
         "llava_next": LlavaNextForConditionalGeneration,
     }[family]
     with torch.device("meta"):
-        model = stock(translate(checkpoint, known_tower("clip-vit-large-patch14-336")))
+        tower = known_tower("clip-vit-large-patch14-336")
+        model = stock(get_family(family).translate(checkpoint, tower))
     projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
     newline = 4096 if family == "llava_next" else 0
     count = sum(one.numel() for one in model.parameters())

@@ -27,7 +27,7 @@ from data.examples import Example
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
-from m3core.checkpoints.mqt import published_shapes
+from m3core.checkpoints.families.mqt import published_shapes
 from m3core.checkpoints.tower import INSIDE, known_tower
 from m3core.models.base import MultiScaleModel, Request
 from m3core.models.grad_cam import grad_cam, token_heat_maps

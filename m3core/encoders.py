@@ -106,8 +106,8 @@ def load_encoder(name: str) -> ImageEncoder:
             recognise(folder)
         except ModelError as error:
             raise ModelError(
-                f"{name} is a {kind!r} model; an image encoder must be CLIP, or a multi-scale model "
-                f"that loads: {error}"
+                f"{name} is a {kind!r} model; an image encoder is CLIP or a multi-scale model "
+                f"of this project: {error}"
             ) from error
         return load_model(name)
     try:

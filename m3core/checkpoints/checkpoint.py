@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,7 +90,7 @@ def _scales(trained: object, folder: Path) -> list[int]:
         ) from error
 
 
-def is_original(config: dict[str, Any]) -> bool:
+def is_original(config: Mapping[str, Any]) -> bool:
     """Whether a config is of the original LLaVA layout, with a Llama or Vicuna inside.
 
     LLaVA's first releases call their own layout ``llava``, as Hugging Face does its own.

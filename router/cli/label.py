@@ -126,7 +126,7 @@ def label(
     from data.sources.jsonl import load_jsonl
     from m3core.batching import limits_for
     from m3core.checkpoints import load_model
-    from m3core.labelling import Asking, Stopped
+    from m3core.labelling import LabelMode, Stopped
     from m3core.labelling.pictures import workers_for
     from m3core.labelling.ranks import Ranks
     from router.cli.console import out as console
@@ -140,8 +140,8 @@ def label(
             "--until-correct needs answers that are right or wrong; it cannot be combined with "
             "--scoring references"
         )
-    asking = Asking.UNTIL_CORRECT if until_correct else Asking.ALL
-    asking = Asking.REFERENCES if scoring is Scoring.REFERENCES else asking
+    mode = LabelMode.UNTIL_CORRECT if until_correct else LabelMode.ALL
+    mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
     ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
     loaded = load_model(
@@ -167,7 +167,7 @@ def label(
             questions=questions,
             tiers=named_tiers(tiers),
             frames=frames,
-            asking=asking,
+            mode=mode,
             workers=workers_for(where, ranks.local) if workers is None else workers,
             limits=limits_for(loaded, tokens=batch_tokens),
             ranks=ranks,

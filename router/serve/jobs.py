@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from data.errors import M3RouterError
-from m3core.models.base import Answer, Request
-from m3core.models.growing import GrowingAnswer
+from m3core.models.base import Answer, IncrementalAnswer, Request
 from router.deciding import Decided
 from router.policy import Policy
 from router.serve.backend import Ask, Finished, OverdueError, Piece
@@ -43,7 +42,7 @@ class Job:
     entered: float = field(default_factory=time.perf_counter)
     decided: Decided | None = None
     request: Request | None = None
-    row: GrowingAnswer | None = None
+    row: IncrementalAnswer | None = None
     earlier: tuple[Answer, ...] = ()
     said: str = ""
     streams: bool = False

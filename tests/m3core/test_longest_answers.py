@@ -13,7 +13,7 @@ from data.examples import Example
 from data.oracle_log import OracleLog
 from data.unfinished import find_log
 from m3core.batching import Limits, answer_all, needs_of
-from m3core.labelling import Asking, label, verify
+from m3core.labelling import LabelMode, label, verify
 from m3core.labelling.rows import longest_in
 from m3core.models.base import Request
 from m3core.models.fake import FakeModel
@@ -178,7 +178,7 @@ def test_asking_up_to_the_first_right_answer_keeps_the_lengths(
         images=pictures,
         model=random_m3,
         folder=tmp_path,
-        asking=Asking.UNTIL_CORRECT,
+        mode=LabelMode.UNTIL_CORRECT,
     )
     asked = np.isfinite(part.scores)
     assert (part.laid_out("answer")[asked] == log.laid_out("answer")[asked]).all()
@@ -191,7 +191,7 @@ def test_references_may_be_as_long_as_answers(pictures, random_m3, tmp_path):
     (one,) = [
         Example(id="a", image="0.png", question="what is it?", answers=("one two three four five",))
     ]
-    options = {"images": pictures, "model": random_m3, "asking": Asking.REFERENCES}
+    options = {"images": pictures, "model": random_m3, "mode": LabelMode.REFERENCES}
     short = label([one], folder=tmp_path / "short", **options)
     assert short.errors()["error"].str.contains("answers with 4 at most").all()
     long = label([one], folder=tmp_path / "long", max_new_tokens=40, **options)

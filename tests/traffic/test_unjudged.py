@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import DataError
 from data.examples import Example
-from m3core.labelling import Asking, label
+from m3core.labelling import LabelMode, label
 from m3core.models.fake import FakeModel
 from router.cascade import Cascade, Rule
 from router.guarantee import Labelled, Target, described, regrets
@@ -169,9 +169,9 @@ def test_references_and_none_do_not_share_a_log(pictures, tmp_path):
     mixed = [example("one", 1), example("two", 2, metric="exact", answers=("yes",))]
     with pytest.raises(DataError, match=r"1 of 2 examples, such as 'one'.*two folders"):
         label(mixed, images=pictures, model=FakeModel(), folder=tmp_path / "log")
-    for asking in (Asking.UNTIL_CORRECT, Asking.REFERENCES):
-        with pytest.raises(DataError, match=f"asking '{asking.value}' needs them"):
-            label(mixed[:1], images=pictures, model=FakeModel(), folder=tmp_path, asking=asking)
+    for mode in (LabelMode.UNTIL_CORRECT, LabelMode.REFERENCES):
+        with pytest.raises(DataError, match=f"asking '{mode.value}' needs them"):
+            label(mixed[:1], images=pictures, model=FakeModel(), folder=tmp_path, mode=mode)
 
 
 def test_an_example_says_which_it_is():

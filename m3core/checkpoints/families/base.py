@@ -178,9 +178,7 @@ class Family(ABC):
             f"{checkpoint.folder} is of the family {self.name!r}, which has no training here"
         )
 
-    def visualize(
-        self, model: Any, image: Image.Image, encoding: Any, *, side: int
-    ) -> Sight:
+    def visualize(self, model: Any, image: Image.Image, encoding: Any, *, side: int) -> Sight:
         """What the model's tower sees of an image, and what its tokens stand for.
 
         Args:

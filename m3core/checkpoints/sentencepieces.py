@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from data.errors import ModelError
@@ -47,15 +48,8 @@ def read_pieces(file: Path) -> Any:
         Its ``ModelProto``.
 
     Raises:
-        ModelError: If it is damaged, not of byte-pair encoding, or cannot be read here.
+        ModelError: If it is damaged, not of byte-pair encoding.
     """
-    try:
-        from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
-    except ImportError as error:
-        raise ModelError(
-            f"{file} needs the packages sentencepiece and protobuf; install them with "
-            "`pip install sentencepiece protobuf`"
-        ) from error
     try:
         content = file.read_bytes()
         SentencePieceProcessor(model_proto=content)  # notices damage that protobuf reads over
@@ -142,8 +136,6 @@ def compare(tokenizer: Tokenizer, file: Path) -> None:
         tokenizer: From :func:`fast_tokenizer`, before special tokens are added.
         file: ``tokenizer.model``.
     """
-    from sentencepiece import SentencePieceProcessor
-
     reference = SentencePieceProcessor(model_proto=file.read_bytes())
     for text in PROBES:
         if tokenizer.encode(text).ids != reference.encode(text):

@@ -21,7 +21,7 @@ from m3core.matryoshka.incremental_decoding import (
     text_of,
 )
 from m3core.models.base import ANSWER_TOKENS, Answer, Peek, Request, VisualEncoding
-from m3core.models.peeking import first_token_odds, watch
+from m3core.models.peeking import first_token_distribution, watch
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
 
@@ -184,7 +184,7 @@ class AnsweringModel(ABC):
         visual, owners, questions = self._shared(requests)
         with watch(self.model) as seen:
             state = self._decoder().read(visual, owners, questions)
-        entropies, top = first_token_odds(state.logits[:, -1])
+        entropies, top = first_token_distribution(state.logits[:, -1])
         counts = self._counts(visual, owners, questions)
         return [
             Peek(

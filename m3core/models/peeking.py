@@ -63,7 +63,7 @@ def watch(model: PreTrainedModel) -> Iterator[Watched]:
             hook.remove()
 
 
-def first_token_odds(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def first_token_distribution(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How sure the model is of its first token.
 
     Args:

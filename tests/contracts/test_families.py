@@ -40,6 +40,7 @@ TOY = '''
 
 import json
 
+import torch
 
 from m3core.checkpoints.families.base import Family, Sizes
 from m3core.checkpoints.writing import whole_folder

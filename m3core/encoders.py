@@ -93,7 +93,7 @@ def load_encoder(name: str) -> ImageEncoder:
             hub id of a CLIP model.
 
     Raises:
-        ModelError: If it cannot be found or is no CLIP model.
+        ModelError: If it cannot be found or is not a CLIP model.
     """
     if name in (EMBEDDED, FAKE):
         return load_model(name)

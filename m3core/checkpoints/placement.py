@@ -28,7 +28,7 @@ class Placement:
         bits: 8 or 4 for weights of the language model quantised by bitsandbytes.
 
     Raises:
-        ModelError: For an unknown number format, or bits that cannot be had here.
+        ModelError: For an unknown number format, or bits that are not available here.
     """
 
     device: str = "cpu"

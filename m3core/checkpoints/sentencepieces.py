@@ -55,13 +55,13 @@ def read_pieces(file: Path) -> Any:
         SentencePieceProcessor(model_proto=content)  # notices damage that protobuf reads over
     except (RuntimeError, OSError) as error:
         raise ModelError(
-            f"{file} is no sentencepiece tokenizer or is damaged ({error}); download it again"
+            f"{file} is not a sentencepiece tokenizer or is damaged ({error}); download it again"
         ) from error
     messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
     proto = messages.ModelProto.FromString(content)
     if proto.trainer_spec.model_type != _BPE:
         raise ModelError(
-            f"{file} is no byte-pair encoding, which every Llama and Vicuna has; it belongs to "
+            f"{file} is not of byte-pair encoding, which every Llama and Vicuna has; it belongs to "
             "another checkpoint"
         )
     return proto

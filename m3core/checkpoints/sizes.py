@@ -44,5 +44,5 @@ def parse_picture(text: str) -> tuple[int, int]:
     """
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise MismatchError(f"{text!r} is no picture size: write width x height, such as 640x480")
+        raise MismatchError(f"{text!r} is not an image size: write width x height, such as 640x480")
     return int(height), int(width)

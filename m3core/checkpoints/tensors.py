@@ -79,8 +79,10 @@ def _why_none(folder: Path) -> str:
     half = [
         name for name in ("adapter_config.json", "mm_projector.bin") if (folder / name).exists()
     ]
-    mend = f"merge {half[0]} into its base model first" if half else "download the checkpoint again"
-    return f"{folder} has no weights ({names}, whole or with an index); {mend}"
+    advice = "download the checkpoint again"
+    if half:
+        advice = f"merge {half[0]} into its base model first"
+    return f"{folder} has no weights ({names}, whole or with an index); {advice}"
 
 
 def _sharded(folder: Path, index: str) -> Tensors:
@@ -122,7 +124,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise ModelError(f"{index} has no entry 'weight_map'; download the file again")
     for file in weight_map.values():
         if not isinstance(file, str) or Path(file).name != file:
-            raise ModelError(f"{index} names the shard {file!r}, which is no plain file name")
+            raise ModelError(f"{index} names the shard {file!r}, which is not a plain file name")
     return weight_map
 
 
@@ -147,7 +149,7 @@ def _tensors_of(file: Path) -> Tensors:
     if not isinstance(tensors, dict) or not all(
         isinstance(value, torch.Tensor) for value in tensors.values()
     ):
-        raise ModelError(f"{file} must hold tensors by name; it is no model's weights")
+        raise ModelError(f"{file} must hold tensors by name; these are not the weights of a model")
     return tensors
 
 
@@ -258,11 +260,11 @@ def account(
     if problems:
         raise ModelError(
             f"the weights in {folder} do not fit its config.json, and nothing may be left "
-            f"randomly initialised. {'; '.join(problems)}. {_mend(missing, other)}"
+            f"randomly initialised. {'; '.join(problems)}. {_advice(missing, other)}"
         )
 
 
-def _mend(missing: Collection[str], other: Collection[str]) -> str:
+def _advice(missing: Collection[str], other: Collection[str]) -> str:
     if any("vision_tower" in key for key in other):
         return "This is another vision tower than the config names: correct mm_vision_tower"
     if any("multi_modal_projector" in key for key in other):

@@ -70,7 +70,7 @@ def find_tower(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> T
         tensors: Its tensors, by their published names.
 
     Raises:
-        ModelError: If it names none, the folder cannot be found, or it is no CLIP tower.
+        ModelError: If it names none, the folder cannot be found, or it is not a CLIP tower.
     """
     name = _tower_name(checkpoint)
     inside = any(key.startswith(INSIDE) for key in tensors)

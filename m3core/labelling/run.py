@@ -119,10 +119,9 @@ def label(
 
     Raises:
         Stopped: SIGTERM came; the chunk in flight was finished and kept.
-        DataError: If there are no examples, ids repeat, ``max_new_tokens`` is no whole number of at
-            least 1, the journal is damaged, or the disk is
-            full (nothing is lost then), or there are videos and PyAV is missing, or only some
-            examples have references.
+        DataError: If there are no examples, ids repeat, ``max_new_tokens`` is not a whole number
+            of at least 1, the journal is damaged, or the disk is full (nothing is lost then), or
+            there are videos and PyAV is missing, or only some examples have references.
         MismatchError: If ``folder`` holds a run over other examples, of another model, with other
             longest answers, or of videos at another number of frames.
     """

@@ -43,8 +43,8 @@ def verify(
         examples: Those that it was made from.
         images: Folder that their image paths start from.
         model: The model that made it.
-        count: Examples to ask again, drawn at random from those without a gap; all if there are
-            fewer.
+        count: Examples to ask again, drawn at random from those without a missing result; all if
+            there are fewer.
         seed: Of the draw.
         frames: Frames of a video's collage.
         progress: Called with (examples done, examples in all).

@@ -111,7 +111,7 @@ class FakeModel:
         return self.grid.scales[min(int(level * len(self.grid)), len(self.grid) - 1)]
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """See the class."""
+        """``yes`` from the needed scale on, ``no`` below it."""
         answers = []
         for request in requests:
             visual_tokens = request.encoding.tokens(self.check_scale(request.scale))

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 LIKELIEST = 5
-"""So many of the likeliest first tokens are told of; fewer where the vocabulary is smaller."""
+"""How many of the likeliest first tokens are given; fewer where the vocabulary is smaller."""
 
 
 @dataclass

@@ -320,7 +320,7 @@ def test_grids_can_be_chosen(original_next, original):
     (encoding,) = model.encode([picture()])
     assert encoding.views == 10
     assert model.revision != load_model(str(original_next), device="cpu").revision
-    with pytest.raises(MismatchError, match="'3 by 3' is no grid of crops: write rows x columns"):
+    with pytest.raises(MismatchError, match="'3 by 3' is not a grid of crops: write rows"):
         load_model(str(original_next), grids=["3 by 3"])
     with pytest.raises(MismatchError, match="sees a picture whole; leave grids out"):
         load_model(str(original), grids=["2x2"])
@@ -603,7 +603,7 @@ def test_pickles_that_run_code_are_not_loaded(published, tmp_path):
 def test_tokenizers_that_do_not_belong_are_refused(broken):
     pieces = (broken / "tokenizer.model").read_bytes()
     (broken / "tokenizer.model").write_bytes(pieces[:200])
-    with pytest.raises(ModelError, match="no sentencepiece tokenizer or is damaged"):
+    with pytest.raises(ModelError, match="not a sentencepiece tokenizer or is damaged"):
         load_model(str(broken), device="cpu")
     (broken / "tokenizer.model").unlink()
     with pytest.raises(ModelError, match="lacks a tokenizer: neither tokenizer.model"):

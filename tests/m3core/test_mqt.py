@@ -187,7 +187,7 @@ def test_resizing_keeps_a_grid_of_its_own_size_and_the_dtype():
 
 @pytest.mark.parametrize("tokens", [0, -1, 257])
 def test_numbers_that_the_queries_cannot_give_are_refused(tokens, mqt):
-    message = rf"^{tokens} visual tokens cannot be had: .* from 1 to 256"
+    message = rf"^{tokens} visual tokens are not available: .* from 1 to 256"
     with pytest.raises(MismatchError, match=message):
         mqt.abstractor(torch.zeros(1, 576, 32), tokens)
     with pytest.raises(MismatchError, match=message):
@@ -358,9 +358,9 @@ def test_other_scales_and_prompts_can_be_chosen(published, build):
     chosen = {"matryoshka": {"scales": [3, 200], "prompt": "scenes-1"}}
     model = build(config | chosen, weights)
     assert model.grid == ScaleGrid(scales=(3, 200), side=None) and model.prompt == "scenes-1"
-    with pytest.raises(MismatchError, match="257 visual tokens cannot be had"):
+    with pytest.raises(MismatchError, match="257 visual tokens are not available"):
         build(config | {"matryoshka": {"scales": [3, 257]}}, weights)
-    with pytest.raises(MismatchError, match="scale 0 is no count of tokens"):
+    with pytest.raises(MismatchError, match="scale 0 is not a number of tokens"):
         build(config | {"matryoshka": {"scales": [0, 2]}}, weights)
 
 

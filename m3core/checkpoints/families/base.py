@@ -30,7 +30,7 @@ class Source:
 
     Attributes:
         checkpoint: What was recognised.
-        placement: Where the model shall go.
+        placement: Where the model goes.
         name: How the user called it.
         pooling: How coarser scales are made.
         grids: How images may be cut into crops; None leaves it to the checkpoint.

@@ -189,7 +189,7 @@ class StockFamily(Family):
         return Contents(config=config, tensors=tensors, tower=tower)
 
     def sizes(self, checkpoint: Checkpoint) -> Sizes:
-        """See :class:`Family`; an image is seen whole."""
+        """What it costs where an image is seen whole, from configurations alone."""
         config = self.sized_config(checkpoint)
         return Sizes(
             family=self.name, grid=grid_of(checkpoint, config), shape=ModelShape.of(config)

@@ -49,7 +49,8 @@ def recognise(folder: Path) -> Checkpoint:
     """
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder} is no model: it has no config.json; name the folder that holds the weights"
+            f"{folder} is not a model: it has no config.json; name the folder that holds the "
+            "weights"
         )
     config = read_json(folder / "config.json")
     known = families()

@@ -213,7 +213,7 @@ def test_other_grids_must_be_asked_for(small_stock):
     two = wrap(small_stock, grid=SMALL, grids=[CropGrid(2, 2)])
     (encoding,) = two.encode([picture(20, 60)])  # would take 1 x 3 of all the grids listed
     assert encoding.views == 5
-    with pytest.raises(MismatchError, match="not a grid of crops"):
+    with pytest.raises(MismatchError, match="no grid of crops"):
         wrap(small_stock, grid=SMALL, grids=[])
 
 

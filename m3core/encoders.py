@@ -10,8 +10,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, CLIPVisionModel
 
 from data.errors import ModelError
-from m3core.checkpoints import EMBEDDED, FAKE, load_model, resolve, revision_of
-from m3core.checkpoints.weights import read_json
+from m3core.checkpoints.families.table import recognise
+from m3core.checkpoints.loading import load_model
+from m3core.checkpoints.places import EMBEDDED, FAKE, read_json, resolve, revision_of
 from m3core.models.base import GridEncoding, VisualEncoding
 from m3core.scales import ScaleGrid
 
@@ -92,7 +93,7 @@ def load_encoder(name: str) -> ImageEncoder:
             hub id of a CLIP model.
 
     Raises:
-        ModelError: If it cannot be found or is no CLIP model.
+        ModelError: If it cannot be found or is not a CLIP model.
     """
     if name in (EMBEDDED, FAKE):
         return load_model(name)
@@ -100,10 +101,15 @@ def load_encoder(name: str) -> ImageEncoder:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name} cannot be loaded as an image encoder: it has no config.json")
     kind = read_json(folder / "config.json").get("model_type")
-    if kind in ("llava", "llava_next", "llava_llama"):
-        return load_model(name)
     if kind not in ("clip", "clip_vision_model"):
-        raise ModelError(f"{name} is a {kind!r} model; an image encoder must be CLIP or LLaVA")
+        try:
+            recognise(folder)
+        except ModelError as error:
+            raise ModelError(
+                f"{name} is a {kind!r} model; an image encoder is CLIP or a multi-scale model "
+                f"of this project: {error}"
+            ) from error
+        return load_model(name)
     try:
         model, info = CLIPVisionModel.from_pretrained(
             folder, local_files_only=True, output_loading_info=True

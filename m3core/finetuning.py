@@ -9,11 +9,11 @@ from typing import Any
 from accelerate import PartialState
 
 from data.sources.instructions import Conversation
-from m3core.checkpoints.conversion import check_destination
-from m3core.checkpoints.families import load_model
-from m3core.checkpoints.trained import write_trained
+from m3core.checkpoints.conversion import write_trained
+from m3core.checkpoints.families.table import trainable_of
+from m3core.checkpoints.loading import load_model
+from m3core.checkpoints.writing import check_destination
 from m3core.instructions import InstructionBatches
-from m3core.models.trainees import trainee_of
 from m3core.recipe import TrainingRecipe
 from m3core.scales import ScaleGrid
 from m3core.training import train
@@ -53,7 +53,7 @@ def finetune(
     """
     check_destination(destination, dtype=dtype)
     model: Any = load_model(source, device="cpu", dtype="float32")
-    trainee = trainee_of(model)
+    trainable = trainable_of(model)
     ScaleGrid(scales=recipe.scales, side=model.grid.side)  # what the written model will have
     batches = InstructionBatches(
         model,
@@ -63,7 +63,7 @@ def finetune(
         finest=recipe.scales[-1],
         seed=recipe.seed,
     )
-    weights = train(trainee, batches, recipe=recipe, folder=work)
+    weights = train(trainable, batches, recipe=recipe, folder=work)
     if PartialState().is_main_process:
         write_trained(source, weights, destination, scales=recipe.scales, dtype=dtype)
     PartialState().wait_for_everyone()

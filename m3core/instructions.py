@@ -18,9 +18,8 @@ from data.errors import DataError, MismatchError
 from data.images import open_image
 from data.media_files import file_in
 from data.sources.instructions import Conversation
-from m3core.models.llava import LlavaM3
-from m3core.models.mqt import MqtLlava
-from m3core.models.trainees import trainee_of
+from m3core.checkpoints.families.table import trainable_of
+from m3core.models.answering import AnsweringModel
 from m3core.objective import MatryoshkaBatch, pack
 from m3core.prompts import PromptTemplate
 
@@ -132,7 +131,7 @@ class InstructionBatches:
 
     def __init__(
         self,
-        model: LlavaM3 | MqtLlava,
+        model: AnsweringModel,
         conversations: Sequence[Conversation],
         *,
         images: Path,
@@ -151,7 +150,7 @@ class InstructionBatches:
         self.seed = seed
         self.text = ConversationText(model.tokenizer, model.template)
         self._pad = model.tokenizer.pad_token_id or 0
-        self._side: int = trainee_of(model).tower.config.image_size
+        self._side: int = trainable_of(model).tower.config.image_size
         self._prepare = model.prepare
         self._room = {False: model.context - len(self.text.before) - finest, True: model.context}
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from data.errors import MismatchError, ModelError
-from m3core.models.trainees import Trainee
+from m3core.matryoshka.trainable import Trainable
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer inside a Llama block, as in LLaVA's ``find_all_linear_names``."""
@@ -21,13 +21,13 @@ _ADAPTER = "default"
 _BASE, _DOWN, _UP = ".base_layer.", f".lora_A.{_ADAPTER}.weight", f".lora_B.{_ADAPTER}.weight"
 
 
-def add_lora(trainee: Trainee, *, rank: int, alpha: int, dropout: float) -> Any:
+def add_lora(trainable: Trainable, *, rank: int, alpha: int, dropout: float) -> Any:
     """Put updates into the language model in place; at first they change nothing.
 
     The tower's ``requires_grad`` stays as it was.
 
     Args:
-        trainee: The model.
+        trainable: The model.
         rank: Of the updates.
         alpha: They count ``alpha / rank`` times.
         dropout: Before the updates.
@@ -46,13 +46,13 @@ def add_lora(trainee: Trainee, *, rank: int, alpha: int, dropout: float) -> Any:
         )
     from peft import LoraConfig, LoraModel
 
-    language = trainee.language
+    language = trainable.language
     if not any(name.rpartition(".")[2] in PROJECTIONS for name, _ in language.named_modules()):
         raise MismatchError(
             f"a {type(language).__name__} has none of the layers {', '.join(PROJECTIONS)} that "
             "LoRA updates; set lora_rank to 0"
         )
-    for part in (language, trainee.embeddings, trainee.head):
+    for part in (language, trainable.embeddings, trainable.head):
         part.requires_grad_(False)
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(PROJECTIONS)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from m3core.models.trainees import Trainee
+from m3core.matryoshka.trainable import Trainable
 
 IGNORED = -100
 
@@ -136,19 +136,19 @@ class MatryoshkaLoss(nn.Module):
     """The mean next-token loss over scales, of any trainable family.
 
     Args:
-        trainee: The model; its parts are trained as their ``requires_grad`` says.
+        trainable: The model; its parts are trained as their ``requires_grad`` says.
     """
 
-    def __init__(self, trainee: Trainee) -> None:
+    def __init__(self, trainable: Trainable) -> None:
         super().__init__()
-        self.trainee = trainee
-        self.model = trainee.module
+        self.trainable = trainable
+        self.model = trainable.module
 
     def forward(self, batch: MatryoshkaBatch, scales: Sequence[int]) -> torch.Tensor:
         """Loss at each scale, shape (len(scales),); M3's objective is its mean."""
-        features = self.trainee.encode(batch.images)  # (B, V, D)
+        features = self.trainable.encode(batch.images)  # (B, V, D)
         return torch.stack(
-            [self._at_scale(self.trainee.at(features, m), batch.text) for m in scales]
+            [self._at_scale(self.trainable.at(features, m), batch.text) for m in scales]
         )
 
     @torch.no_grad()
@@ -157,14 +157,14 @@ class MatryoshkaLoss(nn.Module):
 
         With greedy decoding this is the share of answers that are generated exactly.
         """
-        features = self.trainee.encode(batch.images)
+        features = self.trainable.encode(batch.images)
         wanted = batch.text.labels != IGNORED
         rows = torch.arange(len(wanted), device=wanted.device)[:, None].expand_as(wanted)
         owner = (rows * (1 + batch.text.segments.max()) + batch.text.segments)[wanted]
         _, owner = owner.unique(return_inverse=True)
         shares = {}
         for scale in scales:
-            logits, labels = self._predict(self.trainee.at(features, scale), batch.text)
+            logits, labels = self._predict(self.trainable.at(features, scale), batch.text)
             wrong = torch.zeros(int(owner.max()) + 1, device=wanted.device)
             wrong.index_add_(0, owner, (logits.argmax(-1) != labels).float())
             shares[scale] = float((wrong == 0).float().mean())
@@ -176,17 +176,17 @@ class MatryoshkaLoss(nn.Module):
 
     def _predict(self, visual: torch.Tensor, text: PackedText) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and labels at the positions that have a label: (L, vocabulary) and (L,)."""
-        embed = self.trainee.embeddings
+        embed = self.trainable.embeddings
         before = embed(text.before)
         inputs = torch.cat([before, visual.to(before.dtype), embed(text.ids)], dim=1)
         prefix = text.before.shape[1] + visual.shape[1]
         places = torch.arange(prefix, device=inputs.device).expand(len(inputs), prefix)
         starts = prefix * (~text.blind).long()[:, None]
-        hidden = self.trainee.language(
+        hidden = self.trainable.language(
             inputs_embeds=inputs,
             attention_mask=block_mask(text.segments, prefix, text.blind),
             position_ids=torch.cat([places, starts + text.positions], dim=1),
             use_cache=False,
         ).last_hidden_state[:, prefix:]  # (B, T, D)
         wanted = text.labels != IGNORED
-        return self.trainee.head(hidden[wanted]), text.labels[wanted]
+        return self.trainable.head(hidden[wanted]), text.labels[wanted]

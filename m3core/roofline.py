@@ -86,7 +86,7 @@ def choose_device(
     """A device of the table, or one of the user's own.
 
     Args:
-        name: A key of :data:`DEVICES`; not heeded where both rates are given.
+        name: A key of :data:`DEVICES`; not used where both rates are given.
         tflops: Peak rate in 10^12 operations a second.
         gigabytes: Bandwidth in 10^9 bytes a second.
 

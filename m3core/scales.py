@@ -76,7 +76,7 @@ class ScaleGrid:
             check_nesting(self.scales, self.side)
         elif self.scales[0] < 1:
             raise MismatchError(
-                f"scale {self.scales[0]} is no count of tokens: a scale must be 1 or more"
+                f"scale {self.scales[0]} is not a number of tokens: a scale must be 1 or more"
             )
 
     def __len__(self) -> int:

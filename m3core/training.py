@@ -17,7 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedTy
 from data.errors import MismatchError
 from data.manifest import atomic_write_text
 from m3core.lora import add_lora, merged
-from m3core.models.trainees import Trainee
+from m3core.matryoshka.trainable import Trainable
 from m3core.objective import MatryoshkaBatch, MatryoshkaLoss
 from m3core.optimizers import ScheduledOptimizers, new_optimizers
 from m3core.recipe import TrainingRecipe
@@ -28,14 +28,14 @@ LOG = "training_log.jsonl"
 PROGRESS = "progress.json"
 
 
-def _optimizers(trainee: Trainee, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
-    tower = dict(trainee.tower.named_parameters())
+def _optimizers(trainable: Trainable, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
+    tower = dict(trainable.tower.named_parameters())
     for parameter in tower.values():
         parameter.requires_grad_(recipe.tower_learning_rate > 0)
     known = {id(parameter) for parameter in tower.values()}
     rest = {
         name: one
-        for name, one in trainee.module.named_parameters()
+        for name, one in trainable.module.named_parameters()
         if id(one) not in known and one.requires_grad
     }
     optimizers = new_optimizers(
@@ -169,7 +169,7 @@ def append_line(file: Path, line: dict[str, float]) -> None:
 
 
 def train(
-    trainee: Trainee,
+    trainable: Trainable,
     batch_at: Callable[[int], MatryoshkaBatch],
     *,
     recipe: TrainingRecipe,
@@ -181,7 +181,7 @@ def train(
     Of ``n`` processes the ``i``-th takes ``batch_at(step * n + i)``; all take the same scales.
 
     Args:
-        trainee: The model to train.
+        trainable: The model to train.
         batch_at: A batch by its number; it must depend on the number alone, so that a resumed
             run sees what an undisturbed one would.
         recipe: How to train.
@@ -189,7 +189,7 @@ def train(
         on_save: Called at every save with the step; its figures join the log line.
 
     Returns:
-        The trained weights by their names in ``trainee.module``, updates by LoRA merged in; the
+        The trained weights by their names in ``trainable.module``, updates by LoRA merged in; the
         module holds them too, unless FSDP or DeepSpeed keep it in shards. In shards only the
         main process is sure to get all weights.
 
@@ -198,10 +198,10 @@ def train(
         ModelError: If the recipe asks for LoRA and peft is not installed.
     """
     for scale in recipe.scales:
-        trainee.check_scale(scale)
+        trainable.check_scale(scale)
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = new_accelerator()
-    updates, optimizers = _prepare(accelerator, trainee, recipe)
+    updates, optimizers = _prepare(accelerator, trainable, recipe)
     objective = optimizers.module
     first = load_state(accelerator, folder, recipe)
     began, sums = time.monotonic(), {m: [0.0, 0] for m in recipe.scales}
@@ -229,40 +229,40 @@ def train(
             if accelerator.is_main_process:
                 append_line(folder / LOG, line)
     if recipe.gradient_checkpointing:
-        for part in (trainee.language, trainee.tower):
+        for part in (trainable.language, trainable.tower):
             part.gradient_checkpointing_disable()
-    return _finish(accelerator, trainee, objective, updates, recipe)
+    return _finish(accelerator, trainable, objective, updates, recipe)
 
 
 def _prepare(
-    accelerator: Accelerator, trainee: Trainee, recipe: TrainingRecipe
+    accelerator: Accelerator, trainable: Trainable, recipe: TrainingRecipe
 ) -> tuple[Any, ScheduledOptimizers]:
     """Make the model trainable as the recipe says; gives peft's handle, or None, and optimisers."""
     torch.manual_seed(recipe.seed)
     updates = None
     if recipe.lora_rank:
         updates = add_lora(
-            trainee,
+            trainable,
             rank=recipe.lora_rank,
             alpha=recipe.lora_alpha,
             dropout=recipe.lora_dropout,
         )
     if recipe.gradient_checkpointing:
-        for part in (trainee.language, trainee.tower):
+        for part in (trainable.language, trainable.tower):
             part.gradient_checkpointing_enable({"use_reentrant": False})
-    parts = _optimizers(trainee, recipe)
+    parts = _optimizers(trainable, recipe)
     if accelerator.distributed_type == DistributedType.DEEPSPEED and len(parts) > 1:
         raise MismatchError(
             f"DeepSpeed drives one optimiser, and this recipe needs {len(parts)}: set "
             "tower_learning_rate and muon_learning_rate to 0, or use FSDP"
         )
-    objective = MatryoshkaLoss(trainee)
+    objective = MatryoshkaLoss(trainable)
     return updates, ScheduledOptimizers(accelerator, objective, parts, recipe.rate_at)
 
 
 def _finish(
     accelerator: Accelerator,
-    trainee: Trainee,
+    trainable: Trainable,
     objective: torch.nn.Module,
     updates: Any,
     recipe: TrainingRecipe,
@@ -275,6 +275,6 @@ def _finish(
     if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         if updates is not None:
             updates.unload()
-        trainee.module.load_state_dict(weights)
-    trainee.module.eval()
+        trainable.module.load_state_dict(weights)
+    trainable.module.eval()
     return weights

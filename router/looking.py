@@ -7,9 +7,7 @@ MQT's tokens stand in no grid: there, each scale shows where one of its tokens l
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -17,22 +15,14 @@ from PIL import Image, ImageDraw
 
 from data.errors import MismatchError
 from m3core.batching import answer_all
-from m3core.models.anyres import SPATIAL_UNPAD, cut_views, fit_and_pad, unpadded
+from m3core.checkpoints.families.table import visualize
+from m3core.matryoshka.views import Box, TokenHeat, View
 from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
-from m3core.models.grad_cam import token_heat_maps
-from m3core.models.llava import LlavaM3
-from m3core.models.llava_next import CropsEncoding
-from m3core.models.mqt import MqtLlava
-from m3core.models.preprocessing import PAD, as_seen
-from m3core.pooling import AVERAGE
 from router.sheet import HEIGHT, Panel, sheet
 
 _GAP = 8  # pixels between the views of one panel
 _FINE = 40  # pixels of a cell below which its outline is a single thin line
 _DIM = 0.35  # brightness of what no token stands for
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in parts of a view's width and height, in [0, 1]."""
 
 
 def look(
@@ -61,11 +51,6 @@ def look(
         DataError: If the question is empty or does not fit the model's context.
     """
     asked = [model.check_scale(scale) for scale in scales or model.grid.scales]
-    if tokens and not isinstance(model, MqtLlava):
-        raise MismatchError(
-            f"heat maps of single tokens are for MQT models; {model.name} pools a grid, which is "
-            "drawn instead. Leave the tokens out."
-        )
     (encoding,) = model.encode([image])
     pictures, notes = shown_at(model, image, encoding, asked, tokens=tokens)
     answers = answer_all(
@@ -105,104 +90,41 @@ def shown_at(
         of ``tokens``, and for each scale a note of what its picture is.
 
     Raises:
-        MismatchError: If an MQT model has no such token.
+        MismatchError: If there is no such token, or tokens were named and the model pools a grid.
     """
-    if isinstance(model, MqtLlava):
+    seen = visualize(model, image, encoding, side=HEIGHT)
+    if isinstance(seen, TokenHeat):
         shown = [scale - 1 for scale in scales]
-        heat = token_heat_maps(model, image, [*shown, *tokens]).numpy()
-        square = _fitted(as_seen(image, model.image_processor.image_mean, model.aspect))
+        square = _fitted(seen.image)
+        heat = seen.maps([*shown, *tokens])
         return [heated(square, one) for one in heat], [f"Grad-CAM of token {t}" for t in shown]
-    views = _views(model, image, encoding)
-    pictures = [_side_by_side([view.drawn(scale) for view in views]) for scale in scales]
-    return pictures, [_parts(encoding, views, scale) for scale in scales]
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What the tower sees: one square, or squares side by side that make one picture.
-
-    Attributes:
-        name: What it is, in words.
-        picture: RGB, of ``rows x columns`` squares.
-        side: Tokens along one side of a square, unpooled.
-        pooling: A name in :data:`m3core.pooling.POOLINGS`.
-        rows: Squares on top of each other.
-        columns: Squares side by side.
-        size: (height, width) of the original, where tokens of the padding are cut off.
-    """
-
-    name: str
-    picture: Image.Image
-    side: int
-    pooling: str
-    rows: int = 1
-    columns: int = 1
-    size: tuple[int, int] | None = None
-
-    def boxes(self, scale: int) -> list[Box]:
-        """What each token of a scale stands for that the language model receives."""
-        across = math.isqrt(scale)
-        cells = (self.rows * across, self.columns * across)
-        kept = (slice(0, cells[0]), slice(0, cells[1]))
-        if self.size is not None:
-            kept = unpadded(self.size, cells)
-        found = []
-        for row in range(self.rows):
-            for column in range(self.columns):
-                for place, box in enumerate(token_boxes(self.side, scale, self.pooling)):
-                    down, right = divmod(place, across)
-                    at = (row * across + down, column * across + right)
-                    if all(k.start <= i < k.stop for i, k in zip(at, kept, strict=True)):
-                        found.append(self._placed(box, row, column))
-        return found
-
-    def _placed(self, box: Box, row: int, column: int) -> Box:
-        left, top, right, bottom = box
-        return (
-            (column + left) / self.columns,
-            (row + top) / self.rows,
-            (column + right) / self.columns,
-            (row + bottom) / self.rows,
+    if tokens:
+        raise MismatchError(
+            f"heat maps of single tokens are for MQT models; {model.name} pools a grid, which is "
+            "drawn instead. Leave the tokens out."
         )
-
-    def drawn(self, scale: int) -> Image.Image:
-        """The picture with the tokens' outlines; what no token stands for is dimmed."""
-        picture = _fitted(self.picture)
-        boxes = [_pixels(box, picture.size) for box in self.boxes(scale)]
-        bright = Image.new("L", picture.size, round(255 * _DIM))
-        marked = ImageDraw.Draw(bright)
-        for box in boxes:
-            marked.rectangle(box, fill=255)
-        shown = Image.composite(picture, Image.new("RGB", picture.size), bright)
-        draw = ImageDraw.Draw(shown, "RGBA")
-        fine = max((box[2] - box[0] for box in boxes), default=0) < _FINE
-        outline = _line(picture) if fine else "white"
-        for left, top, right, bottom in boxes:
-            draw.rectangle((left, top, right, bottom), outline=outline)
-            if not fine:  # dark beside light: seen on any picture
-                inner = (left + 1, top + 1, right - 1, bottom - 1)
-                draw.rectangle(inner, outline=(0, 0, 0, 200))
-        return shown
+    pictures = [_side_by_side([drawn(view, scale) for view in seen]) for scale in scales]
+    return pictures, [_parts(encoding, seen, scale) for scale in scales]
 
 
-def token_boxes(side: int, scale: int, pooling: str) -> Iterator[Box]:
-    """The part of a square view that each token of a scale is made of, in order.
-
-    Args:
-        side: Tokens along one side, unpooled.
-        scale: Tokens afterwards.
-        pooling: A name in :data:`m3core.pooling.POOLINGS`.
-    """
-    across = math.isqrt(scale)
-    window = side // across
-    for place in range(scale):
-        row, column = divmod(place, side if pooling == "sequential" else across)
-        width = 1
-        if pooling == AVERAGE:
-            row, column, width = row * window, column * window, window
-        elif pooling == "spatial":
-            row, column = row * window + window // 2, column * window + window // 2
-        yield (column / side, row / side, (column + width) / side, (row + width) / side)
+def drawn(view: View, scale: int) -> Image.Image:
+    """The view with the tokens' outlines; what no token stands for is dimmed."""
+    image = _fitted(view.image)
+    boxes = [_pixels(box, image.size) for box in view.boxes(scale)]
+    bright = Image.new("L", image.size, round(255 * _DIM))
+    marked = ImageDraw.Draw(bright)
+    for box in boxes:
+        marked.rectangle(box, fill=255)
+    shown = Image.composite(image, Image.new("RGB", image.size), bright)
+    draw = ImageDraw.Draw(shown, "RGBA")
+    fine = max((box[2] - box[0] for box in boxes), default=0) < _FINE
+    outline = _line(image) if fine else "white"
+    for left, top, right, bottom in boxes:
+        draw.rectangle((left, top, right, bottom), outline=outline)
+        if not fine:  # dark beside light: seen on any image
+            inner = (left + 1, top + 1, right - 1, bottom - 1)
+            draw.rectangle(inner, outline=(0, 0, 0, 200))
+    return shown
 
 
 def heated(picture: Image.Image, heat: np.ndarray) -> Image.Image:
@@ -219,32 +141,6 @@ def heated(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     cover = (0.25 + 0.4 * smooth / 255)[..., None]
     mixed = (1 - cover) * np.asarray(picture) + cover * colours
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
-
-
-def _views(model: MultiScaleModel, image: Image.Image, encoding: VisualEncoding) -> list[View]:
-    """The picture as the model's tower sees it."""
-    side = math.isqrt(len(encoding.features))
-    pooling = model.visual.get("pooling", AVERAGE)
-    if isinstance(encoding, CropsEncoding):
-        grid = encoding.grid
-        base = cut_views(image, grid, HEIGHT)[0]
-        frame = fit_and_pad(image, (grid.rows * HEIGHT, grid.columns * HEIGHT))
-        crops = View(
-            name=f"{grid} crops",
-            picture=frame,
-            side=side,
-            pooling=pooling,
-            rows=grid.rows,
-            columns=grid.columns,
-            size=encoding.size if encoding.merge == SPATIAL_UNPAD else None,
-        )
-        return [View(name="base", picture=base, side=side, pooling=pooling), crops]
-    if isinstance(model, LlavaM3):
-        square = as_seen(image, model.image_processor.image_mean, model.aspect)
-        name = "padded square" if model.aspect == PAD else "square in the centre"
-    else:
-        square, name = image.resize((HEIGHT, HEIGHT)), "stretched square"
-    return [View(name=name, picture=square, side=side, pooling=pooling)]
 
 
 def _title(scale: int, answer: Answer) -> str:

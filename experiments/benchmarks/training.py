@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
+from m3core.checkpoints.families.llava import LlavaTrainable
 from m3core.embedded.architecture import OFFSETS, new_model, new_tower
 from m3core.embedded.curriculum import FreshScenes, SceneText, scene_pixels
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.models.trainees import LlavaTrainee
 from m3core.objective import MatryoshkaBatch, MatryoshkaLoss
 from m3core.prompts import get_template
 from m3core.scales import M3_SCALES
@@ -76,10 +76,10 @@ def run_all(*, batch: int, repeats: int) -> dict[str, Any]:
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     tower = new_tower(scene_pixels(range(100)), seed=0)
-    trainee = LlavaTrainee(new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=0))
+    trainable = LlavaTrainable(new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=0))
     text = SceneText(tokenizer, get_template("scenes-1"), questions=QUESTIONS)
     scenes = FreshScenes(0, text, batch=batch)(0)
-    objective = MatryoshkaLoss(trainee).train()
+    objective = MatryoshkaLoss(trainable).train()
     results: dict[str, Any] = {
         "machine": {
             "processor": platform.machine(),
@@ -92,7 +92,7 @@ def run_all(*, batch: int, repeats: int) -> dict[str, Any]:
         "tower_layers": len(OFFSETS),
     }
     for name, free in (("tower_frozen", False), ("tower_trained", True)):
-        trainee.tower.requires_grad_(free)
+        trainable.tower.requires_grad_(free)
         results[name] = measure(objective, scenes, repeats)
     return results
 

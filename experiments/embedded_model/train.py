@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from m3core.embedded.making import make
+from m3core.embedded.build import build
 
 HERE = Path(__file__).parent
 
@@ -28,7 +28,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     recipe = tomllib.loads(arguments.recipe.read_text())
-    make(recipe, arguments.work, arguments.out or arguments.work / "checkpoint")
+    build(recipe, arguments.work, arguments.out or arguments.work / "checkpoint")
 
 
 if __name__ == "__main__":

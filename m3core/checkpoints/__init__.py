@@ -3,13 +3,11 @@
 Importing the package is cheap; its names come from:
 
 - ``places``: where a checkpoint lies (folder, hub id, ``embedded``);
-- ``layouts``: which layout and family it is;
-- ``translation``: the original LLaVA config as a Hugging Face config;
-- ``weights``, ``keys``: its tensors, their names, and whether each has a place;
-- ``parts``: tokenizer and image processor;
-- ``loading``: stock Hugging Face model on a device, in a number format;
-- ``families``: from a family to a :class:`~m3core.models.base.MultiScaleModel`;
-- ``conversion``: the Hugging Face layout, written once.
+- ``checkpoint``: what its config says;
+- ``tensors``, ``tower``, ``parts``: its tensors, its vision tower, its tokenizer and image
+  processor;
+- ``families``: one object for each model family, and the table of them;
+- ``loading``, ``sizes``, ``conversion``: what is done with a checkpoint of any family.
 """
 
 from __future__ import annotations
@@ -20,23 +18,25 @@ from data.registry import exports
 
 if TYPE_CHECKING:
     from m3core.checkpoints.conversion import convert as convert
-    from m3core.checkpoints.families import FAMILIES as FAMILIES
-    from m3core.checkpoints.families import load_model as load_model
+    from m3core.checkpoints.families.table import FAMILIES as FAMILIES
+    from m3core.checkpoints.loading import load_model as load_model
     from m3core.checkpoints.places import EMBEDDED as EMBEDDED
     from m3core.checkpoints.places import FAKE as FAKE
     from m3core.checkpoints.places import embedded_folder as embedded_folder
     from m3core.checkpoints.places import resolve as resolve
     from m3core.checkpoints.places import revision_of as revision_of
+    from m3core.checkpoints.sizes import read_sizes as read_sizes
 
 __getattr__ = exports(
     __name__,
     {
         "EMBEDDED": "m3core.checkpoints.places",
         "FAKE": "m3core.checkpoints.places",
-        "FAMILIES": "m3core.checkpoints.families",
+        "FAMILIES": "m3core.checkpoints.families.table",
         "convert": "m3core.checkpoints.conversion",
         "embedded_folder": "m3core.checkpoints.places",
-        "load_model": "m3core.checkpoints.families",
+        "load_model": "m3core.checkpoints.loading",
+        "read_sizes": "m3core.checkpoints.sizes",
         "resolve": "m3core.checkpoints.places",
         "revision_of": "m3core.checkpoints.places",
     },

@@ -16,8 +16,8 @@ from tokenizers import AddedToken, Tokenizer, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data.errors import ModelError
+from m3core.checkpoints.places import read_json
 from m3core.checkpoints.sentencepieces import BLANK, compare, fast_tokenizer, read_pieces
-from m3core.checkpoints.weights import read_json
 
 PIECES = "tokenizer.model"
 FAST = "tokenizer.json"

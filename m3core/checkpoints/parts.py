@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from data.errors import ModelError
-from m3core.checkpoints.layouts import Checkpoint
+from m3core.checkpoints.checkpoint import Checkpoint
 from m3core.checkpoints.llama_tokenizer import FAST, PIECES, load_llama_tokenizer
 from m3core.checkpoints.tower import Tower
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from data.errors import ModelError
 from data.manifest import sha256_file
@@ -30,9 +35,6 @@ def resolve(name: str) -> Path:
         return embedded_folder()
     if Path(name).is_dir():
         return Path(name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
         return Path(snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -72,3 +74,18 @@ def revision_of(folder: Path, *more: Path) -> str:
             if file.suffix in _DECISIVE:
                 digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: If the file is not valid JSON or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} is not valid JSON: {error}; download the file again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} must hold a JSON object, found {type(content).__name__}")
+    return content

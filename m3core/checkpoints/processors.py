@@ -10,20 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    BaseImageProcessor,
-    CLIPImageProcessorPil,
-    LlavaImageProcessorPil,
-    LlavaNextImageProcessorPil,
-    PreTrainedTokenizerBase,
-)
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 from m3core.checkpoints.llama_tokenizer import FAST, prefix_every_text
-from m3core.checkpoints.weights import read_json
-from m3core.models.preprocessing import PAD
+from m3core.checkpoints.places import read_json
 from m3core.prompts import PromptTemplate
 
-PROCESSORS = {"llava": "LlavaProcessor", "llava_next": "LlavaNextProcessor"}
 _CHAT = """\
 {%- set told = namespace(tail='') -%}
 {%- for message in messages -%}
@@ -67,37 +59,22 @@ _CHAT = """\
 _SHARED = ("image_mean", "image_std", "resample", "rescale_factor")
 
 
-def stock_image_processor(
-    family: str, config: Any, own: BaseImageProcessor, *, aspect: str
-) -> BaseImageProcessor:
-    """The image processor with which plain transformers shows images as this project does.
+def shared_settings(own: BaseImageProcessor, side: int) -> dict[str, Any]:
+    """Arguments that plain transformers' image processors take over from a project's own one.
 
     Args:
-        family: ``llava`` or ``llava_next``.
-        config: Of the model, in the Hugging Face layout.
         own: What this project normalises with.
-        aspect: One of :data:`m3core.models.preprocessing.ASPECTS`; not heeded where crops are
-            cut.
+        side: Pixels along one side of what the tower takes.
     """
-    side = config.vision_config.image_size
-    common: dict[str, Any] = {name: getattr(own, name) for name in _SHARED}
-    common["crop_size"] = {"height": side, "width": side}
-    if family == "llava_next":
-        return LlavaNextImageProcessorPil(
-            size={"shortest_edge": side},
-            image_grid_pinpoints=config.image_grid_pinpoints,
-            **common,
-        )
-    if aspect == PAD:
-        size = {"height": side, "width": side}
-        return LlavaImageProcessorPil(do_pad=True, do_center_crop=False, size=size, **common)
-    return CLIPImageProcessorPil(size={"shortest_edge": side}, do_center_crop=True, **common)
+    return {name: getattr(own, name) for name in _SHARED} | {
+        "crop_size": {"height": side, "width": side}
+    }
 
 
 def write_processor(
     folder: Path,
     *,
-    family: str,
+    processor_class: str,
     config: Any,
     tokenizer: PreTrainedTokenizerBase,
     image_processor: BaseImageProcessor,
@@ -107,10 +84,10 @@ def write_processor(
 
     Args:
         folder: Holds the model's config already.
-        family: ``llava`` or ``llava_next``.
+        processor_class: Name of the processor in transformers.
         config: Of the model.
         tokenizer: Its tokenizer.
-        image_processor: From :func:`stock_image_processor`.
+        image_processor: With which plain transformers shows images as this project does.
         template: The prompt it was trained with.
     """
     begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
@@ -123,7 +100,7 @@ def write_processor(
     _write(folder / FAST, prefix_every_text(read_json(folder / FAST)))
     image = tokenizer.convert_ids_to_tokens(config.image_token_index)
     processor = {
-        "processor_class": PROCESSORS[family],
+        "processor_class": processor_class,
         "image_token": image,
         "patch_size": config.vision_config.patch_size,
         "vision_feature_select_strategy": config.vision_feature_select_strategy,

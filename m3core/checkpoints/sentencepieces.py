@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from data.errors import ModelError
@@ -47,27 +48,20 @@ def read_pieces(file: Path) -> Any:
         Its ``ModelProto``.
 
     Raises:
-        ModelError: If it is damaged, not of byte-pair encoding, or cannot be read here.
+        ModelError: If it is damaged, not of byte-pair encoding.
     """
-    try:
-        from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
-    except ImportError as error:
-        raise ModelError(
-            f"{file} needs the packages sentencepiece and protobuf; install them with "
-            "`pip install sentencepiece protobuf`"
-        ) from error
     try:
         content = file.read_bytes()
         SentencePieceProcessor(model_proto=content)  # notices damage that protobuf reads over
     except (RuntimeError, OSError) as error:
         raise ModelError(
-            f"{file} is no sentencepiece tokenizer or is damaged ({error}); download it again"
+            f"{file} is not a sentencepiece tokenizer or is damaged ({error}); download it again"
         ) from error
     messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
     proto = messages.ModelProto.FromString(content)
     if proto.trainer_spec.model_type != _BPE:
         raise ModelError(
-            f"{file} is no byte-pair encoding, which every Llama and Vicuna has; it belongs to "
+            f"{file} is not of byte-pair encoding, which every Llama and Vicuna has; it belongs to "
             "another checkpoint"
         )
     return proto
@@ -142,8 +136,6 @@ def compare(tokenizer: Tokenizer, file: Path) -> None:
         tokenizer: From :func:`fast_tokenizer`, before special tokens are added.
         file: ``tokenizer.model``.
     """
-    from sentencepiece import SentencePieceProcessor
-
     reference = SentencePieceProcessor(model_proto=file.read_bytes())
     for text in PROBES:
         if tokenizer.encode(text).ids != reference.encode(text):

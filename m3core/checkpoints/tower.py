@@ -19,9 +19,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig
 
 from data.errors import ModelError
-from m3core.checkpoints.layouts import Checkpoint
-from m3core.checkpoints.places import local_tower, resolve
-from m3core.checkpoints.weights import Tensors, read_json, read_tensors
+from m3core.checkpoints.checkpoint import Checkpoint
+from m3core.checkpoints.places import local_tower, read_json, resolve
+from m3core.checkpoints.tensors import Tensors, read_tensors
 
 INSIDE = "model.vision_tower.vision_tower."
 """Where the original layout keeps a ``CLIPVisionModel``."""
@@ -70,7 +70,7 @@ def find_tower(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> T
         tensors: Its tensors, by their published names.
 
     Raises:
-        ModelError: If it names none, the folder cannot be found, or it is no CLIP tower.
+        ModelError: If it names none, the folder cannot be found, or it is not a CLIP tower.
     """
     name = _tower_name(checkpoint)
     inside = any(key.startswith(INSIDE) for key in tensors)

@@ -6,15 +6,16 @@ The names on the left are those of haotian-liu/LLaVA (``llava/model/llava_arch.p
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
+from transformers import CLIPVisionConfig, LlamaConfig
 
 from data.errors import ModelError
-from m3core.checkpoints.layouts import Checkpoint
-from m3core.models.preprocessing import PAD
+from m3core.checkpoints.checkpoint import Checkpoint
 
 PROJECTORS = {"mlp2x_gelu": "gelu", "linear": "linear"}
 """LLaVA's projectors with the activation that Hugging Face's two-layer projector takes.
@@ -56,17 +57,16 @@ _NEEDED = (
 )
 
 
-def translate(checkpoint: Checkpoint, vision: CLIPVisionConfig) -> LlavaConfig | LlavaNextConfig:
-    """The Hugging Face config that describes a checkpoint in the original layout.
+def translated(checkpoint: Checkpoint, vision: CLIPVisionConfig) -> dict[str, Any]:
+    """Arguments of a Hugging Face LLaVA config that say what the original layout's config says.
 
     Args:
-        checkpoint: In the original layout, of the family ``llava`` or ``llava_next``.
+        checkpoint: In the original layout, around a stock LLaVA.
         vision: Config of its tower.
 
     Returns:
-        ``LlavaConfig`` or ``LlavaNextConfig`` with our entry ``matryoshka``. The image token is
-        the first id behind the vocabulary. NOTE: LLaVA writes grids as (width, height), Hugging
-        Face as (height, width).
+        What the configs of all stock families have in common. The image token is the first id
+        behind the vocabulary.
 
     Raises:
         ModelError: If it asks for something that this cannot express; all of it in one error.
@@ -75,9 +75,9 @@ def translate(checkpoint: Checkpoint, vision: CLIPVisionConfig) -> LlavaConfig |
     problems = _inexpressible(source)
     if problems:
         raise ModelError(f"{checkpoint.folder}/config.json: {'; '.join(problems)}")
-    try:
+    with valid_config(checkpoint.folder):
         text = LlamaConfig(**{key: source[key] for key in _COPIED if source.get(key) is not None})
-        common: dict[str, Any] = {
+        return {
             "vision_config": vision,
             "text_config": text,
             "image_token_index": text.vocab_size,
@@ -87,22 +87,19 @@ def translate(checkpoint: Checkpoint, vision: CLIPVisionConfig) -> LlavaConfig |
             "vision_feature_select_strategy": "default",
             "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),
         }
-        settings = dict(checkpoint.settings)
-        settings.setdefault("prompt", "vicuna-1")
-        if checkpoint.family == "llava_next":
-            pairs = grid_pinpoints(checkpoint)
-            settings["merge"] = source.get("mm_patch_merge_type", "flat")
-            config = LlavaNextConfig(
-                image_grid_pinpoints=[[height, width] for width, height in pairs], **common
-            )
-        else:
-            if checkpoint.aspect != PAD:
-                settings["image_aspect_ratio"] = checkpoint.aspect
-            config = LlavaConfig(**common)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise ModelError(f"{checkpoint.folder}/config.json is not valid: {error}") from error
-    config.matryoshka = settings
-    return config
+
+
+@contextmanager
+def valid_config(folder: Path) -> Iterator[None]:
+    """Turn what the config classes raise into this project's error.
+
+    Raises:
+        ModelError: If the block finds that the config in the folder is not valid.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise ModelError(f"{folder}/config.json is not valid: {error}") from error
 
 
 def _inexpressible(source: dict[str, Any]) -> list[str]:
@@ -131,24 +128,3 @@ def _inexpressible(source: dict[str, Any]) -> list[str]:
             f"mm_patch_merge_type is {merge!r}; this version loads {' and '.join(MERGES)}"
         )
     return problems
-
-
-def grid_pinpoints(checkpoint: Checkpoint) -> list[tuple[int, int]]:
-    """The anyres resolutions of a config in the original layout, as (width, height) pixels.
-
-    Raises:
-        ModelError: If they are missing or no list of pairs.
-    """
-    found = checkpoint.config.get("image_grid_pinpoints")
-    try:
-        pairs = json.loads(found) if isinstance(found, str) else found
-        return [(int(width), int(height)) for width, height in pairs or ()] or _no_pinpoints(found)
-    except (ValueError, TypeError) as error:
-        raise ModelError(
-            f"{checkpoint.folder}/config.json: image_grid_pinpoints must be a list of pairs such "
-            f"as [[336, 672], [672, 336]], got {found!r}"
-        ) from error
-
-
-def _no_pinpoints(found: Any) -> list[tuple[int, int]]:
-    raise ValueError(found)

@@ -8,11 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from m3core.batching import Batch
+from m3core.models.base import MultiScaleModel
+
+REPEATS = 5
 
 
 @dataclass(kw_only=True)
-class Effort:
+class LabelStats:
     """What a run computed.
 
     Attributes:
@@ -48,7 +53,7 @@ class Effort:
         self.answered += sum(answer.answer_tokens for answer in batch.answers)
 
     @classmethod
-    def joined(cls, several: Sequence[Effort]) -> Effort:
+    def joined(cls, several: Sequence[LabelStats]) -> LabelStats:
         """What processes computed together; the time by stage is the mean over them."""
         seconds: dict[str, float] = {}
         for one in several:
@@ -90,7 +95,7 @@ class LabelProgress:
         errors: Examples with an error record.
         seconds: Time spent in this run.
         scores: Sum of the scores and number of answers so far, by scale.
-        effort: What this run computed.
+        stats: What this run computed.
     """
 
     total: int
@@ -98,7 +103,7 @@ class LabelProgress:
     errors: int = 0
     seconds: float = 0.0
     scores: dict[str, tuple[float, int]] = field(default_factory=dict)
-    effort: Effort = field(default_factory=Effort)
+    stats: LabelStats = field(default_factory=LabelStats)
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -118,3 +123,28 @@ class LabelProgress:
                 total, count = self.scores.get(row["scale"], (0.0, 0))
                 self.scores[row["scale"]] = (total + row["score"], count + 1)
         self.errors += failed
+
+
+def matmul_rate(model: MultiScaleModel) -> float:
+    """Operations per second of a large matrix product on a model's device, in its number format.
+
+    The best of a few products; a model without tensors is taken to run on the CPU in float32.
+    """
+    inner = getattr(model, "model", None)
+    device = getattr(inner, "device", torch.device("cpu"))
+    dtype = getattr(inner, "dtype", torch.float32)
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(REPEATS):
+        _finish(device)
+        began = time.perf_counter()
+        torch.mm(left, right)
+        _finish(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 from data.errors import DataError
-from data.example import Example, fingerprint
-from data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
+from data.example import Example
+from data.example import fingerprint
+from data.log.checks import ASKED
+from data.log.checks import LENGTH
+from data.log.checks import STOP
+from data.log.checks import UNTIL_CORRECT
 from data.scoring.metrics import AGREEMENT
-from data.videos import FRAMES, is_video
-from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
+from data.videos import FRAMES
+from data.videos import is_video
+from m3core.models.base import Answer
+from m3core.models.base import MultiScaleModel
+from m3core.models.base import VisualEncoding
 
 COST_UNIT = "visual tokens"
 LONGEST = "max_new_tokens"
@@ -21,7 +29,7 @@ RIGHT = 0.5
 """From this score on an answer counts as right where asking stops at the first right one."""
 
 
-class Asking(StrEnum):
+class LabelMode(StrEnum):
     """What is asked of the model.
 
     Attributes:
@@ -41,27 +49,27 @@ class Asking(StrEnum):
     AGREEMENT = AGREEMENT
 
 
-def asking_of(examples: Sequence[Example], asking: Asking) -> Asking:
+def label_mode(examples: Sequence[Example], mode: LabelMode) -> LabelMode:
     """What is asked, given that examples without references can only be scored by agreement.
 
     Raises:
         DataError: Only some have references, or what is to be asked needs them.
     """
     without = [one.id for one in examples if one.metric == AGREEMENT]
-    if not without or asking is Asking.AGREEMENT:
-        return asking
+    if not without or mode is LabelMode.AGREEMENT:
+        return mode
     if len(without) < len(examples):
         raise DataError(
             f"{len(without)} of {len(examples)} examples, such as {without[0]!r}, have no "
             f"reference answers (metric {AGREEMENT!r}), the others have: scores of both kinds "
             "cannot share a log. Label them into two folders."
         )
-    if asking is not Asking.ALL:
+    if mode is not LabelMode.ALL:
         raise DataError(
             f"The examples have no reference answers (metric {AGREEMENT!r}); asking "
-            f"{asking.value!r} needs them. Label without that option."
+            f"{mode.value!r} needs them. Label without that option."
         )
-    return Asking.AGREEMENT
+    return LabelMode.AGREEMENT
 
 
 def longest_answer(
@@ -87,7 +95,7 @@ def log_metadata(
     model: MultiScaleModel,
     *,
     frames: int = FRAMES,
-    asking: Asking = Asking.ALL,
+    mode: LabelMode = LabelMode.ALL,
     max_new_tokens: int | None = None,
 ) -> dict[str, Any]:
     """What a log was made from; two runs with equal metadata may be joined.
@@ -107,7 +115,7 @@ def log_metadata(
         "n_examples": len(examples),
         "padding": "left",
         LONGEST: lengths_of(examples, model, max_new_tokens),
-        ASKED: asking.value,
+        ASKED: mode.value,
         **videos,
     }
 

@@ -7,42 +7,53 @@ interrupted run goes on where it stopped, with the same number of processes or a
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypedDict
+from types import FrameType
+from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
 from data.errors import DataError
-from data.example import Example, length_problems
+from data.example import Example
+from data.example import length_problems
 from data.images import MAX_PIXELS
-from data.log.checks import LATER, SCHEMA
+from data.log.checks import LATER
+from data.log.checks import SCHEMA
 from data.log.journal import Journal
 from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_bytes
 from data.videos import FRAMES
 from m3core.batching import Limits
-from m3core.labelling.bound import multiply_rate
-from m3core.labelling.chunks import Asker
-from m3core.labelling.pictures import Chunk, read_ahead
-from m3core.labelling.progress import Effort, LabelProgress
+from m3core.labelling.labeller import Labeller
+from m3core.labelling.pictures import Chunk
+from m3core.labelling.pictures import read_ahead
+from m3core.labelling.progress import LabelProgress
+from m3core.labelling.progress import LabelStats
+from m3core.labelling.progress import matmul_rate
 from m3core.labelling.ranks import Ranks
-from m3core.labelling.rows import (
-    COST_UNIT,
-    LONGEST,
-    Asking,
-    asking_of,
-    log_metadata,
-    longest_answer,
-)
-from m3core.labelling.stopping import stop_on_sigterm
-from m3core.models.base import MultiScaleModel, VisualEncoding
+from m3core.labelling.rows import COST_UNIT
+from m3core.labelling.rows import LONGEST
+from m3core.labelling.rows import LabelMode
+from m3core.labelling.rows import label_mode
+from m3core.labelling.rows import log_metadata
+from m3core.labelling.rows import longest_answer
+from m3core.models.base import MultiScaleModel
+from m3core.models.base import VisualEncoding
 
 CHUNK_IMAGES = 16
-EFFORT = "effort.json"
+STATS = "effort.json"
 """What the last run that labelled anything computed, all its processes together; beside the log."""
 
 Encoded = Sequence[tuple[str, VisualEncoding]]
@@ -55,7 +66,7 @@ class LabelOptions(TypedDict, total=False):
     max_new_tokens: int | None
     max_pixels: int
     frames: int
-    asking: Asking
+    mode: LabelMode
     workers: int
     limits: Limits | None
     ranks: Ranks | None
@@ -85,7 +96,7 @@ def label(
     max_new_tokens: int | None = None,
     max_pixels: int = MAX_PIXELS,
     frames: int = FRAMES,
-    asking: Asking = Asking.ALL,
+    mode: LabelMode = LabelMode.ALL,
     workers: int = 0,
     limits: Limits | None = None,
     ranks: Ranks | None = None,
@@ -105,7 +116,7 @@ def label(
             or the model's where it has none.
         max_pixels: Larger pictures are refused before they are decoded.
         frames: Frames of a video's collage; see :mod:`data.videos`.
-        asking: What is asked; examples without references are always scored by agreement.
+        mode: What is asked; examples without references are always scored by agreement.
         workers: Processes that read pictures ahead; see
             :func:`m3core.labelling.pictures.workers_for`.
         limits: How much a batch may hold.
@@ -117,10 +128,9 @@ def label(
 
     Raises:
         Stopped: SIGTERM came; the chunk in flight was finished and kept.
-        DataError: If there are no examples, ids repeat, ``max_new_tokens`` is no whole number of at
-            least 1, the journal is damaged, or the disk is
-            full (nothing is lost then), or there are videos and PyAV is missing, or only some
-            examples have references.
+        DataError: If there are no examples, ids repeat, ``max_new_tokens`` is not a whole number
+            of at least 1, the journal is damaged, or the disk is full (nothing is lost then), or
+            there are videos and PyAV is missing, or only some examples have references.
         MismatchError: If ``folder`` holds a run over other examples, of another model, with other
             longest answers, or of videos at another number of frames.
     """
@@ -128,9 +138,9 @@ def label(
         raise DataError("there is nothing to label: no examples were given")
     if problems := length_problems(max_new_tokens):
         raise DataError(f"{problems[0]}.")
-    ranks, asking = ranks or Ranks(), asking_of(examples, asking)
+    ranks, mode = ranks or Ranks(), label_mode(examples, mode)
     metadata = log_metadata(
-        examples, model, frames=frames, asking=asking, max_new_tokens=max_new_tokens
+        examples, model, frames=frames, mode=mode, max_new_tokens=max_new_tokens
     )
     began = time.monotonic()
     journal = ranks.first_then_others(
@@ -150,11 +160,11 @@ def label(
         state.count(row for row in journal.read_rows() if row["example_id"] in wanted)
         if progress:
             progress(state)
-        asker = Asker(
+        labeller = Labeller(
             model,
-            asking,
+            mode,
             limits=limits or Limits(),
-            effort=state.effort,
+            stats=state.stats,
             max_new_tokens=max_new_tokens,
         )
         chunks = read_ahead(
@@ -166,38 +176,60 @@ def label(
             max_pixels=max_pixels,
         )
         for chunk in _waited_for(chunks, state):
-            _label_chunk(chunk, asker, journal, state, on_encoded)
+            _label_chunk(chunk, labeller, journal, state, on_encoded)
             state.seconds = time.monotonic() - began
             if progress:
                 progress(state)
             if stopped():
                 raise Stopped(state)
-        efforts = ranks.gathered((len(waiting), state.seconds, state.effort))
+        all_stats = ranks.gathered((len(waiting), state.seconds, state.stats))
         if ranks.is_first:
             longest = {one.id: longest_answer(one, model, max_new_tokens) for one in examples}
             _write(_merged(journal, examples, model, metadata, longest), folder)
-            if any(count for count, _, _ in efforts):
-                _write_effort(efforts, model, folder)
+            if any(count for count, _, _ in all_stats):
+                _write_stats(all_stats, model, folder)
         ranks.wait()
     return OracleLog.read(folder)
 
 
+@contextmanager
+def stop_on_sigterm() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether SIGTERM has come.
+
+    Outside the main thread, where signals cannot be handled, it never has.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _label_chunk(
     chunk: Chunk,
-    asker: Asker,
+    labeller: Labeller,
     journal: Journal,
     state: LabelProgress,
     on_encoded: Callable[[Encoded], None] | None,
 ) -> None:
-    effort = state.effort
-    with effort.stage("encode"):
-        encoded = asker.model.encode(list(chunk.prepared.values()))
+    stats = state.stats
+    with stats.stage("encode"):
+        encoded = labeller.model.encode(list(chunk.prepared.values()))
     encodings = dict(zip(chunk.prepared, encoded, strict=True))
-    rows = asker.rows(chunk.examples, encodings, chunk.causes)
+    rows = labeller.rows(chunk.examples, encodings, chunk.causes)
     if on_encoded:
-        with effort.stage("features"):
+        with stats.stage("features"):
             on_encoded(list(encodings.items()))
-    with effort.stage("keep"):
+    with stats.stage("keep"):
         journal.append(rows)
     state.count(rows)
 
@@ -205,7 +237,7 @@ def _label_chunk(
 def _waited_for(chunks: Iterator[Chunk], state: LabelProgress) -> Iterator[Chunk]:
     """The chunks; the time until each is there counts as reading pictures."""
     while True:
-        with state.effort.stage("pictures"):
+        with state.stats.stage("pictures"):
             chunk = next(chunks, None)
         if chunk is None:
             return
@@ -275,16 +307,16 @@ def _same_answers(one: OracleLog, other: OracleLog) -> bool:
     return one.frame.drop(columns=list(LATER)).equals(other.frame.drop(columns=list(LATER)))
 
 
-def _write_effort(
-    efforts: Sequence[tuple[int, float, Effort]], model: MultiScaleModel, folder: Path
+def _write_stats(
+    all_stats: Sequence[tuple[int, float, LabelStats]], model: MultiScaleModel, folder: Path
 ) -> None:
-    """Report what all processes computed; each gives its examples, seconds and effort."""
-    counts, seconds, computed = zip(*efforts, strict=True)
-    effort = Effort.joined(computed)
-    summary = effort.summary(sum(counts), max(seconds))
-    summary["processes"] = len(efforts)
-    summary["lower_bound_seconds"] = effort.flops / len(efforts) / multiply_rate(model)
-    atomic_write_bytes(folder / EFFORT, (json.dumps(summary, indent=1) + "\n").encode())
+    """Report what all processes computed; each gives its examples, seconds and stats."""
+    counts, seconds, computed = zip(*all_stats, strict=True)
+    stats = LabelStats.joined(computed)
+    summary = stats.summary(sum(counts), max(seconds))
+    summary["processes"] = len(all_stats)
+    summary["lower_bound_seconds"] = stats.flops / len(all_stats) / matmul_rate(model)
+    atomic_write_bytes(folder / STATS, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

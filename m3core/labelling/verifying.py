@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from data.example import Example
 from data.log.checks import ASKED
 from data.log.oracle_log import OracleLog
 from data.media_files import file_in
-from data.videos import FRAMES, open_picture
+from data.videos import FRAMES
+from data.videos import open_picture
 from m3core.batching import Limits
-from m3core.labelling.chunks import Asker
-from m3core.labelling.progress import Effort
-from m3core.labelling.rows import Asking
+from m3core.labelling.labeller import Labeller
+from m3core.labelling.progress import LabelStats
+from m3core.labelling.rows import LabelMode
 from m3core.models.base import MultiScaleModel
 
 VERIFIED = "verified"
@@ -43,8 +45,8 @@ def verify(
         examples: Those that it was made from.
         images: Folder that their image paths start from.
         model: The model that made it.
-        count: Examples to ask again, drawn at random from those without a gap; all if there are
-            fewer.
+        count: Examples to ask again, drawn at random from those without a missing result; all if
+            there are fewer.
         seed: Of the draw.
         frames: Frames of a video's collage.
         progress: Called with (examples done, examples in all).
@@ -56,7 +58,7 @@ def verify(
         left out and named there, under ``unreadable``.
     """
     known = {one.id: one for one in examples}
-    asking = Asking(log.metadata.get(ASKED, Asking.ALL.value))
+    mode = LabelMode(log.metadata.get(ASKED, LabelMode.ALL.value))
     answered = [row for row in range(len(log)) if _has_no_error(log, row)]
     drawn = np.random.default_rng(seed).permutation(answered)[:count]
     frame = log.frame
@@ -66,7 +68,7 @@ def verify(
             "records"
         )
     }
-    alone = Asker(model, asking, limits=Limits(requests=1), effort=Effort())
+    alone = Labeller(model, mode, limits=Limits(requests=1), stats=LabelStats())
     flips = dict.fromkeys(log.options, 0)
     asked = dict.fromkeys(log.options, 0)
     unreadable: dict[str, str] = {}
@@ -83,7 +85,7 @@ def verify(
                 if fresh["score"] is None and np.isnan(before["score"]):
                     continue
                 asked[fresh["scale"]] += 1
-                flips[fresh["scale"]] += _differs(before, fresh, asking)
+                flips[fresh["scale"]] += _differs(before, fresh, mode)
         if progress:
             progress(done, len(drawn))
     result: dict[str, Any] = {
@@ -112,7 +114,7 @@ def _has_no_error(log: OracleLog, row: int) -> bool:
     return bool(np.isfinite(log.costs[row]).all())
 
 
-def _differs(before: dict[Any, Any], fresh: dict[str, Any], asking: Asking) -> bool:
-    if asking is Asking.REFERENCES:
+def _differs(before: dict[Any, Any], fresh: dict[str, Any], mode: LabelMode) -> bool:
+    if mode is LabelMode.REFERENCES:
         return bool(abs(float(before["score"]) - fresh["score"]) > 1e-3)
     return bool(before["answer"] != fresh["answer"])

@@ -13,11 +13,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import DataError, MismatchError
 from m3core.cost import ModelShape
+from m3core.matryoshka.decoding import Decoded, Decoder, DecodingState, KVCacheState
+from m3core.matryoshka.incremental_decoding import (
+    TokenAnswer,
+    TokenAnswers,
+    answer_of,
+    text_of,
+)
 from m3core.models.base import ANSWER_TOKENS, Answer, Peek, Request, VisualEncoding
-from m3core.models.decoding import Decoded, Decoder, Growth
-from m3core.models.peeking import first_token_odds, watch
-from m3core.models.states import State
-from m3core.models.token_answers import TokenAnswer, TokenAnswers, answer_of, text_of
+from m3core.models.peeking import first_token_distribution, watch
 from m3core.prompts import PromptTemplate
 from m3core.scales import ScaleGrid
 
@@ -180,7 +184,7 @@ class AnsweringModel(ABC):
         visual, owners, questions = self._shared(requests)
         with watch(self.model) as seen:
             state = self._decoder().read(visual, owners, questions)
-        entropies, top = first_token_odds(state.logits[:, -1])
+        entropies, top = first_token_distribution(state.logits[:, -1])
         counts = self._counts(visual, owners, questions)
         return [
             Peek(
@@ -206,7 +210,7 @@ class AnsweringModel(ABC):
         decoder = self._decoder()
         for places in by_batch.values():
             batch = [peeks[place] for place in places]
-            state: State = batch[0].state[0]
+            state: KVCacheState = batch[0].state[0]
             rows = state.picked([peek.state[1] for peek in batch])
             counts = [(peek.visual_tokens, peek.text_tokens) for peek in batch]
             most = self._most([peek.max_new_tokens for peek in batch], counts)
@@ -235,25 +239,25 @@ class AnsweringModel(ABC):
         state = decoder.read(visual, owners, questions)
         counts = self._counts(visual, owners, questions)
         asked = [request.max_new_tokens for request in requests] if most is None else most
-        return self._growing(decoder, state, counts, self._most(asked, counts))
+        return self._incremental(decoder, state, counts, self._most(asked, counts))
 
     @torch.inference_mode()
     def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> TokenAnswers:
         """Answer from where peeks of one batch stopped; see :class:`MultiScaleModel`."""
-        state: State = peeks[0].state[0]
+        state: KVCacheState = peeks[0].state[0]
         rows = state.picked([peek.state[1] for peek in peeks])
         counts = [(peek.visual_tokens, peek.text_tokens) for peek in peeks]
         asked = [peek.max_new_tokens for peek in peeks] if most is None else most
-        return self._growing(self._decoder(), rows, counts, self._most(asked, counts))
+        return self._incremental(self._decoder(), rows, counts, self._most(asked, counts))
 
-    def _growing(
+    def _incremental(
         self,
         decoder: Decoder,
-        state: State,
+        state: KVCacheState,
         counts: Sequence[tuple[int, int]],
         most: Sequence[int],
     ) -> TokenAnswers:
-        growth = Growth(decoder, state, most)
+        decoding = DecodingState(decoder, state, most)
         rows = [
             TokenAnswer(
                 decoded=decoded,
@@ -262,9 +266,9 @@ class AnsweringModel(ABC):
                 tokenizer=self.tokenizer,
                 ends=decoder.ends,
             )
-            for decoded, (visual, text) in zip(growth.rows, counts, strict=True)
+            for decoded, (visual, text) in zip(decoding.rows, counts, strict=True)
         ]
-        return TokenAnswers(growth, rows)
+        return TokenAnswers(decoding, rows)
 
     def answer_length(self, answer: str, *, most: int | None = None) -> int:
         """Tokens of a given answer; see :class:`MultiScaleModel`."""

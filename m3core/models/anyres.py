@@ -63,7 +63,7 @@ def parse_grid(text: str) -> CropGrid:
     match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text)
     if match is None:
         raise MismatchError(
-            f"{text!r} is no grid of crops: write rows x columns, such as 2x2 or 3x3"
+            f"{text!r} is not a grid of crops: write rows x columns, such as 2x2 or 3x3"
         )
     return CropGrid(int(match[1]), int(match[2]))
 
@@ -82,7 +82,7 @@ def crop_grids(pinpoints: Iterable[Sequence[int]], side: int) -> tuple[CropGrid,
     for height, width in pinpoints:
         if min(height, width) < side or height % side or width % side:
             raise MismatchError(
-                f"the resolution {height} x {width} in image_grid_pinpoints is no whole number "
+                f"the resolution {height} x {width} in image_grid_pinpoints is not a whole number "
                 f"of crops of {side} x {side} pixels; correct the model's config.json"
             )
         grids.append(CropGrid(height // side, width // side))

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from m3core.cost import ModelShape
-from m3core.models.growing import GrowingAnswers
 from m3core.pooling import detail_by_region, pool
 from m3core.scales import ScaleGrid
 
@@ -164,6 +163,49 @@ class Peek:
     max_new_tokens: int | None = None
 
 
+class IncrementalAnswer(Protocol):
+    """An answer while it is being written."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model itself ended it, and not its longest length."""
+        ...
+
+    def settled(self) -> str:
+        """The text so far that no later token can change: a beginning of the answer's text."""
+        ...
+
+    def answer(self) -> Answer:
+        """The answer as it stands; after at least one step."""
+        ...
+
+    def give_up(self) -> None:
+        """End it here: it leaves its batch."""
+        ...
+
+
+class IncrementalAnswers(Protocol):
+    """A batch of answers that grow by a token a step; others join, those that ended leave."""
+
+    @property
+    def rows(self) -> Sequence[IncrementalAnswer]:
+        """Those that have not ended."""
+        ...
+
+    def step(self) -> None:
+        """One more token for each."""
+        ...
+
+    def join(self, other: Any) -> None:
+        """Take in another batch of the same model, which is used up."""
+        ...
+
+
 @runtime_checkable
 class MultiScaleModel(Protocol):
     """A frozen model that answers from any scale of its grid.
@@ -238,7 +280,7 @@ class MultiScaleModel(Protocol):
 
     def begin(
         self, requests: Sequence[Request], *, most: Sequence[int] | None = None
-    ) -> GrowingAnswers:
+    ) -> IncrementalAnswers:
         """Read all requests in one batch, to answer them step by step, each as :meth:`answer` does.
 
         Args:
@@ -251,7 +293,9 @@ class MultiScaleModel(Protocol):
         """
         ...
 
-    def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> GrowingAnswers:
+    def resume(
+        self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None
+    ) -> IncrementalAnswers:
         """Answer step by step from where peeks of one batch stopped; see :meth:`begin`."""
         ...
 

@@ -111,7 +111,7 @@ class FakeModel:
         return self.grid.scales[min(int(level * len(self.grid)), len(self.grid) - 1)]
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """See the class."""
+        """``yes`` from the needed scale on, ``no`` below it."""
         answers = []
         for request in requests:
             visual_tokens = request.encoding.tokens(self.check_scale(request.scale))
@@ -179,7 +179,7 @@ class FakeModel:
 
 
 class _Said:
-    """An answer of one token; see :class:`m3core.models.growing.GrowingAnswer`."""
+    """An answer of one token; an :class:`m3core.models.base.IncrementalAnswer`."""
 
     def __init__(self, answer: Answer) -> None:
         self.ended = self.whole = False
@@ -196,7 +196,7 @@ class _Said:
 
 
 class _SaidAtOnce:
-    """See :class:`m3core.models.growing.GrowingAnswers`."""
+    """A batch of them, all said in the first step."""
 
     def __init__(self, rows: list[_Said]) -> None:
         self.rows = rows

@@ -52,7 +52,7 @@ class QueryEncoding:
         """
         if not 1 <= scale <= len(self.features):
             raise MismatchError(
-                f"{scale} visual tokens cannot be had: this image has any number from 1 to "
+                f"{scale} visual tokens are not available: this image has any number from 1 to "
                 f"{len(self.features)}"
             )
         return self.features[:scale]
@@ -63,7 +63,7 @@ class QueryEncoding:
         Args:
             coarse: The coarser scale.
             fine: The finer scale.
-            regions: Not heeded: tokens have no place, so each new one is a region of its own.
+            regions: Not used: tokens have no place, so each new one is a region of its own.
 
         Returns:
             (fine - coarse, 1, D), float32.

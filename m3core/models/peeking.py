@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 LIKELIEST = 5
-"""So many of the likeliest first tokens are told of; fewer where the vocabulary is smaller."""
+"""How many of the likeliest first tokens are given; fewer where the vocabulary is smaller."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ def watch(model: PreTrainedModel) -> Iterator[Watched]:
             hook.remove()
 
 
-def first_token_odds(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def first_token_distribution(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How sure the model is of its first token.
 
     Args:

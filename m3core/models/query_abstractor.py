@@ -119,7 +119,7 @@ class QueryAbstractor(nn.Module):
         """
         if not 1 <= tokens <= self.queries:
             raise MismatchError(
-                f"{tokens} visual tokens cannot be had: this model gives any number from 1 to "
+                f"{tokens} visual tokens are not available: this model gives any number from 1 to "
                 f"{self.queries}, the first so many of its {self.queries} queries"
             )
         return tokens
@@ -200,7 +200,7 @@ class QueryAbstractor(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> QueryAbstractor:
-        """See :class:`torch.nn.Module`; forgets the kept weights, in case a trainer is about."""
+        """Change the mode, and forget the kept weights, as a trainer may be about."""
         self._constants = None
         super().train(mode)
         return self

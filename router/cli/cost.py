@@ -75,7 +75,7 @@ def cost(
         f"{device.name}: {device.flops / 1e12:g} TFLOPS, {device.bandwidth / 1e9:g} GB/s.",
         style="dim",
     )
-    if sizes.crops is not None:
+    if sizes.views(shown) > 1:
         say(f"A picture of {picture} pixels is seen in {sizes.views(shown)} views.")
 
 

@@ -8,20 +8,18 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import (
-    Bits,
-    Device,
-    DeviceMap,
-    Dtype,
-    Frames,
-    Grids,
-    Images,
-    Pooling,
-    Questions,
-    Tiers,
-    UnlistedGrids,
-    named_tiers,
-)
+from router.cli.options import Bits
+from router.cli.options import Device
+from router.cli.options import DeviceMap
+from router.cli.options import Dtype
+from router.cli.options import Frames
+from router.cli.options import Grids
+from router.cli.options import Images
+from router.cli.options import Pooling
+from router.cli.options import Questions
+from router.cli.options import Tiers
+from router.cli.options import UnlistedGrids
+from router.cli.options import named_tiers
 
 FINISHED_WITH_ERRORS = 3
 
@@ -126,12 +124,15 @@ def label(
     from data.sources.jsonl import load_jsonl
     from m3core.batching import limits_for
     from m3core.checkpoints import load_model
-    from m3core.labelling import Asking, Stopped
+    from m3core.labelling import LabelMode
+    from m3core.labelling import Stopped
     from m3core.labelling.pictures import workers_for
     from m3core.labelling.ranks import Ranks
     from router.cli.console import out as console
     from router.cli.console import progress
-    from router.cli.labelling import label_with_progress, show_errors, show_flips
+    from router.cli.labelling import label_with_progress
+    from router.cli.labelling import show_errors
+    from router.cli.labelling import show_flips
     from router.runs.run import Run
     from router.stages.labelling import verify_stage
 
@@ -140,8 +141,8 @@ def label(
             "--until-correct needs answers that are right or wrong; it cannot be combined with "
             "--scoring references"
         )
-    asking = Asking.UNTIL_CORRECT if until_correct else Asking.ALL
-    asking = Asking.REFERENCES if scoring is Scoring.REFERENCES else asking
+    mode = LabelMode.UNTIL_CORRECT if until_correct else LabelMode.ALL
+    mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
     ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
     loaded = load_model(
@@ -167,7 +168,7 @@ def label(
             questions=questions,
             tiers=named_tiers(tiers),
             frames=frames,
-            asking=asking,
+            mode=mode,
             workers=workers_for(where, ranks.local) if workers is None else workers,
             limits=limits_for(loaded, tokens=batch_tokens),
             ranks=ranks,

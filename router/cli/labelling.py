@@ -6,20 +6,25 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
+from typing import Unpack
 
 import numpy as np
 from rich.text import Text
 
 from data.example import Example
-from data.log.checks import ASKED, LENGTH
+from data.log.checks import ASKED
+from data.log.checks import LENGTH
 from data.log.oracle_log import OracleLog
 from data.scoring.metrics import AGREEMENT
-from m3core.labelling import LabelOptions, LabelProgress
+from m3core.labelling import LabelOptions
+from m3core.labelling import LabelProgress
 from m3core.labelling.ranks import Ranks
-from m3core.labelling.run import EFFORT
+from m3core.labelling.run import STATS
 from m3core.models.base import MultiScaleModel
-from router.cli.console import out, progress, show_table
+from router.cli.console import out
+from router.cli.console import progress
+from router.cli.console import show_table
 from router.evaluation.summary_text import log_verdict
 from router.features.question import MODEL
 from router.runs.run import Run
@@ -93,7 +98,7 @@ def _show_result(run: Run, log: OracleLog) -> None:
             f"{unknown} examples were asked up to their first right answer; means are over what "
             "was asked. Train with --rule reached."
         )
-    _show_effort(run.log / EFFORT)
+    _show_stats(run.log / STATS)
 
 
 def _show_verdict(log: OracleLog) -> None:
@@ -110,19 +115,17 @@ def _show_verdict(log: OracleLog) -> None:
     out.print(Text(found.text), style="bold")
 
 
-def _show_effort(path: Path) -> None:
+def _show_stats(path: Path) -> None:
     """What the last run spent its time on, and what it could not have avoided."""
     if not path.is_file():
         return
-    effort = json.loads(path.read_text())
-    stages = ", ".join(
-        f"{name} {spent:.1f} s" for name, spent in effort["seconds_by_stage"].items()
-    )
-    bound = effort.get("lower_bound_seconds")
+    stats = json.loads(path.read_text())
+    stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in stats["seconds_by_stage"].items())
+    bound = stats.get("lower_bound_seconds")
     least = f"; arithmetic alone would take {bound:.1f} s" if bound else ""
     out.print(
-        f"{effort['examples']} examples at {effort['examples_per_second']:.1f}/s, "
-        f"{effort['tokens_per_second']:.0f} tokens/s, {effort['padding_share']:.1%} padding "
+        f"{stats['examples']} examples at {stats['examples_per_second']:.1f}/s, "
+        f"{stats['tokens_per_second']:.0f} tokens/s, {stats['padding_share']:.1%} padding "
         f"({stages}{least})",
         style="dim",
     )

@@ -25,6 +25,7 @@ from router.cli import (
     export,
     featurize,
     fetch,
+    finetune,
     import_,
     inspect,
     keys,
@@ -66,6 +67,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart.quickstart,
     "check": check.check,
     "keys": keys.keys,
+    "finetune": finetune.finetune,
     "convert": convert.convert,
     "cost": cost.cost,
 }

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field
 
 from data.errors import M3RouterError
-from m3core.models.base import Answer, Request
-from m3core.models.growing import GrowingAnswer
+from m3core.models.base import Answer
+from m3core.models.base import IncrementalAnswer
+from m3core.models.base import Request
 from router.deciding import Decided
 from router.policies.policy import Policy
-from router.serve.backend import Ask, Finished, OverdueError, Piece
+from router.serve.backend import Ask
+from router.serve.backend import Finished
+from router.serve.backend import OverdueError
+from router.serve.backend import Piece
 
 Event = Piece | Finished | M3RouterError
 
@@ -43,7 +48,7 @@ class Job:
     entered: float = field(default_factory=time.perf_counter)
     decided: Decided | None = None
     request: Request | None = None
-    row: GrowingAnswer | None = None
+    row: IncrementalAnswer | None = None
     earlier: tuple[Answer, ...] = ()
     said: str = ""
     streams: bool = False

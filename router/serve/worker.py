@@ -19,7 +19,7 @@ import torch
 
 from data.errors import DataError, M3RouterError
 from m3core.batching import Limits, batches, limits_for, load_of, needs_of, out_of_memory
-from m3core.models.growing import GrowingAnswer, GrowingAnswers
+from m3core.models.base import IncrementalAnswer, IncrementalAnswers
 from router.asking_again import Tried, following_request, may_follow
 from router.deciding import Asked, Clock
 from router.pipeline import AutoScalePipeline
@@ -66,7 +66,7 @@ class Worker:
         self._limits: Limits = limits_for(pipeline.model)
         self._unread: list[Job] = []  # decided, their prompts not read yet
         self._running: list[Job] = []
-        self._growing: GrowingAnswers | None = None
+        self._growing: IncrementalAnswers | None = None
 
     def answering(self) -> int:
         """Questions in hand."""
@@ -210,7 +210,7 @@ class Worker:
             return
         self._join(jobs, growing)
 
-    def _join(self, jobs: list[Job], growing: GrowingAnswers) -> None:
+    def _join(self, jobs: list[Job], growing: IncrementalAnswers) -> None:
         for job, row in zip(jobs, growing.rows, strict=True):
             job.row = row
             cascade, scale = self._pipeline.cascade, job.prompt.scale
@@ -247,7 +247,7 @@ class Worker:
             self._tell(job, Piece(text[len(job.said) :]))
             job.said = text
 
-    def _end(self, job: Job, row: GrowingAnswer) -> None:
+    def _end(self, job: Job, row: IncrementalAnswer) -> None:
         """An answer is whole: give it, or ask a finer scale."""
         answer, decided, request = row.answer(), job.decided, job.prompt
         self._running.remove(job)

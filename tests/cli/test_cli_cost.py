@@ -90,7 +90,7 @@ def test_the_embedded_model_has_its_costs(invoke):
         (["--device-type", "V10"], "unknown device 'V10'; known: V100"),
         (["--bandwidth", 5], "needs both rates"),
         (["--bits", 5], "bits must be 8 or 4"),
-        (["--picture", "big"], "'big' is no picture size"),
+        (["--picture", "big"], "'big' is not an image size"),
     ],
 )
 def test_what_cannot_be_computed_is_said(invoke, arguments, message):

@@ -155,7 +155,7 @@ def test_a_very_long_picture_may_show_only_its_base():
 
 @pytest.mark.parametrize("text", ["", "2", "2x", "x2", "0x2", "2x2x2", "two", "-1x2", "2 x 2"])
 def test_what_is_no_grid_is_refused(text):
-    with pytest.raises(MismatchError, match="is no grid of crops"):
+    with pytest.raises(MismatchError, match="is not a grid of crops"):
         parse_grid(text)
 
 

@@ -29,10 +29,10 @@ from transformers import (
 
 from data.errors import MismatchError, ModelError
 from m3core.checkpoints import convert, load_model
-from m3core.checkpoints.keys import folded
-from m3core.checkpoints.layouts import Checkpoint, recognise
+from m3core.checkpoints.checkpoint import Checkpoint
+from m3core.checkpoints.families.table import get_family, recognise
+from m3core.checkpoints.tensors import folded
 from m3core.checkpoints.tower import known_tower
-from m3core.checkpoints.translation import translate
 from m3core.models.anyres import CropGrid
 from m3core.models.base import Request
 from m3core.scales import M3_SCALES
@@ -320,7 +320,7 @@ def test_grids_can_be_chosen(original_next, original):
     (encoding,) = model.encode([picture()])
     assert encoding.views == 10
     assert model.revision != load_model(str(original_next), device="cpu").revision
-    with pytest.raises(MismatchError, match="'3 by 3' is no grid of crops: write rows x columns"):
+    with pytest.raises(MismatchError, match="'3 by 3' is not a grid of crops: write rows"):
         load_model(str(original_next), grids=["3 by 3"])
     with pytest.raises(MismatchError, match="sees a picture whole; leave grids out"):
         load_model(str(original), grids=["2x2"])
@@ -504,7 +504,8 @@ def test_parameters_of_the_real_configurations(family, tmp_path):
         "llava_next": LlavaNextForConditionalGeneration,
     }[family]
     with torch.device("meta"):
-        model = stock(translate(checkpoint, known_tower("clip-vit-large-patch14-336")))
+        tower = known_tower("clip-vit-large-patch14-336")
+        model = stock(get_family(family).translate(checkpoint, tower))
     projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
     newline = 4096 if family == "llava_next" else 0
     count = sum(one.numel() for one in model.parameters())
@@ -602,7 +603,7 @@ def test_pickles_that_run_code_are_not_loaded(published, tmp_path):
 def test_tokenizers_that_do_not_belong_are_refused(broken):
     pieces = (broken / "tokenizer.model").read_bytes()
     (broken / "tokenizer.model").write_bytes(pieces[:200])
-    with pytest.raises(ModelError, match="no sentencepiece tokenizer or is damaged"):
+    with pytest.raises(ModelError, match="not a sentencepiece tokenizer or is damaged"):
         load_model(str(broken), device="cpu")
     (broken / "tokenizer.model").unlink()
     with pytest.raises(ModelError, match="lacks a tokenizer: neither tokenizer.model"):

@@ -19,13 +19,13 @@ from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from data.sources.instructions import Conversation, load_instructions
 from m3core.checkpoints import load_model
-from m3core.checkpoints.trained import write_trained
-from m3core.checkpoints.weights import read_tensors
+from m3core.checkpoints.conversion import write_trained
+from m3core.checkpoints.families.table import trainable_of
+from m3core.checkpoints.tensors import read_tensors
 from m3core.embedded.curriculum import FreshScenes, SceneText
 from m3core.finetuning import finetune
 from m3core.instructions import ConversationText, InstructionBatches, shortened
 from m3core.models.base import Request
-from m3core.models.trainees import trainee_of
 from m3core.objective import IGNORED, MatryoshkaLoss, pack
 from m3core.prompts import get_template
 from m3core.recipe import TrainingRecipe
@@ -213,7 +213,7 @@ def test_a_mixed_batch_has_the_loss_of_each_row_alone(published, scenes):
         talk(("is there a table", "on"), image=None),
         talk(("is there", "the picture"), image="1.png"),
     ]
-    objective = MatryoshkaLoss(trainee_of(model)).eval()
+    objective = MatryoshkaLoss(trainable_of(model)).eval()
 
     def batch(rows: list[Conversation]):
         made = InstructionBatches(
@@ -278,10 +278,10 @@ def test_a_fine_tuned_checkpoint_loads_and_is_what_was_trained(
     old, new = load_model(str(source), device="cpu"), load_model(str(written), device="cpu")
     assert type(old) is type(new) and new.template == old.template
     assert answers_of(new, (36,)) != answers_of(old, (36,))
-    trainee = trainee_of(old)
+    trainable = trainable_of(old)
     batches = batches_of(old, scenes, finest=new.grid.finest)
-    trained = train(trainee, batches, recipe=recipe(**settings), folder=tmp_path / "work")
-    state = trainee_of(new).module.state_dict()
+    trained = train(trainable, batches, recipe=recipe(**settings), folder=tmp_path / "work")
+    state = trainable_of(new).module.state_dict()
     assert state.keys() == trained.keys()
     assert all(torch.equal(state[name], trained[name]) for name in state)
     with pytest.raises(ModelError, match="is there and not empty"):
@@ -290,12 +290,12 @@ def test_a_fine_tuned_checkpoint_loads_and_is_what_was_trained(
 
 def test_weights_are_written_in_the_number_format_asked_for(published, tmp_path):
     source = str(published("llava"))
-    weights = trainee_of(load_model(source, device="cpu")).module.state_dict()
+    weights = trainable_of(load_model(source, device="cpu")).module.state_dict()
     folder = write_trained(source, weights, tmp_path / "a", scales=(1, 576), dtype="bfloat16")
     stored = read_tensors(folder)
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
     for name, tensor in (
-        trainee_of(load_model(str(folder), device="cpu")).module.state_dict().items()
+        trainable_of(load_model(str(folder), device="cpu")).module.state_dict().items()
     ):
         assert torch.equal(tensor, weights[name].bfloat16().float()), name
 

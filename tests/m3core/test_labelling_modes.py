@@ -9,18 +9,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, MismatchError
+from data.errors import DataError
+from data.errors import MismatchError
 from data.example import Example
 from data.images import open_image
 from data.log.oracle_log import OracleLog
-from data.scenes.export import VALIDATION_SEEDS, write_scenes
+from data.scenes.export import VALIDATION_SEEDS
+from data.scenes.export import write_scenes
 from data.sources.jsonl import load_jsonl
 from m3core.batching import Limits
 from m3core.checkpoints import load_model
-from m3core.labelling import Asking, label, verify
-from m3core.labelling.references import expected_score, reference_answers
-from m3core.labelling.run import EFFORT
-from m3core.models.base import Answer, Request
+from m3core.labelling import LabelMode
+from m3core.labelling import label
+from m3core.labelling import verify
+from m3core.labelling.references import expected_score
+from m3core.labelling.references import reference_answers
+from m3core.labelling.run import STATS
+from m3core.models.base import Answer
+from m3core.models.base import Request
 from m3core.models.fake import FakeModel
 from router.rules import apply_rule
 from tests.m3core.test_labelling import examples
@@ -45,7 +51,7 @@ def test_asking_stops_at_the_first_right_answer(pictures, tmp_path):
         images=pictures,
         model=FakeModel(),
         folder=tmp_path / "part",
-        asking=Asking.UNTIL_CORRECT,
+        mode=LabelMode.UNTIL_CORRECT,
     )
     assert part.ids == whole.ids
     assert part.errors().drop(columns="chance").equals(whole.errors().drop(columns="chance"))
@@ -63,7 +69,7 @@ def test_only_a_rule_that_can_live_with_it_accepts_such_a_log(pictures, tmp_path
     asked = examples(12)
     run = {"images": pictures, "model": FakeModel()}
     whole = label(asked, folder=tmp_path / "whole", **run)
-    part = label(asked, folder=tmp_path / "part", asking=Asking.UNTIL_CORRECT, **run)
+    part = label(asked, folder=tmp_path / "part", mode=LabelMode.UNTIL_CORRECT, **run)
     again = OracleLog.read(tmp_path / "part")
     assert (again.unknown == part.unknown).all()
     for rule in ("first_correct", "stable", "matches_full"):
@@ -80,7 +86,7 @@ def test_only_a_rule_that_can_live_with_it_accepts_such_a_log(pictures, tmp_path
 
 def test_a_run_of_another_kind_is_not_resumed(pictures, tmp_path):
     run = {"images": pictures, "model": FakeModel(), "folder": tmp_path / "log"}
-    label(examples(2), asking=Asking.UNTIL_CORRECT, **run)
+    label(examples(2), mode=LabelMode.UNTIL_CORRECT, **run)
     with pytest.raises(MismatchError, match="asked: journal 'until-correct', now 'all'"):
         label(examples(2), **run)
 
@@ -147,7 +153,7 @@ def test_references_are_scored_in_one_pass_with_their_probability(scenes, embedd
     images, asked = scenes
     endless = Example(id="endless", image=asked[0].image, question="Why?", answers=("so " * 40,))
     log = label(
-        [*asked, endless], images=images, model=embedded, folder=tmp_path, asking=Asking.REFERENCES
+        [*asked, endless], images=images, model=embedded, folder=tmp_path, mode=LabelMode.REFERENCES
     )
     assert set(log.errors()["example_id"]) == {"endless"}
     assert "81 tokens" in log.errors()["error"].iloc[0]
@@ -216,7 +222,7 @@ def test_labels_that_do_depend_on_their_batch_are_counted(pictures, tmp_path):
 def test_a_run_reports_what_it_computed(scenes, embedded, tmp_path):
     images, asked = scenes
     label(asked, images=images, model=embedded, folder=tmp_path)
-    effort = json.loads((tmp_path / EFFORT).read_text())
+    effort = json.loads((tmp_path / STATS).read_text())
     assert effort["examples"] == len(asked)
     assert 0 < effort["padding_share"] < 0.3  # few and short requests; see test_batching
     assert {"pictures", "encode", "answer", "keep"} <= set(effort["seconds_by_stage"])

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, MismatchError
+from data.errors import DataError
+from data.errors import MismatchError
 from data.example import Example
 from data.log.oracle_log import OracleLog
 from data.log.partial_log import find_log
-from m3core.batching import Limits, answer_all, needs_of
-from m3core.labelling import Asking, label, verify
+from m3core.batching import Limits
+from m3core.batching import answer_all
+from m3core.batching import needs_of
+from m3core.labelling import LabelMode
+from m3core.labelling import label
+from m3core.labelling import verify
 from m3core.labelling.rows import longest_in
 from m3core.models.base import Request
 from m3core.models.fake import FakeModel
@@ -178,7 +183,7 @@ def test_asking_up_to_the_first_right_answer_keeps_the_lengths(
         images=pictures,
         model=random_m3,
         folder=tmp_path,
-        asking=Asking.UNTIL_CORRECT,
+        mode=LabelMode.UNTIL_CORRECT,
     )
     asked = np.isfinite(part.scores)
     assert (part.laid_out("answer")[asked] == log.laid_out("answer")[asked]).all()
@@ -191,7 +196,7 @@ def test_references_may_be_as_long_as_answers(pictures, random_m3, tmp_path):
     (one,) = [
         Example(id="a", image="0.png", question="what is it?", answers=("one two three four five",))
     ]
-    options = {"images": pictures, "model": random_m3, "asking": Asking.REFERENCES}
+    options = {"images": pictures, "model": random_m3, "mode": LabelMode.REFERENCES}
     short = label([one], folder=tmp_path / "short", **options)
     assert short.errors()["error"].str.contains("answers with 4 at most").all()
     long = label([one], folder=tmp_path / "long", max_new_tokens=40, **options)

@@ -7,7 +7,12 @@ import torch
 
 from m3core.embedded.architecture import new_model, new_tower
 from m3core.embedded.curriculum import scene_pixels
-from m3core.embedded.lookup import LOOKS_AT_PICTURE, SEPARATION, TEXT, start_as_lookup
+from m3core.embedded.lookup_initialization import (
+    LOOKS_AT_PICTURE,
+    SEPARATION,
+    TEXT,
+    start_as_lookup,
+)
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.models.parts import project
 

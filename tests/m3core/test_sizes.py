@@ -89,5 +89,5 @@ def test_what_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("text", ["640", "640x", "0x5", "axb", "-1x3", ""])
 def test_a_picture_size_is_width_and_height(text):
     assert parse_picture("640x480") == (480, 640)
-    with pytest.raises(MismatchError, match="no picture size: write width x height"):
+    with pytest.raises(MismatchError, match="not an image size: write width x height"):
         parse_picture(text)

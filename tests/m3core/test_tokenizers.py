@@ -380,7 +380,7 @@ def test_a_tokenizer_that_cannot_be_followed_is_said(tmp_path, caplog):
     assert "gets other tokens here than from sentencepiece" in caplog.text
     proto.trainer_spec.model_type = 1
     (folder / "tokenizer.model").write_bytes(proto.SerializeToString())
-    with pytest.raises(ModelError, match="is no byte-pair encoding"):
+    with pytest.raises(ModelError, match="is not of byte-pair encoding"):
         read_pieces(folder / "tokenizer.model")
 
 

@@ -14,6 +14,9 @@ from data.errors import MismatchError, ModelError
 from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
+from m3core.checkpoints.families.llava import LlavaTrainable
+from m3core.checkpoints.families.mqt import MqtTrainable
+from m3core.checkpoints.families.table import trainable_of
 from m3core.embedded.architecture import new_model, new_tower
 from m3core.embedded.curriculum import (
     CachedScenes,
@@ -24,7 +27,6 @@ from m3core.embedded.curriculum import (
 )
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.lora import add_lora, merged
-from m3core.models.trainees import LlavaTrainee, MqtTrainee, trainee_of
 from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
 from m3core.prompts import get_template
 from m3core.recipe import TrainingRecipe
@@ -79,7 +81,7 @@ def test_pack_predicts_exactly_the_answers():
 def test_packed_questions_have_the_loss_of_each_question_alone(model, tokenizer):
     text = SceneText(tokenizer, TEMPLATE, questions=4)
     batch = FreshScenes(0, text, batch=2)(0)
-    objective, end = MatryoshkaLoss(LlavaTrainee(model)).eval(), tokenizer.eos_token_id
+    objective, end = MatryoshkaLoss(LlavaTrainable(model)).eval(), tokenizer.eos_token_id
     encode = lambda words: tokenizer(words, add_special_tokens=False)["input_ids"]  # noqa: E731
     total = count = 0.0
     with torch.no_grad():
@@ -107,11 +109,11 @@ def test_packed_questions_have_the_loss_of_each_question_alone(model, tokenizer)
 def test_training_lowers_the_loss_at_every_scale(model, tokenizer, tmp_path, steps, settings):
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=3), batch=2)
     fixed = batches(0)
-    objective = MatryoshkaLoss(LlavaTrainee(model))
+    objective = MatryoshkaLoss(LlavaTrainable(model))
     wanted = recipe(scales=M3_SCALES, periods=None, steps=steps, save_every=100, **settings)
     with torch.no_grad():
         before = objective(fixed, M3_SCALES)
-    train(LlavaTrainee(model), lambda step: fixed, recipe=wanted, folder=tmp_path)
+    train(LlavaTrainable(model), lambda step: fixed, recipe=wanted, folder=tmp_path)
     with torch.no_grad():
         after = objective(fixed, M3_SCALES)
     assert (after < before - 0.5).all(), (before, after)
@@ -123,7 +125,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(model, t
 
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)
     undisturbed = train(
-        LlavaTrainee(copy.deepcopy(model)), batches, recipe=recipe(), folder=tmp_path / "a"
+        LlavaTrainable(copy.deepcopy(model)), batches, recipe=recipe(), folder=tmp_path / "a"
     )
 
     def dying(step):
@@ -132,9 +134,9 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(model, t
         return batches(step)
 
     with pytest.raises(Killed):
-        train(LlavaTrainee(copy.deepcopy(model)), dying, recipe=recipe(), folder=tmp_path / "b")
+        train(LlavaTrainable(copy.deepcopy(model)), dying, recipe=recipe(), folder=tmp_path / "b")
     resumed = train(
-        LlavaTrainee(copy.deepcopy(model)), batches, recipe=recipe(), folder=tmp_path / "b"
+        LlavaTrainable(copy.deepcopy(model)), batches, recipe=recipe(), folder=tmp_path / "b"
     )
     for name, weight in undisturbed.items():
         assert torch.equal(weight, resumed[name]), name
@@ -142,19 +144,19 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(model, t
 
 def test_a_folder_of_another_recipe_is_refused(model, tokenizer, tmp_path):
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)
-    train(LlavaTrainee(model), batches, recipe=recipe(steps=2), folder=tmp_path)
+    train(LlavaTrainable(model), batches, recipe=recipe(steps=2), folder=tmp_path)
     with pytest.raises(MismatchError, match="training of another recipe"):
-        train(LlavaTrainee(model), batches, recipe=recipe(steps=3), folder=tmp_path)
+        train(LlavaTrainable(model), batches, recipe=recipe(steps=3), folder=tmp_path)
 
 
 def test_a_frozen_tower_stays_as_it_was_and_a_free_one_moves(model, tokenizer, tmp_path):
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)
     before = copy.deepcopy(model.model.vision_tower.state_dict())
-    train(LlavaTrainee(model), batches, recipe=recipe(steps=2), folder=tmp_path / "frozen")
+    train(LlavaTrainable(model), batches, recipe=recipe(steps=2), folder=tmp_path / "frozen")
     after = model.model.vision_tower.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     free = recipe(steps=2, tower_learning_rate=1e-3)
-    train(LlavaTrainee(model), batches, recipe=free, folder=tmp_path / "free")
+    train(LlavaTrainable(model), batches, recipe=free, folder=tmp_path / "free")
     after = model.model.vision_tower.state_dict()
     assert not all(torch.equal(before[name], after[name]) for name in before)
 
@@ -165,7 +167,7 @@ def test_cached_tower_tokens_give_the_loss_of_pixels(model, tokenizer, tmp_path)
     table = cache_tower(model, 4, tmp_path / "tokens.npy")
     assert table.shape == (4, 576, 128)
     cached = CachedScenes(table, text, batch=2)
-    objective = MatryoshkaLoss(LlavaTrainee(model))
+    objective = MatryoshkaLoss(LlavaTrainable(model))
     with torch.no_grad():
         for step in (0, 1):
             fresh = FreshScenes(cached.seeds(step).start, text, batch=2)(0)
@@ -183,10 +185,10 @@ def test_exact_match_counts_answers_not_tokens(model, tokenizer):
     """After fitting one batch, some answers are right; counted by hand from the logits."""
     text = SceneText(tokenizer, TEMPLATE, questions=3)
     batch = FreshScenes(0, text, batch=2)(0)
-    objective = MatryoshkaLoss(LlavaTrainee(model)).eval()
+    objective = MatryoshkaLoss(LlavaTrainable(model)).eval()
     packed = batch.text
     with torch.no_grad():
-        visual = objective.trainee.encode(batch.images).mean(1, keepdim=True)
+        visual = objective.trainable.encode(batch.images).mean(1, keepdim=True)
         logits, labels = objective._predict(visual, packed)
     hits, cells = {}, (packed.labels != IGNORED).nonzero().tolist()
     for (row, col), logit, label in zip(cells, logits, labels, strict=True):
@@ -240,36 +242,36 @@ def test_periods_are_refused_just_when_a_step_would_be_empty(periods, steps):
 
 def test_a_state_from_before_a_setting_existed_counts_as_its_default(model, tokenizer, tmp_path):
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)
-    trained = train(LlavaTrainee(model), batches, recipe=recipe(steps=2), folder=tmp_path)
+    trained = train(LlavaTrainable(model), batches, recipe=recipe(steps=2), folder=tmp_path)
     file = tmp_path / "state" / "progress.json"
     progress = json.loads(file.read_text())
     for later in ("choice", "lora_rank", "gradient_checkpointing"):
         del progress["recipe"][later]
     del progress["processes"]
     file.write_text(json.dumps(progress))
-    again = train(LlavaTrainee(model), batches, recipe=recipe(steps=2), folder=tmp_path)
+    again = train(LlavaTrainable(model), batches, recipe=recipe(steps=2), folder=tmp_path)
     assert all(torch.equal(again[name], trained[name]) for name in trained)
 
 
 def test_a_state_of_more_processes_is_refused(model, tokenizer, tmp_path):
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)
-    train(LlavaTrainee(model), batches, recipe=recipe(steps=2), folder=tmp_path)
+    train(LlavaTrainable(model), batches, recipe=recipe(steps=2), folder=tmp_path)
     file = tmp_path / "state" / "progress.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"processes": 2}))
     with pytest.raises(MismatchError, match="by 2 processes, and this one has 1"):
-        train(LlavaTrainee(model), batches, recipe=recipe(steps=2), folder=tmp_path)
+        train(LlavaTrainable(model), batches, recipe=recipe(steps=2), folder=tmp_path)
 
 
 def test_a_scale_that_the_model_lacks_is_refused_before_training(model, tmp_path):
     with pytest.raises(MismatchError, match="scale 10 does not nest"):
-        train(LlavaTrainee(model), None, recipe=recipe(scales=(1, 10)), folder=tmp_path)
+        train(LlavaTrainable(model), None, recipe=recipe(scales=(1, 10)), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_row_without_an_image_has_the_loss_of_its_text_alone(model):
     text = [([5, 6, 7], [8, 2]), ([9, 10], [11, 12, 2])]
     alone = pack([text], before=[1], pad=0, conversations=True, blind=[True])
-    objective = MatryoshkaLoss(LlavaTrainee(model)).eval()
+    objective = MatryoshkaLoss(LlavaTrainable(model)).eval()
     with torch.no_grad():
         images = scene_pixels(range(1))
         losses = objective(MatryoshkaBatch(images=images, text=alone), (1, 576))
@@ -287,7 +289,7 @@ def test_lora_changes_only_what_it_should_and_is_merged(model, tokenizer, tmp_pa
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)
     before = copy.deepcopy(model.state_dict())
     trained = train(
-        LlavaTrainee(model), batches, recipe=recipe(lora_rank=2, steps=2), folder=tmp_path
+        LlavaTrainable(model), batches, recipe=recipe(lora_rank=2, steps=2), folder=tmp_path
     )
     assert trained.keys() == model.state_dict().keys() == before.keys()
     changed = {name for name in before if not torch.equal(before[name], trained[name])}
@@ -305,17 +307,17 @@ def test_lora_changes_only_what_it_should_and_is_merged(model, tokenizer, tmp_pa
 
 
 def test_merged_weights_answer_as_the_updates_did(model):
-    trainee = LlavaTrainee(model.eval())
+    trainable = LlavaTrainable(model.eval())
     batch = MatryoshkaBatch(
         images=scene_pixels(range(2)),
         text=pack([[([5, 6], [7, 2])], [([8], [9, 2])]], before=[1], pad=0),
     )
-    objective = MatryoshkaLoss(trainee)
+    objective = MatryoshkaLoss(trainable)
     with torch.no_grad():
         plain = objective(batch, (1, 36))
-        updates = add_lora(trainee, rank=3, alpha=12, dropout=0.0)
+        updates = add_lora(trainable, rank=3, alpha=12, dropout=0.0)
         torch.testing.assert_close(objective(batch, (1, 36)), plain)
-        for name, parameter in trainee.language.named_parameters():
+        for name, parameter in trainable.language.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
         updated = objective(batch, (1, 36))
@@ -329,12 +331,12 @@ def test_merged_weights_answer_as_the_updates_did(model):
 def test_lora_without_peft_names_what_to_install(model, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'm3router\[train\]'"):
-        train(LlavaTrainee(model), None, recipe=recipe(lora_rank=2), folder=tmp_path)
+        train(LlavaTrainable(model), None, recipe=recipe(lora_rank=2), folder=tmp_path)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(model, tokenizer):
     batch = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)(0)
-    objective = MatryoshkaLoss(LlavaTrainee(model)).train()
+    objective = MatryoshkaLoss(LlavaTrainable(model)).train()
     seen: list[dict[str, torch.Tensor]] = []
     calls = []
     first = model.model.language_model.layers[0].input_layernorm
@@ -356,7 +358,7 @@ def test_a_run_with_gradient_checkpointing_ends_with_the_same_weights(model, tok
     batches = FreshScenes(0, SceneText(tokenizer, TEMPLATE, questions=2), batch=2)
     ends = [
         train(
-            LlavaTrainee(copy.deepcopy(model)),
+            LlavaTrainable(copy.deepcopy(model)),
             batches,
             recipe=recipe(steps=2, gradient_checkpointing=on, tower_learning_rate=1e-3),
             folder=tmp_path / str(on),
@@ -385,7 +387,7 @@ def test_mqt_losses_are_those_of_its_own_encodings(mqt_folder):
     """Each number of tokens by hand: tower, the layer asked for so many, embeddings, decoder."""
     model, batch = load_model(str(mqt_folder), device="cpu"), mqt_batch()
     with torch.no_grad():
-        losses = MatryoshkaLoss(MqtTrainee(model)).eval()(batch, (2, 36, 256))
+        losses = MatryoshkaLoss(MqtTrainable(model)).eval()(batch, (2, 36, 256))
         for loss, tokens in zip(losses, (2, 36, 256), strict=True):
             hidden = model.tower(batch.images, output_hidden_states=True).hidden_states[-2][:, 1:]
             visual, total, count = model.abstractor(hidden, tokens), 0.0, 0
@@ -414,30 +416,30 @@ def test_mqt_with_random_m_learns_and_resumes_to_the_same_weights(mqt_folder, tm
         return batch
 
     model = load_model(str(mqt_folder), device="cpu")
-    objective = MatryoshkaLoss(MqtTrainee(model)).eval()
+    objective = MatryoshkaLoss(MqtTrainable(model)).eval()
     queries = model.abstractor.query.detach().clone()
     with torch.no_grad():
         before = objective(batch, watched)
-    trained = train(MqtTrainee(model), lambda step: batch, recipe=wanted, folder=tmp_path / "a")
+    trained = train(MqtTrainable(model), lambda step: batch, recipe=wanted, folder=tmp_path / "a")
     with torch.no_grad():
         after = objective(batch, watched)
     assert (after < before - 0.2).all()
     assert not torch.equal(model.abstractor.query, queries)  # its attention learns too
-    other = MqtTrainee(load_model(str(mqt_folder), device="cpu"))
+    other = MqtTrainable(load_model(str(mqt_folder), device="cpu"))
     with pytest.raises(RuntimeError, match="killed"):
         train(other, dying, recipe=wanted, folder=tmp_path / "b")
-    fresh = MqtTrainee(load_model(str(mqt_folder), device="cpu"))
+    fresh = MqtTrainable(load_model(str(mqt_folder), device="cpu"))
     resumed = train(fresh, lambda step: batch, recipe=wanted, folder=tmp_path / "b")
     assert all(torch.equal(resumed[name], trained[name]) for name in trained)
 
 
 def test_mqt_refuses_more_tokens_than_queries(mqt_folder, tmp_path):
-    trainee = trainee_of(load_model(str(mqt_folder), device="cpu"))
+    trainable = trainable_of(load_model(str(mqt_folder), device="cpu"))
     with pytest.raises(MismatchError, match="any number from 1 to 256"):
-        train(trainee, None, recipe=recipe(scales=(2, 300)), folder=tmp_path)
+        train(trainable, None, recipe=recipe(scales=(2, 300)), folder=tmp_path)
 
 
 def test_a_family_without_training_is_named(random_m3):
-    assert isinstance(trainee_of(random_m3), LlavaTrainee)
+    assert isinstance(trainable_of(random_m3), LlavaTrainable)
     with pytest.raises(MismatchError, match="a FakeModel cannot be trained"):
-        trainee_of(load_model("fake"))
+        trainable_of(load_model("fake"))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
 
 import pytest
+import typer
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from experiments.train import parser, recipe_of
-from m3core.scales import M3_SCALES, MQT_TRAINING_SCALES
+from m3core.recipe import TrainingRecipe
+from router.cli.main import app
 from tests.docs.fences import fences
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -35,32 +37,27 @@ def test_the_deepspeed_file_is_found_and_clips_as_the_trainer_does():
     assert isinstance(settings["train_micro_batch_size_per_gpu"], int)
 
 
+def parsed(text: str) -> dict:
+    """The parameters that a documented command gives to ``m3router finetune``."""
+    command = typer.main.get_command(app).commands["finetune"]
+    words = shlex.split(text.replace("\\\n", " "))
+    return command.make_context("finetune", words).params
+
+
 def test_the_documented_command_is_understood():
     (command,) = (
-        fence.text.partition("python -m experiments.train ")[2]
+        fence.text.partition("m3router finetune ")[2]
         for fence in fences(TEXT)
         if fence.text.startswith("pip install 'm3router[train]'")
     )
-    arguments = parser().parse_args(shlex.split(command.replace("\\\n", " ")))
-    recipe = recipe_of(arguments)
-    assert recipe.scales == M3_SCALES and recipe.periods is None and recipe.steps == 2000
-    assert recipe.gradient_checkpointing and recipe.mixed_precision == "bf16"
+    found = parsed(command)
+    assert not found["scales"] and not found["periods"] and found["steps"] == 2000
+    assert found["gradient_checkpointing"] and found["mixed_precision"] == "bf16"
 
 
-@pytest.mark.parametrize(
-    ("words", "scales", "periods"),
-    [
-        (["--choice", "random", "--scales", "mqt"], MQT_TRAINING_SCALES, None),
-        (["--periods", "1,1,1,2,4"], M3_SCALES, (1, 1, 1, 2, 4)),
-    ],
-)
-def test_ways_to_choose_scales(words, scales, periods):
-    common = ["x", "--data", "a", "--images", "b", "--out", "c", "--steps", "3"]
-    recipe = recipe_of(parser().parse_args([*common, *words]))
-    assert (recipe.scales, recipe.periods) == (scales, periods)
-
-
-def test_scales_that_are_no_numbers_are_named():
-    common = ["x", "--data", "a", "--images", "b", "--out", "c", "--steps", "3"]
-    with pytest.raises(SystemExit, match="expected whole numbers such as 1,9,36, got '1;9'"):
-        recipe_of(parser().parse_args([*common, "--scales", "1;9"]))
+def test_defaults_are_those_of_the_recipe():
+    found = parsed("x --data a --images b --out c --steps 3")
+    assert found["learning_rate"] == 2e-5
+    for field in dataclasses.fields(TrainingRecipe):
+        if field.name in found and field.name not in ("scales", "steps", "learning_rate"):
+            assert (found[field.name] or field.default) == field.default, field.name

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from m3core.checkpoints import load_model
+from m3core.checkpoints.families.table import trainable_of
 from m3core.embedded.curriculum import FreshScenes, SceneText
-from m3core.models.trainees import trainee_of
 from m3core.recipe import TrainingRecipe
 from m3core.training import train
 
@@ -44,7 +44,7 @@ def run(checkpoint: str, kind: str, folder: Path, *, stop: Path | None = None) -
             time.sleep(600)
         return batches(number)
 
-    return train(trainee_of(model), batch_at, recipe=recipe(kind), folder=folder)
+    return train(trainable_of(model), batch_at, recipe=recipe(kind), folder=folder)
 
 
 def child(code: str, **more: str) -> subprocess.Popen:
@@ -138,7 +138,7 @@ def run_equal(source: str, folder: str, *, together: int = 1) -> dict:
 
     values = {"steps": 3, "learning_rate": 1e-3, "warmup": 1, "save_every": 3}
     wanted = TrainingRecipe(scales=(1, 9), tower_learning_rate=1e-3, **values)
-    weights = train(trainee_of(model), batch_at, recipe=wanted, folder=Path(folder))
+    weights = train(trainable_of(model), batch_at, recipe=wanted, folder=Path(folder))
     if PartialState().is_main_process:
         torch.save(weights, Path(folder) / "weights.pt")
     return weights

@@ -7,10 +7,11 @@ from PIL import Image
 
 from data.errors import DataError, MismatchError
 from m3core.checkpoints import load_model
+from m3core.matryoshka.views import View, token_boxes
 from m3core.models.anyres import merged_length
 from m3core.models.fake import FakeModel
 from m3core.pooling import POOLINGS, pool
-from router.looking import View, heated, look, shown_at, token_boxes
+from router.looking import drawn, heated, look, shown_at
 from router.sheet import HEIGHT
 from tests.m3core.layouts import published, write
 
@@ -60,7 +61,7 @@ def test_boxes_of_crops_are_as_many_as_tokens_less_line_ends(models, size, scale
     grid = encoding.grid
     view = View(
         name="",
-        picture=Image.new("RGB", (grid.columns, grid.rows)),
+        image=Image.new("RGB", (grid.columns, grid.rows)),
         side=SIDE,
         pooling="average",
         rows=grid.rows,
@@ -76,11 +77,11 @@ def test_boxes_of_crops_are_as_many_as_tokens_less_line_ends(models, size, scale
 
 def test_outlines_are_drawn_and_the_rest_is_dimmed():
     white = Image.new("RGB", (100, 100), "white")
-    view = View(name="", picture=white, side=SIDE, pooling="average")
-    assert view.drawn(1).size == (HEIGHT, HEIGHT)
-    dark = [(np.asarray(view.drawn(scale)) < 100).mean() for scale in (1, 9, 36)]
+    view = View(name="", image=white, side=SIDE, pooling="average")
+    assert drawn(view, 1).size == (HEIGHT, HEIGHT)
+    dark = [(np.asarray(drawn(view, scale)) < 100).mean() for scale in (1, 9, 36)]
     assert 0 < dark[0] < dark[1] < dark[2] < 0.2
-    few = np.asarray(View(name="", picture=white, side=SIDE, pooling="sequential").drawn(36))
+    few = np.asarray(drawn(View(name="", image=white, side=SIDE, pooling="sequential"), 36))
     assert (few[-1] == round(255 * 0.35)).all()  # no token is from the last row
     assert few[:16].mean() > 150
 
@@ -143,6 +144,6 @@ def test_a_model_that_crops_is_shown_the_centre(tmp_path):
     image = Image.new("RGB", (90, 40), "red")
     image.paste("blue", (25, 0, 65, 40))
     (encoding,) = model.encode([image])
-    (drawn,), (note,) = shown_at(model, image, encoding, [576])
+    (shown,), (note,) = shown_at(model, image, encoding, [576])
     assert note == "square in the centre"
-    assert (np.asarray(drawn)[..., 0] < 200).all()
+    assert (np.asarray(shown)[..., 0] < 200).all()

@@ -9,12 +9,24 @@ import pytest
 
 from data.errors import DataError
 from data.example import Example
-from m3core.labelling import Asking, label
+from m3core.labelling import LabelMode
+from m3core.labelling import label
 from m3core.models.fake import FakeModel
-from router.cascade.rule import Cascade, Rule
-from router.monitoring.regret import HOLDS, UNDECIDED, VIOLATED, News, by_cascade, by_policy, judged
-from router.policies.guarantee import Labelled, Target, described, regrets
-from router.policies.policy import Binding, Policy
+from router.cascade.rule import Cascade
+from router.cascade.rule import Rule
+from router.monitoring.regret import HOLDS
+from router.monitoring.regret import UNDECIDED
+from router.monitoring.regret import VIOLATED
+from router.monitoring.regret import News
+from router.monitoring.regret import by_cascade
+from router.monitoring.regret import by_policy
+from router.monitoring.regret import judged
+from router.policies.guarantee import Labelled
+from router.policies.guarantee import Target
+from router.policies.guarantee import described
+from router.policies.guarantee import regrets
+from router.policies.policy import Binding
+from router.policies.policy import Policy
 from router.rules import apply_rule
 from tests.traffic.made import picture
 
@@ -169,9 +181,9 @@ def test_references_and_none_do_not_share_a_log(pictures, tmp_path):
     mixed = [example("one", 1), example("two", 2, metric="exact", answers=("yes",))]
     with pytest.raises(DataError, match=r"1 of 2 examples, such as 'one'.*two folders"):
         label(mixed, images=pictures, model=FakeModel(), folder=tmp_path / "log")
-    for asking in (Asking.UNTIL_CORRECT, Asking.REFERENCES):
-        with pytest.raises(DataError, match=f"asking '{asking.value}' needs them"):
-            label(mixed[:1], images=pictures, model=FakeModel(), folder=tmp_path, asking=asking)
+    for mode in (LabelMode.UNTIL_CORRECT, LabelMode.REFERENCES):
+        with pytest.raises(DataError, match=f"asking '{mode.value}' needs them"):
+            label(mixed[:1], images=pictures, model=FakeModel(), folder=tmp_path, mode=mode)
 
 
 def test_an_example_says_which_it_is():

@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from data.errors import DataError
 from data.example import Example
 from data.scoring.general import score_agreement
-from m3core.batching import Limits, answer_in_batches
-from m3core.labelling.progress import Effort
-from m3core.labelling.references import expected_score, reference_answers
-from m3core.labelling.rows import RIGHT, Asking, empty_row, fill_row, longest_answer
-from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
+from m3core.batching import Limits
+from m3core.batching import answer_in_batches
+from m3core.labelling.progress import LabelStats
+from m3core.labelling.references import expected_score
+from m3core.labelling.references import reference_answers
+from m3core.labelling.rows import RIGHT
+from m3core.labelling.rows import LabelMode
+from m3core.labelling.rows import empty_row
+from m3core.labelling.rows import fill_row
+from m3core.labelling.rows import longest_answer
+from m3core.models.base import Answer
+from m3core.models.base import MultiScaleModel
+from m3core.models.base import Request
+from m3core.models.base import VisualEncoding
 
 Row = dict[str, Any]
 
 
-class Asker:
+class Labeller:
     """Asks a model about encoded pictures.
 
     Args:
         model: The model.
-        asking: What is asked.
+        mode: What is asked.
         limits: How much a batch may hold; shared by all chunks of a run, so that what was learned
             about the device's memory is kept.
-        effort: Receives what was computed.
+        stats: Receives what was computed.
         max_new_tokens: Tokens of the longest answer to any example; None for each one's own.
     """
 
     def __init__(
         self,
         model: MultiScaleModel,
-        asking: Asking,
+        mode: LabelMode,
         *,
         limits: Limits,
-        effort: Effort,
+        stats: LabelStats,
         max_new_tokens: int | None = None,
     ) -> None:
         self.model = model
-        self.asking = asking
+        self.mode = mode
         self.limits = limits
-        self.effort = effort
+        self.stats = stats
         self.max_new_tokens = max_new_tokens
 
     def rows(
@@ -70,14 +81,14 @@ class Asker:
                     rows[example.id, scale]["error"] = causes[example.image]
             else:
                 waiting.append(example)
-        if self.asking is Asking.UNTIL_CORRECT:
+        if self.mode is LabelMode.UNTIL_CORRECT:
             for scale in scales:
                 self._ask(waiting, [scale], encodings, rows)
                 waiting = [e for e in waiting if not _right(rows[e.id, scale])]
             self._fill_unknown(examples, encodings, rows)
         else:
             self._ask(waiting, scales, encodings, rows)
-        if self.asking is Asking.AGREEMENT:
+        if self.mode is LabelMode.AGREEMENT:
             _compare_with_finest(waiting, scales, rows)
         self._count_flops(examples, encodings, rows)
         return list(rows.values())
@@ -108,12 +119,12 @@ class Asker:
                         max_new_tokens=self._longest(example),
                     )
                 )
-        if self.asking is Asking.REFERENCES:
+        if self.mode is LabelMode.REFERENCES:
             self._ask_for_references(asked, requests, rows)
             return
-        with self.effort.stage("answer"):
+        with self.stats.stage("answer"):
             for batch in answer_in_batches(self.model, requests, self.limits):
-                self.effort.count(batch)
+                self.stats.count(batch)
                 for place in batch.indices if batch.error else ():
                     rows[asked[place].id, requests[place].scale]["error"] = batch.error
                 for place, answer in zip(batch.indices, batch.answers, strict=False):
@@ -149,9 +160,9 @@ class Asker:
                     )
                 )
         scored: dict[int, list[Answer]] = {}
-        with self.effort.stage("answer"):
+        with self.stats.stage("answer"):
             for batch in answer_in_batches(self.model, candidates, self.limits):
-                self.effort.count(batch)
+                self.stats.count(batch)
                 for place in batch.indices if batch.error else ():
                     owner = owners[place]
                     rows[asked[owner].id, requests[owner].scale]["error"] = batch.error
@@ -191,7 +202,7 @@ class Asker:
     ) -> None:
         """What these rows need at least: shared prefixes count once."""
         shape = self.model.shape
-        self.effort.flops += sum(shape.vision_flops(one.views) for one in encodings.values())
+        self.stats.flops += sum(shape.vision_flops(one.views) for one in encodings.values())
         prefixes: dict[tuple[str, int], int] = {}
         for example in examples:
             for scale in self.model.grid.scales:
@@ -200,8 +211,8 @@ class Asker:
                     continue
                 visual = int(row["cost"])
                 prefixes[example.image, scale] = visual
-                self.effort.flops += row["flops"] - shape.text.flops(visual)
-        self.effort.flops += sum(shape.text.flops(visual) for visual in prefixes.values())
+                self.stats.flops += row["flops"] - shape.text.flops(visual)
+        self.stats.flops += sum(shape.text.flops(visual) for visual in prefixes.values())
 
 
 def _right(row: Row) -> bool:

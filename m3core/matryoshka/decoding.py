@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
-
-from m3core.models.states import State
 
 LONG_TEXT = 8
 """From so many tokens on, the text before the pictures is computed once for a batch. A shorter one
@@ -43,6 +42,56 @@ class Decoded:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
+
+
+class KVCacheState:
+    """What a language model has read: keys, values and padding of a batch's rows."""
+
+    def __init__(self, cache: DynamicCache, mask: torch.Tensor) -> None:
+        self.cache = cache
+        self.mask = mask  # (R, positions so far), 1 where there is a token
+        self.padded = False
+        self.logits = torch.zeros(len(mask), 0)  # (R, kept, V), of what was read last
+
+    def picked(self, rows: Sequence[int]) -> KVCacheState:
+        """A state of these rows, to go on from while this one stays as it is."""
+        index = torch.tensor(rows)
+        cache = DynamicCache()
+        for number, layer in enumerate(self.cache.layers):
+            here = index.to(layer.keys.device)
+            cache.update(layer.keys[here], layer.values[here], number)
+        state = KVCacheState(cache, self.mask[index.to(self.mask.device)])
+        state.padded = self.padded
+        state.logits = self.logits[index.to(self.logits.device)]
+        return state
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken several times."""
+        if len(rows) == len(self.mask) and torch.equal(rows, torch.arange(len(rows))):
+            return
+        self.cache.batch_select_indices(rows)  # layers may lie on several devices
+        self.mask = self.mask[rows]
+        self.logits = self.logits[rows]
+
+    def join(self, other: KVCacheState) -> None:
+        """Take in the rows of another state, which is used up; only last logits are kept."""
+        length = max(self._used(), other._used())
+        cache = DynamicCache()
+        for number, (ours, theirs) in enumerate(
+            zip(self.cache.layers, other.cache.layers, strict=True)
+        ):
+            keys = torch.cat([_fitted(one.keys, length) for one in (ours, theirs)])
+            values = torch.cat([_fitted(one.values, length) for one in (ours, theirs)])
+            cache.update(keys, values, number)
+        self.cache = cache
+        masks = [_fitted(one.mask[..., None], length)[..., 0] for one in (self, other)]
+        self.mask = torch.cat(masks)
+        self.padded = bool((self.mask == 0).any())
+        self.logits = torch.cat([one.logits[:, -1:] for one in (self, other)])
+
+    def _used(self) -> int:
+        """Positions from the first one on that is a token in any row."""
+        return int(self.mask.shape[1] - self.mask.any(dim=0).to(torch.uint8).argmax())
 
 
 class Decoder:
@@ -84,11 +133,11 @@ class Decoder:
         visual: Sequence[torch.Tensor],
         owners: Sequence[int],
         questions: Sequence[torch.Tensor],
-    ) -> State:
+    ) -> KVCacheState:
         """Read prompts up to their last tokens; arguments as for :meth:`generate`."""
         return self._prefill(visual, owners, questions, kept=1)
 
-    def go_on(self, state: State, *, max_new_tokens: int | Sequence[int]) -> list[Decoded]:
+    def go_on(self, state: KVCacheState, *, max_new_tokens: int | Sequence[int]) -> list[Decoded]:
         """Answer greedily behind prompts that were read; the state is used up.
 
         Args:
@@ -97,10 +146,10 @@ class Decoder:
         """
         count = len(state.mask)
         most = [max_new_tokens] * count if isinstance(max_new_tokens, int) else max_new_tokens
-        growth = Growth(self, state, most)
-        done = list(growth.rows)
-        while growth.rows:
-            growth.step()
+        decoding = DecodingState(self, state, most)
+        done = list(decoding.rows)
+        while decoding.rows:
+            decoding.step()
         return done
 
     def logprobs(
@@ -141,7 +190,7 @@ class Decoder:
         texts: Sequence[torch.Tensor],
         *,
         kept: int,
-    ) -> State:
+    ) -> KVCacheState:
         """Run prefixes once, then every row's text behind its own."""
         if len(self.before) < LONG_TEXT:
             visual = [torch.cat([self.before, one]) for one in visual]
@@ -156,17 +205,17 @@ class Decoder:
         self.forward(state, *_padded(texts), kept=kept)
         return state
 
-    def _start(self, count: int) -> State:
+    def _start(self, count: int) -> KVCacheState:
         """The state of so many rows that have read nothing, or a long text before the picture."""
         empty = torch.zeros(1, 0, dtype=torch.long, device=self.before.device)
-        state = State(DynamicCache(), empty)
+        state = KVCacheState(DynamicCache(), empty)
         if len(self.before) >= LONG_TEXT:
             self.forward(state, self.before[None], None, kept=1)
         state.select(torch.zeros(count, dtype=torch.long))
         return state
 
     def forward(
-        self, state: State, embeddings: torch.Tensor, mask: torch.Tensor | None, *, kept: int
+        self, state: KVCacheState, embeddings: torch.Tensor, mask: torch.Tensor | None, *, kept: int
     ) -> None:
         """Let every row read some more: (R, length, D), and (R, length) or None for no padding."""
         rows, length, _ = embeddings.shape
@@ -185,7 +234,7 @@ class Decoder:
         ).logits
 
 
-class Growth:
+class DecodingState:
     """Answers that grow by a token a step, in a batch that questions join and leave.
 
     Attributes:
@@ -197,7 +246,7 @@ class Growth:
         most: Tokens of each row's longest answer, at least 1.
     """
 
-    def __init__(self, decoder: Decoder, state: State, most: Sequence[int]) -> None:
+    def __init__(self, decoder: Decoder, state: KVCacheState, most: Sequence[int]) -> None:
         self.rows = [Decoded() for _ in most]
         self._decoder = decoder
         self._state = state
@@ -227,7 +276,7 @@ class Growth:
         read = embed(chosen)[:, None].to(self._decoder.model.dtype)
         self._decoder.forward(self._state, read, None, kept=1)
 
-    def join(self, other: Growth) -> None:
+    def join(self, other: DecodingState) -> None:
         """Take in the rows of another batch of the same model, which is used up."""
         if not self.rows:
             self._state = other._state
@@ -246,3 +295,9 @@ def _padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | 
         pad_sequence(list(rows), batch_first=True, padding_side="left"),
         pad_sequence(ones, batch_first=True, padding_side="left"),
     )
+
+
+def _fitted(values: torch.Tensor, length: int) -> torch.Tensor:
+    """The last ``length`` of the positions (..., positions, D), padded on the left if fewer."""
+    missing = length - values.shape[-2]
+    return pad(values, (0, 0, missing, 0)) if missing > 0 else values[..., -length:, :]

@@ -8,7 +8,7 @@ from PIL import Image
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
-from m3core.embedded.making import make
+from m3core.embedded.build import build
 from m3core.models.base import Request
 
 STAGE = {
@@ -32,7 +32,7 @@ RECIPE = {
 
 
 def test_the_whole_recipe_makes_a_model_that_loads_and_answers(tmp_path):
-    make(RECIPE, tmp_path / "work", tmp_path / "checkpoint")
+    build(RECIPE, tmp_path / "work", tmp_path / "checkpoint")
     model = load_model(str(tmp_path / "checkpoint"), device="cpu")
     (encoding,) = model.encode([Image.fromarray(render(make_scene(0)))])
     (answer,) = model.answer([Request(encoding=encoding, question="What color?", scale=9)])
@@ -43,6 +43,6 @@ def test_the_whole_recipe_makes_a_model_that_loads_and_answers(tmp_path):
 
     # A second run finds everything done and writes the same weights.
     weights = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
-    make(RECIPE, tmp_path / "work", tmp_path / "again")
+    build(RECIPE, tmp_path / "work", tmp_path / "again")
     again = load_model(str(tmp_path / "again"), device="cpu").model.state_dict()
     assert all(torch.equal(weights[name], again[name]) for name in weights)

@@ -1,22 +1,20 @@
-"""Which layout a checkpoint has and which family it belongs to, from its config and key names."""
+"""A recognised checkpoint: where it lies, and what its config says of layout and scales."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from data.errors import ModelError
-from m3core.checkpoints.weights import key_names, read_json
 from m3core.models.preprocessing import ASPECTS, PAD, SQUARE
 from m3core.scales import M3_SCALES
 
 Layout = Literal["hugging_face", "original"]
 
-_HUGGING_FACE = ("llava", "llava_next")
 _ORIGINAL_CLASSES = {"LlavaLlamaForCausalLM"}
-_OF_MQT = "query_abstractor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ class Checkpoint:
         folder: Where it lies.
         config: Its ``config.json``.
         layout: ``original`` (haotian-liu/LLaVA and its descendants) or ``hugging_face``.
-        family: ``llava``, ``llava_next`` or ``mqt``.
+        family: A key of :data:`m3core.checkpoints.families.table.FAMILIES`.
     """
 
     folder: Path
@@ -92,45 +90,12 @@ def _scales(trained: object, folder: Path) -> list[int]:
         ) from error
 
 
-def recognise(folder: Path) -> Checkpoint:
-    """Say what a folder holds.
+def is_original(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of the original LLaVA layout, with a Llama or Vicuna inside.
 
-    Raises:
-        ModelError: If it has no config, or one of a model that this project does not load.
+    LLaVA's first releases call their own layout ``llava``, as Hugging Face does its own.
     """
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder} is no model: it has no config.json; name the folder that holds the weights"
-        )
-    config = read_json(folder / "config.json")
     kind = config.get("model_type")
     classes = set(config.get("architectures") or ())
-    if kind == "llava_llama" or (kind == "llava" and _looks_original(config, classes)):
-        return Checkpoint(
-            folder=folder, config=config, layout="original", family=_family(folder, config)
-        )
-    if kind in _HUGGING_FACE:
-        return Checkpoint(folder=folder, config=config, layout="hugging_face", family=str(kind))
-    raise ModelError(
-        f"{folder} has model_type {kind!r}; this version loads 'llava_llama' (the original LLaVA "
-        "layout with a Llama or Vicuna inside), and 'llava' and 'llava_next' in either layout"
-    )
-
-
-def _looks_original(config: dict[str, Any], classes: set[str]) -> bool:
-    # LLaVA's first releases call their own layout "llava" too, as Hugging Face does its own.
-    return bool(classes & _ORIGINAL_CLASSES) or "mm_vision_tower" in config
-
-
-def _family(folder: Path, config: dict[str, Any]) -> str:
-    if _OF_MQT in " ".join(config) or any(_OF_MQT in key for key in key_names(folder)):
-        return "mqt"
-    ratio = config.get("image_aspect_ratio")
-    families = {None: "llava", PAD: "llava", SQUARE: "llava", "anyres": "llava_next"}
-    if ratio not in families:
-        raise ModelError(
-            f"{folder}/config.json has image_aspect_ratio {ratio!r}; this version prepares images "
-            "as 'pad' (LLaVA-1.5), 'square' or no entry (the centre is cropped), or 'anyres' "
-            "(LLaVA-NeXT) do"
-        )
-    return families[ratio]
+    marked = bool(classes & _ORIGINAL_CLASSES) or "mm_vision_tower" in config
+    return kind == "llava_llama" or (kind == "llava" and marked)

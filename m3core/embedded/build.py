@@ -1,4 +1,4 @@
-"""Make the embedded model from nothing, in resumable stages.
+"""Build the embedded model from nothing, in resumable stages.
 
 Dense labels for the tower come first; then the projector learns the language model's words, whose
 layers start as a look-up by these; then projector and language model learn to answer on cached
@@ -16,14 +16,14 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from data.scenes.export import VALIDATION_SEEDS
+from m3core.checkpoints.families.llava import LlavaTrainable
 from m3core.embedded.alignment import align_projector
 from m3core.embedded.architecture import new_model, whiten_projector
 from m3core.embedded.curriculum import CachedScenes, FreshScenes, SceneText, cache_tower
 from m3core.embedded.export import export
-from m3core.embedded.lookup import start_as_lookup
+from m3core.embedded.lookup_initialization import start_as_lookup
 from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
 from m3core.embedded.tower_pretraining import TowerRecipe, train_tower
-from m3core.models.trainees import LlavaTrainee
 from m3core.objective import MatryoshkaLoss
 from m3core.prompts import get_template
 from m3core.recipe import TrainingRecipe
@@ -50,7 +50,7 @@ class Validation:
         text: SceneText,
         scenes: int = 64,
     ) -> None:
-        self.objective = MatryoshkaLoss(LlavaTrainee(model))
+        self.objective = MatryoshkaLoss(LlavaTrainable(model))
         self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=32)
         self.steps = range(scenes // 32)
 
@@ -70,7 +70,7 @@ def _training(table: Mapping[str, Any], seed: int) -> TrainingRecipe:
     return TrainingRecipe(**values, mixed_precision="bf16", seed=seed)
 
 
-def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
+def build(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     """Run the recipe; every stage goes on where an interrupted run left off.
 
     Args:
@@ -101,7 +101,7 @@ def make(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
             else FreshScenes(stage["first_seed"], text, batch=stage["batch"])
         )
         train(
-            LlavaTrainee(model),
+            LlavaTrainable(model),
             batches,
             recipe=_training(stage, seed),
             folder=work / stage["name"],

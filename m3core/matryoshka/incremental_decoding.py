@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from m3core.matryoshka.decoding import Decoded, DecodingState
 from m3core.models.base import Answer
-from m3core.models.decoding import Decoded, Growth
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(kw_only=True, eq=False)
 class TokenAnswer:
-    """One answer of a language model; see :class:`m3core.models.growing.GrowingAnswer`.
+    """One answer of a language model, an :class:`m3core.models.base.IncrementalAnswer`.
 
     Attributes:
         decoded: Tokens so far.
@@ -63,25 +63,25 @@ class TokenAnswer:
 
 
 class TokenAnswers:
-    """See :class:`m3core.models.growing.GrowingAnswers`.
+    """A batch of them, :class:`m3core.models.base.IncrementalAnswers`.
 
     Args:
-        growth: What grows.
+        decoding: What grows.
         rows: An answer for each of its rows.
     """
 
-    def __init__(self, growth: Growth, rows: list[TokenAnswer]) -> None:
+    def __init__(self, decoding: DecodingState, rows: list[TokenAnswer]) -> None:
         self.rows = rows
-        self._growth = growth
+        self._decoding = decoding
 
     def step(self) -> None:
         """One more token for each row that has not ended."""
-        self._growth.step()
+        self._decoding.step()
         self.rows = [row for row in self.rows if not row.ended]
 
     def join(self, other: TokenAnswers) -> None:
         """Take in another batch, which is used up."""
-        self._growth.join(other._growth)
+        self._decoding.join(other._decoding)
         self.rows = self.rows + other.rows
 
 

@@ -1,0 +1,1 @@
+"""Models that answer from any number of an image's visual tokens."""

@@ -1,0 +1,150 @@
+"""`m3router finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.options import Dtype
+
+
+def finetune(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="embedded, or a folder or hub id of a LLaVA-1.5-type model or of MQT-LLaVA.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(help="JSON file of conversations in LLaVA's format.", show_default=False),
+    ],
+    images: Annotated[Path, typer.Option(help="Folder of their images.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="New folder for the checkpoint.", show_default=False)],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.", show_default=False)],
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for state and log. [default: that of --out with .work behind it]",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Conversations in each process's step.")] = 8,
+    scales: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--scale",
+            help="A scale to train, coarsest first; may be repeated. [default: M3's five]",
+            show_default=False,
+        ),
+    ] = None,
+    mqt_scales: Annotated[
+        bool,
+        typer.Option("--mqt-scales", help="Train MQT-LLaVA's scales 2, 4, ... 256 instead."),
+    ] = False,
+    choice: Annotated[
+        str,
+        typer.Option(help="periods: all scales take part in a step; random: one of them does."),
+    ] = "periods",
+    periods: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--period",
+            help="A scale takes part in every so-many-th step; repeated, one for each scale. "
+            "[default: in every step]",
+            show_default=False,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak rate of connector and language model.")
+    ] = 2e-5,
+    tower_learning_rate: Annotated[
+        float, typer.Option(help="Peak rate of the vision tower; 0 freezes it.")
+    ] = 0.0,
+    lora_rank: Annotated[
+        int,
+        typer.Option(
+            help="Train updates of this rank in place of the language model; 0 trains the model."
+        ),
+    ] = 0,
+    lora_alpha: Annotated[int, typer.Option(help="Updates count alpha / rank times.")] = 16,
+    lora_dropout: Annotated[float, typer.Option(help="Dropout before the updates.")] = 0.0,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing", help="Compute activations twice instead of keeping them."
+        ),
+    ] = False,
+    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 100,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.01,
+    mixed_precision: Annotated[str, typer.Option(help="no or bf16.")] = "no",
+    save_every: Annotated[int, typer.Option(help="Steps between two resumable states.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of order, random scales and dropout.")] = 0,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(
+            help="Number format of the written weights. [default: that of the source]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    r"""Fine-tune a checkpoint at all its scales on instructions.
+
+    Writes a checkpoint that `m3router label --model FOLDER` and everything else loads. A run that
+    was interrupted goes on when the same command is started again. Several GPUs:
+    `accelerate launch` or `torchrun`, see docs/training.md.
+
+    ```
+    m3router finetune embedded --data train.json --images images --out models/mine --steps 200
+    m3router finetune mucai/llava-v1.5-7b-m3 --data train.json --images images --out models/mine \
+        --steps 2000 --mixed-precision bf16 --gradient-checkpointing
+    torchrun --nproc_per_node 8 -m m3router finetune liuhaotian/llava-v1.5-7b --data train.json \
+        --images images --out models/mine --steps 2000 --lora-rank 128 --lora-alpha 256
+    ```
+    """
+    import logging
+    import os
+
+    from data.errors import MismatchError
+    from data.sources.instructions import load_instructions
+    from m3core.finetuning import finetune as write
+    from m3core.recipe import TrainingRecipe
+    from m3core.scales import M3_SCALES, MQT_TRAINING_SCALES
+    from m3core.training import logger as losses
+    from router.cli.console import out as console
+
+    if mqt_scales and scales:
+        raise MismatchError("--scale and --mqt-scales both name scales; leave one of them out")
+    losses.setLevel(logging.INFO)  # they are shown at every saved state, without --verbose too
+    recipe = TrainingRecipe(
+        scales=MQT_TRAINING_SCALES if mqt_scales else tuple(scales or M3_SCALES),
+        choice=choice,
+        periods=tuple(periods) if periods else None,
+        steps=steps,
+        learning_rate=learning_rate,
+        tower_learning_rate=tower_learning_rate,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        gradient_checkpointing=gradient_checkpointing,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        mixed_precision=mixed_precision,
+        save_every=save_every,
+        seed=seed,
+    )
+    written = write(
+        source,
+        load_instructions(data),
+        out,
+        images=images,
+        recipe=recipe,
+        batch=batch,
+        work=work or out.with_name(out.name + ".work"),
+        dtype=dtype.value if dtype else None,
+    )
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one says so
+        console.print(f"written: {written}", markup=False)

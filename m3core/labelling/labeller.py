@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data.errors import DataError
 from data.example import Example
 from data.scoring.general import score_agreement
-from m3core.batching import Limits
-from m3core.batching import answer_in_batches
+from m3core.batching import Limits, answer_in_batches
 from m3core.labelling.progress import LabelStats
-from m3core.labelling.references import expected_score
-from m3core.labelling.references import reference_answers
-from m3core.labelling.rows import RIGHT
-from m3core.labelling.rows import LabelMode
-from m3core.labelling.rows import empty_row
-from m3core.labelling.rows import fill_row
-from m3core.labelling.rows import longest_answer
-from m3core.models.base import Answer
-from m3core.models.base import MultiScaleModel
-from m3core.models.base import Request
-from m3core.models.base import VisualEncoding
+from m3core.labelling.references import expected_score, reference_answers
+from m3core.labelling.rows import RIGHT, LabelMode, empty_row, fill_row, longest_answer
+from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
 
 Row = dict[str, Any]
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from data.errors import DataError
-from data.example import Example
-from data.example import fingerprint
-from data.log.checks import ASKED
-from data.log.checks import LENGTH
-from data.log.checks import STOP
-from data.log.checks import UNTIL_CORRECT
+from data.example import Example, fingerprint
+from data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
 from data.scoring.metrics import AGREEMENT
-from data.videos import FRAMES
-from data.videos import is_video
-from m3core.models.base import Answer
-from m3core.models.base import MultiScaleModel
-from m3core.models.base import VisualEncoding
+from data.videos import FRAMES, is_video
+from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
 
 COST_UNIT = "visual tokens"
 LONGEST = "max_new_tokens"

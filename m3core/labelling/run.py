@@ -10,47 +10,38 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from types import FrameType
-from typing import Any
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from data.errors import DataError
-from data.example import Example
-from data.example import length_problems
+from data.example import Example, length_problems
 from data.images import MAX_PIXELS
-from data.log.checks import LATER
-from data.log.checks import SCHEMA
+from data.log.checks import LATER, SCHEMA
 from data.log.journal import Journal
 from data.log.oracle_log import OracleLog
 from data.manifest import atomic_write_bytes
 from data.videos import FRAMES
 from m3core.batching import Limits
 from m3core.labelling.labeller import Labeller
-from m3core.labelling.pictures import Chunk
-from m3core.labelling.pictures import read_ahead
-from m3core.labelling.progress import LabelProgress
-from m3core.labelling.progress import LabelStats
-from m3core.labelling.progress import matmul_rate
+from m3core.labelling.pictures import Chunk, read_ahead
+from m3core.labelling.progress import LabelProgress, LabelStats, matmul_rate
 from m3core.labelling.ranks import Ranks
-from m3core.labelling.rows import COST_UNIT
-from m3core.labelling.rows import LONGEST
-from m3core.labelling.rows import LabelMode
-from m3core.labelling.rows import label_mode
-from m3core.labelling.rows import log_metadata
-from m3core.labelling.rows import longest_answer
-from m3core.models.base import MultiScaleModel
-from m3core.models.base import VisualEncoding
+from m3core.labelling.rows import (
+    COST_UNIT,
+    LONGEST,
+    LabelMode,
+    label_mode,
+    log_metadata,
+    longest_answer,
+)
+from m3core.models.base import MultiScaleModel, VisualEncoding
 
 CHUNK_IMAGES = 16
 STATS = "effort.json"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from data.example import Example
 from data.log.checks import ASKED
 from data.log.oracle_log import OracleLog
 from data.media_files import file_in
-from data.videos import FRAMES
-from data.videos import open_picture
+from data.videos import FRAMES, open_picture
 from m3core.batching import Limits
 from m3core.labelling.labeller import Labeller
 from m3core.labelling.progress import LabelStats

@@ -8,18 +8,20 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Bits
-from router.cli.options import Device
-from router.cli.options import DeviceMap
-from router.cli.options import Dtype
-from router.cli.options import Frames
-from router.cli.options import Grids
-from router.cli.options import Images
-from router.cli.options import Pooling
-from router.cli.options import Questions
-from router.cli.options import Tiers
-from router.cli.options import UnlistedGrids
-from router.cli.options import named_tiers
+from router.cli.options import (
+    Bits,
+    Device,
+    DeviceMap,
+    Dtype,
+    Frames,
+    Grids,
+    Images,
+    Pooling,
+    Questions,
+    Tiers,
+    UnlistedGrids,
+    named_tiers,
+)
 
 FINISHED_WITH_ERRORS = 3
 
@@ -124,15 +126,12 @@ def label(
     from data.sources.jsonl import load_jsonl
     from m3core.batching import limits_for
     from m3core.checkpoints import load_model
-    from m3core.labelling import LabelMode
-    from m3core.labelling import Stopped
+    from m3core.labelling import LabelMode, Stopped
     from m3core.labelling.pictures import workers_for
     from m3core.labelling.ranks import Ranks
     from router.cli.console import out as console
     from router.cli.console import progress
-    from router.cli.labelling import label_with_progress
-    from router.cli.labelling import show_errors
-    from router.cli.labelling import show_flips
+    from router.cli.labelling import label_with_progress, show_errors, show_flips
     from router.runs.run import Run
     from router.stages.labelling import verify_stage
 

@@ -6,25 +6,20 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from rich.text import Text
 
 from data.example import Example
-from data.log.checks import ASKED
-from data.log.checks import LENGTH
+from data.log.checks import ASKED, LENGTH
 from data.log.oracle_log import OracleLog
 from data.scoring.metrics import AGREEMENT
-from m3core.labelling import LabelOptions
-from m3core.labelling import LabelProgress
+from m3core.labelling import LabelOptions, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import STATS
 from m3core.models.base import MultiScaleModel
-from router.cli.console import out
-from router.cli.console import progress
-from router.cli.console import show_table
+from router.cli.console import out, progress, show_table
 from router.evaluation.summary_text import log_verdict
 from router.features.question import MODEL
 from router.runs.run import Run

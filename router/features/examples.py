@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from data.log_checks import SCHEMA
 
+from data.log.checks import SCHEMA
 from data.log.oracle_log import OracleLog
 from data.manifest import MANIFEST, read_manifest
 from router.features.table import STAGE, FeatureTable

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from data.errors import M3RouterError
-from m3core.models.base import Answer
-from m3core.models.base import IncrementalAnswer
-from m3core.models.base import Request
+from m3core.models.base import Answer, IncrementalAnswer, Request
 from router.deciding import Decided
 from router.policies.policy import Policy
-from router.serve.backend import Ask
-from router.serve.backend import Finished
-from router.serve.backend import OverdueError
-from router.serve.backend import Piece
+from router.serve.backend import Ask, Finished, OverdueError, Piece
 
 Event = Piece | Finished | M3RouterError
 

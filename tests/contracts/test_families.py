@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from data.errors import M3RouterError
-from data.oracle_log import OracleLog
+from data.log.oracle_log import OracleLog
 from m3core.batching import answer_all
 from m3core.checkpoints import convert, load_model, read_sizes
 from m3core.checkpoints.conversion import write_trained

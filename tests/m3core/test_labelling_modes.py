@@ -9,24 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError
-from data.errors import MismatchError
+from data.errors import DataError, MismatchError
 from data.example import Example
 from data.images import open_image
 from data.log.oracle_log import OracleLog
-from data.scenes.export import VALIDATION_SEEDS
-from data.scenes.export import write_scenes
+from data.scenes.export import VALIDATION_SEEDS, write_scenes
 from data.sources.jsonl import load_jsonl
 from m3core.batching import Limits
 from m3core.checkpoints import load_model
-from m3core.labelling import LabelMode
-from m3core.labelling import label
-from m3core.labelling import verify
-from m3core.labelling.references import expected_score
-from m3core.labelling.references import reference_answers
+from m3core.labelling import LabelMode, label, verify
+from m3core.labelling.references import expected_score, reference_answers
 from m3core.labelling.run import STATS
-from m3core.models.base import Answer
-from m3core.models.base import Request
+from m3core.models.base import Answer, Request
 from m3core.models.fake import FakeModel
 from router.rules import apply_rule
 from tests.m3core.test_labelling import examples

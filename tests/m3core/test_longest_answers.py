@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError
-from data.errors import MismatchError
+from data.errors import DataError, MismatchError
 from data.example import Example
 from data.log.oracle_log import OracleLog
 from data.log.partial_log import find_log
-from m3core.batching import Limits
-from m3core.batching import answer_all
-from m3core.batching import needs_of
-from m3core.labelling import LabelMode
-from m3core.labelling import label
-from m3core.labelling import verify
+from m3core.batching import Limits, answer_all, needs_of
+from m3core.labelling import LabelMode, label, verify
 from m3core.labelling.rows import longest_in
 from m3core.models.base import Request
 from m3core.models.fake import FakeModel

@@ -8,49 +8,33 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend
-from torch.nn.attention import sdpa_kernel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPImageProcessorPil
-from transformers import CLIPVisionModel
-from transformers import LlamaConfig
-from transformers import LlamaForCausalLM
+from transformers import CLIPImageProcessorPil, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from data.errors import DataError
-from data.errors import MismatchError
-from data.errors import ModelError
+from data.errors import DataError, MismatchError, ModelError
 from data.example import Example
 from data.scenes.drawing import render
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
 from m3core.checkpoints.families.mqt import published_shapes
-from m3core.checkpoints.tower import INSIDE
-from m3core.checkpoints.tower import known_tower
-from m3core.models.base import MultiScaleModel
-from m3core.models.base import Request
-from m3core.models.grad_cam import grad_cam
-from m3core.models.grad_cam import token_heat_maps
-from m3core.models.mqt import MqtLlava
-from m3core.models.mqt import QueryEncoding
-from m3core.models.query_abstractor import QueryAbstractor
-from m3core.models.query_abstractor import resize_table
-from m3core.models.query_abstractor import sine_cosine_table
-from m3core.scales import MQT_SCALES
-from m3core.scales import ScaleGrid
+from m3core.checkpoints.tower import INSIDE, known_tower
+from m3core.models.base import MultiScaleModel, Request
+from m3core.models.grad_cam import grad_cam, token_heat_maps
+from m3core.models.mqt import MqtLlava, QueryEncoding
+from m3core.models.query_abstractor import QueryAbstractor, resize_table, sine_cosine_table
+from m3core.scales import MQT_SCALES, ScaleGrid
 from router.features.image import image_features
 from router.features.tiers import TIERS
 from router.runs.run import Run
 from router.stages.labelling import label_stage
 from tests.m3core import layouts
-from tests.m3core.layouts import TOWER
-from tests.m3core.layouts import VISION
-from tests.m3core.layouts import shaken
+from tests.m3core.layouts import TOWER, VISION, shaken
 from tests.m3core.peeks import check_peeks
 from tests.m3core.test_checkpoints import cropped_pixels
 

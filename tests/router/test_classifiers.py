@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from router.analysis.evaluation import Settings, evaluate
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -24,6 +23,7 @@ from router.estimators.base import log_loss
 from router.estimators.classifier import ClassifierEstimator
 from router.estimators.mlp import MlpEstimator
 from router.evaluation.escalation import tune_answers
+from router.evaluation.evaluate import Settings, evaluate
 from router.evaluation.methods import Known
 from router.policies.fitting import for_budget
 from router.policies.policy import Binding

@@ -9,24 +9,12 @@ import pytest
 
 from data.errors import DataError
 from data.example import Example
-from m3core.labelling import LabelMode
-from m3core.labelling import label
+from m3core.labelling import LabelMode, label
 from m3core.models.fake import FakeModel
-from router.cascade.rule import Cascade
-from router.cascade.rule import Rule
-from router.monitoring.regret import HOLDS
-from router.monitoring.regret import UNDECIDED
-from router.monitoring.regret import VIOLATED
-from router.monitoring.regret import News
-from router.monitoring.regret import by_cascade
-from router.monitoring.regret import by_policy
-from router.monitoring.regret import judged
-from router.policies.guarantee import Labelled
-from router.policies.guarantee import Target
-from router.policies.guarantee import described
-from router.policies.guarantee import regrets
-from router.policies.policy import Binding
-from router.policies.policy import Policy
+from router.cascade.rule import Cascade, Rule
+from router.monitoring.regret import HOLDS, UNDECIDED, VIOLATED, News, by_cascade, by_policy, judged
+from router.policies.guarantee import Labelled, Target, described, regrets
+from router.policies.policy import Binding, Policy
 from router.rules import apply_rule
 from tests.traffic.made import picture
 

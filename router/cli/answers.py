@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from router.analysis.tables import number
-from router.cli.console import out
+from router.cli.streams import out
 from router.pipeline import RoutedAnswer
 
 BAR = 24

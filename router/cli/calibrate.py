@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from router.cli.options import RunFolder
+from data.errors import DataError, NotLearnableError
+from router.analysis.tables import number, percent
+from router.analysis.words import Words, words_of
+from router.cascade import Cascade
+from router.cli.console import say, say_about_reference
+from router.cli.fractions import METAVAR, fraction, signed_fraction
+from router.cli.options import PolicyName, RunFolder
+from router.cli.streams import out
+from router.guarantee import Target, UncertifiedError
+from router.guarantee_text import evidence, told_by
+from router.policy import Policy
+from router.run import Run
+from router.stages.escalating import escalate_stage
+from router.stages.learning import calibrate_stage
+from router.stages.references import reference_stage
 
-if TYPE_CHECKING:
-    from router.analysis.words import Words
-    from router.cascade import Cascade
-    from router.policy import Policy
-    from router.run import Run
-
-
-def points(text: str) -> float:
-    """Points of accuracy, of "1", "1.0" or "1%": all mean one point.
-
-    >>> points("1"), points("0.5%"), points("2 %")
-    (1.0, 0.5, 2.0)
-
-    Raises:
-        BadParameter: when it is no number.
-    """
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{text!r} is no number of points, such as 1, 0.5 or 1%")
-    return value
+SURPRISING = 0.1
+"""Loss from which on it is said in points: 0.5 was half a point before, and is 50 points."""
 
 
 def calibrate(
@@ -45,20 +37,20 @@ def calibrate(
     max_loss: Annotated[
         float | None,
         typer.Option(
-            parser=points,
-            metavar="POINTS",
-            help="Instead: guarantee that accuracy is at most so many points below the reference "
-            "option's, such as 1; 1% means the same.",
+            parser=fraction,
+            metavar=METAVAR,
+            help="Instead: guarantee that accuracy is at most so much below the reference "
+            "option's, such as 1%: one point.",
             show_default=False,
         ),
     ] = None,
     max_loss_observed: Annotated[
         float | None,
         typer.Option(
-            parser=points,
-            metavar="POINTS",
-            help="Instead: most points of accuracy below the reference option as observed on the "
-            "calibration split; nothing is guaranteed.",
+            parser=signed_fraction,
+            metavar=METAVAR,
+            help="Instead: most accuracy below the reference option's as observed on the "
+            "calibration split, such as 1%; nothing is guaranteed.",
             show_default=False,
         ),
     ] = None,
@@ -73,8 +65,10 @@ def calibrate(
     max_regret: Annotated[
         float | None,
         typer.Option(
+            parser=fraction,
+            metavar=METAVAR,
             help="Instead: guarantee that at most this share of questions is right at the "
-            "reference option and wrong as routed, such as 0.01.",
+            "reference option and wrong as routed, such as 1%.",
             show_default=False,
         ),
     ] = None,
@@ -86,7 +80,9 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Of the guarantee.")] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(parser=fraction, metavar=METAVAR, help="Of the guarantee.")
+    ] = 0.95,
     bound: Annotated[
         str | None,
         typer.Option(
@@ -119,7 +115,7 @@ def calibrate(
             "answer looks wrong; all answers count.",
         ),
     ] = False,
-    name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    policy: PolicyName = "default",
 ) -> None:
     """Set a budget, a tolerable loss, a price, or a guarantee.
 
@@ -130,24 +126,17 @@ def calibrate(
 
     ```
     m3router calibrate run/ --budget 64
-    m3router calibrate run/ --max-loss 1 --name careful
-    m3router calibrate run/ --max-regret 0.01 --confidence 0.95 --cap 144 --name safe
-    m3router calibrate run/ --max-loss-observed 1
+    m3router calibrate run/ --max-loss 1% --policy careful
+    m3router calibrate run/ --max-regret 1% --confidence 95% --cap 144 --policy safe
+    m3router calibrate run/ --max-loss-observed 1%
     m3router calibrate run/ --budget 64 --escalate
-    m3router calibrate run/ --max-regret 0.01 --escalate
+    m3router calibrate run/ --max-regret 1% --escalate
     ```
     """
-    from data.errors import DataError
-    from router.analysis.words import words_of
-    from router.cli.console import say_about_reference
-    from router.guarantee import Target
-    from router.run import Run
-    from router.stages.escalating import escalate_stage
-    from router.stages.learning import calibrate_stage
-    from router.stages.references import reference_stage
-
     place = Run(run)
-    knobs: dict[str, Any] = {"budget": budget, "max_loss_points": max_loss_observed}
+    # Rounded, because the policy's file says the points: 29% are 29, not 28.999999999999996.
+    points = None if max_loss_observed is None else round(100 * max_loss_observed, 9)
+    knobs: dict[str, Any] = {"budget": budget, "max_loss_points": points}
     certified = [one for one in (max_regret, max_loss) if one is not None]
     if bound is not None and not certified:
         raise typer.BadParameter("--bound is for --max-regret and --max-loss")
@@ -157,13 +146,16 @@ def calibrate(
         raise DataError("Give exactly one of --max-regret and --max-loss.")
     if max_loss is not None and not max_loss > 0:
         raise DataError(
-            f"--max-loss must be above 0 points, such as 0.5; it is {max_loss:g}. No number of "
+            f"--max-loss must be above 0, such as 0.5%; it is {max_loss:g}. No number of "
             "images certifies a loss of nothing. --max-loss-observed takes 0 and less, as observed "
             "and without a guarantee."
         )
     if certified:
-        wanted = {"max_regret": max_regret} if max_loss is None else {"max_loss": max_loss / 100}
+        wanted = {"max_regret": max_regret} if max_loss is None else {"max_loss": max_loss}
         knobs["target"] = Target(**wanted, confidence=confidence, bound=bound, most=most)
+    for one in (max_loss, max_loss_observed):
+        if one is not None and one >= SURPRISING:
+            say(f"A loss of {100 * one:g} points of accuracy is allowed.")
     place.read_router()  # what is missing is told in the order of the stages: first a router
     words = words_of(place.read_log())
     if escalate and (price is not None or cap is not None):
@@ -174,23 +166,20 @@ def calibrate(
     summary = reference_stage(place, reference=reference, cap=cap)
     with _in_words(words):
         if escalate:
-            cascade = escalate_stage(place, name=name, reference=reference, **knobs)
+            cascade = escalate_stage(place, name=policy, reference=reference, **knobs)
         else:
-            policy = calibrate_stage(
-                place, name=name, price=price, cap=cap, reference=reference, **knobs
+            chosen = calibrate_stage(
+                place, name=policy, price=price, cap=cap, reference=reference, **knobs
             )
     if escalate:
-        _show_cascade(cascade, place, name)
+        _show_cascade(cascade, place, policy)
     else:
-        _show_policy(policy, place, name)
+        _show_policy(chosen, place, policy)
     say_about_reference(summary, words, whole=bool(certified) or max_loss_observed is not None)
-    _show_promise(cascade if escalate else policy, words, observed=max_loss_observed is not None)
+    _show_promise(cascade if escalate else chosen, words, observed=max_loss_observed is not None)
 
 
 def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
-    from router.analysis.tables import number, percent
-    from router.cli.console import out
-
     kept_to = cascade.calibration
     out.print(
         f"policy and cascade {name!r} in {place.root}: mean cost {number(kept_to['mean_cost'])} "
@@ -201,9 +190,6 @@ def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
 
 
 def _show_policy(policy: Policy, place: Run, name: str) -> None:
-    from router.analysis.tables import number, percent
-    from router.cli.console import out
-
     found = policy.calibration
     accuracy = found.get("accuracy")
     right = "" if accuracy is None else f", {percent(accuracy)} % right"
@@ -215,10 +201,6 @@ def _show_policy(policy: Policy, place: Run, name: str) -> None:
 
 def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> None:
     """What is guaranteed and on what evidence, or that nothing is, and why it fell back."""
-    from router.cli.console import out
-    from router.guarantee_text import evidence, told_by
-    from router.policy import Policy
-
     if isinstance(kept, Policy) and kept.fallback:
         told = words.of(f"Falls back to the reference option: {kept.reason}.")
         out.print(told, style="yellow", markup=False)
@@ -235,9 +217,6 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
 @contextmanager
 def _in_words(words: Words) -> Iterator[None]:
     """Say why a target cannot be met, or nothing be learned, in the words that fit the log."""
-    from data.errors import NotLearnableError
-    from router.guarantee import UncertifiedError
-
     try:
         yield
     except (UncertifiedError, NotLearnableError) as error:

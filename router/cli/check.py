@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
+
+from router.cli.console import print_table
+from router.cli.streams import err, out
+from router.run import Run
 
 
 def check(
@@ -21,12 +27,7 @@ def check(
     m3router check run/
     ```
     """
-    from rich.table import Table
-    from rich.text import Text
-
-    from router.checks import check_environment, check_run
-    from router.cli.console import err, out, print_table
-    from router.run import Run
+    from router.checks import check_environment, check_run  # loads torch
 
     with err.status("checking"):
         checks = check_environment(model)

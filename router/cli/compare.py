@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from router.analysis.versus import Difference
-    from router.analysis.words import Words
-    from router.stages.comparing import Versus
+from router.analysis.intervals import LEAST_FOR_CURVES
+from router.analysis.tables import MISSING, number, percent
+from router.analysis.versus import AIQ, SAVED, Difference
+from router.analysis.words import Words, words_of
+from router.cli.console import show_table
+from router.cli.streams import err, out
+from router.run import Run
+from router.stages.comparing import Versus, compare_runs
 
 
 def compare(
@@ -50,13 +55,6 @@ def compare(
     m3router compare run/ run-lightgbm/ --budget 36
     ```
     """
-    from json import dumps
-
-    from router.analysis.words import words_of
-    from router.cli.console import err, out
-    from router.run import Run
-    from router.stages.comparing import compare_runs
-
     with err.status("comparing"):
         versus = compare_runs(
             Run(run_a), Run(run_b), budgets=budget, policies=policy, draws=draws, seed=seed
@@ -68,8 +66,6 @@ def compare(
 
 
 def _show(versus: Versus, words: Words) -> None:
-    from router.cli.console import out, show_table
-
     header = ["", "A", "B", "A − B", "95 % interval", "p"]
     show_table(header, [_line(one) for one in versus.differences])
     for note in _notes(versus):
@@ -86,9 +82,6 @@ def _show(versus: Versus, words: Words) -> None:
 
 def _notes(versus: Versus) -> list[str]:
     """What 0 and the cells without a number mean."""
-    from router.analysis.intervals import LEAST_FOR_CURVES
-    from router.analysis.versus import AIQ, SAVED
-
     found, notes = versus.differences, []
     saved = [value for one in found if one.name == SAVED for value in (one.a, one.b)]
     if any(one.name == AIQ and one.difference is None for one in found):
@@ -108,8 +101,6 @@ def _notes(versus: Versus) -> list[str]:
 
 
 def _line(one: Difference) -> list[str]:
-    from router.analysis.tables import MISSING, number, percent
-
     share = one.unit == "share"
     values = [percent(value) if share else number(value) for value in (one.a, one.b)]
     ends = [one.difference, one.low, one.high]
@@ -124,7 +115,5 @@ def _points(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    from router.analysis.tables import number
-
     text = number(value)
     return f"+{text}" if value is not None and value > 0 else text

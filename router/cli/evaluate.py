@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
+from router.cli.console import show_contenders, show_ends, show_headline, show_verdict
 from router.cli.options import RunFolder
+from router.cli.streams import err, out
+from router.run import Run
+from router.stages.reporting import evaluate_stage
 
 
 def evaluate(
@@ -42,10 +46,6 @@ def evaluate(
     m3router evaluate run/ --budget 36 --budget 144
     ```
     """
-    from router.cli.console import err, out, show_contenders, show_ends, show_headline, show_verdict
-    from router.run import Run
-    from router.stages.reporting import evaluate_stage
-
     place = Run(run)
     with err.status("evaluating"):
         document = evaluate_stage(

@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from data.exporting import NO_LICENCE, export_log, push_to_hub
+from data.manifest import MANIFEST
+from data.oracle_log import OracleLog
+from router.cli.streams import err
+from router.cli.streams import out as results
+from router.run import Run
+
 
 def export(
     log: Annotated[
@@ -46,13 +53,6 @@ def export(
     m3router import exported published/ --out another-run/
     ```
     """
-    from data.exporting import NO_LICENCE, export_log, push_to_hub
-    from data.manifest import MANIFEST
-    from data.oracle_log import OracleLog
-    from router.cli.console import err
-    from router.cli.console import out as results
-    from router.run import Run
-
     if push and not licence:
         raise typer.BadParameter("say under which licence the data set is published: --license")
     if private and not push:

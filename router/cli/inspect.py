@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from data.oracle_log import OracleLog
-    from router.analysis.inspected import Inspection
+from data.log_warnings import log_warnings
+from data.oracle_log import OracleLog
+from data.unfinished import find_log
+from router.analysis.browse import write_page
+from router.analysis.inspected import Inspection
+from router.analysis.inspection import inspect_log, only_dataset
+from router.analysis.inspection_tables import csv_files, shown_tables
+from router.analysis.oracles import RULES
+from router.analysis.tables import write_csv
+from router.cli.console import progress, say, show_table
+from router.cli.streams import err, out
 
 
 def inspect(
@@ -60,16 +69,6 @@ def inspect(
     m3router inspect run/ --images pictures/ --html log.html
     ```
     """
-    from json import dumps
-
-    from data.log_warnings import log_warnings
-    from data.unfinished import find_log
-    from router.analysis.inspection import inspect_log, only_dataset
-    from router.analysis.inspection_tables import csv_files
-    from router.analysis.oracles import RULES
-    from router.analysis.tables import write_csv
-    from router.cli.console import err, out
-
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
     notes = _notes(len(found.log), found.asked) if not found.finished else log_warnings(log)
@@ -100,9 +99,6 @@ def _notes(answered: int, asked: int | None) -> list[str]:
 
 
 def _show(inspection: Inspection, notes: list[str]) -> None:
-    from router.analysis.inspection_tables import shown_tables
-    from router.cli.console import out, say, show_table
-
     for note in notes:
         say(note)
     for table in shown_tables(inspection):
@@ -122,9 +118,6 @@ def _write(
     thumbnails: int,
     notes: list[str],
 ) -> None:
-    from router.analysis.browse import write_page
-    from router.cli.console import err, progress, say
-
     with progress("pictures") as advance:
         written = write_page(
             log,

@@ -21,7 +21,8 @@ from m3core.labelling.run import EFFORT
 from m3core.models.base import MultiScaleModel
 from router.analysis.verdict import log_verdict
 from router.analysis.words import words_of
-from router.cli.console import out, progress, show_table
+from router.cli.console import progress, show_table
+from router.cli.streams import out
 from router.features.question import MODEL
 from router.run import Run
 from router.stages.labelling import label_stage

@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
+from data.images import open_image
+from data.scenes.export import LABEL_SEEDS, write_scenes
+from data.sources.jsonl import load_jsonl
+from router.analysis.evaluation import default_budgets
+from router.cli.console import progress, show_headline, show_verdict
 from router.cli.options import Device
+from router.cli.streams import err
+from router.cli.streams import out as results
+from router.parts import part_rows
+from router.run import Run
+from router.stages.learning import calibrate_stage, train_stage
+from router.stages.reporting import evaluate_stage, report_stage
 
 if TYPE_CHECKING:
     from m3core.models.base import MultiScaleModel
-    from router.run import Run
 
 QUESTIONS = 8
 POLICIES = ("frugal", "default", "generous")
@@ -33,13 +44,8 @@ def quickstart(
     m3router quickstart --out quickstart/
     ```
     """
-    from data.scenes.export import LABEL_SEEDS, write_scenes
-    from data.sources.jsonl import load_jsonl
-    from m3core.checkpoints import load_model
-    from router.cli.console import err, progress
-    from router.cli.console import out as results
+    from m3core.checkpoints import load_model  # this and the next load torch
     from router.cli.labelling import label_with_progress, show_errors
-    from router.run import Run
 
     began = time.monotonic()
     folder, run = out / "scenes", Run(out / "run")
@@ -60,17 +66,12 @@ def quickstart(
     results.print(
         f"\n[bold]report[/bold]  {page}\n[bold]figure[/bold]  {run.report / 'pareto.png'}"
     )
-    results.print(f"[bold]next[/bold]    m3router ask PICTURE QUESTION --run {run.root}")
+    results.print(f"[bold]next[/bold]    m3router ask {run.root} IMAGE QUESTION")
     results.print(f"{time.monotonic() - began:.0f} s in all", style="dim")
 
 
 def _learn(run: Run, *, seed: int) -> None:
     """Train, then calibrate one policy for each default budget."""
-    from router.analysis.evaluation import default_budgets
-    from router.cli.console import progress
-    from router.parts import part_rows
-    from router.stages.learning import calibrate_stage, train_stage
-
     with progress("training") as advance:
         train_stage(
             run,
@@ -87,12 +88,9 @@ def _learn(run: Run, *, seed: int) -> None:
 
 def _measure(run: Run, images: Path) -> Path:
     """Evaluate, print the table, write the report."""
-    from router.cli.console import err, out, show_headline, show_verdict
-    from router.stages.reporting import evaluate_stage, report_stage
-
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)
-    out.print()
+    results.print()
     show_verdict(document)
     show_headline(document)
     with err.status("drawing"):
@@ -101,16 +99,12 @@ def _measure(run: Run, images: Path) -> Path:
 
 def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     """Answer three held-out questions with the scale and why."""
-    from rich.text import Text
-
-    from data.images import open_image
     from router.cli.answers import show_answer
-    from router.cli.console import out
-    from router.pipeline import AutoScalePipeline
+    from router.pipeline import AutoScalePipeline  # loads torch
     from router.stages.showcase import held_out
 
     pipeline = AutoScalePipeline.load(run.root, model=model)
     for name, question in held_out(run):
-        out.print(Text(f"\n{images / name}\n{question}", style="bold"))
+        results.print(Text(f"\n{images / name}\n{question}", style="bold"))
         (answer,) = pipeline.answer([open_image(images / name)], [question])
         show_answer(answer)

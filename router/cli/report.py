@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from router.cli.options import RunFolder
+from router.cli.streams import err, out
+from router.run import Run
+from router.stages.reporting import report_stage
 
 
 def report(
@@ -25,10 +28,6 @@ def report(
     m3router report run/ --images pictures/
     ```
     """
-    from router.cli.console import err, out
-    from router.run import Run
-    from router.stages.reporting import report_stage
-
     place = Run(run)
     with err.status("drawing"):
         page = report_stage(place, images=images)

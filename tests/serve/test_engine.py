@@ -317,7 +317,7 @@ def test_a_worker_that_breaks_down_leaves_nobody_waiting(small_run, pipeline):
             await answered(engine, one)
         return found
 
-    found = with_engine(settings_of(small_run.root, workers=1, wave=2), pipeline, work)
+    found = with_engine(settings_of(small_run.root, workers=1, encode_batch_size=2), pipeline, work)
     assert [type(error) for error in found] == [UnavailableError, UnavailableError, OverdueError]
 
 

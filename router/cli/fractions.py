@@ -45,6 +45,8 @@ def signed_fraction(text: str | float) -> float:
         value = Decimal("NaN")
     if not value.is_finite():
         raise typer.BadParameter(f"{text!r} is no fraction; write it as 1% or 0.01")
+    if value.copy_abs() > 100:
+        raise typer.BadParameter(f"{text!r} is more than 100%")
     if percent:
         value = value.scaleb(-2)  # exact, so that 0.2% is the same float as 0.002
     elif abs(value) >= 1:

@@ -26,7 +26,9 @@ from router.cli.options import pairs
 from router.cli.streams import out as results
 from router.run import Run
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
+)
 
 Source = Annotated[Path, typer.Argument(help="The file or folder to read.", show_default=False)]
 Sources = Annotated[

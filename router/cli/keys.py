@@ -21,7 +21,9 @@ from router.cli.console import say, show_table
 from router.cli.streams import out
 from router.serve.key_file import add_key, list_keys, revoke_key
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
+)
 
 KeyFile = Annotated[Path, typer.Argument(help="The key file.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="Whose key.", show_default=False)]

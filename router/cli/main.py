@@ -61,7 +61,8 @@ class LazyCommand(TyperCommand):
         self, info_name: str | None, args: Sequence[str], parent: Any = None, **extra: Any
     ) -> Any:
         """The context of the real command."""
-        refuse_renamed(str(self.name), args)
+        if not extra.get("resilient_parsing"):  # as it is while a shell completes
+            refuse_renamed(str(self.name), args)
         return self.load().make_context(info_name, list(args), parent=parent, **extra)
 
     def load(self) -> Any:
@@ -76,13 +77,15 @@ class LazyCommand(TyperCommand):
         command.name = self.name
         return command
 
-    def summary(self) -> str:
-        """The first line of the function's docstring, or of a group's module; nothing is run."""
-        module, _, attribute = self.target.partition(":")
-        tree = ast.parse(find_spec(module).loader.get_source(module))  # type: ignore[union-attr]
-        functions = (one for one in tree.body if isinstance(one, ast.FunctionDef))
-        found = next((one for one in functions if one.name == attribute), tree)
-        return (ast.get_docstring(found) or "").partition("\n")[0]
+
+def _summary(target: str) -> str:
+    """The first line of a function's docstring, or of a group's module; nothing is run."""
+    module, _, attribute = target.partition(":")
+    source = find_spec(module).loader.get_source(module)  # type: ignore[union-attr]
+    tree = ast.parse(source or "")
+    functions = (one for one in tree.body if isinstance(one, ast.FunctionDef))
+    found = next((one for one in functions if one.name == attribute), tree)
+    return (ast.get_docstring(found) or "").partition("\n")[0]
 
 
 class _Group(TyperGroup):
@@ -102,8 +105,8 @@ class _Group(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names, in the order of use; from here on each has its summary."""
-        for command in self.commands.values():
-            command.short_help = command.summary()
+        for name, target in COMMANDS.items():
+            self.commands[name].short_help = _summary(target)
         return list(self.commands)
 
 

@@ -26,7 +26,9 @@ from router.run import Run
 from router.stages.learning_curve import SHARES, learning_curve_stage
 from router.stages.leave_out import leave_one_out_stage
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
+)
 
 Draws = Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")]
 

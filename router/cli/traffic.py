@@ -27,7 +27,9 @@ from router.traffic.answers import read_sheet, write_sheet
 from router.traffic.files import Record, read_lines
 from router.traffic.folder import ANSWERED, IMAGES, TrafficFolder, read_traffic
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
+)
 
 SHOWN = 60
 Folder = Annotated[

@@ -177,8 +177,8 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        (["--max-regret", 2], "max_regret must lie between 0 and 1"),
-        (["--max-regret", 0.1, "--confidence", 95], "confidence must lie between 0 and 1"),
+        (["--max-regret", "100%"], "max_regret must lie between 0 and 1"),
+        (["--max-regret", 0.1, "--confidence", "100%"], "confidence must lie between 0 and 1"),
         (["--max-regret", 0.1, "--bound", "bentkuss"], "Did you mean 'bentkus'?"),
         (
             ["--max-regret", 0.1, "--bound", "binomial", "--most", 2],

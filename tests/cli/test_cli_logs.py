@@ -21,6 +21,7 @@ disable_progress_bars()
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "logs.md").read_text(encoding="utf-8")
 SCALES = (1, 9, 36)
+HASHED = ("--questions", "hashed")
 HEADER = '"index"\t"question"\t"prediction"\t"hit"\n'
 
 
@@ -207,7 +208,7 @@ def test_a_table_given_back_as_split_is_read_by_its_imports_column(invoke, tmp_p
     train = ["train", run, "--no-ablations", "--split", answered, "--split-column", "part"]
     for command in (
         ["import", "table", answered, "--column", "id=sample_id", "--out", run],
-        ["featurize", run, "--tiers", "question,cheap", "--questions", "hashed"],
+        ["featurize", run, "--feature-group=cheap", "--feature-group=question", *HASHED],
         train,
     ):
         result = invoke(*command)

@@ -40,4 +40,4 @@ WORKDIR /home/m3router
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
-CMD ["m3router", "serve", "--policy", "/run-folder", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["m3router", "serve", "/run-folder", "--host", "0.0.0.0", "--port", "8000"]

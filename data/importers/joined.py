@@ -212,7 +212,7 @@ def _first(runs: Mapping[str, Samples], name: str, pictures: str | None) -> Samp
     image = pictures.replace("{dataset}", first.dataset).replace("{id}", number)
     if wrong := leaves_folder(image):
         raise DataError(
-            f"The picture {image!r} of the example {name!r} {wrong}: --pictures must name files "
+            f"The picture {image!r} of the example {name!r} {wrong}: --images must name files "
             "inside of the images folder, such as '{dataset}/{id}.png'."
         )
     return replace(first, image=image)
@@ -271,7 +271,7 @@ def _told(
     if bare:
         told.append(
             f"{len(bare)} of {len(ids)} examples name no picture file, so that features of "
-            f"pictures cannot be computed; --pictures names them ({listed(bare)})"
+            f"pictures cannot be computed; --images names them ({listed(bare)})"
         )
     alone = [name for name in ids if firsts[name].group is None]
     if alone:

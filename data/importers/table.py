@@ -340,7 +340,7 @@ def _check_columns(path: Path, table: Table, theirs: Mapping[str, str]) -> list[
     if missing:
         raise DataError(
             f"{path} lacks the columns {missing}. Needed: {list(REQUIRED)}; optional: "
-            f"{list(OPTIONAL)}; it has {list(table.names)}. Columns of other names: --columns "
+            f"{list(OPTIONAL)}; it has {list(table.names)}. Columns of other names: --column "
             f"{missing[0]}=NAME."
         )
     if not len(table):

@@ -185,7 +185,7 @@ def _with_pictures_apart(
     if origin.files and not origin.picture_files:
         raise DataError(
             f"{entry.title} keeps its pictures apart: pass the files of the configuration "
-            f"{entry.pictures} with --picture-file."
+            f"{entry.pictures} with --image-file."
         )
     questions = list(raws)
     needed = {raw.picture_id for raw in questions}

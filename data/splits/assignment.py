@@ -298,41 +298,31 @@ def _not_covered(
     )
 
 
-def parse_shares(text: str) -> tuple[float, ...]:
-    """Read shares such as ``"fit=0.5,tune=0.1,calibrate=0.2,test=0.2"``.
+def shares_in_order(given: Mapping[str, float]) -> tuple[float, ...]:
+    """The shares of all parts, checked.
 
     Args:
-        text: Every part of :data:`data.splits.split.SPLITS` once, in any order.
+        given: Part -> share, for every part of :data:`data.splits.split.SPLITS`.
 
     Returns:
         The shares in the order of the parts; they are positive and sum to 1.
 
     Raises:
-        DataError: A part is missing, unknown or named twice, or a share is no positive number, or
-            they do not sum to 1.
+        DataError: A part is missing or unknown, or a share is no positive number, or they do not
+            sum to 1.
 
-    >>> parse_shares("test=0.7,fit=0.15,tune=0.05,calibrate=0.1")
+    >>> shares_in_order({"test": 0.7, "fit": 0.15, "tune": 0.05, "calibrate": 0.1})
     (0.15, 0.05, 0.1, 0.7)
     """
-    found: dict[str, float] = {}
-    for entry in text.split(","):
-        name, _, number = (word.strip() for word in entry.partition("="))
+    for name in given:
         if name not in SPLITS:
             raise DataError(unknown_name("part in the shares", name, SPLITS))
-        if name in found:
-            raise DataError(f"The shares {text!r} name {name!r} twice.")
-        try:
-            found[name] = float(number)
-        except ValueError:
-            raise DataError(f"The share of {name!r} is no number: {number!r}.") from None
-    missing = [name for name in SPLITS if name not in found]
+    missing = [name for name in SPLITS if name not in given]
     if missing:
-        raise DataError(f"The shares {text!r} lack {', '.join(missing)}. Give all four parts.")
-    shares = tuple(found[name] for name in SPLITS)
+        raise DataError(f"The shares lack {', '.join(missing)}. Give all four parts.")
+    shares = tuple(given[name] for name in SPLITS)
     if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
-        raise DataError(
-            f"Shares must be positive and sum to 1; {text!r} sums to {sum(shares):.6g}."
-        )
+        raise DataError(f"Shares must be positive and sum to 1; they sum to {sum(shares):.6g}.")
     return shares
 
 

@@ -46,13 +46,13 @@ class Settings:
     """What is measured.
 
     Attributes:
-        pictures: Noise pictures, each with one question.
+        images: Noise images, each with one question.
         answer_tokens: Longest answer.
         repeats: Timed runs of a prefill, after three to warm up.
         seed: Of weights, pictures and questions.
     """
 
-    pictures: int = 32
+    images: int = 32
     answer_tokens: int = 16
     repeats: int = 20
     seed: int = 0
@@ -62,7 +62,7 @@ def requests_by_scale(model: LlavaM3, settings: Settings) -> dict[int, list[Requ
     """The same pictures and questions at every scale; questions have 3 to 40 words."""
     generator = np.random.default_rng(settings.seed)
     side, rows = model.model.config.vision_config.image_size, len(model.tokenizer)
-    pixels = generator.integers(0, 256, (settings.pictures, side, side, 3), dtype=np.uint8)
+    pixels = generator.integers(0, 256, (settings.images, side, side, 3), dtype=np.uint8)
     pictures = [Image.fromarray(one) for one in pixels]
     questions = [
         " ".join(f"word{word}" for word in generator.integers(3, rows, generator.integers(3, 41)))
@@ -193,7 +193,7 @@ def run_all(model: LlavaM3, device: Device, settings: Settings) -> dict[str, Any
             "attention": model.model.config.get_text_config()._attn_implementation,
             "seed": settings.seed,
         },
-        "pictures": settings.pictures,
+        "pictures": settings.images,
         "answer_tokens": settings.answer_tokens,
         "text_tokens_of_prefill": TEXT_TOKENS,
         "encode_one_picture_ms": tower_ms(model, settings.repeats),

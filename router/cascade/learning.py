@@ -123,7 +123,7 @@ def learn_cascade(tune: Answered, *, seed: int = 0) -> Learned:
         raise NotLearnableError(
             f"the tune part has {len(pictures)} picture{'' if len(pictures) == 1 else 's'}, too "
             f"few to learn when to stop (at least {2 * FOLDS}): label more, or give it a larger "
-            "share (`m3router train --shares`)"
+            "share (`m3router train --split-share`)"
         )
     shuffled = np.random.default_rng(seed).permutation(len(pictures))[member.reshape(-1)]
     if len(tune.p) > MOST:

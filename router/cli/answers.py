@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from router.cli.console import out
+from router.cli.streams import out
 from router.pipeline import RoutedAnswer
 from router.text.numbers import number
 

@@ -7,20 +7,21 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Device
+from data.images import open_image
+from data.videos import is_video
+from router.cli.options import Device, PolicyName, RunFolder
+from router.cli.streams import err
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="The picture or video.", show_default=False)],
+    run: RunFolder,
+    image: Annotated[Path, typer.Argument(help="The image or video.", show_default=False)],
     question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
-    run: Annotated[
-        Path, typer.Option(help="A run with a router and a policy.", show_default=False)
-    ],
     model: Annotated[
         str | None,
         typer.Option(help="The model that was labelled. [default: the run's]", show_default=False),
     ] = None,
-    policy: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    policy: PolicyName = "default",
     scale: Annotated[
         int | None, typer.Option(help="Use this scale instead of routing.", show_default=False)
     ] = None,
@@ -32,14 +33,11 @@ def ask(
     where the time went. A video is shown as a collage of as many frames as in the run.
 
     ```
-    m3router ask picture.png "what number is on the red tag?" --run run/
+    m3router ask run/ image.png "what number is on the red tag?"
     ```
     """
-    from data.images import open_image
-    from data.videos import is_video
     from router.cli.answers import show_answer
-    from router.cli.console import err
-    from router.pipeline import AutoScalePipeline
+    from router.pipeline import AutoScalePipeline  # loads torch
 
     picture = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from router.cli.options import RunFolder
+from data.errors import DataError, NotLearnableError
+from router.cascade.rule import Cascade
+from router.cli.console import say, say_about_reference
+from router.cli.fractions import METAVAR, fraction, signed_fraction
+from router.cli.options import PolicyName, RunFolder
+from router.cli.streams import out
+from router.policies.guarantee import Target, UncertifiedError
+from router.policies.guarantee_text import evidence, told_by
 from router.policies.knobs import Knobs, told
+from router.policies.policy import Policy
+from router.runs.run import Run
+from router.stages.escalating import escalate_stage
+from router.stages.learning import calibrate_stage
+from router.stages.references import reference_stage
+from router.text.numbers import number, percent
+from router.text.words import Words, words_of
 
-if TYPE_CHECKING:
-    from router.cascade.rule import Cascade
-    from router.policies.policy import Policy
-    from router.runs.run import Run
-    from router.text.words import Words
-
-
-def points(text: str) -> float:
-    """Points of accuracy, of "1", "1.0" or "1%": all mean one point.
-
-    >>> points("1"), points("0.5%"), points("2 %")
-    (1.0, 0.5, 2.0)
-
-    Raises:
-        BadParameter: when it is no number.
-    """
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{text!r} is no number of points, such as 1, 0.5 or 1%")
-    return value
+SURPRISING = 0.1
+"""Loss from which on it is said in points: 0.5 was half a point before, and is 50 points."""
 
 
 def knob(name: str, **more: Any) -> Any:
@@ -45,14 +37,16 @@ def knob(name: str, **more: Any) -> Any:
 def calibrate(
     run: RunFolder,
     budget: Annotated[float | None, knob("budget")] = None,
-    max_loss: Annotated[float | None, knob("max_loss", parser=points, metavar="POINTS")] = None,
+    max_loss: Annotated[float | None, knob("max_loss", parser=fraction, metavar=METAVAR)] = None,
     max_loss_observed: Annotated[
-        float | None, knob("max_loss_observed", parser=points, metavar="POINTS")
+        float | None, knob("max_loss_observed", parser=signed_fraction, metavar=METAVAR)
     ] = None,
     price: Annotated[float | None, knob("price")] = None,
-    max_regret: Annotated[float | None, knob("max_regret")] = None,
+    max_regret: Annotated[
+        float | None, knob("max_regret", parser=fraction, metavar=METAVAR)
+    ] = None,
     reference: Annotated[str | None, knob("reference")] = None,
-    confidence: Annotated[float, knob("confidence")] = 0.95,
+    confidence: Annotated[float, knob("confidence", parser=fraction, metavar=METAVAR)] = 0.95,
     bound: Annotated[str | None, knob("bound")] = None,
     most: Annotated[int | None, knob("most")] = None,
     cap: Annotated[float | None, knob("cap")] = None,
@@ -64,7 +58,7 @@ def calibrate(
             "answer looks wrong; all answers count.",
         ),
     ] = False,
-    name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    policy: PolicyName = "default",
 ) -> None:
     """Set a budget, a tolerable loss, a price, or a guarantee; a cap beside one of them, or alone.
 
@@ -75,22 +69,13 @@ def calibrate(
 
     ```
     m3router calibrate run/ --budget 64
-    m3router calibrate run/ --max-loss 1 --name careful
-    m3router calibrate run/ --max-regret 0.01 --confidence 0.95 --cap 144 --name safe
-    m3router calibrate run/ --max-loss-observed 1
+    m3router calibrate run/ --max-loss 1% --policy careful
+    m3router calibrate run/ --max-regret 1% --confidence 95% --cap 144 --policy safe
+    m3router calibrate run/ --max-loss-observed 1%
     m3router calibrate run/ --budget 64 --escalate
-    m3router calibrate run/ --max-regret 0.01 --escalate
+    m3router calibrate run/ --max-regret 1% --escalate
     ```
     """
-    from data.errors import DataError
-    from router.cli.console import say_about_reference
-    from router.policies.guarantee import Target
-    from router.runs.run import Run
-    from router.stages.escalating import escalate_stage
-    from router.stages.learning import calibrate_stage
-    from router.stages.references import reference_stage
-    from router.text.words import words_of
-
     place = Run(run).opened()
     certified = [one for one in (max_regret, max_loss) if one is not None]
     if bound is not None and not certified:
@@ -101,15 +86,18 @@ def calibrate(
         raise DataError("Give exactly one of --max-regret and --max-loss.")
     if max_loss is not None and not max_loss > 0:
         raise DataError(
-            f"--max-loss must be above 0 points, such as 0.5; it is {max_loss:g}. No number of "
+            f"--max-loss must be above 0, such as 0.5%; it is {max_loss:g}. No number of "
             "images certifies a loss of nothing. --max-loss-observed takes 0 and less, as observed "
             "and without a guarantee."
         )
+    for one in (max_loss, max_loss_observed):
+        if one is not None and one >= SURPRISING:
+            say(f"A loss of {100 * one:g} points of accuracy is allowed.")
     knobs = Knobs(
         budget=budget,
-        max_loss=None if max_loss is None else max_loss / 100,
+        max_loss=max_loss,
         max_regret=max_regret,
-        max_loss_observed=None if max_loss_observed is None else max_loss_observed / 100,
+        max_loss_observed=max_loss_observed,
         price=price,
         cap=cap,
         reference=reference,
@@ -128,19 +116,18 @@ def calibrate(
     summary = reference_stage(place, reference=reference, cap=cap)
     with _in_words(words):
         if escalate:
-            cascade = escalate_stage(place, name=name, **knobs)
+            cascade = escalate_stage(place, name=policy, **knobs)
         else:
-            policy = calibrate_stage(place, name=name, **knobs)
+            chosen = calibrate_stage(place, name=policy, **knobs)
     if escalate:
-        _show_cascade(cascade, place, name)
+        _show_cascade(cascade, place, policy)
     else:
-        _show_policy(policy, place, name)
+        _show_policy(chosen, place, policy)
     say_about_reference(summary, words, whole=bool(certified) or max_loss_observed is not None)
-    _show_promise(cascade if escalate else policy, words, observed=max_loss_observed is not None)
+    _show_promise(cascade if escalate else chosen, words, observed=max_loss_observed is not None)
 
 
 def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
-    from router.cli.console import out
     from router.text.numbers import number, percent
 
     kept_to = cascade.calibration
@@ -153,7 +140,6 @@ def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
 
 
 def _show_policy(policy: Policy, place: Run, name: str) -> None:
-    from router.cli.console import out
     from router.text.numbers import number, percent
 
     found = policy.calibration
@@ -167,7 +153,6 @@ def _show_policy(policy: Policy, place: Run, name: str) -> None:
 
 def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> None:
     """What is guaranteed and on what evidence, or that nothing is, and why it fell back."""
-    from router.cli.console import out
     from router.policies.guarantee_text import evidence, told_by
     from router.policies.policy import Policy
 
@@ -187,7 +172,6 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
 @contextmanager
 def _in_words(words: Words) -> Iterator[None]:
     """Say why a target cannot be met, or nothing be learned, in the words that fit the log."""
-    from data.errors import NotLearnableError
     from router.policies.guarantee import UncertifiedError
 
     try:

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
+
+from router.cli.console import print_table
+from router.cli.streams import err, out
+from router.runs.run import Run
 
 
 def check(
@@ -21,10 +27,6 @@ def check(
     m3router check run/
     ```
     """
-    from rich.table import Table
-    from rich.text import Text
-
-    from router.cli.console import err, out, print_table
     from router.runs.checks import check_environment, check_run
     from router.runs.run import Run
 

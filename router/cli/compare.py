@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from router.evaluation.compare_runs import PairedComparison
-    from router.evaluation.paired_comparison import Difference
-    from router.text.words import Words
+from router.cli.console import show_table
+from router.cli.streams import err, out
+from router.evaluation.compare_runs import compare_runs
+from router.evaluation.paired_comparison import AIQ, SAVED, Difference
+from router.metrics.intervals import LEAST_FOR_CURVES
+from router.runs.run import Run
+from router.stages.comparing import Versus
+from router.text.numbers import MISSING, number, percent
+from router.text.words import Words, words_of
 
 
 def compare(
@@ -50,14 +56,6 @@ def compare(
     m3router compare run/ run-lightgbm/ --budget 36
     ```
     """
-    from json import dumps
-
-    from router.cli.console import err, out
-    from router.evaluation.compare_runs import compare_runs
-    from router.runs.run import Run
-    from router.text.words import words_of
-
-    a, b = Run(run_a).opened(), Run(run_b).opened()
     with err.status("comparing"):
         versus = compare_runs(a, b, budgets=budget, policies=policy, draws=draws, seed=seed)
     if json:
@@ -66,9 +64,7 @@ def compare(
         _show(versus, words_of(a.read_log()))
 
 
-def _show(versus: PairedComparison, words: Words) -> None:
-    from router.cli.console import out, show_table
-
+def _show(versus: Versus, words: Words) -> None:
     header = ["", "A", "B", "A − B", "95 % interval", "p"]
     show_table(header, [_line(one) for one in versus.differences])
     for note in _notes(versus):

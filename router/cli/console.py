@@ -1,4 +1,4 @@
-"""What all commands share: where text goes, progress, and tables."""
+"""What all commands share: progress, and tables."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.text import Text
 
 from data.log.checks import ASKED
 from data.scoring.metrics import AGREEMENT
+from router.cli.streams import err, out
 from router.evaluation import metric_table
 from router.evaluation.documents import Document
 from router.evaluation.metric_table import Metric
@@ -37,11 +38,6 @@ PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal
 LONG = 24  # letters from which on a column of a table may be folded
 FOLDED = 12  # letters that such a column keeps at least
 ENDLESS = 1_000_000  # letters, more than any row has
-
-out = Console(highlight=False, soft_wrap=True)
-"""Results."""
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Progress, notes and errors."""
 
 Advance = Callable[[int, int, str], None]
 """Called with (done, total, note)."""

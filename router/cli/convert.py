@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from router.cli.console import say
 from router.cli.options import Dtype
+from router.cli.streams import err
 
 
 def convert(
@@ -35,8 +37,7 @@ def convert(
     m3router convert mucai/llava-v1.5-7b-m3 models/llava-v1.5-7b-m3-hf
     ```
     """
-    from m3core.checkpoints import convert as write
-    from router.cli.console import err, say
+    from m3core.checkpoints import convert as write  # loads torch
 
     with err.status("converting"):
         folder = write(source, destination, dtype=dtype.value if dtype else None)

@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
+from m3core.cost import Numbers
+from m3core.roofline import choose_device, estimate
+from router.cli.console import say, show_table
 from router.cli.options import Dtype
+from router.cli.streams import out
 
 
 def cost(
@@ -26,7 +30,7 @@ def cost(
         int, typer.Option(min=0, help="Prompt tokens beside the visual ones.")
     ] = 30,
     answer_tokens: Annotated[int, typer.Option(min=1, help="Generated tokens.")] = 1,
-    picture: Annotated[
+    image_size: Annotated[
         str, typer.Option(help="Width x height in pixels; LLaVA-NeXT's tokens depend on it.")
     ] = "336x336",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT16,
@@ -45,12 +49,12 @@ def cost(
     m3router cost --model llava-v1.5-7b-m3/ --device-type V100 --text-tokens 30
     ```
     """
-    from m3core.checkpoints.sizes import parse_picture, read_sizes
-    from m3core.cost import Numbers
-    from m3core.roofline import choose_device, estimate
-    from router.cli.console import out, say, show_table
+    from m3core.checkpoints.sizes import (
+        parse_picture,  # loads torch
+        read_sizes,  # loads torch
+    )
 
-    sizes, shown = read_sizes(model), parse_picture(picture)
+    sizes, shown = read_sizes(model), parse_picture(image_size)
     device = choose_device(device_type, tflops=peak_tflops, gigabytes=bandwidth)
     numbers = Numbers(dtype=dtype.value, bits=bits)
     vision = sizes.shape.vision_flops(sizes.views(shown)) / 1e9
@@ -76,7 +80,7 @@ def cost(
         style="dim",
     )
     if sizes.views(shown) > 1:
-        say(f"A picture of {picture} pixels is seen in {sizes.views(shown)} views.")
+        say(f"An image of {image_size} pixels is seen in {sizes.views(shown)} views.")
 
 
 def _short(value: float) -> str:

@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Device
+from data.errors import DataError
+from router.cli.options import Device, PolicyName, RunFolder
+from router.cli.streams import err
+from router.cli.streams import out as console
 
 
 def demo(
-    run: Annotated[
-        Path, typer.Option(help="A run with a router and a policy.", show_default=False)
-    ],
+    run: RunFolder,
     model: Annotated[
         str | None,
         typer.Option(help="The model that was labelled. [default: the run's]", show_default=False),
     ] = None,
-    policy: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    policy: PolicyName = "default",
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
     ] = "127.0.0.1",
@@ -40,13 +41,10 @@ def demo(
     machine, and uploads are deleted. Needs the extra `demo`. docs/demo.md says more.
 
     ```
-    m3router demo --run run/
+    m3router demo run/
     ```
     """
-    from data.errors import DataError
-    from router.cli.console import err
-    from router.cli.console import out as console
-    from router.demo.desk import Desk
+    from router.demo.desk import Desk  # loads torch
     from router.demo.serving import need_gradio, serve
 
     need_gradio()

@@ -13,8 +13,8 @@ from typing import Any
 
 import typer
 
-from router.cli.console import out
 from router.cli.main import app
+from router.cli.streams import out
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -30,9 +30,20 @@ def markdown() -> str:
         "wrong option, 3 when labelling or features finished but some examples could not be used, "
         "4 and 5 as `monitor` says.",
     ]
-    for name, command in group.commands.items():
-        parts += [f"## m3router {name}", _clean(command.help), _parameters(command)]
+    for name, listed in group.commands.items():
+        parts += _sections(f"m3router {name}", listed.load(), level=2)
     return "\n\n".join(parts) + "\n"
+
+
+def _sections(path: str, command: Any, *, level: int) -> list[str]:
+    """What a command does and takes, and the same of its subcommands."""
+    parts = [f"{'#' * level} {path}", _clean(command.help)]
+    subcommands = getattr(command, "commands", None)
+    if subcommands is None:
+        return [*parts, _parameters(command)]
+    for name, one in subcommands.items():
+        parts += _sections(f"{path} {name}", one, level=level + 1)
+    return parts
 
 
 def main(arguments: list[str]) -> int:

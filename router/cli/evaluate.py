@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
+from router.cli.console import show_contenders, show_ends, show_headline, show_verdict
 from router.cli.options import RunFolder
+from router.cli.streams import err, out
+from router.evaluation.evaluate_run import evaluate_stage
+from router.runs.run import Run
 
 
 def evaluate(
@@ -42,10 +46,6 @@ def evaluate(
     m3router evaluate run/ --budget 36 --budget 144
     ```
     """
-    from router.cli.console import err, out, show_ends, show_headline, show_methods, show_verdict
-    from router.evaluation.evaluate_run import evaluate_stage
-    from router.runs.run import Run
-
     place = Run(run).opened()
     with err.status("evaluating"):
         document = evaluate_stage(

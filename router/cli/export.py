@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from data.log.exporting import NO_LICENCE, export_log, push_to_hub
+from data.log.oracle_log import OracleLog
+from data.manifest import MANIFEST
+from router.cli.streams import err
+from router.cli.streams import out as results
+from router.runs.run import Run
+
 
 def export(
     log: Annotated[
@@ -48,9 +55,6 @@ def export(
     """
     from data.log.exporting import NO_LICENCE, export_log, push_to_hub
     from data.log.oracle_log import OracleLog
-    from data.manifest import MANIFEST
-    from router.cli.console import err
-    from router.cli.console import out as results
     from router.runs.run import Run
 
     if push and not licence:

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import RunFolder, Tiers, named_tiers
+from router.cli.console import progress, show_table
+from router.cli.options import FeatureGroups, RunFolder
+from router.cli.streams import out
+from router.runs.run import Run
 
 CAUSES_SHOWN = 10
 
@@ -32,24 +35,23 @@ def featurize(
             show_default=False,
         ),
     ] = None,
-    tiers: Tiers = None,
+    feature_groups: FeatureGroups = None,
 ) -> None:
     """Compute what the router sees of the log's pictures and questions.
 
-    Works for any log, imported ones too; `label` does it in passing. Blocks that are there and
+    Works for any log, imported ones too; `label` does it in passing. Groups that are there and
     were made of the same examples, pictures and models are kept; docs/features.md says what each
-    tier is and costs. Without --images no picture is looked at and no model is loaded, unless
+    group is and costs. Without --images no picture is looked at and no model is loaded, unless
     --questions asks for one.
 
     ```
-    m3router featurize run/ --images pictures/ --encoder embedded --tiers image,question,cheap
-    m3router featurize run/ --images pictures/ --tiers peek
-    m3router featurize text-run/ --tiers question,cheap --questions sentence:all-MiniLM-L6-v2/
+    m3router featurize run/ --images pictures/ --feature-group image --feature-group cheap
+    m3router featurize run/ --images pictures/ --feature-group peek
+    m3router featurize text-run/ --feature-group question --questions sentence:all-MiniLM-L6-v2/
     ```
     """
-    from router.cli.console import out, progress, show_table
     from router.runs.run import Run
-    from router.stages.labelling import featurize_stage
+    from router.stages.labelling import featurize_stage  # loads torch
 
     with progress("features") as advance:
         table, causes = featurize_stage(
@@ -57,7 +59,7 @@ def featurize(
             images=images,
             encoder=encoder,
             questions=questions,
-            tiers=named_tiers(tiers),
+            tiers=feature_groups,
             progress=advance,
         )
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())

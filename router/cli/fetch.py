@@ -8,6 +8,12 @@ from typing import Annotated
 
 import typer
 
+from data.sources.benchmarks.table import BENCHMARKS
+from data.sources.fetching import fetch_benchmark
+from data.sources.hub import Origin
+from router.cli.console import PLAIN_EVERY, say, show_table
+from router.cli.streams import out as results
+
 
 def fetch(
     name: Annotated[
@@ -33,11 +39,11 @@ def fetch(
             show_default=False,
         ),
     ] = None,
-    picture_files: Annotated[
+    image_files: Annotated[
         list[Path] | None,
         typer.Option(
-            "--picture-file",
-            help="For gqa with --file: a Parquet file of its pictures; may be repeated.",
+            "--image-file",
+            help="For gqa with --file: a Parquet file of its images; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -60,10 +66,6 @@ def fetch(
     m3router label --examples data/gqa/examples.jsonl --images data/gqa/images --out run/
     ```
     """
-    from data.sources.fetching import fetch_benchmark
-    from data.sources.hub import Origin
-    from router.cli.console import out as results
-
     if show_list:
         _show_list()
         return
@@ -74,7 +76,7 @@ def fetch(
         skip=skip,
         limit=limit,
         files=tuple(files or ()),
-        picture_files=tuple(picture_files or ()),
+        picture_files=tuple(image_files or ()),
         videos=videos,
     )
     fetched = fetch_benchmark(name, folder=out, origin=origin, progress=_Lines())
@@ -94,8 +96,6 @@ class _Lines:
         self.shown = time.monotonic()
 
     def __call__(self, done: int) -> None:
-        from router.cli.console import PLAIN_EVERY, say
-
         if time.monotonic() - self.shown >= PLAIN_EVERY:
             self.shown = time.monotonic()
             say(f"fetching: {done} examples")
@@ -103,7 +103,6 @@ class _Lines:
 
 def _show_list() -> None:
     from data.sources.benchmarks.table import BENCHMARKS, benchmark
-    from router.cli.console import show_table
 
     rows = [
         [name, entry.title, entry.hub or "a sheet, with --file", entry.split, entry.metric]

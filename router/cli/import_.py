@@ -1,158 +1,223 @@
-"""`m3router import`."""
+"""Read an oracle log that another tool wrote.
+
+Each subcommand reads one kind of files into a run folder. What cannot be mapped is said, and kept
+in the log's metadata: see docs/logs.md. Continue with `featurize`.
+
+```
+m3router import table answers.csv --column id=sample_id --cost-unit USD --out run/
+m3router import lmms-eval 576=runs/576/ 144=runs/144/ --out run/
+m3router featurize run/ --images pictures/ --encoder embedded
+```
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-PER_OPTION = ("lmms-eval", "vlmevalkit")
-"""Kinds that read runs of each option."""
+from data.importers.joined import UNMAPPED
+from data.log.warnings import log_warnings
+from router.cli.console import say
+from router.cli.options import pairs
+from router.cli.streams import out as results
+from router.runs.run import Run
 
-TAKES = {
-    "blindtest": ("model",),
-    "exported": (),
-    "lmms-eval": ("costs", "cost_unit", "metric", "pictures", "skip_bad"),
-    "table": ("columns", "cost_unit", "skip_bad"),
-    "vlmevalkit": ("costs", "cost_unit", "metric", "dataset", "pictures", "skip_bad"),
-}
-"""Kind -> what it takes beside its source, by the importers' own names."""
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
+)
 
-FLAGS = {
-    "columns": "--columns",
-    "cost_unit": "--cost-unit",
-    "costs": "--cost",
-    "dataset": "--dataset",
-    "metric": "--metric",
-    "model": "--model",
-    "pictures": "--pictures",
-    "skip_bad": "--skip-bad",
-}
+Source = Annotated[Path, typer.Argument(help="The file or folder to read.", show_default=False)]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OPTION=PATH...",
+        help="The files or the folder of each option; an option may come again with another path. "
+        "* in a path stands for anything.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)]
+Cost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OPTION=NUMBER",
+        help="What an answer costs, once for every option. [default: the option's name, if it is "
+        "a number]",
+        show_default=False,
+    ),
+]
+CostUnit = Annotated[
+    str | None,
+    typer.Option(
+        help="What the costs count, such as 'visual tokens' or USD. [default: cost]",
+        show_default=False,
+    ),
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[TASK=]FIELD",
+        help="Field or column that holds the score of a sample; for one task TASK=FIELD; may be "
+        "repeated. [default: known tasks' own]",
+        show_default=False,
+    ),
+]
+Images = Annotated[
+    str | None,
+    typer.Option(
+        help="File of an image that no sample names, such as {dataset}/{id}.png; id is the doc_id "
+        "or index.",
+        show_default=False,
+    ),
+]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave rows out that do not fit, and tell them. [default: one such row refuses the "
+        "log]",
+        show_default=False,
+    ),
+]
 
 
-def import_log(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            help="table, lmms-eval, vlmevalkit, exported or blindtest.", show_default=False
-        ),
-    ],
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="The file or folder to read; for lmms-eval and vlmevalkit OPTION=PATH for each "
-            "option, repeated where it has several files. * in a path stands for anything.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
-    columns: Annotated[
+@app.command("table")
+def table(
+    file: Source,
+    out: Out,
+    column: Annotated[
         list[str] | None,
         typer.Option(
-            help="table: what it calls a column, such as id=sample_id,correct=acc.",
+            metavar="OURS=THEIRS",
+            help="What the table calls a column, such as id=sample_id; may be repeated.",
             show_default=False,
         ),
     ] = None,
-    cost: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="lmms-eval, vlmevalkit: what an answer costs, OPTION=NUMBER, for every option. "
-            "[default: the option's name, if it is a number]",
-            show_default=False,
-        ),
-    ] = None,
-    cost_unit: Annotated[
-        str | None,
-        typer.Option(
-            help="What the costs count, such as 'visual tokens' or USD. [default: cost]",
-            show_default=False,
-        ),
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="lmms-eval, vlmevalkit: field or column that holds the score of a sample; for "
-            "one task TASK=FIELD, repeatable. [default: known tasks' own]",
-            show_default=False,
-        ),
-    ] = None,
+    cost_unit: CostUnit = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Read a table with a row for each question and option.
+
+    CSV, TSV, Parquet, JSON, JSONL or XLSX with the columns id, question, option and correct, and
+    optionally image, cost, group, dataset, chance, answer, confidence and logprob. Options may be
+    anything: scales, model sizes, resolutions, providers.
+
+    ```
+    m3router import table answers.csv --out run/
+    m3router import table answers.csv --column id=sample_id --column correct=acc --out run/
+    ```
+    """
+    columns = pairs(column, "--column", "OURS=THEIRS")
+    _read(out, "table", file, columns=columns, cost_unit=cost_unit, skip_bad=skip_bad)
+
+
+@app.command("lmms-eval")
+def lmms_eval(
+    sources: Sources,
+    out: Out,
+    cost: Cost = None,
+    cost_unit: CostUnit = None,
+    metric: Metric = None,
+    images: Images = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Read what lmms-eval wrote with `--log_samples`.
+
+    Samples files, or the folder of a run, for each option.
+
+    ```
+    m3router import lmms-eval 576=runs/576/ 144=runs/144/ --cost-unit "visual tokens" --out run/
+    m3router import lmms-eval 7b=7b/ 13b=13b/ --cost 7b=7 --cost 13b=13 --out run/
+    ```
+    """
+    _read(
+        out,
+        "lmms-eval",
+        _by_option(sources),
+        costs=_numbers(cost),
+        cost_unit=cost_unit,
+        metric=_metrics(metric),
+        pictures=images,
+        skip_bad=skip_bad,
+    )
+
+
+@app.command("vlmevalkit")
+def vlmevalkit(
+    sources: Sources,
+    out: Out,
+    cost: Cost = None,
+    cost_unit: CostUnit = None,
+    metric: Metric = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="vlmevalkit: name of the only data set. [default: read from the files' names]",
+            help="Name of the only data set. [default: read from the files' names]",
             show_default=False,
         ),
     ] = None,
-    pictures: Annotated[
-        str | None,
-        typer.Option(
-            help="lmms-eval, vlmevalkit: file of a picture that no sample names, such as "
-            "{dataset}/{id}.png; id is the doc_id or index.",
-            show_default=False,
-        ),
-    ] = None,
-    skip_bad: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad",
-            help="table, lmms-eval, vlmevalkit: leave rows out that do not fit, and tell them. "
-            "[default: one such row refuses the log]",
-            show_default=False,
-        ),
-    ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="blindtest: only this model's records.", show_default=False)
-    ] = None,
+    images: Images = None,
+    skip_bad: SkipBad = False,
 ) -> None:
-    """Read an oracle log that another tool wrote.
+    """Read judged tables of VLMEvalKit.
 
-    `table` takes a table (CSV, TSV, Parquet, JSON, JSONL, XLSX) with the columns id, question,
-    option and correct, and optionally image, cost, group, dataset, chance, answer, confidence and
-    logprob; options may be anything: scales, model sizes, resolutions, providers. `lmms-eval` takes
-    what it wrote with `--log_samples`, samples files or a run's folder for each option.
-    `vlmevalkit` takes judged tables, of one or several data sets, or a model's folder for each
-    option. `exported` takes what `m3router export` wrote. What cannot be
-    mapped is said, and kept in the log's metadata: see docs/logs.md. Continue with `featurize`.
+    Tables of one or several data sets, or a model's folder, for each option.
 
     ```
-    m3router import table answers.csv --columns id=sample_id,correct=acc --cost-unit USD --out run/
-    m3router import lmms-eval 576=runs/576/ 144=runs/144/ --cost-unit "visual tokens" --out run/
-    m3router import lmms-eval 7b=7b/ 13b=13b/ --cost 7b=7 --cost 13b=13 --out run/
     m3router import vlmevalkit 7b=7b_MMStar_result.tsv 13b=13b_MMStar_result.tsv --out run/
     m3router import vlmevalkit "7b=out/7b/*_result.xlsx" "13b=out/13b/*_result.xlsx" --out run/
-    m3router featurize run/ --images pictures/ --encoder embedded
     ```
     """
-    from data.importers import importer
-    from data.importers.joined import UNMAPPED
-    from data.log.warnings import log_warnings
-    from router.cli.console import out as results
-    from router.cli.console import say
-    from router.runs.run import Run
-    from router.stages.labelling import import_stage
+    _read(
+        out,
+        "vlmevalkit",
+        _by_option(sources),
+        costs=_numbers(cost),
+        cost_unit=cost_unit,
+        metric=_metrics(metric),
+        dataset=dataset,
+        pictures=images,
+        skip_bad=skip_bad,
+    )
 
-    importer(kind)
-    options = {
-        "columns": _pairs(columns and ",".join(columns).split(","), "--columns", "NAME=COLUMN"),
-        "costs": _numbers(_pairs(cost, "--cost", "OPTION=NUMBER")),
-        "cost_unit": cost_unit,
-        "metric": _pairs(
-            [one if "=" in one else f"*={one}" for one in metric or ()], "--metric", "TASK=FIELD"
-        ),
-        "dataset": dataset,
-        "model": model,
-        "pictures": pictures,
-        "skip_bad": skip_bad,
-    }
-    given: dict[str, Any] = {name: value for name, value in options.items() if value}
-    strange = [FLAGS[name] for name in given if name not in TAKES[kind]]
-    if strange:
-        raise typer.BadParameter(f"{', '.join(strange)}: not for {kind}")
+
+@app.command("exported")
+def exported(folder: Source, out: Out) -> None:
+    """Read what `m3router export` wrote.
+
+    ```
+    m3router import exported published/ --out another-run/
+    ```
+    """
+    _read(out, "exported", folder)
+
+
+@app.command("blindtest")
+def blindtest(
+    folder: Source,
+    out: Out,
+    model: Annotated[
+        str | None, typer.Option(help="Only this model's records.", show_default=False)
+    ] = None,
+) -> None:
+    """Read recorded answers of the blind test.
+
+    ```
+    m3router import blindtest records/ --model NAME --out run/
+    ```
+    """
+    _read(out, "blindtest", folder, model=model)
+
+
+def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **options: Any) -> None:
+    from router.stages.labelling import import_stage  # loads torch
+
     run = Run(out)
-    log = import_stage(run, kind, _source(kind, sources), **given)
+    log = import_stage(run, kind, source, **{name: one for name, one in options.items() if one})
     gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
     results.print(
         f"{len(log)} examples with the options {', '.join(log.options)} (cost in "
@@ -165,43 +230,32 @@ def import_log(
         say(warning)
 
 
-def _source(kind: str, sources: list[str]) -> Path | dict[str, list[Path]]:
-    """Read what to import: one path, or the paths of each option."""
-    if kind in PER_OPTION:
-        found: dict[str, list[Path]] = {}
-        for source in sources:
-            ((option, path),) = _pairs([source], "SOURCES", "OPTION=PATH").items()
-            new = [one for one in _matching(path) if one not in found.get(option, [])]
-            if not new:
-                raise typer.BadParameter(f"SOURCES: {source!r} is given twice")
-            found.setdefault(option, []).extend(new)
-        return found
-    if len(sources) != 1:
-        raise typer.BadParameter(f"{kind} reads one file or folder, got {len(sources)}")
-    return Path(sources[0])
+def _by_option(sources: list[str]) -> dict[str, list[Path]]:
+    """The paths of each option."""
+    found: dict[str, list[Path]] = {}
+    for source in sources:
+        ((option, path),) = pairs([source], "SOURCES", "OPTION=PATH").items()
+        new = [one for one in _matching(path) if one not in found.get(option, [])]
+        if not new:
+            raise typer.BadParameter(f"SOURCES: {source!r} is given twice")
+        found.setdefault(option, []).extend(new)
+    return found
 
 
 def _matching(path: str) -> list[Path]:
-    """Give a path, or those that it matches where it is a pattern."""
+    """A path, or those that it matches where it is a pattern."""
     found = [] if Path(path).exists() else sorted(map(Path, glob(path)))
     return found or [Path(path)]
 
 
-def _pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:
-    """Read NAME=VALUE texts."""
-    pairs: dict[str, str] = {}
-    for text in texts or ():
-        name, mark, value = (part.strip() for part in text.partition("="))
-        if not (name and mark and value):
-            raise typer.BadParameter(f"{flag}: expected {form}, got {text!r}")
-        if name in pairs:
-            raise typer.BadParameter(f"{flag}: {name!r} is given twice")
-        pairs[name] = value
-    return pairs
+def _metrics(texts: list[str] | None) -> dict[str, str]:
+    named = [one if "=" in one else f"*={one}" for one in texts or ()]
+    return pairs(named, "--metric", "TASK=FIELD")
 
 
-def _numbers(pairs: dict[str, str]) -> dict[str, float]:
+def _numbers(texts: list[str] | None) -> dict[str, float]:
+    found = pairs(texts, "--cost", "OPTION=NUMBER")
     try:
-        return {name: float(value) for name, value in pairs.items()}
+        return {name: float(value) for name, value in found.items()}
     except ValueError as error:
         raise typer.BadParameter(f"--cost: {error}") from error

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from data.log.oracle_log import OracleLog
-    from router.reports.log_summary_types import Inspection
+from data.log.oracle_log import OracleLog
+from data.log.partial_log import find_log
+from data.log.warnings import log_warnings
+from router.cli.console import progress, say, show_table
+from router.cli.streams import err, out
+from router.metrics.oracles import RULES
+from router.reports.log_browser import write_page
+from router.reports.log_summary import inspect_log, only_dataset
+from router.reports.log_summary_tables import csv_files, shown_tables
+from router.reports.log_summary_types import Inspection
+from router.reports.tables import write_csv
 
 
 def inspect(
@@ -60,11 +69,8 @@ def inspect(
     m3router inspect run/ --images pictures/ --html log.html
     ```
     """
-    from json import dumps
-
     from data.log.partial_log import find_log
     from data.log.warnings import log_warnings
-    from router.cli.console import err, out
     from router.metrics.oracles import RULES
     from router.reports.log_summary import inspect_log, only_dataset
     from router.reports.log_summary_tables import csv_files
@@ -100,7 +106,6 @@ def _notes(answered: int, asked: int | None) -> list[str]:
 
 
 def _show(inspection: Inspection, notes: list[str]) -> None:
-    from router.cli.console import out, say, show_table
     from router.reports.log_summary_tables import shown_tables
 
     for note in notes:
@@ -122,7 +127,6 @@ def _write(
     thumbnails: int,
     notes: list[str],
 ) -> None:
-    from router.cli.console import err, progress, say
     from router.reports.log_browser import write_page
 
     with progress("pictures") as advance:

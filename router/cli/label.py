@@ -8,20 +8,23 @@ from typing import Annotated
 
 import typer
 
+from data.sources.jsonl import load_jsonl
+from router.cli.console import progress
 from router.cli.options import (
     Bits,
     Device,
     DeviceMap,
     Dtype,
+    FeatureGroups,
     Frames,
     Grids,
     Images,
     Pooling,
     Questions,
-    Tiers,
     UnlistedGrids,
-    named_tiers,
 )
+from router.cli.streams import out as console
+from router.runs.run import Run
 
 FINISHED_WITH_ERRORS = 3
 
@@ -92,7 +95,7 @@ def label(
         ),
     ] = None,
     questions: Questions = "model",
-    tiers: Tiers = None,
+    feature_groups: FeatureGroups = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -123,14 +126,11 @@ def label(
     torchrun --nproc-per-node 4 -m router label --examples my.jsonl --images pictures/ --out run/
     ```
     """
-    from data.sources.jsonl import load_jsonl
-    from m3core.batching import limits_for
+    from m3core.batching import limits_for  # this and the following load torch
     from m3core.checkpoints import load_model
     from m3core.labelling import LabelMode, Stopped
     from m3core.labelling.pictures import workers_for
     from m3core.labelling.ranks import Ranks
-    from router.cli.console import out as console
-    from router.cli.console import progress
     from router.cli.labelling import label_with_progress, show_errors, show_flips
     from router.runs.run import Run
     from router.stages.labelling import verify_stage
@@ -165,7 +165,7 @@ def label(
             retry_errors=retry_errors,
             max_new_tokens=max_new_tokens,
             questions=questions,
-            tiers=named_tiers(tiers),
+            tiers=feature_groups,
             frames=frames,
             mode=mode,
             workers=workers_for(where, ranks.local) if workers is None else workers,

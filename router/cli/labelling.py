@@ -19,7 +19,8 @@ from m3core.labelling import LabelOptions, LabelProgress
 from m3core.labelling.ranks import Ranks
 from m3core.labelling.run import STATS
 from m3core.models.base import MultiScaleModel
-from router.cli.console import out, progress, show_table
+from router.cli.console import progress, show_table
+from router.cli.streams import out
 from router.evaluation.summary_text import log_verdict
 from router.features.question import MODEL
 from router.runs.run import Run

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from router.cli.options import (
-    Device,
-    Dtype,
-    Frames,
-    Grids,
-    Pooling,
-    UnlistedGrids,
-)
+from data.errors import DataError
+from data.manifest import atomic_write_bytes
+from data.videos import open_picture
+from router.cli.options import Device, Dtype, Frames, Grids, Pooling, UnlistedGrids
+from router.cli.streams import err
+from router.cli.streams import out as console
 
 
 def look(
-    image: Annotated[Path, typer.Argument(help="The picture or video.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="The image or video.", show_default=False)],
     question: Annotated[str, typer.Option(help="The question.", show_default=False)],
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("look.png"),
     model: Annotated[
@@ -55,17 +54,10 @@ def look(
     (Grad-CAM). No router is needed.
 
     ```
-    m3router look picture.png --question "what number is on the red tag?" --out look.png
+    m3router look image.png --question "what number is on the red tag?" --out look.png
     ```
     """
-    import io
-
-    from data.errors import DataError
-    from data.manifest import atomic_write_bytes
-    from data.videos import open_picture
-    from m3core.checkpoints import load_model
-    from router.cli.console import err
-    from router.cli.console import out as console
+    from m3core.checkpoints import load_model  # this and the next load torch
     from router.looking import look as draw
 
     if out.suffix.lower() != ".png":

@@ -2,79 +2,99 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from data.errors import M3RouterError
-from router.cli import (
-    ask,
-    calibrate,
-    check,
-    compare,
-    convert,
-    cost,
-    demo,
-    evaluate,
-    export,
-    featurize,
-    fetch,
-    finetune,
-    import_,
-    inspect,
-    keys,
-    label,
-    look,
-    monitor,
-    push,
-    quickstart,
-    report,
-    serve,
-    study,
-    traffic,
-    train,
-    tune,
-)
-from router.cli.console import err, out
+from router.cli.renamed import refuse_renamed
+from router.cli.streams import err, out
+from router.version import PACKAGE, __version__
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "fetch": fetch.fetch,
-    "label": label.label,
-    "import": import_.import_log,
-    "inspect": inspect.inspect,
-    "featurize": featurize.featurize,
-    "tune": tune.tune,
-    "train": train.train,
-    "calibrate": calibrate.calibrate,
-    "evaluate": evaluate.evaluate,
-    "report": report.report,
-    "monitor": monitor.monitor,
-    "traffic": traffic.traffic,
-    "compare": compare.compare,
-    "study": study.study,
-    "export": export.export,
-    "push": push.push,
-    "ask": ask.ask,
-    "look": look.look,
-    "serve": serve.serve,
-    "demo": demo.demo,
-    "quickstart": quickstart.quickstart,
-    "check": check.check,
-    "keys": keys.keys,
-    "finetune": finetune.finetune,
-    "convert": convert.convert,
-    "cost": cost.cost,
+COMMANDS: dict[str, str] = {
+    "fetch": "router.cli.fetch:fetch",
+    "label": "router.cli.label:label",
+    "import": "router.cli.import_:app",
+    "inspect": "router.cli.inspect:inspect",
+    "featurize": "router.cli.featurize:featurize",
+    "tune": "router.cli.tune:tune",
+    "train": "router.cli.train:train",
+    "calibrate": "router.cli.calibrate:calibrate",
+    "evaluate": "router.cli.evaluate:evaluate",
+    "report": "router.cli.report:report",
+    "monitor": "router.cli.monitor:monitor",
+    "traffic": "router.cli.traffic:app",
+    "compare": "router.cli.compare:compare",
+    "study": "router.cli.study:app",
+    "export": "router.cli.export:export",
+    "push": "router.cli.push:push",
+    "ask": "router.cli.ask:ask",
+    "look": "router.cli.look:look",
+    "serve": "router.cli.serve:serve",
+    "demo": "router.cli.demo:demo",
+    "quickstart": "router.cli.quickstart:quickstart",
+    "check": "router.cli.check:check",
+    "keys": "router.cli.keys:app",
+    "finetune": "router.cli.finetune:finetune",
+    "convert": "router.cli.convert:convert",
+    "cost": "router.cli.cost:cost",
 }
+"""Name -> "module:function", or "module:app" for a group of subcommands; in the order of use."""
+
+
+class LazyCommand(TyperCommand):
+    """A command whose module is imported when it is called, not when it is listed."""
+
+    def __init__(self, name: str, target: str) -> None:
+        super().__init__(name)
+        self.target = target
+
+    def make_context(
+        self, info_name: str | None, args: Sequence[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """The context of the real command."""
+        if not extra.get("resilient_parsing"):  # as it is while a shell completes
+            refuse_renamed(str(self.name), args)
+        return self.load().make_context(info_name, list(args), parent=parent, **extra)
+
+    def load(self) -> Any:
+        """The real command."""
+        module, _, attribute = self.target.partition(":")
+        found = getattr(import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            function = found
+            found = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+            found.command(self.name)(function)
+        command = typer.main.get_command(found)
+        command.name = self.name
+        return command
+
+
+def _summary(target: str) -> str:
+    """The first line of a function's docstring, or of a group's module; nothing is run."""
+    module, _, attribute = target.partition(":")
+    source = find_spec(module).loader.get_source(module)  # type: ignore[union-attr]
+    tree = ast.parse(source or "")
+    functions = (one for one in tree.body if isinstance(one, ast.FunctionDef))
+    found = next((one for one in functions if one.name == attribute), tree)
+    return (ast.get_docstring(found) or "").partition("\n")[0]
 
 
 class _Group(TyperGroup):
     """Shows this project's errors as one message, without a traceback."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: LazyCommand(name, target) for name, target in COMMANDS.items()}
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a M3RouterError becomes exit code 1."""
@@ -85,8 +105,10 @@ class _Group(TyperGroup):
             raise typer.Exit(1) from error
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """In the order of use."""
-        return list(COMMANDS)
+        """Their names, in the order of use; from here on each has its summary."""
+        for name, target in COMMANDS.items():
+            self.commands[name].short_help = _summary(target)
+        return list(self.commands)
 
 
 app = typer.Typer(
@@ -101,8 +123,6 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from router.version import PACKAGE, __version__
-
         out.print(f"{PACKAGE} {__version__}", highlight=False)
         raise typer.Exit
 
@@ -125,6 +145,13 @@ def main(
     was lost, `traffic` keeps what a server recorded, `monitor` judges a policy on it, `ask`
     answers, `look` draws what a model sees, `demo` shows it all in a browser. `quickstart` does it
     all on drawn scenes.
+
+    Fractions are written `1%` or `0.01`, and options that take several values are repeated.
+
+    ```
+    m3router quickstart --out quickstart/
+    m3router train --help
+    ```
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:
@@ -135,10 +162,6 @@ def main(
         handlers=[RichHandler(console=err, show_path=False, show_time=verbose)],
         force=True,
     )
-
-
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
 
 
 if __name__ == "__main__":

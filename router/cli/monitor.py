@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from router.cli.options import RunFolder
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from data.sources.jsonl import load_jsonl
+from router.cli.console import show_table
+from router.cli.fractions import METAVAR, fraction
+from router.cli.options import PolicyName, RunFolder
+from router.cli.streams import err, out
+from router.monitoring.regret import UNDECIDED
+from router.runs.run import Run
+from router.stages.monitoring import monitor_stage
+from router.text.numbers import number, percent
 
 ALARM, UNDECIDED_CODE = 4, 5
 
@@ -24,7 +31,7 @@ def monitor(
             show_default=False,
         ),
     ],
-    name: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
+    policy: PolicyName = "default",
     answers: Annotated[
         Path | None,
         typer.Option(
@@ -34,7 +41,11 @@ def monitor(
     ] = None,
     false_alarm: Annotated[
         float,
-        typer.Option(help="Most probability of an alarm at a call although nothing changed."),
+        typer.Option(
+            parser=fraction,
+            metavar=METAVAR,
+            help="Most probability of an alarm at a call although nothing changed.",
+        ),
     ] = 0.01,
     bound: Annotated[
         str,
@@ -68,22 +79,17 @@ def monitor(
     alarm, but not enough evidence for the guarantee yet.
 
     ```
-    m3router monitor run/ --traffic week-34/ --name safe --json
+    m3router monitor run/ --traffic week-34/ --policy safe --json
     ```
     """
-    from json import dumps
-
-    from data.sources.jsonl import load_jsonl
-    from router.cli.console import err, out
     from router.monitoring.regret import UNDECIDED
     from router.runs.run import Run
-    from router.stages.monitoring import monitor_stage
 
     with err.status("testing"):
         found = monitor_stage(
             Run(run),
             Run(traffic),
-            name=name,
+            name=policy,
             references=load_jsonl(answers, images=answers.parent) if answers else (),
             false_alarm=false_alarm,
             bound=bound,
@@ -100,7 +106,6 @@ def monitor(
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    from router.cli.console import out, show_table
     from router.text.numbers import number, percent
 
     regret, drift = found["regret"], found["drift"]

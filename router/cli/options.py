@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.models import ParameterInfo
 
-if TYPE_CHECKING:
-    from data.splitting import Splitting
+from data.splits import FRACTIONS
+from data.splits.assignment import shares_in_order
+from data.splitting import Splitting
+from router.cli.fractions import METAVAR, fraction
+from router.rules import RULES
+
+Settings = TypeVar("Settings")
 
 RunFolder = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
 Images = Annotated[
@@ -49,11 +57,48 @@ Frames = Annotated[
 ]
 
 
-Shares = Annotated[
-    str | None,
+def one_name(text: str) -> str:
+    """A name, which is not a list of names.
+
+    Raises:
+        BadParameter: If there are commas.
+    """
+    if "," in text:
+        raise typer.BadParameter(f"{text!r} is a list; give the option once for each name")
+    return text.strip()
+
+
+def pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:
+    """What a repeated option with NAME=VALUE says.
+
+    Raises:
+        BadParameter: If a text has another form, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, mark, value = (part.strip() for part in text.partition("="))
+        if not (name and mark and value):
+            raise typer.BadParameter(f"{flag}: expected {form}, got {text!r}")
+        if name in found:
+            raise typer.BadParameter(f"{flag}: {name!r} is given twice")
+        found[name] = value
+    return found
+
+
+PolicyName = Annotated[str, typer.Option("--policy", help="Name of the policy.")]
+Rule = Annotated[
+    str,
     typer.Option(
-        help="Of the groups: PART=SHARE, joined by commas without blanks. By default fit=0.5, "
-        "tune=0.1, calibrate=0.2, test=0.2.",
+        help=f"When a scale suffices: {', '.join(list(RULES)[:-1])} or {list(RULES)[-1]}."
+    ),
+]
+SplitShares = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--split-share",
+        metavar="PART=FRACTION",
+        help="How much of the pictures a part gets, such as test=20%; repeated, once for each of "
+        "the four parts. [default: fit=0.5, tune=0.1, calibrate=0.2, test=0.2]",
         show_default=False,
     ),
 ]
@@ -83,25 +128,23 @@ SplitId = Annotated[
 
 
 def splitting_of(
-    shares: str | None, split: Path | None, split_column: str | None, split_id: str | None
+    shares: list[str] | None, split: Path | None, split_column: str | None, split_id: str | None
 ) -> Splitting | None:
     """What the options about the split ask for; None when none was given.
 
     Raises:
-        DataError: when shares are none.
-        BadParameter: for a column without a file.
+        DataError: when the shares are not those of all parts, or do not sum to 1.
+        BadParameter: for a column without a file, or a share that is no fraction.
     """
-    from data.splits.assignment import parse_shares
-    from data.splits.split import FRACTIONS
-    from data.splitting import Splitting
-
     if split_column is not None and split is None:
         raise typer.BadParameter("--split-column names a column of the file in --split")
     if split_id is not None and split is None:
         raise typer.BadParameter("--split-id names a column of the file in --split")
-    if shares is None and split is None:
+    if not shares and split is None:
         return None
-    parsed = FRACTIONS if shares is None else parse_shares(shares)
+    given = pairs(shares, "--split-share", f"PART={METAVAR}")
+    found = {part: fraction(share) for part, share in given.items()}
+    parsed = shares_in_order(found) if found else FRACTIONS
     return Splitting(shares=parsed, file=split, column=split_column, key=split_id)
 
 
@@ -134,20 +177,41 @@ Questions = Annotated[
         help="What encodes questions: model, hashed, or sentence:NAME, a folder or hub id."
     ),
 ]
-Tiers = Annotated[
-    str | None,
+FeatureGroups = Annotated[
+    list[str] | None,
     typer.Option(
-        help="Feature blocks, separated by commas: image, question, cheap, peek. "
-        "[default: image,question, or question without pictures]",
+        "--feature-group",
+        parser=one_name,
+        metavar="NAME",
+        help="Compute this feature group: image, question, cheap or peek; may be repeated. "
+        "[default: image and question, or question without pictures]",
         show_default=False,
     ),
 ]
 
 
-def named_tiers(text: str | None) -> list[str] | None:
-    """The names in a list separated by commas.
+def takes_settings(
+    kind: type[Settings],
+) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
+    """Make a command of a function of one settings object.
 
-    >>> named_tiers("image, peek")
-    ['image', 'peek']
+    Args:
+        kind: A dataclass. Its fields that are annotated with typer's words become arguments and
+            options; the others are for Python callers.
     """
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    hints = get_type_hints(kind, include_extras=True)
+    parameters = [
+        field.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, field in signature(kind).parameters.items()
+        if any(isinstance(one, ParameterInfo) for one in getattr(hints[name], "__metadata__", ()))
+    ]
+
+    def decorated(command: Callable[[Settings], None]) -> Callable[..., None]:
+        def called(**given: Any) -> None:
+            command(kind(**given))
+
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return called
+
+    return decorated

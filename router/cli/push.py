@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 
 from router.cli.options import RunFolder
+from router.cli.streams import err
+from router.cli.streams import out as results
+from router.hub.card import Facts
+from router.hub.publishing import push_run, run_files, write_published
+from router.runs.run import Run
 
 
 def push(
@@ -46,17 +51,15 @@ def push(
     and what each policy promises; look at it first with `--out`. Log, features, questions and
     pictures stay here. The token is the one of `hf auth login` or of `HF_TOKEN`. Somebody else
     loads it with `AutoScalePipeline.from_pretrained("me/my-router")`, or downloads the folder and
-    passes it as `--run`.
+    uses it in the place of a run.
 
     ```
     m3router push run/ me/my-router --license apache-2.0 --out looked-at/
     m3router push run/ me/my-router --license apache-2.0 --private
     hf download me/my-router --local-dir theirs/
-    m3router ask picture.png "what number is on the red tag?" --run theirs/
+    m3router ask theirs/ image.png "what number is on the red tag?"
     ```
     """
-    from router.cli.console import err
-    from router.cli.console import out as results
     from router.hub.card import Facts
     from router.hub.publishing import push_run, run_files, write_published
     from router.runs.run import Run

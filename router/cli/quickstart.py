@@ -7,8 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
+from data.images import open_image
+from data.scenes.export import LABEL_SEEDS, write_scenes
+from data.sources.jsonl import load_jsonl
+from data.split_rows import part_rows
+from router.cli.console import progress, show_headline, show_verdict
 from router.cli.options import Device
+from router.cli.streams import err
+from router.cli.streams import out as results
+from router.evaluation.evaluate import default_budgets
+from router.evaluation.evaluate_run import evaluate_stage
+from router.reports.report_run import report_stage
+from router.runs.run import Run
+from router.stages.learning import calibrate_stage, train_stage
 
 if TYPE_CHECKING:
     from m3core.models.base import MultiScaleModel
@@ -33,11 +46,7 @@ def quickstart(
     m3router quickstart --out quickstart/
     ```
     """
-    from data.scenes.export import LABEL_SEEDS, write_scenes
-    from data.sources.jsonl import load_jsonl
-    from m3core.checkpoints import load_model
-    from router.cli.console import err, progress
-    from router.cli.console import out as results
+    from m3core.checkpoints import load_model  # this and the next load torch
     from router.cli.labelling import label_with_progress, show_errors
     from router.runs.run import Run
 
@@ -61,16 +70,14 @@ def quickstart(
     results.print(
         f"\n[bold]report[/bold]  {page}\n[bold]figure[/bold]  {run.report / 'pareto.png'}"
     )
-    results.print(f"[bold]next[/bold]    m3router ask PICTURE QUESTION --run {run.root}")
+    results.print(f"[bold]next[/bold]    m3router ask {run.root} IMAGE QUESTION")
     results.print(f"{time.monotonic() - began:.0f} s in all", style="dim")
 
 
 def _learn(run: Run, *, seed: int) -> None:
     """Train, then calibrate one policy for each default budget."""
     from data.split_rows import part_rows
-    from router.cli.console import progress
     from router.evaluation.evaluate import default_budgets
-    from router.stages.learning import calibrate_stage, train_stage
 
     with progress("training") as advance:
         train_stage(
@@ -88,13 +95,12 @@ def _learn(run: Run, *, seed: int) -> None:
 
 def _measure(run: Run, images: Path) -> Path:
     """Evaluate, print the table, write the report."""
-    from router.cli.console import err, out, show_headline, show_verdict
     from router.evaluation.evaluate_run import evaluate_stage
     from router.reports.report_run import report_stage
 
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)
-    out.print()
+    results.print()
     show_verdict(document)
     show_headline(document)
     with err.status("drawing"):
@@ -103,16 +109,12 @@ def _measure(run: Run, images: Path) -> Path:
 
 def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     """Answer three held-out questions with the scale and why."""
-    from rich.text import Text
-
-    from data.images import open_image
     from router.cli.answers import show_answer
-    from router.cli.console import out
     from router.evaluation.showcase import held_out
-    from router.pipeline import AutoScalePipeline
+    from router.pipeline import AutoScalePipeline  # loads torch
 
     pipeline = AutoScalePipeline.load(run.root, model=model)
     for name, question in held_out(run):
-        out.print(Text(f"\n{images / name}\n{question}", style="bold"))
+        results.print(Text(f"\n{images / name}\n{question}", style="bold"))
         (answer,) = pipeline.answer([open_image(images / name)], [question])
         show_answer(answer)

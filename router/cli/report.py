@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from router.cli.options import RunFolder
+from router.cli.streams import err, out
+from router.reports.report_run import report_stage
+from router.runs.run import Run
 
 
 def report(
@@ -25,10 +28,6 @@ def report(
     m3router report run/ --images pictures/
     ```
     """
-    from router.cli.console import err, out
-    from router.reports.report_run import report_stage
-    from router.runs.run import Run
-
     place = Run(run).opened()
     with err.status("drawing"):
         page = report_stage(place, images=images)

@@ -1,76 +1,92 @@
-"""`m3router study`."""
+"""How many labels are enough? What happens on a dataset never seen?
+
+Each subcommand trains a run's router again, and keeps every training as it finishes: the same
+command goes on where it stopped. Figures and tables go into the run folder.
+
+```
+m3router study learning-curve run/ --seeds 5
+m3router study leave-one-out run/
+```
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from router.cli.console import progress, say, show_table
+from router.cli.fractions import METAVAR, fraction
 from router.cli.options import RunFolder
+from router.cli.streams import out
+from router.evaluation.learning_curve import SHARES
+from router.evaluation.studies import answer
+from router.reports.studies import learning_curve_stage, leave_one_out_stage
+from router.runs.run import Run
+from router.text.numbers import number
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
+)
+
+Draws = Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")]
 
 
-class Kind(StrEnum):
-    """Studies that train a run's router again."""
-
-    LEARNING_CURVE = "learning-curve"
-    LEAVE_ONE_OUT = "leave-one-out"
-
-
-def study(
-    kind: Annotated[Kind, typer.Argument(help="learning-curve or leave-one-out.")],
+@app.command("learning-curve")
+def learning_curve(
     run: RunFolder,
     share: Annotated[
         list[float] | None,
         typer.Option(
-            help="learning-curve: share of the labelled pictures, may be repeated; all of them "
-            "are always there. [default: 1/32, 1/16, 1/8, 1/4, 1/2]",
+            parser=fraction,
+            metavar=METAVAR,
+            help="Of the labelled pictures; may be repeated; all of them are always there. "
+            "[default: 1/32, 1/16, 1/8, 1/4, 1/2]",
             show_default=False,
         ),
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="learning-curve: choices of pictures per share.")
-    ] = 3,
-    by: Annotated[
-        str,
-        typer.Option(help="leave-one-out: the log's column of which one value is left out."),
-    ] = "dataset",
-    draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 200,
+    seeds: Annotated[int, typer.Option(min=1, help="Choices of pictures per share.")] = 3,
+    draws: Draws = 200,
 ) -> None:
-    """How many labels are enough? What happens on a dataset never seen?
-
-    `learning-curve` trains the run's router again from growing shares of the labelled pictures,
-    and says with how many labels it has most of its gain. `leave-one-out` trains without one
-    dataset and tests on it, for each in turn. Both keep every training as it finishes: the same
-    command goes on where it stopped. Figures and tables go into the run folder.
+    """Train from growing shares of the labels: with how many has the router most of its gain?
 
     ```
     m3router study learning-curve run/ --seeds 5
+    m3router study learning-curve run/ --share 10% --share 50%
     ```
     """
-    from router.cli.console import out, progress
-    from router.evaluation.learning_curve import SHARES
-    from router.reports.studies import learning_curve_stage, leave_one_out_stage
-    from router.runs.run import Run
-
     place = Run(run).opened()
     with progress("training") as advance:
-        if kind is Kind.LEARNING_CURVE:
-            document = learning_curve_stage(
-                place, shares=share or SHARES, seeds=seeds, draws=draws, progress=advance
-            )
-        else:
-            document = leave_one_out_stage(place, by=by, draws=draws, progress=advance)
-    if kind is Kind.LEARNING_CURVE:
-        _show_curve(document)
-    else:
-        _show_left_out(document)
-    out.print(f"written to {place.root / kind.value}", style="dim")
+        document = learning_curve_stage(
+            place, shares=share or SHARES, seeds=seeds, draws=draws, progress=advance
+        )
+    _show_curve(document)
+    out.print(f"written to {place.root / 'learning-curve'}", style="dim")
+
+
+@app.command("leave-one-out")
+def leave_one_out(
+    run: RunFolder,
+    by: Annotated[
+        str, typer.Option(help="The log's column of which one value is left out.")
+    ] = "dataset",
+    draws: Draws = 200,
+) -> None:
+    """Train without one dataset and test on it, for each in turn.
+
+    ```
+    m3router study leave-one-out run/
+    ```
+    """
+    place = Run(run).opened()
+    with progress("training") as advance:
+        document = leave_one_out_stage(place, by=by, draws=draws, progress=advance)
+    _show_left_out(document)
+    out.print(f"written to {place.root / 'leave-one-out'}", style="dim")
 
 
 def _show_curve(document: Mapping[str, Any]) -> None:
-    from router.cli.console import out, say, show_table
     from router.evaluation.studies import answer
 
     for one in document.get("skipped", ()):
@@ -99,7 +115,6 @@ def _show_curve(document: Mapping[str, Any]) -> None:
 
 
 def _show_left_out(document: Mapping[str, Any]) -> None:
-    from router.cli.console import out, say, show_table
     from router.text.numbers import number
 
     rows = []

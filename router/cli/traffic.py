@@ -1,54 +1,123 @@
-"""`m3router traffic`."""
+"""Look at, delete from, and write out what a server recorded.
+
+`forget` and `purge` delete lines, images and copies in the folder; they, `write` and `answers`
+need the folder for themselves, so a server that records to it must delete by itself. Run folders
+made from the traffic are not touched. docs/traffic.md says more.
+
+```
+m3router traffic list traffic/
+m3router traffic write traffic/ week-34
+m3router traffic sheet traffic/ todo.csv --disputed week-34/
+m3router traffic answers traffic/ todo.csv
+```
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from router.traffic.files import Record
+from data.log.partial_log import find_log
+from router.cli.streams import out
+from router.traffic.answers import disputed as disputed_in
+from router.traffic.answers import read_sheet, write_sheet
+from router.traffic.files import Record, read_lines
+from router.traffic.folder import ANSWERED, IMAGES, TrafficFolder, read_traffic
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
+)
 
 SHOWN = 60
+Folder = Annotated[
+    Path, typer.Argument(help="The folder that a server records to.", show_default=False)
+]
 
 
-def traffic(
-    folder: Annotated[
-        Path, typer.Argument(help="The folder that a server records to.", show_default=False)
+@app.command("list")
+def show(
+    folder: Folder,
+    top: Annotated[int, typer.Option(min=0, help="How many of the newest are shown.")] = 20,
+) -> None:
+    """Say how much there is, and show the newest requests.
+
+    ```
+    m3router traffic list traffic/ --top 5
+    ```
+    """
+    _show(folder, read_traffic(folder), top)
+
+
+@app.command("forget")
+def forget(
+    folder: Folder,
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID...", help="The requests to delete.", show_default=False),
     ],
-    show: Annotated[bool, typer.Option("--list", help="Show the newest requests.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many --list shows.")] = 20,
-    forget: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ID", help="Delete this request for good; may be repeated.", show_default=False
-        ),
-    ] = None,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="Delete what is older than --keep-days.")
-    ] = False,
-    keep_days: Annotated[float, typer.Option(min=0, help="Days for --purge.")] = 30,
-    write: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Write what is there now to sets/NAME.jsonl, to be labelled.",
-            show_default=False,
-        ),
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write questions without right answers to this CSV file, to be filled in.",
-            show_default=False,
-        ),
-    ] = None,
+) -> None:
+    """Delete requests for good.
+
+    ```
+    m3router traffic forget traffic/ chatcmpl-1f2e
+    ```
+    """
+    with TrafficFolder.open(folder) as opened:
+        for one in ids:
+            there = opened.forget([one])
+            out.print(f"{_printable(one)}: {'deleted' if there else 'nothing there'}", markup=False)
+
+
+@app.command("purge")
+def purge(
+    folder: Folder,
+    keep_days: Annotated[float, typer.Option(min=0, help="Days that are kept.")] = 30,
+) -> None:
+    """Delete what is older than some days.
+
+    ```
+    m3router traffic purge traffic/ --keep-days 7
+    ```
+    """
+    with TrafficFolder.open(folder) as opened:
+        gone = opened.purge(datetime.now(UTC) - timedelta(days=keep_days))
+        out.print(f"{gone} requests older than {keep_days:g} days deleted, {len(opened)} left")
+
+
+@app.command("write")
+def write(
+    folder: Folder,
+    name: Annotated[
+        str, typer.Argument(help="Of the set: sets/NAME.jsonl in the folder.", show_default=False)
+    ],
+) -> None:
+    """Write what is there now as a set of examples, to be labelled.
+
+    ```
+    m3router traffic write traffic/ week-34
+    ```
+    """
+    with TrafficFolder.open(folder) as opened:
+        path = opened.write_set(name)
+        out.print(f"{len(opened)} requests in {path}; label them with", markup=False)
+        out.print(
+            f"m3router label --examples {path} --images {folder / IMAGES} --out {name}/",
+            markup=False,
+        )
+
+
+@app.command("sheet")
+def sheet(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="CSV file to write.", show_default=False)],
     disputed: Annotated[
         Path | None,
         typer.Option(
-            help="For --sheet: only what was answered otherwise than the reference option answers "
-            "in this run folder or log.",
+            help="Only what was answered otherwise than the reference option answers in this run "
+            "folder or log.",
             show_default=False,
         ),
     ] = None,
@@ -59,94 +128,50 @@ def traffic(
             show_default=False,
         ),
     ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(help="Take the right answers from this filled-in sheet.", show_default=False),
-    ] = None,
 ) -> None:
-    """Look at, delete from, and write out what a server recorded.
-
-    `--forget` and `--purge` delete lines, pictures and copies in the folder; they, `--write` and
-    `--answers` need the folder for themselves, so a server that records to it must delete by
-    itself. Run folders made from the traffic are not touched.
+    """Write questions without right answers to a CSV file, to be filled in.
 
     ```
-    m3router traffic traffic/ --forget chatcmpl-1f2e
-    m3router traffic traffic/ --write week-34
-    m3router traffic traffic/ --sheet todo.csv --disputed week-34/
-    m3router traffic traffic/ --answers todo.csv
+    m3router traffic sheet traffic/ todo.csv --disputed week-34/
     ```
     """
-    from datetime import UTC, datetime, timedelta
-
-    from router.cli.console import out
-    from router.traffic.answers import read_sheet
-    from router.traffic.folder import ANSWERED, IMAGES, TrafficFolder, read_traffic
-
-    wanted = [bool(forget), purge, write is not None, sheet is not None, answers is not None]
-    if sum(wanted) > 1:
-        raise typer.BadParameter(
-            "give one of --forget, --purge, --write, --sheet and --answers at a time"
-        )
-    if disputed is not None and sheet is None:
-        raise typer.BadParameter("--disputed chooses the questions of a --sheet")
     if reference is not None and disputed is None:
         raise typer.BadParameter("--reference is for --disputed")
-    if sheet is not None:
-        _write_sheet(folder, sheet, disputed, reference)
-        return
-    if not any(wanted):
-        _show(folder, read_traffic(folder), top if show else 0)
-        return
-    with TrafficFolder.open(folder) as opened:
-        for one in forget or ():
-            there = opened.forget([one])
-            out.print(f"{_printable(one)}: {'deleted' if there else 'nothing there'}", markup=False)
-        if purge:
-            gone = opened.purge(datetime.now(UTC) - timedelta(days=keep_days))
-            out.print(f"{gone} requests older than {keep_days:g} days deleted, {len(opened)} left")
-        if write is not None:
-            path = opened.write_set(write)
-            out.print(f"{len(opened)} requests in {path}; label them with", markup=False)
-            out.print(
-                f"m3router label --examples {path} --images {folder / IMAGES} --out {write}/",
-                markup=False,
-            )
-        if answers is not None:
-            told = read_sheet(answers, read_traffic(folder))
-            have = opened.answer(told)
-            out.print(
-                f"{len(told)} right answers taken; {have} of {len(opened)} requests have one, in "
-                f"{folder / ANSWERED}",
-                markup=False,
-            )
-
-
-def _write_sheet(folder: Path, sheet: Path, disputed: Path | None, reference: str | None) -> None:
-    from data.log.partial_log import find_log
-    from router.cli.console import out
-    from router.traffic import answers
-    from router.traffic.files import read_lines
-    from router.traffic.folder import ANSWERED, IMAGES, read_traffic
-
     records = read_traffic(folder)
     only = None
     if disputed is not None:
-        only = answers.disputed(records, find_log(disputed).log, reference=reference)
+        only = disputed_in(records, find_log(disputed).log, reference=reference)
     have = {line["id"] for line in read_lines(folder / ANSWERED)}
-    count = answers.write_sheet(sheet, records, answered=have, only=only)
+    count = write_sheet(file, records, answered=have, only=only)
     out.print(
-        f"{count} questions in {sheet}; their pictures are in {folder / IMAGES}. Fill in the "
+        f"{count} questions in {file}; their pictures are in {folder / IMAGES}. Fill in the "
         "column 'answers', several right ones with | between them.",
         markup=False,
     )
 
 
-def _show(folder: Path, records: list[Record], top: int) -> None:
-    from router.cli.console import out
-    from router.traffic.files import read_lines
-    from router.traffic.folder import ANSWERED
+@app.command("answers")
+def answers(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="A filled-in sheet.", show_default=False)],
+) -> None:
+    """Take the right answers from a filled-in sheet.
 
+    ```
+    m3router traffic answers traffic/ todo.csv
+    ```
+    """
+    with TrafficFolder.open(folder) as opened:
+        told = read_sheet(file, read_traffic(folder))
+        have = opened.answer(told)
+        out.print(
+            f"{len(told)} right answers taken; {have} of {len(opened)} requests have one, in "
+            f"{folder / ANSWERED}",
+            markup=False,
+        )
+
+
+def _show(folder: Path, records: list[Record], top: int) -> None:
     pictures = len({one["image"] for one in records})
     answered = sum(1 for _ in read_lines(folder / ANSWERED))
     when = f", {records[0]['time']} to {records[-1]['time']}" if records else ""

@@ -5,39 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from data.log.warnings import lone_groups
+from router.cli.console import progress, say, show_table
 from router.cli.options import (
     GapRule,
+    Rule,
     RunFolder,
-    Shares,
     SplitColumn,
     SplitFile,
     SplitId,
-    named_tiers,
+    SplitShares,
+    one_name,
     splitting_of,
 )
+from router.cli.streams import out as results
 from router.estimators import DEFAULT, ESTIMATORS
-
-if TYPE_CHECKING:
-    from router.runs.run import Run
-    from router.tuning.setting import Tuned
+from router.rules import DEFAULT as DEFAULT_RULE
+from router.runs.run import Run
+from router.stages.learning import part_sizes, train_stage
+from router.stages.tuning import tuned_setting
 
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
-OF_TUNING = (
-    "estimator",
-    "seed",
-    "gaps",
-    "rule",
-    "tiers",
-    "shares",
-    "split",
-    "split_column",
-    "split_id",
-)
-"""Options whose values --tuned brings along."""
+OF_TUNING = {
+    "estimator": "--estimator",
+    "seed": "--seed",
+    "gaps": "--gaps",
+    "rule": "--rule",
+    "feature_groups": "--feature-group",
+    "shares": "--split-share",
+    "split": "--split",
+    "split_column": "--split-column",
+    "split_id": "--split-id",
+}
+"""Parameter -> option, of those whose values --tuned brings along."""
 
 
 ENOUGH = 20
@@ -64,20 +68,21 @@ def train(
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
     ] = GapRule.ERROR,
-    rule: Annotated[
-        str, typer.Option(help="When a scale suffices: first_correct, stable, matches_full.")
-    ] = "first_correct",
+    rule: Rule = DEFAULT_RULE,
     threads: Annotated[
         int, typer.Option(min=1, help="Of the fit, where the estimator can use several.")
     ] = 1,
     ablations: Annotated[
         bool, typer.Option(help="Also train from the picture alone and the question alone.")
     ] = True,
-    tiers: Annotated[
-        str | None,
+    feature_groups: Annotated[
+        list[str] | None,
         typer.Option(
-            help="Feature blocks that the router reads, separated by commas, such as "
-            "image,question. [default: all that there are but the peek]",
+            "--feature-group",
+            parser=one_name,
+            metavar="NAME",
+            help="Let the router read this feature group, such as image; may be repeated. "
+            "[default: all that there are but the peek]",
             show_default=False,
         ),
     ] = None,
@@ -96,7 +101,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    shares: Shares = None,
+    shares: SplitShares = None,
     split: SplitFile = None,
     split_column: SplitColumn = None,
     split_id: SplitId = None,
@@ -113,24 +118,21 @@ def train(
 
     ```
     m3router train run/ --estimator mlp
-    m3router train run/ --tiers image,question,cheap
+    m3router train run/ --feature-group image --feature-group question
     m3router train run/ --tuned
-    m3router train run/ --shares fit=0.15,tune=0.05,calibrate=0.1,test=0.7
+    m3router train run/ --split-share fit=15% --split-share tune=5% \
+        --split-share calibrate=10% --split-share test=70%
     m3router train run/ --split official.csv
     ```
     """
     from data.log.warnings import lone_groups
-    from router.cli.console import out as results
-    from router.cli.console import progress, say, show_table
     from router.runs.run import Run
-    from router.stages.learning import part_sizes, train_stage
 
     if tuned:
-        for name in OF_TUNING:
+        for name, option in OF_TUNING.items():
             source = ctx.get_parameter_source(name)
             if source is not None and source.name == "COMMANDLINE":
-                option = name.replace("_", "-")
-                raise typer.BadParameter(f"--{option} cannot go with --tuned, which brings its own")
+                raise typer.BadParameter(f"{option} cannot go with --tuned, which brings its own")
     elif trial is not None:
         raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
     given = place = Run(run).opened()
@@ -145,9 +147,9 @@ def train(
             rule=rule,
             threads=threads,
             ablations=ablations,
-            tiers=named_tiers(tiers),
+            tiers=feature_groups,
             splitting=splitting_of(shares, split, split_column, split_id),
-            tuned=_setting(given, trial) if tuned else None,
+            tuned=tuned_setting(given, trial=trial) if tuned else None,
             datasets=datasets.value if datasets else None,
             progress=lambda name, done, total: advance(done, total, name),
         )
@@ -195,9 +197,3 @@ def calibration_rows(errors: Mapping[str, Mapping[str, Any]]) -> list[list[str]]
         ]
         for when in ("before", "after")
     ]
-
-
-def _setting(run: Run, trial: int | None) -> Tuned:
-    from router.stages.tuning import tuned_setting
-
-    return tuned_setting(run, trial=trial)

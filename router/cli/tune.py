@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import optuna
 import typer
 
+from router.cli.console import progress, say, show_table
 from router.cli.options import (
     GapRule,
+    Rule,
     RunFolder,
-    Shares,
     SplitColumn,
     SplitFile,
     SplitId,
+    SplitShares,
+    one_name,
     splitting_of,
 )
+from router.cli.streams import out
+from router.rules import DEFAULT as DEFAULT_RULE
+from router.runs.run import Run
+from router.stages.tuning import Search, tune_stage
+from router.tuning.spaces import SPACES
 
 INTERRUPTED = 130  # as shells say it
 
@@ -40,8 +49,14 @@ def tune(
     ] = "journal",
     study: Annotated[str, typer.Option(help="Name of the study.")] = "default",
     estimators: Annotated[
-        str | None,
-        typer.Option(help="Names with commas between. [default: all]", show_default=False),
+        list[str] | None,
+        typer.Option(
+            "--estimator",
+            parser=one_name,
+            metavar="NAME",
+            help="Search for this one; may be repeated. [default: all]",
+            show_default=False,
+        ),
     ] = None,
     folds: Annotated[
         int,
@@ -51,10 +66,8 @@ def tune(
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
     ] = GapRule.ERROR,
-    rule: Annotated[
-        str, typer.Option(help="When a scale suffices: first_correct, stable, matches_full.")
-    ] = "first_correct",
-    shares: Shares = None,
+    rule: Rule = DEFAULT_RULE,
+    shares: SplitShares = None,
     split: SplitFile = None,
     split_column: SplitColumn = None,
     split_id: SplitId = None,
@@ -71,24 +84,19 @@ def tune(
 
     ```
     m3router tune run/ --trials 100 --timeout 3600
-    m3router tune run/ --estimators logistic,lightgbm --trials 40
+    m3router tune run/ --estimator logistic --estimator lightgbm --trials 40
     m3router tune run/ --storage postgresql://user@host/tuning --study scenes
     ```
     """
-    import optuna
-
-    from router.cli.console import out, progress, say
     from router.runs.run import Run
-    from router.stages.tuning import Search, tune_stage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    names = None if estimators is None else [one.strip() for one in estimators.split(",")]
     wanted = Search(
         trials=trials,
         timeout=timeout,
         storage=storage,
         study=study,
-        estimators=names,
+        estimators=estimators or list(SPACES),
         folds=folds,
     )
     with progress("tuning") as advance:
@@ -119,8 +127,6 @@ def _best(counts: Any, best: float | None) -> str:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from router.cli.console import out, show_table
-
     rows = {row["number"]: row for row in found["trials"]}
     lines = [
         [

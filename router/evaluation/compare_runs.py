@@ -161,7 +161,7 @@ def _common_policies(
             if name not in known:
                 raise DataError(
                     f"{run.root} has no policy {name!r}; it has {', '.join(known) or 'none'}. "
-                    f"Run `m3router calibrate --name {name}` on it first."
+                    f"Run `m3router calibrate --policy {name}` on it first."
                 )
         if dict(ours[name].knob) != dict(theirs[name].knob):
             raise MismatchError(

@@ -158,7 +158,7 @@ class Earlier:
             if reason:
                 raise MismatchError(
                     f"{self.folder} holds the block {name!r}, which was made {reason}. Ask for it "
-                    f"too, so that it is made again (--tiers {name},...), or remove the folder."
+                    f"too, so that it is made again (--feature-group {name}), or remove the folder."
                 )
         return names
 

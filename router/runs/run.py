@@ -342,7 +342,7 @@ class Run:
             )
         except MismatchError as error:
             raise MismatchError(
-                f"{path}: {error} (m3router calibrate --name {path.stem})"
+                f"{path}: {error} (m3router calibrate --policy {path.stem})"
             ) from error
 
     def _need(self, path: Path, command: str) -> None:

@@ -76,13 +76,13 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
             try:
                 recorder.start(front.backend.served())
             except M3RouterError:
-                await front.backend.stop(seconds=settings.drain_seconds)
+                await front.backend.stop(seconds=settings.shutdown_timeout)
                 raise
         if on_ready is not None:
             on_ready(front.backend.served())
 
     async def stop() -> None:
-        await front.backend.stop(seconds=settings.drain_seconds)
+        await front.backend.stop(seconds=settings.shutdown_timeout)
         if recorder is not None:
             recorder.stop()
 

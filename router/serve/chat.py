@@ -155,7 +155,7 @@ class Chat:
             served,
             id=one.id,
             picture=picture,
-            seconds=self._settings.seconds - one.seconds,
+            seconds=self._settings.request_timeout - one.seconds,
             max_tokens=self._settings.max_tokens,
         )
         await asyncio.to_thread(self._backend.check, ask)

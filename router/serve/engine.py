@@ -66,7 +66,7 @@ class LocalEngine:
         count = settings.workers or workers_for(pipeline)
         self._waiting = Waiting(count)
         cores = Cores(torch.get_num_threads())
-        encodings = Encodings(pipeline.model, kept=settings.pictures)
+        encodings = Encodings(pipeline.model, kept=settings.image_cache_size)
         self._workers = [
             Worker(
                 pipeline,
@@ -74,7 +74,7 @@ class LocalEngine:
                 cores=cores,
                 encodings=encodings,
                 batch=max(1, settings.batch // count),
-                wave=settings.wave,
+                wave=settings.encode_batch_size,
             )
             for _ in range(count)
         ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import DataError
+from router.runs.run import Run
 from router.serve.backend import Served
 from router.serve.choosing import backend_of
 from router.serve.fetching import Fetcher
@@ -17,9 +18,8 @@ from router.serve.keys import ENVIRONMENT, KeyRing
 from router.serve.pictures import PictureLimits, picture_of
 from router.serve.rates import Rates
 from router.serve.ray_settings import RaySettings
-from router.serve.settings import EngineSettings, FrontSettings
+from router.serve.settings import ServeSettings
 from router.serve.vllm_client import VllmAddress
-from router.traffic.consent import Consent
 from router.traffic.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -30,53 +30,8 @@ NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 FETCH_SECONDS = 10.0  # for a picture elsewhere
 
 
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """How a server is run.
-
-    Attributes:
-        engine: What answers, and how much it takes on.
-        front: Limits of single requests.
-        host: Address to listen at.
-        port: To listen at; 0 for any free one.
-        keys: File of API keys.
-        open_door: Listen beyond this machine although there are no keys.
-        per_minute: Requests a minute for each key or address; None for no limit.
-        burst: Requests that may come at once within that.
-        image_hosts: Hosts that pictures may be fetched from.
-        traffic: Folder for a share of the traffic; None to keep nothing.
-        traffic_share: Of the requests.
-        traffic_days: What is older is deleted.
-        traffic_consent: Whose word counts.
-        tls_cert: PEM file of a certificate.
-        tls_key: PEM file of its key.
-        proxies: Addresses whose X-Forwarded-For is believed.
-        ray: Replicas under Ray Serve, in place of this process; None for none.
-        vllm: A server that runs the language model, in place of this process; None for none.
-    """
-
-    engine: EngineSettings
-    front: FrontSettings
-    host: str = "127.0.0.1"
-    port: int = 8000
-    keys: Path | None = None
-    open_door: bool = False
-    per_minute: float | None = None
-    burst: int = 32
-    image_hosts: tuple[str, ...] = ()
-    traffic: Path | None = None
-    traffic_share: float = 0.01
-    traffic_days: float = 30.0
-    traffic_consent: Consent = Consent.OPT_OUT
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    proxies: str | None = None
-    ray: RaySettings | None = None
-    vllm: VllmAddress | None = None
-
-
 def launch(
-    settings: Launch,
+    settings: ServeSettings,
     *,
     environment: Mapping[str, str],
     on_start: Callable[[str], None] | None = None,
@@ -86,16 +41,17 @@ def launch(
 
     Args:
         settings: How.
-        environment: Where M3ROUTER_API_KEYS is looked for.
+        environment: Where M3ROUTER_API_KEYS and M3ROUTER_VLLM_KEY are looked for.
         on_start: Called with the address once it is taken.
         on_ready: Called with what is served once questions are taken.
 
     Raises:
-        DataError: If a package is missing, a setting is wrong, or the server would be open to
-            others without keys.
+        DataError: If a package is missing, there is no such policy, a setting is wrong, or the
+            server would be open to others without keys.
         MismatchError: If model, router and policy do not belong together.
         UnavailableError: If replicas or a vLLM server do not answer.
     """
+    _require_policy(Path(settings.run), settings.policy)
     try:
         from router.serve.app import create_app
         from router.serve.running import serve_forever
@@ -112,8 +68,8 @@ def launch(
             settings.port,
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
-            drain_seconds=math.ceil(settings.front.drain_seconds),
-            proxies=settings.proxies,
+            drain_seconds=math.ceil(settings.shutdown_timeout),
+            proxies=",".join(settings.trusted_proxies or ()) or None,
             on_start=on_start,
         )
     except SystemExit:  # of uvicorn, where the application did not start
@@ -123,18 +79,18 @@ def launch(
         raise app.error
 
 
-def _front(settings: Launch, environment: Mapping[str, str]) -> Front:
+def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
     from router.serve.app import Front
 
     keys = KeyRing.of(settings.keys, environment.get(ENVIRONMENT))
     local = settings.host in LOOPBACK
-    if not (local or keys.needed or settings.open_door):
+    if not (local or keys.needed or settings.allow_unauthenticated):
         raise DataError(
             f"Without API keys anybody could ask at {settings.host}. Give --keys FILE (`m3router "
-            f"keys add` makes one) or {ENVIRONMENT}; --open lets everybody in."
+            f"keys add` makes one) or {ENVIRONMENT}; --allow-unauthenticated lets everybody in."
         )
-    limits = PictureLimits(max_bytes=settings.front.max_bytes, max_pixels=settings.front.max_pixels)
-    hosts = settings.image_hosts
+    limits = PictureLimits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+    hosts = tuple(settings.image_hosts or ())
     fetcher = Fetcher(hosts, limits.max_bytes, FETCH_SECONDS) if hosts else None
     recorder = None
     if settings.traffic is not None:
@@ -145,12 +101,49 @@ def _front(settings: Launch, environment: Mapping[str, str]) -> Front:
             consent=settings.traffic_consent,
         )
     return Front(
-        backend=backend_of(settings.engine, ray=settings.ray, vllm=settings.vllm),
+        backend=backend_of(settings.engine, ray=_ray(settings), vllm=_vllm(settings, environment)),
         picture=partial(picture_of, limits=limits, fetch=fetcher, param="messages.0.content"),
         keys=keys,
-        rates=Rates(settings.per_minute, settings.burst),
-        settings=settings.front,
+        rates=Rates(settings.requests_per_minute, settings.burst),
+        settings=settings,
         recorder=recorder,
         # Without keys, no page in a browser may reach the server by a name of its own.
         hosts=NAMES if local and not keys.needed else None,
     )
+
+
+def _require_policy(run: Path, name: str) -> None:
+    policies = Run(run).policies
+    if not policies.is_dir():
+        raise DataError(
+            f"{run} is no run folder with policies. `m3router calibrate` makes policies; a policy "
+            "is given by its name: m3router serve RUN --policy NAME"
+        )
+    if not Run(run).policy(name).is_file():
+        known = sorted(one.stem for one in policies.glob("*.json") if one.name != "manifest.json")
+        raise DataError(
+            f"{run} has no policy {name!r}; it has {', '.join(known) or 'none'}. Give one of "
+            f"these, or make it: m3router calibrate {run} --policy {name}"
+        )
+
+
+def _ray(settings: ServeSettings) -> RaySettings | None:
+    if not settings.ray:
+        if settings.replicas or settings.autoscale or settings.ray_config:
+            raise DataError("--replicas, --autoscale and --ray-config go with --ray; add it.")
+        return None
+    if settings.replicas and settings.autoscale:
+        raise DataError("Give --replicas or --autoscale, not both.")
+    found = RaySettings()
+    if settings.ray_config is not None:
+        found = RaySettings.read(settings.ray_config)
+    if settings.replicas is not None:
+        found = replace(found, replicas=settings.replicas, most_replicas=None)
+    return found if settings.autoscale is None else found.scaled(settings.autoscale)
+
+
+def _vllm(settings: ServeSettings, environment: Mapping[str, str]) -> VllmAddress | None:
+    if settings.vllm is None:
+        return None
+    key = environment.get("M3ROUTER_VLLM_KEY")
+    return VllmAddress(url=settings.vllm, model=settings.vllm_model, key=key)

@@ -1,43 +1,20 @@
-"""What a server loads and takes on; plain values."""
+"""What a server loads and takes on; plain values.
+
+A field that can be set on the command line says what it is in its annotation: `m3router serve` has
+these options and no others. Python callers set the same fields.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from data.errors import DataError
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontSettings:
-    """Limits of single requests.
-
-    Attributes:
-        max_bytes: Longest body.
-        body_seconds: Within which a body must have come.
-        max_depth: Deepest nesting of JSON.
-        max_pixels: Largest picture.
-        seconds: Within which a question must be answered, from its body on.
-        max_tokens: Longest answer in tokens; None for the model's own limit.
-        drain_seconds: For answers that run when the server is told to stop.
-    """
-
-    max_bytes: int = 20 << 20
-    body_seconds: float = 30.0
-    max_depth: int = 16
-    max_pixels: int = 40_000_000
-    seconds: float = 60.0
-    max_tokens: int | None = None
-    drain_seconds: float = 30.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            DataError: If one is not above 0.
-        """
-        for name, value in vars(self).items():
-            if value is not None and not value > 0:
-                raise DataError(f"{name} must be above 0, not {value}.")
+from router.cli.fractions import METAVAR, fraction
+from router.traffic.consent import Consent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,26 +22,168 @@ class EngineSettings:
     """What an engine loads and how much it takes on; plain values that can be pickled.
 
     Attributes:
-        run: Run folder with a router and policies.
-        model: Name, folder or hub id of the model that the run labelled; "" for the run's own.
-        policy: Name of the policy.
+        model: "" for the run's own.
         device: As for `m3core.load_model`.
-        queue: Most questions that wait.
         workers: Threads that answer, each its own batch; None for one on a GPU, and on a processor
             for one for each core, up to four.
-        batch: Most questions that are answered at once, by all of them.
-        wave: Most pictures that the tower reads in one turn.
-        pictures: Encodings of pictures that are kept for further questions about them.
-        threads: Of the processor; None for torch's own choice.
     """
 
-    run: str
-    model: str = ""
-    policy: str = "default"
-    device: str = "auto"
-    queue: int = 64
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run folder with a router and policies, or a folder that `m3router push` "
+            "published and `hf download` fetched.",
+            show_default=False,
+        ),
+    ]
+    policy: Annotated[str, typer.Option(help="Name of the policy.")] = "default"
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Name, folder or hub id of the model that was labelled. [default: the run's]",
+            show_default=False,
+        ),
+    ] = ""
+    device: Annotated[
+        str, typer.Option(help="Such as cpu or cuda; auto takes a GPU if there is one.")
+    ] = "auto"
+    threads: Annotated[
+        int | None, typer.Option(help="Of the processor. [default: all]", show_default=False)
+    ] = None
+    queue: Annotated[int, typer.Option(help="Most questions that wait; then 429.")] = 64
     workers: int | None = None
-    batch: int = 32
-    wave: int = 4
-    pictures: int = 32
-    threads: int | None = None
+    batch: Annotated[int, typer.Option(help="Most questions that are answered at once.")] = 32
+    encode_batch_size: Annotated[
+        int, typer.Option(help="Most images that the tower encodes at once.")
+    ] = 4
+    image_cache_size: Annotated[
+        int, typer.Option(help="Encodings kept for further questions about the same images.")
+    ] = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontSettings:
+    """Limits of single requests.
+
+    Attributes:
+        body_seconds: Within which a body must have come.
+        max_depth: Deepest nesting of JSON.
+    """
+
+    request_timeout: Annotated[
+        float, typer.Option(help="Seconds within which a question must be answered; then 504.")
+    ] = 60.0
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Longest answer in tokens. [default: the run's]", show_default=False),
+    ] = None
+    max_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 20 << 20
+    max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 25_000_000
+    body_seconds: float = 30.0
+    max_depth: int = 16
+    shutdown_timeout: Annotated[
+        float, typer.Option(help="Seconds for answers that run when SIGTERM comes.")
+    ] = 30.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            DataError: If one is not above 0.
+        """
+        for one in fields(FrontSettings):
+            value = getattr(self, one.name)
+            if value is not None and not value > 0:
+                raise DataError(f"{one.name} must be above 0, not {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(FrontSettings, EngineSettings):
+    """How a server is run."""
+
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 for any free one.")] = 8000
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="File of API keys, see `m3router keys`.", show_default=False),
+    ] = None
+    allow_unauthenticated: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unauthenticated", help="Listen beyond this machine although there are no keys."
+        ),
+    ] = False
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option(help="For each key or address. [default: no limit]", show_default=False),
+    ] = None
+    burst: Annotated[int, typer.Option(help="Requests that may come at once within that.")] = 32
+    image_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image-host",
+            help="Host that images may be fetched from, such as img.example.org or "
+            "*.example.org; may be repeated. [default: none]",
+            show_default=False,
+        ),
+    ] = None
+    traffic: Annotated[
+        Path | None,
+        typer.Option(help="Keep a share of the traffic in this folder.", show_default=False),
+    ] = None
+    traffic_share: Annotated[
+        float, typer.Option(parser=fraction, metavar=METAVAR, help="Of the requests, such as 1%.")
+    ] = 0.01
+    traffic_days: Annotated[float, typer.Option(help="What is older is deleted.")] = 30.0
+    traffic_consent: Annotated[
+        Consent, typer.Option(help="How much a request's own `store` field counts.")
+    ] = Consent.OPT_OUT
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file of a certificate.", show_default=False)
+    ] = None
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file of its key.", show_default=False)
+    ] = None
+    trusted_proxies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trusted-proxy",
+            help="Address whose X-Forwarded-For is believed; may be repeated.",
+            show_default=False,
+        ),
+    ] = None
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Answer by replicas under Ray Serve; the extra 'ray'.")
+    ] = False
+    replicas: Annotated[
+        int | None, typer.Option(help="How many, with --ray.", show_default=False)
+    ] = None
+    autoscale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FEWEST:MOST",
+            help="Fewest and most replicas, such as 1:4, with --ray.",
+            show_default=False,
+        ),
+    ] = None
+    ray_config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of more settings, see docs/scale-out.md.", show_default=False),
+    ] = None
+    vllm: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a vLLM server that runs the language model, such as "
+            "http://gpu-1:8000. NOT YET RUN against a real one.",
+            show_default=False,
+        ),
+    ] = None
+    vllm_model: Annotated[
+        str, typer.Option(help="What the vLLM server calls the model; its key: M3ROUTER_VLLM_KEY.")
+    ] = "m3"
+
+    @property
+    def engine(self) -> EngineSettings:
+        """What goes to the processes that answer, and no more."""
+        names = [one.name for one in fields(EngineSettings)]
+        return EngineSettings(**{name: getattr(self, name) for name in names})

@@ -99,7 +99,7 @@ class VllmBackend:
         self._pipeline = load_pipeline(settings)
         self._model = self._pipeline.model
         self._policies = Policies(Path(settings.run), self._pipeline.router)
-        self._encodings = Encodings(self._model, kept=settings.pictures)
+        self._encodings = Encodings(self._model, kept=settings.image_cache_size)
         let_go(self._model)
 
     def ready(self) -> bool:

@@ -77,7 +77,8 @@ def train_stage(
         if tier not in features.blocks:
             raise MismatchError(
                 f"There is no feature block {tier!r} in {run.features}, which has "
-                f"{list(features.blocks)}. Compute it: m3router featurize {run.root} --tiers {tier}"
+                f"{list(features.blocks)}. Compute it: m3router featurize {run.root} "
+                f"--feature-group {tier}"
             )
     if tuned:
         estimator, seed, gaps, rule = tuned.estimator, tuned.seed, tuned.gaps, tuned.rule

@@ -105,7 +105,7 @@ def read_sheet(path: Path, records: Sequence[Record]) -> list[Example]:
     if missing:
         raise DataError(
             f"{path} has no column {', '.join(missing)}. Fill in a sheet that `m3router traffic "
-            "--sheet` wrote, and save it as CSV with commas."
+            "sheet` wrote, and save it as CSV with commas."
         )
     if "metric" not in table.names:
         close = get_close_matches("metric", [name.lower() for name in table.names], n=1)

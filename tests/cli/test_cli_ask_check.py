@@ -13,7 +13,7 @@ from router.cli.main import COMMANDS
 
 def test_ask_shows_answer_scale_reasons_tokens_and_time(invoke, finished, small_world):
     picture = small_world.images / "30.png"
-    result = invoke("ask", picture, "Is the number on the tag below seven?", "--run", finished)
+    result = invoke("ask", finished, picture, "Is the number on the tag below seven?")
     assert result.exit_code == 0, result.output
     assert re.search(r"^answer +(yes|no)", result.stdout, re.MULTILINE)
     chosen = re.search(r"^scale +(\d+), chosen by the router", result.stdout, re.M)
@@ -27,10 +27,10 @@ def test_ask_shows_answer_scale_reasons_tokens_and_time(invoke, finished, small_
 
 def test_ask_takes_a_scale_of_the_grid_only(invoke, finished, small_world):
     picture = small_world.images / "1.png"
-    fixed = invoke("ask", picture, "Is it?", "--run", finished, "--scale", 36)
+    fixed = invoke("ask", finished, picture, "Is it?", "--scale", 36)
     assert fixed.exit_code == 0, fixed.output
     assert "scale   36, asked for" in fixed.stdout
-    wrong = invoke("ask", picture, "Is it?", "--run", finished, "--scale", 100)
+    wrong = invoke("ask", finished, picture, "Is it?", "--scale", 100)
     assert wrong.exit_code == 1
     assert "1, 9, 36, 144, 576" in wrong.stderr
 
@@ -47,7 +47,7 @@ def test_ask_says_what_is_wrong_with_picture_question_and_policy(
         (good, " word" * 2000, [], "does not fit"),
         (good, "Is it?", ["--policy", "unknown"], "unknown.json"),
     ):
-        result = invoke("ask", picture, question, "--run", finished, *extra)
+        result = invoke("ask", finished, picture, question, *extra)
         assert result.exit_code == 1, result.output
         assert message in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output
@@ -87,7 +87,7 @@ def test_check_looks_at_studies_and_tuning_too(invoke, finished):
     for command in (
         ("study", "learning-curve", finished, "--share", "0.5", "--seeds", 1, "--draws", 10),
         ("study", "leave-one-out", finished, "--draws", 10),
-        ("tune", finished, "--estimators", "logistic", "--trials", 2, "--folds", 1),
+        ("tune", finished, "--estimator", "logistic", "--trials", 2, "--folds", 1),
     ):
         assert invoke(*command).exit_code == 0, command
     files = {

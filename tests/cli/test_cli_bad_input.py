@@ -224,10 +224,11 @@ REFUSED = {
     "no rows": (lambda: [], "holds no rows"),
 }
 
+QUESTION = ("--feature-group", "question", "--feature-group", "cheap", "--questions", "hashed")
 KNOBS = (
     "--budget 9",
-    "--max-loss 30",
-    "--max-loss-observed 1",
+    "--max-loss 30%",
+    "--max-loss-observed 1%",
     "--price 0.01",
     "--max-regret 0.3",
     "--cap 20",
@@ -291,15 +292,14 @@ def test_a_degenerate_log_is_a_sentence_at_every_stage(ask, tmp_path, monkeypatc
         assert kind.imported in inspected
     if kind.deep:
         json.loads(ask("inspect", run, "--draws", "20", "--json", code=0))
-    question = ("--tiers", "question,cheap", "--questions", "hashed")
-    ask("featurize", run, *question, code=0)
+    ask("featurize", run, *QUESTION, code=0)
     train = ("train", run, "--estimator", "logistic", "--no-ablations", *kind.flags)
     trained = ask(*train, code=1 if kind.train else 0)
     assert kind.train in trained
     if kind.train:
         return
     for place, knob in enumerate(KNOBS if kind.deep else KNOBS[:1]):
-        ask("calibrate", run, *knob.split(), "--name", f"k{place}")
+        ask("calibrate", run, *knob.split(), "--policy", f"k{place}")
     for knob, expected in kind.calibrate:
         assert expected in ask("calibrate", run, *knob.split(), code=1)
     evaluated = ask("evaluate", run, "--draws", "20", code=0)
@@ -311,8 +311,8 @@ def test_a_degenerate_log_is_a_sentence_at_every_stage(ask, tmp_path, monkeypatc
     for row in rows:
         row |= {"id": f"t{row['id']}", "group": f"t{row['group']}"}
     ask("import", "table", write(rows, tmp_path / "f.csv"), "--out", fresh, code=0)
-    ask("featurize", fresh, *question, code=0)
-    ask("monitor", run, "--traffic", fresh, "--name", "k3")
+    ask("featurize", fresh, *QUESTION, code=0)
+    ask("monitor", run, "--traffic", fresh, "--policy", "k3")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -327,7 +327,7 @@ def test_rows_that_cannot_be_used_are_refused_in_a_sentence(ask, tmp_path, monke
 def trained(ask, tmp_path: Path, rows: list[Row], *, name: str = "run") -> Path:
     run = tmp_path / name
     ask("import", "table", write(rows, tmp_path / "t.jsonl"), "--out", run, code=0)
-    ask("featurize", run, "--tiers", "question,cheap", "--questions", "hashed", code=0)
+    ask("featurize", run, *QUESTION, code=0)
     ask("train", run, "--estimator", "logistic", "--no-ablations", code=0)
     return run
 
@@ -396,7 +396,7 @@ def test_budgets_that_are_no_numbers_or_alike(ask, tmp_path, monkeypatch):
         assert "budget must be" in ask("evaluate", run, "--budget", value, code=1).lower()
         assert "a budget must be" in ask("compare", run, run, "--budget", value, code=1).lower()
         for knob in ("--budget", "--price", "--max-loss", "--max-regret", "--cap"):
-            no_number = knob == "--max-loss" and value != "-1"  # refused where options are read
-            ask("calibrate", run, knob, value, code=2 if no_number else 1)
+            fraction = knob in ("--max-loss", "--max-regret")  # refused where options are read
+            ask("calibrate", run, knob, value, code=2 if fraction else 1)
     said = ask("evaluate", run, "--budget", "4", "--budget", "4.0", "--draws", "20", code=0)
     assert said.count("router, at most 4 ") == 1

@@ -16,7 +16,7 @@ def test_compare_prints_a_table_and_json(invoke, finished, copy):
     assert retrained.exit_code == 0, retrained.output
     result = invoke("compare", finished, copy, "--draws", 50, "--budget", 36)
     assert result.exit_code == 1  # the copy's policies are of the router that was replaced
-    assert "m3router calibrate --name default" in " ".join(result.stderr.split())
+    assert "m3router calibrate --policy default" in " ".join(result.stderr.split())
     assert invoke("calibrate", copy, "--budget", 100).exit_code == 0
     result = invoke("compare", finished, copy, "--draws", 50, "--budget", 36)
     assert result.exit_code == 0, result.output

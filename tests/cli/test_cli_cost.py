@@ -57,7 +57,7 @@ def test_cost_of_a_config_alone(invoke, folder):
 
 
 def test_llava_next_counts_the_tokens_of_the_picture(invoke, folder):
-    result = invoke("cost", "--model", folder(**NEXT), "--picture", "640x480")
+    result = invoke("cost", "--model", folder(**NEXT), "--image-size", "640x480")
     found = table(result.stdout)
     assert [row[0] for row in found.values()] == [7, 37, 166, 594, 2340]
     assert {row[2] for row in found.values()} == {2030}  # five views
@@ -90,7 +90,7 @@ def test_the_embedded_model_has_its_costs(invoke):
         (["--device-type", "V10"], "unknown device 'V10'; known: V100"),
         (["--bandwidth", 5], "needs both rates"),
         (["--bits", 5], "bits must be 8 or 4"),
-        (["--picture", "big"], "'big' is not an image size"),
+        (["--image-size", "big"], "'big' is not an image size"),
     ],
 )
 def test_what_cannot_be_computed_is_said(invoke, arguments, message):

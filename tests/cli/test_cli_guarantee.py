@@ -67,7 +67,7 @@ def calibrate_part(folder):
 
 
 def test_a_guarantee_is_said_and_recorded(invoke, trained):
-    result = invoke("calibrate", trained, *PROMISE, "--name", "safe")
+    result = invoke("calibrate", trained, *PROMISE, "--policy", "safe")
     assert result.exit_code == 0, result.output
     policy = Policy.read(trained / "policies/safe.json")
     sentence = policy.guarantee["sentence"]
@@ -114,7 +114,7 @@ def test_labels_of_fit_and_test_do_not_matter(invoke, trained, tmp_path):
 
 
 def test_a_net_loss_is_said_recorded_and_monitored(invoke, trained, tmp_path):
-    result = invoke("calibrate", trained, "--max-loss", 8, "--name", "net")
+    result = invoke("calibrate", trained, "--max-loss", "8%", "--policy", "net")
     assert result.exit_code == 0, result.output
     policy = Policy.read(trained / "policies/net.json")
     kept, part = policy.guarantee, calibrate_part(trained)
@@ -127,25 +127,25 @@ def test_a_net_loss_is_said_recorded_and_monitored(invoke, trained, tmp_path):
     assert kept["loss"] < kept["upper_limit"] <= 0.08
     fresh = traffic_of(tmp_path / "fresh", n=2400)
     found = json.loads(
-        invoke("monitor", trained, "--traffic", fresh, "--name", "net", "--json").stdout
+        invoke("monitor", trained, "--traffic", fresh, "--policy", "net", "--json").stdout
     )
     assert found["regret"]["max_loss"] == 0.08 and found["regret"]["max_regret"] is None
     assert found["regret"]["verdict"] in ("holds", "not enough evidence")
     spoiled = traffic_of(tmp_path / "spoiled", n=2400, spoil=0.5)
-    result = invoke("monitor", trained, "--traffic", spoiled, "--name", "net")
+    result = invoke("monitor", trained, "--traffic", spoiled, "--policy", "net")
     assert result.exit_code == 4
     assert "Net loss of at most 8 %: violated." in result.stdout.replace("\n", " ")
 
 
 def test_images_count_with_as_many_questions_as_declared(invoke, trained):
-    result = invoke("calibrate", trained, *PROMISE, "--most", 1, "--name", "one")
+    result = invoke("calibrate", trained, *PROMISE, "--most", 1, "--policy", "one")
     assert result.exit_code == 0, result.output
     kept = Policy.read(trained / "policies/one.json").guarantee
     assert (kept["most"], kept["bound"]) == (1, "binomial")
     assert kept["questions"] == kept["images"]
     assert "each image counting with one question" in kept["sentence"]
     assert invoke("calibrate", trained, "--budget", 50, "--most", 1).exit_code == 2
-    invoke("calibrate", trained, *PROMISE, "--bound", "binomial", "--name", "same")
+    invoke("calibrate", trained, *PROMISE, "--bound", "binomial", "--policy", "same")
     assert Policy.read(trained / "policies/same.json").guarantee == kept
 
 
@@ -177,8 +177,8 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        (["--max-regret", 2], "max_regret must lie between 0 and 1"),
-        (["--max-regret", 0.1, "--confidence", 95], "confidence must lie between 0 and 1"),
+        (["--max-regret", "100%"], "max_regret must lie between 0 and 1"),
+        (["--max-regret", 0.1, "--confidence", "100%"], "confidence must lie between 0 and 1"),
         (["--max-regret", 0.1, "--bound", "bentkuss"], "Did you mean 'bentkus'?"),
         (
             ["--max-regret", 0.1, "--bound", "binomial", "--most", 2],
@@ -287,7 +287,7 @@ def test_traffic_about_pictures_of_the_run_is_refused(invoke, trained, tmp_path)
 def test_traffic_that_does_not_fit_is_refused(invoke, trained, tmp_path):
     invoke("calibrate", trained, *PROMISE)
     fresh = traffic_of(tmp_path / "fresh")
-    missing = invoke("monitor", trained, "--traffic", fresh, "--name", "saef")
+    missing = invoke("monitor", trained, "--traffic", fresh, "--policy", "saef")
     assert missing.exit_code == 1
     assert "default" in missing.stderr
     run = Run(fresh)
@@ -403,7 +403,7 @@ def test_another_reference_can_be_named(invoke, worse_at_the_top):
     )
 
 
-@pytest.mark.parametrize("text", ["2", "2.0", "2%", "2 %"])
+@pytest.mark.parametrize("text", ["0.02", "2%", "2 %"])
 def test_a_net_loss_is_certified_in_points(invoke, trained, text):
     result = invoke("calibrate", trained, "--max-loss", text)
     assert result.exit_code == 0, result.output
@@ -423,14 +423,22 @@ def test_a_net_loss_is_certified_in_points(invoke, trained, text):
 @pytest.mark.parametrize(
     ("knobs", "code", "said"),
     [
-        (["--max-loss", 0], 1, "must be above 0 points, such as 0.5; it is 0"),
-        (["--max-loss", "-1"], 1, "--max-loss-observed takes 0 and less"),
-        (["--max-loss", "one"], 2, "no number of points"),
-        (["--max-loss", "nan"], 2, "no number of points"),
-        (["--max-loss-observed", "1 point"], 2, "no number of points"),
-        (["--max-loss", 1, "--max-regret", 0.1], 1, "exactly one of --max-regret and --max-loss"),
-        (["--max-loss", 1, "--budget", 9], 1, "exactly one of a budget"),
-        (["--max-loss", 100], 1, "between 0 and 1"),
+        (["--max-loss", 0], 1, "must be above 0, such as 0.5%; it is 0"),
+        (["--max-loss", 0], 1, "--max-loss-observed takes 0 and less"),
+        (["--max-loss", "-1%"], 2, "is below 0"),
+        (["--max-loss", "one"], 2, "is no fraction; write it as 1% or 0.01"),
+        (["--max-loss", "nan"], 2, "is no fraction"),
+        (["--max-loss-observed", "1 point"], 2, "is no fraction"),
+        (["--max-loss", 1], 2, "for per cent write 1% or 0.01, and 100% for all"),
+        (["--max-regret", 2], 2, "for per cent write 2% or 0.02"),
+        (["--confidence", 95], 2, "for per cent write 95% or 0.95"),
+        (
+            ["--max-loss", "1%", "--max-regret", 0.1],
+            1,
+            "exactly one of --max-regret and --max-loss",
+        ),
+        (["--max-loss", "1%", "--budget", 9], 1, "exactly one of a budget"),
+        (["--max-loss", "100%"], 1, "between 0 and 1"),
     ],
 )
 def test_what_no_loss_can_be(invoke, trained, knobs, code, said):
@@ -450,7 +458,7 @@ def test_a_loss_as_observed_says_that_nothing_is_certified(invoke, trained):
     assert "within the cap of 144; " in said and "% right, " in said  # with its interval
 
 
-@pytest.mark.parametrize("knobs", [["--max-loss", 5], ["--max-regret", 0.05]])
+@pytest.mark.parametrize("knobs", [["--max-loss", 0.05], ["--max-regret", "5%"]])
 def test_where_the_reference_is_the_cheapest_nothing_can_cost_less(invoke, trained, knobs):
     result = invoke("calibrate", trained, *knobs, "--reference", "1")
     assert result.exit_code == 0, result.output

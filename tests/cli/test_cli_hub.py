@@ -174,7 +174,7 @@ def test_a_pipeline_and_the_commands_take_what_was_downloaded(
     )  # fmt: skip
     assert theirs.router.origin == f"{NAME}@{hub.commits[NAME][-1][0]}" and ours.router.origin == ""
     folder = fetch(NAME).folder
-    result = invoke("ask", small_world.images / "9.png", "Is it?", "--run", folder)
+    result = invoke("ask", folder, small_world.images / "9.png", "Is it?")
     assert result.exit_code == 0, result.output
     with pytest.raises(MismatchError):
         AutoScalePipeline.from_pretrained(NAME, model="embedded")

@@ -222,22 +222,22 @@ def test_a_misspelt_name_gets_a_suggestion(invoke, finished):
 def test_calibrate_takes_exactly_one_knob_that_can_be_met(invoke, finished):
     for knobs in (
         [],
-        ["--budget", 50, "--max-loss", 1],
-        ["--max-loss-observed", 1, "--max-loss", 1],
+        ["--budget", 50, "--max-loss", "1%"],
+        ["--max-loss-observed", "1%", "--max-loss", "1%"],
         ["--max-regret", 0.1, "--price", 0],
     ):
         result = invoke("calibrate", finished, *knobs)
         assert result.exit_code == 1
         assert "exactly one of a budget, a maximal loss, a price and a maximal" in result.stderr
     assert "at least 1 visual tokens" in invoke("calibrate", finished, "--budget", 0.5).stderr
-    assert invoke("calibrate", finished, "--budget", 50, "--name", "../x").exit_code == 1
+    assert invoke("calibrate", finished, "--budget", 50, "--policy", "../x").exit_code == 1
 
-    result = invoke("calibrate", finished, "--max-loss-observed", "2%", "--name", "careful")
+    result = invoke("calibrate", finished, "--max-loss-observed", "2%", "--policy", "careful")
     assert result.exit_code == 0, result.output
     policy = Policy.read(finished / "policies/careful.json")
     assert policy.knob == {"max_loss_points": 2.0}
     assert "Reference option: " in result.stdout and "Nothing is certified" in result.stdout
-    result = invoke("calibrate", finished, "--max-loss-observed", -90, "--name", "vain")
+    result = invoke("calibrate", finished, "--max-loss-observed", "-90%", "--policy", "vain")
     assert result.exit_code == 0
     assert "Falls back to the reference option" in result.stdout
 
@@ -335,26 +335,51 @@ def test_a_router_for_texts_from_a_plain_table(invoke, tmp_path):
     table.write_text("\n".join(rows) + "\n")
     for command in (
         ["import", "table", table, "--cost-unit", "USD", "--out", run],
-        ["featurize", run, "--tiers", "question,cheap", "--questions", "hashed"],
-        ["train", run, "--tiers", "cheap"],
+        [
+            "featurize",
+            run,
+            "--feature-group",
+            "question",
+            "--feature-group",
+            "cheap",
+            "--questions",
+            "hashed",
+        ],
+        ["train", run, "--feature-group", "cheap"],
         ["calibrate", run, "--budget", 10],
         ["evaluate", run, "--draws", 50],
     ):
         result = invoke(*command)
         assert result.exit_code == 0, result.output
     assert (run / "router-question").is_dir() and not (run / "router-image").exists()
-    refused = invoke("featurize", run, "--tiers", "peek")
+    refused = invoke("featurize", run, "--feature-group", "peek")
     assert refused.exit_code == 1 and "--images" in refused.output
-    unknown = invoke("featurize", run, "--tiers", "cheap,quick")
+    unknown = invoke("featurize", run, "--feature-group", "quick")
     assert unknown.exit_code == 1 and "Unknown tier of features 'quick'" in unknown.output
+
+
+def groups(*names: str) -> list[str]:
+    return [word for name in names for word in ("--feature-group", name)]
+
+
+def test_lists_are_repeated_options(invoke, finished):
+    for command, option in (
+        ("featurize", "--feature-group"),
+        ("train", "--feature-group"),
+        ("tune", "--estimator"),
+    ):
+        refused = invoke(command, finished, option, "image,question")
+        assert refused.exit_code == 2
+        said = " ".join(refused.output.replace("│", " ").split())
+        assert "give the option once for each name" in said
 
 
 def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
     pictures = ("--images", small_world.images, "--encoder", "fake")
-    result = invoke("featurize", finished, *pictures, "--tiers", "image,question,cheap,peek")
+    result = invoke("featurize", finished, *pictures, *groups("image", "question", "cheap", "peek"))
     assert result.exit_code == 0, result.output
     assert "image (48), question (17), cheap (39), peek (22)" in result.output
-    result = invoke("train", finished, "--tiers", "image,question", "--no-ablations")
+    result = invoke("train", finished, *groups("image", "question"), "--no-ablations")
     assert result.exit_code == 0, result.output
-    result = invoke("train", finished, "--tiers", "image,sound")
+    result = invoke("train", finished, *groups("image", "sound"))
     assert result.exit_code == 1 and "no feature block 'sound'" in result.output

@@ -5,12 +5,15 @@ import json
 
 import pytest
 
+from data.splits.split import SPLITS
 from router.scale_router import ScaleRouter
+
+QUARTERS = (0.25, "25%", "0.25", "25 %")
 
 
 @pytest.fixture
 def tuned(invoke, finished):
-    result = invoke("tune", finished, "--estimators", "logistic", "--trials", 3)
+    result = invoke("tune", finished, "--estimator", "logistic", "--trials", 3)
     assert result.exit_code == 0, result.output
     return finished, result
 
@@ -34,14 +37,14 @@ def test_tune_then_train_with_it(invoke, tuned):
 
 def test_tune_goes_on_where_it_stopped(invoke, tuned):
     run, _ = tuned
-    again = invoke("tune", run, "--estimators", "logistic", "--trials", 4)
+    again = invoke("tune", run, "--estimator", "logistic", "--trials", 4)
     assert again.exit_code == 0, again.output
     with (run / "tuning/tuning.csv").open() as file:
         assert [row["trial"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
-    out_of_time = invoke("tune", run, "--estimators", "logistic", "--trials", 9, "--timeout", 0)
+    out_of_time = invoke("tune", run, "--estimator", "logistic", "--trials", 9, "--timeout", 0)
     assert out_of_time.exit_code == 0
     assert "4 of 9 trials are done: the same command goes on" in out_of_time.stderr
-    other = invoke("tune", run, "--trials", 4, "--estimators", "logistic", "--seed", 8)
+    other = invoke("tune", run, "--trials", 4, "--estimator", "logistic", "--seed", 8)
     assert other.exit_code == 1
     assert "--study" in other.stderr
 
@@ -65,16 +68,23 @@ def test_a_missing_study_says_what_to_run(invoke, finished):
 
 
 def test_shares_and_given_splits(invoke, finished, tmp_path):
-    shares = "fit=0.25,tune=0.25,calibrate=0.25,test=0.25"
-    result = invoke("train", finished, "--shares", shares, "--no-ablations")
+    shares = [f"--split-share={part}={share}" for part, share in zip(SPLITS, QUARTERS, strict=True)]
+    result = invoke("train", finished, *shares, "--no-ablations")
     assert result.exit_code == 0, result.output
     assert "fit 36, tune 36, calibrate 36, test 36" in result.stdout
     stale = invoke("evaluate", finished)
     assert stale.exit_code == 1
     assert "default.json" in stale.stderr
-    wrong = invoke("train", finished, "--shares", "fit=0.9,tune=0.1,calibrate=0.1,test=0.1")
-    assert wrong.exit_code == 1
-    assert "sum to 1" in wrong.stderr
+    for wrong, code, said in (
+        (["--split-share=fit=90%", *shares[1:]], 1, "sum to 1"),
+        (shares[1:], 1, "lack fit"),
+        ([*shares, shares[0]], 2, "given twice"),
+        (["--split-share=fit", *shares[1:]], 2, "expected PART=FRACTION"),
+        (["--split-share=fit=1", *shares[1:]], 2, "for per cent write 1%"),
+    ):
+        refused = invoke("train", finished, *wrong)
+        assert refused.exit_code == code
+        assert said in " ".join(refused.stderr.split())
 
     given = tmp_path / "official.csv"
     lines = [

@@ -52,10 +52,10 @@ def test_videos_from_label_to_ask(clips, invoke, tmp_path):
     assert other.exit_code == 1
     assert "frames: journal 4, now 6" in other.stderr
 
-    answered = invoke("ask", clips / "20.mp4", QUESTIONS[2], "--run", run)
+    answered = invoke("ask", run, clips / "20.mp4", QUESTIONS[2])
     assert answered.exit_code == 0, answered.output
     assert "chosen by the router" in answered.stdout
-    missing = invoke("ask", clips / "none.mp4", QUESTIONS[2], "--run", run)
+    missing = invoke("ask", run, clips / "none.mp4", QUESTIONS[2])
     assert missing.exit_code == 1
     assert "none.mp4 cannot be read: no such file" in missing.stderr
 

@@ -418,7 +418,7 @@ def test_where_files_are_wrong(tmp_path: Path) -> None:
     )
     refuses("Unknown benchmark 'poep'. Did you mean 'pope'", "poep")
     refuses("GQA: missing column imageId", "gqa", files=(good,), picture_files=(good,))
-    refuses("keeps its pictures apart.*--picture-file", "gqa", files=(good,))
+    refuses("keeps its pictures apart.*--image-file", "gqa", files=(good,))
 
 
 def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

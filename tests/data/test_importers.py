@@ -188,7 +188,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         ({"ids": "id"}, "Unknown column 'ids'. Did you mean 'id'"),
         ({"id": "sample"}, r"has no columns \['sample'\]; it has \['id'"),
         ({"id": "note", "group": "note"}, "is named for two of ours"),
-        ({"answer": "question"}, r"lacks the columns \['question'\].*--columns question=NAME"),
+        ({"answer": "question"}, r"lacks the columns \['question'\].*--column question=NAME"),
     ],
 )
 def test_renamings_that_do_not_fit(tmp_path: Path, columns: dict, message: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.splits.assignment import assigned_split, parse_shares, read_assignment
+from data.splits.assignment import assigned_split, read_assignment, shares_in_order
 from data.splits.split import SPLITS, Split, split_by_group
 
 IDS = [f"e{i}" for i in range(40)]
@@ -20,26 +20,25 @@ GROUPS = [f"g{i // 2}" for i in range(40)]
 @given(st.lists(st.integers(1, 50), min_size=4, max_size=4), st.permutations(range(4)))
 def test_shares_are_read_in_any_order(counts, order):
     shares = [count / sum(counts) for count in counts]
-    text = ", ".join(f"{SPLITS[place]} = {shares[place]!r}" for place in order)
-    assert parse_shares(text) == tuple(shares)
+    given = {SPLITS[place]: shares[place] for place in order}
+    assert shares_in_order(given) == tuple(shares)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("given", "message"),
     [
-        ("fit=0.5,tune=0.1,calibrate=0.2,test=0.3", "sum to 1.*1.1"),
-        ("fit=0.5,tune=0.3,test=0.2", "lack calibrate"),
-        ("fit=0.5,fit=0.5,tune=0.1,test=0.2", "name 'fit' twice"),
-        ("fit=0.5,tune=0.1,calib=0.2,test=0.2", "Did you mean 'calibrate'"),
-        ("fit=1.2,tune=-0.4,calibrate=0.1,test=0.1", "positive"),
-        ("fit=nan,tune=0.4,calibrate=0.1,test=0.1", "positive"),
-        ("fit=half,tune=0.1,calibrate=0.2,test=0.2", "no number: 'half'"),
-        ("", "Unknown part"),
+        ({"fit": 0.5, "tune": 0.1, "calibrate": 0.2, "test": 0.3}, "sum to 1.*1.1"),
+        ({"fit": 0.5, "tune": 0.3, "test": 0.2}, "lack calibrate"),
+        ({"fit": 0.5, "tune": 0.1, "calib": 0.2, "test": 0.2}, "Did you mean 'calibrate'"),
+        ({"fit": 1.2, "tune": -0.4, "calibrate": 0.1, "test": 0.1}, "positive"),
+        ({"fit": float("nan"), "tune": 0.4, "calibrate": 0.1, "test": 0.1}, "positive"),
+        ({"": 0.5}, "Unknown part"),
+        ({}, "lack fit, tune, calibrate, test"),
     ],
 )
-def test_bad_shares_are_refused(text, message):
+def test_bad_shares_are_refused(given, message):
     with pytest.raises(DataError, match=message):
-        parse_shares(text)
+        shares_in_order(given)
 
 
 def by_group(parts):

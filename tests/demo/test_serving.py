@@ -26,19 +26,19 @@ def test_a_port_that_is_taken_is_told(desk, world):
 def test_without_gradio_the_extra_is_named(world, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(serving, "find_spec", lambda name: None if name == "gradio" else real(name))
-    told = invoke_app("demo", "--run", world.run)
+    told = invoke_app("demo", world.run)
     assert told.exit_code == 1
     assert "pip install 'm3router[demo]'" in told.stderr.replace("\n", " ")
 
 
 def test_wrong_options_are_told(world, tmp_path):
     for arguments, message in (
-        (["--run", tmp_path / "none"], "none"),
-        (["--run", world.run, "--examples", tmp_path / "nowhere"], "--examples must be a folder"),
-        (["--run", world.run, "--policy", "unknown"], "unknown.json"),
+        ([tmp_path / "none"], "none"),
+        ([world.run, "--examples", tmp_path / "nowhere"], "--examples must be a folder"),
+        ([world.run, "--policy", "unknown"], "unknown.json"),
     ):
         told = invoke_app("demo", *arguments)
         assert told.exit_code == 1
         assert message in told.stderr.replace("\n", " ")
         assert "Traceback" not in told.output
-    assert invoke_app("demo", "--run", world.run, "--port", 70_000).exit_code == 2
+    assert invoke_app("demo", world.run, "--port", 70_000).exit_code == 2

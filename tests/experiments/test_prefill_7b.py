@@ -37,7 +37,7 @@ def test_it_runs_with_sizes_rates_and_format_of_the_users(tmp_path, capsys, dtyp
     sizes, out = tmp_path / "tiny.json", tmp_path / "out.json"
     sizes.write_text(json.dumps(TINY))
     rates = ["--peak-tflops", "0.1", "--bandwidth", "10"]
-    small = ["--pictures", "3", "--answer-tokens", "3", "--repeats", "2"]
+    small = ["--images", "3", "--answer-tokens", "3", "--repeats", "2"]
     where = ["--device", "cpu", "--dtype", dtype, "--sizes", str(sizes), "--out", str(out)]
     main([*where, *rates, *small])
     results = json.loads(out.read_text())
@@ -84,7 +84,7 @@ def test_equal_texts_are_equal_tokens_and_questions_differ_in_length():
     assert len(model.tokenizer) == 500
     assert model.tokenizer.decode([3, 499]) == "word3 word499"
     assert model.tokenizer("word3 nonsense")["input_ids"] == [3, 0]
-    requests = requests_by_scale(model, Settings(pictures=8))[9]
+    requests = requests_by_scale(model, Settings(images=8))[9]
     assert len({len(one.question.split()) for one in requests}) > 3
 
 

@@ -146,7 +146,7 @@ def test_an_empty_environment_is_enough(built, tmp_path):
     assert "passed" in run(program, "check", "quickstart/run")
     (elsewhere / "clip.mp4").write_bytes(b"no video")
     for extra, arguments in (
-        ("serve", ["serve", "--policy", "quickstart/run"]),
+        ("serve", ["serve", "quickstart/run"]),
         ("video", ["look", "clip.mp4", "--question", "What is it?"]),
     ):
         refused = subprocess.run(

@@ -245,7 +245,7 @@ def test_a_cascade_is_against_the_best_option_or_the_one_that_is_named(tmp_path)
     assert kept.reference == kept.guarantee["reference"] == best
     assert f"right at the reference option, {best}, and" in kept.guarantee["sentence"]
     net = CliRunner().invoke(
-        app, ["calibrate", str(run.root), "--max-loss", "10%", "--escalate", "--name", "net"]
+        app, ["calibrate", str(run.root), "--max-loss", "10%", "--escalate", "--policy", "net"]
     )
     assert net.exit_code == 0, net.output
     sentence = Cascade.read(cascade_path(run.root, "net")).guarantee["sentence"]

@@ -316,7 +316,7 @@ def test_a_log_of_texts_needs_no_pictures_and_no_model(tmp_path):
     assert np.isfinite(router.predict(run.read_features(log))).all()
     alone = train_stage(run, tiers=["cheap"])
     assert list(alone.blocks) == ["cheap"]
-    with pytest.raises(MismatchError, match="no feature block 'peek'.*--tiers peek"):
+    with pytest.raises(MismatchError, match="no feature block 'peek'.*--feature-group peek"):
         train_stage(run, tiers=["cheap", "peek"])
 
 

@@ -13,14 +13,7 @@ from data.errors import DataError, MismatchError
 from router.cascade.rule import STEPS, Cascade, Rule, cascade_path
 from router.pipeline import AutoScalePipeline
 from router.policies.calibration_data import CalibrationData
-from router.serve.backend import (
-    Ask,
-    BusyError,
-    Finished,
-    OverdueError,
-    Piece,
-    UnavailableError,
-)
+from router.serve.backend import Ask, BusyError, Finished, OverdueError, Piece, UnavailableError
 from router.serve.encodings import Encodings
 from router.serve.engine import LocalEngine
 from router.serve.jobs import Job
@@ -317,7 +310,7 @@ def test_a_worker_that_breaks_down_leaves_nobody_waiting(small_run, pipeline):
             await answered(engine, one)
         return found
 
-    found = with_engine(settings_of(small_run.root, workers=1, wave=2), pipeline, work)
+    found = with_engine(settings_of(small_run.root, workers=1, encode_batch_size=2), pipeline, work)
     assert [type(error) for error in found] == [UnavailableError, UnavailableError, OverdueError]
 
 

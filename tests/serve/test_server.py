@@ -45,7 +45,7 @@ class Server:
 def start(folder: Path, run: Path, *options: str, verbose: bool = True) -> Server:
     log = folder / "server.log"
     command = [sys.executable, "-m", "router", *(["-v"] if verbose else []), "serve"]
-    command += ["--policy", str(run), "--port", "0", "--device", "cpu", *options]
+    command += [str(run), "--port", "0", "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "NO_COLOR": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder)
@@ -304,7 +304,7 @@ def test_nothing_that_was_asked_is_logged(server, small_run):
 
 def test_recorded_traffic_is_deleted_by_the_id_of_the_answer(small_run, tmp_path):
     kept = tmp_path / "kept"
-    server = start(tmp_path, small_run.root, "--traffic", str(kept), "--traffic-share", "1")
+    server = start(tmp_path, small_run.root, "--traffic", str(kept), "--traffic-share", "100%")
     try:
         client = server.client()
         picture, _ = small_run.asked[0]
@@ -406,6 +406,6 @@ def test_a_server_beyond_this_machine_wants_keys(small_run, tmp_path, monkeypatc
         return " ".join(done.output.split())
 
     run = str(small_run.root)
-    assert "anybody could ask" in refused("--policy", run, "--host", "0.0.0.0")
-    assert "no run folder with policies" in refused("--policy", str(tmp_path / "nothing"))
-    assert "it has default" in refused("--policy", f"{run}/frugal")
+    assert "anybody could ask" in refused(run, "--host", "0.0.0.0")
+    assert "no run folder with policies" in refused(str(tmp_path / "nothing"))
+    assert "it has default" in refused(run, "--policy", "frugal")

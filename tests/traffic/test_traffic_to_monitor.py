@@ -40,7 +40,7 @@ def world(tmp_path_factory):
     done(*label, "--out", root / "run")
     done("train", root / "run", "--no-ablations")
     # Every question counts, so that shares can be compared with those by hand.
-    done("calibrate", root / "run", "--max-regret", 0.4, "--most", 4, "--name", "safe")
+    done("calibrate", root / "run", "--max-regret", 0.4, "--most", 4, "--policy", "safe")
     pipeline = AutoScalePipeline.load(root / "run", model=FakeModel(), policy="safe")
     examples = load_jsonl(new.examples, images=new.images)
     images = [Image.open(new.images / one.image).convert("RGB") for one in examples]
@@ -62,7 +62,7 @@ def world(tmp_path_factory):
             pass  # the queue is full for a moment; this server has time
     recorder.stop(seconds=60)
     traffic = root / "traffic"
-    done("traffic", traffic, "--write", "week-34")
+    done("traffic", "write", traffic, "week-34")
     images_of = ["--images", traffic / "images"]
     week = ["--examples", traffic / "sets" / "week-34.jsonl", *images_of, "--out", root / "fresh"]
     done("label", *week, "--model", "fake")
@@ -81,9 +81,8 @@ def by_hand(world) -> np.ndarray:
 
 def monitored(world, *arguments: object) -> dict:
     root = world["root"]
-    result = invoke_app(
-        "monitor", root / "run", "--traffic", root / "fresh", "--name", "safe", "--json", *arguments
-    )
+    asked = ["--traffic", root / "fresh", "--policy", "safe", "--json", *arguments]
+    result = invoke_app("monitor", root / "run", *asked)
     assert result.exit_code in (0, 4, 5), result.output
     return json.loads(result.stdout)
 
@@ -126,18 +125,18 @@ def test_what_is_disputed_is_so_against_the_reference_that_is_named(world, tmp_p
         there = dict(zip(log.ids, answers[:, place], strict=True))
         wanted = {one for one, text in said.items() if text != there[one]}
         sheet = tmp_path / f"todo-{name}.csv"
-        options = ["--sheet", sheet, "--disputed", root / "fresh", "--reference", name]
-        told = done("traffic", root / "traffic", *options)
+        options = ["--disputed", root / "fresh", "--reference", name]
+        told = done("traffic", "sheet", root / "traffic", sheet, *options)
         assert told.startswith(f"{len(wanted)} questions in")
-    options[1] = tmp_path / "another.csv"
-    wrong = invoke_app("traffic", root / "traffic", *options[:-1], "57")
+    ask = ["traffic", "sheet", root / "traffic", tmp_path / "another.csv"]
+    wrong = invoke_app(*ask, *options[:-1], "57")
     assert wrong.exit_code == 1 and "Unknown reference option '57'" in wrong.stderr
-    assert invoke_app("traffic", root / "traffic", "--reference", "576").exit_code == 2
+    assert invoke_app(*ask, "--reference", "576").exit_code == 2
 
 
 def test_right_answers_to_what_differs_give_the_regret_itself(world, tmp_path):
     root, sheet = world["root"], tmp_path / "todo.csv"
-    told = done("traffic", root / "traffic", "--sheet", sheet, "--disputed", root / "fresh")
+    told = done("traffic", "sheet", root / "traffic", sheet, "--disputed", root / "fresh")
     with sheet.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     said = np.array([routed.answer.text for routed in world["routed"]])
@@ -152,14 +151,14 @@ def test_right_answers_to_what_differs_give_the_regret_itself(world, tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     assert f"{len(wanted)} right answers taken" in done(
-        "traffic", root / "traffic", "--answers", sheet
+        "traffic", "answers", root / "traffic", sheet
     )
     found = monitored(world, "--answers", root / "traffic" / "answered.jsonl")
     lost = (by_hand(world) == "yes") & (said != "yes")
     assert found["regret"]["regret"] == found["regret"]["regret_at_least"]
     assert found["regret"]["regret"] == pytest.approx(lost.mean())
     assert found["regret"]["unjudged"] == 0
-    assert invoke_app("traffic", root / "traffic", "--sheet", sheet).exit_code == 1  # is there
+    assert invoke_app("traffic", "sheet", root / "traffic", sheet).exit_code == 1  # is there
 
 
 def test_answers_that_do_not_belong_are_refused(world, tmp_path):
@@ -172,7 +171,7 @@ def test_answers_that_do_not_belong_are_refused(world, tmp_path):
         ([line], run, "was labelled with reference answers"),
     ):
         other.write_text("".join(json.dumps(one) + "\n" for one in lines))
-        command = ["monitor", run, "--traffic", traffic, "--name", "safe", "--answers", other]
+        command = ["monitor", run, "--traffic", traffic, "--policy", "safe", "--answers", other]
         result = invoke_app(*command)
         assert result.exit_code == 1
         said = result.stderr.replace("\n", " ")
@@ -189,19 +188,19 @@ def test_a_router_learns_from_traffic_alone(world, tmp_path):
 
 def test_the_command_lists_forgets_and_purges(tmp_path):
     root = filled(tmp_path / "traffic")
-    listed = done("traffic", root, "--list")
+    listed = done("traffic", "list", root)
     assert "3 requests about 2 pictures" in listed
     assert "2 with right answers" in listed
     assert listed.index("alone") < listed.index("other")  # the newest first
-    assert "what is" not in done("traffic", root)
-    assert "what is other?" not in done("traffic", root, "--list", "--top", 1)
-    gone = done("traffic", root, "--forget", "one", "--forget", "never")
+    assert "what is" not in done("traffic", "list", root, "--top", 0)
+    assert "what is other?" not in done("traffic", "list", root, "--top", 1)
+    gone = done("traffic", "forget", root, "one", "never")
     assert gone.splitlines() == ["one: deleted", "never: nothing there"]
     assert [line["id"] for line in read_traffic(root)] == ["other", "alone"]
     assert "2 requests older than 0 days deleted" in done(
-        "traffic", root, "--purge", "--keep-days", 0
+        "traffic", "purge", root, "--keep-days", 0
     )
-    assert "0 requests" in done("traffic", root, "--list")
+    assert "0 requests" in done("traffic", "list", root)
 
 
 def test_what_a_stranger_asked_does_not_reach_the_terminal(tmp_path):
@@ -210,16 +209,16 @@ def test_what_a_stranger_asked_does_not_reach_the_terminal(tmp_path):
     with TrafficFolder.open(tmp_path / "traffic", make=True) as folder:
         evil = record("one", picture(1), question="[red]\x1b[2Jhello\nthere")
         folder.add(evil, picture(1))
-    listed = done("traffic", tmp_path / "traffic", "--list")
+    listed = done("traffic", "list", tmp_path / "traffic")
     assert "\x1b" not in listed
     assert "[red]·[2Jhello·there" in listed
 
 
-def test_one_thing_at_a_time(tmp_path):
+def test_what_is_no_traffic(tmp_path):
     root = filled(tmp_path / "traffic")
-    assert invoke_app("traffic", root, "--purge", "--write", "a").exit_code == 2
-    assert invoke_app("traffic", root, "--disputed", root).exit_code == 2
-    assert invoke_app("traffic", tmp_path).exit_code == 1
+    assert invoke_app("traffic", root, "--purge", "--write", "a").exit_code == 2  # as it was
+    assert invoke_app("traffic", "purge", root, "--top", 1).exit_code == 2
+    assert invoke_app("traffic", "list", tmp_path).exit_code == 1
 
 
 def sheet_of(path: Path, rows: list[dict[str, str]]) -> Path:

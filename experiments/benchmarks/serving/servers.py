@@ -144,10 +144,10 @@ def free_port() -> int:
 def m3router(run: Path, work: Path) -> Server:
     """``m3router serve`` as it comes."""
     port = free_port()
-    command = [sys.executable, "-m", "router.cli.main", "serve", "--model", "embedded"]
+    command = [sys.executable, "-m", "router.cli.main", "serve", str(run)]
     return Server(
         name="m3router serve",
-        command=[*command, "--policy", str(run), "--host", HOST, "--port", str(port)],
+        command=[*command, "--model", "embedded", "--host", HOST, "--port", str(port)],
         port=port,
         ready="/ready",
         log=work / "m3router.log",

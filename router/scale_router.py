@@ -22,7 +22,6 @@ from router.runs.sealed_files import (
     content_hash,
     read_files,
     read_sealed,
-    sha256_bytes,
     write_files,
 )
 from router.runs.sealed_files import write_sealed as _write_sealed

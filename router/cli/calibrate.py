@@ -128,7 +128,6 @@ def calibrate(
 
 
 def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
-    from router.text.numbers import number, percent
 
     kept_to = cascade.calibration
     out.print(
@@ -140,7 +139,6 @@ def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:
 
 
 def _show_policy(policy: Policy, place: Run, name: str) -> None:
-    from router.text.numbers import number, percent
 
     found = policy.calibration
     accuracy = found.get("accuracy")
@@ -153,7 +151,6 @@ def _show_policy(policy: Policy, place: Run, name: str) -> None:
 
 def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> None:
     """What is guaranteed and on what evidence, or that nothing is, and why it fell back."""
-    from router.policies.guarantee_text import evidence, told_by
     from router.policies.policy import Policy
 
     if isinstance(kept, Policy) and kept.fallback:
@@ -172,7 +169,6 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
 @contextmanager
 def _in_words(words: Words) -> Iterator[None]:
     """Say why a target cannot be met, or nothing be learned, in the words that fit the log."""
-    from router.policies.guarantee import UncertifiedError
 
     try:
         yield

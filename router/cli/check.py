@@ -28,7 +28,6 @@ def check(
     ```
     """
     from router.runs.checks import check_environment, check_run
-    from router.runs.run import Run
 
     with err.status("checking"):
         checks = check_environment(model)

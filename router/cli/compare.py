@@ -10,11 +10,10 @@ import typer
 
 from router.cli.console import show_table
 from router.cli.streams import err, out
-from router.evaluation.compare_runs import compare_runs
+from router.evaluation.compare_runs import PairedComparison, compare_runs
 from router.evaluation.paired_comparison import AIQ, SAVED, Difference
 from router.metrics.intervals import LEAST_FOR_CURVES
 from router.runs.run import Run
-from router.stages.comparing import Versus
 from router.text.numbers import MISSING, number, percent
 from router.text.words import Words, words_of
 
@@ -56,6 +55,7 @@ def compare(
     m3router compare run/ run-lightgbm/ --budget 36
     ```
     """
+    a, b = Run(run_a).opened(), Run(run_b).opened()
     with err.status("comparing"):
         versus = compare_runs(a, b, budgets=budget, policies=policy, draws=draws, seed=seed)
     if json:
@@ -64,7 +64,7 @@ def compare(
         _show(versus, words_of(a.read_log()))
 
 
-def _show(versus: Versus, words: Words) -> None:
+def _show(versus: PairedComparison, words: Words) -> None:
     header = ["", "A", "B", "A − B", "95 % interval", "p"]
     show_table(header, [_line(one) for one in versus.differences])
     for note in _notes(versus):
@@ -81,8 +81,6 @@ def _show(versus: Versus, words: Words) -> None:
 
 def _notes(versus: PairedComparison) -> list[str]:
     """What 0 and the cells without a number mean."""
-    from router.evaluation.paired_comparison import AIQ, SAVED
-    from router.metrics.intervals import LEAST_FOR_CURVES
 
     found, notes = versus.differences, []
     saved = [value for one in found if one.name == SAVED for value in (one.a, one.b)]
@@ -103,7 +101,6 @@ def _notes(versus: PairedComparison) -> list[str]:
 
 
 def _line(one: Difference) -> list[str]:
-    from router.text.numbers import MISSING, number, percent
 
     share = one.unit == "share"
     values = [percent(value) if share else number(value) for value in (one.a, one.b)]
@@ -119,7 +116,6 @@ def _points(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    from router.text.numbers import number
 
     text = number(value)
     return f"+{text}" if value is not None and value > 0 else text

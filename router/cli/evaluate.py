@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.console import show_contenders, show_ends, show_headline, show_verdict
+from router.cli.console import show_ends, show_headline, show_methods, show_verdict
 from router.cli.options import RunFolder
 from router.cli.streams import err, out
 from router.evaluation.evaluate_run import evaluate_stage

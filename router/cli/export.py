@@ -53,9 +53,6 @@ def export(
     m3router import exported published/ --out another-run/
     ```
     """
-    from data.log.exporting import NO_LICENCE, export_log, push_to_hub
-    from data.log.oracle_log import OracleLog
-    from router.runs.run import Run
 
     if push and not licence:
         raise typer.BadParameter("say under which licence the data set is published: --license")

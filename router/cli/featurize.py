@@ -50,7 +50,6 @@ def featurize(
     m3router featurize text-run/ --feature-group question --questions sentence:all-MiniLM-L6-v2/
     ```
     """
-    from router.runs.run import Run
     from router.stages.labelling import featurize_stage  # loads torch
 
     with progress("features") as advance:

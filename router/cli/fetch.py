@@ -102,7 +102,7 @@ class _Lines:
 
 
 def _show_list() -> None:
-    from data.sources.benchmarks.table import BENCHMARKS, benchmark
+    from data.sources.benchmarks.table import benchmark
 
     rows = [
         [name, entry.title, entry.hub or "a sheet, with --file", entry.split, entry.metric]

@@ -69,12 +69,6 @@ def inspect(
     m3router inspect run/ --images pictures/ --html log.html
     ```
     """
-    from data.log.partial_log import find_log
-    from data.log.warnings import log_warnings
-    from router.metrics.oracles import RULES
-    from router.reports.log_summary import inspect_log, only_dataset
-    from router.reports.log_summary_tables import csv_files
-    from router.reports.tables import write_csv
 
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
@@ -106,7 +100,6 @@ def _notes(answered: int, asked: int | None) -> list[str]:
 
 
 def _show(inspection: Inspection, notes: list[str]) -> None:
-    from router.reports.log_summary_tables import shown_tables
 
     for note in notes:
         say(note)
@@ -127,7 +120,6 @@ def _write(
     thumbnails: int,
     notes: list[str],
 ) -> None:
-    from router.reports.log_browser import write_page
 
     with progress("pictures") as advance:
         written = write_page(

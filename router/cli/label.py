@@ -132,7 +132,6 @@ def label(
     from m3core.labelling.pictures import workers_for
     from m3core.labelling.ranks import Ranks
     from router.cli.labelling import label_with_progress, show_errors, show_flips
-    from router.runs.run import Run
     from router.stages.labelling import verify_stage
 
     if until_correct and scoring is Scoring.REFERENCES:

@@ -82,8 +82,6 @@ def monitor(
     m3router monitor run/ --traffic week-34/ --policy safe --json
     ```
     """
-    from router.monitoring.regret import UNDECIDED
-    from router.runs.run import Run
 
     with err.status("testing"):
         found = monitor_stage(
@@ -106,7 +104,6 @@ def monitor(
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    from router.text.numbers import number, percent
 
     regret, drift = found["regret"], found["drift"]
     rows = [("mean cost", number, "cost"), ("right %", percent, "accuracy")]

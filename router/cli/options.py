@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
-from data.splits import FRACTIONS
 from data.splits.assignment import shares_in_order
+from data.splits.split import FRACTIONS
 from data.splitting import Splitting
 from router.cli.fractions import METAVAR, fraction
 from router.rules import RULES

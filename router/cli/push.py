@@ -60,9 +60,6 @@ def push(
     m3router ask theirs/ image.png "what number is on the red tag?"
     ```
     """
-    from router.hub.card import Facts
-    from router.hub.publishing import push_run, run_files, write_published
-    from router.runs.run import Run
 
     facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
     if out is not None:

@@ -76,8 +76,6 @@ def quickstart(
 
 def _learn(run: Run, *, seed: int) -> None:
     """Train, then calibrate one policy for each default budget."""
-    from data.split_rows import part_rows
-    from router.evaluation.evaluate import default_budgets
 
     with progress("training") as advance:
         train_stage(
@@ -95,8 +93,6 @@ def _learn(run: Run, *, seed: int) -> None:
 
 def _measure(run: Run, images: Path) -> Path:
     """Evaluate, print the table, write the report."""
-    from router.evaluation.evaluate_run import evaluate_stage
-    from router.reports.report_run import report_stage
 
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)

@@ -87,7 +87,6 @@ def leave_one_out(
 
 
 def _show_curve(document: Mapping[str, Any]) -> None:
-    from router.evaluation.studies import answer
 
     for one in document.get("skipped", ()):
         say(f"{one['share']:.3g} of the labels, seed {one['seed']}: {one['skipped']}")
@@ -115,7 +114,6 @@ def _show_curve(document: Mapping[str, Any]) -> None:
 
 
 def _show_left_out(document: Mapping[str, Any]) -> None:
-    from router.text.numbers import number
 
     rows = []
     for one in document["cells"]:

@@ -125,8 +125,6 @@ def train(
     m3router train run/ --split official.csv
     ```
     """
-    from data.log.warnings import lone_groups
-    from router.runs.run import Run
 
     if tuned:
         for name, option in OF_TUNING.items():

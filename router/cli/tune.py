@@ -23,7 +23,6 @@ from router.cli.streams import out
 from router.rules import DEFAULT as DEFAULT_RULE
 from router.runs.run import Run
 from router.stages.tuning import Search, tune_stage
-from router.tuning.spaces import SPACES
 
 INTERRUPTED = 130  # as shells say it
 
@@ -88,7 +87,6 @@ def tune(
     m3router tune run/ --storage postgresql://user@host/tuning --study scenes
     ```
     """
-    from router.runs.run import Run
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     wanted = Search(
@@ -96,7 +94,7 @@ def tune(
         timeout=timeout,
         storage=storage,
         study=study,
-        estimators=estimators or list(SPACES),
+        estimators=estimators or None,
         folds=folds,
     )
     with progress("tuning") as advance:

@@ -17,7 +17,7 @@ from data.manifest import MANIFEST, atomic_write_bytes
 from router.cascade.rule import cascade_path
 from router.evaluation.documents import upgraded
 from router.hub.card import Facts, local_path_in, model_card, with_policies
-from router.hub.repository import CARD, ROUTER_FILES, card_of, fetch, publish, router_files
+from router.hub.repository import CARD, card_of, fetch, publish, router_files
 from router.policies.policy import Policy
 from router.runs.run import Run
 from router.scale_router import ScaleRouter

@@ -25,7 +25,7 @@ from router.estimators import ESTIMATORS, estimator_class
 from router.features.table import FeatureTable
 from router.hub import load_policy, load_router, push_policy, push_router, save_policy, save_router
 from router.hub.card import local_path_in
-from router.hub.repository import MOST_BYTES, ROUTER_FILES, fetch, router_files
+from router.hub.repository import MOST_BYTES, fetch, router_files
 from router.policies.policy import SCHEMA
 from router.runs.sealed_files import read_sealed, write_sealed
 from tests.cli.hub_server import TOKEN, StandIn

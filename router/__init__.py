@@ -9,7 +9,7 @@ from data.registry import exports
 if TYPE_CHECKING:
     from router.analysis.evaluation import evaluate as evaluate
     from router.features.table import FeatureTable as FeatureTable
-    from router.pipeline import AutoScalePipeline as AutoScalePipeline
+    from router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
     from router.policy import Policy as Policy
     from router.router import ScaleRouter as ScaleRouter
     from router.run import Run as Run
@@ -25,7 +25,7 @@ __getattr__ = exports(
     __name__,
     {
         "__version__": "router.version",
-        "AutoScalePipeline": "router.pipeline",
+        "AutoScalePipeline": "router.inference.pipeline",
         "FeatureTable": "router.features.table",
         "Policy": "router.policy",
         "Run": "router.run",

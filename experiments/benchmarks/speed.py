@@ -37,8 +37,8 @@ from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer
 from router.features.question import ModelQuestions
 from router.features.tiers import USUAL
+from router.inference.pipeline import AutoScalePipeline
 from router.knobs import for_max_loss
-from router.pipeline import AutoScalePipeline
 from router.policy import Policy
 from router.run import Run
 

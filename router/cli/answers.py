@@ -6,7 +6,7 @@ from rich.text import Text
 
 from router.analysis.tables import number
 from router.cli.console import out
-from router.pipeline import RoutedAnswer
+from router.inference.pipeline import RoutedAnswer
 
 BAR = 24
 

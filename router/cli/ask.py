@@ -39,7 +39,7 @@ def ask(
     from data.videos import is_video
     from router.cli.answers import show_answer
     from router.cli.console import err
-    from router.pipeline import AutoScalePipeline
+    from router.inference.pipeline import AutoScalePipeline
 
     picture = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):

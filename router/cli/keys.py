@@ -42,7 +42,7 @@ def keys(
     ```
     """
     from router.cli.console import out, say, show_table
-    from router.serve.key_file import add_key, list_keys, revoke_key
+    from router.serve.guard.key_file import add_key, list_keys, revoke_key
 
     if (name is None) != (action is Action.LIST):
         need = "takes no NAME" if name else "needs a NAME"

@@ -106,7 +106,7 @@ def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     from data.images import open_image
     from router.cli.answers import show_answer
     from router.cli.console import out
-    from router.pipeline import AutoScalePipeline
+    from router.inference.pipeline import AutoScalePipeline
     from router.stages.showcase import held_out
 
     pipeline = AutoScalePipeline.load(run.root, model=model)

@@ -12,8 +12,8 @@ from router.cli.options import Device
 from router.traffic.consent import Consent
 
 if TYPE_CHECKING:
-    from router.serve.ray_settings import RaySettings
-    from router.serve.vllm_client import VllmAddress
+    from router.serve.backends.ray.settings import RaySettings
+    from router.serve.backends.vllm.client import VllmAddress
 
 
 def serve(
@@ -194,7 +194,7 @@ def _ray(
     from dataclasses import replace
 
     from data.errors import DataError
-    from router.serve.ray_settings import RaySettings
+    from router.serve.backends.ray.settings import RaySettings
 
     if not wanted:
         if replicas or autoscale or config:
@@ -209,6 +209,6 @@ def _ray(
 
 
 def _vllm(url: str, model: str) -> VllmAddress:
-    from router.serve.vllm_client import VllmAddress
+    from router.serve.backends.vllm.client import VllmAddress
 
     return VllmAddress(url=url, model=model, key=os.environ.get("M3ROUTER_VLLM_KEY"))

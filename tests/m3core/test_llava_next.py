@@ -27,7 +27,7 @@ from m3core.prompts import get_template
 from m3core.scales import ScaleGrid
 from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
 from router.costs import routed_costs
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.run import Run
 from tests.m3core.peeks import check_peeks
 

@@ -12,7 +12,7 @@ from data.sources.jsonl import load_jsonl
 from data.splits import split_by_group
 from m3core.checkpoints import load_model
 from router.costs import routed_costs
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.policy import Binding, Policy
 from router.run import Run
 from router.stages.labelling import label_stage

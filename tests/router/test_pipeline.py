@@ -14,9 +14,9 @@ from m3core.scales import ScaleGrid
 from router.cascade import Cascade, Rule
 from router.costs import routed_costs
 from router.features.tiers import TIERS
+from router.inference.pipeline import AutoScalePipeline
 from router.knobs import for_budget
 from router.outcomes import Prices
-from router.pipeline import AutoScalePipeline
 from router.policy import Binding, Policy
 from router.run import Run
 from router.stages.labelling import label_stage

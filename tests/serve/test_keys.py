@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from data.errors import DataError
 from router.cli.main import app
-from router.serve.key_file import add_key, list_keys, revoke_key
-from router.serve.keys import Key, KeyRing
+from router.serve.guard.key_file import add_key, list_keys, revoke_key
+from router.serve.guard.keys import Key, KeyRing
 
 LONG = "a-token-of-the-environment"
 

@@ -34,7 +34,7 @@ from experiments.benchmarks.serving.targets import against_targets, ratios
 from experiments.benchmarks.serving.workload import Question
 from experiments.recording import provenance
 from router.analysis.figures import write_figure
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 
 RESULTS = Path(__file__).parent.parent / "results" / "serving.json"
 

@@ -17,6 +17,7 @@ from m3core.models.base import MultiScaleModel
 from m3core.pooling import AVERAGE
 from router.cascade import Cascade, cascade_path
 from router.features.featurizer import check_source, live_featurizer
+from router.hub import fetch
 from router.inference.decision import Clock, Decider
 from router.inference.result import RoutedAnswer as RoutedAnswer
 from router.inference.session import Encoder, Session
@@ -127,8 +128,6 @@ class AutoScalePipeline:
 
         The repository and its commit are in ``router.origin``.
         """
-        from router.hub import fetch
-
         found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
         pipeline = cls.load(found.folder, model=model, policy=policy, device=device)
         pipeline.router = replace(pipeline.router, origin=found.origin)

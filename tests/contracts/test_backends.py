@@ -146,7 +146,13 @@ def test_answers_equal_the_pipelines_token_for_token(backend, loop, pipeline, sm
         assert found.scale == expected.scale
         assert found.sufficiency == pytest.approx(expected.sufficiency, abs=1e-6)
         assert set(found.milliseconds) == {*expected.milliseconds, "queue"}
-        assert end.reason == "stop" and end.fallback == ""
+        assert end.reason == "stop" and end.fallback == expected.fallback == ""
+        assert end.guarantee == expected.guarantee
+        assert end.flops == pytest.approx(expected.flops)
+        assert end.earlier == expected.earlier == ()
+        if end.encoding is not None:  # not from another process
+            tokens = end.encoding.tokens(end.scale)
+            assert tokens == expected.encoding.tokens(expected.scale)
 
 
 def test_a_shorter_answer_is_a_beginning(backend, loop, pipeline, small_run):

@@ -249,6 +249,36 @@ def test_an_unforeseen_failure_is_told_without_its_inside(service, scene, monkey
     assert "secret" not in shown.problem and "secret" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "chosen", [choices(), choices(BUDGET, budget=60), choices(FIXED, level=2)], ids=str
+)
+def test_an_image_is_encoded_once_also_at_all_scales(service, scene, monkeypatch, chosen):
+    encoded: list[int] = []
+    real = service.pipeline.model.encode
+
+    def counted(images):
+        encoded.append(len(images))
+        return real(images)
+
+    monkeypatch.setattr(service.pipeline.model, "encode", counted)
+    shown = handlers.ask(service, str(scene), PRINT, chosen, Spending())
+    assert encoded == [1]
+    compared = handlers.ask_everywhere(service, str(scene), PRINT, chosen, Spending())
+    assert encoded == [1, 1]
+    assert shown.problem == compared.problem == ""
+    assert plain(compared.answer).rpartition(". ")[0] == plain(shown.answer).rpartition(". ")[0]
+    assert compared.chart == shown.chart and compared.grid == shown.grid
+
+
+def test_a_comparison_at_a_given_scale_says_what_the_router_takes(service, scene):
+    image = open_image(scene)
+    routed, fixed = service.compare(image, PRINT), service.compare(image, PRINT, scale=9)
+    assert fixed.told.routed.scale == 9 and fixed.told.routed.sufficiency == {}
+    assert fixed.chosen == routed.chosen == routed.told.routed.scale
+    texts = [[one.answer.text for one in each.answers] for each in (fixed, routed)]
+    assert texts[0] == texts[1]
+
+
 def test_one_question_at_a_time(service, scene, monkeypatch):
     image, inside, most = open_image(scene), [], []
     real = service.pipeline.answer

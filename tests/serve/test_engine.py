@@ -51,8 +51,8 @@ async def answered(engine, ask) -> RoutedAnswer:
         if isinstance(event, RoutedAnswer):
             assert text == event.answer.text
             return event
-        assert isinstance(event, str) and event.text
-        text += event.text
+        assert isinstance(event, str) and event
+        text += event
     raise AssertionError("no end came")
 
 

@@ -66,7 +66,7 @@ def running(app: Any, **more: Any) -> Iterator[int]:
     """The server in a thread, at a free port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = server_of(app, **{"patience": QUICK, "drain_seconds": 1, **more})
+    server = server_of(app, **{"timeouts": QUICK, "drain_seconds": 1, **more})
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     while not server.started:

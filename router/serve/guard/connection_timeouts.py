@@ -40,18 +40,18 @@ class ConnectionTimeouts:
     per_address: int = 128
 
 
-def protocol_of(patience: ConnectionTimeouts) -> type[H11Protocol]:
+def protocol_of(timeouts: ConnectionTimeouts) -> type[H11Protocol]:
     """The protocol class for a server: uvicorn makes one object for each connection.
 
     Args:
-        patience: Its limits; counts are shared by all connections of the class.
+        timeouts: Its limits; counts are shared by all connections of the class.
 
     Returns:
         What ``uvicorn.Config(http=...)`` takes.
     """
     counts: Counter[str] = Counter()
 
-    class PatientProtocol(H11Protocol):
+    class TimedProtocol(H11Protocol):
         """Closes connections that keep it waiting."""
 
         _headers_due: asyncio.TimerHandle | None = None
@@ -63,11 +63,11 @@ def protocol_of(patience: ConnectionTimeouts) -> type[H11Protocol]:
             super().connection_made(transport)
             self._address = self.client[0] if self.client else ""
             counts[self._address] += 1
-            crowded = len(self.connections) > patience.connections
-            if crowded or _too_many(self._address, counts, patience.per_address):
+            crowded = len(self.connections) > timeouts.connections
+            if crowded or _too_many(self._address, counts, timeouts.per_address):
                 transport.abort()
                 return
-            self._headers_due = self.loop.call_later(patience.header_seconds, self._give_up)
+            self._headers_due = self.loop.call_later(timeouts.header_seconds, self._give_up)
 
         def data_received(self, data: bytes) -> None:
             """Take bytes; the time for headers runs from their first byte, whatever follows."""
@@ -76,14 +76,14 @@ def protocol_of(patience: ConnectionTimeouts) -> type[H11Protocol]:
             if not waiting:
                 self._stop_waiting()
             elif self._headers_due is None:
-                self._headers_due = self.loop.call_later(patience.header_seconds, self._give_up)
+                self._headers_due = self.loop.call_later(timeouts.header_seconds, self._give_up)
 
         def pause_writing(self) -> None:
             """The client reads slower than it is answered: it has so long to catch up."""
             super().pause_writing()
             if self._reading_due is None:
                 self._reading_due = self.loop.call_later(
-                    patience.write_seconds, self.transport.abort
+                    timeouts.write_seconds, self.transport.abort
                 )
 
         def resume_writing(self) -> None:
@@ -107,11 +107,11 @@ def protocol_of(patience: ConnectionTimeouts) -> type[H11Protocol]:
                 self._headers_due = None
 
         def _give_up(self) -> None:
-            """Close without a word: who sends nothing whole is not owed an answer."""
+            """Close the connection without an answer: no request was ever complete."""
             self._headers_due = None
             self.transport.abort()
 
-    return PatientProtocol
+    return TimedProtocol
 
 
 class ObservedServer(uvicorn.Server):

@@ -204,7 +204,7 @@ class KeyRing:
         """Whether a key must be shown; False where none was ever configured."""
         return self.file is not None or bool(self.fixed)
 
-    def who(self, token: str) -> Key | None:
+    def authenticate(self, token: str) -> Key | None:
         """Whose token this is.
 
         The hash is compared with every key's, each in constant time and all of them always: how

@@ -147,7 +147,7 @@ def admit(keys: KeyRing, rates: Rates, scope: MutableMapping[str, Any]) -> None:
     client = scope.get("client") or ("unknown", 0)
     who, own_rate = neighbourhood(str(client[0])), None
     if keys.needed:
-        key = keys.who(_token(scope))
+        key = keys.authenticate(_token(scope))
         if key is None:
             raise ApiError(
                 401,

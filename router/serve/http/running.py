@@ -30,7 +30,7 @@ def serve_forever(
     *,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
-    patience: ConnectionTimeouts | None = None,
+    timeouts: ConnectionTimeouts | None = None,
     drain_seconds: int = 30,
     proxies: str | None = None,
     access_log: bool = True,
@@ -50,7 +50,7 @@ def serve_forever(
         port: To listen at; 0 for any free one.
         tls_cert: PEM file of the certificate and its chain; None for plain HTTP.
         tls_key: PEM file of its key; None where it stands in `tls_cert`.
-        patience: What clients are waited for; None for the usual.
+        timeouts: How long clients are waited for; None for the usual times.
         drain_seconds: For answers that run when a signal comes.
         proxies: Addresses whose X-Forwarded-For is believed, separated by commas; None for none.
         access_log: Write a line for each request: address, method, path without its query, status.
@@ -67,7 +67,7 @@ def serve_forever(
             app,
             tls_cert=tls_cert,
             tls_key=tls_key,
-            patience=patience,
+            timeouts=timeouts,
             drain_seconds=drain_seconds,
             proxies=proxies,
             access_log=access_log,
@@ -87,7 +87,7 @@ def server_of(
     *,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
-    patience: ConnectionTimeouts | None = None,
+    timeouts: ConnectionTimeouts | None = None,
     drain_seconds: int = 30,
     proxies: str | None = None,
     access_log: bool = True,
@@ -109,10 +109,10 @@ def server_of(
         ) from error
     if tls_key is not None and tls_cert is None:
         raise DataError("--tls-key is given without --tls-cert; give both.")
-    patience = patience or ConnectionTimeouts()
+    timeouts = timeouts or ConnectionTimeouts()
     config = uvicorn.Config(
         app,
-        http=protocol_of(patience),
+        http=protocol_of(timeouts),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,9 +1,9 @@
 """Answers by replicas under Ray Serve: this process lets questions in, others answer them.
 
 Each replica is a local engine (`router.serve.backends.ray.replica`). A question whose replica dies
-is asked again of another one. Greedy decoding gives the same answer there, so a stream goes on behind the
-text that was already sent; where the new answer would contradict that text, which a float's last
-bit may cause between different processors, the stream ends with an error instead.
+is asked again of another one. Greedy decoding gives the same answer there, so a stream goes on
+behind the text that was already sent; where the new answer would contradict that text, which a
+float's last bit may cause between different processors, the stream ends with an error instead.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ class RoutedAnswer:
         earlier: Answers at coarser scales that looked wrong, in the order in which they came.
         encoding: What the vision tower made of the image, so that it can be asked again or drawn
             without running the tower once more; None where another process answered.
+            NOTE: of a large model it has megabytes; who keeps many answers drops it with
+            ``dataclasses.replace(answer, encoding=None)``.
         fallback: Why the reference scale was used where no policy meets what was asked for; else
             "".
         guarantee: What is certified about answers that are routed so, one sentence; "" without.

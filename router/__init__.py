@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from router.evaluation.evaluate import evaluate as evaluate
     from router.evaluation.evaluate_run import evaluate_stage as evaluate_stage
     from router.features.table import FeatureTable as FeatureTable
-    from router.pipeline import AutoScalePipeline as AutoScalePipeline
+    from router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
     from router.policies.policy import Policy as Policy
     from router.reports.report_run import report_stage as report_stage
     from router.runs.run import Run as Run
@@ -25,7 +25,7 @@ __getattr__ = exports(
     __name__,
     {
         "__version__": "router.version",
-        "AutoScalePipeline": "router.pipeline",
+        "AutoScalePipeline": "router.inference.pipeline",
         "FeatureTable": "router.features.table",
         "Policy": "router.policies.policy",
         "Run": "router.runs.run",

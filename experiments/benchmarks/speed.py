@@ -36,7 +36,7 @@ from router.features.extract import FeatureCollector
 from router.features.featurizer import Featurizer
 from router.features.question import ModelQuestions
 from router.features.tiers import USUAL
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.policies.fitting import for_max_loss
 from router.policies.policy import Policy
 from router.runs.run import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from router.cli.streams import out
-from router.pipeline import RoutedAnswer
+from router.inference.pipeline import RoutedAnswer
 from router.text.numbers import number
 
 BAR = 24

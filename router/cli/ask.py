@@ -37,7 +37,7 @@ def ask(
     ```
     """
     from router.cli.answers import show_answer
-    from router.pipeline import AutoScalePipeline  # loads torch
+    from router.inference.pipeline import AutoScalePipeline
 
     picture = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):

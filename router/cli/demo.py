@@ -45,15 +45,16 @@ def demo(
     ```
     """
     from router.demo.desk import Desk  # loads torch
+    from router.demo.service import DemoService
     from router.demo.serving import need_gradio, serve
 
     need_gradio()
     if examples is not None and not examples.is_dir():
         raise DataError(f"--examples must be a folder of pictures; {str(examples)!r} is none.")
     with err.status("loading"):
-        desk = Desk.load(run, model=model, policy=policy, device=device)
+        service = DemoService.load(run, model=model, policy=policy, device=device)
 
     def started(address: str) -> None:
         console.print(f"serving {address} (Ctrl+C stops)", markup=False, highlight=False)
 
-    serve(desk, run=run, host=host, port=port, images=examples, started=started)
+    serve(service, run=run, host=host, port=port, images=examples, started=started)

@@ -19,7 +19,7 @@ import typer
 
 from router.cli.console import say, show_table
 from router.cli.streams import out
-from router.serve.key_file import add_key, list_keys, revoke_key
+from router.serve.guard.key_file import add_key, list_keys, revoke_key
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__

@@ -107,7 +107,7 @@ def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     """Answer three held-out questions with the scale and why."""
     from router.cli.answers import show_answer
     from router.evaluation.showcase import held_out
-    from router.pipeline import AutoScalePipeline  # loads torch
+    from router.inference.pipeline import AutoScalePipeline
 
     pipeline = AutoScalePipeline.load(run.root, model=model)
     for name, question in held_out(run):

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from data.videos import open_picture
-from router.demo.desk import Comparison, Told
-from router.demo.sitting import Spending, saved
+from router.demo.service import Comparison, Told
+from router.demo.session_stats import Spending, saved
 from router.text.numbers import number
 
 _QUALITY = 90
@@ -142,7 +142,7 @@ def grid(told: Told) -> str:
 
 
 def savings(spent: Spending) -> str:
-    """What the sitting cost so far."""
+    """What the session cost so far."""
     if not spent.questions:
         return ""
     asked = f"{spent.questions} question{'s' if spent.questions > 1 else ''}"
@@ -150,7 +150,7 @@ def savings(spent: Spending) -> str:
     flops_share = saved(spent.flops, spent.finest_flops)
     return str(
         Markup(
-            '<section class="m3-saved"><h2>Saved in this sitting</h2><dl>'
+            '<section class="m3-saved"><h2>Saved in this session</h2><dl>'
             "<div><dt>visual tokens</dt><dd><strong>{tokens}</strong> {used} instead of {finest}"
             "</dd></div><div><dt>language model</dt><dd><strong>{flops}</strong> {spent} instead "
             "of {most} GFLOPs</dd></div><div><dt>vision tower</dt><dd>{vision} GFLOPs, the same "

@@ -13,8 +13,8 @@ from PIL import Image
 from data.errors import DataError, M3RouterError
 from data.videos import is_video
 from router.demo import drawings
-from router.demo.desk import Desk, Told
-from router.demo.sitting import Spending
+from router.demo.service import DemoService, Told
+from router.demo.session_stats import Spending
 
 AUTO, BUDGET, FIXED = "Auto", "Auto within a budget", "One scale"
 """Who chooses the scale."""
@@ -51,8 +51,8 @@ class Shown:
         chart: The predicted sufficiency.
         grid: The pooled grid over the picture.
         everywhere: The answers at all scales.
-        savings: What the sitting saved.
-        sitting: What the sitting cost.
+        savings: What the session saved.
+        session: What the session cost.
     """
 
     problem: str = ""
@@ -61,10 +61,10 @@ class Shown:
     grid: str = ""
     everywhere: str = ""
     savings: str = ""
-    sitting: Spending = Spending()
+    session: Spending = Spending()
 
 
-def preview(desk: Desk, path: str | None) -> tuple[str, str]:
+def preview(service: DemoService, path: str | None) -> tuple[str, str]:
     """Show an upload as the model will see it.
 
     Returns:
@@ -75,67 +75,78 @@ def preview(desk: Desk, path: str | None) -> tuple[str, str]:
     file = Path(path)
 
     def shown() -> str:
-        frames = desk.pipeline.frames if is_video(file) else 0
-        return drawings.preview(desk.open(file), file.name, frames=frames)
+        frames = service.pipeline.frames if is_video(file) else 0
+        return drawings.preview(service.open(file), file.name, frames=frames)
 
     return _guarded(shown, "")
 
 
 def ask(
-    desk: Desk, path: str | None, question: str | None, choices: Choices, sitting: Spending
+    service: DemoService,
+    path: str | None,
+    question: str | None,
+    choices: Choices,
+    session: Spending,
 ) -> Shown:
-    """Answer a question; what it saved is added to the sitting."""
+    """Answer a question; what it saved is added to the session."""
 
     def answered() -> Shown:
-        told = desk.ask(
-            _opened(desk, path),
+        told = service.ask(
+            _opened(service, path),
             question or "",
-            scale=_scale(desk, choices),
+            scale=_scale(service, choices),
             budget=_budget(choices),
         )
-        spent = sitting + told.spending
+        spent = session + told.spending
         return Shown(
-            **_about(desk, told, choices),
+            **_about(service, told, choices),
             savings=drawings.savings(spent),
-            sitting=spent,
+            session=spent,
         )
 
-    return _shown(answered, sitting)
+    return _shown(answered, session)
 
 
 def ask_everywhere(
-    desk: Desk, path: str | None, question: str | None, choices: Choices, sitting: Spending
+    service: DemoService,
+    path: str | None,
+    question: str | None,
+    choices: Choices,
+    session: Spending,
 ) -> Shown:
-    """Answer a question as in :func:`ask` and at every scale; not counted in the sitting."""
+    """Answer a question as in :func:`ask` and at every scale; not counted in the session."""
 
     def answered() -> Shown:
-        image, asked = _opened(desk, path), question or ""
-        budget = _budget(choices)
-        told = desk.ask(image, asked, scale=_scale(desk, choices), budget=budget)
-        compared = desk.compare(image, asked, budget=budget)
+        asked = question or ""
+        compared = service.compare(
+            _opened(service, path),
+            asked,
+            scale=_scale(service, choices),
+            budget=_budget(choices),
+        )
         return Shown(
-            **_about(desk, told, choices),
+            **_about(service, compared.told, choices),
             everywhere=drawings.comparison(compared, asked.strip()),
-            savings=drawings.savings(sitting),
-            sitting=sitting,
+            savings=drawings.savings(session),
+            session=session,
         )
 
-    return _shown(answered, sitting)
+    return _shown(answered, session)
 
 
-def _about(desk: Desk, told: Told, choices: Choices) -> dict[str, str]:
+def _about(service: DemoService, told: Told, choices: Choices) -> dict[str, str]:
     return {
-        "answer": drawings.answer(told, desk.scales, how=_how(desk, choices)),
+        "answer": drawings.answer(told, service.scales, how=_how(service, choices)),
         "chart": drawings.chart(told),
         "grid": drawings.grid(told),
     }
 
 
-def _shown(answered: Callable[[], Shown], sitting: Spending) -> Shown:
-    wrong, shown = _guarded(answered, Shown(sitting=sitting))
+def _shown(answered: Callable[[], Shown], session: Spending) -> Shown:
+    wrong, shown = _guarded(answered, Shown(session=session))
     if not wrong:
         return shown
-    return Shown(problem=wrong, savings=drawings.savings(sitting), sitting=sitting)
+    return Shown(problem=wrong, savings=drawings.savings(session), session=session)
 
 
 def _guarded(made: Callable[[], T], otherwise: T) -> tuple[str, T]:
@@ -149,28 +160,28 @@ def _guarded(made: Callable[[], T], otherwise: T) -> tuple[str, T]:
         return drawings.problem(_BROKEN), otherwise
 
 
-def _opened(desk: Desk, path: str | None) -> Image.Image:
+def _opened(service: DemoService, path: str | None) -> Image.Image:
     if path is None:
         raise DataError(_NO_PICTURE)
-    return desk.open(Path(path))
+    return service.open(Path(path))
 
 
-def _scale(desk: Desk, choices: Choices) -> int | None:
+def _scale(service: DemoService, choices: Choices) -> int | None:
     """The scale that was fixed, None where the router chooses."""
     if choices.mode != FIXED:
         return None
-    if not 1 <= choices.level <= len(desk.scales):
-        raise DataError(f"Scales go from 1 to {len(desk.scales)}, not {choices.level}.")
-    return desk.scales[choices.level - 1]
+    if not 1 <= choices.level <= len(service.scales):
+        raise DataError(f"Scales go from 1 to {len(service.scales)}, not {choices.level}.")
+    return service.scales[choices.level - 1]
 
 
 def _budget(choices: Choices) -> float | None:
     return choices.budget if choices.mode == BUDGET else None
 
 
-def _how(desk: Desk, choices: Choices) -> str:
+def _how(service: DemoService, choices: Choices) -> str:
     if choices.mode == FIXED:
         return "chosen by you"
     if choices.mode == BUDGET:
         return f"chosen by the router within {choices.budget:g} visual tokens on average"
-    return f"chosen by the router with the policy {desk.policy}"
+    return f"chosen by the router with the policy {service.policy}"

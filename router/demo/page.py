@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 
 from router.demo import drawings, handlers
-from router.demo.desk import LONGEST_QUESTION, Desk
 from router.demo.drawings import tokens
 from router.demo.handlers import AUTO, BUDGET, FIXED, Choices, Shown
 from router.demo.samples import Sample
-from router.demo.sitting import Spending
+from router.demo.service import LONGEST_QUESTION, DemoService
+from router.demo.session_stats import Spending
 
 TITLE = "How few visual tokens does this question need?"
 KEPT = 3600
@@ -38,29 +38,29 @@ class Places:
     """Where the page takes from and writes to.
 
     Attributes:
-        inputs: Upload, question, mode, level, budget and the sitting.
-        outputs: Problem, answer, chart, grid, everywhere, savings and the sitting.
+        inputs: Upload, question, mode, level, budget and the session.
+        outputs: Problem, answer, chart, grid, everywhere, savings and the session.
     """
 
     inputs: list[Any]
     outputs: list[Any]
 
 
-def build(desk: Desk, samples: Sequence[Sample], *, no_samples: str = "") -> gr.Blocks:
+def build(service: DemoService, samples: Sequence[Sample], *, no_samples: str = "") -> gr.Blocks:
     """Lay out the page.
 
     Args:
-        desk: Answers.
+        service: Answers.
         samples: Built-in examples, may be empty.
         no_samples: Why there are none.
     """
     with gr.Blocks(
         analytics_enabled=False, title="m3router demo", delete_cache=(_SWEEP, KEPT)
     ) as page:
-        gr.Markdown(_introduction(desk))
+        gr.Markdown(_introduction(service))
         with gr.Row():
             with gr.Column(min_width=300):
-                buttons = _sample_buttons(samples, no_samples, desk.scales)
+                buttons = _sample_buttons(samples, no_samples, service.scales)
                 upload = gr.File(
                     label="Picture or video, 64 MB at most", height=140, elem_id="m3-upload"
                 )
@@ -73,7 +73,7 @@ def build(desk: Desk, samples: Sequence[Sample], *, no_samples: str = "") -> gr.
                     max_lines=4,
                     elem_id="m3-question",
                 )
-                mode, level, budget = _scale_choice(desk)
+                mode, level, budget = _scale_choice(service)
                 with gr.Row():
                     ask = gr.Button("Ask", variant="primary", elem_id="m3-ask")
                     everywhere = gr.Button("Ask at all scales", elem_id="m3-everywhere")
@@ -84,14 +84,14 @@ def build(desk: Desk, samples: Sequence[Sample], *, no_samples: str = "") -> gr.
                 grid = gr.HTML(elem_id="m3-grid")
                 savings = gr.HTML(elem_id="m3-savings")
         at_all = gr.HTML(elem_id="m3-all")
-        sitting = gr.State(Spending(), time_to_live=KEPT)
+        session = gr.State(Spending(), time_to_live=KEPT)
         places = Places(
-            inputs=[upload, question, mode, level, budget, sitting],
-            outputs=[problem, answer, chart, grid, at_all, savings, sitting],
+            inputs=[upload, question, mode, level, budget, session],
+            outputs=[problem, answer, chart, grid, at_all, savings, session],
         )
-        _wire(desk, places, preview=preview, ask=ask, everywhere=everywhere)
+        _wire(service, places, preview=preview, ask=ask, everywhere=everywhere)
         for button, path, text in buttons:
-            _wire_sample(desk, places, button, path, text)
+            _wire_sample(service, places, button, path, text)
         page.load(None, js=_NAMES)
     page.queue(max_size=_WAITING, default_concurrency_limit=1, api_open=False)
     return page
@@ -125,11 +125,11 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _introduction(desk: Desk) -> str:
-    scales = ", ".join(str(scale) for scale in desk.scales)
+def _introduction(service: DemoService) -> str:
+    scales = ", ".join(str(scale) for scale in service.scales)
     return (
         f"# {TITLE}\n"
-        f"The model `{desk.pipeline.model.name}` can look at a picture through {scales} visual "
+        f"The model `{service.pipeline.model.name}` can look at a picture through {scales} visual "
         "tokens. A router predicts which of them suffice for your question before it is answered."
     )
 
@@ -156,20 +156,20 @@ def _sample_buttons(
     return buttons
 
 
-def _scale_choice(desk: Desk) -> tuple[gr.Radio, gr.Slider, gr.Slider]:
-    budgets = desk.budgets()
+def _scale_choice(service: DemoService) -> tuple[gr.Radio, gr.Slider, gr.Slider]:
+    budgets = service.budgets()
     modes = [AUTO, *([BUDGET] if budgets else []), FIXED]
-    note = f"Auto uses the policy {desk.policy}" + _knob(desk)
+    note = f"Auto uses the policy {service.policy}" + _knob(service)
     if not budgets:
-        note += f". Budgets cannot be set: {desk.no_budget}"
+        note += f". Budgets cannot be set: {service.no_budget}"
     mode = gr.Radio(modes, value=AUTO, label="Who chooses the scale", info=note, elem_id="m3-mode")
-    named = [f"{place}: {tokens(scale)}" for place, scale in enumerate(desk.scales, start=1)]
+    named = [f"{place}: {tokens(scale)}" for place, scale in enumerate(service.scales, start=1)]
     level = gr.Slider(
         1,
-        len(desk.scales),
+        len(service.scales),
         value=1,
         step=1,
-        label=f"Scale, from 1 (coarsest) to {len(desk.scales)} (finest)",
+        label=f"Scale, from 1 (coarsest) to {len(service.scales)} (finest)",
         info=" · ".join(named),
         visible=False,
         elem_id="m3-level",
@@ -197,16 +197,16 @@ def _scale_choice(desk: Desk) -> tuple[gr.Radio, gr.Slider, gr.Slider]:
     return mode, level, budget
 
 
-def _knob(desk: Desk) -> str:
-    knob = desk.pipeline.policy.knob
+def _knob(service: DemoService) -> str:
+    knob = service.pipeline.policy.knob
     named = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in knob.items())
     return f" ({named})" if named else ""
 
 
-Handler = Callable[[Desk, str | None, str | None, Choices, Spending], Shown]
+Handler = Callable[[DemoService, str | None, str | None, Choices, Spending], Shown]
 
 
-def _answering(desk: Desk, handler: Handler) -> Callable[..., tuple[Any, ...]]:
+def _answering(service: DemoService, handler: Handler) -> Callable[..., tuple[Any, ...]]:
     """A handler as Gradio calls it: the inputs one by one, a value for each output."""
 
     def answered(
@@ -215,10 +215,10 @@ def _answering(desk: Desk, handler: Handler) -> Callable[..., tuple[Any, ...]]:
         mode: str,
         level: float,
         budget: float,
-        sitting: Spending,
+        session: Spending,
     ) -> tuple[Any, ...]:
         choices = Choices(mode=mode, level=int(level), budget=budget)
-        shown = handler(desk, path, question, choices, sitting)
+        shown = handler(service, path, question, choices, session)
         return (
             shown.problem,
             shown.answer,
@@ -226,20 +226,20 @@ def _answering(desk: Desk, handler: Handler) -> Callable[..., tuple[Any, ...]]:
             shown.grid,
             shown.everywhere,
             shown.savings,
-            shown.sitting,
+            shown.session,
         )
 
     return answered
 
 
 def _wire(
-    desk: Desk, places: Places, *, preview: gr.HTML, ask: gr.Button, everywhere: gr.Button
+    service: DemoService, places: Places, *, preview: gr.HTML, ask: gr.Button, everywhere: gr.Button
 ) -> None:
     """Say what happens when something is uploaded or asked."""
     upload, question = places.inputs[:2]
     problem = places.outputs[0]
     upload.change(
-        lambda path: handlers.preview(desk, path),
+        lambda path: handlers.preview(service, path),
         upload,
         [problem, preview],
         concurrency_id="reading",
@@ -251,13 +251,15 @@ def _wire(
         "concurrency_id": "model",
         "api_visibility": "private",
     }
-    asked = gr.on([ask.click, question.submit], _answering(desk, handlers.ask), **model)
+    asked = gr.on([ask.click, question.submit], _answering(service, handlers.ask), **model)
     asked.then(None, js=_show("m3-results"))
-    compared = everywhere.click(_answering(desk, handlers.ask_everywhere), **model)
+    compared = everywhere.click(_answering(service, handlers.ask_everywhere), **model)
     compared.then(None, js=_show("m3-all"))
 
 
-def _wire_sample(desk: Desk, places: Places, button: gr.Button, path: str, text: str) -> None:
+def _wire_sample(
+    service: DemoService, places: Places, button: gr.Button, path: str, text: str
+) -> None:
     """An example fills in its picture and question, and asks at once."""
     upload, question = places.inputs[:2]
     button.click(
@@ -267,7 +269,7 @@ def _wire_sample(desk: Desk, places: Places, button: gr.Button, path: str, text:
         queue=False,
         api_visibility="private",
     ).then(
-        _answering(desk, handlers.ask),
+        _answering(service, handlers.ask),
         places.inputs,
         places.outputs,
         concurrency_id="model",

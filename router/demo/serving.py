@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError, M3RouterError
-from router.demo.desk import Desk
 from router.demo.samples import Sample, drawn_samples, logged_samples
+from router.demo.service import DemoService
 from router.runs.run import Run
 
 _PATIENCE = 5  # seconds for questions under way when the server is stopped
 
 
 def serve(
-    desk: Desk,
+    service: DemoService,
     *,
     run: Path,
     host: str,
@@ -34,7 +34,7 @@ def serve(
     Uploads lie in a private temporary folder that goes when the server does.
 
     Args:
-        desk: Answers.
+        service: Answers.
         run: The run folder, where examples are looked for if `images` is given.
         host: Address to listen on.
         port: To listen on; 0 for any free one.
@@ -55,8 +55,8 @@ def serve(
         from router.demo.page import build
 
         listening = listen(host, port)
-        samples, why = _samples(desk, run, images, pictures)
-        page = build(desk, samples, no_samples=why)
+        samples, why = _samples(service, run, images, pictures)
+        page = build(service, samples, no_samples=why)
         app = _app(page, uploads=uploads, pictures=pictures)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_PATIENCE)
         # uvicorn shuts down by itself, then raises the signal again: the folder must go first.
@@ -107,9 +107,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _samples(desk: Desk, run: Path, images: Path | None, folder: Path) -> tuple[list[Sample], str]:
+def _samples(
+    service: DemoService, run: Path, images: Path | None, folder: Path
+) -> tuple[list[Sample], str]:
     """The examples, and why there are none."""
-    model = desk.pipeline.model
+    model = service.pipeline.model
     if images is None:
         found = drawn_samples(model, folder)
         return found, f"{model.name} answers none of the drawn scenes as they need"

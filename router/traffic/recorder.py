@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from router.traffic.folder import TrafficFolder
 from router.traffic.records import record_of
 
 if TYPE_CHECKING:
-    from router.serve.backend import Ask, Finished, Served
+    from router.inference.result import RoutedAnswer
+    from router.serve.backends.backend import Query, Served
 
 WAITING = 64
 """Most requests that wait to be written."""
@@ -63,7 +65,7 @@ class Recorder:
         self._open: TrafficFolder | None = None
         self._served: Served | None = None
         self._thread: threading.Thread | None = None
-        self._queue: deque[tuple[Ask, Finished, str, datetime]] = deque()
+        self._queue: deque[tuple[Query, RoutedAnswer, str, datetime]] = deque()
         self._pixels = 0
         self._stopping = False
         self._failing = False
@@ -91,13 +93,13 @@ class Recorder:
         self._thread.start()
 
     def offer(
-        self, ask: Ask, finished: Finished, *, key: str = "", consented: bool | None = None
+        self, query: Query, routed: RoutedAnswer, *, key: str = "", consented: bool | None = None
     ) -> bool:
         """Take an answered request, if it is sampled; never waits and never raises.
 
         Args:
-            ask: The request.
-            finished: Its answer.
+            query: The request.
+            routed: Its answer.
             key: Name of the API key that it came with, not the key itself.
             consented: What the request says about being recorded; None for nothing.
 
@@ -109,15 +111,16 @@ class Recorder:
             if not self.consent.allows(consented):
                 self._counts["declined"] += 1
                 return False
-            if self._open is None or not is_sampled(ask.id, self.share, self._open.key):
+            if self._open is None or not is_sampled(query.id, self.share, self._open.key):
                 return False
             self._counts["sampled"] += 1
-            pixels = ask.image.width * ask.image.height
+            pixels = query.image.width * query.image.height
             full = self._queue and self._pixels + pixels > WAITING_PIXELS
             if self._stopping or full or len(self._queue) >= WAITING:
                 self._counts["dropped"] += 1
                 return False
-            self._queue.append((ask, finished, key, datetime.now(UTC)))
+            kept = replace(routed, encoding=None)  # megabytes that nobody writes
+            self._queue.append((query, kept, key, datetime.now(UTC)))
             self._pixels += pixels
             self._waiting.notify()
             return True
@@ -190,25 +193,25 @@ class Recorder:
             with self._waiting:
                 if not self._queue:
                     return
-                ask, finished, key, when = self._queue.popleft()
-                self._pixels -= _pixels(ask)
-            cause = self._write(ask, finished, key, when)
+                query, routed, key, when = self._queue.popleft()
+                self._pixels -= _pixels(query)
+            cause = self._write(query, routed, key, when)
         with self._waiting:
             self._counts["dropped" if cause else "written"] += 1
         if cause and not self._failing:
             _log.warning("a request was not recorded, and later ones may not be: %s", cause)
         self._failing = bool(cause)
 
-    def _write(self, ask: Ask, finished: Finished, key: str, when: datetime) -> str:
+    def _write(self, query: Query, routed: RoutedAnswer, key: str, when: datetime) -> str:
         """Write one request; returns why not, in words that hold nothing of it."""
         if self._open is None or self._served is None:
             return "the recorder was not started"
         try:
-            record = record_of(ask, finished, self._served, key=key, time=when)
+            record = record_of(query, routed, self._served, key=key, time=when)
         except (DataError, ValueError):
             return "its id or question cannot be an example's"
         try:
-            self._open.add(record, ask.image)
+            self._open.add(record, query.image)
         except (DataError, OSError, ValueError, MemoryError) as error:
             return str(error)
         return ""
@@ -240,5 +243,5 @@ def is_sampled(id: str, share: float, key: bytes) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
-def _pixels(ask: Ask) -> int:
-    return ask.image.width * ask.image.height
+def _pixels(query: Query) -> int:
+    return query.image.width * query.image.height

@@ -18,20 +18,21 @@ from data.example import Example
 from data.scoring.metrics import AGREEMENT
 
 if TYPE_CHECKING:
-    from router.serve.backend import Ask, Finished, Served
+    from router.inference.result import RoutedAnswer
+    from router.serve.backends.backend import Query, Served
 
 DATASET = "traffic"
 _EXAMPLE = frozenset(field.name for field in fields(Example))
 
 
 def record_of(
-    ask: Ask, finished: Finished, served: Served, *, key: str, time: datetime
+    query: Query, routed: RoutedAnswer, served: Served, *, key: str, time: datetime
 ) -> dict[str, Any]:
     """The line of a request, JSON values.
 
     Args:
-        ask: What was asked.
-        finished: What was answered.
+        query: What was asked.
+        routed: What was answered.
         served: By what.
         key: Name of the API key that it came with; empty without one.
         time: When it was answered, with its zone.
@@ -39,11 +40,10 @@ def record_of(
     Raises:
         DataError: The id or the question cannot be an example's, such as half of a surrogate pair.
     """
-    routed = finished.routed
     record = {
-        "id": ask.id,
-        "image": picture_name(ask.image),
-        "question": ask.question,
+        "id": query.id,
+        "image": picture_name(query.image),
+        "question": query.question,
         "answers": [],
         "metric": AGREEMENT,
         "dataset": DATASET,
@@ -52,7 +52,7 @@ def record_of(
         "asked": {
             name: value
             for name in ("scale", "budget", "max_regret", "max_tokens")
-            if (value := getattr(ask, name)) is not None
+            if (value := getattr(query, name)) is not None
         },
         "served": {
             "answer": routed.answer.text,
@@ -63,8 +63,8 @@ def record_of(
             "text_tokens": routed.answer.text_tokens,
             "answer_tokens": routed.answer.answer_tokens,
             "escalated": len(routed.earlier),
-            "reason": finished.reason,
-            "fallback": finished.fallback,
+            "reason": routed.reason,
+            "fallback": routed.fallback,
         },
         "made_by": {
             name: getattr(served, name) for name in ("model", "revision", "router", "policy")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.runs.run import Run
 from tests.cli.conftest import write_world
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from router.features.table import FeatureTable
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from tests.cli.conftest import QUESTIONS
 from tests.data.clips import SIZE, write_video
 

@@ -10,15 +10,21 @@ from dataclasses import replace
 import pytest
 
 from data.errors import DataError, MismatchError
-from router.pipeline import AutoScalePipeline
-from router.serve.backend import Ask, BusyError, Finished, OverdueError, Piece, UnavailableError
-from router.serve.engine import LocalEngine
-from router.serve.ray_backend import RayBackend
-from router.serve.ray_settings import RaySettings
+from router.inference.pipeline import AutoScalePipeline
+from router.inference.result import RoutedAnswer
+from router.serve.backends.backend import (
+    BusyError,
+    OverdueError,
+    Query,
+    UnavailableError,
+)
+from router.serve.backends.engine import LocalEngine
+from router.serve.backends.ray.backend import RayBackend
+from router.serve.backends.ray.settings import RaySettings
+from router.serve.backends.vllm.backend import VllmBackend
+from router.serve.backends.vllm.client import VllmAddress
+from router.serve.backends.vllm.prompt import chat_template
 from router.serve.settings import EngineSettings
-from router.serve.vllm_backend import VllmBackend
-from router.serve.vllm_client import VllmAddress
-from router.serve.vllm_prompt import chat_template
 from tests.serve.ray_here import ray_here
 from tests.serve.small_run import make_small_run
 from tests.serve.vllm_stand_in import KEY, NAME, StandIn, running
@@ -83,7 +89,7 @@ def backend(request, loop, settings):
 
 def asks_of(small_run, count, **wishes):
     return [
-        Ask(id=f"ask-{number}", image=picture, question=question, **wishes)
+        Query(id=f"ask-{number}", image=picture, question=question, **wishes)
         for number, (picture, question) in enumerate(small_run.asked[:count])
     ]
 
@@ -91,8 +97,8 @@ def asks_of(small_run, count, **wishes):
 async def answered(backend, ask):
     """The answer's text, piece by piece, and its end."""
     *pieces, end = [event async for event in backend.ask(ask)]
-    assert isinstance(end, Finished) and all(isinstance(one, Piece) for one in pieces)
-    return "".join(one.text for one in pieces), end
+    assert isinstance(end, RoutedAnswer) and all(isinstance(one, str) for one in pieces)
+    return "".join(pieces), end
 
 
 async def idle(backend, *, seconds=60.0):
@@ -131,7 +137,7 @@ def test_answers_equal_the_pipelines_token_for_token(backend, loop, pipeline, sm
 
     for ask, (text, end) in zip(asks, loop.run(main()), strict=True):
         (expected,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale)
-        found = end.routed
+        found = end
         assert text == found.answer.text == expected.answer.text
         assert found.answer.answer_tokens == expected.answer.answer_tokens
         assert found.answer.visual_tokens == expected.answer.visual_tokens
@@ -140,7 +146,13 @@ def test_answers_equal_the_pipelines_token_for_token(backend, loop, pipeline, sm
         assert found.scale == expected.scale
         assert found.sufficiency == pytest.approx(expected.sufficiency, abs=1e-6)
         assert set(found.milliseconds) == {*expected.milliseconds, "queue"}
-        assert end.reason == "stop" and end.fallback == ""
+        assert end.reason == "stop" and end.fallback == expected.fallback == ""
+        assert end.guarantee == expected.guarantee
+        assert end.flops == pytest.approx(expected.flops)
+        assert end.earlier == expected.earlier == ()
+        if end.encoding is not None:  # not from another process
+            tokens = end.encoding.tokens(end.scale)
+            assert tokens == expected.encoding.tokens(expected.scale)
 
 
 def test_a_shorter_answer_is_a_beginning(backend, loop, pipeline, small_run):
@@ -148,14 +160,14 @@ def test_a_shorter_answer_is_a_beginning(backend, loop, pipeline, small_run):
         text, end = loop.run(answered(backend, replace(ask, max_tokens=1)))
         (whole,) = pipeline.answer([ask.image], [ask.question], scale=576)
         assert whole.answer.text.startswith(text)
-        assert end.routed.answer.answer_tokens == 1
+        assert end.answer.answer_tokens == 1
         assert end.reason == ("stop" if whole.answer.answer_tokens == 1 else "length")
 
 
 def test_budgets_and_regrets_of_questions(backend, loop, small_run):
     (ask,) = asks_of(small_run, 1)
-    cheap = loop.run(answered(backend, replace(ask, budget=1.5)))[1].routed.scale
-    dear = loop.run(answered(backend, replace(ask, budget=560.0)))[1].routed.scale
+    cheap = loop.run(answered(backend, replace(ask, budget=1.5)))[1].scale
+    dear = loop.run(answered(backend, replace(ask, budget=560.0)))[1].scale
     assert cheap <= dear
     with pytest.raises(DataError):  # no 20 pictures certify so little
         loop.run(answered(backend, replace(ask, max_regret=1e-4)))

@@ -14,7 +14,7 @@ from data.scenes.questions import all_questions
 from data.scenes.world import make_scene
 from data.sources.jsonl import load_jsonl
 from m3core.checkpoints import load_model
-from router.demo.desk import Desk
+from router.demo.service import DemoService
 from router.runs.run import Run
 from router.stages.labelling import label_stage
 from router.stages.learning import calibrate_stage, train_stage
@@ -57,8 +57,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def desk(world: World) -> Desk:
-    return Desk.load(world.run, device="cpu")
+def service(world: World) -> DemoService:
+    return DemoService.load(world.run, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -231,7 +231,7 @@ def test_bad_questions_are_told_in_the_page(visit, scene):
     assert not visitor.overflows()
 
 
-def test_two_visitors_at_once_have_their_own_sittings(visit, scene):
+def test_two_visitors_at_once_have_their_own_sessions(visit, scene):
     first, second = visit(), visit(PHONE, color_scheme="dark")
     for visitor in (first, second):
         visitor.upload(scene)

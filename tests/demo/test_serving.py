@@ -12,7 +12,7 @@ from router.demo import serving
 from tests.cli.conftest import invoke_app
 
 
-def test_a_port_that_is_taken_is_told(desk, world):
+def test_a_port_that_is_taken_is_told(service, world):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

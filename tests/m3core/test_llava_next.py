@@ -26,7 +26,7 @@ from m3core.models.llava_next import LlavaNextM3
 from m3core.prompts import get_template
 from m3core.scales import ScaleGrid
 from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.policies.costs import routed_costs
 from router.runs.run import Run
 from tests.m3core.peeks import check_peeks

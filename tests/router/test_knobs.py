@@ -9,7 +9,7 @@ from data.errors import DataError
 from router.cli.main import app
 from router.policies.guarantee import Target
 from router.policies.knobs import Knobs, told
-from router.serve.chat_request import ChatRequest
+from router.serve.http.schema import ChatRequest
 
 NAMES = list(Knobs.__annotations__)
 

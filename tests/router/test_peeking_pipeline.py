@@ -11,7 +11,7 @@ from data.scenes.export import write_scenes
 from data.sources.jsonl import load_jsonl
 from data.splits.split import split_by_group
 from m3core.checkpoints import load_model
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.policies.costs import routed_costs
 from router.policies.policy import Binding, Policy
 from router.runs.run import Run

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ from PIL import Image
 from data.errors import DataError, MismatchError
 from data.example import Example
 from data.splits.split import split_by_group
+from m3core.models.base import Request
 from m3core.models.fake import FakeModel
 from m3core.scales import ScaleGrid
+from router import inference
 from router.cascade.rule import Cascade, Rule
 from router.features.tiers import TIERS
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
+from router.inference.session import Session
 from router.policies.costs import routed_costs
 from router.policies.fitting import for_budget
 from router.policies.outcomes import Prices
@@ -142,6 +146,75 @@ def test_answers_tell_scale_reason_time_and_cost(pipeline, world):
     assert set(first.milliseconds) == {"vision", "features", "peek", "route", "language"}
     assert first.flops["language"] > 0 and first.flops["vision"] > 0
     assert first.milliseconds["peek"] == first.flops["peek"] == first.peek_tokens == 0
+
+
+class CountingModel(FakeModel):
+    """Remembers how many images the vision tower was run on."""
+
+    encoded = 0
+
+    def encode(self, images):
+        self.encoded += len(images)
+        return super().encode(images)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_an_image_is_encoded_once_and_its_encoding_is_in_the_result(world, name):
+    one, model = world["routers"][name], CountingModel()
+    pipeline = AutoScalePipeline(model=model, router=one["router"], policy=one["policy"])
+    first, other = world["images"][:2]
+    answers = pipeline.answer([first, other, first], [*QUESTIONS, QUESTIONS[1]])
+    assert model.encoded == 2
+    assert answers[0].encoding is answers[2].encoding
+    for question, answer in zip([*QUESTIONS, QUESTIONS[1]], answers, strict=True):
+        again = Request(encoding=answer.encoding, question=question, scale=answer.scale)
+        assert model.answer([again]) == [answer.answer]
+    sessions = [
+        Session(image=first, question=QUESTIONS[0], rule=rule, encoding=answers[0].encoding)
+        for rule in (None, 576, one["policy"])
+    ]
+    asked = pipeline.run(sessions)
+    assert model.encoded == 2
+    assert [answer.scale for answer in asked] == [answers[0].scale, 576, answers[0].scale]
+    assert asked[0].sufficiency == answers[0].sufficiency
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_sessions_that_are_asked_together_answer_as_each_alone(world, name):
+    """Given scales, foreign policies and a cascade in one batch."""
+    one = world["routers"][name]
+    pipeline = AutoScalePipeline(
+        model=FakeModel(),
+        router=one["router"],
+        policy=one["policy"],
+        cascade=cascade_for(one, bias=3.0),
+    )
+    rules = (None, 36, one["policy"], None)
+    asked = [
+        (world["images"][number % 9], QUESTIONS[number % 2], rules[number % 4])
+        for number in range(24)
+    ]
+
+    def run(some):
+        return pipeline.run([Session(image=i, question=q, rule=rule) for i, q, rule in some])
+
+    together, alone = run(asked), [run([each])[0] for each in asked]
+    assert any(answer.earlier for answer in together)
+    for answer, wanted in zip(together, alone, strict=True):
+        unlike = {"milliseconds": {}, "sufficiency": {}}
+        assert replace(answer, **unlike) == replace(wanted, **unlike)
+        assert answer.sufficiency == pytest.approx(wanted.sufficiency)
+
+
+def test_nobody_but_the_session_decides_what_follows_an_answer():
+    """Pipeline, worker, vLLM backend and demo take the next request from the session."""
+    root = Path(inference.__file__).parents[1]
+    users = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if "decide_after(" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"cascade.py", "inference/session.py"}
 
 
 def test_a_scale_given_by_the_caller_is_used_and_checked(pipeline, world):

@@ -11,7 +11,7 @@ from m3core.batching import answer_all
 from m3core.checkpoints import load_model
 from m3core.models.base import Request
 from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.runs.run import Run
 from tests.m3core import layouts
 

@@ -11,26 +11,25 @@ import pytest
 
 from data.errors import DataError, MismatchError
 from router.cascade.rule import STEPS, Cascade, Rule, cascade_path
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
+from router.inference.result import RoutedAnswer
+from router.inference.session import Encoder, Session
 from router.policies.calibration_data import CalibrationData
-from router.serve.backend import Ask, BusyError, Finished, OverdueError, Piece, UnavailableError
-from router.serve.encodings import Encodings
-from router.serve.engine import LocalEngine
-from router.serve.jobs import Job
-from router.serve.policies import told_of
+from router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
+from router.serve.backends.engine import LocalEngine
+from router.serve.backends.job_queue import Job, JobQueue
+from router.serve.backends.worker import Cores, Worker
 from router.serve.settings import EngineSettings
-from router.serve.waiting import Cores, Waiting
-from router.serve.worker import Worker
 
 
 def settings_of(run, **changes) -> EngineSettings:
     return replace(EngineSettings(run=str(run), device="cpu"), **changes)
 
 
-def asks_of(small_run, count, *, seed=0, scales=(None, None, 1, 9, 36, 144, 576)) -> list[Ask]:
+def asks_of(small_run, count, *, seed=0, scales=(None, None, 1, 9, 36, 144, 576)) -> list[Query]:
     rng = random.Random(seed)
     return [
-        Ask(
+        Query(
             id=f"ask-{number}",
             image=picture,
             digest=str(id(picture)) if rng.random() < 0.5 else "",
@@ -41,14 +40,14 @@ def asks_of(small_run, count, *, seed=0, scales=(None, None, 1, 9, 36, 144, 576)
     ]
 
 
-async def answered(engine, ask) -> Finished:
+async def answered(engine, ask) -> RoutedAnswer:
     text = ""
     async for event in engine.ask(ask):
-        if isinstance(event, Finished):
-            assert text == event.routed.answer.text
+        if isinstance(event, RoutedAnswer):
+            assert text == event.answer.text
             return event
-        assert isinstance(event, Piece) and event.text
-        text += event.text
+        assert isinstance(event, str) and event
+        text += event
     raise AssertionError("no end came")
 
 
@@ -77,9 +76,8 @@ def pipeline(small_run):
     return AutoScalePipeline.load(small_run.root, device="cpu")
 
 
-def check_equal(pipeline, ask, found, policy=None):
+def check_equal(pipeline, ask, routed, policy=None):
     (wanted,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale, policy=policy)
-    routed = found.routed
     assert (routed.answer.text, routed.scale) == (wanted.answer.text, wanted.scale)
     assert routed.answer.answer_tokens == wanted.answer.answer_tokens
     assert routed.answer.visual_tokens == wanted.answer.visual_tokens
@@ -98,11 +96,11 @@ def test_answers_are_those_of_the_pipeline_at_any_concurrency(small_run, pipelin
         return found
 
     found = with_engine(settings_of(small_run.root, **changes), pipeline, work)
-    assert len({one.routed.scale for one in found}) >= 4
+    assert len({one.scale for one in found}) >= 4
     for ask, one in zip(asks, found, strict=True):
         check_equal(pipeline, ask, one)
         assert one.reason == "stop" and one.fallback == ""
-        assert all(spent >= 0 for spent in one.routed.milliseconds.values())
+        assert all(spent >= 0 for spent in one.milliseconds.values())
 
 
 def test_what_is_certified_is_told_with_every_answer_that_is_routed_so(small_run, pipeline):
@@ -110,7 +108,7 @@ def test_what_is_certified_is_told_with_every_answer_that_is_routed_so(small_run
     policy = replace(pipeline.policy, guarantee=kept)
     sure = AutoScalePipeline(model=pipeline.model, router=pipeline.router, policy=policy)
     picture, question = small_run.asked[0]
-    one = Ask(id="a", image=picture, question=question)
+    one = Query(id="a", image=picture, question=question)
 
     async def work(engine):
         sentence = engine.served().guarantee
@@ -122,7 +120,7 @@ def test_what_is_certified_is_told_with_every_answer_that_is_routed_so(small_run
     with_engine(settings_of(small_run.root), sure, work)
 
 
-def test_what_decided_is_what_is_told_of(pipeline):
+def test_what_decided_is_what_is_told_of(small_run, pipeline):
     policy = pipeline.policy
     fell = replace(policy, kind="fixed", fallback=True, reason="nothing would do")
     k = len(policy.binding.options)
@@ -132,6 +130,15 @@ def test_what_decided_is_what_is_told_of(pipeline):
         price=0.0,
         guarantee={"sentence": "As the cascade says."},
     )
+
+    def told_of(rule, *, policy, cascade):
+        one = AutoScalePipeline(
+            model=pipeline.model, router=pipeline.router, policy=policy, cascade=cascade
+        )
+        picture, question = small_run.asked[0]
+        (routed,) = one.run([Session(image=picture, question=question, rule=rule)])
+        return routed.fallback, routed.guarantee
+
     assert told_of(None, policy=fell, cascade=None) == ("nothing would do", "")
     assert told_of(None, policy=fell, cascade=cascade) == ("", "As the cascade says.")
     assert told_of(fell, policy=policy, cascade=cascade) == ("nothing would do", "")
@@ -141,11 +148,11 @@ def test_what_decided_is_what_is_told_of(pipeline):
 
 def test_budgets_and_regrets_are_made_on_demand(small_run, pipeline):
     picture, question = small_run.asked[0]
-    one = Ask(id="a", image=picture, question=question)
+    one = Query(id="a", image=picture, question=question)
 
     async def work(engine):
         cheap = await answered(engine, replace(one, budget=1.0))
-        assert cheap.routed.scale == 1
+        assert cheap.scale == 1
         dear = await answered(engine, replace(one, budget=1e6))
         with pytest.raises(DataError, match="budget must be at least 1"):
             engine.check(replace(one, budget=0.01))
@@ -160,8 +167,8 @@ def test_budgets_and_regrets_are_made_on_demand(small_run, pipeline):
         return dear
 
     dear = with_engine(settings_of(small_run.root), pipeline, work)
-    assert dear.routed.scale == max(
-        pipeline.model.grid.scales, key=lambda scale: (dear.routed.sufficiency[scale], -scale)
+    assert dear.scale == max(
+        pipeline.model.grid.scales, key=lambda scale: (dear.sufficiency[scale], -scale)
     )
 
 
@@ -253,14 +260,14 @@ def test_stopping_answers_what_was_let_in(small_run, pipeline):
 
 def test_an_answer_is_cut_at_its_own_longest_length(small_run, pipeline):
     picture, _ = small_run.asked[0]
-    ask = Ask(id="a", image=picture, question="How many shapes are there?", scale=576)
+    ask = Query(id="a", image=picture, question="How many shapes are there?", scale=576)
 
     async def work(engine):
         return [await answered(engine, replace(ask, max_tokens=most)) for most in (1, None)]
 
     short, long = with_engine(settings_of(small_run.root), pipeline, work)
-    assert short.reason == "length" and short.routed.answer.answer_tokens == 1
-    assert long.reason == "stop" and long.routed.answer.text.startswith(short.routed.answer.text)
+    assert short.reason == "length" and short.answer.answer_tokens == 1
+    assert long.reason == "stop" and long.answer.text.startswith(short.answer.text)
 
 
 def test_a_cascade_asks_again_as_the_pipeline_does(small_run, pipeline, tmp_path):
@@ -289,13 +296,13 @@ def test_a_cascade_asks_again_as_the_pipeline_does(small_run, pipeline, tmp_path
     escalating = AutoScalePipeline.load(run, model=pipeline.model)
     for ask, one in zip(asks, found, strict=True):
         check_equal(escalating, ask, one)
-        assert len(one.routed.earlier) == (0 if ask.scale else 1)
+        assert len(one.earlier) == (0 if ask.scale else 1)
     assert STEPS >= 1
 
 
 def test_a_worker_that_breaks_down_leaves_nobody_waiting(small_run, pipeline):
     picture, question = small_run.asked[0]
-    one = Ask(id="a", image=picture, question=question, scale=9, seconds=1.0)
+    one = Query(id="a", image=picture, question=question, scale=9, seconds=1.0)
 
     async def work(engine):
         breaking = replace(one, question=7)  # `check` would refuse it
@@ -317,17 +324,17 @@ def test_a_worker_that_breaks_down_leaves_nobody_waiting(small_run, pipeline):
 def test_what_fails_together_is_not_taken_in_twice(small_run, pipeline):
     """Given scales are decided before the routed question fails, and again on their own."""
     picture, question = small_run.asked[0]
-    fixed = Ask(id="a", image=picture, question=question, scale=9)
+    fixed = Query(id="a", image=picture, question=question, scale=9)
     asks = [fixed, replace(fixed, scale=None, question=7), replace(fixed, scale=36)]
     told = []
-    waiting = Waiting(1)
+    waiting = JobQueue(1)
     for ask in asks:
-        waiting.put(Job(ask=ask, rule=ask.scale, tell=told.append))
+        waiting.put(Job.of(ask, rule=ask.scale, tell=told.append))
     worker = Worker(
         pipeline,
         waiting=waiting,
         cores=Cores(1),
-        encodings=Encodings(pipeline.model, kept=0),
+        encoder=Encoder(pipeline.model),
         batch=8,
         wave=8,
     )
@@ -335,16 +342,16 @@ def test_what_fails_together_is_not_taken_in_twice(small_run, pipeline):
     assert worker.answering() == 2
     while worker.answering():
         worker.turn()
-    assert [type(event) for event in told if not isinstance(event, Piece)] == [
+    assert [type(event) for event in told if not isinstance(event, str)] == [
         UnavailableError,
-        Finished,
-        Finished,
+        RoutedAnswer,
+        RoutedAnswer,
     ]
 
 
 def test_making_a_policy_for_one_stops_nobody_else(small_run, pipeline, monkeypatch):
     picture, question = small_run.asked[0]
-    one = Ask(id="a", image=picture, question=question, budget=40.0)
+    one = Query(id="a", image=picture, question=question, budget=40.0)
     making, begun, may_end = CalibrationData.policy, threading.Event(), threading.Event()
 
     def held_up(self, **wishes):

@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from m3core.models.base import Answer
-from router.routed import RoutedAnswer
-from router.serve.app import Front, create_app
-from router.serve.asking import usage_of
-from router.serve.backend import Finished, Served
-from router.serve.keys import KeyRing
-from router.serve.metrics import Metrics
-from router.serve.rates import Rates
+from router.inference.result import RoutedAnswer
+from router.serve.backends.backend import Served
+from router.serve.guard.keys import KeyRing
+from router.serve.guard.rates import Rates
+from router.serve.http.app import Front, create_app
+from router.serve.http.convert import usage_of
+from router.serve.http.metrics import Metrics
 from router.serve.settings import FrontSettings
 
 SERVED = Served(model="m", revision="r", scales=(1, 9), router="f", policy="default", max_tokens=16)
@@ -128,15 +128,14 @@ def test_usage_and_metrics_count_everything_that_was_tried():
         peek_tokens=1,
         earlier=(first,),
     )
-    finished = Finished(routed=routed, reason="stop")
-    usage = usage_of(finished)
+    usage = usage_of(routed)
     assert usage.visual_tokens == 9 + 1 + 1
     assert usage.prompt_tokens == 11 + 3 * 20  # the peek read the question, too
     assert usage.completion_tokens == 2 + 3
     metrics = Metrics(Full().load)
-    metrics.answered(finished, SERVED, seconds=1.0)
+    metrics.answered(routed, SERVED, seconds=1.0)
     page = metrics.page().decode()
     for kind, count in (("visual", 11), ("text", 60), ("answer", 5)):
         assert f'm3router_tokens_total{{kind="{kind}"}} {count}.0' in page
     kept = replace(routed, peek_tokens=0, earlier=())
-    assert usage_of(replace(finished, routed=kept)).prompt_tokens == 9 + 20
+    assert usage_of(kept).prompt_tokens == 9 + 20

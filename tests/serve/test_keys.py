@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from data.errors import DataError
 from router.cli.main import app
-from router.serve.key_file import add_key, list_keys, revoke_key
-from router.serve.keys import Key, KeyRing
+from router.serve.guard.key_file import add_key, list_keys, revoke_key
+from router.serve.guard.keys import Key, KeyRing
 
 LONG = "a-token-of-the-environment"
 
@@ -49,8 +49,8 @@ def test_a_key_opens_and_nothing_else_does(file: Path) -> None:
     other = add_key(file, "bob")
     ring = KeyRing.of(file, None)
     assert ring.needed
-    assert ring.who(token) == Key("alice", 60)
-    assert ring.who(other) == Key("bob", None)
+    assert ring.authenticate(token) == Key("alice", 60)
+    assert ring.authenticate(other) == Key("bob", None)
     for wrong in (
         "",
         token[:-1],
@@ -61,9 +61,9 @@ def test_a_key_opens_and_nothing_else_does(file: Path) -> None:
         "\udc80",
         "é" * 9,
     ):
-        assert ring.who(wrong) is None
+        assert ring.authenticate(wrong) is None
     for stored in list_keys(file):
-        assert ring.who(stored.sha256) is None, "the hash itself is no token"
+        assert ring.authenticate(stored.sha256) is None, "the hash itself is no token"
 
 
 def test_the_token_is_nowhere_in_the_file(file: Path) -> None:
@@ -78,9 +78,9 @@ def test_the_token_is_nowhere_in_the_file(file: Path) -> None:
 def test_environment() -> None:
     ring = KeyRing.of(None, f" {LONG}, second-token-of-some-length ,,")
     assert ring.needed
-    assert ring.who(LONG) == Key("environment-1")
-    assert ring.who("second-token-of-some-length") == Key("environment-2")
-    assert ring.who("") is None and ring.who(" ") is None
+    assert ring.authenticate(LONG) == Key("environment-1")
+    assert ring.authenticate("second-token-of-some-length") == Key("environment-2")
+    assert ring.authenticate("") is None and ring.authenticate(" ") is None
     assert LONG not in repr(ring)
 
 
@@ -92,7 +92,7 @@ def test_an_empty_environment_does_not_open_the_door(value: str) -> None:
 
 def test_nothing_configured_is_open() -> None:
     ring = KeyRing.of(None, None)
-    assert not ring.needed and ring.who("anything") is None
+    assert not ring.needed and ring.authenticate("anything") is None
 
 
 def test_short_tokens_are_warned_of_without_being_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,13 +105,13 @@ def test_keys_come_and_go_without_restart(file: Path) -> None:
     alice = add_key(file, "alice")
     ring = KeyRing.of(file, LONG, clock=clock)
     bob = add_key(file, "bob")
-    assert ring.who(bob) is None, "looked at once a second"
-    assert clock.later(ring).who(bob) == Key("bob")
+    assert ring.authenticate(bob) is None, "looked at once a second"
+    assert clock.later(ring).authenticate(bob) == Key("bob")
     revoke_key(file, "alice")
-    assert clock.later(ring).who(alice) is None
+    assert clock.later(ring).authenticate(alice) is None
     revoke_key(file, "bob")
-    assert clock.later(ring).who(bob) is None
-    assert ring.needed and ring.who(LONG) == Key("environment-1")
+    assert clock.later(ring).authenticate(bob) is None
+    assert ring.needed and ring.authenticate(LONG) == Key("environment-1")
 
 
 def test_a_change_that_leaves_size_and_time_alone_is_seen(file: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_change_that_leaves_size_and_time_alone_is_seen(file: Path) -> None:
         opened.write(swapped)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert file.stat().st_size == status.st_size and file.stat().st_ino == status.st_ino
-    assert clock.later(ring).who(token) is None
+    assert clock.later(ring).authenticate(token) is None
 
 
 def test_a_settled_file_is_not_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -135,7 +135,7 @@ def test_a_settled_file_is_not_read_again(file: Path, caplog: pytest.LogCaptureF
     ring = KeyRing.of(file, None, clock=clock)
     file.write_text("x" * file.stat().st_size)  # damaged, which reading would complain of
     old(file)
-    assert clock.later(ring).who(token) == Key("alice")
+    assert clock.later(ring).authenticate(token) == Key("alice")
     assert caplog.text == ""
 
 
@@ -190,8 +190,8 @@ def test_damage_neither_opens_nor_locks(
     before = file.read_text()
     DAMAGE[damage](file)
     for _ in range(3):
-        assert clock.later(ring).who(token) == Key("alice")
-        assert ring.who("a stranger") is None and ring.who("") is None
+        assert clock.later(ring).authenticate(token) == Key("alice")
+        assert ring.authenticate("a stranger") is None and ring.authenticate("") is None
         assert ring.needed
     assert caplog.text.count("The keys read before stay valid") == 1, "said once"
     assert token not in caplog.text and "m3r_secret" not in caplog.text
@@ -204,7 +204,7 @@ def test_damage_neither_opens_nor_locks(
         file.unlink(missing_ok=True)
     file.write_text(before)
     other = add_key(file, "bob")
-    assert clock.later(ring).who(other) == Key("bob"), "mended"
+    assert clock.later(ring).authenticate(other) == Key("bob"), "mended"
 
 
 def test_comments_only_means_nobody(file: Path) -> None:
@@ -212,7 +212,7 @@ def test_comments_only_means_nobody(file: Path) -> None:
     token = add_key(file, "alice")
     ring = KeyRing.of(file, None, clock=clock)
     file.write_text("# nobody\n")
-    assert clock.later(ring).who(token) is None and ring.needed
+    assert clock.later(ring).authenticate(token) is None and ring.needed
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o602])
@@ -238,7 +238,7 @@ def test_every_key_is_compared(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: counted.append(1) or real(a, b))
     for token in (*tokens, LONG, "nobody's"):
         counted.clear()
-        ring.who(token)
+        ring.authenticate(token)
         assert len(counted) == 6
 
 
@@ -274,7 +274,7 @@ def test_the_command(file: Path) -> None:
     added = run(app, ["keys", "add", str(file), "alice", "--requests-per-minute", "5"])
     assert added.exit_code == 0
     token = re.search(r"^m3r_[A-Za-z0-9_-]{43}$", added.stdout, re.M)
-    assert token and KeyRing.of(file, None).who(token.group()) == Key("alice", 5)
+    assert token and KeyRing.of(file, None).authenticate(token.group()) == Key("alice", 5)
     again = run(app, ["keys", "add", str(file), "alice"])
     assert again.exit_code == 1 and "have a key alice" in again.stderr
     listed = run(app, ["keys", "list", str(file)])
@@ -291,6 +291,6 @@ def test_no_secret_in_any_log(file: Path, caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.DEBUG)
     token = add_key(file, "alice")
     ring = KeyRing.of(file, f"{LONG},short")
-    ring.who("a wrong token")
+    ring.authenticate("a wrong token")
     text = caplog.text
     assert not any(secret in text for secret in (token, LONG, "a wrong token"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import re
 import struct
@@ -19,10 +20,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from router.serve.endings import FORMATS, EndingError, end_of, format_of
-from router.serve.errors import ApiError
-from router.serve.pictures import TYPES, PictureLimits, picture_of
-from router.serve.polyglots import other_nature
+from router.serve.http.errors import ApiError
+from router.serve.images.decoding import TYPES, PictureLimits, picture_of
+from router.serve.images.image_formats import FORMATS, format_of, problem_of
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (37, 53, 3), dtype=np.uint8))
 LIMITS = PictureLimits(max_bytes=200_000, max_pixels=10_000)
@@ -92,23 +92,26 @@ def test_every_way_of_saving_is_read(name: str, mode: str, options: dict[str, An
 
 
 @ways
-def test_the_end_is_found_whatever_follows(name: str, mode: str, options: dict[str, Any]) -> None:
+def test_what_follows_an_image_is_accepted_and_goes_no_further(
+    name: str, mode: str, options: dict[str, Any]
+) -> None:
+    """Motion photos, makers' trailers, archives: the pixels are those of the image alone."""
     data = saved(name, mode, **options)
-    kind = format_of(data)
-    for behind in (b"", b"<?xml?>", b"PK\x03\x04", b"\0" * 600, b"\xff" * 9, b"x" * 70_000):
-        assert end_of(kind, data + behind) == len(data)
-    assert other_nature(kind, data) == ""
-    assert other_nature(kind, data + b"\0" * 600) == ""
-    assert refused(url_of(data + b"hidden")).code == "image_polyglot"
+    plain = np.asarray(read(url_of(data)))
+    trailers = (b"\0\0\0\x18ftypmp42", b"PK\x03\x04", b"\0" * 600, b"\xff" * 9, b"x" * 70_000)
+    for behind in trailers:
+        assert np.array_equal(np.asarray(read(url_of(data + behind))), plain)
 
 
 @ways
-def test_cut_anywhere_is_refused_and_told(name: str, mode: str, options: dict[str, Any]) -> None:
+def test_cut_among_its_pixels_is_refused_and_told(
+    name: str, mode: str, options: dict[str, Any]
+) -> None:
+    """Later frames, and marks of the end behind the first one's pixels, are not missed."""
     data = saved(name, mode, **options)
-    places = {*range(0, 60, 7), *np.linspace(0, len(data) - 2, 12).astype(int).tolist()}
+    end = len(data) if "save_all" not in options else len(data) // 3
+    places = {*range(0, 60, 7), *np.linspace(0, end - 24, 12).astype(int).tolist()}
     for place in places:
-        if name == "GIF" and place > len(data) - 4:
-            continue  # the trailer alone is missing
         kind = MIME[format_of(data)]
         assert refused(url_of(data[:place], kind)).status == 400
 
@@ -117,10 +120,10 @@ def test_a_gif_may_leave_its_trailer_out() -> None:
     assert read(url_of(saved("GIF")[:-1])).size == NOISE.size
 
 
-def test_bitmaps_of_text_end_with_their_digits() -> None:
-    data = b"P3\n# by hand\n2 1\n255\n255 0 0  0 0 255\n"
+def test_bitmaps_of_text() -> None:
+    data = b"P3\n# by hand\n2 1\n# and here\n255\n255 0 0  0 0 255\n"
     assert read(url_of(data)).getpixel((0, 0)) == (255, 0, 0)
-    assert refused(url_of(data + b"<b>")).code == "image_polyglot"
+    assert "comments among its pixels" in str(refused(url_of(data + b"# there\n")))
 
 
 def zipped() -> bytes:
@@ -171,7 +174,7 @@ def javascript_bmp() -> bytes:
     return bytes(data)
 
 
-POLYGLOTS = {
+TWO_THINGS = {
     "zip behind a png": saved() + zipped(),
     "zip behind a jpeg": saved("JPEG") + zipped(),
     "zip behind a gif": saved("GIF") + zipped(),
@@ -199,18 +202,28 @@ POLYGLOTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", POLYGLOTS)
-def test_two_things_at_once(kind: str) -> None:
+@pytest.mark.parametrize("kind", TWO_THINGS)
+def test_files_that_are_something_else_too_are_read_as_images(kind: str) -> None:
+    """Nothing here keeps or passes on a file: what else it is for other programs is their matter.
+
+    The image is built from pixels alone, so that none of the file's other bytes can be in it.
+    """
     limits = PictureLimits(max_bytes=200_000, max_pixels=20_000)
-    error = refused(url_of(POLYGLOTS[kind]), limits)
-    assert error.status == 400
-    assert error.code in ("image_polyglot", "image_parse_error")
+    data = TWO_THINGS[kind]
+    image = read(url_of(data), limits)
+    assert image.size == ((0x2A2F, 1) if kind == "javascript gif" else NOISE.size)
+    assert image.mode == "RGB"
+    file = io.BytesIO()
+    image.save(file, "PNG")  # as a recorder of traffic keeps it
+    again = file.getvalue()
+    assert not zipfile.is_zipfile(io.BytesIO(again))
+    assert not re.search(rb"<script|<html|<\?php|%PDF-|alert|PK\x05\x06|ftyp", again, re.I)
 
 
-@pytest.mark.parametrize("kind", [one for one in POLYGLOTS if one.startswith("zip")])
+@pytest.mark.parametrize("kind", [one for one in TWO_THINGS if one.startswith("zip")])
 def test_the_archives_are_real(kind: str) -> None:
-    """Else the refusal would prove nothing. (Python reads some that Info-ZIP reads, not all.)"""
-    assert zipfile.is_zipfile(io.BytesIO(POLYGLOTS[kind]))
+    """Else reading them would prove nothing. (Python reads some that Info-ZIP reads, not all.)"""
+    assert zipfile.is_zipfile(io.BytesIO(TWO_THINGS[kind]))
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
@@ -223,7 +236,7 @@ def test_texts_of_cameras_are_no_second_nature(name: str) -> None:
 
 def test_further_jpegs_behind_a_jpeg_are_a_phones() -> None:
     assert read(url_of(saved("JPEG") + saved("JPEG"))).size == NOISE.size
-    assert refused(url_of(saved("JPEG") * 30)).code == "image_polyglot"
+    assert read(url_of(saved("JPEG") * 30)).size == NOISE.size
 
 
 @pytest.mark.parametrize(
@@ -341,29 +354,39 @@ def test_jpegs_of_thousands_of_scans_are_not_decoded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
+    "data",
     [
-        ("PNG", b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0teSt\0\0\0\0" * 500_000),
-        ("JPEG", b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000_000),
-        ("JPEG", b"\xff\xd8\xff\xda\0\2" + b"\xff" * 8_000_000),
-        ("JPEG", b"\xff\xd8\xff\xda\0\2" + b"\xff\0" * 4_000_000),
-        ("GIF", b"GIF89a" + b"\0" * 7 + b"\x21\xfe" + b"\1a" * 4_000_000),
-        ("GIF", b"GIF89a" + b"\0" * 7 + b"\x21\xfe\0" * 3_000_000),
-        ("AVIF", b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * 1_000_000),
-        ("PPM", b"P6" + b"#\n" * 4_000_000),
-        ("PPM", b"P1 9 9" + b" #\n" * 2_000_000),
-        ("PNG", saved() + b"PK\5\6" * 2_000_000),
-        ("PNG", saved() + b"<" * 8_000_000),
+        b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0teSt\0\0\0\0" * 500_000,
+        saved()[:33] + png_chunk(b"teSt", b"") * 1_000_000 + saved()[33:],
+        b"\xff\xd8\xff" + b"\xfe\0\2\xff" * 2_000_000,
+        b"\xff\xd8\xff\xda\0\2" + b"\xff" * 8_000_000,
+        b"\xff\xd8\xff\xda\0\2" + b"\xff\0" * 4_000_000,
+        b"GIF89a" + b"\0" * 7 + b"\x21\xfe" + b"\1a" * 4_000_000,
+        b"GIF89a" + b"\0" * 7 + b"\x21\xfe" + (b"\xff" + b"a" * 255) * 30_000,
+        b"GIF89a" + b"\0" * 7 + b"\x21\xfe\0" * 3_000_000,
+        b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * 1_000_000,
+        b"P6" + b"#\n" * 4_000_000,
+        b"P1 9 9" + b" #\n" * 2_000_000,
+        saved() + b"PK\5\6" * 2_000_000,
+        saved() + b"<" * 8_000_000,
+        saved("JPEG") + b"\xff\xfe\0\2" * 2_000_000,
+        saved("GIF") + b"\x21\xfe\0" * 3_000_000,
     ],
+    ids=range(15),
 )
-def test_the_walk_itself_is_no_way_to_stop_the_server(name: str, data: bytes) -> None:
+def test_no_file_keeps_the_server_busy(data: bytes) -> None:
+    """Pillow's own time for some of these grows with the square of their length."""
+    name = format_of(data)
     began = time.process_time()
-    try:
-        found = other_nature(name, data)
-    except EndingError as error:
-        found = str(error)
-    assert found
+    with contextlib.suppress(ApiError):
+        asyncio.run(picture_of(url_of(data), PictureLimits(max_bytes=20_000_000), None))
     assert time.process_time() - began < 2.0
+    assert name in FORMATS
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_plain_images_have_no_problem(name: str) -> None:
+    assert problem_of(name, saved(name)) == ""
 
 
 @given(

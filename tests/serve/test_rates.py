@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from router.serve.rates import Rates, neighbourhood
+from router.serve.guard.rates import Rates, neighbourhood
 
 
 class Clock:

@@ -10,11 +10,17 @@ import time
 import pytest
 
 from data.errors import DataError, MismatchError
-from router.pipeline import AutoScalePipeline
-from router.serve.backend import Ask, BusyError, Finished, OverdueError, Piece, UnavailableError
-from router.serve.ray_backend import RayBackend, agree
-from router.serve.ray_settings import RaySettings
-from router.serve.replica import Refused
+from router.inference.pipeline import AutoScalePipeline
+from router.inference.result import RoutedAnswer
+from router.serve.backends.backend import (
+    BusyError,
+    OverdueError,
+    Query,
+    UnavailableError,
+)
+from router.serve.backends.ray.backend import RayBackend, agree
+from router.serve.backends.ray.replica import Refused
+from router.serve.backends.ray.settings import RaySettings
 from router.serve.settings import EngineSettings
 from tests.serve.ray_here import ray_here
 
@@ -111,8 +117,8 @@ def test_what_was_sent_is_never_contradicted(sent, said, whole, agrees):
 
 async def answered(backend, ask):
     *pieces, end = [event async for event in backend.ask(ask)]
-    assert isinstance(end, Finished) and all(isinstance(one, Piece) for one in pieces)
-    return "".join(one.text for one in pieces), end
+    assert isinstance(end, RoutedAnswer) and all(isinstance(one, str) for one in pieces)
+    return "".join(pieces), end
 
 
 async def processes(backend, *, count, besides=frozenset(), seconds=90.0):
@@ -134,7 +140,7 @@ def test_a_killed_replica_loses_no_question(small_run):
     """
     pipeline = AutoScalePipeline.load(small_run.root, device="cpu")
     asks = [
-        Ask(
+        Query(
             id=f"ask-{number}",
             image=small_run.asked[number % 40][0],
             question=small_run.asked[number % 40][1],
@@ -181,6 +187,6 @@ def test_a_killed_replica_loses_no_question(small_run):
     assert left > 8  # more than both replicas hold: the load was on while one died
     for ask, (text, end) in zip(asks, found, strict=True):
         (expected,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale)
-        assert text == end.routed.answer.text == expected.answer.text
-        assert end.routed.answer.answer_tokens == expected.answer.answer_tokens
-        assert end.routed.scale == expected.scale
+        assert text == end.answer.text == expected.answer.text
+        assert end.answer.answer_tokens == expected.answer.answer_tokens
+        assert end.scale == expected.scale

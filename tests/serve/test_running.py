@@ -22,14 +22,14 @@ import httpx
 import pytest
 
 from data.errors import DataError
-from router.serve.key_file import add_key
-from router.serve.keys import KeyRing
-from router.serve.patience import Patience
-from router.serve.running import serve_forever, server_of
-from router.serve.shield import Shield
+from router.serve.guard.connection_timeouts import ConnectionTimeouts
+from router.serve.guard.key_file import add_key
+from router.serve.guard.keys import KeyRing
+from router.serve.guard.request_guard import RequestGuard
+from router.serve.http.running import serve_forever, server_of
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = Patience(header_seconds=0.4, write_seconds=0.4, connections=12)
+QUICK = ConnectionTimeouts(header_seconds=0.4, write_seconds=0.4, connections=12)
 SECRET = "what is on my passport"
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -66,7 +66,7 @@ def running(app: Any, **more: Any) -> Iterator[int]:
     """The server in a thread, at a free port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = server_of(app, **{"patience": QUICK, "drain_seconds": 1, **more})
+    server = server_of(app, **{"timeouts": QUICK, "drain_seconds": 1, **more})
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     while not server.started:
@@ -86,7 +86,7 @@ def site() -> Site:
 
 @pytest.fixture(scope="module")
 def port(site: Site) -> Iterator[int]:
-    with running(Shield(site, 1 << 20, 0.5, 16)) as found:
+    with running(RequestGuard(site, 1 << 20, 0.5, 16)) as found:
         yield found
 
 
@@ -294,7 +294,7 @@ def test_forwarded_addresses_are_not_believed_unless_told() -> None:
 
 PROGRAM = """
 import asyncio, pathlib, sys
-from router.serve.running import serve_forever
+from router.serve.http.running import serve_forever
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -361,7 +361,7 @@ def test_tls(tmp_path: Path) -> None:
 
     _, client = certificate(tmp_path, "localhost")
     pem = tmp_path / "localhost.pem"
-    with running(Shield(Site(), 1000, 1, 9), tls_cert=pem) as found:
+    with running(RequestGuard(Site(), 1000, 1, 9), tls_cert=pem) as found:
         with (
             socket.create_connection(("127.0.0.1", found)) as plain,
             client.wrap_socket(plain, server_hostname="localhost") as secure,
@@ -384,8 +384,8 @@ def test_tls(tmp_path: Path) -> None:
 
 def test_keys_at_the_door_change_while_it_runs(tmp_path: Path) -> None:
     """The parts together: a stranger's body is not read, a revoked key is refused."""
-    from router.serve.errors import ApiError
-    from router.serve.key_file import revoke_key
+    from router.serve.guard.key_file import revoke_key
+    from router.serve.http.errors import ApiError
 
     file = tmp_path / "keys.jsonl"
     token = add_key(file, "alice")
@@ -396,7 +396,7 @@ def test_keys_at_the_door_change_while_it_runs(tmp_path: Path) -> None:
         if ring.who(given.removeprefix("Bearer ")) is None:
             raise ApiError(401, "Who are you?", kind="authentication_error")
 
-    with running(Shield(site, 1 << 20, 1.0, 16, admit=admit)) as found:
+    with running(RequestGuard(site, 1 << 20, 1.0, 16, admit=admit)) as found:
 
         def status(key: str) -> int:
             headers = {"Authorization": f"Bearer {key}"}

@@ -11,12 +11,12 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from router.pipeline import AutoScalePipeline
-from router.serve.app import Front, create_app
-from router.serve.engine import LocalEngine
-from router.serve.keys import KeyRing
-from router.serve.pictures import PictureLimits, picture_of
-from router.serve.rates import Rates
+from router.inference.pipeline import AutoScalePipeline
+from router.serve.backends.engine import LocalEngine
+from router.serve.guard.keys import KeyRing
+from router.serve.guard.rates import Rates
+from router.serve.http.app import Front, create_app
+from router.serve.images.decoding import PictureLimits, picture_of
 from router.serve.settings import EngineSettings, FrontSettings
 
 PIXEL = (

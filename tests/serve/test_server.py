@@ -24,8 +24,8 @@ import pytest
 from typer.testing import CliRunner
 
 from router.cli.main import app
-from router.pipeline import AutoScalePipeline
-from router.serve.keys import new_token, sha256_of
+from router.inference.pipeline import AutoScalePipeline
+from router.serve.guard.keys import new_token, sha256_of
 
 SECRET = "What is the colour of the unutterable secret?"
 

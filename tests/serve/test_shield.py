@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from data.errors import DataError
-from router.serve.errors import ApiError
-from router.serve.shield import HEADERS, Shield
+from router.serve.guard.request_guard import HEADERS, RequestGuard
+from router.serve.http.errors import ApiError
 
 JSON = (b"content-type", b"application/json")
 SECRET = "what is on my passport"
@@ -60,7 +60,7 @@ class Talk:
     async def send(self, message: Any) -> None:
         self.sent.append(message)
 
-    def through(self, shield: Shield, **scope: Any) -> Talk:
+    def through(self, shield: RequestGuard, **scope: Any) -> Talk:
         scope = {"type": "http", "method": "POST", "path": "/" + SECRET, **scope}
         asyncio.run(shield({**scope, "headers": self.headers}, self.receive, self.send))
         return self
@@ -92,8 +92,8 @@ def length(number: int) -> tuple[bytes, bytes]:
 CHUNKED = (b"transfer-encoding", b"chunked")
 
 
-def shield(app: Any = echo, max_bytes: int = 100, **more: Any) -> Shield:
-    return Shield(app, max_bytes, 0.2, 4, **more)
+def shield(app: Any = echo, max_bytes: int = 100, **more: Any) -> RequestGuard:
+    return RequestGuard(app, max_bytes, 0.2, 4, **more)
 
 
 def test_a_body_goes_through_whole() -> None:
@@ -347,7 +347,7 @@ def test_after_the_body_a_disconnect_is_heard() -> None:
 @pytest.mark.parametrize("numbers", [(0, 1.0, 1), (1, 0.0, 1), (1, 1.0, 0)])
 def test_limits_below_one(numbers: tuple[int, float, int]) -> None:
     with pytest.raises(DataError, match="must be above 0"):
-        Shield(echo, *numbers)
+        RequestGuard(echo, *numbers)
 
 
 def test_nothing_of_a_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,22 +19,16 @@ from m3core.checkpoints import convert, load_model
 from m3core.models.fake import FakeModel
 from m3core.prompts import get_template
 from router.cascade.rule import Cascade, Rule, cascade_path
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
+from router.inference.result import RoutedAnswer
 from router.policies.policy import Policy
-from router.serve.backend import (
-    Ask,
-    BusyError,
-    Finished,
-    OverdueError,
-    Piece,
-    UnavailableError,
-)
-from router.serve.one_length import OneLength
+from router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
+from router.serve.backends.vllm.backend import VllmBackend
+from router.serve.backends.vllm.client import VllmAddress
+from router.serve.backends.vllm.prompt import PLACEHOLDER, ServerPrompt, chat_template
+from router.serve.backends.vllm.protocol import BrokenError, heard_event, heard_whole, packed
+from router.serve.backends.vllm.shape_gate import ShapeGate
 from router.serve.settings import EngineSettings
-from router.serve.vllm_backend import VllmBackend
-from router.serve.vllm_client import VllmAddress
-from router.serve.vllm_prompt import PLACEHOLDER, ServerPrompt, chat_template
-from router.serve.vllm_protocol import BrokenError, heard_event, heard_whole, packed
 from tests.m3core import layouts
 from tests.serve.vllm_stand_in import KEY, NAME, StandIn, running
 
@@ -92,14 +86,14 @@ def backend(loop, server, small_run):
 
 
 def an_ask(picture, question, number=0, **wishes):
-    return Ask(id=f"ask-{number}", image=picture, question=question, **wishes)
+    return Query(id=f"ask-{number}", image=picture, question=question, **wishes)
 
 
 async def answered(backend, ask):
     """The pieces and the end of an answer."""
     *pieces, end = [event async for event in backend.ask(ask)]
-    assert all(isinstance(one, Piece) for one in pieces) and isinstance(end, Finished)
-    return [one.text for one in pieces], end
+    assert all(isinstance(one, str) for one in pieces) and isinstance(end, RoutedAnswer)
+    return pieces, end
 
 
 def same(routed, expected):
@@ -135,7 +129,7 @@ def test_answers_are_those_of_the_pipeline_at_every_scale_at_once(
     found = asyncio.run(main())
     for ask, (texts, end) in zip(asks, found, strict=True):
         (expected,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale)
-        same(end.routed, expected)
+        same(end, expected)
         assert "".join(texts) == expected.answer.text
         assert end.reason == "stop"
     assert server.wrong == []
@@ -158,7 +152,7 @@ def test_a_shorter_answer_is_asked_for_and_cut(loop, backend, server, small_run,
 
     texts, end = loop.run(main())
     assert end.reason == "length"
-    assert end.routed.answer.answer_tokens == 1
+    assert end.answer.answer_tokens == 1
     whole = pipeline.answer([picture], [question])[0].answer.text
     assert whole.startswith("".join(texts)) and whole != "".join(texts)
     assert server.bodies[0]["max_tokens"] == 1
@@ -171,7 +165,7 @@ def test_budgets_make_policies(loop, backend, server, small_run, pipeline):
             for number in range(4)
             for budget in (2.0, 500.0)
         ]
-        return [(await answered(backend, ask))[1].routed.scale for ask in asks]
+        return [(await answered(backend, ask))[1].scale for ask in asks]
 
     scales = loop.run(main())
     assert np.mean(scales[::2]) < np.mean(scales[1::2])
@@ -212,7 +206,7 @@ def test_a_cascade_asks_again_and_tells_only_the_last_answer(server, small_run, 
     found = asyncio.run(main())
     expected = escalating.answer(*map(list, zip(*asked, strict=True)))
     for (texts, end), one in zip(found, expected, strict=True):
-        same(end.routed, one)
+        same(end, one)
         assert "".join(texts) == one.answer.text
     again = [len(one.earlier) for one in expected]
     assert any(again) and not all(again)
@@ -261,7 +255,7 @@ def test_what_broke_off_before_the_first_token_is_asked_again(
         return await answered(backend, an_ask(picture, question))
 
     _, end = loop.run(main())
-    same(end.routed, pipeline.answer([picture], [question])[0])
+    same(end, pipeline.answer([picture], [question])[0])
     assert len(server.bodies) == 3
 
 
@@ -497,7 +491,7 @@ def test_only_one_length_is_read_at_a_time_and_all_get_their_turn():
     rng = np.random.default_rng(0)
 
     async def main():
-        gate, reading, together = OneLength(), [], []
+        gate, reading, together = ShapeGate(), [], []
 
         async def read(length):
             await asyncio.sleep(rng.uniform(0, 0.05))
@@ -525,7 +519,7 @@ def test_only_one_length_is_read_at_a_time_and_all_get_their_turn():
 
 def test_a_length_that_waits_is_not_passed_by(server):
     async def main():
-        gate = OneLength()
+        gate = ShapeGate()
         await gate.enter(1)
         other = asyncio.create_task(gate.enter(9))
         await asyncio.sleep(0)
@@ -549,4 +543,4 @@ def test_grey_pictures_are_answered(loop, backend, server, small_run, pipeline):
         return await answered(backend, an_ask(picture, "What color is it?"))
 
     _, end = loop.run(main())
-    same(end.routed, pipeline.answer([picture], ["What color is it?"])[0])
+    same(end, pipeline.answer([picture], ["What color is it?"])[0])

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 from PIL import Image
 
-from router.serve.backend import Ask
-from router.serve.jobs import Job
-from router.serve.waiting import Pace, Waiting
-
-
-def job_of(number: int = 0, *, seconds: float = 60.0, **changes) -> Job:
-    ask = Ask(
-        id=f"ask-{number}",
-        image=Image.new("RGB", (64, 64)),
-        question="How many shapes are there?",
-        seconds=seconds,
-        **changes,
-    )
-    return Job(ask=ask, rule=ask.scale, tell=lambda event: None)
+from router.serve.backends.backend import Query
+from router.serve.backends.job_queue import Job, JobQueue, Pace
 
 
 def test_whoever_is_taken_out_of_the_queue_is_named():
     """Times run out while the queue is looked through, too."""
-    waiting = Waiting(1)
+    waiting = JobQueue(1)
     picture = Image.new("RGB", (1, 1))
     count = 3_000
     for number in range(count):
-        ask = Ask(id=str(number), image=picture, question="?", seconds=0.1 + number * 1e-5)
-        waiting.put(Job(ask=ask, rule=None, tell=lambda event: None))
+        ask = Query(id=str(number), image=picture, question="?", seconds=0.1 + number * 1e-5)
+        waiting.put(Job.of(ask, rule=None, tell=lambda event: None))
     lost: list[Job] = []
     while len(waiting):
         lost += waiting.lost()
-    assert {job.ask.id for job in lost} == {str(number) for number in range(count)}
+    assert sorted(job.seconds for job in lost) == [0.1 + one * 1e-5 for one in range(count)]
 
 
 def test_the_pace_is_that_of_times_with_questions():

@@ -5,23 +5,23 @@ from __future__ import annotations
 from PIL import Image
 
 from m3core.models.base import Answer
-from router.pipeline import RoutedAnswer
-from router.serve.backend import Ask, Finished, Served
+from router.inference.pipeline import RoutedAnswer
+from router.serve.backends.backend import Query, Served
 
 SERVED = Served(
     model="fake", revision="r1", scales=(1, 9), router="f" * 64, policy="default", max_tokens=8
 )
 
 
-def asked(name: str, image: Image.Image, **changes) -> Ask:
-    return Ask(**{"id": name, "image": image, "question": f"what is {name}?", **changes})
+def asked(name: str, image: Image.Image, **changes) -> Query:
+    return Query(**{"id": name, "image": image, "question": f"what is {name}?", **changes})
 
 
-def finished(text: str = "a cat", *, earlier: int = 0) -> Finished:
+def finished(text: str = "a cat", *, earlier: int = 0) -> RoutedAnswer:
     answer = Answer(
         text=text, logprob=-0.5, confidence=0.8, answer_tokens=2, visual_tokens=9, text_tokens=5
     )
-    routed = RoutedAnswer(
+    return RoutedAnswer(
         answer=answer,
         scale=9,
         sufficiency={1: 0.25, 9: 0.75},
@@ -29,4 +29,3 @@ def finished(text: str = "a cat", *, earlier: int = 0) -> Finished:
         flops={},
         earlier=(answer,) * earlier,
     )
-    return Finished(routed=routed, reason="stop")

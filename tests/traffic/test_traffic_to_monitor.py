@@ -16,9 +16,9 @@ from data.errors import DataError
 from data.sources.jsonl import load_jsonl
 from m3core.models.base import Request
 from m3core.models.fake import FakeModel
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.runs.run import Run
-from router.serve.backend import Ask, Finished, Served
+from router.serve.backends.backend import Query, Served
 from router.traffic import Recorder, read_traffic
 from router.traffic.answers import read_sheet, write_sheet
 from tests.cli.conftest import invoke_app, write_world
@@ -57,8 +57,8 @@ def world(tmp_path_factory):
         )
     )
     for one, image, answer in zip(examples, images, routed, strict=True):
-        ask = Ask(id=one.id, image=image, question=one.question)
-        while not recorder.offer(ask, Finished(routed=answer, reason="stop")):
+        ask = Query(id=one.id, image=image, question=one.question)
+        while not recorder.offer(ask, answer):
             pass  # the queue is full for a moment; this server has time
     recorder.stop(seconds=60)
     traffic = root / "traffic"

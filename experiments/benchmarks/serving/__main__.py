@@ -33,7 +33,7 @@ from experiments.benchmarks.serving.servers import Server, m3router, one_at_a_ti
 from experiments.benchmarks.serving.targets import against_targets, ratios
 from experiments.benchmarks.serving.workload import Question
 from experiments.recording import provenance
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.reports.figures import write_figure
 
 RESULTS = Path(__file__).parent.parent / "results" / "serving.json"

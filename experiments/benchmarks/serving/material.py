@@ -10,7 +10,7 @@ from data.example import Example
 from data.sources.jsonl import load_jsonl
 from experiments.benchmarks.serving.summary import Truth
 from experiments.benchmarks.serving.workload import Question
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 from router.runs.run import Run
 
 AUTO = "m3-auto"

@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 
 from experiments.benchmarks.serving.servers import HOST
-from router.pipeline import AutoScalePipeline
+from router.inference.pipeline import AutoScalePipeline
 
 _AUTO = "m3-auto"
 

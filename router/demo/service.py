@@ -1,0 +1,283 @@
+"""Answers for the demo's page; knows nothing of browsers."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from data.errors import DataError, M3RouterError
+from data.videos import open_picture
+from m3core.batching import answer_all
+from m3core.models.base import Answer, Request, VisualEncoding
+from router.demo.session_stats import Spending, spent_on
+from router.inference.pipeline import AutoScalePipeline
+from router.inference.result import RoutedAnswer, flops_of
+from router.inference.session import Session
+from router.looking import shown_at
+from router.policies.calibration_data import CalibrationData
+from router.policies.policy import Policy
+from router.runs.run import Run
+
+LONGEST_QUESTION = 2000
+"""Characters; more is refused before any of it is read."""
+
+TOKENS = "visual tokens"
+"""The unit of cost that the budget's slider speaks of, as logs name it."""
+
+_POLICIES = 64  # budgets whose policies are kept
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One answer with what the page shows beside it.
+
+    Attributes:
+        routed: The answer, its scale and why.
+        picture: What each visual token stands for, drawn over the picture; RGB.
+        note: What the picture is, in words.
+        spending: What it cost.
+    """
+
+    routed: RoutedAnswer
+    picture: Image.Image
+    note: str
+    spending: Spending
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtScale:
+    """An answer at one scale of a comparison.
+
+    Attributes:
+        scale: Of the grid.
+        answer: What was said there.
+        flops: Of the language model.
+        picture: As in :class:`Told`.
+        note: As in :class:`Told`.
+    """
+
+    scale: int
+    answer: Answer
+    flops: float
+    picture: Image.Image
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One question at every scale.
+
+    Attributes:
+        told: The answer that was asked for, as of :meth:`DemoService.ask`.
+        answers: By scale, coarsest first.
+        chosen: The scale that the router takes.
+    """
+
+    told: Told
+    answers: tuple[AtScale, ...]
+    chosen: int
+
+    @property
+    def settled(self) -> int:
+        """The coarsest scale from which on every answer is that of the finest."""
+        last = self.answers[-1]
+        found = last.scale
+        for one in reversed(self.answers):
+            if one.answer.text != last.answer.text:
+                break
+            found = one.scale
+        return found
+
+
+class DemoService:
+    """Takes questions about pictures, one at a time.
+
+    Attributes:
+        pipeline: What answers.
+        policy: Name of its policy.
+        calibration: What policies for other budgets are made from; None where there is nothing.
+        no_budget: Why there is none, in words that name no file; else "".
+    """
+
+    def __init__(
+        self,
+        pipeline: AutoScalePipeline,
+        *,
+        policy: str = "default",
+        calibration: CalibrationData | None = None,
+        no_budget: str = "",
+    ) -> None:
+        self.pipeline = pipeline
+        self.policy = policy
+        self.calibration = calibration
+        self.no_budget = no_budget
+        self._one_at_a_time = threading.Lock()
+        self._policies = lru_cache(maxsize=_POLICIES)(self._made)
+
+    @classmethod
+    def load(
+        cls, run: Path, *, model: str | None = None, policy: str = "default", device: str = "auto"
+    ) -> DemoService:
+        """Open a run with a router and a policy.
+
+        Args:
+            run: A run folder after ``train`` and ``calibrate``.
+            model: The model that was labelled; None for the run's, where its name is enough.
+            policy: Name of the policy.
+            device: Where the model is loaded.
+
+        Raises:
+            DataError: When something is missing or damaged.
+            MismatchError: When the parts do not belong together.
+        """
+        pipeline = AutoScalePipeline.load(run, model=model, policy=policy, device=device)
+        if pipeline.router.cost_unit != TOKENS:
+            why = f"this run counts {pipeline.router.cost_unit}, not {TOKENS}"
+            return cls(pipeline, policy=policy, no_budget=why)
+        try:
+            calibration = CalibrationData.read(Run(run))
+        except M3RouterError as error:
+            _log.warning("No budgets in the demo: %s", error)
+            why = "this run holds no complete data to make policies from"
+            return cls(pipeline, policy=policy, no_budget=why)
+        return cls(pipeline, policy=policy, calibration=calibration)
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The model's grid, coarsest first."""
+        return tuple(self.pipeline.model.grid.scales)
+
+    def budgets(self) -> tuple[int, int] | None:
+        """The least budget and the one above which nothing changes, in mean visual tokens.
+
+        None where no policy can be made.
+        """
+        if self.calibration is None:
+            return None
+        least = math.ceil(self.calibration.calibrate.costs.min(axis=1).mean())
+        most = math.ceil(self.calibration.policy(price=0.0).calibration["mean_cost"])
+        return least, max(most, least + 1)
+
+    def open(self, path: Path) -> Image.Image:
+        """Read a visitor's picture or video as RGB.
+
+        Raises:
+            DataError: When it cannot be read; the message names the file without its folder.
+        """
+        if not os.path.lexists(path):
+            raise DataError(f"The upload {path.name} is no longer kept here; upload it again.")
+        try:
+            return open_picture(path, frames=self.pipeline.frames)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), path.name)) from error
+
+    def ask(
+        self,
+        image: Image.Image,
+        question: str,
+        *,
+        scale: int | None = None,
+        budget: float | None = None,
+    ) -> Told:
+        """Answer a question.
+
+        Args:
+            image: RGB.
+            question: The question.
+            scale: Answer at this scale instead of routing.
+            budget: Or: route within so many visual tokens on average, not by the run's policy.
+
+        Raises:
+            DataError: If the question is empty or too long, or the budget cannot be kept.
+            MismatchError: If the model has no such scale.
+        """
+        check_length(question)
+        policy = None if budget is None else self._policies(budget)
+        with self._one_at_a_time:
+            (routed,) = self.pipeline.answer([image], [question], scale=scale, policy=policy)
+            return self._told(image, routed)
+
+    def compare(
+        self,
+        image: Image.Image,
+        question: str,
+        *,
+        scale: int | None = None,
+        budget: float | None = None,
+    ) -> Comparison:
+        """Answer a question as :meth:`ask` does, and at every scale; the image is encoded once.
+
+        Raises:
+            DataError: As in :meth:`ask`; also where the question fits no more at a finer scale.
+            MismatchError: As in :meth:`ask`.
+        """
+        check_length(question)
+        policy = None if budget is None else self._policies(budget)
+        with self._one_at_a_time:
+            (routed,) = self.pipeline.answer([image], [question], scale=scale, policy=policy)
+            encoding, chosen = encoding_of(routed), routed.scale
+            if scale is not None:  # what would the router have taken?
+                session = Session(image=image, question=question, rule=policy, encoding=encoding)
+                chosen = self.pipeline.run([session])[0].scale
+            told = self._told(image, routed)
+            answers = self._everywhere(image, encoding, question)
+        return Comparison(told=told, answers=answers, chosen=chosen)
+
+    def _told(self, image: Image.Image, routed: RoutedAnswer) -> Told:
+        model, encoding = self.pipeline.model, encoding_of(routed)
+        (picture,), (note,) = shown_at(model, image, encoding, [routed.scale])
+        finest = encoding.tokens(self.scales[-1])
+        spending = spent_on(routed, finest_tokens=finest, shape=model.shape)
+        return Told(routed=routed, picture=picture, note=note, spending=spending)
+
+    def _everywhere(
+        self, image: Image.Image, encoding: VisualEncoding, question: str
+    ) -> tuple[AtScale, ...]:
+        model = self.pipeline.model
+        asked = [Request(encoding=encoding, question=question, scale=one) for one in self.scales]
+        answers = answer_all(model, asked)
+        pictures, notes = shown_at(model, image, encoding, self.scales)
+        return tuple(
+            AtScale(
+                scale=scale,
+                answer=answer,
+                flops=flops_of(model, answer),
+                picture=picture,
+                note=note,
+            )
+            for scale, answer, picture, note in zip(
+                self.scales, answers, pictures, notes, strict=True
+            )
+        )
+
+    def _made(self, budget: float) -> Policy:
+        if self.calibration is None:
+            raise DataError(f"No budget can be set: {self.no_budget}.")
+        return self.calibration.policy(budget=budget)
+
+
+def check_length(question: str) -> None:
+    """Refuse what is too long to be a question.
+
+    Raises:
+        DataError: With both lengths.
+    """
+    if len(question) > LONGEST_QUESTION:
+        raise DataError(
+            f"The question has {len(question)} characters, and at most {LONGEST_QUESTION} are "
+            "taken here; shorten it."
+        )
+
+
+def encoding_of(routed: RoutedAnswer) -> VisualEncoding:
+    """The encoding of an answer of this process's pipeline."""
+    assert routed.encoding is not None, "a pipeline's answers bring their encodings"
+    return routed.encoding

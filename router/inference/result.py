@@ -1,0 +1,72 @@
+"""A routed answer: what was said, why at this scale, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedAnswer:
+    """An answer, the scale it was given at and why.
+
+    Attributes:
+        answer: The answer with its token counts.
+        scale: The chosen scale; what it really cost is in ``answer.visual_tokens``.
+        sufficiency: Scale to the estimated probability that it answers rightly; empty where the
+            caller fixed the scale.
+        milliseconds: Wall-clock time by stage (``vision``, ``features``, ``peek``, ``route``,
+            ``language``); a batch's time is shared equally. Where a peek became the answer, its
+            prefill is in ``peek`` and only the decoding in ``language``. Behind a server also
+            ``queue``, waiting for others.
+        flops: Operations of the ``language`` model for the answer, its prefill included, of the
+            ``vision`` tower, which sees an image of a high-resolution model several times, and
+            of a ``peek`` that was thrown away (0 where there was none, or it became the answer),
+            and of ``earlier`` answers.
+        peek_tokens: Visual tokens that the language model read in a peek that was thrown away.
+        earlier: Answers at coarser scales that looked wrong, in the order in which they came.
+        encoding: What the vision tower made of the image, so that it can be asked again or drawn
+            without running the tower once more; None where another process answered.
+            NOTE: of a large model it has megabytes; who keeps many answers drops it with
+            ``dataclasses.replace(answer, encoding=None)``.
+        fallback: Why the reference scale was used where no policy meets what was asked for; else
+            "".
+        guarantee: What is certified about answers that are routed so, one sentence; "" without.
+    """
+
+    answer: Answer
+    scale: int
+    sufficiency: dict[int, float]
+    milliseconds: dict[str, float]
+    flops: dict[str, float]
+    peek_tokens: int = 0
+    earlier: tuple[Answer, ...] = ()
+    # Tensors have no truth value: they would break == and fill a screen in repr().
+    encoding: VisualEncoding | None = field(default=None, compare=False, repr=False)
+    fallback: str = ""
+    guarantee: str = ""
+
+    @property
+    def reason(self) -> Literal["stop", "length"]:
+        """Why the answer ended: "stop" where the model ended it, else "length"."""
+        return "length" if self.answer.cut else "stop"
+
+    @property
+    def spent_tokens(self) -> int:
+        """Visual tokens that the language model read in all, for what was thrown away too."""
+        thrown_away = sum(answer.visual_tokens for answer in self.earlier)
+        return self.answer.visual_tokens + self.peek_tokens + thrown_away
+
+    @property
+    def spent_text_tokens(self) -> int:
+        """Other prompt tokens that it read in all; a peek reads the answer's own."""
+        peeked = self.answer.text_tokens if self.peek_tokens else 0
+        return self.answer.text_tokens + peeked + sum(one.text_tokens for one in self.earlier)
+
+
+def flops_of(model: MultiScaleModel, answer: Answer) -> float:
+    """Operations of the language model for an answer, its prefill included."""
+    prompt = answer.visual_tokens + answer.text_tokens
+    return model.shape.answer_flops(prompt, answer.answer_tokens)

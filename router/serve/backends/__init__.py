@@ -1,0 +1,1 @@
+"""What answers behind the HTTP interface: this process, replicas under Ray, a vLLM server."""

@@ -1,0 +1,92 @@
+"""Which rule a question is routed by: a scale, the server's policy, or one made on demand."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from data.errors import DataError, M3RouterError, MismatchError
+from router.cascade.rule import Cascade
+from router.policies.calibration_data import CalibrationData
+from router.policies.guarantee_text import told_by
+from router.policies.policy import Policy
+from router.runs.run import Run
+from router.scale_router import ScaleRouter
+from router.serve.backends.backend import Query
+
+KEPT = 256
+"""Policies made on demand that are kept."""
+
+
+class Policies:
+    """Makes policies for budgets and regrets that questions bring, from a run's calibrate part.
+
+    Args:
+        run: Its router and, for policies on demand, its log, features and split.
+        router: The router that is used.
+    """
+
+    def __init__(self, run: Path, router: ScaleRouter) -> None:
+        self._made: OrderedDict[tuple[str, float], Policy] = OrderedDict()
+        self._lock = threading.Lock()
+        self._making = threading.Lock()  # making one takes a moment of one core
+        self._why_not = ""
+        self._data: CalibrationData | None = None
+        try:
+            self._data = CalibrationData.read(Run(run))
+        except M3RouterError:
+            # The message would name folders of this machine.
+            self._why_not = "it was started from a router and policies without their log"
+        if self._data is not None and self._data.binding.router != router.fingerprint:
+            raise MismatchError(
+                f"{run} holds the router {self._data.binding.router[:12]}, but the pipeline uses "
+                f"{router.fingerprint[:12]}. Give the run that the pipeline was loaded from."
+            )
+
+    def rule(self, query: Query) -> int | Policy | None:
+        """The scale or policy of a question; None for the server's own policy.
+
+        Raises:
+            DataError: If more than one is asked for, there is nothing to make a policy from, or
+                none can be made.
+        """
+        wishes = {
+            name: value
+            for name in ("scale", "budget", "max_regret")
+            if (value := getattr(query, name)) is not None
+        }
+        if len(wishes) > 1:
+            raise DataError(f"Give at most one of scale, budget and max_regret, not {wishes}.")
+        if not wishes:
+            return None
+        (name, value), *_ = wishes.items()
+        return int(value) if name == "scale" else self._policy(name, float(value))
+
+    def _policy(self, name: str, value: float) -> Policy:
+        if self._data is None:
+            raise DataError(
+                f"This server cannot route by {name}: {self._why_not}. Leave {name} out to route "
+                "by the server's policy, or give a scale."
+            )
+        if (kept := self._kept(name, value)) is not None:
+            return kept
+        with self._making:
+            if (kept := self._kept(name, value)) is not None:  # somebody made it meanwhile
+                return kept
+            made = (
+                self._data.policy(budget=value)
+                if name == "budget"
+                else self._data.policy(max_regret=value)
+            )
+            with self._lock:
+                self._made[name, value] = made
+                if len(self._made) > KEPT:
+                    self._made.popitem(last=False)
+            return made
+
+    def _kept(self, name: str, value: float) -> Policy | None:
+        with self._lock:
+            if (name, value) in self._made:
+                self._made.move_to_end((name, value))
+            return self._made.get((name, value))

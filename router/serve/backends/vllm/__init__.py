@@ -1,0 +1,1 @@
+"""Answers through a vLLM server, which runs the language model."""

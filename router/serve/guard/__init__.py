@@ -1,0 +1,1 @@
+"""What a request meets before anything parses it: connections, bodies, keys, rates."""

@@ -1,0 +1,321 @@
+"""The server's front: routes, who may use them, and what is told of errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, Response
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from data.errors import DataError, M3RouterError
+from router.serve.backends.backend import Backend, Served, UnavailableError
+from router.serve.guard.keys import KeyRing
+from router.serve.guard.rates import Rates, neighbourhood
+from router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
+from router.serve.http.chat import Chat, api_error
+from router.serve.http.convert import model_names
+from router.serve.http.errors import ApiError
+from router.serve.http.metrics import Metrics
+from router.serve.http.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelCard, ModelList
+from router.serve.settings import FrontSettings
+from router.traffic.recorder import Recorder
+from router.version import __version__
+
+OPEN = frozenset({"/health", "/ready", "/openapi.json"})
+"""Paths that need no key: they tell nothing of what is asked."""
+
+LONGEST_PLACE = 200
+"""Characters of a wrong field's name that are told: it may be one that the client made up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """What the front is made of.
+
+    Attributes:
+        backend: Answers.
+        picture: From an address to an RGB picture; raises ApiError.
+        keys: Who may ask.
+        rates: How often.
+        settings: Limits of single requests.
+        recorder: Keeps a share of the traffic; None for none.
+        hosts: Names that the server goes by; None for any.
+    """
+
+    backend: Backend
+    picture: Callable[[str], Awaitable[Image.Image]]
+    keys: KeyRing
+    rates: Rates
+    settings: FrontSettings
+    recorder: Recorder | None = None
+    hosts: frozenset[str] | None = None
+
+
+class Lifespan:
+    """An ASGI application with its beginning and its end.
+
+    An error of this project at the start is kept, not logged with a traceback: it is for whoever
+    starts the server, who finds it in :attr:`error`.
+
+    Attributes:
+        error: Why it did not start; None where it did.
+
+    Args:
+        app: Serves requests in between.
+        start: Awaited before the first.
+        stop: Awaited after the last, where the start succeeded.
+    """
+
+    def __init__(
+        self, app: App, *, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.app = app
+        self.error: M3RouterError | None = None
+        self._start = start
+        self._stop = stop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or follow the server through its life."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        await receive()
+        try:
+            await self._start()
+        except M3RouterError as error:
+            self.error = error
+            await send({"type": "lifespan.startup.failed", "message": ""})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None) -> Lifespan:
+    """The whole ASGI application.
+
+    Args:
+        front: What it is made of.
+        on_ready: Called with what is served once questions are taken.
+    """
+    settings, recorder = front.settings, front.recorder
+
+    async def start() -> None:
+        await front.backend.start()
+        if recorder is not None:
+            try:
+                recorder.start(front.backend.served())
+            except M3RouterError:
+                await front.backend.stop(seconds=settings.shutdown_timeout)
+                raise
+        if on_ready is not None:
+            on_ready(front.backend.served())
+
+    async def stop() -> None:
+        await front.backend.stop(seconds=settings.shutdown_timeout)
+        if recorder is not None:
+            recorder.stop()
+
+    guard = RequestGuard(
+        routes(front),
+        max_bytes=settings.max_bytes,
+        body_seconds=settings.body_seconds,
+        max_depth=settings.max_depth,
+        hosts=front.hosts,
+        admit=partial(admit, front.keys, front.rates),
+    )
+    return Lifespan(guard, start=start, stop=stop)
+
+
+def admit(keys: KeyRing, rates: Rates, scope: MutableMapping[str, Any]) -> None:
+    """Let a request in by its key and its rate, before its body is read.
+
+    Raises:
+        ApiError: 401 without a valid key, 429 where requests come too fast.
+    """
+    if scope["path"] in OPEN:
+        return
+    client = scope.get("client") or ("unknown", 0)
+    who, own_rate = neighbourhood(str(client[0])), None
+    if keys.needed:
+        key = keys.authenticate(_token(scope))
+        if key is None:
+            raise ApiError(
+                401,
+                "A valid API key is needed: Authorization: Bearer <key>.",
+                kind="authentication_error",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        scope.setdefault("state", {})["key"] = key.name
+        who, own_rate = f"key {key.name}", key.requests_per_minute
+    if scope["path"] == "/metrics":
+        return
+    wait = rates.take(who, own_rate)
+    if wait > 0:
+        raise ApiError(
+            429,
+            f"Too many requests; the next one is let in after {wait:.1f} s.",
+            kind="rate_limit_error",
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(max(1, round(wait + 0.5)))},
+        )
+
+
+def _token(scope: MutableMapping[str, Any]) -> str:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _, token = value.decode("latin-1").partition(" ")
+            return token.strip() if kind.lower() == "bearer" else ""
+    return ""
+
+
+def routes(front: Front) -> FastAPI:
+    """The routes alone, without the guard in front."""
+    backend = front.backend
+    metrics = Metrics(backend.load)
+    if front.recorder is not None:
+        metrics.of_traffic(front.recorder.counts)
+    chat = Chat(
+        backend=backend,
+        settings=front.settings,
+        picture=front.picture,
+        metrics=metrics,
+        recorder=front.recorder,
+    )
+
+    app = FastAPI(title="m3router", version=__version__, docs_url=None, redoc_url=None)
+    started = int(time.time())
+
+    def card(name: str, scale: int | None) -> ModelCard:
+        certified = backend.served().guarantee if scale is None else ""
+        return ModelCard(id=name, created=started, scale=scale, guarantee=certified)
+
+    @app.post("/v1/chat/completions", responses=_problems(400, 404, 408, 413, 415, 429, 503, 504))
+    async def chat_completions(body: ChatRequest, http: Request) -> ChatCompletion:
+        """Answer one question about one picture, at the scale that suffices."""
+        return await chat.answer(body, http)  # type: ignore[return-value]
+
+    @app.get("/v1/models", responses=_problems(429))
+    async def models() -> ModelList:
+        """The routed model, and one for each scale."""
+        named = model_names(backend.served())
+        return ModelList(data=[card(name, scale) for name, scale in named.items()])
+
+    @app.get("/v1/models/{name}", responses=_problems(404, 429))
+    async def model(name: str) -> ModelCard:
+        """One of the models."""
+        named = model_names(backend.served())
+        if name not in named:
+            raise ApiError(404, "There is no such model.", code="model_not_found")
+        return card(name, named[name])
+
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers at all."""
+        return {"status": "ok"}
+
+    @app.head("/ready", include_in_schema=False)
+    @app.get("/ready", responses=_problems(503))
+    async def ready() -> dict[str, str]:
+        """Whether questions are taken."""
+        if not backend.ready():
+            raise ApiError(503, "Not ready.", kind="server_error", code="unavailable")
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics_page() -> Response:
+        """Counts and times in Prometheus' text format."""
+        return Response(metrics.page(), media_type="text/plain; version=0.0.4")
+
+    if front.recorder is not None:
+        recorder = front.recorder
+
+        @app.delete("/v1/traffic/{id}", responses=_problems(404, 429, 503))
+        def forget(id: str) -> dict[str, Any]:
+            """Delete what was kept of a request, by the id of its answer."""
+            try:
+                found = recorder.forget(id)
+            except DataError as error:  # names the folder; most likely the disk is full
+                raise UnavailableError("It could not be deleted now. Try again.") from error
+            if not found:
+                raise ApiError(404, "Nothing is kept of such a request.", code="not_found")
+            return {"id": id, "deleted": True}
+
+    _tell_errors(app)
+    _describe(app, front)
+    return app
+
+
+def _tell_errors(app: FastAPI) -> None:
+    """Every error in the shape that OpenAI's clients read."""
+
+    def answer(error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(ApiError)
+    async def told(_: Request, error: ApiError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(M3RouterError)
+    async def failed(_: Request, error: M3RouterError) -> JSONResponse:
+        return answer(api_error(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # What came is not repeated: it may be a picture.
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return answer(ApiError(400, "The body is not valid JSON.", code="invalid_json"))
+        place = ".".join(str(part) for part in first["loc"][1:])[:LONGEST_PLACE] or None
+        return answer(ApiError(400, f"{place or 'The body'}: {first['msg']}.", param=place))
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        told = ApiError(error.status_code, str(error.detail), headers=error.headers)
+        return answer(told)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer} for status in statuses}
+
+
+def _describe(app: FastAPI, front: Front) -> None:
+    """The schema as the server is, not as FastAPI supposes: 400 for 422, streams, keys."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            if front.keys.needed:
+                schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
+                schema["components"]["securitySchemes"] = schemes
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    if front.keys.needed and path not in OPEN:
+                        operation["security"] = [{"bearer": []}]
+                        operation["responses"]["401"] = operation["responses"].get(
+                            "429", {"description": "No valid key"}
+                        )
+            answered = schema["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]
+            answered["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            if front.backend.ready():
+                names = list(model_names(front.backend.served()))
+                schema["components"]["schemas"]["ChatRequest"]["properties"]["model"]["enum"] = (
+                    names
+                )
+                app.openapi_schema = schema
+            return schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,284 @@
+"""`/v1/chat/completions`: one question, answered whole or as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from PIL import Image
+
+from data.errors import DataError, M3RouterError, MismatchError
+from router.inference.result import RoutedAnswer
+from router.serve.backends.backend import Backend, BusyError, OverdueError, Query, UnavailableError
+from router.serve.http.convert import (
+    asked_parts,
+    asked_scale,
+    completion,
+    query_of,
+    routing_of,
+    usage_of,
+)
+from router.serve.http.errors import ApiError
+from router.serve.http.metrics import Metrics
+from router.serve.http.schema import ChatRequest, chunk
+from router.serve.settings import FrontSettings
+from router.traffic.recorder import Recorder
+
+LEFT = 499
+"""Status in logs and metrics of a request whose client left, as nginx has it."""
+
+Found = TypeVar("Found")
+logger = logging.getLogger(__name__)
+
+
+class _ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+@dataclass(kw_only=True)
+class RequestContext:
+    """One request on its way.
+
+    Attributes:
+        id: Of the completion; traffic is deleted by it.
+        request: What came.
+        key: Name of its API key, "" without one.
+        model: What is asked; "?" until it is known to be there, so that nobody can fill logs and
+            metrics with names of their own.
+        started: By `time.perf_counter`.
+        opening: Milliseconds that reading the picture took.
+    """
+
+    id: str
+    request: ChatRequest
+    key: str
+    started: float
+    opening: float = 0.0
+    model: str = "?"
+
+    @property
+    def seconds(self) -> float:
+        """Since it came."""
+        return time.perf_counter() - self.started
+
+
+class Chat:
+    """Answers requests.
+
+    Args:
+        backend: Answers questions.
+        settings: Limits.
+        picture: From an address to an RGB picture; raises ApiError.
+        metrics: Told of everything.
+        recorder: Keeps a share of the traffic; None for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        settings: FrontSettings,
+        picture: Callable[[str], Awaitable[Image.Image]],
+        metrics: Metrics,
+        recorder: Recorder | None,
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._picture = picture
+        self._metrics = metrics
+        self._recorder = recorder
+
+    async def answer(self, request: ChatRequest, http: Request) -> Response:
+        """Answer one request; errors are raised as ApiError.
+
+        Args:
+            request: Its body.
+            http: The request itself, to see whether the client is still there.
+        """
+        one = RequestContext(
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            request=request,
+            key=getattr(http.state, "key", ""),
+            started=time.perf_counter(),
+        )
+        try:
+            query = await self._query(one)
+            events = self._backend.ask(query)
+            if request.stream:
+                # The first event is waited for, so that a refusal still has a status of its own.
+                first = await _unless_left(http, anext(events))
+                return StreamingResponse(
+                    self._told(one, query, first, events),
+                    media_type="text/event-stream",
+                    headers={"x-request-id": one.id},
+                )
+            routed = await _unless_left(http, _end_of(events))
+        except _ClientLeft:
+            self._log(one, LEFT)
+            return Response(status_code=LEFT)
+        except (ApiError, M3RouterError) as error:
+            problem = api_error(error)
+            problem.headers["x-request-id"] = one.id
+            self._log(one, problem.status)
+            raise problem from error
+        self._answered(one, query, routed)
+        body = completion(
+            routed, id=one.id, created=_now(), model=request.model, opening=one.opening
+        )
+        return JSONResponse(body.model_dump(), headers={"x-request-id": one.id})
+
+    async def _query(self, one: RequestContext) -> Query:
+        """Check what can be checked without the picture first: that is cheap."""
+        if not self._backend.ready():
+            raise UnavailableError("The server is starting or stopping.")
+        served = self._backend.served()
+        load = self._backend.load()
+        if load["queued"] >= load["capacity"]:
+            wait = float(load.get("retry_after", 1.0))
+            raise BusyError("The queue is full. Try again later.", retry_after=wait)
+        asked_scale(one.request, served)
+        one.model = one.request.model
+        url, _ = asked_parts(one.request)
+        picture = await self._picture(url)
+        one.opening = one.seconds * 1000
+        query = query_of(
+            one.request,
+            served,
+            id=one.id,
+            picture=picture,
+            seconds=self._settings.request_timeout - one.seconds,
+            max_tokens=self._settings.max_tokens,
+        )
+        await asyncio.to_thread(self._backend.check, query)
+        return query
+
+    async def _told(
+        self,
+        one: RequestContext,
+        query: Query,
+        first: str | RoutedAnswer,
+        events: AsyncIterator[str | RoutedAnswer],
+    ) -> AsyncIterator[str]:
+        """The stream's events, as text."""
+        created, model = _now(), one.request.model
+        options = one.request.stream_options
+        usage = options is not None and bool(options.include_usage)
+
+        def line(**fields: Any) -> str:
+            return _sse(chunk(one.id, created, model, tells_usage=usage, **fields))
+
+        routed: RoutedAnswer | None = None
+        try:
+            self._metrics.first.observe(one.seconds)
+            yield line(delta={"role": "assistant", "content": ""})
+            event = first
+            while not isinstance(event, RoutedAnswer):
+                yield line(delta={"content": event})
+                following = await anext(events, None)
+                if following is None:
+                    raise UnavailableError("The answer broke off.")
+                event = following
+            routed = event
+            self._answered(one, query, routed)
+            m3 = routing_of(routed, opening=one.opening)
+            yield line(delta={}, reason=routed.reason, m3=m3)
+            if usage:
+                yield line(delta=None, usage=usage_of(routed))
+            yield "data: [DONE]\n\n"
+        except M3RouterError as error:
+            # The status was sent long ago; the client sees that the answer is not whole.
+            problem = api_error(error)
+            self._log(one, problem.status)
+            yield _sse(problem.body())
+        except (asyncio.CancelledError, GeneratorExit):
+            if routed is None:
+                self._log(one, LEFT)
+            raise
+        finally:
+            await _close(events)
+
+    def _answered(self, one: RequestContext, query: Query, routed: RoutedAnswer) -> None:
+        self._metrics.answered(routed, self._backend.served(), seconds=one.seconds)
+        if self._recorder is not None:
+            self._recorder.offer(query, routed, key=one.key, consented=one.request.store)
+        self._log(one, 200, scale=routed.scale)
+
+    def _log(self, one: RequestContext, status: int, *, scale: int | None = None) -> None:
+        self._metrics.requests.labels(one.model, str(status)).inc()
+        told = "" if scale is None else f" scale {scale}"
+        logger.info("%s %s%s %d in %.0f ms", one.id, one.model, told, status, one.seconds * 1000)
+
+
+def api_error(error: Exception) -> ApiError:
+    """What a client is told of an error."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, BusyError):
+        seconds = {"Retry-After": str(max(1, round(error.retry_after)))}
+        return ApiError(
+            429, str(error), kind="rate_limit_error", code="queue_full", headers=seconds
+        )
+    if isinstance(error, OverdueError):
+        return ApiError(504, str(error), kind="server_error", code="timeout")
+    if isinstance(error, UnavailableError):
+        seconds = {"Retry-After": "5"}
+        return ApiError(503, str(error), kind="server_error", code="unavailable", headers=seconds)
+    if isinstance(error, DataError | MismatchError):
+        return ApiError(400, str(error))
+    return ApiError(500, "The server failed to answer.", kind="server_error")
+
+
+async def _unless_left(http: Request, work: Awaitable[Found]) -> Found:
+    """Wait for something, and give it up when the client leaves.
+
+    Raises:
+        _ClientLeft: If it did.
+    """
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(_left(http))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _ClientLeft
+        return task.result()
+    finally:
+        for one in (task, left):
+            one.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+
+
+async def _left(http: Request) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end_of(events: AsyncIterator[str | RoutedAnswer]) -> RoutedAnswer:
+    try:
+        async for event in events:
+            if isinstance(event, RoutedAnswer):
+                return event
+        raise UnavailableError("The answer broke off.")
+    finally:
+        await _close(events)
+
+
+async def _close(events: AsyncIterator[Any]) -> None:
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _sse(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

@@ -1,0 +1,191 @@
+"""How the application is run: one uvicorn process with limits, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from data.errors import DataError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from router.serve.guard.connection_timeouts import ConnectionTimeouts
+
+KEEP_ALIVE = 5  # seconds that a connection may rest between two requests
+HEADER_BYTES = 32 << 10  # of a request's line and headers
+BACKLOG = 512  # connections that the system holds until they are taken
+
+
+def serve_forever(
+    app: Any,
+    host: str,
+    port: int,
+    *,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    timeouts: ConnectionTimeouts | None = None,
+    drain_seconds: int = 30,
+    proxies: str | None = None,
+    access_log: bool = True,
+    on_start: Callable[[str], None] | None = None,
+    on_stop: Callable[[], None] | None = None,
+) -> None:
+    """Serve until a signal asks to stop; then take nothing new, finish what runs, and return.
+
+    The address is taken first, so that a port in use is known before a model is loaded, but
+    nothing is accepted before the application's lifespan has started. At SIGTERM or SIGINT the
+    port is closed, answers that run are finished within `drain_seconds`, then those left are
+    cancelled and the lifespan ends. A second SIGINT stops at once.
+
+    Args:
+        app: The ASGI application.
+        host: Name or address to listen at.
+        port: To listen at; 0 for any free one.
+        tls_cert: PEM file of the certificate and its chain; None for plain HTTP.
+        tls_key: PEM file of its key; None where it stands in `tls_cert`.
+        timeouts: How long clients are waited for; None for the usual times.
+        drain_seconds: For answers that run when a signal comes.
+        proxies: Addresses whose X-Forwarded-For is believed, separated by commas; None for none.
+        access_log: Write a line for each request: address, method, path without its query, status.
+        on_start: Called with the address, such as "http://127.0.0.1:8000", once it is taken.
+        on_stop: Called once when a signal comes, within its handler: set a flag, no more.
+
+    Raises:
+        DataError: uvicorn is missing, the address cannot be had, or the certificate cannot be
+            used.
+    """
+    listener = _bind(host, port)
+    try:
+        server = server_of(
+            app,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            timeouts=timeouts,
+            drain_seconds=drain_seconds,
+            proxies=proxies,
+            access_log=access_log,
+            on_stop=on_stop,
+        )
+        if on_start is not None:
+            shown = f"[{host}]" if ":" in host else host
+            scheme = "https" if tls_cert else "http"
+            on_start(f"{scheme}://{shown}:{listener.getsockname()[1]}")
+        _run(server, listener)
+    finally:
+        listener.close()
+
+
+def server_of(
+    app: Any,
+    *,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    timeouts: ConnectionTimeouts | None = None,
+    drain_seconds: int = 30,
+    proxies: str | None = None,
+    access_log: bool = True,
+    on_stop: Callable[[], None] | None = None,
+) -> uvicorn.Server:
+    """The uvicorn server as :func:`serve_forever` runs it; the same arguments and errors."""
+    try:
+        import uvicorn
+
+        from router.serve.guard.connection_timeouts import (
+            ConnectionTimeouts,
+            ObservedServer,
+            protocol_of,
+        )
+    except ImportError as error:
+        raise DataError(
+            "Serving needs the package uvicorn, which is not installed: pip install "
+            "'m3router[serve]'"
+        ) from error
+    if tls_key is not None and tls_cert is None:
+        raise DataError("--tls-key is given without --tls-cert; give both.")
+    timeouts = timeouts or ConnectionTimeouts()
+    config = uvicorn.Config(
+        app,
+        http=protocol_of(timeouts),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=access_log,
+        server_header=False,
+        proxy_headers=proxies is not None,
+        forwarded_allow_ips=proxies,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=drain_seconds,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+    )
+    try:
+        config.load()
+    except (ssl.SSLError, OSError) as error:
+        raise DataError(
+            f"The certificate {tls_cert} and its key cannot be used: {error.strerror or error}."
+        ) from error
+    _plain_access_log()
+    return ObservedServer(config, on_stop)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take an address without listening yet."""
+    if not 0 <= port <= 65_535:
+        raise DataError(f"--port must be 0 to 65535, got {port}.")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{host}:{port} is no address to listen at: {error}.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise DataError(
+            f"Cannot listen at {host}:{port}: {error.strerror}. Choose another with --port."
+        ) from error
+    return listener
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run until a signal. uvicorn raises the signal again at its end, which must not kill us."""
+
+    def heard(_number: int, _frame: FrameType | None) -> None:
+        return None
+
+    before = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _NoQuery(logging.Filter):
+    """Cuts the query off a request's path: keys and questions are put there by mistake."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record through, changed."""
+        if isinstance(record.args, tuple) and len(record.args) == 5:
+            client, method, path, version, status = record.args
+            record.args = (client, method, str(path).partition("?")[0], version, status)
+        return True
+
+
+def _plain_access_log() -> None:
+    """Let uvicorn's access log through whatever the root's level, without queries."""
+    log = logging.getLogger("uvicorn.access")
+    if not any(isinstance(one, _NoQuery) for one in log.filters):
+        log.addFilter(_NoQuery())
+    log.setLevel(logging.INFO)

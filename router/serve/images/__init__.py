@@ -1,0 +1,1 @@
+"""Images of strangers, from data URLs and listed hosts to RGB pixels."""

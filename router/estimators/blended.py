@@ -527,7 +527,7 @@ class _Joined:
         )
 
     def of_rows(
-        self, X: Array, known: Datasets, datasets: Classes | None
+        self, X: Floats, known: Datasets, datasets: Classes | None
     ) -> tuple[Array, Array, Array, Array]:
         """For X (N, D): level and spread (N, K), components (N, C), shares of datasets (N, T)."""
         options, names = known.means.shape[1], len(known.names)

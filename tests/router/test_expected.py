@@ -15,7 +15,7 @@ from router.reports.log_browser import pack_log
 from router.reports.log_summary import inspect_log
 from router.reports.log_summary_tables import csv_files, shown_tables
 from router.text.expected import expected_text
-from tests.router.test_browse import HERE, needs_node, run_node, unpacked
+from tests.router.test_log_browser import HERE, needs_node, run_node, unpacked
 
 ABOUT: list[dict[str, Any]] = [
     {"references": ["net", "a net", "net"], "metric": "vqa"},

@@ -27,7 +27,14 @@ from router.reports.log_browser import pack_log, pack_numbers
 from router.reports.log_summary import inspect_log
 from router.reports.page_parts import script_json
 from tests.router.logs import log_of_cells, random_log
-from tests.router.test_inspection import answered, by_example, cheapest, is_complete, said, suffices
+from tests.router.test_log_summary import (
+    answered,
+    by_example,
+    cheapest,
+    is_complete,
+    said,
+    suffices,
+)
 
 HERE = Path(__file__).parent
 FILTER = HERE.parents[1] / "router/reports/templates/browse_filter.js"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 
 import numpy as np
@@ -66,7 +65,7 @@ def with_toy(monkeypatch):
 
 
 def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
-    with_toy, tmp_path, monkeypatch
+    with_toy, tmp_path, capsys
 ):
     run = Run(tmp_path / "run")
     log, features = simulated_log()
@@ -85,11 +84,10 @@ def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
         assert method["metrics"]["toy_mean"]["value"] == pytest.approx(mean)
     value = methods["router"]["metrics"]["toy_mean"]["value"]
 
-    text = io.StringIO()
-    monkeypatch.setattr(console.out, "file", text)
     console.show_methods(document)
-    assert TITLE in text.getvalue()
-    assert re.search(rf"router .*\b{100 * value:.1f}", text.getvalue())
+    text = capsys.readouterr().out
+    assert TITLE in text
+    assert re.search(rf"router .*\b{100 * value:.1f}", text)
 
     assert f'<th scope="col">{TITLE}</th>' in page
     assert f"<b>{100 * value:.3f}</b>" in page

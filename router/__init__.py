@@ -1,4 +1,4 @@
-"""The router: features, estimators, policies, pipeline and analysis."""
+"""The router: features, estimators, policies, pipeline, metrics, evaluation and reports."""
 
 from __future__ import annotations
 

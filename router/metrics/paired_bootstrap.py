@@ -51,7 +51,7 @@ def group_sums(values: Floats, groups: Sequence[str] | npt.NDArray) -> tuple[Arr
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not len(values) or len(groups) != len(values):
         raise DataError(
-            f"A bootstrap needs values (n, M) and n groups; it got {values.shape} values and "
+            f"A bootstrap needs values (N, M) and N groups; it got {values.shape} values and "
             f"{len(groups)} groups."
         )
     _, member, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)

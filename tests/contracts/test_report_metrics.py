@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 
 import numpy as np
@@ -14,14 +13,18 @@ from data.log.oracle_log import OracleLog
 from data.splits.split import split_by_group
 from router.cli import console
 from router.evaluation import metric_table
-from router.evaluation.evaluate import Settings, evaluate
+from router.evaluation.evaluate import Settings
+from router.evaluation.evaluate import evaluate
 from router.evaluation.evaluate_run import evaluate_stage
-from router.evaluation.metric_table import METRICS, Measured, Metric
+from router.evaluation.metric_table import METRICS
+from router.evaluation.metric_table import Measured
+from router.evaluation.metric_table import Metric
 from router.features.table import FeatureTable
 from router.reports import tables
 from router.reports.report_run import report_stage
 from router.runs.run import Run
-from router.stages.learning import calibrate_stage, train_stage
+from router.stages.learning import calibrate_stage
+from router.stages.learning import train_stage
 
 OPTIONS = ("1", "9", "36")
 TITLE = "mean points of the curve"
@@ -66,7 +69,7 @@ def with_toy(monkeypatch):
 
 
 def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
-    with_toy, tmp_path, monkeypatch
+    with_toy, tmp_path, capsys
 ):
     run = Run(tmp_path / "run")
     log, features = simulated_log()
@@ -85,11 +88,10 @@ def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
         assert method["metrics"]["toy_mean"]["value"] == pytest.approx(mean)
     value = methods["router"]["metrics"]["toy_mean"]["value"]
 
-    text = io.StringIO()
-    monkeypatch.setattr(console.out, "file", text)
     console.show_methods(document)
-    assert TITLE in text.getvalue()
-    assert re.search(rf"router .*\b{100 * value:.1f}", text.getvalue())
+    text = capsys.readouterr().out
+    assert TITLE in text
+    assert re.search(rf"router .*\b{100 * value:.1f}", text)
 
     assert f'<th scope="col">{TITLE}</th>' in page
     assert f"<b>{100 * value:.3f}</b>" in page

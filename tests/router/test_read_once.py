@@ -166,7 +166,7 @@ COMMANDS = [
     ("evaluate", "RUN"),
     ("report", "RUN"),
     ("compare", "RUN", "TWIN"),
-    ("monitor", "RUN", "FRESH"),
+    ("monitor", "RUN", "--traffic", "FRESH"),
     ("push", "RUN", "me/router", "--license", "mit", "--out", "NEW"),
 ]
 

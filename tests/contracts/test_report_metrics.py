@@ -13,18 +13,14 @@ from data.log.oracle_log import OracleLog
 from data.splits.split import split_by_group
 from router.cli import console
 from router.evaluation import metric_table
-from router.evaluation.evaluate import Settings
-from router.evaluation.evaluate import evaluate
+from router.evaluation.evaluate import Settings, evaluate
 from router.evaluation.evaluate_run import evaluate_stage
-from router.evaluation.metric_table import METRICS
-from router.evaluation.metric_table import Measured
-from router.evaluation.metric_table import Metric
+from router.evaluation.metric_table import METRICS, Measured, Metric
 from router.features.table import FeatureTable
 from router.reports import tables
 from router.reports.report_run import report_stage
 from router.runs.run import Run
-from router.stages.learning import calibrate_stage
-from router.stages.learning import train_stage
+from router.stages.learning import calibrate_stage, train_stage
 
 OPTIONS = ("1", "9", "36")
 TITLE = "mean points of the curve"

@@ -13,13 +13,9 @@ from router.evaluation.breakdown import lost_questions
 from router.reports import log_browser
 from router.reports.log_browser import pack_log
 from router.reports.log_summary import inspect_log
-from router.reports.log_summary_tables import csv_files
-from router.reports.log_summary_tables import shown_tables
+from router.reports.log_summary_tables import csv_files, shown_tables
 from router.text.expected import expected_text
-from tests.router.test_log_browser import HERE
-from tests.router.test_log_browser import needs_node
-from tests.router.test_log_browser import run_node
-from tests.router.test_log_browser import unpacked
+from tests.router.test_log_browser import HERE, needs_node, run_node, unpacked
 
 ABOUT: list[dict[str, Any]] = [
     {"references": ["net", "a net", "net"], "metric": "vqa"},

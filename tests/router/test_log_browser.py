@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -24,18 +23,18 @@ from data.errors import DataError
 from data.log.oracle_log import OracleLog
 from router.metrics.oracles import RULES
 from router.reports import log_browser
-from router.reports.log_browser import pack_log
-from router.reports.log_browser import pack_numbers
+from router.reports.log_browser import pack_log, pack_numbers
 from router.reports.log_summary import inspect_log
 from router.reports.page_parts import script_json
-from tests.router.logs import log_of_cells
-from tests.router.logs import random_log
-from tests.router.test_log_summary import answered
-from tests.router.test_log_summary import by_example
-from tests.router.test_log_summary import cheapest
-from tests.router.test_log_summary import is_complete
-from tests.router.test_log_summary import said
-from tests.router.test_log_summary import suffices
+from tests.router.logs import log_of_cells, random_log
+from tests.router.test_log_summary import (
+    answered,
+    by_example,
+    cheapest,
+    is_complete,
+    said,
+    suffices,
+)
 
 HERE = Path(__file__).parent
 FILTER = HERE.parents[1] / "router/reports/templates/browse_filter.js"

@@ -9,11 +9,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -32,8 +30,7 @@ from router.reports.report_run import report_stage
 from router.runs.checks import check_run
 from router.runs.run import Run
 from router.stages.escalating import escalate_stage
-from router.stages.learning import calibrate_stage
-from router.stages.learning import train_stage
+from router.stages.learning import calibrate_stage, train_stage
 from router.stages.monitoring import monitor_stage
 from router.stages.references import reference_stage
 from router.stages.retraining import Recipe

@@ -169,7 +169,6 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
 @contextmanager
 def _in_words(words: Words) -> Iterator[None]:
     """Say why a target cannot be met, or nothing be learned, in the words that fit the log."""
-
     try:
         yield
     except (UncertifiedError, NotLearnableError) as error:

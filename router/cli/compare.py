@@ -81,7 +81,6 @@ def _show(versus: PairedComparison, words: Words) -> None:
 
 def _notes(versus: PairedComparison) -> list[str]:
     """What 0 and the cells without a number mean."""
-
     found, notes = versus.differences, []
     saved = [value for one in found if one.name == SAVED for value in (one.a, one.b)]
     if any(one.name == AIQ and one.difference is None for one in found):

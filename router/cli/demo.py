@@ -44,7 +44,6 @@ def demo(
     m3router demo run/
     ```
     """
-    from router.demo.desk import Desk  # loads torch
     from router.demo.service import DemoService
     from router.demo.serving import need_gradio, serve
 

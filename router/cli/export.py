@@ -53,7 +53,6 @@ def export(
     m3router import exported published/ --out another-run/
     ```
     """
-
     if push and not licence:
         raise typer.BadParameter("say under which licence the data set is published: --license")
     if private and not push:

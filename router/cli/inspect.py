@@ -69,7 +69,6 @@ def inspect(
     m3router inspect run/ --images pictures/ --html log.html
     ```
     """
-
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
     notes = _notes(len(found.log), found.asked) if not found.finished else log_warnings(log)

@@ -82,7 +82,6 @@ def monitor(
     m3router monitor run/ --traffic week-34/ --policy safe --json
     ```
     """
-
     with err.status("testing"):
         found = monitor_stage(
             Run(run),

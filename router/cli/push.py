@@ -60,7 +60,6 @@ def push(
     m3router ask theirs/ image.png "what number is on the red tag?"
     ```
     """
-
     facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
     if out is not None:
         write_published(out, run_files(Run(run), facts))

@@ -76,7 +76,6 @@ def quickstart(
 
 def _learn(run: Run, *, seed: int) -> None:
     """Train, then calibrate one policy for each default budget."""
-
     with progress("training") as advance:
         train_stage(
             run,
@@ -93,7 +92,6 @@ def _learn(run: Run, *, seed: int) -> None:
 
 def _measure(run: Run, images: Path) -> Path:
     """Evaluate, print the table, write the report."""
-
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)
     results.print()

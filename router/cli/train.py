@@ -125,7 +125,6 @@ def train(
     m3router train run/ --split official.csv
     ```
     """
-
     if tuned:
         for name, option in OF_TUNING.items():
             source = ctx.get_parameter_source(name)

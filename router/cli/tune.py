@@ -87,7 +87,6 @@ def tune(
     m3router tune run/ --storage postgresql://user@host/tuning --study scenes
     ```
     """
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     wanted = Search(
         trials=trials,

@@ -17,7 +17,6 @@ from m3core.models.base import MultiScaleModel
 from m3core.pooling import AVERAGE
 from router.cascade.rule import Cascade, cascade_path
 from router.features.featurizer import check_source, live_featurizer
-from router.hub import fetch
 from router.inference.decision import Clock, Decider
 from router.inference.result import RoutedAnswer as RoutedAnswer
 from router.inference.session import Encoder, Session

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from m3core.models.growing import GrowingAnswer
-
 from data.errors import M3RouterError
+from m3core.models.base import IncrementalAnswer
 from router.inference.result import RoutedAnswer
 from router.inference.session import Session
 from router.policies.policy import Policy
@@ -44,7 +43,7 @@ class Job(Session):
     max_tokens: int | None = None
     gone: bool = False
     entered: float = field(default_factory=time.perf_counter)
-    row: GrowingAnswer | None = None
+    row: IncrementalAnswer | None = None
     streams: bool = False
     said: str = ""
     since: float = 0.0

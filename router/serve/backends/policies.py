@@ -7,9 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from data.errors import DataError, M3RouterError, MismatchError
-from router.cascade.rule import Cascade
 from router.policies.calibration_data import CalibrationData
-from router.policies.guarantee_text import told_by
 from router.policies.policy import Policy
 from router.runs.run import Run
 from router.scale_router import ScaleRouter

@@ -33,7 +33,6 @@ from router.inference.decision import Clock
 from router.inference.result import RoutedAnswer
 from router.inference.session import Encoder, Session
 from router.policies.guarantee_text import told_by
-from router.policies.policy import Policy
 from router.serve.backends.admission_queue import AdmissionQueue
 from router.serve.backends.backend import Query, Served, UnavailableError
 from router.serve.backends.engine import load_pipeline

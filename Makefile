@@ -52,11 +52,11 @@ tutorials: install  ## Run the documentation's tutorials as they are written
 lint: install  ## Check style, types and that what is generated in docs/ is fresh
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(RUN) -m router.cli.docs --check
+	$(RUN) -m m3router.router.cli.docs --check
 	$(RUN) -m experiments.figures --check
 
 quickstart: install  ## The whole idea in a few minutes: label, train, route, report
-	$(RUN) -m router.cli.main quickstart --out quickstart
+	$(RUN) -m m3router quickstart --out quickstart
 
 bench: quickstart  ## Measure labelling, routing, pipeline, MQT and training, ratios in one run
 	$(RUN) -m experiments.benchmarks.speed --quickstart quickstart
@@ -74,7 +74,7 @@ bench-serve: quickstart  ## Measure the server under load, 1 to 64 clients, then
 	$(RUN) -m experiments.benchmarks.serving --quickstart quickstart --minutes $(MINUTES)
 
 docs: install  ## Write what docs/ has of the commands' help and of recorded results
-	$(RUN) -m router.cli.docs
+	$(RUN) -m m3router.router.cli.docs
 	$(RUN) -m experiments.figures
 
 site: install  ## Build the documentation's pages in site/, offline

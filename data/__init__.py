@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data.registry import exports
+from m3router.data.registry import exports
 
 if TYPE_CHECKING:
-    from data.example import Example as Example
-    from data.log.oracle_log import OracleLog as OracleLog
-    from data.sources.jsonl import load_jsonl as load_jsonl
-    from data.splits.split import split_by_group as split_by_group
+    from m3router.data.example import Example as Example
+    from m3router.data.log.oracle_log import OracleLog as OracleLog
+    from m3router.data.sources.jsonl import load_jsonl as load_jsonl
+    from m3router.data.splits.split import split_by_group as split_by_group
 
 __getattr__ = exports(
     __name__,
     {
-        "Example": "data.example",
-        "OracleLog": "data.log.oracle_log",
-        "load_jsonl": "data.sources.jsonl",
-        "split_by_group": "data.splits.split",
+        "Example": "m3router.data.example",
+        "OracleLog": "m3router.data.log.oracle_log",
+        "load_jsonl": "m3router.data.sources.jsonl",
+        "split_by_group": "m3router.data.splits.split",
     },
 )

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data.errors import DataError
-from data.registry import unknown_name
-from data.scoring.metrics import (
+from m3router.data.errors import DataError
+from m3router.data.registry import unknown_name
+from m3router.data.scoring.metrics import (
     AGREEMENT,
     METRICS,
     Expects,
@@ -23,7 +23,7 @@ from data.scoring.metrics import (
     in_place,
     load_metric,
 )
-from data.scoring.multiple_choice import read_reference
+from m3router.data.scoring.multiple_choice import read_reference
 
 MOST_TOKENS = 2**31 - 1
 _BROKEN = "holds half of a surrogate pair, which is no character"
@@ -36,18 +36,18 @@ class Example:
     Attributes:
         id: Unique within a set of examples.
         image: Path of the picture or video, relative to the images folder; see
-            :mod:`data.videos` for how a video is shown to a model.
+            :mod:`m3router.data.videos` for how a video is shown to a model.
         question: What is asked, without any prompt template.
         answers: Reference answers, at least one; ten for ``vqa``, where some may be empty; none
             for ``agreement``.
         choices: The options of a multiple-choice question, first one ``A``; else empty. None
             before the last one is a letter that the question does not use.
-        metric: A key of :data:`data.scoring.metrics.METRICS`.
+        metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
         dataset: Where the example is from; results are also given per dataset.
         group: Examples that share a picture share a group; ``""`` becomes ``image``, in composed
             letters (Unicode's NFC).
         chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
-            :func:`data.scoring.metrics.chance_level`.
+            :func:`m3router.data.scoring.metrics.chance_level`.
         max_new_tokens: Tokens of the longest answer, at least 1; None for the model's own limit.
 
     Raises:

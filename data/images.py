@@ -14,10 +14,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms
 
-from data.errors import ImageError, ImageSizeError
-from data.media_files import open_file
-from data.png_chunks import only_pixels
-from data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
+from m3router.data.errors import ImageError, ImageSizeError
+from m3router.data.media_files import open_file
+from m3router.data.png_chunks import only_pixels
+from m3router.data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -67,13 +67,13 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image as upright 8-bit RGB.
 
     Rotation by EXIF is applied, transparency is laid onto white, CMYK and palettes are
-    converted, 16-bit and float values are scaled to 8 bits (:mod:`data.wide_pixels`), of an
-    animation the first frame is taken. NOTE: colour profiles and gamma are not applied, as
+    converted, 16-bit and float values are scaled to 8 bits (:mod:`m3router.data.wide_pixels`), of
+    an animation the first frame is taken. NOTE: colour profiles and gamma are not applied, as
     published evaluations do not apply them.
 
     Args:
         path: The file; composed and decomposed spellings of its name are equal, see
-            :func:`data.media_files.find_file`.
+            :func:`m3router.data.media_files.find_file`.
         max_pixels: Refuse larger images, by their header, before anything is decoded.
             NOTE: Pillow itself refuses more than twice its ``Image.MAX_IMAGE_PIXELS``.
 

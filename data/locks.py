@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 
 def take_lock(lock: int, busy: str) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 SCHEMA = 2
 SEALED = 2

@@ -17,7 +17,7 @@ import unicodedata
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from data.errors import ImageError
+from m3router.data.errors import ImageError
 
 _SHOWN, _LONGEST = 80, 1000
 

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

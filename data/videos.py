@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from data.errors import DataError, VideoError
-from data.images import MAX_PIXELS, open_image
-from data.media_files import open_file
+from m3router.data.errors import DataError, VideoError
+from m3router.data.images import MAX_PIXELS, open_image
+from m3router.data.media_files import open_file
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -209,7 +209,8 @@ def open_picture(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXE
         Mode ``RGB``.
 
     Raises:
-        ImageError: It cannot be read; see :func:`data.images.open_image`, :func:`open_video`.
+        ImageError: It cannot be read; see :func:`m3router.data.images.open_image`,
+            :func:`open_video`.
         DataError: It is a video and PyAV is missing, or ``frames`` is below 1.
     """
     if is_video(path):
@@ -225,12 +226,13 @@ def open_video(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS
 
     Args:
         path: The file; composed and decomposed spellings of its name are equal, see
-            :func:`data.media_files.find_file`.
+            :func:`m3router.data.media_files.find_file`.
         frames: Frames of the collage; a shorter video shows all that it has.
         max_pixels: Refuse a larger collage, before any frame is decoded.
 
     Returns:
-        The collage, mode ``RGB``; see :func:`data.videos.shown_frames` and :func:`collage`.
+        The collage, mode ``RGB``; see :func:`m3router.data.videos.shown_frames` and
+        :func:`collage`.
 
     Raises:
         VideoError: The file is missing, not ours to read, no ordinary file, empty, truncated,

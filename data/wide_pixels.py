@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data.png_chunks import significant_bits
+from m3router.data.png_chunks import significant_bits
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of a sample that cameras and scanners give."""

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
-from data.manifest import atomic_write_text
-from router.reports.figures import (
+from m3router.data.manifest import atomic_write_text
+from m3router.router.reports.figures import (
     FIXED,
     IMAGE,
     ORACLE,

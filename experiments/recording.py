@@ -34,7 +34,7 @@ def kept(document: dict[str, Any], *, others: bool = True) -> dict[str, Any]:
     """What of an evaluation is recorded: everything but curves and single questions.
 
     Args:
-        document: see `router.evaluation.evaluate.evaluate`.
+        document: see `m3router.router.evaluation.evaluate.evaluate`.
         others: whether to keep what the router is compared with.
     """
     wanted = OWN + OTHERS if others else OWN

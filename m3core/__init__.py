@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data.registry import exports
+from m3router.data.registry import exports
 
 if TYPE_CHECKING:
-    from m3core.checkpoints import load_model as load_model
-    from m3core.labelling import label as label
-    from m3core.scales import ScaleGrid as ScaleGrid
+    from m3router.m3core.checkpoints import load_model as load_model
+    from m3router.m3core.labelling import label as label
+    from m3router.m3core.matryoshka.scales import ScaleGrid as ScaleGrid
 
 __getattr__ = exports(
     __name__,
     {
-        "ScaleGrid": "m3core.scales",
-        "label": "m3core.labelling",
-        "load_model": "m3core.checkpoints",
+        "ScaleGrid": "m3router.m3core.matryoshka.scales",
+        "label": "m3router.m3core.labelling",
+        "load_model": "m3router.m3core.checkpoints",
     },
 )

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, CLIPVisionModel
 
-from data.errors import ModelError
-from m3core.checkpoints.families.table import recognise
-from m3core.checkpoints.loading import load_model
-from m3core.checkpoints.places import EMBEDDED, FAKE, read_json, resolve, revision_of
-from m3core.models.base import GridEncoding, VisualEncoding
-from m3core.scales import ScaleGrid
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.families.table import recognise
+from m3router.m3core.checkpoints.loading import load_model
+from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, read_json, resolve, revision_of
+from m3router.m3core.matryoshka.base import GridEncoding, VisualEncoding
+from m3router.m3core.matryoshka.scales import ScaleGrid
 
 
 class ImageEncoder(Protocol):

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data.registry import exports
+from m3router.data.registry import exports
 
 if TYPE_CHECKING:
-    from router.evaluation.evaluate import evaluate as evaluate
-    from router.evaluation.evaluate_run import evaluate_stage as evaluate_stage
-    from router.features.table import FeatureTable as FeatureTable
-    from router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
-    from router.policies.policy import Policy as Policy
-    from router.reports.report_run import report_stage as report_stage
-    from router.runs.run import Run as Run
-    from router.scale_router import ScaleRouter as ScaleRouter
-    from router.stages.labelling import label_stage as label_stage
-    from router.stages.learning import calibrate_stage as calibrate_stage
-    from router.stages.learning import train_stage as train_stage
-    from router.training import train_router as train_router
-    from router.version import __version__ as __version__
+    from m3router.router.evaluation.evaluate import evaluate as evaluate
+    from m3router.router.evaluation.evaluate_run import evaluate_stage as evaluate_stage
+    from m3router.router.features.table import FeatureTable as FeatureTable
+    from m3router.router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
+    from m3router.router.policies.policy import Policy as Policy
+    from m3router.router.reports.report_run import report_stage as report_stage
+    from m3router.router.runs.run import Run as Run
+    from m3router.router.scale_router import ScaleRouter as ScaleRouter
+    from m3router.router.stages.labelling import label_stage as label_stage
+    from m3router.router.stages.learning import calibrate_stage as calibrate_stage
+    from m3router.router.stages.learning import train_stage as train_stage
+    from m3router.router.training.fit import train_router as train_router
+    from m3router.router.version import __version__ as __version__
 
 __getattr__ = exports(
     __name__,
     {
-        "__version__": "router.version",
-        "AutoScalePipeline": "router.inference.pipeline",
-        "FeatureTable": "router.features.table",
-        "Policy": "router.policies.policy",
-        "Run": "router.runs.run",
-        "ScaleRouter": "router.scale_router",
-        "calibrate_stage": "router.stages.learning",
-        "evaluate": "router.evaluation.evaluate",
-        "evaluate_stage": "router.evaluation.evaluate_run",
-        "label_stage": "router.stages.labelling",
-        "report_stage": "router.reports.report_run",
-        "train_router": "router.training",
-        "train_stage": "router.stages.learning",
+        "__version__": "m3router.router.version",
+        "AutoScalePipeline": "m3router.router.inference.pipeline",
+        "FeatureTable": "m3router.router.features.table",
+        "Policy": "m3router.router.policies.policy",
+        "Run": "m3router.router.runs.run",
+        "ScaleRouter": "m3router.router.scale_router",
+        "calibrate_stage": "m3router.router.stages.learning",
+        "evaluate": "m3router.router.evaluation.evaluate",
+        "evaluate_stage": "m3router.router.evaluation.evaluate_run",
+        "label_stage": "m3router.router.stages.labelling",
+        "report_stage": "m3router.router.reports.report_run",
+        "train_router": "m3router.router.training.fit",
+        "train_stage": "m3router.router.stages.learning",
     },
 )

@@ -1,6 +1,6 @@
-"""`python -m router`: the same as `m3router`, for launchers that start modules."""
+"""`python -m m3router`: the same as `m3router`, for launchers that start modules."""
 
-from router.cli.main import app
+from m3router.router.cli.main import app
 
 if __name__ == "__main__":
     app(prog_name="m3router")

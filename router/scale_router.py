@@ -11,20 +11,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError, MismatchError
-from router.calibration import JOINT, NONE, Calibration
-from router.estimators import estimator_class
-from router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
-from router.features.table import FeatureTable
-from router.held_out import FILE as HELD_OUT
-from router.held_out import HeldOut
-from router.runs.sealed_files import (
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.estimators import estimator_class
+from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.sealed_files import (
     content_hash,
     read_files,
     read_sealed,
     write_files,
 )
-from router.runs.sealed_files import write_sealed as _write_sealed
+from m3router.router.runs.sealed_files import write_sealed as _write_sealed
+from m3router.router.training.held_out import FILE as HELD_OUT
+from m3router.router.training.held_out import HeldOut
+from m3router.router.training.probability_calibration import JOINT, NONE, Calibration
 
 FILE = "router.json"
 KIND = "router"
@@ -43,8 +43,8 @@ class ScaleRouter:
 
     Attributes:
         estimator: fitted on the blocks side by side.
-        estimator_name: its name in `router.estimators.ESTIMATORS`, or the class of a classifier
-            that was given to `train_router`.
+        estimator_name: its name in `m3router.router.estimators.ESTIMATORS`, or the class of a
+            classifier that was given to `train_router`.
         blocks: name -> width of the feature blocks it reads, in the order of its columns.
         options: names of the options (scales), cheapest first.
         cost_unit: unit of the costs that belong to the options, such as "visual tokens".

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.registry import load_entry
+from m3router.data.registry import load_entry
 
 IMPORTERS = {
-    "blindtest": "data.importers.blindtest:read_blindtest",
-    "exported": "data.log.exporting:read_exported",
-    "lmms-eval": "data.importers.lmms_eval:read_lmms_eval",
-    "table": "data.importers.table:read_table",
-    "vlmevalkit": "data.importers.vlmevalkit:read_vlmevalkit",
+    "blindtest": "m3router.data.importers.blindtest:read_blindtest",
+    "exported": "m3router.data.log.exporting:read_exported",
+    "lmms-eval": "m3router.data.importers.lmms_eval:read_lmms_eval",
+    "table": "m3router.data.importers.table:read_table",
+    "vlmevalkit": "m3router.data.importers.vlmevalkit:read_vlmevalkit",
 }
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from data.registry import unknown_name
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.registry import unknown_name
 
 FILE = "oracle.jsonl"
 OPTIONS = ("384px", "768px", "1152px")

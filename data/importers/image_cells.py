@@ -10,7 +10,7 @@ import base64
 import re
 from collections.abc import Mapping
 
-from data.tables.cells import Cell, Nested
+from m3router.data.tables.cells import Cell, Nested
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Most bytes of a file's or folder's name, and of a path, that common file systems take."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.errors import DataError, MismatchError, listed
-from data.log.oracle_log import OracleLog
-from data.log.warnings import lone_groups
-from data.media_files import leaves_folder
+from m3router.data.errors import DataError, MismatchError, listed
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.warnings import lone_groups
+from m3router.data.media_files import leaves_folder
 
 
 def references_in(text: str) -> tuple[str, ...]:

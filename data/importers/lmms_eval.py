@@ -28,14 +28,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError, listed
-from data.importers.image_cells import image_path
-from data.importers.joined import Runs, Sample, join, places, references_in
-from data.log.oracle_log import OracleLog
-from data.media_files import leaves_folder
-from data.scoring.benchmark_rules import score_mmbench
-from data.scoring.metrics import in_place
-from data.sources.benchmarks.base import placed
+from m3router.data.errors import DataError, listed
+from m3router.data.importers.image_cells import image_path
+from m3router.data.importers.joined import Runs, Sample, join, places, references_in
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.media_files import leaves_folder
+from m3router.data.scoring.benchmark_rules import score_mmbench
+from m3router.data.scoring.metrics import in_place
+from m3router.data.sources.benchmarks.base import placed
 
 MARK = "_samples_"
 _SECONDS = "total_evaluation_time_seconds"
@@ -281,7 +281,7 @@ def read_lmms_eval(
     Args:
         runs: Option -> samples file, or folder that holds the samples files of one run, or
             several of either over different tasks.
-        costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
+        costs: Option -> cost of an answer; see :func:`m3router.data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: Task, or ``"*"`` for all -> field that holds the score of a sample.
         pictures: Path of a picture that no sample names, such as ``"{dataset}/{id}.png"``: task

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.errors import DataError, listed
-from data.importers.image_cells import image_path
-from data.importers.joined import UNMAPPED, references_in
-from data.log.checks import REACH, within_reach
-from data.log.oracle_log import OracleLog
-from data.log.warnings import lone_groups
-from data.registry import unknown_name
-from data.tables.cells import Cell, Nested, key_of, number_of, verdict_of
-from data.tables.table import Table, read_cells
+from m3router.data.errors import DataError, listed
+from m3router.data.importers.image_cells import image_path
+from m3router.data.importers.joined import UNMAPPED, references_in
+from m3router.data.log.checks import REACH, within_reach
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.warnings import lone_groups
+from m3router.data.registry import unknown_name
+from m3router.data.tables.cells import Cell, Nested, key_of, number_of, verdict_of
+from m3router.data.tables.table import Table, read_cells
 
 SHOWN = 3
 _ROUNDING = 1e-6
@@ -189,10 +189,10 @@ OPTIONAL = (
     *MEASURED,
 )
 KEYS = frozenset({"id", "group", "option", "dataset"})
-"""Columns whose texts are compared, see :func:`data.tables.cells.keys_of`."""
+"""Columns whose texts are compared, see :func:`m3router.data.tables.cells.keys_of`."""
 COLUMNS = "columns"
 """Metadata entry: one of our names -> what the table calls that column. A given split is read by
-the same column of ids, see :mod:`data.splits.assignment`."""
+the same column of ids, see :mod:`m3router.data.splits.assignment`."""
 
 _NO_VALUE = "no value in the column 'correct'"
 
@@ -204,7 +204,7 @@ def read_table(
     columns: Mapping[str, str] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
-    """Read a table in any format that :mod:`data.tables.table` names.
+    """Read a table in any format that :mod:`m3router.data.tables.table` names.
 
     Columns: ``id``, ``question``, ``option`` and ``correct`` (in [0, 1], or true/false; empty for
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,

@@ -15,7 +15,7 @@ The data set is read from the name: VLMEvalKit writes ``<model>/<model>_<dataset
 
 A row's score is its verdict, or follows from a rule where nobody judged it. VLMEvalKit scores
 predictions by rules of its own or with a judging model (``vlmeval/dataset/*.py``). Here the rule is
-that of :mod:`data.scoring.metrics`, which is the benchmark's or
+that of :mod:`m3router.data.scoring.metrics`, which is the benchmark's or
 lmms-eval's, and OCRBench's is ``OCRBench.evaluate`` of ``image_vqa.py``. Multiple choice is read by
 the rule ``choice``: on four judged tables of two models that were tried it says the same as the
 judge of 99.1 to 100 % of the rows, VLMEvalKit's own ``exact_matching`` of 62 to 100 %.
@@ -33,14 +33,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import DataError, listed
-from data.importers.image_cells import image_path
-from data.importers.joined import Runs, Sample, join, places, references_in
-from data.log.oracle_log import OracleLog
-from data.media_files import leaves_folder
-from data.scoring.metrics import in_place, load_metric
-from data.tables.cells import Nested, verdict_of
-from data.tables.table import SUFFIXES, read_cells
+from m3router.data.errors import DataError, listed
+from m3router.data.importers.image_cells import image_path
+from m3router.data.importers.joined import Runs, Sample, join, places, references_in
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.media_files import leaves_folder
+from m3router.data.scoring.metrics import in_place, load_metric
+from m3router.data.tables.cells import Nested, verdict_of
+from m3router.data.tables.table import SUFFIXES, read_cells
 
 _ENDS = ("_result", "_results", "_auxmatch", "_score")
 _JUDGES = re.compile(
@@ -345,9 +345,9 @@ def read_vlmevalkit(
     to that number of rotations; 1/2 for yes and no; else 0.
 
     Args:
-        runs: Option -> its table or tables, in any format that :mod:`data.tables.table` names
-            (``.xlsx`` needs openpyxl), or the folder that holds them.
-        costs: Option -> cost of an answer; see :func:`data.importers.joined.join`.
+        runs: Option -> its table or tables, in any format that :mod:`m3router.data.tables.table`
+            names (``.xlsx`` needs openpyxl), or the folder that holds them.
+        costs: Option -> cost of an answer; see :func:`m3router.data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: Data set, or ``"*"`` for all -> column that holds the verdicts, each in [0, 1].
         dataset: What the log calls the only data set; None reads it from the files' names.

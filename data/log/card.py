@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from data.log.files import HUB_PARQUET
-from data.log.oracle_log import OracleLog
+from m3router.data.log.files import HUB_PARQUET
+from m3router.data.log.oracle_log import OracleLog
 
 COLUMNS = {
     "example_id": "the question about a picture; one row per option",
@@ -34,7 +34,7 @@ COLUMNS = {
     "max_new_tokens": "tokens of the longest answer that was allowed",
     "finish": "`stop` where the model ended its answer, `length` where it was cut",
 }
-"""Columns of the rows, as :data:`data.log.checks.SCHEMA` has them, in a reader's words."""
+"""Columns of the rows, as :data:`m3router.data.log.checks.SCHEMA` has them, in a reader's words."""
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST = "1M<n<10M"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from data.errors import DataError, MismatchError
+from m3router.data.errors import DataError, MismatchError
 
 ASKED = "asked"
 UNTIL_CORRECT = "until-correct"

@@ -1,7 +1,8 @@
 """An oracle log as a data set: a folder as data-set hubs lay it out, with its data card.
 
-``datasets.load_dataset(folder)`` reads its rows; :meth:`data.log.oracle_log.OracleLog.read` and
-``m3router import exported`` read it back as the same log, after checking its hash.
+``datasets.load_dataset(folder)`` reads its rows;
+:meth:`m3router.data.log.oracle_log.OracleLog.read` and ``m3router import exported`` read it back as
+the same log, after checking its hash.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
-from data.errors import DataError
-from data.log.card import data_card
-from data.log.files import HUB_PARQUET
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST, atomic_write_text
+from m3router.data.errors import DataError
+from m3router.data.log.card import data_card
+from m3router.data.log.files import HUB_PARQUET
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST, atomic_write_text
 
 README = "README.md"
 NO_LICENCE = "unknown"

@@ -11,13 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import DataError
-from data.log.checks import SCHEMA
-from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+from m3router.data.errors import DataError
+from m3router.data.log.checks import SCHEMA
+from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 
 PARQUET = "oracle.parquet"
 HUB_PARQUET = "data/train-00000-of-00001.parquet"
-"""The same file where data-set hubs look for it; see :mod:`data.log.exporting`."""
+"""The same file where data-set hubs look for it; see :mod:`m3router.data.log.exporting`."""
 STAGE = "log"
 
 
@@ -28,9 +28,9 @@ def save(
 
     Args:
         folder: Made when it is missing.
-        frame: All columns of :data:`data.log.checks.SCHEMA`.
+        frame: All columns of :data:`m3router.data.log.checks.SCHEMA`.
         file: ``PARQUET`` or ``HUB_PARQUET``.
-        inputs: What the log was made from, see :func:`data.manifest.write_manifest`.
+        inputs: What the log was made from, see :func:`m3router.data.manifest.write_manifest`.
         recorded: What else the manifest says, JSON values.
 
     Raises:

@@ -23,9 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from data.errors import DataError, MismatchError
-from data.locks import take_lock
-from data.manifest import FULL_DISK, fsync_folder
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.locks import take_lock
+from m3router.data.manifest import FULL_DISK, fsync_folder
 
 JOURNAL = "journal.jsonl"
 VERSION = 1

@@ -17,18 +17,19 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data.errors import DataError
-from data.log.checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
-from data.log.files import PARQUET, load, save
-from data.manifest import sha256_file
+from m3router.data.errors import DataError
+from m3router.data.log.checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
+from m3router.data.log.files import PARQUET, load, save
+from m3router.data.manifest import sha256_file
 
 
 class OracleLog:
     """What a model answered at every scale; immutable.
 
     Args:
-        frame: One row per (example, scale) with the columns of :data:`data.log.checks.SCHEMA`.
-            Those of :data:`data.log.checks.OPTIONAL` may be missing. Examples keep the order in
+        frame: One row per (example, scale) with the columns of
+            :data:`m3router.data.log.checks.SCHEMA`. Those of
+            :data:`m3router.data.log.checks.OPTIONAL` may be missing. Examples keep the order in
             which they first appear.
         options: The scales, cheapest first.
         cost_unit: What ``cost`` counts, such as ``"visual tokens"``.
@@ -257,7 +258,7 @@ class OracleLog:
 
         Args:
             folder: The log's folder; made when it is missing.
-            inputs: What the log was made from, see :func:`data.manifest.write_manifest`.
+            inputs: What the log was made from, see :func:`m3router.data.manifest.write_manifest`.
             file: Where the rows go in it: ``PARQUET`` or ``HUB_PARQUET``.
 
         Raises:

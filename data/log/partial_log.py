@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from data.errors import DataError
-from data.log.journal import JOURNAL, VERSION, journal_files, latest_rows, read_records
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
+from m3router.data.errors import DataError
+from m3router.data.log.journal import JOURNAL, VERSION, journal_files, latest_rows, read_records
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
 
 LOG = "log"
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data.errors import listed
-from data.log.checks import ASKED
-from data.log.oracle_log import OracleLog
-from data.scoring.metrics import AGREEMENT
-from data.splits.split import FRACTIONS, SPLITS
+from m3router.data.errors import listed
+from m3router.data.log.checks import ASKED
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.splits.split import FRACTIONS, SPLITS
 
 FEW_GROUPS = 40
 """Groups below which the test part, a fifth of them, has next to nothing to tell."""

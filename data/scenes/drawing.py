@@ -6,8 +6,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from data.scenes.glyphs import CHARACTERS, DOTS, glyph_mask
-from data.scenes.world import BACKGROUNDS, CELLS, COLORS, SHAPES, WORDS, WORLD_VERSION, Item, Scene
+from m3router.data.scenes.glyphs import CHARACTERS, DOTS, glyph_mask
+from m3router.data.scenes.world import (
+    BACKGROUNDS,
+    CELLS,
+    COLORS,
+    SHAPES,
+    WORDS,
+    WORLD_VERSION,
+    Item,
+    Scene,
+)
 
 PATCH = DOTS
 """Pixels along one side of a cell."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.example import Example
-from data.manifest import atomic_write_text
-from data.scenes.drawing import render
-from data.scenes.questions import CHANCE, ask_about
-from data.scenes.world import Scene, make_scene
+from m3router.data.example import Example
+from m3router.data.manifest import atomic_write_text
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.questions import CHANCE, ask_about
+from m3router.data.scenes.world import Scene, make_scene
 
 TRAIN_SEEDS = range(0, 10_000_000)
 VALIDATION_SEEDS = range(10_000_000, 20_000_000)

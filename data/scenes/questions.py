@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.scenes.world import BACKGROUNDS, COLORS, SHAPES, WORDS, WORLD_VERSION, Item, Scene
+from m3router.data.scenes.world import (
+    BACKGROUNDS,
+    COLORS,
+    SHAPES,
+    WORDS,
+    WORLD_VERSION,
+    Item,
+    Scene,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

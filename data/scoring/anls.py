@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data.texts import on_clean_texts
+from m3router.data.texts import on_clean_texts
 
 ANLS_THRESHOLD = 0.5
 

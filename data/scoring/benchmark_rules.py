@@ -3,7 +3,8 @@
 Each function repeats what the benchmark's own script computes for one answer, or lmms-eval
 (github.com/EvolvingLMMs-Lab/lmms-eval) where there is no such script, odd or not, so that numbers
 are comparable; docs/benchmarks.md says which, and of what date. MMMU's, NExT-QA's and EgoSchema's
-rules are in :mod:`data.scoring.letter_parsing`, VQAv2's is in :mod:`data.scoring.vqa`.
+rules are in :mod:`m3router.data.scoring.letter_parsing`, VQAv2's is in
+:mod:`m3router.data.scoring.vqa`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from data.texts import on_clean_texts
+from m3router.data.texts import on_clean_texts
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _LETTER_FIRST = re.compile(r"\s*([A-Z])\.")
@@ -93,7 +94,8 @@ def score_mme(answer: str, answers: Sequence[str], choices: Sequence[str] = ()) 
     """Read yes or no from the first four characters.
 
     MME's own tool (``eval_tool/calculation.py``, ``parse_pred_ans``). Its oddities: ``Know`` is
-    no, ``N.`` and ``y`` are neither. MME's sums over such scores are in :mod:`data.scoring.mme`.
+    no, ``N.`` and ``y`` are neither. MME's sums over such scores are in
+    :mod:`m3router.data.scoring.mme`.
 
     Args:
         answer: What the model said.

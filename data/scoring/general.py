@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data.texts import on_clean_texts, plain
+from m3router.data.texts import on_clean_texts, plain
 
 RELAXED_TOLERANCE = 0.05
 
@@ -15,7 +15,7 @@ def score_exact(answer: str, answers: Sequence[str], choices: Sequence[str] = ()
 
     GQA as LLaVA prepares it: ``scripts/convert_gqa_for_eval.py``, ``rstrip('.').lower()``.
     NOTE: white space is ignored too, on both sides, and case is folded, so that ``Straße`` equals
-    ``STRASSE``; see :func:`data.texts.plain`.
+    ``STRASSE``; see :func:`m3router.data.texts.plain`.
 
     Args:
         answer: What the model said.

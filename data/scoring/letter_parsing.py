@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from data.texts import on_clean_texts
+from m3router.data.texts import on_clean_texts
 
 _ENDS = ",.!?;:'"
 _FEWEST_WORDS = 6

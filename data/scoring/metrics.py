@@ -1,9 +1,9 @@
 """Score an answer in [0, 1] as the benchmark of its metric does.
 
 Every metric takes the model's answer, the reference answers and the choices. Outer blanks never
-count, and composed and decomposed letters are the same, in all of them (see :mod:`data.texts`).
-Where a benchmark is odd, its oddity is kept: numbers must be comparable with published ones. What
-deviates on purpose is marked ``NOTE:``.
+count, and composed and decomposed letters are the same, in all of them (see
+:mod:`m3router.data.texts`). Where a benchmark is odd, its oddity is kept: numbers must be
+comparable with published ones. What deviates on purpose is marked ``NOTE:``.
 
 A new metric is one function and one line in :data:`METRICS`.
 """
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import cast
 
-from data.errors import DataError
-from data.registry import load, unknown_name
-from data.scoring.multiple_choice import read_reference
-from data.texts import Metric, clean
+from m3router.data.errors import DataError
+from m3router.data.registry import load, unknown_name
+from m3router.data.scoring.multiple_choice import read_reference
+from m3router.data.texts import Metric, clean
 
 AGREEMENT = "agreement"
 """Metric of questions without reference answers: compared with what the finest scale says."""
@@ -53,7 +53,7 @@ class MetricEntry:
     """A line of the table of metrics.
 
     Attributes:
-        function: What scores, as ``module:name``; see :class:`data.texts.Metric`.
+        function: What scores, as ``module:name``; see :class:`m3router.data.texts.Metric`.
         expects: What the reference answers must be.
     """
 
@@ -62,25 +62,33 @@ class MetricEntry:
 
 
 METRICS = {
-    "exact": MetricEntry("data.scoring.general:score_exact"),
-    AGREEMENT: MetricEntry("data.scoring.general:score_agreement"),
-    "choice": MetricEntry("data.scoring.multiple_choice:score_choice", Expects.CHOICES),
-    "yes_no": MetricEntry("data.scoring.general:score_yes_no", Expects.YES_OR_NO),
-    "vqa": MetricEntry("data.scoring.vqa:score_vqa", Expects.SEVERAL_PEOPLE),
-    "anls": MetricEntry("data.scoring.anls:score_anls"),
-    "relaxed": MetricEntry("data.scoring.general:score_relaxed"),
-    "vqav2": MetricEntry("data.scoring.vqa:score_vqa", Expects.SEVERAL_PEOPLE),
-    "textvqa": MetricEntry("data.scoring.vqa:score_textvqa", Expects.SEVERAL_PEOPLE),
-    "gqa": MetricEntry("data.scoring.benchmark_rules:score_gqa"),
-    "ai2d": MetricEntry("data.scoring.benchmark_rules:score_ai2d", Expects.LETTERS),
-    "pope": MetricEntry("data.scoring.benchmark_rules:score_pope", Expects.YES_OR_NO),
-    "mme": MetricEntry("data.scoring.benchmark_rules:score_mme", Expects.YES_OR_NO),
-    "seedbench": MetricEntry("data.scoring.benchmark_rules:score_seedbench", Expects.LETTERS),
-    "scienceqa": MetricEntry("data.scoring.benchmark_rules:score_scienceqa", Expects.LETTERS),
-    "mmbench": MetricEntry("data.scoring.benchmark_rules:score_mmbench", Expects.LETTERS),
-    "mmmu": MetricEntry("data.scoring.letter_parsing:score_mmmu", Expects.LETTERS_OR_TEXTS),
-    "nextqa": MetricEntry("data.scoring.letter_parsing:score_nextqa", Expects.LETTERS),
-    "egoschema": MetricEntry("data.scoring.letter_parsing:score_egoschema", Expects.LETTERS),
+    "exact": MetricEntry("m3router.data.scoring.general:score_exact"),
+    AGREEMENT: MetricEntry("m3router.data.scoring.general:score_agreement"),
+    "choice": MetricEntry("m3router.data.scoring.multiple_choice:score_choice", Expects.CHOICES),
+    "yes_no": MetricEntry("m3router.data.scoring.general:score_yes_no", Expects.YES_OR_NO),
+    "vqa": MetricEntry("m3router.data.scoring.vqa:score_vqa", Expects.SEVERAL_PEOPLE),
+    "anls": MetricEntry("m3router.data.scoring.anls:score_anls"),
+    "relaxed": MetricEntry("m3router.data.scoring.general:score_relaxed"),
+    "vqav2": MetricEntry("m3router.data.scoring.vqa:score_vqa", Expects.SEVERAL_PEOPLE),
+    "textvqa": MetricEntry("m3router.data.scoring.vqa:score_textvqa", Expects.SEVERAL_PEOPLE),
+    "gqa": MetricEntry("m3router.data.scoring.benchmark_rules:score_gqa"),
+    "ai2d": MetricEntry("m3router.data.scoring.benchmark_rules:score_ai2d", Expects.LETTERS),
+    "pope": MetricEntry("m3router.data.scoring.benchmark_rules:score_pope", Expects.YES_OR_NO),
+    "mme": MetricEntry("m3router.data.scoring.benchmark_rules:score_mme", Expects.YES_OR_NO),
+    "seedbench": MetricEntry(
+        "m3router.data.scoring.benchmark_rules:score_seedbench", Expects.LETTERS
+    ),
+    "scienceqa": MetricEntry(
+        "m3router.data.scoring.benchmark_rules:score_scienceqa", Expects.LETTERS
+    ),
+    "mmbench": MetricEntry("m3router.data.scoring.benchmark_rules:score_mmbench", Expects.LETTERS),
+    "mmmu": MetricEntry(
+        "m3router.data.scoring.letter_parsing:score_mmmu", Expects.LETTERS_OR_TEXTS
+    ),
+    "nextqa": MetricEntry("m3router.data.scoring.letter_parsing:score_nextqa", Expects.LETTERS),
+    "egoschema": MetricEntry(
+        "m3router.data.scoring.letter_parsing:score_egoschema", Expects.LETTERS
+    ),
 }
 
 

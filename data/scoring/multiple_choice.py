@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data.texts import clean, on_clean_texts, plain, widths_folded
+from m3router.data.texts import clean, on_clean_texts, plain, widths_folded
 
 # --- Markup ----------------------------------------------------------------------------------
 

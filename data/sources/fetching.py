@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import DataError
-from data.manifest import fsync_folder, sha256_file, write_failure, write_manifest
-from data.sources.benchmarks.table import benchmark
-from data.sources.hub import Origin, iter_benchmark
+from m3router.data.errors import DataError
+from m3router.data.manifest import fsync_folder, sha256_file, write_failure, write_manifest
+from m3router.data.sources.benchmarks.table import benchmark
+from m3router.data.sources.hub import Origin, iter_benchmark
 
 EXAMPLES = "examples.jsonl"
 PICTURES = "images"
@@ -48,7 +48,7 @@ def fetch_benchmark(
     same command starts again, and pictures that are there are not written again.
 
     Args:
-        name: A key of :data:`data.sources.benchmarks.table.BENCHMARKS`.
+        name: A key of :data:`m3router.data.sources.benchmarks.table.BENCHMARKS`.
         folder: Where to write; it must not hold examples yet.
         origin: Which rows, from where; None for the whole evaluated split, from the hub.
         progress: Called with the number of examples so far.
@@ -58,7 +58,7 @@ def fetch_benchmark(
 
     Raises:
         DataError: The folder holds examples, or cannot be written; or see
-            :func:`data.sources.hub.iter_benchmark`.
+            :func:`m3router.data.sources.hub.iter_benchmark`.
     """
     origin, entry = origin or Origin(), benchmark(name)
     path = folder / EXAMPLES

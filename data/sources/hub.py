@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from data.errors import DataError
-from data.example import Example
-from data.sources.benchmarks.base import Benchmark, RawExample
-from data.sources.benchmarks.table import benchmark
-from data.sources.image_files import save_picture
-from data.sources.reading import read_row, read_rows
-from data.videos import SUFFIXES
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.sources.benchmarks.base import Benchmark, RawExample
+from m3router.data.sources.benchmarks.table import benchmark
+from m3router.data.sources.image_files import save_picture
+from m3router.data.sources.reading import read_row, read_rows
+from m3router.data.videos import SUFFIXES
 
 _SHOWN = 5
 
@@ -56,7 +56,7 @@ def iter_benchmark(
     """Give the examples of a benchmark as they are read, each when its picture is a file.
 
     Args:
-        name: A key of :data:`data.sources.benchmarks.table.BENCHMARKS`.
+        name: A key of :data:`m3router.data.sources.benchmarks.table.BENCHMARKS`.
         folder: Receives the pictures.
         origin: Which rows, from where; None for the whole evaluated split, from the hub.
         left_out: Receives why rows were left out, and how often.

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.manifest import write_failure
+from m3router.data.errors import DataError
+from m3router.data.manifest import write_failure
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", ".jpg"),

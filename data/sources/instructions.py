@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.media_files import leaves_folder
+from m3router.data.errors import DataError
+from m3router.data.media_files import leaves_folder
 
 IMAGE_TAG = "<image>"
 HUMAN, MODEL = "human", "gpt"

@@ -8,12 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.example import Example
-from data.media_files import brief, leaves_folder
-from data.registry import unknown_name
-from data.tables.formats import once
-from data.videos import is_video
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.media_files import brief, leaves_folder
+from m3router.data.registry import unknown_name
+from m3router.data.tables.formats import once
+from m3router.data.videos import is_video
 
 SHOWN = 20
 METADATA = "metadata"
@@ -28,11 +28,11 @@ def load_jsonl(path: Path, *, images: Path) -> list[Example]:
     """Read examples, one JSON object a line.
 
     A line has at least ``id``, ``image`` (or ``video``), ``question`` and ``answers`` (a list) or
-    ``answer`` (one text); the other fields of :class:`data.example.Example` are optional. What
-    else is to be kept with an example stands in the field ``metadata``, which is not read; any
+    ``answer`` (one text); the other fields of :class:`m3router.data.example.Example` are optional.
+    What else is to be kept with an example stands in the field ``metadata``, which is not read; any
     other field is refused, because a misspelled one would silently do nothing. Blank lines are
-    ignored. The ending of a name tells a video in either field, see :mod:`data.videos`. Files that
-    are missing are no error here: labelling records them, example by example.
+    ignored. The ending of a name tells a video in either field, see :mod:`m3router.data.videos`.
+    Files that are missing are no error here: labelling records them, example by example.
 
     Args:
         path: The file, UTF-8.

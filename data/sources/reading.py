@@ -9,9 +9,9 @@ from typing import Any
 from huggingface_hub.errors import HfHubHTTPError
 from pyarrow.dataset import ParquetFragmentScanOptions
 
-from data.errors import DataError
-from data.sources.benchmarks.base import Benchmark, RawExample, Row
-from data.tables.table import read_cells
+from m3router.data.errors import DataError
+from m3router.data.sources.benchmarks.base import Benchmark, RawExample, Row
+from m3router.data.tables.table import read_cells
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 """Ending of a file to the reader of the ``datasets`` library."""

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import DataError
-from data.registry import unknown_name
-from data.splits.split import FRACTIONS, SPLITS, Split, split_by_parts, spread
-from data.tables.cells import Cell, Nested, key_of, whole_of
-from data.tables.formats import once
-from data.tables.table import Table, read_cells
+from m3router.data.errors import DataError
+from m3router.data.registry import unknown_name
+from m3router.data.splits.split import FRACTIONS, SPLITS, Split, split_by_parts, spread
+from m3router.data.tables.cells import Cell, Nested, key_of, whole_of
+from m3router.data.tables.formats import once
+from m3router.data.tables.table import Table, read_cells
 
 TRAIN = "train"
 """Divided into all parts but ``test``, in proportion to their shares."""
@@ -45,7 +45,7 @@ class Covered:
         ids: Id of each row of the log, shape (N,).
         groups: Group of each row, shape (N,).
         columns: Our name -> the name in the table that the log was imported from; empty where it
-            was not. See :data:`data.importers.table.COLUMNS`.
+            was not. See :data:`m3router.data.importers.table.COLUMNS`.
         questions: Question of each row, shape (N,); empty where they cannot be compared.
     """
 
@@ -63,7 +63,7 @@ class Covered:
 def part_of(assignment: Mapping[str, str], name: str, group: str) -> str | None:
     """Look an example up by its id, else by its group.
 
-    Both as :func:`data.tables.cells.keys_of` writes them.
+    Both as :func:`m3router.data.tables.cells.keys_of` writes them.
 
     >>> part_of({"12": "fit", "a.png": "test"}, "12.0", "b.png")
     'fit'
@@ -302,7 +302,7 @@ def shares_in_order(given: Mapping[str, float]) -> tuple[float, ...]:
     """The shares of all parts, checked.
 
     Args:
-        given: Part -> share, for every part of :data:`data.splits.split.SPLITS`.
+        given: Part -> share, for every part of :data:`m3router.data.splits.split.SPLITS`.
 
     Returns:
         The shares in the order of the parts; they are positive and sum to 1.
@@ -336,7 +336,7 @@ def read_assignment(
     """Read which example or group belongs to which part.
 
     Args:
-        path: A table in any format that :mod:`data.tables.table` names, read as
+        path: A table in any format that :mod:`m3router.data.tables.table` names, read as
             :func:`assignment_of` says (an imported table may be given as it is); or
             ``.json`` with one object of key -> part, or a recorded ``split.json``.
         column: What the table calls the column of the parts, where that is another name.
@@ -443,7 +443,7 @@ def _read_object(path: Path) -> dict[str, str] | None:
 
 
 def _as_compared(parts: Mapping[str, str]) -> dict[str, str]:
-    """Let keys also be found as they are compared, see :func:`data.tables.cells.key_of`."""
+    """Let keys also be found as they are compared, see :func:`m3router.data.tables.cells.key_of`."""
     compared: dict[str, set[str]] = {}
     for key, part in parts.items():
         compared.setdefault(key_of(key), set()).add(part)

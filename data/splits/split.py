@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
-from data.manifest import atomic_write_text
-from data.registry import unknown_name
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.manifest import atomic_write_text
+from m3router.data.registry import unknown_name
 
 SPLITS = ("fit", "tune", "calibrate", "test")
 FRACTIONS = (0.5, 0.1, 0.2, 0.2)

@@ -1,7 +1,7 @@
 """What is in a text file or workbook: its rows of cells, or its objects, before anything is read.
 
-:mod:`data.tables.table` makes tables of them. All functions raise ValueError with what is wrong and
-what to do; the caller names the file.
+:mod:`m3router.data.tables.table` makes tables of them. All functions raise ValueError with what is
+wrong and what to do; the caller names the file.
 """
 
 from __future__ import annotations

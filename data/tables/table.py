@@ -3,7 +3,7 @@
 ``.csv`` with commas and ``.tsv`` with tabs (UTF-8, or UTF-16 and UTF-32 that begin with their
 mark), ``.parquet``, ``.json`` (a list of objects), ``.jsonl`` (an object a line) and ``.xlsx`` (its
 first sheet); text formats also with ``.gz`` behind. What a cell holds is said by
-:mod:`data.tables.cells`; a file that can be read in two ways is refused.
+:mod:`m3router.data.tables.cells`; a file that can be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import DataError
-from data.tables.cells import EXACT, Cell, keys_of, text_of
-from data.tables.formats import decoded_text, objects_of, separated_rows, sheet_rows
+from m3router.data.errors import DataError
+from m3router.data.tables.cells import EXACT, Cell, keys_of, text_of
+from m3router.data.tables.formats import decoded_text, objects_of, separated_rows, sheet_rows
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
 _PACKED = (".parquet", ".xlsx")
@@ -60,8 +60,8 @@ class Table:
             strip: Take white space around texts away.
 
         Returns:
-            Texts, :class:`data.tables.cells.Nested` ones, and None where the file marks them as
-            missing.
+            Texts, :class:`m3router.data.tables.cells.Nested` ones, and None where the file marks
+            them as missing.
 
         Raises:
             DataError: There is no such column, there are two, or its part of the file is damaged.
@@ -81,7 +81,7 @@ class Table:
         return [cell or None for cell in cells] if self._texts_only else cells
 
     def keys(self, name: str) -> list[Cell]:
-        """Read a column of identifiers, see :func:`data.tables.cells.keys_of`.
+        """Read a column of identifiers, see :func:`m3router.data.tables.cells.keys_of`.
 
         Raises:
             DataError: See :meth:`cells`; or the column holds floating-point numbers that are too

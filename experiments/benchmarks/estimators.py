@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from router.estimators import ESTIMATORS, estimator_class
-from router.estimators.base import Floats, log_loss
-from router.features.mapped import empty
+from m3router.router.estimators import ESTIMATORS, estimator_class
+from m3router.router.estimators.base import Floats, log_loss
+from m3router.router.features.mapped import empty
 
 OPTIONS = 5
 WIDTHS = (648, 257)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.example import Example
-from m3core.labelling import LabelProgress, label
-from m3core.models.fake import FakeModel
+from m3router.data.example import Example
+from m3router.m3core.labelling import LabelProgress, label
+from m3router.m3core.matryoshka.models.fake import FakeModel
 
 PER_PICTURE = 20
 

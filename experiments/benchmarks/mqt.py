@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from m3core.checkpoints.tower import known_tower
-from m3core.models.query_abstractor import QueryAbstractor, resize_table
-from m3core.models.untrained import untrained_tower
-from m3core.scales import MQT_SCALES
+from m3router.m3core.checkpoints.tower import known_tower
+from m3router.m3core.matryoshka.models.query_abstractor import QueryAbstractor, resize_table
+from m3router.m3core.matryoshka.models.untrained import untrained_tower
+from m3router.m3core.matryoshka.scales import MQT_SCALES
 
 Way = Callable[[], object]
 

@@ -11,7 +11,8 @@ Two measurements by scale:
   training does, so this overstates what a trained model would flip; and all four ways share one
   run of the tower, so they differ in the language model only.
 - **Time**: median milliseconds of prefill with ``TEXT_TOKENS`` text tokens, batch 1, last logits
-  only, beside the shortest time that the device's peak rates allow (:mod:`m3core.roofline`).
+  only, beside the shortest time that the device's peak rates allow
+  (:mod:`m3router.m3core.cost.roofline`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from m3core.batching import answer_all
-from m3core.cost import Numbers
-from m3core.models.base import Answer, Request
-from m3core.models.llava import LlavaM3
-from m3core.models.untrained import LLAVA_7B, llava_config, untrained_llava
-from m3core.roofline import Device, choose_device, estimate
+from m3router.m3core.cost.operations import Numbers
+from m3router.m3core.cost.roofline import Device, choose_device, estimate
+from m3router.m3core.matryoshka.base import Answer, Request
+from m3router.m3core.matryoshka.batching import answer_all
+from m3router.m3core.matryoshka.models.llava import LlavaM3
+from m3router.m3core.matryoshka.models.untrained import LLAVA_7B, llava_config, untrained_llava
 
 TEXT_TOKENS = 30
 BATCH = 16

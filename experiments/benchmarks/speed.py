@@ -22,24 +22,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.errors import DataError
-from data.example import Example
-from data.images import open_image
-from data.log.oracle_log import OracleLog
-from data.scenes.export import VALIDATION_SEEDS, write_scenes
-from data.sources.jsonl import load_jsonl
-from m3core.checkpoints import load_model
-from m3core.labelling import label
-from m3core.models.base import MultiScaleModel, Request
-from router.features.examples import FeatureInput
-from router.features.extract import FeatureCollector
-from router.features.featurizer import Featurizer
-from router.features.question import ModelQuestions
-from router.features.tiers import USUAL
-from router.inference.pipeline import AutoScalePipeline
-from router.policies.fitting import for_max_loss
-from router.policies.policy import Policy
-from router.runs.run import Run
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.images import open_image
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scenes.export import VALIDATION_SEEDS, write_scenes
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.labelling import label
+from m3router.m3core.matryoshka.base import MultiScaleModel, Request
+from m3router.router.features.examples import FeatureInput
+from m3router.router.features.extract import FeatureCollector
+from m3router.router.features.featurizer import Featurizer
+from m3router.router.features.groups import USUAL
+from m3router.router.features.question import ModelQuestions
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.policies.fitting import for_max_loss
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
 
 BATCH = 16
 SERVED = 64

@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 
-from m3core.checkpoints.families.llava import LlavaTrainable
-from m3core.embedded.architecture import OFFSETS, new_model, new_tower
-from m3core.embedded.curriculum import FreshScenes, SceneText, scene_pixels
-from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.objective import MatryoshkaBatch, MatryoshkaLoss
-from m3core.prompts import get_template
-from m3core.scales import M3_SCALES
+from experiments.embedded_model.architecture import OFFSETS, new_model, new_tower
+from experiments.embedded_model.curriculum import FreshScenes, SceneText, scene_pixels
+from experiments.embedded_model.tokenizer import SPECIAL, build_tokenizer
+from m3router.m3core.checkpoints.families.llava import LlavaTrainable
+from m3router.m3core.matryoshka.prompts import get_template
+from m3router.m3core.matryoshka.scales import M3_SCALES
+from m3router.m3core.training.objective import MatryoshkaBatch, MatryoshkaLoss
 
 QUESTIONS = 4
 

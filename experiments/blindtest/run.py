@@ -2,9 +2,9 @@
 
     python -m experiments.blindtest.run --data FOLDER --work runs/blindtest
 
-FOLDER holds ``oracle.jsonl`` and ``images/``, see ``data.importers.blindtest``. One run for each
-model and one for all together; features are the shipped tower's pooled tokens and hashed words,
-no language model is asked. The split is by picture. Nothing is tuned on the test part.
+FOLDER holds ``oracle.jsonl`` and ``images/``, see ``m3router.data.importers.blindtest``. One run
+for each model and one for all together; features are the shipped tower's pooled tokens and hashed
+words, no language model is asked. The split is by picture. Nothing is tuned on the test part.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.importers.blindtest import read_blindtest
-from data.manifest import MANIFEST, atomic_write_text
 from experiments.recording import kept, provenance
-from router.evaluation.evaluate_run import evaluate_stage
-from router.reports.report_run import report_stage
-from router.runs.run import Run
-from router.stages.labelling import featurize_stage, import_stage
-from router.stages.learning import calibrate_stage, train_stage
+from m3router.data.errors import DataError
+from m3router.data.importers.blindtest import read_blindtest
+from m3router.data.manifest import MANIFEST, atomic_write_text
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.reports.report_run import report_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import featurize_stage, import_stage
+from m3router.router.stages.learning import calibrate_stage, train_stage
 
 HERE = Path(__file__).parent
 ESTIMATORS = ("logistic", "lightgbm", "mlp")

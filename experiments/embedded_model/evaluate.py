@@ -2,8 +2,8 @@
 
     python -m experiments.embedded_model.evaluate --work runs/embedded-test
 
-Answers are generated and scored by ``m3core.labelling.label``, as for any other model. The test
-scenes' seeds are used for nothing else.
+Answers are generated and scored by ``m3router.m3core.labelling.label``, as for any other model. The
+test scenes' seeds are used for nothing else.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from data.log.oracle_log import OracleLog
-from data.manifest import atomic_write_text
-from data.scenes.export import TEST_SEEDS, write_scenes
-from data.scenes.world import WORLD_VERSION
-from data.sources.jsonl import load_jsonl
-from m3core.checkpoints import embedded_folder, load_model
-from m3core.labelling import LabelProgress, label
-from m3core.scales import M3_SCALES
-from router.metrics.oracles import first_correct
-from router.metrics.paired_bootstrap import cluster_means, estimate
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import atomic_write_text
+from m3router.data.scenes.export import TEST_SEEDS, write_scenes
+from m3router.data.scenes.world import WORLD_VERSION
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import embedded_folder, load_model
+from m3router.m3core.labelling import LabelProgress, label
+from m3router.m3core.matryoshka.scales import M3_SCALES
+from m3router.router.metrics.oracles import first_correct
+from m3router.router.metrics.paired_bootstrap import cluster_means, estimate
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from m3core.embedded.build import build
+from experiments.embedded_model.build import build
 
 HERE = Path(__file__).parent
 

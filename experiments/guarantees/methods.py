@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr
 
-from router.policies import risk_bounds as risk
-from router.policies.betting import Shape, agrapa, deadline
-from router.policies.ladders import GAINS, Ladder, promising
+from m3router.router.policies import risk_bounds as risk
+from m3router.router.policies.betting import Shape, agrapa, deadline
+from m3router.router.policies.ladders import GAINS, Ladder, promising
 
 Array = npt.NDArray[np.float64]
 Passed = npt.NDArray[np.bool_]

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from data.manifest import atomic_write_text
 from experiments.guarantees import methods, whole
 from experiments.guarantees.worlds import EVEN, EXPENSIVE, STEEP, World, draw, ladder
 from experiments.recording import provenance
-from router.policies.guarantee import Target
+from m3router.data.manifest import atomic_write_text
+from m3router.router.policies.guarantee import Target
 
 HERE = Path(__file__).parent
 TARGETS = (0.01, 0.02, 0.05)

@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtr
 
-from router.estimators.base import Floats
-from router.policies import risk_bounds as risk
-from router.policies.guarantee import Labelled, Target, UncertifiedError, for_target, safe_to_cheap
-from router.policies.policy import Binding, Policy
-from router.policies.thinning import thin
+from m3router.router.estimators.base import Floats
+from m3router.router.policies import risk_bounds as risk
+from m3router.router.policies.guarantee import (
+    Labelled,
+    Target,
+    UncertifiedError,
+    for_target,
+    safe_to_cheap,
+)
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.policies.thinning import thin
 
 DELTA = 0.05
 RARE, MANY = 1 / 2000, 300

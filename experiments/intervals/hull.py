@@ -3,8 +3,8 @@
     python -m experiments.intervals.hull
 
 RouterBench's area (arXiv 2403.12031) over every breakpoint of the router, on test parts of several
-sizes in the world of `experiments.intervals.run`, beside the area of `router.metrics.curves`.
-About a minute on one core.
+sizes in the world of `experiments.intervals.run`, beside the area of
+`m3router.router.metrics.curves`. About a minute on one core.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from data.manifest import atomic_write_text
 from experiments.intervals.run import COSTS, POPULATION, World, draw, truths
 from experiments.recording import provenance
-from router.evaluation.price_curves import curve_prices, curve_rows
-from router.metrics.curves import curves
-from router.metrics.hull import aiq
-from router.policies.price_sweep import sweep
+from m3router.data.manifest import atomic_write_text
+from m3router.router.evaluation.price_curves import curve_prices, curve_rows
+from m3router.router.metrics.curves import curves
+from m3router.router.metrics.hull import aiq
+from m3router.router.policies.price_sweep import sweep
 
 OUT = Path(__file__).parent / "results" / "hull.json"
 SIZES = (40, 200, 800)

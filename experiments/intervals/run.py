@@ -27,17 +27,17 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from data.manifest import atomic_write_text
 from experiments.recording import provenance
-from router.estimators.base import Floats
-from router.evaluation.comparison import Comparison
-from router.evaluation.methods import GOALS, AppliedMethod, Part, Setting
-from router.evaluation.metric_table import measure
-from router.evaluation.price_curves import curve_prices, curve_rows
-from router.metrics.curves import curves
-from router.metrics.paired_bootstrap import Columns
-from router.policies.outcomes import Asked
-from router.policies.price_sweep import choose_at, sweep
+from m3router.data.manifest import atomic_write_text
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.comparison import Comparison
+from m3router.router.evaluation.methods import GOALS, AppliedMethod, Part, Setting
+from m3router.router.evaluation.metric_table import measure
+from m3router.router.evaluation.price_curves import curve_prices, curve_rows
+from m3router.router.metrics.curves import curves
+from m3router.router.metrics.paired_bootstrap import Columns
+from m3router.router.policies.outcomes import Asked
+from m3router.router.policies.price_sweep import choose_at, sweep
 
 HERE = Path(__file__).parent
 COSTS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])

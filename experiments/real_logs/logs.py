@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import DataError
-from data.importers.blindtest import FILE as BLINDTEST
-from data.importers.blindtest import read_blindtest
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
-from router.features.table import FeatureTable
-from router.runs.run import Run
-from router.stages.labelling import featurize_stage, import_stage
+from m3router.data.errors import DataError
+from m3router.data.importers.blindtest import FILE as BLINDTEST
+from m3router.data.importers.blindtest import read_blindtest
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import featurize_stage, import_stage
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 WITH_IMAGES, WITHOUT = ("image", "question", "cheap"), ("question", "cheap")

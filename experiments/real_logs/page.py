@@ -17,10 +17,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from data.manifest import atomic_write_text
 from experiments.real_logs.baselines import BASELINES, MIXING
 from experiments.real_logs.protocol import SHARES
-from router.reports.figures import (
+from m3router.data.manifest import atomic_write_text
+from m3router.router.reports.figures import (
     FIXED,
     IMAGE,
     ORACLE,

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.splits.split import Split, split_by_group
 from experiments.real_logs.logs import RealLog
-from router.evaluation.price_curves import curve_prices
-from router.metrics.choices import taken
-from router.metrics.curves import Curves, curves
-from router.metrics.hull import worth_mixing
-from router.policies.price_sweep import choose_at
+from m3router.data.splits.split import Split, split_by_group
+from m3router.router.evaluation.price_curves import curve_prices
+from m3router.router.metrics.choices import taken
+from m3router.router.metrics.curves import Curves, curves
+from m3router.router.metrics.hull import worth_mixing
+from m3router.router.policies.price_sweep import choose_at
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 SEEDS = 5

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
-from data.manifest import atomic_write_text
 from experiments.real_logs.baselines import BASELINES, MIXING
 from experiments.real_logs.logs import RealLog, find_logs
 from experiments.real_logs.protocol import (
@@ -35,11 +33,13 @@ from experiments.real_logs.protocol import (
     small_split,
 )
 from experiments.recording import provenance
-from router.evaluation.evaluate import evaluate
-from router.metrics.choices import taken
-from router.policies.calibration_data import CalibrationData, predictions
-from router.policies.knobs import Knobs
-from router.training import train_router
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_text
+from m3router.router.evaluation.evaluate import evaluate
+from m3router.router.metrics.choices import taken
+from m3router.router.policies.calibration_data import CalibrationData, predictions
+from m3router.router.policies.knobs import Knobs
+from m3router.router.training.fit import train_router
 
 HERE = Path(__file__).parent
 ROUTER = "router"

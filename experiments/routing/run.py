@@ -19,22 +19,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.manifest import atomic_write_text
-from data.scenes.export import LABEL_SEEDS, write_scenes
-from data.sources.jsonl import load_jsonl
 from experiments.recording import kept, provenance
-from m3core.checkpoints import load_model
-from router.cli.labelling import label_with_progress
-from router.evaluation.compare_runs import compare_runs
-from router.evaluation.evaluate_run import evaluate_stage
-from router.features.tiers import TIERS
-from router.policies.policy import Policy
-from router.reports.report_run import report_stage
-from router.reports.studies import learning_curve_stage, leave_one_out_stage
-from router.runs.run import Run
-from router.stages.escalating import escalate_stage
-from router.stages.learning import calibrate_stage, train_stage
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_text
+from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import load_model
+from m3router.router.cli.labelling import label_with_progress
+from m3router.router.evaluation.compare_runs import compare_runs
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.features.groups import TIERS
+from m3router.router.policies.policy import Policy
+from m3router.router.reports.report_run import report_stage
+from m3router.router.reports.studies import learning_curve_stage, leave_one_out_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.learning import calibrate_stage, train_stage
 
 HERE = Path(__file__).parent
 QUESTIONS = 8

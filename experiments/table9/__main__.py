@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from m3core.cost import ModelShape, Numbers
-from m3core.models.untrained import LLAVA_7B, llava_config
-from m3core.roofline import DEVICES, Device, forward_pass, seconds_by_group
+from m3router.m3core.cost.operations import ModelShape, Numbers
+from m3router.m3core.cost.roofline import DEVICES, Device, forward_pass, seconds_by_group
+from m3router.m3core.matryoshka.models.untrained import LLAVA_7B, llava_config
 
 TEXT_TOKENS = 30
 PUBLISHED: dict[int, dict[str, float]] = {

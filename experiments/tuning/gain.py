@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.log.oracle_log import OracleLog
-from data.manifest import atomic_write_text
-from data.split_rows import part_rows
-from router.features.table import FeatureTable
-from router.metrics.paired_bootstrap import estimate
-from router.rules import apply_rule
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
-from router.stages.tuning import tuned_setting, tuning_folder
-from router.training import train_router
-from router.tuning.objective import curve, halves, overall
-from router.tuning.results import read_results, row_of
-from router.tuning.setting import Tuned
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import atomic_write_text
+from m3router.data.splits.rows import part_rows
+from m3router.router.features.table import FeatureTable
+from m3router.router.metrics.paired_bootstrap import estimate
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.stages.tuning import tuned_setting, tuning_folder
+from m3router.router.training.fit import train_router
+from m3router.router.training.targets import apply_rule
+from m3router.router.tuning.objective import curve, halves, overall
+from m3router.router.tuning.results import read_results, row_of
+from m3router.router.tuning.setting import Tuned
 
 HERE = Path(__file__).parent
 DRAWS = 300

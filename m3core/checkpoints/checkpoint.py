@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data.errors import ModelError
-from m3core.models.preprocessing import ASPECTS, PAD, SQUARE
-from m3core.scales import M3_SCALES
+from m3router.data.errors import ModelError
+from m3router.m3core.matryoshka.preprocessing import ASPECTS, PAD, SQUARE
+from m3router.m3core.matryoshka.scales import M3_SCALES
 
 Layout = Literal["hugging_face", "original"]
 
@@ -25,7 +25,7 @@ class Checkpoint:
         folder: Where it lies.
         config: Its ``config.json``.
         layout: ``original`` (haotian-liu/LLaVA and its descendants) or ``hugging_face``.
-        family: A key of :data:`m3core.checkpoints.families.table.FAMILIES`.
+        family: A key of :data:`m3router.m3core.checkpoints.families.table.FAMILIES`.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Checkpoint:
 
     @property
     def aspect(self) -> str:
-        """How an image is made square, one of :data:`m3core.models.preprocessing.ASPECTS`.
+        """How an image is made square, one of :data:`m3router.m3core.matryoshka.preprocessing.ASPECTS`.
 
         The published code crops the centre unless the config says otherwise. The Hugging Face
         layout has no such entry; there ours says so, and without it images are padded.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from m3core.checkpoints.families.table import get_family, recognise
-from m3core.checkpoints.places import resolve
-from m3core.checkpoints.writing import check_destination
+from m3router.m3core.checkpoints.families.table import get_family, recognise
+from m3router.m3core.checkpoints.places import resolve
+from m3router.m3core.checkpoints.writing import check_destination
 
 
 def convert(source: str, destination: Path, *, dtype: str | None = None) -> Path:
@@ -47,7 +47,7 @@ def write_trained(
 
     Args:
         source: Folder or hub id that the training started from.
-        weights: What :func:`m3core.training.train` returned.
+        weights: What :func:`m3router.m3core.training.loop.train` returned.
         destination: A new folder.
         scales: What it was trained at.
         dtype: Number format of all tensors; by default that which each had in ``source``.

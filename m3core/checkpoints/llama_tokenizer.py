@@ -15,9 +15,9 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from data.errors import ModelError
-from m3core.checkpoints.places import read_json
-from m3core.checkpoints.sentencepieces import BLANK, compare, fast_tokenizer, read_pieces
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.places import read_json
+from m3router.m3core.checkpoints.sentencepieces import BLANK, compare, fast_tokenizer, read_pieces
 
 PIECES = "tokenizer.model"
 FAST = "tokenizer.json"

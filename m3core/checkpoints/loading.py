@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from m3core.checkpoints.families.base import Source
-from m3core.checkpoints.families.table import get_family, recognise
-from m3core.checkpoints.placement import Placement
-from m3core.checkpoints.places import EMBEDDED, FAKE, resolve
-from m3core.models.anyres import parse_grid
-from m3core.models.base import MultiScaleModel
-from m3core.models.fake import FakeModel
-from m3core.pooling import AVERAGE, check_pooling
+from m3router.m3core.checkpoints.families.base import Source
+from m3router.m3core.checkpoints.families.table import get_family, recognise
+from m3router.m3core.checkpoints.placement import Placement
+from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.m3core.matryoshka.models.anyres import parse_grid
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.pooling import AVERAGE, check_pooling
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +41,13 @@ def load_model(
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device_map: ``auto`` spreads a large model over all GPUs and the CPU's memory.
         bits: 8 or 4 to quantise the language model by bitsandbytes; needs a GPU.
-        pooling: How coarser scales are made, a name in :data:`m3core.pooling.POOLINGS`.
+        pooling: How coarser scales are made, a name in
+            :data:`m3router.m3core.matryoshka.pooling.POOLINGS`.
         grids: For LLaVA-NeXT, how pictures may be cut into crops, such as ``["2x2", "3x3"]``
             (rows x columns; M3, Table 5); None takes the grids of the checkpoint.
         unlisted_grids: Allow ``grids`` that the checkpoint does not list.
         max_new_tokens: Tokens of its longest answer, where a request names no other limit; None
-            for the usual :data:`m3core.models.base.ANSWER_TOKENS`.
+            for the usual :data:`m3router.m3core.matryoshka.base.ANSWER_TOKENS`.
 
     Raises:
         ModelError: If it cannot be found, read, or if any weight is missing, unexpected or of

@@ -14,10 +14,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from data.errors import ModelError
-from m3core.checkpoints.checkpoint import Checkpoint
-from m3core.checkpoints.llama_tokenizer import FAST, PIECES, load_llama_tokenizer
-from m3core.checkpoints.tower import Tower
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.llama_tokenizer import FAST, PIECES, load_llama_tokenizer
+from m3router.m3core.checkpoints.tower import Tower
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
 
@@ -27,9 +27,9 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer, from ``tokenizer.json`` or, in the original layout, ``tokenizer.model``.
 
-    See :mod:`m3core.checkpoints.llama_tokenizer` about the latter. The original layout has no
-    image token: its code splits the prompt there. Padding takes the unknown token where no padding
-    token is named, as in LLaVA's training.
+    See :mod:`m3router.m3core.checkpoints.llama_tokenizer` about the latter. The original layout has
+    no image token: its code splits the prompt there. Padding takes the unknown token where no
+    padding token is named, as in LLaVA's training.
 
     Args:
         checkpoint: The checkpoint.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig
 
-from data.errors import ModelError
+from m3router.data.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KEPT_WHOLE = ["vision_tower", "multi_modal_projector", "lm_head"]

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from data.errors import ModelError
-from data.manifest import sha256_file
+from m3router.data.errors import ModelError
+from m3router.data.manifest import sha256_file
 
 EMBEDDED = "embedded"
 FAKE = "fake"
@@ -22,7 +22,7 @@ _OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.onnx", "*.ot"]
 
 def embedded_folder() -> Path:
     """Where the shipped checkpoint lies inside the package."""
-    return Path(str(resources.files("m3core.embedded") / "checkpoint"))
+    return Path(str(resources.files("m3router.m3core.embedded") / "checkpoint"))
 
 
 def resolve(name: str) -> Path:

@@ -12,9 +12,9 @@ from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
-from m3core.checkpoints.llama_tokenizer import FAST, prefix_every_text
-from m3core.checkpoints.places import read_json
-from m3core.prompts import PromptTemplate
+from m3router.m3core.checkpoints.llama_tokenizer import FAST, prefix_every_text
+from m3router.m3core.checkpoints.places import read_json
+from m3router.m3core.matryoshka.prompts import PromptTemplate
 
 _CHAT = """\
 {%- set told = namespace(tail='') -%}

@@ -18,7 +18,7 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from data.errors import ModelError
+from m3router.data.errors import ModelError
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.errors import MismatchError, ModelError
-from m3core.checkpoints.families.base import Sizes
-from m3core.checkpoints.families.table import get_family, recognise
-from m3core.checkpoints.places import EMBEDDED, embedded_folder
+from m3router.data.errors import MismatchError, ModelError
+from m3router.m3core.checkpoints.families.base import Sizes
+from m3router.m3core.checkpoints.families.table import get_family, recognise
+from m3router.m3core.checkpoints.places import EMBEDDED, embedded_folder
 
 
 def read_sizes(name: str) -> Sizes:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from data.errors import ModelError
-from m3core.checkpoints.places import read_json
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.places import read_json
 
 Tensors = dict[str, torch.Tensor]
 _LISTED = 8

@@ -18,10 +18,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig
 
-from data.errors import ModelError
-from m3core.checkpoints.checkpoint import Checkpoint
-from m3core.checkpoints.places import local_tower, read_json, resolve
-from m3core.checkpoints.tensors import Tensors, read_tensors
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.places import local_tower, read_json, resolve
+from m3router.m3core.checkpoints.tensors import Tensors, read_tensors
 
 INSIDE = "model.vision_tower.vision_tower."
 """Where the original layout keeps a ``CLIPVisionModel``."""

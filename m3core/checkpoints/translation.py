@@ -14,8 +14,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from data.errors import ModelError
-from m3core.checkpoints.checkpoint import Checkpoint
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint
 
 PROJECTORS = {"mlp2x_gelu": "gelu", "linear": "linear"}
 """LLaVA's projectors with the activation that Hugging Face's two-layer projector takes.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from data.errors import MismatchError, ModelError
-from m3core.checkpoints.placement import DTYPES
-from m3core.checkpoints.tensors import Tensors, folded
+from m3router.data.errors import MismatchError, ModelError
+from m3router.m3core.checkpoints.placement import DTYPES
+from m3router.m3core.checkpoints.tensors import Tensors, folded
 
 
 def check_destination(destination: Path, *, dtype: str | None) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data.errors import DataError
-from data.example import Example
-from data.scoring.general import score_agreement
-from m3core.batching import Limits, answer_in_batches
-from m3core.labelling.progress import LabelStats
-from m3core.labelling.references import expected_score, reference_answers
-from m3core.labelling.rows import RIGHT, LabelMode, empty_row, fill_row, longest_answer
-from m3core.models.base import Answer, MultiScaleModel, Request, VisualEncoding
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.scoring.general import score_agreement
+from m3router.m3core.labelling.progress import LabelStats
+from m3router.m3core.labelling.references import expected_score, reference_answers
+from m3router.m3core.labelling.rows import RIGHT, LabelMode, empty_row, fill_row, longest_answer
+from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, Request, VisualEncoding
+from m3router.m3core.matryoshka.batching import Limits, answer_in_batches
 
 Row = dict[str, Any]
 

@@ -13,11 +13,11 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from data.errors import ImageError
-from data.example import Example
-from data.images import MAX_PIXELS
-from data.media_files import file_in
-from data.videos import FRAMES, open_picture
+from m3router.data.errors import ImageError
+from m3router.data.example import Example
+from m3router.data.images import MAX_PIXELS
+from m3router.data.media_files import file_in
+from m3router.data.videos import FRAMES, open_picture
 
 MOST_WORKERS = 8
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from m3core.batching import Batch
-from m3core.models.base import MultiScaleModel
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.m3core.matryoshka.batching import Batch
 
 REPEATS = 5
 

@@ -13,8 +13,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from data.errors import DataError
-from data.example import Example
+from m3router.data.errors import DataError
+from m3router.data.example import Example
 
 PATIENCE = timedelta(days=30)
 """How long a process that is done waits for the others."""

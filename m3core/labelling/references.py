@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from data.example import Example
-from data.scoring.metrics import Expects, expects
-from m3core.models.base import Answer
+from m3router.data.example import Example
+from m3router.data.scoring.metrics import Expects, expects
+from m3router.m3core.matryoshka.base import Answer
 
 _YES_NO = ("yes", "no")
 

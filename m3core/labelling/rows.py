@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from data.errors import DataError
-from data.example import Example, fingerprint
-from data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
-from data.scoring.metrics import AGREEMENT
-from data.videos import FRAMES, is_video
-from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
+from m3router.data.errors import DataError
+from m3router.data.example import Example, fingerprint
+from m3router.data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
+from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.videos import FRAMES, is_video
+from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncoding
 
 COST_UNIT = "visual tokens"
 LONGEST = "max_new_tokens"

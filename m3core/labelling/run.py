@@ -20,20 +20,19 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from data.errors import DataError
-from data.example import Example, length_problems
-from data.images import MAX_PIXELS
-from data.log.checks import LATER, SCHEMA
-from data.log.journal import Journal
-from data.log.oracle_log import OracleLog
-from data.manifest import atomic_write_bytes
-from data.videos import FRAMES
-from m3core.batching import Limits
-from m3core.labelling.labeller import Labeller
-from m3core.labelling.pictures import Chunk, read_ahead
-from m3core.labelling.progress import LabelProgress, LabelStats, matmul_rate
-from m3core.labelling.ranks import Ranks
-from m3core.labelling.rows import (
+from m3router.data.errors import DataError
+from m3router.data.example import Example, length_problems
+from m3router.data.images import MAX_PIXELS
+from m3router.data.log.checks import LATER, SCHEMA
+from m3router.data.log.journal import Journal
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import atomic_write_bytes
+from m3router.data.videos import FRAMES
+from m3router.m3core.labelling.labeller import Labeller
+from m3router.m3core.labelling.pictures import Chunk, read_ahead
+from m3router.m3core.labelling.progress import LabelProgress, LabelStats, matmul_rate
+from m3router.m3core.labelling.ranks import Ranks
+from m3router.m3core.labelling.rows import (
     COST_UNIT,
     LONGEST,
     LabelMode,
@@ -41,7 +40,8 @@ from m3core.labelling.rows import (
     log_metadata,
     longest_answer,
 )
-from m3core.models.base import MultiScaleModel, VisualEncoding
+from m3router.m3core.matryoshka.base import MultiScaleModel, VisualEncoding
+from m3router.m3core.matryoshka.batching import Limits
 
 CHUNK_IMAGES = 16
 STATS = "effort.json"
@@ -106,10 +106,10 @@ def label(
         max_new_tokens: Tokens of the longest answer to every example; None for each example's own,
             or the model's where it has none.
         max_pixels: Larger pictures are refused before they are decoded.
-        frames: Frames of a video's collage; see :mod:`data.videos`.
+        frames: Frames of a video's collage; see :mod:`m3router.data.videos`.
         mode: What is asked; examples without references are always scored by agreement.
         workers: Processes that read pictures ahead; see
-            :func:`m3core.labelling.pictures.workers_for`.
+            :func:`m3router.m3core.labelling.pictures.workers_for`.
         limits: How much a batch may hold.
         ranks: This process among those that label together; None for alone. The first one
             merges what all have kept, the others read the log that it wrote.

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from m3core.matryoshka.decoding import Decoded, DecodingState
-from m3core.models.base import Answer
+from m3router.m3core.matryoshka.base import Answer
+from m3router.m3core.matryoshka.decoding import Decoded, DecodingState
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(kw_only=True, eq=False)
 class TokenAnswer:
-    """One answer of a language model, an :class:`m3core.models.base.IncrementalAnswer`.
+    """One answer of a language model, an :class:`m3router.m3core.matryoshka.base.IncrementalAnswer`.
 
     Attributes:
         decoded: Tokens so far.
@@ -63,7 +63,7 @@ class TokenAnswer:
 
 
 class TokenAnswers:
-    """A batch of them, :class:`m3core.models.base.IncrementalAnswers`.
+    """A batch of them, :class:`m3router.m3core.matryoshka.base.IncrementalAnswers`.
 
     Args:
         decoding: What grows.

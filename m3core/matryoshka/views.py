@@ -1,7 +1,7 @@
 """What each visual token stands for in the image: boxes of a pooled grid, or heat maps of queries.
 
-A family says it (:meth:`m3core.checkpoints.families.base.Family.visualize`); drawing it is left
-to whoever shows it.
+A family says it (:meth:`m3router.m3core.checkpoints.families.base.Family.visualize`); drawing it is
+left to whoever shows it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from m3core.models.anyres import unpadded
-from m3core.pooling import AVERAGE
+from m3router.m3core.matryoshka.models.anyres import unpadded
+from m3router.m3core.matryoshka.pooling import AVERAGE
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in parts of a view's width and height, in [0, 1]."""
@@ -28,7 +28,7 @@ class View:
         name: What it is, in words.
         image: RGB, of ``rows x columns`` squares.
         side: Tokens along one side of a square, unpooled.
-        pooling: A name in :data:`m3core.pooling.POOLINGS`.
+        pooling: A name in :data:`m3router.m3core.matryoshka.pooling.POOLINGS`.
         rows: Squares on top of each other.
         columns: Squares side by side.
         size: (height, width) of the original, where tokens of the padding are cut off.
@@ -93,7 +93,7 @@ def token_boxes(side: int, scale: int, pooling: str) -> Iterator[Box]:
     Args:
         side: Tokens along one side, unpooled.
         scale: Tokens afterwards.
-        pooling: A name in :data:`m3core.pooling.POOLINGS`.
+        pooling: A name in :data:`m3router.m3core.matryoshka.pooling.POOLINGS`.
     """
     across = math.isqrt(scale)
     window = side // across

@@ -1,4 +1,4 @@
-"""Learning a cascade; see `router.cascade.rule`.
+"""Learning a cascade; see `m3router.router.cascade.rule`.
 
 Notation for shapes: n examples of the tune part, K options.
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import NotLearnableError
-from router.cascade.rule import Array, Rule, Weights, known, seen
-from router.estimators.base import Floats
-from router.estimators.logistic import LogisticEstimator
-from router.metrics.curves import curves, ladder
-from router.policies.outcomes import Asked, Prices, outcome_of
+from m3router.data.errors import NotLearnableError
+from m3router.router.cascade.rule import Array, Rule, Weights, known, seen
+from m3router.router.estimators.base import Floats
+from m3router.router.estimators.logistic import LogisticEstimator
+from m3router.router.metrics.curves import curves, ladder
+from m3router.router.policies.outcomes import Asked, Prices, outcome_of
 
 FOLDS = 5
 MOST = 10_000

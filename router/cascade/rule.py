@@ -24,8 +24,8 @@ a ridge regression on the logits and the probabilities of the router, learned on
 b of other pictures. It belongs to one price, as a `Cascade` does.
 
 A `Rule` without V is the plain router, which never asks again. It is what learning gives
-(`router.cascade.learning`) where nothing better was found on the tune part, so that there a cascade
-is never below its router.
+(`m3router.router.cascade.learning`) where nothing better was found on the tune part, so that there
+a cascade is never below its router.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from data.errors import DataError, MismatchError
-from router.estimators.base import Floats
-from router.policies.outcomes import Asked
-from router.policies.policy import Binding
-from router.policies.price_sweep import choose_at
-from router.runs.sealed_files import SEAL, read_sealed, write_sealed
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.estimators.base import Floats
+from m3router.router.policies.outcomes import Asked
+from m3router.router.policies.policy import Binding
+from m3router.router.policies.price_sweep import choose_at
+from m3router.router.runs.sealed_files import SEAL, read_sealed, write_sealed
 
 KIND = "cascade"
 SCHEMA = 2  # 2: the reference
@@ -151,7 +151,7 @@ class Cascade:
         reference: name of the option that losses and regrets are against, "" for the last.
         calibration: "n", "mean_cost" in full, "accuracy" and "asked_again" there.
         guarantee: of the regret of the answers given in the end, see
-            `router.policies.guarantee.described`; empty without one.
+            `m3router.router.policies.guarantee.described`; empty without one.
     """
 
     binding: Binding

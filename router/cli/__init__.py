@@ -1,1 +1,1 @@
-"""The command line: one file per command, each calling the stages of `router.stages`."""
+"""The command line: one file per command, each calling the stages of `m3router.router.stages`."""

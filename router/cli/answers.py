@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from router.cli.streams import out
-from router.inference.pipeline import RoutedAnswer
-from router.text.numbers import number
+from m3router.router.cli.streams import out
+from m3router.router.inference.pipeline import RoutedAnswer
+from m3router.router.text.numbers import number
 
 BAR = 24
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from data.images import open_image
-from data.videos import is_video
-from router.cli.options import Device, PolicyName, RunFolder
-from router.cli.streams import err
+from m3router.data.images import open_image
+from m3router.data.videos import is_video
+from m3router.router.cli.options import Device, PolicyName, RunFolder
+from m3router.router.cli.streams import err
 
 
 def ask(
@@ -36,8 +36,8 @@ def ask(
     m3router ask run/ image.png "what number is on the red tag?"
     ```
     """
-    from router.cli.answers import show_answer
-    from router.inference.pipeline import AutoScalePipeline
+    from m3router.router.cli.answers import show_answer
+    from m3router.router.inference.pipeline import AutoScalePipeline
 
     picture = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):

@@ -8,29 +8,29 @@ from typing import Annotated, Any
 
 import typer
 
-from data.errors import DataError, NotLearnableError
-from router.cascade.rule import Cascade
-from router.cli.console import say, say_about_reference
-from router.cli.fractions import METAVAR, fraction, signed_fraction
-from router.cli.options import PolicyName, RunFolder
-from router.cli.streams import out
-from router.policies.guarantee import Target, UncertifiedError
-from router.policies.guarantee_text import evidence, told_by
-from router.policies.knobs import Knobs, told
-from router.policies.policy import Policy
-from router.runs.run import Run
-from router.stages.escalating import escalate_stage
-from router.stages.learning import calibrate_stage
-from router.stages.references import reference_stage
-from router.text.numbers import number, percent
-from router.text.words import Words, words_of
+from m3router.data.errors import DataError, NotLearnableError
+from m3router.router.cascade.rule import Cascade
+from m3router.router.cli.console import say, say_about_reference
+from m3router.router.cli.fractions import METAVAR, fraction, signed_fraction
+from m3router.router.cli.options import PolicyName, RunFolder
+from m3router.router.cli.streams import out
+from m3router.router.policies.guarantee import Target, UncertifiedError
+from m3router.router.policies.guarantee_text import evidence, told_by
+from m3router.router.policies.knobs import Knobs, told
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
+from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.learning import calibrate_stage
+from m3router.router.stages.references import reference_stage
+from m3router.router.text.numbers import number, percent
+from m3router.router.text.words import Words, words_of
 
 SURPRISING = 0.1
 """Loss from which on it is said in points: 0.5 was half a point before, and is 50 points."""
 
 
 def knob(name: str, **more: Any) -> Any:
-    """The option of a knob, in the words of `router.policies.knobs.Knobs`."""
+    """The option of a knob, in the words of `m3router.router.policies.knobs.Knobs`."""
     return typer.Option(help=told(name), show_default=False, **more)
 
 
@@ -151,7 +151,7 @@ def _show_policy(policy: Policy, place: Run, name: str) -> None:
 
 def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> None:
     """What is guaranteed and on what evidence, or that nothing is, and why it fell back."""
-    from router.policies.policy import Policy
+    from m3router.router.policies.policy import Policy
 
     if isinstance(kept, Policy) and kept.fallback:
         told = words.of(f"Falls back to the reference option: {kept.reason}.")

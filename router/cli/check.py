@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.console import print_table
-from router.cli.streams import err, out
-from router.runs.run import Run
+from m3router.router.cli.console import print_table
+from m3router.router.cli.streams import err, out
+from m3router.router.runs.run import Run
 
 
 def check(
@@ -27,7 +27,7 @@ def check(
     m3router check run/
     ```
     """
-    from router.runs.checks import check_environment, check_run
+    from m3router.router.runs.checks import check_environment, check_run
 
     with err.status("checking"):
         checks = check_environment(model)

@@ -19,18 +19,25 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from data.log.checks import ASKED
-from data.scoring.metrics import AGREEMENT
-from router.cli.streams import err, out
-from router.evaluation import metric_table
-from router.evaluation.documents import Document
-from router.evaluation.metric_table import Metric
-from router.evaluation.reference_summary import not_the_best, reference_sentence
-from router.evaluation.summary_text import sentences
-from router.metrics.intervals import LEAST_FOR_CURVES
-from router.reports.tables import certified, headline, method_lines, methods, reasons, shown
-from router.text.numbers import MISSING, interval, number, percent
-from router.text.words import Words, words_in
+from m3router.data.log.checks import ASKED
+from m3router.data.scoring.metrics import AGREEMENT
+from m3router.router.cli.streams import err, out
+from m3router.router.evaluation import metric_table
+from m3router.router.evaluation.documents import Document
+from m3router.router.evaluation.metric_table import Metric
+from m3router.router.evaluation.reference_summary import not_the_best, reference_sentence
+from m3router.router.evaluation.summary_text import sentences
+from m3router.router.metrics.intervals import LEAST_FOR_CURVES
+from m3router.router.reports.tables import (
+    certified,
+    headline,
+    method_lines,
+    methods,
+    reasons,
+    shown,
+)
+from m3router.router.text.numbers import MISSING, interval, number, percent
+from m3router.router.text.words import Words, words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from router.cli.console import say
-from router.cli.options import Dtype
-from router.cli.streams import err
+from m3router.router.cli.console import say
+from m3router.router.cli.options import Dtype
+from m3router.router.cli.streams import err
 
 
 def convert(
@@ -37,7 +37,7 @@ def convert(
     m3router convert mucai/llava-v1.5-7b-m3 models/llava-v1.5-7b-m3-hf
     ```
     """
-    from m3core.checkpoints import convert as write  # loads torch
+    from m3router.m3core.checkpoints import convert as write  # loads torch
 
     with err.status("converting"):
         folder = write(source, destination, dtype=dtype.value if dtype else None)

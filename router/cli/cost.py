@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from m3core.cost import Numbers
-from m3core.roofline import choose_device, estimate
-from router.cli.console import say, show_table
-from router.cli.options import Dtype
-from router.cli.streams import out
+from m3router.m3core.cost.operations import Numbers
+from m3router.m3core.cost.roofline import choose_device, estimate
+from m3router.router.cli.console import say, show_table
+from m3router.router.cli.options import Dtype
+from m3router.router.cli.streams import out
 
 
 def cost(
@@ -49,7 +49,7 @@ def cost(
     m3router cost --model llava-v1.5-7b-m3/ --device-type V100 --text-tokens 30
     ```
     """
-    from m3core.checkpoints.sizes import (
+    from m3router.m3core.checkpoints.sizes import (
         parse_picture,  # loads torch
         read_sizes,  # loads torch
     )

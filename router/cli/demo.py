@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from data.errors import DataError
-from router.cli.options import Device, PolicyName, RunFolder
-from router.cli.streams import err
-from router.cli.streams import out as console
+from m3router.data.errors import DataError
+from m3router.router.cli.options import Device, PolicyName, RunFolder
+from m3router.router.cli.streams import err
+from m3router.router.cli.streams import out as console
 
 
 def demo(
@@ -44,8 +44,8 @@ def demo(
     m3router demo run/
     ```
     """
-    from router.demo.service import DemoService
-    from router.demo.serving import need_gradio, serve
+    from m3router.router.demo.service import DemoService
+    from m3router.router.demo.serving import need_gradio, serve
 
     need_gradio()
     if examples is not None and not examples.is_dir():

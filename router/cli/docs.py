@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands' own help: `python -m router.cli.docs [--check]`.
+"""Writes docs/cli.md from the commands' own help: `python -m m3router.router.cli.docs [--check]`.
 
 Read from the commands themselves rather than from printed help, so that the page does not depend
 on the width of a terminal.
@@ -13,8 +13,8 @@ from typing import Any
 
 import typer
 
-from router.cli.main import app
-from router.cli.streams import out
+from m3router.router.cli.main import app
+from m3router.router.cli.streams import out
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 

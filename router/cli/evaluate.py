@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from router.cli.console import show_ends, show_headline, show_methods, show_verdict
-from router.cli.options import RunFolder
-from router.cli.streams import err, out
-from router.evaluation.evaluate_run import evaluate_stage
-from router.runs.run import Run
+from m3router.router.cli.console import show_ends, show_headline, show_methods, show_verdict
+from m3router.router.cli.options import RunFolder
+from m3router.router.cli.streams import err, out
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.runs.run import Run
 
 
 def evaluate(

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from data.log.exporting import NO_LICENCE, export_log, push_to_hub
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
-from router.cli.streams import err
-from router.cli.streams import out as results
-from router.runs.run import Run
+from m3router.data.log.exporting import NO_LICENCE, export_log, push_to_hub
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
+from m3router.router.cli.streams import err
+from m3router.router.cli.streams import out as results
+from m3router.router.runs.run import Run
 
 
 def export(

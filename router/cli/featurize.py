@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from router.cli.console import progress, show_table
-from router.cli.options import FeatureGroups, RunFolder
-from router.cli.streams import out
-from router.runs.run import Run
+from m3router.router.cli.console import progress, show_table
+from m3router.router.cli.options import FeatureGroups, RunFolder
+from m3router.router.cli.streams import out
+from m3router.router.runs.run import Run
 
 CAUSES_SHOWN = 10
 
@@ -50,7 +50,7 @@ def featurize(
     m3router featurize text-run/ --feature-group question --questions sentence:all-MiniLM-L6-v2/
     ```
     """
-    from router.stages.labelling import featurize_stage  # loads torch
+    from m3router.router.stages.labelling import featurize_stage  # loads torch
 
     with progress("features") as advance:
         table, causes = featurize_stage(

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from data.sources.benchmarks.table import BENCHMARKS
-from data.sources.fetching import fetch_benchmark
-from data.sources.hub import Origin
-from router.cli.console import PLAIN_EVERY, say, show_table
-from router.cli.streams import out as results
+from m3router.data.sources.benchmarks.table import BENCHMARKS
+from m3router.data.sources.fetching import fetch_benchmark
+from m3router.data.sources.hub import Origin
+from m3router.router.cli.console import PLAIN_EVERY, say, show_table
+from m3router.router.cli.streams import out as results
 
 
 def fetch(
@@ -102,7 +102,7 @@ class _Lines:
 
 
 def _show_list() -> None:
-    from data.sources.benchmarks.table import benchmark
+    from m3router.data.sources.benchmarks.table import benchmark
 
     rows = [
         [name, entry.title, entry.hub or "a sheet, with --file", entry.split, entry.metric]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import Dtype
+from m3router.router.cli.options import Dtype
 
 
 def finetune(
@@ -108,13 +108,13 @@ def finetune(
     import logging
     import os
 
-    from data.errors import MismatchError
-    from data.sources.instructions import load_instructions
-    from m3core.finetuning import finetune as write
-    from m3core.recipe import TrainingRecipe
-    from m3core.scales import M3_SCALES, MQT_TRAINING_SCALES
-    from m3core.training import logger as losses
-    from router.cli.console import out as console
+    from m3router.data.errors import MismatchError
+    from m3router.data.sources.instructions import load_instructions
+    from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
+    from m3router.m3core.training.finetuning import finetune as write
+    from m3router.m3core.training.loop import logger as losses
+    from m3router.m3core.training.recipe import TrainingRecipe
+    from m3router.router.cli.console import out as console
 
     if mqt_scales and scales:
         raise MismatchError("--scale and --mqt-scales both name scales; leave one of them out")

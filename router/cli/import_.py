@@ -19,12 +19,12 @@ from typing import Annotated, Any
 
 import typer
 
-from data.importers.joined import UNMAPPED
-from data.log.warnings import log_warnings
-from router.cli.console import say
-from router.cli.options import pairs
-from router.cli.streams import out as results
-from router.runs.run import Run
+from m3router.data.importers.joined import UNMAPPED
+from m3router.data.log.warnings import log_warnings
+from m3router.router.cli.console import say
+from m3router.router.cli.options import pairs
+from m3router.router.cli.streams import out as results
+from m3router.router.runs.run import Run
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
@@ -214,7 +214,7 @@ def blindtest(
 
 
 def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **options: Any) -> None:
-    from router.stages.labelling import import_stage  # loads torch
+    from m3router.router.stages.labelling import import_stage  # loads torch
 
     run = Run(out)
     log = import_stage(run, kind, source, **{name: one for name, one in options.items() if one})

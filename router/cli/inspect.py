@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from data.log.oracle_log import OracleLog
-from data.log.partial_log import find_log
-from data.log.warnings import log_warnings
-from router.cli.console import progress, say, show_table
-from router.cli.streams import err, out
-from router.metrics.oracles import RULES
-from router.reports.log_browser import write_page
-from router.reports.log_summary import inspect_log, only_dataset
-from router.reports.log_summary_tables import csv_files, shown_tables
-from router.reports.log_summary_types import Inspection
-from router.reports.tables import write_csv
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.partial_log import find_log
+from m3router.data.log.warnings import log_warnings
+from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.streams import err, out
+from m3router.router.metrics.oracles import RULES
+from m3router.router.reports.log_browser import write_page
+from m3router.router.reports.log_summary import inspect_log, only_dataset
+from m3router.router.reports.log_summary_tables import csv_files, shown_tables
+from m3router.router.reports.log_summary_types import Inspection
+from m3router.router.reports.tables import write_csv
 
 
 def inspect(

@@ -17,9 +17,9 @@ from typing import Annotated
 
 import typer
 
-from router.cli.console import say, show_table
-from router.cli.streams import out
-from router.serve.guard.key_file import add_key, list_keys, revoke_key
+from m3router.router.cli.console import say, show_table
+from m3router.router.cli.streams import out
+from m3router.router.serve.guard.key_file import add_key, list_keys, revoke_key
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__

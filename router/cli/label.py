@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from data.sources.jsonl import load_jsonl
-from router.cli.console import progress
-from router.cli.options import (
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.cli.console import progress
+from m3router.router.cli.options import (
     Bits,
     Device,
     DeviceMap,
@@ -23,8 +23,8 @@ from router.cli.options import (
     Questions,
     UnlistedGrids,
 )
-from router.cli.streams import out as console
-from router.runs.run import Run
+from m3router.router.cli.streams import out as console
+from m3router.router.runs.run import Run
 
 FINISHED_WITH_ERRORS = 3
 
@@ -123,16 +123,16 @@ def label(
 
     ```
     m3router label --examples my.jsonl --images pictures/ --model embedded --out run/
-    torchrun --nproc-per-node 4 -m router label --examples my.jsonl --images pictures/ --out run/
+    torchrun --nproc-per-node 4 -m m3router label --examples my.jsonl --images pictures/ --out run/
     ```
     """
-    from m3core.batching import limits_for  # this and the following load torch
-    from m3core.checkpoints import load_model
-    from m3core.labelling import LabelMode, Stopped
-    from m3core.labelling.pictures import workers_for
-    from m3core.labelling.ranks import Ranks
-    from router.cli.labelling import label_with_progress, show_errors, show_flips
-    from router.stages.labelling import verify_stage
+    from m3router.m3core.checkpoints import load_model
+    from m3router.m3core.labelling import LabelMode, Stopped
+    from m3router.m3core.labelling.pictures import workers_for
+    from m3router.m3core.labelling.ranks import Ranks
+    from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
+    from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips
+    from m3router.router.stages.labelling import verify_stage
 
     if until_correct and scoring is Scoring.REFERENCES:
         raise typer.BadParameter(

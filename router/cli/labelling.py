@@ -11,21 +11,21 @@ from typing import Any, Unpack
 import numpy as np
 from rich.text import Text
 
-from data.example import Example
-from data.log.checks import ASKED, LENGTH
-from data.log.oracle_log import OracleLog
-from data.scoring.metrics import AGREEMENT
-from m3core.labelling import LabelOptions, LabelProgress
-from m3core.labelling.ranks import Ranks
-from m3core.labelling.run import STATS
-from m3core.models.base import MultiScaleModel
-from router.cli.console import progress, show_table
-from router.cli.streams import out
-from router.evaluation.summary_text import log_verdict
-from router.features.question import MODEL
-from router.runs.run import Run
-from router.stages.labelling import label_stage
-from router.text.words import words_of
+from m3router.data.example import Example
+from m3router.data.log.checks import ASKED, LENGTH
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scoring.metrics import AGREEMENT
+from m3router.m3core.labelling import LabelOptions, LabelProgress
+from m3router.m3core.labelling.ranks import Ranks
+from m3router.m3core.labelling.run import STATS
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.router.cli.console import progress, show_table
+from m3router.router.cli.streams import out
+from m3router.router.evaluation.summary_text import log_verdict
+from m3router.router.features.question import MODEL
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import label_stage
+from m3router.router.text.words import words_of
 
 CAUSES_SHOWN = 15
 

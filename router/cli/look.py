@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from data.errors import DataError
-from data.manifest import atomic_write_bytes
-from data.videos import open_picture
-from router.cli.options import Device, Dtype, Frames, Grids, Pooling, UnlistedGrids
-from router.cli.streams import err
-from router.cli.streams import out as console
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_bytes
+from m3router.data.videos import open_picture
+from m3router.router.cli.options import Device, Dtype, Frames, Grids, Pooling, UnlistedGrids
+from m3router.router.cli.streams import err
+from m3router.router.cli.streams import out as console
 
 
 def look(
@@ -57,8 +57,8 @@ def look(
     m3router look image.png --question "what number is on the red tag?" --out look.png
     ```
     """
-    from m3core.checkpoints import load_model  # this and the next load torch
-    from router.looking import look as draw
+    from m3router.m3core.checkpoints import load_model  # this and the next load torch
+    from m3router.router.visualize.token_grid import look as draw
 
     if out.suffix.lower() != ".png":
         raise DataError(f"--out must end in .png, got {str(out)!r}.")

@@ -15,38 +15,38 @@ from rich.logging import RichHandler
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from data.errors import M3RouterError
-from router.cli.renamed import refuse_renamed
-from router.cli.streams import err, out
-from router.version import PACKAGE, __version__
+from m3router.data.errors import M3RouterError
+from m3router.router.cli.renamed import refuse_renamed
+from m3router.router.cli.streams import err, out
+from m3router.router.version import PACKAGE, __version__
 
 COMMANDS: dict[str, str] = {
-    "fetch": "router.cli.fetch:fetch",
-    "label": "router.cli.label:label",
-    "import": "router.cli.import_:app",
-    "inspect": "router.cli.inspect:inspect",
-    "featurize": "router.cli.featurize:featurize",
-    "tune": "router.cli.tune:tune",
-    "train": "router.cli.train:train",
-    "calibrate": "router.cli.calibrate:calibrate",
-    "evaluate": "router.cli.evaluate:evaluate",
-    "report": "router.cli.report:report",
-    "monitor": "router.cli.monitor:monitor",
-    "traffic": "router.cli.traffic:app",
-    "compare": "router.cli.compare:compare",
-    "study": "router.cli.study:app",
-    "export": "router.cli.export:export",
-    "push": "router.cli.push:push",
-    "ask": "router.cli.ask:ask",
-    "look": "router.cli.look:look",
-    "serve": "router.cli.serve:serve",
-    "demo": "router.cli.demo:demo",
-    "quickstart": "router.cli.quickstart:quickstart",
-    "check": "router.cli.check:check",
-    "keys": "router.cli.keys:app",
-    "finetune": "router.cli.finetune:finetune",
-    "convert": "router.cli.convert:convert",
-    "cost": "router.cli.cost:cost",
+    "fetch": "m3router.router.cli.fetch:fetch",
+    "label": "m3router.router.cli.label:label",
+    "import": "m3router.router.cli.import_:app",
+    "inspect": "m3router.router.cli.inspect:inspect",
+    "featurize": "m3router.router.cli.featurize:featurize",
+    "tune": "m3router.router.cli.tune:tune",
+    "train": "m3router.router.cli.train:train",
+    "calibrate": "m3router.router.cli.calibrate:calibrate",
+    "evaluate": "m3router.router.cli.evaluate:evaluate",
+    "report": "m3router.router.cli.report:report",
+    "monitor": "m3router.router.cli.monitor:monitor",
+    "traffic": "m3router.router.cli.traffic:app",
+    "compare": "m3router.router.cli.compare:compare",
+    "study": "m3router.router.cli.study:app",
+    "export": "m3router.router.cli.export:export",
+    "push": "m3router.router.cli.push:push",
+    "ask": "m3router.router.cli.ask:ask",
+    "look": "m3router.router.cli.look:look",
+    "serve": "m3router.router.cli.serve:serve",
+    "demo": "m3router.router.cli.demo:demo",
+    "quickstart": "m3router.router.cli.quickstart:quickstart",
+    "check": "m3router.router.cli.check:check",
+    "keys": "m3router.router.cli.keys:app",
+    "finetune": "m3router.router.cli.finetune:finetune",
+    "convert": "m3router.router.cli.convert:convert",
+    "cost": "m3router.router.cli.cost:cost",
 }
 """Name -> "module:function", or "module:app" for a group of subcommands; in the order of use."""
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
-from data.splits.assignment import shares_in_order
-from data.splits.split import FRACTIONS
-from data.splitting import Splitting
-from router.cli.fractions import METAVAR, fraction
-from router.rules import RULES
+from m3router.data.splits.assignment import shares_in_order
+from m3router.data.splits.split import FRACTIONS
+from m3router.data.splits.splitting import Splitting
+from m3router.router.cli.fractions import METAVAR, fraction
+from m3router.router.training.targets import RULES
 
 Settings = TypeVar("Settings")
 
@@ -157,7 +157,7 @@ class Dtype(StrEnum):
 
 
 class Pooling(StrEnum):
-    """Ways to make coarser scales of the finest; the names of `m3core.pooling.POOLINGS`."""
+    """Ways to make coarser scales of the finest; the names of `m3router.m3core.matryoshka.pooling.POOLINGS`."""
 
     AVERAGE = "average"
     SPATIAL = "spatial"

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import RunFolder
-from router.cli.streams import err
-from router.cli.streams import out as results
-from router.hub.card import Facts
-from router.hub.publishing import push_run, run_files, write_published
-from router.runs.run import Run
+from m3router.router.cli.options import RunFolder
+from m3router.router.cli.streams import err
+from m3router.router.cli.streams import out as results
+from m3router.router.hub.card import Facts
+from m3router.router.hub.publishing import push_run, run_files, write_published
+from m3router.router.runs.run import Run
 
 
 def push(

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from data.images import open_image
-from data.scenes.export import LABEL_SEEDS, write_scenes
-from data.sources.jsonl import load_jsonl
-from data.split_rows import part_rows
-from router.cli.console import progress, show_headline, show_verdict
-from router.cli.options import Device
-from router.cli.streams import err
-from router.cli.streams import out as results
-from router.evaluation.evaluate import default_budgets
-from router.evaluation.evaluate_run import evaluate_stage
-from router.reports.report_run import report_stage
-from router.runs.run import Run
-from router.stages.learning import calibrate_stage, train_stage
+from m3router.data.images import open_image
+from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.data.splits.rows import part_rows
+from m3router.router.cli.console import progress, show_headline, show_verdict
+from m3router.router.cli.options import Device
+from m3router.router.cli.streams import err
+from m3router.router.cli.streams import out as results
+from m3router.router.evaluation.evaluate import default_budgets
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.reports.report_run import report_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import calibrate_stage, train_stage
 
 if TYPE_CHECKING:
-    from m3core.models.base import MultiScaleModel
-    from router.runs.run import Run
+    from m3router.m3core.matryoshka.base import MultiScaleModel
+    from m3router.router.runs.run import Run
 
 QUESTIONS = 8
 POLICIES = ("frugal", "default", "generous")
@@ -46,9 +46,9 @@ def quickstart(
     m3router quickstart --out quickstart/
     ```
     """
-    from m3core.checkpoints import load_model  # this and the next load torch
-    from router.cli.labelling import label_with_progress, show_errors
-    from router.runs.run import Run
+    from m3router.m3core.checkpoints import load_model  # this and the next load torch
+    from m3router.router.cli.labelling import label_with_progress, show_errors
+    from m3router.router.runs.run import Run
 
     began = time.monotonic()
     folder, run = out / "scenes", Run(out / "run")
@@ -103,9 +103,9 @@ def _measure(run: Run, images: Path) -> Path:
 
 def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     """Answer three held-out questions with the scale and why."""
-    from router.cli.answers import show_answer
-    from router.evaluation.showcase import held_out
-    from router.inference.pipeline import AutoScalePipeline
+    from m3router.router.cli.answers import show_answer
+    from m3router.router.evaluation.showcase import held_out
+    from m3router.router.inference.pipeline import AutoScalePipeline
 
     pipeline = AutoScalePipeline.load(run.root, model=model)
     for name, question in held_out(run):

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from router.cli.options import RunFolder
-from router.cli.streams import err, out
-from router.reports.report_run import report_stage
-from router.runs.run import Run
+from m3router.router.cli.options import RunFolder
+from m3router.router.cli.streams import err, out
+from m3router.router.reports.report_run import report_stage
+from m3router.router.runs.run import Run
 
 
 def report(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from router.cli.options import takes_settings
-from router.cli.streams import err
-from router.serve.settings import ServeSettings
+from m3router.router.cli.options import takes_settings
+from m3router.router.cli.streams import err
+from m3router.router.serve.settings import ServeSettings
 
 
 @takes_settings(ServeSettings)
@@ -30,7 +30,7 @@ def serve(settings: ServeSettings) -> None:
     m3router serve theirs/
     ```
     """
-    from router.serve.launch import launch  # loads torch
+    from m3router.router.serve.launch import launch  # loads torch
 
     launch(
         settings,

@@ -16,15 +16,15 @@ from typing import Annotated, Any
 
 import typer
 
-from router.cli.console import progress, say, show_table
-from router.cli.fractions import METAVAR, fraction
-from router.cli.options import RunFolder
-from router.cli.streams import out
-from router.evaluation.learning_curve import SHARES
-from router.evaluation.studies import answer
-from router.reports.studies import learning_curve_stage, leave_one_out_stage
-from router.runs.run import Run
-from router.text.numbers import number
+from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.fractions import METAVAR, fraction
+from m3router.router.cli.options import RunFolder
+from m3router.router.cli.streams import out
+from m3router.router.evaluation.learning_curve import SHARES
+from m3router.router.evaluation.studies import answer
+from m3router.router.reports.studies import learning_curve_stage, leave_one_out_stage
+from m3router.router.runs.run import Run
+from m3router.router.text.numbers import number
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__

@@ -20,12 +20,12 @@ from typing import Annotated
 
 import typer
 
-from data.log.partial_log import find_log
-from router.cli.streams import out
-from router.traffic.answers import disputed as disputed_in
-from router.traffic.answers import read_sheet, write_sheet
-from router.traffic.files import Record, read_lines
-from router.traffic.folder import ANSWERED, IMAGES, TrafficFolder, read_traffic
+from m3router.data.log.partial_log import find_log
+from m3router.router.cli.streams import out
+from m3router.router.traffic.answers import disputed as disputed_in
+from m3router.router.traffic.answers import read_sheet, write_sheet
+from m3router.router.traffic.files import Record, read_lines
+from m3router.router.traffic.folder import ANSWERED, IMAGES, TrafficFolder, read_traffic
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__

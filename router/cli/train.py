@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from data.log.warnings import lone_groups
-from router.cli.console import progress, say, show_table
-from router.cli.options import (
+from m3router.data.log.warnings import lone_groups
+from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.options import (
     GapRule,
     Rule,
     RunFolder,
@@ -22,12 +22,12 @@ from router.cli.options import (
     one_name,
     splitting_of,
 )
-from router.cli.streams import out as results
-from router.estimators import DEFAULT, ESTIMATORS
-from router.rules import DEFAULT as DEFAULT_RULE
-from router.runs.run import Run
-from router.stages.learning import part_sizes, train_stage
-from router.stages.tuning import tuned_setting
+from m3router.router.cli.streams import out as results
+from m3router.router.estimators import DEFAULT, ESTIMATORS
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import part_sizes, train_stage
+from m3router.router.stages.tuning import tuned_setting
+from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
 
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
 OF_TUNING = {

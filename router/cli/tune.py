@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import optuna
 import typer
 
-from router.cli.console import progress, say, show_table
-from router.cli.options import (
+from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.options import (
     GapRule,
     Rule,
     RunFolder,
@@ -19,10 +19,10 @@ from router.cli.options import (
     one_name,
     splitting_of,
 )
-from router.cli.streams import out
-from router.rules import DEFAULT as DEFAULT_RULE
-from router.runs.run import Run
-from router.stages.tuning import Search, tune_stage
+from m3router.router.cli.streams import out
+from m3router.router.runs.run import Run
+from m3router.router.stages.tuning import Search, tune_stage
+from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
 
 INTERRUPTED = 130  # as shells say it
 

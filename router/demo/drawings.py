@@ -13,10 +13,10 @@ from pathlib import Path
 from markupsafe import Markup, escape
 from PIL import Image
 
-from data.videos import open_picture
-from router.demo.service import Comparison, Told
-from router.demo.session_stats import Spending, saved
-from router.text.numbers import number
+from m3router.data.videos import open_picture
+from m3router.router.demo.service import Comparison, Told
+from m3router.router.demo.session_stats import Spending, saved
+from m3router.router.text.numbers import number
 
 _QUALITY = 90
 _WIDEST = 900  # pixels of a preview

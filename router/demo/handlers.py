@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from PIL import Image
 
-from data.errors import DataError, M3RouterError
-from data.videos import is_video
-from router.demo import drawings
-from router.demo.service import DemoService, Told
-from router.demo.session_stats import Spending
+from m3router.data.errors import DataError, M3RouterError
+from m3router.data.videos import is_video
+from m3router.router.demo import drawings
+from m3router.router.demo.service import DemoService, Told
+from m3router.router.demo.session_stats import Spending
 
 AUTO, BUDGET, FIXED = "Auto", "Auto within a budget", "One scale"
 """Who chooses the scale."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from router.demo import drawings, handlers
-from router.demo.drawings import tokens
-from router.demo.handlers import AUTO, BUDGET, FIXED, Choices, Shown
-from router.demo.samples import Sample
-from router.demo.service import LONGEST_QUESTION, DemoService
-from router.demo.session_stats import Spending
+from m3router.router.demo import drawings, handlers
+from m3router.router.demo.drawings import tokens
+from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices, Shown
+from m3router.router.demo.samples import Sample
+from m3router.router.demo.service import LONGEST_QUESTION, DemoService
+from m3router.router.demo.session_stats import Spending
 
 TITLE = "How few visual tokens does this question need?"
 KEPT = 3600
@@ -99,7 +99,7 @@ def build(service: DemoService, samples: Sequence[Sample], *, no_samples: str = 
 
 def css() -> str:
     """The page's own style."""
-    return resources.files("router.demo").joinpath("templates/demo.css").read_text("utf-8")
+    return resources.files("m3router.router.demo").joinpath("templates/demo.css").read_text("utf-8")
 
 
 def theme() -> gr.themes.Base:

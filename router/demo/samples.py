@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from data.media_files import file_in
-from data.scenes.drawing import render
-from data.scenes.questions import all_questions
-from data.scenes.world import make_scene
-from data.split_rows import part_rows
-from data.videos import open_picture
-from m3core.batching import answer_all
-from m3core.models.base import MultiScaleModel, Request
-from router.runs.run import Run
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.media_files import file_in
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.questions import all_questions
+from m3router.data.scenes.world import make_scene
+from m3router.data.splits.rows import part_rows
+from m3router.data.videos import open_picture
+from m3router.m3core.matryoshka.base import MultiScaleModel, Request
+from m3router.m3core.matryoshka.batching import answer_all
+from m3router.router.runs.run import Run
 
 SCENES: tuple[tuple[int, str, str], ...] = (
     (29_000_189, "What color is the background?", "What digit is next to the letter w?"),

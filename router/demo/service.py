@@ -12,18 +12,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.errors import DataError, M3RouterError
-from data.videos import open_picture
-from m3core.batching import answer_all
-from m3core.models.base import Answer, Request, VisualEncoding
-from router.demo.session_stats import Spending, spent_on
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.result import RoutedAnswer, flops_of
-from router.inference.session import Session
-from router.looking import shown_at
-from router.policies.calibration_data import CalibrationData
-from router.policies.policy import Policy
-from router.runs.run import Run
+from m3router.data.errors import DataError, M3RouterError
+from m3router.data.videos import open_picture
+from m3router.m3core.matryoshka.base import Answer, Request, VisualEncoding
+from m3router.m3core.matryoshka.batching import answer_all
+from m3router.router.demo.session_stats import Spending, spent_on
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.result import RoutedAnswer, flops_of
+from m3router.router.inference.session import Session
+from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
+from m3router.router.visualize.token_grid import shown_at
 
 LONGEST_QUESTION = 2000
 """Characters; more is refused before any of it is read."""

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError, M3RouterError
-from router.demo.samples import Sample, drawn_samples, logged_samples
-from router.demo.service import DemoService
-from router.runs.run import Run
+from m3router.data.errors import DataError, M3RouterError
+from m3router.router.demo.samples import Sample, drawn_samples, logged_samples
+from m3router.router.demo.service import DemoService
+from m3router.router.runs.run import Run
 
 _PATIENCE = 5  # seconds for questions under way when the server is stopped
 
@@ -52,7 +52,7 @@ def serve(
         need_gradio()
         import uvicorn
 
-        from router.demo.page import build
+        from m3router.router.demo.page import build
 
         listening = listen(host, port)
         samples, why = _samples(service, run, images, pictures)
@@ -127,8 +127,8 @@ def _app(page: Any, *, uploads: Path, pictures: Path) -> Any:
     import gradio as gr
     from fastapi import FastAPI
 
-    from router.demo.gate import Gate
-    from router.demo.page import LARGEST, css, theme
+    from m3router.router.demo.gate import Gate
+    from m3router.router.demo.page import LARGEST, css, theme
 
     bare = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app = gr.mount_gradio_app(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from m3core.cost import ModelShape
-from router.inference.pipeline import RoutedAnswer
+from m3router.m3core.cost.operations import ModelShape
+from m3router.router.inference.pipeline import RoutedAnswer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import cast
 
-from data.registry import load_entry
-from router.estimators.base import SufficiencyEstimator
+from m3router.data.registry import load_entry
+from m3router.router.estimators.base import SufficiencyEstimator
 
 ESTIMATORS: dict[str, str] = {
-    "blend": "router.estimators.blended:BlendedEstimator",
-    "logistic": "router.estimators.logistic:LogisticEstimator",
-    "lightgbm": "router.estimators.boosted:BoostedEstimator",
-    "mlp": "router.estimators.mlp:MlpEstimator",
-    "knn": "router.estimators.neighbours:NeighboursEstimator",
-    "rank": "router.estimators.rank:RankEstimator",
+    "blend": "m3router.router.estimators.blended:BlendedEstimator",
+    "logistic": "m3router.router.estimators.logistic:LogisticEstimator",
+    "lightgbm": "m3router.router.estimators.boosted:BoostedEstimator",
+    "mlp": "m3router.router.estimators.mlp:MlpEstimator",
+    "knn": "m3router.router.estimators.neighbours:NeighboursEstimator",
+    "rank": "m3router.router.estimators.rank:RankEstimator",
 }
 
 

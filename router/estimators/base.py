@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError, MismatchError
-from data.registry import unknown_name
-from router.runs.sealed_files import sha256_bytes
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.registry import unknown_name
+from m3router.router.runs.sealed_files import sha256_bytes
 
 Floats = npt.NDArray[np.floating]
 
@@ -64,10 +64,11 @@ class Choice:
 class SufficiencyEstimator(ABC):
     """Estimates P(correct at option k | features) for every option at once.
 
-    An estimator is a class in a module of its own and a line in `router.estimators.ESTIMATORS`.
-    It says everything about itself: the files it is stored as, what a search may change, how it
-    weighs its features. Constructors only store their keyword-only hyper-parameters; what a fit
-    finds ends in an underscore, `n_features_` (columns of X) among it.
+    An estimator is a class in a module of its own and a line in
+    `m3router.router.estimators.ESTIMATORS`. It says everything about itself: the files it is stored
+    as, what a search may change, how it weighs its features. Constructors only store their
+    keyword-only hyper-parameters; what a fit finds ends in an underscore, `n_features_` (columns of
+    X) among it.
 
     `dump` and `restore` turn a fitted estimator into named byte strings and back; hashing and
     files are the caller's (`ScaleRouter`), so that nothing is parsed before it was verified.

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from scipy.special import logit
 
-from data.errors import DataError
-from router.estimators.base import (
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import (
     Floats,
     Range,
     SufficiencyEstimator,
@@ -189,7 +189,7 @@ class BilinearEstimator(SufficiencyEstimator):
 
     Attributes:
         NAME: of the files.
-        LOSS: a name in `router.estimators.bilinear_fitting.LOSSES`.
+        LOSS: a name in `m3router.router.estimators.bilinear_fitting.LOSSES`.
     """
 
     rank: int = 64
@@ -240,7 +240,7 @@ class BilinearEstimator(SufficiencyEstimator):
         self.network_: BilinearNetwork | None = None
         if not self.constant_.all() and varies(X):
             # torch, which only fitting needs
-            from router.estimators.bilinear_fitting import LOSSES, fit_network, plan_of
+            from m3router.router.estimators.bilinear_fitting import LOSSES, fit_network, plan_of
 
             taught = self._taught()
             if held is not None:

@@ -1,6 +1,6 @@
 """Fits a `BilinearNetwork` with torch, which only fitting needs.
 
-Notation for shapes: as in `router.estimators.bilinear`.
+Notation for shapes: as in `m3router.router.estimators.bilinear`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from data.errors import DataError
-from router.estimators.base import Floats, Validation, column_moments, inverse, row_blocks
-from router.estimators.bilinear import BilinearNetwork, standardised, view_slices
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import Floats, Validation, column_moments, inverse, row_blocks
+from m3router.router.estimators.bilinear import BilinearNetwork, standardised, view_slices
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From outputs and scores, both (N, K), to the loss of each example (N,)."""

@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from data.errors import DataError
-from router.estimators.base import (
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import (
     Floats,
     GroupedEstimator,
     Validation,
@@ -39,14 +39,20 @@ from router.estimators.base import (
     row_blocks,
     varies,
 )
-from router.estimators.components import Components
-from router.estimators.datasets import Datasets, mean_scores, merged, recognised, recogniser
-from router.estimators.mlp import MlpEstimator, MlpStack
-from router.estimators.neighbours import Neighbourhood
-from router.estimators.ridge import PENALTIES, RidgePath
-from router.estimators.stacking import Mixture
-from router.features.mapped import side_by_side
-from router.folds import group_folds
+from m3router.router.estimators.components import Components
+from m3router.router.estimators.datasets import (
+    Datasets,
+    mean_scores,
+    merged,
+    recognised,
+    recogniser,
+)
+from m3router.router.estimators.mlp import MlpEstimator, MlpStack
+from m3router.router.estimators.neighbours import Neighbourhood
+from m3router.router.estimators.ridge import PENALTIES, RidgePath
+from m3router.router.estimators.stacking import Mixture
+from m3router.router.features.mapped import side_by_side
+from m3router.router.training.folds import group_folds
 
 TENSORS, HEADER, NETWORK = "blend.safetensors", "blend.json", "network-"
 Array = npt.NDArray[np.float64]
@@ -79,16 +85,16 @@ class BlendedEstimator(GroupedEstimator):
 
     - the mean score of each option;
     - ridge regressions on principal components, at 9 penalties and for two scalings of the
-      features (`router.estimators.ridge`);
+      features (`m3router.router.estimators.ridge`);
     - a kernel-weighted mean of the nearest examples;
     - mean scores by dataset;
     - networks in which image and question interact (`MlpEstimator`), one fitted without each fold
       and stopped on it, averaged.
 
-    The others are mixed by least squares on held-out estimates (`router.estimators.stacking`),
-    drawn to equal weights of the mean, the lookup, the neighbours and the best ridge regression of
-    each scaling: by a half at `FIRM_SIMPLE` groups, by less with more. Mixture and networks are
-    mixed in the same way, drawn to a half each.
+    The others are mixed by least squares on held-out estimates
+    (`m3router.router.estimators.stacking`), drawn to equal weights of the mean, the lookup, the
+    neighbours and the best ridge regression of each scaling: by a half at `FIRM_SIMPLE` groups, by
+    less with more. Mixture and networks are mixed in the same way, drawn to a half each.
 
     Datasets are recognised in the features, by a multinomial logistic regression: as a rule nobody
     says at inference where a question comes from. Where somebody does, they can be told, in the fit

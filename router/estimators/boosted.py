@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from data.errors import DataError
-from router.estimators.base import (
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import (
     FeatureImportance,
     Floats,
     Range,
@@ -27,7 +27,7 @@ from router.estimators.base import (
     read_header,
     varies,
 )
-from router.estimators.tree_audit import audited
+from m3router.router.estimators.tree_audit import audited
 
 TREES = "lightgbm.txt"
 HEADER = "lightgbm.json"
@@ -46,7 +46,8 @@ class BoostedEstimator(SufficiencyEstimator):
     ours because LightGBM's cross-entropy takes soft labels for one output only.
 
     The text format is exact but its parser is not memory-safe: `restore` must only get bytes
-    whose SHA-256 was verified, and judges every number first (`router.estimators.tree_audit`).
+    whose SHA-256 was verified, and judges every number first
+    (`m3router.router.estimators.tree_audit`).
 
     Args:
         rounds: most boosting rounds.

@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from router.estimators.base import (
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import (
     Floats,
     SufficiencyEstimator,
     Validation,

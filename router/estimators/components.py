@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats, column_moments, inverse, lay_out, row_blocks
+from m3router.router.estimators.base import Floats, column_moments, inverse, lay_out, row_blocks
 
 EXACT = 2048
 """Up to so many features or examples, components come from an exact decomposition."""

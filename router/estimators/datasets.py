@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from router.estimators.base import Floats, lay_out
-from router.estimators.components import Components
+from m3router.router.estimators.base import Floats, lay_out
+from m3router.router.estimators.components import Components
 
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[Any]

@@ -14,8 +14,8 @@ from safetensors.numpy import load, save
 from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from data.errors import DataError
-from router.estimators.base import (
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import (
     FeatureImportance,
     Floats,
     Range,

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from router.estimators.base import Floats, row_blocks
-from router.estimators.bilinear import BilinearEstimator, standardised, view_slices
+from m3router.router.estimators.base import Floats, row_blocks
+from m3router.router.estimators.bilinear import BilinearEstimator, standardised, view_slices
 
 
 @dataclass(kw_only=True, eq=False)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from data.errors import DataError
-from router.estimators.base import (
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import (
     Choice,
     Floats,
     Range,
@@ -34,7 +34,7 @@ from router.estimators.base import (
     read_header,
     row_blocks,
 )
-from router.estimators.bilinear import standardised
+from m3router.router.estimators.bilinear import standardised
 
 STORED = "knn.safetensors"
 HEADER = "knn.json"

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats, Range, Validation
-from router.estimators.bilinear import BilinearEstimator
-from router.estimators.logistic import FILE as MAPPING
-from router.estimators.logistic import LogisticEstimator
+from m3router.router.estimators.base import Floats, Range, Validation
+from m3router.router.estimators.bilinear import BilinearEstimator
+from m3router.router.estimators.logistic import FILE as MAPPING
+from m3router.router.estimators.logistic import LogisticEstimator
 
 
 @dataclass(kw_only=True, eq=False)
@@ -22,9 +22,9 @@ class RankEstimator(BilinearEstimator):
 
     A policy only asks which option is better and by how much, so the loss is about pairs: the
     margin between the utilities of one that is right and one that is wrong (see
-    `router.estimators.bilinear_fitting.pairwise`). Utilities are no probabilities: a logistic
-    regression per option, from all K utilities, maps them. It is fitted on the validation set
-    where there is one, since the network fits its own examples too well.
+    `m3router.router.estimators.bilinear_fitting.pairwise`). Utilities are no probabilities: a
+    logistic regression per option, from all K utilities, maps them. It is fitted on the validation
+    set where there is one, since the network fits its own examples too well.
 
     Args: those of `BilinearEstimator`, and
 

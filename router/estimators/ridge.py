@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats
+from m3router.router.estimators.base import Floats
 
 PENALTIES = (1e-4, 1e-3, 4e-3, 2e-2, 8e-2, 0.4, 1.6, 7.0, 30.0)
 """Per example; the components of a block together have a mean square of 1."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from router.estimators.base import Floats
+from m3router.router.estimators.base import Floats
 
 Array = npt.NDArray[np.float64]
 FIRM = 1e3

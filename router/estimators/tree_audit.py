@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 _END = "end of trees"
 _HEADER = (

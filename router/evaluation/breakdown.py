@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from data.log.oracle_log import OracleLog
-from router.estimators.base import Floats
-from router.metrics.calibration_error import expected_calibration_error
-from router.metrics.choices import Choice, regret_rows, taken
-from router.metrics.oracles import oracle_choice
-from router.metrics.paired_bootstrap import SHARE, Columns
-from router.text.expected import expected_text
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.estimators.base import Floats
+from m3router.router.metrics.calibration_error import expected_calibration_error
+from m3router.router.metrics.choices import Choice, regret_rows, taken
+from m3router.router.metrics.oracles import oracle_choice
+from m3router.router.metrics.paired_bootstrap import SHARE, Columns
+from m3router.router.text.expected import expected_text
 
 SHOWN = 24
 BINS = 8
@@ -37,7 +37,8 @@ def by_dataset(
     Args:
         log: the complete test examples only.
         choices: policy name -> option index (n,).
-        costs: (n, K) behind the router that the policies belong to; see `router.policies.costs`.
+        costs: (n, K) behind the router that the policies belong to; see
+            `m3router.router.policies.costs`.
         best: the best fixed option, the same everywhere.
         reference: name of the option that accuracies are compared with.
         draws: bootstrap draws.
@@ -220,8 +221,8 @@ def reliability(
 
     Returns:
         "options": name -> "brier" (mean squared error), "ece" (see
-        `router.metrics.calibration_error`, whose bins are finer) and "bins" to draw ("low",
-        "high", "n", "predicted", "observed"); "all": the same over all options together.
+        `m3router.router.metrics.calibration_error`, whose bins are finer) and "bins" to draw
+        ("low", "high", "n", "predicted", "observed"); "all": the same over all options together.
 
         NOTE: Guo et al. (ICML 2017) draw bins of equal width; bins of equal size (Nguyen and
         O'Connor, EMNLP 2015) leave none with a handful of examples.

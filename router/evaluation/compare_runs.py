@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
-from data.log.oracle_log import OracleLog
-from data.split_rows import part_rows
-from data.splits.split import Split
-from router.evaluation.evaluate import default_budgets, different_budgets
-from router.evaluation.paired_comparison import Difference, Questions, Side, compare_routers
-from router.policies.calibration_data import predictions
-from router.policies.costs import routed_costs
-from router.policies.policy import Policy
-from router.runs.run import OpenRun, Run
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.rows import part_rows
+from m3router.data.splits.split import Split
+from m3router.router.evaluation.evaluate import default_budgets, different_budgets
+from m3router.router.evaluation.paired_comparison import (
+    Difference,
+    Questions,
+    Side,
+    compare_routers,
+)
+from m3router.router.policies.calibration_data import predictions
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import OpenRun, Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from router.estimators.base import Floats
-from router.evaluation.methods import AppliedMethod, Part, Setting
-from router.evaluation.price_curves import curve_prices
-from router.evaluation.summary_text import answers_nothing
-from router.metrics import choices, hull, oracles
-from router.metrics.apgr import strong_calls
-from router.metrics.curves import Curves, curves
-from router.metrics.oracle_curve import corrected_curve
-from router.metrics.oracles import RULES, corrected_rows, oracle_rows
-from router.metrics.paired_bootstrap import SHARE, Columns, Estimate, Pair
-from router.policies.outcomes import Asked, Outcome
-from router.policies.price_sweep import Choice, choose_at
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.methods import AppliedMethod, Part, Setting
+from m3router.router.evaluation.price_curves import curve_prices
+from m3router.router.evaluation.summary_text import answers_nothing
+from m3router.router.metrics import choices, hull, oracles
+from m3router.router.metrics.apgr import strong_calls
+from m3router.router.metrics.curves import Curves, curves
+from m3router.router.metrics.oracle_curve import corrected_curve
+from m3router.router.metrics.oracles import RULES, corrected_rows, oracle_rows
+from m3router.router.metrics.paired_bootstrap import SHARE, Columns, Estimate, Pair
+from m3router.router.policies.outcomes import Asked, Outcome
+from m3router.router.policies.price_sweep import Choice, choose_at
 
 QUANTITIES = ("accuracy", "cost", "gflops", "regret")
 UNDEFINED = Estimate(None, None, None)
@@ -42,7 +42,7 @@ class Comparison:
 
     Column names are "<quantity>/<row>", with the quantities of `QUANTITIES`; curves are blocks
     "curve-accuracy/<method>", "curve-cost/<method>" and "curve-gflops/<method>" of (n, P). What is
-    said of a whole curve (areas, savings) is `router.evaluation.metric_table`.
+    said of a whole curve (areas, savings) is `m3router.router.evaluation.metric_table`.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Comparison:
         }
 
     def row(self, column: str, *, name: str, kind: str) -> dict[str, Any]:
-        """One line of the table; see `router.evaluation.evaluate.evaluate`."""
+        """One line of the table; see `m3router.router.evaluation.evaluate.evaluate`."""
         estimate = self.columns.estimate
         row: dict[str, Any] = {"name": name, "kind": kind}
         for quantity in QUANTITIES:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Document = Mapping[str, Any]
-"""An evaluation; see `router.evaluation.evaluate.evaluate`."""
+"""An evaluation; see `m3router.router.evaluation.evaluate.evaluate`."""
 REFERENCED = 4
 """The schema from which on an evaluation names its reference option."""
 _RENAMED = {

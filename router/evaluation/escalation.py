@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import NotLearnableError
-from router.cascade.learning import Answered, Learned, learn_cascade, spread_prices
-from router.cascade.rule import STEPS
-from router.estimators.base import Floats
-from router.evaluation.methods import Known, Rows
-from router.policies.costs import routed_costs
-from router.policies.outcomes import Asked, Prices
+from m3router.data.errors import NotLearnableError
+from m3router.router.cascade.learning import Answered, Learned, learn_cascade, spread_prices
+from m3router.router.cascade.rule import STEPS
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.methods import Known, Rows
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.outcomes import Asked, Prices
 
 
 @dataclass(frozen=True, kw_only=True)
 class Escalating:
-    """A router that asks again where an answer looks wrong; see `router.cascade.rule`.
+    """A router that asks again where an answer looks wrong; see `m3router.router.cascade.rule`.
 
     Attributes:
         learned: on the tune part.

@@ -2,8 +2,8 @@
 
 Policies are calibrated on the calibrate part only; the best fixed option and the options that are
 worth mixing are chosen on all parts but the test part; every number is measured on the test part.
-Every way of choosing is looked at in the same places (`router.metrics.curves`). Intervals are by
-image (`router.metrics.intervals`), differences are paired.
+Every way of choosing is looked at in the same places (`m3router.router.metrics.curves`). Intervals
+are by image (`m3router.router.metrics.intervals`), differences are paired.
 
 Notation for shapes: N examples of the log, n of one part, K options.
 """
@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, NotLearnableError
-from data.log.oracle_log import OracleLog
-from data.split_rows import Gaps, part_rows
-from data.splits.split import SPLITS, Split
-from router.cascade.rule import Cascade
-from router.estimators.base import Floats
-from router.evaluation.baselines import fit_baselines
-from router.evaluation.comparison import Comparison
-from router.evaluation.escalation import Escalating, escalating
-from router.evaluation.inputs import check_shape, features_of, part_of
-from router.evaluation.methods import (
+from m3router.data.errors import DataError, NotLearnableError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.rows import Gaps, part_rows
+from m3router.data.splits.split import SPLITS, Split
+from m3router.router.cascade.rule import Cascade
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.baselines import fit_baselines
+from m3router.router.evaluation.comparison import Comparison
+from m3router.router.evaluation.escalation import Escalating, escalating
+from m3router.router.evaluation.inputs import check_shape, features_of, part_of
+from m3router.router.evaluation.methods import (
     Known,
     Method,
     Priced,
@@ -35,15 +35,19 @@ from router.evaluation.methods import (
     budget_name,
     cascade_settings,
 )
-from router.evaluation.metric_table import measure
-from router.evaluation.reference_summary import not_the_best, reference_sentence, reference_summary
-from router.evaluation.summary_text import evaluation_verdict, few_images
-from router.features.table import FeatureTable
-from router.metrics.oracles import first_correct, stable
-from router.metrics.paired_bootstrap import Columns
-from router.policies.costs import routed_costs
-from router.policies.policy import Binding, Policy
-from router.text.words import words_of
+from m3router.router.evaluation.metric_table import measure
+from m3router.router.evaluation.reference_summary import (
+    not_the_best,
+    reference_sentence,
+    reference_summary,
+)
+from m3router.router.evaluation.summary_text import evaluation_verdict, few_images
+from m3router.router.features.table import FeatureTable
+from m3router.router.metrics.oracles import first_correct, stable
+from m3router.router.metrics.paired_bootstrap import Columns
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.text.words import words_of
 
 SCHEMA = 5
 """Of the document and of how its numbers are made: what was made otherwise is made again."""
@@ -108,15 +112,16 @@ def evaluate(
         features: what the router reads, for the baselines that read the same; without them
             those are undefined.
         reads: name of the router ("router") or of an ablation -> feature blocks that it reads,
-            which says what it pays for a peek (`router.policies.costs`); nothing is paid without.
+            which says what it pays for a peek (`m3router.router.policies.costs`); nothing is paid
+            without.
         cascades: name -> cascade calibrated before, for rows of their own under "escalation".
         reference: name of the option that "minus_reference" is about; None for the best of the
             calibrate part.
         settings: budgets, bootstrap and curves.
 
     Returns:
-        "verdict" ({"kind", "text"}, see `router.evaluation.summary_text`) and "warnings",
-        "reference" (see `router.evaluation.reference_summary`, with a sentence in "text"), then
+        "verdict" ({"kind", "text"}, see `m3router.router.evaluation.summary_text`) and "warnings",
+        "reference" (see `m3router.router.evaluation.reference_summary`, with a sentence in "text"), then
         "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve",
         "oracle_curve" (of the chance-corrected oracle), "metrics",
         "ablations", "baselines", "escalation", "oracles", "best_fixed", "mixed" (the options
@@ -153,11 +158,11 @@ def evaluate(
         AIQ of mixtures) / (AIQ of the chance-corrected oracle's curve - AIQ of mixtures)),
         "gap_closed_upper" (by the other end of the correction),
         "ece" (expected calibration error over all options, see
-        `router.metrics.calibration_error`; None for methods without probabilities),
+        `m3router.router.metrics.calibration_error`; None for methods without probabilities),
         "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",
         "calibrated_gflops", "row", "policy"; shares of the best fixed option's cost, undefined
         where nothing is saved or nothing is answered), "apgr",
-        "cpt_50", "cpt_80" (see `router.metrics.apgr`; with "reason" where undefined) and "ends"
+        "cpt_50", "cpt_80" (see `m3router.router.metrics.apgr`; with "reason" where undefined) and "ends"
         ({"weak", "strong", "calls", "accuracy"}, the curve over the share of calls to the strong
         option).
 

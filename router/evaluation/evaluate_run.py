@@ -8,29 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from data.manifest import atomic_write_text, library_versions, read_manifest
-from data.split_rows import part_rows
-from data.splits.split import Split
-from router.cascade.rule import cascade_path
-from router.estimators.base import Floats
-from router.evaluation.breakdown import by_dataset, lost_questions, reliability
-from router.evaluation.documents import upgraded
-from router.evaluation.evaluate import (
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import atomic_write_text, library_versions, read_manifest
+from m3router.data.splits.rows import part_rows
+from m3router.data.splits.split import Split
+from m3router.router.cascade.rule import cascade_path
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.breakdown import by_dataset, lost_questions, reliability
+from m3router.router.evaluation.documents import upgraded
+from m3router.router.evaluation.evaluate import (
     SCHEMA,
     Settings,
     default_budgets,
     different_budgets,
     evaluate,
 )
-from router.policies.calibration_data import predictions
-from router.policies.costs import routed_costs
-from router.policies.policy import Binding, Policy
-from router.rules import MEANING
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
-from router.stages.learning import part_sizes
+from m3router.router.policies.calibration_data import predictions
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.stages.learning import part_sizes
+from m3router.router.training.targets import MEANING
 
 DOCUMENT = "evaluation.json"
 

@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from data.manifest import atomic_write_text
-from data.split_rows import part_rows
-from router.evaluation.evaluate import SCHEMA
-from router.evaluation.permutation_importance import REPEATS, Examples, importance, strongest
-from router.policies.costs import routed_costs
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_text
+from m3router.data.splits.rows import part_rows
+from m3router.router.evaluation.evaluate import SCHEMA
+from m3router.router.evaluation.permutation_importance import (
+    REPEATS,
+    Examples,
+    importance,
+    strongest,
+)
+from m3router.router.policies.costs import routed_costs
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
 
 STAGE = "importance"
 DOCUMENT = "importance.json"

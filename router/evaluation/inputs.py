@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
-from data.log.oracle_log import OracleLog
-from router.estimators.base import Floats
-from router.evaluation.methods import Part
-from router.features.table import FeatureTable
-from router.metrics.oracles import answer_codes
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.methods import Part
+from m3router.router.features.table import FeatureTable
+from m3router.router.metrics.oracles import answer_codes
 
 
 def features_of(

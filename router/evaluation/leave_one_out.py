@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError, NotLearnableError
-from router.estimators.base import Floats
-from router.evaluation.evaluate import Settings, evaluate
-from router.evaluation.studies import macro
-from router.evaluation.study_cells import Cells
-from router.metrics import choices
-from router.runs.run import Run
-from router.stages.retraining import Recipe, Rows
+from m3router.data.errors import DataError, NotLearnableError
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.evaluate import Settings, evaluate
+from m3router.router.evaluation.studies import macro
+from m3router.router.evaluation.study_cells import Cells
+from m3router.router.metrics import choices
+from m3router.router.runs.run import Run
+from m3router.router.stages.retraining import Recipe, Rows
 
 STAGE = "leave-one-out"
 MOST_VALUES = 50

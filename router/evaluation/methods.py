@@ -16,18 +16,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import NotLearnableError
-from data.log.oracle_log import OracleLog
-from router.cascade.rule import Cascade
-from router.estimators.base import Floats
-from router.evaluation.price_curves import curve_prices
-from router.metrics.choices import best_fixed
-from router.metrics.curves import POINTS, dearest_within
-from router.policies.costs import routed_costs
-from router.policies.fitting import for_budget, for_max_loss
-from router.policies.outcomes import Asked, Choice, Outcome, Prices, outcome_of
-from router.policies.policy import Binding, Policy
-from router.policies.price_sweep import choose_at
+from m3router.data.errors import NotLearnableError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.cascade.rule import Cascade
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.price_curves import curve_prices
+from m3router.router.metrics.choices import best_fixed
+from m3router.router.metrics.curves import POINTS, dearest_within
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.fitting import for_budget, for_max_loss
+from m3router.router.policies.outcomes import Asked, Choice, Outcome, Prices, outcome_of
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.policies.price_sweep import choose_at
 
 Rows = npt.NDArray[np.intp]
 GOALS = {"saved_at_99": 0.99, "saved_at_100": 1.0}
@@ -158,7 +158,7 @@ class Method(Protocol):
         ...
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Values of the knob whose mean costs are those of `router.metrics.curves.places`.
+        """Values of the knob whose mean costs are those of `m3router.router.metrics.curves.places`.
 
         Beginning with the dearest or with the cheapest.
         """

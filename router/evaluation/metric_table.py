@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from router.evaluation.comparison import Comparison
-from router.evaluation.methods import GOALS, AppliedMethod
-from router.metrics.apgr import LEVELS, apgr, cpt, why_undefined
-from router.metrics.calibration_error import expected_calibration_error
-from router.metrics.intervals import LEAST_FOR_CURVES
-from router.metrics.paired_bootstrap import SHARE, Estimate, Pair
+from m3router.router.evaluation.comparison import Comparison
+from m3router.router.evaluation.methods import GOALS, AppliedMethod
+from m3router.router.metrics.apgr import LEVELS, apgr, cpt, why_undefined
+from m3router.router.metrics.calibration_error import expected_calibration_error
+from m3router.router.metrics.intervals import LEAST_FOR_CURVES
+from m3router.router.metrics.paired_bootstrap import SHARE, Estimate, Pair
 
 NOTHING = Estimate(None, None, None).to_dict()
 ROUTER = "router"
@@ -116,7 +116,7 @@ class Metric:
 
 
 def measure(table: Comparison, name: str) -> dict[str, Any]:
-    """The metrics of a method with a curve, as `router.evaluation.evaluate.evaluate` says."""
+    """The metrics of a method with a curve, as `m3router.router.evaluation.evaluate.evaluate` says."""
     one = Measured(table, name)
     lacking = {"probabilities"} if one.method.p is None else set()
     found: dict[str, Any] = {"range": {"low": table.range[0], "high": table.range[1]}}

@@ -2,10 +2,10 @@
 
 Notation for shapes: n test examples in G pictures, K options, P prices, M columns, D draws.
 
-Intervals draw whole images with replacement (`router.metrics.intervals`). The p-value is that
-of a paired permutation test (Fisher 1935; for routers as for classifiers, Dror et al., ACL 2018):
-were A and B alike, exchanging them on any picture would change nothing but chance, so each draw
-swaps all that A and B did on about half of the pictures. It is two-sided, and counts the data
+Intervals draw whole images with replacement (`m3router.router.metrics.intervals`). The p-value is
+that of a paired permutation test (Fisher 1935; for routers as for classifiers, Dror et al., ACL
+2018): were A and B alike, exchanging them on any picture would change nothing but chance, so each
+draw swaps all that A and B did on about half of the pictures. It is two-sided, and counts the data
 themselves as one draw, so that it is never 0 and valid for any number of draws (Phipson and Smyth
 2010).
 """
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from router.estimators.base import Floats
-from router.evaluation.methods import GOALS
-from router.evaluation.price_curves import curve_prices, curve_rows
-from router.metrics import choices
-from router.metrics.choices import Array, taken
-from router.metrics.curves import curves
-from router.metrics.paired_bootstrap import Columns, Pair, group_sums
-from router.policies.policy import Policy
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.methods import GOALS
+from m3router.router.evaluation.price_curves import curve_prices, curve_rows
+from m3router.router.metrics import choices
+from m3router.router.metrics.choices import Array, taken
+from m3router.router.metrics.curves import curves
+from m3router.router.metrics.paired_bootstrap import Columns, Pair, group_sums
+from m3router.router.policies.policy import Policy
 
 CHUNK_ENTRIES = 4_000_000
 AIQ = "AIQ"

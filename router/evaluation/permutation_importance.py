@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats
-from router.evaluation.price_curves import curve_prices, curve_rows
-from router.metrics.curves import curves
-from router.metrics.paired_bootstrap import Columns, Pair
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.price_curves import curve_prices, curve_rows
+from m3router.router.metrics.curves import curves
+from m3router.router.metrics.paired_bootstrap import Columns, Pair
 
 REPEATS = 5
 PLACES = 64

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from router.metrics.choices import Array, Floats, taken
-from router.metrics.curves import POINTS, places
-from router.policies.price_sweep import check_inputs, choose_at, sweep
+from m3router.router.metrics.choices import Array, Floats, taken
+from m3router.router.metrics.curves import POINTS, places
+from m3router.router.policies.price_sweep import check_inputs, choose_at, sweep
 
 
 def curve_prices(p: Floats, costs: Floats, *, points: int = POINTS) -> list[float]:

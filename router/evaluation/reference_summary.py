@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from router.estimators.base import Floats
-from router.metrics.choices import best_fixed
-from router.metrics.paired_bootstrap import SHARE, Columns
-from router.policies.references import index_of, under_cap
-from router.text.numbers import interval, percent
-from router.text.words import Words
+from m3router.router.estimators.base import Floats
+from m3router.router.metrics.choices import best_fixed
+from m3router.router.metrics.paired_bootstrap import SHARE, Columns
+from m3router.router.policies.references import index_of, under_cap
+from m3router.router.text.numbers import interval, percent
+from m3router.router.text.words import Words
 
 Summary = Mapping[str, Any]
 SAME = 1e-9  # relative: costs nearer than this are one cost, rounding apart

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.split_rows import part_rows
-from router.policies.calibration_data import predictions
-from router.policies.costs import routed_costs
-from router.runs.run import Run
+from m3router.data.splits.rows import part_rows
+from m3router.router.policies.calibration_data import predictions
+from m3router.router.policies.costs import routed_costs
+from m3router.router.runs.run import Run
 
 
 def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple[str, str]]:

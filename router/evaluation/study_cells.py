@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from router.runs.sealed_files import read_sealed, write_sealed
+from m3router.data.errors import DataError
+from m3router.router.runs.sealed_files import read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from router.estimators.base import Floats
-from router.evaluation.documents import Document
-from router.evaluation.price_curves import curve_prices, curve_rows
-from router.metrics import choices, hull
-from router.metrics.curves import Curves, curves
-from router.metrics.paired_bootstrap import SHARE, Columns, Pair
-from router.text import numbers
-from router.text.words import Words, words_in
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.documents import Document
+from m3router.router.evaluation.price_curves import curve_prices, curve_rows
+from m3router.router.metrics import choices, hull
+from m3router.router.metrics.curves import Curves, curves
+from m3router.router.metrics.paired_bootstrap import SHARE, Columns, Pair
+from m3router.router.text import numbers
+from m3router.router.text.words import Words, words_in
 
 Estimate = Mapping[str, float | None]
 

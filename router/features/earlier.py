@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
-from data.manifest import MANIFEST, read_manifest
-from data.videos import is_video
-from router.features.examples import FeatureInput, examples_key
-from router.features.featurizer import Featurizer, source_of
-from router.features.store import key_of
-from router.features.table import STAGE, FeatureTable
-from router.features.tiers import TIERS
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.manifest import MANIFEST, read_manifest
+from m3router.data.videos import is_video
+from m3router.router.features.examples import FeatureInput, examples_key
+from m3router.router.features.featurizer import Featurizer, source_of
+from m3router.router.features.groups import TIERS
+from m3router.router.features.store import key_of
+from m3router.router.features.table import STAGE, FeatureTable
 
 BLOCKS = "blocks"
 """Key of a table's metadata: name of a block -> what it was made of."""

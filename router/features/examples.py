@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data.log.checks import SCHEMA
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST, read_manifest
-from router.features.table import STAGE, FeatureTable
+from m3router.data.log.checks import SCHEMA
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST, read_manifest
+from m3router.router.features.table import STAGE, FeatureTable
 
 EXAMPLES = "asked_sha256"
 """Key of a table's metadata: see :func:`examples_key`."""

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.errors import DataError, ImageError
-from data.log.oracle_log import OracleLog
-from data.media_files import file_digest, file_in
-from data.videos import open_picture
-from m3core.batching import limits_for, peek_in_batches
-from m3core.labelling import Encoded
-from m3core.models.base import Request, VisualEncoding
-from router.features.earlier import BLOCKS, MEASURED, Earlier, block_facts
-from router.features.examples import EXAMPLES, LEFT_OUT, FeatureInput, examples_key
-from router.features.featurizer import Featurizer, source_of
-from router.features.store import Vector, VectorStore
-from router.features.table import FeatureTable
-from router.features.tiers import PEEK, TIERS
+from m3router.data.errors import DataError, ImageError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.media_files import file_digest, file_in
+from m3router.data.videos import open_picture
+from m3router.m3core.labelling import Encoded
+from m3router.m3core.matryoshka.base import Request, VisualEncoding
+from m3router.m3core.matryoshka.batching import limits_for, peek_in_batches
+from m3router.router.features.earlier import BLOCKS, MEASURED, Earlier, block_facts
+from m3router.router.features.examples import EXAMPLES, LEFT_OUT, FeatureInput, examples_key
+from m3router.router.features.featurizer import Featurizer, source_of
+from m3router.router.features.groups import PEEK, TIERS
+from m3router.router.features.store import Vector, VectorStore
+from m3router.router.features.table import FeatureTable
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, in all, of what)."""
@@ -38,7 +38,7 @@ CHUNK_QUESTIONS = 512
 class FeatureCollector:
     """Keeps what pictures and prefills give to the tiers; survives interruption.
 
-    Used as ``on_encoded`` of :func:`m3core.labelling.label`; a context manager.
+    Used as ``on_encoded`` of :func:`m3router.m3core.labelling.label`; a context manager.
 
     Args:
         folder: The features' folder; holds a store of its own beside the table.
@@ -326,7 +326,7 @@ class Assembler:
 
     Attributes:
         costs: Of the table made last: name of a block -> what it took, as measured; see
-            :func:`router.features.earlier.measured_costs`.
+            :func:`m3router.router.features.earlier.measured_costs`.
 
     Args:
         featurizer: What makes the blocks.

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.videos import FRAMES, is_video
-from m3core.encoders import ImageEncoder
-from m3core.models.base import MultiScaleModel, Peek, VisualEncoding
-from m3core.threads import one_thread
-from router.features.question import MODEL, QuestionEncoder, question_encoder
-from router.features.store import key_of
-from router.features.tiers import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.videos import FRAMES, is_video
+from m3router.m3core.encoders import ImageEncoder
+from m3router.m3core.matryoshka.base import MultiScaleModel, Peek, VisualEncoding
+from m3router.m3core.threads import one_thread
+from m3router.router.features.groups import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
+from m3router.router.features.question import MODEL, QuestionEncoder, question_encoder
+from m3router.router.features.store import key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Featurizer:
     """Makes the blocks of chosen tiers.
 
     Attributes:
-        tiers: Names in `router.features.tiers.TIERS`.
+        tiers: Names in `m3router.router.features.groups.TIERS`.
         model: The model or image encoder; None where no tier looks at what it makes.
         questions: The question encoder; None where the tier "question" is not asked for.
         pictures: Whether there are pictures; without them the tier "cheap" is made of questions

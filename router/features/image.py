@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from m3core.models.base import VisualEncoding
-from m3core.scales import ScaleGrid
+from m3router.m3core.matryoshka.base import VisualEncoding
+from m3router.m3core.matryoshka.scales import ScaleGrid
 
 VERSION = "image-1"
 _MOST_REGIONS = 9

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from data.errors import DataError, ModelError
-from m3core.checkpoints import revision_of
-from m3core.models.base import MultiScaleModel
+from m3router.data.errors import DataError, ModelError
+from m3router.m3core.checkpoints import revision_of
+from m3router.m3core.matryoshka.base import MultiScaleModel
 
 VERSION = "question-1"
 HASHED_WORDS = 128

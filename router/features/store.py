@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data.log.journal import Journal
+from m3router.data.log.journal import Journal
 
 FOLDER = "vectors"
 

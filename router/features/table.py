@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import DataError, MismatchError
-from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
-from router.features.mapped import finite_rows, read_lists, side_by_side
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+from m3router.router.features.mapped import finite_rows, read_lists, side_by_side
 
 FILE = "features.parquet"
 STAGE = "features"

@@ -13,11 +13,11 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from router.cascade.rule import Cascade
-from router.policies.guarantee_text import told_by
-from router.policies.policy import Policy
-from router.reports.tables import headline
-from router.scale_router import ScaleRouter
+from m3router.router.cascade.rule import Cascade
+from m3router.router.policies.guarantee_text import told_by
+from m3router.router.policies.policy import Policy
+from m3router.router.reports.tables import headline
+from m3router.router.scale_router import ScaleRouter
 
 START, END = "<!-- policies -->", "<!-- end of policies -->"
 
@@ -273,7 +273,7 @@ pip install m3router
 
 ```python
 from PIL import Image
-from router import AutoScalePipeline
+from m3router.router import AutoScalePipeline
 
 pipeline = AutoScalePipeline.from_pretrained({name!r}, model={model!r}, policy={policy!r})
 picture = Image.open("picture.png").convert("RGB")

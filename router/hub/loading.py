@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from router.hub.repository import fetch
-from router.policies.policy import Policy
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
+from m3router.router.hub.repository import fetch
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
 
 
 def load_router(

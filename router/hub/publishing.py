@@ -1,7 +1,7 @@
 """What goes to the hub: a run's router with its policies, or one of them, and the card.
 
 Logs, features, questions and pictures never go along. What a repository is read with is in
-`router.hub.repository`.
+`m3router.router.hub.repository`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data.errors import DataError
-from data.manifest import MANIFEST, atomic_write_bytes
-from router.cascade.rule import cascade_path
-from router.evaluation.documents import upgraded
-from router.hub.card import Facts, local_path_in, model_card, with_policies
-from router.hub.repository import CARD, card_of, fetch, publish, router_files
-from router.policies.policy import Policy
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
+from m3router.data.errors import DataError
+from m3router.data.manifest import MANIFEST, atomic_write_bytes
+from m3router.router.cascade.rule import cascade_path
+from m3router.router.evaluation.documents import upgraded
+from m3router.router.hub.card import Facts, local_path_in, model_card, with_policies
+from m3router.router.hub.repository import CARD, card_of, fetch, publish, router_files
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
 
 Files = dict[str, bytes]
 

@@ -4,7 +4,7 @@ What a repository holds is untrusted. Its listing is judged before any file is a
 folders of the layout only names of `router_files` or plain names of policies, none above its
 limit. Only those are downloaded, all of the one commit that was listed, and they are read by the
 functions that read a run: JSON with its own seal, safetensors, and LightGBM's text whose
-structure is checked (`router.estimators.tree_audit`). Nothing else is opened.
+structure is checked (`m3router.router.estimators.tree_audit`). Nothing else is opened.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 
-from data.errors import DataError
-from router.estimators import estimator_files
+from m3router.data.errors import DataError
+from m3router.router.estimators import estimator_files
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """One routed question, the same in the pipeline, behind a server and in the demo.
 
-A :class:`~router.inference.session.Session` goes through five stages::
+A :class:`~m3router.router.inference.session.Session` goes through five stages::
 
     encode     the vision tower sees the image, once for all scales
     decide     the router estimates each scale, a policy or cascade chooses one

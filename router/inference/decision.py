@@ -9,16 +9,16 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from data.errors import DataError
-from m3core.batching import limits_for, peek_in_batches
-from m3core.models.base import MultiScaleModel, Peek
-from router.cascade.rule import Cascade
-from router.features.featurizer import Featurizer
-from router.features.tiers import PEEK
-from router.inference.session import Session
-from router.policies.costs import routed_costs
-from router.policies.policy import Policy
-from router.scale_router import ScaleRouter
+from m3router.data.errors import DataError
+from m3router.m3core.matryoshka.base import MultiScaleModel, Peek
+from m3router.m3core.matryoshka.batching import limits_for, peek_in_batches
+from m3router.router.cascade.rule import Cascade
+from m3router.router.features.featurizer import Featurizer
+from m3router.router.features.groups import PEEK
+from m3router.router.inference.session import Session
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.policy import Policy
+from m3router.router.scale_router import ScaleRouter
 
 STAGES = ("vision", "features", "peek", "route", "language")
 
@@ -48,7 +48,8 @@ class Clock:
 class Decider:
     """A router at work.
 
-    What belongs together is checked by :class:`router.inference.pipeline.AutoScalePipeline`.
+    What belongs together is checked by
+    :class:`m3router.router.inference.pipeline.AutoScalePipeline`.
 
     Args:
         model: The model.

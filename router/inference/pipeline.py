@@ -8,21 +8,21 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.errors import MismatchError
-from data.videos import open_picture
-from m3core.batching import answer_all
-from m3core.checkpoints import load_model
-from m3core.labelling.rows import longest_in
-from m3core.models.base import MultiScaleModel
-from m3core.pooling import AVERAGE
-from router.cascade.rule import Cascade, cascade_path
-from router.features.featurizer import check_source, live_featurizer
-from router.inference.decision import Clock, Decider
-from router.inference.result import RoutedAnswer as RoutedAnswer
-from router.inference.session import Encoder, Session
-from router.policies.policy import Policy
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
+from m3router.data.errors import MismatchError
+from m3router.data.videos import open_picture
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.labelling.rows import longest_in
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.m3core.matryoshka.batching import answer_all
+from m3router.m3core.matryoshka.pooling import AVERAGE
+from m3router.router.cascade.rule import Cascade, cascade_path
+from m3router.router.features.featurizer import check_source, live_featurizer
+from m3router.router.inference.decision import Clock, Decider
+from m3router.router.inference.result import RoutedAnswer as RoutedAnswer
+from m3router.router.inference.session import Encoder, Session
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
 
 
 class AutoScalePipeline:
@@ -123,11 +123,11 @@ class AutoScalePipeline:
         token: str | bool | None = None,
         cache_dir: Path | str | None = None,
     ) -> AutoScalePipeline:
-        """Load from the Hugging Face hub; see `load` and `router.hub.repository.fetch`.
+        """Load from the Hugging Face hub; see `load` and `m3router.router.hub.repository.fetch`.
 
         The repository and its commit are in ``router.origin``.
         """
-        from router.hub.repository import fetch
+        from m3router.router.hub.repository import fetch
 
         found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
         pipeline = cls.load(found.folder, model=model, policy=policy, device=device)
@@ -175,7 +175,7 @@ class AutoScalePipeline:
         )
 
     def run(self, sessions: Sequence[Session]) -> list[RoutedAnswer]:
-        """Take sessions through all stages, batched by length; see :mod:`router.inference`.
+        """Take sessions through all stages, batched by length; see :mod:`m3router.router.inference`.
 
         Args:
             sessions: New ones. Where one brings an encoding, the vision tower is not run for it.

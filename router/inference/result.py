@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from m3core.models.base import Answer, MultiScaleModel, VisualEncoding
+from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncoding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from m3core.models.base import Answer, MultiScaleModel, Peek, Request, VisualEncoding
-from router.cascade.rule import STEPS, Cascade
-from router.inference.result import RoutedAnswer, flops_of
-from router.policies.guarantee_text import told_by
-from router.policies.policy import Policy
+from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, Peek, Request, VisualEncoding
+from m3router.router.cascade.rule import STEPS, Cascade
+from m3router.router.inference.result import RoutedAnswer, flops_of
+from m3router.router.policies.guarantee_text import told_by
+from m3router.router.policies.policy import Policy
 
 
 @dataclass(kw_only=True, eq=False)

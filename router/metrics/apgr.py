@@ -31,7 +31,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from router.metrics.choices import Array, Floats
+from m3router.router.metrics.choices import Array, Floats
 
 POINTS = 11
 LEVELS = {"cpt_50": 0.5, "cpt_80": 0.8}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
-from data.errors import DataError
-from router.metrics.choices import Array, Floats
+from m3router.data.errors import DataError
+from m3router.router.metrics.choices import Array, Floats
 
 BINS = 15
 

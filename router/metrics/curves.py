@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from router.metrics.choices import Array, Floats
+from m3router.router.metrics.choices import Array, Floats
 
 POINTS = 160
 """Places of every curve. With twice as many, AIQ moved by at most 0.015 points on 400 simulated

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.errors import DataError
-from router.metrics.choices import Array, Choice, Floats
+from m3router.data.errors import DataError
+from m3router.router.metrics.choices import Array, Choice, Floats
 
 
 def pareto_front(cost: Floats, accuracy: Floats) -> Choice:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from router.metrics.choices import Array, Floats
-from router.metrics.curves import POINTS
-from router.metrics.oracles import corrected_rows
+from m3router.router.metrics.choices import Array, Floats
+from m3router.router.metrics.curves import POINTS
+from m3router.router.metrics.oracles import corrected_rows
 
 
 def corrected_curve(
@@ -26,8 +26,9 @@ def corrected_curve(
     An oracle of knowledge pays for option k only where that is worth it: a right answer gains at
     most 1 - g over a guess at the cheapest option c, so at the price w it looks at the options with
     w (cost_k - cost_c) < 1 - g. Which those are depends on no answer, so the correction of these
-    options alone (`router.metrics.oracles.corrected_rows`) estimates that oracle as it does the
-    one of all options. At price 0 that is the whole oracle, at the highest the cheapest option.
+    options alone (`m3router.router.metrics.oracles.corrected_rows`) estimates that oracle as it
+    does the one of all options. At price 0 that is the whole oracle, at the highest the cheapest
+    option.
 
     NOTE: they are taken as the example's first options up to the first that is too dear, which is
     the same where costs rise with the option.
@@ -38,7 +39,7 @@ def corrected_curve(
         chance: (n,) in [0, 1).
         points: most prices beside 0.
         repeats: (n, K) where an answer is no new guess, for the other end of the correction; see
-            `router.metrics.oracles.corrected_oracle_rows`.
+            `m3router.router.metrics.oracles.corrected_oracle_rows`.
     """
     k = scores.shape[1]
     tables = [

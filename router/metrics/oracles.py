@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from data.registry import unknown_name
-from router.metrics.choices import Array, Choice, Floats, taken
+from m3router.data.errors import DataError
+from m3router.data.registry import unknown_name
+from m3router.router.metrics.choices import Array, Choice, Floats, taken
 
 RULES = ("first_correct", "stable", "matches_full")
 """Sufficiency rules with an oracle of their own; the rule `reached` chooses as `first_correct`."""

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from router.metrics import intervals
-from router.metrics.choices import Array, Floats
+from m3router.data.errors import DataError
+from m3router.router.metrics import intervals
+from m3router.router.metrics.choices import Array, Floats
 
 SHARE = (0.0, 1.0)
 """Bounds of accuracies and other shares."""

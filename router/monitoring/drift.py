@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 
-from data.errors import DataError
-from router.estimators.base import Floats
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import Floats
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]

@@ -14,7 +14,8 @@ whichever those are.
 A call raises an alarm although nothing changed with at most a stated probability: half of it is
 for the regret, half for drift of the features. The evidence about the regret is a betting
 process by default, so that its half covers all looks at one growing collection of traffic
-together (`router.policies.risk_bounds.betting_p_value`); the half for drift is spent at every call.
+together (`m3router.router.policies.risk_bounds.betting_p_value`); the half for drift is spent at
+every call.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from router.cascade.rule import Cascade
-from router.estimators.base import Floats
-from router.monitoring.drift import Sample, shifts
-from router.policies import risk_bounds as risk
-from router.policies.guarantee import POWER, Labelled
-from router.policies.outcomes import Choice, Prices
-from router.policies.policy import Policy
+from m3router.data.errors import DataError
+from m3router.router.cascade.rule import Cascade
+from m3router.router.estimators.base import Floats
+from m3router.router.monitoring.drift import Sample, shifts
+from m3router.router.policies import risk_bounds as risk
+from m3router.router.policies.guarantee import POWER, Labelled
+from m3router.router.policies.outcomes import Choice, Prices
+from m3router.router.policies.policy import Policy
 
 HOLDS, VIOLATED, UNDECIDED, NO_TARGET = "holds", "violated", "not enough evidence", "no guarantee"
 
@@ -166,7 +167,7 @@ def monitor(
         trained_on: features that the router was fitted on.
         features: of the fresh traffic.
         false_alarm: most probability of an alarm although nothing changed, in (0, 1).
-        bound: a name in `router.policies.risk_bounds.BOUNDS`.
+        bound: a name in `m3router.router.policies.risk_bounds.BOUNDS`.
         seed: of the test for drift.
 
     Returns:
@@ -204,10 +205,10 @@ def judged(
     """The regret or net loss on fresh traffic, against the guarantee if there is one.
 
     Args:
-        guarantee: see `router.policies.guarantee.described`; empty without one.
+        guarantee: see `m3router.router.policies.guarantee.described`; empty without one.
         fresh: what was made of labelled traffic.
         level: most probability of "violated" while the regret is within the guarantee.
-        bound: a name in `router.policies.risk_bounds.BOUNDS`.
+        bound: a name in `m3router.router.policies.risk_bounds.BOUNDS`.
 
     Returns:
         "verdict" ("holds" at the guarantee's confidence, "violated", "not enough evidence" or "no

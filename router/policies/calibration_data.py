@@ -10,22 +10,22 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from data.split_rows import Gaps, part_rows
-from data.splits.split import Split
-from router.estimators.base import Floats
-from router.features.table import FeatureTable
-from router.policies.costs import routed_costs
-from router.policies.fitting import for_budget, for_max_loss, for_price
-from router.policies.guarantee import Labelled, Target, for_target
-from router.policies.guarantee_text import SENTENCE, guarantee_sentence
-from router.policies.knobs import Knobs
-from router.policies.policy import Binding, Policy
-from router.policies.references import chosen
-from router.runs.run import Run
-from router.scale_router import DATASETS, TOLD, ScaleRouter
-from router.text.words import Words, words_of
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.rows import Gaps, part_rows
+from m3router.data.splits.split import Split
+from m3router.router.estimators.base import Floats
+from m3router.router.features.table import FeatureTable
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.fitting import for_budget, for_max_loss, for_price
+from m3router.router.policies.guarantee import Labelled, Target, for_target
+from m3router.router.policies.guarantee_text import SENTENCE, guarantee_sentence
+from m3router.router.policies.knobs import Knobs
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.policies.references import chosen
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import DATASETS, TOLD, ScaleRouter
+from m3router.router.text.words import Words, words_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class CalibrationData:
         """A guarantee with the sentence that says it, and whether data sets are told.
 
         Args:
-            kept: See `router.policies.guarantee.Certified.guarantee`.
+            kept: See `m3router.router.policies.guarantee.Certified.guarantee`.
             reference: Name of the reference option.
             cap: Most cost of any single answer.
         """
@@ -199,7 +199,7 @@ def predictions(
 ) -> Floats:
     """Probabilities (N, K) for all rows of the log that a router belongs to; NaN outside of `rows`.
 
-    Those of its own training examples are held out, see `router.held_out`.
+    Those of its own training examples are held out, see `m3router.router.training.held_out`.
     """
     p = np.full(log.scores.shape, np.nan)
     ids = [log.ids[row] for row in rows]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats
+from m3router.router.estimators.base import Floats
 
 PEEK = "peek"
 """The feature block that is read from the coarsest option's own prefill."""

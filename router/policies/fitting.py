@@ -5,7 +5,7 @@ Notation for shapes: N examples of the calibrate part, K options.
 Prices are chosen among all that make a difference on the calibrate part (`price_sweep`). Everywhere
 `p` are probabilities (N, K) there, `costs` (N, K) are in `binding.cost_unit`, `binding` is what the
 policy will belong to, and budget, price, cap and reference are the knobs of these names
-(`router.policies.knobs`).
+(`m3router.router.policies.knobs`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from data.errors import DataError
-from router.estimators.base import Floats
-from router.policies.policy import Binding, Policy
-from router.policies.price_sweep import check_inputs, sweep
-from router.policies.references import chosen
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import Floats
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.policies.price_sweep import check_inputs, sweep
+from m3router.router.policies.references import chosen
 
 
 def for_price(
@@ -118,7 +118,8 @@ def for_max_loss(
         scores: (N, K) in [0, 1], what each option really scored there.
         max_loss_points: percentage points; negative asks to be better than the reference.
         binding: see the module.
-        cap: see the module; `router.policies.references` says what then stands for the reference.
+        cap: see the module; `m3router.router.policies.references` says what then stands for the
+            reference.
         reference: None for the best one of these scores.
 
     Raises:

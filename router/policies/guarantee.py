@@ -15,8 +15,8 @@ listed on the tune part, without labels, and tested on the calibrate part in tha
 is not certified (`ladders`). For a net loss the rule `argmax_k p_k(x) - price * cost_k(x)`
 takes its place where the labels of the tune part promise that it will be cheaper. Whatever the
 estimates are worth, the guarantee holds for images drawn like those of the calibrate part, an image
-counting with at most M questions (`router.policies.thinning`); good estimates make it cheap. See
-docs/guarantees.md.
+counting with at most M questions (`m3router.router.policies.thinning`); good estimates make it
+cheap. See docs/guarantees.md.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from router.estimators.base import Floats
-from router.policies import risk_bounds as risk
-from router.policies.fitting import always_reference, check_scores, measured
-from router.policies.knobs import Knobs
-from router.policies.ladders import GAINS, Counted, Ladder, climbed, promising
-from router.policies.policy import Binding, Policy
-from router.policies.price_sweep import (
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import Floats
+from m3router.router.policies import risk_bounds as risk
+from m3router.router.policies.fitting import always_reference, check_scores, measured
+from m3router.router.policies.knobs import Knobs
+from m3router.router.policies.ladders import GAINS, Counted, Ladder, climbed, promising
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.policies.price_sweep import (
     LAST,
     Kind,
     allowed,
@@ -44,8 +44,8 @@ from router.policies.price_sweep import (
     reference_allowed,
     sweep,
 )
-from router.policies.references import chosen as reference_of
-from router.policies.thinning import SEED, Thinned, default_most, thin
+from m3router.router.policies.references import chosen as reference_of
+from m3router.router.policies.thinning import SEED, Thinned, default_most, thin
 
 STEPS = 250
 """Most prices that are tested."""
@@ -91,11 +91,11 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is to be guaranteed, from the knobs of these names (`router.policies.knobs.Knobs`).
+    """What is to be guaranteed, from the knobs of these names (`m3router.router.policies.knobs.Knobs`).
 
     In the papers' letters, max_regret or max_loss is alpha, confidence 1 - delta, and most M; a
-    bound is a name in `router.policies.risk_bounds.BOUNDS`. What is None is found by `Exam.of`
-    and `most_for`.
+    bound is a name in `m3router.router.policies.risk_bounds.BOUNDS`. What is None is found by
+    `Exam.of` and `most_for`.
     """
 
     max_regret: float | None = None
@@ -261,7 +261,7 @@ class Exam:
         tune: the tune part, thinned likewise; None where nothing is known of it.
         target: what is to be guaranteed, against a reference that it names.
         reference: place of that among the options.
-        bound: a name in `router.policies.risk_bounds.BOUNDS`.
+        bound: a name in `m3router.router.policies.risk_bounds.BOUNDS`.
     """
 
     part: Labelled

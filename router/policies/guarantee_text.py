@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.cascade.rule import Cascade
-from router.policies.policy import Policy
-from router.text.words import Words
+from m3router.router.cascade.rule import Cascade
+from m3router.router.policies.policy import Policy
+from m3router.router.text.words import Words
 
 SENTENCE = "sentence"
 """Entry of a guarantee that holds it."""
@@ -29,7 +29,7 @@ def guarantee_sentence(
     """What is certified, in one sentence.
 
     Args:
-        guarantee: see `router.policies.guarantee.described`.
+        guarantee: see `m3router.router.policies.guarantee.described`.
         reference: name of the reference option.
         cap: most cost of any single answer.
         words: that fit the log; None says images.

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from router.estimators.base import Floats
-from router.policies import risk_bounds as risk
-from router.policies.thinning import Thinned
+from m3router.router.estimators.base import Floats
+from m3router.router.policies import risk_bounds as risk
+from m3router.router.policies.thinning import Thinned
 
 Array = npt.NDArray[np.float64]
 AT_ONCE = 125

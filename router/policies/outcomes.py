@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from router.estimators.base import Floats
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import Floats
 
 Choice = npt.NDArray[np.intp]
 Array = npt.NDArray[np.float64]
@@ -76,7 +76,8 @@ class Prices:
 
     Attributes:
         alone: (n, K) cost of each option's answer.
-        routed: (n, K) cost when the router asks it first; see `router.policies.costs.routed_costs`.
+        routed: (n, K) cost when the router asks it first; see
+            `m3router.router.policies.costs.routed_costs`.
     """
 
     alone: Floats

@@ -3,8 +3,8 @@
 Notation for shapes: N examples, K options.
 
 The rule is argmax_k p_k(x) - lam * cost_k(x) / cost_scale, ties to the cheaper option, among the
-options within the cap. Policies are made by `router.policies.fitting` and, with a guarantee, by
-`router.policies.guarantee`.
+options within the cap. Policies are made by `m3router.router.policies.fitting` and, with a
+guarantee, by `m3router.router.policies.guarantee`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
-from router.estimators.base import Floats
-from router.policies.price_sweep import (
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.estimators.base import Floats
+from m3router.router.policies.price_sweep import (
     LAST,
     Choice,
     Kind,
@@ -30,7 +30,7 @@ from router.policies.price_sweep import (
     reference_allowed,
     worths,
 )
-from router.runs.sealed_files import SEAL, read_sealed, write_sealed
+from m3router.router.runs.sealed_files import SEAL, read_sealed, write_sealed
 
 KIND = "policy"
 SCHEMA = 3  # 2: caps, the kind "regret" and guarantees; 3: the reference, "finest" is "fixed"
@@ -70,7 +70,8 @@ class Policy:
         cap: most cost of any single answer, None for no cap.
         knob: what was asked for, such as {"budget": 64.0}.
         calibration: "n", "mean_cost" and, where scores were given, "accuracy" it reached there.
-        guarantee: what was certified and how, see `router.policies.guarantee`; empty without one.
+        guarantee: what was certified and how, see `m3router.router.policies.guarantee`; empty
+            without one.
         fallback: whether no price met the target, so that the reference option is used.
         reason: why, when `fallback`.
     """

@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from router.estimators.base import Floats
+from m3router.data.errors import DataError
+from m3router.router.estimators.base import Floats
 
 Choice = npt.NDArray[np.intp]
 Kind = Literal["price", "regret", "fixed"]

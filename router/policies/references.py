@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from data.registry import unknown_name
-from router.estimators.base import Floats
-from router.metrics.choices import best_fixed
-from router.policies.price_sweep import allowed, reference_allowed
+from m3router.data.errors import DataError
+from m3router.data.registry import unknown_name
+from m3router.router.estimators.base import Floats
+from m3router.router.metrics.choices import best_fixed
+from m3router.router.policies.price_sweep import allowed, reference_allowed
 
 
 def under_cap(

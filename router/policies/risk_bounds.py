@@ -33,11 +33,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, gammaincc, ndtr, ndtri, pdtrik
 
-from data.errors import DataError
-from data.registry import unknown_name
-from router.estimators.base import Floats
-from router.policies.betting import Shape, agrapa, deadline
-from router.policies.thinning import thin
+from m3router.data.errors import DataError
+from m3router.data.registry import unknown_name
+from m3router.router.estimators.base import Floats
+from m3router.router.policies.betting import Shape, agrapa, deadline
+from m3router.router.policies.thinning import thin
 
 Array = npt.NDArray[np.float64]
 MOST_PICTURES = 10**9
@@ -216,7 +216,7 @@ def betting_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
 
 
 def deadline_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """Bets that aim at 1 / delta by the last picture; see `router.policies.betting.deadline`.
+    """Bets that aim at 1 / delta by the last picture; see `m3router.router.policies.betting.deadline`.
 
     The p-value is delta where they arrive, and above it where they do not: it belongs to the plan's
     delta and to one look at a sample of a size that was fixed before.

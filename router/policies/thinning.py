@@ -18,7 +18,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 SEED = 0
 FULL = 0.75

@@ -1,6 +1,6 @@
 """How figures look and become files: palette, style, still pictures of plots, PNG and SVG.
 
-`still` draws what `router.reports.plots` describes. The page draws the same description by
+`still` draws what `m3router.router.reports.plots` describes. The page draws the same description by
 plotly.js, which cannot write a PNG without a browser; matplotlib can be neither hovered nor zoomed
 on a page. So both stay, and a figure is written once.
 
@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
-from data.manifest import atomic_write_bytes
+from m3router.data.manifest import atomic_write_bytes
 
 INK, SOFT, GRID, PAPER = "#1b1f24", "#5b6470", "#dfe3e8", "#ffffff"
 ROUTER, FIXED, ORACLE, IMAGE, QUESTION, OTHER = (
@@ -126,7 +126,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def still(spec: Mapping[str, Any]) -> Figure:
-    """The still picture of a plot: {"data", "layout"} as `router.reports.plots` makes them."""
+    """The still picture of a plot: {"data", "layout"} as `m3router.router.reports.plots` makes them."""
     layout, about = spec["layout"], spec["layout"]["meta"]
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(*about["inches"])

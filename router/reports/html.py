@@ -13,23 +13,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
-from data.errors import DataError
-from data.manifest import atomic_write_text
-from data.media_files import file_in
-from data.videos import FRAMES
-from router.evaluation import metric_table
-from router.evaluation.documents import Document
-from router.evaluation.studies import answer
-from router.evaluation.summary_text import sentences
-from router.reports import (
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_text
+from m3router.data.media_files import file_in
+from m3router.data.videos import FRAMES
+from m3router.router.evaluation import metric_table
+from m3router.router.evaluation.documents import Document
+from m3router.router.evaluation.studies import answer
+from m3router.router.evaluation.summary_text import sentences
+from m3router.router.reports import (
     plots,
     tables,
 )
-from router.reports.figures import DARK, inline_svg, still, write_figure
-from router.reports.latex import write_latex
-from router.reports.page_parts import allowed_scripts, script_json, thumbnail
-from router.text import numbers
-from router.text.words import words_in
+from m3router.router.reports.figures import DARK, inline_svg, still, write_figure
+from m3router.router.reports.latex import write_latex
+from m3router.router.reports.page_parts import allowed_scripts, script_json, thumbnail
+from m3router.router.text import numbers
+from m3router.router.text.words import words_in
 
 PAGE = "report.html"
 THUMBNAIL = 192  # pixels, the longer side
@@ -72,7 +72,7 @@ class Extras:
     """What a report shows beside the evaluation.
 
     Attributes:
-        importance: what `router.evaluation.importance.importance_stage` returns.
+        importance: what `m3router.router.evaluation.importance.importance_stage` returns.
         learning: a learning curve.
         left_out: a study of what was never seen.
         notes: why one of these is missing; shown as they are.
@@ -95,7 +95,7 @@ def write_report(
     """Write report.html, its figures as PNG and SVG, and tables/ as CSV and LaTeX.
 
     Args:
-        document: what `router.evaluation.evaluate_run.evaluate_stage` returns.
+        document: what `m3router.router.evaluation.evaluate_run.evaluate_stage` returns.
         folder: made when it does not exist.
         extras: importance and studies.
         manifest: the evaluation's manifest, for the provenance.
@@ -142,7 +142,7 @@ def render(
         images: folder of the pictures.
     """
     environment = Environment(
-        loader=PackageLoader("router.reports", "templates"),
+        loader=PackageLoader("m3router.router.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -245,7 +245,9 @@ def _scripts(document: Document, extras: Extras) -> dict[str, Any]:
     """The plots, and the only scripts that the page lets run."""
     found = plots.plots(document, importance=extras.importance, learning=extras.learning)
     drawing = get_plotlyjs()
-    script = (files("router.reports") / "templates" / "report.js").read_text(encoding="utf-8")
+    script = (files("m3router.router.reports") / "templates" / "report.js").read_text(
+        encoding="utf-8"
+    )
     return {
         "plotted": set(found),
         "plots_json": Markup(script_json(found)),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.manifest import atomic_write_text
+from m3router.data.manifest import atomic_write_text
 
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 

@@ -22,20 +22,20 @@ import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from data.errors import DataError
-from data.log.checks import LENGTH
-from data.log.oracle_log import OracleLog
-from data.manifest import atomic_write_text
-from data.media_files import file_in, find_file, leaves_folder
-from data.videos import FRAMES
-from router.metrics.choices import Floats
-from router.metrics.oracles import NEVER, answer_codes, smallest_sufficient
-from router.reports.log_summary import total
-from router.reports.log_summary_tables import shown_tables
-from router.reports.log_summary_types import Inspection
-from router.reports.page_parts import allowed_scripts, script_json, thumbnail
-from router.text.expected import expected_text
-from router.text.words import words_of
+from m3router.data.errors import DataError
+from m3router.data.log.checks import LENGTH
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import atomic_write_text
+from m3router.data.media_files import file_in, find_file, leaves_folder
+from m3router.data.videos import FRAMES
+from m3router.router.metrics.choices import Floats
+from m3router.router.metrics.oracles import NEVER, answer_codes, smallest_sufficient
+from m3router.router.reports.log_summary import total
+from m3router.router.reports.log_summary_tables import shown_tables
+from m3router.router.reports.log_summary_types import Inspection
+from m3router.router.reports.page_parts import allowed_scripts, script_json, thumbnail
+from m3router.router.text.expected import expected_text
+from m3router.router.text.words import words_of
 
 TEMPLATE = "browse.html"
 SCRIPTS = ("browse_filter.js", "browse_page.js")
@@ -89,7 +89,8 @@ def pack_log(log: OracleLog, rules: Sequence[str]) -> dict[str, Any]:
 
     Args:
         log: Any log.
-        rules: Names in `router.metrics.oracles.RULES`; one that cannot be applied is left out.
+        rules: Names in `m3router.router.metrics.oracles.RULES`; one that cannot be applied is left
+            out.
 
     Returns:
         "options", "option" (what one is called), "unit", "rules", "datasets", "ids", "strings",
@@ -266,7 +267,7 @@ def render(packed: dict[str, Any], inspection: Inspection, *, notes: Sequence[st
     log as text only.
     """
     environment = Environment(
-        loader=PackageLoader("router.reports", "templates"),
+        loader=PackageLoader("m3router.router.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -287,7 +288,7 @@ def render(packed: dict[str, Any], inspection: Inspection, *, notes: Sequence[st
 
 def page_script() -> str:
     """The page's script: filters first, then what draws."""
-    folder = files("router.reports") / "templates"
+    folder = files("m3router.router.reports") / "templates"
     return "".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from data.registry import unknown_name
-from data.scoring.mme import mme_sums, subtask_of
-from router.metrics import choices
-from router.metrics.choices import Array, Floats
-from router.metrics.oracles import (
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.registry import unknown_name
+from m3router.data.scoring.mme import mme_sums, subtask_of
+from m3router.router.metrics import choices
+from m3router.router.metrics.choices import Array, Floats
+from m3router.router.metrics.oracles import (
     NEVER,
     RIGHT,
     RULES,
@@ -31,9 +31,9 @@ from router.metrics.oracles import (
     oracle_rows,
     smallest_sufficient,
 )
-from router.metrics.paired_bootstrap import SHARE, Columns
-from router.reports.error_groups import group_errors
-from router.reports.log_summary_types import (
+from m3router.router.metrics.paired_bootstrap import SHARE, Columns
+from m3router.router.reports.error_groups import group_errors
+from m3router.router.reports.log_summary_types import (
     ALL,
     Expensive,
     Inspection,
@@ -44,7 +44,7 @@ from router.reports.log_summary_types import (
     ScaleCounts,
     Step,
 )
-from router.text.words import words_of
+from m3router.router.text.words import words_of
 
 
 class Cells:
@@ -210,7 +210,7 @@ def _oracle(rule: str, columns: Columns, *, scores: Floats, costs: Floats, said:
 
 
 def _spent(*of: Array) -> Array:
-    """The fixed option's cost where its accuracy is taken, as in `router.evaluation.comparison`."""
+    """The fixed option's cost where its accuracy is taken, as in `m3router.router.evaluation.comparison`."""
     complete, corrected, fixed, cost, least, most, own = of
     return _ratio(np.where(corrected < fixed, own, np.clip(cost, least, most)), complete)
 
@@ -246,7 +246,7 @@ def inspect_log(
 
     Args:
         log: At least one example.
-        rules: Names in `router.metrics.oracles.RULES`.
+        rules: Names in `m3router.router.metrics.oracles.RULES`.
         top: Most examples and causes listed.
         draws: Bootstrap draws.
         seed: Of the bootstrap.

@@ -7,14 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data.scoring.mme import COGNITION, PERCEPTION
-from router.metrics.oracles import ASSUMES
-from router.metrics.paired_bootstrap import Estimate
-from router.reports.log_summary_types import Inspection, MmeScore, Oracle, Part, ScaleCounts
-from router.rules import MEANING
-from router.text.expected import expected_text
-from router.text.numbers import MISSING, interval, number, percent
-from router.text.words import Words
+from m3router.data.scoring.mme import COGNITION, PERCEPTION
+from m3router.router.metrics.oracles import ASSUMES
+from m3router.router.metrics.paired_bootstrap import Estimate
+from m3router.router.reports.log_summary_types import (
+    Inspection,
+    MmeScore,
+    Oracle,
+    Part,
+    ScaleCounts,
+)
+from m3router.router.text.expected import expected_text
+from m3router.router.text.numbers import MISSING, interval, number, percent
+from m3router.router.text.words import Words
+from m3router.router.training.targets import MEANING
 
 ACROSS = 5
 """Datasets beside each other in one table: what a terminal holds."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.scoring.mme import MmeSums
-from router.metrics.paired_bootstrap import Estimate
-from router.reports.error_groups import ErrorGroup
-from router.text.words import Words
+from m3router.data.scoring.mme import MmeSums
+from m3router.router.metrics.paired_bootstrap import Estimate
+from m3router.router.reports.error_groups import ErrorGroup
+from m3router.router.text.words import Words
 
 ALL = "all"
 
@@ -51,7 +51,7 @@ class Oracle:
     """The oracle under one rule, over the complete examples.
 
     Attributes:
-        rule: A name in `router.metrics.oracles.RULES`.
+        rule: A name in `m3router.router.metrics.oracles.RULES`.
         accuracy: Mean score.
         cost: Mean cost.
         corrected_accuracy: Corrected for chance; None where there is no correction, or where it
@@ -147,7 +147,7 @@ class Expensive:
 
 @dataclass(frozen=True, kw_only=True)
 class MmeScore:
-    """MME's published score of one option; see :mod:`data.scoring.mme`.
+    """MME's published score of one option; see :mod:`m3router.data.scoring.mme`.
 
     Attributes:
         scale: The option.

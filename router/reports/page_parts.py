@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.videos import open_picture
+from m3router.data.errors import DataError
+from m3router.data.videos import open_picture
 
 
 def script_json(document: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """The figures of reports, each described once: as traces that the page and files are drawn from.
 
 plotly.js draws them on the page, where they can be zoomed, hovered and switched on and off;
-`router.reports.figures.still` draws the same traces as PNG and SVG without a browser. So only what
-both know is used: the trace types "scatter" and "bar", which load nothing from anywhere. `meta` is
+`m3router.router.reports.figures.still` draws the same traces as PNG and SVG without a browser. So
+only what both know is used: the trace types "scatter" and "bar", which load nothing from anywhere.
+    `meta` is
 for what plotly does not show: a trace's label, the notes beside its points, whether it is one of
 many that a still picture draws alike ("quiet"); a figure's title and size.
 
@@ -15,8 +16,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.evaluation.documents import Document
-from router.reports.figures import (
+from m3router.router.evaluation.documents import Document
+from m3router.router.reports.figures import (
     FIXED,
     GRID,
     IMAGE,
@@ -29,8 +30,8 @@ from router.reports.figures import (
     SOFT,
     ramp,
 )
-from router.reports.tables import methods, router_rows, row_name
-from router.text.numbers import interval, number, percent
+from m3router.router.reports.tables import methods, router_rows, row_name
+from m3router.router.text.numbers import interval, number, percent
 
 Spec = dict[str, Any]
 DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.manifest import atomic_write_text
-from router.evaluation.learning_curve import DOCUMENT, SHARES, learning_curve
-from router.evaluation.learning_curve import STAGE as LEARNING
-from router.evaluation.leave_one_out import STAGE as LEFT_OUT
-from router.evaluation.leave_one_out import leave_one_out
-from router.reports import plots
-from router.reports.figures import still, write_figure
-from router.reports.latex import write_latex
-from router.reports.tables import write_csv
-from router.runs.run import Run
+from m3router.data.manifest import atomic_write_text
+from m3router.router.evaluation.learning_curve import DOCUMENT, SHARES, learning_curve
+from m3router.router.evaluation.learning_curve import STAGE as LEARNING
+from m3router.router.evaluation.leave_one_out import STAGE as LEFT_OUT
+from m3router.router.evaluation.leave_one_out import leave_one_out
+from m3router.router.reports import plots
+from m3router.router.reports.figures import still, write_figure
+from m3router.router.reports.latex import write_latex
+from m3router.router.reports.tables import write_csv
+from m3router.router.runs.run import Run
 
 Table = tuple[Sequence[str], list[Sequence[Any]]]
 ENDS = ("value", "low", "high")
@@ -33,7 +33,7 @@ def learning_curve_stage(
 ) -> dict[str, Any]:
     """Measure a learning curve and write `learning-curve/`: study.json, figures and tables.
 
-    Args, result and errors are those of `router.evaluation.learning_curve.learning_curve`.
+    Args, result and errors are those of `m3router.router.evaluation.learning_curve.learning_curve`.
     """
     document = learning_curve(run, shares=shares, seeds=seeds, draws=draws, progress=progress)
     folder = run.root / LEARNING
@@ -51,7 +51,7 @@ def leave_one_out_stage(
 ) -> dict[str, Any]:
     """Measure what was never seen and write `leave-one-out/`: study.json, figures and tables.
 
-    Args, result and errors are those of `router.evaluation.leave_one_out.leave_one_out`.
+    Args, result and errors are those of `m3router.router.evaluation.leave_one_out.leave_one_out`.
     """
     document = leave_one_out(run, by=by, draws=draws, progress=progress)
     folder = run.root / LEFT_OUT

@@ -1,8 +1,8 @@
 """The evaluation document as tables: for the terminal, the page, CSV and LaTeX.
 
 First the lines of single policies and options, then those of whole methods, whose columns are
-`router.evaluation.metric_table.METRICS`, then tables in the layouts of papers. What an older
-document lacks is left out.
+`m3router.router.evaluation.metric_table.METRICS`, then tables in the layouts of papers. What an
+older document lacks is left out.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.manifest import atomic_write_text
-from router.evaluation import metric_table
-from router.evaluation.documents import Document
-from router.evaluation.metric_table import Metric
-from router.policies.guarantee_text import told_in
-from router.text.numbers import MISSING, interval, number, percent
+from m3router.data.manifest import atomic_write_text
+from m3router.router.evaluation import metric_table
+from m3router.router.evaluation.documents import Document
+from m3router.router.evaluation.metric_table import Metric
+from m3router.router.policies.guarantee_text import told_in
+from m3router.router.text.numbers import MISSING, interval, number, percent
 
 Estimate = Mapping[str, Any]
 Table = tuple[Sequence[str], list[Sequence[Any]]]
@@ -226,8 +226,8 @@ def method_lines(document: Document) -> list[dict[str, Any]]:
 
     Returns:
         Per line "name", "key" (its name in the document), "kind", "about" and, by their names, the
-        estimates of `router.evaluation.metric_table.METRICS`; an undefined one has the value None
-        and may have a "reason".
+        estimates of `m3router.router.evaluation.metric_table.METRICS`; an undefined one has the
+        value None and may have a "reason".
     """
     lines = [
         {"name": _spoken(name, kind), "key": name, "kind": kind, "about": _about(kind, method)}

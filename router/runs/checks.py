@@ -11,21 +11,21 @@ from functools import partial
 from packaging.requirements import Requirement
 from PIL import Image
 
-from data.errors import DataError
-from data.errors import M3RouterError
-from data.manifest import MANIFEST
-from data.scenes.drawing import render
-from data.scenes.export import TEST_SEEDS
-from data.scenes.questions import ask_about
-from data.scenes.world import make_scene
-from m3core.checkpoints import load_model
-from m3core.models.base import Request
-from router.cascade.rule import Cascade
-from router.cascade.rule import cascade_path
-from router.policies.policy import Policy
-from router.runs.run import ARMS
-from router.runs.run import Run
-from router.text.words import words_of
+from m3router.data.errors import DataError
+from m3router.data.errors import M3RouterError
+from m3router.data.manifest import MANIFEST
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.export import TEST_SEEDS
+from m3router.data.scenes.questions import ask_about
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.base import Request
+from m3router.router.cascade.rule import Cascade
+from m3router.router.cascade.rule import cascade_path
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import ARMS
+from m3router.router.runs.run import Run
+from m3router.router.text.words import words_of
 
 PACKAGE = "m3router"
 PYTHON = (3, 11)
@@ -179,7 +179,7 @@ def _cascade(run: Run, name: str) -> str:
 
 
 def _tuning(run: Run) -> str:
-    from router.stages.tuning import tuned_setting  # Optuna is slow to import
+    from m3router.router.stages.tuning import tuned_setting  # Optuna is slow to import
 
     tuned = tuned_setting(run)
     return f"chose {tuned.estimator} on {', '.join(tuned.blocks)}"

@@ -14,27 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.errors import MismatchError
-from data.log.files import PARQUET
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
-from data.manifest import atomic_write_bytes
-from data.manifest import library_versions
-from data.manifest import read_manifest
-from data.manifest import sha256_file
-from data.manifest import write_manifest
-from data.splits.split import Split
-from router.cascade.rule import Cascade
-from router.cascade.rule import cascade_path
-from router.features.examples import of_same_examples
-from router.features.examples import without_featureless
-from router.features.table import FILE as FEATURES_FILE
-from router.features.table import FeatureTable
-from router.held_out import HeldOut
-from router.policies.policy import Policy
-from router.scale_router import FILE as ROUTER_FILE
-from router.scale_router import ScaleRouter
+from m3router.data.errors import DataError
+from m3router.data.errors import MismatchError
+from m3router.data.log.files import PARQUET
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
+from m3router.data.manifest import atomic_write_bytes
+from m3router.data.manifest import library_versions
+from m3router.data.manifest import read_manifest
+from m3router.data.manifest import sha256_file
+from m3router.data.manifest import write_manifest
+from m3router.data.splits.split import Split
+from m3router.router.cascade.rule import Cascade
+from m3router.router.cascade.rule import cascade_path
+from m3router.router.features.examples import of_same_examples
+from m3router.router.features.examples import without_featureless
+from m3router.router.features.table import FILE as FEATURES_FILE
+from m3router.router.features.table import FeatureTable
+from m3router.router.training.held_out import HeldOut
+from m3router.router.policies.policy import Policy
+from m3router.router.scale_router import FILE as ROUTER_FILE
+from m3router.router.scale_router import ScaleRouter
 
 ARMS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "router": ("router", None),

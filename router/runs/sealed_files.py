@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.manifest import atomic_write_bytes
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_bytes
 
 SEAL = "sha256"
 

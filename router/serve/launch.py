@@ -9,21 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.errors import DataError
-from router.runs.run import Run
-from router.serve.backends.backend import Served
-from router.serve.backends.factory import backend_of
-from router.serve.backends.ray.settings import RaySettings
-from router.serve.backends.vllm.client import VllmAddress
-from router.serve.guard.keys import ENVIRONMENT, KeyRing
-from router.serve.guard.rates import Rates
-from router.serve.images.decoding import PictureLimits, picture_of
-from router.serve.images.fetching import Fetcher
-from router.serve.settings import ServeSettings
-from router.traffic.recorder import Recorder
+from m3router.data.errors import DataError
+from m3router.router.runs.run import Run
+from m3router.router.serve.backends.backend import Served
+from m3router.router.serve.backends.factory import backend_of
+from m3router.router.serve.backends.ray.settings import RaySettings
+from m3router.router.serve.backends.vllm.client import VllmAddress
+from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
+from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.images.decoding import PictureLimits, picture_of
+from m3router.router.serve.images.fetching import Fetcher
+from m3router.router.serve.settings import ServeSettings
+from m3router.router.traffic.recorder import Recorder
 
 if TYPE_CHECKING:
-    from router.serve.http.app import Front
+    from m3router.router.serve.http.app import Front
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -53,8 +53,8 @@ def launch(
     """
     _require_policy(Path(settings.run), settings.policy)
     try:
-        from router.serve.http.app import create_app
-        from router.serve.http.running import serve_forever
+        from m3router.router.serve.http.app import create_app
+        from m3router.router.serve.http.running import serve_forever
     except ModuleNotFoundError as error:
         raise DataError(
             f"Serving needs the package {error.name}, which is not installed: pip install "
@@ -80,7 +80,7 @@ def launch(
 
 
 def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
-    from router.serve.http.app import Front
+    from m3router.router.serve.http.app import Front
 
     keys = KeyRing.of(settings.keys, environment.get(ENVIRONMENT))
     local = settings.host in LOOPBACK

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from data.errors import DataError
-from router.cli.fractions import METAVAR, fraction
-from router.traffic.consent import Consent
+from m3router.data.errors import DataError
+from m3router.router.cli.fractions import METAVAR, fraction
+from m3router.router.traffic.consent import Consent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class EngineSettings:
 
     Attributes:
         model: "" for the run's own.
-        device: As for `m3core.load_model`.
+        device: As for `m3router.m3core.load_model`.
         workers: Threads that answer, each its own batch; None for one on a GPU, and on a processor
             for one for each core, up to four.
     """

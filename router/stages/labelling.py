@@ -9,26 +9,26 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from data.importers import importer
-from data.importers.joined import places
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
-from data.videos import FRAMES
-from m3core.checkpoints import EMBEDDED
-from m3core.encoders import load_encoder
-from m3core.labelling import LabelOptions, LabelProgress, label, verify
-from m3core.labelling.ranks import Ranks
-from m3core.labelling.verifying import VERIFIED
-from m3core.models.base import MultiScaleModel
-from router.features.examples import FeatureInput, feature_inputs, with_errors
-from router.features.extract import FeatureCollector, Progress
-from router.features.featurizer import Featurizer, source_of
-from router.features.question import HASHED, MODEL, question_encoder
-from router.features.table import FeatureTable
-from router.features.tiers import IMAGE, PEEK, QUESTION, USUAL, check_tiers
-from router.runs.run import Run
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.data.importers import importer
+from m3router.data.importers.joined import places
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
+from m3router.data.videos import FRAMES
+from m3router.m3core.checkpoints import EMBEDDED
+from m3router.m3core.encoders import load_encoder
+from m3router.m3core.labelling import LabelOptions, LabelProgress, label, verify
+from m3router.m3core.labelling.ranks import Ranks
+from m3router.m3core.labelling.verification import VERIFIED
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.router.features.examples import FeatureInput, feature_inputs, with_errors
+from m3router.router.features.extract import FeatureCollector, Progress
+from m3router.router.features.featurizer import Featurizer, source_of
+from m3router.router.features.groups import IMAGE, PEEK, QUESTION, USUAL, check_tiers
+from m3router.router.features.question import HASHED, MODEL, question_encoder
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.run import Run
 
 
 def label_stage(
@@ -54,9 +54,10 @@ def label_stage(
         images: folder that the examples' image paths start from.
         model: the frozen model.
         progress: called after every chunk of pictures.
-        questions: name of a question encoder, see `router.features.question`.
-        tiers: names of feature blocks, see `router.features.tiers`; None for the usual ones.
-        options: of `m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
+        questions: name of a question encoder, see `m3router.router.features.question`.
+        tiers: names of feature blocks, see `m3router.router.features.groups`; None for the usual
+            ones.
+        options: of `m3router.m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
 
     Raises:
         Stopped: SIGTERM came; what was labelled is kept.
@@ -145,7 +146,7 @@ def import_stage(
 
     Args:
         run: receives `log/`.
-        kind: a name in `data.importers.IMPORTERS`.
+        kind: a name in `m3router.data.importers.IMPORTERS`.
         source: the other tool's file or folder; for kinds that read runs of each option, option ->
             its file or folder, or several of them.
         **options: what that importer takes.
@@ -186,12 +187,12 @@ def featurize_stage(
         run: must hold `log/`; receives `features/`.
         images: folder that image paths start from; None for a log without pictures, or not to
             look at them.
-        encoder: name of an image encoder, see `m3core.encoders.load_encoder`; not loaded where
-            no tier needs it.
-        questions: name of a question encoder, see `router.features.question`; None takes the
-            image encoder's own language model where it has one, else hashed words.
-        tiers: names of feature blocks, see `router.features.tiers`; None takes the usual ones
-            that can be had with or without pictures.
+        encoder: name of an image encoder, see `m3router.m3core.encoders.load_encoder`; not loaded
+            where no tier needs it.
+        questions: name of a question encoder, see `m3router.router.features.question`; None takes
+            the image encoder's own language model where it has one, else hashed words.
+        tiers: names of feature blocks, see `m3router.router.features.groups`; None takes the usual
+            ones that can be had with or without pictures.
         progress: called with (done, in all, of what).
 
     Returns:

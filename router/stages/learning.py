@@ -7,26 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from data.errors import MismatchError
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
-from data.split_rows import Gaps, part_rows, require_choice
-from data.splits.split import Split
-from data.splitting import Splitting
-from router import estimators
-from router.cascade.rule import cascade_path
-from router.features.table import FeatureTable
-from router.held_out import FILE as HELD_OUT
-from router.policies.calibration_data import CalibrationData
-from router.policies.costs import PEEK
-from router.policies.knobs import Knobs
-from router.policies.policy import Policy
-from router.rules import DEFAULT, apply_rule
-from router.runs.run import ARMS, Run
-from router.scale_router import FILE as ROUTER_FILE
-from router.scale_router import Datasets, ScaleRouter
-from router.training import datasets_of, train_router, warn_of_constants
-from router.tuning.setting import Tuned
+from m3router.data.errors import MismatchError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
+from m3router.data.splits.rows import Gaps, part_rows, require_choice
+from m3router.data.splits.split import Split
+from m3router.data.splits.splitting import Splitting
+from m3router.router import estimators
+from m3router.router.cascade.rule import cascade_path
+from m3router.router.features.table import FeatureTable
+from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.policies.costs import PEEK
+from m3router.router.policies.knobs import Knobs
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import ARMS, Run
+from m3router.router.scale_router import FILE as ROUTER_FILE
+from m3router.router.scale_router import Datasets, ScaleRouter
+from m3router.router.training.fit import datasets_of, train_router, warn_of_constants
+from m3router.router.training.held_out import FILE as HELD_OUT
+from m3router.router.training.targets import DEFAULT, apply_rule
+from m3router.router.tuning.setting import Tuned
 
 
 def train_stage(
@@ -49,10 +49,10 @@ def train_stage(
 
     Args:
         run: must hold `log/` and `features/`; receives `split.json` and `router/`.
-        estimator: a name in `router.estimators.ESTIMATORS`.
+        estimator: a name in `m3router.router.estimators.ESTIMATORS`.
         seed: of the split and of the estimator.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        rule: a name in `router.rules.RULES`.
+        rule: a name in `m3router.router.training.targets.RULES`.
         threads: of the fit, where the estimator can use several.
         ablations: whether to train an image-only and a question-only router as well.
         tiers: feature blocks that the router reads; by default all that there are but the peek,
@@ -62,7 +62,7 @@ def train_stage(
         splitting: how to split; None for the usual shares by seed.
         tuned: the setting to train with, in place of estimator, seed, gaps, rule and splitting;
             the ablations take it with their own blocks.
-        datasets: see `router.training.train_router`.
+        datasets: see `m3router.router.training.fit.train_router`.
 
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
@@ -141,8 +141,8 @@ def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) 
         knobs: what is asked for.
 
     Raises:
-        DataError: see `router.policies.calibration_data.CalibrationData.policy`; or for a name
-            that is no plain file name.
+        DataError: see `m3router.router.policies.calibration_data.CalibrationData.policy`; or for a
+            name that is no plain file name.
         MismatchError: when router, log, features and split do not belong together.
     """
     path, run = run.policy(name), run.opened()

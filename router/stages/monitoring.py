@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from data.log.checks import ASKED
-from data.log.oracle_log import OracleLog
-from data.scoring.metrics import AGREEMENT
-from data.split_rows import part_rows
-from data.splits.split import Split
-from router.estimators.base import Floats
-from router.features.table import FeatureTable
-from router.monitoring.drift import Sample
-from router.monitoring.regret import News, Texts, by_cascade, by_policy, monitor
-from router.policies.calibration_data import image_sizes, labelled
-from router.policies.policy import Policy
-from router.policies.thinning import default_most
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.data.log.checks import ASKED
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.splits.rows import part_rows
+from m3router.data.splits.split import Split
+from m3router.router.estimators.base import Floats
+from m3router.router.features.table import FeatureTable
+from m3router.router.monitoring.drift import Sample
+from m3router.router.monitoring.regret import News, Texts, by_cascade, by_policy, monitor
+from m3router.router.policies.calibration_data import image_sizes, labelled
+from m3router.router.policies.policy import Policy
+from m3router.router.policies.thinning import default_most
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
 
 USED = ("fit", "tune", "calibrate")
 """Parts whose pictures are no fresh traffic."""
@@ -49,11 +49,11 @@ def monitor_stage(
         name: of the policy; where a cascade goes with it, that is judged.
         references: right answers of traffic that was labelled without; of any part of it.
         false_alarm: most probability of an alarm although nothing changed.
-        bound: a name in `router.policies.risk_bounds.BOUNDS`.
+        bound: a name in `m3router.router.policies.risk_bounds.BOUNDS`.
         seed: of the test for drift.
 
     Returns:
-        See `router.monitoring.regret.monitor`.
+        See `m3router.router.monitoring.regret.monitor`.
 
     Raises:
         DataError: when a part is missing or damaged, there are too few pictures, or pictures of

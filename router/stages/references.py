@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.errors import DataError
-from data.split_rows import part_rows
-from router.evaluation.reference_summary import reference_summary
-from router.policies.costs import routed_costs
-from router.runs.run import Run
+from m3router.data.errors import DataError
+from m3router.data.splits.rows import part_rows
+from m3router.router.evaluation.reference_summary import reference_summary
+from m3router.router.policies.costs import routed_costs
+from m3router.router.runs.run import Run
 
 
 def reference_stage(
@@ -22,7 +22,7 @@ def reference_stage(
         cap: most cost of any single answer.
 
     Returns:
-        See `router.evaluation.reference_summary.reference_summary`.
+        See `m3router.router.evaluation.reference_summary.reference_summary`.
 
     Raises:
         DataError: when something is missing or damaged, the calibrate part is empty, the option

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from data.manifest import read_manifest
-from data.split_rows import part_rows
-from data.splits.split import Split
-from router.estimators.base import Floats
-from router.features.table import FeatureTable
-from router.policies.calibration_data import predictions
-from router.rules import apply_rule
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
-from router.training import train_router
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import read_manifest
+from m3router.data.splits.rows import part_rows
+from m3router.data.splits.split import Split
+from m3router.router.estimators.base import Floats
+from m3router.router.features.table import FeatureTable
+from m3router.router.policies.calibration_data import predictions
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.fit import train_router
+from m3router.router.training.targets import apply_rule
 
 Rows = npt.NDArray[np.intp]
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import MismatchError
-from data.log.oracle_log import OracleLog
-from data.split_rows import Gaps, require_choice
-from data.splits.split import Split
-from data.splitting import Splitting
-from router.features.table import FeatureTable
-from router.rules import DEFAULT, apply_rule
-from router.runs.run import Run
-from router.tuning.results import document, finished, read_results, row_of, write_results
-from router.tuning.search import Counts, Objective, search
-from router.tuning.setting import Tuned
-from router.tuning.spaces import known_estimators, searchable
-from router.tuning.stopping import stop_on_signals
-from router.tuning.store import JOURNAL, open_study
-from router.tuning.tuning_data import gather
+from m3router.data.errors import MismatchError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.rows import Gaps, require_choice
+from m3router.data.splits.split import Split
+from m3router.data.splits.splitting import Splitting
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.run import Run
+from m3router.router.training.targets import DEFAULT, apply_rule
+from m3router.router.tuning.results import document, finished, read_results, row_of, write_results
+from m3router.router.tuning.search import Counts, Objective, search
+from m3router.router.tuning.setting import Tuned
+from m3router.router.tuning.spaces import known_estimators, searchable
+from m3router.router.tuning.stopping import stop_on_signals
+from m3router.router.tuning.store import JOURNAL, open_study
+from m3router.router.tuning.tuning_data import gather
 
 SPLIT = "split.json"
 
@@ -35,7 +35,8 @@ class Search:
         timeout: seconds after which this process begins no trial; None for no limit.
         storage: "journal" (a file in the run folder) or a database URL.
         study: name of the study.
-        estimators: names in `router.estimators.ESTIMATORS`; None for all that have a `SPACE`.
+        estimators: names in `m3router.router.estimators.ESTIMATORS`; None for all that have a
+            `SPACE`.
         folds: of cross-fitting; 1 fits on `fit` and judges on `tune` alone.
     """
 
@@ -69,7 +70,7 @@ def tune_stage(
         wanted: what to search.
         seed: of the split, the folds, the search and the estimators.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        rule: a name in `router.rules.RULES`.
+        rule: a name in `m3router.router.training.targets.RULES`.
         splitting: how to split; None takes the run's own split, or makes the one of `train`.
         progress: called before the first and after every trial with the counts and the best mean
             of both objectives so far.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.log.oracle_log import OracleLog
+from m3router.data.log.oracle_log import OracleLog
 
 _GROUPS = (
     (r"an (?:image|picture)", "a group"),

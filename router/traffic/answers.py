@@ -11,17 +11,17 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from data.errors import DataError
-from data.example import Example
-from data.log.oracle_log import OracleLog
-from data.manifest import atomic_write_bytes
-from data.scoring.metrics import AGREEMENT
-from data.tables.cells import Nested
-from data.tables.table import Table, read_cells
-from router.policies.price_sweep import LAST
-from router.policies.references import index_of
-from router.traffic.files import Record
-from router.traffic.records import example_of
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import atomic_write_bytes
+from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.tables.cells import Nested
+from m3router.data.tables.table import Table, read_cells
+from m3router.router.policies.price_sweep import LAST
+from m3router.router.policies.references import index_of
+from m3router.router.traffic.files import Record
+from m3router.router.traffic.records import example_of
 
 COLUMNS = ("id", "image", "question", "answers", "metric")
 BETWEEN = "|"
@@ -66,7 +66,7 @@ def write_sheet(
 
     Args:
         path: The file; UTF-8 with the mark that spreadsheets look for.
-        records: See `router.traffic.read_traffic`.
+        records: See `m3router.router.traffic.read_traffic`.
         answered: Ids of those that have right answers; left out.
         only: Ids of those that are wanted; None for all.
 

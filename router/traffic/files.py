@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.log.journal import read_records, write_line
-from data.manifest import atomic_write_bytes, write_failure
+from m3router.data.errors import DataError
+from m3router.data.log.journal import read_records, write_line
+from m3router.data.manifest import atomic_write_bytes, write_failure
 
 Record = dict[str, Any]
 

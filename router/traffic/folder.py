@@ -3,7 +3,7 @@
 ::
 
     traffic/
-        examples.jsonl   one line a request, see `router.traffic.records`; `label` reads it
+        examples.jsonl   one line a request, see `m3router.router.traffic.records`; `label` reads it
         answered.jsonl   those that people told right answers of, with these
         sets/NAME.jsonl  what was written out to be labelled
         images/          PNG files, named by their pixels
@@ -30,18 +30,18 @@ from typing import Any
 
 from PIL import Image
 
-from data.errors import DataError
-from data.example import Example
-from data.locks import take_lock
-from data.manifest import atomic_write_bytes, fsync_folder, write_failure
-from router.traffic.files import (
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.locks import take_lock
+from m3router.data.manifest import atomic_write_bytes, fsync_folder, write_failure
+from m3router.router.traffic.files import (
     Record,
     append_line,
     placed_lines,
     read_lines,
     write_lines,
 )
-from router.traffic.records import encoded
+from m3router.router.traffic.records import encoded
 
 EXAMPLES, ANSWERED, SETS, IMAGES = "examples.jsonl", "answered.jsonl", "sets", "images"
 LOCK, KEY = "traffic.lock", "sampling.key"
@@ -110,7 +110,7 @@ class TrafficFolder:
         """Add a request durably: when this returns it survives a crash.
 
         Args:
-            record: See `router.traffic.records.record_of`.
+            record: See `m3router.router.traffic.records.record_of`.
             image: Its picture.
 
         Raises:

@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.errors import DataError
-from router.traffic.consent import Consent as Consent
-from router.traffic.folder import TrafficFolder
-from router.traffic.records import record_of
+from m3router.data.errors import DataError
+from m3router.router.traffic.consent import Consent as Consent
+from m3router.router.traffic.folder import TrafficFolder
+from m3router.router.traffic.records import record_of
 
 if TYPE_CHECKING:
-    from router.inference.result import RoutedAnswer
-    from router.serve.backends.backend import Query, Served
+    from m3router.router.inference.result import RoutedAnswer
+    from m3router.router.serve.backends.backend import Query, Served
 
 WAITING = 64
 """Most requests that wait to be written."""
@@ -34,8 +34,8 @@ class Recorder:
     """Keeps a share of what is served in a folder; every method may be called by any thread.
 
     Args:
-        folder: Where to; see `router.traffic.folder`. Nothing is recorded without one: whoever
-            names it consents.
+        folder: Where to; see `m3router.router.traffic.folder`. Nothing is recorded without one:
+            whoever names it consents.
         share: Of the requests, in [0, 1]. Whether one is sampled follows from a keyed hash of its
             id: every request with the same probability, whatever it holds.
         keep_days: What is older is deleted, at the start and every day.

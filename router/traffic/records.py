@@ -1,7 +1,7 @@
 """What is kept of a served request: a line of JSON and a picture.
 
-A line is an example as :mod:`data.sources.jsonl` reads it, without reference answers, with further
-fields about how it was served, and with a checksum as in :mod:`data.log.journal`.
+A line is an example as :mod:`m3router.data.sources.jsonl` reads it, without reference answers, with
+further fields about how it was served, and with a checksum as in :mod:`m3router.data.log.journal`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from data.example import Example
-from data.scoring.metrics import AGREEMENT
+from m3router.data.example import Example
+from m3router.data.scoring.metrics import AGREEMENT
 
 if TYPE_CHECKING:
-    from router.inference.result import RoutedAnswer
-    from router.serve.backends.backend import Query, Served
+    from m3router.router.inference.result import RoutedAnswer
+    from m3router.router.serve.backends.backend import Query, Served
 
 DATASET = "traffic"
 _EXAMPLE = frozenset(field.name for field in fields(Example))

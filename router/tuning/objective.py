@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats
-from router.metrics.hull import nondecreasing_hull
-from router.policies.costs import routed_costs
-from router.policies.price_sweep import sweep
+from m3router.router.estimators.base import Floats
+from m3router.router.metrics.hull import nondecreasing_hull
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.price_sweep import sweep
 
 Array = npt.NDArray[np.float64]
 OBJECTIVES = ("accuracy at low budgets", "accuracy at high budgets")

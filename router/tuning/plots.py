@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from router.reports.figures import (
+from m3router.router.reports.figures import (
     FIXED,
     IMAGE,
     INK,

@@ -10,12 +10,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from data.errors import DataError
-from data.manifest import library_versions
-from router.reports.tables import write_csv
-from router.runs.sealed_files import read_sealed, write_sealed
-from router.tuning.objective import OBJECTIVES, overall
-from router.tuning.search import (
+from m3router.data.errors import DataError
+from m3router.data.manifest import library_versions
+from m3router.router.reports.tables import write_csv
+from m3router.router.runs.sealed_files import read_sealed, write_sealed
+from m3router.router.tuning.objective import OBJECTIVES, overall
+from m3router.router.tuning.search import (
     CAUSE,
     CURVE,
     HYPERPARAMETERS,
@@ -85,7 +85,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 def write_results(found: Document, study: optuna.Study, folder: Path) -> list[Path]:
     """Write study.json (sealed), tuning.csv and the figures; returns their paths."""
-    from router.tuning.plots import write_figures  # matplotlib is slow to import
+    from m3router.router.tuning.plots import write_figures  # matplotlib is slow to import
 
     files = write_csv({"tuning": _table(found, study)}, folder)
     files += write_figures(found, folder)

@@ -12,14 +12,14 @@ import optuna
 from lightgbm.basic import LightGBMError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from data.errors import DataError, M3RouterError
-from router.estimators.base import Floats
-from router.runs.sealed_files import content_hash
-from router.tuning.objective import dominated, halves, overall
-from router.tuning.spaces import draw
-from router.tuning.stopping import Stop
-from router.tuning.tuning_data import TuningData
-from router.tuning.workers import WORKER, fail_dead, live, this_worker
+from m3router.data.errors import DataError, M3RouterError
+from m3router.router.estimators.base import Floats
+from m3router.router.runs.sealed_files import content_hash
+from m3router.router.tuning.objective import dominated, halves, overall
+from m3router.router.tuning.spaces import draw
+from m3router.router.tuning.stopping import Stop
+from m3router.router.tuning.tuning_data import TuningData
+from m3router.router.tuning.workers import WORKER, fail_dead, live, this_worker
 
 HYPERPARAMETERS, RUNG, CURVE, LOG_LOSS, CAUSE, SEAL = (
     "hyperparameters",

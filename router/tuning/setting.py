@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from data.split_rows import Gaps
-from data.splits.split import Split
+from m3router.data.splits.rows import Gaps
+from m3router.data.splits.split import Split
 
 
 @dataclass(frozen=True, kw_only=True)

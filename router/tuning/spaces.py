@@ -12,9 +12,9 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from data.errors import DataError
-from router.estimators import ESTIMATORS, estimator_class
-from router.estimators.base import Choice
+from m3router.data.errors import DataError
+from m3router.router.estimators import ESTIMATORS, estimator_class
+from m3router.router.estimators.base import Choice
 
 Settings = dict[str, Any]
 MOST_SUBSETS = 4

@@ -18,10 +18,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from data.errors import DataError, MismatchError
-from router.tuning.objective import OBJECTIVES
-from router.tuning.spaces import block_choices, start
-from router.tuning.workers import retry_once
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.tuning.objective import OBJECTIVES
+from m3router.router.tuning.spaces import block_choices, start
+from m3router.router.tuning.workers import retry_once
 
 JOURNAL = "journal"
 MADE_FROM = "made_from"

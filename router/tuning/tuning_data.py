@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.log.oracle_log import OracleLog
-from data.split_rows import Gaps, part_rows
-from data.splits.split import Split
-from router.calibration import choose_calibration
-from router.estimators import estimator_class
-from router.estimators.base import Floats, GroupedEstimator, Validation, log_loss
-from router.features.mapped import side_by_side
-from router.features.table import FeatureTable
-from router.folds import Fold, cross_fit, quarter
-from router.training import refuse_foreign, refuse_unlearnable
-from router.tuning.objective import budgets, curve
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.rows import Gaps, part_rows
+from m3router.data.splits.split import Split
+from m3router.router.estimators import estimator_class
+from m3router.router.estimators.base import Floats, GroupedEstimator, Validation, log_loss
+from m3router.router.features.mapped import side_by_side
+from m3router.router.features.table import FeatureTable
+from m3router.router.training.fit import refuse_foreign, refuse_unlearnable
+from m3router.router.training.folds import Fold, cross_fit, quarter
+from m3router.router.training.probability_calibration import choose_calibration
+from m3router.router.tuning.objective import budgets, curve
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def gather(
         features: rows for (at least) every complete example of the log.
         split: made from the log's groups.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        folds: see `router.folds.cross_fit`.
+        folds: see `m3router.router.training.folds.cross_fit`.
         seed: of the folds and of the estimators.
 
     Raises:
-        NotLearnableError: see `router.training.train_router`.
+        NotLearnableError: see `m3router.router.training.fit.train_router`.
         MismatchError: when examples of the log have no features.
         DataError: for gaps with "error", or too few images.
     """

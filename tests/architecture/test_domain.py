@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = ("router/policies", "router/cascade", "router/runs", "router/scale_router.py")
-OUTER = ("huggingface_hub", "router.hub", "router.serve", "router.cli", "router.demo")
+OUTER = (
+    "huggingface_hub",
+    "m3router.router.hub",
+    "m3router.router.serve",
+    "m3router.router.cli",
+    "m3router.router.demo",
+)
 
 
 def modules() -> list[Path]:

@@ -12,8 +12,8 @@ OPTIONAL = {"plotly", "matplotlib"}
 NOT_BELOW = {
     "metrics": ("router.",),
     "text": ("router.",),
-    "evaluation": ("router.reports", "router.cli"),
-    "reports": ("router.cli",),
+    "evaluation": ("m3router.router.reports", "m3router.router.cli"),
+    "reports": ("m3router.router.cli",),
 }
 """Folder -> what its modules must not import, itself excepted."""
 

@@ -14,7 +14,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from router.cli.main import app
+from m3router.router.cli.main import app
 
 PICTURES = 36
 QUESTIONS = (

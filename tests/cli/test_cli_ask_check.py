@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from router.cli.docs import PAGE, markdown
-from router.cli.main import COMMANDS
+from m3router.router.cli.docs import PAGE, markdown
+from m3router.router.cli.main import COMMANDS
 
 
 def test_ask_shows_answer_scale_reasons_tokens_and_time(invoke, finished, small_world):
@@ -148,7 +148,7 @@ def test_the_documented_help_is_fresh():
 
 def test_help_comes_without_loading_a_model_library():
     code = (
-        "import sys, router.cli.main as m; m.app(['--help'], standalone_mode=False);"
+        "import sys, m3router.router.cli.main as m; m.app(['--help'], standalone_mode=False);"
         "print([n for n in ('torch', 'transformers', 'sklearn') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -157,7 +157,7 @@ def test_help_comes_without_loading_a_model_library():
 
 
 def test_an_error_reaches_the_shell_as_exit_code_1_and_one_message(tmp_path):
-    command = [sys.executable, "-m", "router.cli.main", "train", str(tmp_path / "nothing")]
+    command = [sys.executable, "-m", "m3router", "train", str(tmp_path / "nothing")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data.sources.benchmarks.table import BENCHMARKS, benchmark
+from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from tests.cli.hub_server import StandIn
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
@@ -76,7 +76,7 @@ def test_a_dataset_is_found_at_its_former_home(parquet, tmp_path):
         "HF_HUB_OFFLINE": "0",
         "HF_DATASETS_OFFLINE": "0",
     }
-    command = [sys.executable, "-m", "router", "fetch", "pope", "--out"]
+    command = [sys.executable, "-m", "m3router", "fetch", "pope", "--out"]
     for place in ("found", "lost"):
         done = subprocess.run(
             [*command, str(tmp_path / place)], env=environment, capture_output=True, text=True

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from m3core.checkpoints import load_model
-from m3core.scales import M3_SCALES, MQT_TRAINING_SCALES
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
 from tests.m3core import layouts
 
 SETTINGS = ["--batch", 2, "--learning-rate", 1e-4, "--warmup", 1, "--save-every", 1]

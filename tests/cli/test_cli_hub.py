@@ -18,16 +18,23 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from m3core.checkpoints import load_model
-from router import AutoScalePipeline, Policy, Run, ScaleRouter
-from router.estimators import ESTIMATORS, estimator_class
-from router.features.table import FeatureTable
-from router.hub import load_policy, load_router, push_policy, push_router, save_policy, save_router
-from router.hub.card import local_path_in
-from router.hub.repository import MOST_BYTES, fetch, router_files
-from router.policies.policy import SCHEMA
-from router.runs.sealed_files import read_sealed, write_sealed
+from m3router.data.errors import DataError, MismatchError
+from m3router.m3core.checkpoints import load_model
+from m3router.router import AutoScalePipeline, Policy, Run, ScaleRouter
+from m3router.router.estimators import ESTIMATORS, estimator_class
+from m3router.router.features.table import FeatureTable
+from m3router.router.hub import (
+    load_policy,
+    load_router,
+    push_policy,
+    push_router,
+    save_policy,
+    save_router,
+)
+from m3router.router.hub.card import local_path_in
+from m3router.router.hub.repository import MOST_BYTES, fetch, router_files
+from m3router.router.policies.policy import SCHEMA
+from m3router.router.runs.sealed_files import read_sealed, write_sealed
 from tests.cli.hub_server import TOKEN, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +42,8 @@ NAME = "me/my-router"
 DECIDE = """
 import sys
 import numpy as np
-from router.features.table import FeatureTable
-from router.hub import load_policy, load_router
+from m3router.router.features.table import FeatureTable
+from m3router.router.hub import load_policy, load_router
 name, features, out, commit = sys.argv[1:]
 router = load_router(name, revision=commit)
 assert router.origin == f"{name}@{commit}", router.origin

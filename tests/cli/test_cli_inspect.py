@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from data.log.journal import Journal
-from data.log.oracle_log import OracleLog
-from router.runs.run import Run
+from m3router.data.log.journal import Journal
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.runs.run import Run
 
 
 def test_inspect_prints_every_table(invoke, finished):

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from router.inference.pipeline import AutoScalePipeline
-from router.runs.run import Run
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.runs.run import Run
 from tests.cli.conftest import write_world
 
 

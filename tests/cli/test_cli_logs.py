@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from datasets import disable_progress_bars, load_dataset
 
-from data.importers import IMPORTERS
-from data.importers.lmms_eval import SCORE_FIELDS
-from data.log.oracle_log import OracleLog
-from router.cli import import_
+from m3router.data.importers import IMPORTERS
+from m3router.data.importers.lmms_eval import SCORE_FIELDS
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.cli import import_
 
 disable_progress_bars()
 

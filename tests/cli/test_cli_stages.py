@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.log.oracle_log import OracleLog
-from router.estimators import ESTIMATORS
-from router.policies.policy import Policy
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.estimators import ESTIMATORS
+from m3router.router.policies.policy import Policy
 
 
 def sha256(path: Path) -> str:

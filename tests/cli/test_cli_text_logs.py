@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.console import print_table
+from m3router.router.cli.console import print_table
 
 WORDS = re.compile(r"\b(picture|image|scale|finer|finest|coarse\w*|visual|vision)s?\b", re.I)
 TOPICS = {"biology": (0.8, 0.85), "law": (0.3, 0.8), "a topic with a long name": (0.5, 0.9)}

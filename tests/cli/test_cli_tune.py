@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from data.splits.split import SPLITS
-from router.scale_router import ScaleRouter
+from m3router.data.splits.split import SPLITS
+from m3router.router.scale_router import ScaleRouter
 
 QUARTERS = (0.25, "25%", "0.25", "25 %")
 

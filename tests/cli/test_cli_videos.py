@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from router.features.table import FeatureTable
-from router.inference.pipeline import AutoScalePipeline
+from m3router.router.features.table import FeatureTable
+from m3router.router.inference.pipeline import AutoScalePipeline
 from tests.cli.conftest import QUESTIONS
 from tests.data.clips import SIZE, write_video
 

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from router.cli import main
-from router.cli.fractions import fraction, signed_fraction
-from router.cli.renamed import RENAMED
-from router.cli.serve import serve
-from router.rules import RULES
-from router.serve.settings import EngineSettings, FrontSettings, ServeSettings
+from m3router.router.cli import main
+from m3router.router.cli.fractions import fraction, signed_fraction
+from m3router.router.cli.renamed import RENAMED
+from m3router.router.cli.serve import serve
+from m3router.router.serve.settings import EngineSettings, FrontSettings, ServeSettings
+from m3router.router.training.targets import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "pandas", "scipy", "sklearn")
@@ -132,9 +132,9 @@ class TestFractions:
 
 def test_listing_the_commands_imports_none_of_them():
     code = (
-        "import sys; from router.cli.main import app; "
+        "import sys; from m3router.router.cli.main import app; "
         "app(['--help'], standalone_mode=False); "
-        f"print('loaded', sorted(set(sys.modules) & {{*{HEAVY!r}, 'router.cli.train'}}))"
+        f"print('loaded', sorted(set(sys.modules) & {{*{HEAVY!r}, 'm3router.router.cli.train'}}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from router.cli.main import COMMANDS, app
+from m3router.router.cli.main import COMMANDS, app
 from tests.docs.fences import fences
 
 ROOT = Path(__file__).resolve().parents[2]

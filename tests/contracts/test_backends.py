@@ -9,22 +9,22 @@ from dataclasses import replace
 
 import pytest
 
-from data.errors import DataError, MismatchError
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.result import RoutedAnswer
-from router.serve.backends.backend import (
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.backends.backend import (
     BusyError,
     OverdueError,
     Query,
     UnavailableError,
 )
-from router.serve.backends.engine import LocalEngine
-from router.serve.backends.ray.backend import RayBackend
-from router.serve.backends.ray.settings import RaySettings
-from router.serve.backends.vllm.backend import VllmBackend
-from router.serve.backends.vllm.client import VllmAddress
-from router.serve.backends.vllm.prompt import chat_template
-from router.serve.settings import EngineSettings
+from m3router.router.serve.backends.engine import LocalEngine
+from m3router.router.serve.backends.ray.backend import RayBackend
+from m3router.router.serve.backends.ray.settings import RaySettings
+from m3router.router.serve.backends.vllm.backend import VllmBackend
+from m3router.router.serve.backends.vllm.client import VllmAddress
+from m3router.router.serve.backends.vllm.prompt import chat_template
+from m3router.router.serve.settings import EngineSettings
 from tests.serve.ray_here import ray_here
 from tests.serve.small_run import make_small_run
 from tests.serve.vllm_stand_in import KEY, NAME, StandIn, running

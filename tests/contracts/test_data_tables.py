@@ -12,19 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data.errors import DataError
-from data.example import Example
-from data.importers import IMPORTERS, importer
-from data.scoring.metrics import METRICS, Expects, MetricEntry, load_metric
-from data.sources.benchmarks.table import BENCHMARKS, benchmark
-from data.sources.fetching import fetch_benchmark
-from data.sources.hub import Origin
-from data.sources.jsonl import load_jsonl
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.importers import IMPORTERS, importer
+from m3router.data.scoring.metrics import METRICS, Expects, MetricEntry, load_metric
+from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
+from m3router.data.sources.fetching import fetch_benchmark
+from m3router.data.sources.hub import Origin
+from m3router.data.sources.jsonl import load_jsonl
 
 METRIC = '''
 """A toy: an answer is right by its length."""
 
-from data.texts import on_clean_texts
+from m3router.data.texts import on_clean_texts
 
 
 @on_clean_texts
@@ -34,7 +34,7 @@ def score_length(answer, answers, choices=()):
 BENCHMARK = '''
 """A toy benchmark."""
 
-from data.sources.benchmarks.base import Benchmark, RawExample
+from m3router.data.sources.benchmarks.base import Benchmark, RawExample
 
 
 def read_toy(row):
@@ -58,7 +58,7 @@ IMPORTER = '''
 
 import pandas as pd
 
-from data.log.oracle_log import OracleLog
+from m3router.data.log.oracle_log import OracleLog
 
 
 def read_toy_log(path):

@@ -7,10 +7,10 @@ import inspect
 import numpy as np
 import pytest
 
-from data.errors import DataError, MismatchError
-from router.estimators import ESTIMATORS, estimator_class
-from router.estimators.base import Validation, log_loss
-from router.runs.sealed_files import read_files, write_files
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.estimators import ESTIMATORS, estimator_class
+from m3router.router.estimators.base import Validation, log_loss
+from m3router.router.runs.sealed_files import read_files, write_files
 
 
 @pytest.fixture(params=sorted(ESTIMATORS))
@@ -431,7 +431,7 @@ def test_networks_refuse_settings_that_make_no_sense(name, bad):
 def test_the_pairwise_loss_is_that_of_its_definition():
     import torch
 
-    from router.estimators.bilinear_fitting import pairwise
+    from m3router.router.estimators.bilinear_fitting import pairwise
 
     u, y = np.array([0.3, -1.2, 2.0]), np.array([1.0, 0.0, 0.7])
     utilities, scores = [*u, 0.0], [*y, 0.5]

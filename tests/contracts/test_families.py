@@ -12,13 +12,12 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from data.errors import M3RouterError
-from data.log.oracle_log import OracleLog
-from m3core.batching import answer_all
-from m3core.checkpoints import convert, load_model, read_sizes
-from m3core.checkpoints.conversion import write_trained
-from m3core.checkpoints.families.base import Family
-from m3core.checkpoints.families.table import (
+from m3router.data.errors import M3RouterError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.m3core.checkpoints import convert, load_model, read_sizes
+from m3router.m3core.checkpoints.conversion import write_trained
+from m3router.m3core.checkpoints.families.base import Family
+from m3router.m3core.checkpoints.families.table import (
     FAMILIES,
     families,
     family_of,
@@ -26,10 +25,11 @@ from m3core.checkpoints.families.table import (
     recognise,
     trainable_of,
 )
-from m3core.encoders import load_encoder
-from m3core.models.base import MultiScaleModel, Request
-from router.cli.main import app
-from router.looking import look, shown_at
+from m3router.m3core.encoders import load_encoder
+from m3router.m3core.matryoshka.base import MultiScaleModel, Request
+from m3router.m3core.matryoshka.batching import answer_all
+from m3router.router.cli.main import app
+from m3router.router.visualize.token_grid import look, shown_at
 from tests.cli.conftest import write_world
 from tests.m3core import layouts
 
@@ -42,10 +42,10 @@ import json
 
 import torch
 
-from m3core.checkpoints.families.base import Family, Sizes
-from m3core.checkpoints.writing import whole_folder
-from m3core.models.fake import FakeModel
-from m3core.scales import ScaleGrid
+from m3router.m3core.checkpoints.families.base import Family, Sizes
+from m3router.m3core.checkpoints.writing import whole_folder
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.scales import ScaleGrid
 
 
 class Tiles(FakeModel):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router import estimators
-from router.evaluation.importance import importance_stage
-from router.features.table import FeatureTable
-from router.hub.repository import router_files
-from router.runs.run import Run
-from router.stages.learning import train_stage
-from router.stages.tuning import Search, tune_stage, tuned_setting
-from router.tuning.spaces import searchable
+from m3router.router import estimators
+from m3router.router.evaluation.importance import importance_stage
+from m3router.router.features.table import FeatureTable
+from m3router.router.hub.repository import router_files
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import train_stage
+from m3router.router.stages.tuning import Search, tune_stage, tuned_setting
+from m3router.router.tuning.spaces import searchable
 from tests.router.conftest import log_of, make_world
 
 FILE = '''
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.estimators.base import (
+from m3router.router.estimators.base import (
     FeatureImportance, Range, SufficiencyEstimator, check_fit, read_header
 )
 

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.log.oracle_log import OracleLog
-from data.splits.split import split_by_group
-from router.cli import console
-from router.evaluation import metric_table
-from router.evaluation.evaluate import Settings, evaluate
-from router.evaluation.evaluate_run import evaluate_stage
-from router.evaluation.metric_table import METRICS, Measured, Metric
-from router.features.table import FeatureTable
-from router.reports import tables
-from router.reports.report_run import report_stage
-from router.runs.run import Run
-from router.stages.learning import calibrate_stage, train_stage
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.split import split_by_group
+from m3router.router.cli import console
+from m3router.router.evaluation import metric_table
+from m3router.router.evaluation.evaluate import Settings, evaluate
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.evaluation.metric_table import METRICS, Measured, Metric
+from m3router.router.features.table import FeatureTable
+from m3router.router.reports import tables
+from m3router.router.reports.report_run import report_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import calibrate_stage, train_stage
 
 OPTIONS = ("1", "9", "36")
 TITLE = "mean points of the curve"

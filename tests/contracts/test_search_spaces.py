@@ -8,8 +8,8 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
-from router.estimators import ESTIMATORS, estimator_class
-from router.tuning.spaces import block_choices, drawn, searchable, start
+from m3router.router.estimators import ESTIMATORS, estimator_class
+from m3router.router.tuning.spaces import block_choices, drawn, searchable, start
 
 
 def problem(n=60, d=4, k=3):

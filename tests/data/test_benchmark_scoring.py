@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.example import Example
-from data.scoring.metrics import METRICS, Expects, expects, load_metric
-from data.scoring.vqa import normalize_evalai, tokenize_first
-from data.texts import clean
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.scoring.metrics import METRICS, Expects, expects, load_metric
+from m3router.data.scoring.vqa import normalize_evalai, tokenize_first
+from m3router.data.texts import clean
 
 # --- Thousands of answers, scored once by the references' own functions ----------------------
 

@@ -15,14 +15,14 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
-from data.errors import DataError
-from data.images import open_image
-from data.manifest import read_manifest, sha256_file
-from data.scoring.metrics import METRICS, load_metric
-from data.sources.benchmarks.table import BENCHMARKS, benchmark
-from data.sources.fetching import fetch_benchmark
-from data.sources.hub import Origin, iter_benchmark
-from data.sources.jsonl import load_jsonl
+from m3router.data.errors import DataError
+from m3router.data.images import open_image
+from m3router.data.manifest import read_manifest, sha256_file
+from m3router.data.scoring.metrics import METRICS, load_metric
+from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
+from m3router.data.sources.fetching import fetch_benchmark
+from m3router.data.sources.hub import Origin, iter_benchmark
+from m3router.data.sources.jsonl import load_jsonl
 
 WORD = "\nAnswer the question using a single word or phrase."
 ONE_WORD = "\nAnswer the question with a single word."

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.scoring.metrics import load_metric
-from data.scoring.multiple_choice import read_choice, read_reference
+from m3router.data.scoring.metrics import load_metric
+from m3router.data.scoring.multiple_choice import read_choice, read_reference
 
 CHOICES = ["cat", "dog", "cow"]
 FORMS = (

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.example import Example, fingerprint
-from data.scoring.metrics import in_place, load_metric
-from data.sources.jsonl import load_jsonl
+from m3router.data.errors import DataError
+from m3router.data.example import Example, fingerprint
+from m3router.data.scoring.metrics import in_place, load_metric
+from m3router.data.sources.jsonl import load_jsonl
 
 GOOD = {"id": "a", "image": "a.png", "question": "What?", "answers": ["cat"]}
 

@@ -17,14 +17,14 @@ from datasets import disable_progress_bars, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.importers import importer
-from data.log.card import COLUMNS, data_card
-from data.log.checks import SCHEMA
-from data.log.exporting import export_log, push_to_hub, read_exported
-from data.log.files import HUB_PARQUET
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
+from m3router.data.errors import DataError
+from m3router.data.importers import importer
+from m3router.data.log.card import COLUMNS, data_card
+from m3router.data.log.checks import SCHEMA
+from m3router.data.log.exporting import export_log, push_to_hub, read_exported
+from m3router.data.log.files import HUB_PARQUET
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
 
 disable_progress_bars()
 

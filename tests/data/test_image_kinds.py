@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from data.errors import ImageError
-from data.images import open_image, read_image
-from data.wide_pixels import depth_of
+from m3router.data.errors import ImageError
+from m3router.data.images import open_image, read_image
+from m3router.data.wide_pixels import depth_of
 
 GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, GREY_ALPHA: 2, RGB_ALPHA: 4}

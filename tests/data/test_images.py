@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, ImageError, ImageSizeError
-from data.images import open_image, read_image
+from m3router.data.errors import DataError, ImageError, ImageSizeError
+from m3router.data.images import open_image, read_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

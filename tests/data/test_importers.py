@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.importers import IMPORTERS, importer
-from data.importers.blindtest import read_blindtest
-from data.importers.table import read_table
+from m3router.data.errors import DataError
+from m3router.data.importers import IMPORTERS, importer
+from m3router.data.importers.blindtest import read_blindtest
+from m3router.data.importers.table import read_table
 
 BLINDTEST = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "blindtest"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.sources.instructions import Conversation, load_instructions
+from m3router.data.errors import DataError
+from m3router.data.sources.instructions import Conversation, load_instructions
 
 
 def human(text: object) -> dict:

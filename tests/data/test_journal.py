@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError, MismatchError
-from data.log.journal import JOURNAL, Journal
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.log.journal import JOURNAL, Journal
 
 META = {"model": "toy", "grid": [1, 9], "seed": 0}
 
@@ -51,7 +51,7 @@ def test_rows_survive_and_resume_in_order(tmp_path: Path) -> None:
 def test_rows_are_on_the_disk_when_append_returns(tmp_path: Path) -> None:
     """A process killed right after append loses nothing."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from data.log.journal import Journal\n"
+        "import os, signal, sys; from pathlib import Path; from m3router.data.log.journal import Journal\n"
         f"journal = Journal.open(Path(sys.argv[1]), {META!r})\n"
         f"journal.append([{row('a')!r}])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -149,8 +149,8 @@ def test_failed_open_lets_go_of_the_folder(tmp_path: Path) -> None:
 
 def test_second_process_is_refused(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from data.log.journal import Journal\n"
-        "from data.errors import DataError\n"
+        "import sys; from pathlib import Path; from m3router.data.log.journal import Journal\n"
+        "from m3router.data.errors import DataError\n"
         "try:\n"
         f"    Journal.open(Path(sys.argv[1]), {META!r})\n"
         "except DataError as error:\n"
@@ -172,9 +172,9 @@ def test_second_process_is_refused(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from data.errors import DataError
-from data.log.journal import Journal
-from data.log.journal import JOURNAL
+from m3router.data.errors import DataError
+from m3router.data.log.journal import Journal
+from m3router.data.log.journal import JOURNAL
 folder = Path(sys.argv[1])
 journal = Journal.open(folder, META)
 limit = (folder / JOURNAL).stat().st_size + 100

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError, MismatchError
-from data.importers.lmms_eval import SCORE_FIELDS, metric_of, read_lmms_eval, score_of
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.importers.lmms_eval import SCORE_FIELDS, metric_of, read_lmms_eval, score_of
 
 PROMPT = "\nAnswer the question using a single word or phrase."
 

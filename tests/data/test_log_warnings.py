@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.importers.table import read_table
-from data.log.oracle_log import OracleLog
-from data.log.warnings import log_warnings
+from m3router.data.errors import DataError
+from m3router.data.importers.table import read_table
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.warnings import log_warnings
 from tests.router.logs import random_log
 
 EXAMPLES = 60

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import DataError
-from data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 
 FULL = """
 import resource, sys
 from pathlib import Path
-from data.errors import DataError
-from data.manifest import atomic_write_bytes
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_bytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     atomic_write_bytes(Path(sys.argv[1]), b"x" * 5000)

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import ImageError, VideoError
-from data.images import open_image
-from data.media_files import _listed_once, file_digest, file_in, find_file, open_file
-from data.videos import open_video
+from m3router.data.errors import ImageError, VideoError
+from m3router.data.images import open_image
+from m3router.data.media_files import _listed_once, file_digest, file_in, find_file, open_file
+from m3router.data.videos import open_video
 
 NFC, NFD = (unicodedata.normalize(form, "Caf\u00e9 \u00c5ngstr\u00f6m") for form in ("NFC", "NFD"))
 
@@ -134,9 +134,9 @@ import sys
 from pathlib import Path
 import av
 from PIL import Image
-from data.errors import ImageError
-from data.media_files import file_digest
-from data.videos import open_picture
+from m3router.data.errors import ImageError
+from m3router.data.media_files import file_digest
+from m3router.data.videos import open_picture
 Image.init()
 if os.geteuid() == 0:
     os.setgroups([])

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from data.scoring.mme import COGNITION, PERCEPTION, mme_sums, subtask_of
+from m3router.data.scoring.mme import COGNITION, PERCEPTION, mme_sums, subtask_of
 
 
 def published(lines: dict[str, list[bool]]) -> dict[str, float]:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.errors import DataError, MismatchError
-from data.log.files import PARQUET
-from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.log.files import PARQUET
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.manifest import MANIFEST
 
 OPTIONS = ("1", "9", "36")
 

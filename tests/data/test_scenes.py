@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.scenes.drawing import PATCH, PATCH_LABELS, patch_labels, patch_weights, render
-from data.scenes.export import (
+from m3router.data.scenes.drawing import PATCH, PATCH_LABELS, patch_labels, patch_weights, render
+from m3router.data.scenes.export import (
     LABEL_SEEDS,
     TEST_SEEDS,
     TRAIN_SEEDS,
     VALIDATION_SEEDS,
     write_scenes,
 )
-from data.scenes.glyphs import CHARACTERS, glyph_mask
-from data.scenes.questions import CHANCE, all_questions, ask_about
-from data.scenes.world import CELLS, make_scene
-from data.sources.jsonl import load_jsonl
+from m3router.data.scenes.glyphs import CHARACTERS, glyph_mask
+from m3router.data.scenes.questions import CHANCE, all_questions, ask_about
+from m3router.data.scenes.world import CELLS, make_scene
+from m3router.data.sources.jsonl import load_jsonl
 
 SEEDS = st.integers(0, 40_000_000)
 ABOUT = {  # kind of question -> whether an item is the one that its words are about

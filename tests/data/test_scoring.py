@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.example import Example
-from data.scoring.metrics import METRICS, load_metric
-from data.scoring.vqa import _contractions, normalize, strip_punctuation
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.scoring.metrics import METRICS, load_metric
+from m3router.data.scoring.vqa import _contractions, normalize, strip_punctuation
 
 # --- VQA -------------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from data.errors import DataError
-from data.importers.table import COLUMNS, read_table
-from data.log.oracle_log import OracleLog
-from data.splits.assignment import Covered, assigned_split, read_assignment
+from m3router.data.errors import DataError
+from m3router.data.importers.table import COLUMNS, read_table
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.assignment import Covered, assigned_split, read_assignment
 
 COUNT = 20
 IDS = [str(number) for number in range(COUNT)]

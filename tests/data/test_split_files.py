@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.splits.assignment import assigned_split, read_assignment, shares_in_order
-from data.splits.split import SPLITS, Split, split_by_group
+from m3router.data.errors import DataError
+from m3router.data.splits.assignment import assigned_split, read_assignment, shares_in_order
+from m3router.data.splits.split import SPLITS, Split, split_by_group
 
 IDS = [f"e{i}" for i in range(40)]
 GROUPS = [f"g{i // 2}" for i in range(40)]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError, MismatchError
-from data.log.warnings import lone_groups
-from data.splits.split import SPLITS, Split, split_by_group
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.log.warnings import lone_groups
+from m3router.data.splits.split import SPLITS, Split, split_by_group
 
 groups_strategy = st.lists(st.integers(0, 40), min_size=4, max_size=200).filter(
     lambda values: len(set(values)) >= 4

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.importers.table import COLUMNS, read_table
-from data.importers.vlmevalkit import read_vlmevalkit
-from data.splits.assignment import PARTS, Covered, read_assignment
-from data.tables.cells import Nested, key_of, keys_of, text_of
-from data.tables.table import read_cells
+from m3router.data.errors import DataError
+from m3router.data.importers.table import COLUMNS, read_table
+from m3router.data.importers.vlmevalkit import read_vlmevalkit
+from m3router.data.splits.assignment import PARTS, Covered, read_assignment
+from m3router.data.tables.cells import Nested, key_of, keys_of, text_of
+from m3router.data.tables.table import read_cells
 
 Columns = dict[str, list[Any]]
 WORDS = ["None", "NA", "N/A", "nan", "NaN", "null", "NULL", "<NA>", "#N/A", "n/a", "-nan", "inf"]

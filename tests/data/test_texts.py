@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.scoring.metrics import METRICS, check_references, load_metric
-from data.texts import clean, plain
+from m3router.data.scoring.metrics import METRICS, check_references, load_metric
+from m3router.data.texts import clean, plain
 
 ACCENTED = "Caf\u00e9 \u00c5ngstr\u00f6m na\u00efve \ud55c\uad6d\uc5b4 \u1ec7"
 spoken = st.text(alphabet="aAbByesno.,'%12 \u00e9\u1ec7\u00c5\ud55c\u0301\u0323\n\t", max_size=16)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import VideoError
-from data.videos import displayed_size, frame_indices, open_video, shown_frames, upright
+from m3router.data.errors import VideoError
+from m3router.data.videos import displayed_size, frame_indices, open_video, shown_frames, upright
 from tests.data.clips import SIZE, with_duration, with_matrix, write_timed, write_video
 from tests.data.test_videos import noise, numbers
 

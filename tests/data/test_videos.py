@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import DataError, ImageError, VideoError
-from data.images import open_image
-from data.videos import collage, frame_indices, is_video, open_picture, open_video
+from m3router.data.errors import DataError, ImageError, VideoError
+from m3router.data.images import open_image
+from m3router.data.videos import collage, frame_indices, is_video, open_picture, open_video
 from tests.data.clips import SIZE, write_video
 
 FORMATS = ("mp4", "mov", "mkv", "avi", "webm", "ts")

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError, MismatchError
-from data.importers.vlmevalkit import FAILED, read_vlmevalkit
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.importers.vlmevalkit import FAILED, read_vlmevalkit
 
 
 def mcq(index: int, hit: Any, **changes: Any) -> dict[str, Any]:

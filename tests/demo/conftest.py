@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.scenes.drawing import render
-from data.scenes.questions import all_questions
-from data.scenes.world import make_scene
-from data.sources.jsonl import load_jsonl
-from m3core.checkpoints import load_model
-from router.demo.service import DemoService
-from router.runs.run import Run
-from router.stages.labelling import label_stage
-from router.stages.learning import calibrate_stage, train_stage
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.questions import all_questions
+from m3router.data.scenes.world import make_scene
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import load_model
+from m3router.router.demo.service import DemoService
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import label_stage
+from m3router.router.stages.learning import calibrate_stage, train_stage
 
 SEEDS = (
     "29000004 29000046 29000056 29000079 29000102 29000117 29000142 29000160 "

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router.demo.gate import Gate
+from m3router.router.demo.gate import Gate
 
 UPLOADS = Path("/uploads")
 JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"

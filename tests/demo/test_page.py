@@ -37,7 +37,7 @@ def browser():
 def server(browser, world, tmp_path_factory):
     """The address of `m3router demo`; nothing of its visitors may be left when it is stopped."""
     temporary = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-m", "router", "demo", world.run, "--port", "0"]
+    command = [sys.executable, "-m", "m3router", "demo", world.run, "--port", "0"]
     environment = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*map(str, command), "--device", "cpu", "--examples", str(world.images)],

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.images import open_image
-from m3core.checkpoints import load_model
-from m3core.models.base import Request
-from m3core.models.fake import FakeModel
-from router.demo import drawings, handlers
-from router.demo.handlers import AUTO, BUDGET, FIXED, Choices
-from router.demo.samples import SCENES, drawn_samples, logged_samples
-from router.demo.service import LONGEST_QUESTION, DemoService
-from router.demo.session_stats import Spending, saved, spent_on
-from router.policies.calibration_data import CalibrationData
-from router.runs.run import Run
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.images import open_image
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.router.demo import drawings, handlers
+from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices
+from m3router.router.demo.samples import SCENES, drawn_samples, logged_samples
+from m3router.router.demo.service import LONGEST_QUESTION, DemoService
+from m3router.router.demo.session_stats import Spending, saved, spent_on
+from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.runs.run import Run
 from tests.data.clips import write_video
 from tests.data.test_images import gradient, png_header
 from tests.demo.conftest import BACKGROUND

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from data.errors import DataError
-from router.demo import serving
+from m3router.data.errors import DataError
+from m3router.router.demo import serving
 from tests.cli.conftest import invoke_app
 
 

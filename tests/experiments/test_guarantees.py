@@ -7,7 +7,7 @@ import pytest
 
 from experiments.guarantees import methods, run, whole
 from experiments.guarantees.worlds import EVEN, STEEP, draw, ladder
-from router.policies import risk_bounds as risk
+from m3router.router.policies import risk_bounds as risk
 
 TARGET, QUESTIONS, TIMES, IMAGES = 0.03, 4, 6, 300
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from experiments.benchmarks.mqt import in_turns, plain, sliced
-from m3core.models.query_abstractor import QueryAbstractor
-from m3core.scales import MQT_SCALES
+from m3router.m3core.matryoshka.models.query_abstractor import QueryAbstractor
+from m3router.m3core.matryoshka.scales import MQT_SCALES
 from tests.m3core.layouts import shaken
 
 

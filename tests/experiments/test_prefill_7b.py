@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from experiments.benchmarks.prefill_7b import Settings, flips, main, requests_by_scale
-from m3core.cost import ModelShape
-from m3core.models.base import Answer
-from m3core.models.untrained import LLAVA_7B, llava_config, untrained_llava
+from m3router.m3core.cost.operations import ModelShape
+from m3router.m3core.matryoshka.base import Answer
+from m3router.m3core.matryoshka.models.untrained import LLAVA_7B, llava_config, untrained_llava
 
 TINY = {
     "text": {

@@ -11,7 +11,7 @@ import pytest
 from experiments.real_logs import page, protocol, run
 from experiments.real_logs.baselines import BASELINES
 from experiments.real_logs.logs import RealLog, find_logs
-from router.policies.price_sweep import sweep
+from m3router.router.policies.price_sweep import sweep
 
 
 @pytest.fixture(scope="module")

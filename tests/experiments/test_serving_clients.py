@@ -17,7 +17,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from PIL import Image
 from transformers import AutoProcessor
 
-from data.errors import M3RouterError
 from experiments.benchmarks.serving.checkpoint import write_checkpoint
 from experiments.benchmarks.serving.clients import Level, drive, learn
 from experiments.benchmarks.serving.servers import HOST, Server, free_port
@@ -30,7 +29,8 @@ from experiments.benchmarks.serving.workload import (
     repeats,
     together,
 )
-from m3core.checkpoints import load_model
+from m3router.data.errors import M3RouterError
+from m3router.m3core.checkpoints import load_model
 
 
 def questions(folder, *, pictures=5, each=3):

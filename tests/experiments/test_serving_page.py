@@ -9,7 +9,7 @@ from experiments.benchmarks.serving.page import markdown
 from experiments.benchmarks.serving.summary import Cell, Truth, counted, growth, summarized
 from experiments.benchmarks.serving.targets import against_targets, ratios
 from experiments.benchmarks.serving.workload import Call
-from m3core.scales import M3_SCALES
+from m3router.m3core.matryoshka.scales import M3_SCALES
 
 TRUTHS = {("q", "m3-auto"): Truth("red", 9)}
 TIMES = {"queue": 5.0, "vision": 90.0, "features": 1.0, "route": 1.0, "language": 8.0}

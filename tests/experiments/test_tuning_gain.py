@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.tuning.gain import judged, trained
-from router.tuning.objective import budgets, curve, halves
-from router.tuning.setting import Tuned
+from m3router.router.tuning.objective import budgets, curve, halves
+from m3router.router.tuning.setting import Tuned
 from tests.router.conftest import make_world
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from m3core.checkpoints import load_model
-from m3core.embedded.architecture import new_model, new_tower
-from m3core.embedded.curriculum import scene_pixels
-from m3core.embedded.export import export
-from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.models.llava import LlavaM3
-from m3core.prompts import get_template
+from experiments.embedded_model.architecture import new_model, new_tower
+from experiments.embedded_model.curriculum import scene_pixels
+from experiments.embedded_model.export import export
+from experiments.embedded_model.tokenizer import SPECIAL, build_tokenizer
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.models.llava import LlavaM3
+from m3router.m3core.matryoshka.prompts import get_template
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from data.example import Example
-from data.log.oracle_log import OracleLog
-from m3core.models.fake import FakeModel
-from router import label_stage
-from router.runs.run import Run
+from m3router.data.example import Example
+from m3router.data.log.oracle_log import OracleLog
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.router import label_stage
+from m3router.router.runs.run import Run
 from tests.m3core.test_labelling import examples as examples_about
 
 PICTURES = 150

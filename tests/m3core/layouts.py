@@ -22,7 +22,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from m3core.models.query_abstractor import QueryAbstractor
+from m3router.m3core.matryoshka.models.query_abstractor import QueryAbstractor
 
 Tensors = dict[str, torch.Tensor]
 

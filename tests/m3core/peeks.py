@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from m3core.models.base import Request
+from m3router.m3core.matryoshka.base import Request
 
 
 @contextmanager

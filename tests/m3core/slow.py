@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from m3core.models.anyres import FLAT
+from m3router.m3core.matryoshka.models.anyres import FLAT
 
 
 def slow_merge(views, *, size, grid, newline, merge):

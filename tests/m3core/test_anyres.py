@@ -12,8 +12,8 @@ from transformers import LlavaNextImageProcessorPil
 from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
-from data.errors import MismatchError
-from m3core.models.anyres import (
+from m3router.data.errors import MismatchError
+from m3router.m3core.matryoshka.models.anyres import (
     MERGES,
     SPATIAL_UNPAD,
     CropGrid,
@@ -25,7 +25,7 @@ from m3core.models.anyres import (
     parse_grid,
     unpadded,
 )
-from m3core.pooling import POOLINGS, pool
+from m3router.m3core.matryoshka.pooling import POOLINGS, pool
 from tests.m3core.slow import slow_merge, slow_pool
 
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]

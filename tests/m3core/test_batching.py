@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import DataError
-from m3core.batching import (
+from m3router.data.errors import DataError
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.batching import (
     CALL,
     PADDING_SHARE,
     Limits,
@@ -18,8 +19,7 @@ from m3core.batching import (
     batches,
     load_of,
 )
-from m3core.models.base import Request
-from m3core.models.fake import FakeModel
+from m3router.m3core.matryoshka.models.fake import FakeModel
 
 SHARED = {1: 1, 2: 37, 3: 37, 4: 577, 5: 577, 6: 601, 7: 20_000}
 NEEDS = st.lists(

@@ -5,11 +5,11 @@ import json
 import torch
 from PIL import Image
 
-from data.scenes.drawing import render
-from data.scenes.world import make_scene
-from m3core.checkpoints import load_model
-from m3core.embedded.build import build
-from m3core.models.base import Request
+from experiments.embedded_model.build import build
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.base import Request
 
 STAGE = {
     "batch": 2,

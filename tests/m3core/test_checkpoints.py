@@ -27,15 +27,15 @@ from transformers import (
     LlavaProcessor,
 )
 
-from data.errors import MismatchError, ModelError
-from m3core.checkpoints import convert, load_model
-from m3core.checkpoints.checkpoint import Checkpoint
-from m3core.checkpoints.families.table import get_family, recognise
-from m3core.checkpoints.tensors import folded
-from m3core.checkpoints.tower import known_tower
-from m3core.models.anyres import CropGrid
-from m3core.models.base import Request
-from m3core.scales import M3_SCALES
+from m3router.data.errors import MismatchError, ModelError
+from m3router.m3core.checkpoints import convert, load_model
+from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.families.table import get_family, recognise
+from m3router.m3core.checkpoints.tensors import folded
+from m3router.m3core.checkpoints.tower import known_tower
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.models.anyres import CropGrid
+from m3router.m3core.matryoshka.scales import M3_SCALES
 from tests.m3core import layouts
 from tests.m3core.layouts import TOWER, VISION
 from tests.m3core.slow import slow_merge, slow_pool

@@ -17,8 +17,8 @@ from transformers import (
     LlavaNextForConditionalGeneration,
 )
 
-from data.errors import ModelError
-from m3core.cost import ModelShape, Numbers
+from m3router.data.errors import ModelError
+from m3router.m3core.cost.operations import ModelShape, Numbers
 
 LLAVA_7B = LlavaConfig(
     vision_config=CLIPVisionConfig(

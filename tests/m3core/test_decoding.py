@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from m3core.matryoshka.decoding import LONG_TEXT, Decoder
+from m3router.m3core.matryoshka.decoding import LONG_TEXT, Decoder
 
 END = 3
 WIDTH, VOCABULARY = 32, 12

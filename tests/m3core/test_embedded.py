@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.scenes.drawing import render
-from data.scenes.export import TEST_SEEDS, scene_examples
-from data.scenes.world import make_scene
-from m3core.batching import answer_all
-from m3core.checkpoints import embedded_folder, load_model, revision_of
-from m3core.models.base import Request
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.export import TEST_SEEDS, scene_examples
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import embedded_folder, load_model, revision_of
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.batching import answer_all
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "embedded_model" / "results" / "test.json"
 

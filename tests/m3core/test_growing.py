@@ -7,12 +7,12 @@ import random
 import pytest
 from PIL import Image
 
-from data.errors import MismatchError
-from data.scenes.drawing import render
-from data.scenes.world import make_scene
-from m3core.checkpoints import load_model
-from m3core.models.base import Request
-from m3core.models.fake import FakeModel
+from m3router.data.errors import MismatchError
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.models.fake import FakeModel
 
 QUESTIONS = [
     "What color is the background?",

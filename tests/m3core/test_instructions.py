@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import LlamaTokenizer
 
-from data.errors import DataError, MismatchError, ModelError
-from data.scenes.drawing import render
-from data.scenes.questions import ask_about
-from data.scenes.world import make_scene
-from data.sources.instructions import Conversation, load_instructions
-from m3core.checkpoints import load_model
-from m3core.checkpoints.conversion import write_trained
-from m3core.checkpoints.families.table import trainable_of
-from m3core.checkpoints.tensors import read_tensors
-from m3core.embedded.curriculum import FreshScenes, SceneText
-from m3core.finetuning import finetune
-from m3core.instructions import ConversationText, InstructionBatches, shortened
-from m3core.models.base import Request
-from m3core.objective import IGNORED, MatryoshkaLoss, pack
-from m3core.prompts import get_template
-from m3core.recipe import TrainingRecipe
-from m3core.training import train
+from experiments.embedded_model.curriculum import FreshScenes, SceneText
+from m3router.data.errors import DataError, MismatchError, ModelError
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.questions import ask_about
+from m3router.data.scenes.world import make_scene
+from m3router.data.sources.instructions import Conversation, load_instructions
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.checkpoints.conversion import write_trained
+from m3router.m3core.checkpoints.families.table import trainable_of
+from m3router.m3core.checkpoints.tensors import read_tensors
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.prompts import get_template
+from m3router.m3core.training.finetuning import finetune
+from m3router.m3core.training.instructions import ConversationText, InstructionBatches, shortened
+from m3router.m3core.training.loop import train
+from m3router.m3core.training.objective import IGNORED, MatryoshkaLoss, pack
+from m3router.m3core.training.recipe import TrainingRecipe
 from tests.m3core import layouts
 
 VICUNA = get_template("vicuna-1")

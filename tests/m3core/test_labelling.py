@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from data.log.oracle_log import OracleLog
-from data.scenes.drawing import render
-from data.scenes.world import make_scene
-from data.videos import open_picture
-from m3core.labelling import label
-from m3core.models.fake import FakeModel
-from m3core.scales import ScaleGrid
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.world import make_scene
+from m3router.data.videos import open_picture
+from m3router.m3core.labelling import label
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.scales import ScaleGrid
 from tests.data.clips import write_video
 
 

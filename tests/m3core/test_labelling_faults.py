@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError
-from data.log.journal import Journal
-from data.log.oracle_log import OracleLog
-from data.scenes.export import VALIDATION_SEEDS, write_scenes
-from data.sources.jsonl import load_jsonl
-from m3core.checkpoints import load_model
-from m3core.labelling import label
-from router.features.table import FeatureTable
-from router.runs.run import Run
+from m3router.data.errors import DataError
+from m3router.data.log.journal import Journal
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scenes.export import VALIDATION_SEEDS, write_scenes
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.labelling import label
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.run import Run
 from tests.m3core import faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +124,7 @@ def test_a_run_killed_at_thirty_random_moments_loses_nothing(root, tmp_path):
 
 def command(root: Path, out: Path, *, model: str = "fake") -> list[str]:
     pictures = ["--examples", str(root / "examples.jsonl"), "--images", str(root / "pictures")]
-    return ["-m", "router", "label", *pictures, "--model", model, "--out", str(out)]
+    return ["-m", "m3router", "label", *pictures, "--model", model, "--out", str(out)]
 
 
 def test_sigterm_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from data.images import open_image
-from data.log.oracle_log import OracleLog
-from data.scenes.export import VALIDATION_SEEDS, write_scenes
-from data.sources.jsonl import load_jsonl
-from m3core.batching import Limits
-from m3core.checkpoints import load_model
-from m3core.labelling import LabelMode, label, verify
-from m3core.labelling.references import expected_score, reference_answers
-from m3core.labelling.run import STATS
-from m3core.models.base import Answer, Request
-from m3core.models.fake import FakeModel
-from router.rules import apply_rule
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.data.images import open_image
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scenes.export import VALIDATION_SEEDS, write_scenes
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.labelling import LabelMode, label, verify
+from m3router.m3core.labelling.references import expected_score, reference_answers
+from m3router.m3core.labelling.run import STATS
+from m3router.m3core.matryoshka.base import Answer, Request
+from m3router.m3core.matryoshka.batching import Limits
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.router.training.targets import apply_rule
 from tests.m3core.test_labelling import examples
 
 

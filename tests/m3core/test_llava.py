@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from data.errors import DataError, MismatchError, ModelError
-from data.scenes.drawing import render
-from data.scenes.world import make_scene
-from m3core.checkpoints import load_model, revision_of
-from m3core.models.base import Request
-from m3core.models.preprocessing import pad_to_square
+from m3router.data.errors import DataError, MismatchError, ModelError
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import load_model, revision_of
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.preprocessing import pad_to_square
 
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]
 

@@ -15,20 +15,20 @@ from transformers import (
     LlavaNextImageProcessorPil,
 )
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from m3core.batching import answer_all
-from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.labelling import label
-from m3core.models.anyres import FLAT, CropGrid
-from m3core.models.base import MultiScaleModel, Request
-from m3core.models.llava_next import LlavaNextM3
-from m3core.prompts import get_template
-from m3core.scales import ScaleGrid
-from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
-from router.inference.pipeline import AutoScalePipeline
-from router.policies.costs import routed_costs
-from router.runs.run import Run
+from experiments.embedded_model.tokenizer import SPECIAL, build_tokenizer
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.m3core.labelling import label
+from m3router.m3core.matryoshka.base import MultiScaleModel, Request
+from m3router.m3core.matryoshka.batching import answer_all
+from m3router.m3core.matryoshka.models.anyres import FLAT, CropGrid
+from m3router.m3core.matryoshka.models.llava_next import LlavaNextM3
+from m3router.m3core.matryoshka.prompts import get_template
+from m3router.m3core.matryoshka.scales import ScaleGrid
+from m3router.router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.policies.costs import routed_costs
+from m3router.router.runs.run import Run
 from tests.m3core.peeks import check_peeks
 
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]

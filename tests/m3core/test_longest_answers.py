@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from data.log.oracle_log import OracleLog
-from data.log.partial_log import find_log
-from m3core.batching import Limits, answer_all, needs_of
-from m3core.labelling import LabelMode, label, verify
-from m3core.labelling.rows import longest_in
-from m3core.models.base import Request
-from m3core.models.fake import FakeModel
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.partial_log import find_log
+from m3router.m3core.labelling import LabelMode, label, verify
+from m3router.m3core.labelling.rows import longest_in
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.batching import Limits, answer_all, needs_of
+from m3router.m3core.matryoshka.models.fake import FakeModel
 
 OWN = (1, 3, None, 9, 6, None)
 

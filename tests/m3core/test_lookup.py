@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from m3core.embedded.architecture import new_model, new_tower
-from m3core.embedded.curriculum import scene_pixels
-from m3core.embedded.lookup_initialization import (
+from experiments.embedded_model.architecture import new_model, new_tower
+from experiments.embedded_model.curriculum import scene_pixels
+from experiments.embedded_model.lookup_initialization import (
     LOOKS_AT_PICTURE,
     SEPARATION,
     TEXT,
     start_as_lookup,
 )
-from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.models.parts import project
+from experiments.embedded_model.tokenizer import SPECIAL, build_tokenizer
+from m3router.m3core.matryoshka.models.parts import project
 
 PICTURE = slice(1, 145)  # behind the beginning-of-sequence token
 

@@ -17,22 +17,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPImageProcessorPil, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from data.errors import DataError, MismatchError, ModelError
-from data.example import Example
-from data.scenes.drawing import render
-from data.scenes.world import make_scene
-from m3core.checkpoints import load_model
-from m3core.checkpoints.families.mqt import published_shapes
-from m3core.checkpoints.tower import INSIDE, known_tower
-from m3core.models.base import MultiScaleModel, Request
-from m3core.models.grad_cam import grad_cam, token_heat_maps
-from m3core.models.mqt import MqtLlava, QueryEncoding
-from m3core.models.query_abstractor import QueryAbstractor, resize_table, sine_cosine_table
-from m3core.scales import MQT_SCALES, ScaleGrid
-from router.features.image import image_features
-from router.features.tiers import TIERS
-from router.runs.run import Run
-from router.stages.labelling import label_stage
+from m3router.data.errors import DataError, MismatchError, ModelError
+from m3router.data.example import Example
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.checkpoints.families.mqt import published_shapes
+from m3router.m3core.checkpoints.tower import INSIDE, known_tower
+from m3router.m3core.matryoshka.base import MultiScaleModel, Request
+from m3router.m3core.matryoshka.models.grad_cam import grad_cam, token_heat_maps
+from m3router.m3core.matryoshka.models.mqt import MqtLlava, QueryEncoding
+from m3router.m3core.matryoshka.models.query_abstractor import (
+    QueryAbstractor,
+    resize_table,
+    sine_cosine_table,
+)
+from m3router.m3core.matryoshka.scales import MQT_SCALES, ScaleGrid
+from m3router.router.features.groups import TIERS
+from m3router.router.features.image import image_features
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import label_stage
 from tests.m3core import layouts
 from tests.m3core.layouts import TOWER, VISION, shaken
 from tests.m3core.peeks import check_peeks

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import MismatchError
-from data.example import fingerprint
-from data.log.oracle_log import OracleLog
-from data.log.partial_log import find_log
-from data.sources.jsonl import load_jsonl
-from m3core.labelling import label
-from m3core.labelling.rows import longest_in
-from m3core.labelling.verifying import VERIFIED
-from m3core.models.fake import FakeModel
+from m3router.data.errors import MismatchError
+from m3router.data.example import fingerprint
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.partial_log import find_log
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.labelling import label
+from m3router.m3core.labelling.rows import longest_in
+from m3router.m3core.labelling.verification import VERIFIED
+from m3router.m3core.matryoshka.models.fake import FakeModel
 
 OLD = Path(__file__).parents[1] / "data" / "old_log"
 NEW = ["references", "metric", "max_new_tokens", "finish"]

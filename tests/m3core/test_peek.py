@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.scenes.drawing import render
-from data.scenes.world import make_scene
-from m3core.batching import Limits, answer_all, peek_in_batches
-from m3core.checkpoints import load_model
-from m3core.models.base import MultiScaleModel, Request
-from m3core.models.fake import FakeModel
-from m3core.models.peeking import LIKELIEST
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.base import MultiScaleModel, Request
+from m3router.m3core.matryoshka.batching import Limits, answer_all, peek_in_batches
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.prefill_probe import LIKELIEST
 from tests.m3core.peeks import check_peeks, positions_read
 
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import MismatchError
-from m3core.pooling import average_pool
-from m3core.scales import M3_SCALES, ScaleGrid
+from m3router.data.errors import MismatchError
+from m3router.m3core.matryoshka.pooling import average_pool
+from m3router.m3core.matryoshka.scales import M3_SCALES, ScaleGrid
 
 
 def block_means(tokens: np.ndarray, target: int) -> np.ndarray:

@@ -6,10 +6,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from data.errors import MismatchError
-from m3core.cost import ModelShape, Numbers, StackShape
-from m3core.models.untrained import LLAVA_7B, llava_config
-from m3core.roofline import (
+from m3router.data.errors import MismatchError
+from m3router.m3core.cost.operations import ModelShape, Numbers, StackShape
+from m3router.m3core.cost.roofline import (
     ATTENTION,
     DEVICES,
     GROUPS,
@@ -23,6 +22,7 @@ from m3core.roofline import (
     forward_pass,
     seconds_by_group,
 )
+from m3router.m3core.matryoshka.models.untrained import LLAVA_7B, llava_config
 
 SHAPE = ModelShape.of(llava_config(**LLAVA_7B))
 HALF = Numbers(dtype="float16")

@@ -7,9 +7,9 @@ import json
 import pytest
 from PIL import Image
 
-from data.errors import MismatchError, ModelError
-from m3core.checkpoints import convert, load_model
-from m3core.checkpoints.sizes import parse_picture, read_sizes
+from m3router.data.errors import MismatchError, ModelError
+from m3router.m3core.checkpoints import convert, load_model
+from m3router.m3core.checkpoints.sizes import parse_picture, read_sizes
 from tests.m3core import layouts
 
 
@@ -60,7 +60,7 @@ def test_the_weights_are_those_of_the_file(tmp_path, family):
 def test_the_embedded_models_weights_are_those_of_its_file():
     from safetensors import safe_open
 
-    from m3core.checkpoints import embedded_folder
+    from m3router.m3core.checkpoints import embedded_folder
 
     with safe_open(embedded_folder() / "model.safetensors", framework="pt") as file:
         names = [name for name in file.keys() if "lm_head" not in name]  # noqa: SIM118

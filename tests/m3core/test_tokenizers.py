@@ -21,16 +21,16 @@ from transformers import (
     LlavaNextForConditionalGeneration,
 )
 
-from data.errors import ModelError
-from data.sources.instructions import Conversation
-from m3core.checkpoints import convert, load_model
-from m3core.checkpoints.llama_tokenizer import load_llama_tokenizer, prefix_every_text
-from m3core.checkpoints.places import embedded_folder
-from m3core.checkpoints.processors import chat_template
-from m3core.checkpoints.sentencepieces import fast_tokenizer, read_pieces
-from m3core.instructions import ConversationText
-from m3core.models.base import Request
-from m3core.prompts import TEMPLATES, get_template
+from m3router.data.errors import ModelError
+from m3router.data.sources.instructions import Conversation
+from m3router.m3core.checkpoints import convert, load_model
+from m3router.m3core.checkpoints.llama_tokenizer import load_llama_tokenizer, prefix_every_text
+from m3router.m3core.checkpoints.places import embedded_folder
+from m3router.m3core.checkpoints.processors import chat_template
+from m3router.m3core.checkpoints.sentencepieces import fast_tokenizer, read_pieces
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.prompts import TEMPLATES, get_template
+from m3router.m3core.training.instructions import ConversationText
 from tests.m3core import layouts
 from tests.m3core.test_checkpoints import PROMPT, picture
 

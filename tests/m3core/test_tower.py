@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data.scenes.world import CELLS
-from m3core.embedded.architecture import OFFSETS, hold_looks, new_tower
-from m3core.embedded.curriculum import scene_pixels
-from m3core.embedded.tower_pretraining import PatchReader, dense_loss, scene_batch
-from m3core.optimizers import new_optimizers
+from experiments.embedded_model.architecture import OFFSETS, hold_looks, new_tower
+from experiments.embedded_model.curriculum import scene_pixels
+from experiments.embedded_model.tower_pretraining import PatchReader, dense_loss, scene_batch
+from m3router.data.scenes.world import CELLS
+from m3router.m3core.training.optimizers import new_optimizers
 
 
 @pytest.fixture(scope="module")

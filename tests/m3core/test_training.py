@@ -10,28 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from data.errors import MismatchError, ModelError
-from data.scenes.questions import ask_about
-from data.scenes.world import make_scene
-from m3core.checkpoints import load_model
-from m3core.checkpoints.families.llava import LlavaTrainable
-from m3core.checkpoints.families.mqt import MqtTrainable
-from m3core.checkpoints.families.table import trainable_of
-from m3core.embedded.architecture import new_model, new_tower
-from m3core.embedded.curriculum import (
+from experiments.embedded_model.architecture import new_model, new_tower
+from experiments.embedded_model.curriculum import (
     CachedScenes,
     FreshScenes,
     SceneText,
     cache_tower,
     scene_pixels,
 )
-from m3core.embedded.tokenizer import SPECIAL, build_tokenizer
-from m3core.lora import add_lora, merged
-from m3core.objective import IGNORED, MatryoshkaBatch, MatryoshkaLoss, block_mask, pack
-from m3core.prompts import get_template
-from m3core.recipe import TrainingRecipe
-from m3core.scales import M3_SCALES, MQT_TRAINING_SCALES
-from m3core.training import train
+from experiments.embedded_model.tokenizer import SPECIAL, build_tokenizer
+from m3router.data.errors import MismatchError, ModelError
+from m3router.data.scenes.questions import ask_about
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.checkpoints.families.llava import LlavaTrainable
+from m3router.m3core.checkpoints.families.mqt import MqtTrainable
+from m3router.m3core.checkpoints.families.table import trainable_of
+from m3router.m3core.matryoshka.prompts import get_template
+from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
+from m3router.m3core.training.loop import train
+from m3router.m3core.training.lora import add_lora, merged
+from m3router.m3core.training.objective import (
+    IGNORED,
+    MatryoshkaBatch,
+    MatryoshkaLoss,
+    block_mask,
+    pack,
+)
+from m3router.m3core.training.recipe import TrainingRecipe
 from tests.m3core import layouts
 
 TEMPLATE = get_template("scenes-1")

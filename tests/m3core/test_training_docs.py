@@ -12,8 +12,8 @@ import typer
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from m3core.recipe import TrainingRecipe
-from router.cli.main import app
+from m3router.m3core.training.recipe import TrainingRecipe
+from m3router.router.cli.main import app
 from tests.docs.fences import fences
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

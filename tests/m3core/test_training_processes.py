@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from m3core.checkpoints import load_model
-from m3core.checkpoints.families.table import trainable_of
-from m3core.embedded.curriculum import FreshScenes, SceneText
-from m3core.recipe import TrainingRecipe
-from m3core.training import train
+from experiments.embedded_model.curriculum import FreshScenes, SceneText
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.checkpoints.families.table import trainable_of
+from m3router.m3core.training.loop import train
+from m3router.m3core.training.recipe import TrainingRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -126,8 +126,8 @@ def run_equal(source: str, folder: str, *, together: int = 1) -> dict:
     """Train on pictures whose only answer has three tokens; ``together`` batches at a time."""
     from accelerate import PartialState
 
-    from m3core.embedded.curriculum import scene_pixels
-    from m3core.objective import MatryoshkaBatch, pack
+    from experiments.embedded_model.curriculum import scene_pixels
+    from m3router.m3core.training.objective import MatryoshkaBatch, pack
 
     model = load_model(source, device="cpu")
 

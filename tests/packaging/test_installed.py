@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from router.cli.main import COMMANDS
+from m3router.router.cli.main import COMMANDS
 from tests.packaging.wheels import PACKAGES, ROOT, build, wanted_in_wheel
 
 pytestmark = pytest.mark.packaging
@@ -31,14 +31,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-import data
-import m3core
-import router
-from data import Example, OracleLog, load_jsonl
-from m3core import ScaleGrid, load_model
-from m3core.models.base import MultiScaleModel
-from router import AutoScalePipeline, Policy, Run, ScaleRouter, train_stage
-from router.hub import load_router
+from m3router import data
+from m3router import m3core
+from m3router import router
+from m3router.data import Example, OracleLog, load_jsonl
+from m3router.m3core import ScaleGrid, load_model
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.router import AutoScalePipeline, Policy, Run, ScaleRouter, train_stage
+from m3router.router.hub import load_router
 
 def ask(run: Path) -> str:
     model = load_model("embedded")
@@ -55,12 +55,12 @@ assert_type(Policy.read(Path("policy.json")), Policy)
 assert_type(Run(Path("run")).read_log(), OracleLog)
 assert_type(ScaleGrid, type[ScaleGrid])
 assert_type(load_jsonl(Path("a.jsonl"), images=Path("b")), list[Example])
-assert_type(router.__version__, str)
+assert_type(m3router.router.__version__, str)
 train_stage(Run(Path("run")))
-print(data.OracleLog, m3core.label, router.evaluate, ask(Path("run")))
+print(m3router.data.OracleLog, m3router.m3core.label, m3router.router.evaluate, ask(Path("run")))
 '''
 WRONG = """
-from router import Policy, Run
+from m3router.router import Policy, Run
 
 Run("a text")
 Policy.read(1)
@@ -138,7 +138,7 @@ def test_an_empty_environment_is_enough(built, tmp_path):
         return done.stdout
 
     program = str(tmp_path / "env/bin/m3router")
-    assert run(program, "--version") == run(str(pip[0]), "-m", "router", "--version")
+    assert run(program, "--version") == run(str(pip[0]), "-m", "m3router", "--version")
     assert set(re.findall(r"^│ (\w+) ", run(program, "--help"), re.M)) >= set(COMMANDS)
     told = run(program, "quickstart", "--out", "quickstart", "--scenes", "150")
     assert "router, at most" in told

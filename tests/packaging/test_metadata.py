@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from typer.testing import CliRunner
 
-import router
-from router.cli.main import COMMANDS, app
+from m3router import router
+from m3router.router.cli.main import COMMANDS, app
 from tests.packaging.wheels import PACKAGES, ROOT, build, wanted_in_wheel
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -56,7 +56,7 @@ def imports(path: Path) -> tuple[set[str], set[str]]:
 def test_one_version_everywhere():
     version = PROJECT["version"]
     assert importlib.metadata.version("m3router") == version == router.__version__
-    for module in ("router", "router.cli.main"):
+    for module in ("router", "m3router.router.cli.main"):
         assert CliRunner().invoke(app, ["--version"]).output == f"m3router {version}\n", module
 
 
@@ -130,7 +130,7 @@ def test_the_wheel_holds_what_it_must_and_no_more(tmp_path):
         assert held == wanted_in_wheel()
         told = {name.rpartition("/")[2] for name in archive.namelist() if ".dist-info/" in name}
         entry = next(one for one in archive.namelist() if one.endswith("entry_points.txt"))
-        assert "m3router = router.cli.main:app" in archive.read(entry).decode()
+        assert "m3router = m3router.router.cli.main:app" in archive.read(entry).decode()
     assert "LICENSE" in told
     for must in (
         *(f"{package}/py.typed" for package in PACKAGES),
@@ -153,15 +153,15 @@ class Blocked(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Blocked())
 from typer.testing import CliRunner
-from router.cli.main import COMMANDS, app
+from m3router.router.cli.main import COMMANDS, app
 import json
 told = {{}}
 for arguments in {calls!r}:
     result = CliRunner().invoke(app, arguments, env={{"COLUMNS": "400"}})
     told[" ".join(arguments)] = [result.exit_code, result.output, repr(result.exception)]
 from pathlib import Path
-from data.errors import DataError
-from data.videos import open_picture
+from m3router.data.errors import DataError
+from m3router.data.videos import open_picture
 try:
     open_picture(Path({video!r}))
 except DataError as error:

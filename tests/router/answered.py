@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.log.oracle_log import OracleLog
-from data.splits.split import Split, split_by_group
-from router.features.table import FeatureTable
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.split import Split, split_by_group
+from m3router.router.features.table import FeatureTable
 
 TOKENS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
 DATASETS = ("easy", "plain", "hard")

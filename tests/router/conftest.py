@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from data.log.oracle_log import OracleLog
-from data.splits.split import Split, split_by_group
-from router.features.table import FeatureTable
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.split import Split, split_by_group
+from m3router.router.features.table import FeatureTable
 
 # Reproducible, and without a deadline that a busy machine would miss.
 settings.register_profile("router", derandomize=True, deadline=None)

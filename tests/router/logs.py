@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from data.log.oracle_log import OracleLog
+from m3router.data.log.oracle_log import OracleLog
 
 ANSWERS = ("yes", "Yes ", "no", "", "7", "a red\nsquare")
 ERRORS = ("out of memory: 20 MiB", "out of memory: 8 MiB", "Image x/1.png cannot be read")

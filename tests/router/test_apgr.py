@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from router.metrics.apgr import apgr, cpt, strong_calls, why_undefined
+from m3router.router.metrics.apgr import apgr, cpt, strong_calls, why_undefined
 
 
 def published(calls, weak, strong):

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, ImageSizeError
-from data.example import Example
-from data.log.oracle_log import OracleLog
-from data.scenes.drawing import render
-from data.scenes.world import make_scene
-from m3core.labelling.verifying import VERIFIED
-from m3core.models.fake import FakeModel
-from m3core.models.preprocessing import LONGEST_SIDE, pad_to_square
-from router.features.examples import with_errors
-from router.reports.html import thumbnails
-from router.reports.log_browser import write_page
-from router.reports.log_summary import inspect_log
-from router.runs.run import Run
-from router.stages.labelling import featurize_stage, label_stage, verify_stage
-from router.stages.learning import train_stage
+from m3router.data.errors import DataError, ImageSizeError
+from m3router.data.example import Example
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.scenes.drawing import render
+from m3router.data.scenes.world import make_scene
+from m3router.m3core.labelling.verification import VERIFIED
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.preprocessing import LONGEST_SIDE, pad_to_square
+from m3router.router.features.examples import with_errors
+from m3router.router.reports.html import thumbnails
+from m3router.router.reports.log_browser import write_page
+from m3router.router.reports.log_summary import inspect_log
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import featurize_stage, label_stage, verify_stage
+from m3router.router.stages.learning import train_stage
 
 COUNT = 40
 TIERS = ("question", "cheap", "image")

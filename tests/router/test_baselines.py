@@ -6,22 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError, NotLearnableError
-from data.split_rows import part_rows
-from data.splits.split import SPLITS
-from router.estimators.base import log_loss
-from router.evaluation.baselines import BASELINES, fit_baselines
-from router.evaluation.baselines.answer_loss import answer_loss
-from router.evaluation.baselines.calibrated_cascade import chains, fit, read
-from router.evaluation.baselines.expected_resolution import rounded_up, sufficient_resolution
-from router.evaluation.baselines.lookup import PRIOR, by_question_type
-from router.evaluation.baselines.question_type import question_type, question_types
-from router.evaluation.baselines.staged import Staged, by_confidence
-from router.evaluation.escalation import escalating
-from router.evaluation.evaluate import Settings, evaluate
-from router.evaluation.inputs import part_of
-from router.evaluation.methods import Known, apply_method
-from router.policies.policy import Binding
+from m3router.data.errors import DataError, NotLearnableError
+from m3router.data.splits.rows import part_rows
+from m3router.data.splits.split import SPLITS
+from m3router.router.estimators.base import log_loss
+from m3router.router.evaluation.baselines import BASELINES, fit_baselines
+from m3router.router.evaluation.baselines.answer_loss import answer_loss
+from m3router.router.evaluation.baselines.calibrated_cascade import chains, fit, read
+from m3router.router.evaluation.baselines.expected_resolution import (
+    rounded_up,
+    sufficient_resolution,
+)
+from m3router.router.evaluation.baselines.lookup import PRIOR, by_question_type
+from m3router.router.evaluation.baselines.question_type import question_type, question_types
+from m3router.router.evaluation.baselines.staged import Staged, by_confidence
+from m3router.router.evaluation.escalation import escalating
+from m3router.router.evaluation.evaluate import Settings, evaluate
+from m3router.router.evaluation.inputs import part_of
+from m3router.router.evaluation.methods import Known, apply_method
+from m3router.router.policies.policy import Binding
 from tests.router.answered import answered_world, with_scores
 
 FAST = Settings(draws=100)

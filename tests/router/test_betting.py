@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, poisson
 
-from data.errors import DataError
-from router.policies.betting import TRUNCATED, Shape, agrapa, deadline
-from router.policies.risk_bounds import (
+from m3router.data.errors import DataError
+from m3router.router.policies.betting import TRUNCATED, Shape, agrapa, deadline
+from m3router.router.policies.risk_bounds import (
     ORDERED,
     Plan,
     bound_named,

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from router.estimators.base import bent
-from router.estimators.blended import BlendedEstimator
-from router.estimators.components import Components
-from router.estimators.ridge import PENALTIES, RidgePath
-from router.estimators.stacking import Mixture
+from m3router.router.estimators.base import bent
+from m3router.router.estimators.blended import BlendedEstimator
+from m3router.router.estimators.components import Components
+from m3router.router.estimators.ridge import PENALTIES, RidgePath
+from m3router.router.estimators.stacking import Mixture
 
 
 def rows(n=200, d=8, k=3, seed=0):
@@ -46,7 +46,7 @@ def test_components_of_more_features_than_examples(monkeypatch):
     X, _ = rows(n=60, d=90)
     exact = Components.fit(X, (90,), standardise=True, most=20, seed=0).project(X)
     for most in (70, 30):
-        monkeypatch.setattr("router.estimators.components.EXACT", most)
+        monkeypatch.setattr("m3router.router.estimators.components.EXACT", most)
         other = Components.fit(X, (90,), standardise=True, most=20, seed=0).project(X)
         np.testing.assert_allclose(np.abs(other[:, :8]), np.abs(exact[:, :8]), atol=0.02)
 

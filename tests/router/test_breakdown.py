@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from router.evaluation.breakdown import by_dataset, lost_questions, reliability
-from router.metrics.calibration_error import expected_calibration_error
-from router.rules import apply_rule
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.evaluation.breakdown import by_dataset, lost_questions, reliability
+from m3router.router.metrics.calibration_error import expected_calibration_error
+from m3router.router.training.targets import apply_rule
 
 
 def with_datasets(log: OracleLog, names: list[str]) -> OracleLog:

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.calibration import (
+from m3router.data.errors import DataError
+from m3router.router.metrics.calibration_error import calibration_errors, expected_calibration_error
+from m3router.router.policies.price_sweep import sweep
+from m3router.router.training.probability_calibration import (
     METHODS,
     Calibration,
     choose_calibration,
     cross_fitted,
     fit_calibration,
 )
-from router.metrics.calibration_error import calibration_errors, expected_calibration_error
-from router.policies.price_sweep import sweep
 
 
 def answers(n, k=3, *, temperature=1.0, bend=1.0, seed=0):

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.errors import DataError, MismatchError, NotLearnableError
-from data.split_rows import part_rows
-from data.splits.split import SPLITS
-from router.cascade.learning import PRICES, area, learn_cascade, plain, spread_prices
-from router.cascade.rule import STEPS, Cascade, Rule
-from router.evaluation.escalation import escalating, tune_answers
-from router.evaluation.evaluate import Settings, evaluate
-from router.evaluation.methods import Known
-from router.policies.outcomes import outcome_of
-from router.policies.policy import Binding
+from m3router.data.errors import DataError, MismatchError, NotLearnableError
+from m3router.data.splits.rows import part_rows
+from m3router.data.splits.split import SPLITS
+from m3router.router.cascade.learning import PRICES, area, learn_cascade, plain, spread_prices
+from m3router.router.cascade.rule import STEPS, Cascade, Rule
+from m3router.router.evaluation.escalation import escalating, tune_answers
+from m3router.router.evaluation.evaluate import Settings, evaluate
+from m3router.router.evaluation.methods import Known
+from m3router.router.policies.outcomes import outcome_of
+from m3router.router.policies.policy import Binding
 from tests.router.answered import TOKENS, answered_world
 
 OPTIONS = ("1", "9", "36", "144", "576")

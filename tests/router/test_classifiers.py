@@ -14,21 +14,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from data.errors import DataError, MismatchError
-from data.split_rows import part_rows
-from data.splits.split import SPLITS
-from router.cascade.learning import learn_cascade
-from router.cascade.rule import Cascade
-from router.estimators.base import log_loss
-from router.estimators.classifier import ClassifierEstimator
-from router.estimators.mlp import MlpEstimator
-from router.evaluation.escalation import tune_answers
-from router.evaluation.evaluate import Settings, evaluate
-from router.evaluation.methods import Known
-from router.policies.fitting import for_budget
-from router.policies.policy import Binding
-from router.scale_router import ScaleRouter
-from router.training import train_router
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.splits.rows import part_rows
+from m3router.data.splits.split import SPLITS
+from m3router.router.cascade.learning import learn_cascade
+from m3router.router.cascade.rule import Cascade
+from m3router.router.estimators.base import log_loss
+from m3router.router.estimators.classifier import ClassifierEstimator
+from m3router.router.estimators.mlp import MlpEstimator
+from m3router.router.evaluation.escalation import tune_answers
+from m3router.router.evaluation.evaluate import Settings, evaluate
+from m3router.router.evaluation.methods import Known
+from m3router.router.policies.fitting import for_budget
+from m3router.router.policies.policy import Binding
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.fit import train_router
 from tests.router.answered import answered_world
 from tests.router.conftest import log_of
 

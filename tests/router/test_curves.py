@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.evaluation.price_curves import curve_prices, curve_rows
-from router.metrics.curves import POINTS, curves, dearest_within, ladder, places
-from router.policies.price_sweep import choose_at, sweep
+from m3router.router.evaluation.price_curves import curve_prices, curve_rows
+from m3router.router.metrics.curves import POINTS, curves, dearest_within, ladder, places
+from m3router.router.policies.price_sweep import choose_at, sweep
 
 COSTS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
 

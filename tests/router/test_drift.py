@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from data.errors import DataError
-from router.monitoring.drift import (
+from m3router.data.errors import DataError
+from m3router.router.monitoring.drift import (
     COMPONENTS,
     PICTURES,
     TOGETHER,

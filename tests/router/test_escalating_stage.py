@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from data.errors import DataError, MismatchError, NotLearnableError
-from router.cascade.rule import Cascade, cascade_path
-from router.cli.main import app
-from router.evaluation.evaluate_run import evaluate_stage
-from router.policies.calibration_data import predictions
-from router.policies.policy import Policy
-from router.runs.checks import check_run
-from router.runs.run import Run
-from router.stages.escalating import escalate_stage
-from router.stages.learning import calibrate_stage, train_stage
-from router.stages.monitoring import monitor_stage
+from m3router.data.errors import DataError, MismatchError, NotLearnableError
+from m3router.router.cascade.rule import Cascade, cascade_path
+from m3router.router.cli.main import app
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.policies.calibration_data import predictions
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.checks import check_run
+from m3router.router.runs.run import Run
+from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.monitoring import monitor_stage
 from tests.router.answered import answered_world
 
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.errors import DataError, MismatchError
-from data.log.oracle_log import OracleLog
-from data.splits.split import split_by_group
-from router.evaluation.evaluate import Settings, default_budgets, evaluate
-from router.evaluation.methods import budget_name
-from router.metrics import choices
-from router.metrics.oracle_curve import corrected_curve
-from router.policies.fitting import for_budget, for_max_loss
-from router.policies.policy import Binding
-from router.training import train_router
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.splits.split import split_by_group
+from m3router.router.evaluation.evaluate import Settings, default_budgets, evaluate
+from m3router.router.evaluation.methods import budget_name
+from m3router.router.metrics import choices
+from m3router.router.metrics.oracle_curve import corrected_curve
+from m3router.router.policies.fitting import for_budget, for_max_loss
+from m3router.router.policies.policy import Binding
+from m3router.router.training.fit import train_router
 from tests.router.conftest import make_world
 
 FAST = Settings(draws=200)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.log.oracle_log import OracleLog
-from router.evaluation.breakdown import lost_questions
-from router.reports import log_browser
-from router.reports.log_browser import pack_log
-from router.reports.log_summary import inspect_log
-from router.reports.log_summary_tables import csv_files, shown_tables
-from router.text.expected import expected_text
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.evaluation.breakdown import lost_questions
+from m3router.router.reports import log_browser
+from m3router.router.reports.log_browser import pack_log
+from m3router.router.reports.log_summary import inspect_log
+from m3router.router.reports.log_summary_tables import csv_files, shown_tables
+from m3router.router.text.expected import expected_text
 from tests.router.test_log_browser import HERE, needs_node, run_node, unpacked
 
 ABOUT: list[dict[str, Any]] = [

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.errors import DataError, MismatchError
-from router.features.table import FILE, FeatureTable
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.features.table import FILE, FeatureTable
 
 
 def table(n: int = 4) -> FeatureTable:
@@ -103,8 +103,8 @@ def test_large_tables_are_kept_in_files_and_small_ones_in_memory(tmp_path, monke
     original = FeatureTable(ids=tuple(f"e{i}" for i in range(700)), blocks=blocks)
     original.write(tmp_path)
     expected = original.matrix(["image"], ids=["e5", "e699"])
-    monkeypatch.setattr("router.features.mapped.LIMIT", 4 * 700 * SIZES["image"])
-    monkeypatch.setattr("router.features.mapped.STEP", 1000)  # many parts
+    monkeypatch.setattr("m3router.router.features.mapped.LIMIT", 4 * 700 * SIZES["image"])
+    monkeypatch.setattr("m3router.router.features.mapped.STEP", 1000)  # many parts
     again = FeatureTable.read(tmp_path)
     assert is_mapped(again.blocks["image"])
     assert not is_mapped(again.blocks["question"])
@@ -128,7 +128,7 @@ def is_mapped(array):
 
 
 def test_features_that_are_not_finite_are_found_in_any_part(monkeypatch):
-    monkeypatch.setattr("router.features.mapped.STEP", 10)
+    monkeypatch.setattr("m3router.router.features.mapped.STEP", 10)
     block = np.zeros((100, 3), dtype=np.float32)
     block[77, 1] = np.nan
     with pytest.raises(DataError, match="1 rows are not, first that of example 'e77'"):

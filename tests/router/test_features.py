@@ -15,22 +15,22 @@ from transformers import (
     CLIPVisionModel,
 )
 
-from data.errors import DataError, ModelError
-from data.example import Example
-from m3core.encoders import load_encoder, nested_scales
-from m3core.labelling import label
-from m3core.models.base import GridEncoding
-from m3core.models.fake import FakeModel
-from m3core.pooling import detail_by_region
-from m3core.scales import ScaleGrid
-from router.features.examples import FeatureInput
-from router.features.extract import FeatureCollector
-from router.features.featurizer import Featurizer
-from router.features.image import image_features
-from router.features.question import HashedQuestions, ModelQuestions, question_encoder
-from router.features.tiers import TIERS
-from router.runs.run import Run
-from router.stages.labelling import featurize_stage, label_stage
+from m3router.data.errors import DataError, ModelError
+from m3router.data.example import Example
+from m3router.m3core.encoders import load_encoder, nested_scales
+from m3router.m3core.labelling import label
+from m3router.m3core.matryoshka.base import GridEncoding
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.pooling import detail_by_region
+from m3router.m3core.matryoshka.scales import ScaleGrid
+from m3router.router.features.examples import FeatureInput
+from m3router.router.features.extract import FeatureCollector
+from m3router.router.features.featurizer import Featurizer
+from m3router.router.features.groups import TIERS
+from m3router.router.features.image import image_features
+from m3router.router.features.question import HashedQuestions, ModelQuestions, question_encoder
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import featurize_stage, label_stage
 
 GRID = ScaleGrid()
 WORD_IDS = ([2, 4, 5, 3], [2, 5, 3], [2, 4, 5, 3])  # red on; on; red on

@@ -9,9 +9,9 @@ import pytest
 from mapie.risk_control import FWERFixedSequenceTesting, control_fwer
 from scipy.stats import binom, binomtest, norm
 
-from data.errors import DataError
 from experiments.guarantees.whole import tied
-from router.policies.guarantee import (
+from m3router.data.errors import DataError
+from m3router.router.policies.guarantee import (
     STEPS,
     Exam,
     Labelled,
@@ -24,9 +24,9 @@ from router.policies.guarantee import (
     regrets,
     safe_to_cheap,
 )
-from router.policies.policy import Binding, Policy
-from router.policies.price_sweep import worths
-from router.policies.risk_bounds import binomial_p_value, by_picture
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.policies.price_sweep import worths
+from m3router.router.policies.risk_bounds import binomial_p_value, by_picture
 
 COSTS = np.array([1.0, 24.0, 576.0])
 

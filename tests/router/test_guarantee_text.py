@@ -6,9 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from router.policies.guarantee_text import SENTENCE, evidence, guarantee_sentence, told_by, told_in
-from router.policies.policy import Binding, Policy
-from router.text.words import Words
+from m3router.router.policies.guarantee_text import (
+    SENTENCE,
+    evidence,
+    guarantee_sentence,
+    told_by,
+    told_in,
+)
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.text.words import Words
 
 REGRET = {
     "max_regret": 0.02,

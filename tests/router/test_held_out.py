@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from router.held_out import FILE, HeldOut
-from router.hub import load_router, save_router
-from router.policies.calibration_data import predictions
-from router.runs.run import Run
-from router.stages.learning import train_stage
-from router.training import train_router
+from m3router.data.errors import DataError
+from m3router.router.hub import load_router, save_router
+from m3router.router.policies.calibration_data import predictions
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import train_stage
+from m3router.router.training.fit import train_router
+from m3router.router.training.held_out import FILE, HeldOut
 
 
 @pytest.fixture(scope="module")

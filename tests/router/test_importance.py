@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.evaluation.importance import importance_stage
-from router.evaluation.permutation_importance import (
+from m3router.router.evaluation.importance import importance_stage
+from m3router.router.evaluation.permutation_importance import (
     Examples,
     by_picture,
     importance,
     permuted_rows,
     strongest,
 )
-from router.runs.run import Run
-from router.stages.learning import train_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import train_stage
 
 
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=12), seed=st.integers(0, 99))

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from experiments.intervals.run import against, draw, measured, truths
-from router.metrics.intervals import (
+from m3router.router.metrics.intervals import (
     apart,
     difference_interval,
     jackknife_variance,
     mean_interval,
     stretched_interval,
 )
-from router.metrics.paired_bootstrap import SHARE, Columns
+from m3router.router.metrics.paired_bootstrap import SHARE, Columns
 
 
 def estimate_of(values, groups, *, bounds=SHARE):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import typer
 
-from data.errors import DataError
-from router.cli.main import app
-from router.policies.guarantee import Target
-from router.policies.knobs import Knobs, told
-from router.serve.http.schema import ChatRequest
+from m3router.data.errors import DataError
+from m3router.router.cli.main import app
+from m3router.router.policies.guarantee import Target
+from m3router.router.policies.knobs import Knobs, told
+from m3router.router.serve.http.schema import ChatRequest
 
 NAMES = list(Knobs.__annotations__)
 

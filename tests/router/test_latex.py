@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.reports.latex import cell, escape, latex_table, write_latex
+from m3router.router.reports.latex import cell, escape, latex_table, write_latex
 
 NASTY = "50 % of a_b & {c} \\input{/etc/passwd} $x^2$ #1 ~ --- ?` <é> [x] * 日本 \x07"
 COMMANDS = {

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from router.metrics.oracles import RULES
-from router.reports import log_browser
-from router.reports.log_browser import pack_log, pack_numbers
-from router.reports.log_summary import inspect_log
-from router.reports.page_parts import script_json
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.metrics.oracles import RULES
+from m3router.router.reports import log_browser
+from m3router.router.reports.log_browser import pack_log, pack_numbers
+from m3router.router.reports.log_summary import inspect_log
+from m3router.router.reports.page_parts import script_json
 from tests.router.logs import log_of_cells, random_log
 from tests.router.test_log_summary import (
     answered,

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from data.errors import DataError
-from data.log.checks import ASKED, UNTIL_CORRECT
-from data.log.journal import JOURNAL, Journal
-from data.log.oracle_log import OracleLog
-from data.log.partial_log import find_log
-from router.evaluation.breakdown import by_dataset
-from router.metrics import oracles
-from router.metrics.oracles import RULES, stable_rows
-from router.reports.error_groups import general
-from router.reports.log_summary import inspect_log, only_dataset
-from router.reports.log_summary_tables import csv_files, shown_tables
+from m3router.data.errors import DataError
+from m3router.data.log.checks import ASKED, UNTIL_CORRECT
+from m3router.data.log.journal import JOURNAL, Journal
+from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.partial_log import find_log
+from m3router.router.evaluation.breakdown import by_dataset
+from m3router.router.metrics import oracles
+from m3router.router.metrics.oracles import RULES, stable_rows
+from m3router.router.reports.error_groups import general
+from m3router.router.reports.log_summary import inspect_log, only_dataset
+from m3router.router.reports.log_summary_tables import csv_files, shown_tables
 from tests.router.logs import log_of_cells, logs
 
 Row = dict[str, Any]

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from m3core.checkpoints import load_model
-from m3core.matryoshka.views import View, token_boxes
-from m3core.models.anyres import merged_length
-from m3core.models.fake import FakeModel
-from m3core.pooling import POOLINGS, pool
-from router.looking import drawn, heated, look, shown_at
-from router.sheet import HEIGHT
+from m3router.data.errors import DataError, MismatchError
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.models.anyres import merged_length
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.pooling import POOLINGS, pool
+from m3router.m3core.matryoshka.views import View, token_boxes
+from m3router.router.visualize.contact_sheet import HEIGHT
+from m3router.router.visualize.token_grid import drawn, heated, look, shown_at
 from tests.m3core.layouts import published, write
 
 SIDE = 24

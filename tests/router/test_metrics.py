@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import DataError
-from router.metrics import choices, hull, oracles
+from m3router.data.errors import DataError
+from m3router.router.metrics import choices, hull, oracles
 
 TOKENS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
 

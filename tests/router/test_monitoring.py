@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from data.errors import DataError
-from router.monitoring.drift import Sample
-from router.monitoring.regret import (
+from m3router.data.errors import DataError
+from m3router.router.monitoring.drift import Sample
+from m3router.router.monitoring.regret import (
     HOLDS,
     NO_TARGET,
     UNDECIDED,
@@ -18,8 +18,8 @@ from router.monitoring.regret import (
     judged,
     monitor,
 )
-from router.policies.guarantee import Labelled, Target, described, regrets
-from router.policies.policy import Binding, Policy
+from m3router.router.policies.guarantee import Labelled, Target, described, regrets
+from m3router.router.policies.policy import Binding, Policy
 
 BINDING = Binding(options=("1", "576"), cost_unit="visual tokens", router="r" * 64, split="s" * 64)
 

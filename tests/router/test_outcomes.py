@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.policies.costs import routed_costs
-from router.policies.outcomes import Asked, Prices, outcome_of
+from m3router.data.errors import DataError
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.outcomes import Asked, Prices, outcome_of
 
 
 def random_asked(seed):

@@ -3,10 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from router.metrics import paired_bootstrap
-from router.metrics.intervals import percentile_interval as interval
-from router.metrics.paired_bootstrap import Columns, Estimate, cluster_means, estimate, group_sums
+from m3router.data.errors import DataError
+from m3router.router.metrics import paired_bootstrap
+from m3router.router.metrics.intervals import percentile_interval as interval
+from m3router.router.metrics.paired_bootstrap import (
+    Columns,
+    Estimate,
+    cluster_means,
+    estimate,
+    group_sums,
+)
 
 
 def test_equals_repeating_the_rows():

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.scenes.export import write_scenes
-from data.sources.jsonl import load_jsonl
-from data.splits.split import split_by_group
-from m3core.checkpoints import load_model
-from router.inference.pipeline import AutoScalePipeline
-from router.policies.costs import routed_costs
-from router.policies.policy import Binding, Policy
-from router.runs.run import Run
-from router.stages.labelling import label_stage
-from router.training import train_router
+from m3router.data.scenes.export import write_scenes
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.data.splits.split import split_by_group
+from m3router.m3core.checkpoints import load_model
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import label_stage
+from m3router.router.training.fit import train_router
 from tests.m3core.peeks import positions_read
 
 SEEDS = range(31_000_000, 31_000_016)

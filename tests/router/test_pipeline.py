@@ -7,24 +7,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from data.splits.split import split_by_group
-from m3core.models.base import Request
-from m3core.models.fake import FakeModel
-from m3core.scales import ScaleGrid
-from router import inference
-from router.cascade.rule import Cascade, Rule
-from router.features.tiers import TIERS
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.session import Session
-from router.policies.costs import routed_costs
-from router.policies.fitting import for_budget
-from router.policies.outcomes import Prices
-from router.policies.policy import Binding, Policy
-from router.runs.run import Run
-from router.stages.labelling import label_stage
-from router.training import train_router
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.data.splits.split import split_by_group
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.scales import ScaleGrid
+from m3router.router import inference
+from m3router.router.cascade.rule import Cascade, Rule
+from m3router.router.features.groups import TIERS
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.session import Session
+from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.fitting import for_budget
+from m3router.router.policies.outcomes import Prices
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import label_stage
+from m3router.router.training.fit import train_router
 
 BLOCKS = {"plain": ["image", "question"], "peeking": ["image", "question", "cheap", "peek"]}
 QUESTIONS = ("Is it?", "Is there anything at all to be seen in this very picture, or not?")

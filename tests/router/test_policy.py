@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import DataError, MismatchError
-from router.policies.fitting import for_budget, for_max_loss, for_price
-from router.policies.policy import Binding, Policy
-from router.policies.references import best_option
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.policies.fitting import for_budget, for_max_loss, for_price
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.policies.references import best_option
 
 
 def binding(k):

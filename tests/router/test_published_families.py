@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.example import Example
-from m3core.batching import answer_all
-from m3core.checkpoints import load_model
-from m3core.models.base import Request
-from router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
-from router.inference.pipeline import AutoScalePipeline
-from router.runs.run import Run
+from m3router.data.example import Example
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.batching import answer_all
+from m3router.router import calibrate_stage, evaluate_stage, label_stage, report_stage, train_stage
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.runs.run import Run
 from tests.m3core import layouts
 
 QUESTIONS = ["What color is the dog?", "Is there a cat on the table?", "How many are there?"]

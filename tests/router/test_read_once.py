@@ -18,22 +18,22 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from data.manifest import MANIFEST
-from router.cli.main import app
-from router.evaluation.compare_runs import compare_runs
-from router.evaluation.evaluate_run import evaluate_stage
-from router.evaluation.importance import importance_stage
-from router.hub import Facts
-from router.hub.publishing import run_files
-from router.policies.calibration_data import CalibrationData
-from router.reports.report_run import report_stage
-from router.runs.checks import check_run
-from router.runs.run import Run
-from router.stages.escalating import escalate_stage
-from router.stages.learning import calibrate_stage, train_stage
-from router.stages.monitoring import monitor_stage
-from router.stages.references import reference_stage
-from router.stages.retraining import Recipe
+from m3router.data.manifest import MANIFEST
+from m3router.router.cli.main import app
+from m3router.router.evaluation.compare_runs import compare_runs
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.evaluation.importance import importance_stage
+from m3router.router.hub import Facts
+from m3router.router.hub.publishing import run_files
+from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.reports.report_run import report_stage
+from m3router.router.runs.checks import check_run
+from m3router.router.runs.run import Run
+from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.monitoring import monitor_stage
+from m3router.router.stages.references import reference_stage
+from m3router.router.stages.retraining import Recipe
 from tests.router.answered import answered_world
 
 TABLES = ("oracle.parquet", "features.parquet")

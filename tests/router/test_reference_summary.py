@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.evaluation.reference_summary import not_the_best, reference_sentence, reference_summary
-from router.policies.price_sweep import reference_allowed
-from router.text.words import Words
+from m3router.data.errors import DataError
+from m3router.router.evaluation.reference_summary import (
+    not_the_best,
+    reference_sentence,
+    reference_summary,
+)
+from m3router.router.policies.price_sweep import reference_allowed
+from m3router.router.text.words import Words
 
 OPTIONS = ("low", "mid", "high")
 TEXTS = Words(images=False, scales=False)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from data.errors import DataError
-from router.policies.references import best_option, chosen, index_of, under_cap
+from m3router.data.errors import DataError
+from m3router.router.policies.references import best_option, chosen, index_of, under_cap
 
 
 @pytest.mark.parametrize("truth", [(0.6, 0.8, 0.8, 0.8), (0.7, 0.8, 0.78, 0.82), (0.8, 0.8, 0.8)])

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from router.evaluation.evaluate_run import evaluate_stage
-from router.reports import figures, plots, tables
-from router.reports.page_parts import allowed_scripts, script_json
-from router.reports.report_run import report_stage
-from router.runs.run import Run
-from router.stages.learning import calibrate_stage, train_stage
-from router.text import numbers
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.reports import figures, plots, tables
+from m3router.router.reports.page_parts import allowed_scripts, script_json
+from m3router.router.reports.report_run import report_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.text import numbers
 
 HOSTILE = (
     "<script>alert(1)</script>\"><img src=x onerror=alert(2)> & '{{ 7*7 }}' https://evil.example/x"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import beta, binom, binomtest
 
-from data.errors import DataError
-from router.policies.risk_bounds import (
+from m3router.data.errors import DataError
+from m3router.router.policies.risk_bounds import (
     BOUNDS,
     ORDERED,
     Losses,

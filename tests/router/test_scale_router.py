@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.errors import DataError, MismatchError
-from router.calibration import Calibration
-from router.estimators import ESTIMATORS, estimator_class
-from router.features.table import FeatureTable
-from router.runs.sealed_files import write_sealed
-from router.scale_router import ScaleRouter
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.estimators import ESTIMATORS, estimator_class
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.sealed_files import write_sealed
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.probability_calibration import Calibration
 
 
 @pytest.fixture(params=sorted(ESTIMATORS))

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from router import sheet as module
-from router.sheet import HEIGHT, WIDEST, Panel, sheet, wrap
+from m3router.router.visualize import contact_sheet as module
+from m3router.router.visualize.contact_sheet import HEIGHT, WIDEST, Panel, sheet, wrap
 
 COLOURS = [(200, 10 * number, 90) for number in range(12)]
 LONG = "a very long answer that goes on and on " * 5

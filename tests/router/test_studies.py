@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.log.oracle_log import OracleLog
-from router.evaluation.evaluate_run import evaluate_stage
-from router.evaluation.learning_curve import nested_rows
-from router.evaluation.studies import answer, by_share, enough_labels
-from router.evaluation.study_cells import Cells
-from router.reports.report_run import report_stage
-from router.reports.studies import learning_curve_stage, leave_one_out_stage
-from router.runs.run import Run
-from router.stages.learning import calibrate_stage, train_stage
+from m3router.data.errors import DataError
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.evaluation.learning_curve import nested_rows
+from m3router.router.evaluation.studies import answer, by_share, enough_labels
+from m3router.router.evaluation.study_cells import Cells
+from m3router.router.reports.report_run import report_stage
+from m3router.router.reports.studies import learning_curve_stage, leave_one_out_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import calibrate_stage, train_stage
 
 
 def estimate(value, half=0.01):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.splits.split import split_by_group
-from router.evaluation.evaluate import Settings, evaluate
-from router.evaluation.summary_text import (
+from m3router.data.splits.split import split_by_group
+from m3router.router.evaluation.evaluate import Settings, evaluate
+from m3router.router.evaluation.summary_text import (
     CANNOT,
     DOES_NOT_PAY,
     HEADROOM,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import DataError
-from router.policies.price_sweep import choose_at, sweep, worths
+from m3router.data.errors import DataError
+from m3router.router.policies.price_sweep import choose_at, sweep, worths
 
 
 def exact_choice(p, costs, price):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.policies.thinning import FULL, default_most, thin
+from m3router.data.errors import DataError
+from m3router.router.policies.thinning import FULL, default_most, thin
 
 
 @st.composite

@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import DataError, MismatchError
-from data.example import Example
-from m3core.labelling import label
-from m3core.models.fake import FakeModel
-from router.features import tiers as table_of_tiers
-from router.features.cheap import BEGINNINGS, CUES, picture_cues, question_cues
-from router.features.earlier import measured_costs
-from router.features.featurizer import Featurizer
-from router.features.question import HashedQuestions
-from router.features.store import Vector, VectorStore
-from router.features.tiers import TIERS, check_tiers
-from router.runs.run import Run
-from router.stages.labelling import featurize_stage, import_stage, label_stage
-from router.stages.learning import train_stage
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.example import Example
+from m3router.m3core.labelling import label
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.router.features import groups as table_of_tiers
+from m3router.router.features.cheap import BEGINNINGS, CUES, picture_cues, question_cues
+from m3router.router.features.earlier import measured_costs
+from m3router.router.features.featurizer import Featurizer
+from m3router.router.features.groups import TIERS, check_tiers
+from m3router.router.features.question import HashedQuestions
+from m3router.router.features.store import Vector, VectorStore
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import featurize_stage, import_stage, label_stage
+from m3router.router.stages.learning import train_stage
 
 ALL = ["image", "question", "cheap", "peek"]
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.errors import DataError, MismatchError, NotLearnableError
-from data.splits.split import split_by_group
-from router.estimators import ESTIMATORS
-from router.estimators.base import log_loss
-from router.features.table import FeatureTable
-from router.runs.run import Run
-from router.stages.learning import train_stage
-from router.training import train_router
+from m3router.data.errors import DataError, MismatchError, NotLearnableError
+from m3router.data.splits.split import split_by_group
+from m3router.router.estimators import ESTIMATORS
+from m3router.router.estimators.base import log_loss
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.run import Run
+from m3router.router.stages.learning import train_stage
+from m3router.router.training.fit import train_router
 
 EASY = "lightgbm", "logistic"
 
@@ -154,7 +154,7 @@ def test_the_calibration_is_chosen_on_tune_and_reported(world):
 
 def test_features_in_a_file_give_the_same_router(world, monkeypatch):
     expected = train_router(world.log, world.features, world.split, estimator="lightgbm")
-    monkeypatch.setattr("router.features.mapped.LIMIT", 1)
+    monkeypatch.setattr("m3router.router.features.mapped.LIMIT", 1)
     found = train_router(world.log, world.features, world.split, estimator="lightgbm")
     assert found.fingerprint == expected.fingerprint
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.estimators.boosted import HEADER, TREES, BoostedEstimator
-from router.estimators.tree_audit import audited
+from m3router.data.errors import DataError
+from m3router.router.estimators.boosted import HEADER, TREES, BoostedEstimator
+from m3router.router.estimators.tree_audit import audited
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(200, 4))

@@ -15,20 +15,20 @@ import numpy as np
 import optuna
 import pytest
 
-from data.errors import DataError, MismatchError
-from data.splits.split import SPLITS, split_by_group
-from data.splitting import Splitting
-from router.estimators.base import Range
-from router.estimators.logistic import LogisticEstimator
-from router.evaluation.evaluate_run import evaluate_stage
-from router.features.table import FeatureTable
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
-from router.stages.learning import calibrate_stage, train_stage
-from router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
-from router.tuning.spaces import draw
-from router.tuning.store import open_study
-from router.tuning.workers import fail_dead, this_worker
+from m3router.data.errors import DataError, MismatchError
+from m3router.data.splits.split import SPLITS, split_by_group
+from m3router.data.splits.splitting import Splitting
+from m3router.router.estimators.base import Range
+from m3router.router.estimators.logistic import LogisticEstimator
+from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.features.table import FeatureTable
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
+from m3router.router.tuning.spaces import draw
+from m3router.router.tuning.store import open_study
+from m3router.router.tuning.workers import fail_dead, this_worker
 
 TRIALS = 14
 
@@ -361,8 +361,8 @@ def test_unknown_estimators_get_a_suggestion(tuned):
 WORKER = """
 import sys
 from pathlib import Path
-from router.runs.run import Run
-from router.stages.tuning import Search, tune_stage
+from m3router.router.runs.run import Run
+from m3router.router.stages.tuning import Search, tune_stage
 run = Run(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

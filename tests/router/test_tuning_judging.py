@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.folds import cross_fit, quarter
-from router.policies.price_sweep import choose_at
-from router.tuning.objective import BUDGETS, budgets, curve, dominated, halves, overall
+from m3router.data.errors import DataError
+from m3router.router.policies.price_sweep import choose_at
+from m3router.router.training.folds import cross_fit, quarter
+from m3router.router.tuning.objective import BUDGETS, budgets, curve, dominated, halves, overall
 
 COSTS = np.array([1.0, 9.0, 36.0, 144.0])
 

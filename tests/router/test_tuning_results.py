@@ -7,9 +7,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from router.tuning.plots import front_figure, importance_figure
-from router.tuning.results import document
-from router.tuning.search import SEAL, seal_of
+from m3router.router.tuning.plots import front_figure, importance_figure
+from m3router.router.tuning.results import document
+from m3router.router.tuning.search import SEAL, seal_of
 
 NAMES = ["logistic", "lightgbm"]
 BLOCKS = ["image+question", "image", "question"]

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from data.log.oracle_log import OracleLog
-from router.evaluation.evaluate import INTERVALS
-from router.metrics.oracles import ASSUMES
-from router.rules import MEANING
-from router.text.words import Words, words_in, words_of
+from m3router.data.log.oracle_log import OracleLog
+from m3router.router.evaluation.evaluate import INTERVALS
+from m3router.router.metrics.oracles import ASSUMES
+from m3router.router.text.words import Words, words_in, words_of
+from m3router.router.training.targets import MEANING
 
 
 def log(*, image: str = "", unit: str = "USD", **metadata: object) -> OracleLog:

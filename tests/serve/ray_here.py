@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from router.serve.backends.ray.backend import ENVIRONMENT
+from m3router.router.serve.backends.ray.backend import ENVIRONMENT
 
 # Before Ray is imported, which reads some of it then; and no token in the home folder.
 os.environ.update(ENVIRONMENT, RAY_AUTH_MODE="disabled")

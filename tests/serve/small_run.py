@@ -7,14 +7,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.example import Example
-from data.images import open_image
-from data.scenes.export import LABEL_SEEDS, write_scenes
-from data.sources.jsonl import load_jsonl
-from m3core.checkpoints import load_model
-from router.runs.run import Run
-from router.stages.labelling import label_stage
-from router.stages.learning import calibrate_stage, train_stage
+from m3router.data.example import Example
+from m3router.data.images import open_image
+from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import load_model
+from m3router.router.runs.run import Run
+from m3router.router.stages.labelling import label_stage
+from m3router.router.stages.learning import calibrate_stage, train_stage
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.serve.guard.json_limits import _BLOCK, Shape, shape_of, too_deep
+from m3router.router.serve.guard.json_limits import _BLOCK, Shape, shape_of, too_deep
 
 texts = st.text(alphabet=st.sampled_from('ab"\\[]{},:é\n/u0'), max_size=12)
 values = st.recursive(

@@ -9,17 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from data.errors import DataError, MismatchError
-from router.cascade.rule import STEPS, Cascade, Rule, cascade_path
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.result import RoutedAnswer
-from router.inference.session import Encoder, Session
-from router.policies.calibration_data import CalibrationData
-from router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
-from router.serve.backends.engine import LocalEngine
-from router.serve.backends.job_queue import Job, JobQueue
-from router.serve.backends.worker import Cores, Worker
-from router.serve.settings import EngineSettings
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.cascade.rule import STEPS, Cascade, Rule, cascade_path
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.inference.session import Encoder, Session
+from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
+from m3router.router.serve.backends.engine import LocalEngine
+from m3router.router.serve.backends.job_queue import Job, JobQueue
+from m3router.router.serve.backends.worker import Cores, Worker
+from m3router.router.serve.settings import EngineSettings
 
 
 def settings_of(run, **changes) -> EngineSettings:

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.serve.http.errors import ApiError
-from router.serve.images.addresses import is_public
-from router.serve.images.decoding import PictureLimits, picture_of
-from router.serve.images.fetching import Fetcher
+from m3router.data.errors import DataError
+from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.images.addresses import is_public
+from m3router.router.serve.images.decoding import PictureLimits, picture_of
+from m3router.router.serve.images.fetching import Fetcher
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415478da63f8cf"
@@ -288,7 +288,7 @@ def test_names_of_the_inside_are_not_asked(addresses: list[str]) -> None:
     async def inner(host: str, port: int) -> list[str]:
         return addresses
 
-    from router.serve.images.addresses import is_public
+    from m3router.router.serve.images.addresses import is_public
 
     found, requests = get(picture(), resolve=inner, allowed=is_public)
     assert isinstance(found, ApiError) and requests == []

@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from pydantic import ValidationError
 
-from router.serve.http.schema import ChatRequest
+from m3router.router.serve.http.schema import ChatRequest
 
 TEXT = {"type": "text", "text": "Is it?"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}

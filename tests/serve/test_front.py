@@ -8,15 +8,15 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from m3core.models.base import Answer
-from router.inference.result import RoutedAnswer
-from router.serve.backends.backend import Served
-from router.serve.guard.keys import KeyRing
-from router.serve.guard.rates import Rates
-from router.serve.http.app import Front, create_app
-from router.serve.http.convert import usage_of
-from router.serve.http.metrics import Metrics
-from router.serve.settings import FrontSettings
+from m3router.m3core.matryoshka.base import Answer
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.backends.backend import Served
+from m3router.router.serve.guard.keys import KeyRing
+from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.http.app import Front, create_app
+from m3router.router.serve.http.convert import usage_of
+from m3router.router.serve.http.metrics import Metrics
+from m3router.router.serve.settings import FrontSettings
 
 SERVED = Served(model="m", revision="r", scales=(1, 9), router="f", policy="default", max_tokens=16)
 

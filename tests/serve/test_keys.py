@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from data.errors import DataError
-from router.cli.main import app
-from router.serve.guard.key_file import add_key, list_keys, revoke_key
-from router.serve.guard.keys import Key, KeyRing
+from m3router.data.errors import DataError
+from m3router.router.cli.main import app
+from m3router.router.serve.guard.key_file import add_key, list_keys, revoke_key
+from m3router.router.serve.guard.keys import Key, KeyRing
 
 LONG = "a-token-of-the-environment"
 

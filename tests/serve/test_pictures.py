@@ -20,9 +20,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from router.serve.http.errors import ApiError
-from router.serve.images.decoding import TYPES, PictureLimits, picture_of
-from router.serve.images.image_formats import FORMATS, format_of, problem_of
+from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.images.decoding import TYPES, PictureLimits, picture_of
+from m3router.router.serve.images.image_formats import FORMATS, format_of, problem_of
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (37, 53, 3), dtype=np.uint8))
 LIMITS = PictureLimits(max_bytes=200_000, max_pixels=10_000)

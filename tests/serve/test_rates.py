@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from router.serve.guard.rates import Rates, neighbourhood
+from m3router.data.errors import DataError
+from m3router.router.serve.guard.rates import Rates, neighbourhood
 
 
 class Clock:

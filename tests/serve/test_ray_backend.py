@@ -9,19 +9,19 @@ import time
 
 import pytest
 
-from data.errors import DataError, MismatchError
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.result import RoutedAnswer
-from router.serve.backends.backend import (
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.backends.backend import (
     BusyError,
     OverdueError,
     Query,
     UnavailableError,
 )
-from router.serve.backends.ray.backend import RayBackend, agree
-from router.serve.backends.ray.replica import Refused
-from router.serve.backends.ray.settings import RaySettings
-from router.serve.settings import EngineSettings
+from m3router.router.serve.backends.ray.backend import RayBackend, agree
+from m3router.router.serve.backends.ray.replica import Refused
+from m3router.router.serve.backends.ray.settings import RaySettings
+from m3router.router.serve.settings import EngineSettings
 from tests.serve.ray_here import ray_here
 
 SCALES = (None, 1, 36, 576)

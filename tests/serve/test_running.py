@@ -21,12 +21,12 @@ from typing import Any
 import httpx
 import pytest
 
-from data.errors import DataError
-from router.serve.guard.connection_timeouts import ConnectionTimeouts
-from router.serve.guard.key_file import add_key
-from router.serve.guard.keys import KeyRing
-from router.serve.guard.request_guard import RequestGuard
-from router.serve.http.running import serve_forever, server_of
+from m3router.data.errors import DataError
+from m3router.router.serve.guard.connection_timeouts import ConnectionTimeouts
+from m3router.router.serve.guard.key_file import add_key
+from m3router.router.serve.guard.keys import KeyRing
+from m3router.router.serve.guard.request_guard import RequestGuard
+from m3router.router.serve.http.running import serve_forever, server_of
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ConnectionTimeouts(header_seconds=0.4, write_seconds=0.4, connections=12)
@@ -294,7 +294,7 @@ def test_forwarded_addresses_are_not_believed_unless_told() -> None:
 
 PROGRAM = """
 import asyncio, pathlib, sys
-from router.serve.http.running import serve_forever
+from m3router.router.serve.http.running import serve_forever
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -384,8 +384,8 @@ def test_tls(tmp_path: Path) -> None:
 
 def test_keys_at_the_door_change_while_it_runs(tmp_path: Path) -> None:
     """The parts together: a stranger's body is not read, a revoked key is refused."""
-    from router.serve.guard.key_file import revoke_key
-    from router.serve.http.errors import ApiError
+    from m3router.router.serve.guard.key_file import revoke_key
+    from m3router.router.serve.http.errors import ApiError
 
     file = tmp_path / "keys.jsonl"
     token = add_key(file, "alice")

@@ -11,13 +11,13 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from router.inference.pipeline import AutoScalePipeline
-from router.serve.backends.engine import LocalEngine
-from router.serve.guard.keys import KeyRing
-from router.serve.guard.rates import Rates
-from router.serve.http.app import Front, create_app
-from router.serve.images.decoding import PictureLimits, picture_of
-from router.serve.settings import EngineSettings, FrontSettings
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.serve.backends.engine import LocalEngine
+from m3router.router.serve.guard.keys import KeyRing
+from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.http.app import Front, create_app
+from m3router.router.serve.images.decoding import PictureLimits, picture_of
+from m3router.router.serve.settings import EngineSettings, FrontSettings
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgAB"

@@ -23,9 +23,9 @@ import openai
 import pytest
 from typer.testing import CliRunner
 
-from router.cli.main import app
-from router.inference.pipeline import AutoScalePipeline
-from router.serve.guard.keys import new_token, sha256_of
+from m3router.router.cli.main import app
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.serve.guard.keys import new_token, sha256_of
 
 SECRET = "What is the colour of the unutterable secret?"
 
@@ -44,7 +44,7 @@ class Server:
 
 def start(folder: Path, run: Path, *options: str, verbose: bool = True) -> Server:
     log = folder / "server.log"
-    command = [sys.executable, "-m", "router", *(["-v"] if verbose else []), "serve"]
+    command = [sys.executable, "-m", "m3router", *(["-v"] if verbose else []), "serve"]
     command += [str(run), "--port", "0", "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "NO_COLOR": "1"}
     with log.open("wb") as out:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from data.errors import DataError
-from router.serve.guard.request_guard import HEADERS, RequestGuard
-from router.serve.http.errors import ApiError
+from m3router.data.errors import DataError
+from m3router.router.serve.guard.request_guard import HEADERS, RequestGuard
+from m3router.router.serve.http.errors import ApiError
 
 JSON = (b"content-type", b"application/json")
 SECRET = "what is on my passport"

@@ -14,21 +14,26 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import DataError, MismatchError, ModelError
-from m3core.checkpoints import convert, load_model
-from m3core.models.fake import FakeModel
-from m3core.prompts import get_template
-from router.cascade.rule import Cascade, Rule, cascade_path
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.result import RoutedAnswer
-from router.policies.policy import Policy
-from router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
-from router.serve.backends.vllm.backend import VllmBackend
-from router.serve.backends.vllm.client import VllmAddress
-from router.serve.backends.vllm.prompt import PLACEHOLDER, ServerPrompt, chat_template
-from router.serve.backends.vllm.protocol import BrokenError, heard_event, heard_whole, packed
-from router.serve.backends.vllm.shape_gate import ShapeGate
-from router.serve.settings import EngineSettings
+from m3router.data.errors import DataError, MismatchError, ModelError
+from m3router.m3core.checkpoints import convert, load_model
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.m3core.matryoshka.prompts import get_template
+from m3router.router.cascade.rule import Cascade, Rule, cascade_path
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.policies.policy import Policy
+from m3router.router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
+from m3router.router.serve.backends.vllm.backend import VllmBackend
+from m3router.router.serve.backends.vllm.client import VllmAddress
+from m3router.router.serve.backends.vllm.prompt import PLACEHOLDER, ServerPrompt, chat_template
+from m3router.router.serve.backends.vllm.protocol import (
+    BrokenError,
+    heard_event,
+    heard_whole,
+    packed,
+)
+from m3router.router.serve.backends.vllm.shape_gate import ShapeGate
+from m3router.router.serve.settings import EngineSettings
 from tests.m3core import layouts
 from tests.serve.vllm_stand_in import KEY, NAME, StandIn, running
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from router.serve.backends.backend import Query
-from router.serve.backends.job_queue import Job, JobQueue, Pace
+from m3router.router.serve.backends.backend import Query
+from m3router.router.serve.backends.job_queue import Job, JobQueue, Pace
 
 
 def test_whoever_is_taken_out_of_the_queue_is_named():

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from m3core.checkpoints import load_model
+from m3router.m3core.checkpoints import load_model
 
 NAME, KEY = "m3-small", "sk-stand-in"
 FIELDS = {

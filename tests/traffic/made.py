@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.example import Example
-from router.traffic import TrafficFolder
-from router.traffic.records import picture_name
+from m3router.data.example import Example
+from m3router.router.traffic import TrafficFolder
+from m3router.router.traffic.records import picture_name
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CHANGES = ("os.rename", "os.remove", "os.truncate", "os.mkdir")

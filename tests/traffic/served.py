@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-from m3core.models.base import Answer
-from router.inference.pipeline import RoutedAnswer
-from router.serve.backends.backend import Query, Served
+from m3router.m3core.matryoshka.base import Answer
+from m3router.router.inference.pipeline import RoutedAnswer
+from m3router.router.serve.backends.backend import Query, Served
 
 SERVED = Served(
     model="fake", revision="r1", scales=(1, 9), router="f" * 64, policy="default", max_tokens=8

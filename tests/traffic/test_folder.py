@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import DataError
-from data.sources.jsonl import load_jsonl
-from router.traffic import TrafficFolder, read_traffic
-from router.traffic.folder import ANSWERED, EXAMPLES, IMAGES, SETS
+from m3router.data.errors import DataError
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.traffic import TrafficFolder, read_traffic
+from m3router.router.traffic.folder import ANSWERED, EXAMPLES, IMAGES, SETS
 from tests.traffic.made import NOW, add, answered, filled, picture, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,9 +169,9 @@ def test_damage_and_edits_are_named_and_nothing_is_deleted(tmp_path):
 FULL = """
 import os, resource, sys
 from pathlib import Path
-from data.errors import DataError
-from router.traffic import TrafficFolder
-from router.traffic.folder import EXAMPLES
+from m3router.data.errors import DataError
+from m3router.router.traffic import TrafficFolder
+from m3router.router.traffic.folder import EXAMPLES
 from tests.traffic.made import picture, record, add
 root = Path(sys.argv[1])
 def limit(size):
@@ -216,8 +216,8 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
 def test_a_folder_has_one_writer_and_any_number_of_readers(tmp_path):
     root = filled(tmp_path / "traffic")
     code = (
-        "import sys; from pathlib import Path; from router.traffic import *\n"
-        "from data.errors import DataError\n"
+        "import sys; from pathlib import Path; from m3router.router.traffic import *\n"
+        "from m3router.data.errors import DataError\n"
         "print(len(read_traffic(Path(sys.argv[1]))))\n"
         "try:\n    TrafficFolder.open(Path(sys.argv[1]))\n"
         "except DataError as error:\n    print(error)\n"

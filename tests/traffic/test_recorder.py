@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.sources.jsonl import load_jsonl
-from router.traffic import Consent, Recorder, TrafficFolder, read_traffic
-from router.traffic.folder import EXAMPLES, IMAGES, KEY
-from router.traffic.recorder import WAITING, is_sampled
+from m3router.data.errors import DataError
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.traffic import Consent, Recorder, TrafficFolder, read_traffic
+from m3router.router.traffic.folder import EXAMPLES, IMAGES, KEY
+from m3router.router.traffic.recorder import WAITING, is_sampled
 from tests.traffic.made import NOW, add, picture
 from tests.traffic.served import SERVED, asked, finished
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import DataError
-from data.sources.jsonl import load_jsonl
-from m3core.models.base import Request
-from m3core.models.fake import FakeModel
-from router.inference.pipeline import AutoScalePipeline
-from router.runs.run import Run
-from router.serve.backends.backend import Query, Served
-from router.traffic import Recorder, read_traffic
-from router.traffic.answers import read_sheet, write_sheet
+from m3router.data.errors import DataError
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.matryoshka.base import Request
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.runs.run import Run
+from m3router.router.serve.backends.backend import Query, Served
+from m3router.router.traffic import Recorder, read_traffic
+from m3router.router.traffic.answers import read_sheet, write_sheet
 from tests.cli.conftest import invoke_app, write_world
 from tests.traffic.made import filled, picture, record
 
@@ -204,7 +204,7 @@ def test_the_command_lists_forgets_and_purges(tmp_path):
 
 
 def test_what_a_stranger_asked_does_not_reach_the_terminal(tmp_path):
-    from router.traffic import TrafficFolder
+    from m3router.router.traffic import TrafficFolder
 
     with TrafficFolder.open(tmp_path / "traffic", make=True) as folder:
         evil = record("one", picture(1), question="[red]\x1b[2Jhello\nthere")

@@ -7,15 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.example import Example
-from m3core.labelling import LabelMode, label
-from m3core.models.fake import FakeModel
-from router.cascade.rule import Cascade, Rule
-from router.monitoring.regret import HOLDS, UNDECIDED, VIOLATED, News, by_cascade, by_policy, judged
-from router.policies.guarantee import Labelled, Target, described, regrets
-from router.policies.policy import Binding, Policy
-from router.rules import apply_rule
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.m3core.labelling import LabelMode, label
+from m3router.m3core.matryoshka.models.fake import FakeModel
+from m3router.router.cascade.rule import Cascade, Rule
+from m3router.router.monitoring.regret import (
+    HOLDS,
+    UNDECIDED,
+    VIOLATED,
+    News,
+    by_cascade,
+    by_policy,
+    judged,
+)
+from m3router.router.policies.guarantee import Labelled, Target, described, regrets
+from m3router.router.policies.policy import Binding, Policy
+from m3router.router.training.targets import apply_rule
 from tests.traffic.made import picture
 
 COSTS = np.array([1.0, 9.0, 36.0])

@@ -63,7 +63,7 @@ class Benchmark:
         split: The part that is evaluated.
         columns: What a row must have.
         read: Turns a row into a question.
-        metric: A key of :data:`data.scoring.metrics.METRICS`.
+        metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
         max_new_tokens: Tokens of the longest answer.
         config: The dataset's configuration; empty for its only one.
         pictures: The configuration that holds the pictures, where they are apart.

@@ -6,8 +6,8 @@ import ast
 import re
 from typing import Any
 
-from data.errors import DataError
-from data.sources.benchmarks.base import (
+from m3router.data.errors import DataError
+from m3router.data.sources.benchmarks.base import (
     LETTER,
     SHORT,
     UNSAID,

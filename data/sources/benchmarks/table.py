@@ -5,37 +5,37 @@ Hub names, configurations, splits, metrics and longest answers are those of lmms
 in its note and in docs/benchmarks.md. In July 2026 its datasets moved from ``lmms-lab`` to
 ``lmms-lab-encoder``, those of videos to ``lmms-eval``; both homes are tried.
 
-A new benchmark is a :class:`data.sources.benchmarks.base.Benchmark` with the function that reads
-its rows, in a module of its own or beside those like it, and one line here.
+A new benchmark is a :class:`m3router.data.sources.benchmarks.base.Benchmark` with the function that
+reads its rows, in a module of its own or beside those like it, and one line here.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-from data.registry import load_entry
-from data.sources.benchmarks.base import Benchmark
+from m3router.data.registry import load_entry
+from m3router.data.sources.benchmarks.base import Benchmark
 
 BENCHMARKS = {
-    "mmbench": "data.sources.benchmarks.multiple_choice:MMBENCH",
-    "gqa": "data.sources.benchmarks.open_answers:GQA",
-    "pope": "data.sources.benchmarks.yes_no:POPE",
-    "vizwiz": "data.sources.benchmarks.open_answers:VIZWIZ",
-    "seedbench": "data.sources.benchmarks.multiple_choice:SEEDBENCH",
-    "scienceqa": "data.sources.benchmarks.multiple_choice:SCIENCEQA",
-    "mmmu": "data.sources.benchmarks.multiple_choice:MMMU",
-    "docvqa": "data.sources.benchmarks.open_answers:DOCVQA",
-    "chartqa": "data.sources.benchmarks.open_answers:CHARTQA",
-    "ai2d": "data.sources.benchmarks.multiple_choice:AI2D",
-    "textvqa": "data.sources.benchmarks.open_answers:TEXTVQA",
-    "vqav2": "data.sources.benchmarks.open_answers:VQAV2",
-    "mme": "data.sources.benchmarks.yes_no:MME",
-    "msvdqa": "data.sources.benchmarks.video:MSVDQA",
-    "msrvttqa": "data.sources.benchmarks.video:MSRVTTQA",
-    "activitynetqa": "data.sources.benchmarks.video:ACTIVITYNETQA",
-    "nextqa": "data.sources.benchmarks.video:NEXTQA",
-    "intentqa": "data.sources.benchmarks.video:INTENTQA",
-    "egoschema": "data.sources.benchmarks.video:EGOSCHEMA",
+    "mmbench": "m3router.data.sources.benchmarks.multiple_choice:MMBENCH",
+    "gqa": "m3router.data.sources.benchmarks.open_answers:GQA",
+    "pope": "m3router.data.sources.benchmarks.yes_no:POPE",
+    "vizwiz": "m3router.data.sources.benchmarks.open_answers:VIZWIZ",
+    "seedbench": "m3router.data.sources.benchmarks.multiple_choice:SEEDBENCH",
+    "scienceqa": "m3router.data.sources.benchmarks.multiple_choice:SCIENCEQA",
+    "mmmu": "m3router.data.sources.benchmarks.multiple_choice:MMMU",
+    "docvqa": "m3router.data.sources.benchmarks.open_answers:DOCVQA",
+    "chartqa": "m3router.data.sources.benchmarks.open_answers:CHARTQA",
+    "ai2d": "m3router.data.sources.benchmarks.multiple_choice:AI2D",
+    "textvqa": "m3router.data.sources.benchmarks.open_answers:TEXTVQA",
+    "vqav2": "m3router.data.sources.benchmarks.open_answers:VQAV2",
+    "mme": "m3router.data.sources.benchmarks.yes_no:MME",
+    "msvdqa": "m3router.data.sources.benchmarks.video:MSVDQA",
+    "msrvttqa": "m3router.data.sources.benchmarks.video:MSRVTTQA",
+    "activitynetqa": "m3router.data.sources.benchmarks.video:ACTIVITYNETQA",
+    "nextqa": "m3router.data.sources.benchmarks.video:NEXTQA",
+    "intentqa": "m3router.data.sources.benchmarks.video:INTENTQA",
+    "egoschema": "m3router.data.sources.benchmarks.video:EGOSCHEMA",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.sources.benchmarks.base import (
+from m3router.data.sources.benchmarks.base import (
     LETTER,
     SHORT,
     UNSAID,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.sources.benchmarks.base import SHORT, Benchmark, RawExample, Row, text_in
+from m3router.data.sources.benchmarks.base import SHORT, Benchmark, RawExample, Row, text_in
 
 _MME_PROMPT = " Please answer yes or no."
 

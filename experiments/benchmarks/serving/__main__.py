@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 
-from data.manifest import atomic_write_text, library_versions
 from experiments.benchmarks.serving.arms import CLIENTS, NAIVE, OURS, TRANSFORMERS, arms
 from experiments.benchmarks.serving.checkpoint import write_checkpoint
 from experiments.benchmarks.serving.figures import load_figure, memory_figure
@@ -33,8 +32,9 @@ from experiments.benchmarks.serving.servers import Server, m3router, one_at_a_ti
 from experiments.benchmarks.serving.targets import against_targets, ratios
 from experiments.benchmarks.serving.workload import Question
 from experiments.recording import provenance
-from router.inference.pipeline import AutoScalePipeline
-from router.reports.figures import write_figure
+from m3router.data.manifest import atomic_write_text, library_versions
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.reports.figures import write_figure
 
 RESULTS = Path(__file__).parent.parent / "results" / "serving.json"
 

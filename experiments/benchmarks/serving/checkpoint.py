@@ -15,9 +15,9 @@ import json
 import shutil
 from pathlib import Path
 
-from data.errors import DataError
-from m3core.checkpoints.places import embedded_folder
-from m3core.prompts import get_template
+from m3router.data.errors import DataError
+from m3router.m3core.checkpoints.places import embedded_folder
+from m3router.m3core.matryoshka.prompts import get_template
 
 
 def write_checkpoint(folder: Path) -> Path:

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from router.reports.figures import (
+from m3router.router.reports.figures import (
     FIXED,
     IMAGE,
     ORACLE,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import DataError
-from data.example import Example
-from data.sources.jsonl import load_jsonl
 from experiments.benchmarks.serving.summary import Truth
 from experiments.benchmarks.serving.workload import Question
-from router.inference.pipeline import AutoScalePipeline
-from router.runs.run import Run
+from m3router.data.errors import DataError
+from m3router.data.example import Example
+from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.runs.run import Run
 
 AUTO = "m3-auto"
 _AT_ONCE = 64

@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 
 from experiments.benchmarks.serving.servers import HOST
-from router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.pipeline import AutoScalePipeline
 
 _AUTO = "m3-auto"
 

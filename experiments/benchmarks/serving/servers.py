@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from data.errors import M3RouterError
+from m3router.data.errors import M3RouterError
 
 PATIENCE = 120.0
 """Seconds to wait for a server to start or to end."""
@@ -144,7 +144,7 @@ def free_port() -> int:
 def m3router(run: Path, work: Path) -> Server:
     """``m3router serve`` as it comes."""
     port = free_port()
-    command = [sys.executable, "-m", "router.cli.main", "serve", str(run)]
+    command = [sys.executable, "-m", "m3router", "serve", str(run)]
     return Server(
         name="m3router serve",
         command=[*command, "--model", "embedded", "--host", HOST, "--port", str(port)],

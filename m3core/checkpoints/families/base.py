@@ -12,16 +12,16 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
-from data.errors import MismatchError, ModelError
-from m3core.checkpoints.checkpoint import Checkpoint, Layout
-from m3core.checkpoints.placement import Placement
-from m3core.cost import ModelShape
-from m3core.matryoshka.trainable import Trainable
-from m3core.matryoshka.views import Sight, View
-from m3core.models.anyres import CropGrid
-from m3core.models.base import MultiScaleModel, VisualEncoding
-from m3core.pooling import AVERAGE
-from m3core.scales import ScaleGrid
+from m3router.data.errors import MismatchError, ModelError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint, Layout
+from m3router.m3core.checkpoints.placement import Placement
+from m3router.m3core.cost.operations import ModelShape
+from m3router.m3core.matryoshka.base import MultiScaleModel, VisualEncoding
+from m3router.m3core.matryoshka.models.anyres import CropGrid
+from m3router.m3core.matryoshka.pooling import AVERAGE
+from m3router.m3core.matryoshka.scales import ScaleGrid
+from m3router.m3core.matryoshka.trainable import Trainable
+from m3router.m3core.matryoshka.views import Sight, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Sizes:
     """What a checkpoint's configuration says about costs, where an image is seen whole.
 
     Attributes:
-        family: A key of :data:`m3core.checkpoints.families.table.FAMILIES`.
+        family: A key of :data:`m3router.m3core.checkpoints.families.table.FAMILIES`.
         grid: Its scales.
         shape: Its sizes.
     """
@@ -79,7 +79,7 @@ class Family(ABC):
     """One model family; a new one implements the three abstract methods, and what else it can do.
 
     Attributes:
-        name: Its key in :data:`m3core.checkpoints.families.table.FAMILIES`.
+        name: Its key in :data:`m3router.m3core.checkpoints.families.table.FAMILIES`.
         model: Class of its loaded models.
         loads: Which checkpoints it loads, in words, for messages.
         always_matryoshka: Whether every checkpoint of it was trained at several scales, so that

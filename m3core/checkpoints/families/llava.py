@@ -15,24 +15,24 @@ from transformers import (
     LlavaImageProcessorPil,
 )
 
-from data.errors import MismatchError
-from m3core.checkpoints.checkpoint import Checkpoint
-from m3core.checkpoints.families.base import Source, whole_view
-from m3core.checkpoints.families.stock import StockFamily
-from m3core.checkpoints.processors import shared_settings
-from m3core.matryoshka.views import View
-from m3core.models.base import VisualEncoding
-from m3core.models.llava import LlavaM3
-from m3core.models.parts import project, tower_tokens
-from m3core.models.preprocessing import PAD, SQUARE, as_seen
-from m3core.pooling import AVERAGE, average_pool
-from m3core.scales import check_nesting
+from m3router.data.errors import MismatchError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.families.base import Source, whole_view
+from m3router.m3core.checkpoints.families.stock import StockFamily
+from m3router.m3core.checkpoints.processors import shared_settings
+from m3router.m3core.matryoshka.base import VisualEncoding
+from m3router.m3core.matryoshka.models.llava import LlavaM3
+from m3router.m3core.matryoshka.models.parts import project, tower_tokens
+from m3router.m3core.matryoshka.pooling import AVERAGE, average_pool
+from m3router.m3core.matryoshka.preprocessing import PAD, SQUARE, as_seen
+from m3router.m3core.matryoshka.scales import check_nesting
+from m3router.m3core.matryoshka.views import View
 
 
 class LlavaTrainable:
     """A stock LLaVA in training: tokens are averaged behind the projector (M3, section 3.1).
 
-    It has what :class:`m3core.matryoshka.trainable.Trainable` asks for.
+    It has what :class:`m3router.m3core.matryoshka.trainable.Trainable` asks for.
 
     Args:
         model: The model.

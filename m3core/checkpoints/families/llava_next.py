@@ -15,15 +15,14 @@ from transformers import (
     LlavaNextImageProcessorPil,
 )
 
-from data.errors import ModelError
-from m3core.checkpoints.checkpoint import Checkpoint
-from m3core.checkpoints.families.base import Sizes, Source, whole_view
-from m3core.checkpoints.families.stock import StockFamily, grid_of
-from m3core.checkpoints.processors import shared_settings
-from m3core.checkpoints.tensors import Tensors
-from m3core.cost import ModelShape
-from m3core.matryoshka.views import View
-from m3core.models.anyres import (
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.families.base import Sizes, Source, whole_view
+from m3router.m3core.checkpoints.families.stock import StockFamily, grid_of
+from m3router.m3core.checkpoints.processors import shared_settings
+from m3router.m3core.checkpoints.tensors import Tensors
+from m3router.m3core.cost.operations import ModelShape
+from m3router.m3core.matryoshka.models.anyres import (
     FLAT,
     SPATIAL_UNPAD,
     CropGrid,
@@ -34,7 +33,8 @@ from m3core.models.anyres import (
     fit_and_pad,
     merged_length,
 )
-from m3core.models.llava_next import CropsEncoding, LlavaNextM3
+from m3router.m3core.matryoshka.models.llava_next import CropsEncoding, LlavaNextM3
+from m3router.m3core.matryoshka.views import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class CropSizes(Sizes):
     Attributes:
         grids: The grids that it chooses from.
         side: Side of a crop in pixels.
-        merge: One of :data:`m3core.models.anyres.MERGES`.
+        merge: One of :data:`m3router.m3core.matryoshka.models.anyres.MERGES`.
     """
 
     grids: tuple[CropGrid, ...]

@@ -24,26 +24,26 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from data.errors import ModelError
-from m3core.checkpoints.checkpoint import Checkpoint, Layout, is_original
-from m3core.checkpoints.families.base import Family, Sizes, Source
-from m3core.checkpoints.parts import load_image_processor, load_tokenizer
-from m3core.checkpoints.placement import DTYPES, own
-from m3core.checkpoints.places import revision_of
-from m3core.checkpoints.tensors import DROPPED, Tensors, account, key_names
-from m3core.checkpoints.tower import INSIDE, read_with_tower, tower_sizes
-from m3core.checkpoints.translation import valid_config
-from m3core.checkpoints.writing import replaced, whole_folder
-from m3core.cost import ModelShape
-from m3core.matryoshka.views import TokenHeat
-from m3core.models.base import VisualEncoding
-from m3core.models.grad_cam import token_heat_maps
-from m3core.models.mqt import MqtLlava
-from m3core.models.preprocessing import ASPECTS, as_seen
-from m3core.models.query_abstractor import QueryAbstractor
-from m3core.pooling import AVERAGE
-from m3core.prompts import get_template
-from m3core.scales import MQT_SCALES, ScaleGrid
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint, Layout, is_original
+from m3router.m3core.checkpoints.families.base import Family, Sizes, Source
+from m3router.m3core.checkpoints.parts import load_image_processor, load_tokenizer
+from m3router.m3core.checkpoints.placement import DTYPES, own
+from m3router.m3core.checkpoints.places import revision_of
+from m3router.m3core.checkpoints.tensors import DROPPED, Tensors, account, key_names
+from m3router.m3core.checkpoints.tower import INSIDE, read_with_tower, tower_sizes
+from m3router.m3core.checkpoints.translation import valid_config
+from m3router.m3core.checkpoints.writing import replaced, whole_folder
+from m3router.m3core.cost.operations import ModelShape
+from m3router.m3core.matryoshka.base import VisualEncoding
+from m3router.m3core.matryoshka.models.grad_cam import token_heat_maps
+from m3router.m3core.matryoshka.models.mqt import MqtLlava
+from m3router.m3core.matryoshka.models.query_abstractor import QueryAbstractor
+from m3router.m3core.matryoshka.pooling import AVERAGE
+from m3router.m3core.matryoshka.preprocessing import ASPECTS, as_seen
+from m3router.m3core.matryoshka.prompts import get_template
+from m3router.m3core.matryoshka.scales import MQT_SCALES, ScaleGrid
+from m3router.m3core.matryoshka.views import TokenHeat
 
 ABSTRACTOR = "model.query_abstractor."
 _MARK = "query_abstractor"
@@ -61,7 +61,7 @@ _TOWER = ("config.json", "preprocessor_config.json")
 class MqtTrainable:
     """An MQT-LLaVA in training: a scale is the first so many query outputs.
 
-    It has what :class:`m3core.matryoshka.trainable.Trainable` asks for.
+    It has what :class:`m3router.m3core.matryoshka.trainable.Trainable` asks for.
 
     Args:
         model: The model, whose three parts are trained in place.

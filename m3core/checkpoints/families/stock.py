@@ -22,14 +22,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from data.errors import ModelError
-from m3core.checkpoints.checkpoint import Checkpoint, Layout, is_original
-from m3core.checkpoints.families.base import Family, Sizes, Source
-from m3core.checkpoints.parts import load_image_processor, load_tokenizer
-from m3core.checkpoints.placement import DTYPES, Placement, own
-from m3core.checkpoints.places import revision_of
-from m3core.checkpoints.processors import write_processor
-from m3core.checkpoints.tensors import (
+from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.checkpoint import Checkpoint, Layout, is_original
+from m3router.m3core.checkpoints.families.base import Family, Sizes, Source
+from m3router.m3core.checkpoints.parts import load_image_processor, load_tokenizer
+from m3router.m3core.checkpoints.placement import DTYPES, Placement, own
+from m3router.m3core.checkpoints.places import revision_of
+from m3router.m3core.checkpoints.processors import write_processor
+from m3router.m3core.checkpoints.tensors import (
     HUGGING_FACE,
     ORIGINAL,
     Tensors,
@@ -38,12 +38,12 @@ from m3core.checkpoints.tensors import (
     read_tensors,
     rename,
 )
-from m3core.checkpoints.tower import Tower, read_with_tower, tower_sizes
-from m3core.checkpoints.translation import IMAGE_TOKEN, translated, valid_config
-from m3core.checkpoints.writing import replaced, whole_folder
-from m3core.cost import ModelShape
-from m3core.prompts import get_template
-from m3core.scales import ScaleGrid
+from m3router.m3core.checkpoints.tower import Tower, read_with_tower, tower_sizes
+from m3router.m3core.checkpoints.translation import IMAGE_TOKEN, translated, valid_config
+from m3router.m3core.checkpoints.writing import replaced, whole_folder
+from m3router.m3core.cost.operations import ModelShape
+from m3router.m3core.matryoshka.prompts import get_template
+from m3router.m3core.matryoshka.scales import ScaleGrid
 
 PAD_TOKEN = "<pad>"
 MULTIPLE = 64

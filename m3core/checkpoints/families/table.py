@@ -8,20 +8,20 @@ from typing import Any
 
 from PIL import Image
 
-from data.errors import MismatchError, ModelError
-from data.registry import load_entry
-from m3core.checkpoints.checkpoint import Checkpoint
-from m3core.checkpoints.families.base import Family, stretched
-from m3core.checkpoints.places import read_json
-from m3core.matryoshka.trainable import Trainable
-from m3core.matryoshka.views import Sight
-from m3core.models.base import MultiScaleModel, VisualEncoding
+from m3router.data.errors import MismatchError, ModelError
+from m3router.data.registry import load_entry
+from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.families.base import Family, stretched
+from m3router.m3core.checkpoints.places import read_json
+from m3router.m3core.matryoshka.base import MultiScaleModel, VisualEncoding
+from m3router.m3core.matryoshka.trainable import Trainable
+from m3router.m3core.matryoshka.views import Sight
 
 FAMILIES: dict[str, str] = {
     # MQT comes first: its checkpoints look like LLaVA's but for the names of some tensors.
-    "mqt": "m3core.checkpoints.families.mqt:MQT",
-    "llava": "m3core.checkpoints.families.llava:LLAVA",
-    "llava_next": "m3core.checkpoints.families.llava_next:LLAVA_NEXT",
+    "mqt": "m3router.m3core.checkpoints.families.mqt:MQT",
+    "llava": "m3router.m3core.checkpoints.families.llava:LLAVA",
+    "llava_next": "m3router.m3core.checkpoints.families.llava_next:LLAVA_NEXT",
 }
 """Name to ``module:object``; the first that recognises a checkpoint gets it."""
 

@@ -1,7 +1,7 @@
 """What a router must beat, always in the table: one literal table, imported on demand.
 
 Every baseline is fitted on the fit and tune parts and has its knob set on the calibrate part. What
-it is given has no score of the test part in it (`router.evaluation.methods.Known`).
+it is given has no score of the test part in it (`m3router.router.evaluation.methods.Known`).
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from data.errors import NotLearnableError
-from data.registry import load_entry
-from router.evaluation.methods import Known, Method
+from m3router.data.errors import NotLearnableError
+from m3router.data.registry import load_entry
+from m3router.router.evaluation.methods import Known, Method
 
 BASELINES: dict[str, str] = {
-    "best fixed, chosen before": "router.evaluation.baselines.fixed:overall",
-    "best fixed per dataset": "router.evaluation.baselines.fixed:by_dataset",
-    "dataset lookup": "router.evaluation.baselines.lookup:by_dataset",
-    "question-type lookup": "router.evaluation.baselines.lookup:by_question_type",
-    "nearest neighbours": "router.evaluation.baselines.neighbours:fit",
-    "least answer loss (AVG-LLaVA)": "router.evaluation.baselines.answer_loss:fit",
-    "expected resolution (CARES)": "router.evaluation.baselines.expected_resolution:fit",
-    "confidence cascade": "router.evaluation.baselines.staged:by_confidence",
-    "log-probability cascade": "router.evaluation.baselines.staged:by_logprob",
-    "calibrated cascade": "router.evaluation.baselines.calibrated_cascade:fit",
+    "best fixed, chosen before": "m3router.router.evaluation.baselines.fixed:overall",
+    "best fixed per dataset": "m3router.router.evaluation.baselines.fixed:by_dataset",
+    "dataset lookup": "m3router.router.evaluation.baselines.lookup:by_dataset",
+    "question-type lookup": "m3router.router.evaluation.baselines.lookup:by_question_type",
+    "nearest neighbours": "m3router.router.evaluation.baselines.neighbours:fit",
+    "least answer loss (AVG-LLaVA)": "m3router.router.evaluation.baselines.answer_loss:fit",
+    "expected resolution (CARES)": "m3router.router.evaluation.baselines.expected_resolution:fit",
+    "confidence cascade": "m3router.router.evaluation.baselines.staged:by_confidence",
+    "log-probability cascade": "m3router.router.evaluation.baselines.staged:by_logprob",
+    "calibrated cascade": "m3router.router.evaluation.baselines.calibrated_cascade:fit",
 }
 """Name -> function of `Known` that gives a `Method`."""
 

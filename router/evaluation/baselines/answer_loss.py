@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.errors import NotLearnableError
-from router.estimators.base import Floats
-from router.evaluation.baselines.classes import class_probabilities
-from router.evaluation.methods import Chosen, Known
+from m3router.data.errors import NotLearnableError
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.baselines.classes import class_probabilities
+from m3router.router.evaluation.methods import Chosen, Known
 
 FLOOR = 1e-9  # of probabilities, so that logarithms stay finite
 

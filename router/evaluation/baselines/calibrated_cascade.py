@@ -23,14 +23,14 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import NotLearnableError
-from router.cascade.rule import odds
-from router.estimators.base import Floats
-from router.estimators.logistic import LogisticEstimator
-from router.evaluation.baselines.classes import sampled
-from router.evaluation.methods import Known, Rows
-from router.metrics.curves import ladder
-from router.policies.outcomes import Asked
+from m3router.data.errors import NotLearnableError
+from m3router.router.cascade.rule import odds
+from m3router.router.estimators.base import Floats
+from m3router.router.estimators.logistic import LogisticEstimator
+from m3router.router.evaluation.baselines.classes import sampled
+from m3router.router.evaluation.methods import Known, Rows
+from m3router.router.metrics.curves import ladder
+from m3router.router.policies.outcomes import Asked
 
 PENALTY = 1.0
 MOST = 6000

@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from data.errors import NotLearnableError
-from router.evaluation.methods import Known
+from m3router.data.errors import NotLearnableError
+from m3router.router.evaluation.methods import Known
 
 MOST = 20_000
 """Examples that are fitted on at most, drawn at random: enough for a linear model."""

@@ -24,9 +24,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from router.estimators.base import Floats
-from router.evaluation.baselines.classes import class_probabilities
-from router.evaluation.methods import Chosen, Known
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.baselines.classes import class_probabilities
+from m3router.router.evaluation.methods import Chosen, Known
 
 ENOUGH = 0.85  # of the peak
 LATER_GAIN = 0.1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.errors import NotLearnableError
-from router.evaluation.methods import Chosen, Known
-from router.metrics.choices import best_fixed
+from m3router.data.errors import NotLearnableError
+from m3router.router.evaluation.methods import Chosen, Known
+from m3router.router.metrics.choices import best_fixed
 
 
 def overall(known: Known) -> Chosen:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.errors import NotLearnableError
-from router.estimators.base import Floats
-from router.evaluation.baselines.probability_calibration import calibrated
-from router.evaluation.baselines.question_type import question_types
-from router.evaluation.methods import Known, Priced, Rows
+from m3router.data.errors import NotLearnableError
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.baselines.probability_calibration import calibrated
+from m3router.router.evaluation.baselines.question_type import question_types
+from m3router.router.evaluation.methods import Known, Priced, Rows
 
 PRIOR = 10.0
 """Examples that the mean over all classes counts for in each class."""
@@ -29,7 +29,7 @@ def by_dataset(known: Known) -> Priced:
 
 
 def by_question_type(known: Known) -> Priced:
-    """Mean scores of the question's type; see `router.evaluation.baselines.question_type`."""
+    """Mean scores of the question's type; see `m3router.router.evaluation.baselines.question_type`."""
     return Priced(
         about="Mean scores of the question's type, read from its words, in the fit and tune parts.",
         p=_means(known, question_types(known.questions)),

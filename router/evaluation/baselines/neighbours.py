@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.errors import NotLearnableError
-from router.estimators import estimator_class
-from router.estimators.base import Floats, Validation
-from router.evaluation.baselines.classes import sampled
-from router.evaluation.baselines.probability_calibration import calibrated
-from router.evaluation.methods import Known, Priced
-from router.metrics.hull import aiq
-from router.policies.price_sweep import sweep
+from m3router.data.errors import NotLearnableError
+from m3router.router.estimators import estimator_class
+from m3router.router.estimators.base import Floats, Validation
+from m3router.router.evaluation.baselines.classes import sampled
+from m3router.router.evaluation.baselines.probability_calibration import calibrated
+from m3router.router.evaluation.methods import Known, Priced
+from m3router.router.metrics.hull import aiq
+from m3router.router.policies.price_sweep import sweep
 
 ESTIMATOR = "knn"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from router.calibration import choose_calibration
-from router.estimators.base import Floats
-from router.evaluation.methods import Known
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.methods import Known
+from m3router.router.training.probability_calibration import choose_calibration
 
 
 def calibrated(known: Known, held_out: Floats, p: Floats) -> Floats:

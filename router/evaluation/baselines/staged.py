@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.estimators.base import Floats
-from router.evaluation.methods import Known, Rows
-from router.metrics.curves import places
-from router.policies.outcomes import Asked
+from m3router.router.estimators.base import Floats
+from m3router.router.evaluation.methods import Known, Rows
+from m3router.router.metrics.curves import places
+from m3router.router.policies.outcomes import Asked
 
 STEPS = 400
 """Thresholds that are looked at to find those of the wanted costs."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from router.serve.backends.backend import BusyError, OverdueError, UnavailableError
+from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 
 MEMORY = 0.9
 """Share of the older ones in the running mean of seconds per question."""
@@ -82,7 +82,7 @@ class AdmissionQueue:
         return self._inside
 
     def load(self) -> dict[str, Any]:
-        """See :meth:`router.serve.backends.backend.Backend.load`."""
+        """See :meth:`m3router.router.serve.backends.backend.Backend.load`."""
         return {
             "queued": self._inside - self._answered,
             "running": self._answered,

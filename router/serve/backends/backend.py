@@ -1,8 +1,8 @@
 """What the server's front asks of whatever answers behind it.
 
-The front (`router.serve.http.app`) checks who asks and what; a backend answers. There is one for
-this very process (`router.serve.backends.engine`), one for replicas under Ray and one for a vLLM
-server.
+The front (`m3router.router.serve.http.app`) checks who asks and what; a backend answers. There is
+one for this very process (`m3router.router.serve.backends.engine`), one for replicas under Ray and
+one for a vLLM server.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from data.errors import M3RouterError
-from router.inference.result import RoutedAnswer
+from m3router.data.errors import M3RouterError
+from m3router.router.inference.result import RoutedAnswer
 
 
 class BusyError(M3RouterError):

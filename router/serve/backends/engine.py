@@ -12,23 +12,23 @@ from typing import Any
 import torch
 from PIL import Image
 
-from data.errors import M3RouterError
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.result import RoutedAnswer
-from router.inference.session import Encoder
-from router.policies.guarantee_text import told_by
-from router.serve.backends.backend import BusyError, Query, Served, UnavailableError
-from router.serve.backends.job_queue import Event, Job, JobQueue, Pace
-from router.serve.backends.policies import Policies
-from router.serve.backends.worker import Cores, Worker
-from router.serve.settings import EngineSettings as EngineSettings
+from m3router.data.errors import M3RouterError
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.inference.session import Encoder
+from m3router.router.policies.guarantee_text import told_by
+from m3router.router.serve.backends.backend import BusyError, Query, Served, UnavailableError
+from m3router.router.serve.backends.job_queue import Event, Job, JobQueue, Pace
+from m3router.router.serve.backends.policies import Policies
+from m3router.router.serve.backends.worker import Cores, Worker
+from m3router.router.serve.settings import EngineSettings as EngineSettings
 
 MOST_WORKERS = 4
 PAUSE = 0.02  # seconds between looks at whether all is answered
 
 
 class LocalEngine:
-    """A pipeline behind a queue; see `router.serve.backends.backend.Backend`.
+    """A pipeline behind a queue; see `m3router.router.serve.backends.backend.Backend`.
 
     Args:
         settings: What to load.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from data.errors import DataError
-from router.serve.backends.backend import Backend
-from router.serve.backends.ray.settings import RaySettings
-from router.serve.backends.vllm.client import VllmAddress
-from router.serve.settings import EngineSettings
+from m3router.data.errors import DataError
+from m3router.router.serve.backends.backend import Backend
+from m3router.router.serve.backends.ray.settings import RaySettings
+from m3router.router.serve.backends.vllm.client import VllmAddress
+from m3router.router.serve.settings import EngineSettings
 
 
 def backend_of(
@@ -25,13 +25,13 @@ def backend_of(
     if ray is not None and vllm is not None:
         raise DataError("--ray and --vllm are two ways to answer; give one of them.")
     if ray is not None:
-        from router.serve.backends.ray.backend import RayBackend
+        from m3router.router.serve.backends.ray.backend import RayBackend
 
         return RayBackend(engine, ray)
     if vllm is not None:
-        from router.serve.backends.vllm.backend import VllmBackend
+        from m3router.router.serve.backends.vllm.backend import VllmBackend
 
         return VllmBackend(engine, vllm)
-    from router.serve.backends.engine import LocalEngine
+    from m3router.router.serve.backends.engine import LocalEngine
 
     return LocalEngine(engine)

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from data.errors import M3RouterError
-from m3core.models.base import IncrementalAnswer
-from router.inference.result import RoutedAnswer
-from router.inference.session import Session
-from router.policies.policy import Policy
-from router.serve.backends.backend import OverdueError, Query
+from m3router.data.errors import M3RouterError
+from m3router.m3core.matryoshka.base import IncrementalAnswer
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.inference.session import Session
+from m3router.router.policies.policy import Policy
+from m3router.router.serve.backends.backend import OverdueError, Query
 
 Event = str | RoutedAnswer | M3RouterError
 """What a client is told of a question: texts, then one end."""

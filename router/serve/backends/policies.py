@@ -6,12 +6,12 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from data.errors import DataError, M3RouterError, MismatchError
-from router.policies.calibration_data import CalibrationData
-from router.policies.policy import Policy
-from router.runs.run import Run
-from router.scale_router import ScaleRouter
-from router.serve.backends.backend import Query
+from m3router.data.errors import DataError, M3RouterError, MismatchError
+from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.serve.backends.backend import Query
 
 KEPT = 256
 """Policies made on demand that are kept."""

@@ -16,15 +16,22 @@ from functools import partial
 
 import torch
 
-from data.errors import DataError, M3RouterError
-from m3core.batching import Limits, batches, limits_for, load_of, needs_of, out_of_memory
-from m3core.models.base import IncrementalAnswer, IncrementalAnswers
-from router.inference.decision import Clock
-from router.inference.pipeline import AutoScalePipeline
-from router.inference.session import Encoder
-from router.serve.backends.backend import UnavailableError
-from router.serve.backends.job_queue import Event, Job, JobQueue
-from router.serve.http.errors import where
+from m3router.data.errors import DataError, M3RouterError
+from m3router.m3core.matryoshka.base import IncrementalAnswer, IncrementalAnswers
+from m3router.m3core.matryoshka.batching import (
+    Limits,
+    batches,
+    limits_for,
+    load_of,
+    needs_of,
+    out_of_memory,
+)
+from m3router.router.inference.decision import Clock
+from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.session import Encoder
+from m3router.router.serve.backends.backend import UnavailableError
+from m3router.router.serve.backends.job_queue import Event, Job, JobQueue
+from m3router.router.serve.http.errors import where
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data.errors import DataError
-from data.manifest import atomic_write_bytes
-from router.serve.guard.keys import StoredKey, check_name, new_token, parse_keys, sha256_of
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_bytes
+from m3router.router.serve.guard.keys import StoredKey, check_name, new_token, parse_keys, sha256_of
 
 HEAD = "# Keys of m3router serve. One JSON object a line; only hashes, never a token.\n"
 

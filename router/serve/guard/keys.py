@@ -22,8 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.errors import DataError
-from data.registry import unknown_name
+from m3router.data.errors import DataError
+from m3router.data.registry import unknown_name
 
 ENVIRONMENT = "M3ROUTER_API_KEYS"
 """Tokens in plain text, separated by commas."""

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 MOST = 10_000
 """Buckets kept; those unused longest are dropped. NOTE: a dropped one starts anew with a burst."""

@@ -15,19 +15,25 @@ from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from data.errors import DataError, M3RouterError
-from router.serve.backends.backend import Backend, Served, UnavailableError
-from router.serve.guard.keys import KeyRing
-from router.serve.guard.rates import Rates, neighbourhood
-from router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
-from router.serve.http.chat import Chat, api_error
-from router.serve.http.convert import model_names
-from router.serve.http.errors import ApiError
-from router.serve.http.metrics import Metrics
-from router.serve.http.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelCard, ModelList
-from router.serve.settings import FrontSettings
-from router.traffic.recorder import Recorder
-from router.version import __version__
+from m3router.data.errors import DataError, M3RouterError
+from m3router.router.serve.backends.backend import Backend, Served, UnavailableError
+from m3router.router.serve.guard.keys import KeyRing
+from m3router.router.serve.guard.rates import Rates, neighbourhood
+from m3router.router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
+from m3router.router.serve.http.chat import Chat, api_error
+from m3router.router.serve.http.convert import model_names
+from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.http.metrics import Metrics
+from m3router.router.serve.http.schema import (
+    ChatCompletion,
+    ChatRequest,
+    ErrorAnswer,
+    ModelCard,
+    ModelList,
+)
+from m3router.router.serve.settings import FrontSettings
+from m3router.router.traffic.recorder import Recorder
+from m3router.router.version import __version__
 
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 """Paths that need no key: they tell nothing of what is asked."""

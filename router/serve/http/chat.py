@@ -15,10 +15,16 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 
-from data.errors import DataError, M3RouterError, MismatchError
-from router.inference.result import RoutedAnswer
-from router.serve.backends.backend import Backend, BusyError, OverdueError, Query, UnavailableError
-from router.serve.http.convert import (
+from m3router.data.errors import DataError, M3RouterError, MismatchError
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.backends.backend import (
+    Backend,
+    BusyError,
+    OverdueError,
+    Query,
+    UnavailableError,
+)
+from m3router.router.serve.http.convert import (
     asked_parts,
     asked_scale,
     completion,
@@ -26,11 +32,11 @@ from router.serve.http.convert import (
     routing_of,
     usage_of,
 )
-from router.serve.http.errors import ApiError
-from router.serve.http.metrics import Metrics
-from router.serve.http.schema import ChatRequest, chunk
-from router.serve.settings import FrontSettings
-from router.traffic.recorder import Recorder
+from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.http.metrics import Metrics
+from m3router.router.serve.http.schema import ChatRequest, chunk
+from m3router.router.serve.settings import FrontSettings
+from m3router.router.traffic.recorder import Recorder
 
 LEFT = 499
 """Status in logs and metrics of a request whose client left, as nginx has it."""

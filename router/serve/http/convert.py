@@ -6,10 +6,10 @@ import hashlib
 
 from PIL import Image
 
-from router.inference.result import RoutedAnswer
-from router.serve.backends.backend import Query, Served
-from router.serve.http.errors import ApiError
-from router.serve.http.schema import (
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.backends.backend import Query, Served
+from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.http.schema import (
     ChatCompletion,
     ChatRequest,
     Choice,

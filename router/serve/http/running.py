@@ -11,12 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from router.serve.guard.connection_timeouts import ConnectionTimeouts
+    from m3router.router.serve.guard.connection_timeouts import ConnectionTimeouts
 
 KEEP_ALIVE = 5  # seconds that a connection may rest between two requests
 HEADER_BYTES = 32 << 10  # of a request's line and headers
@@ -97,7 +97,7 @@ def server_of(
     try:
         import uvicorn
 
-        from router.serve.guard.connection_timeouts import (
+        from m3router.router.serve.guard.connection_timeouts import (
             ConnectionTimeouts,
             ObservedServer,
             protocol_of,

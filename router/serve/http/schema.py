@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from router.policies.knobs import told
+from m3router.router.policies.knobs import told
 
 QUESTION = 20_000
 """Most characters of a question; a model's context is usually much shorter."""

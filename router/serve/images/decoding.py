@@ -18,10 +18,10 @@ from typing import Protocol
 
 from PIL import Image
 
-from data.errors import ImageError, ImageSizeError
-from data.images import read_image
-from router.serve.http.errors import ApiError
-from router.serve.images.image_formats import FORMATS, format_of, problem_of
+from m3router.data.errors import ImageError, ImageSizeError
+from m3router.data.images import read_image
+from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.images.image_formats import FORMATS, format_of, problem_of
 
 TYPES = {
     "image/png": "PNG",
@@ -59,7 +59,7 @@ class PictureLimits:
 
 
 class Fetches(Protocol):
-    """Gets pictures from elsewhere; see :class:`router.serve.images.fetching.Fetcher`."""
+    """Gets pictures from elsewhere; see :class:`m3router.router.serve.images.fetching.Fetcher`."""
 
     async def fetch(self, url: str) -> bytes:
         """Get the bytes at an address.

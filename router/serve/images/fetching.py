@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from data.errors import DataError
-from router.serve.http.errors import ApiError
-from router.serve.images.addresses import is_public
+from m3router.data.errors import DataError
+from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.images.addresses import is_public
 
 if TYPE_CHECKING:
     import ssl

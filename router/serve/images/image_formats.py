@@ -37,7 +37,7 @@ SIGNATURES = {
 }
 
 FORMATS = tuple(SIGNATURES)
-"""What is taken from strangers, by the names of ``data.images.FORMATS``."""
+"""What is taken from strangers, by the names of ``m3router.data.images.FORMATS``."""
 
 
 def format_of(data: bytes) -> str:

@@ -1,9 +1,10 @@
 """Answers by replicas under Ray Serve: this process lets questions in, others answer them.
 
-Each replica is a local engine (`router.serve.backends.ray.replica`). A question whose replica dies
-is asked again of another one. Greedy decoding gives the same answer there, so a stream goes on
-behind the text that was already sent; where the new answer would contradict that text, which a
-float's last bit may cause between different processors, the stream ends with an error instead.
+Each replica is a local engine (`m3router.router.serve.backends.ray.replica`). A question whose
+replica dies is asked again of another one. Greedy decoding gives the same answer there, so a stream
+goes on behind the text that was already sent; where the new answer would contradict that text,
+which a float's last bit may cause between different processors, the stream ends with an error
+instead.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError, MismatchError
-from router.inference.result import RoutedAnswer
-from router.scale_router import ScaleRouter
-from router.serve.backends.backend import BusyError, OverdueError, Query, Served, UnavailableError
-from router.serve.backends.policies import Policies
-from router.serve.backends.ray.replica import Refused, Replica, Taken
-from router.serve.backends.ray.settings import RaySettings
-from router.serve.settings import EngineSettings
+from m3router.data.errors import DataError, MismatchError
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.scale_router import ScaleRouter
+from m3router.router.serve.backends.backend import (
+    BusyError,
+    OverdueError,
+    Query,
+    Served,
+    UnavailableError,
+)
+from m3router.router.serve.backends.policies import Policies
+from m3router.router.serve.backends.ray.replica import Refused, Replica, Taken
+from m3router.router.serve.backends.ray.settings import RaySettings
+from m3router.router.serve.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +53,7 @@ ENVIRONMENT = {
 
 
 class RayBackend:
-    """See the module and :class:`router.serve.backends.backend.Backend`.
+    """See the module and :class:`m3router.router.serve.backends.backend.Backend`.
 
     Args:
         settings: Of each replica's engine; the run and the model must lie where every node of
@@ -129,7 +136,7 @@ class RayBackend:
         return self._taking
 
     def served(self) -> Served:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         return self._served
 
     def check(self, query: Query) -> None:
@@ -144,7 +151,7 @@ class RayBackend:
             )
 
     def load(self) -> dict[str, Any]:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         return {
             "queued": self._queued,
             "running": self._running,
@@ -156,7 +163,7 @@ class RayBackend:
         return list(await asyncio.gather(*(self._handle.load.remote() for _ in range(8))))
 
     async def ask(self, query: Query) -> AsyncGenerator[str | RoutedAnswer, None]:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         if not self._taking:
             raise UnavailableError("The server is starting or stopping.")
         self.check(query)
@@ -244,7 +251,7 @@ class RayBackend:
                     response.cancel()
 
     async def stop(self, *, seconds: float) -> None:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         self._taking = False
         until = time.monotonic() + seconds
         while self._queued + self._running and time.monotonic() < until:

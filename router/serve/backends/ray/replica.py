@@ -8,17 +8,17 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data.errors import DataError, M3RouterError, MismatchError
-from router.inference.result import RoutedAnswer
-from router.serve.backends.backend import (
+from m3router.data.errors import DataError, M3RouterError, MismatchError
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.backends.backend import (
     BusyError,
     OverdueError,
     Query,
     Served,
     UnavailableError,
 )
-from router.serve.backends.engine import LocalEngine
-from router.serve.settings import EngineSettings
+from m3router.router.serve.backends.engine import LocalEngine
+from m3router.router.serve.settings import EngineSettings
 
 KINDS: dict[str, type[M3RouterError]] = {
     "data": DataError,
@@ -94,11 +94,11 @@ class Replica:
             raise UnavailableError("The engine's worker is gone.")
 
     def served(self) -> Served:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         return self._engine.served()
 
     def load(self) -> dict[str, Any]:
-        """See :class:`router.serve.backends.backend.Backend`; with the id of this "process"."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`; with the id of this "process"."""
         return {**self._engine.load(), "process": os.getpid()}
 
     async def ask(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from data.errors import DataError
+from m3router.data.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
 """Answers through a vLLM server: the picture is seen here, the language model runs there.
 
 Tower, projector, pooling and router run in this process. For each question the pooled visual
-tokens of the chosen scale and the prompt go to the server (`router.serve.backends.vllm.protocol`),
-which batches questions of all scales; only their pictures are read one length at a time
-(`router.serve.backends.vllm.shape_gate`). A cascade asks again at a finer scale, as it does here.
+tokens of the chosen scale and the prompt go to the server
+(`m3router.router.serve.backends.vllm.protocol`), which batches questions of all scales; only their
+pictures are read one length at a time (`m3router.router.serve.backends.vllm.shape_gate`). A cascade
+asks again at a finer scale, as it does here.
 
 NOTE: written from vLLM's sources and tested against a stand-in that answers with the embedded
 model; it has not been run against a real vLLM server. Every answer is checked: a server that did
@@ -26,22 +27,22 @@ from typing import Any
 import torch
 from PIL import Image
 
-from data.errors import DataError, ModelError
-from m3core.models.answering import AnsweringModel
-from m3core.models.base import MultiScaleModel, Request
-from router.inference.decision import Clock
-from router.inference.result import RoutedAnswer
-from router.inference.session import Encoder, Session
-from router.policies.guarantee_text import told_by
-from router.serve.backends.admission_queue import AdmissionQueue
-from router.serve.backends.backend import Query, Served, UnavailableError
-from router.serve.backends.engine import load_pipeline
-from router.serve.backends.policies import Policies
-from router.serve.backends.vllm.client import VllmAddress, VllmServer, within
-from router.serve.backends.vllm.prompt import PROBE, ServerPrompt
-from router.serve.backends.vllm.protocol import packed, request_body
-from router.serve.backends.vllm.stream_accumulator import StreamAccumulator
-from router.serve.settings import EngineSettings
+from m3router.data.errors import DataError, ModelError
+from m3router.m3core.matryoshka.answering import AnsweringModel
+from m3router.m3core.matryoshka.base import MultiScaleModel, Request
+from m3router.router.inference.decision import Clock
+from m3router.router.inference.result import RoutedAnswer
+from m3router.router.inference.session import Encoder, Session
+from m3router.router.policies.guarantee_text import told_by
+from m3router.router.serve.backends.admission_queue import AdmissionQueue
+from m3router.router.serve.backends.backend import Query, Served, UnavailableError
+from m3router.router.serve.backends.engine import load_pipeline
+from m3router.router.serve.backends.policies import Policies
+from m3router.router.serve.backends.vllm.client import VllmAddress, VllmServer, within
+from m3router.router.serve.backends.vllm.prompt import PROBE, ServerPrompt
+from m3router.router.serve.backends.vllm.protocol import packed, request_body
+from m3router.router.serve.backends.vllm.stream_accumulator import StreamAccumulator
+from m3router.router.serve.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ PROBE_SECONDS = 60.0
 
 
 class VllmBackend:
-    """See the module and :class:`router.serve.backends.backend.Backend`.
+    """See the module and :class:`m3router.router.serve.backends.backend.Backend`.
 
     Args:
         settings: What to load and how much to take on: `batch` questions at most are at the
@@ -102,11 +103,11 @@ class VllmBackend:
         let_go(self._model)
 
     def ready(self) -> bool:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         return self._ready
 
     def served(self) -> Served:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         model = self._model
         return Served(
             model=model.name,
@@ -119,7 +120,7 @@ class VllmBackend:
         )
 
     def check(self, query: Query) -> None:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         self._policies.rule(query)
         grid = self._model.grid
         finest = grid.finest if query.scale is None else self._model.check_scale(query.scale)
@@ -127,11 +128,11 @@ class VllmBackend:
         self._prompt.check(query.question)
 
     def load(self) -> dict[str, Any]:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         return self._places.load()
 
     async def ask(self, query: Query) -> AsyncGenerator[str | RoutedAnswer, None]:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         if not self._ready:
             raise UnavailableError("the server is starting or stopping; try again later")
         self.check(query)
@@ -157,7 +158,7 @@ class VllmBackend:
             yield routed
 
     async def stop(self, *, seconds: float) -> None:
-        """See :class:`router.serve.backends.backend.Backend`."""
+        """See :class:`m3router.router.serve.backends.backend.Backend`."""
         self._ready = False
         self._places.close()
         if not await self._places.empty(seconds):

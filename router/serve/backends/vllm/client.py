@@ -11,10 +11,15 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from data.errors import DataError, ModelError
-from router.serve.backends.backend import BusyError, OverdueError, UnavailableError
-from router.serve.backends.vllm.protocol import BrokenError, Heard, heard_event, heard_whole
-from router.serve.backends.vllm.shape_gate import ShapeGate
+from m3router.data.errors import DataError, ModelError
+from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
+from m3router.router.serve.backends.vllm.protocol import (
+    BrokenError,
+    Heard,
+    heard_event,
+    heard_whole,
+)
+from m3router.router.serve.backends.vllm.shape_gate import ShapeGate
 
 if TYPE_CHECKING:
     import httpx
@@ -117,7 +122,7 @@ class VllmServer:
         """Ask one question, again where the server breaks off before the first token.
 
         Args:
-            body: See :func:`router.serve.backends.vllm.protocol.request_body`.
+            body: See :func:`m3router.router.serve.backends.vllm.protocol.request_body`.
             tokens: Visual tokens in it.
             deadline: By :func:`time.monotonic`.
 

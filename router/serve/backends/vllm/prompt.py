@@ -2,8 +2,8 @@
 
 vLLM makes a prompt from messages with a Jinja template and turns it into tokens whole; here, what
 stands before and after the picture is turned into tokens apart, and what a question spells is
-always text (`m3core.models.answering`). The template in ``templates/vllm.jinja`` writes the
-beginning-of-sequence token and passes the parts of a message through as they are, with
+always text (`m3router.m3core.matryoshka.answering`). The template in ``templates/vllm.jinja``
+writes the beginning-of-sequence token and passes the parts of a message through as they are, with
 :data:`PLACEHOLDER` for the picture, which is what vLLM's LLaVA looks for
 (vllm-project/vllm, ``vllm/model_executor/models/llava.py``, ``get_placeholder_str``). It reads a
 message's content as a list of parts, which vLLM calls the content format "openai"
@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from data.errors import DataError, MismatchError, ModelError
-from m3core.models.answering import AnsweringModel
-from m3core.models.base import MultiScaleModel
+from m3router.data.errors import DataError, MismatchError, ModelError
+from m3router.m3core.matryoshka.answering import AnsweringModel
+from m3router.m3core.matryoshka.base import MultiScaleModel
 
 PLACEHOLDER = "<image>"
 PROBE = "what is it?"
@@ -93,7 +93,7 @@ class ServerPrompt:
         Args:
             question: What is asked.
             tokens: The picture's visual tokens, see
-                :func:`router.serve.backends.vllm.protocol.packed`.
+                :func:`m3router.router.serve.backends.vllm.protocol.packed`.
         """
         before, after = self._texts(question, self._glue)
         parts: list[dict[str, Any]] = [{"type": "image_embeds", "image_embeds": tokens}]

@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from data.errors import DataError, M3RouterError
+from m3router.data.errors import DataError, M3RouterError
 
 GREEDY: dict[str, Any] = {
     "n": 1,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from m3core.models.base import Answer, Request
-from router.serve.backends.backend import UnavailableError
-from router.serve.backends.vllm.protocol import Heard
+from m3router.m3core.matryoshka.base import Answer, Request
+from m3router.router.serve.backends.backend import UnavailableError
+from m3router.router.serve.backends.vllm.protocol import Heard
 
 
 @dataclass(kw_only=True)
@@ -58,7 +58,7 @@ class StreamAccumulator:
             raise UnavailableError(
                 f"the vLLM server read {self.prompt_tokens} prompt tokens where the model has "
                 f"{prompt_tokens}; start it with this project's chat template "
-                "(router.serve.backends.vllm.prompt.chat_template) and the model's own folder"
+                "(m3router.router.serve.backends.vllm.prompt.chat_template) and the model's own folder"
             )
         if not self.logprobs or len(self.logprobs) != self.answer_tokens:
             raise UnavailableError(

@@ -1,0 +1,1 @@
+"""What an answer costs: operations, memory and the least time on a device."""

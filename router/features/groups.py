@@ -1,0 +1,72 @@
+"""The tiers of features: one literal table, name of the block -> how it is made.
+
+A block is made of parts: what a picture gives once for all questions about it, what a question
+gives whatever the picture, and what both give together. Logs and live requests are featurised by
+the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from m3router.data.errors import DataError
+from m3router.data.registry import unknown_name
+from m3router.m3core.matryoshka.base import Peek, VisualEncoding
+from m3router.m3core.matryoshka.scales import ScaleGrid
+from m3router.router.features import cheap, image, peek, question
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """How a block is made; the parts that are not None stand side by side, in this order.
+
+    Attributes:
+        version: Changes when the same input would give other numbers.
+        of_encoding: From an encoded picture.
+        of_picture: From an RGB picture.
+        of_questions: From questions, for each a row.
+        encoded: Whether a question encoder makes the block.
+        of_peek: From the coarsest scale's prefill.
+    """
+
+    version: str
+    of_encoding: Callable[[VisualEncoding, ScaleGrid], np.ndarray] | None = None
+    of_picture: Callable[[Image.Image], np.ndarray] | None = None
+    of_questions: Callable[[Sequence[str]], np.ndarray] | None = None
+    encoded: bool = False
+    of_peek: Callable[[Peek], np.ndarray] | None = None
+
+
+IMAGE, QUESTION, CHEAP, PEEK = "image", "question", "cheap", "peek"
+
+TIERS: dict[str, Tier] = {
+    IMAGE: Tier(version=image.VERSION, of_encoding=image.image_features),
+    QUESTION: Tier(version=question.VERSION, encoded=True),
+    CHEAP: Tier(
+        version=cheap.VERSION, of_picture=cheap.picture_cues, of_questions=cheap.question_cues
+    ),
+    PEEK: Tier(version=peek.VERSION, of_peek=peek.peek_features),
+}
+"""Name -> how."""
+
+USUAL = (IMAGE, QUESTION)
+"""What is computed unless others are asked for: on the shipped model the others did not pay. Cheap
+cues open every picture again, and a peek is a call of the model for every question."""
+
+
+def check_tiers(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of `TIERS`, each once.
+
+    Raises:
+        DataError: When one is unknown, or there is none.
+    """
+    asked = set(names)
+    for name in sorted(asked - set(TIERS)):
+        raise DataError(unknown_name("tier of features", name, TIERS))
+    if not asked:
+        raise DataError(f"no tier of features was named; choose among {', '.join(TIERS)}")
+    return tuple(name for name in TIERS if name in asked)

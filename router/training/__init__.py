@@ -1,0 +1,1 @@
+"""From an oracle log and features to a router: targets, fitting, probability calibration."""

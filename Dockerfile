@@ -14,10 +14,10 @@ ENV PATH=/opt/m3router/bin:${PATH}
 RUN python -m pip install "${TORCH}" --index-url "${TORCH_INDEX}"
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE constraints.txt ./
+COPY m3router ./m3router
 COPY data ./data
 COPY m3core ./m3core
 COPY router ./router
-COPY experiments ./experiments
 RUN python -m pip install -c constraints.txt ".[${EXTRAS}]"
 
 FROM python:${PYTHON}

@@ -11,7 +11,8 @@ MINUTES ?= 10
 
 VENV := .venv
 RUN := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+BASE := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 
 # The processes of a test run share the cores: one thread each.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
@@ -24,20 +25,25 @@ help:  ## List the targets
 
 # Another torch asked for by hand replaces the installed one; the default never does.
 ifneq ($(origin TORCH),file)
-ifneq ($(TORCH),$(shell cat $(STAMP) 2>/dev/null))
-$(STAMP): FORCE
+ifneq ($(TORCH),$(shell cat $(BASE) 2>/dev/null))
+$(BASE): FORCE
 endif
 endif
 
-install: $(STAMP)  ## Create .venv and install pinned dependencies and this package
+install: $(DEV)  ## Create .venv with this package, all extras and what tests need, pinned
 
-$(STAMP): pyproject.toml constraints.txt
+# What labelling, training and reports need; enough for the quickstart.
+$(BASE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) \
 	  else f"m3router needs Python 3.11 or newer, but $(PYTHON) is {v}. Try: make install PYTHON=python3.11")'
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check --no-input $(TORCH)
-	$(RUN) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e ".[dev]"
+	$(RUN) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e .
 	@printf '%s' '$(TORCH)' > $@
+
+$(DEV): $(BASE)
+	$(RUN) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e ".[dev]"
+	@touch $@
 
 test: install  ## Run the tests on two processes, with coverage
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 --cov=data --cov=m3core --cov=router \
@@ -55,7 +61,7 @@ lint: install  ## Check style, types and that what is generated in docs/ is fres
 	$(RUN) -m m3router.router.cli.docs --check
 	$(RUN) -m experiments.figures --check
 
-quickstart: install  ## The whole idea in a few minutes: label, train, route, report
+quickstart: $(BASE)  ## The whole idea in a few minutes: label, train, route, report
 	$(RUN) -m m3router quickstart --out quickstart
 
 bench: quickstart  ## Measure labelling, routing, pipeline, MQT and training, ratios in one run

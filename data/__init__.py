@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from m3router.data.sources.jsonl import load_jsonl as load_jsonl
     from m3router.data.splits.split import split_by_group as split_by_group
 
-__getattr__ = exports(
-    __name__,
-    {
-        "Example": "m3router.data.example",
-        "OracleLog": "m3router.data.log.oracle_log",
-        "load_jsonl": "m3router.data.sources.jsonl",
-        "split_by_group": "m3router.data.splits.split",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "Example": "m3router.data.example",
+            "OracleLog": "m3router.data.log.oracle_log",
+            "load_jsonl": "m3router.data.sources.jsonl",
+            "split_by_group": "m3router.data.splits.split",
+        },
+    )

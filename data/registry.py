@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -60,17 +62,32 @@ def load(place: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def exports(package: str, table: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` (PEP 562) that imports public names on first use.
+def exports(
+    package: str, table: Mapping[str, str], *, also: Iterable[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """What shows a package's public names, and imports each on first use (PEP 562).
+
+    Modules and packages inside it are shown too, so that tab completion leads everywhere.
 
     Args:
         package: The package's ``__name__``.
         table: Public name to the module that defines it.
+        also: Public names that the package has by itself.
+
+    Returns:
+        The package's ``__getattr__``, ``__dir__`` and ``__all__``.
     """
+    public = sorted({*table, *also})
+
+    def inside() -> set[str]:
+        path = sys.modules[package].__path__
+        return {one.name for one in pkgutil.iter_modules(path) if not one.name.startswith("_")}
 
     def get(name: str) -> Any:
-        if name not in table:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(table[name]), name)
+        if name in table:
+            return getattr(importlib.import_module(table[name]), name)
+        if not name.startswith("_") and name in inside():
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return get
+    return get, lambda: sorted({*public, *inside()}), public

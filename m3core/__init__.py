@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from m3router.m3core.labelling import label as label
     from m3router.m3core.matryoshka.scales import ScaleGrid as ScaleGrid
 
-__getattr__ = exports(
-    __name__,
-    {
-        "ScaleGrid": "m3router.m3core.matryoshka.scales",
-        "label": "m3router.m3core.labelling",
-        "load_model": "m3router.m3core.checkpoints",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "ScaleGrid": "m3router.m3core.matryoshka.scales",
+            "label": "m3router.m3core.labelling",
+            "load_model": "m3router.m3core.checkpoints",
+        },
+    )

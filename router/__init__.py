@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from m3router.router.training.fit import train_router as train_router
     from m3router.router.version import __version__ as __version__
 
-__getattr__ = exports(
-    __name__,
-    {
-        "__version__": "m3router.router.version",
-        "AutoScalePipeline": "m3router.router.inference.pipeline",
-        "FeatureTable": "m3router.router.features.table",
-        "Policy": "m3router.router.policies.policy",
-        "Run": "m3router.router.runs.run",
-        "ScaleRouter": "m3router.router.scale_router",
-        "calibrate_stage": "m3router.router.stages.learning",
-        "evaluate": "m3router.router.evaluation.evaluate",
-        "evaluate_stage": "m3router.router.evaluation.evaluate_run",
-        "label_stage": "m3router.router.stages.labelling",
-        "report_stage": "m3router.router.reports.report_run",
-        "train_router": "m3router.router.training.fit",
-        "train_stage": "m3router.router.stages.learning",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "__version__": "m3router.router.version",
+            "AutoScalePipeline": "m3router.router.inference.pipeline",
+            "FeatureTable": "m3router.router.features.table",
+            "Policy": "m3router.router.policies.policy",
+            "Run": "m3router.router.runs.run",
+            "ScaleRouter": "m3router.router.scale_router",
+            "calibrate_stage": "m3router.router.stages.learning",
+            "evaluate": "m3router.router.evaluation.evaluate",
+            "evaluate_stage": "m3router.router.evaluation.evaluate_run",
+            "label_stage": "m3router.router.stages.labelling",
+            "report_stage": "m3router.router.reports.report_run",
+            "train_router": "m3router.router.training.fit",
+            "train_stage": "m3router.router.stages.learning",
+        },
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from m3router.data.registry import load_entry
+from m3router.data.registry import exports, load_entry
 
 IMPORTERS = {
     "blindtest": "m3router.data.importers.blindtest:read_blindtest",
@@ -22,3 +22,7 @@ def importer(name: str) -> Any:
         DataError: There is no such importer; the message suggests one.
     """
     return load_entry(IMPORTERS, name, kind="importer")
+
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {}, also=["IMPORTERS", "importer"])

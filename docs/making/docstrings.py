@@ -16,7 +16,7 @@ import griffe
 ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):`(~?)([\w.]+)`")
 DOCTEST = re.compile(r"^>>> .*(?:\n(?!\s*\n|\s*$).*)*", re.MULTILINE)
 """From a prompt to the next empty line."""
-OURS = ("data", "m3core", "router")
+OURS = ("m3router",)
 
 
 class Docstrings(griffe.Extension):

@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("data", "m3core", "router")
+"""Folders, in the order of imports; each is imported as a part of ``m3router``."""
 SECTION = "Reference"
 LATE_IN_SEARCH = "---\nsearch:\n  boost: 0.3\n---"
 """So that a search finds the pages that explain before the functions that are named alike."""
@@ -24,12 +25,12 @@ def public_modules() -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for name in PACKAGES:
         for path in sorted((ROOT / name).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+            parts = ("m3router", *path.relative_to(ROOT).with_suffix("").parts)
             if parts[-1] == "__init__":
                 found[".".join(parts[:-1])]  # noqa: B018 - a package without modules is a page too
             elif not any(part.startswith("_") for part in parts):
                 found[".".join(parts[:-1])].append(".".join(parts))
-    return dict(sorted(found.items(), key=lambda one: (PACKAGES.index(one[0].split(".")[0]), one)))
+    return dict(sorted(found.items(), key=lambda one: (PACKAGES.index(one[0].split(".")[1]), one)))
 
 
 def page_of(package: str) -> str:

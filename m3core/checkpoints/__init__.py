@@ -27,17 +27,18 @@ if TYPE_CHECKING:
     from m3router.m3core.checkpoints.places import revision_of as revision_of
     from m3router.m3core.checkpoints.sizes import read_sizes as read_sizes
 
-__getattr__ = exports(
-    __name__,
-    {
-        "EMBEDDED": "m3router.m3core.checkpoints.places",
-        "FAKE": "m3router.m3core.checkpoints.places",
-        "FAMILIES": "m3router.m3core.checkpoints.families.table",
-        "convert": "m3router.m3core.checkpoints.conversion",
-        "embedded_folder": "m3router.m3core.checkpoints.places",
-        "load_model": "m3router.m3core.checkpoints.loading",
-        "read_sizes": "m3router.m3core.checkpoints.sizes",
-        "resolve": "m3router.m3core.checkpoints.places",
-        "revision_of": "m3router.m3core.checkpoints.places",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "EMBEDDED": "m3router.m3core.checkpoints.places",
+            "FAKE": "m3router.m3core.checkpoints.places",
+            "FAMILIES": "m3router.m3core.checkpoints.families.table",
+            "convert": "m3router.m3core.checkpoints.conversion",
+            "embedded_folder": "m3router.m3core.checkpoints.places",
+            "load_model": "m3router.m3core.checkpoints.loading",
+            "read_sizes": "m3router.m3core.checkpoints.sizes",
+            "resolve": "m3router.m3core.checkpoints.places",
+            "revision_of": "m3router.m3core.checkpoints.places",
+        },
+    )

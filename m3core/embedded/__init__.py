@@ -1,1 +1,10 @@
 """The small M3 model that ships with the package, and how it is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3router.data.registry import exports
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {})

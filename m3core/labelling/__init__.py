@@ -1,5 +1,10 @@
 """Ask a frozen model every example at every scale, and keep what it said."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3router.data.registry import exports
 from m3router.m3core.labelling.progress import LabelProgress
 from m3router.m3core.labelling.rows import COST_UNIT, LabelMode, log_metadata
 from m3router.m3core.labelling.run import Encoded, LabelOptions, Stopped, label
@@ -16,3 +21,6 @@ __all__ = [
     "log_metadata",
     "verify",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {}, also=__all__)

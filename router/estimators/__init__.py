@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from m3router.data.registry import load_entry
+from m3router.data.registry import exports, load_entry
 from m3router.router.estimators.base import SufficiencyEstimator
 
 ESTIMATORS: dict[str, str] = {
@@ -34,3 +34,9 @@ def estimator_files() -> tuple[str, ...]:
     """The name of every file that an estimator in `ESTIMATORS` may be stored as."""
     files = (file for name in ESTIMATORS for file in estimator_class(name).FILES)
     return tuple(dict.fromkeys(files))
+
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(
+        __name__, {}, also=["ESTIMATORS", "DEFAULT", "estimator_class", "estimator_files"]
+    )

@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from m3router.router.hub.publishing import save_router as save_router
     from m3router.router.hub.repository import fetch as fetch
 
-__getattr__ = exports(
-    __name__,
-    {
-        "Facts": "m3router.router.hub.card",
-        "fetch": "m3router.router.hub.repository",
-        "load_policy": "m3router.router.hub.loading",
-        "load_router": "m3router.router.hub.loading",
-        "model_card": "m3router.router.hub.card",
-        "push_policy": "m3router.router.hub.publishing",
-        "push_router": "m3router.router.hub.publishing",
-        "push_run": "m3router.router.hub.publishing",
-        "save_policy": "m3router.router.hub.publishing",
-        "save_router": "m3router.router.hub.publishing",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "Facts": "m3router.router.hub.card",
+            "fetch": "m3router.router.hub.repository",
+            "load_policy": "m3router.router.hub.loading",
+            "load_router": "m3router.router.hub.loading",
+            "model_card": "m3router.router.hub.card",
+            "push_policy": "m3router.router.hub.publishing",
+            "push_router": "m3router.router.hub.publishing",
+            "push_run": "m3router.router.hub.publishing",
+            "save_policy": "m3router.router.hub.publishing",
+            "save_router": "m3router.router.hub.publishing",
+        },
+    )

@@ -12,3 +12,12 @@ Who batches is not decided here: the pipeline answers lists of questions, a serv
 each running answer one more token a step, and the vLLM backend waits for another server. All of
 them take the next request from the session, so that none of them knows what a cascade is.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3router.data.registry import exports
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {})

@@ -11,8 +11,7 @@ from functools import partial
 from packaging.requirements import Requirement
 from PIL import Image
 
-from m3router.data.errors import DataError
-from m3router.data.errors import M3RouterError
+from m3router.data.errors import DataError, M3RouterError
 from m3router.data.manifest import MANIFEST
 from m3router.data.scenes.drawing import render
 from m3router.data.scenes.export import TEST_SEEDS
@@ -20,11 +19,9 @@ from m3router.data.scenes.questions import ask_about
 from m3router.data.scenes.world import make_scene
 from m3router.m3core.checkpoints import load_model
 from m3router.m3core.matryoshka.base import Request
-from m3router.router.cascade.rule import Cascade
-from m3router.router.cascade.rule import cascade_path
+from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.policies.policy import Policy
-from m3router.router.runs.run import ARMS
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import ARMS, Run
 from m3router.router.text.words import words_of
 
 PACKAGE = "m3router"

@@ -8,33 +8,30 @@ and hands it on: an open run reads, hashes and verifies each of its files once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from m3router.data.errors import DataError
-from m3router.data.errors import MismatchError
+from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.files import PARQUET
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.manifest import MANIFEST
-from m3router.data.manifest import atomic_write_bytes
-from m3router.data.manifest import library_versions
-from m3router.data.manifest import read_manifest
-from m3router.data.manifest import sha256_file
-from m3router.data.manifest import write_manifest
+from m3router.data.manifest import (
+    MANIFEST,
+    atomic_write_bytes,
+    library_versions,
+    read_manifest,
+    sha256_file,
+    write_manifest,
+)
 from m3router.data.splits.split import Split
-from m3router.router.cascade.rule import Cascade
-from m3router.router.cascade.rule import cascade_path
-from m3router.router.features.examples import of_same_examples
-from m3router.router.features.examples import without_featureless
+from m3router.router.cascade.rule import Cascade, cascade_path
+from m3router.router.features.examples import of_same_examples, without_featureless
 from m3router.router.features.table import FILE as FEATURES_FILE
 from m3router.router.features.table import FeatureTable
-from m3router.router.training.held_out import HeldOut
 from m3router.router.policies.policy import Policy
 from m3router.router.scale_router import FILE as ROUTER_FILE
 from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.held_out import HeldOut
 
 ARMS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "router": ("router", None),

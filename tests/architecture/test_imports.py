@@ -1,65 +1,201 @@
-"""The direction of imports, and what importing does, read from the source and tried."""
+"""The direction of imports, their cycles, and what importing does: read from the source and tried."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import m3router
+
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("data", "m3core", "router", "experiments")
+NAME = "m3router"
+FOLDERS = ("m3router", "data", "m3core", "router", "experiments")
 MAY_IMPORT = {
     "data": {"data"},
     "m3core": {"data", "m3core"},
     "router": {"data", "m3core", "router"},
-    "experiments": {"data", "m3core", "router", "experiments"},
 }
 NOT_IN_DATA = {"torch", "transformers", "accelerate", "sklearn", "lightgbm", "optuna"}
 
 
 def modules() -> list[Path]:
-    return sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-
-
-def imported(path: Path) -> set[str]:
-    """Top-level names of everything a module imports, inside functions too."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            names.add(str(node.module).split(".")[0])
-    return names
+    """Every module of the repository, once: the links in `m3router/` are not followed."""
+    here = (ROOT / NAME).glob("*.py")
+    return sorted([*here, *(path for name in FOLDERS[1:] for path in (ROOT / name).rglob("*.py"))])
 
 
 def dotted(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts if parts[0] in (NAME, "experiments") else (NAME, *parts))
 
 
 def everything(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+MODULES = {dotted(path): path for path in modules()}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
+    return {inner: outer for outer in ast.walk(tree) for inner in ast.iter_child_nodes(outer)}
+
+
+def found_in(name: str) -> Iterator[tuple[str, bool, bool]]:
+    outer = parents(TREES[name])
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [one if one in MODULES else str(node.module) for one in inside]
+        else:
+            continue
+        above, late, typing = node, False, False
+        while above in outer:
+            above = outer[above]
+            late |= isinstance(above, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            typing |= isinstance(above, ast.If) and "TYPE_CHECKING" in ast.dump(above.test)
+        for one in set(found):
+            yield one, late, typing
+
+
+@functools.cache
+def imports(name: str) -> list[tuple[str, bool, bool]]:
+    """What a module imports: full name, whether inside a function, whether for types only."""
+    return list(found_in(name))
+
+
 def test_the_packages_are_found():
-    assert len(modules()) > 40
-    assert {path.relative_to(ROOT).parts[0] for path in modules()} == set(PACKAGES)
+    assert len(MODULES) > 40
+    assert {path.relative_to(ROOT).parts[0] for path in MODULES.values()} == set(FOLDERS)
 
 
-@pytest.mark.parametrize("path", modules(), ids=everything)
-def test_imports_point_one_way(path):
-    package = path.relative_to(ROOT).parts[0]
-    names = imported(path)
-    assert names & set(PACKAGES) <= MAY_IMPORT[package]
-    assert "tests" not in names
-    if package != "m3core":
-        assert "transformers" not in names, "only m3core imports transformers"
-    if package == "data":
-        assert not names & NOT_IN_DATA
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_one_way(name):
+    found = {one for one, *_ in imports(name)}
+    tops = {one.split(".")[0] for one in found}
+    assert "tests" not in tops and not tops & {"data", "m3core", "router"}
+    if not name.startswith("experiments"):
+        assert "experiments" not in tops
+    folder = MODULES[name].relative_to(ROOT).parts[0]
+    if folder in MAY_IMPORT:
+        ours = {one.split(".")[1] for one in found if one.startswith(f"{NAME}.")}
+        assert ours <= MAY_IMPORT[folder]
+    if folder != "m3core":
+        assert "transformers" not in tops, "only m3core imports transformers"
+    if folder == "data":
+        assert not tops & NOT_IN_DATA
+
+
+def needed(name: str) -> set[str]:
+    """Modules of ours that a module cannot do without, also where it asks for them late."""
+    return {one for one, _, typing in imports(name) if one in MODULES and not typing} - {name}
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Strongly connected components of more than one name (Tarjan, 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            component = []
+            while True:
+                component.append(stack.pop())
+                if component[-1] == name:
+                    break
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    sys.setrecursionlimit(10_000)
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def test_cycles_are_found():
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert cycles({"a": {"b"}, "b": set()}) == []
+
+
+def test_no_module_imports_itself_in_a_circle():
+    assert cycles({name: needed(name) for name in MODULES}) == []
+
+
+LAYERS = ("m3router.router", "m3router.m3core", "m3router.data")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_folder_imports_itself_in_a_circle(layer):
+    """Folders are ideas, and ideas stand on one another, types included."""
+    depth = layer.count(".") + 1
+
+    def folder(name: str) -> str:
+        return ".".join(name.split(".")[: depth + 1])
+
+    graph: dict[str, set[str]] = {}
+    for name in MODULES:
+        if name.startswith(f"{layer}."):
+            wanted = {folder(one) for one, *_ in imports(name) if one.startswith(f"{layer}.")}
+            graph.setdefault(folder(name), set()).update(wanted - {folder(name)})
+    known = {name: {one for one in wanted if one in graph} for name, wanted in graph.items()}
+    assert cycles(known) == []
+
+
+OPTIONAL = {
+    "accelerate",
+    "av",
+    "bitsandbytes",
+    "datasets",
+    "gradio",
+    "httpx",
+    "lightgbm",
+    "matplotlib",
+    "openpyxl",
+    "optuna",
+    "peft",
+    "plotly",
+    "ray",
+    "sentence_transformers",
+    "sklearn",
+    "torch",
+    "torchvision",
+    "transformers",
+    "uvicorn",
+}
+"""Packages that may be imported inside a function: extras, and what takes seconds to load."""
+LATE: dict[str, set[str]] = {}
+"""Module -> modules of ours that it imports inside a function, each with its reason beside it."""
+
+
+def test_nothing_is_imported_inside_functions_but_what_is_optional_or_heavy():
+    found: dict[str, set[str]] = {}
+    for name in MODULES:
+        for one, late, typing in imports(name):
+            if late and not typing and one.split(".")[0] not in OPTIONAL:
+                found.setdefault(name, set()).add(one)
+    assert found == LATE
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -72,7 +208,7 @@ def run_python(code: str, folder: Path) -> str:
 
 
 IMPORT_ALL = """
-import builtins, importlib, socket, sys
+import importlib, socket, sys
 sys.path.insert(0, {root!r})
 
 def refuse(*_, **__):
@@ -84,19 +220,53 @@ for name in {names!r}:
 import torch
 assert not torch.cuda.is_initialized()
 """
+STARTS = {f"{NAME}.__main__"}
 
 
 def test_importing_everything_does_nothing(tmp_path):
-    names = [dotted(path) for path in modules()]
+    names = sorted(set(MODULES) - STARTS)
     assert run_python(IMPORT_ALL.format(root=str(ROOT), names=names), tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 
 
 def test_data_loads_no_model_library(tmp_path):
-    names = [dotted(path) for path in modules() if path.relative_to(ROOT).parts[0] == "data"]
+    names = [name for name in MODULES if name.startswith(f"{NAME}.data")]
     code = (
         f"import importlib, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         f"for name in {names!r}: importlib.import_module(name)\n"
         f"print(sorted(set(sys.modules) & {NOT_IN_DATA!r}))"
     )
     assert run_python(code, tmp_path).strip() == "[]"
+
+
+def test_the_namespace_alone_is_light(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import m3router; dir(m3router)\n"
+        f"print(sorted(set(sys.modules) & {NOT_IN_DATA | {'pandas', 'numpy'}!r}))"
+    )
+    assert run_python(code, tmp_path).strip() == "[]"
+
+
+def packages() -> list[str]:
+    return [name for name, path in MODULES.items() if path.name == "__init__.py"]
+
+
+def test_about_fifteen_names_are_public():
+    public = [name for name in m3router.__all__ if name not in ("data", "m3core", "router")]
+    assert 10 <= len(public) <= 20
+
+
+@pytest.mark.parametrize("name", [one for one in packages() if one.startswith(NAME)])
+def test_public_names_are_listed_and_there(name):
+    """What tab completion shows: every public name, and what lies in the package."""
+    package = importlib.import_module(name)
+    assert package.__doc__
+    listed = dir(package)
+    for one in getattr(package, "__all__", []):
+        assert one in listed and getattr(package, one) is not None
+    inside = {
+        other.removeprefix(f"{name}.")
+        for other in MODULES
+        if other.startswith(f"{name}.") and other.count(".") == name.count(".") + 1
+    }
+    assert {one for one in inside if not one.startswith("_")} <= set(listed)

@@ -17,9 +17,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from m3router.router.cli.main import COMMANDS
-from tests.packaging.wheels import PACKAGES, ROOT, build, wanted_in_wheel
+
+from tests.packaging.wheels import ROOT
+from tests.packaging.wheels import build
+from tests.packaging.wheels import wanted_in_source
+from tests.packaging.wheels import wanted_in_wheel
 
 pytestmark = pytest.mark.packaging
 
@@ -79,7 +82,7 @@ def test_the_source_distribution_is_complete(built, tmp_path):
     (folder,) = tmp_path.iterdir()
     held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert not [path for path in held if "__pycache__" in path or path.endswith(".pyc")]
-    assert wanted_in_wheel() <= held
+    assert wanted_in_source() <= held
     tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
     docs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert tests | docs <= held
@@ -157,5 +160,54 @@ def test_an_empty_environment_is_enough(built, tmp_path):
     shutil.rmtree(tmp_path / "env")
 
 
-def test_every_package_is_marked_as_typed():
-    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
+PROJECT = {
+    "data/__init__.py": "WHOSE = 'mine'",
+    "data/rows.csv": "id,question,option,cost,score\n"
+    + "".join(
+        f"{i},What?,{name},{cost},1\n" for i in range(3) for name, cost in (("a", 1), ("b", 2))
+    ),
+    "router.py": "def route():\n    return 'my own'",
+    "m3core.py": "",
+    "main.py": """
+import data, router
+import m3router
+from m3router import OracleLog, Policy, ScaleRouter
+from m3router.data.registry import unknown_name
+
+assert data.WHOSE == "mine" and router.route() == "my own"
+print(m3router.__version__, Policy.__module__, unknown_name("a", "b", "c"))
+""",
+}
+
+
+def test_a_project_keeps_its_own_data_and_router(built, tmp_path):
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env/bin/python"
+    install = [PYTHON, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*install, built[0]], check=True)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    assert {path.name for path in site.iterdir()} >= {"m3router"}
+    assert not {path.name for path in site.iterdir()} & {"data", "m3core", "router", "experiments"}
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    project = tmp_path / "project"
+    for name, text in PROJECT.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+
+    def run(*arguments: str | Path) -> str:
+        # Nothing of the surrounding tests, and no editable installation of this repository.
+        bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(arguments, cwd=project, env=bare, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "m3router.router" in run(python, "main.py")
+    run(python, "-m", "m3router", "import", "table", "data/rows.csv", "--out", "run")
+    assert "right" in run(python, "-m", "m3router", "inspect", "run")
+    assert run(tmp_path / "env/bin/m3router", "--version") == run(
+        python, "-m", "m3router", "--version"
+    )
+
+
+def test_it_is_marked_as_typed():
+    assert (ROOT / "m3router/py.typed").is_file()

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("data", "experiments", "m3core", "router")
+FOLDERS = ("data", "m3core", "router")
+"""Folders of the repository; each is installed inside the package `m3router`."""
 _LEFT_OUT = shutil.ignore_patterns(
     ".*", "__pycache__", "*.egg-info", "build", "dist", "site", "quickstart", "run", "runs"
 )
@@ -17,7 +18,7 @@ _LEFT_OUT = shutil.ignore_patterns(
 def build(folder: Path, *kinds: str) -> list[Path]:
     """Build into `folder`; `kinds` are the options of `python -m build`."""
     source = folder / "source"
-    shutil.copytree(ROOT, source, ignore=_LEFT_OUT)
+    shutil.copytree(ROOT, source, ignore=_LEFT_OUT, symlinks=True)
     shutil.copy(ROOT / ".dockerignore", source)
     done = subprocess.run(
         [
@@ -38,13 +39,27 @@ def build(folder: Path, *kinds: str) -> list[Path]:
 
 
 def wanted_in_wheel() -> set[str]:
-    """Code, marker files and what the code reads; no recorded results, no notes about them."""
-    found = set()
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*"):
-            relative = path.relative_to(ROOT)
-            if not path.is_file() or {"__pycache__", "results"} & set(relative.parts):
-                continue
-            if package != "experiments" or path.suffix in (".py", ".toml", ".typed"):
-                found.add(relative.as_posix())
+    """Code, marker files and what the code reads, all in one package."""
+    files = [path for path in (ROOT / "m3router").iterdir() if path.is_file()]
+    found = {path.relative_to(ROOT).as_posix() for path in files}
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found.add(f"m3router/{path.relative_to(ROOT).as_posix()}")
     return found
+
+
+def wanted_in_source() -> set[str]:
+    """The same files where they lie in the repository."""
+    inside = {f"m3router/{folder}/": f"{folder}/" for folder in FOLDERS}
+    return {
+        next(
+            (
+                place + name.removeprefix(start)
+                for start, place in inside.items()
+                if name.startswith(start)
+            ),
+            name,
+        )
+        for name in wanted_in_wheel()
+    }

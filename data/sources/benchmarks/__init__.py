@@ -1,1 +1,10 @@
 """Published benchmarks: where each is on the hub, how its rows are read, how it is scored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3router.data.registry import exports
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {})

@@ -7,10 +7,10 @@ it is given has no score of the test part in it (`m3router.router.evaluation.met
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from m3router.data.errors import NotLearnableError
-from m3router.data.registry import load_entry
+from m3router.data.registry import exports, load_entry
 from m3router.router.evaluation.methods import Known, Method
 
 BASELINES: dict[str, str] = {
@@ -43,3 +43,7 @@ def fit_baselines(known: Known) -> tuple[dict[str, Method], dict[str, str]]:
         except NotLearnableError as error:
             undefined[name] = str(error)
     return fitted, undefined
+
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {}, also=["BASELINES", "fit_baselines"])

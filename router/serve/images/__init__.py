@@ -1,1 +1,10 @@
 """Images of strangers, from data URLs and listed hosts to RGB pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3router.data.registry import exports
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {})

@@ -1,1 +1,10 @@
 """Answers through a vLLM server, which runs the language model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3router.data.registry import exports
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(__name__, {})

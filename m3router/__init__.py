@@ -1,0 +1,53 @@
+"""Adaptive scale prediction: label what every option answers, learn which suffices, route.
+
+The names below are what most programs need. All else is in three packages, which import each other
+in this direction only: :mod:`m3router.data` (what flows, without torch), :mod:`m3router.m3core`
+(models that can be asked at several options), :mod:`m3router.router` (learns and decides).
+
+>>> import m3router
+>>> "AutoScalePipeline" in dir(m3router)
+True
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3router.data.registry import exports
+from m3router.router.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from m3router.data.example import Example as Example
+    from m3router.data.log.oracle_log import OracleLog as OracleLog
+    from m3router.data.sources.jsonl import load_jsonl as load_jsonl
+    from m3router.m3core.checkpoints import load_model as load_model
+    from m3router.m3core.labelling import label as label
+    from m3router.m3core.matryoshka.scales import ScaleGrid as ScaleGrid
+    from m3router.router.evaluation.evaluate import evaluate as evaluate
+    from m3router.router.features.table import FeatureTable as FeatureTable
+    from m3router.router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
+    from m3router.router.policies.policy import Policy as Policy
+    from m3router.router.runs.run import Run as Run
+    from m3router.router.scale_router import ScaleRouter as ScaleRouter
+    from m3router.router.training.fit import train_router as train_router
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "AutoScalePipeline": "m3router.router.inference.pipeline",
+            "Example": "m3router.data.example",
+            "FeatureTable": "m3router.router.features.table",
+            "OracleLog": "m3router.data.log.oracle_log",
+            "Policy": "m3router.router.policies.policy",
+            "Run": "m3router.router.runs.run",
+            "ScaleGrid": "m3router.m3core.matryoshka.scales",
+            "ScaleRouter": "m3router.router.scale_router",
+            "evaluate": "m3router.router.evaluation.evaluate",
+            "label": "m3router.m3core.labelling",
+            "load_jsonl": "m3router.data.sources.jsonl",
+            "load_model": "m3router.m3core.checkpoints",
+            "train_router": "m3router.router.training.fit",
+        },
+        also=["__version__"],
+    )

@@ -1,0 +1,1 @@
+"""Run folders: where stages keep their files, and proof that they belong together."""

@@ -65,8 +65,8 @@ def test_the_reference_has_every_public_module():
 
 def test_a_page_of_the_reference_names_its_modules():
     reference = hook("reference")
-    text = reference.markdown("router.stages", ["router.evaluation.study_cells"])
-    assert "\n# router.stages\n\n" in text and "::: router.evaluation.study_cells\n" in text
+    text = reference.markdown("router.evaluation", ["router.evaluation.study_cells"])
+    assert "\n# router.evaluation\n\n" in text and "::: router.evaluation.study_cells\n" in text
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,26 @@ from dataclasses import replace
 
 import pytest
 
-from data.errors import DataError, MismatchError
-from router.cascade.rule import STEPS, Cascade, Rule, cascade_path
+from data.errors import DataError
+from data.errors import MismatchError
+from router.cascade.rule import STEPS
+from router.cascade.rule import Cascade
+from router.cascade.rule import Rule
+from router.cascade.rule import cascade_path
 from router.inference.pipeline import AutoScalePipeline
 from router.inference.result import RoutedAnswer
-from router.inference.session import Encoder, Session
+from router.inference.session import Encoder
+from router.inference.session import Session
 from router.policies.calibration_data import CalibrationData
-from router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
+from router.serve.backends.backend import BusyError
+from router.serve.backends.backend import OverdueError
+from router.serve.backends.backend import Query
+from router.serve.backends.backend import UnavailableError
 from router.serve.backends.engine import LocalEngine
-from router.serve.backends.job_queue import Job, JobQueue
-from router.serve.backends.worker import Cores, Worker
+from router.serve.backends.job_queue import Job
+from router.serve.backends.job_queue import JobQueue
+from router.serve.backends.worker import Cores
+from router.serve.backends.worker import Worker
 from router.serve.settings import EngineSettings
 
 
@@ -86,7 +96,9 @@ def check_equal(pipeline, ask, routed, policy=None):
     assert routed.flops == pytest.approx(wanted.flops)
 
 
-@pytest.mark.parametrize("changes", [{"workers": 3}, {"batch": 3, "wave": 2, "pictures": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"workers": 3}, {"batch": 3, "encode_batch_size": 2, "image_cache_size": 2}]
+)
 def test_answers_are_those_of_the_pipeline_at_any_concurrency(small_run, pipeline, changes):
     asks = asks_of(small_run, 40)
 

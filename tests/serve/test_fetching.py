@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from router.serve.http.errors import ApiError
+from router.serve.errors import ApiError
 from router.serve.images.addresses import is_public
 from router.serve.images.decoding import PictureLimits, picture_of
 from router.serve.images.fetching import Fetcher

@@ -24,7 +24,7 @@ from router.inference.pipeline import AutoScalePipeline
 from router.inference.session import Encoder
 from router.serve.backends.backend import UnavailableError
 from router.serve.backends.job_queue import Event, Job, JobQueue
-from router.serve.http.errors import where
+from router.serve.errors import where
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 
 from data.errors import DataError, M3RouterError
 from router.serve.backends.backend import Backend, Served, UnavailableError
+from router.serve.errors import ApiError
 from router.serve.guard.keys import KeyRing
 from router.serve.guard.rates import Rates, neighbourhood
 from router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
 from router.serve.http.chat import Chat, api_error
 from router.serve.http.convert import model_names
-from router.serve.http.errors import ApiError
 from router.serve.http.metrics import Metrics
 from router.serve.http.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelCard, ModelList
 from router.serve.settings import FrontSettings

@@ -24,6 +24,7 @@ from router.serve.backends.backend import (
     Query,
     UnavailableError,
 )
+from router.serve.errors import ApiError
 from router.serve.http.convert import (
     asked_parts,
     asked_scale,
@@ -32,7 +33,6 @@ from router.serve.http.convert import (
     routing_of,
     usage_of,
 )
-from router.serve.http.errors import ApiError
 from router.serve.http.metrics import Metrics
 from router.serve.http.schema import ChatRequest, chunk
 from router.serve.settings import FrontSettings

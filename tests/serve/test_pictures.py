@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from router.serve.http.errors import ApiError
+from router.serve.errors import ApiError
 from router.serve.images.decoding import TYPES, PictureLimits, picture_of
 from router.serve.images.image_formats import FORMATS, format_of, problem_of
 

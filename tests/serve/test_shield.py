@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from data.errors import DataError
+from router.serve.errors import ApiError
 from router.serve.guard.request_guard import HEADERS, RequestGuard
-from router.serve.http.errors import ApiError
 
 JSON = (b"content-type", b"application/json")
 SECRET = "what is on my passport"

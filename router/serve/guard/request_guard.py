@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from data.errors import DataError
+from router.serve.errors import ApiError, where
 from router.serve.guard.json_limits import too_deep
-from router.serve.http.errors import ApiError, where
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from router.inference.result import RoutedAnswer
 from router.serve.backends.backend import Query, Served
-from router.serve.http.errors import ApiError
+from router.serve.errors import ApiError
 from router.serve.http.schema import (
     ChatCompletion,
     ChatRequest,

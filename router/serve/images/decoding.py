@@ -20,7 +20,7 @@ from PIL import Image
 
 from data.errors import ImageError, ImageSizeError
 from data.images import read_image
-from router.serve.http.errors import ApiError
+from router.serve.errors import ApiError
 from router.serve.images.image_formats import FORMATS, format_of, problem_of
 
 TYPES = {

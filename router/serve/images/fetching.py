@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from data.errors import DataError
-from router.serve.http.errors import ApiError
+from router.serve.errors import ApiError
 from router.serve.images.addresses import is_public
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from functools import partial
 from packaging.requirements import Requirement
 from PIL import Image
 
-from data.errors import DataError
-from data.errors import M3RouterError
+from data.errors import DataError, M3RouterError
 from data.manifest import MANIFEST
 from data.scenes.drawing import render
 from data.scenes.export import TEST_SEEDS
@@ -20,11 +19,9 @@ from data.scenes.questions import ask_about
 from data.scenes.world import make_scene
 from m3core.checkpoints import load_model
 from m3core.models.base import Request
-from router.cascade.rule import Cascade
-from router.cascade.rule import cascade_path
+from router.cascade.rule import Cascade, cascade_path
 from router.policies.policy import Policy
-from router.runs.run import ARMS
-from router.runs.run import Run
+from router.runs.run import ARMS, Run
 from router.text.words import words_of
 
 PACKAGE = "m3router"

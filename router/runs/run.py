@@ -8,27 +8,24 @@ and hands it on: an open run reads, hashes and verifies each of its files once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.errors import MismatchError
+from data.errors import DataError, MismatchError
 from data.log.files import PARQUET
 from data.log.oracle_log import OracleLog
-from data.manifest import MANIFEST
-from data.manifest import atomic_write_bytes
-from data.manifest import library_versions
-from data.manifest import read_manifest
-from data.manifest import sha256_file
-from data.manifest import write_manifest
+from data.manifest import (
+    MANIFEST,
+    atomic_write_bytes,
+    library_versions,
+    read_manifest,
+    sha256_file,
+    write_manifest,
+)
 from data.splits.split import Split
-from router.cascade.rule import Cascade
-from router.cascade.rule import cascade_path
-from router.features.examples import of_same_examples
-from router.features.examples import without_featureless
+from router.cascade.rule import Cascade, cascade_path
+from router.features.examples import of_same_examples, without_featureless
 from router.features.table import FILE as FEATURES_FILE
 from router.features.table import FeatureTable
 from router.held_out import HeldOut

@@ -9,26 +9,16 @@ from dataclasses import replace
 
 import pytest
 
-from data.errors import DataError
-from data.errors import MismatchError
-from router.cascade.rule import STEPS
-from router.cascade.rule import Cascade
-from router.cascade.rule import Rule
-from router.cascade.rule import cascade_path
+from data.errors import DataError, MismatchError
+from router.cascade.rule import STEPS, Cascade, Rule, cascade_path
 from router.inference.pipeline import AutoScalePipeline
 from router.inference.result import RoutedAnswer
-from router.inference.session import Encoder
-from router.inference.session import Session
+from router.inference.session import Encoder, Session
 from router.policies.calibration_data import CalibrationData
-from router.serve.backends.backend import BusyError
-from router.serve.backends.backend import OverdueError
-from router.serve.backends.backend import Query
-from router.serve.backends.backend import UnavailableError
+from router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
 from router.serve.backends.engine import LocalEngine
-from router.serve.backends.job_queue import Job
-from router.serve.backends.job_queue import JobQueue
-from router.serve.backends.worker import Cores
-from router.serve.backends.worker import Worker
+from router.serve.backends.job_queue import Job, JobQueue
+from router.serve.backends.worker import Cores, Worker
 from router.serve.settings import EngineSettings
 
 

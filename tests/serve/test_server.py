@@ -25,8 +25,7 @@ from typer.testing import CliRunner
 
 from router.cli.main import app
 from router.inference.pipeline import AutoScalePipeline
-from router.serve.guard.keys import new_token
-from router.serve.guard.keys import sha256_of
+from router.serve.guard.keys import new_token, sha256_of
 
 SECRET = "What is the colour of the unutterable secret?"
 

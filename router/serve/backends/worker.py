@@ -11,29 +11,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 
-from data.errors import DataError
-from data.errors import M3RouterError
-from m3core.batching import Limits
-from m3core.batching import batches
-from m3core.batching import limits_for
-from m3core.batching import load_of
-from m3core.batching import needs_of
-from m3core.batching import out_of_memory
-from m3core.models.base import IncrementalAnswer
-from m3core.models.base import IncrementalAnswers
+from data.errors import DataError, M3RouterError
+from m3core.batching import Limits, batches, limits_for, load_of, needs_of, out_of_memory
+from m3core.models.base import IncrementalAnswer, IncrementalAnswers
 from router.inference.decision import Clock
 from router.inference.pipeline import AutoScalePipeline
 from router.inference.session import Encoder
 from router.serve.backends.backend import UnavailableError
-from router.serve.backends.job_queue import Event
-from router.serve.backends.job_queue import Job
-from router.serve.backends.job_queue import JobQueue
+from router.serve.backends.job_queue import Event, Job, JobQueue
 from router.serve.errors import where
 
 logger = logging.getLogger(__name__)

@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from data.errors import DataError
-from data.errors import M3RouterError
-from router.serve.backends.backend import Backend
-from router.serve.backends.backend import Served
-from router.serve.backends.backend import UnavailableError
+from data.errors import DataError, M3RouterError
+from router.serve.backends.backend import Backend, Served, UnavailableError
 from router.serve.errors import ApiError
 from router.serve.guard.keys import KeyRing
-from router.serve.guard.rates import Rates
-from router.serve.guard.rates import neighbourhood
-from router.serve.guard.request_guard import App
-from router.serve.guard.request_guard import Receive
-from router.serve.guard.request_guard import RequestGuard
-from router.serve.guard.request_guard import Scope
-from router.serve.guard.request_guard import Send
-from router.serve.http.chat import Chat
-from router.serve.http.chat import api_error
+from router.serve.guard.rates import Rates, neighbourhood
+from router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
+from router.serve.http.chat import Chat, api_error
 from router.serve.http.convert import model_names
 from router.serve.http.metrics import Metrics
-from router.serve.http.schema import ChatCompletion
-from router.serve.http.schema import ChatRequest
-from router.serve.http.schema import ErrorAnswer
-from router.serve.http.schema import ModelCard
-from router.serve.http.schema import ModelList
+from router.serve.http.schema import ChatCompletion, ChatRequest, ErrorAnswer, ModelCard, ModelList
 from router.serve.settings import FrontSettings
 from router.traffic.recorder import Recorder
 from router.version import __version__

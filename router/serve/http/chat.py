@@ -7,38 +7,28 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
-from fastapi.responses import Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 
-from data.errors import DataError
-from data.errors import M3RouterError
-from data.errors import MismatchError
+from data.errors import DataError, M3RouterError, MismatchError
 from router.inference.result import RoutedAnswer
-from router.serve.backends.backend import Backend
-from router.serve.backends.backend import BusyError
-from router.serve.backends.backend import OverdueError
-from router.serve.backends.backend import Query
-from router.serve.backends.backend import UnavailableError
+from router.serve.backends.backend import Backend, BusyError, OverdueError, Query, UnavailableError
 from router.serve.errors import ApiError
-from router.serve.http.convert import asked_parts
-from router.serve.http.convert import asked_scale
-from router.serve.http.convert import completion
-from router.serve.http.convert import query_of
-from router.serve.http.convert import routing_of
-from router.serve.http.convert import usage_of
+from router.serve.http.convert import (
+    asked_parts,
+    asked_scale,
+    completion,
+    query_of,
+    routing_of,
+    usage_of,
+)
 from router.serve.http.metrics import Metrics
-from router.serve.http.schema import ChatRequest
-from router.serve.http.schema import chunk
+from router.serve.http.schema import ChatRequest, chunk
 from router.serve.settings import FrontSettings
 from router.traffic.recorder import Recorder
 

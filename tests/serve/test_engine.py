@@ -86,7 +86,9 @@ def check_equal(pipeline, ask, routed, policy=None):
     assert routed.flops == pytest.approx(wanted.flops)
 
 
-@pytest.mark.parametrize("changes", [{"workers": 3}, {"batch": 3, "wave": 2, "pictures": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"workers": 3}, {"batch": 3, "encode_batch_size": 2, "image_cache_size": 2}]
+)
 def test_answers_are_those_of_the_pipeline_at_any_concurrency(small_run, pipeline, changes):
     asks = asks_of(small_run, 40)
 

@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.decoding import TYPES, PictureLimits, picture_of
 from m3router.router.serve.images.image_formats import FORMATS, format_of, problem_of
 

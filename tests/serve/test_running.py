@@ -384,8 +384,8 @@ def test_tls(tmp_path: Path) -> None:
 
 def test_keys_at_the_door_change_while_it_runs(tmp_path: Path) -> None:
     """The parts together: a stranger's body is not read, a revoked key is refused."""
+    from m3router.router.serve.errors import ApiError
     from m3router.router.serve.guard.key_file import revoke_key
-    from m3router.router.serve.http.errors import ApiError
 
     file = tmp_path / "keys.jsonl"
     token = add_key(file, "alice")
@@ -393,7 +393,7 @@ def test_keys_at_the_door_change_while_it_runs(tmp_path: Path) -> None:
 
     def admit(scope: Any) -> None:
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        if ring.who(given.removeprefix("Bearer ")) is None:
+        if ring.authenticate(given.removeprefix("Bearer ")) is None:
             raise ApiError(401, "Who are you?", kind="authentication_error")
 
     with running(RequestGuard(site, 1 << 20, 1.0, 16, admit=admit)) as found:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from m3router.data.errors import DataError
+from m3router.router.serve.errors import ApiError
 from m3router.router.serve.guard.request_guard import HEADERS, RequestGuard
-from m3router.router.serve.http.errors import ApiError
 
 JSON = (b"content-type", b"application/json")
 SECRET = "what is on my passport"

@@ -2,7 +2,7 @@
 // Which examples a view shows, and in which order. No page is needed for this: it is tested by
 // itself. Notation: n examples, k scales; a cell is example * k + scale.
 
-const RIGHT = 0.5; // as in router/analysis/oracles.py
+const RIGHT = 0.5; // as in router/metrics/oracles.py
 
 const TYPES = {
   u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array,

@@ -31,7 +31,7 @@ from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.inference.session import Encoder
 from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.backends.job_queue import Event, Job, JobQueue
-from m3router.router.serve.http.errors import where
+from m3router.router.serve.errors import where
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from m3router.data.errors import DataError
+from m3router.router.serve.errors import ApiError, where
 from m3router.router.serve.guard.json_limits import too_deep
-from m3router.router.serve.http.errors import ApiError, where
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

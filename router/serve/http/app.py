@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 
 from m3router.data.errors import DataError, M3RouterError
 from m3router.router.serve.backends.backend import Backend, Served, UnavailableError
+from m3router.router.serve.errors import ApiError
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates, neighbourhood
 from m3router.router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
 from m3router.router.serve.http.chat import Chat, api_error
 from m3router.router.serve.http.convert import model_names
-from m3router.router.serve.http.errors import ApiError
 from m3router.router.serve.http.metrics import Metrics
 from m3router.router.serve.http.schema import (
     ChatCompletion,

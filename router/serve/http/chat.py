@@ -24,6 +24,7 @@ from m3router.router.serve.backends.backend import (
     Query,
     UnavailableError,
 )
+from m3router.router.serve.errors import ApiError
 from m3router.router.serve.http.convert import (
     asked_parts,
     asked_scale,
@@ -32,7 +33,6 @@ from m3router.router.serve.http.convert import (
     routing_of,
     usage_of,
 )
-from m3router.router.serve.http.errors import ApiError
 from m3router.router.serve.http.metrics import Metrics
 from m3router.router.serve.http.schema import ChatRequest, chunk
 from m3router.router.serve.settings import FrontSettings

@@ -20,7 +20,7 @@ from PIL import Image
 
 from m3router.data.errors import ImageError, ImageSizeError
 from m3router.data.images import read_image
-from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.image_formats import FORMATS, format_of, problem_of
 
 TYPES = {

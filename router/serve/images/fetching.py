@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from m3router.data.errors import DataError
-from m3router.router.serve.http.errors import ApiError
+from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.addresses import is_public
 
 if TYPE_CHECKING:

@@ -443,7 +443,7 @@ def _read_object(path: Path) -> dict[str, str] | None:
 
 
 def _as_compared(parts: Mapping[str, str]) -> dict[str, str]:
-    """Let keys also be found as they are compared, see :func:`m3router.data.tables.cells.key_of`."""
+    """Let keys also be found as :func:`m3router.data.tables.cells.key_of` compares them."""
     compared: dict[str, set[str]] = {}
     for key, part in parts.items():
         compared.setdefault(key_of(key), set()).add(part)

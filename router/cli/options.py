@@ -157,7 +157,7 @@ class Dtype(StrEnum):
 
 
 class Pooling(StrEnum):
-    """Ways to make coarser scales of the finest; the names of `m3router.m3core.matryoshka.pooling.POOLINGS`."""
+    """Ways to make coarser scales of the finest; `m3core.matryoshka.pooling.POOLINGS` has them."""
 
     AVERAGE = "average"
     SPATIAL = "spatial"

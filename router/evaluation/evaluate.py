@@ -121,7 +121,7 @@ def evaluate(
 
     Returns:
         "verdict" ({"kind", "text"}, see `m3router.router.evaluation.summary_text`) and "warnings",
-        "reference" (see `m3router.router.evaluation.reference_summary`, with a sentence in "text"), then
+        "reference" (see `reference_summary`, with a sentence in "text"), then
         "rows" (fixed options, router, best fixed, oracles), "curve", "fixed_curve",
         "oracle_curve" (of the chance-corrected oracle), "metrics",
         "ablations", "baselines", "escalation", "oracles", "best_fixed", "mixed" (the options
@@ -162,7 +162,7 @@ def evaluate(
         "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",
         "calibrated_gflops", "row", "policy"; shares of the best fixed option's cost, undefined
         where nothing is saved or nothing is answered), "apgr",
-        "cpt_50", "cpt_80" (see `m3router.router.metrics.apgr`; with "reason" where undefined) and "ends"
+        "cpt_50", "cpt_80" (see `metrics.apgr`; with "reason" where undefined) and "ends"
         ({"weak", "strong", "calls", "accuracy"}, the curve over the share of calls to the strong
         option).
 

@@ -116,7 +116,7 @@ class Metric:
 
 
 def measure(table: Comparison, name: str) -> dict[str, Any]:
-    """The metrics of a method with a curve, as `m3router.router.evaluation.evaluate.evaluate` says."""
+    """The metrics of a method with a curve, as `evaluation.evaluate.evaluate` describes them."""
     one = Measured(table, name)
     lacking = {"probabilities"} if one.method.p is None else set()
     found: dict[str, Any] = {"range": {"low": table.range[0], "high": table.range[1]}}

@@ -175,7 +175,7 @@ class AutoScalePipeline:
         )
 
     def run(self, sessions: Sequence[Session]) -> list[RoutedAnswer]:
-        """Take sessions through all stages, batched by length; see :mod:`m3router.router.inference`.
+        """Take sessions through all stages, batched by length.
 
         Args:
             sessions: New ones. Where one brings an encoding, the vision tower is not run for it.

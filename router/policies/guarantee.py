@@ -91,7 +91,7 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is to be guaranteed, from the knobs of these names (`m3router.router.policies.knobs.Knobs`).
+    """What is to be guaranteed, from the knobs of these names (`policies.knobs.Knobs`).
 
     In the papers' letters, max_regret or max_loss is alpha, confidence 1 - delta, and most M; a
     bound is a name in `m3router.router.policies.risk_bounds.BOUNDS`. What is None is found by

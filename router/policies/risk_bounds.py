@@ -216,7 +216,7 @@ def betting_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
 
 
 def deadline_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """Bets that aim at 1 / delta by the last picture; see `m3router.router.policies.betting.deadline`.
+    """Bets that aim at 1 / delta by the last picture, made by `policies.betting.deadline`.
 
     The p-value is delta where they arrive, and above it where they do not: it belongs to the plan's
     delta and to one look at a sample of a size that was fixed before.

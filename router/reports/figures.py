@@ -126,7 +126,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def still(spec: Mapping[str, Any]) -> Figure:
-    """The still picture of a plot: {"data", "layout"} as `m3router.router.reports.plots` makes them."""
+    """The still picture of a plot: {"data", "layout"} as `reports.plots` makes them."""
     layout, about = spec["layout"], spec["layout"]["meta"]
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(*about["inches"])

@@ -210,7 +210,7 @@ def _oracle(rule: str, columns: Columns, *, scores: Floats, costs: Floats, said:
 
 
 def _spent(*of: Array) -> Array:
-    """The fixed option's cost where its accuracy is taken, as in `m3router.router.evaluation.comparison`."""
+    """The fixed option's cost where its accuracy is taken, as in `evaluation.comparison`."""
     complete, corrected, fixed, cost, least, most, own = of
     return _ratio(np.where(corrected < fixed, own, np.clip(cost, least, most)), complete)
 

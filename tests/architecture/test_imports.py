@@ -1,4 +1,4 @@
-"""The direction of imports, their cycles, and what importing does: read from the source and tried."""
+"""The direction of imports, their cycles, and what importing does."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def test_rows_survive_and_resume_in_order(tmp_path: Path) -> None:
 def test_rows_are_on_the_disk_when_append_returns(tmp_path: Path) -> None:
     """A process killed right after append loses nothing."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from m3router.data.log.journal import Journal\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from m3router.data.log.journal import Journal\n"
         f"journal = Journal.open(Path(sys.argv[1]), {META!r})\n"
         f"journal.append([{row('a')!r}])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

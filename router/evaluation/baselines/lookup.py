@@ -29,7 +29,7 @@ def by_dataset(known: Known) -> Priced:
 
 
 def by_question_type(known: Known) -> Priced:
-    """Mean scores of the question's type; see `m3router.router.evaluation.baselines.question_type`."""
+    """Mean scores of the question's type, as `evaluation.baselines.question_type` reads it."""
     return Priced(
         about="Mean scores of the question's type, read from its words, in the fit and tune parts.",
         p=_means(known, question_types(known.questions)),

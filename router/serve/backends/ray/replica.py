@@ -98,7 +98,7 @@ class Replica:
         return self._engine.served()
 
     def load(self) -> dict[str, Any]:
-        """See :class:`m3router.router.serve.backends.backend.Backend`; with the id of this "process"."""
+        """What a :class:`Backend` tells about itself, with the id of this "process"."""
         return {**self._engine.load(), "process": os.getpid()}
 
     async def ask(

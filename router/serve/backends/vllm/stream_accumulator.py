@@ -58,7 +58,8 @@ class StreamAccumulator:
             raise UnavailableError(
                 f"the vLLM server read {self.prompt_tokens} prompt tokens where the model has "
                 f"{prompt_tokens}; start it with this project's chat template "
-                "(m3router.router.serve.backends.vllm.prompt.chat_template) and the model's own folder"
+                "(m3router.router.serve.backends.vllm.prompt.chat_template) and the model's own "
+                "folder"
             )
         if not self.logprobs or len(self.logprobs) != self.answer_tokens:
             raise UnavailableError(

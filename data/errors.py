@@ -17,11 +17,11 @@ class DataError(M3RouterError):
 
 
 class ImageError(DataError):
-    """A picture that cannot be read."""
+    """An image that cannot be read."""
 
 
 class ImageSizeError(ImageError):
-    """A picture with too many pixels."""
+    """An image with too many pixels."""
 
 
 class VideoError(ImageError):

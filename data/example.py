@@ -31,11 +31,11 @@ _BROKEN = "holds half of a surrogate pair, which is no character"
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A question about a picture or video, with its reference answers.
+    """A question about an image or video, with its reference answers.
 
     Attributes:
         id: Unique within a set of examples.
-        image: Path of the picture or video, relative to the images folder; see
+        image: Path of the image or video, relative to the images folder; see
             :mod:`m3router.data.videos` for how a video is shown to a model.
         question: What is asked, without any prompt template.
         answers: Reference answers, at least one; ten for ``vqa``, where some may be empty; none
@@ -44,7 +44,7 @@ class Example:
             before the last one is a letter that the question does not use.
         metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
         dataset: Where the example is from; results are also given per dataset.
-        group: Examples that share a picture share a group; ``""`` becomes ``image``, in composed
+        group: Examples that share an image share a group; ``""`` becomes ``image``, in composed
             letters (Unicode's NFC).
         chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
             :func:`m3router.data.scoring.metrics.chance_level`.

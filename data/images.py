@@ -33,7 +33,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation (CIPA DC-008, tag 274) to what sets the picture upright."""
+"""EXIF orientation (CIPA DC-008, tag 274) to what sets the image upright."""
 
 _DECODER_ERRORS = (
     ArithmeticError,
@@ -91,24 +91,24 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def read_image(
     data: bytes, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Read the bytes of a picture as :func:`open_image` reads a file.
+    """Read the bytes of an image as :func:`open_image` reads a file.
 
     Args:
         data: All of them.
         formats: Names of :data:`FORMATS` that are tried.
-        max_pixels: Refuse larger pictures, by their header, before anything is decoded.
+        max_pixels: Refuse larger images, by their header, before anything is decoded.
 
     Returns:
-        The picture, mode ``RGB``, at least 1 x 1.
+        The image, mode ``RGB``, at least 1 x 1.
 
     Raises:
         ImageSizeError: It has too many pixels.
-        ImageError: It is empty, truncated or no picture. Messages call it "The picture" and name
+        ImageError: It is empty, truncated or no image. Messages call it "The image" and name
             no path.
     """
     if not data:
-        raise ImageError("The picture cannot be read: it is empty (0 bytes).")
-    return _decode(io.BytesIO(data), "The picture", formats, max_pixels)
+        raise ImageError("The image cannot be read: it is empty (0 bytes).")
+    return _decode(io.BytesIO(data), "The image", formats, max_pixels)
 
 
 def _decode(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
@@ -123,7 +123,7 @@ def _decode(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) 
         if image is not None:
             return image
         if isinstance(error, Image.UnidentifiedImageError):
-            known = f"it is not a picture in a known format ({', '.join(formats)})"
+            known = f"it is not an image in a known format ({', '.join(formats)})"
             raise ImageError(f"{name} cannot be read: {known}.") from error
         raise _damaged(name, error) from error
 

@@ -178,7 +178,7 @@ FRAMES = 6
 
 _ENDINGS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 SUFFIXES = frozenset("." + ending for ending in _ENDINGS.split(" "))
-"""What is taken for a video. NOTE: an animated GIF or WebP stays a picture, its first frame."""
+"""What is taken for a video. NOTE: an animated GIF or WebP stays an image, its first frame."""
 
 _DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,m4v"
 """What is opened. NOTE: not all that FFmpeg knows: playlists would open further addresses."""
@@ -197,13 +197,13 @@ def is_video(path: Path | str) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def open_picture(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture, or a video as a collage of its frames.
+def open_media(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image, or a video as a collage of its frames.
 
     Args:
         path: The file.
         frames: Frames of a video's collage.
-        max_pixels: Refuse larger pictures and collages.
+        max_pixels: Refuse larger images and collages.
 
     Returns:
         Mode ``RGB``.
@@ -303,7 +303,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
                 raise _unreadable(path, "its codec is not known to FFmpeg")
             stream.thread_type = "AUTO"
             return stream
-    raise _unreadable(path, "it holds sound but no moving picture; give a file with video")
+    raise _unreadable(path, "it holds sound but no moving image; give a file with video")
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ class _Source:
 
     Attributes:
         container: The file.
-        stream: Its moving pictures.
+        stream: Its moving images.
         whole: Whether the file itself shows that it is not cut short.
         limit: Most pixels of a frame.
         path: Its name, for messages.

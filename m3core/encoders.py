@@ -18,7 +18,7 @@ from m3router.m3core.matryoshka.scales import ScaleGrid
 
 
 class ImageEncoder(Protocol):
-    """Turns pictures into a square grid of tokens.
+    """Turns images into a square grid of tokens.
 
     Attributes:
         name: How the user called it.
@@ -31,7 +31,7 @@ class ImageEncoder(Protocol):
     grid: ScaleGrid
 
     def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
-        """Encode each picture once."""
+        """Encode each image once."""
         ...
 
 
@@ -57,7 +57,7 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
-        """Encode each picture once, the whole picture stretched to the tower's square."""
+        """Encode each image once, the whole image stretched to the tower's square."""
         side = self.model.config.image_size
         pixels = self.image_processor(  # type: ignore[operator]
             list(images),

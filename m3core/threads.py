@@ -12,7 +12,7 @@ import torch
 def one_thread() -> Iterator[None]:
     """Let the calling thread compute alone.
 
-    Many operations on small tensors, as features of one picture are, take a fraction of a
+    Many operations on small tensors, as features of one image are, take a fraction of a
     millisecond; cores that share them mostly wait for each other, and where other work is on the
     machine for hundreds of times as long.
     """

@@ -22,10 +22,10 @@ CHANCE = {"circles": 1 / 2, "lines": 1 / 3}
 
 
 def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
-    """Read the log; every (picture, prompt, model) is an example.
+    """Read the log; every (image, prompt, model) is an example.
 
-    The options are the three resolutions in ascending order of pixels. NOTE: the circle pictures
-    are 769 and 1155 pixels wide where the line pictures are 768 and 1152; both stand under the
+    The options are the three resolutions in ascending order of pixels. NOTE: the circle images
+    are 769 and 1155 pixels wide where the line images are 768 and 1152; both stand under the
     nominal name, with their true pixels as cost. Chance is one of the two answers for circles
     (yes, no) and one of the three for lines (0, 1 or 2 intersections).
 
@@ -34,7 +34,7 @@ def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
         model: Keep only this model's records.
 
     Returns:
-        The log, cost in pixels, datasets named ``task/model``, grouped by picture.
+        The log, cost in pixels, datasets named ``task/model``, grouped by image.
 
     Raises:
         DataError: The file is missing or not of this form, or there is no such model.

@@ -48,8 +48,8 @@ class Sample:
         question: What was asked.
         score: In [0, 1]; None where there is none, then ``error`` says why.
         answer: What was answered.
-        image: Picture, relative to the images folder; empty when unknown.
-        group: Examples of one picture share it; None makes the example its own group.
+        image: Image, relative to the images folder; empty when unknown.
+        group: Examples of one image share it; None makes the example its own group.
         chance: P(a blind guess scores 1).
         error: Why there is no score.
         identity: What must agree between options (a hash, the target), by name.
@@ -85,14 +85,14 @@ def join(
     costs: Mapping[str, float],
     cost_unit: str,
     metadata: Mapping[str, Any],
-    pictures: str | None = None,
+    images: str | None = None,
     notes: Mapping[str, Sequence[str]],
     skip_bad: bool = False,
 ) -> OracleLog:
     """Join runs over the same examples into one log.
 
     An example that an option lacks is a gap there with an error record, never a wrong answer.
-    Question, picture and group are those of the first option that has the example. Without costs
+    Question, image and group are those of the first option that has the example. Without costs
     an option costs the number that its name is; when no name is a number, its place, from 1.
 
     Args:
@@ -100,7 +100,7 @@ def join(
         costs: Option -> cost of an answer, for all or none of the options.
         cost_unit: What the costs count; ``"rank"`` when they are places.
         metadata: How the log came about.
-        pictures: Path of an example's picture where its sample names none, with ``{dataset}`` and
+        images: Path of an example's image where its sample names none, with ``{dataset}`` and
             ``{id}``, which is the example's id without the dataset before it.
         notes: What was already found not to map -> the options it was found in. It is kept in the
             metadata with what the join finds.
@@ -124,7 +124,7 @@ def join(
             "leaves such examples out.)"
         )
     ids = [name for name in ids if name not in torn]
-    firsts = {name: _first(runs, name, pictures) for name in ids}
+    firsts = {name: _first(runs, name, images) for name in ids}
     if len(runs) > 1 and not any(sum(name in run for run in runs.values()) > 1 for name in ids):
         raise DataError(
             f"The options {', '.join(runs)} have no example in common: they are runs over "
@@ -203,16 +203,16 @@ def _number(text: str) -> float | None:
     return value if np.isfinite(value) and value >= 0 else None
 
 
-def _first(runs: Mapping[str, Samples], name: str, pictures: str | None) -> Sample:
-    """Give an example as the first option has it, with its picture."""
+def _first(runs: Mapping[str, Samples], name: str, images: str | None) -> Sample:
+    """Give an example as the first option has it, with its image."""
     first = next(samples[name] for samples in runs.values() if name in samples)
-    if first.image or not pictures:
+    if first.image or not images:
         return first
     number = name.removeprefix(f"{first.dataset}/")
-    image = pictures.replace("{dataset}", first.dataset).replace("{id}", number)
+    image = images.replace("{dataset}", first.dataset).replace("{id}", number)
     if wrong := leaves_folder(image):
         raise DataError(
-            f"The picture {image!r} of the example {name!r} {wrong}: --images must name files "
+            f"The image {image!r} of the example {name!r} {wrong}: --images must name files "
             "inside of the images folder, such as '{dataset}/{id}.png'."
         )
     return replace(first, image=image)
@@ -270,14 +270,14 @@ def _told(
     bare = [name for name in ids if not firsts[name].image]
     if bare:
         told.append(
-            f"{len(bare)} of {len(ids)} examples name no picture file, so that features of "
-            f"pictures cannot be computed; --images names them ({listed(bare)})"
+            f"{len(bare)} of {len(ids)} examples name no image file, so that features of "
+            f"images cannot be computed; --images names them ({listed(bare)})"
         )
     alone = [name for name in ids if firsts[name].group is None]
     if alone:
         told.append(
-            f"{len(alone)} of {len(ids)} examples do not say which picture they are about; each is "
-            "a group of its own, so a split may have one picture on both sides"
+            f"{len(alone)} of {len(ids)} examples do not say which image they are about; each is "
+            "a group of its own, so a split may have one image on both sides"
         )
     named = [firsts[name] for name in ids if firsts[name].group is not None]
     told += lone_groups([str(one.group) for one in named], [one.dataset for one in named])

@@ -256,10 +256,10 @@ def _mmmu(value: Mapping[str, Any]) -> float | None:
 
 
 IMAGE_FIELDS = ("image_id", "imageId", "image_path", "img_path", "image_name", "img_id", "image")
-"""Fields of a ``doc`` that name its picture, in the order they are looked for."""
+"""Fields of a ``doc`` that name its image, in the order they are looked for."""
 METRIC_IMAGES = {"mme": "question_id"}
-"""Task -> field of its metric that names the picture: both questions of an MME pair have it."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+"""Task -> field of its metric that names the image: both questions of an MME pair have it."""
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 
 def read_lmms_eval(
@@ -268,12 +268,12 @@ def read_lmms_eval(
     costs: Mapping[str, float] | None = None,
     cost_unit: str = "cost",
     metric: Mapping[str, str] | None = None,
-    pictures: str | None = None,
+    images: str | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read the runs of each option and join them by task and ``doc_id``.
 
-    The dataset is the task. The group is the picture that the sample's ``doc`` names, else the
+    The dataset is the task. The group is the image that the sample's ``doc`` names, else the
     example stands alone. ``doc_hash`` and ``target`` must agree between options. Scores are read
     as the module says. Tokens of answers are those of
     ``token_counts``, where samples have it. NOTE: chance is 0; the files do not tell it.
@@ -284,7 +284,7 @@ def read_lmms_eval(
         costs: Option -> cost of an answer; see :func:`m3router.data.importers.joined.join`.
         cost_unit: What the costs count.
         metric: Task, or ``"*"`` for all -> field that holds the score of a sample.
-        pictures: Path of a picture that no sample names, such as ``"{dataset}/{id}.png"``: task
+        images: Path of an image that no sample names, such as ``"{dataset}/{id}.png"``: task
             and ``doc_id``.
         skip_bad: Leave samples out that cannot be read, and tell them, instead of refusing the run.
 
@@ -316,7 +316,7 @@ def read_lmms_eval(
         costs=costs or {},
         cost_unit=cost_unit,
         metadata={"source": "lmms-eval --log_samples", "runs": about},
-        pictures=pictures,
+        images=images,
         notes=notes,
         skip_bad=skip_bad,
     )
@@ -469,7 +469,7 @@ def _sample(task: str, raw: Mapping[str, Any], field: str) -> Sample:
     """Map one logged sample."""
     doc: dict[str, Any] = raw["doc"] if isinstance(raw.get("doc"), dict) else {}
     score = score_of(raw[field])
-    group, image = _picture(task, doc, raw[field])
+    group, image = _image(task, doc, raw[field])
     answers = _texts(raw.get("filtered_resps", raw.get("resps")))
     asked = doc.get("question")
     prompts = [asked] if isinstance(asked, str) and asked.strip() else []
@@ -511,7 +511,7 @@ def _references(raw: Mapping[str, Any], doc: Mapping[str, Any]) -> tuple[str, ..
     return tuple(_texts(target)) or None
 
 
-def _picture(task: str, doc: Mapping[str, Any], metric: Any) -> tuple[str | None, str]:
+def _image(task: str, doc: Mapping[str, Any], metric: Any) -> tuple[str | None, str]:
     """Give the group and the image path that a sample names."""
     for start, field in METRIC_IMAGES.items():
         if task == start and isinstance(metric, dict) and metric.get(field):
@@ -520,7 +520,7 @@ def _picture(task: str, doc: Mapping[str, Any], metric: Any) -> tuple[str | None
         value = doc.get(field)
         if isinstance(value, int | str) and not isinstance(value, bool) and str(value).strip():
             named = (
-                str(value).lower().endswith(PICTURES)
+                str(value).lower().endswith(IMAGES)
                 and not leaves_folder(str(value))
                 and not image_path(str(value))[1]
             )

@@ -414,7 +414,7 @@ def _options(column: pd.Series, cost: pd.Series | None) -> list[str]:
 
 
 def _group(table: pd.DataFrame) -> pd.Series:
-    """Group rows by what they say, by their picture, or by their id."""
+    """Group rows by what they say, by their image, or by their id."""
     if "group" in table.columns:
         return table["group"]
     if "image" in table.columns:

@@ -333,7 +333,7 @@ def read_vlmevalkit(
     cost_unit: str = "cost",
     metric: Mapping[str, str] | None = None,
     dataset: str | None = None,
-    pictures: str | None = None,
+    images: str | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read judged tables, of one or several data sets, and join them by ``index``.
@@ -351,7 +351,7 @@ def read_vlmevalkit(
         cost_unit: What the costs count.
         metric: Data set, or ``"*"`` for all -> column that holds the verdicts, each in [0, 1].
         dataset: What the log calls the only data set; None reads it from the files' names.
-        pictures: Path of a picture that no row names, such as ``"{id}.jpg"``: the ``index``.
+        images: Path of an image that no row names, such as ``"{id}.jpg"``: the ``index``.
         skip_bad: Leave rows out that cannot be read, and tell them, instead of refusing the table.
 
     Returns:
@@ -389,7 +389,7 @@ def read_vlmevalkit(
                 for option, tables in named.items()
             },
         },
-        pictures=pictures,
+        images=images,
         notes=notes,
         skip_bad=skip_bad,
     )
@@ -547,16 +547,16 @@ def _sample(dataset: str, row: Row, score: float | None, *, circular: bool) -> S
         chance = len(choices) ** -float(len(choices) if circular else 1)
     elif (answer or "").lower() in ("yes", "no"):
         chance = 0.5
-    picture = row.get("image_path")
-    inside = picture is not None and not image_path(picture)[1] and not leaves_folder(picture)
-    group = picture or row.get("g_index")
+    image = row.get("image_path")
+    inside = image is not None and not image_path(image)[1] and not leaves_folder(image)
+    group = image or row.get("g_index")
     question = row["question"] or ""
     return Sample(
         dataset=dataset,
         question="\n".join([question, *(f"{letter}. {row[letter]}" for letter in choices)]),
         score=score,
         answer=None if error else prediction or "",
-        image=picture if picture is not None and inside else "",
+        image=image if image is not None and inside else "",
         group=f"{dataset}/{group}" if group else None,
         chance=chance,
         error=error,

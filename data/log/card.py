@@ -12,11 +12,11 @@ from m3router.data.log.files import HUB_PARQUET
 from m3router.data.log.oracle_log import OracleLog
 
 COLUMNS = {
-    "example_id": "the question about a picture; one row per option",
-    "group": "examples of one picture share it; keep them on one side of a split",
+    "example_id": "the question about an image; one row per option",
+    "group": "examples of one image share it; keep them on one side of a split",
     "dataset": "where the example is from",
     "question": "what was asked",
-    "image": "picture, relative to a folder of pictures; pictures are not part of this data set",
+    "image": "image, relative to a folder of images; images are not part of this data set",
     "scale": "the option that answered",
     "cost": "what the answer cost, in the cost unit",
     "answer": "what was answered",
@@ -26,7 +26,7 @@ COLUMNS = {
     "answer_tokens": "tokens of the answer",
     "text_tokens": "tokens of the prompt that are text",
     "flops": "floating-point operations of the language model for the answer",
-    "vision_flops": "those of vision tower and projector for the picture",
+    "vision_flops": "those of vision tower and projector for the image",
     "chance": "probability that a blind guess is right",
     "error": "why there is no score; a failed generation is never a wrong answer",
     "references": "reference answers; empty where there are none, null where they are not known",
@@ -66,7 +66,7 @@ def data_card(log: OracleLog, *, licence: str) -> str:
     parts = [
         _front(len(frame), licence),
         f"# Oracle log: {_plain(_short(metadata.get('model', metadata.get('source', 'a model'))))}",
-        f"What {len(log)} questions about {len(set(log.groups))} pictures or other groups were "
+        f"What {len(log)} questions about {len(set(log.groups))} images or other groups were "
         f"answered at each of {len(log.options)} options ({', '.join(map(_plain, log.options))}), "
         f"right or wrong. Costs count {_plain(log.cost_unit)}. A router learns from such a log "
         "which option suffices for a question.",

@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 when there is an ``error``, ``logprob`` in nats summed over the answer's tokens, ``confidence``
 the first token's top probability, the token counts whole numbers or null, ``flops`` the language
 model's floating-point operations for the answer; ``vision_flops`` those of tower and projector
-for the example's picture, the same at every scale. ``references`` are the reference answers, empty
+for the example's image, the same at every scale. ``references`` are the reference answers, empty
 where the example has none and null where they are not known, ``metric`` how answers were compared
 with them, ``max_new_tokens`` the tokens of the longest answer that was allowed, and ``finish`` one
 of :data:`FINISHES`, or null where nothing was generated or it is not known."""

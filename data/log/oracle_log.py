@@ -99,7 +99,7 @@ class OracleLog:
 
     @cached_property
     def vision_flops(self) -> np.ndarray:
-        """Operations of tower and projector for each picture, shape (N, K); NaN where unknown."""
+        """Operations of tower and projector for each image, shape (N, K); NaN where unknown."""
         return self._wide("vision_flops")
 
     @cached_property
@@ -119,7 +119,7 @@ class OracleLog:
 
     @cached_property
     def images(self) -> np.ndarray:
-        """Picture of each example, relative to the images folder, shape (N,), texts."""
+        """Image of each example, relative to the images folder, shape (N,), texts."""
         return self._per_example("image")
 
     @cached_property

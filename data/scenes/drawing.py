@@ -1,4 +1,4 @@
-"""Scenes as pictures, and what each patch of the picture shows."""
+"""Scenes as images, and what each patch of the image shows."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def render(scene: Scene) -> np.ndarray:
     rng = np.random.default_rng([WORLD_VERSION, scene.seed, 1])
     side = CELLS * PATCH
     ground = np.array(BACKGROUNDS[scene.background]) + rng.integers(-6, 7, 3)
-    picture = np.empty((side, side, 3), dtype=np.int16)
-    picture[:] = ground
+    image = np.empty((side, side, 3), dtype=np.int16)
+    image[:] = ground
     for item in scene.items:
         color = np.array(COLORS[item.color]) + rng.integers(-12, 13, 3)
         top, left = item.row * PATCH, item.col * PATCH
-        box = picture[top : top + item.height * PATCH, left : left + item.width * PATCH]
+        box = image[top : top + item.height * PATCH, left : left + item.width * PATCH]
         paper = color
         if item.kind == "shape":
             box[_shape_mask(item.shape, item.height * PATCH)] = color
@@ -95,9 +95,9 @@ def render(scene: Scene) -> np.ndarray:
         for character, row, col in _glyph_boxes(item):
             mask = glyph_mask(character, item.scale)
             y, x = row * PATCH + dy, col * PATCH + dx
-            picture[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = ink
-    picture += rng.integers(-5, 6, (side, side, 1), dtype=np.int16)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+            image[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = ink
+    image += rng.integers(-5, 6, (side, side, 1), dtype=np.int16)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def patch_labels(scene: Scene) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Scenes as examples: pictures in a folder and a JSONL file beside it."""
+"""Scenes as examples: images in a folder and a JSONL file beside it."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def write_scenes(
     for done, seed in enumerate(seeds, start=1):
         scene = make_scene(seed)
         examples = scene_examples(scene, questions)
-        picture = folder / "images" / examples[0].image
-        if not picture.exists():
-            fresh = picture.with_suffix(".tmp")
+        image = folder / "images" / examples[0].image
+        if not image.exists():
+            fresh = image.with_suffix(".tmp")
             Image.fromarray(render(scene)).save(fresh, format="PNG")
-            fresh.replace(picture)
+            fresh.replace(image)
         lines += [json.dumps(example.to_dict()) for example in examples]
         if progress:
             progress(done, len(seeds))

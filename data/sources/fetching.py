@@ -1,4 +1,4 @@
-"""Writing a benchmark's examples beside its pictures, whole or not at all."""
+"""Writing a benchmark's examples beside its images, whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m3router.data.sources.benchmarks.table import benchmark
 from m3router.data.sources.hub import Origin, iter_benchmark
 
 EXAMPLES = "examples.jsonl"
-PICTURES = "images"
+IMAGES = "images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def fetch_benchmark(
     """Write a benchmark as a JSONL source: ``examples.jsonl``, ``images/`` and a manifest.
 
     The examples stand under another name until all of them are there. After an interruption the
-    same command starts again, and pictures that are there are not written again.
+    same command starts again, and images that are there are not written again.
 
     Args:
         name: A key of :data:`m3router.data.sources.benchmarks.table.BENCHMARKS`.
@@ -69,7 +69,7 @@ def fetch_benchmark(
     count = 0
     homes: set[str] = set()
     examples = iter_benchmark(
-        name, folder=folder / PICTURES, origin=origin, left_out=left_out, homes=homes
+        name, folder=folder / IMAGES, origin=origin, left_out=left_out, homes=homes
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def fetch_benchmark(
             os.fsync(file.fileno())
     except OSError as error:
         raise DataError(write_failure(part, error)) from error
-    files = (*origin.files, *origin.picture_files)
+    files = (*origin.files, *origin.image_files)
     write_manifest(
         folder,
         stage="examples",
@@ -105,5 +105,5 @@ def fetch_benchmark(
         fsync_folder(folder)
     except OSError as error:
         raise DataError(write_failure(path, error)) from error
-    images = origin.videos if entry.video and origin.videos else folder / PICTURES
+    images = origin.videos if entry.video and origin.videos else folder / IMAGES
     return Fetched(examples=path, images=images, count=count, left_out=left_out)

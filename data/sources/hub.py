@@ -1,6 +1,6 @@
 """Examples from published benchmarks, streamed with the ``datasets`` library or from its files.
 
-Rows are read one after another, so that neither memory nor disk needs to hold a dataset: pictures
+Rows are read one after another, so that neither memory nor disk needs to hold a dataset: images
 become files named by their content as they come by, byte for byte as the dataset has them.
 """
 
@@ -17,7 +17,7 @@ from m3router.data.errors import DataError
 from m3router.data.example import Example
 from m3router.data.sources.benchmarks.base import Benchmark, RawExample
 from m3router.data.sources.benchmarks.table import benchmark
-from m3router.data.sources.image_files import save_picture
+from m3router.data.sources.image_files import save_image
 from m3router.data.sources.reading import read_row, read_rows
 from m3router.data.videos import SUFFIXES
 
@@ -33,7 +33,7 @@ class Origin:
         skip: Usable rows to pass over first; nothing of theirs is written.
         limit: Most examples; None for all.
         files: Downloaded files (Parquet, CSV, JSON) in place of the hub.
-        picture_files: Downloaded files with pictures, where a benchmark keeps them apart.
+        image_files: Downloaded files with images, where a benchmark keeps them apart.
         videos: The folder of the videos, for benchmarks about videos.
     """
 
@@ -41,7 +41,7 @@ class Origin:
     skip: int = 0
     limit: int | None = None
     files: tuple[Path, ...] = ()
-    picture_files: tuple[Path, ...] = ()
+    image_files: tuple[Path, ...] = ()
     videos: Path | None = None
 
 
@@ -53,11 +53,11 @@ def iter_benchmark(
     left_out: Counter[str] | None = None,
     homes: set[str] | None = None,
 ) -> Iterator[Example]:
-    """Give the examples of a benchmark as they are read, each when its picture is a file.
+    """Give the examples of a benchmark as they are read, each when its image is a file.
 
     Args:
         name: A key of :data:`m3router.data.sources.benchmarks.table.BENCHMARKS`.
-        folder: Receives the pictures.
+        folder: Receives the images.
         origin: Which rows, from where; None for the whole evaluated split, from the hub.
         left_out: Receives why rows were left out, and how often.
         homes: Receives which of the dataset's homes on the hub were read.
@@ -67,7 +67,7 @@ def iter_benchmark(
 
     Raises:
         DataError: The benchmark is unknown; the hub or a file cannot be read; a column is
-            missing; videos or pictures are missing; or no row can be used.
+            missing; videos or images are missing; or no row can be used.
     """
     entry, origin = benchmark(name), origin or Origin()
     counter: Counter[str] = Counter() if left_out is None else left_out
@@ -75,10 +75,10 @@ def iter_benchmark(
     raws = _limited(_numbered(name, found), origin)
     if entry.video:
         pairs = _with_videos(entry, raws, origin)
-    elif entry.pictures:
-        pairs = _with_pictures_apart(entry, raws, folder, origin, homes)
+    elif entry.images:
+        pairs = _with_images_apart(entry, raws, folder, origin, homes)
     else:
-        pairs = ((raw, save_picture(folder, raw.picture, raw.id)) for raw in raws)
+        pairs = ((raw, save_image(folder, raw.image, raw.id)) for raw in raws)
     none = True
     for raw, file in pairs:
         none = False
@@ -174,37 +174,35 @@ def _with_videos(
         )
 
 
-def _with_pictures_apart(
+def _with_images_apart(
     entry: Benchmark,
     raws: Iterator[RawExample],
     folder: Path,
     origin: Origin,
     homes: set[str] | None,
 ) -> Iterator[tuple[RawExample, str]]:
-    """Read all questions, then the pictures that they need."""
-    if origin.files and not origin.picture_files:
+    """Read all questions, then the images that they need."""
+    if origin.files and not origin.image_files:
         raise DataError(
-            f"{entry.title} keeps its pictures apart: pass the files of the configuration "
-            f"{entry.pictures} with --image-file."
+            f"{entry.title} keeps its images apart: pass the files of the configuration "
+            f"{entry.images} with --image-file."
         )
     questions = list(raws)
-    needed = {raw.picture_id for raw in questions}
+    needed = {raw.image_id for raw in questions}
     files: dict[str, str] = {}
     split, columns = origin.split or entry.split, ("id", "image")
-    rows = read_rows(
-        entry, entry.pictures, split, origin.picture_files, columns=columns, homes=homes
-    )
+    rows = read_rows(entry, entry.images, split, origin.image_files, columns=columns, homes=homes)
     for row in rows:
         identity = str(row["id"])
         if identity in needed:
-            files[identity] = save_picture(folder, row["image"], identity)
+            files[identity] = save_image(folder, row["image"], identity)
         if len(files) == len(needed):
             break
     missing = sorted(needed - files.keys())
     if missing:
         raise DataError(
-            f"{entry.title}: {len(missing)} of {len(needed)} pictures are missing, first "
-            f"{', '.join(missing[:_SHOWN])}. Pass all files of {entry.pictures}."
+            f"{entry.title}: {len(missing)} of {len(needed)} images are missing, first "
+            f"{', '.join(missing[:_SHOWN])}. Pass all files of {entry.images}."
         )
     for raw in questions:
-        yield raw, files[raw.picture_id]
+        yield raw, files[raw.image_id]

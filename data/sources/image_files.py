@@ -1,4 +1,4 @@
-"""Pictures that come as bytes, written as files whose names tell their content."""
+"""Images that come as bytes, written as files whose names tell their content."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SIGNATURES = (
 _OTHER = ".img"
 
 
-def save_picture(folder: Path, picture: Any, owner: str) -> str:
-    """Write a picture as it is, EXIF data included; one that is there already is kept.
+def save_image(folder: Path, image: Any, owner: str) -> str:
+    """Write an image as it is, EXIF data included; one that is there already is kept.
 
     Args:
         folder: Receives the file; made when it is missing.
-        picture: A mapping with ``bytes``, as the ``datasets`` library gives undecoded pictures.
-        owner: Whose picture it is, for the message.
+        image: A mapping with ``bytes``, as the ``datasets`` library gives undecoded images.
+        owner: Whose image it is, for the message.
 
     Returns:
         The file's name: 32 hexadecimal digits of the SHA-256, and the ending of its format.
@@ -38,10 +38,10 @@ def save_picture(folder: Path, picture: Any, owner: str) -> str:
     Raises:
         DataError: There are no bytes, or the file cannot be written.
     """
-    data = picture.get("bytes") if isinstance(picture, Mapping) else None
+    data = image.get("bytes") if isinstance(image, Mapping) else None
     if not isinstance(data, bytes) or not data:
-        got = f"only {', '.join(picture)}" if isinstance(picture, Mapping) else repr(picture)[:60]
-        raise DataError(f"{owner}: the picture must be stored as bytes, got {got}.")
+        got = f"only {', '.join(image)}" if isinstance(image, Mapping) else repr(image)[:60]
+        raise DataError(f"{owner}: the image must be stored as bytes, got {got}.")
     endings = (ending for start, ending in _SIGNATURES if data.startswith(start))
     path = folder / (hashlib.sha256(data).hexdigest()[:32] + next(endings, _OTHER))
     if not path.exists():

@@ -1,4 +1,4 @@
-r"""Instructions in LLaVA's format: a JSON list of conversations, most of them about a picture.
+r"""Instructions in LLaVA's format: a JSON list of conversations, most of them about an image.
 
     [{"id": "1", "image": "coco/1.jpg", "conversations": [
         {"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A cat."},
@@ -28,11 +28,11 @@ _MEDIA = frozenset({"images", "video", "videos", "audio"})
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """Questions about one picture, or about none, each with its answer.
+    """Questions about one image, or about none, each with its answer.
 
     Attributes:
         id: The entry's own id, or its number where it has none; need not be unique.
-        image: Path of the picture inside the images folder, or None.
+        image: Path of the image inside the images folder, or None.
         turns: (question, answer) pairs, stripped; the question without its image tag.
     """
 
@@ -46,10 +46,10 @@ def load_instructions(path: Path) -> list[Conversation]:
 
     As in LLaVA, a first value that is not a human's is skipped, and a last question without an
     answer teaches nothing and is left out. The image tag may stand anywhere in the first
-    question: it is moved to its front. NOTE: LLaVA takes several pictures in one conversation;
+    question: it is moved to its front. NOTE: LLaVA takes several images in one conversation;
     here there is one, asked about first. Further fields are ignored, as LLaVA's own files have
     some, but not ones that look like a misspelled ``image`` or ``conversations``, or like a
-    ``video``. Pictures are not opened.
+    ``video``. Images are not opened.
 
     Args:
         path: The file, UTF-8.

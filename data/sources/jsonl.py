@@ -1,4 +1,4 @@
-"""Examples from a JSONL file beside a folder of pictures."""
+"""Examples from a JSONL file beside a folder of images."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _video_of(values: dict[str, Any]) -> object:
     if isinstance(video, str) and not is_video(video):
         raise DataError(
             f"{label}: video {video!r} has no known ending of a video, such as .mp4; name "
-            "pictures under 'image'."
+            "images under 'image'."
         )
     return video
 

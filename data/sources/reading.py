@@ -28,7 +28,7 @@ def read_rows(
     columns: tuple[str, ...],
     homes: set[str] | None = None,
 ) -> Iterator[Row]:
-    """Stream rows, with pictures as bytes.
+    """Stream rows, with images as bytes.
 
     Of a dataset's homes on the hub the first one that gives a row is read.
 
@@ -127,7 +127,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 
 def _undecoded(rows: Any) -> Any:
-    """Leave pictures as bytes; rows of unknown types, such as a sheet's, hold none."""
+    """Leave images as bytes; rows of unknown types, such as a sheet's, hold none."""
     return rows if rows.features is None else rows.decode(False)
 
 

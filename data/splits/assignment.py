@@ -1,4 +1,4 @@
-"""Splits that were given: shares in words, and official assignments of examples or pictures.
+"""Splits that were given: shares in words, and official assignments of examples or images.
 
 Published logs bring their own parts, such as "train on a fifth of the data". What was given is
 kept; only examples of ``train`` are divided here, by image.

@@ -1,4 +1,4 @@
-"""Four-way splits in which no picture stands on two sides."""
+"""Four-way splits in which no image stands on two sides."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Splitting:
     """Where a split comes from.
 
     Attributes:
-        shares: of the pictures per part, in the order of `m3router.data.splits.split.SPLITS`.
+        shares: of the images per part, in the order of `m3router.data.splits.split.SPLITS`.
         file: a given assignment, see `m3router.data.splits.assignment.read_assignment`.
         column: what that file calls its column of parts.
         key: what that file calls its column of ids or groups; None for the one that the log's ids

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = "docs/"
 TOP = "repository/"
 LINK = re.compile(r"(?<=\]\()(?!<|#|/|[a-z]+:)([^)\s#]+)(#[^)\s]*)?(?=\))")
-"""The target of a relative link or picture, and its anchor."""
+"""The target of a relative link or image, and its anchor."""
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -23,7 +23,7 @@ from m3router.data.example import Example
 from m3router.m3core.labelling import LabelProgress, label
 from m3router.m3core.matryoshka.models.fake import FakeModel
 
-PER_PICTURE = 20
+PER_IMAGE = 20
 
 
 def resident() -> float:
@@ -33,22 +33,22 @@ def resident() -> float:
 
 
 def made_up(count: int, folder: Path) -> list[Example]:
-    """Examples about small pictures of noise."""
+    """Examples about small images of noise."""
     random = np.random.default_rng(0)
-    for number in range(count // PER_PICTURE):
+    for number in range(count // PER_IMAGE):
         noise = random.integers(0, 256, (8, 8, 3)).astype(np.uint8)
         Image.fromarray(noise).save(folder / f"{number}.png")
     return [
         Example(
-            id=f"{picture}-{number}",
-            image=f"{picture}.png",
+            id=f"{image}-{number}",
+            image=f"{image}.png",
             question=f"Is there something numbered {number} in here?",
             answers=("yes",),
             metric="exact",
-            group=f"{picture}.png",
+            group=f"{image}.png",
         )
-        for picture in range(count // PER_PICTURE)
-        for number in range(PER_PICTURE)
+        for image in range(count // PER_IMAGE)
+        for number in range(PER_IMAGE)
     ]
 
 

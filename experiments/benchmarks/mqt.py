@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.mqt
 
 Sizes are those of the published checkpoint, weights are random. The published way runs the layer
-(and, for a whole picture, the tower before it) once for every number of tokens; ours runs once
-and slices. Both are timed in turns and given as medians. For a whole picture the tower outweighs
+(and, for a whole image, the tower before it) once for every number of tokens; ours runs once
+and slices. Both are timed in turns and given as medians. For a whole image the tower outweighs
 the layer, so that little more can be gained than the number of scales, 8; where ``times_faster``
 is far above, another job disturbed the run. Prints a table, and writes it as JSON where ``--out``
 says.

@@ -50,7 +50,7 @@ class Settings:
         images: Noise images, each with one question.
         answer_tokens: Longest answer.
         repeats: Timed runs of a prefill, after three to warm up.
-        seed: Of weights, pictures and questions.
+        seed: Of weights, images and questions.
     """
 
     images: int = 32
@@ -60,19 +60,19 @@ class Settings:
 
 
 def requests_by_scale(model: LlavaM3, settings: Settings) -> dict[int, list[Request]]:
-    """The same pictures and questions at every scale; questions have 3 to 40 words."""
+    """The same images and questions at every scale; questions have 3 to 40 words."""
     generator = np.random.default_rng(settings.seed)
     side, rows = model.model.config.vision_config.image_size, len(model.tokenizer)
     pixels = generator.integers(0, 256, (settings.images, side, side, 3), dtype=np.uint8)
-    pictures = [Image.fromarray(one) for one in pixels]
+    images = [Image.fromarray(one) for one in pixels]
     questions = [
         " ".join(f"word{word}" for word in generator.integers(3, rows, generator.integers(3, 41)))
-        for _ in pictures
+        for _ in images
     ]
     encodings = [
         encoding
-        for start in range(0, len(pictures), BATCH)
-        for encoding in model.encode(pictures[start : start + BATCH])
+        for start in range(0, len(images), BATCH)
+        for encoding in model.encode(images[start : start + BATCH])
     ]
     return {
         scale: [
@@ -171,11 +171,11 @@ def prefill(model: LlavaM3, device: Device, settings: Settings) -> dict[str, Any
 
 
 def tower_ms(model: LlavaM3, repeats: int) -> float:
-    """Median milliseconds of preparing one picture, tower and projector: the same at all scales."""
+    """Median milliseconds of preparing one image, tower and projector: the same at all scales."""
     side = model.model.config.vision_config.image_size
-    picture = Image.new("RGB", (side, side), (90, 120, 150))
+    image = Image.new("RGB", (side, side), (90, 120, 150))
     place = str(model.model.device)
-    return statistics.median(milliseconds(lambda: model.encode([picture]), place, repeats))
+    return statistics.median(milliseconds(lambda: model.encode([image]), place, repeats))
 
 
 def run_all(model: LlavaM3, device: Device, settings: Settings) -> dict[str, Any]:

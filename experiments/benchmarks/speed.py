@@ -54,7 +54,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def naive_labelling(examples: Sequence[Example], images: Path, model: MultiScaleModel) -> None:
-    """The published way: every scale on its own, batch 1, the picture encoded each time."""
+    """The published way: every scale on its own, batch 1, the image encoded each time."""
     for example in examples:
         for scale in model.grid.scales:
             (encoding,) = model.encode([open_image(images / example.image)])

@@ -1,4 +1,4 @@
-"""What encoding a picture once for all scales saves in a training step, in one run.
+"""What encoding an image once for all scales saves in a training step, in one run.
 
     python -m experiments.benchmarks.training
 
@@ -35,12 +35,12 @@ QUESTIONS = 4
 
 
 def once(objective: MatryoshkaLoss, batch: MatryoshkaBatch) -> None:
-    """Ours: the picture is encoded once."""
+    """Ours: the image is encoded once."""
     objective(batch, M3_SCALES).mean().backward()
 
 
 def anew(objective: MatryoshkaLoss, batch: MatryoshkaBatch) -> None:
-    """As published: the picture is encoded for each scale."""
+    """As published: the image is encoded for each scale."""
     losses = [objective(batch, (scale,)) for scale in M3_SCALES]
     torch.cat(losses).mean().backward()
 

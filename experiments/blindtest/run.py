@@ -4,7 +4,7 @@
 
 FOLDER holds ``oracle.jsonl`` and ``images/``, see ``m3router.data.importers.blindtest``. One run
 for each model and one for all together; features are the shipped tower's pooled tokens and hashed
-words, no language model is asked. The split is by picture. Nothing is tuned on the test part.
+words, no language model is asked. The split is by image. Nothing is tuned on the test part.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def study(folder: Path, run: Run, *, estimator: str, seed: int) -> dict[str, Any
     for regret in REGRETS:
         try:
             calibrate_stage(run, name=f"regret-{regret:g}", max_regret=regret)
-        except DataError as error:  # too few pictures
+        except DataError as error:  # too few images
             refused[f"regret-{regret:g}"] = str(error)
     document = evaluate_stage(run, reuse=True)
     report_stage(run, images=folder, reuse=True)

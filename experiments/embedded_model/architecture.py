@@ -71,7 +71,7 @@ def new_tower(pixels: torch.Tensor, *, seed: int) -> CLIPVisionModel:
     by the head's offset, and nothing writes to those units; see :func:`hold_looks`.
 
     Args:
-        pixels: A sample of normalised pictures, (N, 3, side, side); decides the whitening.
+        pixels: A sample of normalised images, (N, 3, side, side); decides the whitening.
         seed: Of all other weights.
     """
     torch.manual_seed(seed)

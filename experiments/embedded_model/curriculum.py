@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def scene_pixels(seeds: range) -> torch.Tensor:
-    """Normalised pictures of whole scenes, (len(seeds), 3, side, side)."""
+    """Normalised images of whole scenes, (len(seeds), 3, side, side)."""
     pixels = torch.from_numpy(np.stack([render(make_scene(seed)) for seed in seeds]))
     return (pixels.permute(0, 3, 1, 2).float() / 255 - IMAGE_MEAN) / IMAGE_STD
 

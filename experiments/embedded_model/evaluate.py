@@ -98,7 +98,7 @@ def card(results: dict[str, Any], notes: str) -> str:
             "# The embedded M3 model",
             "",
             "A small Matryoshka multimodal model that ships with this package: a Hugging Face",
-            "`LlavaForConditionalGeneration` (CLIP tower of 24 x 24 patches on 192 px pictures,",
+            "`LlavaForConditionalGeneration` (CLIP tower of 24 x 24 patches on 192 px images,",
             "two-layer projector, four-layer Llama, own WordPiece tokenizer), "
             f"{results['parameters']:,} parameters, fp32. It answers short questions about the",
             "procedural scenes of `data/scenes/` from 1, 9, 36, 144 or 576 visual tokens. It",

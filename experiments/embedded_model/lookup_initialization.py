@@ -3,10 +3,10 @@
 To answer "What number is on the red tag?" a decoder must gather the question's words where the
 answer begins, find the patches that have most of these words and copy their other words. A model
 whose heads looked up by content anywhere answered 0.55 at 576 tokens after 1 500 steps. So the
-first layer's text looks at text, that of the next two rather at the picture. All weights that are
+first layer's text looks at text, that of the next two rather at the image. All weights that are
 set here are trained afterwards, none is held.
 
-One unit of the residual stream tells text from pictures: :data:`TEXT` is the same for all tokens of
+One unit of the residual stream tells text from images: :data:`TEXT` is the same for all tokens of
 the vocabulary, zero for all visual tokens, and at first written by no layer.
 """
 
@@ -33,7 +33,7 @@ COPY = 0.68
 GATHERED = 2.0
 """How much more of what it sees the first layer adds."""
 LOOKS_AT_PICTURE = (1, 2)
-"""Layers whose text turns from text to the picture."""
+"""Layers whose text turns from text to the image."""
 
 
 @torch.no_grad()

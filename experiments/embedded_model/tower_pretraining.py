@@ -98,7 +98,7 @@ class PatchReader(nn.Module):
         """For each layer the logits (batch, patches, classes) of every label.
 
         Args:
-            pixels: Normalised pictures, (batch, 3, side, side).
+            pixels: Normalised images, (batch, 3, side, side).
         """
         hidden = self.tower(pixels, output_hidden_states=True).hidden_states[1:]
         return [heads(layer[:, 1:]) for layer, heads in zip(hidden, self.readers, strict=True)]
@@ -111,7 +111,7 @@ def _head(classes: int) -> nn.Module:
 def scene_batch(
     seeds: range, *, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-    """Pictures (batch, 3, side, side), labels and weights (batch, patches) of the scenes."""
+    """Images (batch, 3, side, side), labels and weights (batch, patches) of the scenes."""
     scenes = [make_scene(seed) for seed in seeds]
     labels = [patch_labels(scene) for scene in scenes]
 

@@ -97,7 +97,7 @@ def certified(run: Run) -> dict[str, Any]:
                 made = calibrate(
                     run, name=f"{name}-{regret:g}", max_regret=regret, confidence=CONFIDENCE
                 )
-            except DataError as error:  # too few pictures, or nothing is certified
+            except DataError as error:  # too few images, or nothing is certified
                 found[f"{name}-{regret:g}"] = {"refused": str(error)}
             else:
                 found[f"{name}-{regret:g}"] = {

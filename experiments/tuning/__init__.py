@@ -1,1 +1,1 @@
-"""What tuning gained over the defaults, on pictures that it never read."""
+"""What tuning gained over the defaults, on images that it never read."""

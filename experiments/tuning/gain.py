@@ -5,7 +5,7 @@
 
 Trains `m3router train`'s defaults and the tuned setting on the tuning's own split, and compares
 their curves on the calibrate part, which neither has read. Differences are paired and their 95 %
-intervals come from draws of whole pictures. Nothing is chosen here, and test is not read.
+intervals come from draws of whole images. Nothing is chosen here, and test is not read.
 """
 
 from __future__ import annotations

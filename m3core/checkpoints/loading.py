@@ -43,7 +43,7 @@ def load_model(
         bits: 8 or 4 to quantise the language model by bitsandbytes; needs a GPU.
         pooling: How coarser scales are made, a name in
             :data:`m3router.m3core.matryoshka.pooling.POOLINGS`.
-        grids: For LLaVA-NeXT, how pictures may be cut into crops, such as ``["2x2", "3x3"]``
+        grids: For LLaVA-NeXT, how images may be cut into crops, such as ``["2x2", "3x3"]``
             (rows x columns; M3, Table 5); None takes the grids of the checkpoint.
         unlisted_grids: Allow ``grids`` that the checkpoint does not list.
         max_new_tokens: Tokens of its longest answer, where a request names no other limit; None

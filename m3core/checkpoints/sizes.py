@@ -33,13 +33,13 @@ def read_sizes(name: str) -> Sizes:
     return get_family(checkpoint.family).sizes(checkpoint)
 
 
-def parse_picture(text: str) -> tuple[int, int]:
+def parse_image(text: str) -> tuple[int, int]:
     """Read ``640x480`` (width x height in pixels) as (height, width).
 
     Raises:
         MismatchError: If it is written otherwise.
 
-    >>> parse_picture("640x480")
+    >>> parse_image("640x480")
     (480, 640)
     """
     width, _, height = text.partition("x")

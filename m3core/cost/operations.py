@@ -245,7 +245,7 @@ class ModelShape:
         """Tower and connector, once per image, whatever the scale.
 
         Args:
-            views: Pictures that the tower sees for the image: 1, or more with high-resolution
+            views: Images that the tower sees for the image: 1, or more with high-resolution
                 crops.
         """
         embed = 2.0 * self.patches * self.patch_values * self.tower.hidden

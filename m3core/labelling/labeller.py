@@ -1,4 +1,4 @@
-"""The pictures and questions that are in flight together: encoded once, asked at every scale."""
+"""The images and questions that are in flight together: encoded once, asked at every scale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 class Labeller:
-    """Asks a model about encoded pictures.
+    """Asks a model about encoded images.
 
     Args:
         model: The model.
@@ -54,7 +54,7 @@ class Labeller:
 
         Args:
             examples: What to ask.
-            encodings: Of the pictures that could be read.
+            encodings: Of the images that could be read.
             causes: Why the others could not.
         """
         scales = self.model.grid.scales

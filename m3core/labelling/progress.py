@@ -21,13 +21,13 @@ class LabelStats:
     """What a run computed.
 
     Attributes:
-        seconds: Wall-clock time by stage: ``pictures`` (waiting for them to be read), ``encode``,
+        seconds: Wall-clock time by stage: ``images`` (waiting for them to be read), ``encode``,
             ``answer``, ``keep`` (scoring and journal), and what a caller adds.
         padded: Positions of prompts that the language model read, padding included.
         used: Those that were no padding.
         answered: Tokens generated, or scored.
         flops: Operations of tower, connector and language model that cannot be avoided: each
-            picture encoded once, each distinct prefix and each question read once.
+            image encoded once, each distinct prefix and each question read once.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)

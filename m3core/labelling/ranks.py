@@ -57,8 +57,8 @@ class Ranks:
     def share(self, examples: Sequence[Example]) -> list[Example]:
         """The examples that this process labels.
 
-        Examples of one picture stay together, so that it is encoded once. What goes where
-        depends on the pictures' names alone, not on what is already done.
+        Examples of one image stay together, so that it is encoded once. What goes where
+        depends on the images' names alone, not on what is already done.
         """
         return [example for example in examples if self._owner(example.image) == self.index]
 

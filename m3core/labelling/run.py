@@ -1,6 +1,6 @@
 """A labelling run: what is left to ask, in chunks, each journalled before the next one starts.
 
-Each picture is opened and encoded once; all its questions at all scales pool the same tokens. An
+Each image is opened and encoded once; all its questions at all scales pool the same tokens. An
 interrupted run goes on where it stopped, with the same number of processes or another.
 """
 
@@ -28,8 +28,8 @@ from m3router.data.log.journal import Journal
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_bytes
 from m3router.data.videos import FRAMES
+from m3router.m3core.labelling.images import Chunk, read_ahead
 from m3router.m3core.labelling.labeller import Labeller
-from m3router.m3core.labelling.pictures import Chunk, read_ahead
 from m3router.m3core.labelling.progress import LabelProgress, LabelStats, matmul_rate
 from m3router.m3core.labelling.ranks import Ranks
 from m3router.m3core.labelling.rows import (
@@ -105,11 +105,11 @@ def label(
         retry_errors: Ask again the examples that an earlier run recorded an error for.
         max_new_tokens: Tokens of the longest answer to every example; None for each example's own,
             or the model's where it has none.
-        max_pixels: Larger pictures are refused before they are decoded.
+        max_pixels: Larger images are refused before they are decoded.
         frames: Frames of a video's collage; see :mod:`m3router.data.videos`.
         mode: What is asked; examples without references are always scored by agreement.
-        workers: Processes that read pictures ahead; see
-            :func:`m3router.m3core.labelling.pictures.workers_for`.
+        workers: Processes that read images ahead; see
+            :func:`m3router.m3core.labelling.images.workers_for`.
         limits: How much a batch may hold.
         ranks: This process among those that label together; None for alone. The first one
             merges what all have kept, the others read the log that it wrote.
@@ -226,7 +226,7 @@ def _label_chunk(
 
 
 def _waited_for(chunks: Iterator[Chunk], state: LabelProgress) -> Iterator[Chunk]:
-    """The chunks; the time until each is there counts as reading pictures."""
+    """The chunks; the time until each is there counts as reading images."""
     while True:
         with state.stats.stage("pictures"):
             chunk = next(chunks, None)
@@ -236,7 +236,7 @@ def _waited_for(chunks: Iterator[Chunk], state: LabelProgress) -> Iterator[Chunk
 
 
 def _chunks(examples: Sequence[Example]) -> Iterator[list[Example]]:
-    """Examples by picture, ``CHUNK_IMAGES`` pictures at a time, in order of appearance."""
+    """Examples by image, ``CHUNK_IMAGES`` images at a time, in order of appearance."""
     order = {image: place for place, image in enumerate(dict.fromkeys(e.image for e in examples))}
     ordered = sorted(examples, key=lambda example: order[example.image])
     chunk: list[Example] = []

@@ -14,7 +14,7 @@ from m3router.data.example import Example
 from m3router.data.log.checks import ASKED
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import file_in
-from m3router.data.videos import FRAMES, open_picture
+from m3router.data.videos import FRAMES, open_media
 from m3router.m3core.labelling.labeller import Labeller
 from m3router.m3core.labelling.progress import LabelStats
 from m3router.m3core.labelling.rows import LabelMode
@@ -36,7 +36,7 @@ def verify(
     frames: int = FRAMES,
     progress: Callable[[int, int], None] | None = None,
 ) -> OracleLog:
-    """Ask examples of a log again, each picture and each request alone, and count other answers.
+    """Ask examples of a log again, each image and each request alone, and count other answers.
 
     Args:
         log: Made by :func:`m3router.m3core.labelling.label`.
@@ -73,11 +73,11 @@ def verify(
     for done, row in enumerate(sorted(drawn.tolist()), start=1):
         example = _as_asked(known[log.ids[row]], log.max_new_tokens[row])
         try:
-            picture = open_picture(file_in(images, example.image), frames=frames)
+            image = open_media(file_in(images, example.image), frames=frames)
         except ImageError as error:
             unreadable[example.id] = str(error)
         else:
-            (encoding,) = model.encode([picture])
+            (encoding,) = model.encode([image])
             for fresh in alone.rows([example], {example.image: encoding}, {}):
                 before = before_by_cell[example.id, fresh["scale"]]
                 if fresh["score"] is None and np.isnan(before["score"]):

@@ -46,7 +46,7 @@ class AnsweringModel(ABC):
     """
 
     prepare: Callable[[Image.Image], Any]
-    """From an RGB picture to what the tower takes; see :class:`MultiScaleModel`."""
+    """From an RGB image to what the tower takes; see :class:`MultiScaleModel`."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class AnsweringModel(ABC):
         """Run tower and connector once for each image; see :class:`MultiScaleModel`."""
 
     def prepared(self, image: Any) -> Any:
-        """A picture as :meth:`prepare` gives it, if it is not already."""
+        """An image as :meth:`prepare` gives it, if it is not already."""
         return self.prepare(image) if isinstance(image, Image.Image) else image
 
     def check_scale(self, scale: int) -> int:

@@ -32,12 +32,12 @@ class VisualEncoding(Protocol):
 
     @property
     def features(self) -> torch.Tensor:
-        """Unpooled tokens of the whole picture, (S * S, D): what the router looks at."""
+        """Unpooled tokens of the whole image, (S * S, D): what the router looks at."""
         ...
 
     @property
     def views(self) -> int:
-        """Pictures that the tower ran on for this image; high-resolution models cut crops."""
+        """Images that the tower ran on for this image; high-resolution models cut crops."""
         ...
 
     def tokens(self, scale: int) -> int:
@@ -49,7 +49,7 @@ class VisualEncoding(Protocol):
         ...
 
     def detail(self, coarse: int, fine: int, *, regions: int) -> torch.Tensor:
-        """What a finer scale shows beyond a coarser one, by region of the picture.
+        """What a finer scale shows beyond a coarser one, by region of the image.
 
         Args:
             coarse: The coarser scale.
@@ -76,7 +76,7 @@ class GridEncoding:
 
     @property
     def views(self) -> int:
-        """The tower saw the picture once."""
+        """The tower saw the image once."""
         return 1
 
     def tokens(self, scale: int) -> int:
@@ -234,14 +234,14 @@ class MultiScaleModel(Protocol):
 
     @property
     def prepare(self) -> Callable[[Image.Image], Any]:
-        """Turns an RGB picture into what the tower takes; can be pickled."""
+        """Turns an RGB image into what the tower takes; can be pickled."""
         ...
 
     def encode(self, images: Sequence[Any]) -> list[VisualEncoding]:
         """Run tower and projector once for each image.
 
         Args:
-            images: RGB pictures, or what :attr:`prepare` made of them.
+            images: RGB images, or what :attr:`prepare` made of them.
         """
         ...
 

@@ -36,7 +36,7 @@ class Need:
     """What a request adds to a batch.
 
     Attributes:
-        prefix: What stands before its question, as numbers of picture and scale; requests of one
+        prefix: What stands before its question, as numbers of image and scale; requests of one
             batch share it.
         shared: Tokens of that prefix.
         own: Tokens of the question.
@@ -143,7 +143,7 @@ def batches(needs: Sequence[Need], limits: Limits) -> list[list[int]]:
     """Split requests into batches.
 
     For prefixes of each length two orders are tried and the cheaper one is taken: questions sorted
-    by their length, which saves padding, and questions of one picture together, which saves
+    by their length, which saves padding, and questions of one image together, which saves
     prefixes. At coarse scales prefixes are shorter than questions, at fine ones longer.
 
     Args:
@@ -192,7 +192,7 @@ def _cut(order: Sequence[int], needs: Sequence[Need], limits: Limits) -> Iterato
 
 
 def needs_of(model: MultiScaleModel, requests: Sequence[Request]) -> list[Need]:
-    """What requests need. Pictures are numbered as they appear, so that equal runs batch equally.
+    """What requests need. Images are numbered as they appear, so that equal runs batch equally.
 
     Raises:
         MismatchError: If the model has no such scale.

@@ -1,6 +1,6 @@
-"""Greedy decoding in which requests about one picture share what stands before their questions.
+"""Greedy decoding in which requests about one image share what stands before their questions.
 
-What stands before a question, the text before the picture and the visual tokens of a scale, is
+What stands before a question, the text before the image and the visual tokens of a scale, is
 its *prefix*. It runs through the language model once; its keys and values are then copied for
 every question behind it. A sequence that has ended leaves the batch.
 
@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 LONG_TEXT = 8
-"""From so many tokens on, the text before the pictures is computed once for a batch. A shorter one
+"""From so many tokens on, the text before the images is computed once for a batch. A shorter one
 costs less than the attention mask that queries behind cached keys need."""
 ONE_CALL = 2_048
 """Prefixes of so many tokens in all that no two questions share are read together with their
@@ -99,7 +99,7 @@ class Decoder:
 
     Args:
         model: Takes ``inputs_embeds`` and a cache; in evaluation mode.
-        before: Embeddings of the text before every picture, (tokens, D).
+        before: Embeddings of the text before every image, (tokens, D).
         ends: Ids that end an answer.
     """
 
@@ -123,7 +123,7 @@ class Decoder:
         Args:
             visual: Visual tokens of each prefix, (its tokens, D); at least one prefix.
             owners: For each question the number of its prefix.
-            questions: Embeddings of the text behind the picture, (its tokens, D) each.
+            questions: Embeddings of the text behind the image, (its tokens, D) each.
             max_new_tokens: Tokens of the longest answer, one number for all or one for each.
         """
         return self.go_on(self.read(visual, owners, questions), max_new_tokens=max_new_tokens)
@@ -206,7 +206,7 @@ class Decoder:
         return state
 
     def _start(self, count: int) -> KVCacheState:
-        """The state of so many rows that have read nothing, or a long text before the picture."""
+        """The state of so many rows that have read nothing, or a long text before the image."""
         empty = torch.zeros(1, 0, dtype=torch.long, device=self.before.device)
         state = KVCacheState(DynamicCache(), empty)
         if len(self.before) >= LONG_TEXT:

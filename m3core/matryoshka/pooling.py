@@ -51,7 +51,7 @@ def spatial_sample(features: torch.Tensor, tokens: int) -> torch.Tensor:
     NOTE: the paper shows a regular grid of cells but states no offset, and the published code
     has average pooling only. At an even window the centre is the token below and to the right.
     The corner is ruled out by Table 4: there, one spatially sampled token scores otherwise than
-    one sequentially sampled token, which would both be the picture's first.
+    one sequentially sampled token, which would both be the image's first.
 
     Args:
         features: Tokens of shape (..., S * S, D).
@@ -75,7 +75,7 @@ def sequential_sample(features: torch.Tensor, tokens: int) -> torch.Tensor:
     """Keep the first tokens in raster order (M3, Figure 5 a).
 
     NOTE: the paper defines it by a figure only. The first ``m``, not every (S * S / m)-th, is our
-    reading of Table 4: 36 tokens spread over the sequence would cover the picture nearly as well
+    reading of Table 4: 36 tokens spread over the sequence would cover the image nearly as well
     as 36 on a grid, but score 44.8 instead of 60.1.
 
     Args:
@@ -124,7 +124,7 @@ def check_pooling(pooling: str) -> str:
 def detail_by_region(
     features: torch.Tensor, coarse: int, fine: int, *, regions: int
 ) -> torch.Tensor:
-    """What a finer average-pooled scale shows beyond a coarser one, by region of the picture.
+    """What a finer average-pooled scale shows beyond a coarser one, by region of the image.
 
     Args:
         features: Unpooled tokens, (S * S, D).

@@ -1,4 +1,4 @@
-"""From pictures to the pixels that a LLaVA-1.5-type tower takes."""
+"""From images to the pixels that a LLaVA-1.5-type tower takes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class PromptTemplate:
             DataError: If the question is empty.
         """
         if not question.strip():
-            raise DataError("the question is empty; ask something about the picture")
+            raise DataError("the question is empty; ask something about the image")
         return self.after.format(question=question.strip())
 
 

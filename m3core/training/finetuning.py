@@ -36,7 +36,7 @@ def finetune(
         source: Folder or hub id of a LLaVA-1.5-type model or MQT-LLaVA, or ``embedded``.
         conversations: What to learn.
         destination: A new folder for the checkpoint.
-        images: Folder of the pictures.
+        images: Folder of the images.
         recipe: How to train; for a LLaVA its finest scale is the whole grid.
         batch: Conversations in a batch of one process.
         work: Receives the state and the log.
@@ -49,7 +49,7 @@ def finetune(
         ModelError: If the source cannot be loaded, the destination is not empty, or peft is
             lacking.
         MismatchError: If model, recipe, template and state do not fit together.
-        DataError: If conversations or pictures cannot be used.
+        DataError: If conversations or images cannot be used.
     """
     check_destination(destination, dtype=dtype)
     model: Any = load_model(source, device="cpu", dtype="float32")

@@ -119,7 +119,7 @@ class InstructionBatches:
     Args:
         model: Gives tokenizer, template, image processor and context.
         conversations: What to learn.
-        images: Folder of their pictures.
+        images: Folder of their images.
         batch: Conversations in a batch.
         finest: Visual tokens of the finest scale in training, which take their part of the
             context.
@@ -172,7 +172,7 @@ class InstructionBatches:
         """The batch of that number.
 
         Raises:
-            ImageError: If a picture cannot be read.
+            ImageError: If an image cannot be read.
             DataError: If a question alone does not fit the context.
             MismatchError: If the template has no words for a conversation.
         """
@@ -197,11 +197,11 @@ class InstructionBatches:
         return turns
 
     def _pixels(self, chosen: Sequence[Conversation]) -> torch.Tensor:
-        """Pictures as pixels, zeros where there is none, (B, 3, side, side)."""
+        """Images as pixels, zeros where there is none, (B, 3, side, side)."""
         pixels = torch.zeros(len(chosen), 3, self._side, self._side)
         seen = [place for place, one in enumerate(chosen) if one.image is not None]
         if seen:
             names = [str(chosen[place].image) for place in seen]
-            pictures = [open_image(file_in(self.images, name)) for name in names]
-            pixels[seen] = torch.stack([self._prepare(picture) for picture in pictures])
+            images = [open_image(file_in(self.images, name)) for name in names]
+            pixels[seen] = torch.stack([self._prepare(image) for image in images])
         return pixels

@@ -20,7 +20,7 @@ from m3router.router.policies.outcomes import Asked, Prices, outcome_of
 
 FOLDS = 5
 MOST = 10_000
-"""Tune examples that are learned from at most, drawn at random by picture."""
+"""Tune examples that are learned from at most, drawn at random by image."""
 PRICES = 24
 """Places of the curve that the area on the tune part is taken over."""
 PENALTY = 1.0
@@ -36,7 +36,7 @@ class Answered:
         logprob: (n, K) in nats.
         scores: (n, K) in [0, 1].
         costs: of the options.
-        groups: (n,) picture of each example.
+        groups: (n,) image of each example.
     """
 
     p: Floats
@@ -66,7 +66,7 @@ class Learned:
     Attributes:
         tune: its answers.
         plain: the rule that never asks again; holds the beliefs.
-        held: (n, K, K) beliefs about the tune part, each learned from other pictures.
+        held: (n, K, K) beliefs about the tune part, each learned from other images.
         helps: whether asking again was better than the plain router on the tune part.
     """
 
@@ -116,18 +116,18 @@ def learn_cascade(tune: Answered, *, seed: int = 0) -> Learned:
     """Learn what answers tell, and whether asking again helps.
 
     Raises:
-        NotLearnableError: when the tune part has fewer pictures than folds.
+        NotLearnableError: when the tune part has fewer images than folds.
     """
-    pictures, member = np.unique(tune.groups, return_inverse=True)
-    if len(pictures) < 2 * FOLDS:
+    images, member = np.unique(tune.groups, return_inverse=True)
+    if len(images) < 2 * FOLDS:
         raise NotLearnableError(
-            f"the tune part has {len(pictures)} picture{'' if len(pictures) == 1 else 's'}, too "
+            f"the tune part has {len(images)} image{'' if len(images) == 1 else 's'}, too "
             f"few to learn when to stop (at least {2 * FOLDS}): label more, or give it a larger "
             "share (`m3router train --split-share`)"
         )
-    shuffled = np.random.default_rng(seed).permutation(len(pictures))[member.reshape(-1)]
+    shuffled = np.random.default_rng(seed).permutation(len(images))[member.reshape(-1)]
     if len(tune.p) > MOST:
-        kept = np.flatnonzero(shuffled < len(pictures) * MOST / len(tune.p))
+        kept = np.flatnonzero(shuffled < len(images) * MOST / len(tune.p))
         tune, shuffled = tune.take(kept), shuffled[kept]
     fold = shuffled % FOLDS
     held = np.zeros((*tune.p.shape, tune.p.shape[1]))

@@ -21,7 +21,7 @@ the router's own, but the k of the largest V_k - price * cost_k, with
     V_k(x) = E[score in the end - price * cost of all later answers | p(x), k asked first],
 
 a ridge regression on the logits and the probabilities of the router, learned on the tune part with
-b of other pictures. It belongs to one price, as a `Cascade` does.
+b of other images. It belongs to one price, as a `Cascade` does.
 
 A `Rule` without V is the plain router, which never asks again. It is what learning gives
 (`m3router.router.cascade.learning`) where nothing better was found on the tune part, so that there

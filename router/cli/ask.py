@@ -39,8 +39,8 @@ def ask(
     from m3router.router.cli.answers import show_answer
     from m3router.router.inference.pipeline import AutoScalePipeline
 
-    picture = image if is_video(image) else open_image(image)  # the run knows how many frames
+    opened = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):
         pipeline = AutoScalePipeline.load(run, model=model, policy=policy, device=device)
-    (answer,) = pipeline.answer([picture], [question], scale=scale)
+    (answer,) = pipeline.answer([opened], [question], scale=scale)
     show_answer(answer)

@@ -47,7 +47,7 @@ def compare(
 ) -> None:
     """Is router A better than router B?
 
-    On the test questions of both, paired and by whole pictures: area under the curve, accuracy at
+    On the test questions of both, paired and by whole images: area under the curve, accuracy at
     equal cost, tokens saved, and every policy that both have. Runs of other logs or splits are
     refused.
 
@@ -74,7 +74,7 @@ def _show(versus: PairedComparison, words: Words) -> None:
     asked = words.asked(versus.n, versus.n_groups)
     told = words.of(
         "Shares in per cent, their differences in points. Two-sided p of a paired permutation test "
-        "by picture; the p-values are not corrected for their number."
+        "by image; the p-values are not corrected for their number."
     )
     out.print(f"{versus.n} test questions{asked and ' '}{asked}. {told}", style="dim")
 

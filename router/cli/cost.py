@@ -50,11 +50,11 @@ def cost(
     ```
     """
     from m3router.m3core.checkpoints.sizes import (
-        parse_picture,  # loads torch
+        parse_image,  # loads torch
         read_sizes,  # loads torch
     )
 
-    sizes, shown = read_sizes(model), parse_picture(image_size)
+    sizes, shown = read_sizes(model), parse_image(image_size)
     device = choose_device(device_type, tflops=peak_tflops, gigabytes=bandwidth)
     numbers = Numbers(dtype=dtype.value, bits=bits)
     vision = sizes.shape.vision_flops(sizes.views(shown)) / 1e9

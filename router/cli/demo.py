@@ -34,10 +34,10 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Show the pipeline in a browser: a picture, a question, and how few tokens it needs.
+    """Show the pipeline in a browser: an image, a question, and how few tokens it needs.
 
     Auto or a scale of your choice, the predicted sufficiency of each, the pooled grid over the
-    picture, all scales side by side, a budget, and what was saved so far. Nothing leaves the
+    image, all scales side by side, a budget, and what was saved so far. Nothing leaves the
     machine, and uploads are deleted. Needs the extra `demo`. docs/demo.md says more.
 
     ```
@@ -49,7 +49,7 @@ def demo(
 
     need_gradio()
     if examples is not None and not examples.is_dir():
-        raise DataError(f"--examples must be a folder of pictures; {str(examples)!r} is none.")
+        raise DataError(f"--examples must be a folder of images; {str(examples)!r} is none.")
     with err.status("loading"):
         service = DemoService.load(run, model=model, policy=policy, device=device)
 

@@ -45,7 +45,7 @@ def export(
     The folder is laid out as the Hugging Face hub wants it: `README.md` is the card (accuracy by
     option and data set, errors, how the log was made, columns), `data/` holds the rows as Parquet,
     and `manifest.json` their hash. `datasets.load_dataset` reads it, and `m3router import exported`
-    makes it a log again. Pictures are not part of it. Look through the card before you upload.
+    makes it a log again. Images are not part of it. Look through the card before you upload.
 
     ```
     m3router export run/ --out published/ --license cc-by-4.0

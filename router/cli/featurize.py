@@ -20,7 +20,7 @@ def featurize(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that the image paths start from; leave it out to look at no pictures.",
+            help="Folder that the image paths start from; leave it out to look at no images.",
             show_default=False,
         ),
     ] = None,
@@ -37,16 +37,16 @@ def featurize(
     ] = None,
     feature_groups: FeatureGroups = None,
 ) -> None:
-    """Compute what the router sees of the log's pictures and questions.
+    """Compute what the router sees of the log's images and questions.
 
     Works for any log, imported ones too; `label` does it in passing. Groups that are there and
-    were made of the same examples, pictures and models are kept; docs/features.md says what each
-    group is and costs. Without --images no picture is looked at and no model is loaded, unless
+    were made of the same examples, images and models are kept; docs/features.md says what each
+    group is and costs. Without --images no image is looked at and no model is loaded, unless
     --questions asks for one.
 
     ```
-    m3router featurize run/ --images pictures/ --feature-group image --feature-group cheap
-    m3router featurize run/ --images pictures/ --feature-group peek
+    m3router featurize run/ --images images/ --feature-group image --feature-group cheap
+    m3router featurize run/ --images images/ --feature-group peek
     m3router featurize text-run/ --feature-group question --questions sentence:all-MiniLM-L6-v2/
     ```
     """
@@ -64,8 +64,8 @@ def featurize(
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())
     out.print(f"features of {len(table)} examples: {widths}")
     if causes:
-        what = "pictures or examples" if images else "examples"
+        what = "images or examples" if images else "examples"
         out.print(f"{len(causes)} {what} cannot be used:", style="yellow")
         rows = [list(item) for item in causes.items()][:CAUSES_SHOWN]
-        show_table(["picture or example" if images else "example", "cause"], rows)
+        show_table(["image or example" if images else "example", "cause"], rows)
         raise typer.Exit(3)

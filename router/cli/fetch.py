@@ -57,9 +57,9 @@ def fetch(
 ) -> None:
     """Write a published benchmark as examples with its official prompts and metric.
 
-    Rows stream from the Hugging Face hub, and each picture becomes a file as it comes by. An
+    Rows stream from the Hugging Face hub, and each image becomes a file as it comes by. An
     interrupted run leaves no `examples.jsonl`; the same command starts again and keeps the
-    pictures that are there. docs/benchmarks.md says what each benchmark is and what differs.
+    images that are there. docs/benchmarks.md says what each benchmark is and what differs.
 
     ```
     m3router fetch gqa --out data/gqa --limit 1000
@@ -76,7 +76,7 @@ def fetch(
         skip=skip,
         limit=limit,
         files=tuple(files or ()),
-        picture_files=tuple(image_files or ()),
+        image_files=tuple(image_files or ()),
         videos=videos,
     )
     fetched = fetch_benchmark(name, folder=out, origin=origin, progress=_Lines())

@@ -6,7 +6,7 @@ in the log's metadata: see docs/logs.md. Continue with `featurize`.
 ```
 m3router import table answers.csv --column id=sample_id --cost-unit USD --out run/
 m3router import lmms-eval 576=runs/576/ 144=runs/144/ --out run/
-m3router featurize run/ --images pictures/ --encoder embedded
+m3router featurize run/ --images images/ --encoder embedded
 ```
 """
 
@@ -141,7 +141,7 @@ def lmms_eval(
         costs=_numbers(cost),
         cost_unit=cost_unit,
         metric=_metrics(metric),
-        pictures=images,
+        images=images,
         skip_bad=skip_bad,
     )
 
@@ -180,7 +180,7 @@ def vlmevalkit(
         cost_unit=cost_unit,
         metric=_metrics(metric),
         dataset=dataset,
-        pictures=images,
+        images=images,
         skip_bad=skip_bad,
     )
 

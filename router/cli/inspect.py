@@ -39,14 +39,14 @@ def inspect(
     draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures, to show them on the page.", show_default=False),
+        typer.Option(help="Folder of the images, to show them on the page.", show_default=False),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a page to look through the questions.", show_default=False),
     ] = None,
     thumbnails: Annotated[
-        int, typer.Option(min=0, help="Pictures inside the page; the others are linked.")
+        int, typer.Option(min=0, help="Images inside the page; the others are linked.")
     ] = 2000,
     csv: Annotated[
         Path | None, typer.Option(help="Write the tables into this folder.", show_default=False)
@@ -63,10 +63,10 @@ def inspect(
     run that is still being labelled can be looked at too.
 
     `--html` writes one page to filter, search and sort all questions. It loads nothing from
-    anywhere, except pictures beyond `--thumbnails`, from their folder.
+    anywhere, except images beyond `--thumbnails`, from their folder.
 
     ```
-    m3router inspect run/ --images pictures/ --html log.html
+    m3router inspect run/ --images images/ --html log.html
     ```
     """
     found = find_log(folder)
@@ -120,7 +120,7 @@ def _write(
     notes: list[str],
 ) -> None:
 
-    with progress("pictures") as advance:
+    with progress("images") as advance:
         written = write_page(
             log,
             inspection,
@@ -131,7 +131,7 @@ def _write(
             progress=advance,
         )
     linked = f", {written.linked:,} linked" if written.linked else ""
-    pictures = f", {written.inside:,} pictures inside{linked}" if images is not None else ""
-    err.print(f"written: {page} ({written.size / 1e6:.1f} MB{pictures})", markup=False)
+    inside = f", {written.inside:,} images inside{linked}" if images is not None else ""
+    err.print(f"written: {page} ({written.size / 1e6:.1f} MB{inside})", markup=False)
     if written.unreadable:
-        say(f"{written.unreadable:,} pictures cannot be read. First cause: {written.cause}")
+        say(f"{written.unreadable:,} images cannot be read. First cause: {written.cause}")

@@ -82,9 +82,7 @@ def label(
     ] = 0,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Processes that read pictures ahead.", show_default="none on a CPU"
-        ),
+        typer.Option(min=0, help="Processes that read images ahead.", show_default="none on a CPU"),
     ] = None,
     batch_tokens: Annotated[
         int | None,
@@ -111,24 +109,24 @@ def label(
     """Ask the model every question at every scale.
 
     Writes the oracle log and, from the same pass, the features. An interrupted run goes on where
-    it stopped. Pictures and questions that cannot be used become error records; then the exit
+    it stopped. Images and questions that cannot be used become error records; then the exit
     code is 3. A video is shown as a collage of frames, so its tokens are those of all frames.
 
     An answer ends where the model ends it, or at the longest length: --max-new-tokens, else the
     example's own `max_new_tokens` (which `fetch` takes from the benchmark), else 16 tokens. The log
     says which answers were cut. A run goes on only with the lengths that it began with.
 
-    On SIGTERM the pictures in flight are finished, and the same command goes on later. Several
+    On SIGTERM the images in flight are finished, and the same command goes on later. Several
     processes share the work when they are started by torchrun or accelerate.
 
     ```
-    m3router label --examples my.jsonl --images pictures/ --model embedded --out run/
-    torchrun --nproc-per-node 4 -m m3router label --examples my.jsonl --images pictures/ --out run/
+    m3router label --examples my.jsonl --images images/ --model embedded --out run/
+    torchrun --nproc-per-node 4 -m m3router label --examples my.jsonl --images images/ --out run/
     ```
     """
     from m3router.m3core.checkpoints import load_model
     from m3router.m3core.labelling import LabelMode, Stopped
-    from m3router.m3core.labelling.pictures import workers_for
+    from m3router.m3core.labelling.images import workers_for
     from m3router.m3core.labelling.ranks import Ranks
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
     from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips

@@ -10,7 +10,7 @@ import typer
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_bytes
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 from m3router.router.cli.options import Device, Dtype, Frames, Grids, Pooling, UnlistedGrids
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as console
@@ -49,7 +49,7 @@ def look(
 ) -> None:
     """Draw what a model sees and answers at each scale, side by side.
 
-    Over the picture lies the pooled grid: each cell becomes one visual token, what is dark
+    Over the image lies the pooled grid: each cell becomes one visual token, what is dark
     becomes none. For MQT, whose tokens have no place, heat maps show where tokens look
     (Grad-CAM). No router is needed.
 
@@ -62,7 +62,7 @@ def look(
 
     if out.suffix.lower() != ".png":
         raise DataError(f"--out must end in .png, got {str(out)!r}.")
-    picture = open_picture(image, frames=frames)
+    opened = open_media(image, frames=frames)
     with err.status("looking"):
         loaded = load_model(
             model,
@@ -72,7 +72,7 @@ def look(
             grids=grids,
             unlisted_grids=unlisted_grids,
         )
-        drawing, answers = draw(loaded, picture, question, scales=scales or (), tokens=tokens or ())
+        drawing, answers = draw(loaded, opened, question, scales=scales or (), tokens=tokens or ())
     buffer = io.BytesIO()
     drawing.save(buffer, format="PNG", optimize=True)
     atomic_write_bytes(out, buffer.getvalue())

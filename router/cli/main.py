@@ -137,7 +137,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Answer picture questions with as few visual tokens as they need.
+    """Answer image questions with as few visual tokens as they need.
 
     `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
     every question at every scale, `tune` searches for a router's setting, `train` learns which

@@ -63,7 +63,7 @@ def monitor(
 
     Recomputes the policy's regret and its bound, compares cost and accuracy with calibration,
     and tests whether the features still come from where the router's training features came
-    from (kernel two-sample test, whole pictures permuted, Holm's correction over blocks). Label
+    from (kernel two-sample test, whole images permuted, Holm's correction over blocks). Label
     and featurize the traffic with the model and encoder of the run. Nothing is written.
 
     Questions without reference answers (metric `agreement`, such as recorded traffic) have no
@@ -133,7 +133,7 @@ def _show(found: Mapping[str, Any]) -> None:
 
 def _regret_text(regret: Mapping[str, Any]) -> str:
     """One sentence about the guarantee."""
-    part = f"{regret['questions']} questions about {regret['pictures']} pictures"
+    part = f"{regret['questions']} questions about {regret['pictures']} images"
     if regret["unjudged"]:
         seen = (
             f"On {part}, {regret['unjudged']} answers differ from the reference option's and were "
@@ -159,6 +159,6 @@ def _regret_text(regret: Mapping[str, Any]) -> str:
     if regret["verdict"] == "not enough evidence":
         needed = regret["pictures_needed"]
         above = "tell right answers (--answers)" if regret["unjudged"] else "it is above the target"
-        more = f"about {needed} such pictures are needed" if needed else above
+        more = f"about {needed} such images are needed" if needed else above
         return f"{text}; {more}."
     return f"{text}."

@@ -43,7 +43,7 @@ Grids = Annotated[
     list[str] | None,
     typer.Option(
         "--grid",
-        help="For LLaVA-NeXT: cut pictures into so many rows x columns, such as 2x2; may be "
+        help="For LLaVA-NeXT: cut images into so many rows x columns, such as 2x2; may be "
         "repeated. [default: the checkpoint's]",
         show_default=False,
     ),
@@ -97,7 +97,7 @@ SplitShares = Annotated[
     typer.Option(
         "--split-share",
         metavar="PART=FRACTION",
-        help="How much of the pictures a part gets, such as test=20%; repeated, once for each of "
+        help="How much of the images a part gets, such as test=20%; repeated, once for each of "
         "the four parts. [default: fit=0.5, tune=0.1, calibrate=0.2, test=0.2]",
         show_default=False,
     ),
@@ -184,7 +184,7 @@ FeatureGroups = Annotated[
         parser=one_name,
         metavar="NAME",
         help="Compute this feature group: image, question, cheap or peek; may be repeated. "
-        "[default: image and question, or question without pictures]",
+        "[default: image and question, or question without images]",
         show_default=False,
     ),
 ]

@@ -17,7 +17,7 @@ def report(
     run: RunFolder,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures, to show lost questions.", show_default=False),
+        typer.Option(help="Folder of the images, to show lost questions.", show_default=False),
     ] = None,
 ) -> None:
     """Write the HTML report with its figures and tables.
@@ -25,7 +25,7 @@ def report(
     The page loads nothing from anywhere: it can be sent as one file.
 
     ```
-    m3router report run/ --images pictures/
+    m3router report run/ --images images/
     ```
     """
     place = Run(run).opened()

@@ -41,12 +41,12 @@ def learning_curve(
         typer.Option(
             parser=fraction,
             metavar=METAVAR,
-            help="Of the labelled pictures; may be repeated; all of them are always there. "
+            help="Of the labelled images; may be repeated; all of them are always there. "
             "[default: 1/32, 1/16, 1/8, 1/4, 1/2]",
             show_default=False,
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Choices of pictures per share.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Choices of images per share.")] = 3,
     draws: Draws = 200,
 ) -> None:
     """Train from growing shares of the labels: with how many has the router most of its gain?
@@ -100,12 +100,12 @@ def _show_curve(document: Mapping[str, Any]) -> None:
         ]
         for row in document["shares"]
     ]
-    show_table(["questions", "pictures", "AIQ %", "over fixed", "saved %"], rows)
+    show_table(["questions", "images", "AIQ %", "over fixed", "saved %"], rows)
     out.print(answer(document))
     if any(row["saved"]["value"] is None for row in document["shares"]):
         out.print("Saved –: after one of these trainings nothing is saved.", style="dim")
     out.print(
-        f"Means over {document['seeds']} choices of pictures, 95 % intervals of the test pictures. "
+        f"Means over {document['seeds']} choices of images, 95 % intervals of the test images. "
         "Over fixed: points of AIQ over mixing fixed options. "
         f"The {document['n']['tune']} questions of the tune part are used on top. Saved: mean cost "
         "of the policy told to keep 99 % of the best fixed accuracy.",
@@ -146,7 +146,7 @@ def _show_left_out(document: Mapping[str, Any]) -> None:
         )
     out.print(
         "Each line: trained and calibrated without it, tested on it alone. Over fixed: points of "
-        "AIQ over mixing fixed options, with 95 % intervals by picture. Had it learned, lookup: "
+        "AIQ over mixing fixed options, with 95 % intervals by image. Had it learned, lookup: "
         "how much more the run's own router, and a lookup of the mean scores of what is left out, "
         "reach. Told 99 %: accuracy in % at mean cost, with the policy calibrated on the others; "
         "beside it the option that is best on the others.",

@@ -144,7 +144,7 @@ def sheet(
     have = {line["id"] for line in read_lines(folder / ANSWERED)}
     count = write_sheet(file, records, answered=have, only=only)
     out.print(
-        f"{count} questions in {file}; their pictures are in {folder / IMAGES}. Fill in the "
+        f"{count} questions in {file}; their images are in {folder / IMAGES}. Fill in the "
         "column 'answers', several right ones with | between them.",
         markup=False,
     )
@@ -172,12 +172,10 @@ def answers(
 
 
 def _show(folder: Path, records: list[Record], top: int) -> None:
-    pictures = len({one["image"] for one in records})
+    images = len({one["image"] for one in records})
     answered = sum(1 for _ in read_lines(folder / ANSWERED))
     when = f", {records[0]['time']} to {records[-1]['time']}" if records else ""
-    out.print(
-        f"{len(records)} requests about {pictures} pictures{when}; {answered} with right answers"
-    )
+    out.print(f"{len(records)} requests about {images} images{when}; {answered} with right answers")
     for one in reversed(records[-top:] if top else []):
         served = one["served"]
         out.print(

@@ -73,7 +73,7 @@ def train(
         int, typer.Option(min=1, help="Of the fit, where the estimator can use several.")
     ] = 1,
     ablations: Annotated[
-        bool, typer.Option(help="Also train from the picture alone and the question alone.")
+        bool, typer.Option(help="Also train from the image alone and the question alone.")
     ] = True,
     feature_groups: Annotated[
         list[str] | None,

@@ -1,6 +1,6 @@
 """What the demo's page shows, as HTML: every word that comes from outside is escaped.
 
-Pictures are inside the page as data URLs, so that none is left in a file.
+Images are inside the page as data URLs, so that none is left in a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from markupsafe import Markup, escape
 from PIL import Image
 
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 from m3router.router.demo.service import Comparison, Told
 from m3router.router.demo.session_stats import Spending, saved
 from m3router.router.text.numbers import number
@@ -42,29 +42,29 @@ def waiting() -> str:
     """What stands where answers will be."""
     return (
         '<p class="m3-pale m3-waiting">The answer will be here, with its scale, how likely each '
-        "scale was thought to suffice, and the picture as the model was given it.</p>"
+        "scale was thought to suffice, and the image as the model was given it.</p>"
     )
 
 
 def thumbnail(path: Path) -> str:
-    """A small picture of an example; its buttons say in words what it is about."""
-    image = open_picture(path)
+    """A small image of an example; its buttons say in words what it is about."""
+    image = open_media(path)
     image.thumbnail((_THUMB, _THUMB))
     return str(Markup('<img src="{}" alt="">').format(data_url(image)))
 
 
 def preview(image: Image.Image, name: str, *, frames: int = 0) -> str:
-    """The picture that will be asked about.
+    """The image that will be asked about.
 
     Args:
         image: RGB.
         name: Of the file.
-        frames: Most frames that a video's collage shows; 0 for a picture.
+        frames: Most frames that a video's collage shows; 0 for an image.
     """
     what = f"{image.width} x {image.height} pixels"
     if frames:
         what = f"up to {frames} frames of the video, as the model sees them, {what}"
-    return _figure(image, alt=f"Your picture, {name}", caption=f"{name}: {what}")
+    return _figure(image, alt=f"Your image, {name}", caption=f"{name}: {what}")
 
 
 def answer(told: Told, scales: Sequence[int], *, how: str) -> str:
@@ -135,10 +135,10 @@ def chart(told: Told) -> str:
 
 
 def grid(told: Told) -> str:
-    """The picture with what each visual token stands for."""
+    """The image with what each visual token stands for."""
     count = tokens(told.routed.answer.visual_tokens)
     caption = f"What the model was given: {count} ({told.note})"
-    return _figure(told.picture, alt=f"The picture under a grid of {count}", caption=caption)
+    return _figure(told.image, alt=f"The image under a grid of {count}", caption=caption)
 
 
 def savings(spent: Spending) -> str:
@@ -183,9 +183,7 @@ def comparison(compared: Comparison, question: str) -> str:
             badge=Markup('<p class="m3-badge">the router takes this</p>')
             if one.scale == compared.chosen
             else "",
-            figure=Markup(
-                _figure(one.picture, alt=f"The picture at scale {level}", caption=one.note)
-            ),
+            figure=Markup(_figure(one.image, alt=f"The image at scale {level}", caption=one.note)),
             said=one.answer.text or "(nothing)",
             sure=one.answer.confidence,
             gflops=number(one.flops / 1e9),
@@ -225,7 +223,7 @@ def _figure(image: Image.Image, *, alt: str, caption: str) -> str:
 
 
 def data_url(image: Image.Image) -> str:
-    """A picture as text for an address, scaled down where it is wide."""
+    """An image as text for an address, scaled down where it is wide."""
     shown = image.copy()
     shown.thumbnail((_WIDEST, _WIDEST))
     buffer = io.BytesIO()

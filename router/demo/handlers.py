@@ -19,8 +19,8 @@ from m3router.router.demo.session_stats import Spending
 AUTO, BUDGET, FIXED = "Auto", "Auto within a budget", "One scale"
 """Who chooses the scale."""
 
-_NO_PICTURE = "There is no picture yet: upload a picture or a video, or take an example."
-_BROKEN = "Something went wrong on the server; its log says what. Try again, or another picture."
+_NO_IMAGE = "There is no image yet: upload an image or a video, or take an example."
+_BROKEN = "Something went wrong on the server; its log says what. Try again, or another image."
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class Shown:
         problem: What is wrong.
         answer: The answer and its scale.
         chart: The predicted sufficiency.
-        grid: The pooled grid over the picture.
+        grid: The pooled grid over the image.
         everywhere: The answers at all scales.
         savings: What the session saved.
         session: What the session cost.
@@ -68,7 +68,7 @@ def preview(service: DemoService, path: str | None) -> tuple[str, str]:
     """Show an upload as the model will see it.
 
     Returns:
-        What is wrong, and the picture; one of them "".
+        What is wrong, and the image; one of them "".
     """
     if path is None:
         return "", ""
@@ -162,7 +162,7 @@ def _guarded(made: Callable[[], T], otherwise: T) -> tuple[str, T]:
 
 def _opened(service: DemoService, path: str | None) -> Image.Image:
     if path is None:
-        raise DataError(_NO_PICTURE)
+        raise DataError(_NO_IMAGE)
     return service.open(Path(path))
 
 

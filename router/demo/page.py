@@ -62,12 +62,12 @@ def build(service: DemoService, samples: Sequence[Sample], *, no_samples: str = 
             with gr.Column(min_width=300):
                 buttons = _sample_buttons(samples, no_samples, service.scales)
                 upload = gr.File(
-                    label="Picture or video, 64 MB at most", height=140, elem_id="m3-upload"
+                    label="Image or video, 64 MB at most", height=140, elem_id="m3-upload"
                 )
                 preview = gr.HTML(elem_id="m3-preview")
                 question = gr.Textbox(
                     label="Question",
-                    placeholder="What do you want to know about the picture?",
+                    placeholder="What do you want to know about the image?",
                     max_length=LONGEST_QUESTION,
                     lines=1,
                     max_lines=4,
@@ -129,7 +129,7 @@ def _introduction(service: DemoService) -> str:
     scales = ", ".join(str(scale) for scale in service.scales)
     return (
         f"# {TITLE}\n"
-        f"The model `{service.pipeline.model.name}` can look at a picture through {scales} visual "
+        f"The model `{service.pipeline.model.name}` can look at an image through {scales} visual "
         "tokens. A router predicts which of them suffice for your question before it is answered."
     )
 
@@ -137,12 +137,12 @@ def _introduction(service: DemoService) -> str:
 def _sample_buttons(
     samples: Sequence[Sample], no_samples: str, scales: Sequence[int]
 ) -> list[tuple[gr.Button, str, str]]:
-    """Buttons for the examples, each with its picture and question."""
+    """Buttons for the examples, each with its image and question."""
     buttons: list[tuple[gr.Button, str, str]] = []
     if not samples:
         gr.Markdown(f"No built-in examples: {no_samples}.")
         return buttons
-    gr.Markdown("**Try an example**: two questions about one picture")
+    gr.Markdown("**Try an example**: two questions about one image")
     for sample in samples:
         with gr.Row(elem_classes="m3-sample"):
             gr.HTML(drawings.thumbnail(sample.path), elem_classes="m3-thumb")
@@ -260,7 +260,7 @@ def _wire(
 def _wire_sample(
     service: DemoService, places: Places, button: gr.Button, path: str, text: str
 ) -> None:
-    """An example fills in its picture and question, and asks at once."""
+    """An example fills in its image and question, and asks at once."""
     upload, question = places.inputs[:2]
     button.click(
         lambda: (path, text),

@@ -1,7 +1,7 @@
-"""Pictures with two questions each: one that the fewest tokens answer, one that needs the most.
+"""Images with two questions each: one that the fewest tokens answer, one that needs the most.
 
 Nothing is claimed that was not tried: the model is asked at every scale when the demo starts, or
-was when the run was labelled, and a picture that does not show the difference is left out.
+was when the run was labelled, and an image that does not show the difference is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from m3router.data.scenes.drawing import render
 from m3router.data.scenes.questions import all_questions
 from m3router.data.scenes.world import make_scene
 from m3router.data.splits.rows import part_rows
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 from m3router.m3core.matryoshka.base import MultiScaleModel, Request
 from m3router.m3core.matryoshka.batching import answer_all
 from m3router.router.runs.run import Run
@@ -39,10 +39,10 @@ _RIGHT = 0.5  # a score from which on an answer counts as right, as in the table
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A picture and its two questions.
+    """An image and its two questions.
 
     Attributes:
-        path: The picture or video.
+        path: The image or video.
         easy: Answered rightly at every scale, the coarsest included.
         easy_answer: What is right; "" where it is not known.
         hard: Answered rightly at the finest scale only.
@@ -61,7 +61,7 @@ def drawn_samples(model: MultiScaleModel, folder: Path) -> list[Sample]:
 
     Args:
         model: Is asked every question at every scale.
-        folder: Receives the pictures.
+        folder: Receives the images.
     """
     found = []
     for seed, easy, hard in SCENES:
@@ -88,15 +88,15 @@ def drawn_samples(model: MultiScaleModel, folder: Path) -> list[Sample]:
 
 
 def logged_samples(run: Run, images: Path, folder: Path) -> list[Sample]:
-    """Find held-out pictures in a run's log that show the difference, surest first.
+    """Find held-out images in a run's log that show the difference, surest first.
 
     Args:
         run: With a log and a split.
         images: Folder that the log's image paths start from.
-        folder: Receives copies of the pictures.
+        folder: Receives copies of the images.
 
     Returns:
-        At most :data:`MOST`; none where the log knows no such picture, or its file is missing.
+        At most :data:`MOST`; none where the log knows no such image, or its file is missing.
 
     Raises:
         DataError: When the log or the split is missing or damaged.
@@ -123,33 +123,33 @@ def logged_samples(run: Run, images: Path, folder: Path) -> list[Sample]:
 
 
 def _pairs(log: OracleLog, rows: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Rows (easy, hard) about one picture each; first where the model was surest of both.
+    """Rows (easy, hard) about one image each; first where the model was surest of both.
 
     How sure it was keeps lucky guesses away: of the easy answer at the coarsest scale, of the
     hard one at the finest.
     """
     right = log.scores >= _RIGHT
     sure = np.nan_to_num(log.laid_out("confidence").astype(np.float64))
-    pictures: dict[str, list[int]] = {}
+    images: dict[str, list[int]] = {}
     for row in rows:
-        pictures.setdefault(str(log.images[row]), []).append(int(row))
+        images.setdefault(str(log.images[row]), []).append(int(row))
     best = []
-    for picture, here in pictures.items():
+    for image, here in images.items():
         easy = [row for row in here if right[row].all()]
         hard = [row for row in here if right[row, -1] and not right[row, :-1].any()]
         if easy and hard:
             first = max(easy, key=lambda row: sure[row, 0])
             last = max(hard, key=lambda row: sure[row, -1])
-            best.append((-min(sure[first, 0], sure[last, -1]), picture, first, last))
+            best.append((-min(sure[first, 0], sure[last, -1]), image, first, last))
     for _, _, first, last in sorted(best):
         yield first, last
 
 
 def _copied(images: Path, name: str, folder: Path) -> Path | None:
-    """A copy of a picture that can be read; None for one that cannot or lies elsewhere."""
+    """A copy of an image that can be read; None for one that cannot or lies elsewhere."""
     try:
         found = file_in(images, name)
-        open_picture(found)
+        open_media(found)
         path = found.resolve()
         if not path.is_relative_to(images.resolve()):
             return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from m3router.data.errors import DataError, M3RouterError
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 from m3router.m3core.matryoshka.base import Answer, Request, VisualEncoding
 from m3router.m3core.matryoshka.batching import answer_all
 from m3router.router.demo.session_stats import Spending, spent_on
@@ -41,13 +41,13 @@ class Told:
 
     Attributes:
         routed: The answer, its scale and why.
-        picture: What each visual token stands for, drawn over the picture; RGB.
-        note: What the picture is, in words.
+        image: What each visual token stands for, drawn over the image; RGB.
+        note: What the image is, in words.
         spending: What it cost.
     """
 
     routed: RoutedAnswer
-    picture: Image.Image
+    image: Image.Image
     note: str
     spending: Spending
 
@@ -60,14 +60,14 @@ class AtScale:
         scale: Of the grid.
         answer: What was said there.
         flops: Of the language model.
-        picture: As in :class:`Told`.
+        image: As in :class:`Told`.
         note: As in :class:`Told`.
     """
 
     scale: int
     answer: Answer
     flops: float
-    picture: Image.Image
+    image: Image.Image
     note: str
 
 
@@ -98,7 +98,7 @@ class Comparison:
 
 
 class DemoService:
-    """Takes questions about pictures, one at a time.
+    """Takes questions about images, one at a time.
 
     Attributes:
         pipeline: What answers.
@@ -167,7 +167,7 @@ class DemoService:
         return least, max(most, least + 1)
 
     def open(self, path: Path) -> Image.Image:
-        """Read a visitor's picture or video as RGB.
+        """Read a visitor's image or video as RGB.
 
         Raises:
             DataError: When it cannot be read; the message names the file without its folder.
@@ -175,7 +175,7 @@ class DemoService:
         if not os.path.lexists(path):
             raise DataError(f"The upload {path.name} is no longer kept here; upload it again.")
         try:
-            return open_picture(path, frames=self.pipeline.frames)
+            return open_media(path, frames=self.pipeline.frames)
         except DataError as error:
             raise DataError(str(error).replace(str(path), path.name)) from error
 
@@ -233,10 +233,10 @@ class DemoService:
 
     def _told(self, image: Image.Image, routed: RoutedAnswer) -> Told:
         model, encoding = self.pipeline.model, encoding_of(routed)
-        (picture,), (note,) = shown_at(model, image, encoding, [routed.scale])
+        (drawn,), (note,) = shown_at(model, image, encoding, [routed.scale])
         finest = encoding.tokens(self.scales[-1])
         spending = spent_on(routed, finest_tokens=finest, shape=model.shape)
-        return Told(routed=routed, picture=picture, note=note, spending=spending)
+        return Told(routed=routed, image=drawn, note=note, spending=spending)
 
     def _everywhere(
         self, image: Image.Image, encoding: VisualEncoding, question: str
@@ -244,18 +244,16 @@ class DemoService:
         model = self.pipeline.model
         asked = [Request(encoding=encoding, question=question, scale=one) for one in self.scales]
         answers = answer_all(model, asked)
-        pictures, notes = shown_at(model, image, encoding, self.scales)
+        images, notes = shown_at(model, image, encoding, self.scales)
         return tuple(
             AtScale(
                 scale=scale,
                 answer=answer,
                 flops=flops_of(model, answer),
-                picture=picture,
+                image=drawn,
                 note=note,
             )
-            for scale, answer, picture, note in zip(
-                self.scales, answers, pictures, notes, strict=True
-            )
+            for scale, answer, drawn, note in zip(self.scales, answers, images, notes, strict=True)
         )
 
     def _made(self, budget: float) -> Policy:

@@ -38,16 +38,16 @@ def serve(
         run: The run folder, where examples are looked for if `images` is given.
         host: Address to listen on.
         port: To listen on; 0 for any free one.
-        images: Folder of the run's pictures, to take the examples from; None for drawn scenes.
+        images: Folder of the run's images, to take the examples from; None for drawn scenes.
         started: Called with the page's address when it is about to be served.
 
     Raises:
         DataError: If Gradio is missing, or the address cannot be listened on.
     """
     with tempfile.TemporaryDirectory(prefix="m3router-demo-") as folder:
-        uploads, pictures = Path(folder, "uploads"), Path(folder, "examples")
+        uploads, samples_folder = Path(folder, "uploads"), Path(folder, "examples")
         uploads.mkdir()
-        pictures.mkdir()
+        samples_folder.mkdir()
         _private_gradio(uploads)
         need_gradio()
         import uvicorn
@@ -55,9 +55,9 @@ def serve(
         from m3router.router.demo.page import build
 
         listening = listen(host, port)
-        samples, why = _samples(service, run, images, pictures)
+        samples, why = _samples(service, run, images, samples_folder)
         page = build(service, samples, no_samples=why)
-        app = _app(page, uploads=uploads, pictures=pictures)
+        app = _app(page, uploads=uploads, images=samples_folder)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_PATIENCE)
         # uvicorn shuts down by itself, then raises the signal again: the folder must go first.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -119,10 +119,10 @@ def _samples(
         found = logged_samples(Run(run), images, folder)
     except M3RouterError:
         return [], "the run's log cannot be read for them"
-    return found, "no held-out picture of the run has an easy and a hard question"
+    return found, "no held-out image of the run has an easy and a hard question"
 
 
-def _app(page: Any, *, uploads: Path, pictures: Path) -> Any:
+def _app(page: Any, *, uploads: Path, images: Path) -> Any:
     """The page as an ASGI application behind its gate."""
     import gradio as gr
     from fastapi import FastAPI
@@ -139,7 +139,7 @@ def _app(page: Any, *, uploads: Path, pictures: Path) -> Any:
         run_history=False,
         show_error=False,
         max_file_size=LARGEST,
-        allowed_paths=[str(pictures)],  # copied to the uploads, where they may be deleted
+        allowed_paths=[str(images)],  # copied to the uploads, where they may be deleted
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,

@@ -13,7 +13,7 @@ class Spending:
     """What was spent on questions, and what the finest scale would have cost.
 
     FLOPs are the language model's, with what a peek or an answer that was thrown away cost. The
-    vision tower sees every picture once at any scale; its FLOPs stand by themselves.
+    vision tower sees every image once at any scale; its FLOPs stand by themselves.
 
     Attributes:
         questions: How many.
@@ -53,7 +53,7 @@ def spent_on(routed: RoutedAnswer, *, finest_tokens: int, shape: ModelShape) -> 
 
     Args:
         routed: The answer.
-        finest_tokens: Visual tokens of its picture at the finest scale.
+        finest_tokens: Visual tokens of its image at the finest scale.
         shape: Of the model that answered.
     """
     said = routed.answer

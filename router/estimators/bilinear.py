@@ -57,7 +57,7 @@ class BilinearNetwork:
     Each view v of the features (a block; a single block is viewed twice) is standardised and
     projected to u_v (R). The hidden layer sees relu(u_v) of every view and the products
     u_a * u_b of every pair: a low-rank bilinear form (Kim et al., ICLR 2017, arXiv 1610.04325),
-    so that the question can say which part of the picture counts.
+    so that the question can say which part of the image counts.
 
     Attributes:
         widths: columns of each block, side by side.

@@ -34,7 +34,7 @@ class PairedComparison:
         names: the two run folders.
         differences: what was compared.
         n: test questions.
-        n_groups: their pictures.
+        n_groups: their images.
         draws: of the bootstrap and of the permutation test.
     """
 

@@ -134,7 +134,7 @@ def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:
 
 
 def _vision(log: OracleLog, rows: np.ndarray) -> dict[str, float | None]:
-    """Mean cost of the vision tower by picture; high-resolution models look several times."""
+    """Mean cost of the vision tower by image; high-resolution models look several times."""
     each = log.vision_flops[rows]
     return {"vision_gflops": float(each.mean()) / 1e9 if np.isfinite(each).all() else None}
 

@@ -1,4 +1,4 @@
-"""A study: how many labels are enough? The router again, from growing shares of its pictures."""
+"""A study: how many labels are enough? The router again, from growing shares of its images."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def learning_curve(
     draws: int = 200,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on growing shares of the fit part's pictures, and measure each on the test part.
+    """Train on growing shares of the fit part's images, and measure each on the test part.
 
-    Shares are nested: with one seed, a larger share holds the pictures of the smaller ones. The
+    Shares are nested: with one seed, a larger share holds the images of the smaller ones. The
     tune part stays whole. The whole fit part is the run's own router and is not trained again.
 
     Args:
         run: must hold a trained router; receives the cells in `learning-curve/`.
-        shares: of the fit part's pictures, in (0, 1]; 1 is added.
-        seeds: how many orders of the pictures are drawn.
+        shares: of the fit part's images, in (0, 1]; 1 is added.
+        seeds: how many orders of the images are drawn.
         draws: bootstrap draws for the intervals.
         progress: called with (cells done, cells in all, what is next).
 
     Returns:
-        "cells", "skipped" (those from whose pictures nothing can be learned, and why), "shares"
+        "cells", "skipped" (those from whose images nothing can be learned, and why), "shares"
         (means over seeds), "enough" (labels for 50, 80, 90, 95 % of the gain), "fixed" (AIQ of
         mixing fixed options), "n", "cost_unit" and how it was made.
 
@@ -68,7 +68,7 @@ def learning_curve(
     found = []
     for done, (share, seed) in enumerate(wanted):
         if progress:
-            progress(done, len(wanted), f"{share:.3g} of the pictures, seed {seed}")
+            progress(done, len(wanted), f"{share:.3g} of the images, seed {seed}")
         key = {"share": share, "seed": seed}
         make = partial(_cell, recipe, share=share, seed=seed, draws=draws)
         found.append({**key, **cells.get(key, make)})
@@ -91,13 +91,13 @@ def learning_curve(
 
 
 def nested_rows(groups: np.ndarray, rows: Rows, *, share: float, seed: int) -> Rows:
-    """The rows of a share of the pictures, at least one; larger shares hold the smaller ones'.
+    """The rows of a share of the images, at least one; larger shares hold the smaller ones'.
 
     Args:
-        groups: picture of every example of the log.
+        groups: image of every example of the log.
         rows: of the fit part.
         share: in (0, 1].
-        seed: of the pictures' order.
+        seed: of the images' order.
     """
     names = np.unique(groups[rows].astype(str))
     order = np.random.default_rng(seed).permutation(len(names))

@@ -1,11 +1,11 @@
 """Router A against router B on the same questions: differences, intervals and p-values.
 
-Notation for shapes: n test examples in G pictures, K options, P prices, M columns, D draws.
+Notation for shapes: n test examples in G images, K options, P prices, M columns, D draws.
 
 Intervals draw whole images with replacement (`m3router.router.metrics.intervals`). The p-value is
 that of a paired permutation test (Fisher 1935; for routers as for classifiers, Dror et al., ACL
-2018): were A and B alike, exchanging them on any picture would change nothing but chance, so each
-draw swaps all that A and B did on about half of the pictures. It is two-sided, and counts the data
+2018): were A and B alike, exchanging them on any image would change nothing but chance, so each
+draw swaps all that A and B did on about half of the images. It is two-sided, and counts the data
 themselves as one draw, so that it is never 0 and valid for any number of draws (Phipson and Smyth
 2010).
 """
@@ -86,7 +86,7 @@ class Questions:
     Attributes:
         scores: (n, K) in [0, 1].
         costs: (n, K) of the options by themselves.
-        groups: (n,) picture of each.
+        groups: (n,) image of each.
         cost_unit: what costs count.
     """
 
@@ -127,7 +127,7 @@ def compare_routers(
     """
     test = _Test(questions, draws=draws, seed=seed)
     prices = sorted({price for one in (a, b) for price in curve_prices(one.p, one.costs)})
-    # One list of prices for both, so that a picture can change sides at every price.
+    # One list of prices for both, so that an image can change sides at every price.
     best = choices.best_fixed(questions.scores, questions.costs)
     fixed = np.stack([questions.scores[:, best], questions.costs[:, best]], axis=1)
     sides = [
@@ -228,7 +228,7 @@ class _Test:
         return found
 
     def _swapped(self, both: Array) -> Array:
-        """Means (D, 2 M) after exchanging the sides on about half of the pictures."""
+        """Means (D, 2 M) after exchanging the sides on about half of the images."""
         sums, sizes = group_sums(both, self.groups)
         m, n = both.shape[1] // 2, float(sizes.sum())
         gap = sums[:, :m] - sums[:, m:]
@@ -245,7 +245,7 @@ class _Test:
 
 def _gaps(means: Array, m: int, statistic: Statistic) -> Array:
     """Statistic of the first side less that of the second, for means (D, 2 M) of draws."""
-    if not np.isfinite(means).all():  # a single picture: nothing was drawn
+    if not np.isfinite(means).all():  # a single image: nothing was drawn
         return np.full(len(means), np.nan)
     return statistic(means[:, :m]) - statistic(means[:, m:])
 

@@ -2,8 +2,8 @@
 
 Permutation importance (Breiman, Machine Learning 45, 2001; model-agnostic as in Fisher, Rudin and
 Dominici, JMLR 20, 2019): a block's values are exchanged between examples, all else stays, and
-the drop in AIQ is what the router took from them. Values that all questions about a picture
-share are exchanged between whole pictures, so that no picture looks different to its own
+the drop in AIQ is what the router took from them. Values that all questions about an image
+share are exchanged between whole images, so that no image looks different to its own
 questions. What two blocks both know counts for neither: a drop near 0 does not say that a block
 is useless.
 
@@ -40,7 +40,7 @@ class Examples:
         scores: (n, K) in [0, 1].
         costs: (n, K) of the options by themselves.
         behind: (n, K) of the options behind the router; more after a peek.
-        groups: (n,) picture of each.
+        groups: (n,) image of each.
     """
 
     X: Floats
@@ -53,19 +53,19 @@ class Examples:
 def permuted_rows(
     values: Floats, groups: npt.NDArray[Any], generator: np.random.Generator
 ) -> npt.NDArray[np.intp]:
-    """Rows (n,) to take `values` (n, d) from: a permutation of pictures, or of examples.
+    """Rows (n,) to take `values` (n, d) from: a permutation of images, or of examples.
 
-    Whole pictures change places when all examples of each picture have the same values.
+    Whole images change places when all examples of each image have the same values.
     """
-    first, member = _pictures(groups)
-    if by_picture(values, groups):
+    first, member = _images(groups)
+    if by_image(values, groups):
         return first[generator.permutation(len(first))[member]]
     return generator.permutation(len(values))
 
 
-def by_picture(values: Floats, groups: npt.NDArray[Any]) -> bool:
-    """Whether all examples of each picture have the same `values` (n, d)."""
-    first, member = _pictures(groups)
+def by_image(values: Floats, groups: npt.NDArray[Any]) -> bool:
+    """Whether all examples of each image have the same `values` (n, d)."""
+    first, member = _images(groups)
     return bool(np.array_equal(values, values[first[member]]))
 
 
@@ -85,12 +85,12 @@ def importance(
         examples: where to measure.
         parts: name -> columns of X, exchanged together.
         repeats: permutations per part; their mean drop counts.
-        draws: bootstrap draws of whole pictures.
+        draws: bootstrap draws of whole images.
         seed: of permutations and draws.
 
     Returns:
         "aiq" (estimate, untouched) and "parts": name -> "drop" (estimate, in [0, 1] as AIQ is),
-        "by_picture" (whether whole pictures changed places) and "columns" (how many).
+        "by_picture" (whether whole images changed places) and "columns" (how many).
     """
     columns = Columns(examples.groups, draws=draws, seed=seed)
 
@@ -129,7 +129,7 @@ def importance(
         "parts": {
             name: {
                 "drop": columns.estimated(drop(name)).to_dict(),
-                "by_picture": by_picture(examples.X[:, taken], examples.groups),
+                "by_picture": by_image(examples.X[:, taken], examples.groups),
                 "columns": len(taken),
             }
             for name, taken in parts.items()
@@ -143,7 +143,7 @@ def strongest(weights: Floats, *, count: int) -> npt.NDArray[np.intp]:
     return order[np.asarray(weights)[order] > 0]
 
 
-def _pictures(groups: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The first row (G,) of each picture, and each row's picture (n,) among them."""
+def _images(groups: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The first row (G,) of each image, and each row's image (n,) among them."""
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
     return first, member.reshape(-1)

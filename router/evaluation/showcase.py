@@ -11,7 +11,7 @@ from m3router.router.runs.run import Run
 
 
 def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple[str, str]]:
-    """Test examples about different pictures, from cheaply to dearly routed.
+    """Test examples about different images, from cheaply to dearly routed.
 
     Args:
         run: must hold a router and the policy.
@@ -39,10 +39,10 @@ def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple
     seen: set[str] = set()
     for option in [*wanted, *options, *options]:
         for place in np.flatnonzero(choice == option):
-            picture = str(log.images[rows[place]])
-            if len(picked) < count and picture not in seen:
+            image = str(log.images[rows[place]])
+            if len(picked) < count and image not in seen:
                 picked.append(int(place))
-                seen.add(picture)
+                seen.add(image)
                 break
     picked.sort(key=lambda place: int(choice[place]))
     return [(str(log.images[rows[one]]), str(log.questions[rows[one]])) for one in picked]

@@ -22,8 +22,8 @@ def by_share(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     Returns:
         Per share: "share", "seeds", mean "n" and "pictures", and of each estimate the mean
         "value" over seeds with the mean ends "low" and "high" of the seeds' intervals (the
-        uncertainty of the test pictures) and the smallest and largest value, "least" and "most"
-        (that of which pictures were labelled). None where a seed has none.
+        uncertainty of the test images) and the smallest and largest value, "least" and "most"
+        (that of which images were labelled). None where a seed has none.
     """
     rows = []
     for share in sorted({cell["share"] for cell in cells}):

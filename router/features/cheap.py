@@ -1,6 +1,6 @@
-"""What is known of a picture and a question without any model.
+"""What is known of an image and a question without any model.
 
-Of a picture: its size, how many edges it has when it is seen small and when it is seen larger,
+Of an image: its size, how many edges it has when it is seen small and when it is seen larger,
 how its brightness is spread, how colourful it is. Of a question: its length, how it begins, and
 which kinds of things its words ask for. Word lists are English; in other languages those cues are
 0 and the lengths remain.
@@ -17,7 +17,7 @@ from PIL import Image
 VERSION = "cheap-1"
 
 SIDES = (64, 256)
-"""Pictures are scaled to squares of these sides before edges are looked for."""
+"""Images are scaled to squares of these sides before edges are looked for."""
 EDGE = 0.1
 """A gradient of so much of the whole range of brightness a pixel is an edge."""
 _REGIONS = 4
@@ -50,11 +50,11 @@ _OPTION = re.compile(r"(?:^|\n)\s*\(?[A-Za-h][.):]\s", re.MULTILINE)
 _WORD = re.compile(r"\w+")
 
 
-def picture_cues(picture: Image.Image) -> np.ndarray:
-    """Cues of a picture, or of a video's collage.
+def image_cues(image: Image.Image) -> np.ndarray:
+    """Cues of an image, or of a video's collage.
 
     Args:
-        picture: RGB.
+        image: RGB.
 
     Returns:
         float32 (16,): natural logarithms of width, height, width / height and megapixels; mean
@@ -63,8 +63,8 @@ def picture_cues(picture: Image.Image) -> np.ndarray:
         ``SIDES`` the mean gradient, the share of edges, and the largest and the smallest share
         among 16 regions.
     """
-    width, height = picture.size
-    small = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), dtype=np.float32) / 255
+    width, height = image.size
+    small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), dtype=np.float32) / 255
     grey = small @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     counts = np.histogram(grey, bins=_BINS, range=(0, 1))[0] / grey.size
     known = counts[counts > 0]
@@ -78,7 +78,7 @@ def picture_cues(picture: Image.Image) -> np.ndarray:
         -(known * np.log2(known)).sum(),
         _colourfulness(small),
     ]
-    plain = picture.convert("L")
+    plain = image.convert("L")
     for side in SIDES:
         cues += _edges(plain, side)
     return np.array(cues, dtype=np.float32)

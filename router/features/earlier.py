@@ -31,8 +31,8 @@ def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
         folder: The features' folder.
 
     Returns:
-        Name of a block -> `milliseconds_per_example`; where the questions about a picture share
-        a part of it also `milliseconds_per_picture`, and where the language model ran
+        Name of a block -> `milliseconds_per_example`; where the questions about an image share
+        a part of it also `milliseconds_per_image`, and where the language model ran
         `flops_per_example`. A tower's run is not counted: it is the answer's own. Empty for
         blocks of which it is not known.
 
@@ -55,11 +55,11 @@ def block_facts(
         digests: Image path -> SHA-256 of its file.
 
     Returns:
-        `version`, `made_with`, SHA-256 sums of the `examples` (ids, pictures' names, questions)
-        and of the `pictures`' files (None where the tier looks at none), and the `key` over all.
+        `version`, `made_with`, SHA-256 sums of the `examples` (ids, images' names, questions)
+        and of the `images`' files (None where the tier looks at none), and the `key` over all.
     """
     tier = TIERS[name]
-    looks = tier.of_encoding or tier.of_peek or (tier.of_picture and featurizer.pictures)
+    looks = tier.of_encoding or tier.of_peek or (tier.of_image and featurizer.images)
     videos = any(is_video(row.image) for row in rows)
     seen = [digests.get(row.image, "") for row in rows]
     facts: dict[str, Any] = {
@@ -148,7 +148,7 @@ class Earlier:
         """Blocks that are not asked for and stay in the table.
 
         Raises:
-            MismatchError: When one was made of other examples, pictures or by another model.
+            MismatchError: When one was made of other examples, images or by another model.
         """
         if self.table is None:
             return ()
@@ -185,5 +185,5 @@ class Earlier:
             return "of other examples"
         if name in TIERS and digests and facts["pictures"] is not None:
             now = block_facts(featurizer, name, rows, digests)["pictures"]
-            return None if facts["pictures"] == now else "of other pictures"
+            return None if facts["pictures"] == now else "of other images"
         return None

@@ -18,7 +18,7 @@ from PIL import Image
 from m3router.data.errors import DataError, ImageError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import file_digest, file_in
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 from m3router.m3core.labelling import Encoded
 from m3router.m3core.matryoshka.base import Request, VisualEncoding
 from m3router.m3core.matryoshka.batching import limits_for, peek_in_batches
@@ -36,7 +36,7 @@ CHUNK_QUESTIONS = 512
 
 
 class FeatureCollector:
-    """Keeps what pictures and prefills give to the tiers; survives interruption.
+    """Keeps what images and prefills give to the tiers; survives interruption.
 
     Used as ``on_encoded`` of :func:`m3router.m3core.labelling.label`; a context manager.
 
@@ -44,7 +44,7 @@ class FeatureCollector:
         folder: The features' folder; holds a store of its own beside the table.
         featurizer: What is made, with which model.
         asked: The examples.
-        images: Folder that image paths start from; None where there are no pictures.
+        images: Folder that image paths start from; None where there are no images.
         rank: Number of this process among those that label together.
     """
 
@@ -82,29 +82,29 @@ class FeatureCollector:
         self._keep({name: None for name, _ in encoded}, dict(encoded))
 
     def collect(self, names: Iterable[str] | None = None, progress: Progress | None = None) -> None:
-        """Encode the pictures of which something is missing.
+        """Encode the images of which something is missing.
 
         What cannot be read is named in :attr:`causes`: image path, or example id, to cause.
 
         Args:
             names: Image paths; all by default.
-            progress: Called with pictures done.
+            progress: Called with images done.
         """
         self._store.refresh()
         given = (one.image for one in self.asked) if names is None else names
-        wanted = list(dict.fromkeys(given)) if self.featurizer.pictures else []
+        wanted = list(dict.fromkeys(given)) if self.featurizer.images else []
         missing = [name for name in wanted if self._missing(name)]
         for start in range(0, len(missing), CHUNK_IMAGES):
-            pictures: dict[str, Image.Image | None] = {}
+            images: dict[str, Image.Image | None] = {}
             for name in missing[start : start + CHUNK_IMAGES]:
                 try:
-                    pictures[name] = self._open(name)
+                    images[name] = self._open(name)
                 except ImageError as error:
                     self.causes[name] = str(error)
-            self._keep(pictures, self._encode(pictures))
+            self._keep(images, self._encode(images))
             if progress:
                 done = len(wanted) - len(missing) + start + CHUNK_IMAGES
-                progress(min(done, len(wanted)), len(wanted), "pictures")
+                progress(min(done, len(wanted)), len(wanted), "images")
 
     def left_out(self, log: OracleLog) -> dict[str, str]:
         """Answered examples of a log that can get no features: id -> cause.
@@ -137,29 +137,29 @@ class FeatureCollector:
     def _all_digests(self) -> dict[str, str]:
         if self.images is None:
             return {}
-        return {name: self._digest(name) for name in self._by_picture}
+        return {name: self._digest(name) for name in self._by_image}
 
     @cached_property
-    def _by_picture(self) -> dict[str, list[FeatureInput]]:
+    def _by_image(self) -> dict[str, list[FeatureInput]]:
         found: dict[str, list[FeatureInput]] = {}
         for one in self.asked:
             found.setdefault(one.image, []).append(one)
         return found
 
     def _missing(self, name: str) -> bool:
-        """Whether a picture, or a question about it, lacks a vector."""
+        """Whether an image, or a question about it, lacks a vector."""
         return bool(self._tiers_missing(name) or self._unpeeked(name))
 
     def _tiers_missing(self, name: str) -> list[str]:
-        asked = self._by_picture.get(name, ())
+        asked = self._by_image.get(name, ())
         return [
             tier
-            for tier in self.featurizer.by_picture
+            for tier in self.featurizer.by_image
             if any(self._lacks(tier, one) for one in asked)
         ]
 
     def _unpeeked(self, name: str) -> list[FeatureInput]:
-        asked = self._by_picture.get(name, ()) if self.featurizer.peeks else ()
+        asked = self._by_image.get(name, ()) if self.featurizer.peeks else ()
         return [one for one in asked if self._lacks(PEEK, one)]
 
     def _lacks(self, tier: str, one: FeatureInput) -> bool:
@@ -169,7 +169,7 @@ class FeatureCollector:
         return not self._store.has(tier, *unit)
 
     def _digest(self, name: str) -> str:
-        """SHA-256 of a picture's file, empty where it cannot be read."""
+        """SHA-256 of an image's file, empty where it cannot be read."""
         if name not in self._digests:
             try:
                 self._digests[name] = file_digest(file_in(self.images or Path(), name))
@@ -179,44 +179,44 @@ class FeatureCollector:
 
     def _open(self, name: str) -> Image.Image:
         path = file_in(self.images or Path(), name)
-        return open_picture(path, frames=self.featurizer.frames)
+        return open_media(path, frames=self.featurizer.frames)
 
-    def _encode(self, pictures: dict[str, Image.Image | None]) -> dict[str, VisualEncoding]:
+    def _encode(self, images: dict[str, Image.Image | None]) -> dict[str, VisualEncoding]:
         tiers = (TIERS[name] for name in self.featurizer.tiers)
-        if self.featurizer.model is None or not pictures:
+        if self.featurizer.model is None or not images:
             return {}
         if not any(tier.of_encoding or tier.of_peek for tier in tiers):
             return {}
-        encodings = self.featurizer.model.encode([p for p in pictures.values() if p is not None])
-        return dict(zip(pictures, encodings, strict=True))
+        encodings = self.featurizer.model.encode([p for p in images.values() if p is not None])
+        return dict(zip(images, encodings, strict=True))
 
     def _keep(
-        self, pictures: dict[str, Image.Image | None], encodings: dict[str, VisualEncoding]
+        self, images: dict[str, Image.Image | None], encodings: dict[str, VisualEncoding]
     ) -> None:
         vectors = []
-        for name, picture in pictures.items():
+        for name, image in images.items():
             try:
-                vectors += self._by_tier(name, picture, encodings.get(name))
+                vectors += self._by_tier(name, image, encodings.get(name))
             except ImageError as error:  # gone since it was encoded; the others go on
                 self.causes[name] = str(error)
         self._store.add(vectors + self._peeked(encodings))
 
     def _by_tier(
-        self, name: str, picture: Image.Image | None, encoding: VisualEncoding | None
+        self, name: str, image: Image.Image | None, encoding: VisualEncoding | None
     ) -> list[Vector]:
-        """The vectors of a picture that are missing.
+        """The vectors of an image that are missing.
 
         Raises:
             ImageError: It must be looked at, and can no longer be read.
         """
         vectors = []
         for tier in self._tiers_missing(name):
-            if TIERS[tier].of_picture is not None and picture is None:
-                picture = self._open(name)
+            if TIERS[tier].of_image is not None and image is None:
+                image = self._open(name)
             began = time.perf_counter()
-            values = self.featurizer.of_picture(tier, picture, encoding)
+            values = self.featurizer.of_image(tier, image, encoding)
             ms = (time.perf_counter() - began) * 1000
-            key = self.featurizer.picture_key(tier, name, self._digest(name))
+            key = self.featurizer.image_key(tier, name, self._digest(name))
             vectors.append(Vector(tier=tier, unit=name, key=key, values=values, ms=ms))
         return vectors
 
@@ -259,8 +259,8 @@ def unit_of(
     """Which vector of the store an example's row of a tier needs, and its key; None for none."""
     if TIERS[name].of_peek is not None:
         return one.id, featurizer.example_key(one.image, digest, one.question)
-    if name in featurizer.by_picture:
-        return one.image, featurizer.picture_key(name, one.image, digest)
+    if name in featurizer.by_image:
+        return one.image, featurizer.image_key(name, one.image, digest)
     return None
 
 
@@ -332,7 +332,7 @@ class Assembler:
         featurizer: What makes the blocks.
         asked: All examples.
         digests: Image path -> SHA-256 of its file.
-        store: What pictures and peeks gave.
+        store: What images and peeks gave.
         earlier: The table that is there.
     """
 
@@ -371,7 +371,7 @@ class Assembler:
         others = self.earlier.others(self.featurizer, by_id, self.digests, sha256)
         rows = [one for one in self.asked if self._is_known(one, others)]
         if not rows:
-            raise DataError("no picture could be read, so there are no features to write")
+            raise DataError("no image could be read, so there are no features to write")
         ids = [row.id for row in rows]
         blocks = {name: self.earlier.rows(name, ids) for name in others}
         facts = {name: self.earlier.facts(name) for name in others}
@@ -451,9 +451,9 @@ class Assembler:
             return self.earlier.cost(name)
         stored = self._stored[name]
         cost = {"milliseconds_per_example": stored.ms + self._question_ms.get(name, 0.0)}
-        if name in self.featurizer.by_picture:
-            pictures = len({row.image for row in rows})
-            lost = stored.ms * (1 - pictures / len(rows))  # shared by a picture's questions
+        if name in self.featurizer.by_image:
+            images = len({row.image for row in rows})
+            lost = stored.ms * (1 - images / len(rows))  # shared by an image's questions
             cost["milliseconds_per_example"] -= lost
             cost["milliseconds_per_picture"] = stored.ms
         if stored.flops:
@@ -471,7 +471,7 @@ class Assembler:
                 "grid": list(featurizer.model.grid.names),
                 "visual": log.metadata.get("visual", {}),
             }
-        if featurizer.pictures:
+        if featurizer.images:
             told |= {"frames": featurizer.frames}
         if featurizer.questions is not None:
             told |= {"question_encoder": featurizer.questions.name}

@@ -27,7 +27,7 @@ class Featurizer:
         tiers: Names in `m3router.router.features.groups.TIERS`.
         model: The model or image encoder; None where no tier looks at what it makes.
         questions: The question encoder; None where the tier "question" is not asked for.
-        pictures: Whether there are pictures; without them the tier "cheap" is made of questions
+        images: Whether there are images; without them the tier "cheap" is made of questions
             alone, which makes it narrower.
         frames: Frames of a video's collage.
 
@@ -38,7 +38,7 @@ class Featurizer:
     tiers: tuple[str, ...]
     model: MultiScaleModel | ImageEncoder | None = None
     questions: QuestionEncoder | None = None
-    pictures: bool = True
+    images: bool = True
     frames: int = FRAMES
 
     def __post_init__(self) -> None:
@@ -58,12 +58,12 @@ class Featurizer:
             raise DataError("The tier 'question' needs a question encoder, such as 'hashed'.")
 
     @property
-    def by_picture(self) -> tuple[str, ...]:
-        """Tiers that have a part for each picture."""
+    def by_image(self) -> tuple[str, ...]:
+        """Tiers that have a part for each image."""
         return tuple(
             name
             for name in self.tiers
-            if TIERS[name].of_encoding or (TIERS[name].of_picture and self.pictures)
+            if TIERS[name].of_encoding or (TIERS[name].of_image and self.images)
         )
 
     @property
@@ -82,16 +82,16 @@ class Featurizer:
             raise MismatchError("an image encoder answers nothing; load the model itself")
         return self.model
 
-    def of_picture(
-        self, name: str, picture: Image.Image | None, encoding: VisualEncoding | None
+    def of_image(
+        self, name: str, image: Image.Image | None, encoding: VisualEncoding | None
     ) -> np.ndarray:
-        """The part of a tier that a picture gives, float32 (d,); d is 0 where it gives none."""
+        """The part of a tier that an image gives, float32 (d,); d is 0 where it gives none."""
         tier = TIERS[name]
         if tier.of_encoding is not None and encoding is not None and self.model is not None:
             with one_thread():
                 return tier.of_encoding(encoding, self.model.grid)
-        if tier.of_picture is not None and self.pictures and picture is not None:
-            return tier.of_picture(picture)
+        if tier.of_image is not None and self.images and image is not None:
+            return tier.of_image(image)
         return np.zeros(0, dtype=np.float32)
 
     def of_questions(self, name: str, questions: Sequence[str]) -> np.ndarray:
@@ -110,26 +110,26 @@ class Featurizer:
 
     def blocks(
         self,
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         encodings: Sequence[VisualEncoding],
         questions: Sequence[str],
     ) -> list[dict[str, np.ndarray]]:
         """The blocks of examples, without "peek": for each one tier -> float32 (d,).
 
         Args:
-            pictures: The picture of each; what is the same object is looked at once.
+            images: The image of each; what is the same object is looked at once.
             encodings: Its encoding.
             questions: What is asked of it.
         """
         names = [name for name in self.tiers if TIERS[name].of_peek is None]
         asked = {name: self.of_questions(name, questions) for name in names}
         seen: dict[int, dict[str, np.ndarray]] = {}
-        for picture, encoding in zip(pictures, encodings, strict=True):
-            if id(picture) not in seen:
-                seen[id(picture)] = {n: self.of_picture(n, picture, encoding) for n in names}
+        for image, encoding in zip(images, encodings, strict=True):
+            if id(image) not in seen:
+                seen[id(image)] = {n: self.of_image(n, image, encoding) for n in names}
         return [
-            {name: np.concatenate([seen[id(picture)][name], asked[name][row]]) for name in names}
-            for row, picture in enumerate(pictures)
+            {name: np.concatenate([seen[id(image)][name], asked[name][row]]) for name in names}
+            for row, image in enumerate(images)
         ]
 
     def made_with(self, name: str) -> dict[str, Any]:
@@ -141,17 +141,17 @@ class Featurizer:
         if tier.encoded and self.questions is not None:
             found |= {"encoder": self.questions.name, "encoder_revision": self.questions.revision}
         if name == CHEAP:
-            found |= {"pictures": self.pictures}
+            found |= {"pictures": self.images}
         return found
 
-    def picture_key(self, name: str, image: str, digest: str) -> str:
-        """What a picture's vector is kept under; `digest` is the SHA-256 of its file."""
+    def image_key(self, name: str, image: str, digest: str) -> str:
+        """What an image's vector is kept under; `digest` is the SHA-256 of its file."""
         frames = self.frames if is_video(image) else None
         return key_of(self.made_with(name), digest, frames)
 
     def example_key(self, image: str, digest: str, question: str) -> str:
         """What an example's peek is kept under."""
-        return key_of(self.picture_key(PEEK, image, digest), question)
+        return key_of(self.image_key(PEEK, image, digest), question)
 
     @property
     def _encoder(self) -> str | None:
@@ -216,6 +216,6 @@ def live_featurizer(
         tiers=names,
         model=model,
         questions=question_encoder(encoder, model) if QUESTION in names else None,
-        pictures=facts.get(CHEAP, {}).get("made_with", {}).get("pictures", True),
+        images=facts.get(CHEAP, {}).get("made_with", {}).get("pictures", True),
         frames=int(features.get("frames", FRAMES)),
     )

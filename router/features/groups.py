@@ -1,7 +1,7 @@
 """The tiers of features: one literal table, name of the block -> how it is made.
 
-A block is made of parts: what a picture gives once for all questions about it, what a question
-gives whatever the picture, and what both give together. Logs and live requests are featurised by
+A block is made of parts: what an image gives once for all questions about it, what a question
+gives whatever the image, and what both give together. Logs and live requests are featurised by
 the same functions.
 """
 
@@ -26,8 +26,8 @@ class Tier:
 
     Attributes:
         version: Changes when the same input would give other numbers.
-        of_encoding: From an encoded picture.
-        of_picture: From an RGB picture.
+        of_encoding: From an encoded image.
+        of_image: From an RGB image.
         of_questions: From questions, for each a row.
         encoded: Whether a question encoder makes the block.
         of_peek: From the coarsest scale's prefill.
@@ -35,7 +35,7 @@ class Tier:
 
     version: str
     of_encoding: Callable[[VisualEncoding, ScaleGrid], np.ndarray] | None = None
-    of_picture: Callable[[Image.Image], np.ndarray] | None = None
+    of_image: Callable[[Image.Image], np.ndarray] | None = None
     of_questions: Callable[[Sequence[str]], np.ndarray] | None = None
     encoded: bool = False
     of_peek: Callable[[Peek], np.ndarray] | None = None
@@ -46,16 +46,14 @@ IMAGE, QUESTION, CHEAP, PEEK = "image", "question", "cheap", "peek"
 TIERS: dict[str, Tier] = {
     IMAGE: Tier(version=image.VERSION, of_encoding=image.image_features),
     QUESTION: Tier(version=question.VERSION, encoded=True),
-    CHEAP: Tier(
-        version=cheap.VERSION, of_picture=cheap.picture_cues, of_questions=cheap.question_cues
-    ),
+    CHEAP: Tier(version=cheap.VERSION, of_image=cheap.image_cues, of_questions=cheap.question_cues),
     PEEK: Tier(version=peek.VERSION, of_peek=peek.peek_features),
 }
 """Name -> how."""
 
 USUAL = (IMAGE, QUESTION)
 """What is computed unless others are asked for: on the shipped model the others did not pay. Cheap
-cues open every picture again, and a peek is a call of the model for every question."""
+cues open every image again, and a peek is a call of the model for every question."""
 
 
 def check_tiers(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a picture's tokens say about the detail in it, whatever the question.
+"""What an image's tokens say about the detail in it, whatever the question.
 
 The energy of what each step from a coarse scale to the next one adds tells how much is lost by
 staying at the coarser scale. Pooling is nested, so with pooled scales these energies split the
@@ -19,10 +19,10 @@ _MOST_REGIONS = 9
 
 
 def image_features(encoding: VisualEncoding, grid: ScaleGrid) -> np.ndarray:
-    """Features of one encoded picture.
+    """Features of one encoded image.
 
     Args:
-        encoding: The picture, encoded by the model.
+        encoding: The image, encoded by the model.
         grid: The model's scales, K of them.
 
     Returns:

@@ -15,7 +15,7 @@ def peek_features(peek: Peek) -> np.ndarray:
     Returns:
         float32 vector: entropy of the first answer token in nats, its top probability, the margin
         between the two likeliest tokens; natural-log probabilities of the likeliest tokens (k);
-        the logarithm of the prompt's tokens without the picture's; states of the prompt's last
+        the logarithm of the prompt's tokens without the image's; states of the prompt's last
         token behind half of the layers (D) and behind all (D). Length k + 4 + 2 D.
     """
     odds = np.exp(peek.top_logprobs[:2].astype(np.float64))

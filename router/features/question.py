@@ -1,4 +1,4 @@
-"""What a question's words say about the detail it asks for, whatever the picture.
+"""What a question's words say about the detail it asks for, whatever the image.
 
 Three encoders behind one protocol: the language model's own input embeddings (the default), a
 sentence encoder, or hashed words, which need no model at all.

@@ -1,4 +1,4 @@
-"""Vectors of pictures and examples while they are computed: kept durably, each under its key.
+"""Vectors of images and examples while they are computed: kept durably, each under its key.
 
 A vector's key says what it was made of. One that is kept under another key than is asked for now
 counts as not there, and a newer one takes its place.
@@ -23,11 +23,11 @@ FOLDER = "vectors"
 
 @dataclass(frozen=True, kw_only=True)
 class Vector:
-    """What one picture, or one example, gave to a tier.
+    """What one image, or one example, gave to a tier.
 
     Attributes:
         tier: Name of the tier.
-        unit: Path of the picture, or id of the example.
+        unit: Path of the image, or id of the example.
         key: What the vector was made of; see :func:`key_of`.
         values: float32 (d,).
         ms: Milliseconds that it took, its share of its batch.

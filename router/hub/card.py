@@ -78,7 +78,7 @@ def model_card(
     parts = [
         _front(facts),
         f"# Router for {_plain(model)}",
-        f"For a picture and a question, this router estimates at which of the scales {scales} "
+        f"For an image and a question, this router estimates at which of the scales {scales} "
         f"({_plain(router.cost_unit)}) the Matryoshka multimodal model {_plain(model)} answers "
         "rightly; a policy then picks the cheapest that is worth it. It was made with `m3router`, "
         "and holds no weights of the model itself.",
@@ -126,11 +126,11 @@ def local_path_in(value: Any) -> str:
     return value if isinstance(value, str) and _PATH.search(value) else ""
 
 
-_LIMITS = """- Estimates hold for questions and pictures like those it was trained on. On others,
+_LIMITS = """- Estimates hold for questions and images like those it was trained on. On others,
   label some, evaluate, and calibrate again.
 - A budget is met on average on such questions, not by each of them. A guarantee is about the draw
-  of the calibration pictures, and about one calibration.
-- Only the language model works less. The vision tower sees every picture in full."""
+  of the calibration images, and about one calibration.
+- Only the language model works less. The vision tower sees every image in full."""
 
 
 def _front(facts: Facts) -> str:
@@ -194,7 +194,7 @@ def _stated(rows: Sequence[Sequence[Any]]) -> list[list[str]]:
 
 def _size(size: Any) -> str:
     if isinstance(size, Mapping):
-        return f"{size.get('examples')} questions, {size.get('pictures')} pictures"
+        return f"{size.get('examples')} questions, {size.get('pictures')} images"
     return f"{size} questions"
 
 
@@ -214,8 +214,8 @@ def _evaluation(document: Mapping[str, Any] | None) -> str:
     names = [str(one["dataset"]) for one in document.get("datasets", ())]
     return "\n\n".join(
         [
-            f"{n['test']} test questions about {n['test_groups']} pictures that nothing was "
-            f"trained, tuned or calibrated on; {level:.0%} intervals by bootstrap over pictures. "
+            f"{n['test']} test questions about {n['test_groups']} images that nothing was "
+            f"trained, tuned or calibrated on; {level:.0%} intervals by bootstrap over images. "
             f"Best fixed scale: {_plain(str(document['best_fixed']))}.",
             _table(
                 ["answered by", "right %", f"mean {document['cost_unit']}", "right, points"], rows
@@ -276,8 +276,8 @@ from PIL import Image
 from m3router.router import AutoScalePipeline
 
 pipeline = AutoScalePipeline.from_pretrained({name!r}, model={model!r}, policy={policy!r})
-picture = Image.open("picture.png").convert("RGB")
-(answer,) = pipeline.answer([picture], ["What number is on the red tag?"])
+image = Image.open("image.png").convert("RGB")
+(answer,) = pipeline.answer([image], ["What number is on the red tag?"])
 print(answer.answer.text, answer.scale, answer.sufficiency)
 ```
 

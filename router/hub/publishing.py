@@ -1,6 +1,6 @@
 """What goes to the hub: a run's router with its policies, or one of them, and the card.
 
-Logs, features, questions and pictures never go along. What a repository is read with is in
+Logs, features, questions and images never go along. What a repository is read with is in
 `m3router.router.hub.repository`.
 """
 

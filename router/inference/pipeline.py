@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from m3router.data.errors import MismatchError
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 from m3router.m3core.checkpoints import load_model
 from m3router.m3core.labelling.rows import longest_in
 from m3router.m3core.matryoshka.base import MultiScaleModel
@@ -145,9 +145,9 @@ class AutoScalePipeline:
         """Answer question i about image i, each at its own scale, batched by length.
 
         Args:
-            images: RGB pictures, or files of pictures and videos. What comes several times (the
+            images: RGB images, or files of images and videos. What comes several times (the
                 same object, or equal paths) is encoded once.
-            questions: One for each picture.
+            questions: One for each image.
             scale: Answer everything at this scale instead of routing.
             policy: Route by this policy, without asking again, instead of by the pipeline's own.
 
@@ -166,11 +166,11 @@ class AutoScalePipeline:
             self.model.prompt_length(question, fewest)  # a scale costs at least its name
         if policy is not None:
             policy.check_fits(options=self.router.options, router=self.router.fingerprint)
-        pictures = self._opened(images)
+        opened = self._opened(images)
         return self.run(
             [
-                Session(image=picture, question=question, rule=scale or policy)
-                for picture, question in zip(pictures, questions, strict=True)
+                Session(image=image, question=question, rule=scale or policy)
+                for image, question in zip(opened, questions, strict=True)
             ]
         )
 
@@ -211,7 +211,7 @@ class AutoScalePipeline:
         return [one.result(self.model) for one in sessions]
 
     def _opened(self, images: Sequence[Image.Image | Path]) -> list[Image.Image]:
-        """The pictures themselves; equal paths give the same object."""
+        """The images themselves; equal paths give the same object."""
         paths = {image for image in images if isinstance(image, Path)}
-        opened = {path: open_picture(path, frames=self.frames) for path in paths}
+        opened = {path: open_media(path, frames=self.frames) for path in paths}
         return [opened[image] if isinstance(image, Path) else image for image in images]

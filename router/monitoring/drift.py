@@ -3,10 +3,10 @@
 Notation for shapes: N rows of features of both sides together, d features.
 
 The statistic is the squared maximum mean discrepancy with a Gaussian kernel (Gretton et al., A
-Kernel Two-Sample Test, JMLR 13, 2012, equation 5), its p-value is from permutations of pictures:
-under the hypothesis that both sides are drawn alike pictures are exchangeable, questions about
-one picture are not. One question of each picture is compared, which leaves room for the most
-pictures. Scaling, components and kernel read both sides together and do not know which row is
+Kernel Two-Sample Test, JMLR 13, 2012, equation 5), its p-value is from permutations of images:
+under the hypothesis that both sides are drawn alike images are exchangeable, questions about
+one image are not. One question of each image is compared, which leaves room for the most
+images. Scaling, components and kernel read both sides together and do not know which row is
 whose, so the p-value is exact: it is at most u with probability at most u.
 """
 
@@ -25,8 +25,8 @@ from m3router.router.estimators.base import Floats
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
-PICTURES = 1000
-"""Most pictures of each side that are compared."""
+IMAGES = 1000
+"""Most images of each side that are compared."""
 COMPONENTS = 32
 """Principal components that are compared."""
 TOGETHER = "all blocks together"
@@ -38,7 +38,7 @@ class Sample:
 
     Attributes:
         blocks: block name -> features (n, d).
-        groups: picture of each row (n,).
+        groups: image of each row (n,).
     """
 
     blocks: Mapping[str, Floats]
@@ -72,10 +72,10 @@ def shifts(reference: Sample, fresh: Sample, *, level: float, seed: int = 0) -> 
         reference: what is known, such as the part that a router was fitted on.
         fresh: with the same blocks at the same widths.
         level: false-alarm rate that is asked for; it sets the number of permutations.
-        seed: of the choice of pictures and of the permutations.
+        seed: of the choice of images and of the permutations.
 
     Raises:
-        DataError: when a side has fewer than two pictures, or the level is below `LEAST_LEVEL`.
+        DataError: when a side has fewer than two images, or the level is below `LEAST_LEVEL`.
     """
     if not level >= LEAST_LEVEL:
         raise DataError(
@@ -105,19 +105,19 @@ def shifts(reference: Sample, fresh: Sample, *, level: float, seed: int = 0) -> 
 
 
 def one_each(groups: npt.NDArray, generator: np.random.Generator) -> Rows:
-    """A random row of each of at most `PICTURES` random pictures.
+    """A random row of each of at most `IMAGES` random images.
 
     Raises:
-        DataError: for fewer than two pictures.
+        DataError: for fewer than two images.
     """
     order = generator.permutation(len(groups))
     _, first = np.unique(np.asarray(groups)[order], return_index=True)
     if len(first) < 2:
         raise DataError(
-            f"Drift is tested between pictures and needs at least 2 on each side; one side has "
+            f"Drift is tested between images and needs at least 2 on each side; one side has "
             f"{len(first)}. Collect more traffic."
         )
-    rows: Rows = order[generator.permutation(first)[:PICTURES]]
+    rows: Rows = order[generator.permutation(first)[:IMAGES]]
     return rows
 
 

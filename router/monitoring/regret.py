@@ -176,7 +176,7 @@ def monitor(
 
     Raises:
         DataError: for a false-alarm rate outside of (0, 1), an unknown bound or one that is not
-            valid for these scores, or fewer than two pictures.
+            valid for these scores, or fewer than two images.
     """
     if not 0 < false_alarm < 1:
         raise DataError(f"false_alarm must lie between 0 and 1, such as 0.01; it is {false_alarm}.")
@@ -233,8 +233,8 @@ def judged(
         "upper_limit": risk.upper_limit(losses, delta=delta, bound=bound),
         "p_value": None,
         "pictures_needed": None,
-        "images": losses.pictures,
-        "pictures": losses.pictures,
+        "images": losses.images,
+        "pictures": losses.images,
         "questions": losses.questions,
         "most": losses.most,
         "max_regret": kept.get("max_regret"),
@@ -252,5 +252,5 @@ def judged(
         return {**found, "verdict": VIOLATED}
     if found["p_value"] <= delta:
         return {**found, "verdict": HOLDS}
-    needed = risk.pictures_needed(losses, alpha, delta=delta, bound=bound, power=POWER)
+    needed = risk.images_needed(losses, alpha, delta=delta, bound=bound, power=POWER)
     return {**found, "verdict": UNDECIDED, "pictures_needed": needed}

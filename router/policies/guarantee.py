@@ -492,7 +492,7 @@ def _cheapest(exam: Exam, lists: Sequence[Sequence[Policy]], binding: Binding) -
         cause = (
             f"{_WHAT[target.loss]} of at most {target.alpha:g} is certified at confidence "
             f"{target.confidence:g} for no cheaper policy on {len(part.p)} questions about "
-            f"{len(exam.counted.thinned.sizes)} pictures"
+            f"{len(exam.counted.thinned.sizes)} images"
         )
         chosen, rung = fixed.fall_back(cause, advice=_what_it_takes(exam, policies)), None
     return replace(chosen, guarantee=certified.guarantee(part.given(chosen), rung))
@@ -515,7 +515,7 @@ def _strategies(part: Labelled, tune: Labelled | None, policies: Sequence[Policy
 
 
 def _what_it_takes(exam: Exam, policies: Sequence[Policy]) -> str:
-    """How many pictures would certify the cheapest policy with some room below the target."""
+    """How many images would certify the cheapest policy with some room below the target."""
     part, target = exam.part, exam.target
     spent = part.costs[np.arange(len(part.p)), exam.against(part)]
     if np.all(spent <= part.costs.min(axis=1)):
@@ -533,12 +533,12 @@ def _what_it_takes(exam: Exam, policies: Sequence[Policy]) -> str:
     cost = measured(policy, part.p, part.costs).calibration["mean_cost"]
     what = _WHAT[target.loss]
     found = f"The policy of mean cost {cost:.4g} had a {what} of {losses.risk:.2g} there: "
-    needed = risk.pictures_needed(
+    needed = risk.images_needed(
         losses, target.alpha, delta=target.delta, bound=exam.bound, power=POWER
     )
     if needed is None:
-        return f"{found}no number of pictures certifies that"
-    return f"{found}about {needed} such pictures would certify it with probability {POWER:g}"
+        return f"{found}no number of images certifies that"
+    return f"{found}about {needed} such images would certify it with probability {POWER:g}"
 
 
 _WHAT = {"regret": "regret", "loss": "net loss"}
@@ -594,8 +594,8 @@ def described(
             expected=expected,
             start=target.alpha if p <= target.delta else None,
         ),
-        "images": losses.pictures,
-        "pictures": losses.pictures,
+        "images": losses.images,
+        "pictures": losses.images,
         "questions": losses.questions,
         "most": losses.most,
     }
@@ -609,14 +609,14 @@ def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     """Refuse a part on which no losses at all would not be evidence enough.
 
     Raises:
-        UncertifiedError: naming the pictures that it has and that are needed.
+        UncertifiedError: naming the images that it has and that are needed.
     """
-    least = risk.pictures_needed(losses.without(), target.alpha, delta=target.delta, bound=bound)
-    if least is None or least > losses.pictures:
+    least = risk.images_needed(losses.without(), target.alpha, delta=target.delta, bound=bound)
+    if least is None or least > losses.images:
         raise UncertifiedError(
             f"The calibrate part is too small for a {_WHAT[target.loss]} of at most "
             f"{target.alpha:g} at confidence {target.confidence:g}: it has {losses.questions} "
-            f"questions about {losses.pictures} pictures, and even without a single loss at least "
-            f"{least} such pictures are needed (bound {bound!r}). Label more pictures, or ask for "
+            f"questions about {losses.images} images, and even without a single loss at least "
+            f"{least} such images are needed (bound {bound!r}). Label more images, or ask for "
             "less."
         )

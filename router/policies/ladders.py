@@ -112,7 +112,7 @@ def chances(ladder: Ladder, *, alpha: float, delta: float, images: int) -> Array
     """
     known = [losses for losses in ladder.expected if losses is not None]
     stand = np.array([risk.standing(losses, alpha) for losses in known])
-    z, tune = -stand[:, 0] / np.sqrt(stand[:, 1]), known[0].pictures
+    z, tune = -stand[:, 0] / np.sqrt(stand[:, 1]), known[0].images
     noise = math.sqrt(1 + images / tune)
     found: Array = ndtr((z * math.sqrt(images) - float(ndtri(1 - delta))) / noise)
     return found

@@ -1,12 +1,12 @@
-"""Bounds on the risk of a rule, from labelled questions that share pictures.
+"""Bounds on the risk of a rule, from labelled questions that share images.
 
-Notation for shapes: N questions about G pictures of R kinds.
+Notation for shapes: N questions about G images of R kinds.
 
-The unit is the picture: questions about one picture are not independent, pictures are. The risk
-is that of a question, E[S] / E[m] for a picture with m questions whose losses sum to S. With M
-the most questions that a picture counts with (`thinning` sees to it), X = (S + alpha (M -
+The unit is the image: questions about one image are not independent, images are. The risk
+is that of a question, E[S] / E[m] for an image with m questions whose losses sum to S. With M
+the most questions that an image counts with (`thinning` sees to it), X = (S + alpha (M -
 m)) / M lies in [0, 1], and E[X] <= alpha exactly when the risk is at most alpha; so bounds on the
-mean of independent values in [0, 1] hold for it, whatever the dependence inside of pictures.
+mean of independent values in [0, 1] hold for it, whatever the dependence inside of images.
 
 Losses lie in [low, 1]: low is 0 for regret, and -1 for a net loss, which gains make up for; between
 the two, gains make up for a part. Where a bound needs values from 0 on, losses are taken for
@@ -17,8 +17,8 @@ then Test, 2021, arXiv:2110.01052): where it is at most delta, the risk is at mo
 confidence 1 - delta. The hypothesis "the risk is below alpha" is the same for `flipped` losses and
 `Losses.mirrored` alpha.
 
-Some bounds bet on pictures one after the other ("deadline", "wsr"). Their p-values depend on the
-order of the pictures, which must not depend on losses; `by_picture` orders them by hashed names.
+Some bounds bet on images one after the other ("deadline", "wsr"). Their p-values depend on the
+order of the images, which must not depend on losses; `by_image` orders them by hashed names.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from m3router.router.policies.betting import Shape, agrapa, deadline
 from m3router.router.policies.thinning import thin
 
 Array = npt.NDArray[np.float64]
-MOST_PICTURES = 10**9
-"""Where the search for a sufficient number of pictures ends."""
+MOST_IMAGES = 10**9
+"""Where the search for a sufficient number of images ends."""
 MOST_SIMULATED = 10**6
 """Where it ends for a bound that must go through them."""
 MOST_TRIED, DRAWS = 10_000, 200
-"""Up to how many pictures bets with a deadline are tried out, and on how many samples of them."""
+"""Up to how many images bets with a deadline are tried out, and on how many samples of them."""
 PRIOR = 0.25
-"""Weight, in pictures, of the loss that is always thought possible; see `shape_of`."""
+"""Weight, in images, of the loss that is always thought possible; see `shape_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Losses:
-    """Losses of questions, summed by picture.
+    """Losses of questions, summed by image.
 
     Attributes:
-        sums: (R,) summed losses S of a picture, each in [low * m, m].
-        sizes: (R,) number of questions m of that picture.
-        counts: (R,) how many pictures are like that; where all are 1, rows are in the order in
+        sums: (R,) summed losses S of an image, each in [low * m, m].
+        sizes: (R,) number of questions m of that image.
+        counts: (R,) how many images are like that; where all are 1, rows are in the order in
             which they are bet on.
-        most: M, the most questions that any picture counts with; it must be known before losses are
+        most: M, the most questions that any image counts with; it must be known before losses are
             looked at.
         low: least loss of a question, from -1 to 0; the largest is 1.
     """
@@ -71,8 +71,8 @@ class Losses:
     low: float = 0.0
 
     @property
-    def pictures(self) -> int:
-        """Number of pictures G."""
+    def images(self) -> int:
+        """Number of images G."""
         return round(float(self.counts.sum()))
 
     @property
@@ -94,27 +94,27 @@ class Losses:
         return 1 + self.low - alpha
 
     def without(self) -> Losses:
-        """The same pictures without any loss."""
+        """The same images without any loss."""
         return replace(self, sums=np.zeros_like(self.sums))
 
     def excess(self, alpha: float) -> Array:
-        """(R,) how far each picture is above alpha, 1 at most: (S - alpha m) / (M (1 - alpha))."""
+        """(R,) how far each image is above alpha, 1 at most: (S - alpha m) / (M (1 - alpha))."""
         return np.asarray((self.sums - alpha * self.sizes) / (self.most * (1 - alpha)))
 
 
-def by_picture(
+def by_image(
     losses: Floats,
     groups: Sequence[str] | npt.NDArray,
     *,
     most: int | None = None,
     low: float = 0.0,
 ) -> Losses:
-    """Sum losses (N,) in [low, 1] by picture.
+    """Sum losses (N,) in [low, 1] by image.
 
     Args:
         losses: of each question.
-        groups: picture of each question, (N,).
-        most: M of `Losses`; None takes the most questions of a picture found here.
+        groups: image of each question, (N,).
+        most: M of `Losses`; None takes the most questions of an image found here.
         low: least loss of a question.
 
     Raises:
@@ -123,8 +123,8 @@ def by_picture(
     values = np.asarray(losses, dtype=np.float64)
     if values.ndim != 1 or not len(values) or len(values) != len(groups):
         raise DataError(
-            f"A bound needs the losses (N,) and pictures (N,) of at least one question; it got "
-            f"{values.shape} losses and {len(groups)} pictures."
+            f"A bound needs the losses (N,) and images (N,) of at least one question; it got "
+            f"{values.shape} losses and {len(groups)} images."
         )
     if not np.all((values >= low) & (values <= 1)):
         raise DataError(
@@ -134,8 +134,8 @@ def by_picture(
     largest = int(counted.sizes.max())
     if most is not None and largest > most:
         raise DataError(
-            f"A picture has {largest} questions, but the bound was to hold for at most {most} "
-            "questions about a picture. Give the most that any picture has."
+            f"An image has {largest} questions, but the bound was to hold for at most {most} "
+            "questions about an image. Give the most that any image has."
         )
     return of_sums(
         counted.sums(values), counted.sizes, most=largest if most is None else most, low=low
@@ -143,7 +143,7 @@ def by_picture(
 
 
 def of_sums(sums: Array, sizes: Array, *, most: int, low: float = 0.0) -> Losses:
-    """Losses from sums (G,) and sizes (G,) of pictures in the order in which they are bet on."""
+    """Losses from sums (G,) and sizes (G,) of images in the order in which they are bet on."""
     within = np.clip(sums, low * sizes, sizes)  # sums are rounded
     return Losses(sums=within, sizes=sizes, counts=np.ones(len(sizes)), most=most, low=low)
 
@@ -154,7 +154,7 @@ class Plan:
 
     Attributes:
         delta: 1 - confidence: where p-values above it are not told apart.
-        expected: losses of the same rule on other pictures, such as the tune part's; None where
+        expected: losses of the same rule on other images, such as the tune part's; None where
             there are none. They shape bets and never decide whether a p-value is valid.
     """
 
@@ -174,24 +174,24 @@ class Bound(Protocol):
 
 
 def binomial_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """P(Bin(n, alpha) <= number of losses): exact for losses of 0 or 1, one question a picture.
+    """P(Bin(n, alpha) <= number of losses): exact for losses of 0 or 1, one question an image.
 
     Raises:
-        DataError: when pictures have several questions, or losses are neither 0 nor 1.
+        DataError: when images have several questions, or losses are neither 0 nor 1.
     """
     if losses.most > 1 or not np.all((losses.sums == 0) | (losses.sums == 1)):
         raise DataError(
-            "The binomial bound needs one question for each picture, right or wrong. Let pictures "
+            "The binomial bound needs one question for each image, right or wrong. Let images "
             "count with one question (most = 1), or use the bound 'deadline' or 'betting' for "
             "several questions, partial scores or net losses."
         )
-    n = losses.pictures
+    n = losses.images
     return float(bdtr(math.ceil(n * losses.risk - 1e-9), n, alpha))
 
 
 def bentkus_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
     """The Hoeffding-Bentkus p-value (Bates et al. 2021, arXiv:2101.02703, theorem 4)."""
-    n, level = losses.pictures, _unit_level(losses, alpha)
+    n, level = losses.images, _unit_level(losses, alpha)
     if not 0 < level < 1:
         return 1.0
     mean = level + (1 - level) * float(losses.counts @ losses.excess(alpha)) / n
@@ -202,7 +202,7 @@ def bentkus_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
 
 
 def betting_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """One over the wealth of a gambler who bets on every picture that the risk is below alpha.
+    """One over the wealth of a gambler who bets on every image that the risk is below alpha.
 
     Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting, 2020,
     arXiv:2010.09686: the wealth prod_g (1 - b e_g) of a fixed bet b in [0, 1] on the excess e of
@@ -216,22 +216,22 @@ def betting_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
 
 
 def deadline_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """Bets that aim at 1 / delta by the last picture, made by `policies.betting.deadline`.
+    """Bets that aim at 1 / delta by the last image, made by `policies.betting.deadline`.
 
     The p-value is delta where they arrive, and above it where they do not: it belongs to the plan's
     delta and to one look at a sample of a size that was fixed before.
 
     Raises:
-        DataError: when the pictures are in no order.
+        DataError: when the images are in no order.
     """
     return float(p_values("deadline", [losses], [alpha], [plan])[0])
 
 
 def wsr_p_value(losses: Losses, alpha: float, plan: Plan = UNTOLD) -> float:
-    """Bets that follow mean and variance of the pictures so far; see `betting.agrapa`.
+    """Bets that follow mean and variance of the images so far; see `betting.agrapa`.
 
     Raises:
-        DataError: when the pictures are in no order.
+        DataError: when the images are in no order.
     """
     return float(p_values("wsr", [losses], [alpha], [plan])[0])
 
@@ -244,7 +244,7 @@ BOUNDS: dict[str, Bound] = {
     "wsr": wsr_p_value,
 }
 ORDERED = ("deadline", "wsr")
-"""Bounds that bet on pictures in their order."""
+"""Bounds that bet on images in their order."""
 
 
 def bound_named(name: str) -> Bound:
@@ -261,7 +261,7 @@ def bound_named(name: str) -> Bound:
 def p_values(
     bound: str, losses: Sequence[Losses], alphas: Sequence[float], plans: Sequence[Plan]
 ) -> Array:
-    """P-values (L,) of several rules on the same pictures, or of one at several alphas, together.
+    """P-values (L,) of several rules on the same images, or of one at several alphas, together.
 
     Args:
         bound: a name in `BOUNDS`.
@@ -270,7 +270,7 @@ def p_values(
         plans: for each, of one delta.
 
     Raises:
-        DataError: for an unknown bound, losses that it does not hold for, or pictures in no order
+        DataError: for an unknown bound, losses that it does not hold for, or images in no order
             where it needs one.
     """
     each = list(zip(losses, alphas, plans, strict=True))
@@ -279,8 +279,8 @@ def p_values(
         return np.array([p_value(one, alpha, plan) for one, alpha, plan in each])
     if not all(np.all(one.counts == 1) for one in losses):
         raise DataError(
-            f"The bound {bound!r} bets on pictures one after the other, but these losses are "
-            "counted by kind, without an order. Sum them by `by_picture`."
+            f"The bound {bound!r} bets on images one after the other, but these losses are "
+            "counted by kind, without an order. Sum them by `by_image`."
         )
     excess = np.stack([one.excess(alpha) for one, alpha, _ in each], axis=1)
     if bound == "wsr":
@@ -299,7 +299,7 @@ def p_values(
 def default_bound(scores: Floats, most: int, *, low: float = 0.0) -> str:
     """The bound with the most power as a rule, by the data's form alone, before losses are seen.
 
-    With one question for each picture, right or wrong, the binomial is exact. Else bets with a
+    With one question for each image, right or wrong, the binomial is exact. Else bets with a
     deadline come closest to what an exact test would do (measured in docs/guarantees.md).
 
     Args:
@@ -370,7 +370,7 @@ def lower_limit(losses: Losses, *, delta: float, bound: str) -> float:
     return losses.mirrored(upper_limit(losses.flipped(), delta=delta, bound=bound))
 
 
-def pictures_needed(
+def images_needed(
     losses: Losses,
     alpha: float,
     *,
@@ -379,9 +379,9 @@ def pictures_needed(
     power: float = 0.8,
     expected: Losses | None = None,
 ) -> int | None:
-    """About how many pictures like these certify alpha, with probability `power`.
+    """About how many images like these certify alpha, with probability `power`.
 
-    Takes the observed distribution of pictures for the true one and the normal law for the mean
+    Takes the observed distribution of images for the true one and the normal law for the mean
     loss of the next sample (for the bound "deadline", the Poisson law). None where no number helps:
     the observed risk is not below alpha.
     """
@@ -389,18 +389,18 @@ def pictures_needed(
     if not losses.risk < alpha:
         return None
 
-    def enough(pictures: int) -> bool:
+    def enough(images: int) -> bool:
         if bound == "deadline":
-            return _reaches(losses, alpha, plan, pictures) >= power
-        made = _enlarged(losses, pictures, power)
+            return _reaches(losses, alpha, plan, images) >= power
+        made = _enlarged(losses, images, power)
         if bound in ORDERED:
-            made = _in_turn(made, pictures)
+            made = _in_turn(made, images)
         return bound_named(bound)(made, alpha, plan) <= delta
 
     low, high = 0, 1
     while not enough(high):
         low, high = high, 2 * high
-        if high > MOST_PICTURES or (bound == "wsr" and high > MOST_SIMULATED):
+        if high > MOST_IMAGES or (bound == "wsr" and high > MOST_SIMULATED):
             return None
     while high - low > 1:
         middle = (low + high) // 2
@@ -411,67 +411,65 @@ def pictures_needed(
     return high
 
 
-def _reaches(losses: Losses, alpha: float, plan: Plan, pictures: int) -> float:
-    """About how probably bets with a deadline reach their goal on so many pictures like these."""
+def _reaches(losses: Losses, alpha: float, plan: Plan, count: int) -> float:
+    """About how probably bets with a deadline reach their goal on so many images like these."""
     spread, jump, _ = shape_of(losses, alpha, plan.expected or losses)
     images = float(losses.counts.sum())
     drift = float(losses.counts @ losses.excess(alpha)) / images
     if losses.low < 0:
         certain = float(ndtri(1 - plan.delta))
-        return float(ndtr(-drift * math.sqrt(pictures / spread) - certain))
+        return float(ndtr(-drift * math.sqrt(count / spread) - certain))
     growth = float(losses.counts @ np.log1p(-_lossless(losses, alpha))) / images
-    if pictures * growth < -math.log(plan.delta) - 1e-9:
+    if count * growth < -math.log(plan.delta) - 1e-9:
         return 0.0  # not even without any loss
     if losses.risk == 0:
         return 1.0
     rate = spread / jump**2
-    null, true = pictures * rate, pictures * max(0.0, rate + drift / jump)
+    null, true = count * rate, count * max(0.0, rate + drift / jump)
     if plan.delta <= math.exp(-null):
         return math.exp(-true)
     return float(gammaincc(pdtrik(plan.delta, null) + 1, true)) if true > 0 else 1.0
 
 
-def _arrivals(losses: Losses, alpha: float, plan: Plan, pictures: int) -> float:
-    """How often bets with a deadline reach their goal on so many pictures drawn like these."""
+def _arrivals(losses: Losses, alpha: float, plan: Plan, images: int) -> float:
+    """How often bets with a deadline reach their goal on so many images drawn like these."""
     generator, shares = np.random.default_rng(0), losses.counts / losses.counts.sum()
-    drawn = generator.choice(len(shares), size=(pictures, DRAWS), p=shares)
+    drawn = generator.choice(len(shares), size=(images, DRAWS), p=shares)
     shape = Shape(*np.tile(shape_of(losses, alpha, plan.expected or losses), (DRAWS, 1)).T)
     wealth = deadline(losses.excess(alpha)[drawn], shape, delta=plan.delta)
     return float((wealth >= 1).mean())
 
 
-def _enlarged(losses: Losses, pictures: int, power: float) -> Losses:
-    """So many pictures like these, with the risk that is exceeded with chance 1 - `power`.
+def _enlarged(losses: Losses, images: int, power: float) -> Losses:
+    """So many images like these, with the risk that is exceeded with chance 1 - `power`.
 
-    The risk is raised by more pictures with losses among them, not by larger losses.
+    The risk is raised by more images with losses among them, not by larger losses.
     """
     risk, shares = losses.risk, losses.counts / losses.counts.sum()
     lost = losses.sums > 0
     if lost.any() and not lost.all():
         excess = losses.sums - risk * losses.sizes
         spread = math.sqrt(float(shares @ excess**2)) / float(shares @ losses.sizes)
-        worse = min(1.0, risk + float(ndtri(power)) * spread / math.sqrt(pictures))
+        worse = min(1.0, risk + float(ndtri(power)) * spread / math.sqrt(images))
         wrong = shares[lost] @ (losses.sums - worse * losses.sizes)[lost]
         right = shares[~lost] @ (worse * losses.sizes - losses.sums)[~lost]
         if wrong > 0 and right > 0:  # so that factor * wrong = right, which is a risk of `worse`
             shares = np.where(lost, shares * right / wrong, shares)
-    return replace(losses, counts=pictures * shares / shares.sum())
+    return replace(losses, counts=images * shares / shares.sum())
 
 
-def _in_turn(losses: Losses, pictures: int) -> Losses:
-    """So many single pictures, kinds spread evenly as their counts tell."""
-    turns = (np.arange(pictures) + 0.5) * (math.sqrt(5) - 1) / 2 % 1
+def _in_turn(losses: Losses, images: int) -> Losses:
+    """So many single images, kinds spread evenly as their counts tell."""
+    turns = (np.arange(images) + 0.5) * (math.sqrt(5) - 1) / 2 % 1
     kind = np.searchsorted(np.cumsum(losses.counts), turns * losses.counts.sum())
     kind = np.minimum(kind, len(losses.counts) - 1)
-    return replace(
-        losses, sums=losses.sums[kind], sizes=losses.sizes[kind], counts=np.ones(pictures)
-    )
+    return replace(losses, sums=losses.sums[kind], sizes=losses.sizes[kind], counts=np.ones(images))
 
 
 def standing(losses: Losses, alpha: float) -> tuple[float, float]:
-    """Mean of the pictures' excess over alpha, and its spread were the risk alpha; see `shape_of`.
+    """Mean of the images' excess over alpha, and its spread were the risk alpha; see `shape_of`.
 
-    With the quarter of a picture that `shape_of` adds, so that the spread is above 0.
+    With the quarter of an image that `shape_of` adds, so that the spread is above 0.
     """
     half = math.ceil(losses.most / 2)
     added = PRIOR * (half - alpha * losses.most) / (losses.most * (1 - alpha))
@@ -482,10 +480,10 @@ def standing(losses: Losses, alpha: float) -> tuple[float, float]:
 def shape_of(losses: Losses, alpha: float, expected: Losses | None) -> tuple[float, float, float]:
     """Spread, jump and growth for `Shape`, from losses that are expected, or from their form alone.
 
-    What is expected is brought to a risk of alpha first: by a factor of more pictures with losses,
-    and of fewer with gains. Then a picture is a sum of Poisson events of one size: the size that
+    What is expected is brought to a risk of alpha first: by a factor of more images with losses,
+    and of fewer with gains. Then an image is a sum of Poisson events of one size: the size that
     an event has for what moves, and as many as give the second moment that was found. A quarter of
-    a picture that loses half of its questions is added, so that no losses do not pass for losses
+    an image that loses half of its questions is added, so that no losses do not pass for losses
     that cannot be.
     """
     most = losses.most
@@ -510,7 +508,7 @@ def shape_of(losses: Losses, alpha: float, expected: Losses | None) -> tuple[flo
 
 
 def _lossless(losses: Losses, alpha: float) -> Array:
-    """(R,) the excess of pictures of these sizes without any loss."""
+    """(R,) the excess of images of these sizes without any loss."""
     return losses.without().excess(alpha)
 
 
@@ -526,7 +524,7 @@ def _relative_entropy(a: float, b: float) -> float:
     return left + right
 
 
-# Shares of the money: on the boldest bet, which is best where losses rarely fall on one picture
+# Shares of the money: on the boldest bet, which is best where losses rarely fall on one image
 # together; on bets of all sizes; and on bets of all magnitudes, for risks close to alpha.
 _EVEN = (np.arange(16) + 0.5) / 16
 _TINY = np.geomspace(1e-4, 1.0, 25)[:-1]

@@ -99,7 +99,7 @@ def write_report(
         folder: made when it does not exist.
         extras: importance and studies.
         manifest: the evaluation's manifest, for the provenance.
-        images: folder of the pictures; without it lost questions are shown without pictures.
+        images: folder of the images; without it lost questions are shown without images.
 
     Returns:
         All files written.
@@ -136,10 +136,10 @@ def render(
 
     Args:
         document: the evaluation.
-        figures: name -> trusted SVG element, from `inline_svg`; the plots' still pictures.
+        figures: name -> trusted SVG element, from `inline_svg`; the plots' still images.
         extras: importance and studies.
         manifest: the evaluation's manifest.
-        images: folder of the pictures.
+        images: folder of the images.
     """
     environment = Environment(
         loader=PackageLoader("m3router.router.reports", "templates"),
@@ -277,7 +277,7 @@ def _variables() -> dict[str, dict[str, str]]:
 def thumbnails(
     examples: list[dict[str, Any]], images: Path | None, *, frames: int
 ) -> dict[str, str]:
-    """Example id -> data URI of its picture, for those that can be read."""
+    """Example id -> data URI of its image, for those that can be read."""
     found: dict[str, str] = {}
     if images is None or not os.path.isdir(images):
         return found

@@ -185,9 +185,9 @@ class Written:
     Attributes:
         path: The file.
         size: Its bytes.
-        inside: Pictures that are in the page.
-        linked: Pictures that the page loads from the images folder when they are looked at.
-        unreadable: Pictures that could not be read, with the cause of the first.
+        inside: Images that are in the page.
+        linked: Images that the page loads from the images folder when they are looked at.
+        unreadable: Images that could not be read, with the cause of the first.
     """
 
     path: Path
@@ -214,11 +214,11 @@ def write_page(
         log: What is shown.
         inspection: Of this log; its tables stand on top.
         page: The file.
-        images: Folder of the pictures; without it none are shown.
-        thumbnails: At most so many pictures go into the page, in the log's order; the others
+        images: Folder of the images; without it none are shown.
+        thumbnails: At most so many images go into the page, in the log's order; the others
             are found by their path relative to the page.
         notes: What a reader should know about the log.
-        progress: Called with (done, total, note) while pictures are read.
+        progress: Called with (done, total, note) while images are read.
 
     Raises:
         DataError: The images folder does not exist, or the page cannot be written.

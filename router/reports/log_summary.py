@@ -91,7 +91,7 @@ def count_part(
         dataset=name,
         examples=int(rows.sum()),
         complete=int(inside.sum()),
-        pictures=len(np.unique(log.groups[rows].astype(str))),
+        images=len(np.unique(log.groups[rows].astype(str))),
         scales=tuple(_counts(cells, rows, k, columns) for k in range(len(log.options))),
         oracles=tuple(
             _oracle(rule, columns, scores=scores, costs=costs, said=said) for rule in usable

@@ -119,7 +119,7 @@ def _table2(inspection: Inspection) -> Iterator[Shown]:
         across = parts[begin : begin + ACROSS]
         rows = [
             ["questions", *[_count(part.complete) for part in across]],
-            ["pictures", *[_count(part.pictures) for part in across]],
+            ["pictures", *[_count(part.images) for part in across]],
         ]
         for k, option in enumerate(inspection.options):
             rows.append([f"fixed {option}", *[_cell(part.scales[k].fixed) for part in across]])
@@ -156,7 +156,7 @@ def _oracle_lines(rule: str, parts: Sequence[Part], unit: str) -> list[list[str]
 def _mme(inspection: Inspection) -> Shown:
     return Shown(
         title="MME as published",
-        note="accuracy by question + accuracy+ by picture, both in %: at most 200 for a subtask, "
+        note="accuracy by question + accuracy+ by image, both in %: at most 200 for a subtask, "
         "2000 for perception, 800 for cognition",
         header=["subtask", *(one.scale for one in inspection.mme)],
         rows=mme_rows(inspection.mme),
@@ -314,7 +314,7 @@ def _count(value: int) -> str:
 
 
 def _level(inspection: Inspection) -> str:
-    return f"; 95 % interval by picture, {inspection.draws} draws"
+    return f"; 95 % interval by image, {inspection.draws} draws"
 
 
 def _oracle_note(inspection: Inspection) -> str:

@@ -117,7 +117,7 @@ class Part:
         dataset: Its name; "all" for all together, which is the first part.
         examples: n.
         complete: How many of them are.
-        pictures: Groups.
+        images: Groups.
         scales: One entry per option.
         oracles: One entry per rule that can be applied: `matches_full` needs answers.
     """
@@ -125,7 +125,7 @@ class Part:
     dataset: str
     examples: int
     complete: int
-    pictures: int
+    images: int
     scales: tuple[ScaleCounts, ...]
     oracles: tuple[Oracle, ...]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 
 
 def script_json(document: Mapping[str, Any]) -> str:
@@ -53,7 +53,7 @@ def thumbnail(path: Path, *, pixels: int, kind: str, frames: int, quality: int =
     Raises:
         DataError: It cannot be read.
     """
-    image = open_picture(path, frames=frames)
+    image = open_media(path, frames=frames)
     image.thumbnail((pixels, pixels))
     buffer = io.BytesIO()
     how: dict[str, Any] = {"quality": quality} if kind == "JPEG" else {"optimize": True}

@@ -22,7 +22,7 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
 
     Args:
         run: must hold an evaluation; receives `report/`.
-        images: folder of the pictures, to show those of lost questions.
+        images: folder of the images, to show those of lost questions.
         reuse: keep what was reported from the same evaluation with the same options.
 
     Returns:

@@ -85,7 +85,7 @@ def learning_table(document: Mapping[str, Any]) -> Table:
         + [row[name][key] for name in quantities for key in keys]
         for row in document["shares"]
     ]
-    return ["share", "questions", "pictures", "seeds", *names], rows
+    return ["share", "questions", "images", "seeds", *names], rows
 
 
 def learning_cells(document: Mapping[str, Any]) -> Table:
@@ -97,7 +97,7 @@ def learning_cells(document: Mapping[str, Any]) -> Table:
         + [one[name][key] for name in quantities for key in ENDS]
         for one in document["cells"]
     ]
-    return ["share", "seed", "questions", "pictures", *names], rows
+    return ["share", "seed", "questions", "images", *names], rows
 
 
 def left_out_table(document: Mapping[str, Any]) -> Table:
@@ -109,7 +109,7 @@ def left_out_table(document: Mapping[str, Any]) -> Table:
         "in_domain_minus": "in_domain",
         "lookup_minus": "lookup",
     }
-    header = ["without", "questions", "pictures"]
+    header = ["without", "questions", "images"]
     header += [n if k == "value" else f"{n}_{k}" for n in quantities for k in ENDS]
     told = ("told_99", "in_domain_told_99", "best_fixed")
     header += [f"{name}_{what}" for name in told for what in ("accuracy", "cost")]

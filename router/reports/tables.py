@@ -153,7 +153,7 @@ def _headline(document: Document) -> Table:
 
 
 def _datasets(document: Document) -> Table:
-    header = ["dataset", "examples", "pictures", "row", *_spread("accuracy"), "cost"]
+    header = ["dataset", "examples", "images", "row", *_spread("accuracy"), "cost"]
     rows: list[Sequence[Any]] = []
     for one in document["datasets"]:
         start = [one["dataset"], one["n"], one["groups"]]
@@ -412,7 +412,7 @@ def lost_matrix(where: Sequence[Mapping[str, Any]], options: Sequence[str]) -> l
 def importance_table(importance: Mapping[str, Any]) -> Table:
     """Drop in AIQ of every block and of the single features that were looked at."""
     rows: list[Sequence[Any]] = [
-        [kind, name, one["columns"], "pictures" if one["by_picture"] else "questions"]
+        [kind, name, one["columns"], "images" if one["by_picture"] else "questions"]
         + [one["drop"][key] for key in ("value", "low", "high")]
         for kind in ("blocks", "features")
         for name, one in importance[kind].items()

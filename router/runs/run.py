@@ -148,7 +148,7 @@ class Run:
             )
         if not of_same_examples(table, log):
             raise MismatchError(
-                f"{self.features} was computed for other ids, questions or pictures than "
+                f"{self.features} was computed for other ids, questions or images than "
                 f"{self.log} holds. Compute the features of this log (m3router featurize)."
             )
         return table

@@ -17,7 +17,7 @@ from m3router.router.serve.backends.ray.settings import RaySettings
 from m3router.router.serve.backends.vllm.client import VllmAddress
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
 from m3router.router.serve.guard.rates import Rates
-from m3router.router.serve.images.decoding import PictureLimits, picture_of
+from m3router.router.serve.images.decoding import ImageLimits, image_of
 from m3router.router.serve.images.fetching import Fetcher
 from m3router.router.serve.settings import ServeSettings
 from m3router.router.traffic.recorder import Recorder
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
-FETCH_SECONDS = 10.0  # for a picture elsewhere
+FETCH_SECONDS = 10.0  # for an image elsewhere
 
 
 def launch(
@@ -89,7 +89,7 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
             f"Without API keys anybody could ask at {settings.host}. Give --keys FILE (`m3router "
             f"keys add` makes one) or {ENVIRONMENT}; --allow-unauthenticated lets everybody in."
         )
-    limits = PictureLimits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+    limits = ImageLimits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
     hosts = tuple(settings.image_hosts or ())
     fetcher = Fetcher(hosts, limits.max_bytes, FETCH_SECONDS) if hosts else None
     recorder = None
@@ -102,7 +102,7 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
         )
     return Front(
         backend=backend_of(settings.engine, ray=_ray(settings), vllm=_vllm(settings, environment)),
-        picture=partial(picture_of, limits=limits, fetch=fetcher, param="messages.0.content"),
+        image=partial(image_of, limits=limits, fetch=fetcher, param="messages.0.content"),
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst),
         settings=settings,

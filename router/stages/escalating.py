@@ -53,7 +53,7 @@ def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -
     Raises:
         DataError: unless exactly one of these is given, when no price meets it, for a cap, a
             calibrate part too small for the target, or an unknown reference.
-        NotLearnableError: when the log has no confidences, or too few pictures to tune on.
+        NotLearnableError: when the log has no confidences, or too few images to tune on.
         MismatchError: when router, log, features and split do not belong together.
     """
     target, budget, lost = Target.of(knobs), knobs.get("budget"), knobs.get("max_loss_observed")
@@ -225,15 +225,15 @@ def _certified(
     if not certified.rungs:
         ladder = certified.ladder
         first = exam.counted.losses(given(ladder.first), gains=ladder.gains)
-        needed = risk.pictures_needed(first, target.alpha, delta=target.delta, bound=exam.bound)
-        advice = "no number of pictures certifies that" if needed is None else f"about {needed} do"
-        if needed is not None and needed <= first.pictures:
+        needed = risk.images_needed(first, target.alpha, delta=target.delta, bound=exam.bound)
+        advice = "no number of images certifies that" if needed is None else f"about {needed} do"
+        if needed is not None and needed <= first.images:
             advice = "another sample of as many may do"
         what = "a net loss" if target.max_regret is None else "a regret"
         raise UncertifiedError(
             f"No cascade is certified for {what} of {target.alpha:g} at confidence "
-            f"{target.confidence:g} on {first.questions} questions about {first.pictures} "
-            f"pictures: the most careful one had {what} of {first.risk:.2g} ({advice}). Ask for "
+            f"{target.confidence:g} on {first.questions} questions about {first.images} "
+            f"images: the most careful one had {what} of {first.risk:.2g} ({advice}). Ask for "
             "less, or calibrate without --escalate."
         )
     tried = _tried(contender, log, inside, router, [prices[rung] for rung in certified.rungs])

@@ -45,7 +45,7 @@ def label_stage(
     """Label every example at every scale; features come from the same pass.
 
     An interrupted run goes on where it stopped. Several processes started together share the
-    work; the first one merges what all have kept and writes the features. Pictures and questions
+    work; the first one merges what all have kept and writes the features. Images and questions
     that cannot be used become error records.
 
     Args:
@@ -53,7 +53,7 @@ def label_stage(
         examples: what to ask.
         images: folder that the examples' image paths start from.
         model: the frozen model.
-        progress: called after every chunk of pictures.
+        progress: called after every chunk of images.
         questions: name of a question encoder, see `m3router.router.features.question`.
         tiers: names of feature blocks, see `m3router.router.features.groups`; None for the usual
             ones.
@@ -185,21 +185,21 @@ def featurize_stage(
 
     Args:
         run: must hold `log/`; receives `features/`.
-        images: folder that image paths start from; None for a log without pictures, or not to
+        images: folder that image paths start from; None for a log without images, or not to
             look at them.
         encoder: name of an image encoder, see `m3router.m3core.encoders.load_encoder`; not loaded
             where no tier needs it.
         questions: name of a question encoder, see `m3router.router.features.question`; None takes
             the image encoder's own language model where it has one, else hashed words.
         tiers: names of feature blocks, see `m3router.router.features.groups`; None takes the usual
-            ones that can be had with or without pictures.
+            ones that can be had with or without images.
         progress: called with (done, in all, of what).
 
     Returns:
-        The table, and picture or example -> cause for those that cannot be used.
+        The table, and image or example -> cause for those that cannot be used.
 
     Raises:
-        DataError: when there is no log, no picture can be read, or a tier cannot be had.
+        DataError: when there is no log, no image can be read, or a tier cannot be had.
         MismatchError: when the folder holds further blocks of other examples or another encoder,
             or a peek is asked for by another model than answered.
     """
@@ -226,7 +226,7 @@ def _featurizer(
     blind = sorted({IMAGE, PEEK} & set(wanted or ()))
     if images is None and blind:
         raise DataError(
-            f"The tiers {', '.join(blind)} look at pictures: give their folder with --images, or "
+            f"The tiers {', '.join(blind)} look at images: give their folder with --images, or "
             "choose other tiers, such as question,cheap."
         )
     looks = images is not None and (wanted is None or bool({IMAGE, PEEK} & set(wanted)))
@@ -250,6 +250,6 @@ def _featurizer(
         tiers=wanted,
         model=loaded,
         questions=asked,
-        pictures=images is not None,
+        images=images is not None,
         frames=log.metadata.get("frames", FRAMES),
     )

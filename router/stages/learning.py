@@ -45,7 +45,7 @@ def train_stage(
     tuned: Tuned | None = None,
     datasets: Datasets | None = None,
 ) -> ScaleRouter:
-    """Split the log by picture, then learn which option suffices.
+    """Split the log by image, then learn which option suffices.
 
     Args:
         run: must hold `log/` and `features/`; receives `split.json` and `router/`.
@@ -171,7 +171,7 @@ def _usual(features: FeatureTable) -> list[str]:
 
 
 def part_sizes(log: OracleLog, split: Split) -> dict[str, dict[str, int]]:
-    """Examples and pictures of every part of the split."""
+    """Examples and images of every part of the split."""
     return {
         part: {"examples": len(rows), "pictures": len(set(log.groups[rows].tolist()))}
         for part in ("fit", "tune", "calibrate", "test")

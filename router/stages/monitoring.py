@@ -26,7 +26,7 @@ from m3router.router.runs.run import Run
 from m3router.router.scale_router import ScaleRouter
 
 USED = ("fit", "tune", "calibrate")
-"""Parts whose pictures are no fresh traffic."""
+"""Parts whose images are no fresh traffic."""
 
 
 def monitor_stage(
@@ -56,7 +56,7 @@ def monitor_stage(
         See `m3router.router.monitoring.regret.monitor`.
 
     Raises:
-        DataError: when a part is missing or damaged, there are too few pictures, or pictures of
+        DataError: when a part is missing or damaged, there are too few images, or images of
             the traffic were used to make the policy.
         MismatchError: when run and traffic, or traffic and references, do not belong together.
     """
@@ -190,12 +190,12 @@ def _check_fits(router: ScaleRouter, traffic: OracleLog, fresh: Run) -> None:
 
 
 def _refuse_known(log: OracleLog, split: Split, traffic: OracleLog, fresh: Run) -> None:
-    """Refuse traffic about pictures that the router or the policy was made with."""
+    """Refuse traffic about images that the router or the policy was made with."""
     used = {str(log.groups[row]) for part in USED for row in split.part(part)}
     shared = sorted(used & set(traffic.groups.tolist()))
     if shared:
         raise DataError(
-            f"The traffic in {fresh.root} shares {len(shared)} pictures (groups) with the parts "
+            f"The traffic in {fresh.root} shares {len(shared)} images (groups) with the parts "
             f"{', '.join(USED)} of the run, such as {shared[0]!r}: on those the policy says "
-            "nothing new. Leave them out, or rename the groups if they are other pictures."
+            "nothing new. Leave them out, or rename the groups if they are other images."
         )

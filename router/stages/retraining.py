@@ -100,7 +100,7 @@ class Recipe:
         return train_router(apply_rule(log, self.params["rule"]), self.features, split, **settings)
 
     def only(self, rows: Rows) -> tuple[OracleLog, Split]:
-        """The log and the split of some rows; every picture stays in its part."""
+        """The log and the split of some rows; every image stays in its part."""
         log = self.log.select(np.sort(rows))
         return log, Split.from_dict(self.split.to_dict(), log.groups)
 

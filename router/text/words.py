@@ -47,7 +47,7 @@ class Words:
 
         Names of users' options and datasets must not be in it yet.
 
-        >>> Words(images=False, scales=False).of("no picture at the finest scale")
+        >>> Words(images=False, scales=False).of("no image at the finest scale")
         'no group at the most expensive option'
         """
         if not self.images:

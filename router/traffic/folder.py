@@ -10,8 +10,8 @@
         sampling.key     decides which requests are sampled; says that this folder is ours
         traffic.lock     held by the process that writes
 
-`examples.jsonl` is what counts. A picture is written before its line, and deleted after it; opening
-the folder cuts a torn last line and lets go of all that no line needs: pictures, lines of the other
+`examples.jsonl` is what counts. An image is written before its line, and deleted after it; opening
+the folder cuts a torn last line and lets go of all that no line needs: images, lines of the other
 files, temporary files. So whatever a killed process had begun to delete is gone after that.
 """
 
@@ -46,7 +46,7 @@ from m3router.router.traffic.records import encoded
 EXAMPLES, ANSWERED, SETS, IMAGES = "examples.jsonl", "answered.jsonl", "sets", "images"
 LOCK, KEY = "traffic.lock", "sampling.key"
 
-_PICTURE = re.compile(r"[0-9a-f]{32}\.png")
+_IMAGE = re.compile(r"[0-9a-f]{32}\.png")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class TrafficFolder:
 
         Args:
             record: See `m3router.router.traffic.records.record_of`.
-            image: Its picture.
+            image: Its image.
 
         Raises:
             DataError: There is a record of this id, or the disk is full; nothing is kept then.
@@ -120,21 +120,21 @@ class TrafficFolder:
         name, identity = record["image"], record["id"]
         if identity in self._kept:
             raise DataError(f"{self.root} has a record of {identity!r} already: ids must differ.")
-        picture = self.root / IMAGES / name
-        fresh = not picture.exists()
+        file = self.root / IMAGES / name
+        fresh = not file.exists()
         try:
             if fresh:
-                atomic_write_bytes(picture, encoded(image))
+                atomic_write_bytes(file, encoded(image))
             append_line(self.root / EXAMPLES, record)
         except DataError:
             if fresh:
                 with contextlib.suppress(OSError):
-                    picture.unlink(missing_ok=True)
+                    file.unlink(missing_ok=True)
             raise
         self._kept[identity] = (name, _time_of(record))
 
     def forget(self, ids: Collection[str]) -> int:
-        """Delete records for good: lines, pictures that no other record has, and copies.
+        """Delete records for good: lines, images that no other record has, and copies.
 
         Args:
             ids: Of the requests.
@@ -254,9 +254,9 @@ class TrafficFolder:
             if len(kept) < len(lines):
                 write_lines(path, kept)
         needed, images = {name for name, _ in self._kept.values()}, self.root / IMAGES
-        for picture in os.listdir(images):
-            if _PICTURE.fullmatch(picture) and picture not in needed:
-                (images / picture).unlink()
+        for image in os.listdir(images):
+            if _IMAGE.fullmatch(image) and image not in needed:
+                (images / image).unlink()
         fsync_folder(images)
 
     def _check_open(self) -> None:
@@ -279,7 +279,7 @@ def _time_of(record: Mapping[str, Any]) -> datetime:
 
 
 def _check_ours(root: Path, *, make: bool) -> None:
-    """Refuse a folder with other things in it: pictures that no line names are deleted."""
+    """Refuse a folder with other things in it: images that no line names are deleted."""
     if (root / KEY).is_file():
         return
     if not make:

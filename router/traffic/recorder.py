@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WAITING = 64
 """Most requests that wait to be written."""
 WAITING_PIXELS = 32_000_000
-"""Most pixels of theirs, about 100 MB; a single larger picture may wait alone."""
+"""Most pixels of theirs, about 100 MB; a single larger image may wait alone."""
 DAY = 86_400.0
 
 _log = logging.getLogger(__name__)

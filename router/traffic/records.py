@@ -1,4 +1,4 @@
-"""What is kept of a served request: a line of JSON and a picture.
+"""What is kept of a served request: a line of JSON and an image.
 
 A line is an example as :mod:`m3router.data.sources.jsonl` reads it, without reference answers, with
 further fields about how it was served, and with a checksum as in :mod:`m3router.data.log.journal`.
@@ -42,7 +42,7 @@ def record_of(
     """
     record = {
         "id": query.id,
-        "image": picture_name(query.image),
+        "image": image_name(query.image),
         "question": query.question,
         "answers": [],
         "metric": AGREEMENT,
@@ -83,10 +83,10 @@ def example_of(record: dict[str, Any]) -> Example:
     return Example.from_dict({name: record[name] for name in record if name in _EXAMPLE})
 
 
-def picture_name(image: Image.Image) -> str:
-    """Name a picture by its pixels: equal pictures share a name, and so a group.
+def image_name(image: Image.Image) -> str:
+    """Name an image by its pixels: equal images share a name, and so a group.
 
-    >>> picture_name(Image.new("RGB", (2, 1)))
+    >>> image_name(Image.new("RGB", (2, 1)))
     '0cbeef50dca02eaf2521744b9d513003.png'
     """
     digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
@@ -95,7 +95,7 @@ def picture_name(image: Image.Image) -> str:
 
 
 def encoded(image: Image.Image) -> bytes:
-    """The picture as a PNG file: the pixels alone, nothing that the client's file held beside."""
+    """The image as a PNG file: the pixels alone, nothing that the client's file held beside."""
     buffer = io.BytesIO()
     bare = Image.frombytes(image.mode, image.size, image.tobytes())
     bare.save(buffer, "PNG")

@@ -155,7 +155,7 @@ def datasets_of(log: OracleLog) -> Datasets:
     """How a router learns which dataset a question is from, unless something else is asked for.
 
     An imported log says it and will go on saying it; a log that was labelled here is for a
-    pipeline, whose requests are pictures and questions alone.
+    pipeline, whose requests are images and questions alone.
     """
     return TOLD if "source" in log.metadata else RECOGNISED
 

@@ -1,8 +1,8 @@
-"""What a trial is fitted and judged on: folds of `fit` and `tune`, by picture.
+"""What a trial is fitted and judged on: folds of `fit` and `tune`, by image.
 
-A hundred trials compared on the tune part alone, a tenth of the pictures, are ranked in part by
-luck, and the winner by more of it than the others. So each trial is judged on all pictures of
-`fit` and `tune`, each by a model that never saw it (cross-fitting). The pictures that stop a
+A hundred trials compared on the tune part alone, a tenth of the images, are ranked in part by
+luck, and the winner by more of it than the others. So each trial is judged on all images of
+`fit` and `tune`, each by a model that never saw it (cross-fitting). The images that stop a
 boosting early, and that probabilities are calibrated on, are a third set: neither fitted nor judged
 on, so that a model that stops well on its judges gains nothing by it.
 """
@@ -22,14 +22,14 @@ from m3router.data.splits.split import spread
 
 Rows = npt.NDArray[np.intp]
 STOP_SHARE = 1 / 6
-"""Of the pictures that are not judged on; as `tune` is of `fit` and `tune` by default."""
+"""Of the images that are not judged on; as `tune` is of `fit` and `tune` by default."""
 RUNG_SHARE = 1 / 4
-"""Of the fitted pictures that the first, cheap look at a trial is fitted on."""
+"""Of the fitted images that the first, cheap look at a trial is fitted on."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows of one fit, with no picture in two of the three.
+    """Rows of one fit, with no image in two of the three.
 
     Attributes:
         fit: rows to fit on, ascending.
@@ -68,7 +68,7 @@ def cross_fit(
 
 
 def quarter(groups: npt.NDArray[np.object_], fold: Fold, *, seed: int) -> Fold:
-    """The same fold with `RUNG_SHARE` of the pictures to fit on."""
+    """The same fold with `RUNG_SHARE` of the images to fit on."""
     some, _ = _divide(groups, fold.fit, RUNG_SHARE, seed=f"{seed}:rung")
     return Fold(some, fold.stop, fold.judge)
 

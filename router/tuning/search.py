@@ -65,7 +65,7 @@ class Objective:
 
     Pruning is ours: Optuna's pruners rest on `Trial.report`, which refuses studies with several
     objectives (`optuna/trial/_trial.py`), while `TrialPruned` itself is accepted there
-    (`optuna/study/_tell.py`). The rule: every trial is first fitted on a quarter of the pictures
+    (`optuna/study/_tell.py`). The rule: every trial is first fitted on a quarter of the images
     of one fold; it is pruned when its curve there is at no budget above the median of the curves
     of earlier trials there, and at one below. It waits for `WARM_UP` earlier trials.
 

@@ -1,4 +1,4 @@
-"""Pictures with titles and captions, laid out on one sheet."""
+"""Images with titles and captions, laid out on one sheet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 HEIGHT = 384
-"""Pixels of a panel's picture from top to bottom."""
+"""Pixels of a panel's image from top to bottom."""
 WIDEST = 2100
 """Pixels that a sheet is wide at most, unless a single panel is wider."""
 
@@ -23,17 +23,17 @@ _MOST_LINES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A picture with words above and below.
+    """An image with words above and below.
 
     Attributes:
-        picture: RGB, :data:`HEIGHT` pixels high.
+        image: RGB, :data:`HEIGHT` pixels high.
         title: Above it, in bold.
         note: Below the title, pale; may be empty.
-        text: Below the picture, wrapped; may be empty.
+        text: Below the image, wrapped; may be empty.
         foot: Below the text, pale; may be empty.
     """
 
-    picture: Image.Image
+    image: Image.Image
     title: str
     note: str = ""
     text: str = ""
@@ -51,7 +51,7 @@ def sheet(heading: str, note: str, panels: Sequence[Panel]) -> Image.Image:
     Returns:
         The sheet, RGB.
     """
-    cell = max(panel.picture.width for panel in panels)
+    cell = max(panel.image.width for panel in panels)
     room = max(1, (WIDEST - 2 * _MARGIN + _GAP) // (cell + _GAP))
     columns = math.ceil(len(panels) / math.ceil(len(panels) / room))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
@@ -72,7 +72,7 @@ def sheet(heading: str, note: str, panels: Sequence[Panel]) -> Image.Image:
         for place, panel in enumerate(row):
             x = _MARGIN + place * (cell + _GAP)
             _write(draw, head[place], x, y)
-            page.paste(panel.picture, (x, middle))
+            page.paste(panel.image, (x, middle))
             _write(draw, foot[place], x, middle + HEIGHT + _GAP // 2)
         y += height
     return page

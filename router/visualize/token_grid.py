@@ -1,6 +1,6 @@
-"""One question at several scales as a picture: what each token stands for, and what was answered.
+"""One question at several scales as an image: what each token stands for, and what was answered.
 
-Models that pool a grid are shown with the pooled grid over the picture as the tower sees it.
+Models that pool a grid are shown with the pooled grid over the image as the tower sees it.
 MQT's tokens stand in no grid: there, each scale shows where one of its tokens looks, by Grad-CAM
 (Hu et al., NeurIPS 2024, Figure 4).
 """
@@ -37,7 +37,7 @@ def look(
 
     Args:
         model: The model.
-        image: An RGB picture.
+        image: An RGB image.
         question: The question.
         scales: Scales to ask at; empty for all of the model's grid.
         tokens: For MQT: indices of further visual tokens to show the heat maps of. Each scale
@@ -52,17 +52,17 @@ def look(
     """
     asked = [model.check_scale(scale) for scale in scales or model.grid.scales]
     (encoding,) = model.encode([image])
-    pictures, notes = shown_at(model, image, encoding, asked, tokens=tokens)
+    images, notes = shown_at(model, image, encoding, asked, tokens=tokens)
     answers = answer_all(
         model, [Request(encoding=encoding, question=question, scale=one) for one in asked]
     )
     panels = [
-        Panel(picture=picture, title=_title(scale, answer), note=note, **_said(answer))
-        for scale, answer, picture, note in zip(asked, answers, pictures, notes, strict=False)
+        Panel(image=drawn, title=_title(scale, answer), note=note, **_said(answer))
+        for scale, answer, drawn, note in zip(asked, answers, images, notes, strict=False)
     ]
     panels += [
-        Panel(picture=picture, title=f"token {token}", note="Grad-CAM")
-        for token, picture in zip(tokens, pictures[len(asked) :], strict=True)
+        Panel(image=drawn, title=f"token {token}", note="Grad-CAM")
+        for token, drawn in zip(tokens, images[len(asked) :], strict=True)
     ]
     visual = ", ".join(f"{key} {value}" for key, value in model.visual.items())
     return sheet(question, f"{model.name}: {visual}", panels), answers
@@ -80,14 +80,14 @@ def shown_at(
 
     Args:
         model: The model.
-        image: An RGB picture.
+        image: An RGB image.
         encoding: What the model made of it.
         scales: Scales to draw.
         tokens: For MQT: indices of further visual tokens to draw the heat maps of.
 
     Returns:
-        A picture (RGB, :data:`m3router.router.visualize.contact_sheet.HEIGHT` pixels high) for each
-        scale and then for each of ``tokens``, and for each scale a note of what its picture is.
+        An image (RGB, :data:`m3router.router.visualize.contact_sheet.HEIGHT` pixels high) for each
+        scale and then for each of ``tokens``, and for each scale a note of what its image is.
 
     Raises:
         MismatchError: If there is no such token, or tokens were named and the model pools a grid.
@@ -103,8 +103,8 @@ def shown_at(
             f"heat maps of single tokens are for MQT models; {model.name} pools a grid, which is "
             "drawn instead. Leave the tokens out."
         )
-    pictures = [_side_by_side([drawn(view, scale) for view in seen]) for scale in scales]
-    return pictures, [_parts(encoding, seen, scale) for scale in scales]
+    images = [_side_by_side([drawn(view, scale) for view in seen]) for scale in scales]
+    return images, [_parts(encoding, seen, scale) for scale in scales]
 
 
 def drawn(view: View, scale: int) -> Image.Image:
@@ -127,19 +127,19 @@ def drawn(view: View, scale: int) -> Image.Image:
     return shown
 
 
-def heated(picture: Image.Image, heat: np.ndarray) -> Image.Image:
-    """Lay a heat map over a picture, each scaled to the other.
+def heated(image: Image.Image, heat: np.ndarray) -> Image.Image:
+    """Lay a heat map over an image, each scaled to the other.
 
     Args:
-        picture: RGB, square.
+        image: RGB, square.
         heat: (S, S), at least 0; its largest value becomes the hottest colour.
     """
     share = heat / heat.max() if heat.max() > 0 else heat
     grey = Image.fromarray(np.rint(255 * share).astype(np.uint8))
-    smooth = np.asarray(grey.resize(picture.size, Image.Resampling.BICUBIC))
+    smooth = np.asarray(grey.resize(image.size, Image.Resampling.BICUBIC))
     colours = matplotlib.colormaps["inferno"](smooth)[..., :3] * 255
     cover = (0.25 + 0.4 * smooth / 255)[..., None]
-    mixed = (1 - cover) * np.asarray(picture) + cover * colours
+    mixed = (1 - cover) * np.asarray(image) + cover * colours
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
@@ -174,22 +174,22 @@ def _pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     )
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
-    """Scale a picture to the height of a panel."""
-    width = max(1, round(picture.width * HEIGHT / picture.height))
-    return picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+def _fitted(image: Image.Image) -> Image.Image:
+    """Scale an image to the height of a panel."""
+    width = max(1, round(image.width * HEIGHT / image.height))
+    return image.resize((width, HEIGHT), Image.Resampling.BICUBIC)
 
 
-def _line(picture: Image.Image) -> tuple[int, int, int, int]:
-    """The colour of a thin line that is seen on a picture: dark on a bright one."""
-    bright = np.asarray(picture.convert("L")).mean() > 255 / 2
+def _line(image: Image.Image) -> tuple[int, int, int, int]:
+    """The colour of a thin line that is seen on an image: dark on a bright one."""
+    bright = np.asarray(image.convert("L")).mean() > 255 / 2
     return (0, 0, 0, 100) if bright else (255, 255, 255, 150)
 
 
-def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    width = sum(one.width for one in pictures) + _GAP * (len(pictures) - 1)
+def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    width = sum(one.width for one in images) + _GAP * (len(images) - 1)
     row, x = Image.new("RGB", (width, HEIGHT), "white"), 0
-    for one in pictures:
+    for one in images:
         row.paste(one, (x, 0))
         x += one.width + _GAP
     return row

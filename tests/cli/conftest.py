@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from m3router.router.cli.main import app
 
-PICTURES = 36
+IMAGES = 36
 QUESTIONS = (
     "Is it?",
     "Is there a red one?",
@@ -34,8 +34,8 @@ class World:
 Invoke = Callable[..., Result]
 
 
-def write_world(folder: Path, *, pictures: int = PICTURES, seed: int = 0) -> World:
-    """Pictures of growing contrast, each with questions of growing length."""
+def write_world(folder: Path, *, pictures: int = IMAGES, seed: int = 0) -> World:
+    """Images of growing contrast, each with questions of growing length."""
     generator = np.random.default_rng(seed)
     images = folder / "images"
     images.mkdir(parents=True)

@@ -12,8 +12,8 @@ from m3router.router.cli.main import COMMANDS
 
 
 def test_ask_shows_answer_scale_reasons_tokens_and_time(invoke, finished, small_world):
-    picture = small_world.images / "30.png"
-    result = invoke("ask", finished, picture, "Is the number on the tag below seven?")
+    image = small_world.images / "30.png"
+    result = invoke("ask", finished, image, "Is the number on the tag below seven?")
     assert result.exit_code == 0, result.output
     assert re.search(r"^answer +(yes|no)", result.stdout, re.MULTILINE)
     chosen = re.search(r"^scale +(\d+), chosen by the router", result.stdout, re.M)
@@ -26,28 +26,28 @@ def test_ask_shows_answer_scale_reasons_tokens_and_time(invoke, finished, small_
 
 
 def test_ask_takes_a_scale_of_the_grid_only(invoke, finished, small_world):
-    picture = small_world.images / "1.png"
-    fixed = invoke("ask", finished, picture, "Is it?", "--scale", 36)
+    image = small_world.images / "1.png"
+    fixed = invoke("ask", finished, image, "Is it?", "--scale", 36)
     assert fixed.exit_code == 0, fixed.output
     assert "scale   36, asked for" in fixed.stdout
-    wrong = invoke("ask", finished, picture, "Is it?", "--scale", 100)
+    wrong = invoke("ask", finished, image, "Is it?", "--scale", 100)
     assert wrong.exit_code == 1
     assert "1, 9, 36, 144, 576" in wrong.stderr
 
 
-def test_ask_says_what_is_wrong_with_picture_question_and_policy(
+def test_ask_says_what_is_wrong_with_image_question_and_policy(
     invoke, finished, small_world, tmp_path
 ):
     good = small_world.images / "1.png"
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
-    for picture, question, extra, message in (
+    for image, question, extra, message in (
         (empty, "Is it?", [], "empty.png"),
         (tmp_path / "none.png", "Is it?", [], "none.png"),
         (good, " word" * 2000, [], "does not fit"),
         (good, "Is it?", ["--policy", "unknown"], "unknown.json"),
     ):
-        result = invoke("ask", finished, picture, question, *extra)
+        result = invoke("ask", finished, image, question, *extra)
         assert result.exit_code == 1, result.output
         assert message in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output

@@ -22,7 +22,7 @@ def test_compare_prints_a_table_and_json(invoke, finished, copy):
     assert result.exit_code == 0, result.output
     for row in ("AIQ", "accuracy at 36 visual tokens", "saved at 99 % of best fixed"):
         assert row in result.stdout
-    assert "paired permutation test by picture" in " ".join(result.stdout.split())
+    assert "paired permutation test by image" in " ".join(result.stdout.split())
     result = invoke("compare", finished, copy, "--draws", 50, "--json")
     document = json.loads(result.stdout)
     assert (document["a"], document["b"]) == (str(finished), str(copy))

@@ -56,7 +56,7 @@ def test_cost_of_a_config_alone(invoke, folder):
     assert "125 TFLOPS, 900 GB/s" in result.stdout
 
 
-def test_llava_next_counts_the_tokens_of_the_picture(invoke, folder):
+def test_llava_next_counts_the_tokens_of_the_image(invoke, folder):
     result = invoke("cost", "--model", folder(**NEXT), "--image-size", "640x480")
     found = table(result.stdout)
     assert [row[0] for row in found.values()] == [7, 37, 166, 594, 2340]

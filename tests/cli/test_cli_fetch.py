@@ -123,5 +123,5 @@ def test_the_list_and_the_page_name_every_benchmark(invoke):
         )
         longest = rf"\| [^|]*`{name}`[^|]* \| {entry.max_new_tokens} \|"
         assert re.search(longest, page), name
-        named = [entry.hub, entry.config, entry.pictures] if entry.hub else []
+        named = [entry.hub, entry.config, entry.images] if entry.hub else []
         assert re.findall(r"`([^`]+)`", where) == [text for text in named if text]

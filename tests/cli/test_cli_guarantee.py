@@ -80,7 +80,7 @@ def test_a_guarantee_is_said_and_recorded(invoke, trained):
     choice = policy.choose(part.p, part.costs)
     lost = (part.scores[:, -1] == 1) & (part.scores[np.arange(len(choice)), choice] == 0)
     assert policy.guarantee["regret"] == pytest.approx(lost.mean())
-    assert policy.guarantee["bound"] == "deadline"  # two questions about each picture
+    assert policy.guarantee["bound"] == "deadline"  # two questions about each image
     assert policy.guarantee["pictures"] == len(set(part.groups.tolist()))
     assert policy.calibration["mean_cost"] < 576
     assert all(check.ok for check in check_run(Run(trained)))
@@ -154,7 +154,7 @@ def test_a_calibrate_part_that_is_too_small_is_an_error_with_a_number(invoke, tr
     assert result.exit_code == 1
     said = result.stderr.replace("\n", " ")
     assert "calibrate part is too small for a regret of at most 0.001" in said
-    assert "pictures are needed" in said
+    assert "images are needed" in said
     assert not (trained / "policies/default.json").exists()
 
 
@@ -167,8 +167,8 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
     result = invoke("calibrate", run.root, "--max-regret", 0.05)
     assert result.exit_code == 0, result.output
     assert "Falls back to the reference option" in result.stdout
-    assert "200 questions about 100 pictures" in result.stdout
-    assert "such pictures" in result.stdout or "no number of pictures" in result.stdout
+    assert "200 questions about 100 images" in result.stdout
+    assert "such images" in result.stdout or "no number of images" in result.stdout
     policy = Policy.read(run.policy("default"))
     assert policy.kind == "fixed"
     assert policy.calibration["mean_cost"] == 576
@@ -182,7 +182,7 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
         (["--max-regret", 0.1, "--bound", "bentkuss"], "Did you mean 'bentkus'?"),
         (
             ["--max-regret", 0.1, "--bound", "binomial", "--most", 2],
-            "one question for each picture",
+            "one question for each image",
         ),
         (["--max-regret", 0.1, "--most", 0], "at least 1 question; most is 0"),
         (["--cap", 0.5], "cap of 0.5 is below the cheapest option"),
@@ -275,7 +275,7 @@ def test_a_policy_without_a_guarantee_is_watched_for_drift_only(invoke, trained,
     assert "no guarantee" in result.stdout
 
 
-def test_traffic_about_pictures_of_the_run_is_refused(invoke, trained, tmp_path):
+def test_traffic_about_images_of_the_run_is_refused(invoke, trained, tmp_path):
     invoke("calibrate", trained, *PROMISE)
     same = traffic_of(tmp_path / "same", prefix="")
     result = invoke("monitor", trained, "--traffic", same)

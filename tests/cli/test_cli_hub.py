@@ -172,10 +172,10 @@ def test_a_pipeline_and_the_commands_take_what_was_downloaded(
     pushed: Run, hub: StandIn, small_world, invoke
 ) -> None:
     model = load_model("fake")
-    picture = Image.open(small_world.images / "9.png").convert("RGB")
+    image = Image.open(small_world.images / "9.png").convert("RGB")
     ours = AutoScalePipeline.load(pushed.root, model=model)
     theirs = AutoScalePipeline.from_pretrained(NAME, model=model)
-    (one,), (other,) = (pipe.answer([picture], ["Is it?"]) for pipe in (ours, theirs))
+    (one,), (other,) = (pipe.answer([image], ["Is it?"]) for pipe in (ours, theirs))
     assert (one.scale, one.sufficiency, one.answer.text) == (
         other.scale, other.sufficiency, other.answer.text
     )  # fmt: skip

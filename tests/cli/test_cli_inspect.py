@@ -56,7 +56,7 @@ def test_inspect_writes_a_page_and_tables(invoke, finished, small_world, tmp_pat
     arguments = ["--images", small_world.images, "--thumbnails", 5, "--draws", 20]
     result = invoke("inspect", finished, *arguments, "--html", page, "--csv", tables)
     assert result.exit_code == 0, result.output
-    assert "5 pictures inside, 31 linked" in result.stderr
+    assert "5 images inside, 31 linked" in result.stderr
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg;base64,") == 5
     assert "144 questions, 5 scales" in text

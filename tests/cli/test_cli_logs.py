@@ -94,11 +94,11 @@ def test_lmms_eval_in_and_out_again(invoke, tmp_path, runs):
 
 
 def test_an_imported_log_can_be_featurized(invoke, tmp_path, runs, small_world):
-    """Pictures of the data set, saved under their ``doc_id``."""
+    """Images of the data set, saved under their ``doc_id``."""
     run = tmp_path / "run"
     result = invoke("import", "lmms-eval", *runs, "--images", "{id}.png", "--out", run)
     assert result.exit_code == 0, result.output
-    assert "name no picture file" not in plain(result)
+    assert "name no image file" not in plain(result)
     result = invoke(
         "featurize", run, "--images", small_world.images, "--encoder", "fake",
         "--questions", "hashed",

@@ -8,13 +8,13 @@ from tests.data.clips import write_video
 ASK = ["--question", "Is there a red one?", "--model", "fake"]
 
 
-def test_look_writes_a_picture_of_every_scale(invoke, small_world, tmp_path):
-    picture = small_world.images / "30.png"
-    result = invoke("look", picture, *ASK, "--out", tmp_path / "deep" / "all.png")
+def test_look_writes_a_image_of_every_scale(invoke, small_world, tmp_path):
+    image = small_world.images / "30.png"
+    result = invoke("look", image, *ASK, "--out", tmp_path / "deep" / "all.png")
     assert result.exit_code == 0, result.output
     for scale in (1, 9, 36, 144, 576):
         assert f"{scale} visual tokens: " in result.stdout
-    two = invoke("look", picture, *ASK, "--scale", 1, "--scale", 9, "--out", tmp_path / "two.png")
+    two = invoke("look", image, *ASK, "--scale", 1, "--scale", 9, "--out", tmp_path / "two.png")
     assert two.exit_code == 0, two.output
     with (
         Image.open(tmp_path / "deep" / "all.png") as everything,
@@ -26,10 +26,10 @@ def test_look_writes_a_picture_of_every_scale(invoke, small_world, tmp_path):
 
 
 def test_look_takes_another_pooling_and_a_video(invoke, small_world, tmp_path):
-    picture, out = small_world.images / "30.png", tmp_path / "a.png"
+    image, out = small_world.images / "30.png", tmp_path / "a.png"
     drawn = []
     for pooling in ("average", "spatial", "sequential"):
-        result = invoke("look", picture, *ASK, "--scale", 9, "--pooling", pooling, "--out", out)
+        result = invoke("look", image, *ASK, "--scale", 9, "--pooling", pooling, "--out", out)
         assert result.exit_code == 0, result.output
         drawn.append(out.read_bytes())
     assert len(set(drawn)) == 3

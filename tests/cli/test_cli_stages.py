@@ -100,7 +100,7 @@ def test_labelling_other_examples_into_a_run_is_refused(invoke, finished, small_
     assert "Traceback" not in result.output
 
 
-def test_unusable_pictures_become_records_and_exit_code_3(invoke, small_world, tmp_path):
+def test_unusable_images_become_records_and_exit_code_3(invoke, small_world, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for path in small_world.images.iterdir():
@@ -322,7 +322,7 @@ def test_a_log_without_a_choice_to_make_cannot_be_learned(invoke, tmp_path, answ
 
 
 def test_a_router_for_texts_from_a_plain_table(invoke, tmp_path):
-    """No pictures, no model: import, featurize, train, calibrate, evaluate."""
+    """No images, no model: import, featurize, train, calibrate, evaluate."""
     rows = ["id,question,option,cost,correct"]
     for number in range(160):
         hard = number % 3 == 0
@@ -375,8 +375,8 @@ def test_lists_are_repeated_options(invoke, finished):
 
 
 def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
-    pictures = ("--images", small_world.images, "--encoder", "fake")
-    result = invoke("featurize", finished, *pictures, *groups("image", "question", "cheap", "peek"))
+    images = ("--images", small_world.images, "--encoder", "fake")
+    result = invoke("featurize", finished, *images, *groups("image", "question", "cheap", "peek"))
     assert result.exit_code == 0, result.output
     assert "image (48), question (17), cheap (39), peek (22)" in result.output
     result = invoke("train", finished, *groups("image", "question"), "--no-ablations")

@@ -88,8 +88,8 @@ def test_shares_and_given_splits(invoke, finished, tmp_path):
 
     given = tmp_path / "official.csv"
     lines = [
-        f"{picture}-{place},{'train' if picture < 30 else 'test'}"
-        for picture in range(36)
+        f"{image}-{place},{'train' if image < 30 else 'test'}"
+        for image in range(36)
         for place in range(4)
     ]
     given.write_text("\n".join(["id,official", *lines]))

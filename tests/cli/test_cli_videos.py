@@ -1,4 +1,4 @@
-"""Videos from the command line: labelled, learned from and asked about like pictures."""
+"""Videos from the command line: labelled, learned from and asked about like images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def clips(tmp_path_factory):
     for number in range(VIDEOS):
         contrast = 127 * number // VIDEOS
 
-        def picture(place: int, contrast: int = contrast) -> np.ndarray:
+        def image(place: int, contrast: int = contrast) -> np.ndarray:
             grey = 128 + contrast * (-1) ** (place // 2)
             return np.full((SIZE[1], SIZE[0], 3), grey, np.uint8)
 
-        write_video(folder / f"{number}.mp4", 8, picture=picture)
+        write_video(folder / f"{number}.mp4", 8, image=image)
         for place, question in enumerate(QUESTIONS):
             line = {"id": f"{number}-{place}", "video": f"{number}.mp4", "question": question}
             lines.append(line | {"answers": ["yes"], "metric": "yes_no", "chance": 0.0})

@@ -89,8 +89,8 @@ def backend(request, loop, settings):
 
 def asks_of(small_run, count, **wishes):
     return [
-        Query(id=f"ask-{number}", image=picture, question=question, **wishes)
-        for number, (picture, question) in enumerate(small_run.asked[:count])
+        Query(id=f"ask-{number}", image=image, question=question, **wishes)
+        for number, (image, question) in enumerate(small_run.asked[:count])
     ]
 
 
@@ -169,7 +169,7 @@ def test_budgets_and_regrets_of_questions(backend, loop, small_run):
     cheap = loop.run(answered(backend, replace(ask, budget=1.5)))[1].scale
     dear = loop.run(answered(backend, replace(ask, budget=560.0)))[1].scale
     assert cheap <= dear
-    with pytest.raises(DataError):  # no 20 pictures certify so little
+    with pytest.raises(DataError):  # no 20 images certify so little
         loop.run(answered(backend, replace(ask, max_regret=1e-4)))
 
 

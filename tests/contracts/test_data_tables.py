@@ -39,7 +39,7 @@ from m3router.data.sources.benchmarks.base import Benchmark, RawExample
 
 def read_toy(row):
     return RawExample(
-        id=row["number"], question=row["asked"], answers=(row["said"],), picture=row["image"]
+        id=row["number"], question=row["asked"], answers=(row["said"],), image=row["image"]
     )
 
 

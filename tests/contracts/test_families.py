@@ -171,7 +171,7 @@ def test_a_family_keeps_its_promises(checkpoint, tmp_path):
 def test_the_toy_is_used_as_any_other(toy, tmp_path):
     drawing, answers = look(load_model(str(toy)), Image.new("RGB", (8, 8)), "is it red?")
     assert len(answers) == 3 and drawing.width > 0
-    world, run = write_world(tmp_path / "world", pictures=6), tmp_path / "run"
+    world, run = write_world(tmp_path / "world", images=6), tmp_path / "run"
     source = ["--examples", world.examples, "--images", world.images, "--model", toy]
     assert invoke("label", *source, "--out", run).exit_code == 0
     log = OracleLog.read(run / "log")

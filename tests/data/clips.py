@@ -22,7 +22,7 @@ def write_video(
     path: Path,
     frames: int = 30,
     *,
-    picture: Callable[[int], np.ndarray] | None = None,
+    image: Callable[[int], np.ndarray] | None = None,
     size: tuple[int, int] = SIZE,
     rotation: int = 0,
     sound: float = 0.0,
@@ -42,8 +42,8 @@ def write_video(
         for number in range(frames):
             drawn = (
                 np.full((size[1], size[0], 3), level(number), np.uint8)
-                if picture is None
-                else picture(number)
+                if image is None
+                else image(number)
             )
             container.mux(video.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24")))
         if frames:

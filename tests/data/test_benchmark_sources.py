@@ -30,8 +30,8 @@ LETTER = "\nAnswer with the option's letter from the given choices directly."
 NO_ANSWER = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 
 
-def picture(colour: str = "red", *, kind: str = "PNG", orientation: int = 0) -> dict[str, Any]:
-    """A picture as the hub's Parquet files have it."""
+def image(colour: str = "red", *, kind: str = "PNG", orientation: int = 0) -> dict[str, Any]:
+    """An image as the hub's Parquet files have it."""
     buffer = io.BytesIO()
     exif = Image.Exif()
     if orientation:
@@ -50,7 +50,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
         {
             "index": 241, "question": "Which is right?", "hint": "Look left.", "answer": "B",
             "A": "cat", "B": "dog", "C": "nan", "D": None, "category": "ocr",
-            "image": picture(), "source": "s", "L2-category": "l2", "comment": "nan",
+            "image": image(), "source": "s", "L2-category": "l2", "comment": "nan",
             "split": "dev",
         },
         "Look left. Which is right? There are several options:\nA. cat\nB. dog\n" + LETTER,
@@ -59,13 +59,13 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
     "pope": (
         {
             "id": "7", "question_id": "7", "question": "Is there a cat? ", "answer": "yes",
-            "image_source": "COCO_val2014_1", "image": picture(), "category": "adversarial",
+            "image_source": "COCO_val2014_1", "image": image(), "category": "adversarial",
         },
         "Is there a cat?" + WORD, "Yes.", "No, there is none", "pope/adversarial", 0.5,
     ),
     "vizwiz": (
         {
-            "question_id": "VizWiz_val_1.jpg", "image": picture(), "question": "What IS this?",
+            "question_id": "VizWiz_val_1.jpg", "image": image(), "question": "What IS this?",
             "answers": ten("Two bikes.", "", "2 bikes"), "category": "other",
         },
         "What is this?" + NO_ANSWER + WORD, "the 2 bikes", "unanswerable", "vizwiz", 0.0,
@@ -74,14 +74,14 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
         {
             "answer": "C", "choice_a": "One", "choice_b": "Two", "choice_c": "Three",
             "choice_d": "Four", "data_id": "x", "data_type": "image", "question": "How many?",
-            "question_id": "101", "question_type_id": 5, "image": [picture()], "segment": None,
+            "question_id": "101", "question_type_id": 5, "image": [image()], "segment": None,
         },
         "How many?\nA. One\nB. Two\nC. Three\nD. Four" + LETTER,
         "C. Three", "Three", "seedbench/image", 0.25,
     ),
     "scienceqa": (
         {
-            "image": picture(), "question": "Which?", "choices": ["x", "y"], "answer": 1,
+            "image": image(), "question": "Which?", "choices": ["x", "y"], "answer": 1,
             "hint": "Think.", "task": "t", "grade": "g", "subject": "s", "topic": "t",
             "category": "c", "skill": "k", "lecture": "", "solution": "",
         },
@@ -90,7 +90,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
     "mmmu": (
         {
             "id": "validation_Art_Theory_12", "question": "See <image 1>.",
-            "options": "['oak', \"elm's\", 'ash']", "explanation": "", "image_1": picture(),
+            "options": "['oak', \"elm's\", 'ash']", "explanation": "", "image_1": image(),
             **{f"image_{n}": None for n in range(2, 8)}, "img_type": "['Photo']",
             "answer": "C", "topic_difficulty": "Easy", "question_type": "multiple-choice",
             "subfield": "s",
@@ -101,23 +101,23 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
     "docvqa": (
         {
             "questionId": "49", "question": "What is the date?", "question_types": ["form"],
-            "image": picture(), "docId": 1, "ucsf_document_id": "u", "data_split": "val",
+            "image": image(), "docId": 1, "ucsf_document_id": "u", "data_split": "val",
             "ucsf_document_page_no": "1", "answers": ["1/8/93", "Jan 8"],
         },
         "What is the date?" + WORD, "1/8/93", "2000", "docvqa", 0.0,
     ),
     "chartqa": (
-        {"type": "human_test", "question": "How much?", "answer": "100", "image": picture()},
+        {"type": "human_test", "question": "How much?", "answer": "100", "image": image()},
         "How much?" + ONE_WORD, "104.9", "106", "chartqa/human_test", 0.0,
     ),
     "ai2d": (
-        {"question": "Which?", "options": ["x", "y", "z", "w"], "answer": "2", "image": picture()},
+        {"question": "Which?", "options": ["x", "y", "z", "w"], "answer": "2", "image": image()},
         "Which?\nA. x\nB. y\nC. z\nD. w" + LETTER, "c", "C z", "ai2d", 0.25,
     ),
     "textvqa": (
         {
             "image_id": "i", "question_id": 34602, "question": "what brand is this?",
-            "question_tokens": ["what"], "image": picture(), "image_width": 6, "image_height": 3,
+            "question_tokens": ["what"], "image": image(), "image_width": 6, "image_height": 3,
             "answers": ten("Dakota", "dakota digital"), "image_classes": ["c"],
             "set_name": "val", "ocr_tokens": ["DAKOTA"],
         },
@@ -131,13 +131,13 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
                 for place, text in enumerate(ten("a net", "net"), start=1)
             ],
             "answer_type": "other", "question_id": 262148000, "question": "Where is he?",
-            "image": picture(),
+            "image": image(),
         },
         "Where is he?" + WORD, "Net.", "ball", "vqav2", 0.0,
     ),
     "mme": (
         {
-            "question_id": "OCR/1.jpg", "image": picture(), "answer": "Yes", "category": "OCR",
+            "question_id": "OCR/1.jpg", "image": image(), "answer": "Yes", "category": "OCR",
             "question": "Is it 5? Please answer yes or no.",
         },
         "Is it 5?" + WORD, "Yes, it is", "No", "mme/OCR", 0.5,
@@ -220,7 +220,7 @@ def origin_of(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) 
     entry = benchmark(name)
     files = (write_rows(folder / ("rows.parquet" if entry.hub else "rows.csv"), rows),)
     if name == "gqa":
-        apart = [{"id": "n1", "image": picture("blue")}, {"id": "n161313", "image": picture()}]
+        apart = [{"id": "n1", "image": image("blue")}, {"id": "n161313", "image": image()}]
         more.setdefault("picture_files", (write_rows(folder / "pictures.parquet", apart),))
     if entry.video:
         videos = folder / "videos" / "part"
@@ -267,7 +267,7 @@ def test_from_rows_to_scores(name: str, tmp_path: Path) -> None:
         assert (fetched.images / example.image).suffix == ".webm"
         assert (fetched.images / example.image).is_file()
     else:
-        assert (fetched.images / example.image).read_bytes() == picture()["bytes"]
+        assert (fetched.images / example.image).read_bytes() == image()["bytes"]
         assert open_image(fetched.images / example.image).size == (6, 3)
     manifest = read_manifest(tmp_path / "out", stage="examples")
     assert manifest["params"]["benchmark"] == name
@@ -292,10 +292,10 @@ def read(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) -> li
     )
 
 
-def test_pictures_are_written_once_as_they_are(tmp_path: Path) -> None:
-    jpeg = picture("blue", kind="JPEG", orientation=6)
-    odd = {"bytes": b"no picture", "path": "x"}
-    rows = variants("chartqa", image=[picture(), jpeg, picture(), odd])
+def test_images_are_written_once_as_they_are(tmp_path: Path) -> None:
+    jpeg = image("blue", kind="JPEG", orientation=6)
+    odd = {"bytes": b"no image", "path": "x"}
+    rows = variants("chartqa", image=[image(), jpeg, image(), odd])
     first, second, third, fourth = read("chartqa", rows, tmp_path)
     assert first.image == third.image and first.group == third.group != second.group
     assert [Path(e.image).suffix for e in (first, second, fourth)] == [".png", ".jpg", ".img"]
@@ -312,13 +312,13 @@ def test_ids_that_repeat_are_told_apart(tmp_path: Path) -> None:
 
 def test_limit_and_rows_that_are_left_out(tmp_path: Path) -> None:
     rows = variants("mmmu", id=[f"validation_Art_{n}" for n in range(5)])
-    rows[0]["image_2"] = picture("blue")
+    rows[0]["image_2"] = image("blue")
     rows[2]["options"] = "['', 'b', 'c']"
     rows[3]["question_type"], rows[3]["answer"] = "open", "['24/7', '3.429']"
     origin = origin_of("mmmu", rows, tmp_path / "in")
     fetched = fetch_benchmark("mmmu", folder=tmp_path / "all", origin=origin)
     assert fetched.left_out == {
-        "has 2 pictures": 1,
+        "has 2 images": 1,
         "cannot be scored: choices holds an empty text": 1,
     }
     examples = load_jsonl(fetched.examples, images=fetched.images)
@@ -333,13 +333,13 @@ def test_limit_and_rows_that_are_left_out(tmp_path: Path) -> None:
 
 def test_parts_of_a_dataset_are_together_the_whole(tmp_path: Path) -> None:
     colours = ["red", "blue", "green", "white", "black"]
-    rows = variants("chartqa", image=[picture(colour) for colour in colours])
+    rows = variants("chartqa", image=[image(colour) for colour in colours])
     files = origin_of("chartqa", rows, tmp_path / "in").files
 
     def part(skip: int) -> list[Any]:
         folder, origin = tmp_path / f"part{skip}", Origin(files=files, skip=skip, limit=2)
         examples = list(iter_benchmark("chartqa", folder=folder, origin=origin))
-        assert len(list(folder.iterdir())) == len(examples)  # no picture of another part
+        assert len(list(folder.iterdir())) == len(examples)  # no image of another part
         return examples
 
     whole = list(iter_benchmark("chartqa", folder=tmp_path / "all", origin=Origin(files=files)))
@@ -349,9 +349,9 @@ def test_parts_of_a_dataset_are_together_the_whole(tmp_path: Path) -> None:
 
 
 def test_frames_of_videos_are_left_out_of_seedbench(tmp_path: Path) -> None:
-    rows = variants("seedbench", image=[[picture(), picture("blue")], [picture()]])
+    rows = variants("seedbench", image=[[image(), image("blue")], [image()]])
     assert len(read("seedbench", rows, tmp_path)) == 1
-    with pytest.raises(DataError, match="can be used; 1 has several pictures. Check --split"):
+    with pytest.raises(DataError, match="can be used; 1 has several images. Check --split"):
         read("seedbench", rows[:1], tmp_path)
 
 
@@ -375,7 +375,7 @@ def test_an_empty_answer_of_one_annotator_counts(tmp_path: Path) -> None:
         ("pope", lambda row: row.update(question=None), "POPE: a row is not as published"),
         ("pope", lambda row: row.update(image={"path": "a.png"}), "pope-7: .* stored as bytes"),
         ("mmmu", lambda row: row.update(options="oak"), "'oak' is no list of options"),
-        ("gqa", lambda row: row.update(imageId="n9"), "1 of 1 pictures are missing, first n9"),
+        ("gqa", lambda row: row.update(imageId="n9"), "1 of 1 images are missing, first n9"),
         ("nextqa", lambda row: row.update(video=5), "1 of 1 videos are missing in .*: 5. Add"),
     ],
 )
@@ -417,8 +417,8 @@ def test_where_files_are_wrong(tmp_path: Path) -> None:
         videos=tmp_path,
     )
     refuses("Unknown benchmark 'poep'. Did you mean 'pope'", "poep")
-    refuses("GQA: missing column imageId", "gqa", files=(good,), picture_files=(good,))
-    refuses("keeps its pictures apart.*--image-file", "gqa", files=(good,))
+    refuses("GQA: missing column imageId", "gqa", files=(good,), image_files=(good,))
+    refuses("keeps its images apart.*--image-file", "gqa", files=(good,))
 
 
 def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,12 +488,12 @@ def test_a_connection_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_interrupted_fetch_leaves_no_examples(tmp_path: Path) -> None:
-    rows = variants("chartqa", image=[picture(), {"bytes": None, "path": "x"}, picture("blue")])
+    rows = variants("chartqa", image=[image(), {"bytes": None, "path": "x"}, image("blue")])
     folder = tmp_path / "out"
-    with pytest.raises(DataError, match="chartqa-1: the picture must be stored as bytes"):
+    with pytest.raises(DataError, match="chartqa-1: the image must be stored as bytes"):
         fetch_benchmark("chartqa", folder=folder, origin=origin_of("chartqa", rows, tmp_path))
     assert not (folder / "examples.jsonl").exists()
-    rows[1]["image"] = picture()
+    rows[1]["image"] = image()
     counts: list[int] = []
     origin = origin_of("chartqa", rows, tmp_path)
     fetched = fetch_benchmark("chartqa", folder=folder, origin=origin, progress=counts.append)

@@ -111,7 +111,7 @@ def test_the_card_says_what_is_in_the_log(tmp_path: Path) -> None:
     assert "oracle-log" in head["tags"]
     for line in (
         "# Oracle log: toy-7b",
-        "What 3 questions about 3 pictures or other groups were answered at each of 2 options",
+        "What 3 questions about 3 images or other groups were answered at each of 2 options",
         "| 1 | 3 | 50.0 | 1 | 0 |",
         "| 9 | 2 | 100.0 | 9 | 1 |",
         "| toy | 2 | 25.0 | 100.0 |",

@@ -75,8 +75,8 @@ def test_missing_empty_folder_and_text(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"the file is empty \(0 bytes\)"):
         open_image(empty)
     text = tmp_path / "text.png"
-    text.write_text("this is no picture")
-    with pytest.raises(ImageError, match="not a picture in a known format"):
+    text.write_text("this is no image")
+    with pytest.raises(ImageError, match="not an image in a known format"):
         open_image(text)
     with pytest.raises(DataError):
         open_image(tmp_path / ("x" * 5000))
@@ -173,7 +173,7 @@ def test_animation_gives_its_first_frame(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
-    """Each stored picture is turned so that its EXIF tag undoes it."""
+    """Each stored image is turned so that its EXIF tag undoes it."""
     stored = {
         1: np.asarray(halves()),
         2: np.asarray(halves())[:, ::-1],
@@ -202,7 +202,7 @@ def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of damaged tags
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tiff", "bmp", "avif"])
 def test_random_damage_never_escapes(tmp_path: Path, suffix: str) -> None:
-    """Whatever is flipped, the picture is read or an ImageError names it."""
+    """Whatever is flipped, the image is read or an ImageError names it."""
     path = tmp_path / f"a.{suffix}"
     gradient(16, 16).save(path)
     whole = bytearray(path.read_bytes())
@@ -222,7 +222,7 @@ def test_random_damage_never_escapes(tmp_path: Path, suffix: str) -> None:
     assert outcomes
 
 
-def test_an_avif_without_its_picture(tmp_path: Path) -> None:
+def test_an_avif_without_its_image(tmp_path: Path) -> None:
     """Pillow raises a RuntimeError here, as for nothing else."""
     gradient().save(tmp_path / "a.avif")
     data = (tmp_path / "a.avif").read_bytes()
@@ -236,10 +236,10 @@ def test_bytes_are_read_as_files_are_and_no_path_is_named(tmp_path: Path) -> Non
     data = (tmp_path / "a.png").read_bytes()
     assert read_image(data).tobytes() == open_image(tmp_path / "a.png").tobytes()
     for bad in (b"", b"text", data[:200]):
-        with pytest.raises(ImageError, match="^The picture cannot be read: ") as refused:
+        with pytest.raises(ImageError, match="^The image cannot be read: ") as refused:
             read_image(bad)
         assert "0x" not in str(refused.value) and "BytesIO" not in str(refused.value)
-    with pytest.raises(ImageSizeError, match="^The picture is too large: 64 x 48 pixels"):
+    with pytest.raises(ImageSizeError, match="^The image is too large: 64 x 48 pixels"):
         read_image(data, max_pixels=64 * 48 - 1)
-    with pytest.raises(ImageError, match=r"not a picture in a known format \(JPEG\)"):
+    with pytest.raises(ImageError, match=r"not an image in a known format \(JPEG\)"):
         read_image(data, formats=("JPEG",))

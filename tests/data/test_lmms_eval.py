@@ -78,7 +78,7 @@ def test_two_scales_of_one_task(tmp_path: Path) -> None:
     assert set(log.frame["answer"]) == {"yes"}
     assert log.metadata["runs"]["36"]["model_args"] == "pretrained=m3,tokens=36"
     assert log.metadata["runs"]["576"]["git_hash"] == "abc1234"
-    assert "2 of 2 examples do not say which picture they are about" in told(log)
+    assert "2 of 2 examples do not say which image they are about" in told(log)
     assert "gaps" not in told(log)
 
 
@@ -129,12 +129,12 @@ def test_older_versions_with_logs_and_docs(tmp_path: Path) -> None:
     assert list(log.groups) == ["gqa/n7", "gqa/n7"]
     assert list(log.questions) == ["What is 0?", "What is 1?"]
     assert set(log.frame["answer"]) == {"cat"}
-    assert told(log).startswith("2 of 2 examples name no picture file")
-    named = read_lmms_eval({"1": tmp_path / "1"}, pictures="{dataset}/{id}.png")
+    assert told(log).startswith("2 of 2 examples name no image file")
+    named = read_lmms_eval({"1": tmp_path / "1"}, images="{dataset}/{id}.png")
     assert list(named.images) == ["gqa/0.png", "gqa/1.png"]
     assert told(named) == ""
     with pytest.raises(DataError, match=r"'/gqa/0' of the example 'gqa/0' is absolute"):
-        read_lmms_eval({"1": tmp_path / "1"}, pictures="/{dataset}/{id}")
+        read_lmms_eval({"1": tmp_path / "1"}, images="/{dataset}/{id}")
 
 
 def test_flattened_responses_and_unused_fields(tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_letters_of_mmbench_keep_their_places() -> None:
     assert score_of({**sample, "prediction": "a banana"}) == 0.0  # 'nan' is not a choice
 
 
-def test_addresses_and_long_names_are_no_pictures(tmp_path: Path) -> None:
+def test_addresses_and_long_names_are_no_images(tmp_path: Path) -> None:
     for name in ("https://example.org/a.png", "a" * 300 + ".png", "a\0.png"):
         path = tmp_path / "x_samples_gqa.jsonl"
         doc = {"question": "q", "image": name}

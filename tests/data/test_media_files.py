@@ -136,14 +136,14 @@ import av
 from PIL import Image
 from m3router.data.errors import ImageError
 from m3router.data.media_files import file_digest
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 Image.init()
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
 for name in sys.argv[1:]:
-    for read in (open_picture, file_digest):
+    for read in (open_media, file_digest):
         try:
             read(Path(name))
         except ImageError as error:

@@ -47,7 +47,7 @@ def test_items_lie_inside_and_never_overlap(seed):
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
-def test_a_seed_decides_the_scene_the_picture_and_the_questions(seed):
+def test_a_seed_decides_the_scene_the_image_and_the_questions(seed):
     one, two = make_scene(seed), make_scene(seed)
     assert one == two
     assert np.array_equal(render(one), render(two))
@@ -140,8 +140,8 @@ def test_exported_scenes_are_a_source_of_examples(tmp_path):
     assert len({example.group for example in examples}) == 5
     assert {example.dataset for example in examples} <= set(CHANCE)
     first = examples[0]
-    with Image.open(tmp_path / "images" / first.image) as picture:
-        drawn = np.asarray(picture)
+    with Image.open(tmp_path / "images" / first.image) as image:
+        drawn = np.asarray(image)
     assert np.array_equal(drawn, render(make_scene(seeds.start)))
     assert drawn.shape == (CELLS * PATCH, CELLS * PATCH, 3)
     before = path.read_text()

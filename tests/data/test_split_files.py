@@ -79,9 +79,9 @@ def test_train_is_divided_in_proportion_to_the_shares():
     assert [len(split.part(name)) for name in SPLITS] == [600, 200, 100, 100]
 
 
-def test_pictures_in_two_parts_are_named():
+def test_images_in_two_parts_are_named():
     parts = {name: GIVEN[group] for name, group in zip(IDS, GROUPS, strict=True)}
-    parts["e1"] = "test"  # its picture is g0, as e0's
+    parts["e1"] = "test"  # its image is g0, as e0's
     with pytest.raises(DataError, match=r"1 groups .*g0 \(fit and test\)"):
         assigned_split(IDS, GROUPS, parts)
 
@@ -100,7 +100,7 @@ def test_an_empty_part_is_refused(missing):
         assigned_split(IDS, GROUPS, parts)
 
 
-def test_too_few_pictures_to_divide_are_refused():
+def test_too_few_images_to_divide_are_refused():
     with pytest.raises(DataError, match="2 groups cannot be divided"):
         assigned_split(IDS, GROUPS, by_group(["train"] * 2 + ["test"] * 18))
 

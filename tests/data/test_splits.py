@@ -22,7 +22,7 @@ PINNED = {"a": "tune", "b": "test", "c": "calibrate", "d": "fit"}
 
 
 def names(values: list[int]) -> list[str]:
-    return [f"picture {value}" for value in values]
+    return [f"image {value}" for value in values]
 
 
 @given(groups_strategy, st.integers(0, 10**6))

@@ -44,7 +44,7 @@ def read(sheet: Image.Image) -> list[int]:
 @pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize(("matrix", "corners"), MATRICES.items())
 def test_every_turn_and_mirror_is_shown_as_players_do(tmp_path, matrix, corners, scale):
-    path = write_video(tmp_path / "a.mp4", 2, picture=quarters)
+    path = write_video(tmp_path / "a.mp4", 2, image=quarters)
     sheet = open_video(with_matrix(path, [scale * one for one in matrix]), frames=1)
     assert sheet.size == (SIZE if matrix[0] else SIZE[::-1])
     width, height = sheet.size
@@ -54,7 +54,7 @@ def test_every_turn_and_mirror_is_shown_as_players_do(tmp_path, matrix, corners,
 
 
 def test_a_matrix_that_shows_nothing_is_left_out(tmp_path):
-    path = write_video(tmp_path / "a.mp4", 2, picture=quarters)
+    path = write_video(tmp_path / "a.mp4", 2, image=quarters)
     plain = open_video(path, frames=1).tobytes()
     assert open_video(with_matrix(path, (0, 0, 0, 0)), frames=1).tobytes() == plain
 
@@ -85,7 +85,7 @@ def test_a_last_frame_that_is_held_is_no_sign_of_a_cut(tmp_path, suffix):
 
 def test_a_held_frame_hides_no_cut(tmp_path):
     for suffix in ("mkv", "webm"):
-        path = with_duration(write_video(tmp_path / f"a.{suffix}", picture=noise), 60.0)
+        path = with_duration(write_video(tmp_path / f"a.{suffix}", image=noise), 60.0)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(VideoError, match="truncated"):
             open_video(path)

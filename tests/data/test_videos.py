@@ -11,7 +11,7 @@ from PIL import Image
 
 from m3router.data.errors import DataError, ImageError, VideoError
 from m3router.data.images import open_image
-from m3router.data.videos import collage, frame_indices, is_video, open_picture, open_video
+from m3router.data.videos import collage, frame_indices, is_video, open_media, open_video
 from tests.data.clips import SIZE, write_video
 
 FORMATS = ("mp4", "mov", "mkv", "avi", "webm", "ts")
@@ -81,14 +81,14 @@ def test_the_number_of_frames_in_the_header_is_not_believed(tmp_path):
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_a_turned_telephone_gives_an_upright_picture(tmp_path, rotation):
-    def picture(_: int) -> np.ndarray:
+def test_a_turned_telephone_gives_an_upright_image(tmp_path, rotation):
+    def image(_: int) -> np.ndarray:
         frame = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
         frame[: SIZE[1] // 2, : SIZE[0] // 2] = 255  # top left
         return frame
 
-    upright = open_video(write_video(tmp_path / "a.mp4", 4, picture=picture), frames=1)
-    turned = write_video(tmp_path / "b.mp4", 4, picture=picture, rotation=rotation)
+    upright = open_video(write_video(tmp_path / "a.mp4", 4, image=image), frames=1)
+    turned = write_video(tmp_path / "b.mp4", 4, image=image, rotation=rotation)
     expected = np.asarray(upright.rotate(rotation, expand=True), dtype=int)
     assert np.abs(np.asarray(open_video(turned, frames=1), dtype=int) - expected).max() <= 2
 
@@ -100,7 +100,7 @@ def test_a_single_frame_is_no_video(tmp_path, suffix):
 
 
 def test_sound_alone_is_no_video(tmp_path):
-    with pytest.raises(VideoError, match="holds sound but no moving picture"):
+    with pytest.raises(VideoError, match="holds sound but no moving image"):
         open_video(write_video(tmp_path / "a.mp4", 0, sound=2))
 
 
@@ -119,20 +119,20 @@ def test_the_cover_of_a_piece_of_music_is_no_video(tmp_path):
         drawn = av.VideoFrame.from_ndarray(noise(0), format="rgb24").reformat(format="yuvj420p")
         container.mux(cover.encode(drawn))
         container.mux(cover.encode())
-    with pytest.raises(VideoError, match="no moving picture"):
+    with pytest.raises(VideoError, match="no moving image"):
         open_video(path)
 
 
 @pytest.mark.parametrize("suffix", FORMATS[:-1])  # a transport stream may end anywhere
 def test_truncated_files(tmp_path, suffix):
-    path = write_video(tmp_path / f"a.{suffix}", picture=noise)
+    path = write_video(tmp_path / f"a.{suffix}", image=noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(VideoError, match=rf"a\.{suffix} cannot be read: .*truncated"):
         open_video(path)
 
 
 def test_a_truncated_file_with_its_index_in_front(tmp_path):
-    path = write_video(tmp_path / "a.mp4", picture=noise, options={"movflags": "faststart"})
+    path = write_video(tmp_path / "a.mp4", image=noise, options={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
     with pytest.raises(VideoError, match="truncated: its last packet is not whole"):
         open_video(path)
@@ -174,7 +174,7 @@ def test_damaged_bytes_are_an_error_or_a_collage(tmp_path):
     generator = np.random.default_rng(0)
     path = tmp_path / "a.mp4"
     for suffix in ("mp4", "mkv", "avi"):
-        content = write_video(tmp_path / f"whole.{suffix}", 6, picture=noise).read_bytes()
+        content = write_video(tmp_path / f"whole.{suffix}", 6, image=noise).read_bytes()
         for _ in range(15):
             damaged = np.frombuffer(content, np.uint8).copy()
             places = generator.integers(0, len(damaged), 20)
@@ -204,11 +204,11 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     assert not isinstance(caught.value, ImageError)  # no error record: the machine is at fault
 
 
-def test_open_picture_takes_both(tmp_path):
+def test_open_media_takes_both(tmp_path):
     video = write_video(tmp_path / "a.MP4".lower())
-    assert open_picture(video, frames=2).size == (SIZE[0], 2 * SIZE[1])
+    assert open_media(video, frames=2).size == (SIZE[0], 2 * SIZE[1])
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
-    assert open_picture(tmp_path / "a.png").tobytes() == open_image(tmp_path / "a.png").tobytes()
+    assert open_media(tmp_path / "a.png").tobytes() == open_image(tmp_path / "a.png").tobytes()
     assert is_video("x/y.WebM") and not is_video("y.png") and not is_video("mp4")
 
 

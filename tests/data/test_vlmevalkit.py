@@ -98,7 +98,7 @@ def test_multiple_choice(tmp_path: Path, suffix: str) -> None:
     assert "options 13b, 7b: columns not used: ['category', 'l2-category', 'log', 'split']" in told(
         log
     )
-    assert "2 of 2 examples do not say which picture they are about" in told(log)
+    assert "2 of 2 examples do not say which image they are about" in told(log)
 
 
 def test_circular_evaluation(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_yes_or_no(tmp_path: Path) -> None:
     assert log.chance.tolist() == [0.5] * 3
     assert list(log.groups) == ["POPE/0001.jpg", "POPE/0001.jpg", "POPE//data/2.jpg"]
     assert list(log.images) == ["0001.jpg", "0001.jpg", ""]
-    assert "1 of 3 examples name no picture file" in told(log)
-    log = read_vlmevalkit({"1": tmp_path / "m_POPE_auxmatch.tsv"}, pictures="{id}.jpg")
+    assert "1 of 3 examples name no image file" in told(log)
+    log = read_vlmevalkit({"1": tmp_path / "m_POPE_auxmatch.tsv"}, images="{id}.jpg")
     assert list(log.images) == ["0001.jpg", "0001.jpg", "2.jpg"]
 
 

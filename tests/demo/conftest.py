@@ -1,4 +1,4 @@
-"""A small finished run of the embedded model; each picture has an easy and a hard question."""
+"""A small finished run of the embedded model; each image has an easy and a hard question."""
 
 from __future__ import annotations
 
@@ -63,5 +63,5 @@ def service(world: World) -> DemoService:
 
 @pytest.fixture(scope="session")
 def scene(world: World) -> Path:
-    """A picture of the run."""
+    """An image of the run."""
     return world.images / "29000160.png"

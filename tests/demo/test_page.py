@@ -90,7 +90,7 @@ def test_the_whole_flow(visit, scene, size):
     told = [row.split()[1] for row in page.locator("#m3-chart tbody tr").all_inner_texts()]
     longest, highest = int(np.argmax(widths)), int(np.argmax([int(one) for one in told]))
     assert told[longest] == told[highest]
-    assert page.locator("#m3-grid img").get_attribute("alt").startswith("The picture under a grid")
+    assert page.locator("#m3-grid img").get_attribute("alt").startswith("The image under a grid")
     assert "1 question, against always" in visitor.text("savings")
     if size == PHONE:
         assert page.locator("#m3-answer").bounding_box()["y"] < PHONE[1]  # scrolled to
@@ -214,7 +214,7 @@ def test_bad_questions_are_told_in_the_page(visit, scene):
     visitor = visit(PHONE)
     visitor.question(BACKGROUND)
     visitor.ask()
-    assert "There is no picture yet" in visitor.text("problem")
+    assert "There is no image yet" in visitor.text("problem")
     visitor.upload(scene)
     visitor.question("")
     visitor.ask()

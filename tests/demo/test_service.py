@@ -91,7 +91,7 @@ def test_the_comparison_asks_every_scale(service, scene):
         one.routed.flops["language"] for one in fixed
     ]
     pairs = zip(compared.answers, fixed, strict=True)
-    assert all(np.array_equal(one.picture, other.picture) for one, other in pairs)
+    assert all(np.array_equal(one.image, other.image) for one, other in pairs)
     assert compared.chosen == service.ask(image, PRINT).routed.scale
     assert compared.settled == 576  # the finest alone reads it
     assert service.compare(image, BACKGROUND).settled == 1
@@ -168,7 +168,7 @@ def test_bad_questions_and_choices_are_told(service, scene):
             assert 'role="alert"' in shown.problem
             assert not (shown.answer or shown.chart or shown.grid or shown.everywhere)
     missing = handlers.ask(service, None, BACKGROUND, choices(), Spending())
-    assert "There is no picture yet" in missing.problem
+    assert "There is no image yet" in missing.problem
 
 
 def test_bad_files_are_told_by_name_without_their_folder(service, tmp_path):
@@ -178,22 +178,22 @@ def test_bad_files_are_told_by_name_without_their_folder(service, tmp_path):
         ("cut.png", whole.read_bytes()[: whole.stat().st_size // 2], "truncated or damaged"),
         ("empty.png", b"", "the file is empty (0 bytes)"),
         ("bomb.png", png_header(20_000, 20_000), "is too large"),
-        ("text.png", b"this is no picture", "not a picture in a known format"),
+        ("text.png", b"this is no image", "not an image in a known format"),
         ("noise.mp4", bytes(range(256)) * 20, "truncated, damaged, or no video"),
         ("empty.webm", b"", "the file is empty (0 bytes)"),
     ):
         path = tmp_path / name
         path.write_bytes(content)
-        wrong, picture = handlers.preview(service, str(path))
+        wrong, image = handlers.preview(service, str(path))
         asked = handlers.ask(service, str(path), BACKGROUND, choices(), Spending())
-        assert asked.problem == wrong and picture == ""
+        assert asked.problem == wrong and image == ""
         assert name in wrong and message in plain(wrong), name
         assert str(tmp_path) not in wrong and "/" not in plain(wrong)
     gone = handlers.ask(service, str(tmp_path / "gone.png"), BACKGROUND, choices(), Spending())
     assert "The upload gone.png is no longer kept here" in gone.problem
 
 
-def test_unusual_pictures_are_asked_about(service, tmp_path):
+def test_unusual_images_are_asked_about(service, tmp_path):
     grey = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
     Image.fromarray(grey).save(tmp_path / "deep.png")
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
@@ -212,9 +212,9 @@ def test_unusual_pictures_are_asked_about(service, tmp_path):
 
 def test_a_video_is_seen_in_as_many_frames_as_the_run(service, tmp_path):
     clip = write_video(tmp_path / "clip.mp4")
-    wrong, picture = handlers.preview(service, str(clip))
-    assert wrong == "" and "up to 6 frames of the video" in picture
-    assert "128 x 144 pixels" in picture  # 3 rows of 2 frames of 64 x 48
+    wrong, image = handlers.preview(service, str(clip))
+    assert wrong == "" and "up to 6 frames of the video" in image
+    assert "128 x 144 pixels" in image  # 3 rows of 2 frames of 64 x 48
     shown = handlers.ask(service, str(clip), BACKGROUND, choices(), Spending())
     (routed,) = service.pipeline.answer([clip], [BACKGROUND])
     assert shown.problem == "" and routed.answer.text in plain(shown.answer)
@@ -231,11 +231,11 @@ def test_nothing_from_outside_becomes_markup(service, tmp_path):
     evil = "<img src=x onerror=alert(1)>"
     path = tmp_path / f"{evil}.png"
     Image.new("RGB", (8, 8)).save(path)
-    _, picture = handlers.preview(service, str(path))
+    _, image = handlers.preview(service, str(path))
     compared = handlers.ask_everywhere(service, str(path), f"a {evil}", choices(), Spending())
     path.write_text("nothing")
     wrong, _ = handlers.preview(service, str(path))
-    for html in (picture, wrong, compared.problem + compared.everywhere):
+    for html in (image, wrong, compared.problem + compared.everywhere):
         assert evil not in html and "onerror" in html
 
 

@@ -33,31 +33,31 @@ from m3router.data.errors import M3RouterError
 from m3router.m3core.checkpoints import load_model
 
 
-def questions(folder, *, pictures=5, each=3):
+def questions(folder, *, images=5, each=3):
     made = []
-    for number in range(pictures):
+    for number in range(images):
         path = folder / f"{number}.png"
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
         for k in range(each):
-            made.append(Question(id=f"{number}-{k}", picture=path, text=f"ask {k}?", kind="k"))
+            made.append(Question(id=f"{number}-{k}", image=path, text=f"ask {k}?", kind="k"))
     return made
 
 
-def pictures(order, count):
+def images(order, count):
     return [one.partition("-")[0] for one in islice(order, count)]
 
 
-def test_apart_a_picture_comes_after_every_other(tmp_path):
+def test_apart_a_image_comes_after_every_other(tmp_path):
     asked = questions(tmp_path)
-    seen = pictures(apart(asked, seed=1), 60)
+    seen = images(apart(asked, seed=1), 60)
     for start in range(56):
         assert len(set(seen[start : start + 5])) == 5
     assert set(islice(apart(asked, seed=1), 15)) == {one.id for one in asked}
     assert repeats(seen, within=4) == 0.0
 
 
-def test_together_all_questions_of_a_picture_follow_each_other(tmp_path):
-    seen = pictures(together(questions(tmp_path), seed=1), 15)
+def test_together_all_questions_of_a_image_follow_each_other(tmp_path):
+    seen = images(together(questions(tmp_path), seed=1), 15)
     assert [seen[i : i + 3] for i in range(0, 15, 3)] == [[seen[i]] * 3 for i in range(0, 15, 3)]
     assert repeats(seen, within=1) == pytest.approx(10 / 15)
 
@@ -73,8 +73,8 @@ def test_a_workload_is_its_seeds_and_mixed(tmp_path):
 
 
 def test_a_request_is_what_openais_clients_write(tmp_path):
-    (one,) = questions(tmp_path, pictures=1, each=1)
-    sent = json.loads(body(one.text, data_url(one.picture), model="m", streamed=True, max_tokens=7))
+    (one,) = questions(tmp_path, images=1, each=1)
+    sent = json.loads(body(one.text, data_url(one.image), model="m", streamed=True, max_tokens=7))
     text, image = sent["messages"][0]["content"]
     head, _, encoded = image["image_url"]["url"].partition(",")
     assert (sent["model"], sent["stream"], sent["max_tokens"], text["text"]) == (
@@ -84,7 +84,7 @@ def test_a_request_is_what_openais_clients_write(tmp_path):
         "ask 0?",
     )
     assert head == "data:image/png;base64"
-    assert base64.b64decode(encoded) == one.picture.read_bytes()
+    assert base64.b64decode(encoded) == one.image.read_bytes()
 
 
 def flawed() -> FastAPI:
@@ -223,10 +223,10 @@ def test_a_server_that_does_not_start_says_what_it_printed(tmp_path):
 def test_transformers_reads_the_prompt_that_we_read(tmp_path):
     model = load_model("embedded", device="cpu")
     processor = AutoProcessor.from_pretrained(write_checkpoint(tmp_path / "checkpoint"))
-    picture = tmp_path / "red.png"
-    Image.new("RGB", (192, 192), "red").save(picture)
+    image = tmp_path / "red.png"
+    Image.new("RGB", (192, 192), "red").save(image)
     question = "What number is on the red tag?"
-    content = [{"type": "text", "text": question}, {"type": "image", "url": str(picture)}]
+    content = [{"type": "text", "text": question}, {"type": "image", "url": str(image)}]
     found = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
@@ -239,5 +239,5 @@ def test_transformers_reads_the_prompt_that_we_read(tmp_path):
     text = tokenizer("what number is on the red tag? answer:", add_special_tokens=False)
     assert ids == [tokenizer.bos_token_id, *[4] * 576, *text["input_ids"]]
     assert len(ids) == model.prompt_length(question, 576)
-    pixels = model.prepare(Image.open(picture))
+    pixels = model.prepare(Image.open(image))
     assert (found["pixel_values"][0] - pixels).abs().max() < 1e-6

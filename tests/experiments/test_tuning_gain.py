@@ -1,4 +1,4 @@
-"""The comparison on pictures that tuning never read."""
+"""The comparison on images that tuning never read."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def test_curves_are_those_of_the_rows_and_draws_are_paired():
         np.testing.assert_allclose(found[name][0], (low, high, (low + high) / 2))
     np.testing.assert_array_equal(found["again"], found["tuned"])
     assert found["tuned"][1:].std() > 0
-    better = found["logistic, defaults"] - found["tuned"]  # it reads the picture too
+    better = found["logistic, defaults"] - found["tuned"]  # it reads the image too
     assert np.quantile(better[1:, 2], 0.025) > 0

@@ -19,8 +19,8 @@ from m3router.router import label_stage
 from m3router.router.runs.run import Run
 from tests.m3core.test_labelling import examples as examples_about
 
-PICTURES = 150
-PER_PICTURE = 2
+IMAGES = 150
+PER_IMAGE = 2
 
 
 class SlowModel(FakeModel):
@@ -32,11 +32,11 @@ class SlowModel(FakeModel):
 
 
 def examples() -> list[Example]:
-    return examples_about(PICTURES, PER_PICTURE)
+    return examples_about(IMAGES, PER_IMAGE)
 
 
 def run(root: Path, folder: Path) -> OracleLog:
-    """Label ``root/pictures`` into a run folder."""
+    """Label ``root/images`` into a run folder."""
     return label_stage(Run(folder), examples(), images=root / "pictures", model=SlowModel())
 
 

@@ -53,7 +53,7 @@ TEXT = {
 TOWER = "model.vision_tower.vision_tower.vision_model."
 PINPOINTS = [[48, 96], [96, 48], [96, 96], [144, 48], [48, 144]]  # (width, height) in pixels
 _TEXT = (
-    "the a cat dog picture what color is on table how many are there user assistant human curious "
+    "the a cat dog image what color is on table how many are there user assistant human curious "
     "between questions answers helpful detailed polite gives chat and artificial intelligence red"
 )
 

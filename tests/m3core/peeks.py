@@ -22,18 +22,18 @@ def positions_read(model):
         hook.remove()
 
 
-def check_peeks(model, pictures, questions):
+def check_peeks(model, images, questions):
     """Finished peeks are the model's answers, batches do not matter, and no prompt is read twice.
 
     Args:
         model: A family of LLaVA models.
-        pictures: Some pictures.
+        images: Some images.
         questions: Each is asked of each of them.
     """
     coarsest = model.grid.scales[0]
     requests = [
         Request(encoding=encoding, question=question, scale=coarsest)
-        for encoding in model.encode(pictures)
+        for encoding in model.encode(images)
         for question in questions
     ]
     answers = model.answer(requests)

@@ -143,8 +143,8 @@ def test_views_are_those_of_hugging_faces_processor(size, seed, large):
     np.testing.assert_array_equal(ours.transpose(0, 3, 1, 2), theirs)
 
 
-def test_a_very_long_picture_may_show_only_its_base():
-    """2 x 2 crops of one token each: 0.02 rows of tokens are picture, the rest is padding."""
+def test_a_very_long_image_may_show_only_its_base():
+    """2 x 2 crops of one token each: 0.02 rows of tokens are image, the rest is padding."""
     assert merged_length((10, 1000), CropGrid(2, 2), 1, SPATIAL_UNPAD) == 1
     views = torch.arange(5.0).reshape(5, 1, 1)
     merged = merge_views(

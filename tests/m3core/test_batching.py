@@ -24,7 +24,7 @@ from m3router.m3core.matryoshka.models.fake import FakeModel
 SHARED = {1: 1, 2: 37, 3: 37, 4: 577, 5: 577, 6: 601, 7: 20_000}
 NEEDS = st.lists(
     st.builds(
-        lambda picture, own: Need(prefix=(picture, 0), shared=SHARED[picture], own=own),
+        lambda image, own: Need(prefix=(image, 0), shared=SHARED[image], own=own),
         st.sampled_from(sorted(SHARED)),
         st.integers(1, 300),
     ),
@@ -61,21 +61,21 @@ def test_every_request_is_in_exactly_one_batch_within_the_limits(needs, limits):
         )
 
 
-def test_questions_about_a_picture_share_its_tokens_where_these_are_many():
+def test_questions_about_a_image_share_its_tokens_where_these_are_many():
     lengths = [10, 30, 50]
     fine = [Need(prefix=(p, 576), shared=577, own=own) for own in lengths for p in range(40)]
     for batch in batches(fine, Limits()):
-        pictures = {fine[i].prefix for i in batch}
-        assert len(batch) == 3 * len(pictures)  # no picture is computed twice
+        images = {fine[i].prefix for i in batch}
+        assert len(batch) == 3 * len(images)  # no image is computed twice
 
 
 @pytest.mark.parametrize("per_picture", [1, 3, 12])
-def test_padding_stays_under_a_tenth_of_what_a_chunk_computes(per_picture):
-    random = np.random.default_rng(per_picture)
+def test_padding_stays_under_a_tenth_of_what_a_chunk_computes(per_image):
+    random = np.random.default_rng(per_image)
     needs = [
-        Need(prefix=(picture, scale), shared=scale, own=int(own))
-        for picture in range(16)
-        for own in random.integers(8, 17, per_picture)
+        Need(prefix=(image, scale), shared=scale, own=int(own))
+        for image in range(16)
+        for own in random.integers(8, 17, per_image)
         for scale in (1, 9, 36, 144, 576)
     ]
     loads = [counted(batch, needs) for batch in batches(needs, Limits())]
@@ -93,8 +93,8 @@ def test_the_cheaper_of_both_orders_is_taken(needs):
 
 
 def requests(model, count=40):
-    pictures = [Image.new("RGB", (8, 8), (5 * n, 0, 0)) for n in range(4)]
-    encodings = model.encode(pictures)
+    images = [Image.new("RGB", (8, 8), (5 * n, 0, 0)) for n in range(4)]
+    encodings = model.encode(images)
     return [
         Request(encoding=encodings[n % 4], question="Why? " * (1 + n % 7), scale=scale)
         for n in range(count)
@@ -111,8 +111,8 @@ def test_answers_come_in_the_order_of_the_requests():
 
 def test_batches_do_not_depend_on_where_encodings_lie_in_memory():
     model = FakeModel()
-    picture = Image.new("RGB", (8, 8))
-    encodings = [model.encode([picture])[0] for _ in range(20)]
+    image = Image.new("RGB", (8, 8))
+    encodings = [model.encode([image])[0] for _ in range(20)]
     plans = []
     for order in (encodings, encodings[::-1]):
         asked = [

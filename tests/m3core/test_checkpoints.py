@@ -47,7 +47,7 @@ PROMPT = (
 QUESTION = "What color is the dog?\nAnswer with 1 word."
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 64)) -> Image.Image:
+def new_image(seed: int = 0, size: tuple[int, int] = (40, 64)) -> Image.Image:
     """Coarse coloured noise of (height, width)."""
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     return Image.fromarray(blocks).resize(size[::-1], Image.Resampling.BILINEAR)
@@ -121,7 +121,7 @@ def reference_logits(tensors, image: Image.Image, question: str, scale: int) -> 
 def reference_next_logits(
     tensors, image: Image.Image, question: str, scale: int, *, merge: str, grid: CropGrid
 ) -> torch.Tensor:
-    """What that of LLaVA-NeXT-M3 computes for a picture cut into a known grid: (L, V)."""
+    """What that of LLaVA-NeXT-M3 computes for an image cut into a known grid: (L, V)."""
     processor = LlavaNextImageProcessorPil(
         size={"shortest_edge": 48},
         crop_size={"height": 48, "width": 48},
@@ -147,12 +147,12 @@ def logits_of(model, image: Image.Image, question: str, scale: int) -> torch.Ten
 
 @pytest.mark.parametrize("scale", M3_SCALES)
 def test_logits_agree_with_the_published_computation(published, model, scale):
-    expected = reference_logits(published[1], picture(), QUESTION, scale)
+    expected = reference_logits(published[1], new_image(), QUESTION, scale)
     assert expected.std() > 0.1
     torch.testing.assert_close(
-        logits_of(model, picture(), QUESTION, scale), expected, atol=1e-4, rtol=0
+        logits_of(model, new_image(), QUESTION, scale), expected, atol=1e-4, rtol=0
     )
-    (encoding,) = model.encode([picture()])
+    (encoding,) = model.encode([new_image()])
     (answer,) = model.answer([Request(encoding=encoding, question=QUESTION, scale=scale)])
     first = expected[-1].log_softmax(-1)
     assert math.log(answer.confidence) == pytest.approx(float(first.max()), abs=1e-4)
@@ -160,7 +160,7 @@ def test_logits_agree_with_the_published_computation(published, model, scale):
 
 
 def test_a_mixed_batch_answers_as_each_request_alone(model):
-    encodings = model.encode([picture(seed) for seed in range(3)])
+    encodings = model.encode([new_image(seed) for seed in range(3)])
     requests = [
         Request(encoding=encodings[i % 3], question=QUESTION * (1 + i % 2), scale=scale)
         for i, scale in enumerate(M3_SCALES)
@@ -187,8 +187,8 @@ def test_every_way_to_store_the_weights_gives_the_same_model(
     layouts.write(folder, *published, form=form, shards=shards, tower=tower)
     other = load_model(str(folder), device="cpu")
     for scale in (1, 576):
-        ours = logits_of(other, picture(), QUESTION, scale)
-        assert torch.equal(ours, logits_of(model, picture(), QUESTION, scale))
+        ours = logits_of(other, new_image(), QUESTION, scale)
+        assert torch.equal(ours, logits_of(model, new_image(), QUESTION, scale))
 
 
 def test_other_weights_are_another_revision(published, model, tmp_path):
@@ -210,12 +210,12 @@ def test_a_linear_projector(published, tmp_path):
     kept |= {"model.mm_projector.weight": weight, "model.mm_projector.bias": bias}
     folder = layouts.write(tmp_path / "linear", config | {"mm_projector_type": "linear"}, kept)
     model = load_model(str(folder), device="cpu")
-    (encoding,) = model.encode([picture()])
+    (encoding,) = model.encode([new_image()])
     core = model.model.model
     pixels = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48)(
-        picture(size=(64, 64)), return_tensors="pt"
+        new_image(size=(64, 64)), return_tensors="pt"
     )["pixel_values"]
-    (encoding,) = model.encode([picture(size=(64, 64))])
+    (encoding,) = model.encode([new_image(size=(64, 64))])
     with torch.no_grad():
         seen = core.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][0, 1:]
     torch.testing.assert_close(encoding.features, F.linear(seen, weight, bias), atol=1e-5, rtol=0)
@@ -231,7 +231,7 @@ def test_special_tokens_in_a_question_are_text(model):
 def test_half_precision_stays_near(original, model, dtype):
     half = load_model(str(original), device="cpu", dtype=dtype)
     assert half.dtype == dtype
-    (exact,), (rounded,) = model.encode([picture()]), half.encode([picture()])
+    (exact,), (rounded,) = model.encode([new_image()]), half.encode([new_image()])
     error = (rounded.features.float() - exact.features).norm() / exact.features.norm()
     assert 0 < float(error) < 0.05
     (answer,) = half.answer([Request(encoding=rounded, question=QUESTION, scale=9)])
@@ -240,8 +240,8 @@ def test_half_precision_stays_near(original, model, dtype):
 
 def test_a_device_map_gives_the_same_logits(original, model):
     spread = load_model(str(original), device="cpu", device_map="auto")
-    ours = logits_of(spread, picture(), QUESTION, 36)
-    assert torch.equal(ours.cpu(), logits_of(model, picture(), QUESTION, 36))
+    ours = logits_of(spread, new_image(), QUESTION, 36)
+    assert torch.equal(ours.cpu(), logits_of(model, new_image(), QUESTION, 36))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
@@ -269,9 +269,9 @@ def test_pinpoints_are_width_and_height_in_the_original_layout(original_next):
     model = load_model(str(original_next), device="cpu")
     assert [str(grid) for grid in model.grids] == ["2x1", "1x2", "2x2", "1x3", "3x1"]
     assert model.merge == "spatial_unpad"
-    (encoding,) = model.encode([picture(size=(30, 100))])
+    (encoding,) = model.encode([new_image(size=(30, 100))])
     assert encoding.grid == CropGrid(1, 3)
-    # The base, and a row of 3 x 24 columns cut to the picture's height, each line with its end.
+    # The base, and a row of 3 x 24 columns cut to the image's height, each line with its end.
     rows = 24 - 2 * ((24 - int(30 * (72 / 100))) // 2)
     assert encoding.tokens(576) == 576 + rows * 73
 
@@ -287,7 +287,7 @@ def test_crops_give_the_logits_of_the_published_computation(
     config, tensors = published_next
     folder = layouts.write(tmp_path / "m3", config | {"mm_patch_merge_type": merge}, tensors)
     model = load_model(str(folder), device="cpu")
-    image = picture(size=size)
+    image = new_image(size=size)
     expected = reference_next_logits(tensors, image, QUESTION, scale, merge=merge, grid=grid)
     assert expected.std() > 0.1
     torch.testing.assert_close(
@@ -306,7 +306,7 @@ def test_the_flat_merge_needs_no_newline(published_next, tmp_path):
     bare = {key: one for key, one in tensors.items() if "newline" not in key}
     flat = layouts.write(tmp_path / "flat", config | {"mm_patch_merge_type": "flat"}, bare)
     model = load_model(str(flat), device="cpu")
-    (encoding,) = model.encode([picture(size=(48, 48))])
+    (encoding,) = model.encode([new_image(size=(48, 48))])
     assert model.merge == "flat" and encoding.tokens(9) == 9 * encoding.views
     unpad = layouts.write(tmp_path / "unpad", config, bare)
     with pytest.raises(ModelError, match=r"missing keys: model\.image_newline"):
@@ -317,18 +317,18 @@ def test_grids_can_be_chosen(original_next, original):
     with pytest.raises(MismatchError, match=r"does not list the grid 3x3.*unlisted-grids"):
         load_model(str(original_next), device="cpu", grids=["3x3"])
     model = load_model(str(original_next), device="cpu", grids=["3x3"], unlisted_grids=True)
-    (encoding,) = model.encode([picture()])
+    (encoding,) = model.encode([new_image()])
     assert encoding.views == 10
     assert model.revision != load_model(str(original_next), device="cpu").revision
     with pytest.raises(MismatchError, match="'3 by 3' is not a grid of crops: write rows"):
         load_model(str(original_next), grids=["3 by 3"])
-    with pytest.raises(MismatchError, match="sees a picture whole; leave grids out"):
+    with pytest.raises(MismatchError, match="sees an image whole; leave grids out"):
         load_model(str(original), grids=["2x2"])
 
 
 def test_poolings_can_be_chosen(original, model):
     spatial = load_model(str(original), device="cpu", pooling="spatial")
-    (theirs,), (ours,) = model.encode([picture()]), spatial.encode([picture()])
+    (theirs,), (ours,) = model.encode([new_image()]), spatial.encode([new_image()])
     assert torch.equal(ours.at(1)[0], theirs.features[12 * 24 + 12])
     assert spatial.revision != model.revision
     with pytest.raises(MismatchError, match="unknown pooling 'spacial'.*mean 'spatial'"):
@@ -354,7 +354,7 @@ def cropped_pixels(image: Image.Image) -> torch.Tensor:
 @pytest.mark.parametrize("size", [(40, 64), (90, 41), (48, 48)])
 def test_the_centre_is_cropped_unless_the_config_says_pad(published, broken, tmp_path, ratio, size):
     change(broken, image_aspect_ratio=ratio)
-    image, model = picture(size=size), load_model(str(broken), device="cpu")
+    image, model = new_image(size=size), load_model(str(broken), device="cpu")
     pixels = cropped_pixels(image)
     torch.testing.assert_close(model.prepare(image), pixels, atol=1e-5, rtol=0)
     tokens = slow_pool(reference_tokens(published[1], pixels[None])[0].numpy(), 9, "average")
@@ -401,8 +401,8 @@ def test_converted_checkpoints_give_the_same_logits(
     before, after = (load_model(str(one), device="cpu") for one in (source, folder))
     assert after.grid == before.grid and after.prompt == before.prompt
     for scale in (1, 36, 576):
-        ours = logits_of(after, picture(), QUESTION, scale)
-        assert torch.equal(ours, logits_of(before, picture(), QUESTION, scale))
+        ours = logits_of(after, new_image(), QUESTION, scale)
+        assert torch.equal(ours, logits_of(before, new_image(), QUESTION, scale))
 
 
 def test_stock_code_reads_a_converted_checkpoint(original, model, tmp_path):
@@ -412,10 +412,10 @@ def test_stock_code_reads_a_converted_checkpoint(original, model, tmp_path):
     assert not any(info.values())
     processor = AutoProcessor.from_pretrained(folder)
     assert isinstance(processor, LlavaProcessor)
-    inputs = processor(images=picture(), text=PROMPT.format(QUESTION), return_tensors="pt")
+    inputs = processor(images=new_image(), text=PROMPT.format(QUESTION), return_tensors="pt")
     with torch.inference_mode():
         logits = stock.eval()(**inputs).logits[0]
-    ours = logits_of(model, picture(), QUESTION, 576)
+    ours = logits_of(model, new_image(), QUESTION, 576)
     torch.testing.assert_close(logits[:, :400], ours, atol=1e-4, rtol=0)
     padded = logits[:, 400:]
     assert (padded <= logits[:, :400].max(-1, keepdim=True).values).all()
@@ -457,8 +457,8 @@ def test_old_key_names_give_the_same_model(family, original, original_next, tmp_
     assert "language_model.lm_head.weight" in tensors
     save_file(tensors, file, metadata={"format": "pt"})
     old = load_model(str(folder), device="cpu")
-    ours = logits_of(old, picture(), QUESTION, 9)
-    assert torch.equal(ours, logits_of(model, picture(), QUESTION, 9))
+    ours = logits_of(old, new_image(), QUESTION, 9)
+    assert torch.equal(ours, logits_of(model, new_image(), QUESTION, 9))
 
 
 def test_conversion_writes_whole_or_not_at_all(original, broken, tmp_path):

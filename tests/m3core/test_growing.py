@@ -31,8 +31,8 @@ def model(request, random_m3):
 
 def requests_of(model, count, seed):
     rng = random.Random(seed)
-    pictures = [Image.fromarray(render(make_scene(one))) for one in range(4)]
-    encodings = model.encode(pictures)
+    images = [Image.fromarray(render(make_scene(one))) for one in range(4)]
+    encodings = model.encode(images)
     return [
         Request(
             encoding=rng.choice(encodings),

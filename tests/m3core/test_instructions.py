@@ -147,7 +147,7 @@ def test_what_exceeds_the_context_is_cut_as_one_row_would_be():
 
 
 def write_scenes(folder: Path, count: int) -> Path:
-    """One conversation for each of the first scenes, and its picture."""
+    """One conversation for each of the first scenes, and its image."""
     (folder / "images").mkdir()
     entries = []
     for seed in range(count):
@@ -211,7 +211,7 @@ def test_a_mixed_batch_has_the_loss_of_each_row_alone(published, scenes):
     entries = [
         talk(("what color", "red"), ("how many", "a dog and a cat"), image="0.png"),
         talk(("is there a table", "on"), image=None),
-        talk(("is there", "the picture"), image="1.png"),
+        talk(("is there", "the image"), image="1.png"),
     ]
     objective = MatryoshkaLoss(trainable_of(model)).eval()
 

@@ -12,7 +12,7 @@ from m3router.data.example import Example
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.scenes.drawing import render
 from m3router.data.scenes.world import make_scene
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 from m3router.m3core.labelling import label
 from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.m3core.matryoshka.scales import ScaleGrid
@@ -24,7 +24,7 @@ class Killed(RuntimeError):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for seed in range(40):
@@ -47,9 +47,9 @@ def examples(count: int = 40, per_image: int = 2) -> list[Example]:
     ]
 
 
-def test_every_example_is_answered_at_every_scale(pictures, tmp_path):
+def test_every_example_is_answered_at_every_scale(images, tmp_path):
     asked = examples()
-    log = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "log")
+    log = label(asked, images=images, model=FakeModel(), folder=tmp_path / "log")
     assert log.ids == tuple(one.id for one in asked)
     assert log.options == ("1", "9", "36", "144", "576")
     assert (log.costs == [1, 9, 36, 144, 576]).all()
@@ -62,28 +62,28 @@ def test_every_example_is_answered_at_every_scale(pictures, tmp_path):
     assert again.metadata == log.metadata
 
 
-def test_labels_do_not_depend_on_the_order_or_company_of_examples(pictures, tmp_path):
+def test_labels_do_not_depend_on_the_order_or_company_of_examples(images, tmp_path):
     asked = examples()
-    log = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "a")
-    back = label(asked[::-1], images=pictures, model=FakeModel(), folder=tmp_path / "b")
+    log = label(asked, images=images, model=FakeModel(), folder=tmp_path / "a")
+    back = label(asked[::-1], images=images, model=FakeModel(), folder=tmp_path / "b")
     assert back.select(list(log.ids)).frame.equals(log.frame)
-    few = label(asked[3:5], images=pictures, model=FakeModel(), folder=tmp_path / "c")
+    few = label(asked[3:5], images=images, model=FakeModel(), folder=tmp_path / "c")
     assert few.frame.equals(log.select(list(few.ids)).frame)
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(pictures, tmp_path):
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(images, tmp_path):
     asked, calls = examples(), []
-    undisturbed = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "a")
+    undisturbed = label(asked, images=images, model=FakeModel(), folder=tmp_path / "a")
 
     def dying(state):
         if state.done >= 30:
             raise Killed
 
     with pytest.raises(Killed):
-        label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "b", progress=dying)
+        label(asked, images=images, model=FakeModel(), folder=tmp_path / "b", progress=dying)
     resumed = label(
         asked,
-        images=pictures,
+        images=images,
         model=FakeModel(),
         folder=tmp_path / "b",
         progress=lambda state: calls.append(state.done),
@@ -92,18 +92,18 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(pictures, tmp_path)
     assert resumed.frame.equals(undisturbed.frame)
 
 
-def test_one_bad_example_never_stops_the_run(pictures, tmp_path):
-    (pictures / "0.png").write_bytes(b"")
-    (pictures / "1.png").unlink()
-    whole = (pictures / "2.png").read_bytes()
-    (pictures / "2.png").write_bytes(whole[: len(whole) // 2])
+def test_one_bad_example_never_stops_the_run(images, tmp_path):
+    (images / "0.png").write_bytes(b"")
+    (images / "1.png").unlink()
+    whole = (images / "2.png").read_bytes()
+    (images / "2.png").write_bytes(whole[: len(whole) // 2])
     asked = examples(6)
     asked.append(
         Example(id="long", image="3.png", question="why " * 1500, answers=("yes",), group="3.png")
     )
     seen = []
     log = label(
-        asked, images=pictures, model=FakeModel(), folder=tmp_path / "log", progress=seen.append
+        asked, images=images, model=FakeModel(), folder=tmp_path / "log", progress=seen.append
     )
     failed = log.errors()
     assert set(failed["example_id"]) == {"0-0", "0-1", "1-0", "1-1", "2-0", "2-1", "long"}
@@ -119,31 +119,31 @@ def test_one_bad_example_never_stops_the_run(pictures, tmp_path):
     assert len(log.require_complete("drop")) == 6
 
 
-def test_errors_are_asked_again_only_on_request(pictures, tmp_path):
-    whole = (pictures / "0.png").read_bytes()
-    (pictures / "0.png").write_bytes(b"")
+def test_errors_are_asked_again_only_on_request(images, tmp_path):
+    whole = (images / "0.png").read_bytes()
+    (images / "0.png").write_bytes(b"")
     asked, folder = examples(2), tmp_path / "log"
-    label(asked, images=pictures, model=FakeModel(), folder=folder)
-    (pictures / "0.png").write_bytes(whole)
-    assert label(asked, images=pictures, model=FakeModel(), folder=folder).n_gaps == 10
-    (pictures / "1.png").write_bytes(b"")
-    again = label(asked, images=pictures, model=FakeModel(), folder=folder, retry_errors=True)
+    label(asked, images=images, model=FakeModel(), folder=folder)
+    (images / "0.png").write_bytes(whole)
+    assert label(asked, images=images, model=FakeModel(), folder=folder).n_gaps == 10
+    (images / "1.png").write_bytes(b"")
+    again = label(asked, images=images, model=FakeModel(), folder=folder, retry_errors=True)
     assert again.n_gaps == 0
 
 
-def test_what_fails_again_keeps_its_error(pictures, tmp_path):
-    (pictures / "0.png").write_bytes(b"")
+def test_what_fails_again_keeps_its_error(images, tmp_path):
+    (images / "0.png").write_bytes(b"")
     asked, folder = examples(2), tmp_path / "log"
-    label(asked, images=pictures, model=FakeModel(), folder=folder)
-    (pictures / "0.png").unlink()
-    again = label(asked, images=pictures, model=FakeModel(), folder=folder, retry_errors=True)
+    label(asked, images=images, model=FakeModel(), folder=folder)
+    (images / "0.png").unlink()
+    again = label(asked, images=images, model=FakeModel(), folder=folder, retry_errors=True)
     assert again.ids == tuple(one.id for one in asked)
     assert set(again.errors()["example_id"]) == {"0-0", "0-1"}
     assert again.errors()["error"].str.contains("no such file").all()
     assert again.n_gaps == 10
 
 
-def test_features_are_offered_before_their_answers_are_kept(pictures, tmp_path):
+def test_features_are_offered_before_their_answers_are_kept(images, tmp_path):
     folder = tmp_path / "log"
 
     def check(encoded):
@@ -153,29 +153,29 @@ def test_features_are_offered_before_their_answers_are_kept(pictures, tmp_path):
         names.extend(name for name, _ in encoded)
 
     names: list[str] = []
-    label(examples(), images=pictures, model=FakeModel(), folder=folder, on_encoded=check)
+    label(examples(), images=images, model=FakeModel(), folder=folder, on_encoded=check)
     assert sorted(names) == sorted(f"{seed}.png" for seed in range(40))
 
 
-def test_another_model_or_other_examples_are_refused(pictures, tmp_path):
+def test_another_model_or_other_examples_are_refused(images, tmp_path):
     folder = tmp_path / "log"
-    label(examples(2), images=pictures, model=FakeModel(), folder=folder)
+    label(examples(2), images=images, model=FakeModel(), folder=folder)
     with pytest.raises(MismatchError, match="examples_sha256"):
-        label(examples(3), images=pictures, model=FakeModel(), folder=folder)
+        label(examples(3), images=images, model=FakeModel(), folder=folder)
     coarse = FakeModel(ScaleGrid(scales=(1, 4, 16), side=4))
     with pytest.raises(MismatchError, match="grid"):
-        label(examples(2), images=pictures, model=coarse, folder=folder)
+        label(examples(2), images=images, model=coarse, folder=folder)
 
 
-def test_no_examples_are_refused(pictures, tmp_path):
+def test_no_examples_are_refused(images, tmp_path):
     with pytest.raises(DataError, match="nothing to label"):
-        label([], images=pictures, model=FakeModel(), folder=tmp_path / "log")
+        label([], images=images, model=FakeModel(), folder=tmp_path / "log")
 
 
-def test_videos_are_labelled_as_collages_and_bad_ones_recorded(pictures, tmp_path):
-    write_video(pictures / "clip.mp4")
-    write_video(pictures / "still.mp4", 1)
-    (pictures / "empty.mp4").write_bytes(b"")
+def test_videos_are_labelled_as_collages_and_bad_ones_recorded(images, tmp_path):
+    write_video(images / "clip.mp4")
+    write_video(images / "still.mp4", 1)
+    (images / "empty.mp4").write_bytes(b"")
     videos = [
         Example(id=name, image=f"{name}.mp4", question="Is it?", answers=("yes",))
         for name in ("clip", "still", "empty")
@@ -183,7 +183,7 @@ def test_videos_are_labelled_as_collages_and_bad_ones_recorded(pictures, tmp_pat
     encoded = {}
     log = label(
         videos,
-        images=pictures,
+        images=images,
         model=FakeModel(),
         folder=tmp_path / "run",
         on_encoded=lambda pairs: encoded.update(pairs),
@@ -193,14 +193,14 @@ def test_videos_are_labelled_as_collages_and_bad_ones_recorded(pictures, tmp_pat
     assert log.costs[0].tolist() == [1, 9, 36, 144, 576]  # of all frames together
     causes = " ".join(log.errors()["error"])
     assert "single frame" in causes and "0 bytes" in causes
-    (expected,) = FakeModel().encode([open_picture(pictures / "clip.mp4", frames=4)])
+    (expected,) = FakeModel().encode([open_media(images / "clip.mp4", frames=4)])
     assert torch.equal(encoded["clip.mp4"].features, expected.features)
 
 
-def test_a_run_over_videos_keeps_its_number_of_frames(pictures, tmp_path):
-    write_video(pictures / "clip.mp4")
+def test_a_run_over_videos_keeps_its_number_of_frames(images, tmp_path):
+    write_video(images / "clip.mp4")
     video = Example(id="1", image="clip.mp4", question="Is it?", answers=("yes",))
-    run = {"images": pictures, "model": FakeModel(), "folder": tmp_path / "run"}
+    run = {"images": images, "model": FakeModel(), "folder": tmp_path / "run"}
     assert label([video], **run).metadata["frames"] == 6
     label([video], **run, frames=6)
     with pytest.raises(MismatchError, match="frames: journal 6, now 8"):
@@ -210,11 +210,9 @@ def test_a_run_over_videos_keeps_its_number_of_frames(pictures, tmp_path):
     label(examples(2), **still, frames=8)  # without a video it does not matter
 
 
-def test_a_missing_decoder_ends_the_run_instead_of_marking_examples(
-    pictures, tmp_path, monkeypatch
-):
-    write_video(pictures / "clip.mp4")
+def test_a_missing_decoder_ends_the_run_instead_of_marking_examples(images, tmp_path, monkeypatch):
+    write_video(images / "clip.mp4")
     video = Example(id="1", image="clip.mp4", question="Is it?", answers=("yes",))
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(DataError, match=r"m3router\[video\]"):
-        label([video], images=pictures, model=FakeModel(), folder=tmp_path / "run")
+        label([video], images=images, model=FakeModel(), folder=tmp_path / "run")

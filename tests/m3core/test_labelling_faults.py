@@ -35,10 +35,10 @@ KILLS = 30
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Pictures, their examples as JSONL, and an undisturbed run over them."""
+    """Images, their examples as JSONL, and an undisturbed run over them."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "pictures").mkdir()
-    for seed in range(faults.PICTURES):
+    for seed in range(faults.IMAGES):
         noise = np.random.default_rng(seed).integers(0, 2 + seed, (16, 16, 3)).astype(np.uint8)
         Image.fromarray(noise).save(folder / "pictures" / f"{seed}.png")
     (folder / "pictures" / "7.png").write_bytes(b"")  # an error record belongs to every log
@@ -123,8 +123,8 @@ def test_a_run_killed_at_thirty_random_moments_loses_nothing(root, tmp_path):
 
 
 def command(root: Path, out: Path, *, model: str = "fake") -> list[str]:
-    pictures = ["--examples", str(root / "examples.jsonl"), "--images", str(root / "pictures")]
-    return ["-m", "m3router", "label", *pictures, "--model", model, "--out", str(out)]
+    images = ["--examples", str(root / "examples.jsonl"), "--images", str(root / "pictures")]
+    return ["-m", "m3router", "label", *images, "--model", model, "--out", str(out)]
 
 
 def test_sigterm_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):
@@ -144,7 +144,7 @@ def test_sigterm_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):
     assert_same(tmp_path, root / "undisturbed")
 
 
-def test_sigterm_to_all_processes_of_a_run_does_not_end_its_readers_of_pictures(root, tmp_path):
+def test_sigterm_to_all_processes_of_a_run_does_not_end_its_readers_of_images(root, tmp_path):
     program = [sys.executable, *command(root, tmp_path), "--workers", "1"]
     journal = tmp_path / "log" / "journal.jsonl"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

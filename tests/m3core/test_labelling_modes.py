@@ -27,7 +27,7 @@ from tests.m3core.test_labelling import examples
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for seed in range(12):
@@ -36,13 +36,13 @@ def pictures(tmp_path):
     return folder
 
 
-def test_asking_stops_at_the_first_right_answer(pictures, tmp_path):
+def test_asking_stops_at_the_first_right_answer(images, tmp_path):
     asked = examples(12)
-    (pictures / "3.png").write_bytes(b"")
-    whole = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "whole")
+    (images / "3.png").write_bytes(b"")
+    whole = label(asked, images=images, model=FakeModel(), folder=tmp_path / "whole")
     part = label(
         asked,
-        images=pictures,
+        images=images,
         model=FakeModel(),
         folder=tmp_path / "part",
         mode=LabelMode.UNTIL_CORRECT,
@@ -59,9 +59,9 @@ def test_asking_stops_at_the_first_right_answer(pictures, tmp_path):
     assert (part.unknown == (np.isnan(part.scores) & np.isfinite(part.costs))).all()
 
 
-def test_only_a_rule_that_can_live_with_it_accepts_such_a_log(pictures, tmp_path):
+def test_only_a_rule_that_can_live_with_it_accepts_such_a_log(images, tmp_path):
     asked = examples(12)
-    run = {"images": pictures, "model": FakeModel()}
+    run = {"images": images, "model": FakeModel()}
     whole = label(asked, folder=tmp_path / "whole", **run)
     part = label(asked, folder=tmp_path / "part", mode=LabelMode.UNTIL_CORRECT, **run)
     again = OracleLog.read(tmp_path / "part")
@@ -78,8 +78,8 @@ def test_only_a_rule_that_can_live_with_it_accepts_such_a_log(pictures, tmp_path
     assert ours.complete.all()
 
 
-def test_a_run_of_another_kind_is_not_resumed(pictures, tmp_path):
-    run = {"images": pictures, "model": FakeModel(), "folder": tmp_path / "log"}
+def test_a_run_of_another_kind_is_not_resumed(images, tmp_path):
+    run = {"images": images, "model": FakeModel(), "folder": tmp_path / "log"}
     label(examples(2), mode=LabelMode.UNTIL_CORRECT, **run)
     with pytest.raises(MismatchError, match="asked: journal 'until-correct', now 'all'"):
         label(examples(2), **run)
@@ -198,11 +198,11 @@ class Moody(FakeModel):
         ]
 
 
-def test_labels_that_do_depend_on_their_batch_are_counted(pictures, tmp_path):
+def test_labels_that_do_depend_on_their_batch_are_counted(images, tmp_path):
     asked = examples(12)
-    log = label(asked, images=pictures, model=Moody(), folder=tmp_path)
+    log = label(asked, images=images, model=Moody(), folder=tmp_path)
     truth = FakeModel()
-    checked = verify(log, asked, images=pictures, model=truth, count=10, seed=4)
+    checked = verify(log, asked, images=images, model=truth, count=10, seed=4)
     found = checked.metadata["verified"]
     assert found["examples"] == 10 and found["asked"]["36"] == 10
     assert 0 < found["flips"]["36"] <= 10
@@ -210,7 +210,7 @@ def test_labels_that_do_depend_on_their_batch_are_counted(pictures, tmp_path):
     assert sum(found["flips"].values()) == found["flips"]["36"]
     # The record stays when the finished run is started again.
     checked.write(tmp_path)
-    assert label(asked, images=pictures, model=Moody(), folder=tmp_path).metadata["verified"]
+    assert label(asked, images=images, model=Moody(), folder=tmp_path).metadata["verified"]
 
 
 def test_a_run_reports_what_it_computed(scenes, embedded, tmp_path):
@@ -225,7 +225,7 @@ def test_a_run_reports_what_it_computed(scenes, embedded, tmp_path):
     assert effort["tokens_per_second"] > 0
 
 
-def test_pictures_read_by_worker_processes_give_the_same_log(scenes, embedded, tmp_path):
+def test_images_read_by_worker_processes_give_the_same_log(scenes, embedded, tmp_path):
     images, asked = scenes
     broken = Example(id="broken", image="none.png", question="Why?", answers=("x",))
     run = {"images": images, "model": embedded}

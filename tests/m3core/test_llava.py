@@ -19,12 +19,12 @@ from m3router.m3core.matryoshka.preprocessing import pad_to_square
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]
 
 
-def picture(seed: int) -> Image.Image:
+def new_image(seed: int) -> Image.Image:
     return Image.fromarray(render(make_scene(seed)))
 
 
 def test_mixed_scales_in_one_batch_answer_as_each_alone(random_m3):
-    encodings = random_m3.encode([picture(seed) for seed in range(3)])
+    encodings = random_m3.encode([new_image(seed) for seed in range(3)])
     requests = [
         Request(encoding=encodings[index % 3], question=QUESTIONS[index % 3], scale=scale)
         for index, scale in enumerate([576, 1, 9, 36, 144, 1])
@@ -40,7 +40,7 @@ def test_mixed_scales_in_one_batch_answer_as_each_alone(random_m3):
 
 def test_the_finest_scale_equals_the_stock_model(random_m3):
     """The reference is Hugging Face's own forward pass with image placeholders and pixels."""
-    image, question = picture(5), QUESTIONS[0]
+    image, question = new_image(5), QUESTIONS[0]
     tokenizer, model = random_m3.tokenizer, random_m3.model
     prompt = tokenizer(f"{question} answer:", add_special_tokens=False)["input_ids"]
     ids = [tokenizer.bos_token_id] + [model.config.image_token_index] * 576 + prompt
@@ -54,7 +54,7 @@ def test_the_finest_scale_equals_the_stock_model(random_m3):
     assert answer.text_tokens == len(prompt) + 1
 
 
-def test_a_picture_that_is_not_square_is_padded_with_the_mean_colour():
+def test_a_image_that_is_not_square_is_padded_with_the_mean_colour():
     padded = np.asarray(pad_to_square(Image.new("RGB", (4, 2), (255, 0, 0)), (0.5, 0.25, 0.0)))
     assert padded.shape == (4, 4, 3)
     assert (padded[0] == (127, 63, 0)).all()
@@ -62,7 +62,7 @@ def test_a_picture_that_is_not_square_is_padded_with_the_mean_colour():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3)])
-def test_odd_picture_sizes_are_encoded(random_m3, size):
+def test_odd_image_sizes_are_encoded(random_m3, size):
     (encoding,) = random_m3.encode([Image.new("RGB", size)])
     assert encoding.features.shape == (576, 128)
     assert torch.isfinite(encoding.features).all()
@@ -77,7 +77,7 @@ def test_a_question_longer_than_the_context_is_refused(random_m3):
 def test_an_empty_question_and_an_unknown_scale_are_refused(random_m3):
     with pytest.raises(DataError, match="question is empty"):
         random_m3.prompt_length("  ", 1)
-    (encoding,) = random_m3.encode([picture(0)])
+    (encoding,) = random_m3.encode([new_image(0)])
     with pytest.raises(MismatchError, match="scale 100 is not in"):
         random_m3.answer([Request(encoding=encoding, question="What?", scale=100)])
 

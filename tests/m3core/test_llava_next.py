@@ -35,14 +35,14 @@ QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many 
 SMALL = ScaleGrid(scales=(1, 9, 36, 144), side=12)
 
 
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+def new_image(height: int, width: int, seed: int = 0) -> Image.Image:
     """Coarse coloured noise."""
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     return Image.fromarray(blocks).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def stock(side: int, patch: int) -> LlavaNextForConditionalGeneration:
-    """Random weights large enough that answers depend on the picture."""
+    """Random weights large enough that answers depend on the image."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
@@ -119,7 +119,7 @@ def test_it_is_a_multi_scale_model(small):
     ],
 )
 def test_tokens_are_those_of_the_authors_code(full, size, counts):
-    (encoding,) = full.encode([picture(*size)])
+    (encoding,) = full.encode([new_image(*size)])
     assert {scale: encoding.tokens(scale) for scale in full.grid.scales} == counts
     assert {scale: len(encoding.at(scale)) for scale in full.grid.scales} == counts
     requests = [Request(encoding=encoding, question="Why?", scale=scale) for scale in counts]
@@ -129,7 +129,7 @@ def test_tokens_are_those_of_the_authors_code(full, size, counts):
 @pytest.mark.parametrize("size", [(480, 640), (336, 336), (700, 200), (90, 500)])
 def test_the_finest_scale_equals_the_stock_model(full, size):
     """The reference is Hugging Face's own processor, packing and forward pass."""
-    image, question = picture(*size, seed=3), QUESTIONS[0]
+    image, question = new_image(*size, seed=3), QUESTIONS[0]
     model, tokenizer = full.model, full.tokenizer
     processor = LlavaNextImageProcessorPil(
         size={"shortest_edge": 336},
@@ -157,8 +157,8 @@ def test_the_finest_scale_equals_the_stock_model(full, size):
 
 
 def test_the_base_view_is_what_the_router_sees(full):
-    """It is the whole picture stretched to a square, seen by the stock tower and projector."""
-    image = picture(200, 500)
+    """It is the whole image stretched to a square, seen by the stock tower and projector."""
+    image = new_image(200, 500)
     square = image.resize((336, 336), Image.Resampling.BICUBIC)
     pixels = CLIPImageProcessorPil(do_resize=False, do_center_crop=False)(
         square, return_tensors="pt"
@@ -174,12 +174,12 @@ def test_the_base_view_is_what_the_router_sees(full):
 
 @pytest.mark.parametrize("merge", ["spatial_unpad", "flat"])
 @pytest.mark.parametrize("pooling", ["average", "spatial", "sequential"])
-def test_mixed_scales_and_pictures_in_one_batch_answer_as_each_alone(small_stock, merge, pooling):
+def test_mixed_scales_and_images_in_one_batch_answer_as_each_alone(small_stock, merge, pooling):
     model = wrap(small_stock, grid=SMALL, merge=merge, pooling=pooling)
     sizes = [(24, 24), (40, 90), (200, 30), (64, 48), (5, 300), (300, 200)]
-    encodings = model.encode([picture(*size, seed=place) for place, size in enumerate(sizes)])
+    encodings = model.encode([new_image(*size, seed=place) for place, size in enumerate(sizes)])
     for encoding, size in zip(encodings, sizes, strict=True):
-        (alone,) = model.encode([picture(*size, seed=sizes.index(size))])
+        (alone,) = model.encode([new_image(*size, seed=sizes.index(size))])
         torch.testing.assert_close(alone.crops, encoding.crops, atol=1e-4, rtol=1e-4)
     requests = [
         Request(encoding=encoding, question=QUESTIONS[place % 3], scale=scale)
@@ -197,7 +197,7 @@ def test_mixed_scales_and_pictures_in_one_batch_answer_as_each_alone(small_stock
 
 
 def test_flat_crops_have_no_newlines(small_stock):
-    (encoding,) = wrap(small_stock, grid=SMALL, merge=FLAT).encode([picture(96, 96)])
+    (encoding,) = wrap(small_stock, grid=SMALL, merge=FLAT).encode([new_image(96, 96)])
     assert [encoding.tokens(scale) for scale in SMALL.scales] == [5, 45, 180, 720]
 
 
@@ -207,11 +207,11 @@ def test_other_grids_must_be_asked_for(small_stock):
     with pytest.raises(MismatchError, match=r"does not list the grid 3x3.*1x2 2x1 2x2.*unlisted"):
         wrap(small_stock, grid=SMALL, grids=[three])
     model = wrap(small_stock, grid=SMALL, grids=[three], unlisted_grids=True)
-    (encoding,) = model.encode([picture(144, 144)])
+    (encoding,) = model.encode([new_image(144, 144)])
     assert encoding.views == 10
     assert encoding.tokens(9) == 9 + 9 * 10
     two = wrap(small_stock, grid=SMALL, grids=[CropGrid(2, 2)])
-    (encoding,) = two.encode([picture(20, 60)])  # would take 1 x 3 of all the grids listed
+    (encoding,) = two.encode([new_image(20, 60)])  # would take 1 x 3 of all the grids listed
     assert encoding.views == 5
     with pytest.raises(MismatchError, match="no grid of crops"):
         wrap(small_stock, grid=SMALL, grids=[])
@@ -233,12 +233,12 @@ def test_what_makes_other_tokens_makes_another_revision(small_stock, small):
 
 
 def test_bad_requests_are_refused(small, full):
-    (encoding,) = small.encode([picture(50, 50)])
+    (encoding,) = small.encode([new_image(50, 50)])
     with pytest.raises(MismatchError, match="scale 16 is not in"):
         small.answer([Request(encoding=encoding, question="Why?", scale=16)])
     with pytest.raises(DataError, match="question is empty"):
         small.answer([Request(encoding=encoding, question=" ", scale=1)])
-    (large,) = full.encode([picture(480, 640)])
+    (large,) = full.encode([new_image(480, 640)])
     long = Request(encoding=large, question="red " * 2000, scale=576)
     with pytest.raises(DataError, match="2340 visual tokens.*context of 4096"):
         full.answer([long])
@@ -247,15 +247,15 @@ def test_bad_requests_are_refused(small, full):
 
 @pytest.fixture(scope="module")
 def labelled(small, tmp_path_factory):
-    """Pictures of many shapes; right is what the finest scale answers, so that all is learnable."""
+    """Images of many shapes; right is what the finest scale answers, so that all is learnable."""
     root = tmp_path_factory.mktemp("next")
     random = np.random.default_rng(0)
-    pictures, examples = {}, []
+    images, examples = {}, []
     for number in range(60):
         height, width = random.integers(20, 180, 2).tolist()
-        pictures[f"{number}.png"] = picture(height, width, seed=number)
-        pictures[f"{number}.png"].save(root / f"{number}.png")
-    encodings = dict(zip(pictures, small.encode(list(pictures.values())), strict=True))
+        images[f"{number}.png"] = new_image(height, width, seed=number)
+        images[f"{number}.png"].save(root / f"{number}.png")
+    encodings = dict(zip(images, small.encode(list(images.values())), strict=True))
     requests = [
         Request(encoding=encoding, question=question, scale=144)
         for encoding in encodings.values()
@@ -276,11 +276,11 @@ def labelled(small, tmp_path_factory):
         )
     run = Run(root / "run")
     log = label_stage(run, examples, images=root, model=small)
-    return root, run, log, pictures, encodings
+    return root, run, log, images, encodings
 
 
-def test_the_log_costs_what_each_picture_really_took(small, labelled):
-    _, _, log, pictures, encodings = labelled
+def test_the_log_costs_what_each_image_really_took(small, labelled):
+    _, _, log, images, encodings = labelled
     assert log.n_gaps == 0
     expected = [[encodings[name].tokens(s) for s in SMALL.scales] for name in log.images]
     assert log.costs.tolist() == expected
@@ -294,7 +294,7 @@ def test_the_log_costs_what_each_picture_really_took(small, labelled):
 
 
 def test_a_router_is_trained_evaluated_and_used(small, labelled):
-    root, run, log, pictures, encodings = labelled
+    root, run, log, images, encodings = labelled
     train_stage(run)
     least = log.costs.min(1).mean()
     budget = float((least + log.costs[:, -1].mean()) / 2)
@@ -311,13 +311,13 @@ def test_a_router_is_trained_evaluated_and_used(small, labelled):
     assert document["vision_gflops"] == pytest.approx(gflops)
     assert report_stage(run, images=root).is_file()
 
-    # Decisions online use each picture's own costs, as offline.
+    # Decisions online use each image's own costs, as offline.
     pipeline = AutoScalePipeline.load(run.root, model=small)
     router = run.read_router()
     p = router.predict(run.read_features(log).align([log.ids[row] for row in test]))
     offline = policy.choose(p, routed_costs(log.costs[test], router.blocks))
     online = pipeline.answer(
-        [pictures[log.images[row]] for row in test], [str(log.questions[row]) for row in test]
+        [images[log.images[row]] for row in test], [str(log.questions[row]) for row in test]
     )
     assert [one.scale for one in online] == [SMALL.scales[k] for k in offline]
     for one, row in zip(online, test, strict=True):
@@ -337,4 +337,4 @@ def test_resuming_with_other_tokens_is_refused(small_stock, small, labelled, tmp
 
 
 def test_its_peeks_go_on_to_its_answers(small):
-    check_peeks(small, [picture(40, 90, seed=0), picture(120, 50, seed=1)], QUESTIONS)
+    check_peeks(small, [new_image(40, 90, seed=0), new_image(120, 50, seed=1)], QUESTIONS)

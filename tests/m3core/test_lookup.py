@@ -16,7 +16,7 @@ from experiments.embedded_model.lookup_initialization import (
 from experiments.embedded_model.tokenizer import SPECIAL, build_tokenizer
 from m3router.m3core.matryoshka.models.parts import project
 
-PICTURE = slice(1, 145)  # behind the beginning-of-sequence token
+IMAGE = slice(1, 145)  # behind the beginning-of-sequence token
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def attention(model, tokenizer, question: str, visual: torch.Tensor) -> list[tor
 def test_the_first_layer_reads_text(model, tokenizer):
     tokens = project(model, torch.randn(1, 144, 128, generator=torch.Generator().manual_seed(0)))
     layers = attention(model, tokenizer, "What number is on the red tag? answer:", tokens[0])
-    assert float(layers[0][PICTURE].sum()) < 0.01
+    assert float(layers[0][IMAGE].sum()) < 0.01
 
 
 @torch.no_grad()

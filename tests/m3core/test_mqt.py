@@ -122,7 +122,7 @@ def mqt(published, tmp_path_factory) -> MqtLlava:
     return model
 
 
-def picture(seed: int) -> Image.Image:
+def new_image(seed: int) -> Image.Image:
     return Image.fromarray(render(make_scene(seed))).crop((0, 0, 192, 150))
 
 
@@ -191,7 +191,7 @@ def test_numbers_that_the_queries_cannot_give_are_refused(tokens, mqt):
         mqt.abstractor(torch.zeros(1, 576, 32), tokens)
     with pytest.raises(MismatchError, match=message):
         mqt.check_scale(tokens)
-    (encoding,) = mqt.encode([picture(0)])
+    (encoding,) = mqt.encode([new_image(0)])
     with pytest.raises(MismatchError, match=message):
         encoding.at(tokens)
     with pytest.raises(MismatchError, match=message):
@@ -300,7 +300,7 @@ def reference_logits(published, image: Image.Image, question: str, m: int) -> to
 
 @pytest.mark.parametrize("m", [1, 2, 16, 100, 256])
 def test_logits_agree_with_the_published_computation(published, mqt, m):
-    image, question = picture(2), QUESTIONS[1]
+    image, question = new_image(2), QUESTIONS[1]
     expected = reference_logits(published, image, question, m)
     (encoding,) = mqt.encode([image])
     request = Request(encoding=encoding, question=question, scale=m)
@@ -317,7 +317,7 @@ def test_logits_agree_with_the_published_computation(published, mqt, m):
 
 
 def test_a_mixed_batch_answers_as_each_request_alone(mqt):
-    encodings = mqt.encode([picture(seed) for seed in range(3)])
+    encodings = mqt.encode([new_image(seed) for seed in range(3)])
     requests = [
         Request(encoding=encodings[i % 3], question=QUESTIONS[i % 3], scale=scale)
         for i, scale in enumerate([256, 1, 2, 64, 99, 16])
@@ -332,9 +332,9 @@ def test_a_mixed_batch_answers_as_each_request_alone(mqt):
     assert len({round(one.logprob, 3) for one in together}) == 6
 
 
-def test_pictures_encoded_together_are_as_each_alone(mqt):
-    pictures = [picture(seed) for seed in range(3)]
-    for one, batched in zip(pictures, mqt.encode(pictures), strict=True):
+def test_images_encoded_together_are_as_each_alone(mqt):
+    images = [new_image(seed) for seed in range(3)]
+    for one, batched in zip(images, mqt.encode(images), strict=True):
         (single,) = mqt.encode([one])
         assert single.features.shape == (256, 48)
         torch.testing.assert_close(batched.features, single.features, atol=1e-5, rtol=0)
@@ -367,7 +367,7 @@ def test_labels_and_features_of_one_pass(mqt, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for seed in range(2):
-        picture(seed).save(images / f"{seed}.png")
+        new_image(seed).save(images / f"{seed}.png")
     examples = [
         Example(id=str(n), image=f"{n}.png", question=QUESTIONS[n], answers=("x",), group=str(n))
         for n in range(2)
@@ -400,7 +400,7 @@ def test_image_features_of_query_tokens_by_hand():
 def test_half_precision_stays_near(published, mqt, build, dtype):
     half = build(*published, dtype=str(dtype).removeprefix("torch."))
     assert {one.dtype for one in half.abstractor.parameters()} == {dtype}
-    (exact,), (rounded,) = mqt.encode([picture(1)]), half.encode([picture(1)])
+    (exact,), (rounded,) = mqt.encode([new_image(1)]), half.encode([new_image(1)])
     assert rounded.features.dtype == dtype
     error = (rounded.features.float() - exact.features).norm() / exact.features.norm()
     assert 0 < float(error) < 0.05
@@ -441,7 +441,7 @@ def test_what_the_published_model_does_not_do_is_refused(published, build):
 def test_the_centre_is_cropped_unless_the_config_says_pad(published, mqt, build, ratio):
     config, weights = published
     model = build(config | {"image_aspect_ratio": ratio}, weights)
-    image = picture(1).resize((90, 60))
+    image = new_image(1).resize((90, 60))
     middle = image.crop((15, 0, 75, 60))
     assert torch.equal(mqt.prepare(middle), model.prepare(middle))
     torch.testing.assert_close(model.prepare(image), cropped_pixels(image), atol=1e-5, rtol=0)
@@ -449,8 +449,8 @@ def test_the_centre_is_cropped_unless_the_config_says_pad(published, mqt, build,
 
 
 def test_the_tower_may_come_from_the_named_folder(published, mqt, build):
-    (expected,) = mqt.encode([picture(0)])
-    (named,) = build(*published, tower="beside").encode([picture(0)])
+    (expected,) = mqt.encode([new_image(0)])
+    (named,) = build(*published, tower="beside").encode([new_image(0)])
     assert torch.equal(named.features, expected.features)
     bare = {key: one for key, one in published[1].items() if not key.startswith(TOWER)}
     with pytest.raises(ModelError, match="no weights"):
@@ -463,15 +463,15 @@ def test_buffers_that_follow_from_the_configuration_are_not_asked_for(published,
         "model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(6),
         TOWER + "embeddings.position_ids": torch.zeros(1, 577),
     }
-    (encoding,) = build(config, old).encode([picture(0)])
-    assert torch.equal(encoding.features, mqt.encode([picture(0)])[0].features)
+    (encoding,) = build(config, old).encode([new_image(0)])
+    assert torch.equal(encoding.features, mqt.encode([new_image(0)])[0].features)
 
 
 def test_poolings_and_crops_are_not_for_queries(published, tmp_path):
     folder = str(layouts.write(tmp_path / "mqt", *published))
     with pytest.raises(MismatchError, match="first queries and no poolings; leave pooling out"):
         load_model(folder, pooling="spatial")
-    with pytest.raises(MismatchError, match="sees a picture whole; leave grids out"):
+    with pytest.raises(MismatchError, match="sees an image whole; leave grids out"):
         load_model(folder, grids=["2x2"])
 
 
@@ -492,7 +492,7 @@ def test_parameters_of_the_real_configuration():
 
 
 def test_vision_flops_against_torchs_counter(mqt):
-    mqt.encode([picture(0)])  # the constant weights are counted once for all pictures: not here
+    mqt.encode([new_image(0)])  # the constant weights are counted once for all images: not here
     pixels = torch.zeros(1, 3, 48, 48)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         mqt.abstractor(mqt.tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:])
@@ -538,14 +538,14 @@ def test_grad_cam_against_finite_differences():
         grad_cam(layer, patches, [])
 
 
-def test_heat_maps_of_a_picture(mqt):
-    mqt.encode([picture(0)])  # its kept weights were made in inference mode
-    maps = token_heat_maps(mqt, picture(0), [3, 7])
+def test_heat_maps_of_a_image(mqt):
+    mqt.encode([new_image(0)])  # its kept weights were made in inference mode
+    maps = token_heat_maps(mqt, new_image(0), [3, 7])
     assert maps.shape == (2, 24, 24) and maps.dtype == torch.float32
     assert (maps >= 0).all() and (maps.amax((1, 2)) > 0).all()
-    assert torch.equal(maps[1:], token_heat_maps(mqt, picture(0), [7]))
-    assert not torch.equal(maps, token_heat_maps(mqt, picture(1), [3, 7]))
+    assert torch.equal(maps[1:], token_heat_maps(mqt, new_image(0), [7]))
+    assert not torch.equal(maps, token_heat_maps(mqt, new_image(1), [3, 7]))
 
 
 def test_its_peeks_go_on_to_its_answers(mqt):
-    check_peeks(mqt, [picture(0), picture(1)], QUESTIONS)
+    check_peeks(mqt, [new_image(0), new_image(1)], QUESTIONS)

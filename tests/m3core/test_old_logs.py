@@ -28,7 +28,7 @@ NEW = ["references", "metric", "max_new_tokens", "finish"]
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in ("red", "blue"):
@@ -49,19 +49,19 @@ def test_a_finished_log_reads_and_does_not_know(old):
     assert log.n_gaps == 0 and log.scores.shape == (3, 5)
 
 
-def test_examples_without_a_longest_answer_have_the_hash_they_had(old, pictures):
-    examples = load_jsonl(old / "examples.jsonl", images=pictures)
+def test_examples_without_a_longest_answer_have_the_hash_they_had(old, images):
+    examples = load_jsonl(old / "examples.jsonl", images=images)
     recorded = OracleLog.read(old / "finished").metadata["examples_sha256"]
     assert fingerprint(examples) == recorded
 
 
-def test_an_old_journal_is_looked_at_and_goes_on(old, pictures):
+def test_an_old_journal_is_looked_at_and_goes_on(old, images):
     folder = old / "unfinished"
     found = find_log(folder)
     assert not found.finished and (len(found.log), found.asked) == (2, 3)
     assert found.log.references.tolist() == [None, None]
-    examples = load_jsonl(old / "examples.jsonl", images=pictures)
-    log = label(examples, images=pictures, model=FakeModel(), folder=folder)
+    examples = load_jsonl(old / "examples.jsonl", images=images)
+    log = label(examples, images=images, model=FakeModel(), folder=folder)
     finished = OracleLog.read(old / "finished")
     assert log.frame.drop(columns=NEW).equals(finished.frame.drop(columns=NEW))
     # What the examples say is known of all; how an old answer ended is not.
@@ -70,20 +70,20 @@ def test_an_old_journal_is_looked_at_and_goes_on(old, pictures):
     assert log.laid_out("finish").tolist() == [[None] * 5] * 2 + [["stop"] * 5]
 
 
-def test_an_old_journal_was_asked_with_the_models_length(old, pictures):
-    examples = load_jsonl(old / "examples.jsonl", images=pictures)
+def test_an_old_journal_was_asked_with_the_models_length(old, images):
+    examples = load_jsonl(old / "examples.jsonl", images=images)
     with pytest.raises(MismatchError, match="max_new_tokens: journal 1, now 64"):
         label(
             examples,
-            images=pictures,
+            images=images,
             model=FakeModel(),
             folder=old / "unfinished",
             max_new_tokens=64,
         )
 
 
-def test_the_same_command_completes_a_finished_log_and_keeps_what_was_found(old, pictures):
-    examples = load_jsonl(old / "examples.jsonl", images=pictures)
+def test_the_same_command_completes_a_finished_log_and_keeps_what_was_found(old, images):
+    examples = load_jsonl(old / "examples.jsonl", images=images)
     folder = old / "finished"
     before = OracleLog.read(folder)
     verified = OracleLog(
@@ -93,7 +93,7 @@ def test_the_same_command_completes_a_finished_log_and_keeps_what_was_found(old,
         metadata={**before.metadata, VERIFIED: {"examples": 3}},
     )
     verified.write(folder)
-    log = label(examples, images=pictures, model=FakeModel(), folder=folder)
+    log = label(examples, images=images, model=FakeModel(), folder=folder)
     assert log.metadata[VERIFIED] == {"examples": 3}
     assert log.metrics.tolist() == ["exact", "choice", "exact"]
     assert log.frame.drop(columns=NEW).equals(before.frame.drop(columns=NEW))

@@ -18,7 +18,7 @@ from tests.m3core.peeks import check_peeks, positions_read
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]
 
 
-def picture(seed: int) -> Image.Image:
+def new_image(seed: int) -> Image.Image:
     return Image.fromarray(render(make_scene(seed)))
 
 
@@ -28,17 +28,17 @@ def embedded():
 
 
 def test_peeks_of_random_weights(random_m3):
-    check_peeks(random_m3, [picture(seed) for seed in range(4)], QUESTIONS)
+    check_peeks(random_m3, [new_image(seed) for seed in range(4)], QUESTIONS)
 
 
 def test_peeks_of_the_shipped_model(embedded):
     assert isinstance(embedded, MultiScaleModel) and embedded.peek([]) == embedded.finish([]) == []
-    check_peeks(embedded, [picture(seed) for seed in range(6)], QUESTIONS)
+    check_peeks(embedded, [new_image(seed) for seed in range(6)], QUESTIONS)
 
 
 def test_a_peek_shows_the_stock_models_states(embedded):
     """The reference is one plain forward pass of the whole prompt that returns all states."""
-    (encoding,) = embedded.encode([picture(5)])
+    (encoding,) = embedded.encode([new_image(5)])
     request = Request(encoding=encoding, question=QUESTIONS[2], scale=9)
     prompt = embedded.embed_prompt(request)[None]
     with torch.inference_mode():
@@ -56,7 +56,7 @@ def test_a_peek_shows_the_stock_models_states(embedded):
 
 
 def test_nothing_looks_on_when_nobody_peeks(embedded):
-    (encoding,) = embedded.encode([picture(0)])
+    (encoding,) = embedded.encode([new_image(0)])
     parts = list(embedded.model.get_decoder().modules())  # transformers has hooks of its own
     before = [len(part._forward_hooks) for part in parts]
     embedded.peek([Request(encoding=encoding, question=QUESTIONS[0], scale=1)])
@@ -66,7 +66,7 @@ def test_nothing_looks_on_when_nobody_peeks(embedded):
 def test_batches_of_peeks_keep_to_the_limits(embedded):
     requests = [
         Request(encoding=encoding, question=question, scale=1)
-        for encoding in embedded.encode([picture(seed) for seed in range(5)])
+        for encoding in embedded.encode([new_image(seed) for seed in range(5)])
         for question in QUESTIONS
     ]
     answers, finished = answer_all(embedded, requests), {}
@@ -83,8 +83,8 @@ def test_the_fake_model_peeks_at_what_it_says():
     model = FakeModel()
     requests = [
         Request(encoding=encoding, question=question, scale=1)
-        for encoding in model.encode([picture(0), Image.new("RGB", (9, 9))])
-        for question in ("Is it?", "Is there anything at all to be seen in this picture?")
+        for encoding in model.encode([new_image(0), Image.new("RGB", (9, 9))])
+        for question in ("Is it?", "Is there anything at all to be seen in this image?")
     ]
     first, again = model.peek(requests), model.peek(requests)
     for one, other in zip(first, again, strict=True):
@@ -97,7 +97,7 @@ def test_the_fake_model_peeks_at_what_it_says():
 @pytest.mark.parametrize("name", ["fake", "embedded"])
 def test_what_cannot_be_peeked_at_is_refused(name):
     model = load_model(name)
-    (encoding,) = model.encode([picture(0)])
+    (encoding,) = model.encode([new_image(0)])
     with pytest.raises(MismatchError, match="cannot be peeked at"):
         model.peek([Request(encoding=encoding, question="Is it?", scale=1, answer="yes")])
     with pytest.raises(MismatchError, match="scale 100 is not in"):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from m3router.data.errors import MismatchError, ModelError
 from m3router.m3core.checkpoints import convert, load_model
-from m3router.m3core.checkpoints.sizes import parse_picture, read_sizes
+from m3router.m3core.checkpoints.sizes import parse_image, read_sizes
 from tests.m3core import layouts
 
 
@@ -26,17 +26,17 @@ def bare(folder, family: str, **changes):
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "mqt"])
 @pytest.mark.parametrize("picture", [(48, 48), (60, 130)])  # (height, width)
-def test_a_bare_config_says_what_the_loaded_model_costs(tmp_path, family, picture):
+def test_a_bare_config_says_what_the_loaded_model_costs(tmp_path, family, image):
     whole = layouts.write(tmp_path / "whole", *layouts.published(family))
     model = load_model(str(whole), device="cpu")
     sizes = read_sizes(str(bare(tmp_path / "bare", family)))
     assert sizes.family == family
     assert sizes.grid == model.grid
     assert sizes.shape == model.shape
-    (encoding,) = model.encode([Image.new("RGB", picture[::-1])])
-    assert sizes.views(picture) == encoding.views
+    (encoding,) = model.encode([Image.new("RGB", image[::-1])])
+    assert sizes.views(image) == encoding.views
     for scale in sizes.grid.scales:
-        assert sizes.tokens(scale, picture) == encoding.tokens(scale)
+        assert sizes.tokens(scale, image) == encoding.tokens(scale)
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next"])
@@ -87,7 +87,7 @@ def test_what_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["640", "640x", "0x5", "axb", "-1x3", ""])
-def test_a_picture_size_is_width_and_height(text):
-    assert parse_picture("640x480") == (480, 640)
+def test_a_image_size_is_width_and_height(text):
+    assert parse_image("640x480") == (480, 640)
     with pytest.raises(MismatchError, match="not an image size: write width x height"):
-        parse_picture(text)
+        parse_image(text)

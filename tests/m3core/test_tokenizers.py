@@ -32,7 +32,7 @@ from m3router.m3core.matryoshka.base import Request
 from m3router.m3core.matryoshka.prompts import TEMPLATES, get_template
 from m3router.m3core.training.instructions import ConversationText
 from tests.m3core import layouts
-from tests.m3core.test_checkpoints import PROMPT, picture
+from tests.m3core.test_checkpoints import PROMPT, new_image
 
 IMAGE = -200
 MODELS = {
@@ -200,7 +200,7 @@ def test_plain_transformers_gives_the_same_answers(both):
     processor = AutoProcessor.from_pretrained(folder)
     models = [load_model(str(one), device="cpu") for one in (source, folder)]
     for question, size in zip(QUESTIONS[:3], [(40, 64), (90, 40), (48, 48)], strict=True):
-        image = picture(size=size)
+        image = new_image(size=size)
         asked = [{"type": "image"}, {"type": "text", "text": question}]
         prompt = processor.apply_chat_template(
             [{"role": "user", "content": asked}], add_generation_prompt=True
@@ -348,7 +348,7 @@ def test_other_kinds_of_tokenizers_are_left_alone(tmp_path):
     stock = LlavaForConditionalGeneration.from_pretrained(folder).eval()
     question = "what number is on the tag?"
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    image = picture(size=(120, 200))
+    image = new_image(size=(120, 200))
     prompt = processor.apply_chat_template(asked, add_generation_prompt=True)
     inputs = processor(images=image, text=prompt, return_tensors="pt")
     with torch.inference_mode():

@@ -123,7 +123,7 @@ def test_two_processes_train_as_one_with_their_batches_together(random_checkpoin
 
 
 def run_equal(source: str, folder: str, *, together: int = 1) -> dict:
-    """Train on pictures whose only answer has three tokens; ``together`` batches at a time."""
+    """Train on images whose only answer has three tokens; ``together`` batches at a time."""
     from accelerate import PartialState
 
     from experiments.embedded_model.curriculum import scene_pixels

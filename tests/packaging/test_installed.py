@@ -45,7 +45,7 @@ def ask(run: Path) -> str:
     assert_type(model, MultiScaleModel)
     pipeline = AutoScalePipeline.load(run, model=model)
     assert_type(pipeline, AutoScalePipeline)
-    (answer,) = pipeline.answer([run / "picture.png"], ["What is it?"])
+    (answer,) = pipeline.answer([run / "image.png"], ["What is it?"])
     assert_type(answer.scale, int)
     assert_type(answer.sufficiency, dict[int, float])
     return answer.answer.text

@@ -174,9 +174,9 @@ for arguments in {calls!r}:
     told[" ".join(arguments)] = [result.exit_code, result.output, repr(result.exception)]
 from pathlib import Path
 from m3router.data.errors import DataError
-from m3router.data.videos import open_picture
+from m3router.data.videos import open_media
 try:
-    open_picture(Path({video!r}))
+    open_media(Path({video!r}))
 except DataError as error:
     told["video"] = [1, str(error), ""]
 print(json.dumps(told))

@@ -28,7 +28,7 @@ class Answered:
 def answered_world(
     n: int = 900, *, seed: int = 0, options: int = 5, news: float = 1.0, **columns: Any
 ) -> Answered:
-    """N questions, two to a picture, in three datasets.
+    """N questions, two to an image, in three datasets.
 
     Args:
         n: questions.

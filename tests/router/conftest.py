@@ -1,4 +1,4 @@
-"""A small world whose truth is known: who needs detail depends on the picture and the question."""
+"""A small world whose truth is known: who needs detail depends on the image and the question."""
 
 from __future__ import annotations
 
@@ -63,23 +63,23 @@ def log_of(
 def make_world(
     n: int = 600, *, width: int = 6, seed: int = 0, chance: float = 0.0, per_group: int = 2
 ) -> World:
-    """N questions on N / per_group pictures; both decide how much detail is needed.
+    """N questions on N / per_group images; both decide how much detail is needed.
 
-    On some pictures fine detail distracts, so that no fixed scale is as good as the oracle.
+    On some images fine detail distracts, so that no fixed scale is as good as the oracle.
     """
     generator = np.random.default_rng(seed)
     member = np.repeat(np.arange(n // per_group), per_group)
-    picture = generator.standard_normal((n // per_group, width))[member]
+    image = generator.standard_normal((n // per_group, width))[member]
     question = generator.standard_normal((n, width))
-    need = 1.5 * picture[:, 0] + 1.5 * question[:, 0]
+    need = 1.5 * image[:, 0] + 1.5 * question[:, 0]
     detail = np.linspace(-2.5, 2.5, len(TOKENS))
     knows = generator.random((n, len(TOKENS))) < 1 / (1 + np.exp(-4 * (detail - need[:, None])))
-    knows[picture[:, 1] > 1, 3:] = False
+    knows[image[:, 1] > 1, 3:] = False
     lucky = generator.random(knows.shape) < chance
     log = log_of((knows | lucky).astype(float), groups=[f"g{g}" for g in member], chance=chance)
     features = FeatureTable(
         ids=log.ids,
-        blocks={"image": picture, "question": question},
+        blocks={"image": image, "question": question},
         metadata={"source": "simulated"},
     )
     return World(log, features, split_by_group(log.groups, seed=seed))

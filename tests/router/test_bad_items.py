@@ -36,7 +36,7 @@ def example(name: str, image: str) -> Example:
     return Example(
         id=name,
         image=image,
-        question=f"How many things are there in picture {name}, if any at all?",
+        question=f"How many things are there in image {name}, if any at all?",
         answers=("yes",),
         metric="exact",
     )

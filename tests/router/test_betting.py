@@ -16,7 +16,7 @@ from m3router.router.policies.risk_bounds import (
     ORDERED,
     Plan,
     bound_named,
-    by_picture,
+    by_image,
     of_sums,
     p_values,
     shape_of,
@@ -184,10 +184,10 @@ def test_what_is_expected_shapes_bets_and_never_validity():
 def test_an_order_is_needed_and_comes_from_names_alone(bound):
     losses, groups = np.array([0.0, 1.0, 0.0, 0.3]), np.array(["d", "a", "c", "b"])
     mixed = np.array([2, 0, 3, 1])
-    one, other = by_picture(losses, groups), by_picture(losses[mixed], groups[mixed])
+    one, other = by_image(losses, groups), by_image(losses[mixed], groups[mixed])
     np.testing.assert_array_equal(one.sums, other.sums)
     assert sorted(one.sums.tolist()) != one.sums.tolist()  # not by what was lost
-    counted = by_picture(losses, groups).__class__(
+    counted = by_image(losses, groups).__class__(
         sums=np.array([0.0, 1.0]), sizes=np.ones(2), counts=np.array([3.0, 1.0]), most=1
     )
     with pytest.raises(DataError, match="without an order"):

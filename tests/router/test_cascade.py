@@ -175,9 +175,9 @@ def test_probabilities_of_the_tune_part_are_needed(world):
         escalating(known_of(world), p, reads=())
 
 
-def test_too_few_pictures_are_refused(fitted):
+def test_too_few_images_are_refused(fitted):
     few = fitted[0].take(np.arange(8))
-    with pytest.raises(NotLearnableError, match="pictures, too few"):
+    with pytest.raises(NotLearnableError, match="images, too few"):
         learn_cascade(few)
 
 

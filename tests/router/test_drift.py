@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from m3router.data.errors import DataError
 from m3router.router.monitoring.drift import (
     COMPONENTS,
-    PICTURES,
+    IMAGES,
     TOGETHER,
     Sample,
     components,
@@ -23,10 +23,10 @@ from m3router.router.monitoring.drift import (
 )
 
 
-def sample(pictures, generator, *, image=0.0, question=0.0, questions=3):
-    """Pictures with several questions; image features are the same for all of a picture."""
-    groups = np.repeat(np.arange(pictures), questions)
-    picture = image + generator.standard_normal((pictures, 5))
+def sample(images, generator, *, image=0.0, question=0.0, questions=3):
+    """Images with several questions; image features are the same for all of an image."""
+    groups = np.repeat(np.arange(images), questions)
+    picture = image + generator.standard_normal((images, 5))
     asked = question + generator.standard_normal((len(groups), 4))
     return Sample(blocks={"image": picture[groups], "question": asked}, groups=groups)
 
@@ -57,7 +57,7 @@ def test_a_clear_shift_is_seen_in_the_block_that_shifted():
 
 
 def test_a_change_of_what_goes_together_is_seen_only_together():
-    # each block by itself is unchanged; in the traffic the question follows the picture
+    # each block by itself is unchanged; in the traffic the question follows the image
     generator = np.random.default_rng(0)
     blocks = [generator.standard_normal((200, 2)) for _ in range(3)]
     before = Sample(blocks={"image": blocks[0], "question": blocks[1]}, groups=np.arange(200))
@@ -67,8 +67,8 @@ def test_a_change_of_what_goes_together_is_seen_only_together():
     assert found["image"].adjusted > 0.05
 
 
-def test_questions_about_few_pictures_are_not_taken_for_many():
-    # 12 pictures a side and 40 questions each: the pictures differ, the source does not
+def test_questions_about_few_images_are_not_taken_for_many():
+    # 12 images a side and 40 questions each: the images differ, the source does not
     alarms = 0
     for seed in range(60):
         generator = np.random.default_rng(seed)
@@ -146,16 +146,16 @@ def test_features_that_never_vary_are_no_drift_and_no_crash():
     assert found["image"].p_value == 1
 
 
-def test_one_question_of_each_picture_is_compared():
+def test_one_question_of_each_image_is_compared():
     generator = np.random.default_rng(0)
     groups = np.repeat([f"g{i}" for i in range(50)], 4)
     rows = one_each(groups, generator)
     assert sorted(groups[rows]) == sorted(set(groups.tolist()))
-    many = one_each(np.arange(3 * PICTURES), generator)
-    assert len(set(many.tolist())) == PICTURES
+    many = one_each(np.arange(3 * IMAGES), generator)
+    assert len(set(many.tolist())) == IMAGES
 
 
-def test_a_single_picture_is_refused():
+def test_a_single_image_is_refused():
     one = Sample(blocks={"image": np.zeros((3, 2))}, groups=np.array(["a"] * 3))
     with pytest.raises(DataError, match="at least 2 on each side; one side has 1"):
         shifts(one, one, level=0.05)

@@ -46,7 +46,7 @@ def test_detail_lost_splits_the_variance_exactly(seed):
     torch.testing.assert_close(added, tokens.double().var(0, correction=0), rtol=1e-5, atol=1e-6)
 
 
-def test_image_features_of_a_flat_and_of_a_fine_picture():
+def test_image_features_of_a_flat_and_of_a_fine_image():
     flat = torch.ones(576, 4)
     chequered = flat.clone()
     chequered[::2] = -1  # alternates within every 2 x 2 block: only the last step sees it
@@ -129,7 +129,7 @@ def test_an_interrupted_collection_goes_on(source, tmp_path):
     assert len(calls) == 1  # nothing was left to do
 
 
-def test_unreadable_pictures_are_named_and_left_out(source, tmp_path):
+def test_unreadable_images_are_named_and_left_out(source, tmp_path):
     images, asked = source
     run = Run(tmp_path / "run")
     label(asked, images=images, model=FakeModel(), folder=run.log)

@@ -26,7 +26,7 @@ from m3router.router.policies.guarantee import (
 )
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.policies.price_sweep import worths
-from m3router.router.policies.risk_bounds import binomial_p_value, by_picture
+from m3router.router.policies.risk_bounds import binomial_p_value, by_image
 
 COSTS = np.array([1.0, 24.0, 576.0])
 
@@ -45,13 +45,13 @@ def options_of(k):
 class World:
     """Questions of 40 sorts; the router sees the sort, and its estimates may be wrong.
 
-    Questions about one picture are of one sort, and whether they are answered rightly is
-    correlated through a normal of the picture (a one-factor copula with correlation `together`).
+    Questions about one image are of one sort, and whether they are answered rightly is
+    correlated through a normal of the image (a one-factor copula with correlation `together`).
     Neither changes a single question's own probabilities, so the true regret of every policy is
     a sum over sorts.
     """
 
-    per_picture: int = 1
+    per_image: int = 1
     together: float = 0.0
     bias: float = 0.0  # of the router's estimates, on the scale of logits
     sorts: int = 40
@@ -67,11 +67,11 @@ class World:
         logit = np.log(self.truth / (1 - self.truth)) + self.bias * np.array([1.0, 1.0, 0.0])
         return 1 / (1 + np.exp(-logit))
 
-    def draw(self, pictures, generator):
-        n = pictures * self.per_picture
-        groups = np.repeat(np.arange(pictures), self.per_picture)
-        sort = generator.integers(0, self.sorts, pictures)[groups]
-        shared = generator.standard_normal((pictures, 3))[groups]
+    def draw(self, images, generator):
+        n = images * self.per_image
+        groups = np.repeat(np.arange(images), self.per_image)
+        sort = generator.integers(0, self.sorts, images)[groups]
+        shared = generator.standard_normal((images, 3))[groups]
         own = generator.standard_normal((n, 3))
         latent = np.sqrt(self.together) * shared + np.sqrt(1 - self.together) * own
         scores = (norm.cdf(latent) < self.truth[sort]).astype(float)
@@ -80,7 +80,7 @@ class World:
             costs=np.tile(COSTS, (n, 1)),
             scores=scores,
             groups=groups,
-            most=self.per_picture,
+            most=self.per_image,
         )
 
     def prices(self, steps=8):
@@ -110,7 +110,7 @@ def ladder_of(prices):
     return [Policy(binding=binding(), kind="regret", lam=w, cost_scale=1.0) for w in prices]
 
 
-def count_failures(world, pictures, *, draws=2000, apart=False):
+def count_failures(world, images, *, draws=2000, apart=False):
     """How often calibrations keep a policy of too much regret, and how often they keep any.
 
     The target lies just below the true regret of a price of the ladder: the hardest case.
@@ -121,7 +121,7 @@ def count_failures(world, pictures, *, draws=2000, apart=False):
     generator = np.random.default_rng(7)
     failures, certified = 0, 0
     for _ in range(draws):
-        part = world.draw(pictures, generator)
+        part = world.draw(images, generator)
         if apart:
             part = replace(part, groups=np.arange(len(part.p)), most=1)
         policy = for_max_regret(part, prices=prices, target=target, binding=binding())
@@ -135,19 +135,19 @@ def count_failures(world, pictures, *, draws=2000, apart=False):
     [
         (World(), 200, 2000),
         (World(bias=1.5), 200, 2000),
-        (World(per_picture=4, together=0.7), 100, 500),
+        (World(per_image=4, together=0.7), 100, 500),
     ],
     ids=["independent", "optimistic router", "clustered"],
 )
-def test_fails_at_most_as_often_as_it_says(world, pictures, draws):
+def test_fails_at_most_as_often_as_it_says(world, images, draws):
     # two thousand calibrations of each kind are in experiments/guarantees
-    failures, certified = count_failures(world, pictures, draws=draws)
+    failures, certified = count_failures(world, images, draws=draws)
     assert certified > draws / 2  # it does not hold by falling back
     # no more failures than chance makes of a rate of 5 %
     assert binomtest(failures, draws, 0.05, alternative="greater").pvalue > 0.01
 
 
-@pytest.mark.parametrize("world", [World(sorts=9), World(sorts=9, per_picture=3, together=0.5)])
+@pytest.mark.parametrize("world", [World(sorts=9), World(sorts=9, per_image=3, together=0.5)])
 @pytest.mark.parametrize("net", [False, True])
 def test_what_the_tune_part_teaches_does_not_make_it_fail_more_often(world, net):
     # which ladder, how gains count and how bets are shaped are all learned from labels
@@ -205,7 +205,7 @@ def test_an_image_counts_with_at_most_so_many_questions():
     assert (kept["most"], kept["questions"], kept["images"]) == (1, 400, 400)
     assert kept["regret"] == pytest.approx(1 / 400)
     # and where all of its questions count, no number of losses is few enough
-    with pytest.raises(UncertifiedError, match="699 questions about 400 pictures.*deadline"):
+    with pytest.raises(UncertifiedError, match="699 questions about 400 images.*deadline"):
         for_target(part, tune=part, target=replace(target, most=300), binding=binding(2))
     shuffled = np.random.default_rng(0).permutation(len(groups))
     mixed = replace(
@@ -262,9 +262,9 @@ def test_partial_scores_may_be_lost_and_gained():
     assert policy.guarantee["loss"] == pytest.approx(lost.mean())
 
 
-def test_taking_questions_about_a_picture_for_independent_fails_too_often():
-    # so the test above can fail: in its clustered world, pictures matter
-    failures, _ = count_failures(World(per_picture=4, together=0.7), 100, draws=300, apart=True)
+def test_taking_questions_about_a_image_for_independent_fails_too_often():
+    # so the test above can fail: in its clustered world, images matter
+    failures, _ = count_failures(World(per_image=4, together=0.7), 100, draws=300, apart=True)
     assert binomtest(failures, 300, 0.05, alternative="greater").pvalue < 0.01
 
 
@@ -377,7 +377,7 @@ def test_under_a_cap_regret_is_against_the_finest_that_is_allowed():
     assert policy.knob["cap"] == 100.0
 
 
-def test_nothing_qualifies_says_how_many_pictures_would():
+def test_nothing_qualifies_says_how_many_images_would():
     # the router's estimates order nothing: any saving loses 3 % at once
     generator = np.random.default_rng(0)
     scores = np.ones((400, 2))
@@ -395,13 +395,13 @@ def test_nothing_qualifies_says_how_many_pictures_would():
     assert policy.fallback
     assert policy.kind == "fixed"
     assert policy.decide(part.p[0], part.costs[0]) == 1
-    assert "400 questions about 400 pictures" in policy.reason
-    assert "such pictures would certify it with probability 0.8" in policy.reason
+    assert "400 questions about 400 images" in policy.reason
+    assert "such images would certify it with probability 0.8" in policy.reason
     assert policy.guarantee["regret"] == 0
     hopeless = for_max_regret(
         part, prices=prices, target=Target(max_regret=0.01), binding=binding(2)
     )
-    assert "no number of pictures certifies that" in hopeless.reason
+    assert "no number of images certifies that" in hopeless.reason
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_a_price_that_changes_nothing_says_so(p, costs, said):
 def test_too_small_for_any_certificate_is_an_error_that_names_the_number():
     part = World().draw(298, np.random.default_rng(0))
     prices = World().prices()
-    with pytest.raises(DataError, match="298 questions about 298 pictures.*at least 299 such"):
+    with pytest.raises(DataError, match="298 questions about 298 images.*at least 299 such"):
         for_max_regret(part, prices=prices, target=Target(max_regret=0.01), binding=binding())
     enough = World().draw(299, np.random.default_rng(0))
     for_max_regret(enough, prices=prices, target=Target(max_regret=0.01), binding=binding())
@@ -470,7 +470,7 @@ def test_partial_scores_count_what_is_lost_of_them():
     )
     cheapest = Policy(binding=binding(2), kind="price", lam=1.0, cost_scale=1.0)
     losses = regrets(cheapest, part)
-    assert losses.risk == pytest.approx(by_picture([0.6, 0.0], [0, 1]).risk)
+    assert losses.risk == pytest.approx(by_image([0.6, 0.0], [0, 1]).risk)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from m3router.router.evaluation.importance import importance_stage
 from m3router.router.evaluation.permutation_importance import (
     Examples,
-    by_picture,
+    by_image,
     importance,
     permuted_rows,
     strongest,
@@ -20,20 +20,20 @@ from m3router.router.stages.learning import train_stage
 
 
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=12), seed=st.integers(0, 99))
-def test_what_a_picture_shares_moves_between_pictures(sizes, seed):
+def test_what_a_image_shares_moves_between_images(sizes, seed):
     groups = np.repeat(np.arange(len(sizes)).astype(str), sizes)
     values = np.repeat(np.arange(len(sizes), dtype=float), sizes)[:, None]
     rows = permuted_rows(values, groups, np.random.default_rng(seed))
     moved = values[rows, 0]
     owners = {g: set(moved[groups == g]) for g in groups}
-    assert all(len(one) == 1 for one in owners.values())  # still one value per picture
+    assert all(len(one) == 1 for one in owners.values())  # still one value per image
     assert sorted(v for one in owners.values() for v in one) == list(range(len(sizes)))
 
 
-def test_what_differs_within_a_picture_moves_between_questions():
+def test_what_differs_within_a_image_moves_between_questions():
     values = np.arange(6.0)[:, None]
     groups = np.array(["a", "a", "a", "b", "b", "c"])
-    assert not by_picture(values, groups)
+    assert not by_image(values, groups)
     rows = permuted_rows(values, groups, np.random.default_rng(0))
     assert sorted(rows) == list(range(6))
 

@@ -206,18 +206,18 @@ def test_hostile_texts_stay_texts(tmp_path) -> None:
         assert word not in script
 
 
-def test_pictures_are_inside_once_linked_or_missing(tmp_path) -> None:
-    pictures = tmp_path / "my pictures#1"
-    pictures.mkdir()
+def test_images_are_inside_once_linked_or_missing(tmp_path) -> None:
+    images = tmp_path / "my images#1"
+    images.mkdir()
     Image.new("RGB", (40, 20)).save(tmp_path / "secret.png")
     names = ["a.png", "a.png", "bröken.png", "../secret.png", "b.png", "", "c.png"]
     for name in ("a.png", "b.png", "c.png"):
-        Image.new("RGB", (400, 200), (200, 0, 0)).save(pictures / name)
-    (pictures / "bröken.png").write_bytes(b"no picture")
+        Image.new("RGB", (400, 200), (200, 0, 0)).save(images / name)
+    (images / "bröken.png").write_bytes(b"no image")
     log = log_of_cells(
         [[answered(1.0)] for _ in names], examples=[{"image": name} for name in names]
     )
-    written, text = write(log, tmp_path, images=pictures, thumbnails=3)
+    written, text = write(log, tmp_path, images=images, thumbnails=3)
     assert (written.inside, written.linked, written.unreadable) == (2, 1, 1)
     assert "bröken.png" in written.cause and written.size == written.path.stat().st_size
     page = Page()
@@ -228,9 +228,9 @@ def test_pictures_are_inside_once_linked_or_missing(tmp_path) -> None:
     assert data["thumbnails"]["1"] == ""
     small = base64.b64decode(data["thumbnails"]["0"].removeprefix("data:image/jpeg;base64,"))
     (tmp_path / "small.jpg").write_bytes(small)
-    with Image.open(tmp_path / "small.jpg") as picture:
-        assert picture.size == (96, 48)
-    elsewhere = log_browser.relative_url(pictures, tmp_path / "deep" / "log.html")
+    with Image.open(tmp_path / "small.jpg") as image:
+        assert image.size == (96, 48)
+    elsewhere = log_browser.relative_url(images, tmp_path / "deep" / "log.html")
     assert elsewhere == "./../my%20pictures%231/"
     _, without = write(log, tmp_path)
     assert "folder" not in json.loads(re.findall(r'id="data">(.*?)</script>', without)[0])
@@ -299,23 +299,23 @@ def test_only_rows_that_are_seen_exist_however_many_there_are(tmp_path) -> None:
 
 
 @needs_node
-def test_a_picture_that_cannot_be_shown_becomes_a_placeholder(tmp_path) -> None:
-    pictures = tmp_path / "pictures"
-    (pictures / "a b").mkdir(parents=True)
-    Image.new("RGB", (40, 20)).save(pictures / "a b" / "1.png")
+def test_a_image_that_cannot_be_shown_becomes_a_placeholder(tmp_path) -> None:
+    images = tmp_path / "pictures"
+    (images / "a b").mkdir(parents=True)
+    Image.new("RGB", (40, 20)).save(images / "a b" / "1.png")
     names = ["a b/1.png", "a b/gone?.png", "", "http://evil.example/x.png"]
     log = log_of_cells(
         [[answered(1.0)] for _ in names], examples=[{"image": name} for name in names]
     )
-    written, _ = write(log, tmp_path, images=pictures, thumbnails=1)
+    written, _ = write(log, tmp_path, images=images, thumbnails=1)
     steps: list[dict[str, Any]] = [{"broken": True}]
     start, broken = run_node(HERE / "page_stub.js", written.path, stdin=json.dumps(steps))
     inside, *linked = start["images"]
     assert inside.startswith("data:image/jpeg;base64,")
     evil = "http%3A//evil.example/x.png"
-    assert linked == ["./pictures/a%20b/gone%3F.png", f"./pictures/{evil}"]
+    assert linked == ["./pictures/a%20b/gone%3F.png", f"./images/{evil}"]
     assert broken["images"] == ["./pictures/a%20b/1.png"]  # the original, where the small one fails
-    assert [row.startswith("no picture") for row in broken["rows"]] == [False, True, True, True]
+    assert [row.startswith("no image") for row in broken["rows"]] == [False, True, True, True]
 
 
 # --- filters against slow loops --------------------------------------------------------------

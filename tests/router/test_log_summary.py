@@ -74,7 +74,7 @@ def close(value: float | None) -> Any:
 def check_part(part: Any, examples: list[dict[str, Row]], options: tuple[str, ...]) -> None:
     whole = [rows for rows in examples if is_complete(rows, options)]
     assert (part.examples, part.complete) == (len(examples), len(whole))
-    assert part.pictures == len({next(iter(rows.values()))["group"] for rows in examples})
+    assert part.images == len({next(iter(rows.values()))["group"] for rows in examples})
     for one in part.scales:
         rows = [rows[one.scale] for rows in examples if one.scale in rows]
         scored = [row for row in rows if row["score"] is not None]
@@ -183,9 +183,9 @@ def test_intervals_and_values_are_those_of_the_evaluation(build_log) -> None:
     assert first.corrected_accuracy.value == pytest.approx(accuracy)
     assert first.corrected_cost.value == pytest.approx(cost)
     assert first.corrected_accuracy.low <= accuracy <= first.corrected_accuracy.high
-    # Four questions about one picture are not four pictures.
+    # Four questions about one image are not four images.
     alone = build_log(scores, chance=0.25)
-    assert inspect_log(alone, draws=200).parts[0].pictures == 80
+    assert inspect_log(alone, draws=200).parts[0].images == 80
     repeated = build_log(
         np.repeat(scores[::4], 4, axis=0), groups=[f"g{i // 4}" for i in range(80)]
     )

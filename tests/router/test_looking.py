@@ -31,7 +31,7 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """Wide noise."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((640, 400))
@@ -96,44 +96,44 @@ def test_heat_shows_where_it_is_hot():
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "mqt"])
-def test_every_family_is_drawn_with_its_real_tokens(models, picture, family):
+def test_every_family_is_drawn_with_its_real_tokens(models, image, family):
     model = models[family]
-    drawing, answers = look(model, picture, QUESTION)
-    (encoding,) = model.encode([picture])
+    drawing, answers = look(model, image, QUESTION)
+    (encoding,) = model.encode([image])
     assert [one.visual_tokens for one in answers] == [
         encoding.tokens(scale) for scale in model.grid.scales
     ]
-    few, one_answer = look(model, picture, QUESTION, scales=[model.grid.scales[1]])
+    few, one_answer = look(model, image, QUESTION, scales=[model.grid.scales[1]])
     assert len(one_answer) == 1
     assert few.width < drawing.width or few.height < drawing.height
-    other, _ = look(model, picture, QUESTION, scales=[model.grid.scales[2]])
+    other, _ = look(model, image, QUESTION, scales=[model.grid.scales[2]])
     assert few.tobytes() != other.tobytes()
 
 
-def test_the_padding_of_a_wide_picture_is_part_of_what_is_drawn(models, picture):
-    red = Image.new("RGB", picture.size, (250, 0, 0))
+def test_the_padding_of_a_wide_image_is_part_of_what_is_drawn(models, image):
+    red = Image.new("RGB", image.size, (250, 0, 0))
     drawing, _ = look(models["llava"], red, QUESTION, scales=[1])
     share = (np.asarray(drawing) == (250, 0, 0)).all(-1).sum() / HEIGHT**2
     assert share == pytest.approx(400 / 640, abs=0.02)  # the rest of the square is padding
 
 
-def test_chosen_tokens_of_mqt_have_panels_of_their_own(models, picture):
+def test_chosen_tokens_of_mqt_have_panels_of_their_own(models, image):
     model = models["mqt"]
-    plain, _ = look(model, picture, QUESTION, scales=[5])  # 5 is in no grid, but MQT has it
-    more, answers = look(model, picture, QUESTION, scales=[5], tokens=[0, 100])
+    plain, _ = look(model, image, QUESTION, scales=[5])  # 5 is in no grid, but MQT has it
+    more, answers = look(model, image, QUESTION, scales=[5], tokens=[0, 100])
     assert len(answers) == 1
     assert more.width > 2.5 * plain.width
     with pytest.raises(MismatchError, match="from 0 to 255"):
-        look(model, picture, QUESTION, scales=[5], tokens=[256])
+        look(model, image, QUESTION, scales=[5], tokens=[256])
 
 
-def test_bad_requests_are_refused(picture):
+def test_bad_requests_are_refused(image):
     with pytest.raises(MismatchError, match="scale 100 is not in"):
-        look(FakeModel(), picture, QUESTION, scales=[100])
+        look(FakeModel(), image, QUESTION, scales=[100])
     with pytest.raises(MismatchError, match="heat maps of single tokens are for MQT"):
-        look(FakeModel(), picture, QUESTION, tokens=[1])
+        look(FakeModel(), image, QUESTION, tokens=[1])
     with pytest.raises(DataError):
-        look(FakeModel(), picture, "  ")
+        look(FakeModel(), image, "  ")
 
 
 def test_a_model_that_crops_is_shown_the_centre(tmp_path):

@@ -24,16 +24,16 @@ from m3router.router.policies.policy import Binding, Policy
 BINDING = Binding(options=("1", "576"), cost_unit="visual tokens", router="r" * 64, split="s" * 64)
 
 
-def traffic(pictures, regret, generator, *, questions=2):
+def traffic(images, regret, generator, *, questions=2):
     """The finest option is always right, the cheap one, which is taken, wrong at a rate."""
-    n = pictures * questions
+    n = images * questions
     scores = np.ones((n, 2))
     scores[:, 0] = generator.random(n) >= regret
     return Labelled(
         p=np.full((n, 2), 0.9),
         costs=np.tile([1.0, 576.0], (n, 1)),
         scores=scores,
-        groups=np.repeat(np.arange(pictures), questions),
+        groups=np.repeat(np.arange(images), questions),
         most=questions,
     )
 
@@ -51,10 +51,10 @@ def served(policy, part):
     return policy.guarantee, by_policy(policy, part)
 
 
-def features(pictures, generator, *, shift=0.0):
+def features(images, generator, *, shift=0.0):
     return Sample(
-        blocks={"image": shift + generator.standard_normal((pictures, 4))},
-        groups=np.arange(pictures),
+        blocks={"image": shift + generator.standard_normal((images, 4))},
+        groups=np.arange(images),
     )
 
 
@@ -62,8 +62,8 @@ def features(pictures, generator, *, shift=0.0):
     ("regret", "pictures", "verdict"),
     [(0.02, 300, HOLDS), (0.1, 300, UNDECIDED), (0.3, 300, VIOLATED), (0.0, 5, UNDECIDED)],
 )
-def test_verdicts(regret, pictures, verdict):
-    part = traffic(pictures, regret, np.random.default_rng(1))
+def test_verdicts(regret, images, verdict):
+    part = traffic(images, regret, np.random.default_rng(1))
     found = judged(*served(promised(), part), level=0.005, bound="betting")
     assert found["verdict"] == verdict
     assert found["lower_limit"] <= found["regret"] <= found["upper_limit"]

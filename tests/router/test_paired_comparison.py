@@ -70,8 +70,8 @@ def test_areas_are_those_of_the_whole_curves_up_to_its_points():
     assert area.p_value == pytest.approx(1 / 201)
 
 
-def test_the_p_value_is_that_of_all_exchanges_of_whole_pictures():
-    """Eight pictures: all 256 exchanges can be counted."""
+def test_the_p_value_is_that_of_all_exchanges_of_whole_images():
+    """Eight images: all 256 exchanges can be counted."""
     generator = np.random.default_rng(5)
     groups = np.repeat([f"g{i}" for i in range(8)], [1, 2, 3, 1, 2, 4, 2, 1])
     n = len(groups)
@@ -99,12 +99,12 @@ def test_the_p_value_is_that_of_all_exchanges_of_whole_pictures():
 
 
 def test_alike_routers_are_seldom_called_different():
-    """Two routers with the same error: p below 5 % in about 5 % of worlds, pictures intact."""
+    """Two routers with the same error: p below 5 % in about 5 % of worlds, images intact."""
     generator = np.random.default_rng(9)
     low = 0
     for world in range(40):
         questions, truth = asked(90, seed=world)
-        shared = generator.standard_normal((30, 3)).repeat(3, axis=0)  # errors by picture
+        shared = generator.standard_normal((30, 3)).repeat(3, axis=0)  # errors by image
         a = 1 / (1 + np.exp(-(truth + shared)))
         b = 1 / (1 + np.exp(-(truth + generator.standard_normal((30, 3)).repeat(3, axis=0))))
         sides = (Side(p=p, costs=questions.costs) for p in (a, b))
@@ -132,7 +132,7 @@ def test_a_peek_is_paid_for():
     assert one["AIQ"].difference < 0
 
 
-def test_a_single_picture_has_no_interval_but_costs_and_values():
+def test_a_single_image_has_no_interval_but_costs_and_values():
     questions, truth = asked(3)
     one = found(truth, 1 - truth, questions)["AIQ"]
     assert one.a is not None

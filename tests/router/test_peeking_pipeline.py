@@ -44,9 +44,9 @@ def world(tmp_path_factory):
 def ask(world, policy, count=20):
     root, model, _, log, router, _ = world
     pipeline = AutoScalePipeline(model=model, router=router, policy=policy)
-    pictures = [root / "images" / str(image) for image in log.images[:count]]
+    images = [root / "images" / str(image) for image in log.images[:count]]
     with positions_read(model) as read:
-        answers = pipeline.answer(pictures, [str(one) for one in log.questions[:count]])
+        answers = pipeline.answer(images, [str(one) for one in log.questions[:count]])
     return answers, read
 
 
@@ -65,7 +65,7 @@ def test_where_all_stay_no_prompt_is_read_twice(world):
     prompts = [one.answer.visual_tokens + one.answer.text_tokens for one in answers]
     texts = [rows * length for rows, length in read if length > 1]
     steps = [rows for rows, length in read if length == 1]
-    # Questions of a picture share a prefix of two positions; the longest prompt sets the padding.
+    # Questions of an image share a prefix of two positions; the longest prompt sets the padding.
     assert sum(prompts) - 2 * 20 <= sum(texts) <= 20 * max(prompts)
     most = max(one.answer.answer_tokens for one in answers) - 1
     assert sum(steps) <= 20 * most

@@ -27,12 +27,12 @@ from m3router.router.stages.labelling import label_stage
 from m3router.router.training.fit import train_router
 
 BLOCKS = {"plain": ["image", "question"], "peeking": ["image", "question", "cheap", "peek"]}
-QUESTIONS = ("Is it?", "Is there anything at all to be seen in this very picture, or not?")
+QUESTIONS = ("Is it?", "Is there anything at all to be seen in this very image, or not?")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Pictures of rising contrast, a fake model's log and features, a router and a policy."""
+    """Images of rising contrast, a fake model's log and features, a router and a policy."""
     root = tmp_path_factory.mktemp("world")
     rng = np.random.default_rng(0)
     images, examples = [], []
@@ -89,18 +89,18 @@ def pipeline_of(world, name):
     return AutoScalePipeline(model=FakeModel(), router=one["router"], policy=one["policy"])
 
 
-def picture_of(world, row):
+def image_of(world, row):
     return world["images"][int(world["log"].ids[row].split("-")[0])]
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_online_and_offline_decisions_agree(world, name):
-    """What the pipeline decides from pictures is what the policy decides from the table."""
+    """What the pipeline decides from images is what the policy decides from the table."""
     log, one = world["log"], world["routers"][name]
     rows = world["split"].part("test")
     offline = one["policy"].choose(one["p"][rows], one["costs"][rows])
     answers = pipeline_of(world, name).answer(
-        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+        [image_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
     )
     assert [one.scale for one in answers] == [int(log.options[k]) for k in offline]
     scores = [float(one.answer.text == "yes") for one in answers]
@@ -117,7 +117,7 @@ def test_live_features_are_those_of_the_table(world, name):
     log, one = world["log"], world["routers"][name]
     rows = list(range(0, len(log), 7))
     answers = pipeline_of(world, name).answer(
-        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+        [image_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
     )
     live = np.array([list(answer.sufficiency.values()) for answer in answers])
     np.testing.assert_allclose(live, one["p"][rows], atol=1e-6)
@@ -127,7 +127,7 @@ def test_a_peek_that_is_thrown_away_is_counted(world):
     log = world["log"]
     rows = world["split"].part("test")
     answers = pipeline_of(world, "peeking").answer(
-        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+        [image_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
     )
     assert {one.scale == 1 for one in answers} == {True, False}
     for one in answers:
@@ -325,7 +325,7 @@ def test_asking_again_online_and_offline_agree(world, name, bias):
         model=FakeModel(), router=one["router"], policy=one["policy"], cascade=cascade
     )
     answers = pipeline.answer(
-        [picture_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
+        [image_of(world, row) for row in rows], [str(log.questions[row]) for row in rows]
     )
     assert [answer.scale for answer in answers] == [int(log.options[k]) for k in asked.final]
     assert [len(answer.earlier) + 1 for answer in answers] == asked.options.sum(axis=1).tolist()

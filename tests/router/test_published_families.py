@@ -18,7 +18,7 @@ from tests.m3core import layouts
 QUESTIONS = ["What color is the dog?", "Is there a cat on the table?", "How many are there?"]
 
 
-def picture(seed: int) -> Image.Image:
+def new_image(seed: int) -> Image.Image:
     """Coarse coloured noise of many shapes."""
     random = np.random.default_rng(seed)
     height, width = random.integers(20, 120, 2).tolist()
@@ -32,11 +32,11 @@ def test_the_whole_way(family, tmp_path):
     folder = layouts.write(tmp_path / "model", *layouts.published(family, seed=5))
     model = load_model(str(folder), device="cpu")
     model.max_new_tokens = 3
-    pictures = {f"{number}.png": picture(number) for number in range(40)}
-    for name, image in pictures.items():
+    images = {f"{number}.png": new_image(number) for number in range(40)}
+    for name, image in images.items():
         image.save(tmp_path / name)
-    encodings = dict(zip(pictures, model.encode(list(pictures.values())), strict=True))
-    asked = [(name, question) for name in pictures for question in QUESTIONS]
+    encodings = dict(zip(images, model.encode(list(images.values())), strict=True))
+    asked = [(name, question) for name in images for question in QUESTIONS]
     finest = answer_all(
         model,
         [
@@ -63,7 +63,7 @@ def test_the_whole_way(family, tmp_path):
     evaluate_stage(run, draws=20)
     assert report_stage(run, images=tmp_path).is_file()
     pipeline = AutoScalePipeline.load(run.root, model=model)
-    answers = pipeline.answer(list(pictures.values())[:5], [QUESTIONS[0]] * 5)
+    answers = pipeline.answer(list(images.values())[:5], [QUESTIONS[0]] * 5)
     for one in answers:
         assert one.answer.visual_tokens == one.scale in model.grid.scales
         assert set(one.sufficiency) == set(model.grid.scales)

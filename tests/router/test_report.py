@@ -44,10 +44,10 @@ def reported(tmp_path_factory, build_log_world) -> tuple[Run, dict, str]:
     train_stage(run)
     calibrate_stage(run, name="careful", max_loss_observed=0.01)
     document = evaluate_stage(run, draws=100)
-    pictures = tmp_path_factory.mktemp("pictures")
+    images = tmp_path_factory.mktemp("pictures")
     for name in set(log.images.tolist()):
-        Image.new("RGB", (300, 200), (10, 200, 30)).save(pictures / name)
-    page = report_stage(run, images=pictures).read_text(encoding="utf-8")
+        Image.new("RGB", (300, 200), (10, 200, 30)).save(images / name)
+    page = report_stage(run, images=images).read_text(encoding="utf-8")
     return run, document, page
 
 
@@ -318,7 +318,7 @@ def test_every_row_of_the_evaluation_is_in_the_page(page, reported):
     assert numbers.number(reported[1]["vision_gflops"]) == "5"
 
 
-def test_pictures_of_lost_questions_are_inside(reported, page):
+def test_images_of_lost_questions_are_inside(reported, page):
     _, document, _ = reported
     row = tables.router_rows(document)[len(tables.router_rows(document)) // 2]
     examples = document["lost"][row["name"]]["examples"]
@@ -352,8 +352,8 @@ def test_figures_are_files_of_their_kind_and_deterministic(reported):
     for name in ("pareto", "shares", "calibration", "importance"):
         content = (run.report / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n")
-        with Image.open(run.report / f"{name}.png") as picture:
-            assert picture.width >= 900
+        with Image.open(run.report / f"{name}.png") as image:
+            assert image.width >= 900
         text = (run.report / f"{name}.svg").read_text(encoding="utf-8")
         assert text.lstrip().startswith("<?xml")
         assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>', "", text)
@@ -391,7 +391,7 @@ def test_bars_fill_the_whole_width(reported):
     assert all(width == pytest.approx(1.0) for width in widths.values())
 
 
-def test_a_report_without_pictures_says_nothing_about_them(reported, tmp_path):
+def test_a_report_without_images_says_nothing_about_them(reported, tmp_path):
     run, _, _ = reported
     page = report_stage(Run(run.root)).read_text(encoding="utf-8")
     assert "<img" not in page

@@ -18,26 +18,26 @@ from m3router.router.policies.risk_bounds import (
     betting_p_value,
     binomial_p_value,
     bound_named,
-    by_picture,
+    by_image,
     default_bound,
     fixed_sequence,
+    images_needed,
     lower_limit,
-    pictures_needed,
     upper_limit,
 )
 
 UNORDERED = [name for name in BOUNDS if name not in ORDERED]
-"""Bounds that see how many pictures are like which; the others are in test_betting.py."""
+"""Bounds that see how many images are like which; the others are in test_betting.py."""
 
 
 def single(wrong, n):
-    """n pictures with one question each, `wrong` of them lost."""
-    return by_picture((np.arange(n) < wrong).astype(float), np.arange(n))
+    """n images with one question each, `wrong` of them lost."""
+    return by_image((np.arange(n) < wrong).astype(float), np.arange(n))
 
 
 @st.composite
 def samples(draw):
-    """Losses of up to 40 questions about up to 12 pictures."""
+    """Losses of up to 40 questions about up to 12 images."""
     groups = draw(st.lists(st.integers(0, 11), min_size=1, max_size=40))
     losses = [draw(st.sampled_from([0.0, 0.0, 0.3, 1.0])) for _ in groups]
     return np.array(losses), np.array(groups)
@@ -58,8 +58,8 @@ def test_p_values_are_super_uniform_by_enumeration(name, n, alpha):
 
 @pytest.mark.parametrize("name", ["bentkus", "betting"])
 @pytest.mark.parametrize("alpha", [0.05, 0.3])
-def test_p_values_are_super_uniform_for_pictures_of_several_sizes(name, alpha):
-    # two sorts of pictures: one question, never lost, or three that are lost together; enumerated
+def test_p_values_are_super_uniform_for_images_of_several_sizes(name, alpha):
+    # two sorts of images: one question, never lost, or three that are lost together; enumerated
     # over how many of the second sort come and how many of those are lost
     n, share = 12, 0.5
     lost = alpha * (1 - share + 3 * share) / (3 * share)  # so that E[S] = alpha E[m]
@@ -99,14 +99,14 @@ def test_a_further_loss_never_makes_a_smaller_p_value(sample, alpha):
     most = int(np.bincount(groups).max())
     for name in ("bentkus", "betting"):
         p_value = BOUNDS[name]
-        before = p_value(by_picture(losses, groups, most=most), alpha)
+        before = p_value(by_image(losses, groups, most=most), alpha)
         assert 0 <= before <= 1
-        assert p_value(by_picture(worse, groups, most=most), alpha) >= before - 1e-12
+        assert p_value(by_image(worse, groups, most=most), alpha) >= before - 1e-12
 
 
 @given(samples(), st.floats(0.01, 0.98), st.floats(0.001, 0.01))
 def test_a_larger_target_never_makes_a_larger_p_value(sample, alpha, more):
-    losses = by_picture(*sample)
+    losses = by_image(*sample)
     for name in ("bentkus", "betting"):
         assert BOUNDS[name](losses, alpha + more) <= BOUNDS[name](losses, alpha) + 1e-12
 
@@ -157,7 +157,7 @@ def test_looking_again_and_again_is_covered_by_the_betting_bound_and_not_by_the_
 
 
 def test_betting_by_hand():
-    # ten pictures without a loss at alpha = 1/2: a bet b multiplies the wealth by 1 + b / 2
+    # ten images without a loss at alpha = 1/2: a bet b multiplies the wealth by 1 + b / 2
     p = betting_p_value(single(0, 10), 0.5)
     everything = 2.0**-10  # the boldest bet alone, b = 2
     assert everything < p < everything / 0.6 + 1e-5  # six tenths of the money lie there
@@ -175,7 +175,7 @@ def test_limits_of_the_binomial_are_those_of_clopper_and_pearson(wrong, n):
 
 @given(samples(), st.sampled_from(["bentkus", "betting"]))
 def test_limits_enclose_the_observed_risk(sample, bound):
-    losses = by_picture(*sample)
+    losses = by_image(*sample)
     low = lower_limit(losses, delta=0.1, bound=bound)
     high = upper_limit(losses, delta=0.1, bound=bound)
     assert 0 <= low <= losses.risk + 1e-6
@@ -196,36 +196,36 @@ def test_fixed_sequence_stops_at_the_first_failure():
 
 
 @given(samples())
-def test_pictures_are_counted_whole(sample):
+def test_images_are_counted_whole(sample):
     losses, groups = sample
-    found = by_picture(losses, groups)
+    found = by_image(losses, groups)
     assert found.questions == len(losses)
-    assert found.pictures == len(set(groups.tolist()))
+    assert found.images == len(set(groups.tolist()))
     assert found.risk == pytest.approx(losses.mean())
     assert found.flipped().risk == pytest.approx(1 - losses.mean())
     assert found.without().risk == 0
 
 
-def test_questions_about_one_picture_are_not_independent_evidence():
+def test_questions_about_one_image_are_not_independent_evidence():
     losses = np.zeros(300)
-    apart = betting_p_value(by_picture(losses, np.arange(300)), 0.02)
-    together = betting_p_value(by_picture(losses, np.arange(300) // 10), 0.02)
+    apart = betting_p_value(by_image(losses, np.arange(300)), 0.02)
+    together = betting_p_value(by_image(losses, np.arange(300) // 10), 0.02)
     assert apart < 0.05 < together
 
 
 @pytest.mark.parametrize("delta", [0.05, 0.01])
 @pytest.mark.parametrize("alpha", [0.01, 0.05])
-def test_least_number_of_pictures_without_any_loss(alpha, delta):
-    needed = pictures_needed(single(0, 10), alpha, delta=delta, bound="binomial")
+def test_least_number_of_images_without_any_loss(alpha, delta):
+    needed = images_needed(single(0, 10), alpha, delta=delta, bound="binomial")
     assert needed == math.ceil(math.log(delta) / math.log(1 - alpha))
     assert binomial_p_value(single(0, needed), alpha) <= delta
     assert binomial_p_value(single(0, needed - 1), alpha) > delta
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
-def test_the_advised_number_of_pictures_has_about_the_advised_power(bound):
+def test_the_advised_number_of_images_has_about_the_advised_power(bound):
     alpha, observed = 0.05, single(4, 200)
-    needed = pictures_needed(observed, alpha, delta=0.05, bound=bound, power=0.8)
+    needed = images_needed(observed, alpha, delta=0.05, bound=bound, power=0.8)
     draws = np.random.default_rng(0).binomial(needed, observed.risk, size=400)
     certified = {k: BOUNDS[bound](single(k, needed), alpha) <= 0.05 for k in set(draws.tolist())}
     power = np.mean([certified[k] for k in draws.tolist()])
@@ -233,8 +233,8 @@ def test_the_advised_number_of_pictures_has_about_the_advised_power(bound):
     assert 0.7 <= power <= (1.0 if bound == "wsr" else 0.92)
 
 
-def test_no_number_of_pictures_certifies_a_risk_above_the_target():
-    assert pictures_needed(single(5, 100), 0.05, delta=0.05, bound="betting") is None
+def test_no_number_of_images_certifies_a_risk_above_the_target():
+    assert images_needed(single(5, 100), 0.05, delta=0.05, bound="betting") is None
 
 
 def test_the_default_bound_follows_from_the_form_of_the_data():
@@ -248,19 +248,19 @@ def test_the_default_bound_follows_from_the_form_of_the_data():
 @pytest.mark.parametrize("losses", [[1.0, 1.5], [0.0, -0.1], [0.0, math.nan], []])
 def test_losses_outside_of_their_range_are_refused(losses):
     with pytest.raises(DataError, match="A bound"):
-        by_picture(np.array(losses), np.arange(len(losses)))
+        by_image(np.array(losses), np.arange(len(losses)))
 
 
 def test_more_questions_than_announced_are_refused():
     with pytest.raises(DataError, match="3 questions.*at most 2"):
-        by_picture(np.zeros(4), ["a", "a", "a", "b"], most=2)
+        by_image(np.zeros(4), ["a", "a", "a", "b"], most=2)
 
 
 @pytest.mark.parametrize(
-    "losses", [by_picture(np.zeros(4), [0, 0, 1, 1]), by_picture(np.array([0.5, 0.0]), [0, 1])]
+    "losses", [by_image(np.zeros(4), [0, 0, 1, 1]), by_image(np.array([0.5, 0.0]), [0, 1])]
 )
 def test_the_binomial_needs_single_questions_right_or_wrong(losses):
-    with pytest.raises(DataError, match="one question for each picture"):
+    with pytest.raises(DataError, match="one question for each image"):
         binomial_p_value(losses, 0.1)
 
 

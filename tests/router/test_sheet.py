@@ -15,7 +15,7 @@ LONG = "a very long answer that goes on and on " * 5
 
 def panels(count: int, *, width: int = 384, text: str = "3") -> list[Panel]:
     return [
-        Panel(picture=Image.new("RGB", (width, HEIGHT), colour), title="t", note="n", text=text)
+        Panel(image=Image.new("RGB", (width, HEIGHT), colour), title="t", note="n", text=text)
         for colour in COLOURS[:count]
     ]
 
@@ -40,7 +40,7 @@ def test_words_stay_whole_where_they_can():
 
 @pytest.mark.parametrize(("count", "width"), [(1, 384), (5, 384), (8, 384), (12, 384), (5, 1500)])
 @pytest.mark.parametrize("text", ["3", LONG, ""])
-def test_no_picture_is_covered_and_no_text_lost_at_the_edge(count, width, text):
+def test_no_image_is_covered_and_no_text_lost_at_the_edge(count, width, text):
     page = np.asarray(sheet("What is it? " * 30, "a model", panels(count, width=width, text=text)))
     assert page.shape[1] <= max(WIDEST, width + 100)
     for colour in COLOURS[:count]:

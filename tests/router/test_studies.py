@@ -62,15 +62,15 @@ def test_without_a_clear_gain_there_is_no_answer():
     shares=st.lists(st.floats(0.01, 1), min_size=2, max_size=4, unique=True),
     seed=st.integers(0, 9),
 )
-def test_shares_are_nested_and_keep_pictures_whole(shares, seed):
+def test_shares_are_nested_and_keep_images_whole(shares, seed):
     groups = np.repeat(np.arange(40).astype(str), 3)
     rows = np.arange(30, 120)
     last: set[int] = set()
     for share in sorted(shares):
         kept = nested_rows(groups, rows, share=share, seed=seed)
-        pictures = set(groups[kept].tolist())
-        assert len(pictures) == max(1, round(share * 30))
-        assert len(kept) == 3 * len(pictures)
+        images = set(groups[kept].tolist())
+        assert len(images) == max(1, round(share * 30))
+        assert len(kept) == 3 * len(images)
         assert last <= set(kept.tolist()) <= set(rows.tolist())
         last = set(kept.tolist())
 

@@ -17,7 +17,7 @@ from m3router.data.example import Example
 from m3router.m3core.labelling import label
 from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.router.features import groups as table_of_tiers
-from m3router.router.features.cheap import BEGINNINGS, CUES, picture_cues, question_cues
+from m3router.router.features.cheap import BEGINNINGS, CUES, image_cues, question_cues
 from m3router.router.features.earlier import measured_costs
 from m3router.router.features.featurizer import Featurizer
 from m3router.router.features.groups import TIERS, check_tiers
@@ -34,10 +34,10 @@ def cue(row: np.ndarray, name: str) -> float:
     return float(row[5 + len(BEGINNINGS) + 1 + list(CUES).index(name)])
 
 
-def test_a_flat_picture_has_no_edges_and_a_chequered_one_has_many():
-    flat = picture_cues(Image.new("RGB", (200, 100), (90, 90, 90)))
+def test_a_flat_image_has_no_edges_and_a_chequered_one_has_many():
+    flat = image_cues(Image.new("RGB", (200, 100), (90, 90, 90)))
     squares = np.kron(np.indices((32, 64)).sum(0) % 2, np.ones((8, 8))) * 255
-    chequered = picture_cues(Image.fromarray(squares.astype(np.uint8)).convert("RGB"))
+    chequered = image_cues(Image.fromarray(squares.astype(np.uint8)).convert("RGB"))
     assert flat[:4] == pytest.approx(np.log([200, 100, 2, 0.02]), abs=1e-6)
     assert flat[4:] == pytest.approx([90 / 255] + 11 * [0], abs=1e-6)
     assert chequered[6] == pytest.approx(1, abs=0.05)  # two kinds of brightness: one bit
@@ -47,18 +47,18 @@ def test_a_flat_picture_has_no_edges_and_a_chequered_one_has_many():
 
 def test_edges_in_one_corner_are_told_from_edges_everywhere():
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
-    everywhere = picture_cues(Image.fromarray(pixels))
+    everywhere = image_cues(Image.fromarray(pixels))
     pixels[64:] = 128
     pixels[:, 64:] = 128
-    corner = picture_cues(Image.fromarray(pixels))
+    corner = image_cues(Image.fromarray(pixels))
     assert everywhere[-2] == pytest.approx(everywhere[-1], abs=0.2)
     assert corner[-2] > 0.5 and corner[-1] == 0
 
 
 def test_edges_against_a_slow_sobel():
-    """Each pixel by hand, from the same scaled picture."""
+    """Each pixel by hand, from the same scaled image."""
     pixels = np.random.default_rng(1).integers(0, 256, (64, 64)).astype(np.uint8)
-    found = picture_cues(Image.fromarray(pixels).convert("RGB"))[8:12]
+    found = image_cues(Image.fromarray(pixels).convert("RGB"))[8:12]
     grey = pixels.astype(float) / 255
     strengths = np.zeros((62, 62))
     for y in range(62):
@@ -78,9 +78,9 @@ def test_edges_against_a_slow_sobel():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32 - 1))
-def test_cues_of_any_picture_are_finite(width, height, seed):
+def test_cues_of_any_image_are_finite(width, height, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    cues = picture_cues(Image.fromarray(pixels))
+    cues = image_cues(Image.fromarray(pixels))
     assert cues.shape == (16,) and np.isfinite(cues).all()
 
 
@@ -169,7 +169,7 @@ def run(images, tmp_path):
 
 
 def featurize(run, images, *tiers, encoder="fake", refused=False, **options):
-    """The table, and how many pictures had to be looked at, or why some were refused."""
+    """The table, and how many images had to be looked at, or why some were refused."""
     looked = []
 
     def told(done, total, what):
@@ -228,12 +228,12 @@ def test_a_copied_table_is_enough_to_go_on(run, images, tmp_path):
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_a_changed_picture_is_looked_at_again(run, images, tmp_path, copied):
+def test_a_changed_image_is_looked_at_again(run, images, tmp_path, copied):
     first, _ = featurize(run, images)
     draw(images, 3, seed=1)
     place = run.copy_data(tmp_path / "copy") if copied else run
     second, looked = featurize(place, images)
-    # beside the table lie the vectors of each picture: then only the changed one is encoded
+    # beside the table lie the vectors of each image: then only the changed one is encoded
     assert looked == ([(6, 6)] if not copied else looked) and looked
     for name in ALL:
         same = (first.blocks[name] == second.blocks[name]).all(1)
@@ -255,17 +255,17 @@ def test_another_question_encoder_changes_its_own_block_only(run, images):
 
 def test_a_new_version_of_a_tier_is_computed_again(run, images, monkeypatch):
     featurize(run, images)
-    newer = table_of_tiers.Tier(version="cheap-2", of_picture=lambda picture: np.ones(3))
+    newer = table_of_tiers.Tier(version="cheap-2", of_image=lambda image: np.ones(3))
     monkeypatch.setitem(TIERS, "cheap", newer)
     table, looked = featurize(run, images)
     assert looked and table.widths["cheap"] == 3
     assert table.metadata["blocks"]["cheap"]["version"] == "cheap-2"
 
 
-def test_blocks_of_another_model_or_other_pictures_do_not_stay_unasked(run, images):
+def test_blocks_of_another_model_or_other_images_do_not_stay_unasked(run, images):
     featurize(run, images, "image", "question")
     draw(images, 0, seed=2)
-    with pytest.raises(MismatchError, match="block 'image', which was made of other pictures"):
+    with pytest.raises(MismatchError, match="block 'image', which was made of other images"):
         featurize(run, images, "cheap")
     table, _ = featurize(run, images, "image", "cheap")
     assert list(table.blocks) == ["image", "question", "cheap"]
@@ -283,7 +283,7 @@ def test_features_of_another_log_are_refused(run, images, tmp_path):
 
 
 def plain_log(run, tmp_path, questions):
-    """A log of two models that no picture belongs to."""
+    """A log of two models that no image belongs to."""
     rows = [
         {"id": f"q{number}", "question": question, "option": option, "cost": cost, "correct": right}
         for number, question in enumerate(questions)
@@ -297,7 +297,7 @@ def plain_log(run, tmp_path, questions):
     return import_stage(run, "table", path)
 
 
-def test_a_log_of_texts_needs_no_pictures_and_no_model(tmp_path):
+def test_a_log_of_texts_needs_no_images_and_no_model(tmp_path):
     run = Run(tmp_path / "texts")
     asked = [f"How many {'very ' * (number % 9)}long ones of {number}?" for number in range(200)]
     log = plain_log(run, tmp_path, asked)
@@ -327,12 +327,12 @@ def test_features_of_other_texts_are_refused(tmp_path):
     log = plain_log(other, tmp_path, [f"Was it {number}?" for number in range(20)])
     featurize_stage(one)
     shutil.copytree(one.features, other.features)
-    with pytest.raises(MismatchError, match="computed for other ids, questions or pictures"):
+    with pytest.raises(MismatchError, match="computed for other ids, questions or images"):
         other.read_features(log)
 
 
-def test_pictures_are_asked_for_where_a_tier_looks_at_them(run):
-    with pytest.raises(DataError, match="tiers image, peek look at pictures.*--images"):
+def test_images_are_asked_for_where_a_tier_looks_at_them(run):
+    with pytest.raises(DataError, match="tiers image, peek look at images.*--images"):
         featurize_stage(run, tiers=["image", "cheap", "peek"])
     table, _ = featurize_stage(run, tiers=["cheap"])
     assert table.widths == {"cheap": 23}  # of the question alone, and it says so

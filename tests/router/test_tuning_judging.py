@@ -98,7 +98,7 @@ members = st.lists(st.integers(0, 30), min_size=12, max_size=90).filter(
 
 
 @given(members, st.integers(2, 3), st.integers(0, 1000))
-def test_every_row_is_judged_once_by_a_fit_without_its_picture(values, folds, seed):
+def test_every_row_is_judged_once_by_a_fit_without_its_image(values, folds, seed):
     groups = np.array([f"g{value}" for value in values], dtype=object)
     half = {f"g{value}" for value in sorted(set(values))[::2]}
     inside = np.array([group in half for group in groups])
@@ -119,7 +119,7 @@ def test_one_fold_judges_on_tune_alone_and_never_stops_there():
     (fold,) = cross_fit(groups, parts, folds=1, seed=0)
     assert fold.judge.tolist() == parts["tune"].tolist()
     assert sorted(np.concatenate([fold.fit, fold.stop])) == parts["fit"].tolist()
-    assert len(set(groups[fold.stop])) == 5  # a sixth of thirty pictures
+    assert len(set(groups[fold.stop])) == 5  # a sixth of thirty images
     look = quarter(groups, fold, seed=0)
     assert set(look.fit) < set(fold.fit)
     assert len(set(groups[look.fit])) == 6  # a quarter of 25
@@ -134,7 +134,7 @@ def test_folds_that_cannot_be_are_refused(folds, message):
         cross_fit(groups, parts, folds=folds, seed=0)
 
 
-def test_a_single_picture_to_fit_on_is_refused():
+def test_a_single_image_to_fit_on_is_refused():
     groups = np.array(["a", "a", "b"], dtype=object)
     with pytest.raises(DataError, match="1 cannot be divided"):
         cross_fit(groups, {"fit": np.array([0, 1]), "tune": np.array([2])}, folds=1, seed=0)

@@ -31,12 +31,12 @@ def asks_of(small_run, count, *, seed=0, scales=(None, None, 1, 9, 36, 144, 576)
     return [
         Query(
             id=f"ask-{number}",
-            image=picture,
-            digest=str(id(picture)) if rng.random() < 0.5 else "",
+            image=image,
+            digest=str(id(image)) if rng.random() < 0.5 else "",
             question=question,
             scale=rng.choice(scales),
         )
-        for number, (picture, question) in enumerate(rng.choices(small_run.asked, k=count))
+        for number, (image, question) in enumerate(rng.choices(small_run.asked, k=count))
     ]
 
 
@@ -109,8 +109,8 @@ def test_what_is_certified_is_told_with_every_answer_that_is_routed_so(small_run
     kept = {"max_regret": 0.02, "confidence": 0.95, "pictures": 8, "questions": 16, "most": 2}
     policy = replace(pipeline.policy, guarantee=kept)
     sure = AutoScalePipeline(model=pipeline.model, router=pipeline.router, policy=policy)
-    picture, question = small_run.asked[0]
-    one = Query(id="a", image=picture, question=question)
+    image, question = small_run.asked[0]
+    one = Query(id="a", image=image, question=question)
 
     async def work(engine):
         sentence = engine.served().guarantee
@@ -137,8 +137,8 @@ def test_what_decided_is_what_is_told_of(small_run, pipeline):
         one = AutoScalePipeline(
             model=pipeline.model, router=pipeline.router, policy=policy, cascade=cascade
         )
-        picture, question = small_run.asked[0]
-        (routed,) = one.run([Session(image=picture, question=question, rule=rule)])
+        image, question = small_run.asked[0]
+        (routed,) = one.run([Session(image=image, question=question, rule=rule)])
         return routed.fallback, routed.guarantee
 
     assert told_of(None, policy=fell, cascade=None) == ("nothing would do", "")
@@ -149,8 +149,8 @@ def test_what_decided_is_what_is_told_of(small_run, pipeline):
 
 
 def test_budgets_and_regrets_are_made_on_demand(small_run, pipeline):
-    picture, question = small_run.asked[0]
-    one = Query(id="a", image=picture, question=question)
+    image, question = small_run.asked[0]
+    one = Query(id="a", image=image, question=question)
 
     async def work(engine):
         cheap = await answered(engine, replace(one, budget=1.0))
@@ -226,7 +226,7 @@ def test_time_that_is_over_is_told(small_run, pipeline):
 
 def test_a_question_that_breaks_the_model_takes_no_other_with_it(small_run, pipeline):
     asks = asks_of(small_run, 6, seed=5)
-    broken = replace(asks[0], image="no picture", digest="")
+    broken = replace(asks[0], image="no image", digest="")
 
     async def work(engine):
         given = [broken, *asks[1:]]
@@ -235,7 +235,7 @@ def test_a_question_that_breaks_the_model_takes_no_other_with_it(small_run, pipe
         )
 
     found = with_engine(settings_of(small_run.root), pipeline, work)
-    assert isinstance(found[0], UnavailableError) and "no picture" not in str(found[0])
+    assert isinstance(found[0], UnavailableError) and "no image" not in str(found[0])
     for ask, one in zip(asks[1:], found[1:], strict=True):
         check_equal(pipeline, ask, one)
 
@@ -261,8 +261,8 @@ def test_stopping_answers_what_was_let_in(small_run, pipeline):
 
 
 def test_an_answer_is_cut_at_its_own_longest_length(small_run, pipeline):
-    picture, _ = small_run.asked[0]
-    ask = Query(id="a", image=picture, question="How many shapes are there?", scale=576)
+    image, _ = small_run.asked[0]
+    ask = Query(id="a", image=image, question="How many shapes are there?", scale=576)
 
     async def work(engine):
         return [await answered(engine, replace(ask, max_tokens=most)) for most in (1, None)]
@@ -303,8 +303,8 @@ def test_a_cascade_asks_again_as_the_pipeline_does(small_run, pipeline, tmp_path
 
 
 def test_a_worker_that_breaks_down_leaves_nobody_waiting(small_run, pipeline):
-    picture, question = small_run.asked[0]
-    one = Query(id="a", image=picture, question=question, scale=9, seconds=1.0)
+    image, question = small_run.asked[0]
+    one = Query(id="a", image=image, question=question, scale=9, seconds=1.0)
 
     async def work(engine):
         breaking = replace(one, question=7)  # `check` would refuse it
@@ -325,8 +325,8 @@ def test_a_worker_that_breaks_down_leaves_nobody_waiting(small_run, pipeline):
 
 def test_what_fails_together_is_not_taken_in_twice(small_run, pipeline):
     """Given scales are decided before the routed question fails, and again on their own."""
-    picture, question = small_run.asked[0]
-    fixed = Query(id="a", image=picture, question=question, scale=9)
+    image, question = small_run.asked[0]
+    fixed = Query(id="a", image=image, question=question, scale=9)
     asks = [fixed, replace(fixed, scale=None, question=7), replace(fixed, scale=36)]
     told = []
     waiting = JobQueue(1)
@@ -352,8 +352,8 @@ def test_what_fails_together_is_not_taken_in_twice(small_run, pipeline):
 
 
 def test_making_a_policy_for_one_stops_nobody_else(small_run, pipeline, monkeypatch):
-    picture, question = small_run.asked[0]
-    one = Query(id="a", image=picture, question=question, budget=40.0)
+    image, question = small_run.asked[0]
+    one = Query(id="a", image=image, question=question, budget=40.0)
     making, begun, may_end = CalibrationData.policy, threading.Event(), threading.Event()
 
     def held_up(self, **wishes):

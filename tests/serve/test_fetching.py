@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from m3router.data.errors import DataError
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.addresses import is_public
-from m3router.router.serve.images.decoding import PictureLimits, picture_of
+from m3router.router.serve.images.decoding import ImageLimits, image_of
 from m3router.router.serve.images.fetching import Fetcher
 
 PNG = bytes.fromhex(
@@ -159,7 +159,7 @@ def says(head: str, body: bytes = b"") -> Answer:
     return answer
 
 
-def picture(body: bytes = PNG) -> Answer:
+def image(body: bytes = PNG) -> Answer:
     return says(f"200 OK\nContent-Type: image/png\nContent-Length: {len(body)}", body)
 
 
@@ -188,8 +188,8 @@ def get(answer: Answer, path: str = "/a.png", **more: Any) -> tuple[Any, list[st
     return asyncio.run(run())
 
 
-def test_a_picture_comes_by_the_names_own_address() -> None:
-    found, requests = get(picture(), "/a%20b.png?" + SECRET + "#part")
+def test_a_image_comes_by_the_names_own_address() -> None:
+    found, requests = get(image(), "/a%20b.png?" + SECRET + "#part")
     assert found == PNG
     (request,) = requests
     assert request.startswith(f"GET /a%20b.png?{SECRET} HTTP/1.1\r\n")
@@ -215,7 +215,7 @@ def test_a_picture_comes_by_the_names_own_address() -> None:
 )
 def test_hosts_are_listed(listed: str, host: str, allowed: bool) -> None:
     async def run() -> bytes:
-        async with serving(picture()) as (port, _):
+        async with serving(image()) as (port, _):
             return await fetcher(port, listed).fetch(f"http://{host}:{port}/")
 
     if allowed:
@@ -275,7 +275,7 @@ def test_hosts_that_cannot_be_listed(host: str) -> None:
     ],
 )
 def test_urls_that_are_not_asked(url: str) -> None:
-    found, requests = get(picture(), url=url)
+    found, requests = get(image(), url=url)
     assert isinstance(found, ApiError)
     assert (found.status, found.code, requests) == (400, "invalid_image_url", [])
 
@@ -290,20 +290,20 @@ def test_names_of_the_inside_are_not_asked(addresses: list[str]) -> None:
 
     from m3router.router.serve.images.addresses import is_public
 
-    found, requests = get(picture(), resolve=inner, allowed=is_public)
+    found, requests = get(image(), resolve=inner, allowed=is_public)
     assert isinstance(found, ApiError) and requests == []
-    assert str(found) == "The picture could not be fetched from pics.example: it cannot be reached."
+    assert str(found) == "The image could not be fetched from pics.example: it cannot be reached."
 
 
 def test_what_fails_and_what_is_forbidden_look_the_same() -> None:
     async def nowhere(host: str, port: int) -> list[str]:
         raise OSError("Name or service not known")
 
-    unknown, _ = get(picture(), resolve=nowhere)
-    inside, _ = get(picture(), allowed=lambda address: False)
+    unknown, _ = get(image(), resolve=nowhere)
+    inside, _ = get(image(), allowed=lambda address: False)
 
     async def closed() -> str:
-        async with serving(picture()) as (port, _):
+        async with serving(image()) as (port, _):
             pass
         with pytest.raises(ApiError) as refused:
             await fetcher(port).fetch(f"http://pics.example:{port}/")
@@ -320,7 +320,7 @@ def test_a_name_is_resolved_once() -> None:
         asked.append(host)
         return ["127.0.0.1"] if len(asked) == 1 else ["10.0.0.1"]
 
-    found, _ = get(picture(), resolve=rebinding, allowed=lambda one: one == "127.0.0.1")
+    found, _ = get(image(), resolve=rebinding, allowed=lambda one: one == "127.0.0.1")
     assert found == PNG and asked == ["pics.example"]
 
 
@@ -328,7 +328,7 @@ def test_an_address_that_does_not_answer_is_passed_over() -> None:
     async def two(host: str, port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
-    assert get(picture(), resolve=two)[0] == PNG
+    assert get(image(), resolve=two)[0] == PNG
 
 
 def redirects(*places: str) -> Answer:
@@ -337,7 +337,7 @@ def redirects(*places: str) -> Answer:
         if number < len(places):
             await says(f"302 Found\nLocation: {places[number]}")(request, writer)
         else:
-            await picture()(request, writer)
+            await image()(request, writer)
 
     return answer
 
@@ -412,7 +412,7 @@ async def silent(request: str, writer: asyncio.StreamWriter) -> None:
         (endless, 413, "more than 1000 bytes"),
         (trickle, 400, "took longer than 0.3 seconds"),
         (silent, 400, "took longer than 0.3 seconds"),
-        (picture(b"a" * 1001), 413, "more than 1000 bytes"),
+        (image(b"a" * 1001), 413, "more than 1000 bytes"),
         (says("200 OK\nContent-Type: image/png\nContent-Length: 99999999"), 413, "more than 1000"),
         (says("200 OK\nContent-Type: text/html", PNG), 400, "not called image"),
         (says("200 OK", PNG), 400, "not called image"),
@@ -425,7 +425,7 @@ async def silent(request: str, writer: asyncio.StreamWriter) -> None:
         (says("200 OK\nContent-Type: image/png\nContent-Length: 5\nContent-Length: 6"), 400, "fa"),
     ],
 )  # fmt: skip
-def test_answers_that_are_no_picture(answer: Answer, status: int, words: str) -> None:
+def test_answers_that_are_no_image(answer: Answer, status: int, words: str) -> None:
     found, _ = get(answer, seconds=0.3)
     assert isinstance(found, ApiError), found
     assert found.status == status and words in str(found)
@@ -434,15 +434,15 @@ def test_answers_that_are_no_picture(answer: Answer, status: int, words: str) ->
 def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert get(picture())[0] == PNG
+    assert get(image())[0] == PNG
 
 
 def test_addresses_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Signed addresses are secrets; names of hosts are the operator's own."""
     caplog.set_level(logging.INFO)
-    get(picture(), "/private.png?" + SECRET)
+    get(image(), "/private.png?" + SECRET)
     get(says("404 Not Found"), "/private.png?" + SECRET)
-    get(picture(), "/private.png?" + SECRET, allowed=lambda address: False)
+    get(image(), "/private.png?" + SECRET, allowed=lambda address: False)
     assert SECRET not in caplog.text and "private.png" not in caplog.text
 
 
@@ -489,7 +489,7 @@ def test_certificates_are_the_names(tmp_path: Path, name: str, works: bool) -> N
     server.sni_callback = lambda _socket, sni, _context: asked.append(sni)
 
     async def run() -> bytes:
-        async with serving(picture(), server) as (port, _):
+        async with serving(image(), server) as (port, _):
             return await fetcher(port, tls=client).fetch(f"https://pics.example:{port}/")
 
     if works:
@@ -504,7 +504,7 @@ def test_a_redirect_does_not_leave_https(tmp_path: Path) -> None:
     server, client = certificate(tmp_path, "pics.example")
 
     async def run() -> list[str]:
-        async with serving(picture()) as (plain, requests):
+        async with serving(image()) as (plain, requests):
             away = says(f"302 Found\nLocation: http://pics.example:{plain}/")
             async with serving(away, server) as (port, _):
                 open_ports = frozenset({plain, port})
@@ -523,15 +523,15 @@ def test_a_redirect_does_not_leave_https(tmp_path: Path) -> None:
     assert asyncio.run(run()) == []
 
 
-def test_from_an_address_to_a_picture() -> None:
+def test_from_an_address_to_a_image() -> None:
     async def run(answer: Answer) -> Any:
         async with serving(answer) as (port, _):
             url = f"http://pics.example:{port}/"
-            return await picture_of(url, PictureLimits(), fetcher(port), param="p")
+            return await image_of(url, ImageLimits(), fetcher(port), param="p")
 
     for body in (PNG, PNG + b"PK"):  # what follows an image is dropped
-        assert asyncio.run(run(picture(body))).size == (1, 1)
+        assert asyncio.run(run(image(body))).size == (1, 1)
     for body in (b"<svg/>", PNG[:40], b""):
         with pytest.raises(ApiError) as refused:
-            asyncio.run(run(picture(body)))
+            asyncio.run(run(image(body)))
         assert refused.value.param == "p"

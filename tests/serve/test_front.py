@@ -38,7 +38,7 @@ def post(content: str, count: int = 1) -> tuple[httpx.Response, str]:
     """The last answer to some bodies, and the page of metrics behind it."""
     front = Front(
         backend=Full(),
-        picture=None,
+        image=None,
         keys=KeyRing.of(None, None),
         rates=Rates(None, 1),
         settings=FrontSettings(),
@@ -74,7 +74,7 @@ def test_what_is_certified_is_told_of_the_routed_model_alone():
 
     front = Front(
         backend=Sure(),
-        picture=None,
+        image=None,
         keys=KeyRing.of(None, None),
         rates=Rates(None, 1),
         settings=FrontSettings(),

@@ -16,7 +16,7 @@ from m3router.router.serve.backends.engine import LocalEngine
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.app import Front, create_app
-from m3router.router.serve.images.decoding import PictureLimits, picture_of
+from m3router.router.serve.images.decoding import ImageLimits, image_of
 from m3router.router.serve.settings import EngineSettings, FrontSettings
 
 PIXEL = (
@@ -38,7 +38,7 @@ def app(small_run):
     pipeline = AutoScalePipeline.load(small_run.root, device="cpu")
     front = Front(
         backend=LocalEngine(EngineSettings(run=str(small_run.root)), pipeline=pipeline),
-        picture=partial(picture_of, limits=PictureLimits()),
+        image=partial(image_of, limits=ImageLimits()),
         keys=KeyRing.of(None, None),
         rates=Rates(None, 1),
         settings=FrontSettings(),
@@ -59,7 +59,7 @@ def test_these_are_all_operations(schema):
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_every_operation_keeps_to_the_schema(schema, path, method, mode):
-    """NOTE: valid JSON may still ask for what no picture or scale can give: 400 is told then."""
+    """NOTE: valid JSON may still ask for what no image or scale can give: 400 is told then."""
     operation = schema[path][method]
     statuses = set()
 
@@ -72,7 +72,7 @@ def test_every_operation_keeps_to_the_schema(schema, path, method, mode):
         suppress_health_check=list(HealthCheck),
     )
     def check(case):
-        with_picture(case)
+        with_image(case)
         if mode is GenerationMode.POSITIVE:
             askable(case)
         answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
@@ -86,8 +86,8 @@ def test_every_operation_keeps_to_the_schema(schema, path, method, mode):
         assert statuses >= ({200, 400} if mode is GenerationMode.POSITIVE else {400})
 
 
-def with_picture(case):
-    """A random text is hardly ever a picture: every other address is replaced by one that is."""
+def with_image(case):
+    """A random text is hardly ever an image: every other address is replaced by one that is."""
     body = case.body if isinstance(case.body, dict) else {}
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else []:
@@ -99,7 +99,7 @@ def with_picture(case):
 
 
 def askable(case):
-    """A text alone is no question here: some get the picture that they are about."""
+    """A text alone is no question here: some get the image that they are about."""
     for message in case.body.get("messages") or [] if isinstance(case.body, dict) else []:
         if isinstance(message["content"], str):
             message["content"] = [

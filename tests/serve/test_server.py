@@ -86,9 +86,9 @@ def pipeline(small_run):
     return AutoScalePipeline.load(small_run.root, device="cpu")
 
 
-def data_url(picture) -> str:
+def data_url(image) -> str:
     buffer = BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -97,15 +97,15 @@ def messages(picture, question) -> list:
     return [{"role": "user", "content": [{"type": "text", "text": question}, image]}]
 
 
-def body_of(picture, question, **fields) -> dict:
-    return {"model": "m3-auto", "messages": messages(picture, question), **fields}
+def body_of(image, question, **fields) -> dict:
+    return {"model": "m3-auto", "messages": messages(image, question), **fields}
 
 
 def test_the_official_client_gets_whole_answers(server, small_run, pipeline):
     client = server.client()
-    for picture, question in small_run.asked[:4]:
-        (wanted,) = pipeline.answer([picture], [question])
-        got = client.chat.completions.create(model="m3-auto", messages=messages(picture, question))
+    for image, question in small_run.asked[:4]:
+        (wanted,) = pipeline.answer([image], [question])
+        got = client.chat.completions.create(model="m3-auto", messages=messages(image, question))
         assert got.choices[0].message.content == wanted.answer.text
         assert got.choices[0].finish_reason == "stop" and got.model == "m3-auto"
         assert got.m3["scale"] == wanted.scale and got.m3["escalated"] is False
@@ -121,11 +121,11 @@ def test_the_official_client_gets_whole_answers(server, small_run, pipeline):
 
 def test_the_official_client_streams(server, small_run, pipeline):
     client = server.client()
-    picture, question = small_run.asked[1]
-    (wanted,) = pipeline.answer([picture], [question])
+    image, question = small_run.asked[1]
+    (wanted,) = pipeline.answer([image], [question])
     stream = client.chat.completions.create(
         model="m3-auto",
-        messages=messages(picture, question),
+        messages=messages(image, question),
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -139,7 +139,7 @@ def test_the_official_client_streams(server, small_run, pipeline):
     assert chunks[-1].usage.visual_tokens == wanted.answer.visual_tokens
     assert all(one.usage is None and "usage" in one.model_fields_set for one in chunks[:-1])
     without = client.chat.completions.create(
-        model="m3-9", messages=messages(picture, question), stream=True
+        model="m3-9", messages=messages(image, question), stream=True
     )
     assert all(one.usage is None for one in without)
 
@@ -150,16 +150,16 @@ def test_the_official_async_client_gets_every_answer_at_once(server, small_run, 
             base_url=f"{server.url}/v1", api_key="none", max_retries=0
         ) as client:
             asked = [
-                client.chat.completions.create(model=model, messages=messages(picture, question))
-                for picture, question in small_run.asked[:6]
+                client.chat.completions.create(model=model, messages=messages(image, question))
+                for image, question in small_run.asked[:6]
                 for model in ("m3-auto", "m3-1", "m3-144", "m3-576")
             ]
             return await asyncio.gather(*asked)
 
     found = iter(asyncio.run(main()))
-    for picture, question in small_run.asked[:6]:
+    for image, question in small_run.asked[:6]:
         for scale in (None, 1, 144, 576):
-            (wanted,) = pipeline.answer([picture], [question], scale=scale)
+            (wanted,) = pipeline.answer([image], [question], scale=scale)
             got = next(found)
             assert got.choices[0].message.content == wanted.answer.text
             assert got.m3["scale"] == wanted.scale
@@ -176,12 +176,12 @@ def test_models_are_listed(server, pipeline):
 
 
 def test_wishes_of_a_request(server, small_run):
-    picture, question = small_run.asked[0]
+    image, question = small_run.asked[0]
     client = server.client()
 
     def ask(model="m3-auto", **extra):
         return client.chat.completions.create(
-            model=model, messages=messages(picture, question), extra_body=extra
+            model=model, messages=messages(image, question), extra_body=extra
         ).m3["scale"]
 
     assert ask(scale=36) == 36
@@ -206,7 +206,7 @@ def test_wishes_of_a_request(server, small_run):
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"stop": "x"}, "stop"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "user", "content": "Is it?"}]}, "one picture"),
+        ({"messages": [{"role": "user", "content": "Is it?"}]}, "one image"),
         ({"messages": [{"role": "system", "content": "Be kind."}]}, "role"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"model": 7}, "model"),
@@ -222,7 +222,7 @@ def test_what_cannot_be_done_is_refused_by_name(server, small_run, change, messa
     assert "base64" not in got.text
 
 
-def test_bad_pictures_are_refused(server, small_run):
+def test_bad_images_are_refused(server, small_run):
     _, question = small_run.asked[0]
     png = base64.b64decode(data_url(small_run.asked[0][0]).partition(",")[2])
 
@@ -239,7 +239,7 @@ def test_bad_pictures_are_refused(server, small_run):
 
     assert status(png) == 200
     assert status(png + b"PK\x03\x04 and more") == 200  # what follows is dropped
-    for data in (b"", b"no picture", png[: len(png) // 2]):
+    for data in (b"", b"no image", png[: len(png) // 2]):
         assert status(data) == 400
     assert status(png, "image/jpeg") == 400
     assert status(png, "text/html") == 400
@@ -250,9 +250,9 @@ def test_bad_pictures_are_refused(server, small_run):
 
 def test_a_client_that_vanishes_frees_its_place(server, small_run):
     address = httpx.URL(server.url)
-    picture, question = small_run.asked[0]
+    image, question = small_run.asked[0]
     for stream in (False, True):
-        body = json.dumps(body_of(picture, question, stream=stream)).encode()
+        body = json.dumps(body_of(image, question, stream=stream)).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.host}\r\nContent-Type: "
             f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -268,7 +268,7 @@ def test_a_client_that_vanishes_frees_its_place(server, small_run):
         time.sleep(0.05)
     assert "m3router_queued 0.0" in page and "m3router_running 0.0" in page
     got = server.client().chat.completions.create(
-        model="m3-auto", messages=messages(picture, question)
+        model="m3-auto", messages=messages(image, question)
     )
     assert got.choices[0].message.content
 
@@ -294,9 +294,9 @@ def test_metrics_add_up(server, small_run):
 
 
 def test_nothing_that_was_asked_is_logged(server, small_run):
-    picture, _ = small_run.asked[0]
-    server.client().chat.completions.create(model="m3-auto", messages=messages(picture, SECRET))
-    wrong = body_of(picture, SECRET, temperature=1)
+    image, _ = small_run.asked[0]
+    server.client().chat.completions.create(model="m3-auto", messages=messages(image, SECRET))
+    wrong = body_of(image, SECRET, temperature=1)
     httpx.post(f"{server.url}/v1/chat/completions?asked={SECRET}", json=wrong)
     log = server.log.read_text()
     assert "chatcmpl-" in log and " 200 in " in log and " 400" in log
@@ -308,10 +308,10 @@ def test_recorded_traffic_is_deleted_by_the_id_of_the_answer(small_run, tmp_path
     server = start(tmp_path, small_run.root, "--traffic", str(kept), "--traffic-share", "100%")
     try:
         client = server.client()
-        picture, _ = small_run.asked[0]
+        image, _ = small_run.asked[0]
         told = [
             client.chat.completions.create(
-                model="m3-auto", messages=messages(picture, SECRET), store=store
+                model="m3-auto", messages=messages(image, SECRET), store=store
             )
             for store in (None, False)
         ]
@@ -341,8 +341,8 @@ def test_keys_rates_and_a_graceful_end(small_run, tmp_path):
     keys.chmod(0o600)
     server = start(tmp_path, small_run.root, "--keys", str(keys), "--burst", "2")
     try:
-        picture, question = small_run.asked[0]
-        said = messages(picture, question)
+        image, question = small_run.asked[0]
+        said = messages(image, question)
         with pytest.raises(openai.AuthenticationError):
             server.client("wrong").models.list()
         assert httpx.get(f"{server.url}/metrics").status_code == 401

@@ -90,8 +90,8 @@ def backend(loop, server, small_run):
     loop.run(made.__aexit__(None, None, None))
 
 
-def an_ask(picture, question, number=0, **wishes):
-    return Query(id=f"ask-{number}", image=picture, question=question, **wishes)
+def an_ask(image, question, number=0, **wishes):
+    return Query(id=f"ask-{number}", image=image, question=question, **wishes)
 
 
 async def answered(backend, ask):
@@ -146,19 +146,19 @@ def test_answers_are_those_of_the_pipeline_at_every_scale_at_once(
 
 
 def test_a_shorter_answer_is_asked_for_and_cut(loop, backend, server, small_run, pipeline):
-    picture, question = next(
+    image, question = next(
         one
         for one in small_run.asked
         if pipeline.answer([one[0]], [one[1]])[0].answer.answer_tokens > 2
     )
 
     async def main():
-        return await answered(backend, an_ask(picture, question, max_tokens=1))
+        return await answered(backend, an_ask(image, question, max_tokens=1))
 
     texts, end = loop.run(main())
     assert end.reason == "length"
     assert end.answer.answer_tokens == 1
-    whole = pipeline.answer([picture], [question])[0].answer.text
+    whole = pipeline.answer([image], [question])[0].answer.text
     assert whole.startswith("".join(texts)) and whole != "".join(texts)
     assert server.bodies[0]["max_tokens"] == 1
 
@@ -253,14 +253,14 @@ def test_errors_that_are_told_at_once(loop, backend, server, small_run, fault, e
 def test_what_broke_off_before_the_first_token_is_asked_again(
     loop, backend, server, small_run, pipeline, fault
 ):
-    picture, question = small_run.asked[1]
+    image, question = small_run.asked[1]
 
     async def main():
         server.faults += [fault, fault]
-        return await answered(backend, an_ask(picture, question))
+        return await answered(backend, an_ask(image, question))
 
     _, end = loop.run(main())
-    same(end, pipeline.answer([picture], [question])[0])
+    same(end, pipeline.answer([image], [question])[0])
     assert len(server.bodies) == 3
 
 
@@ -372,7 +372,7 @@ def test_keys_are_not_shown():
 
 
 def test_the_template_gives_the_models_own_prompt(server, pipeline):
-    """Also for a template with text before the picture, as Vicuna's."""
+    """Also for a template with text before the image, as Vicuna's."""
     tokenizer = server.tokenizer
     for name in ("scenes-1", "vicuna-1"):
         model = load_model("embedded", device="cpu")
@@ -540,12 +540,12 @@ def test_a_length_that_waits_is_not_passed_by(server):
     asyncio.run(main())
 
 
-def test_grey_pictures_are_answered(loop, backend, server, small_run, pipeline):
-    """A picture that shows nothing, in every mode that tests elsewhere do not cover."""
-    picture = Image.new("RGB", (7, 300), "black")
+def test_grey_images_are_answered(loop, backend, server, small_run, pipeline):
+    """An image that shows nothing, in every mode that tests elsewhere do not cover."""
+    image = Image.new("RGB", (7, 300), "black")
 
     async def main():
-        return await answered(backend, an_ask(picture, "What color is it?"))
+        return await answered(backend, an_ask(image, "What color is it?"))
 
     _, end = loop.run(main())
-    same(end, pipeline.answer([picture], ["What color is it?"])[0])
+    same(end, pipeline.answer([image], ["What color is it?"])[0])

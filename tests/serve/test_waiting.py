@@ -11,10 +11,10 @@ from m3router.router.serve.backends.job_queue import Job, JobQueue, Pace
 def test_whoever_is_taken_out_of_the_queue_is_named():
     """Times run out while the queue is looked through, too."""
     waiting = JobQueue(1)
-    picture = Image.new("RGB", (1, 1))
+    image = Image.new("RGB", (1, 1))
     count = 3_000
     for number in range(count):
-        ask = Query(id=str(number), image=picture, question="?", seconds=0.1 + number * 1e-5)
+        ask = Query(id=str(number), image=image, question="?", seconds=0.1 + number * 1e-5)
         waiting.put(Job.of(ask, rule=None, tell=lambda event: None))
     lost: list[Job] = []
     while len(waiting):

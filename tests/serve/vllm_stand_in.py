@@ -71,9 +71,7 @@ class StandIn:
         loaded = load_model("embedded", device="cpu")
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.scales = loaded.grid.scales
-        self.reading: dict[
-            int, int
-        ] = {}  # vLLM dies where pictures of two lengths are read at once
+        self.reading: dict[int, int] = {}  # vLLM dies where images of two lengths are read at once
 
     # --- the protocol ------------------------------------------------------------------------
 
@@ -144,7 +142,7 @@ class StandIn:
         )
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         image = self.tokenizer.convert_tokens_to_ids("<image>")
-        assert ids.count(image) == 1, f"{prompt!r} has {ids.count(image)} pictures"
+        assert ids.count(image) == 1, f"{prompt!r} has {ids.count(image)} images"
         place = ids.index(image)
         return [*ids[:place], *[image] * len(visual), *ids[place + 1 :]], visual
 
@@ -167,7 +165,7 @@ class StandIn:
         """The events of a stream, as JSON, with vLLM's framing of the answer."""
         me = id(ids)
         if set(self.reading.values()) - {len(visual)}:
-            self.wrong.append(f"pictures of {self.reading} and {len(visual)} tokens in one step")
+            self.wrong.append(f"images of {self.reading} and {len(visual)} tokens in one step")
         self.reading[me] = len(visual)
         self.open += 1
         self.most = max(self.most, self.open)

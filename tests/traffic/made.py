@@ -17,13 +17,13 @@ from PIL import Image
 
 from m3router.data.example import Example
 from m3router.router.traffic import TrafficFolder
-from m3router.router.traffic.records import picture_name
+from m3router.router.traffic.records import image_name
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CHANGES = ("os.rename", "os.remove", "os.truncate", "os.mkdir")
 
 
-def picture(number: int, side: int = 8) -> Image.Image:
+def new_image(number: int, side: int = 8) -> Image.Image:
     """Pixels that follow from a number."""
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3))
     return Image.fromarray(pixels.astype(np.uint8))
@@ -33,7 +33,7 @@ def record(name: str, image: Image.Image, *, age: float = 0, question: str = "")
     """The line of a request that was answered so many days ago."""
     return {
         "id": name,
-        "image": picture_name(image),
+        "image": image_name(image),
         "question": question or f"what is {name}?",
         "answers": [],
         "metric": "agreement",
@@ -44,16 +44,16 @@ def record(name: str, image: Image.Image, *, age: float = 0, question: str = "")
 
 
 def add(folder: TrafficFolder, name: str, number: int, **changes) -> None:
-    folder.add(record(name, picture(number), **changes), picture(number))
+    folder.add(record(name, new_image(number), **changes), new_image(number))
 
 
 def answered(name: str, number: int, answer: str = "a dog") -> Example:
-    image = picture_name(picture(number))
+    image = image_name(new_image(number))
     return Example(id=name, image=image, question=f"what is {name}?", answers=(answer,))
 
 
 def filled(root: Path) -> Path:
-    """Two requests about one picture, an old one about another; all written out, two answered."""
+    """Two requests about one image, an old one about another; all written out, two answered."""
     with TrafficFolder.open(root, make=True) as folder:
         add(folder, "one", 1)
         add(folder, "other", 1)

@@ -17,7 +17,7 @@ from m3router.data.errors import DataError
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.traffic import TrafficFolder, read_traffic
 from m3router.router.traffic.folder import ANSWERED, EXAMPLES, IMAGES, SETS
-from tests.traffic.made import NOW, add, answered, filled, picture, record
+from tests.traffic.made import NOW, add, answered, filled, new_image, record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,20 +32,20 @@ def ids(root: Path) -> list[str]:
     return [one["id"] for one in read_traffic(root)]
 
 
-def pictures(root: Path) -> set[str]:
+def images(root: Path) -> set[str]:
     return set(os.listdir(root / IMAGES))
 
 
-def test_what_is_written_are_examples_with_their_pictures(tmp_path):
+def test_what_is_written_are_examples_with_their_images(tmp_path):
     root = filled(tmp_path / "traffic")
     examples = load_jsonl(root / EXAMPLES, images=root / IMAGES)
     assert [one.id for one in examples] == ["one", "other", "alone"]
     assert examples[0].group == examples[1].group != examples[2].group
     assert (examples[0].metric, examples[0].answers) == ("agreement", ())
-    assert {one.image for one in examples} == pictures(root)
+    assert {one.image for one in examples} == images(root)
     with Image.open(root / IMAGES / examples[2].image) as image:
         assert image.format == "PNG"
-        assert image.tobytes() == picture(2).tobytes()
+        assert image.tobytes() == new_image(2).tobytes()
     told = load_jsonl(root / ANSWERED, images=root / IMAGES)
     assert [(one.id, one.answers, one.metric) for one in told] == [
         ("one", ("a dog",), "exact"),
@@ -55,8 +55,8 @@ def test_what_is_written_are_examples_with_their_pictures(tmp_path):
     assert root.stat().st_mode & 0o077 == 0  # for its owner alone
 
 
-def test_a_picture_is_kept_without_what_its_file_held_beside(tmp_path):
-    image = picture(1)
+def test_a_image_is_kept_without_what_its_file_held_beside(tmp_path):
+    image = new_image(1)
     image.info["comment"] = "taken at home"
     with TrafficFolder.open(tmp_path / "traffic", make=True) as folder:
         folder.add(record("one", image), image)
@@ -65,7 +65,7 @@ def test_a_picture_is_kept_without_what_its_file_held_beside(tmp_path):
 
 def test_what_is_forgotten_is_nowhere(tmp_path):
     root = filled(tmp_path / "traffic")
-    (alone,) = pictures(root) - {read_traffic(root)[0]["image"]}
+    (alone,) = images(root) - {read_traffic(root)[0]["image"]}
     with TrafficFolder.open(root) as folder:
         assert folder.forget(["alone"]) == 1
         assert folder.forget(["alone", "never"]) == 0
@@ -74,12 +74,12 @@ def test_what_is_forgotten_is_nowhere(tmp_path):
     assert ids(root) == ["one", "other"]
     with TrafficFolder.open(root) as folder:
         assert folder.forget(["one"]) == 1
-        assert len(pictures(root)) == 1  # the other request is about it too
+        assert len(images(root)) == 1  # the other request is about it too
         assert folder.forget(["other"]) == 1
-        assert not pictures(root)
+        assert not images(root)
         add(folder, "one", 1)  # the same id may come again
     assert ids(root) == ["one"]
-    assert len(pictures(root)) == 1
+    assert len(images(root)) == 1
 
 
 def test_what_is_too_old_is_purged(tmp_path):
@@ -124,7 +124,7 @@ def test_a_process_killed_before_any_change_leaves_all_or_nothing(deadly, tmp_pa
         there = one in seen
         left.add(there)
         assert (one.encode() in everything(root)) == there
-        assert {line["image"] for line in read_traffic(root)} == pictures(root)
+        assert {line["image"] for line in read_traffic(root)} == images(root)
         assert {"one", "other"} <= set(seen)
         copies = (root / SETS / "all.jsonl").read_text(), (root / ANSWERED).read_text()
         assert [text.count('"alone"') for text in copies] == [int("alone" in seen)] * 2
@@ -172,7 +172,7 @@ from pathlib import Path
 from m3router.data.errors import DataError
 from m3router.router.traffic import TrafficFolder
 from m3router.router.traffic.folder import EXAMPLES
-from tests.traffic.made import picture, record, add
+from tests.traffic.made import new_image, record, add
 root = Path(sys.argv[1])
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -183,10 +183,10 @@ def tried(action):
         return str(error)
 with TrafficFolder.open(root) as folder:
     size = (root / EXAMPLES).stat().st_size
-    limit(size + 100)  # the picture fits, the line does not
+    limit(size + 100)  # the image fits, the line does not
     print(tried(lambda: add(folder, "line", 3)))
-    limit(50)  # the picture does not, nor does what is left after forgetting
-    print(tried(lambda: add(folder, "picture", 3)))
+    limit(50)  # the image does not, nor does what is left after forgetting
+    print(tried(lambda: add(folder, "drawn", 3)))
     print(tried(lambda: folder.forget(["alone"])))
     limit(resource.RLIM_INFINITY)
     print((root / EXAMPLES).stat().st_size == size, len(folder), len(os.listdir(root / "images")))
@@ -242,7 +242,7 @@ def test_a_folder_has_one_writer_and_any_number_of_readers(tmp_path):
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     mine = tmp_path / "scenes"
     (mine / "images").mkdir(parents=True)
-    picture(1).save(mine / "images" / f"{'0' * 32}.png")
+    new_image(1).save(mine / "images" / f"{'0' * 32}.png")
     (mine / "examples.jsonl").write_text("{}\n")
     before = everything(mine)
     for make in (True, False):
@@ -254,13 +254,13 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_pictures_of_others_in_the_images_folder_stay(tmp_path):
+def test_images_of_others_in_the_images_folder_stay(tmp_path):
     root = filled(tmp_path / "traffic")
     (root / IMAGES / "README.txt").write_text("mine")
     (root / IMAGES / f"{'0' * 32}.png").write_bytes(b"left by a killed process")
     TrafficFolder.open(root).close()
-    assert "README.txt" in pictures(root)
-    assert f"{'0' * 32}.png" not in pictures(root)
+    assert "README.txt" in images(root)
+    assert f"{'0' * 32}.png" not in images(root)
 
 
 def test_what_cannot_be_done_is_said(tmp_path):
@@ -268,7 +268,7 @@ def test_what_cannot_be_done_is_said(tmp_path):
     with TrafficFolder.open(root) as folder:
         with pytest.raises(DataError, match="a record of 'one' already"):
             add(folder, "one", 5)
-        assert len(pictures(root)) == 2
+        assert len(images(root)) == 2
         with pytest.raises(DataError, match="no record of 1 of the 2 answered"):
             folder.answer([answered("other", 1), answered("never", 1)])
         assert folder.answer([answered("one", 1, "a cow")]) == 2

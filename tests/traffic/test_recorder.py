@@ -14,7 +14,7 @@ from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.traffic import Consent, Recorder, TrafficFolder, read_traffic
 from m3router.router.traffic.folder import EXAMPLES, IMAGES, KEY
 from m3router.router.traffic.recorder import WAITING, is_sampled
-from tests.traffic.made import NOW, add, picture
+from tests.traffic.made import NOW, add, new_image
 from tests.traffic.served import SERVED, asked, finished
 
 
@@ -80,7 +80,7 @@ def test_the_same_requests_are_sampled_after_a_restart(start, tmp_path):
     for half in (range(100), range(100, 200)):
         recorder = start(share=0.2)
         for number in half:
-            recorder.offer(asked(str(number), picture(1)), finished())
+            recorder.offer(asked(str(number), new_image(1)), finished())
         recorder.stop()
     assert ids(recorder) == expected
     assert recorder.counts()["offered"] == 100
@@ -90,7 +90,7 @@ def test_the_same_requests_are_sampled_after_a_restart(start, tmp_path):
 def test_what_is_recorded(start):
     recorder = start()
     before = datetime.now(UTC) - timedelta(seconds=1)
-    ask = asked("one", picture(1), budget=64.0)
+    ask = asked("one", new_image(1), budget=64.0)
     assert recorder.offer(ask, finished(earlier=1), key="team-a")
     recorder.stop()
     (line,) = read_traffic(recorder.folder)
@@ -132,7 +132,7 @@ def test_a_request_has_its_say(start, consent, recorded):
     recorder = start(consent=Consent(consent))
     said = {"yes": True, "nothing": None, "no": False}
     offered = [
-        recorder.offer(asked(name, picture(1)), finished(), consented=word)
+        recorder.offer(asked(name, new_image(1)), finished(), consented=word)
         for name, word in said.items()
     ]
     assert offered == recorded
@@ -148,7 +148,7 @@ def test_many_threads_offer_at_once(start):
     def offer(worker: int) -> None:
         for number in range(25):
             name = f"{worker}-{number}"
-            if recorder.offer(asked(name, picture(number % 5)), finished()):
+            if recorder.offer(asked(name, new_image(number % 5)), finished()):
                 taken.append(name)
             if number % 10 == 9:
                 recorder.forget(f"{worker}-{number - 5}")
@@ -179,10 +179,11 @@ def test_a_full_queue_drops_and_never_waits(start, monkeypatch):
 
     monkeypatch.setattr(TrafficFolder, "add", held_up)
     recorder = start()
-    assert recorder.offer(asked("first", picture(1)), finished())
+    assert recorder.offer(asked("first", new_image(1)), finished())
     assert writing.wait(60)
     taken = sum(
-        recorder.offer(asked(str(number), picture(2)), finished()) for number in range(3 * WAITING)
+        recorder.offer(asked(str(number), new_image(2)), finished())
+        for number in range(3 * WAITING)
     )
     assert not may_end.is_set() and taken == WAITING
     assert recorder.counts()["dropped"] == 2 * WAITING
@@ -193,9 +194,9 @@ def test_a_full_queue_drops_and_never_waits(start, monkeypatch):
 
 def test_a_request_that_waits_is_forgotten(start):
     recorder = start()
-    assert recorder.offer(asked("large", picture(1, side=1500)), finished())  # takes a while
+    assert recorder.offer(asked("large", new_image(1, side=1500)), finished())  # takes a while
     for number in range(10):
-        assert recorder.offer(asked(str(number), picture(2)), finished())
+        assert recorder.offer(asked(str(number), new_image(2)), finished())
     assert recorder.forget("9")  # as a rule it still waits
     recorder.stop(seconds=60)
     assert ids(recorder) == ["large", *map(str, range(9))]
@@ -204,18 +205,18 @@ def test_a_request_that_waits_is_forgotten(start):
 def test_a_disk_that_fails_drops_records_and_nothing_else(start, caplog):
     recorder = start()
     images = recorder.folder / IMAGES
-    recorder.offer(asked("before", picture(1)), finished())
+    recorder.offer(asked("before", new_image(1)), finished())
     settled(recorder)
     images.rename(recorder.folder / "elsewhere")
     images.write_text("no folder")
     for number in range(3):
-        assert recorder.offer(asked(f"during {number}", picture(2)), finished())
+        assert recorder.offer(asked(f"during {number}", new_image(2)), finished())
     assert settled(recorder)["dropped"] == 3
     with pytest.raises(DataError):
         recorder.forget("before")
     images.unlink()
     (recorder.folder / "elsewhere").rename(images)
-    recorder.offer(asked("after", picture(3)), finished())
+    recorder.offer(asked("after", new_image(3)), finished())
     settled(recorder)
     assert "during" not in "".join(path.read_text() for path in recorder.folder.glob("*.jsonl"))
     assert ids(recorder)[-1] == "after"
@@ -225,9 +226,9 @@ def test_a_disk_that_fails_drops_records_and_nothing_else(start, caplog):
 
 def test_what_cannot_be_an_example_is_dropped_and_not_logged(start, caplog):
     recorder = start()
-    recorder.offer(asked("one", picture(1), question="secret \ud800"), finished())
-    recorder.offer(asked("two", picture(1)), finished("\ud800"))
-    recorder.offer(asked("two", picture(1)), finished())
+    recorder.offer(asked("one", new_image(1), question="secret \ud800"), finished())
+    recorder.offer(asked("two", new_image(1)), finished("\ud800"))
+    recorder.offer(asked("two", new_image(1)), finished())
     assert settled(recorder)["dropped"] == 2
     assert ids(recorder) == ["two"]
     assert "secret" not in caplog.text
@@ -238,16 +239,16 @@ def test_what_cannot_be_an_example_is_dropped_and_not_logged(start, caplog):
 def test_forgetting_while_the_server_runs(start):
     recorder = start()
     for name in ("one", "two"):
-        recorder.offer(asked(name, picture(1)), finished())
+        recorder.offer(asked(name, new_image(1)), finished())
     settled(recorder)
     assert recorder.forget("one")
     assert not recorder.forget("one")
     assert not recorder.forget("never")
     assert ids(recorder) == ["two"]
-    assert recorder.offer(asked("three", picture(1)), finished())
+    assert recorder.offer(asked("three", new_image(1)), finished())
     recorder.stop()
     assert ids(recorder) == ["two", "three"]
-    assert not recorder.offer(asked("four", picture(1)), finished())
+    assert not recorder.offer(asked("four", new_image(1)), finished())
     with pytest.raises(DataError, match="is closed"):
         recorder.forget("two")
 
@@ -279,7 +280,7 @@ def test_settings_out_of_range_are_refused(tmp_path, settings, message):
 
 def test_a_recorder_that_was_not_started_records_nothing(tmp_path):
     recorder = Recorder(tmp_path / "traffic", share=1.0)
-    assert not recorder.offer(asked("one", picture(1)), finished())
+    assert not recorder.offer(asked("one", new_image(1)), finished())
     with pytest.raises(DataError, match="start the recorder first"):
         recorder.forget("one")
     recorder.stop()

@@ -22,7 +22,7 @@ from m3router.router.serve.backends.backend import Query, Served
 from m3router.router.traffic import Recorder, read_traffic
 from m3router.router.traffic.answers import read_sheet, write_sheet
 from tests.cli.conftest import invoke_app, write_world
-from tests.traffic.made import filled, picture, record
+from tests.traffic.made import filled, new_image, record
 
 
 def done(*arguments: object, code: int = 0) -> str:
@@ -33,9 +33,9 @@ def done(*arguments: object, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A calibrated run, and recorded answers of its pipeline about other pictures."""
+    """A calibrated run, and recorded answers of its pipeline about other images."""
     root = tmp_path_factory.mktemp("served")
-    old, new = write_world(root / "old"), write_world(root / "new", pictures=30, seed=1)
+    old, new = write_world(root / "old"), write_world(root / "new", images=30, seed=1)
     label = ["label", "--examples", old.examples, "--images", old.images, "--model", "fake"]
     done(*label, "--out", root / "run")
     done("train", root / "run", "--no-ablations")
@@ -94,7 +94,7 @@ def test_the_log_of_the_traffic_holds_what_was_served(world):
     for row, routed in enumerate(world["routed"]):
         assert answers[row, options.index(routed.scale)] == routed.answer.text
     assert (answers[:, -1] == by_hand(world)).all()
-    assert len(set(log.groups)) == 30  # one for each picture
+    assert len(set(log.groups)) == 30  # one for each image
 
 
 def test_monitor_without_references_agrees_with_the_hand(world):
@@ -189,7 +189,7 @@ def test_a_router_learns_from_traffic_alone(world, tmp_path):
 def test_the_command_lists_forgets_and_purges(tmp_path):
     root = filled(tmp_path / "traffic")
     listed = done("traffic", "list", root)
-    assert "3 requests about 2 pictures" in listed
+    assert "3 requests about 2 images" in listed
     assert "2 with right answers" in listed
     assert listed.index("alone") < listed.index("other")  # the newest first
     assert "what is" not in done("traffic", "list", root, "--top", 0)
@@ -207,8 +207,8 @@ def test_what_a_stranger_asked_does_not_reach_the_terminal(tmp_path):
     from m3router.router.traffic import TrafficFolder
 
     with TrafficFolder.open(tmp_path / "traffic", make=True) as folder:
-        evil = record("one", picture(1), question="[red]\x1b[2Jhello\nthere")
-        folder.add(evil, picture(1))
+        evil = record("one", new_image(1), question="[red]\x1b[2Jhello\nthere")
+        folder.add(evil, new_image(1))
     listed = done("traffic", "list", tmp_path / "traffic")
     assert "\x1b" not in listed
     assert "[red]·[2Jhello·there" in listed
@@ -258,7 +258,9 @@ def test_every_bad_row_is_named_and_nothing_is_taken(tmp_path):
 
 
 def test_no_question_is_a_formula_to_a_spreadsheet(tmp_path):
-    evil = [record(f"e{n}", picture(n), question=f"{start}cmd()") for n, start in enumerate("=+-@")]
+    evil = [
+        record(f"e{n}", new_image(n), question=f"{start}cmd()") for n, start in enumerate("=+-@")
+    ]
     write_sheet(tmp_path / "sheet.csv", evil, answered=(), only=None)
     with (tmp_path / "sheet.csv").open(encoding="utf-8-sig", newline="") as file:
         assert all(row["question"].startswith("'") for row in csv.DictReader(file))
@@ -271,7 +273,7 @@ cell = st.text(st.characters(codec="utf-8", exclude_characters="|\x00\r")).filte
 @given(answers=st.lists(cell, min_size=1, max_size=3))
 def test_any_answers_come_back_from_a_sheet(tmp_path_factory, answers):
     folder = tmp_path_factory.mktemp("sheet")
-    records = [record("one", picture(1))]
+    records = [record("one", new_image(1))]
     path = sheet_of(folder / "sheet.csv", [{"id": "one", "answers": "|".join(answers)}])
     (found,) = read_sheet(path, records)
     assert found.answers == tuple(text.strip() for text in answers)

@@ -24,24 +24,24 @@ from m3router.router.monitoring.regret import (
 from m3router.router.policies.guarantee import Labelled, Target, described, regrets
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.training.targets import apply_rule
-from tests.traffic.made import picture
+from tests.traffic.made import new_image
 
 COSTS = np.array([1.0, 9.0, 36.0])
 BINDING = Binding(options=("1", "9", "36"), cost_unit="tokens", router="r" * 64, split="s" * 64)
 RIGHT = "a"
 
 
-def world(seed: int, *, pictures: int = 60, right=(0.4, 0.7, 0.9)):
-    """Questions, two a picture, and what each option says; "a" is right."""
+def world(seed: int, *, images: int = 60, right=(0.4, 0.7, 0.9)):
+    """Questions, two an image, and what each option says; "a" is right."""
     draw = np.random.default_rng(seed)
-    n = 2 * pictures
+    n = 2 * images
     wrong = draw.choice(["b", "c"], size=(n, 3))
     answers = np.where(draw.random((n, 3)) < right, RIGHT, wrong).astype(object)
     part = Labelled(
         p=draw.random((n, 3)),
         costs=np.tile(COSTS, (n, 1)),
         scores=(answers == RIGHT).astype(float),
-        groups=np.repeat(np.arange(pictures), 2),
+        groups=np.repeat(np.arange(images), 2),
         most=2,
     )
     return part, answers
@@ -101,7 +101,7 @@ def test_right_answers_to_what_differs_are_enough_to_know_the_regret():
 
 
 def promised(one: Policy, target: float) -> dict:
-    part, _ = world(99, pictures=400, right=(0.9, 0.9, 0.9))
+    part, _ = world(99, images=400, right=(0.9, 0.9, 0.9))
     return described(regrets(one, part), Target(max_regret=target), "betting")
 
 
@@ -113,7 +113,7 @@ def verdict(part, answers, target=0.2):
 
 
 def test_agreement_proves_that_it_holds_and_never_that_it_is_violated():
-    part, answers = world(1, pictures=500, right=(0.97, 0.97, 0.97))
+    part, answers = world(1, images=500, right=(0.97, 0.97, 0.97))
     unknown = replace(part, scores=np.full_like(part.scores, np.nan))
     found = verdict(unknown, answers)
     assert found["verdict"] == HOLDS
@@ -126,7 +126,7 @@ def test_agreement_proves_that_it_holds_and_never_that_it_is_violated():
 
 
 def test_right_answers_to_some_questions_can_prove_that_it_is_violated():
-    part, answers = world(2, pictures=400, right=(0.2, 0.2, 0.95))
+    part, answers = world(2, images=400, right=(0.2, 0.2, 0.95))
     scores = np.where(np.arange(len(part.p))[:, None] % 4 == 0, np.nan, part.scores)
     found = verdict(replace(part, scores=scores), answers)
     assert found["verdict"] == VIOLATED
@@ -141,15 +141,15 @@ def example(name: str, number: int, **changes) -> Example:
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     for number in range(6):
-        picture(number, side=24).save(tmp_path / f"{number}.png")
+        new_image(number, side=24).save(tmp_path / f"{number}.png")
     return tmp_path
 
 
-def test_questions_without_references_are_scored_by_the_finest_scale(pictures, tmp_path):
+def test_questions_without_references_are_scored_by_the_finest_scale(images, tmp_path):
     asked = [example(f"{n}" + " really" * 3 * n, n) for n in range(6)]
-    log = label(asked, images=pictures, model=FakeModel(), folder=tmp_path / "log")
+    log = label(asked, images=images, model=FakeModel(), folder=tmp_path / "log")
     answers = log.laid_out("answer")
     assert log.metadata["asked"] == "agreement"
     np.testing.assert_array_equal(log.scores, (answers == answers[:, -1:]).astype(float))
@@ -167,19 +167,19 @@ class FinestFails(FakeModel):
         return super().prompt_length(question, visual_tokens)
 
 
-def test_without_an_answer_of_the_finest_scale_nothing_is_scored(pictures, tmp_path):
-    log = label([example("one", 1)], images=pictures, model=FinestFails(), folder=tmp_path / "log")
+def test_without_an_answer_of_the_finest_scale_nothing_is_scored(images, tmp_path):
+    log = label([example("one", 1)], images=images, model=FinestFails(), folder=tmp_path / "log")
     assert np.isnan(log.scores).all()
     assert "no answer to compare with: it does not fit" in log.errors()["error"].iloc[0]
 
 
-def test_references_and_none_do_not_share_a_log(pictures, tmp_path):
+def test_references_and_none_do_not_share_a_log(images, tmp_path):
     mixed = [example("one", 1), example("two", 2, metric="exact", answers=("yes",))]
     with pytest.raises(DataError, match=r"1 of 2 examples, such as 'one'.*two folders"):
-        label(mixed, images=pictures, model=FakeModel(), folder=tmp_path / "log")
+        label(mixed, images=images, model=FakeModel(), folder=tmp_path / "log")
     for mode in (LabelMode.UNTIL_CORRECT, LabelMode.REFERENCES):
         with pytest.raises(DataError, match=f"asking '{mode.value}' needs them"):
-            label(mixed[:1], images=pictures, model=FakeModel(), folder=tmp_path, mode=mode)
+            label(mixed[:1], images=images, model=FakeModel(), folder=tmp_path, mode=mode)
 
 
 def test_an_example_says_which_it_is():

@@ -28,7 +28,7 @@ FORMER = "lmms-lab"
 
 @dataclass(frozen=True, kw_only=True)
 class RawExample:
-    """What a row holds, before its picture is a file.
+    """What a row holds, before its image is a file.
 
     Attributes:
         question: The whole prompt: question, choices and the benchmark's instruction.
@@ -36,8 +36,8 @@ class RawExample:
         id: The dataset's own, empty where it has none.
         choices: Texts of the choices, first one ``A``; None where a letter is not used.
         category: What the benchmark reports by, or empty.
-        picture: The dataset's picture: a mapping with ``bytes``.
-        picture_id: Of a picture that is kept apart from the questions.
+        image: The dataset's image: a mapping with ``bytes``.
+        image_id: Of an image that is kept apart from the questions.
         video: Name of a video file without its ending.
         left_out: Why the row cannot be used, or empty.
     """
@@ -47,8 +47,8 @@ class RawExample:
     id: str = ""
     choices: tuple[str | None, ...] = ()
     category: str = ""
-    picture: Any = None
-    picture_id: str = ""
+    image: Any = None
+    image_id: str = ""
     video: str = ""
     left_out: str = ""
 
@@ -66,7 +66,7 @@ class Benchmark:
         metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
         max_new_tokens: Tokens of the longest answer.
         config: The dataset's configuration; empty for its only one.
-        pictures: The configuration that holds the pictures, where they are apart.
+        images: The configuration that holds the images, where they are apart.
         video: Whether rows name videos, whose files the user has.
         sheet: Where a benchmark that is not on the hub can be downloaded.
         note: What differs from the published evaluation; empty for nothing.
@@ -80,7 +80,7 @@ class Benchmark:
     max_new_tokens: int
     hub: str = ""
     config: str = ""
-    pictures: str = ""
+    images: str = ""
     video: bool = False
     sheet: str = ""
     note: str = ""

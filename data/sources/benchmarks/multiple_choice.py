@@ -22,7 +22,7 @@ from m3router.data.sources.benchmarks.base import (
 )
 
 _SUBJECT = re.compile(r"^[^_]*_(.+?)_\d+$")
-_MMMU_PICTURES = tuple(f"image_{number}" for number in range(1, 8))
+_MMMU_IMAGES = tuple(f"image_{number}" for number in range(1, 8))
 
 
 def read_ai2d(row: Row) -> RawExample:
@@ -32,7 +32,7 @@ def read_ai2d(row: Row) -> RawExample:
         question=f"{row['question']}\n{lettered(choices)}{LETTER}",
         answers=(letter(row["answer"]),),
         choices=choices,
-        picture=row["image"],
+        image=row["image"],
     )
 
 
@@ -55,8 +55,8 @@ def read_scienceqa(row: Row) -> RawExample:
         question=f"{context}{row['question']}\n{lettered(choices)}{LETTER}",
         answers=(letter(row["answer"]),),
         choices=choices,
-        picture=row["image"],
-        left_out="" if row["image"] is not None else "has no picture",
+        image=row["image"],
+        left_out="" if row["image"] is not None else "has no image",
     )
 
 
@@ -73,17 +73,17 @@ SCIENCEQA = Benchmark(  # tasks/scienceqa/scienceqa_img.yaml, utils.py
 
 
 def read_seedbench(row: Row) -> RawExample:
-    """SEED-Bench: a list of pictures, several for the frames of a video."""
+    """SEED-Bench: a list of images, several for the frames of a video."""
     choices = placed(row[f"choice_{name}"] for name in "abcd")
-    pictures = row["image"]
+    images = row["image"]
     return RawExample(
         id=text_in(row["question_id"]),
         question=f"{row['question']}\n{lettered(choices)}{LETTER}",
         answers=(row["answer"],),
         choices=choices,
         category=text_in(row["data_type"]),
-        picture=pictures[0] if len(pictures) == 1 else None,
-        left_out="" if len(pictures) == 1 else "has several pictures",
+        image=images[0] if len(images) == 1 else None,
+        left_out="" if len(images) == 1 else "has several images",
     )
 
 
@@ -96,7 +96,7 @@ SEEDBENCH = Benchmark(  # tasks/seedbench/seedbench.yaml, utils.py
     read=read_seedbench,
     metric="seedbench",
     max_new_tokens=UNSAID,
-    note="questions with one picture only; those about frames of videos are left out",
+    note="questions with one image only; those about frames of videos are left out",
 )
 
 
@@ -116,7 +116,7 @@ def read_mmbench(row: Row) -> RawExample:
         answers=(row["answer"],) if _told(row["answer"]) else (),
         choices=choices,
         category=text_in(row["category"]),
-        picture=row["image"],
+        image=row["image"],
     )
 
 
@@ -139,7 +139,7 @@ def read_mmmu(row: Row) -> RawExample:
     NOTE: lmms-eval compares with such a list of references as one text; here, as in MMMU's own
     evaluation, one of them is enough.
     """
-    pictures = [row[name] for name in _MMMU_PICTURES if row.get(name) is not None]
+    images = [row[name] for name in _MMMU_IMAGES if row.get(name) is not None]
     subject = _SUBJECT.match(row["id"])
     if row["question_type"] == "multiple-choice":
         choices = _python_list(row["options"], row["id"])
@@ -155,8 +155,8 @@ def read_mmmu(row: Row) -> RawExample:
         answers=answers,
         choices=choices,
         category=subject[1] if subject else "",
-        picture=pictures[0] if len(pictures) == 1 else None,
-        left_out="" if len(pictures) == 1 else f"has {len(pictures)} pictures",
+        image=images[0] if len(images) == 1 else None,
+        left_out="" if len(images) == 1 else f"has {len(images)} images",
     )
 
 
@@ -168,7 +168,7 @@ MMMU = Benchmark(  # tasks/mmmu/mmmu_val.yaml, utils.py
     read=read_mmmu,
     metric="mmmu",
     max_new_tokens=128,
-    note="questions with one picture only; an answer that names no option scores 0, not 1/n",
+    note="questions with one image only; an answer that names no option scores 0, not 1/n",
 )
 
 

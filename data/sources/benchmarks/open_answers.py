@@ -20,7 +20,7 @@ def read_vqav2(row: Row) -> RawExample:
         id=text_in(row["question_id"]),
         question=row["question"] + SHORT,
         answers=tuple(said["answer"] for said in row["answers"] or ()),
-        picture=row["image"],
+        image=row["image"],
     )
 
 
@@ -42,7 +42,7 @@ def read_textvqa(row: Row) -> RawExample:
         id=text_in(row["question_id"]),
         question=row["question"].capitalize() + SHORT,
         answers=tuple(row["answers"] or ()),
-        picture=row["image"],
+        image=row["image"],
     )
 
 
@@ -59,12 +59,12 @@ TEXTVQA = Benchmark(  # tasks/textvqa/textvqa_val.yaml, utils.py
 
 
 def read_vizwiz(row: Row) -> RawExample:
-    """VizWiz: as TextVQA, and a question may have no answer in its picture."""
+    """VizWiz: as TextVQA, and a question may have no answer in its image."""
     return RawExample(
         id=text_in(row["question_id"]),
         question=row["question"].capitalize() + UNANSWERABLE + SHORT,
         answers=tuple(row["answers"] or ()),
-        picture=row["image"],
+        image=row["image"],
     )
 
 
@@ -80,12 +80,12 @@ VIZWIZ = Benchmark(  # tasks/vizwiz_vqa/vizwiz_vqa_val.yaml, utils.py
 
 
 def read_gqa(row: Row) -> RawExample:
-    """GQA: the pictures are in another configuration of the dataset."""
+    """GQA: the images are in another configuration of the dataset."""
     return RawExample(
         id=text_in(row["id"]),
         question=row["question"] + SHORT,
         answers=(row["answer"],),
-        picture_id=str(row["imageId"]),
+        image_id=str(row["imageId"]),
     )
 
 
@@ -93,7 +93,7 @@ GQA = Benchmark(  # tasks/gqa/gqa.yaml, utils.py
     title="GQA",
     hub="lmms-lab-encoder/GQA",
     config="testdev_balanced_instructions",
-    pictures="testdev_balanced_images",
+    images="testdev_balanced_images",
     split="testdev",
     columns=("id", "imageId", "question", "answer"),
     read=read_gqa,
@@ -108,7 +108,7 @@ def read_docvqa(row: Row) -> RawExample:
         id=text_in(row["questionId"]),
         question=row["question"] + SHORT,
         answers=tuple(row["answers"] or ()),
-        picture=row["image"],
+        image=row["image"],
     )
 
 
@@ -130,7 +130,7 @@ def read_chartqa(row: Row) -> RawExample:
         question=row["question"] + ONE_WORD,
         answers=(row["answer"],),
         category=str(row["type"]),
-        picture=row["image"],
+        image=row["image"],
     )
 
 

@@ -14,7 +14,7 @@ def read_pope(row: Row) -> RawExample:
         question=row["question"].strip() + SHORT,
         answers=(row["answer"].strip(),),
         category=text_in(row["category"]),
-        picture=row["image"],
+        image=row["image"],
     )
 
 
@@ -31,13 +31,13 @@ POPE = Benchmark(  # tasks/pope/pope.yaml, utils.py
 
 
 def read_mme(row: Row) -> RawExample:
-    """MME: two questions for each picture share an id."""
+    """MME: two questions for each image share an id."""
     return RawExample(
         id=text_in(row["question_id"]),
         question=row["question"].strip().replace(_MME_PROMPT, "") + SHORT,
         answers=(row["answer"],),
         category=text_in(row["category"]),
-        picture=row["image"],
+        image=row["image"],
     )
 
 

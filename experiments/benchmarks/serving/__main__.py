@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "serving.json"
 
 def prepared(told: argparse.Namespace) -> Plan:
     """Questions, what is right, and what to measure."""
-    asked = test_part(told.quickstart, pictures=told.images)
+    asked = test_part(told.quickstart, images=told.images)
     pipeline = AutoScalePipeline.load(told.quickstart / "run", device="cpu")
     scales = pipeline.model.grid.scales
     table = {name: arm for name, arm in arms(scales).items() if name in (told.arms or arms(scales))}
@@ -74,7 +74,7 @@ def about(asked: Sequence[Question]) -> dict[str, Any]:
     """What questions are about."""
     return {
         "questions": len(asked),
-        "pictures": len({one.picture for one in asked}),
+        "pictures": len({one.image for one in asked}),
         "kinds": dict(sorted(Counter(one.kind for one in asked).items())),
     }
 

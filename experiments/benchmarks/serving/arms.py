@@ -20,7 +20,7 @@ class Arm:
         server: Name of the server.
         models: What is asked for, equally often.
         clients: Levels of load.
-        order: In which pictures come, a key of
+        order: In which images come, a key of
             :data:`experiments.benchmarks.serving.workload.ORDERS`.
     """
 

@@ -1,11 +1,11 @@
 """The embedded checkpoint with what ``transformers serve`` needs beside it.
 
 Facts, from the source of transformers 5.23: ``cli/serving/model_manager.py`` loads an
-``AutoProcessor`` and takes a model as one of pictures only if that is no mere tokenizer;
+``AutoProcessor`` and takes a model as one of images only if that is no mere tokenizer;
 ``models/llava/processing_llava.py`` repeats the image token ``(side / patch)^2 +
 num_additional_image_tokens`` times, less one for the strategy "default";
 ``cli/serving/chat_completion.py`` writes the prompt by the processor's chat template. Without
-torchvision, ``CLIPImageProcessorPil`` is taken. Continuous batching is for models without pictures
+torchvision, ``CLIPImageProcessorPil`` is taken. Continuous batching is for models without images
 only (``cli/serving/utils.py``, ``use_continuous_batching``): here, requests run one by one.
 """
 
@@ -30,14 +30,14 @@ def write_checkpoint(folder: Path) -> Path:
         The folder.
 
     Raises:
-        DataError: If the prompt has a text before the picture, which the template here has not.
+        DataError: If the prompt has a text before the image, which the template here has not.
     """
     source = embedded_folder()
     shutil.copytree(source, folder)
     config = json.loads((source / "config.json").read_text())
     prompt = get_template(config["matryoshka"]["prompt"])
     if prompt.before:
-        raise DataError(f"the prompt {prompt.name!r} has a text before the picture; add it here")
+        raise DataError(f"the prompt {prompt.name!r} has a text before the image; add it here")
     vision = config["vision_config"]
     processor = {
         "processor_class": "LlavaProcessor",
@@ -52,10 +52,10 @@ def write_checkpoint(folder: Path) -> Path:
 
 
 def chat_template(after: str) -> str:
-    """A Jinja template for one question about one picture.
+    """A Jinja template for one question about one image.
 
     Args:
-        after: Text behind the picture, with ``{question}``.
+        after: Text behind the image, with ``{question}``.
     """
     asked = after.replace("{question}", "{{ part.text | trim }}")
     return (

@@ -116,9 +116,9 @@ _known: dict[str, _Known] = {}
 
 
 def learn(questions: Sequence[Question]) -> None:
-    """Read all pictures once, before anything is measured."""
-    urls = {path: data_url(path) for path in {one.picture for one in questions}}
-    _known.update({one.id: _Known(one, urls[one.picture]) for one in questions})
+    """Read all images once, before anything is measured."""
+    urls = {path: data_url(path) for path in {one.image for one in questions}}
+    _known.update({one.id: _Known(one, urls[one.image]) for one in questions})
 
 
 def drive(level: Level) -> Driven:

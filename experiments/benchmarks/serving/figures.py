@@ -27,8 +27,8 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "transformers": (SOFT, "^", "transformers serve, finest scale"),
     "one at a time": (QUESTION, "D", "one request at a time"),
     "all scales": (ORACLE, "v", "all scales mixed"),
-    "auto, together": (IMAGE, "X", "m3-auto, pictures repeat"),
-    "one at a time, together": (OTHER, "d", "one at a time, pictures repeat"),
+    "auto, together": (IMAGE, "X", "m3-auto, images repeat"),
+    "one at a time, together": (OTHER, "d", "one at a time, images repeat"),
 }
 """Arm -> colour, marker, name."""
 

@@ -22,12 +22,12 @@ def fixed(scale: int) -> str:
     return f"m3-{scale}"
 
 
-def test_part(folder: Path, *, pictures: int) -> list[Question]:
-    """The questions of a quickstart's test part about its first pictures.
+def test_part(folder: Path, *, images: int) -> list[Question]:
+    """The questions of a quickstart's test part about its first images.
 
     Args:
         folder: What ``m3router quickstart`` wrote.
-        pictures: How many at most.
+        images: How many at most.
 
     Raises:
         DataError: If the folder holds no quickstart run.
@@ -35,19 +35,19 @@ def test_part(folder: Path, *, pictures: int) -> list[Question]:
     source = folder / "scenes" / "examples.jsonl"
     if not source.is_file():
         raise DataError(f"{folder} holds no quickstart run; run `m3router quickstart` first")
-    images = source.parent / "images"
-    by_id = {one.id: one for one in load_jsonl(source, images=images)}
+    place = source.parent / "images"
+    by_id = {one.id: one for one in load_jsonl(source, images=place)}
     run = Run(folder / "run")
     log = run.read_log()
     rows = run.read_split(log).part("test")
     asked = [by_id[log.ids[row]] for row in rows]
-    kept = set(list(dict.fromkeys(one.image for one in asked))[:pictures])
-    return [_question(one, images) for one in asked if one.image in kept]
+    kept = set(list(dict.fromkeys(one.image for one in asked))[:images])
+    return [_question(one, place) for one in asked if one.image in kept]
 
 
 def _question(example: Example, images: Path) -> Question:
     return Question(
-        id=example.id, picture=images / example.image, text=example.question, kind=example.dataset
+        id=example.id, image=images / example.image, text=example.question, kind=example.dataset
     )
 
 
@@ -67,7 +67,7 @@ def truths(
         for start in range(0, len(questions), _AT_ONCE):
             part = questions[start : start + _AT_ONCE]
             answers = pipeline.answer(
-                [one.picture for one in part], [one.text for one in part], scale=scales[model]
+                [one.image for one in part], [one.text for one in part], scale=scales[model]
             )
             for one, routed in zip(part, answers, strict=True):
                 found[one.id, model] = Truth(routed.answer.text, routed.scale)

@@ -120,7 +120,7 @@ def _counts(levels: Mapping[str, list[Level]]) -> str:
             cores = [f"{one['cores'][name]:.2f}" for name in ("server", "clients")]
             spent = f"{one['server_cpu_ms']:.1f}"
             rows.append([arm, str(one["clients"]), *counts, near, level, *cores, spent])
-    head = ["arm", "clients", *names, "picture came within 100 requests", "within the level"]
+    head = ["arm", "clients", *names, "image came within 100 requests", "within the level"]
     return _table([*head, "cores: server", "clients", "server's ms of a core for an answer"], rows)
 
 

@@ -64,7 +64,7 @@ class Bench:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._pictures = {one.id: one.picture.name for one in plan.asked}
+        self._images = {one.id: one.image.name for one in plan.asked}
         self._pool = ProcessPoolExecutor(
             1, mp_context=get_context("spawn"), initializer=learn, initargs=(plan.asked,)
         )
@@ -103,7 +103,7 @@ class Bench:
             summary = summarized(
                 rounds,
                 plan.truths,
-                self._pictures,
+                self._images,
                 clients=clients,
                 scales=plan.arms[name].tells_scale,
             )

@@ -18,7 +18,7 @@ QUEUE = "queue"
 BLOCK = 30.0
 """Seconds that are averaged before growth is estimated: neighbours are not independent."""
 NEAR = 100
-"""Requests within which the return of a picture is counted as a repeat."""
+"""Requests within which the return of an image is counted as a repeat."""
 Verdict = Literal["right", "lost", "wrong"]
 
 
@@ -105,7 +105,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 def summarized(
     cells: Sequence[Cell],
     truths: Truths,
-    pictures: Mapping[str, str],
+    images: Mapping[str, str],
     *,
     clients: int,
     scales: bool,
@@ -115,7 +115,7 @@ def summarized(
     Args:
         cells: The rounds.
         truths: What is right.
-        pictures: Id of a question to its picture.
+        images: Id of a question to its image.
         clients: How many asked at a time.
         scales: As for :func:`judge`.
 
@@ -127,7 +127,7 @@ def summarized(
     """
     measured = [record for cell in cells for record in cell.measured()]
     wall = sum(cell.driven.wall for cell in cells)
-    asked = [[pictures[one.call.question] for one in cell.driven.records] for cell in cells]
+    asked = [[images[one.call.question] for one in cell.driven.records] for cell in cells]
     rounds = [cell.throughput() for cell in cells]
     records = [record for cell in cells for record in cell.driven.records]
     answered = sum(not record.problem for record in records)

@@ -15,17 +15,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question about one picture.
+    """One question about one image.
 
     Attributes:
         id: Unique within a workload.
-        picture: File of the picture, a PNG.
+        image: File of the image, a PNG.
         text: What is asked.
         kind: Of question, such as "tag".
     """
 
     id: str
-    picture: Path
+    image: Path
     text: str
     kind: str
 
@@ -46,25 +46,25 @@ class Call:
 
 
 def apart(questions: Sequence[Question], *, seed: int) -> Iterator[str]:
-    """Ids without end: a picture comes again only after every other picture.
+    """Ids without end: an image comes again only after every other image.
 
     Args:
         questions: At least one.
-        seed: Of the order of pictures and of where it starts.
+        seed: Of the order of images and of where it starts.
     """
-    pictures = _shuffled(questions, seed)
+    images = _shuffled(questions, seed)
     turn = 0
     while True:
-        for asked in pictures:
+        for asked in images:
             yield asked[turn % len(asked)]
         turn += 1
 
 
 def together(questions: Sequence[Question], *, seed: int) -> Iterator[str]:
-    """Ids without end: all questions about one picture, then all about another."""
-    pictures = _shuffled(questions, seed)
+    """Ids without end: all questions about one image, then all about another."""
+    images = _shuffled(questions, seed)
     while True:
-        for asked in pictures:
+        for asked in images:
             yield from asked
 
 
@@ -72,13 +72,13 @@ ORDERS: dict[str, Callable[..., Iterator[str]]] = {"apart": apart, "together": t
 
 
 def _shuffled(questions: Sequence[Question], seed: int) -> list[list[str]]:
-    """Ids by picture, pictures in any order."""
-    by_picture: dict[Path, list[str]] = {}
+    """Ids by image, images in any order."""
+    by_image: dict[Path, list[str]] = {}
     for one in questions:
-        by_picture.setdefault(one.picture, []).append(one.id)
-    pictures = list(by_picture.values())
-    random.Random(seed).shuffle(pictures)
-    return pictures
+        by_image.setdefault(one.image, []).append(one.id)
+    images = list(by_image.values())
+    random.Random(seed).shuffle(images)
+    return images
 
 
 def calls(order: Iterator[str], models: Sequence[str], *, seed: int) -> Iterator[Call]:
@@ -94,9 +94,9 @@ def calls(order: Iterator[str], models: Sequence[str], *, seed: int) -> Iterator
         yield Call(question=question, model=draw.choice(models), streamed=draw.random() < 0.5)
 
 
-def data_url(picture: Path) -> str:
-    """A picture's file as it travels inside a request."""
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+def data_url(image: Path) -> str:
+    """An image's file as it travels inside a request."""
+    return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode("ascii")
 
 
 def body(text: str, url: str, *, model: str, streamed: bool, max_tokens: int) -> bytes:
@@ -104,7 +104,7 @@ def body(text: str, url: str, *, model: str, streamed: bool, max_tokens: int) ->
 
     Args:
         text: The question.
-        url: The picture as a data URL.
+        url: The image as a data URL.
         model: Name that the server knows.
         streamed: Whether the answer is asked for in pieces.
         max_tokens: Longest answer.
@@ -122,18 +122,18 @@ def body(text: str, url: str, *, model: str, streamed: bool, max_tokens: int) ->
     return json.dumps(request).encode("ascii")
 
 
-def repeats(pictures: Sequence[str], *, within: int | None = None) -> float:
-    """Share of requests whose picture was asked about shortly before.
+def repeats(images: Sequence[str], *, within: int | None = None) -> float:
+    """Share of requests whose image was asked about shortly before.
 
     Args:
-        pictures: Of each request, in the order in which they were sent.
+        images: Of each request, in the order in which they were sent.
         within: How many requests back count; None for all.
 
     >>> repeats(["a", "b", "a", "a"], within=1)
     0.25
     """
     again = 0
-    for place, picture in enumerate(pictures):
+    for place, image in enumerate(images):
         first = 0 if within is None else max(0, place - within)
-        again += picture in pictures[first:place]
-    return again / len(pictures) if pictures else 0.0
+        again += image in images[first:place]
+    return again / len(images) if images else 0.0

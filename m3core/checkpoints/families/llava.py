@@ -105,7 +105,7 @@ class Llava(StockFamily):
     def build(self, source: Source) -> LlavaM3:
         """Load the model; it has no grids of crops."""
         if source.grids is not None:
-            source.refuse("grids", "which sees a picture whole")
+            source.refuse("grids", "which sees an image whole")
         arguments, _ = self.load(source)
         return LlavaM3(**arguments, aspect=source.checkpoint.aspect)
 

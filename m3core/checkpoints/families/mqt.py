@@ -154,7 +154,7 @@ class Mqt(Family):
         if source.pooling != AVERAGE:
             source.refuse("pooling", "whose scales are its first queries and no poolings")
         if source.grids is not None:
-            source.refuse("grids", "which sees a picture whole")
+            source.refuse("grids", "which sees an image whole")
         checkpoint, placement = source.checkpoint, source.placement
         config, folder = checkpoint.config, checkpoint.folder
         text = text_config(checkpoint)

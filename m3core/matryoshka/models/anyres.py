@@ -1,16 +1,16 @@
-"""LLaVA-NeXT's "anyres" pictures: which grid of crops, how to cut it, how to merge its tokens.
+"""LLaVA-NeXT's "anyres" images: which grid of crops, how to cut it, how to merge its tokens.
 
 Pure functions, after haotian-liu/LLaVA ``llava/mm_utils.py`` (``select_best_resolution``,
 ``resize_and_pad_image``, ``divide_to_patches``, ``process_anyres_image``) and
 mu-cai/matryoshka-mm ``llava/model/llava_arch.py`` (``prepare_inputs_labels_for_multimodal``,
 ``unpad_image``).
 
-Notation for shapes: a picture is cut into ``R`` rows and ``C`` columns of crops, each of ``g * g``
+Notation for shapes: an image is cut into ``R`` rows and ``C`` columns of crops, each of ``g * g``
 tokens at some scale; ``D`` is the width of a token. Sizes in pixels are (height, width), as in
 Hugging Face's ``image_grid_pinpoints``.
 
 NOTE: the original code and its checkpoints write pinpoints as (width, height). The same list of
-numbers read in the other order turns ties around: a 336 x 336 picture takes a wide grid here
+numbers read in the other order turns ties around: a 336 x 336 image takes a wide grid here
 (4 tokens at scale 1) and a tall one there (5 tokens). Whoever loads an original checkpoint must
 swap each pair and keep their order.
 """
@@ -30,13 +30,13 @@ from m3router.data.errors import MismatchError
 SPATIAL_UNPAD = "spatial_unpad"
 FLAT = "flat"
 MERGES = (SPATIAL_UNPAD, FLAT)
-"""Original LLaVA's ``mm_patch_merge_type``: crops as one picture with the padding cut off and a
+"""Original LLaVA's ``mm_patch_merge_type``: crops as one image with the padding cut off and a
 newline token behind each row, or crop after crop as they are."""
 
 
 @dataclass(frozen=True)
 class CropGrid:
-    """How many crops a picture is cut into.
+    """How many crops an image is cut into.
 
     Attributes:
         rows: Crops on top of each other, ``R``.
@@ -73,7 +73,7 @@ def crop_grids(pinpoints: Iterable[Sequence[int]], side: int) -> tuple[CropGrid,
 
     Args:
         pinpoints: Resolutions (height, width) in pixels.
-        side: Side of a crop in pixels, the tower's picture.
+        side: Side of a crop in pixels, the tower's image.
 
     Raises:
         MismatchError: If there are none, or a resolution is not a whole number of crops.
@@ -92,12 +92,12 @@ def crop_grids(pinpoints: Iterable[Sequence[int]], side: int) -> tuple[CropGrid,
 
 
 def choose_grid(size: tuple[int, int], grids: Sequence[CropGrid], side: int) -> CropGrid:
-    """The grid that keeps most of a picture's pixels and, among those, wastes fewest.
+    """The grid that keeps most of an image's pixels and, among those, wastes fewest.
 
     The original's ``select_best_resolution``; of equally good grids the first one.
 
     Args:
-        size: The picture's (height, width).
+        size: The image's (height, width).
         grids: At least one.
         side: Side of a crop in pixels.
     """
@@ -113,10 +113,10 @@ def choose_grid(size: tuple[int, int], grids: Sequence[CropGrid], side: int) -> 
 
 
 def fit_and_pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize a picture into a frame, keeping its aspect, and centre it on black.
+    """Resize an image into a frame, keeping its aspect, and centre it on black.
 
     Args:
-        image: An RGB picture.
+        image: An RGB image.
         size: (height, width) of the frame.
     """
     tall, wide = size
@@ -132,15 +132,15 @@ def fit_and_pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def cut_views(image: Image.Image, grid: CropGrid, side: int) -> list[Image.Image]:
-    """The base picture and its crops: what the tower sees.
+    """The base image and its crops: what the tower sees.
 
     Args:
-        image: An RGB picture.
+        image: An RGB image.
         grid: How to cut it.
         side: Side of a view in pixels.
 
     Returns:
-        1 + R * C pictures of side x side pixels: first the whole picture, stretched to a square
+        1 + R * C images of side x side pixels: first the whole image, stretched to a square
         without padding as in the original, then the crops in raster order.
     """
     frame = fit_and_pad(image, (grid.rows * side, grid.columns * side))
@@ -153,14 +153,14 @@ def cut_views(image: Image.Image, grid: CropGrid, side: int) -> list[Image.Image
 
 
 def unpadded(size: tuple[int, int], cells: tuple[int, int]) -> tuple[slice, slice]:
-    """Which rows and columns of a map of tokens show the picture rather than its padding.
+    """Which rows and columns of a map of tokens show the image rather than its padding.
 
     NOTE: this is the ``int()`` of the authors' ``unpad_image``. Hugging Face rounds to seven
-    digits first, which differs for about 3 sizes in 100 000. At coarse scales a very long picture
+    digits first, which differs for about 3 sizes in 100 000. At coarse scales a very long image
     may have no row or no column left; the language model then sees its base alone.
 
     Args:
-        size: The picture's (height, width) in pixels.
+        size: The image's (height, width) in pixels.
         cells: (rows, columns) of the map.
     """
     (height, width), (rows, columns) = size, cells
@@ -175,7 +175,7 @@ def merged_length(size: tuple[int, int], grid: CropGrid, tokens: int, merge: str
     """Tokens that :func:`merge_views` yields, without making them.
 
     Args:
-        size: The picture's (height, width) in pixels.
+        size: The image's (height, width) in pixels.
         grid: How it was cut.
         tokens: Tokens of each view, ``g * g``.
         merge: One of :data:`MERGES`.
@@ -199,7 +199,7 @@ def merge_views(
 
     Args:
         views: (1 + R * C, g * g, D), the base first.
-        size: The picture's (height, width) in pixels.
+        size: The image's (height, width) in pixels.
         grid: How it was cut.
         newline: The model's newline token, (D,).
         merge: One of :data:`MERGES`.

@@ -1,6 +1,6 @@
 """A multi-scale model without weights, for tests and for trying the tools.
 
-It "sees" coarse colour averages, "needs" a scale that follows from the picture and the question,
+It "sees" coarse colour averages, "needs" a scale that follows from the image and the question,
 and below it answers something else. Everything is a pure function of its input.
 """
 
@@ -38,7 +38,7 @@ _STACK = StackShape(
 class FakeModel:
     """Answers ``yes`` from the needed scale on and ``no`` below it.
 
-    The needed scale grows with the length of the question and the contrast of the picture, so
+    The needed scale grows with the length of the question and the contrast of the image, so
     that a router has something to learn.
 
     Args:
@@ -72,11 +72,11 @@ class FakeModel:
 
     @property
     def prepare(self) -> Callable[[Image.Image], np.ndarray]:
-        """Shrinks a picture to the grid."""
+        """Shrinks an image to the grid."""
         return partial(_shrink, side=self._side)
 
     def encode(self, images: Sequence[Image.Image | np.ndarray]) -> list[VisualEncoding]:
-        """The picture itself, shrunk to the grid: its colours fill the first three channels."""
+        """The image itself, shrunk to the grid: its colours fill the first three channels."""
         encodings: list[VisualEncoding] = []
         for image in images:
             small = self.prepare(image) if isinstance(image, Image.Image) else image

@@ -1,4 +1,4 @@
-"""Which patches a visual token of MQT-LLaVA attends to in a picture: Grad-CAM (Figure 4 of MQT).
+"""Which patches a visual token of MQT-LLaVA attends to in an image: Grad-CAM (Figure 4 of MQT).
 
 The authors publish the figure but not its code. Implemented is Grad-CAM itself (Selvaraju et al.,
 ICCV 2017, equations 1 and 2), with the tower's patch tokens as the activation maps and the
@@ -20,7 +20,7 @@ from m3router.m3core.matryoshka.models.query_abstractor import QueryAbstractor
 def grad_cam(
     abstractor: QueryAbstractor, patches: torch.Tensor, tokens: Sequence[int]
 ) -> torch.Tensor:
-    """Heat maps of chosen visual tokens over the patches of one picture.
+    """Heat maps of chosen visual tokens over the patches of one image.
 
     With A the patch tokens, one activation map for each of their W channels, and y the length of
     the chosen visual token: a channel weighs the mean of dy / dA over the patches (equation 1),
@@ -28,7 +28,7 @@ def grad_cam(
 
     Args:
         abstractor: The query transformer.
-        patches: Tower tokens of the picture, (S * S, W).
+        patches: Tower tokens of the image, (S * S, W).
         tokens: Indices of the wanted visual tokens, from 0; T of them.
 
     Returns:
@@ -44,7 +44,7 @@ def grad_cam(
             f"got {list(tokens)}"
         )
     with torch.inference_mode(False), torch.enable_grad():
-        # One copy of the picture for each token, so that one backward pass serves them all.
+        # One copy of the image for each token, so that one backward pass serves them all.
         maps = patches.detach().clone().expand(len(tokens), -1, -1).clone().requires_grad_()
         outputs = abstractor(maps)  # (T, Q, D)
         chosen = outputs[torch.arange(len(tokens)), torch.tensor(tokens)]  # (T, D)
@@ -59,7 +59,7 @@ def token_heat_maps(model: MqtLlava, image: Image.Image, tokens: Sequence[int]) 
 
     Args:
         model: The model.
-        image: An RGB picture.
+        image: An RGB image.
         tokens: Indices of the wanted visual tokens, from 0; T of them.
 
     Returns:

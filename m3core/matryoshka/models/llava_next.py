@@ -1,6 +1,6 @@
-"""LLaVA-NeXT-type models through stock Hugging Face classes: pictures cut into crops.
+"""LLaVA-NeXT-type models through stock Hugging Face classes: images cut into crops.
 
-A scale names the tokens of *one* view. What the language model receives depends on the picture's
+A scale names the tokens of *one* view. What the language model receives depends on the image's
 shape, on the grid it is cut into and on the newline tokens, so costs are always asked from the
 encoding.
 """
@@ -44,11 +44,11 @@ VIEWS_PER_CALL = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """What the tower sees of a picture.
+    """What the tower sees of an image.
 
     Attributes:
         pixels: Normalised views, the base first, (1 + R * C, 3, side, side), float32.
-        size: The picture's (height, width) in pixels.
+        size: The image's (height, width) in pixels.
         grid: How it was cut.
     """
 
@@ -58,7 +58,7 @@ class Views:
 
 
 class CropsPreparer:
-    """Cuts a picture into views and normalises them; worker processes may do it.
+    """Cuts an image into views and normalises them; worker processes may do it.
 
     Args:
         processor: Its scaling, mean and standard deviation are used.
@@ -72,7 +72,7 @@ class CropsPreparer:
         self.side = side
 
     def __call__(self, image: Image.Image) -> Views:
-        """From an RGB picture to its views."""
+        """From an RGB image to its views."""
         size = (image.height, image.width)
         grid = choose_grid(size, self.grids, self.side)
         views = [np.asarray(view) for view in cut_views(image, grid, self.side)]
@@ -85,11 +85,11 @@ class CropsPreparer:
 
 @dataclass(frozen=True, kw_only=True)
 class CropsEncoding:
-    """A picture's base view and crops, pooled and merged on demand.
+    """An image's base view and crops, pooled and merged on demand.
 
     Attributes:
         crops: Unpooled tokens of each view after the projector, (1 + R * C, S * S, D).
-        size: The picture's (height, width) in pixels.
+        size: The image's (height, width) in pixels.
         grid: How it was cut.
         newline: The model's newline token, (D,).
         merge: One of :data:`m3router.m3core.matryoshka.models.anyres.MERGES`.
@@ -105,7 +105,7 @@ class CropsEncoding:
 
     @property
     def features(self) -> torch.Tensor:
-        """Unpooled tokens of the base view, which shows the whole picture, (S * S, D)."""
+        """Unpooled tokens of the base view, which shows the whole image, (S * S, D)."""
         return self.crops[0]
 
     @property
@@ -149,7 +149,7 @@ class LlavaNextM3(AnsweringModel):
         pooling: How coarser scales are made, a name in
             :data:`m3router.m3core.matryoshka.pooling.POOLINGS`.
         merge: The checkpoint's ``mm_patch_merge_type``; Hugging Face's layout knows one only.
-        grids: Cut pictures into these grids (M3, Table 5) instead of all that the checkpoint
+        grids: Cut images into these grids (M3, Table 5) instead of all that the checkpoint
             lists.
         unlisted_grids: Allow grids that the checkpoint does not list, such as 3x3.
 

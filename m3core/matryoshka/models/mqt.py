@@ -37,7 +37,7 @@ class QueryEncoding:
 
     @property
     def views(self) -> int:
-        """The tower saw the picture once."""
+        """The tower saw the image once."""
         return 1
 
     def tokens(self, scale: int) -> int:
@@ -73,7 +73,7 @@ class QueryEncoding:
 
 
 class MqtLlava(AnsweringModel):
-    """A language model that reads the first m of a picture's query outputs.
+    """A language model that reads the first m of an image's query outputs.
 
     It answers at every m from 1 to the number of queries; its grid is the choice of m that it is
     labelled and routed at.
@@ -149,7 +149,7 @@ class MqtLlava(AnsweringModel):
         return self.abstractor.check(scale)
 
     def patches(self, images: Sequence[Image.Image | torch.Tensor]) -> torch.Tensor:
-        """What the tower sees of pictures, at least one, (B, S * S, W), without CLS."""
+        """What the tower sees of images, at least one, (B, S * S, W), without CLS."""
         pixels = torch.stack([self.prepared(image) for image in images])
         pixels = pixels.to(self.tower.device, self.tower.dtype)
         return self.tower(pixels, output_hidden_states=True).hidden_states[self.layer][:, 1:]

@@ -11,7 +11,7 @@ def tower_tokens(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> 
 
     Args:
         model: A LLaVA whose ``vision_feature_layer`` is a single layer.
-        pixels: Normalised pictures, (B, 3, H, W).
+        pixels: Normalised images, (B, 3, H, W).
 
     Returns:
         Patch tokens before the projector, (B, S * S, Dv), chosen and stripped of CLS as the

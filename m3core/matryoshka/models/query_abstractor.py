@@ -1,16 +1,16 @@
-"""The query transformer of MQT-LLaVA: 256 latent queries read a picture's patches once.
+"""The query transformer of MQT-LLaVA: 256 latent queries read an image's patches once.
 
 Source: ``Resampler`` in the authors' ``llava/model/multimodal_projector/builder.py``
 (gordonhu608/MQT-LLaVA at 92c35d0); parameter names and shapes are theirs.
 
-Neither queries nor keys depend on the picture (the keys are the normalised table of positions and
+Neither queries nor keys depend on the image (the keys are the normalised table of positions and
 nothing else), so the attention weights are constants of the checkpoint and each output depends on
 its own query alone. The authors' layer recomputes queries, keys and weights at every call, and
 runs again for every number of tokens; this one keeps the weights and gives all outputs at once,
 of which the first m are what the authors' layer gives for m.
 
 Notation for shapes: ``Q`` queries (256), ``W`` width of the tower (1024), ``H`` heads (16), ``P``
-patches of a picture (24 * 24), ``D`` width of the language model (4096), ``B`` pictures.
+patches of an image (24 * 24), ``D`` width of the language model (4096), ``B`` images.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class QueryAbstractor(nn.Module):
         return scores.softmax(-1).to(dtype)
 
     def forward(self, patches: torch.Tensor, tokens: int | None = None) -> torch.Tensor:
-        """The first visual tokens of pictures.
+        """The first visual tokens of images.
 
         Args:
             patches: Tower tokens, (B, P, W).
@@ -186,7 +186,7 @@ class QueryAbstractor(nn.Module):
         return self.attn.out_proj(mixed.transpose(1, 2).flatten(2)) @ self.proj
 
     def cost(self) -> Connector:
-        """For all tokens of one picture, the constant attention weights not counted again."""
+        """For all tokens of one image, the constant attention weights not counted again."""
         patches, width, output = self.side**2, *self.proj.shape
         flops = 2.0 * width * (patches * width + self.queries * (patches + width + output))
         return Connector(flops=flops, weights=sum(part.numel() for part in self.parameters()))

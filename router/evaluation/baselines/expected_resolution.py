@@ -13,7 +13,7 @@ NOTE: the published classifier reads a small vision-language model's middle laye
 with label smoothing; here it is a penalised multinomial logistic regression on the features that
 our router reads.
 
-NOTE: a resolution is the side of the picture. A picture's tokens grow with its square, so the side
+NOTE: a resolution is the side of the image. An image's tokens grow with its square, so the side
 of an option is the square root of its mean cost. It only matters up to a factor.
 
 Notation for shapes: N examples, K options.

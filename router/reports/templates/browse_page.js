@@ -9,7 +9,7 @@ function startPage(document, window) {
   const $ = (name) => document.getElementById(name);
   const data = decode(JSON.parse($("data").textContent));
   const list = $("list"), space = $("space");
-  const pictures = typeof data.folder === "string";
+  const images = typeof data.folder === "string";
   const drawn = new Map(); // place -> row
   let state = sanitize(data, {}), shown = new Uint32Array(0), chosen = -1, stretch = 1;
 
@@ -28,7 +28,7 @@ function startPage(document, window) {
   }
   const percent = (value) => (Number.isFinite(value) ? (100 * value).toFixed(1) + " %" : "–");
 
-  // --- pictures ---------------------------------------------------------------------------
+  // --- images ---------------------------------------------------------------------------
 
   function address(path) {
     if (!data.folder || !path) return "";
@@ -39,7 +39,7 @@ function startPage(document, window) {
     }
   }
 
-  function picture(i, large) {
+  function image(i, large) {
     const box = element("div", "picture");
     const code = data.examples.image[i];
     const inside = data.thumbnails[code];
@@ -49,7 +49,7 @@ function startPage(document, window) {
       box.replaceChildren();
       const source = sources.shift();
       if (!source) {
-        if (pictures) box.textContent = "no picture";
+        if (images) box.textContent = "no image";
         return;
       }
       const image = element("img");
@@ -72,7 +72,7 @@ function startPage(document, window) {
     one.setAttribute("role", "option");
     one.setAttribute("aria-setsize", String(shown.length));
     one.setAttribute("aria-posinset", String(place + 1));
-    if (pictures) one.append(picture(i, false));
+    if (images) one.append(image(i, false));
     const words = element("div", "words");
     words.append(
       element("div", "", data.strings[data.examples.question[i]]),
@@ -100,7 +100,7 @@ function startPage(document, window) {
     const rows = [];
     for (let place = begin; place < end; place++) {
       if (!drawn.has(place)) drawn.set(place, row(place));
-      const one = drawn.get(place); // kept, so that pictures are not loaded again
+      const one = drawn.get(place); // kept, so that images are not loaded again
       one.style.top = place * ROW + shift + "px";
       one.setAttribute("aria-selected", String(shown[place] === chosen));
       rows.push(one);
@@ -153,7 +153,7 @@ function startPage(document, window) {
       return;
     }
     const i = chosen;
-    if (pictures) pane.append(picture(i, true));
+    if (images) pane.append(image(i, true));
     pane.append(element("p", "question", data.strings[data.examples.question[i]]));
     pane.append(
       element("p", "soft", data.datasets[data.examples.dataset[i]] + " · " + data.ids[i]),

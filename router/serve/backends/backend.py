@@ -43,8 +43,8 @@ class Query:
 
     Attributes:
         id: Of the request, unique.
-        image: The picture, RGB.
-        digest: Equal for equal pictures only, such as a hash of the file, so that one need not be
+        image: The image, RGB.
+        digest: Equal for equal images only, such as a hash of the file, so that one need not be
             encoded twice; "" for not known.
         question: What is asked, not empty.
         scale: Answer at this scale of the grid instead of routing.

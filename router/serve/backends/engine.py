@@ -59,9 +59,9 @@ class LocalEngine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         pipeline = self._given or load_pipeline(settings)
-        picture = Image.new("RGB", (64, 64), "white")
+        image = Image.new("RGB", (64, 64), "white")
         for scale in (None, *pipeline.model.grid.scales):
-            pipeline.answer([picture], ["Is it ready?"], scale=scale)
+            pipeline.answer([image], ["Is it ready?"], scale=scale)
         self._pipeline = pipeline
         self._policies = Policies(Path(settings.run), pipeline.router)
         count = settings.workers or workers_for(pipeline)

@@ -75,7 +75,7 @@ class Worker:
         cores: Shared with other workers.
         encoder: Of images, shared with other workers.
         batch: Most questions that are answered at once.
-        wave: Most pictures that the tower reads in one turn, while others wait for their tokens.
+        wave: Most images that the tower reads in one turn, while others wait for their tokens.
     """
 
     def __init__(

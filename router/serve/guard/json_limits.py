@@ -63,7 +63,7 @@ def shape_of(text: bytes) -> Shape:
 def too_deep(text: bytes, max_depth: int, max_marks: int) -> bool:
     """Whether a JSON text is deeper, or has more values, than is let in.
 
-    Most texts are told apart by counting alone: pictures in base64 have no brackets or commas.
+    Most texts are told apart by counting alone: images in base64 have no brackets or commas.
     """
     opens = text.count(b"[") + text.count(b"{")
     if opens <= max_depth and opens + text.count(b",") <= max_marks:

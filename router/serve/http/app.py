@@ -48,7 +48,7 @@ class Front:
 
     Attributes:
         backend: Answers.
-        picture: From an address to an RGB picture; raises ApiError.
+        image: From an address to an RGB image; raises ApiError.
         keys: Who may ask.
         rates: How often.
         settings: Limits of single requests.
@@ -57,7 +57,7 @@ class Front:
     """
 
     backend: Backend
-    picture: Callable[[str], Awaitable[Image.Image]]
+    image: Callable[[str], Awaitable[Image.Image]]
     keys: KeyRing
     rates: Rates
     settings: FrontSettings
@@ -194,7 +194,7 @@ def routes(front: Front) -> FastAPI:
     chat = Chat(
         backend=backend,
         settings=front.settings,
-        picture=front.picture,
+        image=front.image,
         metrics=metrics,
         recorder=front.recorder,
     )
@@ -208,7 +208,7 @@ def routes(front: Front) -> FastAPI:
 
     @app.post("/v1/chat/completions", responses=_problems(400, 404, 408, 413, 415, 429, 503, 504))
     async def chat_completions(body: ChatRequest, http: Request) -> ChatCompletion:
-        """Answer one question about one picture, at the scale that suffices."""
+        """Answer one question about one image, at the scale that suffices."""
         return await chat.answer(body, http)  # type: ignore[return-value]
 
     @app.get("/v1/models", responses=_problems(429))
@@ -279,7 +279,7 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        # What came is not repeated: it may be a picture.
+        # What came is not repeated: it may be an image.
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return answer(ApiError(400, "The body is not valid JSON.", code="invalid_json"))

@@ -60,7 +60,7 @@ class RequestContext:
         model: What is asked; "?" until it is known to be there, so that nobody can fill logs and
             metrics with names of their own.
         started: By `time.perf_counter`.
-        opening: Milliseconds that reading the picture took.
+        opening: Milliseconds that reading the image took.
     """
 
     id: str
@@ -82,7 +82,7 @@ class Chat:
     Args:
         backend: Answers questions.
         settings: Limits.
-        picture: From an address to an RGB picture; raises ApiError.
+        image: From an address to an RGB image; raises ApiError.
         metrics: Told of everything.
         recorder: Keeps a share of the traffic; None for none.
     """
@@ -92,13 +92,13 @@ class Chat:
         *,
         backend: Backend,
         settings: FrontSettings,
-        picture: Callable[[str], Awaitable[Image.Image]],
+        image: Callable[[str], Awaitable[Image.Image]],
         metrics: Metrics,
         recorder: Recorder | None,
     ) -> None:
         self._backend = backend
         self._settings = settings
-        self._picture = picture
+        self._image = image
         self._metrics = metrics
         self._recorder = recorder
 
@@ -142,7 +142,7 @@ class Chat:
         return JSONResponse(body.model_dump(), headers={"x-request-id": one.id})
 
     async def _query(self, one: RequestContext) -> Query:
-        """Check what can be checked without the picture first: that is cheap."""
+        """Check what can be checked without the image first: that is cheap."""
         if not self._backend.ready():
             raise UnavailableError("The server is starting or stopping.")
         served = self._backend.served()
@@ -153,13 +153,13 @@ class Chat:
         asked_scale(one.request, served)
         one.model = one.request.model
         url, _ = asked_parts(one.request)
-        picture = await self._picture(url)
+        image = await self._image(url)
         one.opening = one.seconds * 1000
         query = query_of(
             one.request,
             served,
             id=one.id,
-            picture=picture,
+            image=image,
             seconds=self._settings.request_timeout - one.seconds,
             max_tokens=self._settings.max_tokens,
         )

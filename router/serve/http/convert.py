@@ -57,25 +57,25 @@ def asked_scale(request: ChatRequest, served: Served) -> int | None:
 
 
 def asked_parts(request: ChatRequest) -> tuple[str, str]:
-    """The address of the picture, and the question.
+    """The address of the image, and the question.
 
     Raises:
-        ApiError: Unless there are exactly one picture and some text.
+        ApiError: Unless there are exactly one image and some text.
     """
     content = request.messages[0].content
     parts = [] if isinstance(content, str) else content
-    pictures = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    images = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
     question = "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
-    if len(pictures) != 1:
+    if len(images) != 1:
         raise ApiError(
             400,
-            f"A question is about one picture (a part of type image_url); this one has "
-            f"{len(pictures) or 'none'}.",
+            f"A question is about one image (a part of type image_url); this one has "
+            f"{len(images) or 'none'}.",
             param="messages.0.content",
         )
     if not question:
         raise ApiError(400, "The question is empty.", param="messages.0.content")
-    return pictures[0], question
+    return images[0], question
 
 
 def query_of(
@@ -83,7 +83,7 @@ def query_of(
     served: Served,
     *,
     id: str,
-    picture: Image.Image,
+    image: Image.Image,
     seconds: float,
     max_tokens: int | None,
 ) -> Query:
@@ -93,7 +93,7 @@ def query_of(
         request: What came.
         served: By the backend.
         id: For the request.
-        picture: That the request is about, RGB.
+        image: That the request is about, RGB.
         seconds: Within which it must be answered.
         max_tokens: The server's own limit, None for the model's.
 
@@ -105,7 +105,7 @@ def query_of(
     limits = [one for one in (wished, max_tokens) if one is not None]
     return Query(
         id=id,
-        image=picture,
+        image=image,
         digest=hashlib.sha256(url.encode()).hexdigest() if url.startswith("data:") else "",
         question=question,
         scale=asked_scale(request, served),
@@ -134,7 +134,7 @@ def routing_of(routed: RoutedAnswer, *, opening: float) -> Routing:
 
     Args:
         routed: The answer.
-        opening: Milliseconds that reading the picture took.
+        opening: Milliseconds that reading the image took.
     """
     milliseconds = {"picture": opening, **routed.milliseconds}
     return Routing(

@@ -70,7 +70,7 @@ class TextPart(_Strict):
 
 
 class ImageUrl(_Strict):
-    """Where the picture is: in the address itself, or on a host that the server allows."""
+    """Where the image is: in the address itself, or on a host that the server allows."""
 
     url: Annotated[str, Field(description="A data URL such as data:image/png;base64,...")]
     detail: Annotated[
@@ -80,7 +80,7 @@ class ImageUrl(_Strict):
 
 
 class ImagePart(_Strict):
-    """The picture."""
+    """The image."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -95,12 +95,12 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class UserMessage(_Strict):
-    """One question about one picture."""
+    """One question about one image."""
 
     role: Literal["user"]
     content: Annotated[
         str | Annotated[list[Part], Field(min_length=1, max_length=16)],
-        Field(description="Text and one picture; text alone is refused."),
+        Field(description="Text and one image; text alone is refused."),
     ]
     name: str | None = None
     tool_calls: Nothing = None

@@ -1,4 +1,4 @@
-"""Pictures that clients send, from data URLs to RGB, with everything strange refused.
+"""Images that clients send, from data URLs to RGB, with everything strange refused.
 
 In this order, so that the cheap refusals come first: the form of the URL, the length before
 base64 is decoded, base64 without a single character out of place, what the bytes are against what
@@ -44,8 +44,8 @@ _HEAD = re.compile(r"data:([a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40})?((?:;[^,;]{1,80}
 
 
 @dataclass(frozen=True)
-class PictureLimits:
-    """What a picture may be.
+class ImageLimits:
+    """What an image may be.
 
     Attributes:
         max_bytes: Of its file, not of its base64.
@@ -59,7 +59,7 @@ class PictureLimits:
 
 
 class Fetches(Protocol):
-    """Gets pictures from elsewhere; see :class:`m3router.router.serve.images.fetching.Fetcher`."""
+    """Gets images from elsewhere; see :class:`m3router.router.serve.images.fetching.Fetcher`."""
 
     async def fetch(self, url: str) -> bytes:
         """Get the bytes at an address.
@@ -70,10 +70,10 @@ class Fetches(Protocol):
         ...
 
 
-async def picture_of(
-    url: str, limits: PictureLimits, fetch: Fetches | None = None, *, param: str | None = None
+async def image_of(
+    url: str, limits: ImageLimits, fetch: Fetches | None = None, *, param: str | None = None
 ) -> Image.Image:
-    """Read the picture that an ``image_url`` names.
+    """Read the image that an ``image_url`` names.
 
     Decoding happens in a thread; the event loop goes on. A first frame stands for an animation.
 
@@ -97,7 +97,7 @@ async def picture_of(
         elif fetch is None:
             raise ApiError(
                 400,
-                "Pictures are not fetched from elsewhere here: send a data URL such as "
+                "Images are not fetched from elsewhere here: send a data URL such as "
                 "data:image/png;base64,...",
                 code="invalid_image_url",
             )
@@ -131,7 +131,7 @@ def _split(url: str, max_bytes: int) -> tuple[str, str]:
     if kind not in TYPES:
         raise ApiError(
             400,
-            f"Pictures of the type {kind or '(none)'} are not taken: send one of "
+            f"Images of the type {kind or '(none)'} are not taken: send one of "
             f"{', '.join(dict.fromkeys(TYPES))}.",
             code="unsupported_image_media_type",
         )
@@ -140,7 +140,7 @@ def _split(url: str, max_bytes: int) -> tuple[str, str]:
     return TYPES[kind], url[head.end() :]
 
 
-def _from_base64(encoded: str, declared: str, limits: PictureLimits) -> Image.Image:
+def _from_base64(encoded: str, declared: str, limits: ImageLimits) -> Image.Image:
     try:
         data = binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
         # What was decoded encodes to what came: no bit was skipped, no padding was made up.
@@ -150,7 +150,7 @@ def _from_base64(encoded: str, declared: str, limits: PictureLimits) -> Image.Im
     if not whole:
         raise ApiError(
             400,
-            "The picture is not valid base64: only A-Z a-z 0-9 + / with = at the end, without "
+            "The image is not valid base64: only A-Z a-z 0-9 + / with = at the end, without "
             "spaces or line breaks.",
             code="invalid_base64_image",
         )
@@ -158,27 +158,27 @@ def _from_base64(encoded: str, declared: str, limits: PictureLimits) -> Image.Im
     if data and found and found != declared:
         raise ApiError(
             400,
-            f"The data URL says {declared}, but the picture is {found}.",
+            f"The data URL says {declared}, but the image is {found}.",
             code="image_type_mismatch",
         )
     return _decode(data, found, limits)
 
 
-def _decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
-    """Judge the bytes of a picture, then decode them."""
+def _decode(data: bytes, name: str, limits: ImageLimits) -> Image.Image:
+    """Judge the bytes of an image, then decode them."""
     if not data:
-        raise ApiError(400, "The picture is empty (0 bytes).", code="empty_image_file")
+        raise ApiError(400, "The image is empty (0 bytes).", code="empty_image_file")
     if len(data) > limits.max_bytes:
         raise too_many_bytes(limits.max_bytes)
     if not name:
         raise ApiError(
             400,
-            f"The picture is not in a format that is taken ({', '.join(FORMATS)}).",
+            f"The image is not in a format that is taken ({', '.join(FORMATS)}).",
             code="invalid_image_format",
         )
     problem = problem_of(name, data)
     if problem:
-        raise ApiError(400, f"The picture cannot be read: {problem}.", code="image_parse_error")
+        raise ApiError(400, f"The image cannot be read: {problem}.", code="image_parse_error")
     try:
         return read_image(data, formats=(name,), max_pixels=limits.max_pixels)
     except ImageSizeError as error:
@@ -188,7 +188,5 @@ def _decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
 
 
 def too_many_bytes(max_bytes: int) -> ApiError:
-    """Refuse a picture for its bytes."""
-    return ApiError(
-        413, f"The picture has more than {max_bytes} bytes.", code="image_file_too_large"
-    )
+    """Refuse an image for its bytes."""
+    return ApiError(413, f"The image has more than {max_bytes} bytes.", code="image_file_too_large")

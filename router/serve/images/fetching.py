@@ -1,4 +1,4 @@
-"""Pictures from elsewhere, from hosts that the operator lists and from nowhere else.
+"""Images from elsewhere, from hosts that the operator lists and from nowhere else.
 
 What a server fetches at a stranger's word can be turned against the network that it stands in
 (server-side request forgery, OWASP A10:2021). So a name is resolved here, once; every address it
@@ -50,11 +50,11 @@ class _Target:
 
 
 class Fetcher:
-    """Fetches pictures over HTTP.
+    """Fetches images over HTTP.
 
     Args:
         hosts: Names that may be asked; ``*.example.org`` for all below example.org.
-        max_bytes: Longest picture.
+        max_bytes: Longest image.
         seconds: For all of it: resolving, connecting, redirects, reading.
         ports: That may be asked.
         parallel: Fetches at once; others wait within their time.
@@ -82,7 +82,7 @@ class Fetcher:
             import httpx
         except ImportError as error:
             raise DataError(
-                "Fetching pictures needs the package httpx, which is not installed: pip install "
+                "Fetching images needs the package httpx, which is not installed: pip install "
                 "'m3router[serve]'"
             ) from error
         self.hosts = frozenset(_check_listed(host) for host in hosts)
@@ -95,7 +95,7 @@ class Fetcher:
         self._slots = asyncio.Semaphore(parallel)
 
     async def fetch(self, url: str) -> bytes:
-        """Get the picture at an address.
+        """Get the image at an address.
 
         Args:
             url: http or https, of a listed host.
@@ -104,7 +104,7 @@ class Fetcher:
             The bytes; nothing is known of them but that they were called ``image/...``.
 
         Raises:
-            ApiError: 400 if the address may not be asked or gave no picture, 413 if that is too
+            ApiError: 400 if the address may not be asked or gave no image, 413 if that is too
                 large. What names resolve to and how a connection failed is not told.
         """
         target = self._target(url)
@@ -135,19 +135,19 @@ class Fetcher:
         except ValueError:
             raise ApiError(
                 400,
-                "The picture's address is not a plain http or https URL (printable ASCII, at most "
+                "The image's address is not a plain http or https URL (printable ASCII, at most "
                 f"{LONGEST_URL} characters).",
                 code="invalid_image_url",
             ) from None
         if "@" in parts.netloc:
             raise ApiError(
-                400, "The picture's address must not hold a password.", code="invalid_image_url"
+                400, "The image's address must not hold a password.", code="invalid_image_url"
             )
         host = parts.hostname.lower().removesuffix(".")
         if not self._listed(host) or port not in self.ports:
             raise ApiError(
                 400,
-                "Pictures are not fetched from that host and port here.",
+                "Images are not fetched from that host and port here.",
                 code="invalid_image_url",
             )
         return _Target(url, scheme, host, port, _path(parts))
@@ -161,7 +161,7 @@ class Fetcher:
         return any("*." + ".".join(above[start:]) in self.hosts for start in range(len(above)))
 
     async def _get(self, target: _Target) -> bytes | str:
-        """Ask once: the bytes of a picture, or where it is said to be instead."""
+        """Ask once: the bytes of an image, or where it is said to be instead."""
         import httpx
 
         addresses = await self._addresses(target)
@@ -238,7 +238,7 @@ class Fetcher:
 
     def _too_large(self) -> ApiError:
         return ApiError(
-            413, f"The picture has more than {self.max_bytes} bytes.", code="image_file_too_large"
+            413, f"The image has more than {self.max_bytes} bytes.", code="image_file_too_large"
         )
 
 
@@ -249,7 +249,7 @@ def _path(parts: SplitResult) -> str:
 def _unfetched(host: str, cause: str) -> ApiError:
     return ApiError(
         400,
-        f"The picture could not be fetched from {host}: {cause}.",
+        f"The image could not be fetched from {host}: {cause}.",
         code="failed_to_download_image",
     )
 

@@ -143,7 +143,7 @@ class RayBackend:
         """Refuse what this process can see; a replica looks at the question's length."""
         self._policies.rule(query)
         if not query.question.strip():
-            raise DataError("the question is empty; ask something about the picture")
+            raise DataError("the question is empty; ask something about the image")
         if query.scale is not None and query.scale not in self._served.scales:
             raise MismatchError(
                 f"the scale {query.scale} is not one of {list(self._served.scales)}; choose one of "

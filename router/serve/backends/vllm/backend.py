@@ -1,9 +1,9 @@
-"""Answers through a vLLM server: the picture is seen here, the language model runs there.
+"""Answers through a vLLM server: the image is seen here, the language model runs there.
 
 Tower, projector, pooling and router run in this process. For each question the pooled visual
 tokens of the chosen scale and the prompt go to the server
 (`m3router.router.serve.backends.vllm.protocol`), which batches questions of all scales; only their
-pictures are read one length at a time (`m3router.router.serve.backends.vllm.shape_gate`). A cascade
+images are read one length at a time (`m3router.router.serve.backends.vllm.shape_gate`). A cascade
 asks again at a finer scale, as it does here.
 
 NOTE: written from vLLM's sources and tested against a stand-in that answers with the embedded
@@ -207,7 +207,7 @@ class VllmBackend:
         said.check(expected)
 
     async def _try_out(self) -> None:
-        """Ask about a grey picture at the coarsest scale.
+        """Ask about a grey image at the coarsest scale.
 
         Raises:
             ModelError: If the server refuses it or reads another prompt.

@@ -45,7 +45,7 @@ class VllmAddress:
         model: What the server calls its model (``--served-model-name``).
         key: Its API key; None for a server without one. Never logged.
         stream: Ask for streams; False where something in between holds them back. Answers then
-            come whole, and pictures of different lengths wait for whole answers.
+            come whole, and images of different lengths wait for whole answers.
     """
 
     url: str

@@ -1,14 +1,14 @@
 """The same prompt for a vLLM server as for the model here.
 
 vLLM makes a prompt from messages with a Jinja template and turns it into tokens whole; here, what
-stands before and after the picture is turned into tokens apart, and what a question spells is
+stands before and after the image is turned into tokens apart, and what a question spells is
 always text (`m3router.m3core.matryoshka.answering`). The template in ``templates/vllm.jinja``
 writes the beginning-of-sequence token and passes the parts of a message through as they are, with
-:data:`PLACEHOLDER` for the picture, which is what vLLM's LLaVA looks for
+:data:`PLACEHOLDER` for the image, which is what vLLM's LLaVA looks for
 (vllm-project/vllm, ``vllm/model_executor/models/llava.py``, ``get_placeholder_str``). It reads a
 message's content as a list of parts, which vLLM calls the content format "openai"
 (``vllm/entrypoints/chat_utils.py``, ``_parse_chat_message_content_part``: texts stay whole and a
-picture of any kind becomes ``{"type": "image"}``).
+image of any kind becomes ``{"type": "image"}``).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ServerPrompt:
         if not glues:
             raise ModelError(
                 f"the tokenizer of {model.name} reads a prompt whole otherwise than its texts "
-                "before and after the picture, so vLLM would answer another prompt; serve it "
+                "before and after the image, so vLLM would answer another prompt; serve it "
                 "without --vllm"
             )
         self._glue = glues[0]
@@ -79,7 +79,7 @@ class ServerPrompt:
 
         Raises:
             DataError: If the question is empty or spells a special token: vLLM would take
-                "<image>" for a second picture, and "</s>" for an end.
+                "<image>" for a second image, and "</s>" for an end.
         """
         if not self._agree(question, self._glue):
             raise DataError(
@@ -92,7 +92,7 @@ class ServerPrompt:
 
         Args:
             question: What is asked.
-            tokens: The picture's visual tokens, see
+            tokens: The image's visual tokens, see
                 :func:`m3router.router.serve.backends.vllm.protocol.packed`.
         """
         before, after = self._texts(question, self._glue)

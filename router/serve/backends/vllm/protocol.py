@@ -15,8 +15,8 @@ Read in vllm-project/vllm; files are named as they stood there in version 0.13 a
   scale fits; ``usage.prompt_tokens`` counts them.
 - Any number format: the server casts to its own where it puts visual tokens among the others
   (``vllm/model_executor/models/utils.py``, ``_merge_multimodal_embeddings``).
-- A part may bring a ``uuid``. None is sent: the server believes it and keeps pictures under it, so
-  that one uuid for two scales of a picture would give answers from the wrong one. Without it, the
+- A part may bring a ``uuid``. None is sent: the server believes it and keeps images under it, so
+  that one uuid for two scales of an image would give answers from the wrong one. Without it, the
   tensor itself is hashed.
 - Log-probabilities come only where ``top_logprobs`` is given beside ``logprobs``, and for the
   end-of-sequence token too (``vllm/entrypoints/openai/chat_completion/serving.py``;
@@ -82,7 +82,7 @@ def packed(tokens: torch.Tensor) -> str:
         DataError: If a number is not finite; vLLM would answer nonsense without a word.
     """
     if not torch.isfinite(tokens).all():
-        raise DataError("the picture gives visual tokens that are not finite; use another picture")
+        raise DataError("the image gives visual tokens that are not finite; use another image")
     # A copy: of a part of a tensor, `torch.save` would write the whole.
     own = tokens.detach().to("cpu", copy=True).contiguous()[None]
     buffer = io.BytesIO()

@@ -1,11 +1,11 @@
-"""Lets pictures of only one length be read by a vLLM server at a time.
+"""Lets images of only one length be read by a vLLM server at a time.
 
-A step of vLLM stacks the pictures of all prompts that it begins to read. Where their numbers of
+A step of vLLM stacks the images of all prompts that it begins to read. Where their numbers of
 tokens differ, its LLaVA refuses them and the engine dies, and with it every other question
 (vllm-project/vllm: ``vllm/multimodal/inputs.py``, ``MultiModalBatchedField._reduce_data``, stacks
 equal shapes only; ``vllm/model_executor/models/llava.py``, ``LlavaImageEmbeddingInputs``, has one
 length for all; ``vllm/utils/tensor_schema.py`` raises "contains inconsistent shapes"; issues 31219
-and 39681). Once a question's first token is there, its picture was read, so questions of other
+and 39681). Once a question's first token is there, its image was read, so questions of other
 lengths may begin; decoding mixes freely.
 """
 
@@ -28,7 +28,7 @@ class ShapeGate:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def enter(self, length: int) -> None:
-        """Wait until pictures of this length may be read; :meth:`leave` must follow."""
+        """Wait until images of this length may be read; :meth:`leave` must follow."""
         if not self._reading or (length == self._length and not self._waiting):
             self._length = length
             self._reading += 1
@@ -45,7 +45,7 @@ class ShapeGate:
             raise
 
     def leave(self) -> None:
-        """One picture was read, or never will be."""
+        """One image was read, or never will be."""
         self._reading -= 1
         self._waiting = deque(one for one in self._waiting if not one[1].cancelled())
         if self._reading or not self._waiting:

@@ -1,4 +1,4 @@
-"""Pictures of strangers: what is read, and what is refused before anything decodes it."""
+"""Images of strangers: what is read, and what is refused before anything decodes it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from m3router.router.serve.errors import ApiError
-from m3router.router.serve.images.decoding import TYPES, PictureLimits, picture_of
+from m3router.router.serve.images.decoding import TYPES, ImageLimits, image_of
 from m3router.router.serve.images.image_formats import FORMATS, format_of, problem_of
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (37, 53, 3), dtype=np.uint8))
-LIMITS = PictureLimits(max_bytes=200_000, max_pixels=10_000)
+LIMITS = ImageLimits(max_bytes=200_000, max_pixels=10_000)
 MIME = {name: kind for kind, name in reversed(TYPES.items())}
 FRAMES: dict[str, Any] = {"save_all": True, "append_images": [NOISE.rotate(90)]}
 WAYS: list[tuple[str, str, dict[str, Any]]] = [
@@ -65,11 +65,11 @@ def url_of(data: bytes, kind: str | None = None) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def read(url: str, limits: PictureLimits = LIMITS) -> Image.Image:
-    return asyncio.run(picture_of(url, limits, None, param="messages.0.content.1"))
+def read(url: str, limits: ImageLimits = LIMITS) -> Image.Image:
+    return asyncio.run(image_of(url, limits, None, param="messages.0.content.1"))
 
 
-def refused(url: str, limits: PictureLimits = LIMITS) -> ApiError:
+def refused(url: str, limits: ImageLimits = LIMITS) -> ApiError:
     with pytest.raises(ApiError) as caught:
         read(url, limits)
     assert caught.value.param == "messages.0.content.1"
@@ -139,7 +139,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def inside_png(body: bytes, kind: bytes = b"teSt") -> bytes:
-    """Within the picture, in a chunk that decoders pass over."""
+    """Within the image, in a chunk that decoders pass over."""
     data = saved()
     return data[:-12] + png_chunk(kind, body) + data[-12:]
 
@@ -208,7 +208,7 @@ def test_files_that_are_something_else_too_are_read_as_images(kind: str) -> None
 
     The image is built from pixels alone, so that none of the file's other bytes can be in it.
     """
-    limits = PictureLimits(max_bytes=200_000, max_pixels=20_000)
+    limits = ImageLimits(max_bytes=200_000, max_pixels=20_000)
     data = TWO_THINGS[kind]
     image = read(url_of(data), limits)
     assert image.size == ((0x2A2F, 1) if kind == "javascript gif" else NOISE.size)
@@ -262,7 +262,7 @@ def test_further_jpegs_behind_a_jpeg_are_a_phones() -> None:
         ("\0", "invalid_image_url"),
     ],
 )
-def test_urls_that_are_no_picture(url: str, code: str) -> None:
+def test_urls_that_are_no_image(url: str, code: str) -> None:
     error = refused(url)
     assert (error.status, error.code) == (400, code)
 
@@ -304,10 +304,10 @@ def test_length_is_refused_before_decoding() -> None:
     error = refused(url)
     assert (error.status, error.code) == (413, "image_file_too_large")
     assert time.process_time() - began < 1.0
-    exact = PictureLimits(max_bytes=len(saved()), max_pixels=10_000)
+    exact = ImageLimits(max_bytes=len(saved()), max_pixels=10_000)
     assert read(url_of(saved()), exact).size == NOISE.size
     for less in (1, 2, 3, 4):
-        tight = PictureLimits(max_bytes=len(saved()) - less, max_pixels=10_000)
+        tight = ImageLimits(max_bytes=len(saved()) - less, max_pixels=10_000)
         assert refused(url_of(saved()), tight).code == "image_file_too_large"
 
 
@@ -336,7 +336,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_by_their_header(kind: str) -> None:
-    limits = PictureLimits(max_bytes=2_000_000, max_pixels=10_000_000)
+    limits = ImageLimits(max_bytes=2_000_000, max_pixels=10_000_000)
     began = time.process_time()
     error = refused(url_of(BOMBS[kind]), limits)
     assert (error.status, error.code) == (413, "image_too_large")
@@ -348,7 +348,7 @@ def test_jpegs_of_thousands_of_scans_are_not_decoded() -> None:
     start = data.rindex(b"\xff\xda")
     scan = data[start:-2]
     bomb = data[:-2] + scan * 5000 + data[-2:]
-    limits = PictureLimits(max_bytes=len(bomb), max_pixels=10_000)
+    limits = ImageLimits(max_bytes=len(bomb), max_pixels=10_000)
     error = refused(url_of(bomb), limits)
     assert error.code == "image_parse_error" and "100 scans" in str(error)
 
@@ -379,7 +379,7 @@ def test_no_file_keeps_the_server_busy(data: bytes) -> None:
     name = format_of(data)
     began = time.process_time()
     with contextlib.suppress(ApiError):
-        asyncio.run(picture_of(url_of(data), PictureLimits(max_bytes=20_000_000), None))
+        asyncio.run(image_of(url_of(data), ImageLimits(max_bytes=20_000_000), None))
     assert time.process_time() - began < 2.0
     assert name in FORMATS
 
@@ -410,7 +410,7 @@ def test_decoding_happens_in_few_threads() -> None:
     url = url_of(saved(image=NOISE.resize((90, 90))))
 
     async def many() -> None:
-        await asyncio.gather(*(picture_of(url, LIMITS, None) for _ in range(50)))
+        await asyncio.gather(*(image_of(url, LIMITS, None) for _ in range(50)))
 
     asyncio.run(many())
     names = [one.name for one in threading.enumerate() if one.name.startswith("pictures")]

@@ -1,4 +1,4 @@
-"""Pictures are read and prepared ahead of the model, in worker processes where that pays."""
+"""Images are read and prepared ahead of the model, in worker processes where that pays."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from m3router.data.errors import ImageError
 from m3router.data.example import Example
 from m3router.data.images import MAX_PIXELS
 from m3router.data.media_files import file_in
-from m3router.data.videos import FRAMES, open_picture
+from m3router.data.videos import FRAMES, open_media
 
 MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Examples and their pictures, ready for the tower.
+    """Examples and their images, ready for the tower.
 
     Attributes:
         examples: What to ask.
-        prepared: Picture's name to what the model's ``prepare`` made of it.
-        causes: Picture's name to why it cannot be read.
+        prepared: Image's name to what the model's ``prepare`` made of it.
+        causes: Image's name to why it cannot be read.
     """
 
     examples: list[Example]
@@ -38,7 +38,7 @@ class Chunk:
 
 
 class _Chunks(Dataset[Chunk]):
-    """Reads a chunk's pictures when asked for it."""
+    """Reads a chunk's images when asked for it."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class _Chunks(Dataset[Chunk]):
 
 
 def workers_for(device: str, processes: int = 1) -> int:
-    """How many worker processes read pictures.
+    """How many worker processes read images.
 
     Where the model runs on the CPU they would only compete with it.
 
@@ -92,20 +92,20 @@ def read_ahead(
     frames: int = FRAMES,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Chunk]:
-    """Read and prepare the pictures of chunk after chunk, in order.
+    """Read and prepare the images of chunk after chunk, in order.
 
     Args:
         chunks: Examples that are in flight together.
-        images: Folder that the examples' pictures start from.
+        images: Folder that the examples' images start from.
         prepare: A model's.
         workers: Processes that read ahead; 0 reads in this one.
         frames: Frames of a video's collage.
-        max_pixels: Larger pictures are refused before they are decoded.
+        max_pixels: Larger images are refused before they are decoded.
 
     Raises:
         DataError: If there are videos and PyAV is missing.
     """
-    read = partial(open_picture, frames=frames, max_pixels=max_pixels)
+    read = partial(open_media, frames=frames, max_pixels=max_pixels)
     loader = DataLoader(
         _Chunks(chunks, read, images, prepare),
         batch_size=None,

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from m3router.router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
     from m3router.router.policies.policy import Policy as Policy
     from m3router.router.runs.run import Run as Run
-    from m3router.router.scale_router import ScaleRouter as ScaleRouter
     from m3router.router.training.fit import train_router as train_router
+    from m3router.router.training.scale_router import ScaleRouter as ScaleRouter
 
 if not TYPE_CHECKING:
     __getattr__, __dir__, __all__ = exports(
@@ -42,7 +42,7 @@ if not TYPE_CHECKING:
             "Policy": "m3router.router.policies.policy",
             "Run": "m3router.router.runs.run",
             "ScaleGrid": "m3router.m3core.matryoshka.scales",
-            "ScaleRouter": "m3router.router.scale_router",
+            "ScaleRouter": "m3router.router.training.scale_router",
             "evaluate": "m3router.router.evaluation.evaluate",
             "label": "m3router.m3core.labelling",
             "load_jsonl": "m3router.data.sources.jsonl",

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from m3router.router.policies.policy import Policy as Policy
     from m3router.router.reports.report_run import report_stage as report_stage
     from m3router.router.runs.run import Run as Run
-    from m3router.router.scale_router import ScaleRouter as ScaleRouter
     from m3router.router.stages.labelling import label_stage as label_stage
     from m3router.router.stages.learning import calibrate_stage as calibrate_stage
     from m3router.router.stages.learning import train_stage as train_stage
     from m3router.router.training.fit import train_router as train_router
+    from m3router.router.training.scale_router import ScaleRouter as ScaleRouter
     from m3router.router.version import __version__ as __version__
 
 if not TYPE_CHECKING:
@@ -30,7 +30,7 @@ if not TYPE_CHECKING:
             "FeatureTable": "m3router.router.features.table",
             "Policy": "m3router.router.policies.policy",
             "Run": "m3router.router.runs.run",
-            "ScaleRouter": "m3router.router.scale_router",
+            "ScaleRouter": "m3router.router.training.scale_router",
             "calibrate_stage": "m3router.router.stages.learning",
             "evaluate": "m3router.router.evaluation.evaluate",
             "evaluate_stage": "m3router.router.evaluation.evaluate_run",

@@ -37,8 +37,8 @@ from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_text
 from m3router.router.evaluation.evaluate import evaluate
 from m3router.router.metrics.choices import taken
-from m3router.router.policies.calibration_data import CalibrationData, predictions
 from m3router.router.policies.knobs import Knobs
+from m3router.router.runs.calibration_data import CalibrationData, predictions
 from m3router.router.training.fit import train_router
 
 HERE = Path(__file__).parent

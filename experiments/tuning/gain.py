@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import part_rows
 from m3router.data.manifest import atomic_write_text
-from m3router.data.splits.rows import part_rows
 from m3router.router.features.table import FeatureTable
 from m3router.router.metrics.paired_bootstrap import estimate
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
 from m3router.router.stages.tuning import tuned_setting, tuning_folder
 from m3router.router.training.fit import train_router
+from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import apply_rule
 from m3router.router.tuning.objective import curve, halves, overall
 from m3router.router.tuning.results import read_results, row_of

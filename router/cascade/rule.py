@@ -44,7 +44,7 @@ from m3router.router.estimators.base import Floats
 from m3router.router.policies.outcomes import Asked
 from m3router.router.policies.policy import Binding
 from m3router.router.policies.price_sweep import choose_at
-from m3router.router.runs.sealed_files import SEAL, read_sealed, write_sealed
+from m3router.router.sealed_files import SEAL, read_sealed, write_sealed
 
 KIND = "cascade"
 SCHEMA = 2  # 2: the reference

@@ -11,7 +11,6 @@ import typer
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.router.cascade.rule import Cascade
 from m3router.router.cli.console import say, say_about_reference
-from m3router.router.cli.fractions import METAVAR, fraction, signed_fraction
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import out
 from m3router.router.policies.guarantee import Target, UncertifiedError
@@ -22,6 +21,7 @@ from m3router.router.runs.run import Run
 from m3router.router.stages.escalating import escalate_stage
 from m3router.router.stages.learning import calibrate_stage
 from m3router.router.stages.references import reference_stage
+from m3router.router.text.fractions import METAVAR, fraction, signed_fraction
 from m3router.router.text.numbers import number, percent
 from m3router.router.text.words import Words, words_of
 

@@ -27,7 +27,7 @@ def check(
     m3router check run/
     ```
     """
-    from m3router.router.runs.checks import check_environment, check_run
+    from m3router.router.stages.checks import check_environment, check_run
 
     with err.status("checking"):
         checks = check_environment(model)

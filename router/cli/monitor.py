@@ -11,12 +11,12 @@ import typer
 
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.cli.console import show_table
-from m3router.router.cli.fractions import METAVAR, fraction
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import err, out
 from m3router.router.monitoring.regret import UNDECIDED
 from m3router.router.runs.run import Run
 from m3router.router.stages.monitoring import monitor_stage
+from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.text.numbers import number, percent
 
 ALARM, UNDECIDED_CODE = 4, 5

@@ -13,8 +13,8 @@ from typer.models import ParameterInfo
 
 from m3router.data.splits.assignment import shares_in_order
 from m3router.data.splits.split import FRACTIONS
-from m3router.data.splits.splitting import Splitting
-from m3router.router.cli.fractions import METAVAR, fraction
+from m3router.router.stages.splitting import Splitting
+from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.training.targets import RULES
 
 Settings = TypeVar("Settings")

@@ -10,9 +10,9 @@ import typer
 from rich.text import Text
 
 from m3router.data.images import open_image
+from m3router.data.log.parts import part_rows
 from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
-from m3router.data.splits.rows import part_rows
 from m3router.router.cli.console import progress, show_headline, show_verdict
 from m3router.router.cli.options import Device
 from m3router.router.cli.streams import err

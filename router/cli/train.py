@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from m3router.data.log.parts import part_sizes
 from m3router.data.log.warnings import lone_groups
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import (
@@ -25,7 +26,7 @@ from m3router.router.cli.options import (
 from m3router.router.cli.streams import out as results
 from m3router.router.estimators import DEFAULT, ESTIMATORS
 from m3router.router.runs.run import Run
-from m3router.router.stages.learning import part_sizes, train_stage
+from m3router.router.stages.learning import train_stage
 from m3router.router.stages.tuning import tuned_setting
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
 

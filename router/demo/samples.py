@@ -16,11 +16,11 @@ from PIL import Image
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import part_rows
 from m3router.data.media_files import file_in
 from m3router.data.scenes.drawing import render
 from m3router.data.scenes.questions import all_questions
 from m3router.data.scenes.world import make_scene
-from m3router.data.splits.rows import part_rows
 from m3router.data.videos import open_media
 from m3router.m3core.matryoshka.base import MultiScaleModel, Request
 from m3router.m3core.matryoshka.batching import answer_all

@@ -20,8 +20,8 @@ from m3router.router.demo.session_stats import Spending, spent_on
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.inference.result import RoutedAnswer, flops_of
 from m3router.router.inference.session import Session
-from m3router.router.policies.calibration_data import CalibrationData
 from m3router.router.policies.policy import Policy
+from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
 from m3router.router.visualize.token_grid import shown_at
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.registry import unknown_name
-from m3router.router.runs.sealed_files import sha256_bytes
+from m3router.router.sealed_files import sha256_bytes
 
 Floats = npt.NDArray[np.floating]
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from m3router.data.errors import DataError
 from m3router.router.estimators.base import Floats, Validation, column_moments, inverse, row_blocks
-from m3router.router.estimators.bilinear import BilinearNetwork, standardised, view_slices
+from m3router.router.estimators.bilinear_network import BilinearNetwork, standardised, view_slices
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From outputs and scores, both (N, K), to the loss of each example (N,)."""

@@ -25,6 +25,7 @@ from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from m3router.data.errors import DataError
+from m3router.data.splits.folds import group_folds
 from m3router.router.estimators.base import (
     Floats,
     GroupedEstimator,
@@ -52,7 +53,6 @@ from m3router.router.estimators.neighbours import Neighbourhood
 from m3router.router.estimators.ridge import PENALTIES, RidgePath
 from m3router.router.estimators.stacking import Mixture
 from m3router.router.features.mapped import side_by_side
-from m3router.router.training.folds import group_folds
 
 TENSORS, HEADER, NETWORK = "blend.safetensors", "blend.json", "network-"
 Array = npt.NDArray[np.float64]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from m3router.router.estimators.base import Floats, row_blocks
-from m3router.router.estimators.bilinear import BilinearEstimator, standardised, view_slices
+from m3router.router.estimators.bilinear import BilinearEstimator
+from m3router.router.estimators.bilinear_network import standardised, view_slices
 
 
 @dataclass(kw_only=True, eq=False)

@@ -34,7 +34,7 @@ from m3router.router.estimators.base import (
     read_header,
     row_blocks,
 )
-from m3router.router.estimators.bilinear import standardised
+from m3router.router.estimators.bilinear_network import standardised
 
 STORED = "knn.safetensors"
 HEADER = "knn.json"

@@ -11,7 +11,7 @@ import numpy as np
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.splits.rows import part_rows
+from m3router.data.log.parts import part_rows
 from m3router.data.splits.split import Split
 from m3router.router.evaluation.evaluate import default_budgets, different_budgets
 from m3router.router.evaluation.paired_comparison import (
@@ -20,9 +20,9 @@ from m3router.router.evaluation.paired_comparison import (
     Side,
     compare_routers,
 )
-from m3router.router.policies.calibration_data import predictions
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Policy
+from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import OpenRun, Run
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.splits.rows import Gaps, part_rows
+from m3router.data.log.parts import Gaps, part_rows
 from m3router.data.splits.split import SPLITS, Split
 from m3router.router.cascade.rule import Cascade
 from m3router.router.estimators.base import Floats

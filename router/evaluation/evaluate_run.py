@@ -10,8 +10,8 @@ import numpy as np
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import part_rows, part_sizes
 from m3router.data.manifest import atomic_write_text, library_versions, read_manifest
-from m3router.data.splits.rows import part_rows
 from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.estimators.base import Floats
@@ -24,12 +24,11 @@ from m3router.router.evaluation.evaluate import (
     different_budgets,
     evaluate,
 )
-from m3router.router.policies.calibration_data import predictions
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
+from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
-from m3router.router.stages.learning import part_sizes
+from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING
 
 DOCUMENT = "evaluation.json"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from m3router.data.errors import DataError
+from m3router.data.log.parts import part_rows
 from m3router.data.manifest import atomic_write_text
-from m3router.data.splits.rows import part_rows
 from m3router.router.evaluation.evaluate import SCHEMA
 from m3router.router.evaluation.permutation_importance import (
     REPEATS,
@@ -20,7 +20,7 @@ from m3router.router.evaluation.permutation_importance import (
 )
 from m3router.router.policies.costs import routed_costs
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 STAGE = "importance"
 DOCUMENT = "importance.json"

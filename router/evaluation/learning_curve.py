@@ -10,12 +10,12 @@ import numpy as np
 
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.router.evaluation.evaluate import Settings, evaluate
+from m3router.router.evaluation.retraining import Recipe, Rows
 from m3router.router.evaluation.studies import by_share, enough_labels
 from m3router.router.evaluation.study_cells import Cells
-from m3router.router.policies.calibration_data import predictions
+from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
-from m3router.router.stages.retraining import Recipe, Rows
+from m3router.router.training.scale_router import ScaleRouter
 
 STAGE = "learning-curve"
 DOCUMENT = "study.json"

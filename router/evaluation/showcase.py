@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from m3router.data.splits.rows import part_rows
-from m3router.router.policies.calibration_data import predictions
+from m3router.data.log.parts import part_rows
 from m3router.router.policies.costs import routed_costs
+from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
 
 

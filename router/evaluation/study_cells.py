@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
-from m3router.router.runs.sealed_files import read_sealed, write_sealed
+from m3router.router.sealed_files import read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
 

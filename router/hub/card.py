@@ -17,7 +17,7 @@ from m3router.router.cascade.rule import Cascade
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
 from m3router.router.reports.tables import headline
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 START, END = "<!-- policies -->", "<!-- end of policies -->"
 

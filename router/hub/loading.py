@@ -8,7 +8,7 @@ from pathlib import Path
 from m3router.router.hub.repository import fetch
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 
 def load_router(

@@ -20,7 +20,7 @@ from m3router.router.hub.card import Facts, local_path_in, model_card, with_poli
 from m3router.router.hub.repository import CARD, card_of, fetch, publish, router_files
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 Files = dict[str, bytes]
 

@@ -18,7 +18,7 @@ from m3router.router.features.groups import PEEK
 from m3router.router.inference.session import Session
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Policy
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 STAGES = ("vision", "features", "peek", "route", "language")
 

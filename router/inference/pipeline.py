@@ -22,7 +22,7 @@ from m3router.router.inference.result import RoutedAnswer as RoutedAnswer
 from m3router.router.inference.session import Encoder, Session
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 
 class AutoScalePipeline:

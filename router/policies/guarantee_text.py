@@ -8,10 +8,8 @@ file; for files from before it is made from the same entries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from m3router.router.cascade.rule import Cascade
-from m3router.router.policies.policy import Policy
 from m3router.router.text.words import Words
 
 SENTENCE = "sentence"
@@ -76,7 +74,19 @@ def _population(guarantee: Mapping[str, Any], words: Words, singles: bool) -> st
     return f"{drawn} {images} of the calibration split, {each} {count}{named}"
 
 
-def told_by(kept: Policy | Cascade) -> str:
+class Guaranteed(Protocol):
+    """What may carry a guarantee: a policy or a cascade."""
+
+    @property
+    def guarantee(self) -> Mapping[str, Any] | None:
+        """What is certified; None where nothing is."""
+
+    @property
+    def reference(self) -> str | int | None:
+        """Name of the reference option."""
+
+
+def told_by(kept: Guaranteed) -> str:
     """The sentence of a policy or cascade; "" without a guarantee, or where it fell back."""
     return told_in(
         {

@@ -30,7 +30,7 @@ from m3router.router.policies.price_sweep import (
     reference_allowed,
     worths,
 )
-from m3router.router.runs.sealed_files import SEAL, read_sealed, write_sealed
+from m3router.router.sealed_files import SEAL, read_sealed, write_sealed
 
 KIND = "policy"
 SCHEMA = 3  # 2: caps, the kind "regret" and guarantees; 3: the reference, "finest" is "fixed"

@@ -29,9 +29,9 @@ from m3router.router.features.examples import of_same_examples, without_featurel
 from m3router.router.features.table import FILE as FEATURES_FILE
 from m3router.router.features.table import FeatureTable
 from m3router.router.policies.policy import Policy
-from m3router.router.scale_router import FILE as ROUTER_FILE
-from m3router.router.scale_router import ScaleRouter
 from m3router.router.training.held_out import HeldOut
+from m3router.router.training.scale_router import FILE as ROUTER_FILE
+from m3router.router.training.scale_router import ScaleRouter
 
 ARMS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "router": ("router", None),

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3router.data.errors import DataError
+from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
-from m3router.router.serve.backends.backend import Served
 from m3router.router.serve.backends.factory import backend_of
-from m3router.router.serve.backends.ray.settings import RaySettings
-from m3router.router.serve.backends.vllm.client import VllmAddress
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.images.decoding import ImageLimits, image_of
@@ -101,7 +98,7 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
             consent=settings.traffic_consent,
         )
     return Front(
-        backend=backend_of(settings.engine, ray=_ray(settings), vllm=_vllm(settings, environment)),
+        backend=backend_of(settings, environment),
         image=partial(image_of, limits=limits, fetch=fetcher, param="messages.0.content"),
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst),
@@ -125,25 +122,3 @@ def _require_policy(run: Path, name: str) -> None:
             f"{run} has no policy {name!r}; it has {', '.join(known) or 'none'}. Give one of "
             f"these, or make it: m3router calibrate {run} --policy {name}"
         )
-
-
-def _ray(settings: ServeSettings) -> RaySettings | None:
-    if not settings.ray:
-        if settings.replicas or settings.autoscale or settings.ray_config:
-            raise DataError("--replicas, --autoscale and --ray-config go with --ray; add it.")
-        return None
-    if settings.replicas and settings.autoscale:
-        raise DataError("Give --replicas or --autoscale, not both.")
-    found = RaySettings()
-    if settings.ray_config is not None:
-        found = RaySettings.read(settings.ray_config)
-    if settings.replicas is not None:
-        found = replace(found, replicas=settings.replicas, most_replicas=None)
-    return found if settings.autoscale is None else found.scaled(settings.autoscale)
-
-
-def _vllm(settings: ServeSettings, environment: Mapping[str, str]) -> VllmAddress | None:
-    if settings.vllm is None:
-        return None
-    key = environment.get("M3ROUTER_VLLM_KEY")
-    return VllmAddress(url=settings.vllm, model=settings.vllm_model, key=key)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from m3router.data.errors import DataError
-from m3router.router.cli.fractions import METAVAR, fraction
+from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.traffic.consent import Consent
 
 
@@ -181,6 +181,18 @@ class ServeSettings(FrontSettings, EngineSettings):
     vllm_model: Annotated[
         str, typer.Option(help="What the vLLM server calls the model; its key: M3ROUTER_VLLM_KEY.")
     ] = "m3"
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and that settings of replicas come with ``--ray``.
+
+        Raises:
+            DataError: If one is not above 0, or goes with another that is not given.
+        """
+        super().__post_init__()
+        if not self.ray and (self.replicas or self.autoscale or self.ray_config):
+            raise DataError("--replicas, --autoscale and --ray-config go with --ray; add it.")
+        if self.replicas and self.autoscale:
+            raise DataError("Give --replicas or --autoscale, not both.")
 
     @property
     def engine(self) -> EngineSettings:

@@ -10,7 +10,7 @@ import numpy as np
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.splits.rows import part_rows
+from m3router.data.log.parts import part_rows
 from m3router.data.splits.split import SPLITS
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.estimators.base import Floats
@@ -18,7 +18,6 @@ from m3router.router.evaluation.escalation import Escalating, escalating
 from m3router.router.evaluation.methods import Known
 from m3router.router.metrics.curves import dearest_within
 from m3router.router.policies import risk_bounds as risk
-from m3router.router.policies.calibration_data import CalibrationData
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.guarantee import (
     Exam,
@@ -30,9 +29,10 @@ from m3router.router.policies.guarantee import (
 )
 from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.outcomes import Prices, outcome_of
+from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
 from m3router.router.stages.learning import record_policies
+from m3router.router.training.scale_router import ScaleRouter
 
 TRIED = 64
 """Prices that are tried on the calibrate part; a budget is met more exactly than these."""

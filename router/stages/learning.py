@@ -8,23 +8,21 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from m3router.data.errors import MismatchError
-from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import Gaps, part_rows, require_choice
 from m3router.data.manifest import MANIFEST
-from m3router.data.splits.rows import Gaps, part_rows, require_choice
-from m3router.data.splits.split import Split
-from m3router.data.splits.splitting import Splitting
 from m3router.router import estimators
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.features.table import FeatureTable
-from m3router.router.policies.calibration_data import CalibrationData
 from m3router.router.policies.costs import PEEK
 from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
+from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import ARMS, Run
-from m3router.router.scale_router import FILE as ROUTER_FILE
-from m3router.router.scale_router import Datasets, ScaleRouter
+from m3router.router.stages.splitting import Splitting
 from m3router.router.training.fit import datasets_of, train_router, warn_of_constants
 from m3router.router.training.held_out import FILE as HELD_OUT
+from m3router.router.training.scale_router import FILE as ROUTER_FILE
+from m3router.router.training.scale_router import Datasets, ScaleRouter
 from m3router.router.training.targets import DEFAULT, apply_rule
 from m3router.router.tuning.setting import Tuned
 
@@ -141,7 +139,7 @@ def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) 
         knobs: what is asked for.
 
     Raises:
-        DataError: see `m3router.router.policies.calibration_data.CalibrationData.policy`; or for a
+        DataError: see `m3router.router.runs.calibration_data.CalibrationData.policy`; or for a
             name that is no plain file name.
         MismatchError: when router, log, features and split do not belong together.
     """
@@ -168,15 +166,6 @@ def record_policies(run: Run) -> None:
 def _usual(features: FeatureTable) -> list[str]:
     """All blocks but the peek, unless there is nothing else."""
     return [name for name in features.blocks if name != PEEK] or list(features.blocks)
-
-
-def part_sizes(log: OracleLog, split: Split) -> dict[str, dict[str, int]]:
-    """Examples and images of every part of the split."""
-    return {
-        part: {"examples": len(rows), "pictures": len(set(log.groups[rows].tolist()))}
-        for part in ("fit", "tune", "calibrate", "test")
-        for rows in [split.part(part)]
-    }
 
 
 def _train_params(

@@ -12,18 +12,18 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.example import Example
 from m3router.data.log.checks import ASKED
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import part_rows
 from m3router.data.scoring.metrics import AGREEMENT
-from m3router.data.splits.rows import part_rows
 from m3router.data.splits.split import Split
 from m3router.router.estimators.base import Floats
 from m3router.router.features.table import FeatureTable
 from m3router.router.monitoring.drift import Sample
 from m3router.router.monitoring.regret import News, Texts, by_cascade, by_policy, monitor
-from m3router.router.policies.calibration_data import image_sizes, labelled
 from m3router.router.policies.policy import Policy
 from m3router.router.policies.thinning import default_most
+from m3router.router.runs.calibration_data import image_sizes, labelled
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 USED = ("fit", "tune", "calibrate")
 """Parts whose images are no fresh traffic."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from m3router.data.errors import DataError
-from m3router.data.splits.rows import part_rows
+from m3router.data.log.parts import part_rows
 from m3router.router.evaluation.reference_summary import reference_summary
 from m3router.router.policies.costs import routed_costs
 from m3router.router.runs.run import Run

@@ -9,11 +9,11 @@ from typing import Any
 
 from m3router.data.errors import MismatchError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.splits.rows import Gaps, require_choice
+from m3router.data.log.parts import Gaps, require_choice
 from m3router.data.splits.split import Split
-from m3router.data.splits.splitting import Splitting
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
+from m3router.router.stages.splitting import Splitting
 from m3router.router.training.targets import DEFAULT, apply_rule
 from m3router.router.tuning.results import document, finished, read_results, row_of, write_results
 from m3router.router.tuning.search import Counts, Objective, search

@@ -18,8 +18,8 @@ from m3router.router.traffic.folder import TrafficFolder
 from m3router.router.traffic.records import record_of
 
 if TYPE_CHECKING:
+    from m3router.router.inference.query import Query, Served
     from m3router.router.inference.result import RoutedAnswer
-    from m3router.router.serve.backends.backend import Query, Served
 
 WAITING = 64
 """Most requests that wait to be written."""

@@ -18,8 +18,8 @@ from m3router.data.example import Example
 from m3router.data.scoring.metrics import AGREEMENT
 
 if TYPE_CHECKING:
+    from m3router.router.inference.query import Query, Served
     from m3router.router.inference.result import RoutedAnswer
-    from m3router.router.serve.backends.backend import Query, Served
 
 DATASET = "traffic"
 _EXAMPLE = frozenset(field.name for field in fields(Example))

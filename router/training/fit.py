@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from m3router.data.errors import DataError, MismatchError, NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import Gaps, part_rows
 from m3router.data.manifest import library_versions
-from m3router.data.splits.rows import Gaps, part_rows
+from m3router.data.splits.folds import cross_fit
 from m3router.data.splits.split import Split
 from m3router.router.estimators import DEFAULT, estimator_class
 from m3router.router.estimators.base import (
@@ -31,10 +32,9 @@ from m3router.router.estimators.base import (
 )
 from m3router.router.estimators.classifier import Classifier, ClassifierEstimator, check_classifier
 from m3router.router.features.table import FeatureTable
-from m3router.router.scale_router import DATASETS, RECOGNISED, TOLD, Datasets, ScaleRouter
-from m3router.router.training.folds import cross_fit
 from m3router.router.training.held_out import HeldOut
 from m3router.router.training.probability_calibration import choose_calibration
+from m3router.router.training.scale_router import DATASETS, RECOGNISED, TOLD, Datasets, ScaleRouter
 
 logger = logging.getLogger(__name__)
 

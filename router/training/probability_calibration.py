@@ -24,9 +24,9 @@ from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import expit, logit
 
 from m3router.data.errors import DataError
+from m3router.data.splits.folds import group_folds
 from m3router.router.estimators.base import Floats, bent, log_loss
 from m3router.router.metrics.calibration_error import calibration_errors, checked
-from m3router.router.training.folds import group_folds
 
 NONE, JOINT, TEMPERATURE, ISOTONIC = "none", "joint", "temperature", "isotonic"
 METHODS = (NONE, JOINT, TEMPERATURE, ISOTONIC)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from m3router.data.errors import DataError
 from m3router.data.manifest import library_versions
 from m3router.router.reports.tables import write_csv
-from m3router.router.runs.sealed_files import read_sealed, write_sealed
+from m3router.router.sealed_files import read_sealed, write_sealed
 from m3router.router.tuning.objective import OBJECTIVES, overall
 from m3router.router.tuning.search import (
     CAUSE,

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from m3router.data.errors import DataError, M3RouterError
 from m3router.router.estimators.base import Floats
-from m3router.router.runs.sealed_files import content_hash
+from m3router.router.sealed_files import content_hash
 from m3router.router.tuning.objective import dominated, halves, overall
 from m3router.router.tuning.spaces import draw
 from m3router.router.tuning.stopping import Stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from m3router.data.splits.rows import Gaps
+from m3router.data.log.parts import Gaps
 from m3router.data.splits.split import Split
 
 

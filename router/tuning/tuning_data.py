@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.splits.rows import Gaps, part_rows
+from m3router.data.log.parts import Gaps, part_rows
+from m3router.data.splits.folds import Fold, cross_fit, quarter
 from m3router.data.splits.split import Split
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, Validation, log_loss
 from m3router.router.features.mapped import side_by_side
 from m3router.router.features.table import FeatureTable
 from m3router.router.training.fit import refuse_foreign, refuse_unlearnable
-from m3router.router.training.folds import Fold, cross_fit, quarter
 from m3router.router.training.probability_calibration import choose_calibration
 from m3router.router.tuning.objective import budgets, curve
 
@@ -102,7 +102,7 @@ def gather(
         features: rows for (at least) every complete example of the log.
         split: made from the log's groups.
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
-        folds: see `m3router.router.training.folds.cross_fit`.
+        folds: see `m3router.data.splits.folds.cross_fit`.
         seed: of the folds and of the estimators.
 
     Raises:

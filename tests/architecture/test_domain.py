@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOMAIN = ("router/policies", "router/cascade", "router/runs", "router/scale_router.py")
+DOMAIN = ("router/policies", "router/cascade", "router/runs", "router/training/scale_router.py")
 OUTER = (
     "huggingface_hub",
     "m3router.router.hub",

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.splits.rows import part_rows
+from m3router.data.log.parts import part_rows
 from m3router.router.features.table import FeatureTable
-from m3router.router.policies.calibration_data import labelled
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.guarantee import Target, for_target
 from m3router.router.policies.policy import Policy
-from m3router.router.runs.checks import check_run
+from m3router.router.runs.calibration_data import labelled
 from m3router.router.runs.run import Run
+from m3router.router.stages.checks import check_run
 from m3router.router.stages.learning import train_stage
 from tests.router.conftest import make_world
 

@@ -34,7 +34,7 @@ from m3router.router.hub import (
 from m3router.router.hub.card import local_path_in
 from m3router.router.hub.repository import MOST_BYTES, fetch, router_files
 from m3router.router.policies.policy import SCHEMA
-from m3router.router.runs.sealed_files import read_sealed, write_sealed
+from m3router.router.sealed_files import read_sealed, write_sealed
 from tests.cli.hub_server import TOKEN, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]

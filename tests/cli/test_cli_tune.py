@@ -6,7 +6,7 @@ import json
 import pytest
 
 from m3router.data.splits.split import SPLITS
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.training.scale_router import ScaleRouter
 
 QUARTERS = (0.25, "25%", "0.25", "25 %")
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from m3router.router.cli import main
-from m3router.router.cli.fractions import fraction, signed_fraction
 from m3router.router.cli.renamed import RENAMED
 from m3router.router.cli.serve import serve
 from m3router.router.serve.settings import EngineSettings, FrontSettings, ServeSettings
+from m3router.router.text.fractions import fraction, signed_fraction
 from m3router.router.training.targets import RULES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,13 +11,9 @@ import pytest
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.query import Query
 from m3router.router.inference.result import RoutedAnswer
-from m3router.router.serve.backends.backend import (
-    BusyError,
-    OverdueError,
-    Query,
-    UnavailableError,
-)
+from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.engine import LocalEngine
 from m3router.router.serve.backends.ray.backend import RayBackend
 from m3router.router.serve.backends.ray.settings import RaySettings

@@ -10,7 +10,7 @@ import pytest
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.estimators import ESTIMATORS, estimator_class
 from m3router.router.estimators.base import Validation, log_loss
-from m3router.router.runs.sealed_files import read_files, write_files
+from m3router.router.sealed_files import read_files, write_files
 
 
 @pytest.fixture(params=sorted(ESTIMATORS))

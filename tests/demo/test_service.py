@@ -23,7 +23,7 @@ from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices
 from m3router.router.demo.samples import SCENES, drawn_samples, logged_samples
 from m3router.router.demo.service import LONGEST_QUESTION, DemoService
 from m3router.router.demo.session_stats import Spending, saved, spent_on
-from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
 from tests.data.clips import write_video
 from tests.data.test_images import gradient, png_header

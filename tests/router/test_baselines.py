@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3router.data.errors import DataError, NotLearnableError
-from m3router.data.splits.rows import part_rows
+from m3router.data.log.parts import part_rows
 from m3router.data.splits.split import SPLITS
 from m3router.router.estimators.base import log_loss
 from m3router.router.evaluation.baselines import BASELINES, fit_baselines

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from m3router.data.errors import DataError, MismatchError, NotLearnableError
-from m3router.data.splits.rows import part_rows
+from m3router.data.log.parts import part_rows
 from m3router.data.splits.split import SPLITS
 from m3router.router.cascade.learning import PRICES, area, learn_cascade, plain, spread_prices
 from m3router.router.cascade.rule import STEPS, Cascade, Rule

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from m3router.data.errors import DataError, MismatchError
-from m3router.data.splits.rows import part_rows
+from m3router.data.log.parts import part_rows
 from m3router.data.splits.split import SPLITS
 from m3router.router.cascade.learning import learn_cascade
 from m3router.router.cascade.rule import Cascade
@@ -27,8 +27,8 @@ from m3router.router.evaluation.evaluate import Settings, evaluate
 from m3router.router.evaluation.methods import Known
 from m3router.router.policies.fitting import for_budget
 from m3router.router.policies.policy import Binding
-from m3router.router.scale_router import ScaleRouter
 from m3router.router.training.fit import train_router
+from m3router.router.training.scale_router import ScaleRouter
 from tests.router.answered import answered_world
 from tests.router.conftest import log_of
 

@@ -7,7 +7,7 @@ import pytest
 
 from m3router.data.errors import DataError
 from m3router.router.hub import load_router, save_router
-from m3router.router.policies.calibration_data import predictions
+from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import train_stage
 from m3router.router.training.fit import train_router

@@ -21,13 +21,13 @@ from m3router.router.evaluation.documents import upgraded
 from m3router.router.evaluation.evaluate import SCHEMA
 from m3router.router.evaluation.evaluate_run import evaluate_stage, read_document
 from m3router.router.hub import load_policy, load_router
-from m3router.router.policies.calibration_data import CalibrationData
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
 from m3router.router.reports.report_run import report_stage
 from m3router.router.reports.tables import certified, headline
-from m3router.router.runs.checks import check_run
+from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
+from m3router.router.stages.checks import check_run
 from m3router.router.stages.escalating import escalate_stage
 from m3router.router.stages.learning import calibrate_stage
 

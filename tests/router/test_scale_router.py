@@ -9,9 +9,9 @@ import pytest
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.estimators import ESTIMATORS, estimator_class
 from m3router.router.features.table import FeatureTable
-from m3router.router.runs.sealed_files import write_sealed
-from m3router.router.scale_router import ScaleRouter
+from m3router.router.sealed_files import write_sealed
 from m3router.router.training.probability_calibration import Calibration
+from m3router.router.training.scale_router import ScaleRouter
 
 
 @pytest.fixture(params=sorted(ESTIMATORS))

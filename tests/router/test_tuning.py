@@ -17,15 +17,15 @@ import pytest
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.splits.split import SPLITS, split_by_group
-from m3router.data.splits.splitting import Splitting
 from m3router.router.estimators.base import Range
 from m3router.router.estimators.logistic import LogisticEstimator
 from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.splitting import Splitting
 from m3router.router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder
+from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.tuning.spaces import draw
 from m3router.router.tuning.store import open_study
 from m3router.router.tuning.workers import fail_dead, this_worker

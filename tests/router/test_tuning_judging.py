@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3router.data.errors import DataError
+from m3router.data.splits.folds import cross_fit, quarter
 from m3router.router.policies.price_sweep import choose_at
-from m3router.router.training.folds import cross_fit, quarter
 from m3router.router.tuning.objective import BUDGETS, budgets, curve, dominated, halves, overall
 
 COSTS = np.array([1.0, 9.0, 36.0, 144.0])

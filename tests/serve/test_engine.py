@@ -12,10 +12,11 @@ import pytest
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.cascade.rule import STEPS, Cascade, Rule, cascade_path
 from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.query import Query
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.inference.session import Encoder, Session
-from m3router.router.policies.calibration_data import CalibrationData
-from m3router.router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
+from m3router.router.runs.calibration_data import CalibrationData
+from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.engine import LocalEngine
 from m3router.router.serve.backends.job_queue import Job, JobQueue
 from m3router.router.serve.backends.worker import Cores, Worker

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from m3router.m3core.matryoshka.base import Answer
+from m3router.router.inference.query import Served
 from m3router.router.inference.result import RoutedAnswer
-from m3router.router.serve.backends.backend import Served
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.app import Front, create_app

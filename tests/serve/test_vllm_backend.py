@@ -20,9 +20,10 @@ from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.m3core.matryoshka.prompts import get_template
 from m3router.router.cascade.rule import Cascade, Rule, cascade_path
 from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.query import Query
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.policies.policy import Policy
-from m3router.router.serve.backends.backend import BusyError, OverdueError, Query, UnavailableError
+from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.vllm.backend import VllmBackend
 from m3router.router.serve.backends.vllm.client import VllmAddress
 from m3router.router.serve.backends.vllm.prompt import PLACEHOLDER, ServerPrompt, chat_template

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from m3router.router.serve.backends.backend import Query
+from m3router.router.inference.query import Query
 from m3router.router.serve.backends.job_queue import Job, JobQueue, Pace
 
 

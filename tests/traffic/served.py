@@ -6,7 +6,7 @@ from PIL import Image
 
 from m3router.m3core.matryoshka.base import Answer
 from m3router.router.inference.pipeline import RoutedAnswer
-from m3router.router.serve.backends.backend import Query, Served
+from m3router.router.inference.query import Query, Served
 
 SERVED = Served(
     model="fake", revision="r1", scales=(1, 9), router="f" * 64, policy="default", max_tokens=8

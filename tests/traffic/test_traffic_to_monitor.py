@@ -17,8 +17,8 @@ from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.matryoshka.base import Request
 from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.query import Query, Served
 from m3router.router.runs.run import Run
-from m3router.router.serve.backends.backend import Query, Served
 from m3router.router.traffic import Recorder, read_traffic
 from m3router.router.traffic.answers import read_sheet, write_sheet
 from tests.cli.conftest import invoke_app, write_world

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from PIL import Image
 
 from m3router.data.errors import M3RouterError
 from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.inference.session import Encoder
 from m3router.router.policies.guarantee_text import told_by
-from m3router.router.serve.backends.backend import BusyError, Query, Served, UnavailableError
+from m3router.router.serve.backends.backend import BusyError, UnavailableError
 from m3router.router.serve.backends.job_queue import Event, Job, JobQueue, Pace
 from m3router.router.serve.backends.policies import Policies
 from m3router.router.serve.backends.worker import Cores, Worker
 from m3router.router.serve.settings import EngineSettings as EngineSettings
+from m3router.router.serve.settings import ServeSettings
 
 MOST_WORKERS = 4
 PAUSE = 0.02  # seconds between looks at whether all is answered
@@ -207,3 +209,8 @@ def workers_for(pipeline: AutoScalePipeline) -> int:
     """One for a GPU; on a processor one for each core, up to some."""
     device = getattr(getattr(pipeline.model, "model", None), "device", torch.device("cpu"))
     return 1 if device.type != "cpu" else max(1, min(MOST_WORKERS, torch.get_num_threads()))
+
+
+def from_settings(settings: ServeSettings, environment: Mapping[str, str]) -> LocalEngine:
+    """An engine in this very process."""
+    return LocalEngine(settings.engine)

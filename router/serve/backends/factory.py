@@ -1,37 +1,40 @@
-"""Which backend answers behind the front."""
+"""Which backend answers behind the front: one literal table, imported on demand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 from m3router.data.errors import DataError
+from m3router.data.registry import load_entry
 from m3router.router.serve.backends.backend import Backend
-from m3router.router.serve.backends.ray.settings import RaySettings
-from m3router.router.serve.backends.vllm.client import VllmAddress
-from m3router.router.serve.settings import EngineSettings
+from m3router.router.serve.settings import ServeSettings
+
+BACKENDS: dict[str, str] = {
+    "local": "m3router.router.serve.backends.engine:from_settings",
+    "ray": "m3router.router.serve.backends.ray.backend:from_settings",
+    "vllm": "m3router.router.serve.backends.vllm.backend:from_settings",
+}
+"""Name -> function of (settings, environment) that makes it; nothing is loaded by that yet.
+
+A backend is chosen by the setting of its name, such as ``--ray`` or ``--vllm URL``.
+"""
+DEFAULT = "local"
 
 
-def backend_of(
-    engine: EngineSettings, *, ray: RaySettings | None = None, vllm: VllmAddress | None = None
-) -> Backend:
-    """The backend for these settings; nothing is loaded yet.
+def backend_of(settings: ServeSettings, environment: Mapping[str, str]) -> Backend:
+    """The backend that the settings ask for.
 
     Args:
-        engine: What to load and how much to take on.
-        ray: Replicas under Ray Serve, in place of this process.
-        vllm: A vLLM server that runs the language model.
+        settings: Of the server.
+        environment: Where secrets are looked for, such as M3ROUTER_VLLM_KEY.
 
     Raises:
-        DataError: If both are given.
+        DataError: If several are asked for.
     """
-    if ray is not None and vllm is not None:
-        raise DataError("--ray and --vllm are two ways to answer; give one of them.")
-    if ray is not None:
-        from m3router.router.serve.backends.ray.backend import RayBackend
-
-        return RayBackend(engine, ray)
-    if vllm is not None:
-        from m3router.router.serve.backends.vllm.backend import VllmBackend
-
-        return VllmBackend(engine, vllm)
-    from m3router.router.serve.backends.engine import LocalEngine
-
-    return LocalEngine(engine)
+    asked = [name for name in BACKENDS if getattr(settings, name, None)]
+    if len(asked) > 1:
+        options = " and ".join(f"--{name}" for name in asked)
+        raise DataError(f"{options} are different ways to answer; give one of them.")
+    make = load_entry(BACKENDS, asked[0] if asked else DEFAULT, kind="backend")
+    return cast("Backend", make(settings, environment))

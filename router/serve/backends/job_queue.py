@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from m3router.data.errors import M3RouterError
 from m3router.m3core.matryoshka.base import IncrementalAnswer
+from m3router.router.inference.query import Query
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.inference.session import Session
 from m3router.router.policies.policy import Policy
-from m3router.router.serve.backends.backend import OverdueError, Query
+from m3router.router.serve.backends.backend import OverdueError
 
 Event = str | RoutedAnswer | M3RouterError
 """What a client is told of a question: texts, then one end."""

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from pathlib import Path
 
 from m3router.data.errors import DataError, M3RouterError, MismatchError
-from m3router.router.policies.calibration_data import CalibrationData
+from m3router.router.inference.query import Query
 from m3router.router.policies.policy import Policy
+from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
-from m3router.router.serve.backends.backend import Query
+from m3router.router.training.scale_router import ScaleRouter
 
 KEPT = 256
 """Policies made on demand that are kept."""

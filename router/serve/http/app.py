@@ -16,7 +16,8 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from m3router.data.errors import DataError, M3RouterError
-from m3router.router.serve.backends.backend import Backend, Served, UnavailableError
+from m3router.router.inference.query import Served
+from m3router.router.serve.backends.backend import Backend, UnavailableError
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates, neighbourhood

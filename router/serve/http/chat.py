@@ -16,12 +16,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 
 from m3router.data.errors import DataError, M3RouterError, MismatchError
+from m3router.router.inference.query import Query
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.serve.backends.backend import (
     Backend,
     BusyError,
     OverdueError,
-    Query,
     UnavailableError,
 )
 from m3router.router.serve.errors import ApiError

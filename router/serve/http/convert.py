@@ -6,8 +6,8 @@ import hashlib
 
 from PIL import Image
 
+from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
-from m3router.router.serve.backends.backend import Query, Served
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.http.schema import (
     ChatCompletion,

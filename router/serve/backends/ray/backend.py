@@ -15,25 +15,20 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
-from m3router.router.scale_router import ScaleRouter
-from m3router.router.serve.backends.backend import (
-    BusyError,
-    OverdueError,
-    Query,
-    Served,
-    UnavailableError,
-)
+from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.policies import Policies
 from m3router.router.serve.backends.ray.replica import Refused, Replica, Taken
 from m3router.router.serve.backends.ray.settings import RaySettings
-from m3router.router.serve.settings import EngineSettings
+from m3router.router.serve.settings import EngineSettings, ServeSettings
+from m3router.router.training.scale_router import ScaleRouter
 
 logger = logging.getLogger(__name__)
 
@@ -300,3 +295,17 @@ def agree(sent: str, said: str, *, whole: bool = False) -> None:
     raise UnavailableError(
         "The answer was begun by a process that died, and another one goes on otherwise. Ask again."
     )
+
+
+def from_settings(settings: ServeSettings, environment: Mapping[str, str]) -> RayBackend:
+    """Replicas as ``--replicas``, ``--autoscale`` and ``--ray-config`` ask for them.
+
+    Raises:
+        DataError: If the file cannot be read or a number cannot be meant.
+    """
+    ray = RaySettings() if settings.ray_config is None else RaySettings.read(settings.ray_config)
+    if settings.replicas is not None:
+        ray = replace(ray, replicas=settings.replicas, most_replicas=None)
+    if settings.autoscale is not None:
+        ray = ray.scaled(settings.autoscale)
+    return RayBackend(settings.engine, ray)

@@ -9,14 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m3router.data.errors import DataError, M3RouterError, MismatchError
+from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
-from m3router.router.serve.backends.backend import (
-    BusyError,
-    OverdueError,
-    Query,
-    Served,
-    UnavailableError,
-)
+from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.engine import LocalEngine
 from m3router.router.serve.settings import EngineSettings
 

@@ -18,7 +18,7 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,18 +31,19 @@ from m3router.data.errors import DataError, ModelError
 from m3router.m3core.matryoshka.answering import AnsweringModel
 from m3router.m3core.matryoshka.base import MultiScaleModel, Request
 from m3router.router.inference.decision import Clock
+from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.inference.session import Encoder, Session
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.serve.backends.admission_queue import AdmissionQueue
-from m3router.router.serve.backends.backend import Query, Served, UnavailableError
+from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.backends.engine import load_pipeline
 from m3router.router.serve.backends.policies import Policies
 from m3router.router.serve.backends.vllm.client import VllmAddress, VllmServer, within
 from m3router.router.serve.backends.vllm.prompt import PROBE, ServerPrompt
 from m3router.router.serve.backends.vllm.protocol import packed, request_body
 from m3router.router.serve.backends.vllm.stream_accumulator import StreamAccumulator
-from m3router.router.serve.settings import EngineSettings
+from m3router.router.serve.settings import EngineSettings, ServeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -243,3 +244,10 @@ def let_go(model: MultiScaleModel) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def from_settings(settings: ServeSettings, environment: Mapping[str, str]) -> VllmBackend:
+    """The server at ``--vllm``; its key is M3ROUTER_VLLM_KEY."""
+    key = environment.get("M3ROUTER_VLLM_KEY")
+    address = VllmAddress(url=str(settings.vllm), model=settings.vllm_model, key=key)
+    return VllmBackend(settings.engine, address)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.splits.rows import Gaps, part_rows
+from m3router.data.log.parts import Gaps, part_rows
 from m3router.data.splits.split import Split
 from m3router.router.estimators.base import Floats
 from m3router.router.features.table import FeatureTable
@@ -24,8 +24,8 @@ from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.policies.references import chosen
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import DATASETS, TOLD, ScaleRouter
 from m3router.router.text.words import Words, words_of
+from m3router.router.training.scale_router import DATASETS, TOLD, ScaleRouter
 
 
 @dataclass(frozen=True, kw_only=True)

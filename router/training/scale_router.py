@@ -15,13 +15,13 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
 from m3router.router.features.table import FeatureTable
-from m3router.router.runs.sealed_files import (
+from m3router.router.sealed_files import (
     content_hash,
     read_files,
     read_sealed,
     write_files,
 )
-from m3router.router.runs.sealed_files import write_sealed as _write_sealed
+from m3router.router.sealed_files import write_sealed as _write_sealed
 from m3router.router.training.held_out import FILE as HELD_OUT
 from m3router.router.training.held_out import HeldOut
 from m3router.router.training.probability_calibration import JOINT, NONE, Calibration

@@ -46,3 +46,12 @@ def part_rows(log: OracleLog, split: Split, part: str, *, gaps: Gaps) -> npt.NDA
     log.require_known()
     rows: npt.NDArray[np.intp] = split.part(part)
     return rows[np.asarray(log.complete)[rows]]
+
+
+def part_sizes(log: OracleLog, split: Split) -> dict[str, dict[str, int]]:
+    """Examples and images of every part of the split."""
+    return {
+        part: {"examples": len(rows), "pictures": len(set(log.groups[rows].tolist()))}
+        for part in ("fit", "tune", "calibrate", "test")
+        for rows in [split.part(part)]
+    }

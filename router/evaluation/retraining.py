@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import part_rows
 from m3router.data.manifest import read_manifest
-from m3router.data.splits.rows import part_rows
 from m3router.data.splits.split import Split
 from m3router.router.estimators.base import Floats
 from m3router.router.features.table import FeatureTable
-from m3router.router.policies.calibration_data import predictions
+from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
-from m3router.router.scale_router import ScaleRouter
 from m3router.router.training.fit import train_router
+from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import apply_rule
 
 Rows = npt.NDArray[np.intp]

@@ -151,8 +151,6 @@ def _show_policy(policy: Policy, place: Run, name: str) -> None:
 
 def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> None:
     """What is guaranteed and on what evidence, or that nothing is, and why it fell back."""
-    from m3router.router.policies.policy import Policy
-
     if isinstance(kept, Policy) and kept.fallback:
         told = words.of(f"Falls back to the reference option: {kept.reason}.")
         out.print(told, style="yellow", markup=False)

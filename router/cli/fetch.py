@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from m3router.data.sources.benchmarks.table import BENCHMARKS
+from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.data.sources.fetching import fetch_benchmark
 from m3router.data.sources.hub import Origin
 from m3router.router.cli.console import PLAIN_EVERY, say, show_table
@@ -102,7 +102,6 @@ class _Lines:
 
 
 def _show_list() -> None:
-    from m3router.data.sources.benchmarks.table import benchmark
 
     rows = [
         [name, entry.title, entry.hub or "a sheet, with --file", entry.split, entry.metric]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from m3router.data.errors import MismatchError
+from m3router.data.sources.instructions import load_instructions
+from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
 from m3router.router.cli.options import Dtype
+from m3router.router.cli.streams import out as console
 
 
 def finetune(
@@ -105,16 +111,9 @@ def finetune(
         --images images --out models/mine --steps 2000 --lora-rank 128 --lora-alpha 256
     ```
     """
-    import logging
-    import os
-
-    from m3router.data.errors import MismatchError
-    from m3router.data.sources.instructions import load_instructions
-    from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
     from m3router.m3core.training.finetuning import finetune as write
     from m3router.m3core.training.loop import logger as losses
     from m3router.m3core.training.recipe import TrainingRecipe
-    from m3router.router.cli.console import out as console
 
     if mqt_scales and scales:
         raise MismatchError("--scale and --mqt-scales both name scales; leave one of them out")

@@ -50,7 +50,7 @@ def push(
     The card says what the router belongs to, how it was trained, what the run's evaluation found
     and what each policy promises; look at it first with `--out`. Log, features, questions and
     images stay here. The token is the one of `hf auth login` or of `HF_TOKEN`. Somebody else
-    loads it with `AutoScalePipeline.from_pretrained("me/my-router")`, or downloads the folder and
+    loads it with `m3router.router.hub.load_pipeline("me/my-router")`, or downloads the folder and
     uses it in the place of a run.
 
     ```

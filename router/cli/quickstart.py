@@ -25,7 +25,6 @@ from m3router.router.stages.learning import calibrate_stage, train_stage
 
 if TYPE_CHECKING:
     from m3router.m3core.matryoshka.base import MultiScaleModel
-    from m3router.router.runs.run import Run
 
 QUESTIONS = 8
 POLICIES = ("frugal", "default", "generous")
@@ -48,7 +47,6 @@ def quickstart(
     """
     from m3router.m3core.checkpoints import load_model  # this and the next load torch
     from m3router.router.cli.labelling import label_with_progress, show_errors
-    from m3router.router.runs.run import Run
 
     began = time.monotonic()
     folder, run = out / "scenes", Run(out / "run")

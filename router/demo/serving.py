@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, M3RouterError
+from m3router.router.demo.gate import Gate
 from m3router.router.demo.samples import Sample, drawn_samples, logged_samples
 from m3router.router.demo.service import DemoService
 from m3router.router.runs.run import Run
@@ -127,7 +128,6 @@ def _app(page: Any, *, uploads: Path, images: Path) -> Any:
     import gradio as gr
     from fastapi import FastAPI
 
-    from m3router.router.demo.gate import Gate
     from m3router.router.demo.page import LARGEST, css, theme
 
     bare = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

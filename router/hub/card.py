@@ -273,9 +273,9 @@ pip install m3router
 
 ```python
 from PIL import Image
-from m3router.router import AutoScalePipeline
+from m3router.router.hub import load_pipeline
 
-pipeline = AutoScalePipeline.from_pretrained({name!r}, model={model!r}, policy={policy!r})
+pipeline = load_pipeline({name!r}, model={model!r}, policy={policy!r})
 image = Image.open("image.png").convert("RGB")
 (answer,) = pipeline.answer([image], ["What number is on the red tag?"])
 print(answer.answer.text, answer.scale, answer.sufficiency)

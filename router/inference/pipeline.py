@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -110,29 +109,6 @@ class AutoScalePipeline:
             policy=Policy.read(folder / "policies" / f"{policy}.json"),
             cascade=Cascade.read(escalates) if escalates.is_file() else None,
         )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: Path | str,
-        *,
-        model: MultiScaleModel | str | None = None,
-        policy: str = "default",
-        device: str = "auto",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: Path | str | None = None,
-    ) -> AutoScalePipeline:
-        """Load from the Hugging Face hub; see `load` and `m3router.router.hub.repository.fetch`.
-
-        The repository and its commit are in ``router.origin``.
-        """
-        from m3router.router.hub.repository import fetch
-
-        found = fetch(name, revision=revision, token=token, cache_dir=cache_dir)
-        pipeline = cls.load(found.folder, model=model, policy=policy, device=device)
-        pipeline.router = replace(pipeline.router, origin=found.origin)
-        return pipeline
 
     def answer(
         self,

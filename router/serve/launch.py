@@ -14,6 +14,7 @@ from m3router.router.runs.run import Run
 from m3router.router.serve.backends.factory import backend_of
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
 from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.http.running import serve_forever
 from m3router.router.serve.images.decoding import ImageLimits, image_of
 from m3router.router.serve.images.fetching import Fetcher
 from m3router.router.serve.settings import ServeSettings
@@ -51,7 +52,6 @@ def launch(
     _require_policy(Path(settings.run), settings.policy)
     try:
         from m3router.router.serve.http.app import create_app
-        from m3router.router.serve.http.running import serve_forever
     except ModuleNotFoundError as error:
         raise DataError(
             f"Serving needs the package {error.name}, which is not installed: pip install "

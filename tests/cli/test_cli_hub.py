@@ -32,6 +32,7 @@ from m3router.router.hub import (
     save_router,
 )
 from m3router.router.hub.card import local_path_in
+from m3router.router.hub.loading import load_pipeline
 from m3router.router.hub.repository import MOST_BYTES, fetch, router_files
 from m3router.router.policies.policy import SCHEMA
 from m3router.router.sealed_files import read_sealed, write_sealed
@@ -174,7 +175,7 @@ def test_a_pipeline_and_the_commands_take_what_was_downloaded(
     model = load_model("fake")
     image = Image.open(small_world.images / "9.png").convert("RGB")
     ours = AutoScalePipeline.load(pushed.root, model=model)
-    theirs = AutoScalePipeline.from_pretrained(NAME, model=model)
+    theirs = load_pipeline(NAME, model=model)
     (one,), (other,) = (pipe.answer([image], ["Is it?"]) for pipe in (ours, theirs))
     assert (one.scale, one.sufficiency, one.answer.text) == (
         other.scale, other.sufficiency, other.answer.text
@@ -184,7 +185,7 @@ def test_a_pipeline_and_the_commands_take_what_was_downloaded(
     result = invoke("ask", folder, small_world.images / "9.png", "Is it?")
     assert result.exit_code == 0, result.output
     with pytest.raises(MismatchError):
-        AutoScalePipeline.from_pretrained(NAME, model="embedded")
+        load_pipeline(NAME, model="embedded")
 
 
 def test_one_by_one_as_hub_users_do(pushed: Run, hub: StandIn, tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_an_edited_file_is_refused(pushed: Run, hub: StandIn, path: str) -> None
     assert edited != files[path]
     hub.commit(NAME, {**files, path: edited})
     with pytest.raises(DataError, match="SHA-256|cut short or edited"):
-        AutoScalePipeline.from_pretrained(NAME, model="fake")
+        load_pipeline(NAME, model="fake")
 
 
 def test_a_repository_with_something_else_is_refused(pushed: Run, hub: StandIn) -> None:

@@ -12,6 +12,7 @@ import typer
 from m3router.data.errors import MismatchError
 from m3router.data.sources.instructions import load_instructions
 from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
+from m3router.m3core.training.recipe import TrainingRecipe
 from m3router.router.cli.options import Dtype
 from m3router.router.cli.streams import out as console
 
@@ -113,7 +114,6 @@ def finetune(
     """
     from m3router.m3core.training.finetuning import finetune as write
     from m3router.m3core.training.loop import logger as losses
-    from m3router.m3core.training.recipe import TrainingRecipe
 
     if mqt_scales and scales:
         raise MismatchError("--scale and --mqt-scales both name scales; leave one of them out")

@@ -19,6 +19,7 @@ from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.evaluation.evaluate import default_budgets
 from m3router.router.evaluation.evaluate_run import evaluate_stage
+from m3router.router.evaluation.showcase import held_out
 from m3router.router.reports.report_run import report_stage
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import calibrate_stage, train_stage
@@ -102,7 +103,6 @@ def _measure(run: Run, images: Path) -> Path:
 def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     """Answer three held-out questions with the scale and why."""
     from m3router.router.cli.answers import show_answer
-    from m3router.router.evaluation.showcase import held_out
     from m3router.router.inference.pipeline import AutoScalePipeline
 
     pipeline = AutoScalePipeline.load(run.root, model=model)

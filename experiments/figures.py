@@ -84,14 +84,14 @@ def trade_off() -> Figure:
     _tokens(axes)
     axes.set_ylim(0.66, 1.0)
     axes.set_xlim(7, 800)
-    axes.set_ylabel("right answers on the test part")
+    axes.set_ylabel("right answers on the test split")
     axes.set_title("What routing saves on drawn scenes")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def promised() -> Figure:
-    """What was guaranteed with 95 % confidence against what the test part lost."""
+    """What was guaranteed with 95 % confidence against what the test split lost."""
     main = _main()
     figure, axes = new_figure(5.6, 4.2)
     axes.plot([0, 0.055], [0, 0.055], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
@@ -106,7 +106,7 @@ def promised() -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("at most so much was to be lost, with 95 % confidence")
-    axes.set_ylabel("lost on the test part")
+    axes.set_ylabel("lost on the test split")
     axes.set_title("Promises and what came of them")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -125,7 +125,7 @@ def labels() -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}".replace(",", " ")))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("labelled questions of the fit part")
+    axes.set_xlabel("labelled questions of the fit split")
     axes.set_ylabel("points of AIQ above mixing")
     axes.set_title("How many labels are enough")
     return figure

@@ -19,7 +19,7 @@ from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.splits.split import FRACTIONS, SPLITS
 
 FEW_GROUPS = 40
-"""Groups below which the test part, a fifth of them, has next to nothing to tell."""
+"""Groups below which the test split, a fifth of them, has next to nothing to tell."""
 ENOUGH = 10
 """Answers below which it is no wonder that all are right, or all wrong."""
 

@@ -1,6 +1,6 @@
 """What a trial is fitted and judged on: folds of `fit` and `tune`, by image.
 
-A hundred trials compared on the tune part alone, a tenth of the images, are ranked in part by
+A hundred trials compared on the tune split alone, a tenth of the images, are ranked in part by
 luck, and the winner by more of it than the others. So each trial is judged on all images of
 `fit` and `tune`, each by a model that never saw it (cross-fitting). The images that stop a
 boosting early, and that probabilities are calibrated on, are a third set: neither fitted nor judged

@@ -75,7 +75,7 @@ def bench_labelling(model: MultiScaleModel, *, scenes: int, naive_scenes: int) -
         spent_naive = seconds(lambda: naive_labelling(few, images, model))
         spent = seconds(lambda: label(examples, images=images, model=model, folder=root / "log"))
         asked = [FeatureInput(one.id, one.image, one.question) for one in examples]
-        featurizer = Featurizer(tiers=USUAL, model=model, questions=ModelQuestions(model))
+        featurizer = Featurizer(feature_groups=USUAL, model=model, questions=ModelQuestions(model))
         collector = FeatureCollector(root / "features", featurizer, asked, images=images)
         on_features = 0.0
         for start in range(0, scenes, BATCH):
@@ -112,7 +112,7 @@ def bench_decision(pipeline: AutoScalePipeline, image: Image.Image) -> dict[str,
 
 
 def one_point_policy(run: Run) -> Policy:
-    """The cheapest policy at most one point below the finest scale on the calibrate part."""
+    """The cheapest policy at most one point below the finest scale on the calibration split."""
     log = run.read_log()
     router, split = run.read_router(), run.read_split(log)
     rows = split.part("calibrate")

@@ -4,7 +4,7 @@
 
 FOLDER holds ``oracle.jsonl`` and ``images/``, see ``m3router.data.importers.blindtest``. One run
 for each model and one for all together; features are the shipped tower's pooled tokens and hashed
-words, no language model is asked. The split is by image. Nothing is tuned on the test part.
+words, no language model is asked. The split is by image. Nothing is tuned on the test split.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from m3router.router.stages.learning import calibrate_stage, train_stage
 
 HERE = Path(__file__).parent
 ESTIMATORS = ("logistic", "lightgbm", "mlp")
-TIERS = ("image", "question", "cheap")
+FEATURE_GROUPS = ("image", "question", "cheap")
 REGRETS = (0.02, 0.05, 0.1)
 
 
@@ -39,7 +39,13 @@ def imported(folder: Path, run: Run, *, model: str | None) -> Run:
     """A run folder with the log of one model, or of all, and its features."""
     if not (run.features / MANIFEST).is_file():
         import_stage(run, "blindtest", folder, model=model)
-        featurize_stage(run, images=folder, encoder="embedded", questions="hashed", tiers=TIERS)
+        featurize_stage(
+            run,
+            images=folder,
+            encoder="embedded",
+            questions="hashed",
+            feature_groups=FEATURE_GROUPS,
+        )
     return run
 
 

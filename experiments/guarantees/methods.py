@@ -60,7 +60,7 @@ def by_agrapa(sums: Array, *, target: float, most: int, low: float) -> Passed:
 def by_deadline(
     sums: Array, expected: list[list[risk.Losses]], *, target: float, most: int
 ) -> Passed:
-    """Bets with a deadline, shaped by each calibration's own tune part (T, L)."""
+    """Bets with a deadline, shaped by each calibration's own tune split (T, L)."""
     times, images, rungs = sums.shape
     shapes = [risk.shape_of(one, target, one) for of_times in expected for one in of_times]
     flat = excess(sums, target=target, most=most).transpose(1, 0, 2).reshape(images, -1)

@@ -6,7 +6,7 @@ Whether each certificate fails in at most 5 % of calibrations over a grid of tar
 images and correlations within images, and how many tokens its policies cost beside those of other
 methods; what one image in two thousand with three hundred questions does; what images of many sizes
 do; whether it matters that the reference is chosen on the calibration split itself; and whether
-the whole calibration, from router to policy, keeps what its tests promise. The tune part has half
+the whole calibration, from router to policy, keeps what its tests promise. The tune split has half
 as many images as are calibrated on, as in a usual split.
 
 What is done is not done again: results are written after every setting. About half an hour on one

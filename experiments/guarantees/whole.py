@@ -148,7 +148,7 @@ def rare(*, images: int, small: float, times: int, seed: int) -> dict[str, Any]:
     """One image in 2000 has 300 questions, all lost; the others one, lost with chance `small`.
 
     Before: M is the most questions that any image of the log has, of five times as many images as
-    are calibrated on. After: M is taken from the fit and the tune part, and images are thinned.
+    are calibrated on. After: M is taken from the fit and the tune split, and images are thinned.
     """
     alpha, generator = 0.05, np.random.default_rng([seed, images, int(1e4 * small)])
     target = Target(max_regret=alpha)

@@ -2,7 +2,7 @@
 
     python -m experiments.intervals.hull
 
-RouterBench's area (arXiv 2403.12031) over every breakpoint of the router, on test parts of several
+RouterBench's area (arXiv 2403.12031) over every breakpoint of the router, on test splits of several
 sizes in the world of `experiments.intervals.run`, beside the area of
 `m3router.router.metrics.curves`. About a minute on one core.
 """

@@ -5,7 +5,7 @@
 Images with several questions each; a question is as hard as its image and itself make it, and an
 option answers rightly with a probability that falls with that and rises with the option. A router
 sees part of the difficulty and knows the right probability given what it sees; another one sees
-less. The truth is what both reach on `POPULATION` images. Then small test parts are drawn, each
+less. The truth is what both reach on `POPULATION` images. Then small test splits are drawn, each
 with four times as many other images, as in a usual split, and the evaluation's own code is asked
 for its intervals.
 

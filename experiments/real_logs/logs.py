@@ -101,7 +101,10 @@ def _read(name: str, source: _Source, work: Path) -> RealLog:
             run = Run(work)
         images = source.path if source.kind == "blindtest" else None
         featurize_stage(
-            run, images=images, questions="hashed", tiers=WITH_IMAGES if images else WITHOUT
+            run,
+            images=images,
+            questions="hashed",
+            feature_groups=WITH_IMAGES if images else WITHOUT,
         )
     log = run.read_log()
     features = run.read_features(log)

@@ -116,13 +116,15 @@ def sections(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
             body.append(table(log, column=place))
         last = log["sizes"][-1]
         if "promises" in last:
-            body += ["Promised with 95 % confidence on the calibrate part, means over the seeds:"]
+            body += [
+                "Promised with 95 % confidence on the calibration split, means over the seeds:"
+            ]
             body += [promises(last["promises"]), f"Verdict of the first seed: {last['verdict']}"]
         yield name, body
 
 
 def promises(found: Sequence[Mapping[str, Any]]) -> str:
-    """What was certified with all training questions, and what came of it on the test part."""
+    """What was certified with all training questions, and what came of it on the test split."""
     heads = ("promise", "certified in", "cost saved, test", "accuracy lost, test", "at most")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for one in found:

@@ -1,6 +1,6 @@
 """How routers are compared on a real log: splits, sizes, curves, intervals.
 
-Notation for shapes: N examples of the log, n of a test part, K options, P places of a curve, G
+Notation for shapes: N examples of the log, n of a test split, K options, P places of a curve, G
 groups of the log, B draws.
 
 Every way of choosing is given the same training questions and judged on the same test questions by
@@ -8,7 +8,7 @@ the same rule, argmax_k p_k - price * cost_k, at every price. cost_k is the mean
 since what an answer will cost is not always known before it is asked for; what counts as spent is
 what the answers really cost. Five seeds draw five splits; what is
 reported is the mean over them. Intervals are of the sampling of images: one bootstrap over the
-groups of the whole log, whose weights count in every seed's test part alike.
+groups of the whole log, whose weights count in every seed's test split alike.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Draws:
         return cls(weights=np.vstack([np.ones(len(names)), drawn]), member=member.reshape(-1))
 
     def curves(self, one: Judged, test: Rows) -> Curves:
-        """The curve (B + 1, P) in every draw; the first is that of the test part itself."""
+        """The curve (B + 1, P) in every draw; the first is that of the test split itself."""
         weights = self.weights[:, self.member[test]]
         total = np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
         return curves((weights @ one.cost) / total, (weights @ one.score) / total)

@@ -56,9 +56,9 @@ PROMISES: dict[str, Knobs] = {
 def estimates(log: RealLog, *, seed: int, size: int | None, work: Path) -> dict[str, Any]:
     """What router and baselines say about the test questions of one seed: name -> (n, K).
 
-    With all training questions also what was promised on the calibrate part and what came of it on
-    the test part, "promise N" -> (certified, share of the reference's cost saved, accuracy lost),
-    and, for the first seed, the verdict of an evaluation.
+    With all training questions also what was promised on the calibration split and what came of it
+    on the test split, "promise N" -> (certified, share of the reference's cost saved, accuracy
+    lost), and, for the first seed, the verdict of an evaluation.
     """
     name = f"{log.name.replace('/', '-')}-{size or 'all'}-{seed}.npz"
     path = work / "estimates" / name
@@ -93,7 +93,7 @@ def promised(
 ) -> tuple[float, float, float]:
     """Whether something cheaper than the reference was certified, what it saved and lost on test.
 
-    Where the calibrate part is too small, the reference itself is used: nothing saved or lost.
+    Where the calibration split is too small, the reference itself is used: nothing saved or lost.
     """
     try:
         policy = data.policy(**target)

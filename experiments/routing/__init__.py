@@ -1,1 +1,1 @@
-"""Routers on drawn scenes: feature tiers, estimators, guarantees, cascades and baselines."""
+"""Routers on drawn scenes: feature groups, estimators, guarantees, cascades and baselines."""

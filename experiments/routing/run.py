@@ -2,13 +2,13 @@
 
     python -m experiments.routing.run --work runs/routing
 
-Draws scenes, labels them with the shipped model at every scale, trains one router for each tier of
-features and each estimator on the same split, evaluates them all, certifies policies, and studies
-the main router: how many labels it needs, what it knows of kinds of questions it never saw, and
-whether others are better. What is done is not done again.
+Draws scenes, labels them with the shipped model at every scale, trains one router for each feature
+group of features and each estimator on the same split, evaluates them all, certifies policies, and
+studies the main router: how many labels it needs, what it knows of kinds of questions it never saw,
+and whether others are better. What is done is not done again.
 
-The main router (`MAIN`) was chosen by the tune and calibrate parts of other scenes. Nothing is
-chosen by the test part.
+The main router (`MAIN`) was chosen by the tune and calibration splits of other scenes. Nothing is
+chosen by the test split.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from m3router.m3core.checkpoints import load_model
 from m3router.router.cli.labelling import label_with_progress
 from m3router.router.evaluation.compare_runs import compare_runs
 from m3router.router.evaluation.evaluate_run import evaluate_stage
-from m3router.router.features.groups import TIERS
+from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.policies.policy import Policy
 from m3router.router.reports.report_run import report_stage
 from m3router.router.reports.studies import learning_curve_stage, leave_one_out_stage
@@ -47,13 +47,13 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "image+question": ("mlp", ("image", "question")),
     "image+question+cheap": ("mlp", ("image", "question", "cheap")),
     "image+question+peek": ("mlp", ("image", "question", "peek")),
-    "all tiers": ("mlp", ("image", "question", "cheap", "peek")),
+    "all feature groups": ("mlp", ("image", "question", "cheap", "peek")),
     "logistic": ("logistic", ("image", "question")),
     "lightgbm": ("lightgbm", ("image", "question")),
     "knn": ("knn", ("image", "question")),
     "rank": ("rank", ("image", "question")),
 }
-"""Name -> estimator and the tiers that it reads."""
+"""Name -> estimator and the feature groups that it reads."""
 MAIN = "image+question"
 
 
@@ -69,16 +69,23 @@ def labelled(work: Path, *, scenes: int) -> Run:
         examples,
         images=folder / "images",
         model=load_model("embedded"),
-        tiers=tuple(TIERS),
+        feature_groups=tuple(FEATURE_GROUPS),
     )
     return run
 
 
 def arm_run(work: Path, source: Run, arm: str, *, seed: int) -> Run:
     """A run folder in which one arm is trained and calibrated."""
-    estimator, tiers = ARMS[arm]
+    estimator, feature_groups = ARMS[arm]
     run = source.copy_data(work / arm.replace(" ", "-"))
-    train_stage(run, estimator=estimator, tiers=tiers, seed=seed, ablations=False, reuse=True)
+    train_stage(
+        run,
+        estimator=estimator,
+        feature_groups=feature_groups,
+        seed=seed,
+        ablations=False,
+        reuse=True,
+    )
     for budget in BUDGETS:
         calibrate_stage(run, name=f"budget-{budget:g}", budget=budget)
     calibrate_stage(run, name="at-most-1-point", max_loss_observed=0.01)
@@ -88,7 +95,7 @@ def arm_run(work: Path, source: Run, arm: str, *, seed: int) -> Run:
 def certified(run: Run) -> dict[str, Any]:
     """The guarantee at every level of regret, for the router and for its cascade.
 
-    What the certified ones reach on the test part is among the rows of the evaluation.
+    What the certified ones reach on the test split is among the rows of the evaluation.
     """
     found: dict[str, Any] = {}
     for regret in REGRETS:
@@ -132,10 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for arm, run in runs.items():
         document = evaluate_stage(run, budgets=BUDGETS, seed=told.seed, reuse=True)
-        estimator, tiers = ARMS[arm]
+        estimator, feature_groups = ARMS[arm]
         results["arms"][arm] = {
             "estimator": estimator,
-            "tiers": tiers,
+            "tiers": feature_groups,
             **kept(document, others=arm == MAIN),
         }
         if arm != MAIN:

@@ -1,10 +1,10 @@
-"""What `m3router tune` gained over the defaults, on the calibrate part.
+"""What `m3router tune` gained over the defaults, on the calibration split.
 
     m3router tune RUN --trials 40
     python -m experiments.tuning.gain RUN
 
 Trains `m3router train`'s defaults and the tuned setting on the tuning's own split, and compares
-their curves on the calibrate part, which neither has read. Differences are paired and their 95 %
+their curves on the calibration split, which neither has read. Differences are paired and their 95 %
 intervals come from draws of whole images. Nothing is chosen here, and test is not read.
 """
 

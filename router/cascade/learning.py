@@ -1,6 +1,6 @@
 """Learning a cascade; see `m3router.router.cascade.rule`.
 
-Notation for shapes: n examples of the tune part, K options.
+Notation for shapes: n examples of the tune split, K options.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FOLDS = 5
 MOST = 10_000
 """Tune examples that are learned from at most, drawn at random by image."""
 PRICES = 24
-"""Places of the curve that the area on the tune part is taken over."""
+"""Places of the curve that the area on the tune split is taken over."""
 PENALTY = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """Answers of the tune part.
+    """Answers of the tune split.
 
     Attributes:
         p: (n, K) the router's probabilities.
@@ -61,13 +61,13 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What the tune part taught, for every price.
+    """What the tune split taught, for every price.
 
     Attributes:
         tune: its answers.
         plain: the rule that never asks again; holds the beliefs.
-        held: (n, K, K) beliefs about the tune part, each learned from other images.
-        helps: whether asking again was better than the plain router on the tune part.
+        held: (n, K, K) beliefs about the tune split, each learned from other images.
+        helps: whether asking again was better than the plain router on the tune split.
     """
 
     tune: Answered
@@ -87,7 +87,7 @@ class Learned:
         return self._rules[price]
 
     def asked(self, price: float, fold: npt.NDArray) -> Asked:
-        """What would be asked on the tune part, each fold by what the others taught."""
+        """What would be asked on the tune split, each fold by what the others taught."""
         futures, tune = self._futures(price), self.tune
         first = np.zeros(len(fold), dtype=np.intp)
         for number in np.unique(fold):
@@ -108,7 +108,7 @@ class Learned:
         return futures
 
     def _onwards(self, first: npt.NDArray[np.intp], price: float) -> Asked:
-        """What is asked on the tune part from first options (n,) on."""
+        """What is asked on the tune split from first options (n,) on."""
         return self.plain.onwards(first, self.tune.costs.alone, self.held, price)
 
 
@@ -116,12 +116,12 @@ def learn_cascade(tune: Answered, *, seed: int = 0) -> Learned:
     """Learn what answers tell, and whether asking again helps.
 
     Raises:
-        NotLearnableError: when the tune part has fewer images than folds.
+        NotLearnableError: when the tune split has fewer images than folds.
     """
     images, member = np.unique(tune.groups, return_inverse=True)
     if len(images) < 2 * FOLDS:
         raise NotLearnableError(
-            f"the tune part has {len(images)} image{'' if len(images) == 1 else 's'}, too "
+            f"the tune split has {len(images)} image{'' if len(images) == 1 else 's'}, too "
             f"few to learn when to stop (at least {2 * FOLDS}): label more, or give it a larger "
             "share (`m3router train --split-share`)"
         )

@@ -15,16 +15,16 @@ question looked as hard as it did at k. After the answer at k the cascade asks
 
 else it gives the answer it has; at most `STEPS` times. Everything that was asked is paid for.
 
-That an answer can be mended makes a cheap first try worth more, so that the first option is not
+That an answer can be fixed makes a cheap first try worth more, so that the first option is not
 the router's own, but the k of the largest V_k - price * cost_k, with
 
     V_k(x) = E[score in the end - price * cost of all later answers | p(x), k asked first],
 
-a ridge regression on the logits and the probabilities of the router, learned on the tune part with
+a ridge regression on the logits and the probabilities of the router, learned on the tune split with
 b of other images. It belongs to one price, as a `Cascade` does.
 
 A `Rule` without V is the plain router, which never asks again. It is what learning gives
-(`m3router.router.cascade.learning`) where nothing better was found on the tune part, so that there
+(`m3router.router.cascade.learning`) where nothing better was found on the tune split, so that there
 a cascade is never below its router.
 """
 

@@ -62,7 +62,7 @@ def calibrate(
 ) -> None:
     """Set a budget, a tolerable loss, a price, or a guarantee; a cap beside one of them, or alone.
 
-    Reads the calibrate part; a guarantee also the tune part. Losses and regrets are against the
+    Reads the calibration split; a guarantee also the tune split. Losses and regrets are against the
     reference, the option that is best on the calibration split. When no policy
     meets the target, the policy uses the reference and says so. docs/guarantees.md says what a
     guarantee is worth and how many images it needs.

@@ -130,7 +130,7 @@ def show_headline(document: Document) -> None:
     counted = any(row.gflops and row.gflops["value"] is not None for row in rows)
     ranged = any(interval(row.accuracy) != MISSING for row in rows)
     for name, style in (
-        ("right %", ""),
+        ("accuracy %", ""),
         *([(f"{level} %\ninterval", "dim")] if ranged else []),
         (f"mean\n{unit}", ""),
         *([("GFLOPs", "")] if counted else []),
@@ -199,7 +199,7 @@ def show_methods(document: Document) -> None:
             found, at = percent(row["accuracy"]["value"]), number(row["cost"]["value"])
             out.print(Text(f"{ESCALATION}, {row['name']}: {found} % right at {at} {unit} in full"))
     for line in missing:
-        out.print(Text(f"not to be had: {line}"), style="dim")
+        out.print(Text(f"not available: {line}"), style="dim")
 
 
 def _line(line: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:

@@ -34,7 +34,7 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
 ) -> None:
-    """Measure the router on the test part.
+    """Measure the router on the test split.
 
     Begins with a verdict: whether routing pays here, or why that cannot be said. Compares the
     router with every fixed scale, with the oracle and with the baselines, at three budgets and with

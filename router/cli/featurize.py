@@ -58,7 +58,7 @@ def featurize(
             images=images,
             encoder=encoder,
             questions=questions,
-            tiers=feature_groups,
+            feature_groups=feature_groups,
             progress=advance,
         )
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())

@@ -162,7 +162,7 @@ def label(
             retry_errors=retry_errors,
             max_new_tokens=max_new_tokens,
             questions=questions,
-            tiers=feature_groups,
+            feature_groups=feature_groups,
             frames=frames,
             mode=mode,
             workers=workers_for(where, ranks.local) if workers is None else workers,

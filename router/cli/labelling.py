@@ -37,7 +37,7 @@ def label_with_progress(
     images: Path,
     model: MultiScaleModel,
     questions: str = MODEL,
-    tiers: Sequence[str] | None = None,
+    feature_groups: Sequence[str] | None = None,
     **options: Unpack[LabelOptions],
 ) -> OracleLog:
     """Run the stage, then print the accuracy at every scale and what the run computed."""
@@ -60,7 +60,7 @@ def label_with_progress(
             model=model,
             progress=show,
             questions=questions,
-            tiers=tiers,
+            feature_groups=feature_groups,
             **options,
         )
     if ranks.is_first:
@@ -148,5 +148,5 @@ def show_errors(log: OracleLog) -> int:
     show_table(["examples", "first", "cause"], rows[:CAUSES_SHOWN])
     if len(rows) > CAUSES_SHOWN:
         out.print(f"and {len(rows) - CAUSES_SHOWN} further causes")
-    out.print("Train with --gaps drop to leave them out, or mend them and use --retry-errors.")
+    out.print("Train with --gaps drop to leave them out, or fix them and use --retry-errors.")
     return failed

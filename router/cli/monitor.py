@@ -105,7 +105,7 @@ def monitor(
 def _show(found: Mapping[str, Any]) -> None:
 
     regret, drift = found["regret"], found["drift"]
-    rows = [("mean cost", number, "cost"), ("right %", percent, "accuracy")]
+    rows = [("mean cost", number, "cost"), ("accuracy %", percent, "accuracy")]
     if found["accuracy"]["fresh"] is None:
         rows.append(("as reference %", percent, "agreement"))
     parts = ("calibrate", "fresh")

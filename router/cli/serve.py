@@ -15,9 +15,9 @@ def serve(settings: ServeSettings) -> None:
 
     POST /v1/chat/completions takes one question about one image (a data URL), answered whole or
     streamed; models are m3-auto, routed by the policy, and m3-1, m3-9, ... at a fixed scale. Extra
-    fields: scale, budget (mean visual tokens), max_regret (certified on the run's calibrate part).
-    Answers tell their scale, how likely each scale was thought to suffice, tokens and times in m3.
-    Also /v1/models, /health, /ready, /metrics. See docs/serving.md and docs/security.md.
+    fields: scale, budget (mean visual tokens), max_regret (certified on the run's calibration
+    split). Answers tell their scale, how likely each scale was thought to suffice, tokens and times
+    in m3. Also /v1/models, /health, /ready, /metrics. See docs/serving.md and docs/security.md.
 
     Keys come from --keys or the environment variable M3ROUTER_API_KEYS. Images and questions
     are never logged, and kept only with --traffic.

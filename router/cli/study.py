@@ -107,7 +107,7 @@ def _show_curve(document: Mapping[str, Any]) -> None:
     out.print(
         f"Means over {document['seeds']} choices of images, 95 % intervals of the test images. "
         "Over fixed: points of AIQ over mixing fixed options. "
-        f"The {document['n']['tune']} questions of the tune part are used on top. Saved: mean cost "
+        f"The {document['n']['tune']} questions of the tune split are used on top. Saved: cost "
         "of the policy told to keep 99 % of the best fixed accuracy.",
         style="dim",
     )

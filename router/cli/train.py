@@ -145,7 +145,7 @@ def train(
             rule=rule,
             threads=threads,
             ablations=ablations,
-            tiers=feature_groups,
+            feature_groups=feature_groups,
             splitting=splitting_of(shares, split, split_column, split_id),
             tuned=tuned_setting(given, trial=trial) if tuned else None,
             datasets=datasets.value if datasets else None,

@@ -74,7 +74,7 @@ def tune(
     """Search for the estimator, its hyper-parameters and the features to read.
 
     Every trial is judged by the accuracy of its curve at low and at high budgets, on images of
-    the fit and tune parts that it was not fitted on; calibrate and test are not read. Of the
+    the fit and tune splits that it was not fitted on; calibrate and test are not read. Of the
     trials that no other beats, the one with the best mean is chosen: `m3router train run/ --tuned`
     trains with it, `--trial 17` with another one.
 

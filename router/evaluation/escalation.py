@@ -25,7 +25,7 @@ class Escalating:
     """A router that asks again where an answer looks wrong; see `m3router.router.cascade.rule`.
 
     Attributes:
-        learned: on the tune part.
+        learned: on the tune split.
         costs: (N, K) of the options by themselves.
         chances: (N, K) the router's probabilities.
         beliefs: (N, K, K) what answers make us believe; 0 outside of calibrate and test.
@@ -46,11 +46,11 @@ class Escalating:
         return spread_prices(self._costs(rows), lambda price: self.asks(rows, price), points=points)
 
     def tuned_prices(self, *, points: int) -> list[float]:
-        """Prices from the tune part alone, ascending, for tests in a fixed order."""
+        """Prices from the tune split alone, ascending, for tests in a fixed order."""
         return spread_prices(self.learned.tune.costs, self.tuned_asks, points=points)
 
     def tuned_asks(self, price: float) -> Asked:
-        """Everything that is asked of the tune part at a price, by beliefs of other folds."""
+        """Everything that is asked of the tune split at a price, by beliefs of other folds."""
         tune, rule = self.learned.tune, self.learned.rule(price)
         return rule.ask(tune.p, tune.costs.routed, tune.costs.alone, self.learned.held, price)
 
@@ -77,12 +77,12 @@ def escalating(known: Known, p: Floats, *, reads: tuple[str, ...]) -> Escalating
     """Learn when to ask again.
 
     Args:
-        known: the log, without scores of the test part.
+        known: the log, without scores of the test split.
         p: (N, K) the router's probabilities.
         reads: feature blocks that the router reads.
 
     Raises:
-        NotLearnableError: when the log has no confidences, or the probabilities of the tune part
+        NotLearnableError: when the log has no confidences, or the probabilities of the tune split
             are not known.
     """
     confidence = known.need_answers("confidence", of="confidences")
@@ -100,11 +100,11 @@ def escalating(known: Known, p: Floats, *, reads: tuple[str, ...]) -> Escalating
 
 
 def tune_answers(known: Known, p: Floats, *, reads: tuple[str, ...]) -> Answered:
-    """What the tune part says; raises as `escalating`."""
+    """What the tune split says; raises as `escalating`."""
     rows = known.rows["tune"]
     chances = np.asarray(p, dtype=np.float64)[rows]
     if not len(rows) or not np.all((chances >= 0) & (chances <= 1)):
-        raise NotLearnableError("the router's probabilities of the tune part were not given")
+        raise NotLearnableError("the router's probabilities of the tune split were not given")
     alone = known.costs[rows]
     return Answered(
         p=chances,

@@ -1,9 +1,9 @@
-"""Evaluation: what a router and its policies reach on the test part, beside what they must beat.
+"""Evaluation: what a router and its policies reach on the test split, beside what they must beat.
 
-Policies are calibrated on the calibrate part only; the best fixed option and the options that are
-worth mixing are chosen on all parts but the test part; every number is measured on the test part.
-Every way of choosing is looked at in the same places (`m3router.router.metrics.curves`). Intervals
-are by image (`m3router.router.metrics.intervals`), differences are paired.
+Policies are calibrated on the calibration split only; the best fixed option and the options that
+are worth mixing are chosen on all parts but the test split; every number is measured on the test
+split. Every way of choosing is looked at in the same places (`m3router.router.metrics.curves`).
+Intervals are by image (`m3router.router.metrics.intervals`), differences are paired.
 
 Notation for shapes: N examples of the log, n of one part, K options.
 """
@@ -103,7 +103,7 @@ def evaluate(
     Args:
         log: what every option answered.
         p: the router's probabilities (N, K), rows as in `log`; read in the calibrate and test
-            parts, and in the tune part to learn when to escalate, where they are finite.
+            parts, and in the tune split to learn when to escalate, where they are finite.
         split: made from the log's groups.
         policies: name -> policy calibrated before, for rows of their own. With policies and
             no `settings.budgets`, no further policies are calibrated for the rows.
@@ -116,7 +116,7 @@ def evaluate(
             without.
         cascades: name -> cascade calibrated before, for rows of their own under "escalation".
         reference: name of the option that "minus_reference" is about; None for the best of the
-            calibrate part.
+            calibration split.
         settings: budgets, bootstrap and curves.
 
     Returns:

@@ -43,7 +43,7 @@ def evaluate_stage(
     reuse: bool = False,
     reference: str | None = None,
 ) -> dict[str, Any]:
-    """Measure router, policies, ablations and oracles on the test part.
+    """Measure router, policies, ablations and oracles on the test split.
 
     Args:
         run: must hold a trained router; receives `evaluation/`.
@@ -53,7 +53,7 @@ def evaluate_stage(
         seed: of the bootstrap.
         reuse: keep what was evaluated on the same inputs with the same options.
         reference: name of the option that accuracies are compared with; None for the best of the
-            calibrate part.
+            calibration split.
 
     Returns:
         The document that reports are made from.

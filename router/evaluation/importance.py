@@ -1,4 +1,4 @@
-"""A stage that asks which features a router uses; measured on the calibrate part."""
+"""A stage that asks which features a router uses; measured on the calibration split."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def importance_stage(
 ) -> dict[str, Any]:
     """Measure what each feature block, and the strongest single features, are worth.
 
-    The calibrate part was neither fitted nor tuned on, and the test part stays untouched.
+    The calibration split was neither fitted nor tuned on, and the test split stays untouched.
 
     Args:
         run: must hold a trained router; receives `importance/`.

@@ -32,14 +32,14 @@ def learning_curve(
     draws: int = 200,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on growing shares of the fit part's images, and measure each on the test part.
+    """Train on growing shares of the fit split's images, and measure each on the test split.
 
     Shares are nested: with one seed, a larger share holds the images of the smaller ones. The
-    tune part stays whole. The whole fit part is the run's own router and is not trained again.
+    tune split stays whole. The whole fit split is the run's own router and is not trained again.
 
     Args:
         run: must hold a trained router; receives the cells in `learning-curve/`.
-        shares: of the fit part's images, in (0, 1]; 1 is added.
+        shares: of the fit split's images, in (0, 1]; 1 is added.
         seeds: how many orders of the images are drawn.
         draws: bootstrap draws for the intervals.
         progress: called with (cells done, cells in all, what is next).
@@ -95,7 +95,7 @@ def nested_rows(groups: np.ndarray, rows: Rows, *, share: float, seed: int) -> R
 
     Args:
         groups: image of every example of the log.
-        rows: of the fit part.
+        rows: of the fit split.
         share: in (0, 1].
         seed: of the images' order.
     """

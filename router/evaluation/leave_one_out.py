@@ -31,7 +31,7 @@ def leave_one_out(
     """Train without one dataset, test on it; each dataset in turn.
 
     What is left out is missing from fit, tune and calibrate; test examples are those of the left
-    out dataset in the test part. Beside it stand the run's own router, which knows the dataset;
+    out dataset in the test split. Beside it stand the run's own router, which knows the dataset;
     the option that is best on all others; and a lookup of the dataset's own mean scores.
 
     Args:
@@ -105,7 +105,7 @@ def _cell(recipe: Recipe, values: Texts, name: str, *, draws: int) -> dict[str, 
     test = rows["test"][out[rows["test"]]]
     seen = rows["fit"][out[rows["fit"]]]
     if not len(test) or not len(seen) or not len(inside["calibrate"]):
-        return {"skipped": "It is missing from the fit, calibrate or test part.", "n": len(test)}
+        return {"skipped": "It is missing from the fit, calibrate or test split.", "n": len(test)}
     means = recipe.log.costs[test].mean(axis=0)
     if not means.min() < means.max():
         return {"skipped": "Every option costs the same there: no curve.", "n": len(test)}
@@ -159,7 +159,7 @@ def _numbers(document: dict[str, Any], best: str) -> dict[str, Any]:
 
 
 def _lookup(recipe: Recipe, values: Texts, fit: Rows, ids: tuple[str, ...]) -> Floats:
-    """Mean scores in the fit part of each example's own value: (N, K) for `ids`."""
+    """Mean scores in the fit split of each example's own value: (N, K) for `ids`."""
     place = {name: row for row, name in enumerate(recipe.log.ids)}
     table = {
         str(name): recipe.log.scores[fit[values[fit] == name]].mean(axis=0)

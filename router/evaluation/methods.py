@@ -1,7 +1,7 @@
 """The methods that are compared: what a method is, what it may know, and how its knob is set.
 
 A method is a way of choosing options, with a knob or without. Its knob is set on the calibrate
-part; then it is asked on the test part, whose scores it never reads.
+part; then it is asked on the test split, whose scores it never reads.
 
 Notation for shapes: N examples of the log, n of one part or some rows of it, K options, D features,
 P points of a curve.
@@ -22,7 +22,7 @@ from m3router.router.cascade.rule import Cascade
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.price_curves import curve_prices
 from m3router.router.metrics.choices import best_fixed
-from m3router.router.metrics.curves import POINTS, dearest_within
+from m3router.router.metrics.curves import POINTS, most_expensive_within
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.fitting import for_budget, for_max_loss
 from m3router.router.policies.outcomes import Asked, Choice, Outcome, Prices, outcome_of
@@ -33,16 +33,16 @@ Rows = npt.NDArray[np.intp]
 GOALS = {"saved_at_99": 0.99, "saved_at_100": 1.0}
 """Name -> share of the best fixed accuracy that is to be kept."""
 CANDIDATES = 64
-"""Settings that are tried on the calibrate part; budgets are met more exactly than these."""
+"""Settings that are tried on the calibration split; budgets are met more exactly than these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A log as baselines see it: no score of the test part is in it.
+    """A log as baselines see it: no score of the test split is in it.
 
     Attributes:
         options: names of the options, cheapest first.
-        scores: (N, K); NaN in the test part and where an example has a gap.
+        scores: (N, K); NaN in the test split and where an example has a gap.
         costs: (N, K).
         confidence: (N, K) of the option's own answer; NaN where unknown.
         logprob: (N, K) of the option's own answer, in nats; NaN where unknown.
@@ -160,7 +160,7 @@ class Method(Protocol):
     def settings(self, rows: Rows, *, points: int) -> list[float]:
         """Values of the knob whose mean costs are those of `m3router.router.metrics.curves.places`.
 
-        Beginning with the dearest or with the cheapest.
+        Beginning with the most expensive or with the cheapest.
         """
         ...
 
@@ -271,7 +271,7 @@ class Setting:
 
     Attributes:
         name: of the row.
-        asked: what it asks on the test part.
+        asked: what it asks on the test split.
         policy: how it was chosen.
         against: option (n,) that its regret is against; None for that of the whole table.
     """
@@ -284,7 +284,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedMethod:
-    """One way of choosing on the test part.
+    """One way of choosing on the test split.
 
     Attributes:
         about: what it does, one sentence.
@@ -293,7 +293,7 @@ class AppliedMethod:
         knob: "price" or "threshold"; None without a curve.
         values: (P,) values of the knob along the curve.
         curve: what each of them asks.
-        goals: name in `GOALS` -> the cheapest setting that reached it on the calibrate part.
+        goals: name in `GOALS` -> the cheapest setting that reached it on the calibration split.
         p: (n, K) probabilities, None without.
         calls: (n,) how much each example calls for the last option instead of the first.
     """
@@ -319,7 +319,7 @@ def apply_method(
     policies: Mapping[str, Policy] | None = None,
     reference: str = "",
 ) -> AppliedMethod:
-    """Set a method's knob on the calibrate part and ask it on the test part.
+    """Set a method's knob on the calibration split and ask it on the test split.
 
     Args:
         method: not read outside of the two parts.
@@ -370,7 +370,7 @@ def apply_method(
 def cascade_settings(
     cascades: Mapping[str, Cascade], known: Known, p: Floats, test: Part, *, reads: Sequence[str]
 ) -> list[Setting]:
-    """What cascades that were calibrated before ask on the test part.
+    """What cascades that were calibrated before ask on the test split.
 
     Raises:
         MismatchError: when a cascade belongs to other options.
@@ -434,7 +434,7 @@ def _policies(
 
 
 def _saving(method: Priced, part: Part, share: float, binding: Binding) -> Policy:
-    """The cheapest policy with a share of the best fixed accuracy, on the calibrate part."""
+    """The cheapest policy with a share of the best fixed accuracy, on the calibration split."""
     best = _best(part)
     loss = (1 - share) * part.scores[:, best].mean()
     return for_max_loss(
@@ -460,7 +460,7 @@ def _best(part: Part) -> int:
 
 
 class _TriedSettings:
-    """Settings of a method without probabilities, tried on the calibrate part."""
+    """Settings of a method without probabilities, tried on the calibration split."""
 
     def __init__(self, method: Method, part: Part, test: Part, options: Sequence[str]) -> None:
         self.method, self.part, self.test, self.options = method, part, test, options
@@ -470,7 +470,7 @@ class _TriedSettings:
         self.accuracy = np.array([one.score.mean() for one in found])
 
     def within(self, budget: float) -> Setting:
-        """The dearest setting within a mean cost, to `curves.NEAR`; else the cheapest of all."""
+        """The most expensive setting within a mean cost, to `curves.NEAR`; else the cheapest."""
         knob = {"budget": float(budget)}
         inside, beyond = self.cost <= budget * (1 + 1e-9), self.cost > budget * (1 + 1e-9)
         if not inside.any():
@@ -479,7 +479,7 @@ class _TriedSettings:
         value = self.values[best]
         if beyond.any():
             next_to = int(np.argmin(np.where(beyond, np.abs(np.arange(len(beyond)) - best), 1e9)))
-            value = dearest_within(self._cost_at, value, self.values[next_to], budget)
+            value = most_expensive_within(self._cost_at, value, self.values[next_to], budget)
         return self._setting(budget_name(budget), value, knob)
 
     def keeping(self, goal: str, share: float) -> Setting:

@@ -113,14 +113,14 @@ def compare_routers(
         b: router B.
         questions: what was asked.
         budgets: mean costs at which the accuracies are compared.
-        policies: name -> (A's policy, B's), each calibrated on the calibrate part.
+        policies: name -> (A's policy, B's), each calibrated on the calibration split.
         draws: of the bootstrap and of the permutation test, each.
         seed: of both.
 
     Returns:
         AIQ; accuracy at every budget; cost saved at 99 % of the best fixed option's accuracy, at
         least 0; and of every policy accuracy and mean cost. The first three read both curves off
-        the test part.
+        the test split.
 
     Raises:
         DataError: when probabilities are misshapen or outside [0, 1].

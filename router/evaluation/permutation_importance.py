@@ -33,7 +33,7 @@ Predict = Callable[[Floats], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """The examples on which importance is measured: not the test part.
+    """The examples on which importance is measured: not the test split.
 
     Attributes:
         X: (n, D) features.

@@ -70,12 +70,12 @@ class Recipe:
         """Refuse test questions on which there is no curve to measure.
 
         Raises:
-            DataError: when every option costs the same on the mean of the test part.
+            DataError: when every option costs the same on the mean of the test split.
         """
         means = self.log.costs[self.rows("test")].mean(axis=0)
         if not means.min() < means.max():
             raise DataError(
-                "A study measures curves of accuracy over mean cost (AIQ), but on the test part "
+                "A study measures curves of accuracy over mean cost (AIQ), but on the test split "
                 f"every option costs {means[0]:g} on the mean: there is no curve. Compare "
                 "accuracies instead: `m3router evaluate`."
             )
@@ -85,7 +85,7 @@ class Recipe:
         return part_rows(self.log, self.split, part, gaps=self.params["gaps"])
 
     def train(self, fit: Rows, tune: Rows, *, seed: int | None = None) -> ScaleRouter:
-        """Train as the run's router was, on some rows of its fit and tune parts.
+        """Train as the run's router was, on some rows of its fit and tune splits.
 
         Raises:
             NotLearnableError: when nothing can be learned from these rows.

@@ -11,7 +11,7 @@ from m3router.router.runs.run import Run
 
 
 def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple[str, str]]:
-    """Test examples about different images, from cheaply to dearly routed.
+    """Test examples about different images, from cheaply to expensively routed.
 
     Args:
         run: must hold a router and the policy.

@@ -55,7 +55,7 @@ def enough_labels(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     answer is the smallest share that was tried from which on all larger ones have enough.
 
     Args:
-        rows: of `by_share`; the last is the whole fit part.
+        rows: of `by_share`; the last is the whole fit split.
 
     Returns:
         "clear": whether the whole gain's interval lies above 0; "gain": the whole gain;
@@ -96,7 +96,7 @@ def answer(document: Mapping[str, Any]) -> str:
         else ""
     )
     whole = (
-        f"With all {n['fit']:,} labelled questions of the fit part the router gains "
+        f"With all {n['fit']:,} labelled questions of the fit split the router gains "
         f"{100 * enough['gain']:.2f} points of AIQ over mixing fixed options. "
     )
     if not parts:

@@ -161,7 +161,7 @@ def sentences(document: Document) -> list[str]:
     if saved["policy"]["fallback"]:
         option = saved["policy"].get("reference", document["options"][-1])
         told.append(
-            "No policy kept 99 % of the best fixed accuracy on the calibrate part, so that policy "
+            "No policy kept 99 % of the best fixed accuracy on the calibration split, so it "
             f"falls back to one option, {option}."
         )
     else:

@@ -13,7 +13,7 @@ from m3router.data.manifest import MANIFEST, read_manifest
 from m3router.data.videos import is_video
 from m3router.router.features.examples import FeatureInput, examples_key
 from m3router.router.features.featurizer import Featurizer, source_of
-from m3router.router.features.groups import TIERS
+from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.features.store import key_of
 from m3router.router.features.table import STAGE, FeatureTable
 
@@ -50,20 +50,25 @@ def block_facts(
 
     Args:
         featurizer: What makes it.
-        name: Of the tier.
+        name: Of the feature group.
         rows: Examples, in the order of the block's rows.
         digests: Image path -> SHA-256 of its file.
 
     Returns:
         `version`, `made_with`, SHA-256 sums of the `examples` (ids, images' names, questions)
-        and of the `images`' files (None where the tier looks at none), and the `key` over all.
+        and of the `images`' files (None where the feature group looks at none), and the `key` over
+        all.
     """
-    tier = TIERS[name]
-    looks = tier.of_encoding or tier.of_peek or (tier.of_image and featurizer.images)
+    feature_group = FEATURE_GROUPS[name]
+    looks = (
+        feature_group.of_encoding
+        or feature_group.of_peek
+        or (feature_group.of_image and featurizer.images)
+    )
     videos = any(is_video(row.image) for row in rows)
     seen = [digests.get(row.image, "") for row in rows]
     facts: dict[str, Any] = {
-        "version": tier.version,
+        "version": feature_group.version,
         "made_with": featurizer.made_with(name),
         "examples": examples_key(rows),
         "pictures": key_of(seen, featurizer.frames if videos else None) if looks else None,
@@ -108,7 +113,7 @@ class Earlier:
     def check(
         self, featurizer: Featurizer, asked: Mapping[str, FeatureInput], digests: Mapping[str, str]
     ) -> None:
-        """Find out which blocks of the featurizer's tiers would come out the same again.
+        """Find out which blocks of the featurizer's feature groups would come out the same again.
 
         Args:
             featurizer: What is asked for.
@@ -119,7 +124,7 @@ class Earlier:
         if self.table is None or not set(self.table.ids) <= asked.keys():
             return
         rows = [asked[name] for name in self.table.ids]
-        for name in featurizer.tiers:
+        for name in featurizer.feature_groups:
             known = self.facts(name).get("key")
             if known and known == block_facts(featurizer, name, rows, digests)["key"]:
                 self._same.add(name)
@@ -152,7 +157,7 @@ class Earlier:
         """
         if self.table is None:
             return ()
-        names = tuple(name for name in self.table.blocks if name not in featurizer.tiers)
+        names = tuple(name for name in self.table.blocks if name not in featurizer.feature_groups)
         for name in names:
             reason = self._foreign(name, featurizer, asked, digests, examples_sha256)
             if reason:
@@ -183,7 +188,7 @@ class Earlier:
         rows = [asked[one] for one in self.table.ids]
         if facts["examples"] != examples_key(rows):
             return "of other examples"
-        if name in TIERS and digests and facts["pictures"] is not None:
+        if name in FEATURE_GROUPS and digests and facts["pictures"] is not None:
             now = block_facts(featurizer, name, rows, digests)["pictures"]
             return None if facts["pictures"] == now else "of other images"
         return None

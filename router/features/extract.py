@@ -25,7 +25,7 @@ from m3router.m3core.matryoshka.batching import limits_for, peek_in_batches
 from m3router.router.features.earlier import BLOCKS, MEASURED, Earlier, block_facts
 from m3router.router.features.examples import EXAMPLES, LEFT_OUT, FeatureInput, examples_key
 from m3router.router.features.featurizer import Featurizer, source_of
-from m3router.router.features.groups import PEEK, TIERS
+from m3router.router.features.groups import FEATURE_GROUPS, PEEK
 from m3router.router.features.store import Vector, VectorStore
 from m3router.router.features.table import FeatureTable
 
@@ -36,7 +36,7 @@ CHUNK_QUESTIONS = 512
 
 
 class FeatureCollector:
-    """Keeps what images and prefills give to the tiers; survives interruption.
+    """Keeps what images and prefills give to the feature groups; survives interruption.
 
     Used as ``on_encoded`` of :func:`m3router.m3core.labelling.label`; a context manager.
 
@@ -153,20 +153,20 @@ class FeatureCollector:
     def _tiers_missing(self, name: str) -> list[str]:
         asked = self._by_image.get(name, ())
         return [
-            tier
-            for tier in self.featurizer.by_image
-            if any(self._lacks(tier, one) for one in asked)
+            feature_group
+            for feature_group in self.featurizer.by_image
+            if any(self._lacks(feature_group, one) for one in asked)
         ]
 
     def _unpeeked(self, name: str) -> list[FeatureInput]:
         asked = self._by_image.get(name, ()) if self.featurizer.peeks else ()
         return [one for one in asked if self._lacks(PEEK, one)]
 
-    def _lacks(self, tier: str, one: FeatureInput) -> bool:
-        unit = unit_of(self.featurizer, tier, one, self._digest(one.image))
-        if unit is None or self._earlier.covers(tier, one.id):
+    def _lacks(self, feature_group: str, one: FeatureInput) -> bool:
+        unit = unit_of(self.featurizer, feature_group, one, self._digest(one.image))
+        if unit is None or self._earlier.covers(feature_group, one.id):
             return False
-        return not self._store.has(tier, *unit)
+        return not self._store.has(feature_group, *unit)
 
     def _digest(self, name: str) -> str:
         """SHA-256 of an image's file, empty where it cannot be read."""
@@ -182,10 +182,12 @@ class FeatureCollector:
         return open_media(path, frames=self.featurizer.frames)
 
     def _encode(self, images: dict[str, Image.Image | None]) -> dict[str, VisualEncoding]:
-        tiers = (TIERS[name] for name in self.featurizer.tiers)
+        feature_groups = (FEATURE_GROUPS[name] for name in self.featurizer.feature_groups)
         if self.featurizer.model is None or not images:
             return {}
-        if not any(tier.of_encoding or tier.of_peek for tier in tiers):
+        if not any(
+            feature_group.of_encoding or feature_group.of_peek for feature_group in feature_groups
+        ):
             return {}
         encodings = self.featurizer.model.encode([p for p in images.values() if p is not None])
         return dict(zip(images, encodings, strict=True))
@@ -210,14 +212,16 @@ class FeatureCollector:
             ImageError: It must be looked at, and can no longer be read.
         """
         vectors = []
-        for tier in self._tiers_missing(name):
-            if TIERS[tier].of_image is not None and image is None:
+        for feature_group in self._tiers_missing(name):
+            if FEATURE_GROUPS[feature_group].of_image is not None and image is None:
                 image = self._open(name)
             began = time.perf_counter()
-            values = self.featurizer.of_image(tier, image, encoding)
+            values = self.featurizer.of_image(feature_group, image, encoding)
             ms = (time.perf_counter() - began) * 1000
-            key = self.featurizer.image_key(tier, name, self._digest(name))
-            vectors.append(Vector(tier=tier, unit=name, key=key, values=values, ms=ms))
+            key = self.featurizer.image_key(feature_group, name, self._digest(name))
+            vectors.append(
+                Vector(feature_group=feature_group, unit=name, key=key, values=values, ms=ms)
+            )
         return vectors
 
     def _peeked(self, encodings: dict[str, VisualEncoding]) -> list[Vector]:
@@ -247,7 +251,9 @@ class FeatureCollector:
                 key = self.featurizer.example_key(one.image, self._digest(one.image), one.question)
                 flops = model.shape.answer_flops(peek.visual_tokens + peek.text_tokens, 1)
                 vectors.append(
-                    Vector(tier=PEEK, unit=one.id, key=key, values=values, ms=ms, flops=flops)
+                    Vector(
+                        feature_group=PEEK, unit=one.id, key=key, values=values, ms=ms, flops=flops
+                    )
                 )
             began = time.perf_counter()
         return vectors
@@ -256,8 +262,8 @@ class FeatureCollector:
 def unit_of(
     featurizer: Featurizer, name: str, one: FeatureInput, digest: str
 ) -> tuple[str, str] | None:
-    """Which vector of the store an example's row of a tier needs, and its key; None for none."""
-    if TIERS[name].of_peek is not None:
+    """Which vector of the store an example's row of a group needs, and its key; None for none."""
+    if FEATURE_GROUPS[name].of_peek is not None:
         return one.id, featurizer.example_key(one.image, digest, one.question)
     if name in featurizer.by_image:
         return one.image, featurizer.image_key(name, one.image, digest)
@@ -265,7 +271,7 @@ def unit_of(
 
 
 class _Stored:
-    """The stored vectors of one tier that are wanted, as rows of one array.
+    """The stored vectors of one feature group that are wanted, as rows of one array.
 
     Args:
         wanted: Unit -> key under which it must have been kept, in the order of the rows.
@@ -352,12 +358,12 @@ class Assembler:
         self._question_ms: dict[str, float] = {}
         self._stored = {
             name: _Stored.of(name, featurizer, fresh, digests)
-            for name in featurizer.tiers
+            for name in featurizer.feature_groups
             for fresh in [[one for one in asked if not earlier.covers(name, one.id)]]
         }
         for vector in store.read():
-            if vector.tier in self._stored:
-                self._stored[vector.tier].take(vector)
+            if vector.feature_group in self._stored:
+                self._stored[vector.feature_group].take(vector)
 
     def table(self, log: OracleLog, progress: Progress | None = None) -> FeatureTable:
         """The table of all examples of which everything is known.
@@ -376,14 +382,14 @@ class Assembler:
         blocks = {name: self.earlier.rows(name, ids) for name in others}
         facts = {name: self.earlier.facts(name) for name in others}
         self.costs = {name: self.earlier.cost(name) for name in others}
-        for name in self.featurizer.tiers:
+        for name in self.featurizer.feature_groups:
             blocks[name] = self._block(name, rows, progress)
             made_of = block_facts(self.featurizer, name, rows, self.digests)
             facts[name] = made_of
             self.costs[name] = self._cost(name, rows)
         order = [
-            *(name for name in TIERS if name in blocks),
-            *(b for b in blocks if b not in TIERS),
+            *(name for name in FEATURE_GROUPS if name in blocks),
+            *(b for b in blocks if b not in FEATURE_GROUPS),
         ]
         return FeatureTable(
             ids=tuple(ids),
@@ -398,7 +404,7 @@ class Assembler:
             return False
         return all(
             self.earlier.covers(name, one.id) or self._has(name, one)
-            for name in self.featurizer.tiers
+            for name in self.featurizer.feature_groups
         )
 
     def _has(self, name: str, one: FeatureInput) -> bool:
@@ -424,8 +430,8 @@ class Assembler:
     ) -> np.ndarray:
         units = [unit_of(self.featurizer, name, one, "") for one in rows]
         columns = [self._stored[name].matrix([unit[0] for unit in units if unit is not None])]
-        tier = TIERS[name]
-        if tier.encoded or tier.of_questions:
+        feature_group = FEATURE_GROUPS[name]
+        if feature_group.encoded or feature_group.of_questions:
             texts = list(dict.fromkeys(one.question for one in rows))
             place = {text: number for number, text in enumerate(texts)}
             vectors = self._of_questions(name, texts, progress)
@@ -440,13 +446,13 @@ class Assembler:
         began = time.perf_counter()
         for start in range(0, len(texts), CHUNK_QUESTIONS):
             parts.append(self.featurizer.of_questions(name, texts[start : start + CHUNK_QUESTIONS]))
-            if progress and TIERS[name].encoded:
+            if progress and FEATURE_GROUPS[name].encoded:
                 progress(min(start + CHUNK_QUESTIONS, len(texts)), len(texts), "questions")
         self._question_ms[name] = (time.perf_counter() - began) * 1000 / len(texts)
         return np.concatenate(parts)
 
     def _cost(self, name: str, rows: Sequence[FeatureInput]) -> dict[str, float]:
-        """What the tier took, as measured where it was computed."""
+        """What the feature group took, as measured where it was computed."""
         if all(self.earlier.covers(name, row.id) for row in rows):
             return self.earlier.cost(name)
         stored = self._stored[name]

@@ -14,62 +14,72 @@ from m3router.data.videos import FRAMES, is_video
 from m3router.m3core.encoders import ImageEncoder
 from m3router.m3core.matryoshka.base import MultiScaleModel, Peek, VisualEncoding
 from m3router.m3core.threads import one_thread
-from m3router.router.features.groups import CHEAP, IMAGE, PEEK, QUESTION, TIERS, check_tiers
+from m3router.router.features.groups import (
+    CHEAP,
+    FEATURE_GROUPS,
+    IMAGE,
+    PEEK,
+    QUESTION,
+    check_feature_groups,
+)
 from m3router.router.features.question import MODEL, QuestionEncoder, question_encoder
 from m3router.router.features.store import key_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Featurizer:
-    """Makes the blocks of chosen tiers.
+    """Makes the blocks of chosen feature groups.
 
     Attributes:
-        tiers: Names in `m3router.router.features.groups.TIERS`.
-        model: The model or image encoder; None where no tier looks at what it makes.
-        questions: The question encoder; None where the tier "question" is not asked for.
-        images: Whether there are images; without them the tier "cheap" is made of questions
-            alone, which makes it narrower.
+        feature_groups: Names in `m3router.router.features.groups.FEATURE_GROUPS`.
+        model: The model or image encoder; None where no feature group looks at what it makes.
+        questions: The question encoder; None where the feature group "question" is not asked for.
+        images: Whether there are images; without them the feature group "cheap" is made of
+            questions alone, which makes it narrower.
         frames: Frames of a video's collage.
 
     Raises:
-        DataError: When a tier is unknown, or what it needs is not there.
+        DataError: When a feature group is unknown, or what it needs is not there.
     """
 
-    tiers: tuple[str, ...]
+    feature_groups: tuple[str, ...]
     model: MultiScaleModel | ImageEncoder | None = None
     questions: QuestionEncoder | None = None
     images: bool = True
     frames: int = FRAMES
 
     def __post_init__(self) -> None:
-        """Check that every tier can be made."""
-        object.__setattr__(self, "tiers", check_tiers(self.tiers))
-        if IMAGE in self.tiers and self.model is None:
+        """Check that every feature group can be made."""
+        object.__setattr__(self, "feature_groups", check_feature_groups(self.feature_groups))
+        if IMAGE in self.feature_groups and self.model is None:
             raise DataError(
-                "The tier 'image' needs a model or image encoder. Give one, or choose other "
-                "tiers, such as question,cheap."
+                "The feature group 'image' needs a model or image encoder. Give one, or choose "
+                "other feature groups, such as question and cheap."
             )
-        if PEEK in self.tiers and not isinstance(self.model, MultiScaleModel):
+        if PEEK in self.feature_groups and not isinstance(self.model, MultiScaleModel):
             raise DataError(
-                "The tier 'peek' is the prefill of the model that answers; an image encoder has "
-                "none. Give that model, or choose other tiers, such as image,question,cheap."
+                "The feature group 'peek' is the prefill of the model that answers; an image "
+                "encoder has none. Give that model, or choose other feature groups, such as image, "
+                "question and cheap."
             )
-        if QUESTION in self.tiers and self.questions is None:
-            raise DataError("The tier 'question' needs a question encoder, such as 'hashed'.")
+        if QUESTION in self.feature_groups and self.questions is None:
+            raise DataError(
+                "The feature group 'question' needs a question encoder, such as 'hashed'."
+            )
 
     @property
     def by_image(self) -> tuple[str, ...]:
-        """Tiers that have a part for each image."""
+        """Feature groups that have a part for each image."""
         return tuple(
             name
-            for name in self.tiers
-            if TIERS[name].of_encoding or (TIERS[name].of_image and self.images)
+            for name in self.feature_groups
+            if FEATURE_GROUPS[name].of_encoding or (FEATURE_GROUPS[name].of_image and self.images)
         )
 
     @property
     def peeks(self) -> bool:
-        """Whether the tier "peek" is among them."""
-        return PEEK in self.tiers
+        """Whether the feature group "peek" is among them."""
+        return PEEK in self.feature_groups
 
     @property
     def answerer(self) -> MultiScaleModel:
@@ -85,27 +95,31 @@ class Featurizer:
     def of_image(
         self, name: str, image: Image.Image | None, encoding: VisualEncoding | None
     ) -> np.ndarray:
-        """The part of a tier that an image gives, float32 (d,); d is 0 where it gives none."""
-        tier = TIERS[name]
-        if tier.of_encoding is not None and encoding is not None and self.model is not None:
+        """The part of a group that an image gives, float32 (d,); d is 0 where it gives none."""
+        feature_group = FEATURE_GROUPS[name]
+        if (
+            feature_group.of_encoding is not None
+            and encoding is not None
+            and self.model is not None
+        ):
             with one_thread():
-                return tier.of_encoding(encoding, self.model.grid)
-        if tier.of_image is not None and self.images and image is not None:
-            return tier.of_image(image)
+                return feature_group.of_encoding(encoding, self.model.grid)
+        if feature_group.of_image is not None and self.images and image is not None:
+            return feature_group.of_image(image)
         return np.zeros(0, dtype=np.float32)
 
     def of_questions(self, name: str, questions: Sequence[str]) -> np.ndarray:
-        """The part of a tier that questions give, float32 (N, d); d is 0 where they give none."""
-        tier = TIERS[name]
-        if tier.encoded and self.questions is not None:
+        """The part of a group that questions give, float32 (N, d); d is 0 where they give none."""
+        feature_group = FEATURE_GROUPS[name]
+        if feature_group.encoded and self.questions is not None:
             return self.questions.encode(questions)
-        if tier.of_questions is not None:
-            return tier.of_questions(questions)
+        if feature_group.of_questions is not None:
+            return feature_group.of_questions(questions)
         return np.zeros((len(questions), 0), dtype=np.float32)
 
     def of_peek(self, name: str, peek: Peek | None) -> np.ndarray:
-        """The part of a tier that a peek gives, float32 (d,); d is 0 where it gives none."""
-        of_peek = TIERS[name].of_peek
+        """The part of a group that a peek gives, float32 (d,); d is 0 where it gives none."""
+        of_peek = FEATURE_GROUPS[name].of_peek
         return np.zeros(0, dtype=np.float32) if of_peek is None or peek is None else of_peek(peek)
 
     def blocks(
@@ -114,14 +128,14 @@ class Featurizer:
         encodings: Sequence[VisualEncoding],
         questions: Sequence[str],
     ) -> list[dict[str, np.ndarray]]:
-        """The blocks of examples, without "peek": for each one tier -> float32 (d,).
+        """The blocks of examples, without "peek": for each one feature group -> float32 (d,).
 
         Args:
             images: The image of each; what is the same object is looked at once.
             encodings: Its encoding.
             questions: What is asked of it.
         """
-        names = [name for name in self.tiers if TIERS[name].of_peek is None]
+        names = [name for name in self.feature_groups if FEATURE_GROUPS[name].of_peek is None]
         asked = {name: self.of_questions(name, questions) for name in names}
         seen: dict[int, dict[str, np.ndarray]] = {}
         for image, encoding in zip(images, encodings, strict=True):
@@ -133,12 +147,16 @@ class Featurizer:
         ]
 
     def made_with(self, name: str) -> dict[str, Any]:
-        """Everything that a tier's numbers depend on, but for the examples themselves."""
-        tier = TIERS[name]
-        found: dict[str, Any] = {"version": tier.version}
-        if tier.of_encoding or tier.of_peek or (tier.encoded and self._encoder == MODEL):
+        """Everything that a feature group's numbers depend on, but for the examples themselves."""
+        feature_group = FEATURE_GROUPS[name]
+        found: dict[str, Any] = {"version": feature_group.version}
+        if (
+            feature_group.of_encoding
+            or feature_group.of_peek
+            or (feature_group.encoded and self._encoder == MODEL)
+        ):
             found |= {"model": source_of(self.model), "settings": settings_of(self.model)}
-        if tier.encoded and self.questions is not None:
+        if feature_group.encoded and self.questions is not None:
             found |= {"encoder": self.questions.name, "encoder_revision": self.questions.revision}
         if name == CHEAP:
             found |= {"pictures": self.images}
@@ -199,13 +217,16 @@ def live_featurizer(
         features: Metadata of the table that it was trained on.
 
     Raises:
-        DataError: When a block is no tier, and so cannot be made here.
-        MismatchError: When a tier has changed since.
+        DataError: When a block is no feature group, and so cannot be made here.
+        MismatchError: When a feature group has changed since.
     """
-    names = check_tiers(blocks)
+    names = check_feature_groups(blocks)
     facts = features.get("blocks", {})
     for name in names:
-        trained, now = facts.get(name, {}).get("version", TIERS[name].version), TIERS[name].version
+        trained, now = (
+            facts.get(name, {}).get("version", FEATURE_GROUPS[name].version),
+            FEATURE_GROUPS[name].version,
+        )
         if trained != now:
             raise MismatchError(
                 f"The router was trained on the features {trained!r}, but this version makes "
@@ -213,7 +234,7 @@ def live_featurizer(
             )
     encoder = str(features.get("question_encoder", MODEL))
     return Featurizer(
-        tiers=names,
+        feature_groups=names,
         model=model,
         questions=question_encoder(encoder, model) if QUESTION in names else None,
         images=facts.get(CHEAP, {}).get("made_with", {}).get("pictures", True),

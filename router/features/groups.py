@@ -1,4 +1,4 @@
-"""The tiers of features: one literal table, name of the block -> how it is made.
+"""The feature groups of features: one literal table, name of the block -> how it is made.
 
 A block is made of parts: what an image gives once for all questions about it, what a question
 gives whatever the image, and what both give together. Logs and live requests are featurised by
@@ -21,7 +21,7 @@ from m3router.router.features import cheap, image, peek, question
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tier:
+class FeatureGroup:
     """How a block is made; the parts that are not None stand side by side, in this order.
 
     Attributes:
@@ -43,11 +43,13 @@ class Tier:
 
 IMAGE, QUESTION, CHEAP, PEEK = "image", "question", "cheap", "peek"
 
-TIERS: dict[str, Tier] = {
-    IMAGE: Tier(version=image.VERSION, of_encoding=image.image_features),
-    QUESTION: Tier(version=question.VERSION, encoded=True),
-    CHEAP: Tier(version=cheap.VERSION, of_image=cheap.image_cues, of_questions=cheap.question_cues),
-    PEEK: Tier(version=peek.VERSION, of_peek=peek.peek_features),
+FEATURE_GROUPS: dict[str, FeatureGroup] = {
+    IMAGE: FeatureGroup(version=image.VERSION, of_encoding=image.image_features),
+    QUESTION: FeatureGroup(version=question.VERSION, encoded=True),
+    CHEAP: FeatureGroup(
+        version=cheap.VERSION, of_image=cheap.image_cues, of_questions=cheap.question_cues
+    ),
+    PEEK: FeatureGroup(version=peek.VERSION, of_peek=peek.peek_features),
 }
 """Name -> how."""
 
@@ -56,15 +58,17 @@ USUAL = (IMAGE, QUESTION)
 cues open every image again, and a peek is a call of the model for every question."""
 
 
-def check_tiers(names: Iterable[str]) -> tuple[str, ...]:
-    """The names in the order of `TIERS`, each once.
+def check_feature_groups(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of `FEATURE_GROUPS`, each once.
 
     Raises:
         DataError: When one is unknown, or there is none.
     """
     asked = set(names)
-    for name in sorted(asked - set(TIERS)):
-        raise DataError(unknown_name("tier of features", name, TIERS))
+    for name in sorted(asked - set(FEATURE_GROUPS)):
+        raise DataError(unknown_name("feature group of features", name, FEATURE_GROUPS))
     if not asked:
-        raise DataError(f"no tier of features was named; choose among {', '.join(TIERS)}")
-    return tuple(name for name in TIERS if name in asked)
+        raise DataError(
+            f"no feature group of features was named; choose among {', '.join(FEATURE_GROUPS)}"
+        )
+    return tuple(name for name in FEATURE_GROUPS if name in asked)

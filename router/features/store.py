@@ -23,10 +23,10 @@ FOLDER = "vectors"
 
 @dataclass(frozen=True, kw_only=True)
 class Vector:
-    """What one image, or one example, gave to a tier.
+    """What one image, or one example, gave to a feature group.
 
     Attributes:
-        tier: Name of the tier.
+        feature_group: Name of the feature group.
         unit: Path of the image, or id of the example.
         key: What the vector was made of; see :func:`key_of`.
         values: float32 (d,).
@@ -34,7 +34,7 @@ class Vector:
         flops: Operations of the language model for it.
     """
 
-    tier: str
+    feature_group: str
     unit: str
     key: str
     values: np.ndarray
@@ -73,9 +73,9 @@ class VectorStore:
             (row["scale"], row["example_id"]): row["key"] for row in self._journal.read_rows()
         }
 
-    def has(self, tier: str, unit: str, key: str) -> bool:
+    def has(self, feature_group: str, unit: str, key: str) -> bool:
         """Whether a vector is there under this very key."""
-        return self._keys.get((tier, unit)) == key
+        return self._keys.get((feature_group, unit)) == key
 
     def add(self, vectors: Iterable[Vector]) -> None:
         """Keep vectors; they survive a crash from here on.
@@ -85,13 +85,13 @@ class VectorStore:
         """
         vectors = list(vectors)
         self._journal.append([_row(one) for one in vectors])
-        self._keys.update({(one.tier, one.unit): one.key for one in vectors})
+        self._keys.update({(one.feature_group, one.unit): one.key for one in vectors})
 
     def read(self) -> Iterator[Vector]:
-        """The newest vector of every tier and unit, those of all processes."""
+        """The newest vector of every feature group and unit, those of all processes."""
         for row in self._journal.read_rows():
             yield Vector(
-                tier=row["scale"],
+                feature_group=row["scale"],
                 unit=row["example_id"],
                 key=row["key"],
                 values=np.frombuffer(base64.b64decode(row["vector"]), dtype="<f4"),
@@ -108,7 +108,7 @@ def key_of(*parts: Any) -> str:
 def _row(vector: Vector) -> dict[str, Any]:
     return {
         "example_id": vector.unit,
-        "scale": vector.tier,
+        "scale": vector.feature_group,
         "key": vector.key,
         "ms": round(vector.ms, 4),
         "flops": vector.flops,

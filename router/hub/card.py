@@ -218,7 +218,8 @@ def _evaluation(document: Mapping[str, Any] | None) -> str:
             f"trained, tuned or calibrated on; {level:.0%} intervals by bootstrap over images. "
             f"Best fixed scale: {_plain(str(document['best_fixed']))}.",
             _table(
-                ["answered by", "right %", f"mean {document['cost_unit']}", "right, points"], rows
+                ["answered by", "accuracy %", f"mean {document['cost_unit']}", "right, points"],
+                rows,
             ),
             "The last column is against the best fixed scale.",
             f"Kinds of questions or data sets: {', '.join(map(_plain, names)) or 'not named'}.",
@@ -247,8 +248,8 @@ def _policies(policies: Mapping[str, Policy], cascades: Mapping[str, Cascade]) -
         )
         if sentence := told_by(one):
             certified.append(f"`{_plain(name)}`: {_plain(sentence)}")
-    header = ["policy", "asked for", "mean cost", "right %", "asks again", "guarantee"]
-    told = "Mean cost and share of right answers are those on the calibrate part."
+    header = ["policy", "asked for", "mean cost", "accuracy %", "asks again", "guarantee"]
+    told = "Mean cost and share of right answers are those on the calibration split."
     return "\n\n".join([START, _table(header, rows), told, *certified, END])
 
 

@@ -20,7 +20,7 @@ class Query:
         scale: Answer at this scale of the grid instead of routing.
         budget: Route within so many visual tokens on average instead of by the server's policy.
         max_regret: Route so that at most this share of answers is lost, as certified on the run's
-            calibrate part.
+            calibration split.
         max_tokens: Longest answer in tokens; None for the model's own limit.
         seconds: Within which it must be answered.
     """

@@ -105,7 +105,7 @@ def curves(cost: Array, accuracy: Array) -> Curves:
     """Curves through points (B, P), whose costs go up or down with their place.
 
     In a draw, means of costs may go back by a little where a knob does not make every single
-    question cheaper; the dearest so far then counts.
+    question cheaper; the most expensive so far then counts.
     """
     x, y = np.broadcast_arrays(
         np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
@@ -154,7 +154,7 @@ def ladder(
     return sorted(chosen)
 
 
-def dearest_within(
+def most_expensive_within(
     cost_at: Callable[[float], float], inside: float, outside: float, budget: float
 ) -> float:
     """The knob of highest mean cost within a budget, found by halving.

@@ -12,7 +12,8 @@ five images its percentiles are too narrow. So:
 - Paired differences have the same on [-1, 1]. Where fewer than `FEW` images differ at all, gains
   and losses get an interval each, and the two are put together (MOVER; Zou and Donner, Statistics
   in Medicine 27, 2008). So do costs above and below their median, where either are those of fewer
-  than `FEW` images: a few questions at the dearest option make a mean that is far from normal.
+  than `FEW` images: a few questions at the most expensive option make a mean that is far from
+      normal.
 - Anything else (differences of areas, shares of a gap, savings) has the bootstrap's percentiles,
   stretched about the value: by t for the number of images instead of the normal quantile, and by
   the jackknife's standard error instead of the bootstrap's, which is too small with few clusters

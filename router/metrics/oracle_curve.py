@@ -30,8 +30,8 @@ def corrected_curve(
     does the one of all options. At price 0 that is the whole oracle, at the highest the cheapest
     option.
 
-    NOTE: they are taken as the example's first options up to the first that is too dear, which is
-    the same where costs rise with the option.
+    NOTE: they are taken as the example's first options up to the first that is too expensive, which
+    is the same where costs rise with the option.
 
     Args:
         scores: (n, K) in [0, 1].

@@ -162,7 +162,7 @@ def monitor(
 
     Args:
         guarantee: of the policy or cascade; empty without one.
-        calibrate: what it made of the calibrate part, to compare with.
+        calibrate: what it made of the calibration split, to compare with.
         fresh: what it made of labelled traffic that nothing was learned from.
         trained_on: features that the router was fitted on.
         features: of the fresh traffic.

@@ -1,10 +1,10 @@
 """From what is asked for, such as a budget, to a policy; guarantees are in `guarantee`.
 
-Notation for shapes: N examples of the calibrate part, K options.
+Notation for shapes: N examples of the calibration split, K options.
 
-Prices are chosen among all that make a difference on the calibrate part (`price_sweep`). Everywhere
-`p` are probabilities (N, K) there, `costs` (N, K) are in `binding.cost_unit`, `binding` is what the
-policy will belong to, and budget, price, cap and reference are the knobs of these names
+Prices are chosen among all that make a difference on the calibration split (`price_sweep`).
+Everywhere `p` are probabilities (N, K) there, `costs` (N, K) are in `binding.cost_unit`, `binding`
+is what the policy will belong to, and budget, price, cap and reference are the knobs of these names
 (`m3router.router.policies.knobs`).
 """
 
@@ -39,7 +39,7 @@ def for_price(
 
     Raises:
         DataError: for a price that is negative or not finite, a cap below the cheapest option of
-            an example, or when the calibrate part is empty or not finite.
+            an example, or when the calibration split is empty or not finite.
     """
     if not (math.isfinite(price) and price >= 0):
         raise DataError(f"A price must be finite and at least 0; it is {price:g}.")
@@ -66,20 +66,21 @@ def for_budget(
     cap: float | None = None,
     reference: str = "",
 ) -> Policy:
-    """The policy of the lowest price whose mean cost on the calibrate part is within budget.
+    """The policy of the lowest price whose mean cost on the calibration split is within budget.
 
     The lowest price has the highest expected accuracy, the mean of p at the chosen options.
 
     Raises:
         DataError: when the budget is below the mean cost of the cheapest option or infinite, the
-            cap below the cheapest option of an example, or the calibrate part empty or not finite.
+            cap below the cheapest option of an example, or the calibration split empty or not
+            finite.
     """
     p, costs = check_inputs(p, costs)
     least = costs.min(axis=1).mean()
     if not budget >= least:
         raise DataError(
             f"The budget must be at least {least:.6g} {binding.cost_unit}, the mean cost of the "
-            f"cheapest option on the calibrate part; it is {budget:.6g}. Raise the budget."
+            f"cheapest option on the calibration split; it is {budget:.6g}. Raise the budget."
         )
     if math.isinf(budget):
         raise DataError("The budget must be finite; without one, give --price 0.")
@@ -108,8 +109,8 @@ def for_max_loss(
 ) -> Policy:
     """The cheapest policy at most `max_loss_points` below the reference option's accuracy.
 
-    Judged by the accuracy on the calibrate part, without a confidence bound, and so optimistic: of
-    many prices the cheapest is taken that looks good enough there. When no price qualifies, the
+    Judged by the accuracy on the calibration split, without a confidence bound, and so optimistic:
+    of many prices the cheapest is taken that looks good enough there. When no price qualifies, the
     policy is the reference option and says so in `fallback` and `reason`.
 
     Args:
@@ -123,7 +124,7 @@ def for_max_loss(
         reference: None for the best one of these scores.
 
     Raises:
-        DataError: when the loss is not finite, the calibrate part is empty, misshapen or not
+        DataError: when the loss is not finite, the calibration split is empty, misshapen or not
             finite, the cap below the cheapest option of an example, or the reference unknown.
     """
     if not math.isfinite(max_loss_points):
@@ -170,7 +171,7 @@ def always_reference(
 
 
 def measured(policy: Policy, p: Floats, costs: Floats, scores: Floats | None = None) -> Policy:
-    """The policy with what it costs, and scores if given, on the calibrate part; all (N, K)."""
+    """The policy with what it costs, and scores if given, on the calibration split; all (N, K)."""
     rows, choice = np.arange(len(p)), policy.choose(p, costs)
     found = {"n": len(p), "mean_cost": float(costs[rows, choice].mean())}
     if scores is not None:

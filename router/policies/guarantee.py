@@ -3,7 +3,7 @@
 Notation for shapes: N questions of one part, K options.
 
 What is guaranteed is one of two losses against the reference, the option that is best on the
-calibrate part or one that is named (`references` says what stands for it under a cap):
+calibration split or one that is named (`references` says what stands for it under a cap):
 
 - the regret, P(right at the reference and wrong as routed), for scores between 0 and 1 the mean of
   max(0, s_reference - s_routed);
@@ -11,12 +11,12 @@ calibrate part or one that is named (`references` says what stands for it under 
 
 The rule `argmin_k r_k(x) + price * cost_k(x)`, where r_k is the estimated regret of option k,
 takes nearly always the reference at price 0 and gets cheaper as the price rises. Prices are
-listed on the tune part, without labels, and tested on the calibrate part in that order until one
-is not certified (`ladders`). For a net loss the rule `argmax_k p_k(x) - price * cost_k(x)`
-takes its place where the labels of the tune part promise that it will be cheaper. Whatever the
-estimates are worth, the guarantee holds for images drawn like those of the calibrate part, an image
-counting with at most M questions (`m3router.router.policies.thinning`); good estimates make it
-cheap. See docs/guarantees.md.
+listed on the tune split, without labels, and tested on the calibration split in that order until
+one is not certified (`ladders`). For a net loss the rule `argmax_k p_k(x) - price * cost_k(x)`
+takes its place where the labels of the tune split promise that it will be cheaper. Whatever the
+estimates are worth, the guarantee holds for images drawn like those of the calibration split, an
+image counting with at most M questions (`m3router.router.policies.thinning`); good estimates make
+it cheap. See docs/guarantees.md.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def safe_to_cheap(
     Spread so that each lowers the mean cost by about the same factor.
 
     Args:
-        p: probabilities (N, K) on the tune part; its labels are not looked at.
+        p: probabilities (N, K) on the tune split; its labels are not looked at.
         costs: (N, K).
         cap: most cost of any single answer.
         reference: index of the option that losses are against, -1 for the last.
@@ -220,7 +220,7 @@ def safe_to_cheap(
         Prices (M,) of one unit of cost; none when no price makes a difference.
 
     Raises:
-        DataError: when the tune part is empty or not finite, or the cap below the cheapest
+        DataError: when the tune split is empty or not finite, or the cap below the cheapest
             option of an example.
     """
     steps = sweep(p, costs, regret=regret, cap=cap, reference=reference)
@@ -240,9 +240,9 @@ class Strategies:
     A strategy gives an answer to every question, by one option or by several: a policy, a cascade.
 
     Attributes:
-        costs: (L,) mean cost of each on the tune part.
-        tuned: (n,) scores of the answers that each gives on the tune part.
-        given: from the place of one to the scores (N,) of its answers on the calibrate part.
+        costs: (L,) mean cost of each on the tune split.
+        tuned: (n,) scores of the answers that each gives on the tune split.
+        given: from the place of one to the scores (N,) of its answers on the calibration split.
         free: whether those at the safe end may be left out.
     """
 
@@ -257,8 +257,8 @@ class Exam:
     """What strategies are certified on, and for what.
 
     Attributes:
-        part: the calibrate part; an image counts with as many questions as its `most` says.
-        tune: the tune part, thinned likewise; None where nothing is known of it.
+        part: the calibration split; an image counts with as many questions as its `most` says.
+        tune: the tune split, thinned likewise; None where nothing is known of it.
         target: what is to be guaranteed, against a reference that it names.
         reference: place of that among the options.
         bound: a name in `m3router.router.policies.risk_bounds.BOUNDS`.
@@ -274,13 +274,13 @@ class Exam:
     def of(
         cls, part: Labelled, target: Target, options: Sequence[str], *, tune: Labelled | None = None
     ) -> Exam:
-        """Check the calibrate part, and find what the target leaves open.
+        """Check the calibration split, and find what the target leaves open.
 
         Args:
             part: its `most` holds where the target declares none.
             target: what is to be guaranteed.
             options: names of the options, cheapest first.
-            tune: the tune part.
+            tune: the tune split.
 
         Raises:
             DataError: for a part that is empty, misshapen or not finite, an unknown reference, or
@@ -305,12 +305,12 @@ class Exam:
 
     @cached_property
     def counted(self) -> Counted:
-        """Losses on the calibrate part."""
+        """Losses on the calibration split."""
         return self.part.counted(self.against(self.part))
 
     @cached_property
     def tuned(self) -> Counted | None:
-        """Losses on the tune part."""
+        """Losses on the tune split."""
         return None if self.tune is None else self.tune.counted(self.against(self.tune))
 
 
@@ -334,7 +334,7 @@ class Certified:
         """What is guaranteed and on what evidence; see `described`.
 
         Args:
-            given: scores (N,) of the answers that are guaranteed on the calibrate part.
+            given: scores (N,) of the answers that are guaranteed on the calibration split.
             rung: which of `rungs` gives them; None for the reference.
         """
         exam, target = self.exam, self.exam.target
@@ -357,7 +357,7 @@ def certify(exam: Exam, lists: Sequence[Strategies]) -> Certified:
     """Test strategies from safe to cheap until one is not certified.
 
     The one way to a guarantee, for whatever gives the answers. Which list is tested, from where
-    on, and how much of a gain counts, is chosen on the tune part, whose images are others; without
+    on, and how much of a gain counts, is chosen on the tune split, whose images are others; without
     one, there is one list and it is tested from its beginning.
 
     Raises:
@@ -414,9 +414,9 @@ def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Bindi
     many images would be needed.
 
     Args:
-        part: the calibrate part; images drawn like those that the policy will meet. Its `most`
+        part: the calibration split; images drawn like those that the policy will meet. Its `most`
             holds where the target declares none; it must not depend on labels of this part.
-        tune: the tune part.
+        tune: the tune split.
         target: what is to be guaranteed.
         binding: what the policy will belong to.
 
@@ -449,11 +449,11 @@ def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Bindi
 
 
 def for_max_regret(part: Labelled, *, prices: Floats, target: Target, binding: Binding) -> Policy:
-    """As `for_target`, for prices of the rule against regret that are given, without a tune part.
+    """As `for_target`, for prices of the rule against regret that are given, without a tune split.
 
     Args:
         part: see `for_target`.
-        prices: see `safe_to_cheap`; must not depend on labels of the calibrate part.
+        prices: see `safe_to_cheap`; must not depend on labels of the calibration split.
         target: what is to be guaranteed.
         binding: what the policy will belong to.
 
@@ -565,10 +565,10 @@ def described(
     """What is guaranteed and on what evidence, JSON-able.
 
     Args:
-        losses: of the policy on the calibrate part, gains counted as they were tested.
+        losses: of the policy on the calibration split, gains counted as they were tested.
         target: what is guaranteed.
         bound: how.
-        expected: losses on the tune part, which shaped the bets.
+        expected: losses on the tune split, which shaped the bets.
         observed: the loss there, where it is not the mean of `losses`.
 
     Returns:
@@ -614,7 +614,7 @@ def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     least = risk.images_needed(losses.without(), target.alpha, delta=target.delta, bound=bound)
     if least is None or least > losses.images:
         raise UncertifiedError(
-            f"The calibrate part is too small for a {_WHAT[target.loss]} of at most "
+            f"The calibration split is too small for a {_WHAT[target.loss]} of at most "
             f"{target.alpha:g} at confidence {target.confidence:g}: it has {losses.questions} "
             f"questions about {losses.images} images, and even without a single loss at least "
             f"{least} such images are needed (bound {bound!r}). Label more images, or ask for "

@@ -34,7 +34,7 @@ class Knobs(TypedDict, total=False):
         bound: Test behind the guarantee: deadline, binomial, betting, wsr or bentkus. [default:
             deadline; binomial for a regret where an image counts with one question, right or wrong]
         most: Most questions that an image counts with in the guarantee; of others as many are
-            drawn. [default: from the images of the fit and the tune part]
+            drawn. [default: from the images of the fit and the tune split]
     """
 
     budget: float | None

@@ -5,7 +5,7 @@ Notation for shapes: N questions of one part, G images, L rungs.
 A ladder is a list of rules from safe to cheap, made without the labels that judge it; its rungs are
 tested in order until one is not certified (fixed-sequence testing; Angelopoulos et al., Learn then
 Test, 2021, arXiv:2110.01052). Which ladder is climbed, and how its losses are tested, may be
-chosen by the labels of other images: those of the tune part.
+chosen by the labels of other images: those of the tune split.
 
 A net loss s_reference - s_given counts gains as losses below 0. To count a gain of more than
 `gains` only as `gains` makes the mean larger and less noisy, and so may be certified more easily:
@@ -54,11 +54,11 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ladder:
-    """Rules from safe to cheap, with what they do on the tune part.
+    """Rules from safe to cheap, with what they do on the tune split.
 
     Attributes:
-        cost: (L,) mean cost on the tune part.
-        expected: for each, its losses on the tune part, by `gains`.
+        cost: (L,) mean cost on the tune split.
+        expected: for each, its losses on the tune split, by `gains`.
             None where nothing is known of it.
         gains: how much of a gain counts.
         free: whether rungs at the safe end may be left out.
@@ -84,7 +84,7 @@ def promising(
         ladders: to choose among; at least one.
         alpha: the target.
         delta: 1 - confidence.
-        images: of the calibrate part.
+        images: of the calibration split.
         fallback: cost where nothing is certified.
 
     Returns:
@@ -106,9 +106,9 @@ def promising(
 
 
 def chances(ladder: Ladder, *, alpha: float, delta: float, images: int) -> Array:
-    """(L,) about how probably each rung is certified, from its losses on the tune part.
+    """(L,) about how probably each rung is certified, from its losses on the tune split.
 
-    By the normal law for both parts: what the tune part tells is itself a draw.
+    By the normal law for both parts: what the tune split tells is itself a draw.
     """
     known = [losses for losses in ladder.expected if losses is not None]
     stand = np.array([risk.standing(losses, alpha) for losses in known])
@@ -132,7 +132,7 @@ def climbed(
     Args:
         scores_of: from a rung to the scores (N,) of its answers on the part.
         ladder: what is climbed.
-        part: the calibrate part.
+        part: the calibration split.
         alpha: the target.
         delta: 1 - confidence.
         bound: a name in `risk.BOUNDS`.

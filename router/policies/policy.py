@@ -44,7 +44,7 @@ class Binding:
         options: names of the options, cheapest first.
         cost_unit: unit of its costs.
         router: fingerprint of the router whose probabilities it was calibrated on.
-        split: fingerprint of the split whose calibrate part it was calibrated on.
+        split: fingerprint of the split whose calibration split it was calibrated on.
     """
 
     options: tuple[str, ...]
@@ -63,7 +63,7 @@ class Policy:
             reference and wrong at k) in place of p_k (`price_sweep.worths`); "fixed" for
             always the reference.
         lam: price of `cost_scale` units of cost, in probability, at least 0.
-        cost_scale: mean cost of the last option in the calibrate part.
+        cost_scale: mean cost of the last option in the calibration split.
         reference: name of the option that losses and regrets are against, and that is used where
             nothing meets the target; "" for the last. Where the cap forbids it, see
             `reference_choice`.

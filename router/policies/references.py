@@ -5,7 +5,7 @@ calibration split, or one that is named. Under a cap, what stands for option r i
 allows it, else the last allowed option before it in rank, else the cheapest allowed; the best is
 then the best of these rules.
 
-Notation for shapes: N examples of the calibrate part, K options.
+Notation for shapes: N examples of the calibration split, K options.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Plan:
 
     Attributes:
         delta: 1 - confidence: where p-values above it are not told apart.
-        expected: losses of the same rule on other images, such as the tune part's; None where
+        expected: losses of the same rule on other images, such as the tune split's; None where
             there are none. They shape bets and never decide whether a p-value is valid.
     """
 

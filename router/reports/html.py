@@ -56,7 +56,7 @@ SECTIONS = {
     "origin": "Origin",
 }
 CAPTIONS = {
-    "headline": "Fixed options, the router and the oracles on the test part.",
+    "headline": "Fixed options, the router and the oracles on the test split.",
     "baselines": "The router against ablations and baselines.",
     "rules": "Rules without a knob.",
     "table-2": "Accuracy by dataset, laid out as Table 2 of the M3 paper.",

@@ -105,8 +105,8 @@ def _counts(inspection: Inspection) -> Shown:
     uneven = "; scales with errors or gaps stand for fewer questions" if gaps else ""
     return Shown(
         title="Every scale",
-        note="right %: of the answers there are" + uneven + _level(inspection),
-        header=["dataset", "scale", "right %", f"mean\n{inspection.cost_unit}", "GFLOPs"]
+        note="accuracy %: of the answers there are" + uneven + _level(inspection),
+        header=["dataset", "scale", "accuracy %", f"mean\n{inspection.cost_unit}", "GFLOPs"]
         + ["answered", "errors", "not asked"],
         rows=rows,
     )
@@ -129,7 +129,7 @@ def _table2(inspection: Inspection) -> Iterator[Shown]:
         yield Shown(
             title="Fixed scales and the oracle" + ("" if first else ", continued"),
             note=_oracle_note(inspection) if first else "",
-            header=["right %", *[part.dataset for part in across]],
+            header=["accuracy %", *[part.dataset for part in across]],
             rows=rows,
         )
 

@@ -88,7 +88,7 @@ def pareto(document: Document) -> Spec:
     if min(costs) > 0 and max(costs) / min(costs) > 4:
         axis |= {"type": "log", "tickvals": [row["cost"]["value"] for row in fixed]}
         axis["ticktext"] = [short(row["cost"]["value"]) for row in fixed]
-    accuracy = {"title": {"text": "accuracy on the test part"}, "tickformat": ".0%"}
+    accuracy = {"title": {"text": "accuracy on the test split"}, "tickformat": ".0%"}
     title = "What the router saves, and what it costs"
     return _spec(data, axis, accuracy, title=title, inches=(5.6, 4.9))
 
@@ -214,7 +214,7 @@ def calibration(document: Document) -> Spec:
     return _spec(
         data,
         {"title": {"text": "predicted to suffice"}, **both},
-        {"title": {"text": "right on the test part"}, **both},
+        {"title": {"text": "right on the test split"}, **both},
         title="Does the prediction come true?",
         inches=(5.0, 4.7),
         columns=1,
@@ -277,8 +277,8 @@ def learning_curve(study: Mapping[str, Any]) -> Spec:
     level = _scatter("no router: fixed options mixed", [n[0], n[-1]], [fixed] * 2, [""] * 2)
     level |= {"mode": "lines", "line": {"color": FIXED, "dash": "dash"}, "hoverinfo": "skip"}
     axis: Spec = {"type": "log", "tickvals": n, "ticktext": [number(one) for one in n]}
-    axis["title"] = {"text": "labelled questions in the fit part"}
-    accuracy = {"title": {"text": "AIQ on the test part"}, "tickformat": ".1%"}
+    axis["title"] = {"text": "labelled questions in the fit split"}
+    accuracy = {"title": {"text": "AIQ on the test split"}, "tickformat": ".1%"}
     title = "How many labels are enough?"
     return _spec([mean, each, level], axis, accuracy, title=title, inches=(5.6, 4.2))
 

@@ -34,9 +34,9 @@ class CalibrationData:
 
     Attributes:
         binding: What its policies belong to.
-        tune: None where the tune part has no complete example; only guarantees need it.
-        calibrate: The calibrate part, with at least one example.
-        sizes: Questions of each image of the fit and the tune part, which say with how many an
+        tune: None where the tune split has no complete example; only guarantees need it.
+        calibrate: The calibration split, with at least one example.
+        sizes: Questions of each image of the fit and the tune split, which say with how many an
             image counts where nothing is declared.
         words: That fit the log, to tell what is guaranteed.
         told: Whether the router is told which dataset a question is from.
@@ -54,7 +54,7 @@ class CalibrationData:
         """Read a run with a trained router.
 
         Raises:
-            DataError: When something is missing or damaged, or the calibrate part is empty.
+            DataError: When something is missing or damaged, or the calibration split is empty.
             MismatchError: When router, log, features and split do not belong together.
         """
         run = run.opened()
@@ -68,7 +68,7 @@ class CalibrationData:
         """The parts of a log, as a router trained on its split sees them.
 
         Raises:
-            DataError: When the calibrate part is empty.
+            DataError: When the calibration split is empty.
             MismatchError: When router, log, features and split do not belong together.
         """
         gaps = router.metadata["gaps"]
@@ -88,7 +88,7 @@ class CalibrationData:
         )
 
     def policy(self, **knobs: Unpack[Knobs]) -> Policy:
-        """Choose a policy on the calibrate part.
+        """Choose a policy on the calibration split.
 
         Args:
             knobs: What is asked for.
@@ -139,7 +139,7 @@ class CalibrationData:
         return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap, reference=named)
 
     def examined(self, target: Target) -> Labelled:
-        """The calibrate part, an image counting with as many questions as a target wants."""
+        """The calibration split, an image counting with as many questions as a target wants."""
         images = len(np.unique(self.calibrate.groups))
         return replace(self.calibrate, most=target.most_for(self.sizes, images=images))
 
@@ -188,7 +188,7 @@ def labelled(
 
 
 def image_sizes(log: OracleLog, split: Split, *, gaps: Gaps) -> npt.NDArray[np.intp]:
-    """Questions of each image that is in the fit or the tune part."""
+    """Questions of each image that is in the fit or the tune split."""
     rows = [part_rows(log, split, part, gaps=gaps) for part in ("fit", "tune")]
     _, sizes = np.unique(log.groups[np.concatenate(rows)], return_counts=True)
     return np.asarray(sizes, dtype=np.intp)
@@ -210,5 +210,5 @@ def predictions(
 
 def _empty() -> DataError:
     return DataError(
-        "The calibrate part has no complete example, or the tune part. Label more questions."
+        "The calibration split has no complete example, or the tune split. Label more questions."
     )

@@ -16,7 +16,7 @@ from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.escalation import Escalating, escalating
 from m3router.router.evaluation.methods import Known
-from m3router.router.metrics.curves import dearest_within
+from m3router.router.metrics.curves import most_expensive_within
 from m3router.router.policies import risk_bounds as risk
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.guarantee import (
@@ -35,13 +35,13 @@ from m3router.router.stages.learning import record_policies
 from m3router.router.training.scale_router import ScaleRouter
 
 TRIED = 64
-"""Prices that are tried on the calibrate part; a budget is met more exactly than these."""
+"""Prices that are tried on the calibration split; a budget is met more exactly than these."""
 CERTIFIED = 200
-"""Prices from the tune part that are certified one after the other."""
+"""Prices from the tune split that are certified one after the other."""
 
 
 def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Cascade:
-    """Learn on the tune part when to ask again, and choose the price on the calibrate part.
+    """Learn on the tune split when to ask again, and choose the price on the calibration split.
 
     Args:
         run: must hold a trained router; receives `cascades/<name>.json`, and in
@@ -52,7 +52,7 @@ def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -
 
     Raises:
         DataError: unless exactly one of these is given, when no price meets it, for a cap, a
-            calibrate part too small for the target, or an unknown reference.
+            calibration split too small for the target, or an unknown reference.
         NotLearnableError: when the log has no confidences, or too few images to tune on.
         MismatchError: when router, log, features and split do not belong together.
     """
@@ -158,7 +158,7 @@ def _dearest(
         return float(_tried(contender, log, rows, router, [price]).cost[0])
 
     beyond, within = between.tolist()
-    return dearest_within(cost_at, within, beyond, budget)
+    return most_expensive_within(cost_at, within, beyond, budget)
 
 
 def _best(wanted: Floats, knob: Mapping[str, float], tried: _Tried, unit: str) -> int:
@@ -170,7 +170,7 @@ def _best(wanted: Floats, knob: Mapping[str, float], tried: _Tried, unit: str) -
             else f"a loss of at most {knob['max_loss_points']:g} points"
         )
         raise DataError(
-            f"No price meets {asked} on the calibrate part: mean costs go from "
+            f"No price meets {asked} on the calibration split: mean costs go from "
             f"{tried.cost.min():.6g} to {tried.cost.max():.6g} {unit}, accuracies to "
             f"{100 * tried.accuracy.max():.1f} %. Ask for less, or calibrate without --escalate."
         )
@@ -187,7 +187,7 @@ def _certified(
 ) -> tuple[_Tried, int, dict[str, Any]]:
     """The prices that are certified, the place of the cheapest, and what it guarantees.
 
-    Rules and prices come from the tune part, and are tested in the order of rising prices, by what
+    Rules and prices come from the tune split, and are tested in the order of rising prices, by what
     the cascade answers in the end. The target names its reference.
     """
     tune, part = contender.learned.tune, data.examined(target)

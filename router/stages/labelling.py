@@ -25,7 +25,7 @@ from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.router.features.examples import FeatureInput, feature_inputs, with_errors
 from m3router.router.features.extract import FeatureCollector, Progress
 from m3router.router.features.featurizer import Featurizer, source_of
-from m3router.router.features.groups import IMAGE, PEEK, QUESTION, USUAL, check_tiers
+from m3router.router.features.groups import IMAGE, PEEK, QUESTION, USUAL, check_feature_groups
 from m3router.router.features.question import HASHED, MODEL, question_encoder
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
@@ -39,7 +39,7 @@ def label_stage(
     model: MultiScaleModel,
     progress: Callable[[LabelProgress], None] | None = None,
     questions: str = MODEL,
-    tiers: Sequence[str] | None = None,
+    feature_groups: Sequence[str] | None = None,
     **options: Unpack[LabelOptions],
 ) -> OracleLog:
     """Label every example at every scale; features come from the same pass.
@@ -55,8 +55,8 @@ def label_stage(
         model: the frozen model.
         progress: called after every chunk of images.
         questions: name of a question encoder, see `m3router.router.features.question`.
-        tiers: names of feature blocks, see `m3router.router.features.groups`; None for the usual
-            ones.
+        feature_groups: names of feature blocks, see `m3router.router.features.groups`; None for the
+            usual ones.
         options: of `m3router.m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
 
     Raises:
@@ -67,7 +67,7 @@ def label_stage(
     """
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
     featurizer = Featurizer(
-        tiers=tuple(USUAL if tiers is None else tiers),
+        feature_groups=tuple(USUAL if feature_groups is None else feature_groups),
         model=model,
         questions=question_encoder(questions, model),
         frames=frames,
@@ -178,7 +178,7 @@ def featurize_stage(
     images: Path | None = None,
     encoder: str = EMBEDDED,
     questions: str | None = None,
-    tiers: Sequence[str] | None = None,
+    feature_groups: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[FeatureTable, dict[str, str]]:
     """Compute features for any log; what is there already and still true is kept.
@@ -188,25 +188,25 @@ def featurize_stage(
         images: folder that image paths start from; None for a log without images, or not to
             look at them.
         encoder: name of an image encoder, see `m3router.m3core.encoders.load_encoder`; not loaded
-            where no tier needs it.
+            where no feature group needs it.
         questions: name of a question encoder, see `m3router.router.features.question`; None takes
             the image encoder's own language model where it has one, else hashed words.
-        tiers: names of feature blocks, see `m3router.router.features.groups`; None takes the usual
-            ones that can be had with or without images.
+        feature_groups: names of feature blocks, see `m3router.router.features.groups`; None takes
+            the usual ones that can be had with or without images.
         progress: called with (done, in all, of what).
 
     Returns:
         The table, and image or example -> cause for those that cannot be used.
 
     Raises:
-        DataError: when there is no log, no image can be read, or a tier cannot be had.
+        DataError: when there is no log, no image can be read, or a feature group cannot be had.
         MismatchError: when the folder holds further blocks of other examples or another encoder,
             or a peek is asked for by another model than answered.
     """
     if images is not None and not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     log = run.read_log(as_labelled=True)
-    featurizer = _featurizer(log, images, encoder, questions, tiers)
+    featurizer = _featurizer(log, images, encoder, questions, feature_groups)
     with FeatureCollector(
         run.features, featurizer, feature_inputs(log), images=images
     ) as collector:
@@ -219,15 +219,15 @@ def _featurizer(
     images: Path | None,
     encoder: str,
     questions: str | None,
-    tiers: Sequence[str] | None,
+    feature_groups: Sequence[str] | None,
 ) -> Featurizer:
-    """What the tiers need, loaded; nothing else is."""
-    wanted = None if tiers is None else check_tiers(tiers)
+    """What the feature groups need, loaded; nothing else is."""
+    wanted = None if feature_groups is None else check_feature_groups(feature_groups)
     blind = sorted({IMAGE, PEEK} & set(wanted or ()))
     if images is None and blind:
         raise DataError(
-            f"The tiers {', '.join(blind)} look at images: give their folder with --images, or "
-            "choose other tiers, such as question,cheap."
+            f"The feature groups {', '.join(blind)} look at images: give their folder with "
+            "--images, or choose other feature groups, such as question and cheap."
         )
     looks = images is not None and (wanted is None or bool({IMAGE, PEEK} & set(wanted)))
     reads = questions == MODEL and (wanted is None or QUESTION in wanted)
@@ -241,13 +241,13 @@ def _featurizer(
             f"A peek is the prefill of the model that answered, but the log was made by "
             f"{log.metadata.get('model', 'an unknown model')} "
             f"({str(log.metadata.get('revision'))[:16]}) and --encoder is {source_of(model)}. "
-            "Give that model, or choose other tiers, such as image,question,cheap."
+            "Give that model, or choose other feature groups, such as image and question."
         )
     asked = None
     if QUESTION in wanted:
         asked = question_encoder(questions or (HASHED if model is None else MODEL), model)
     return Featurizer(
-        tiers=wanted,
+        feature_groups=wanted,
         model=loaded,
         questions=asked,
         images=images is not None,

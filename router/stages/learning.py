@@ -36,7 +36,7 @@ def train_stage(
     rule: str = DEFAULT,
     threads: int = 1,
     ablations: bool = True,
-    tiers: Sequence[str] | None = None,
+    feature_groups: Sequence[str] | None = None,
     reuse: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     splitting: Splitting | None = None,
@@ -53,8 +53,9 @@ def train_stage(
         rule: a name in `m3router.router.training.targets.RULES`.
         threads: of the fit, where the estimator can use several.
         ablations: whether to train an image-only and a question-only router as well.
-        tiers: feature blocks that the router reads; by default all that there are but the peek,
-            which costs a call of the model for every question. The ablations keep to their own.
+        feature_groups: feature blocks that the router reads; by default all that there are but the
+            peek, which costs a call of the model for every question. The ablations keep to their
+            own.
         reuse: keep what was trained on the same inputs with the same options.
         progress: called with (router, routers done, routers in all).
         splitting: how to split; None for the usual shares by seed.
@@ -65,18 +66,19 @@ def train_stage(
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
         DataError: for gaps with "error", or an unknown estimator or rule.
-        MismatchError: when features and log do not belong together, or a tier is not there.
+        MismatchError: when features and log do not belong together, or a feature group is not
+            there.
     """
     run = run.opened()
     log = run.read_log()
     require_choice(log)
     features = run.read_features(log)
-    for tier in tiers or ():
-        if tier not in features.blocks:
+    for feature_group in feature_groups or ():
+        if feature_group not in features.blocks:
             raise MismatchError(
-                f"There is no feature block {tier!r} in {run.features}, which has "
+                f"There is no feature block {feature_group!r} in {run.features}, which has "
                 f"{list(features.blocks)}. Compute it: m3router featurize {run.root} "
-                f"--feature-group {tier}"
+                f"--feature-group {feature_group}"
             )
     if tuned:
         estimator, seed, gaps, rule = tuned.estimator, tuned.seed, tuned.gaps, tuned.rule
@@ -92,7 +94,7 @@ def train_stage(
     for done, name in enumerate(wanted):
         if progress:
             progress(name, done, len(wanted))
-        own = tuned.blocks if tuned else tiers or _usual(features)
+        own = tuned.blocks if tuned else feature_groups or _usual(features)
         blocks = list(dict.fromkeys(ARMS[name][1] or own))
         params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
         params["datasets"] = datasets or datasets_of(targets)
@@ -131,7 +133,7 @@ def train_stage(
 
 
 def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Policy:
-    """Choose a policy on the calibrate part.
+    """Choose a policy on the calibration split.
 
     Args:
         run: must hold a trained router; receives `policies/<name>.json`.

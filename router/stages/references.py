@@ -18,14 +18,14 @@ def reference_stage(
 
     Args:
         run: must hold a trained router.
-        reference: name of the option; None for the best of the calibrate part.
+        reference: name of the option; None for the best of the calibration split.
         cap: most cost of any single answer.
 
     Returns:
         See `m3router.router.evaluation.reference_summary.reference_summary`.
 
     Raises:
-        DataError: when something is missing or damaged, the calibrate part is empty, the option
+        DataError: when something is missing or damaged, the calibration split is empty, the option
             unknown, or the cap below the cheapest option of an example.
         MismatchError: when router, log and split do not belong together.
     """
@@ -33,7 +33,7 @@ def reference_stage(
     router, log = run.read_router(), run.read_log()
     rows = part_rows(log, run.read_split(log), "calibrate", gaps=router.metadata["gaps"])
     if not len(rows):
-        raise DataError("The calibrate part has no complete example. Label more questions.")
+        raise DataError("The calibration split has no complete example. Label more questions.")
     return reference_summary(
         log.scores[rows],
         routed_costs(log.costs[rows], router.blocks),

@@ -42,7 +42,7 @@ Rows = npt.NDArray[np.intp]
 Trials = list[dict[str, Any]]
 
 MANY = 1000
-"""Examples of the tune part that are enough to choose hyper-parameters on it alone."""
+"""Examples of the tune split that are enough to choose hyper-parameters on it alone."""
 FOLDS = 5
 
 
@@ -295,18 +295,18 @@ def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
     n, options = len(scores), ", ".join(log.options)
     if np.all(scores >= 1):
         raise NotLearnableError(
-            f"A router cannot be learned: on all {n} examples of the fit part every option "
+            f"A router cannot be learned: on all {n} examples of the fit split every option "
             f"({options}) is right. The cheapest one, {log.options[0]}, suffices; use it fixed, "
             "or label harder questions."
         )
     if np.all(scores <= 0):
         raise NotLearnableError(
-            f"A router cannot be learned: on all {n} examples of the fit part every option "
+            f"A router cannot be learned: on all {n} examples of the fit split every option "
             f"({options}) is wrong. Check the model, the answers and the metric of the log."
         )
     if np.all(scores == scores[:, :1]):
         raise NotLearnableError(
-            f"A router cannot be learned: on each of the {n} examples of the fit part all options "
+            f"A router cannot be learned: on each of the {n} examples of the fit split all options "
             f"({options}) have the same score, so that the choice never matters. Use the "
             f"cheapest one, {log.options[0]}, or label questions that need detail."
         )
@@ -317,13 +317,13 @@ def warn_of_constants(log: OracleLog, rows: Any) -> None:
 
     Args:
         log: with the targets in place of the scores.
-        rows: of the fit part.
+        rows: of the fit split.
     """
     scores = log.scores[rows]
     for option, low, high in zip(log.options, scores.min(0), scores.max(0), strict=True):
         if low == high:
             logger.warning(
-                "Option %s scores %g on all %d examples of the fit part: the router takes that "
+                "Option %s scores %g on all %d examples of the fit split: the router takes that "
                 "for its probability everywhere. Check its answers, or leave it out of the log.",
                 option,
                 low,

@@ -1,6 +1,6 @@
 """What a router thought of its own training examples before it was fitted on them.
 
-A router that was fitted on the tune part knows its answers: whatever learns from its probabilities
+A router that was fitted on the tune split knows its answers: whatever learns from its probabilities
 there (when to ask again, how to bet on a guarantee) would take them for better than they are on new
 questions. An estimator that divides its examples into folds says of each what the others taught
 (`m3router.router.estimators.base.GroupedEstimator`); that is kept beside the router and used in

@@ -52,7 +52,7 @@ class ScaleRouter:
         calibration: corrects what the estimator says, option by option.
         origin: where on the hub it is from, `owner/name@commit`; "" for elsewhere.
         held_out: what it thought of its own training examples before it was fitted on them; None
-            where it was not fitted on the tune part. Stays with the run: it is not published.
+            where it was not fitted on the tune split. Stays with the run: it is not published.
     """
 
     estimator: SufficiencyEstimator

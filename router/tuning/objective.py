@@ -28,7 +28,7 @@ TOLERANCE = 1e-9
 
 
 def budgets(costs: Floats) -> Array:
-    """Budgets (B,) from the cheapest option's mean cost to the dearest's, for costs (N, K).
+    """Budgets (B,) from the cheapest option's mean cost to the most expensive's, for costs (N, K).
 
     Evenly spaced in the logarithm; in the cost itself where something is free.
     """

@@ -360,7 +360,7 @@ CURVE = ("--share", "0.04", "--seeds", "1", "--draws", "20")
             lambda: changed(questions(), dataset=lambda row: "rare" if number(row) == 5 else "d"),
             ("leave-one-out", "--draws", "20"),
             0,
-            "rare: It is missing from the fit, calibrate or test part",
+            "rare: It is missing from the fit, calibrate or test split",
         ),
         (
             lambda: changed(questions(6), dataset=lambda row: row["id"]),

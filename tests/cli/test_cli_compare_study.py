@@ -43,7 +43,7 @@ def test_study_learning_curve_answers_and_is_kept(invoke, copy):
     assert result.exit_code == 0, result.output
     shown = " ".join(result.stdout.split())
     assert "over mixing fixed options" in shown
-    assert "tune part are used on top" in shown
+    assert "tune split are used on top" in shown
     assert (copy / "learning-curve/learning-curve.png").is_file()
     before = (copy / "learning-curve/study.json").read_bytes()
     assert invoke("study", "learning-curve", copy, *options).exit_code == 0

@@ -92,7 +92,7 @@ def test_a_guarantee_is_said_and_recorded(invoke, trained):
 
 
 def test_labels_of_fit_and_test_do_not_matter(invoke, trained, tmp_path):
-    # poisoned: every score outside of the calibrate and the tune part is turned around
+    # poisoned: every score outside of the calibrate and the tune split is turned around
     invoke("calibrate", trained, *PROMISE)
     honest = Policy.read(trained / "policies/default.json")
     run = Run(trained)
@@ -153,7 +153,7 @@ def test_a_calibrate_part_that_is_too_small_is_an_error_with_a_number(invoke, tr
     result = invoke("calibrate", trained, "--max-regret", 0.001)
     assert result.exit_code == 1
     said = result.stderr.replace("\n", " ")
-    assert "calibrate part is too small for a regret of at most 0.001" in said
+    assert "calibration split is too small for a regret of at most 0.001" in said
     assert "images are needed" in said
     assert not (trained / "policies/default.json").exists()
 
@@ -306,7 +306,7 @@ def test_a_router_that_peeks_pays_for_it_when_it_is_calibrated(invoke, tmp_path)
     blocks = {"image": world.features.blocks["image"], "peek": world.features.blocks["question"]}
     run = write_run(tmp_path / "run", world.log, replace(world.features, blocks=blocks))
     assert list(train_stage(run, ablations=False).blocks) == ["image"]  # a peek is asked for
-    train_stage(run, tiers=["image", "peek"], ablations=False)
+    train_stage(run, feature_groups=["image", "peek"], ablations=False)
     assert invoke("calibrate", run.root, "--price", 0).exit_code == 0
     part, log = calibrate_part(run.root), world.log
     assert np.all(part.costs[:, 1:] == log.costs[: len(part.costs), 1:] + 1)

@@ -71,7 +71,7 @@ def test_text_logs_are_told_about_groups_and_options(invoke, table, tmp_path, mo
         wrong = [line for line in lines if WORDS.search(line) and "model embedded" not in line]
         assert not wrong, (words, wrong)
         assert "…" not in result.output, words
-    assert "not to be had: confidence cascade" not in said["evaluate"]
+    assert "not available: confidence cascade" not in said["evaluate"]
     assert "calibrated cascade" in said["evaluate"]
     assert "48 held-out questions." in said["evaluate"]
     assert "48 groups are too few" in said["evaluate"]
@@ -119,7 +119,7 @@ def test_no_cell_of_a_table_is_cut(width: int, terminal: bool) -> None:
         file=shown, width=width, force_terminal=terminal, soft_wrap=True, color_system=None
     )
     table = Table(box=None, pad_edge=False)
-    for name in ("answered by", "right %", "95 %\ninterval", "question"):
+    for name in ("answered by", "accuracy %", "95 %\ninterval", "question"):
         table.add_column(name)
     table.add_row(*map(Text, CELLS))
     table.add_row("x", "1", "2", "3")

@@ -33,7 +33,7 @@ from m3router.m3core.matryoshka.models.query_abstractor import (
     sine_cosine_table,
 )
 from m3router.m3core.matryoshka.scales import MQT_SCALES, ScaleGrid
-from m3router.router.features.groups import TIERS
+from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.features.image import image_features
 from m3router.router.runs.run import Run
 from m3router.router.stages.labelling import label_stage
@@ -374,7 +374,12 @@ def test_labels_and_features_of_one_pass(mqt, tmp_path):
     ]
     run = Run(tmp_path / "run")
     log = label_stage(
-        run, examples, images=images, model=mqt, questions="hashed", tiers=tuple(TIERS)
+        run,
+        examples,
+        images=images,
+        model=mqt,
+        questions="hashed",
+        feature_groups=tuple(FEATURE_GROUPS),
     )
     table = run.read_features(log)
     assert log.options == tuple(str(scale) for scale in MQT_SCALES)

@@ -29,7 +29,7 @@ from m3router.router.stages.labelling import featurize_stage, label_stage, verif
 from m3router.router.stages.learning import train_stage
 
 COUNT = 40
-TIERS = ("question", "cheap", "image")
+FEATURE_GROUPS = ("question", "cheap", "image")
 
 
 def example(name: str, image: str) -> Example:
@@ -57,7 +57,12 @@ def usual(count: int = COUNT) -> list[Example]:
 
 def label_all(run: Run, asked: list[Example], images: Path, model: FakeModel | None = None):
     return label_stage(
-        run, asked, images=images, model=model or FakeModel(), questions="hashed", tiers=TIERS
+        run,
+        asked,
+        images=images,
+        model=model or FakeModel(),
+        questions="hashed",
+        feature_groups=FEATURE_GROUPS,
     )
 
 
@@ -90,7 +95,7 @@ def test_strange_files_are_records_and_the_others_get_features(images, tmp_path)
     assert run.read_features(log).ids == ("0", "1", "2", "3", "last")
     again = label_all(run, asked, images)  # nothing is asked again, and nothing ends it
     assert again.frame.equals(log.frame)
-    table, found = featurize_stage(run, images=images, tiers=("question", "cheap"))
+    table, found = featurize_stage(run, images=images, feature_groups=("question", "cheap"))
     assert table.ids == ("0", "1", "2", "3", "last") and set(found) == set(bad.values())
 
 
@@ -137,7 +142,7 @@ def test_training_leaves_out_what_has_no_features(images, tmp_path):
     whole = label_all(run, asked, images)
     shutil.rmtree(run.features)
     (images / "3.png").write_bytes(b"")
-    featurize_stage(run, images=images, tiers=("question", "cheap"))
+    featurize_stage(run, images=images, feature_groups=("question", "cheap"))
     assert OracleLog.read(run.log).frame.equals(whole.frame)  # an imported log cannot be redone
     assert run.read_log(as_labelled=True).frame.equals(whole.frame)
     log = run.read_log()
@@ -146,7 +151,7 @@ def test_training_leaves_out_what_has_no_features(images, tmp_path):
         train_stage(run, estimator="logistic")
     assert train_stage(run, estimator="logistic", gaps="drop").metadata["n"]
     Image.fromarray(render(make_scene(3))).save(images / "3.png")
-    featurize_stage(run, images=images, tiers=("question", "cheap"))
+    featurize_stage(run, images=images, feature_groups=("question", "cheap"))
     assert run.read_log().frame.equals(whole.frame)
 
 

@@ -82,7 +82,7 @@ def test_all_are_in_the_table(result):
 
 
 def test_poisoned_test_labels_change_no_choice(world, result):
-    """Every score of the test part inverted: who asks what, and what it costs, stays as it was."""
+    """Every score of the test split inverted: who asks what, and what it costs, stays as it was."""
     scores = world.log.scores.copy()
     scores[world.split.test] = 1 - scores[world.split.test]
     other = arms_of(measure(world, with_scores(world.log, scores)))

@@ -107,7 +107,7 @@ def test_news_is_used_where_there_is_some(fitted):
 
 
 def test_what_starting_is_worth_comes_true_on_other_examples(world, fitted):
-    """V, learned on tune, against scores less the price of later answers on the calibrate part."""
+    """V, learned on tune, against scores less the price of later answers on calibrate."""
     _, found = fitted
     price, rows, known = 5e-4, world.split.calibrate, known_of(world)
     rule, p, costs = found.rule(price), world.p[rows], known.costs[rows]
@@ -124,7 +124,7 @@ def test_what_starting_is_worth_comes_true_on_other_examples(world, fitted):
 
 
 def test_beliefs_come_true_on_other_examples(world, fitted):
-    """q and r, learned on tune, against what happens on the calibrate part."""
+    """q and r, learned on tune, against what happens on the calibration split."""
     rows, known = world.split.calibrate, known_of(world)
     found = fitted[1].plain.believe(world.p[rows], known.confidence[rows], known.logprob[rows])
     scores = known.scores[rows]
@@ -171,7 +171,7 @@ def test_contender_beats_the_router_where_answers_bring_news(world):
 def test_probabilities_of_the_tune_part_are_needed(world):
     p = world.p.copy()
     p[world.split.tune] = np.nan
-    with pytest.raises(NotLearnableError, match="tune part were not given"):
+    with pytest.raises(NotLearnableError, match="tune split were not given"):
         escalating(known_of(world), p, reads=())
 
 

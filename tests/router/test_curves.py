@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3router.router.evaluation.price_curves import curve_prices, curve_rows
-from m3router.router.metrics.curves import POINTS, curves, dearest_within, ladder, places
+from m3router.router.metrics.curves import POINTS, curves, ladder, most_expensive_within, places
 from m3router.router.policies.price_sweep import choose_at, sweep
 
 COSTS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
@@ -102,5 +102,5 @@ def test_budgets_are_met_within_a_hundredth(budget):
     def cost_at(price):
         return float(COSTS[choose_at(p, costs, price)].mean())
 
-    price = dearest_within(cost_at, 1.0, 0.0, budget)
+    price = most_expensive_within(cost_at, 1.0, 0.0, budget)
     assert 0.99 * budget <= cost_at(price) <= budget

@@ -186,7 +186,7 @@ def test_the_net_loss_of_a_cascade_is_certified(tmp_path):
 
 
 def test_a_regret_that_no_cascade_meets_is_refused(run):
-    with pytest.raises(DataError, match=r"calibrate part is too small .* at least \d+ such"):
+    with pytest.raises(DataError, match=r"calibration split is too small .* at least \d+ such"):
         escalate_stage(run, max_regret=0.001)
     with pytest.raises(DataError, match="cannot be capped"):
         escalate_stage(run, max_regret=0.2, cap=144)

@@ -161,7 +161,7 @@ def test_curve_goes_from_dear_to_cheap(result):
 def test_metrics_equal_the_pure_functions_on_the_curve(result):
     cost, accuracy = (np.array(result["curve"][name])[::-1] for name in ("cost", "accuracy"))
     found = result["metrics"]
-    grid = np.unique(np.concatenate([cost, [1.0, 576.0]]))  # flat behind the dearest point
+    grid = np.unique(np.concatenate([cost, [1.0, 576.0]]))  # flat behind the most expensive point
     area = np.trapezoid(np.interp(grid, cost, accuracy), grid) / 575
     assert found["aiq"]["value"] == pytest.approx(area)
     (best,) = rows_of(result, "best_fixed")
@@ -177,7 +177,7 @@ def test_metrics_equal_the_pure_functions_on_the_curve(result):
 
 
 def test_policies_do_not_see_the_test_part(world, p, build_log, result):
-    """Poison: other answers on the test part leave every calibrated policy as it was."""
+    """Poison: other answers on the test split leave every calibrated policy as it was."""
     scores = world.log.scores.copy()
     scores[world.split.test] = 1 - scores[world.split.test]
     poisoned = build_log(scores, groups=list(world.log.groups))

@@ -26,7 +26,7 @@ from m3router.m3core.matryoshka.scales import ScaleGrid
 from m3router.router.features.examples import FeatureInput
 from m3router.router.features.extract import FeatureCollector
 from m3router.router.features.featurizer import Featurizer
-from m3router.router.features.groups import TIERS
+from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.features.image import image_features
 from m3router.router.features.question import HashedQuestions, ModelQuestions, question_encoder
 from m3router.router.runs.run import Run
@@ -94,7 +94,9 @@ def source(tmp_path):
 
 def collector_of(folder, examples, images):
     model = FakeModel()
-    featurizer = Featurizer(tiers=tuple(TIERS), model=model, questions=ModelQuestions(model))
+    featurizer = Featurizer(
+        feature_groups=tuple(FEATURE_GROUPS), model=model, questions=ModelQuestions(model)
+    )
     asked = [FeatureInput(one.id, one.image, one.question) for one in examples]
     return FeatureCollector(folder, featurizer, asked, images=images)
 
@@ -102,10 +104,12 @@ def collector_of(folder, examples, images):
 def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(source, tmp_path):
     images, asked = source
     run, other = Run(tmp_path / "a"), Run(tmp_path / "b")
-    label_stage(run, asked, images=images, model=FakeModel(), tiers=tuple(TIERS))
+    label_stage(run, asked, images=images, model=FakeModel(), feature_groups=tuple(FEATURE_GROUPS))
     table = run.read_features(run.read_log())
     label(asked, images=images, model=FakeModel(), folder=other.log)
-    alone, causes = featurize_stage(other, images=images, encoder="fake", tiers=tuple(TIERS))
+    alone, causes = featurize_stage(
+        other, images=images, encoder="fake", feature_groups=tuple(FEATURE_GROUPS)
+    )
     assert causes == {}
     assert alone.ids == table.ids == tuple(one.id for one in asked)
     assert alone.metadata == table.metadata

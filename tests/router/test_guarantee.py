@@ -84,7 +84,7 @@ class World:
         )
 
     def prices(self, steps=8):
-        """A ladder from the router's estimates alone, as the tune part would give it."""
+        """A ladder from the router's estimates alone, as the tune split would give it."""
         all_prices = safe_to_cheap(self.estimates, np.tile(COSTS, (self.sorts, 1)))
         return all_prices[np.linspace(0, len(all_prices) - 1, steps).round().astype(int)]
 

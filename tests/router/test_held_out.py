@@ -52,7 +52,7 @@ def test_it_stays_with_the_run(world, trained, tmp_path):
     with pytest.raises(DataError):
         run.read_router()
     train_stage(run, estimator="logistic", ablations=False)
-    assert run.read_router().held_out is None  # it is not fitted on the tune part
+    assert run.read_router().held_out is None  # it is not fitted on the tune split
 
 
 def test_what_is_not_held_out_is_left_alone(tmp_path):

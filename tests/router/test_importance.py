@@ -39,7 +39,7 @@ def test_what_differs_within_a_image_moves_between_questions():
 
 
 def world_of_two(n: int = 400) -> Examples:
-    """The first feature says whether the dear option is needed; the second says nothing."""
+    """The first feature says whether the expensive option is needed; the second says nothing."""
     generator = np.random.default_rng(0)
     need = np.arange(n) % 2 == 0
     X = np.stack([need.astype(float), generator.standard_normal(n)], axis=1)
@@ -63,7 +63,7 @@ def test_the_drop_is_what_is_lost_without_the_feature():
     )
     need, noise = (found["parts"][name]["drop"] for name in ("need", "noise"))
     assert noise == {"value": 0.0, "low": 0.0, "high": 0.0}
-    # Over costs 1 to 9 the curve rises up to 5, where half are sent to the dear option, then
+    # Over costs 1 to 9 the curve rises up to 5, where half are sent to the expensive option, then
     # stays: from 1/2 to 1 when the right half is sent, to 3/4 when any half is.
     assert need["value"] == pytest.approx((3 / 4 + 1) / 2 - (5 / 8 + 3 / 4) / 2, abs=0.02)
     assert need["low"] > 0.15

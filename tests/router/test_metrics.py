@@ -290,7 +290,7 @@ def test_aiq_closed_forms():
     # a line from (0, 0) to (1, 1), then flat: 1/2 * 1 + 1 * 1 over [0, 2]
     line = np.array([0.0, 1.0]), np.array([0.0, 1.0])
     assert hull.aiq(*line, low=0, high=2) == pytest.approx(0.75)
-    # a worse and dearer point changes nothing
+    # a worse and more expensive point changes nothing
     worse = np.array([0.0, 1.0, 1.5]), np.array([0.0, 1.0, 0.2])
     assert hull.aiq(*worse, low=0, high=2) == pytest.approx(0.75)
     # a single point answers from its own cost on

@@ -28,7 +28,9 @@ def world(tmp_path_factory):
     model = load_model("embedded", device="cpu")
     asked = load_jsonl(write_scenes(root, SEEDS, questions=3), images=root / "images")
     run = Run(root / "run")
-    log = label_stage(run, asked, images=root / "images", model=model, tiers=["cheap", "peek"])
+    log = label_stage(
+        run, asked, images=root / "images", model=model, feature_groups=["cheap", "peek"]
+    )
     split = split_by_group(log.groups, seed=0)
     router = train_router(log, run.read_features(log), split)
     binding = Binding(

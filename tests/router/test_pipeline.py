@@ -15,7 +15,7 @@ from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.m3core.matryoshka.scales import ScaleGrid
 from m3router.router import inference
 from m3router.router.cascade.rule import Cascade, Rule
-from m3router.router.features.groups import TIERS
+from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.inference.session import Session
 from m3router.router.policies.costs import routed_costs
@@ -52,7 +52,9 @@ def world(tmp_path_factory):
             for ask in range(2)
         ]
     model = FakeModel()
-    log = label_stage(Run(root), examples, images=root, model=model, tiers=tuple(TIERS))
+    log = label_stage(
+        Run(root), examples, images=root, model=model, feature_groups=tuple(FEATURE_GROUPS)
+    )
     table = Run(root).read_features(log)
     split = split_by_group(log.groups, seed=0)
     rows = split.part("calibrate")

@@ -55,7 +55,7 @@ def test_mean_cost_never_rises_with_the_price(problem, first, second):
 
 
 def within(costs, share):
-    """A cap that leaves every row an option: from the dearest least cost to the dearest cost."""
+    """A cap that leaves every row an option: from the highest least cost to the highest cost."""
     low, high = costs.min(axis=1).max(), costs.max()
     return float(low + share * (high - low))
 

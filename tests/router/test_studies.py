@@ -166,7 +166,7 @@ def test_shares_must_be_shares(trained):
 
 
 def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained):
-    """Poisoning what is left out, except in the test part, changes nothing for it."""
+    """Poisoning what is left out, except in the test split, changes nothing for it."""
     clean = {one["without"]: one for one in leave_one_out_stage(trained, draws=30)["cells"]}
     log = trained.read_log()
     test = {log.ids[row] for row in trained.read_split(log).test}

@@ -1,4 +1,4 @@
-"""Tiers of features: what they say, and when they are kept or computed again."""
+"""Feature groups of features: what they say, and when they are kept or computed again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from m3router.router.features import groups as table_of_tiers
 from m3router.router.features.cheap import BEGINNINGS, CUES, image_cues, question_cues
 from m3router.router.features.earlier import measured_costs
 from m3router.router.features.featurizer import Featurizer
-from m3router.router.features.groups import TIERS, check_tiers
+from m3router.router.features.groups import FEATURE_GROUPS, check_feature_groups
 from m3router.router.features.question import HashedQuestions
 from m3router.router.features.store import Vector, VectorStore
 from m3router.router.runs.run import Run
@@ -117,20 +117,22 @@ def test_cues_of_any_text_are_finite(text):
 
 
 def test_names_of_tiers_are_checked_and_ordered():
-    assert check_tiers(["peek", "image", "peek"]) == ("image", "peek")
-    with pytest.raises(DataError, match="Unknown tier of features 'cheep'. Did you mean 'cheap'"):
-        check_tiers(["cheep"])
+    assert check_feature_groups(["peek", "image", "peek"]) == ("image", "peek")
+    with pytest.raises(
+        DataError, match="Unknown feature group of features 'cheep'. Did you mean 'cheap'"
+    ):
+        check_feature_groups(["cheep"])
     with pytest.raises(DataError, match="choose among image, question, cheap, peek"):
-        check_tiers([])
+        check_feature_groups([])
 
 
 def test_a_tier_without_what_it_needs_is_refused():
     with pytest.raises(DataError, match="'image' needs a model or image encoder"):
-        Featurizer(tiers=("image",))
+        Featurizer(feature_groups=("image",))
     with pytest.raises(DataError, match="'peek' is the prefill of the model"):
-        Featurizer(tiers=("peek",))
+        Featurizer(feature_groups=("peek",))
     with pytest.raises(DataError, match="'question' needs a question encoder"):
-        Featurizer(tiers=("question",))
+        Featurizer(feature_groups=("question",))
 
 
 def examples(pictures: int = 6) -> list[Example]:
@@ -168,7 +170,7 @@ def run(images, tmp_path):
     return run
 
 
-def featurize(run, images, *tiers, encoder="fake", refused=False, **options):
+def featurize(run, images, *feature_groups, encoder="fake", refused=False, **options):
     """The table, and how many images had to be looked at, or why some were refused."""
     looked = []
 
@@ -177,7 +179,12 @@ def featurize(run, images, *tiers, encoder="fake", refused=False, **options):
             looked.append((done, total))
 
     table, causes = featurize_stage(
-        run, images=images, encoder=encoder, tiers=tiers or ALL, progress=told, **options
+        run,
+        images=images,
+        encoder=encoder,
+        feature_groups=feature_groups or ALL,
+        progress=told,
+        **options,
     )
     if refused:
         return table, causes
@@ -255,8 +262,8 @@ def test_another_question_encoder_changes_its_own_block_only(run, images):
 
 def test_a_new_version_of_a_tier_is_computed_again(run, images, monkeypatch):
     featurize(run, images)
-    newer = table_of_tiers.Tier(version="cheap-2", of_image=lambda image: np.ones(3))
-    monkeypatch.setitem(TIERS, "cheap", newer)
+    newer = table_of_tiers.FeatureGroup(version="cheap-2", of_image=lambda image: np.ones(3))
+    monkeypatch.setitem(FEATURE_GROUPS, "cheap", newer)
     table, looked = featurize(run, images)
     assert looked and table.widths["cheap"] == 3
     assert table.metadata["blocks"]["cheap"]["version"] == "cheap-2"
@@ -305,7 +312,7 @@ def test_a_log_of_texts_needs_no_images_and_no_model(tmp_path):
     table, causes = featurize_stage(run, progress=lambda *told: calls.append(told))
     assert causes == {} and calls[-1] == (200, 200, "questions")
     assert list(table.blocks) == ["question"]
-    table, _ = featurize_stage(run, tiers=["question", "cheap"])
+    table, _ = featurize_stage(run, feature_groups=["question", "cheap"])
     assert table.widths == {"question": 128, "cheap": 23}
     assert "source" not in table.metadata
     np.testing.assert_array_equal(table.blocks["question"], HashedQuestions().encode(asked))
@@ -314,10 +321,10 @@ def test_a_log_of_texts_needs_no_images_and_no_model(tmp_path):
     assert list(router.blocks) == ["question", "cheap"]
     assert set(run.arms()) == {"router", "question-only"}
     assert np.isfinite(router.predict(run.read_features(log))).all()
-    alone = train_stage(run, tiers=["cheap"])
+    alone = train_stage(run, feature_groups=["cheap"])
     assert list(alone.blocks) == ["cheap"]
     with pytest.raises(MismatchError, match="no feature block 'peek'.*--feature-group peek"):
-        train_stage(run, tiers=["cheap", "peek"])
+        train_stage(run, feature_groups=["cheap", "peek"])
 
 
 def test_features_of_other_texts_are_refused(tmp_path):
@@ -332,9 +339,9 @@ def test_features_of_other_texts_are_refused(tmp_path):
 
 
 def test_images_are_asked_for_where_a_tier_looks_at_them(run):
-    with pytest.raises(DataError, match="tiers image, peek look at images.*--images"):
-        featurize_stage(run, tiers=["image", "cheap", "peek"])
-    table, _ = featurize_stage(run, tiers=["cheap"])
+    with pytest.raises(DataError, match="feature groups image, peek look at images.*--images"):
+        featurize_stage(run, feature_groups=["image", "cheap", "peek"])
+    table, _ = featurize_stage(run, feature_groups=["cheap"])
     assert table.widths == {"cheap": 23}  # of the question alone, and it says so
     assert table.metadata["blocks"]["cheap"]["made_with"]["pictures"] is False
 
@@ -352,12 +359,12 @@ def test_a_question_that_does_not_fit_has_no_peek_and_a_cause(images, tmp_path):
 
 def test_only_chosen_tiers_are_made_while_labelling(images, tmp_path):
     run = Run(tmp_path / "few")
-    log = label_stage(run, examples(), images=images, model=FakeModel(), tiers=["cheap"])
+    log = label_stage(run, examples(), images=images, model=FakeModel(), feature_groups=["cheap"])
     assert list(run.read_features(log).blocks) == ["cheap"]
 
 
 def test_processes_see_what_others_have_kept(tmp_path):
-    vector = Vector(tier="image", unit="a.png", key="k", values=np.ones(3), ms=1.0)
+    vector = Vector(feature_group="image", unit="a.png", key="k", values=np.ones(3), ms=1.0)
     with VectorStore(tmp_path) as first, VectorStore(tmp_path, rank=1) as second:
         second.add([vector])
         assert not first.has("image", "a.png", "k")

@@ -61,7 +61,7 @@ def test_held_out_log_loss_chooses_the_hyper_parameters(world):
 
 
 def test_penalties_are_chosen_on_more_than_a_tiny_tune_part(world, build_log):
-    """Other answers in a tune part of 60 questions change the penalty by one step at most."""
+    """Other answers in a tune split of 60 questions change the penalty by one step at most."""
     chosen = []
     for seed in range(3):
         scores = world.log.scores.copy()

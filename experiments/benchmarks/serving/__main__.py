@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
     parser.add_argument("--arms", nargs="+", help="only these [default: all]")
-    parser.add_argument("--images", type=int, default=200, help="of the test part, at most")
+    parser.add_argument("--images", type=int, default=200, help="of the test split, at most")
     parser.add_argument("--minutes", type=float, default=0.0, help="at saturation, afterwards")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)

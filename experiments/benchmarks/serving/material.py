@@ -23,7 +23,7 @@ def fixed(scale: int) -> str:
 
 
 def test_part(folder: Path, *, images: int) -> list[Question]:
-    """The questions of a quickstart's test part about its first images.
+    """The questions of a quickstart's test split about its first images.
 
     Args:
         folder: What ``m3router quickstart`` wrote.

@@ -1,7 +1,7 @@
 """What a router must beat, always in the table: one literal table, imported on demand.
 
-Every baseline is fitted on the fit and tune parts and has its knob set on the calibrate part. What
-it is given has no score of the test part in it (`m3router.router.evaluation.methods.Known`).
+Every baseline is fitted on the fit and tune splits and has its knob set on the calibration split.
+What it is given has no score of the test split in it (`m3router.router.evaluation.methods.Known`).
 """
 
 from __future__ import annotations

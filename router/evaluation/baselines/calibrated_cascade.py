@@ -3,7 +3,7 @@
 What an answer says about itself, how likely its first token was and all of it, becomes a
 probability that it is right, for each option by a logistic regression. A *chain* is some of the
 options from coarse to fine. At every price the chain, and at each of its stages whether to go on,
-are chosen for the largest mean of score - price * cost on the fit and tune parts. The stops come
+are chosen for the largest mean of score - price * cost on the fit and tune splits. The stops come
 from the end of the chain backwards: what going on is worth is regressed on the probability of the
 answer in hand (least-squares value functions; Longstaff and Schwartz, Review of Financial Studies
 14, 2001), and the cascade stops where that probability is at least as much.
@@ -169,7 +169,7 @@ def fit(known: Known) -> CalibratedCascade:
     said = np.isfinite(confidence) & np.isfinite(logprob)
     learnt = sampled(known.learnt[said[known.learnt].all(axis=1)], most=MOST)
     if not len(learnt):
-        raise NotLearnableError("the fit and tune parts have no complete example")
+        raise NotLearnableError("the fit and tune splits have no complete example")
     used = np.concatenate([learnt, known.rows["calibrate"], known.rows["test"]])
     chances = np.full(known.scores.shape, np.nan)
     for k in range(known.scores.shape[1]):

@@ -20,7 +20,7 @@ MOST = 20_000
 """Examples that are fitted on at most, drawn at random: enough for a linear model."""
 PENALTIES = (1e-4, 1e-3, 1e-2)
 STEPS = 100
-"""Most L-BFGS steps: a late stop is one more penalty, and the tune part decides about those."""
+"""Most L-BFGS steps: a late stop is one more penalty, and the tune split decides about those."""
 
 Labels = npt.NDArray[np.intp]
 
@@ -29,7 +29,7 @@ def class_probabilities(known: Known, labels: Labels) -> npt.NDArray[np.float64]
     """Probability of each option being the right class, (N, K); NaN outside calibrate and test.
 
     A multinomial logistic regression on the router's standardised features, fitted on the fit
-    part, with the penalty of the least cross-entropy on the tune part.
+    part, with the penalty of the least cross-entropy on the tune split.
 
     Args:
         known: what may be known.
@@ -41,7 +41,7 @@ def class_probabilities(known: Known, labels: Labels) -> npt.NDArray[np.float64]
     features = known.need_features()
     fit, tune = sampled(known.rows["fit"]), known.rows["tune"]
     if not len(fit) or not len(tune):
-        raise NotLearnableError("the fit and tune parts have no complete example")
+        raise NotLearnableError("the fit and tune splits have no complete example")
     used = np.concatenate([known.rows["calibrate"], known.rows["test"]])
     p = np.full(known.scores.shape, np.nan)
     p[used] = 0.0

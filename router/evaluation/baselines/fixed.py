@@ -13,7 +13,7 @@ def overall(known: Known) -> Chosen:
     """The option with the highest mean score in fit and tune; ties go to the cheaper one."""
     best = _best(known, np.ones(len(known.scores), dtype=bool))
     return Chosen(
-        about="The single best option of the fit and tune parts.",
+        about="The single best option of the fit and tune splits.",
         choice=np.full(len(known.scores), best, dtype=np.intp),
         options=len(known.options),
     )
@@ -28,7 +28,7 @@ def by_dataset(known: Known) -> Chosen:
         inside = known.datasets == dataset
         choice[inside] = _best(known, inside)
     return Chosen(
-        about="The best option of each dataset in the fit and tune parts.",
+        about="The best option of each dataset in the fit and tune splits.",
         choice=choice,
         options=len(known.options),
     )
@@ -37,5 +37,5 @@ def by_dataset(known: Known) -> Chosen:
 def _best(known: Known, inside: np.ndarray) -> int:
     rows = known.learnt[inside[known.learnt]]
     if not len(rows):
-        raise NotLearnableError("the fit and tune parts have no complete example")
+        raise NotLearnableError("the fit and tune splits have no complete example")
     return best_fixed(known.scores[rows], known.costs[rows])

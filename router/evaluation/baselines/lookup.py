@@ -22,7 +22,7 @@ PRIOR = 10.0
 def by_dataset(known: Known) -> Priced:
     """Mean scores of the example's dataset."""
     return Priced(
-        about="Mean scores of the example's dataset in the fit and tune parts, as probabilities.",
+        about="Mean scores of the example's dataset in the fit and tune splits, as probabilities.",
         p=_means(known, known.datasets),
         costs=known.costs,
     )
@@ -31,7 +31,7 @@ def by_dataset(known: Known) -> Priced:
 def by_question_type(known: Known) -> Priced:
     """Mean scores of the question's type, as `evaluation.baselines.question_type` reads it."""
     return Priced(
-        about="Mean scores of the question's type, read from its words, in the fit and tune parts.",
+        about="Mean scores of the question's type, read from its words, in fit and tune.",
         p=_means(known, question_types(known.questions)),
         costs=known.costs,
     )
@@ -41,11 +41,11 @@ def _means(known: Known, classes: np.ndarray) -> Floats:
     """Mean scores (N, K) of each example's class, drawn towards the mean over all.
 
     (sum of the class + PRIOR * overall mean) / (size of the class + PRIOR), in fit and tune;
-    calibrated by what the fit part alone says about the tune part.
+    calibrated by what the fit split alone says about the tune split.
     """
     rows = known.learnt
     if not len(rows):
-        raise NotLearnableError("the fit and tune parts have no complete example")
+        raise NotLearnableError("the fit and tune splits have no complete example")
     _, member = np.unique(classes, return_inverse=True)
     member = member.reshape(-1)
     tune, fit = known.rows["tune"], known.rows["fit"]

@@ -21,7 +21,7 @@ ESTIMATOR = "knn"
 
 
 def fit(known: Known) -> Priced:
-    """Fit on the fit part, choosing the number of neighbours by the curve on the tune part.
+    """Fit on the fit split, choosing the number of neighbours by the curve on the tune split.
 
     Raises:
         NotLearnableError: without features, or when fit or tune is empty.
@@ -29,7 +29,7 @@ def fit(known: Known) -> Priced:
     features = known.need_features()
     fit, tune = sampled(known.rows["fit"]), known.rows["tune"]
     if not len(fit) or not len(tune):
-        raise NotLearnableError("the fit and tune parts have no complete example")
+        raise NotLearnableError("the fit and tune splits have no complete example")
     X, held = features(fit), features(tune)
     validation = Validation(X=held, Y=known.scores[tune])
     candidates = estimator_class(ESTIMATOR).candidates(seed=0, widths=tuple(known.blocks.values()))
@@ -41,7 +41,7 @@ def fit(known: Known) -> Priced:
     p[used] = best.predict(features(used))
     p = calibrated(known, best.predict(held), p)
     return Priced(
-        about="Mean scores of the nearest examples of the fit part in the router's features.",
+        about="Mean scores of the nearest examples of the fit split in the router's features.",
         p=p,
         costs=known.costs,
         reads=tuple(known.blocks),

@@ -13,8 +13,8 @@ def calibrated(known: Known, held_out: Floats, p: Floats) -> Floats:
     """Probabilities calibrated as those of the router are, so that prices mean the same.
 
     Args:
-        known: its tune part is what the calibration is chosen and fitted on.
-        held_out: (T, K) probabilities of the tune part, learned without it.
+        known: its tune split is what the calibration is chosen and fitted on.
+        held_out: (T, K) probabilities of the tune split, learned without it.
         p: (N, K) probabilities to correct; NaN where they are not asked for.
 
     Returns:

@@ -39,7 +39,7 @@ class Staged:
     p: Floats | None = None
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
-        """Thresholds from the dearest, which nothing reaches, to the cheapest."""
+        """Thresholds from the most expensive, which nothing reaches, to the cheapest."""
         inner = self.signal[rows][:, :-1]
         if not inner.size:
             return [0.0]

@@ -18,7 +18,7 @@ KEPT = 256
 
 
 class Policies:
-    """Makes policies for budgets and regrets that questions bring, from a run's calibrate part.
+    """Makes policies for budgets and regrets that questions bring, from a run's calibration split.
 
     Args:
         run: Its router and, for policies on demand, its log, features and split.

@@ -26,7 +26,7 @@ QUESTION = 20_000
 
 
 def _offered(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    """Say in words that something is not to be had here, whatever was asked of it."""
+    """Say in words that something is not available here, whatever was asked of it."""
     try:
         return read(value)
     except ValidationError:

@@ -65,7 +65,7 @@ class Fetches(Protocol):
         """Get the bytes at an address.
 
         Raises:
-            ApiError: If they are not to be had, or not from there.
+            ApiError: If they are not available, or not from there.
         """
         ...
 

@@ -80,8 +80,8 @@ class VllmBackend:
         if self._pipeline.decider.featurizer.peeks:
             raise DataError(
                 "this router looks at the language model's first layers before it decides (the "
-                "tier 'peek'), and that model runs on the vLLM server; train a router on the "
-                "tiers image,question"
+                "feature group 'peek'), and that model runs on the vLLM server; train a router on "
+                "the feature groups image and question"
             )
         self._prompt = ServerPrompt(self._model)
         self._server = VllmServer(self._address)

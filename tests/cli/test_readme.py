@@ -26,8 +26,8 @@ def block(language: str) -> str:
 
 @pytest.fixture
 def folder(small_world, tmp_path, monkeypatch) -> Path:
-    shutil.copytree(small_world.images, tmp_path / "pictures")
-    shutil.copy(small_world.images / "9.png", tmp_path / "pictures" / "tag.png")
+    shutil.copytree(small_world.images, tmp_path / "images")
+    shutil.copy(small_world.images / "9.png", tmp_path / "images" / "tag.png")
     shutil.copy(small_world.examples, tmp_path / "my.jsonl")
     monkeypatch.chdir(tmp_path)
     return tmp_path

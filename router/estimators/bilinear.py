@@ -138,7 +138,7 @@ class BilinearEstimator(SufficiencyEstimator):
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """See `SufficiencyEstimator.restore`."""
+        """The estimator whose files these are, checked before anything is built from them."""
         name = f"{cls.NAME}.json"
         estimator, header = cls(), read_header(files, name)
         try:

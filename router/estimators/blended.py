@@ -298,7 +298,7 @@ class BlendedEstimator(GroupedEstimator):
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """See `SufficiencyEstimator.restore`."""
+        """The estimator whose files these are, checked before anything is built from them."""
         estimator, header = cls(), read_header(files, HEADER)
         try:
             estimator.n_features_ = int(header["n_features"])

@@ -131,7 +131,7 @@ class BoostedEstimator(SufficiencyEstimator):
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """See `SufficiencyEstimator.restore`."""
+        """The estimator whose files these are, checked before anything is built from them."""
         estimator, header = cls(), read_header(files, HEADER)
         try:
             text = files[TREES].decode()

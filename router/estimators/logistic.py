@@ -102,7 +102,7 @@ class LogisticEstimator(SufficiencyEstimator):
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """See `SufficiencyEstimator.restore`."""
+        """The estimator whose files these are, checked before anything is built from them."""
         try:
             tensors = load(files[FILE])
             coef, bias = tensors["coef"], tensors["bias"]

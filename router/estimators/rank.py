@@ -44,7 +44,7 @@ class RankEstimator(BilinearEstimator):
 
     @classmethod
     def restore(cls, files: Mapping[str, bytes]) -> Self:
-        """See `SufficiencyEstimator.restore`."""
+        """The estimator whose files these are, checked before anything is built from them."""
         estimator = super().restore(files)
         if estimator.network_ is not None:
             estimator.mapping_ = LogisticEstimator.restore(files)

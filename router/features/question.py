@@ -57,7 +57,7 @@ class ModelQuestions:
         self.revision = model.revision
 
     def encode(self, questions: Sequence[str]) -> np.ndarray:
-        """See :class:`QuestionEncoder`."""
+        """The questions (N) as vectors, float32 (N, d)."""
         rows = []
         for question in questions:
             tokens = self.model.embed_question(question)
@@ -72,7 +72,7 @@ class HashedQuestions:
     revision = ""
 
     def encode(self, questions: Sequence[str]) -> np.ndarray:
-        """See :class:`QuestionEncoder`."""
+        """The questions (N) as vectors, float32 (N, d)."""
         vectorizer = HashingVectorizer(n_features=HASHED_WORDS, ngram_range=(1, 2))
         return vectorizer.transform(list(questions)).toarray().astype(np.float32)
 
@@ -103,7 +103,7 @@ class SentenceQuestions:
         self.revision = revision_of(Path(path)) if Path(path).is_dir() else ""
 
     def encode(self, questions: Sequence[str]) -> np.ndarray:
-        """See :class:`QuestionEncoder`."""
+        """The questions (N) as vectors, float32 (N, d)."""
         rows = self._model.encode(list(questions), show_progress_bar=False)
         return np.asarray(rows, dtype=np.float32)
 

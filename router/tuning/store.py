@@ -49,13 +49,13 @@ class TrialSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """See `optuna.samplers.BaseSampler`."""
+        """The distributions that the wrapped sampler draws together."""
         return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """See `optuna.samplers.BaseSampler`."""
+        """What the wrapped sampler draws together."""
         return self._sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -65,7 +65,7 @@ class TrialSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """See `optuna.samplers.BaseSampler`."""
+        """One value, as the wrapped sampler draws it."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -75,7 +75,7 @@ class TrialSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """See `optuna.samplers.BaseSampler`."""
+        """Tell the wrapped sampler how a trial ended."""
         self._sampler.after_trial(study, trial, state, values)
 
 

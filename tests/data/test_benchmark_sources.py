@@ -221,7 +221,7 @@ def origin_of(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) 
     files = (write_rows(folder / ("rows.parquet" if entry.hub else "rows.csv"), rows),)
     if name == "gqa":
         apart = [{"id": "n1", "image": image("blue")}, {"id": "n161313", "image": image()}]
-        more.setdefault("picture_files", (write_rows(folder / "pictures.parquet", apart),))
+        more.setdefault("image_files", (write_rows(folder / "images.parquet", apart),))
     if entry.video:
         videos = folder / "videos" / "part"
         videos.mkdir(parents=True, exist_ok=True)

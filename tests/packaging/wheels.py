@@ -10,15 +10,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("data", "m3core", "router")
 """Folders of the repository; each is installed inside the package `m3router`."""
-_LEFT_OUT = shutil.ignore_patterns(
-    ".*", "__pycache__", "*.egg-info", "build", "dist", "site", "quickstart", "run", "runs"
-)
+_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+_WRITTEN_HERE = {"build", "dist", "site", "quickstart", "run", "runs"}
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    written = _WRITTEN_HERE & set(names) if Path(folder) == ROOT else set()
+    return _LEFT_OUT(folder, names) | written
 
 
 def build(folder: Path, *kinds: str) -> list[Path]:
     """Build into `folder`; `kinds` are the options of `python -m build`."""
     source = folder / "source"
-    shutil.copytree(ROOT, source, ignore=_LEFT_OUT, symlinks=True)
+    shutil.copytree(ROOT, source, ignore=_left_out, symlinks=True)
     shutil.copy(ROOT / ".dockerignore", source)
     done = subprocess.run(
         [

@@ -127,7 +127,7 @@ def test_an_interrupted_collection_goes_on(source, tmp_path):
     with collector_of(tmp_path / "features", asked, images) as collector:
         collector.collect(names, lambda *told: calls.append(told))
         assert collector.causes == {}
-    assert calls == [(5, 5, "pictures")]
+    assert calls == [(5, 5, "images")]
     with collector_of(tmp_path / "features", asked, images) as collector:
         collector.collect(names, lambda *told: calls.append(told))
     assert len(calls) == 1  # nothing was left to do

@@ -131,7 +131,7 @@ def count_failures(world, images, *, draws=2000, apart=False):
 
 
 @pytest.mark.parametrize(
-    ("world", "pictures", "draws"),
+    ("world", "images", "draws"),
     [
         (World(), 200, 2000),
         (World(bias=1.5), 200, 2000),

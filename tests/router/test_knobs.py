@@ -21,7 +21,7 @@ def test_every_knob_is_told(name):
 
 
 def test_options_of_the_command_line_take_their_words_from_there():
-    command = typer.main.get_command(app).commands["calibrate"]
+    command = typer.main.get_command(app).commands["calibrate"].load()
     options = {one.name: one.help for one in command.params}
     assert {name: options[name] for name in NAMES} == {name: told(name) for name in NAMES}
 

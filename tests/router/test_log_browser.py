@@ -223,7 +223,7 @@ def test_images_are_inside_once_linked_or_missing(tmp_path) -> None:
     page = Page()
     page.feed(text)
     data = json.loads(page.scripts[0])
-    assert data["folder"] == "./my%20pictures%231/"
+    assert data["folder"] == "./my%20images%231/"
     assert data["images"] == ["a.png", "bröken.png", "", "b.png", "", "c.png"]
     assert data["thumbnails"]["1"] == ""
     small = base64.b64decode(data["thumbnails"]["0"].removeprefix("data:image/jpeg;base64,"))
@@ -231,7 +231,7 @@ def test_images_are_inside_once_linked_or_missing(tmp_path) -> None:
     with Image.open(tmp_path / "small.jpg") as image:
         assert image.size == (96, 48)
     elsewhere = log_browser.relative_url(images, tmp_path / "deep" / "log.html")
-    assert elsewhere == "./../my%20pictures%231/"
+    assert elsewhere == "./../my%20images%231/"
     _, without = write(log, tmp_path)
     assert "folder" not in json.loads(re.findall(r'id="data">(.*?)</script>', without)[0])
     with pytest.raises(DataError, match="is no folder"):
@@ -300,7 +300,7 @@ def test_only_rows_that_are_seen_exist_however_many_there_are(tmp_path) -> None:
 
 @needs_node
 def test_a_image_that_cannot_be_shown_becomes_a_placeholder(tmp_path) -> None:
-    images = tmp_path / "pictures"
+    images = tmp_path / "images"
     (images / "a b").mkdir(parents=True)
     Image.new("RGB", (40, 20)).save(images / "a b" / "1.png")
     names = ["a b/1.png", "a b/gone?.png", "", "http://evil.example/x.png"]
@@ -313,8 +313,8 @@ def test_a_image_that_cannot_be_shown_becomes_a_placeholder(tmp_path) -> None:
     inside, *linked = start["images"]
     assert inside.startswith("data:image/jpeg;base64,")
     evil = "http%3A//evil.example/x.png"
-    assert linked == ["./pictures/a%20b/gone%3F.png", f"./images/{evil}"]
-    assert broken["images"] == ["./pictures/a%20b/1.png"]  # the original, where the small one fails
+    assert linked == ["./images/a%20b/gone%3F.png", f"./images/{evil}"]
+    assert broken["images"] == ["./images/a%20b/1.png"]  # the original, where the small one fails
     assert [row.startswith("no image") for row in broken["rows"]] == [False, True, True, True]
 
 

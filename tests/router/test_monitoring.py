@@ -59,7 +59,7 @@ def features(images, generator, *, shift=0.0):
 
 
 @pytest.mark.parametrize(
-    ("regret", "pictures", "verdict"),
+    ("regret", "images", "verdict"),
     [(0.02, 300, HOLDS), (0.1, 300, UNDECIDED), (0.3, 300, VIOLATED), (0.0, 5, UNDECIDED)],
 )
 def test_verdicts(regret, images, verdict):

@@ -135,7 +135,7 @@ def test_a_tier_without_what_it_needs_is_refused():
         Featurizer(feature_groups=("question",))
 
 
-def examples(pictures: int = 6) -> list[Example]:
+def examples(images: int = 6) -> list[Example]:
     return [
         Example(
             id=f"{number}-{ask}",
@@ -144,7 +144,7 @@ def examples(pictures: int = 6) -> list[Example]:
             answers=("yes",),
             group=f"{number}.png",
         )
-        for number in range(pictures)
+        for number in range(images)
         for ask in range(2)
     ]
 
@@ -175,7 +175,7 @@ def featurize(run, images, *feature_groups, encoder="fake", refused=False, **opt
     looked = []
 
     def told(done, total, what):
-        if what == "pictures":
+        if what == "images":
             looked.append((done, total))
 
     table, causes = featurize_stage(

@@ -82,7 +82,7 @@ class AdmissionQueue:
         return self._inside
 
     def load(self) -> dict[str, Any]:
-        """See :meth:`m3router.router.serve.backends.backend.Backend.load`."""
+        """How busy it is: questions queued and running, and the queue's capacity."""
         return {
             "queued": self._inside - self._answered,
             "running": self._answered,

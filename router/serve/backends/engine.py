@@ -153,7 +153,7 @@ class LocalEngine:
             self._open -= 1
 
     def load(self) -> dict[str, Any]:
-        """See the protocol."""
+        """How busy it is: questions queued and running, and the queue's capacity."""
         running, waiting = sum(worker.answering() for worker in self._workers), len(self._waiting)
         return {
             "queued": waiting,

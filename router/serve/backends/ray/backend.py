@@ -48,7 +48,7 @@ ENVIRONMENT = {
 
 
 class RayBackend:
-    """See the module and :class:`m3router.router.serve.backends.backend.Backend`.
+    """Questions are let in here and answered by replicas.
 
     Args:
         settings: Of each replica's engine; the run and the model must lie where every node of
@@ -131,7 +131,7 @@ class RayBackend:
         return self._taking
 
     def served(self) -> Served:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """What is served; known once it is ready."""
         return self._served
 
     def check(self, query: Query) -> None:
@@ -146,7 +146,7 @@ class RayBackend:
             )
 
     def load(self) -> dict[str, Any]:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """How busy it is: questions queued and running, and the queue's capacity."""
         return {
             "queued": self._queued,
             "running": self._running,
@@ -158,7 +158,7 @@ class RayBackend:
         return list(await asyncio.gather(*(self._handle.load.remote() for _ in range(8))))
 
     async def ask(self, query: Query) -> AsyncGenerator[str | RoutedAnswer, None]:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """Answer one question: texts as they grow, then the routed answer."""
         if not self._taking:
             raise UnavailableError("The server is starting or stopping.")
         self.check(query)
@@ -246,7 +246,7 @@ class RayBackend:
                     response.cancel()
 
     async def stop(self, *, seconds: float) -> None:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """Take nothing new, answer what was let in for at most so many seconds, then let go."""
         self._taking = False
         until = time.monotonic() + seconds
         while self._queued + self._running and time.monotonic() < until:

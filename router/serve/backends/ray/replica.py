@@ -89,7 +89,7 @@ class Replica:
             raise UnavailableError("The engine's worker is gone.")
 
     def served(self) -> Served:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """What is served; known once it is ready."""
         return self._engine.served()
 
     def load(self) -> dict[str, Any]:

@@ -51,11 +51,11 @@ PROBE_SECONDS = 60.0
 
 
 class VllmBackend:
-    """See the module and :class:`m3router.router.serve.backends.backend.Backend`.
+    """The image is seen here; the language model runs on the server.
 
     Args:
         settings: What to load and how much to take on: `batch` questions at most are at the
-            server at once. `wave` is not used.
+            server at once. `encode_batch_size` is not used.
         address: Of the server.
     """
 
@@ -104,11 +104,11 @@ class VllmBackend:
         let_go(self._model)
 
     def ready(self) -> bool:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """Whether questions are taken."""
         return self._ready
 
     def served(self) -> Served:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """What is served; known once it is ready."""
         model = self._model
         return Served(
             model=model.name,
@@ -121,7 +121,7 @@ class VllmBackend:
         )
 
     def check(self, query: Query) -> None:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """Refuse a question that cannot be answered, before it is let in."""
         self._policies.rule(query)
         grid = self._model.grid
         finest = grid.finest if query.scale is None else self._model.check_scale(query.scale)
@@ -129,11 +129,11 @@ class VllmBackend:
         self._prompt.check(query.question)
 
     def load(self) -> dict[str, Any]:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """How busy it is: questions queued and running, and the queue's capacity."""
         return self._places.load()
 
     async def ask(self, query: Query) -> AsyncGenerator[str | RoutedAnswer, None]:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """Answer one question: texts as they grow, then the routed answer."""
         if not self._ready:
             raise UnavailableError("the server is starting or stopping; try again later")
         self.check(query)
@@ -159,7 +159,7 @@ class VllmBackend:
             yield routed
 
     async def stop(self, *, seconds: float) -> None:
-        """See :class:`m3router.router.serve.backends.backend.Backend`."""
+        """Take nothing new, answer what was let in for at most so many seconds, then let go."""
         self._ready = False
         self._places.close()
         if not await self._places.empty(seconds):

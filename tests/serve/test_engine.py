@@ -339,7 +339,7 @@ def test_what_fails_together_is_not_taken_in_twice(small_run, pipeline):
         cores=Cores(1),
         encoder=Encoder(pipeline.model),
         batch=8,
-        wave=8,
+        encode_batch_size=8,
     )
     worker.turn()
     assert worker.answering() == 2

@@ -77,7 +77,7 @@ class LocalEngine:
                 cores=cores,
                 encoder=encoder,
                 batch=max(1, settings.batch // count),
-                wave=settings.encode_batch_size,
+                encode_batch_size=settings.encode_batch_size,
             )
             for _ in range(count)
         ]

@@ -75,7 +75,7 @@ class Worker:
         cores: Shared with other workers.
         encoder: Of images, shared with other workers.
         batch: Most questions that are answered at once.
-        wave: Most images that the tower reads in one turn, while others wait for their tokens.
+        encode_batch_size: Most images that the tower reads in one turn, while others wait for their tokens.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Worker:
         cores: Cores,
         encoder: Encoder,
         batch: int,
-        wave: int,
+        encode_batch_size: int,
     ) -> None:
         self._pipeline = pipeline
         self._model = pipeline.model
@@ -94,7 +94,7 @@ class Worker:
         self._cores = cores
         self._encoder = encoder
         self._batch = batch
-        self._wave = wave
+        self._encode_batch_size = encode_batch_size
         self._limits: Limits = limits_for(pipeline.model)
         self._unread: list[Job] = []  # decided, their prompts not read yet
         self._running: list[Job] = []
@@ -123,7 +123,7 @@ class Worker:
     def turn(self) -> None:
         """Take in, read, and write one token each."""
         self._let_go()
-        taken = self._waiting.take(min(self._wave, self._batch - self.answering()))
+        taken = self._waiting.take(min(self._encode_batch_size, self._batch - self.answering()))
         if taken or self.answering():
             self._cores.enter()
         if taken:

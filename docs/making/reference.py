@@ -40,7 +40,7 @@ def page_of(package: str) -> str:
 
 def markdown(package: str, modules: list[str]) -> str:
     """A package's page: what the package says about itself, then its modules."""
-    init = ROOT.joinpath(*package.split("."), "__init__.py")
+    init = ROOT.joinpath(*package.split(".")[1:], "__init__.py")
     about = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
     parts = [LATE_IN_SEARCH, f"# {package}", about, *(f"::: {module}" for module in modules)]
     return "\n\n".join(parts) + "\n"

@@ -83,7 +83,7 @@ def _worded(table: Shown, words: Words) -> Shown:
     """A table in the words that fit its log; names of options and datasets stay as they are."""
 
     def cell(text: str) -> str:
-        return words.of(text) if text in ("pictures", "scale", "scales") else text
+        return words.of(text) if text in ("images", "scale", "scales") else text
 
     return replace(
         table,
@@ -119,7 +119,7 @@ def _table2(inspection: Inspection) -> Iterator[Shown]:
         across = parts[begin : begin + ACROSS]
         rows = [
             ["questions", *[_count(part.complete) for part in across]],
-            ["pictures", *[_count(part.images) for part in across]],
+            ["images", *[_count(part.images) for part in across]],
         ]
         for k, option in enumerate(inspection.options):
             rows.append([f"fixed {option}", *[_cell(part.scales[k].fixed) for part in across]])
@@ -246,7 +246,7 @@ def csv_files(inspection: Inspection) -> dict[str, tuple[list[str], list[list[An
     document = inspection.to_dict()
     scales, oracles, smallest = [], [], []
     for part in document["parts"]:
-        start = {key: part[key] for key in ("dataset", "examples", "complete", "pictures")}
+        start = {key: part[key] for key in ("dataset", "examples", "complete", "images")}
         scales += [{**start, **_flat(one)} for one in part["scales"]]
         for one in part["oracles"]:
             named = zip((*inspection.options, NEVER), one.pop("smallest"), strict=True)

@@ -37,13 +37,13 @@ Invoke = Callable[..., Result]
 def write_world(folder: Path, *, images: int = IMAGES, seed: int = 0) -> World:
     """Images of growing contrast, each with questions of growing length."""
     generator = np.random.default_rng(seed)
-    place = folder / "images"
-    place.mkdir(parents=True)
+    drawn = folder / "images"
+    drawn.mkdir(parents=True)
     lines = []
     for number in range(images):
         contrast = 127 * number / images
         noise = contrast * generator.choice([-1, 1], size=(24, 24, 3))
-        Image.fromarray((128 + noise).astype(np.uint8)).save(place / f"{number}.png")
+        Image.fromarray((128 + noise).astype(np.uint8)).save(drawn / f"{number}.png")
         for place, question in enumerate(QUESTIONS):
             lines.append(
                 {
@@ -58,7 +58,7 @@ def write_world(folder: Path, *, images: int = IMAGES, seed: int = 0) -> World:
             )
     examples = folder / "examples.jsonl"
     examples.write_text("\n".join(json.dumps(line) for line in lines) + "\n", encoding="utf-8")
-    return World(examples, place)
+    return World(examples, drawn)
 
 
 def invoke_app(*arguments: object) -> Result:

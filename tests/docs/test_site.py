@@ -51,16 +51,16 @@ def test_the_reference_has_every_public_module():
     def inside(name: str) -> set[str]:
         """A package and all that lies in it, as the import system finds it."""
         found = {name}
-        for one in pkgutil.iter_modules([str(ROOT.joinpath(*name.split(".")))]):
+        for one in pkgutil.iter_modules([str(ROOT.joinpath(*name.split(".")[1:]))]):
             if not one.name.startswith("_"):
                 full = f"{name}.{one.name}"
                 found |= inside(full) if one.ispkg else {full}
         return found
 
-    known = inside("data") | inside("m3core") | inside("router")
+    known = inside("m3router.data") | inside("m3router.m3core") | inside("m3router.router")
     pages = hook("reference").public_modules()
     assert set(pages) | {module for modules in pages.values() for module in modules} == known
-    assert list(pages)[0] == "data" and list(pages)[-1].startswith("router")
+    assert list(pages)[0] == "m3router.data" and list(pages)[-1].startswith("m3router.router")
 
 
 def test_a_page_of_the_reference_names_its_modules():

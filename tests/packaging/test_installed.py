@@ -19,7 +19,10 @@ from pathlib import Path
 import pytest
 
 from m3router.router.cli.main import COMMANDS
-from tests.packaging.wheels import ROOT, build, wanted_in_source, wanted_in_wheel
+from tests.packaging.wheels import ROOT
+from tests.packaging.wheels import build
+from tests.packaging.wheels import wanted_in_source
+from tests.packaging.wheels import wanted_in_wheel
 
 pytestmark = pytest.mark.packaging
 
@@ -31,13 +34,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-from m3router import data
-from m3router import m3core
-from m3router import router
-from m3router.data import Example, OracleLog, load_jsonl
-from m3router.m3core import ScaleGrid, load_model
+import m3router
+from m3router import AutoScalePipeline, Example, OracleLog, Policy, Run, ScaleGrid, ScaleRouter
+from m3router import load_jsonl, load_model
 from m3router.m3core.matryoshka.base import MultiScaleModel
-from m3router.router import AutoScalePipeline, Policy, Run, ScaleRouter, train_stage
+from m3router.router import train_stage
 from m3router.router.hub import load_router
 
 def ask(run: Path) -> str:
@@ -55,12 +56,12 @@ assert_type(Policy.read(Path("policy.json")), Policy)
 assert_type(Run(Path("run")).read_log(), OracleLog)
 assert_type(ScaleGrid, type[ScaleGrid])
 assert_type(load_jsonl(Path("a.jsonl"), images=Path("b")), list[Example])
-assert_type(m3router.router.__version__, str)
+assert_type(m3router.__version__, str)
 train_stage(Run(Path("run")))
-print(m3router.data.OracleLog, m3router.m3core.label, m3router.router.evaluate, ask(Path("run")))
+print(m3router.OracleLog, m3router.label, m3router.evaluate, ask(Path("run")))
 '''
 WRONG = """
-from m3router.router import Policy, Run
+from m3router import Policy, Run
 
 Run("a text")
 Policy.read(1)
@@ -159,7 +160,7 @@ def test_an_empty_environment_is_enough(built, tmp_path):
 
 PROJECT = {
     "data/__init__.py": "WHOSE = 'mine'",
-    "data/rows.csv": "id,question,option,cost,score\n"
+    "data/rows.csv": "id,question,option,cost,correct\n"
     + "".join(
         f"{i},What?,{name},{cost},1\n" for i in range(3) for name, cost in (("a", 1), ("b", 2))
     ),

@@ -20,8 +20,12 @@ from packaging.version import Version
 from typer.testing import CliRunner
 
 from m3router import router
-from m3router.router.cli.main import COMMANDS, app
-from tests.packaging.wheels import FOLDERS, ROOT, build, wanted_in_wheel
+from m3router.router.cli.main import COMMANDS
+from m3router.router.cli.main import app
+from tests.packaging.wheels import FOLDERS
+from tests.packaging.wheels import ROOT
+from tests.packaging.wheels import build
+from tests.packaging.wheels import wanted_in_wheel
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"experiments", "m3router", "tests"}
@@ -253,13 +257,13 @@ def test_the_compose_example():
 def test_lazy_names_are_what_type_checkers_see(name):
     tree = ast.parse((ROOT / name / "__init__.py").read_text(encoding="utf-8"))
     seen, lazy = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name):
             for one in node.body:
                 assert isinstance(one, ast.ImportFrom)
                 seen |= {(alias.asname, one.module) for alias in one.names}
-        if isinstance(node, ast.Dict):
-            lazy |= {
-                (key.value, value.value) for key, value in zip(node.keys, node.values, strict=True)
-            }
+        if isinstance(node, ast.If) and isinstance(node.test, ast.UnaryOp):
+            found = next(one for one in ast.walk(node) if isinstance(one, ast.Dict))
+            pairs = zip(found.keys, found.values, strict=True)
+            lazy |= {(key.value, value.value) for key, value in pairs}
     assert seen == lazy and seen

@@ -145,7 +145,7 @@ def test_unreadable_images_are_named_and_left_out(source, tmp_path):
         (images / f"{number}.png").unlink()
     other = Run(tmp_path / "other")
     label(asked, images=images, model=FakeModel(), folder=other.log)
-    with pytest.raises(DataError, match="no picture could be read"):
+    with pytest.raises(DataError, match="no image could be read"):
         featurize_stage(other, images=images, encoder="fake")
     with pytest.raises(DataError, match="images folder .* does not exist"):
         featurize_stage(other, images=tmp_path / "nowhere", encoder="fake")

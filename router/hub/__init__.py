@@ -13,9 +13,9 @@ from m3router.data.registry import exports
 if TYPE_CHECKING:
     from m3router.router.hub.card import Facts as Facts
     from m3router.router.hub.card import model_card as model_card
-    from m3router.router.hub.loading import load_pipeline as load_pipeline
     from m3router.router.hub.loading import load_policy as load_policy
     from m3router.router.hub.loading import load_router as load_router
+    from m3router.router.hub.pipelines import load_pipeline as load_pipeline
     from m3router.router.hub.publishing import push_policy as push_policy
     from m3router.router.hub.publishing import push_router as push_router
     from m3router.router.hub.publishing import push_run as push_run
@@ -29,7 +29,7 @@ if not TYPE_CHECKING:
         {
             "Facts": "m3router.router.hub.card",
             "fetch": "m3router.router.hub.repository",
-            "load_pipeline": "m3router.router.hub.loading",
+            "load_pipeline": "m3router.router.hub.pipelines",
             "load_policy": "m3router.router.hub.loading",
             "load_router": "m3router.router.hub.loading",
             "model_card": "m3router.router.hub.card",

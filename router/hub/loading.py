@@ -1,13 +1,11 @@
-"""From the hub, or from a folder that is laid out as there, to a router, a policy or a pipeline."""
+"""From the hub, or from a folder that is laid out as there, to a router or a policy."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.router.hub.repository import fetch
-from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
@@ -50,34 +48,3 @@ def load_policy(
     """
     found = fetch(repository, revision=revision, token=token, cache_dir=cache_dir)
     return Policy.read(Run(found.folder).policy(name))
-
-
-def load_pipeline(
-    repository: str | Path,
-    *,
-    model: MultiScaleModel | str | None = None,
-    policy: str = "default",
-    device: str = "auto",
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-) -> AutoScalePipeline:
-    """Load router, policy and cascade as a pipeline; where they are from is in `router.origin`.
-
-    Args:
-        repository: `owner/name` on the hub, or a folder.
-        model: see `AutoScalePipeline.load`, as `policy` and `device`.
-        policy: name of the policy.
-        device: where a model given by name is loaded.
-        revision: see `load_router`, as `token` and `cache_dir`.
-        token: of the hub.
-        cache_dir: where downloads are kept.
-
-    Raises:
-        DataError: when it cannot be fetched, or a part is missing, cut short or edited.
-        MismatchError: when the parts do not belong together.
-    """
-    found = fetch(repository, revision=revision, token=token, cache_dir=cache_dir)
-    pipeline = AutoScalePipeline.load(found.folder, model=model, policy=policy, device=device)
-    pipeline.router = replace(pipeline.router, origin=found.origin)
-    return pipeline

@@ -32,7 +32,7 @@ from m3router.router.hub import (
     save_router,
 )
 from m3router.router.hub.card import local_path_in
-from m3router.router.hub.loading import load_pipeline
+from m3router.router.hub.pipelines import load_pipeline
 from m3router.router.hub.repository import MOST_BYTES, fetch, router_files
 from m3router.router.policies.policy import SCHEMA
 from m3router.router.sealed_files import read_sealed, write_sealed
@@ -163,7 +163,7 @@ def test_the_card_says_it_all_and_its_code_works(
     assert local_path_in(text.split("```")[0]) == ""
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert "model='fake'" in code
-    shutil.copy(small_world.images / "9.png", tmp_path / "picture.png")
+    shutil.copy(small_world.images / "9.png", tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "card", "exec"), {})
     assert re.match(r"(yes|no) \d+ \{1: ", capsys.readouterr().out)

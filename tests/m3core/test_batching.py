@@ -69,7 +69,7 @@ def test_questions_about_a_image_share_its_tokens_where_these_are_many():
         assert len(batch) == 3 * len(images)  # no image is computed twice
 
 
-@pytest.mark.parametrize("per_picture", [1, 3, 12])
+@pytest.mark.parametrize("per_image", [1, 3, 12])
 def test_padding_stays_under_a_tenth_of_what_a_chunk_computes(per_image):
     random = np.random.default_rng(per_image)
     needs = [

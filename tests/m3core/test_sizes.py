@@ -25,7 +25,7 @@ def bare(folder, family: str, **changes):
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "mqt"])
-@pytest.mark.parametrize("picture", [(48, 48), (60, 130)])  # (height, width)
+@pytest.mark.parametrize("image", [(48, 48), (60, 130)])  # (height, width)
 def test_a_bare_config_says_what_the_loaded_model_costs(tmp_path, family, image):
     whole = layouts.write(tmp_path / "whole", *layouts.published(family))
     model = load_model(str(whole), device="cpu")

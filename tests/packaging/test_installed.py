@@ -19,10 +19,7 @@ from pathlib import Path
 import pytest
 
 from m3router.router.cli.main import COMMANDS
-from tests.packaging.wheels import ROOT
-from tests.packaging.wheels import build
-from tests.packaging.wheels import wanted_in_source
-from tests.packaging.wheels import wanted_in_wheel
+from tests.packaging.wheels import ROOT, build, wanted_in_source, wanted_in_wheel
 
 pytestmark = pytest.mark.packaging
 

@@ -20,12 +20,8 @@ from packaging.version import Version
 from typer.testing import CliRunner
 
 from m3router import router
-from m3router.router.cli.main import COMMANDS
-from m3router.router.cli.main import app
-from tests.packaging.wheels import FOLDERS
-from tests.packaging.wheels import ROOT
-from tests.packaging.wheels import build
-from tests.packaging.wheels import wanted_in_wheel
+from m3router.router.cli.main import COMMANDS, app
+from tests.packaging.wheels import FOLDERS, ROOT, build, wanted_in_wheel
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"experiments", "m3router", "tests"}

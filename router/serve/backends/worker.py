@@ -75,7 +75,8 @@ class Worker:
         cores: Shared with other workers.
         encoder: Of images, shared with other workers.
         batch: Most questions that are answered at once.
-        encode_batch_size: Most images that the tower reads in one turn, while others wait for their tokens.
+        encode_batch_size: Most images that the tower reads in one turn, while others wait for
+            their tokens.
     """
 
     def __init__(

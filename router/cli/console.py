@@ -26,10 +26,12 @@ from m3router.router.evaluation import metric_table
 from m3router.router.evaluation.documents import Document
 from m3router.router.evaluation.metric_table import Metric
 from m3router.router.evaluation.reference_summary import not_the_best, reference_sentence
+from m3router.router.evaluation.row_metrics import NOTHING, on_the_console
 from m3router.router.evaluation.summary_text import sentences
 from m3router.router.metrics.intervals import LEAST_FOR_CURVES
 from m3router.router.reports.tables import (
     certified,
+    counts_gflops,
     headline,
     method_lines,
     methods,
@@ -127,30 +129,30 @@ def show_headline(document: Document) -> None:
     level = round(100 * document["bootstrap"]["level"])
     unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
     rows = headline(document)
-    counted = any(row.gflops and row.gflops["value"] is not None for row in rows)
-    ranged = any(interval(row.accuracy) != MISSING for row in rows)
-    for name, style in (
-        ("accuracy %", ""),
-        *([(f"{level} %\ninterval", "dim")] if ranged else []),
-        (f"mean\n{unit}", ""),
-        *([("GFLOPs", "")] if counted else []),
-        ("points to\nreference", ""),
-    ):
-        table.add_column(name, justify="right", style=style)
+    metrics = on_the_console(counted=counts_gflops(rows))
+    ranged = {
+        metric.name
+        for metric in metrics
+        if metric.interval
+        and any(interval(row.estimates[metric.name] or NOTHING) != MISSING for row in rows)
+    }
+    for metric in metrics:
+        table.add_column(str(metric.console).format(unit=unit), justify="right")
+        if metric.name in ranged:
+            table.add_column(f"{level} %\ninterval", justify="right", style="dim")
     kind = ""
     for row in rows:
         if kind and kind != row.kind and row.kind != "oracle_corrected":
             table.add_section()
         kind = row.kind
-        table.add_row(
-            Text(row.name),
-            percent(row.accuracy["value"]),
-            *([interval(row.accuracy).replace(" to ", "–")] if ranged else []),
-            number(row.cost["value"]),
-            *([number(row.gflops["value"] if row.gflops else None)] if counted else []),
-            percent(row.minus_reference["value"], signed=True),
-            style="bold cyan" if row.kind == "router" else "",
-        )
+        cells = []
+        for metric in metrics:
+            estimate = row.estimates[metric.name]
+            cells.append(metric.text(estimate))
+            if metric.name in ranged:
+                cells.append(interval(estimate or NOTHING).replace(" to ", "–"))
+        style = "bold cyan" if row.kind == "router" else ""
+        table.add_row(Text(row.name), *cells, style=style)
     print_table(table)
     out.print(Text(document["reference"]["text"]))
     for name, sentence in certified(document):

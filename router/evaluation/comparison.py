@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from m3router.router.estimators.base import Floats
+from m3router.router.evaluation import row_metrics
 from m3router.router.evaluation.methods import AppliedMethod, Part, Setting
 from m3router.router.evaluation.price_curves import curve_prices
 from m3router.router.evaluation.summary_text import answers_nothing
@@ -27,7 +28,6 @@ from m3router.router.metrics.paired_bootstrap import SHARE, Columns, Estimate, P
 from m3router.router.policies.outcomes import Asked, Outcome
 from m3router.router.policies.price_sweep import Choice, choose_at
 
-QUANTITIES = ("accuracy", "cost", "gflops", "regret")
 UNDEFINED = Estimate(None, None, None)
 AGAINST = {"router": "minus_router", "calibrated cascade": "minus_calibrated_cascade"}
 """Method -> what rows of the others are called that are compared with its curve at equal cost."""
@@ -40,7 +40,7 @@ UNSURE = 0.5
 class Comparison:
     """Collects the per-example columns of every row, then turns them into rows.
 
-    Column names are "<quantity>/<row>", with the quantities of `QUANTITIES`; curves are blocks
+    Column names are "<quantity>/<row>": accuracy, cost, gflops, regret; curves are blocks
     "curve-accuracy/<method>", "curve-cost/<method>" and "curve-gflops/<method>" of (n, P). What is
     said of a whole curve (areas, savings) is `m3router.router.evaluation.metric_table`.
     """
@@ -175,15 +175,7 @@ class Comparison:
 
     def row(self, column: str, *, name: str, kind: str) -> dict[str, Any]:
         """One line of the table; see `m3router.router.evaluation.evaluate.evaluate`."""
-        estimate = self.columns.estimate
-        row: dict[str, Any] = {"name": name, "kind": kind}
-        for quantity in QUANTITIES:
-            known = f"{quantity}/{column}" in self.columns
-            row[quantity] = estimate(f"{quantity}/{column}").to_dict() if known else None
-        for what, other in (("best_fixed", self.best_column), ("reference", self.reference_column)):
-            row[f"minus_{what}"] = estimate(
-                f"accuracy/{column}", minus=f"accuracy/{other}"
-            ).to_dict()
+        row: dict[str, Any] = {"name": name, "kind": kind, **row_metrics.measured(self, column)}
         row |= self._mixture(column, given=kind in ("fixed", "best_fixed"))
         if f"shares/{column}" in self.columns:
             shares = self.columns.mean(f"shares/{column}")

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from m3router.router.cascade.rule import Cascade
+from m3router.router.evaluation.row_metrics import NOTHING
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
 from m3router.router.reports.tables import headline
@@ -205,9 +206,9 @@ def _evaluation(document: Mapping[str, Any] | None) -> str:
     rows: list[list[Any]] = [
         [
             row.name,
-            _interval(row.accuracy, 100, ".1f"),
-            _interval(row.cost, 1, ".4g"),
-            _interval(row.minus_best_fixed, 100, "+.1f"),
+            _interval(row.estimates["accuracy"] or NOTHING, 100, ".1f"),
+            _interval(row.estimates["cost"] or NOTHING, 1, ".4g"),
+            _interval(row.estimates["minus_best_fixed"] or NOTHING, 100, "+.1f"),
         ]
         for row in headline(document)
     ]
@@ -218,7 +219,7 @@ def _evaluation(document: Mapping[str, Any] | None) -> str:
             f"trained, tuned or calibrated on; {level:.0%} intervals by bootstrap over images. "
             f"Best fixed scale: {_plain(str(document['best_fixed']))}.",
             _table(
-                ["answered by", "accuracy %", f"mean {document['cost_unit']}", "right, points"],
+                ["answered by", "accuracy %", f"mean {document['cost_unit']}", "Δ vs. best fixed"],
                 rows,
             ),
             "The last column is against the best fixed scale.",

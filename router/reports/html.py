@@ -17,7 +17,7 @@ from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_text
 from m3router.data.media_files import file_in
 from m3router.data.videos import FRAMES
-from m3router.router.evaluation import metric_table
+from m3router.router.evaluation import metric_table, row_metrics
 from m3router.router.evaluation.documents import Document
 from m3router.router.evaluation.studies import answer
 from m3router.router.evaluation.summary_text import sentences
@@ -161,7 +161,8 @@ def render(
         figures=figures,
         labels=LABELS,
         headline=tables.headline(document),
-        counted=any(row.gflops for row in tables.headline(document)),
+        counted=any(row.estimates["gflops"] for row in tables.headline(document)),
+        row_metrics=row_metrics.shown,
         certified=tables.certified(document),
         row_name=lambda row: tables.row_name(row, document),
         verdict=sentences(document),

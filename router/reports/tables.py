@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.manifest import atomic_write_text
-from m3router.router.evaluation import metric_table
+from m3router.router.evaluation import metric_table, row_metrics
 from m3router.router.evaluation.documents import Document
 from m3router.router.evaluation.metric_table import Metric
 from m3router.router.policies.guarantee_text import told_in
@@ -34,22 +34,15 @@ class Row:
     Attributes:
         name: What it is, in words.
         kind: "fixed", "best_fixed", "router", "oracle" or "oracle_corrected".
-        accuracy: {"value", "low", "high"} in [0, 1].
-        cost: The same, in the log's cost unit.
-        gflops: The same, of the language model; None where unknown.
+        estimates: Name of a metric of `ROW_METRICS` -> {"value", "low", "high"}, or None where it
+            is not known.
         total_gflops: Mean GFLOPs with the vision tower; None where unknown.
-        minus_reference: Accuracy less that of the reference option.
-        minus_best_fixed: Accuracy less that of the best fixed option.
     """
 
     name: str
     kind: str
-    accuracy: Mapping[str, float | None]
-    cost: Mapping[str, float | None]
-    gflops: Mapping[str, float | None] | None
+    estimates: Mapping[str, Estimate | None]
     total_gflops: float | None
-    minus_reference: Mapping[str, float | None]
-    minus_best_fixed: Mapping[str, float | None]
 
 
 def headline(document: Document) -> list[Row]:
@@ -63,15 +56,17 @@ def headline(document: Document) -> list[Row]:
             Row(
                 name=row_name(row, document),
                 kind=row["kind"],
-                accuracy=row["accuracy"],
-                cost=row["cost"],
-                gflops=work,
+                estimates={one.name: row.get(one.name) for one in row_metrics.ROW_METRICS},
                 total_gflops=work["value"] + vision if known else None,
-                minus_reference=row["minus_reference"],
-                minus_best_fixed=row["minus_best_fixed"],
             )
         )
     return rows
+
+
+def counts_gflops(rows: Sequence[Row]) -> bool:
+    """Whether any row's GFLOPs are known."""
+    found = [row.estimates["gflops"] for row in rows]
+    return any(one is not None and one["value"] is not None for one in found)
 
 
 def row_name(row: Mapping[str, Any], document: Document) -> str:
@@ -142,12 +137,11 @@ def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
 
 
 def _headline(document: Document) -> Table:
-    quantities = ("accuracy", "cost", "language_gflops", "minus_reference", "minus_best_fixed")
-    header = ["name", "kind", *[part for name in quantities for part in _spread(name)]]
+    metrics = row_metrics.shown(counted=True)
+    header = ["name", "kind", *[part for one in metrics for part in _spread(one.column)]]
     rows: list[Sequence[Any]] = []
     for row in headline(document):
-        estimates = (row.accuracy, row.cost, row.gflops, row.minus_reference, row.minus_best_fixed)
-        numbers = [value for estimate in estimates for value in _values(estimate)]
+        numbers = [value for one in metrics for value in _values(row.estimates[one.name])]
         rows.append([row.name, row.kind, *numbers, document.get("vision_gflops")])
     return [*header, "vision_gflops"], rows
 

@@ -12,10 +12,11 @@ import pytest
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.splits.split import split_by_group
 from m3router.router.cli import console
-from m3router.router.evaluation import metric_table
+from m3router.router.evaluation import metric_table, row_metrics
 from m3router.router.evaluation.evaluate import Settings, evaluate
 from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.evaluation.metric_table import METRICS, Measured, Metric
+from m3router.router.evaluation.row_metrics import ROW_METRICS, RowMetric
 from m3router.router.features.table import FeatureTable
 from m3router.router.reports import tables
 from m3router.router.reports.report_run import report_stage
@@ -59,9 +60,23 @@ def simulated_log(n: int = 240) -> tuple[OracleLog, FeatureTable]:
     return log, FeatureTable(ids=log.ids, blocks=blocks, metadata={"source": "toy"})
 
 
+ROW_TITLE = "twice as right"
+ROW_TOY = RowMetric(
+    name="twice",
+    title=ROW_TITLE,
+    function=lambda table, row: {
+        key: None if value is None else 2 * value
+        for key, value in table.columns.estimate(f"accuracy/{row}").to_dict().items()
+    },
+    console="twice\nright",
+    column="twice",
+)
+
+
 @pytest.fixture
 def with_toy(monkeypatch):
     monkeypatch.setattr(metric_table, "METRICS", (*METRICS, TOY))
+    monkeypatch.setattr(row_metrics, "ROW_METRICS", (*ROW_METRICS, ROW_TOY))
 
 
 def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
@@ -97,6 +112,28 @@ def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
     assert float(rows["router"]["toy_mean_low"]) < value < float(rows["router"]["toy_mean_high"])
     latex = (run.report / "tables/baselines.tex").read_text(encoding="utf-8")
     assert "toy mean" in latex and f"{value:.4g}" in latex
+
+
+def test_so_is_a_metric_of_a_row(with_toy, tmp_path, capsys):
+    run = Run(tmp_path / "run")
+    log, features = simulated_log()
+    log.write(run.log)
+    features.write(run.features)
+    train_stage(run)
+    calibrate_stage(run, budget=9)
+    document = evaluate_stage(run, draws=20)
+    page = report_stage(run).read_text(encoding="utf-8")
+    for row in document["rows"]:
+        assert row["twice"]["value"] == 2 * row["accuracy"]["value"]
+    value = document["rows"][0]["twice"]["value"]
+    console.show_headline(document)
+    text = capsys.readouterr().out
+    assert re.search(rf"fixed 1 .*\b{100 * value:.1f}", text) and "twice" in text
+    assert f'<th scope="col">{ROW_TITLE}</th>' in page
+    assert f"<b>{100 * value:.1f}</b>" in page
+    with (run.report / "tables/headline.csv").open(encoding="utf-8", newline="") as file:
+        assert float(next(csv.DictReader(file))["twice"]) == value
+    assert "twice" in (run.report / "tables/headline.tex").read_text(encoding="utf-8")
 
 
 def test_a_metric_that_needs_probabilities_is_none_without_them_and_the_rest_goes_on(monkeypatch):

@@ -113,7 +113,7 @@ def test_an_old_evaluation_is_reported_with_its_reference(run):
     assert written["schema"] == 3 < SCHEMA
     assert document["reference"]["option"] == "576"
     for row, old in zip(headline(document), written["rows"], strict=True):
-        assert row.minus_reference == old["minus_finest"]
+        assert row.estimates["minus_reference"] == old["minus_finest"]
     assert upgraded(document) == document  # twice does nothing more
     assert "_finest" not in json.dumps(document)
     assert {
@@ -127,7 +127,7 @@ def test_an_old_evaluation_is_reported_with_its_reference(run):
     page = report_stage(run).read_text(encoding="utf-8")
     assert document["reference"]["text"] in page
     assert SENTENCE in page
-    assert "points to the reference" in page
+    assert "Δ vs. reference" in page
 
 
 def test_evaluated_again_it_is_against_the_best_of_the_calibration_split(run):

@@ -311,7 +311,7 @@ def test_lost_questions_say_what_was_expected(reported, page):
 def test_every_row_of_the_evaluation_is_in_the_page(page, reported):
     shown = re.sub(r"\s+", " ", " ".join(page.text))
     for row in tables.headline(reported[1]):
-        value = numbers.percent(row.accuracy["value"])
+        value = numbers.percent(row.estimates["accuracy"]["value"])
         assert re.search(rf"{re.escape(row.name)} {re.escape(value)} ", shown), row.name
     for word in ("first_correct", "chance-corrected", "vision tower", "SHA-256", "fingerprint"):
         assert word in shown

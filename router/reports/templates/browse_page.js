@@ -40,7 +40,7 @@ function startPage(document, window) {
   }
 
   function image(i, large) {
-    const box = element("div", "picture");
+    const box = element("div", "image");
     const code = data.examples.image[i];
     const inside = data.thumbnails[code];
     const outside = inside === "" ? "" : address((data.files || {})[code] || data.images[code]);

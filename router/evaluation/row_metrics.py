@@ -104,19 +104,19 @@ ROW_METRICS: tuple[RowMetric, ...] = (
     # Against the reference of the row's own policy, so it is told with each policy.
     RowMetric(name="regret", title="regret", function=partial(_mean, "regret")),
     RowMetric(
-        name="minus_best_fixed",
-        title="Δ vs. best fixed",
-        function=partial(_less, "best"),
-        format="points",
-        column="minus_best_fixed",
-    ),
-    RowMetric(
         name="minus_reference",
         title="Δ vs. reference",
         function=partial(_less, "reference"),
         format="points",
         console="Δ vs.\nreference",
         column="minus_reference",
+    ),
+    RowMetric(
+        name="minus_best_fixed",
+        title="Δ vs. best fixed",
+        function=partial(_less, "best"),
+        format="points",
+        column="minus_best_fixed",
     ),
 )
 

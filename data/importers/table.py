@@ -130,7 +130,7 @@ def check_chance(table: pd.DataFrame, faults: Faults) -> None:
 
 
 def check_costs(table: pd.DataFrame, faults: Faults) -> None:
-    """Check that costs can be computed with; those that are no numbers were told before."""
+    """Check that costs can be computed with; those that are not numbers were told before."""
     if "cost" not in table.columns:
         return
     far = np.isfinite(table["cost"]) & (table["cost"] >= 0) & ~within_reach(table["cost"])

@@ -280,7 +280,7 @@ class Cascade:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} (seal {payload[SEAL][:12]}) is no cascade: {error}."
+                f"{path} (seal {payload[SEAL][:12]}) is not a cascade: {error}."
             ) from error
 
     def _checked(self, p: Floats, costs: Floats) -> tuple[Array, Array]:

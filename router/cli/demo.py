@@ -49,7 +49,7 @@ def demo(
 
     need_gradio()
     if examples is not None and not examples.is_dir():
-        raise DataError(f"--examples must be a folder of images; {str(examples)!r} is none.")
+        raise DataError(f"--examples must be a folder of images; {str(examples)!r} is not one.")
     with err.status("loading"):
         service = DemoService.load(run, model=model, policy=policy, device=device)
 

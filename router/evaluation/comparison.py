@@ -272,7 +272,7 @@ class Comparison:
             return UNDEFINED.to_dict() | {"reason": "nothing of the gap is closed"}
         if float(gained.value) > size.value:
             return UNDEFINED.to_dict() | {
-                "reason": "it is above that end of the oracle, which is no ceiling here"
+                "reason": "it is above that end of the oracle, which is not a ceiling here"
             }
 
         def share(found: Any, whole: Any) -> Any:

@@ -83,7 +83,7 @@ def train_router(
             everything is wrong, or no score depends on the option.
         MismatchError: when examples of the log, or blocks, are not in the features.
         DataError: for gaps with "error", an unknown estimator or hyper-parameter, or an object
-            that is no classifier or cannot be fitted.
+            that is not a classifier or cannot be fitted.
     """
     if isinstance(estimator, str):
         kind, name = estimator_class(estimator), estimator

@@ -146,7 +146,7 @@ def _bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise DataError(f"{host}:{port} is no address to listen at: {error}.") from error
+        raise DataError(f"{host}:{port} is not an address to listen at: {error}.") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

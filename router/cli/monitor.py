@@ -158,7 +158,7 @@ def _regret_text(regret: Mapping[str, Any]) -> str:
         return f"{text}, and at least {100 * regret['lower_limit']:.2g} %."
     if regret["verdict"] == "not enough evidence":
         needed = regret["pictures_needed"]
-        above = "tell right answers (--answers)" if regret["unjudged"] else "it is above the target"
+        above = "give right answers (--answers)" if regret["unjudged"] else "it is above the target"
         more = f"about {needed} such images are needed" if needed else above
         return f"{text}; {more}."
     return f"{text}."

@@ -55,7 +55,7 @@ class Faults:
             return
         self.sentences += [f"{called} in row {row} {fault}." for row, fault in bad[:SHOWN]]
         if len(bad) > SHOWN:
-            self.sentences.append(f"{called}: {len(bad) - SHOWN} more rows are so.")
+            self.sentences.append(f"{called}: {len(bad) - SHOWN} more rows have the same problem.")
         self.bad |= np.array([bool(fault) for fault in faults])
 
 

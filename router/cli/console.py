@@ -160,7 +160,8 @@ def show_headline(document: Document) -> None:
     out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")
     if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
         out.print(
-            "Right answers are not known: right means here, the same as the finest scale.",
+            "There are no reference answers: an answer counts as right if the finest scale says "
+            "the same.",
             style="yellow",
         )
     if vision is not None:
@@ -225,7 +226,7 @@ def _rule(name: str, row: Mapping[str, Any], metrics: Sequence[Metric]) -> list[
 def _no_interval(document: Document) -> str:
     """Why areas under curves have none."""
     told = (
-        f"No interval is given for them: one that would hold takes {LEAST_FOR_CURVES} images, and "
+        f"No interval is given for them: a reliable one needs {LEAST_FOR_CURVES} images, and "
         f"there {'is' if document['n']['test_groups'] == 1 else 'are'} "
         f"{document['n']['test_groups']}."
     )

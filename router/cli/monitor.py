@@ -54,7 +54,7 @@ def monitor(
             "growing traffic."
         ),
     ] = "betting",
-    seed: Annotated[int, typer.Option(help="Of the test for drift.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the drift test.")] = 0,
     json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON instead of text.")
     ] = False,
@@ -69,7 +69,7 @@ def monitor(
     Questions without reference answers (metric `agreement`, such as recorded traffic) have no
     regret where routing and the reference option say the same, and an unknown one where they
     differ.
-    That can prove "holds", and never "violated" unless `--answers` tells enough right answers.
+    That can prove "holds", and never "violated" unless `--answers` gives enough right answers.
 
     Half of `--false-alarm` goes to each of "violated" and "drift". With the betting bound, "holds"
     and "violated" may be read again and again while the traffic grows: their error probabilities

@@ -119,7 +119,8 @@ def wanted_files(name: str, sizes: Mapping[str, int | None]) -> dict[str, int]:
     if strange:
         raise DataError(
             f"{name} holds {', '.join(strange[:3])}, which is not a file of a router, a policy or "
-            "a cascade of this package (JSON, safetensors, LightGBM's text). Nothing was downloaded."
+            "a cascade of this package (JSON, safetensors, LightGBM's text). Nothing was "
+            "downloaded."
         )
     if "router/router.json" not in inside:
         held = ", ".join(sorted(sizes)[:5]) or "nothing"

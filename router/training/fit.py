@@ -288,7 +288,7 @@ def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
         if not len(index):
             raise NotLearnableError(
                 f"A router cannot be learned: none of the {int(np.sum(log.complete))} complete "
-                f"examples of {len(log.ids)} in the log is in the {part!r} part. Label more "
+                f"examples of {len(log.ids)} in the log is in the {part!r} split. Label more "
                 "questions, or split them again."
             )
     scores = log.scores[rows["fit"]]

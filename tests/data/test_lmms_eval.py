@@ -252,7 +252,9 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     path.write_text(" \n")
     with pytest.raises(DataError, match="is empty"):
         read_lmms_eval({"1": path})
-    with pytest.raises(DataError, match="sample 2, is not a sample of lmms-eval: it has no 'doc_id'"):
+    with pytest.raises(
+        DataError, match="sample 2, is not a sample of lmms-eval: it has no 'doc_id'"
+    ):
         read_lmms_eval({"1": jsonl(path, sample(0), {"target": "x"})})
     with pytest.raises(DataError, match=r"has 1 samples twice \(gqa/0\)"):
         read_lmms_eval({"1": jsonl(path, sample(0), sample(1), sample(0))})

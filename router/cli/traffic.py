@@ -117,7 +117,7 @@ def sheet(
     disputed: Annotated[
         Path | None,
         typer.Option(
-            help="Only what was answered differently from the reference option answers in this run "
+            help="Only requests whose answer differs from that of the reference option in this run "
             "folder or log.",
             show_default=False,
         ),

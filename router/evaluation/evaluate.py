@@ -103,7 +103,7 @@ def evaluate(
     Args:
         log: what every option answered.
         p: the router's probabilities (N, K), rows as in `log`; read in the calibrate and test
-            parts, and in the tune split to learn when to escalate, where they are finite.
+            splits, and in the tune split to learn when to escalate, where they are finite.
         split: made from the log's groups.
         policies: name -> policy calibrated before, for rows of their own. With policies and
             no `settings.budgets`, no further policies are calibrated for the rows.

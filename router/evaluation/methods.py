@@ -1,7 +1,7 @@
 """The methods that are compared: what a method is, what it may know, and how its knob is set.
 
 A method is a way of choosing options, with a knob or without. Its knob is set on the calibrate
-part; then it is asked on the test split, whose scores it never reads.
+split; then it is asked on the test split, whose scores it never reads.
 
 Notation for shapes: N examples of the log, n of one part or some rows of it, K options, D features,
 P points of a curve.

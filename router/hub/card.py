@@ -218,7 +218,7 @@ def _evaluation(document: Mapping[str, Any] | None) -> str:
             f"trained, tuned or calibrated on; {level:.0%} intervals by bootstrap over images. "
             f"Best fixed scale: {_plain(str(document['best_fixed']))}.",
             _table(
-                ["answered by", "accuracy %", f"mean {document['cost_unit']}", "right, points"],
+                ["answered by", "accuracy %", f"mean {document['cost_unit']}", "accuracy, points"],
                 rows,
             ),
             "The last column is against the best fixed scale.",

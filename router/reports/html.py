@@ -136,7 +136,7 @@ def render(
 
     Args:
         document: the evaluation.
-        figures: name -> trusted SVG element, from `inline_svg`; the plots' still images.
+        figures: name -> trusted SVG element, from `inline_svg`; the plots' static figures.
         extras: importance and studies.
         manifest: the evaluation's manifest.
         images: folder of the images.

@@ -58,7 +58,7 @@ def serve_forever(
         on_stop: Called once when a signal comes, within its handler: set a flag, no more.
 
     Raises:
-        DataError: uvicorn is missing, the address cannot be had, or the certificate cannot be
+        DataError: uvicorn is missing, the address is not available, or the certificate cannot be
             used.
     """
     listener = _bind(host, port)

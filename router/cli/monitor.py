@@ -44,14 +44,14 @@ def monitor(
         typer.Option(
             parser=fraction,
             metavar=METAVAR,
-            help="Most probability of an alarm at a call although nothing changed.",
+            help="Highest probability that a call raises an alarm although nothing changed.",
         ),
     ] = 0.01,
     bound: Annotated[
         str,
         typer.Option(
-            help="betting, deadline, wsr, bentkus or binomial; only betting allows looks at "
-            "growing traffic."
+            help="betting, deadline, wsr, bentkus or binomial; only betting may be read again while "
+            "traffic grows."
         ),
     ] = "betting",
     seed: Annotated[int, typer.Option(help="Seed of the drift test.")] = 0,

@@ -129,7 +129,7 @@ class Known:
             raise NotLearnableError(f"the log has no {of}{some}")
         if self.references:
             raise NotLearnableError(
-                f"the log's {of} are those of reference answers, which nobody knows beforehand"
+                f"the log's {of} are those of reference answers, which are not known beforehand"
             )
         return values
 

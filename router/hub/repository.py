@@ -84,7 +84,7 @@ def fetch(
         info = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
-            raise DataError(f"The hub names no commit of {name}, but {commit!r}.")
+            raise DataError(f"The hub gave no commit for {name}, but {commit!r}.")
         sizes = wanted_files(name, {one.rfilename: one.size for one in info.siblings or ()})
         folder = place.download(revision, sorted(sizes))
         if folder.name != commit:

@@ -110,7 +110,7 @@ class ServeSettings(FrontSettings, EngineSettings):
     allow_unauthenticated: Annotated[
         bool,
         typer.Option(
-            "--allow-unauthenticated", help="Listen beyond this machine although there are no keys."
+            "--allow-unauthenticated", help="Listen beyond this machine without any keys."
         ),
     ] = False
     requests_per_minute: Annotated[

@@ -50,7 +50,7 @@ def monitor(
     bound: Annotated[
         str,
         typer.Option(
-            help="betting, deadline, wsr, bentkus or binomial; only betting may be read again while "
+            help="betting, deadline, wsr, bentkus or binomial; only betting may be read again as "
             "traffic grows."
         ),
     ] = "betting",

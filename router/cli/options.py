@@ -157,7 +157,7 @@ class Dtype(StrEnum):
 
 
 class Pooling(StrEnum):
-    """Ways to make coarser scales of the finest; `m3core.matryoshka.pooling.POOLINGS` has them."""
+    """Ways to make coarser scales, as in `m3router.m3core.matryoshka.pooling.POOLINGS`."""
 
     AVERAGE = "average"
     SPATIAL = "spatial"

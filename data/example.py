@@ -26,7 +26,7 @@ from m3router.data.scoring.metrics import (
 from m3router.data.scoring.multiple_choice import read_reference
 
 MOST_TOKENS = 2**31 - 1
-_BROKEN = "holds half of a surrogate pair, which is no character"
+_BROKEN = "holds half of a surrogate pair, which is not a character"
 
 
 @dataclass(frozen=True, kw_only=True)

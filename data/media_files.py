@@ -189,7 +189,7 @@ def cause_of(problem: Exception, path: Path | None = None) -> str:
 
 
 class _NotUsableError(Exception):
-    """It exists and is no file to read; the message says why."""
+    """It exists and is not a file to read; the message says why."""
 
 
 def _refuse_other_kinds(mode: int) -> None:

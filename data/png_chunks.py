@@ -28,7 +28,7 @@ def only_pixels(file: BinaryIO) -> io.BytesIO | None:
         file: From its first byte on.
 
     Returns:
-        The image data, palette, transparency and orientation; None for what is no PNG.
+        The image data, palette, transparency and orientation; None for what is not a PNG.
     """
     file.seek(0)
     if file.read(len(SIGNATURE)) != SIGNATURE:

@@ -256,7 +256,7 @@ def open_video(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS
                 shown = _sample(_Source(container, stream, whole, limit, path), frames)
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _unreadable(path, f"truncated, damaged, or no video ({cause})") from error
+        raise _unreadable(path, f"truncated, damaged, or not a video ({cause})") from error
     return collage(shown)
 
 

@@ -56,7 +56,7 @@ def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
                 rows += _rows(record)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} line {number} is no BlindTest record: {error!r}. Expected id, group, "
+                f"{path} line {number} is not a BlindTest record: {error!r}. Expected id, group, "
                 f"dataset, model, image, question and {len(OPTIONS)} scales."
             ) from error
     if model is not None and model not in models:

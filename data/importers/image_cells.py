@@ -64,7 +64,7 @@ def _nested_path(cell: Nested) -> tuple[str, str]:
 
 
 def _text_problem(text: str) -> str:
-    """Say why a text is no path."""
+    """Say why a text is not a path."""
     if "\0" in text:
         return "holds a NUL character, which no path can"
     if _DATA_URL.match(text):

@@ -305,7 +305,7 @@ def _told(
         other = [name for name, one in samples.items() if one.question != firsts[name].question]
         if other:
             told.append(
-                f"option {option}: {len(other)} questions are worded otherwise than in an earlier "
-                f"option; the first wording is kept ({listed(other)})"
+                f"option {option}: {len(other)} questions are worded differently from those of an "
+                f"earlier option; the first wording is kept ({listed(other)})"
             )
     return told

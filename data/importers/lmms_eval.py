@@ -82,7 +82,7 @@ def _about(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{found[0]} cannot be read: {error}.") from error
     if not isinstance(results, dict) or not isinstance(results.get("config", {}), dict):
-        raise DataError(f"{found[0]} is no results file of lmms-eval: expected a JSON object.")
+        raise DataError(f"{found[0]} is not a results file of lmms-eval: expected a JSON object.")
     config = results.get("config", {})
     seconds = _number(results.get(_SECONDS))
     known = {
@@ -134,7 +134,7 @@ STRUCTURE = frozenset(
         "token_counts",
     }
 )
-"""Fields of every sample that are no metric (``lmms_eval/evaluator.py``, ``example``)."""
+"""Fields of every sample that are not metrics (``lmms_eval/evaluator.py``, ``example``)."""
 
 SCORE_FIELDS: dict[str, tuple[str, ...]] = {
     "ai2d": ("exact_match",),
@@ -403,7 +403,7 @@ def _old(path: Path, text: str) -> list[Any]:
         logged = json.loads(text)["logs"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is no samples file of lmms-eval ({error!r}): expected JSON with 'logs', or "
+            f"{path} is not a samples file of lmms-eval ({error!r}): expected JSON with 'logs', or "
             "a .jsonl file. Run lmms-eval with --log_samples."
         ) from error
     if not isinstance(logged, list) or not logged:
@@ -426,7 +426,7 @@ def _samples(
                 bad.append(f"sample {number} has no 'doc_id'")
                 continue
             raise DataError(
-                f"{path}, sample {number}, is no sample of lmms-eval: it has no 'doc_id'."
+                f"{path}, sample {number}, is not a sample of lmms-eval: it has no 'doc_id'."
             )
         field = metric_of(task, raw, chosen)
         try:

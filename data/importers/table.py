@@ -55,7 +55,7 @@ class Faults:
             return
         self.sentences += [f"{called} in row {row} {fault}." for row, fault in bad[:SHOWN]]
         if len(bad) > SHOWN:
-            self.sentences.append(f"{called}: {len(bad) - SHOWN} more rows are so.")
+            self.sentences.append(f"{called}: {len(bad) - SHOWN} more rows have the same problem.")
         self.bad |= np.array([bool(fault) for fault in faults])
 
 
@@ -130,7 +130,7 @@ def check_chance(table: pd.DataFrame, faults: Faults) -> None:
 
 
 def check_costs(table: pd.DataFrame, faults: Faults) -> None:
-    """Check that costs can be computed with; those that are no numbers were told before."""
+    """Check that costs can be computed with; those that are not numbers were told before."""
     if "cost" not in table.columns:
         return
     far = np.isfinite(table["cost"]) & (table["cost"] >= 0) & ~within_reach(table["cost"])

@@ -261,7 +261,7 @@ def _by_metric(name: str) -> Rule:
 def verdict_reader(column: str, dataset: str) -> Callable[[str | None], float | None]:
     """Choose how a judged table's verdict is read; a cell without one gives None.
 
-    What is chosen raises ValueError, SyntaxError or TypeError for what is no verdict in [0, 1].
+    What is chosen raises ValueError, SyntaxError or TypeError for what is not a verdict in [0, 1].
     """
     rules = {
         "docvqa": _anls,
@@ -411,7 +411,7 @@ def _samples(
             verdict = score(row)
         except (ValueError, SyntaxError, TypeError) as error:
             if skip_bad:
-                bad.append(f"index {row['index']}: {row.get(column)!r} is no verdict in [0, 1]")
+                bad.append(f"index {row['index']}: {row.get(column)!r} is not a verdict in [0, 1]")
                 continue
             raise DataError(
                 f"{path} row {number} (index {row['index']}): the column {column!r} must hold "

@@ -36,7 +36,7 @@ def export_log(log: OracleLog, folder: Path, *, licence: str = NO_LICENCE) -> No
 
     Raises:
         DataError: The log is empty, the folder holds something else or cannot be written, or the
-            licence is no identifier.
+            licence is not an identifier.
     """
     if len(log) == 0:
         raise DataError("The oracle log is empty: there is nothing to export.")

@@ -44,7 +44,7 @@ def _plain(value: Any) -> Any:
     """Turn a NumPy scalar into a Python number."""
     if hasattr(value, "item"):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
+    raise TypeError(f"{type(value).__name__} is not a JSON value: {value!r}")
 
 
 def read_line(line: bytes, *, path: Path, offset: int) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _all_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def rows_of(record: dict[str, Any], *, path: Path, offset: int) -> list[dict[str, Any]]:
-    """The rows of a record that is no header.
+    """The rows of a record that is not a header.
 
     Raises:
         DataError: It has none.

@@ -310,7 +310,7 @@ class OracleLog:
         """Quote the first error, if any generation failed."""
         failed = self.errors()
         if failed.empty:
-            return "No row tells an error: the labelling run did not finish."
+            return "No row has an error message: the labelling run did not finish."
         return f"First cause: {failed['error'].iloc[0]}"
 
 

@@ -98,7 +98,7 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             for _, _, header in islice(read_records(path), 1):
                 metadata = header.get("metadata")
                 if header.get("journal") != VERSION or not isinstance(metadata, dict):
-                    raise DataError(f"{path} is no journal of version {VERSION}.")
+                    raise DataError(f"{path} is not a journal of version {VERSION}.")
         rows = list(latest_rows(folder))
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error

@@ -3,7 +3,7 @@ r"""Which option a free answer to a multiple-choice question names: by letter, o
 Models are asked for a letter and give ``B``, ``(b)``, ``**B**``, ``\boxed{B}``, ``B: a dog``,
 ``The answer is B.`` or a page of reasoning. What an answer says is read in steps, the surest
 first; the first step that names an option decides, and a step that names two names none. The
-article of ``A dog``, the ``I`` of ``I think`` and the ``T`` of ``T-shirt`` are no letters.
+article of ``A dog``, the ``I`` of ``I think`` and the ``T`` of ``T-shirt`` are not letters.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ class _Reader:
         tail = tail.lstrip()
         end = SENTENCE_END.search(tail)
         sentence = (tail[: end.start()] if end else tail).strip(" ,:()\"'")
-        # A capital "A" is no article here: it would be the letter.
+        # A capital "A" is not an article here: it would be the letter.
         for said in (tail, sentence, re.sub(r"^(?:[Tt]he|[Aa]n|a)\s+", "", sentence)):
             place = self.by_text(said)
             if place is not None:

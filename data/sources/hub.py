@@ -150,7 +150,7 @@ def _with_videos(
 ) -> Iterator[tuple[RawExample, str]]:
     """Find each video by its name; all that are missing are told together, at the end."""
     if origin.videos is None or not origin.videos.is_dir():
-        got = "none was given" if origin.videos is None else f"{origin.videos} is no folder"
+        got = "none was given" if origin.videos is None else f"{origin.videos} is not a folder"
         raise DataError(f"{entry.title} is about videos: pass their folder with --videos ({got}).")
     files = sorted(path for path in origin.videos.rglob("*") if path.suffix.lower() in SUFFIXES)
     known = {path.stem: path.relative_to(origin.videos).as_posix() for path in reversed(files)}

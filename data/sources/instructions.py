@@ -58,7 +58,7 @@ def load_instructions(path: Path) -> list[Conversation]:
         The conversations, in the order of the file.
 
     Raises:
-        DataError: The file cannot be read, is no JSON list, or entries are bad: up to 20 of them
+        DataError: The file cannot be read, is not a JSON list, or entries are bad: up to 20 of them
             are listed with their numbers, from 1, and ids.
     """
     entries = _read_list(path)

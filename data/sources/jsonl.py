@@ -32,7 +32,7 @@ def load_jsonl(path: Path, *, images: Path) -> list[Example]:
     What else is to be kept with an example stands in the field ``metadata``, which is not read; any
     other field is refused, because a misspelled one would silently do nothing. Blank lines are
     ignored. The ending of a name tells a video in either field, see :mod:`m3router.data.videos`.
-    Files that are missing are no error here: labelling records them, example by example.
+    Files that are missing are not an error here: labelling records them, example by example.
 
     Args:
         path: The file, UTF-8.

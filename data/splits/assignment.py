@@ -218,7 +218,7 @@ def _pairs(table: Table, name: str, parts: Sequence[str]) -> dict[str, str]:
 
 
 def check_part(owner: str, part: object) -> None:
-    """Refuse what is no part."""
+    """Refuse what is not a part."""
     if part not in PARTS:
         raise DataError(f"{owner}: {unknown_name('part', str(part), PARTS)}")
 
@@ -308,7 +308,7 @@ def shares_in_order(given: Mapping[str, float]) -> tuple[float, ...]:
         The shares in the order of the parts; they are positive and sum to 1.
 
     Raises:
-        DataError: A part is missing or unknown, or a share is no positive number, or they do not
+        DataError: A part is missing or unknown, or a share is not a positive number, or they do not
             sum to 1.
 
     >>> shares_in_order({"test": 0.7, "fit": 0.15, "tune": 0.05, "calibrate": 0.1})

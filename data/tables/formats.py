@@ -117,7 +117,7 @@ def objects_of(
     Args:
         text: Of the file.
         by_line: Whether each line is an object, not the whole text a list of them.
-        left_out: Receives a sentence for each row that is no object, which is then left out; None
+        left_out: Receives a sentence for each row that is not an object (it is left out); None
             refuses such rows.
 
     Raises:
@@ -136,7 +136,7 @@ def objects_of(
         records = _loads(text)
     if left_out is not None and isinstance(records, list):
         odd = [place for place, row in enumerate(records, start=1) if not isinstance(row, dict)]
-        left_out += [f"row {place} is no JSON object" for place in odd]
+        left_out += [f"row {place} is not a JSON object" for place in odd]
         records = [row for row in records if isinstance(row, dict)]
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise ValueError("expected a list of rows, each a JSON object")
@@ -149,7 +149,9 @@ def _loads(text: str) -> Any:
         try:
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("it holds half of a surrogate pair, which is no character") from None
+            raise ValueError(
+                "it holds half of a surrogate pair, which is not a character"
+            ) from None
     return values
 
 

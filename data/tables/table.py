@@ -134,13 +134,13 @@ def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
             "(pip install 'm3router[xlsx]'), or save the table as .csv or .tsv."
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no readable .gz file: {error}.") from error
+        raise DataError(f"{path} is not a readable .gz file: {error}.") from error
     except pa.ArrowException as error:
-        raise DataError(f"{path} is no readable {suffix} table: {error}") from error
+        raise DataError(f"{path} is not a readable {suffix} table: {error}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, zipfile.BadZipFile, RecursionError) as error:
-        raise DataError(f"{path} is no readable {suffix} table: {error}") from error
+        raise DataError(f"{path} is not a readable {suffix} table: {error}") from error
 
 
 def _of_rows(path: Path, rows: list[list[Any]]) -> Table:

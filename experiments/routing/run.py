@@ -3,7 +3,7 @@
     python -m experiments.routing.run --work runs/routing
 
 Draws scenes, labels them with the shipped model at every scale, trains one router for each feature
-group of features and each estimator on the same split, evaluates them all, certifies policies, and
+group and each estimator on the same split, evaluates them all, certifies policies, and
 studies the main router: how many labels it needs, what it knows of kinds of questions it never saw,
 and whether others are better. What is done is not done again.
 

@@ -49,7 +49,7 @@ class Checkpoint:
 
     @property
     def aspect(self) -> str:
-        """How an image is made square: a name in ``m3core.matryoshka.preprocessing.ASPECTS``.
+        """How an image is made square: one of `m3router.m3core.matryoshka.preprocessing.ASPECTS`.
 
         The published code crops the centre unless the config says otherwise. The Hugging Face
         layout has no such entry; there ours says so, and without it images are padded.

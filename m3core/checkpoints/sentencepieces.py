@@ -117,7 +117,7 @@ def _merges(scores: dict[str, float]) -> Iterator[tuple[str, str]]:
 
     It takes the pair of the highest score, and of several the leftmost. Equal scores occur for
     runs of blanks; there the leftmost pair is the one whose left half has grown most.
-    NOTE: control and byte pieces are no part of it: text that spells ``</s>`` stays text.
+    NOTE: control and byte pieces are not part of it: text that spells ``</s>`` stays text.
     """
     found = [
         (score, cut, len(text) - cut, text)

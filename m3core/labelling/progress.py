@@ -21,8 +21,8 @@ class LabelStats:
     """What a run computed.
 
     Attributes:
-        seconds: Wall-clock time by stage: ``images`` (waiting for them to be read), ``encode``,
-            ``answer``, ``keep`` (scoring and journal), and what a caller adds.
+        seconds: Wall-clock time by stage: ``pictures`` (waiting for images to be read),
+            ``encode``, ``answer``, ``keep`` (scoring and journal), and what a caller adds.
         padded: Positions of prompts that the language model read, padding included.
         used: Those that were no padding.
         answered: Tokens generated, or scored.

@@ -16,7 +16,7 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass(kw_only=True, eq=False)
 class TokenAnswer:
-    """One answer of a language model, an ``IncrementalAnswer`` of ``m3core.matryoshka.base``.
+    """One answer of a model, an ``IncrementalAnswer`` of ``m3router.m3core.matryoshka.base``.
 
     Attributes:
         decoded: Tokens so far.

@@ -58,7 +58,7 @@ class ScaleGrid:
             with the first so many queries of MQT.
 
     Raises:
-        MismatchError: If the scales do not ascend, or are no poolings of the grid, or (without a
+        MismatchError: If the scales do not ascend, or are not poolings of the grid, or (without a
             grid) if one is below 1.
 
     >>> ScaleGrid(scales=(2, 5, 7), side=None).finest

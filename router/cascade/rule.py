@@ -4,7 +4,7 @@ Notation for shapes: n examples, K options, cheapest first by name.
 
 A router chooses before it has seen an answer. An answer brings news: how likely its first token
 was, and how likely all of it. Logistic regressions, one for each pair k <= j, learned on the tune
-part, weigh them:
+split, weigh them:
 
     b_kj(x) = P(the answer at j is right | p(x), confidence and log-probability of that at k)
 
@@ -280,7 +280,7 @@ class Cascade:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} (seal {payload[SEAL][:12]}) is no cascade: {error}."
+                f"{path} (seal {payload[SEAL][:12]}) is not a cascade: {error}."
             ) from error
 
     def _checked(self, p: Floats, costs: Floats) -> tuple[Array, Array]:

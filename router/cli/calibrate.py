@@ -158,8 +158,8 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
         out.print(f"{sentence} {evidence(kept.guarantee, words)}", markup=False)
     if observed:
         out.print(
-            "Nothing is certified: the loss is as observed on the questions that the policy was "
-            "chosen on, which flatters it. --max-loss certifies one.",
+            "Nothing is certified: the loss was observed on the same questions that the policy was "
+            "chosen on, so the true loss is usually larger. --max-loss certifies a loss.",
             markup=False,
         )
 

@@ -34,15 +34,15 @@ def compare(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="A policy that both runs have; may be repeated. [default: all that were told "
-            "the same]",
+            help="A policy that both runs have; may be repeated. [default: all that have the same "
+            "target in both]",
             show_default=False,
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option(min=2, help="Of the bootstrap, and of the permutation test.")
+        int, typer.Option(min=2, help="Draws of the bootstrap and of the permutation test.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of both.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Is router A better than router B?
@@ -93,7 +93,7 @@ def _notes(versus: PairedComparison) -> list[str]:
         notes.append("Accuracy –: the router never spends so little.")
     if any(one.difference is not None and one.low is None for one in found):
         notes.append(
-            f"No interval: one that would hold takes {LEAST_FOR_CURVES} images, and there "
+            f"No interval: a reliable one needs {LEAST_FOR_CURVES} images, and there "
             f"{'is' if versus.n_groups == 1 else 'are'} {versus.n_groups}."
         )
     return notes

@@ -23,7 +23,9 @@ def demo(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 7860,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")
+    ] = 7860,
     device: Device = "auto",
     examples: Annotated[
         Path | None,
@@ -49,7 +51,7 @@ def demo(
 
     need_gradio()
     if examples is not None and not examples.is_dir():
-        raise DataError(f"--examples must be a folder of images; {str(examples)!r} is none.")
+        raise DataError(f"--examples must be a folder of images; {str(examples)!r} is not one.")
     with err.status("loading"):
         service = DemoService.load(run, model=model, policy=policy, device=device)
 

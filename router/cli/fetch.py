@@ -25,7 +25,7 @@ def fetch(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Another part than the one that is evaluated.", show_default=False),
+        typer.Option(help="Another split than the one that is evaluated.", show_default=False),
     ] = None,
     skip: Annotated[int, typer.Option(min=0, help="Usable rows to pass over first.")] = 0,
     limit: Annotated[

@@ -86,10 +86,10 @@ def finetune(
         ),
     ] = False,
     warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 100,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.01,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = 0.01,
     mixed_precision: Annotated[str, typer.Option(help="no or bf16.")] = "no",
     save_every: Annotated[int, typer.Option(help="Steps between two resumable states.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of order, random scales and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of order, random scales and dropout.")] = 0,
     dtype: Annotated[
         Dtype | None,
         typer.Option(

@@ -75,7 +75,7 @@ def inspect(
     if log.unknown.any():
         notes.append(
             "Examples were asked up to their first right answer: accuracy is over what was asked, "
-            "and oracles cannot be told."
+            "and oracles cannot be computed."
         )
     with err.status("counting"):
         inspection = inspect_log(log, rules=rule or RULES, top=top, draws=draws)

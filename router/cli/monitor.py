@@ -44,17 +44,17 @@ def monitor(
         typer.Option(
             parser=fraction,
             metavar=METAVAR,
-            help="Most probability of an alarm at a call although nothing changed.",
+            help="Highest probability that a call raises an alarm although nothing changed.",
         ),
     ] = 0.01,
     bound: Annotated[
         str,
         typer.Option(
-            help="betting, deadline, wsr, bentkus or binomial; only betting allows looks at "
-            "growing traffic."
+            help="betting, deadline, wsr, bentkus or binomial; only betting may be read again as "
+            "traffic grows."
         ),
     ] = "betting",
-    seed: Annotated[int, typer.Option(help="Of the test for drift.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the drift test.")] = 0,
     json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON instead of text.")
     ] = False,
@@ -69,7 +69,7 @@ def monitor(
     Questions without reference answers (metric `agreement`, such as recorded traffic) have no
     regret where routing and the reference option say the same, and an unknown one where they
     differ.
-    That can prove "holds", and never "violated" unless `--answers` tells enough right answers.
+    That can prove "holds", and never "violated" unless `--answers` gives enough right answers.
 
     Half of `--false-alarm` goes to each of "violated" and "drift". With the betting bound, "holds"
     and "violated" may be read again and again while the traffic grows: their error probabilities
@@ -158,7 +158,7 @@ def _regret_text(regret: Mapping[str, Any]) -> str:
         return f"{text}, and at least {100 * regret['lower_limit']:.2g} %."
     if regret["verdict"] == "not enough evidence":
         needed = regret["pictures_needed"]
-        above = "tell right answers (--answers)" if regret["unjudged"] else "it is above the target"
+        above = "give right answers (--answers)" if regret["unjudged"] else "it is above the target"
         more = f"about {needed} such images are needed" if needed else above
         return f"{text}; {more}."
     return f"{text}."

@@ -134,7 +134,7 @@ def splitting_of(
 
     Raises:
         DataError: when the shares are not those of all parts, or do not sum to 1.
-        BadParameter: for a column without a file, or a share that is no fraction.
+        BadParameter: for a column without a file, or a share that is not a fraction.
     """
     if split_column is not None and split is None:
         raise typer.BadParameter("--split-column names a column of the file in --split")
@@ -157,7 +157,7 @@ class Dtype(StrEnum):
 
 
 class Pooling(StrEnum):
-    """Ways to make coarser scales of the finest; `m3core.matryoshka.pooling.POOLINGS` has them."""
+    """Ways to make coarser scales, as in `m3router.m3core.matryoshka.pooling.POOLINGS`."""
 
     AVERAGE = "average"
     SPATIAL = "spatial"

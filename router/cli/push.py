@@ -34,9 +34,11 @@ def push(
     ] = None,
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Of a new repository.", show_default=False),
+        typer.Option(
+            "--private/--public", help="Visibility of a new repository.", show_default=False
+        ),
     ] = None,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "Router and policies",
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Router and policies",
     out: Annotated[
         Path | None,
         typer.Option(

@@ -35,7 +35,7 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("quickstart"),
     scenes: Annotated[int, typer.Option(min=20, help="Images to draw.")] = 1000,
     model: Annotated[str, typer.Option(help="embedded, fake, a folder, or a hub id.")] = "embedded",
-    seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the estimator.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Show the whole idea on drawn scenes: label, train, calibrate, evaluate, report, ask.

@@ -41,8 +41,8 @@ def learning_curve(
         typer.Option(
             parser=fraction,
             metavar=METAVAR,
-            help="Of the labelled images; may be repeated; all of them are always there. "
-            "[default: 1/32, 1/16, 1/8, 1/4, 1/2]",
+            help="Share of the labelled images to train on; may be repeated; the whole is always "
+            "included. [default: 1/32, 1/16, 1/8, 1/4, 1/2]",
             show_default=False,
         ),
     ] = None,

@@ -91,7 +91,8 @@ def purge(
 def write(
     folder: Folder,
     name: Annotated[
-        str, typer.Argument(help="Of the set: sets/NAME.jsonl in the folder.", show_default=False)
+        str,
+        typer.Argument(help="Name of the set: sets/NAME.jsonl in the folder.", show_default=False),
     ],
 ) -> None:
     """Write what is there now as a set of examples, to be labelled.
@@ -116,7 +117,7 @@ def sheet(
     disputed: Annotated[
         Path | None,
         typer.Option(
-            help="Only what was answered otherwise than the reference option answers in this run "
+            help="Only requests whose answer differs from that of the reference option in this run "
             "folder or log.",
             show_default=False,
         ),

@@ -48,9 +48,9 @@ OF_TUNING = {
 ENOUGH = 20
 """Questions from which on a calibration error is shown."""
 TELLS = (
-    "The router is told which dataset a question is from, as the log tells. Where a request does "
-    "not say, it recognises it; budgets and promises are then not kept as calibrated. To train for "
-    "requests that never say: --datasets recognised."
+    "The router is told which dataset a question is from, as the log records it. Where a request "
+    "does not say, the router recognises the dataset; budgets and guarantees may then not hold. To "
+    "train for requests that never say: --datasets recognised."
 )
 
 
@@ -65,13 +65,13 @@ def train(
     ctx: typer.Context,
     run: RunFolder,
     estimator: Annotated[str, typer.Option(help=f"{NAMES}.")] = DEFAULT,
-    seed: Annotated[int, typer.Option(help="Of the split and of the estimator.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the estimator.")] = 0,
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
     ] = GapRule.ERROR,
     rule: Rule = DEFAULT_RULE,
     threads: Annotated[
-        int, typer.Option(min=1, help="Of the fit, where the estimator can use several.")
+        int, typer.Option(min=1, help="Threads of the fit, where the estimator can use several.")
     ] = 1,
     ablations: Annotated[
         bool, typer.Option(help="Also train from the image alone and the question alone.")
@@ -111,7 +111,7 @@ def train(
         typer.Option(help="Copy log and features here, and train there.", show_default=False),
     ] = None,
 ) -> None:
-    """Learn which scale suffices.
+    r"""Learn which scale suffices.
 
     Splits the log by image into fit, tune, calibrate and test, fits P(right | option) on the
     first two, and says how far these probabilities are off. The default, blend, mixes ridge

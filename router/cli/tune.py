@@ -59,9 +59,9 @@ def tune(
     ] = None,
     folds: Annotated[
         int,
-        typer.Option(min=1, help="Of cross-fitting; 1 fits on fit and judges on tune alone."),
+        typer.Option(min=1, help="Folds of cross-fitting; 1 fits on fit and judges on tune alone."),
     ] = 3,
-    seed: Annotated[int, typer.Option(help="Of split, folds, search and estimators.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of split, folds, search and estimators.")] = 0,
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
     ] = GapRule.ERROR,

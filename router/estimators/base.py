@@ -439,7 +439,7 @@ def read_header(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
         header = json.loads(files[name])
     except (KeyError, ValueError) as error:
-        raise DataError(f"{name} is missing or is no JSON: {error}.") from error
+        raise DataError(f"{name} is missing or is not JSON: {error}.") from error
     if not isinstance(header, dict):
         raise DataError(f"{name} must hold a JSON object.")
     return header

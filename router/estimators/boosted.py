@@ -188,7 +188,7 @@ class BoostedEstimator(SufficiencyEstimator):
         except lgb.basic.LightGBMError as error:
             raise DataError(f"LightGBM cannot be fitted to {X.shape} features: {error}.") from error
         text: str = booster.model_to_string(num_iteration=booster.best_iteration)
-        # How many threads fitted it is no part of the model: equal trees have equal bytes.
+        # How many threads fitted it is not part of the model: equal trees have equal bytes.
         return text.replace(f"[num_threads: {self.threads}]", "[num_threads: 1]")
 
     def _set_booster(self, text: str) -> None:

@@ -218,7 +218,7 @@ class ClassifierEstimator(SufficiencyEstimator):
 
 
 def check_classifier(classifier: object) -> None:
-    """Refuse what is no classifier.
+    """Refuse what is not a classifier.
 
     Raises:
         DataError: saying what it lacks.

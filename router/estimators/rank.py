@@ -22,7 +22,7 @@ class RankEstimator(BilinearEstimator):
 
     A policy only asks which option is better and by how much, so the loss is about pairs: the
     margin between the utilities of one that is right and one that is wrong (see
-    `m3router.router.estimators.bilinear_fitting.pairwise`). Utilities are no probabilities: a
+    `m3router.router.estimators.bilinear_fitting.pairwise`). Utilities are not probabilities: a
     logistic regression per option, from all K utilities, maps them. It is fitted on the validation
     set where there is one, since the network fits its own examples too well.
 

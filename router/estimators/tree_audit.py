@@ -128,7 +128,7 @@ def _check_tree(block: str, number: int, features: int) -> None:
         *range(-leaves, 0),
         *range(1, leaves - 1),
     ] and (leaves > 1):
-        raise ValueError(f"tree {number} is no tree")
+        raise ValueError(f"tree {number} is not a tree")
 
 
 def _entries(lines: list[str], *, known: tuple[str, ...]) -> dict[str, str]:

@@ -171,7 +171,7 @@ def _common_policies(
         if dict(ours[name].knob) != dict(theirs[name].knob):
             raise MismatchError(
                 f"The policy {name!r} was told {dict(ours[name].knob)} in {a.root}, but "
-                f"{dict(theirs[name].knob)} in {b.root}: a difference would not be the routers'. "
-                "Calibrate both alike, or name other policies."
+                f"{dict(theirs[name].knob)} in {b.root}: a difference would not come from the "
+                "routers. Calibrate both alike, or name other policies."
             )
     return {name: (ours[name], theirs[name]) for name in wanted}

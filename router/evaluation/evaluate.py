@@ -103,7 +103,7 @@ def evaluate(
     Args:
         log: what every option answered.
         p: the router's probabilities (N, K), rows as in `log`; read in the calibrate and test
-            parts, and in the tune split to learn when to escalate, where they are finite.
+            splits, and in the tune split to learn when to escalate, where they are finite.
         split: made from the log's groups.
         policies: name -> policy calibrated before, for rows of their own. With policies and
             no `settings.budgets`, no further policies are calibrated for the rows.
@@ -138,7 +138,7 @@ def evaluate(
         (that mixture: "accuracy", "cost", "gflops"), "shares". Rows with a policy have "policy"
         and "gap_closed": "own_cost" (the definition, against the chance-corrected oracle and the
         mixture, both at the row's own mean cost), "own_cost_upper" (against the other end of that
-        correction, where an answer that a cheaper option gave is no new guess), "own_cost_raw"
+        correction, where an answer that a cheaper option gave is not a new guess), "own_cost_raw"
         (against the raw oracle at that cost), "corrected" and "raw" (against the best fixed
         option, whatever the costs); a sentence in "reason" where a share would say nothing. Rows
         of methods other than the router have "minus_router": less the router's curve at the same

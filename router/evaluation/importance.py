@@ -61,7 +61,7 @@ def importance_stage(
     router, log = run.read_router(), run.read_log()
     rows = part_rows(log, run.read_split(log), PART, gaps=router.metadata["gaps"])
     if not len(rows):
-        raise DataError(f"The {PART} part has no complete example. Label more questions.")
+        raise DataError(f"The {PART} split has no complete example. Label more questions.")
     table = run.read_features(log).align([log.ids[row] for row in rows])
     examples = Examples(
         X=table.matrix(list(router.blocks)),

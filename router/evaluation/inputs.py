@@ -50,7 +50,7 @@ def part_of(log: OracleLog, rows: np.ndarray, name: str, *, gflops: Floats | Non
     """
     if not len(rows):
         raise DataError(
-            f"The {name!r} part of the split has no complete example out of {len(log.ids)} in "
+            f"The {name!r} split has no complete example out of {len(log.ids)} in "
             "the log; nothing can be evaluated. Label more questions, or split them again."
         )
     if gflops is not None:

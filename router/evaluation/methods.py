@@ -1,7 +1,7 @@
 """The methods that are compared: what a method is, what it may know, and how its knob is set.
 
 A method is a way of choosing options, with a knob or without. Its knob is set on the calibrate
-part; then it is asked on the test split, whose scores it never reads.
+split; then it is asked on the test split, whose scores it never reads.
 
 Notation for shapes: N examples of the log, n of one part or some rows of it, K options, D features,
 P points of a curve.
@@ -129,7 +129,7 @@ class Known:
             raise NotLearnableError(f"the log has no {of}{some}")
         if self.references:
             raise NotLearnableError(
-                f"the log's {of} are those of reference answers, which nobody knows beforehand"
+                f"the log's {of} are those of reference answers, which are not known beforehand"
             )
         return values
 

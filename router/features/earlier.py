@@ -32,7 +32,7 @@ def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
 
     Returns:
         Name of a block -> `milliseconds_per_example`; where the questions about an image share
-        a part of it also `milliseconds_per_image`, and where the language model ran
+        a part of it also `milliseconds_per_picture`, and where the language model ran
         `flops_per_example`. A tower's run is not counted: it is the answer's own. Empty for
         blocks of which it is not known.
 
@@ -56,8 +56,8 @@ def block_facts(
 
     Returns:
         `version`, `made_with`, SHA-256 sums of the `examples` (ids, images' names, questions)
-        and of the `images`' files (None where the feature group looks at none), and the `key` over
-        all.
+        and of the `pictures` (the images' files; None where the feature group looks at none), and
+        the `key` over all.
     """
     feature_group = FEATURE_GROUPS[name]
     looks = (

@@ -217,7 +217,7 @@ def live_featurizer(
         features: Metadata of the table that it was trained on.
 
     Raises:
-        DataError: When a block is no feature group, and so cannot be made here.
+        DataError: When a block is not a feature group, and so cannot be made here.
         MismatchError: When a feature group has changed since.
     """
     names = check_feature_groups(blocks)

@@ -1,4 +1,4 @@
-"""The feature groups of features: one literal table, name of the block -> how it is made.
+"""The feature groups: one literal table, name of the block -> how it is made.
 
 A block is made of parts: what an image gives once for all questions about it, what a question
 gives whatever the image, and what both give together. Logs and live requests are featurised by
@@ -66,9 +66,7 @@ def check_feature_groups(names: Iterable[str]) -> tuple[str, ...]:
     """
     asked = set(names)
     for name in sorted(asked - set(FEATURE_GROUPS)):
-        raise DataError(unknown_name("feature group of features", name, FEATURE_GROUPS))
+        raise DataError(unknown_name("feature group", name, FEATURE_GROUPS))
     if not asked:
-        raise DataError(
-            f"no feature group of features was named; choose among {', '.join(FEATURE_GROUPS)}"
-        )
+        raise DataError(f"no feature group was named; choose among {', '.join(FEATURE_GROUPS)}")
     return tuple(name for name in FEATURE_GROUPS if name in asked)

@@ -175,8 +175,8 @@ def refuse_local_paths(router: ScaleRouter) -> None:
     found = local_path_in(router.metadata)
     if found:
         raise DataError(
-            f"The router was trained with {found!r}, a place on this machine that nobody else has. "
-            "Train it with the name of a published model or question encoder instead."
+            f"The router was trained with {found!r}, a path on this machine that nobody else "
+            "can load. Train it with the name of a published model or question encoder instead."
         )
 
 

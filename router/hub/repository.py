@@ -84,7 +84,7 @@ def fetch(
         info = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
-            raise DataError(f"The hub names no commit of {name}, but {commit!r}.")
+            raise DataError(f"The hub gave no commit for {name}, but {commit!r}.")
         sizes = wanted_files(name, {one.rfilename: one.size for one in info.siblings or ()})
         folder = place.download(revision, sorted(sizes))
         if folder.name != commit:
@@ -118,8 +118,9 @@ def wanted_files(name: str, sizes: Mapping[str, int | None]) -> dict[str, int]:
     strange = sorted(path for path in inside if not is_ours(path))
     if strange:
         raise DataError(
-            f"{name} holds {', '.join(strange[:3])}, which is no file of a router, a policy or a "
-            "cascade of this package (JSON, safetensors, LightGBM's text). Nothing was downloaded."
+            f"{name} holds {', '.join(strange[:3])}, which is not a file of a router, a policy or "
+            "a cascade of this package (JSON, safetensors, LightGBM's text). Nothing was "
+            "downloaded."
         )
     if "router/router.json" not in inside:
         held = ", ".join(sorted(sizes)[:5]) or "nothing"

@@ -38,7 +38,7 @@ def corrected_curve(
         costs: (n, K).
         chance: (n,) in [0, 1).
         points: most prices beside 0.
-        repeats: (n, K) where an answer is no new guess, for the other end of the correction; see
+        repeats: (n, K) where an answer is not a new guess, for the other end of the correction; see
             `m3router.router.metrics.oracles.corrected_oracle_rows`.
     """
     k = scores.shape[1]

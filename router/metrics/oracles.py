@@ -118,7 +118,7 @@ def corrected_oracle_rows(
     picks the same wrong or right letter). "Wrong everywhere" is then more frequent than the
     model allows for its number of unknown examples and is weighted by (1 - g)^(1 - K), so the
     correction takes away too much: read the result as a lower end. With `repeats` (see
-    `repeated_answers`) an answer that a cheaper option already gave is no new guess, u_k = 1.
+    `repeated_answers`) an answer that a cheaper option already gave is not a new guess, u_k = 1.
     That is unbiased when a guess is repeated whatever it is worth, and fresh guesses never meet by
     chance; where they do meet, as between yes and no, it takes away too little. So the truth lies
     between the two, and both below the raw oracle, provided that what is not known is guessed at

@@ -410,7 +410,7 @@ def for_target(part: Labelled, *, tune: Labelled, target: Target, binding: Bindi
     """The cheapest policy whose loss is at most the target's with the target's confidence.
 
     Which ladder of policies is tested, and how bets on them are placed, is learned on the tune
-    part. When nothing is certified, the policy is the reference option; `reason` then says how
+    split. When nothing is certified, the policy is the reference option; `reason` then says how
     many images would be needed.
 
     Args:

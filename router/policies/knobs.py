@@ -30,7 +30,8 @@ class Knobs(TypedDict, total=False):
             right option within it.
         reference: Option that losses and regrets are against, and that is used where nothing meets
             the target. [default: the best one of the calibration split]
-        confidence: Of the guarantee, over the draw of the calibration split; 95% unless told.
+        confidence: Confidence of the guarantee, over the draw of the calibration split; 95% by
+            default.
         bound: Test behind the guarantee: deadline, binomial, betting, wsr or bentkus. [default:
             deadline; binomial for a regret where an image counts with one question, right or wrong]
         most: Most questions that an image counts with in the guarantee; of others as many are

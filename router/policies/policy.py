@@ -223,7 +223,9 @@ class Policy:
             options = tuple(binding.pop("options"))
             return cls(binding=Binding(options=options, **binding), **entries)
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} (seal {payload[SEAL][:12]}) is no policy: {error}.") from error
+            raise DataError(
+                f"{path} (seal {payload[SEAL][:12]}) is not a policy: {error}."
+            ) from error
 
     def _check_width(self, k: int) -> None:
         if k != len(self.binding.options):

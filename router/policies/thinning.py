@@ -126,7 +126,7 @@ def default_most(
     """
     sizes = np.asarray(sizes, dtype=np.float64)
     if not len(sizes):
-        raise DataError("The most questions an image counts with needs images to be taken from.")
+        raise DataError("There are no images to choose the most questions per image from.")
     gain = -math.log1p(-alpha) * images
     wanted = math.log(1 / delta) + (0.0 if gains else ROOM) if alpha > 0 else 0.0
     if gains and gain < wanted:

@@ -1,4 +1,4 @@
-"""How figures look and become files: palette, style, still images of plots, PNG and SVG.
+"""How figures look and become files: palette, style, static figures of plots, PNG and SVG.
 
 `still` draws what `m3router.router.reports.plots` describes. The page draws the same description by
 plotly.js, which cannot write a PNG without a browser; matplotlib can be neither hovered nor zoomed
@@ -92,9 +92,9 @@ STYLE: Any = {
 
 
 QUIET = "baselines"
-"""What a still image calls lines that it draws alike: which is which, the page's plot tells."""
+"""What a static figure calls lines that it draws alike: which is which, the page's plot tells."""
 POINT = 0.72
-"""Points of an image for a pixel of a page."""
+"""Points of a figure for a pixel of a page."""
 LINES: dict[str, Any] = {
     "": "-",
     "dash": (0, (5, 2)),
@@ -126,7 +126,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def still(spec: Mapping[str, Any]) -> Figure:
-    """The still image of a plot: {"data", "layout"} as `reports.plots` makes them."""
+    """The static figure of a plot: {"data", "layout"} as `reports.plots` makes them."""
     layout, about = spec["layout"], spec["layout"]["meta"]
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(*about["inches"])

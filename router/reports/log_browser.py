@@ -224,7 +224,7 @@ def write_page(
         DataError: The images folder does not exist, or the page cannot be written.
     """
     if images is not None and not os.path.isdir(images):
-        raise DataError(f"{images} is no folder: give the one that the image paths start from.")
+        raise DataError(f"{images} is not a folder: give the one that the image paths start from.")
     packed = pack_log(log, inspection.rules)
     inside: dict[int, str] = {}
     broken: dict[int, str] = {}

@@ -5,7 +5,7 @@ plotly.js draws them on the page, where they can be zoomed, hovered and switched
 only what both know is used: the trace types "scatter" and "bar", which load nothing from anywhere.
     `meta` is
 for what plotly does not show: a trace's label, the notes beside its points, whether it is one of
-many that a still image draws alike ("quiet"); a figure's title and size.
+many that a static figure draws alike ("quiet"); a figure's title and size.
 
 Texts go through `plain`, since plotly reads tags in them.
 """
@@ -348,8 +348,8 @@ def _spec(
         data: its traces.
         x: the horizontal axis.
         y: the vertical axis.
-        title: of the still image; the page has headings.
-        inches: width and height of the still image.
+        title: of the static figure; the page has headings.
+        inches: width and height of the static figure.
         columns: of its legend below; 1 for one inside, 0 for none.
     """
     axis = {"gridcolor": GRID, "linecolor": SOFT, "zerolinecolor": GRID, "automargin": True}

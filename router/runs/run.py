@@ -109,7 +109,7 @@ class Run:
         """File of a policy.
 
         Raises:
-            DataError: when the name is no plain file name.
+            DataError: when the name is not a plain file name.
         """
         if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
             raise DataError(

@@ -113,8 +113,8 @@ def _require_policy(run: Path, name: str) -> None:
     policies = Run(run).policies
     if not policies.is_dir():
         raise DataError(
-            f"{run} is no run folder with policies. `m3router calibrate` makes policies; a policy "
-            "is given by its name: m3router serve RUN --policy NAME"
+            f"{run} is not a run folder with policies. `m3router calibrate` makes policies; a "
+            "policy is given by its name: m3router serve RUN --policy NAME"
         )
     if not Run(run).policy(name).is_file():
         known = sorted(one.stem for one in policies.glob("*.json") if one.name != "manifest.json")

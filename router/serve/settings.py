@@ -48,7 +48,7 @@ class EngineSettings:
         str, typer.Option(help="Such as cpu or cuda; auto takes a GPU if there is one.")
     ] = "auto"
     threads: Annotated[
-        int | None, typer.Option(help="Of the processor. [default: all]", show_default=False)
+        int | None, typer.Option(help="Processor threads. [default: all]", show_default=False)
     ] = None
     queue: Annotated[int, typer.Option(help="Most questions that wait; then 429.")] = 64
     workers: int | None = None
@@ -110,7 +110,7 @@ class ServeSettings(FrontSettings, EngineSettings):
     allow_unauthenticated: Annotated[
         bool,
         typer.Option(
-            "--allow-unauthenticated", help="Listen beyond this machine although there are no keys."
+            "--allow-unauthenticated", help="Listen beyond this machine without any keys."
         ),
     ] = False
     requests_per_minute: Annotated[
@@ -132,9 +132,14 @@ class ServeSettings(FrontSettings, EngineSettings):
         typer.Option(help="Keep a share of the traffic in this folder.", show_default=False),
     ] = None
     traffic_share: Annotated[
-        float, typer.Option(parser=fraction, metavar=METAVAR, help="Of the requests, such as 1%.")
+        float,
+        typer.Option(
+            parser=fraction, metavar=METAVAR, help="Share of the requests to keep, such as 1%."
+        ),
     ] = 0.01
-    traffic_days: Annotated[float, typer.Option(help="What is older is deleted.")] = 30.0
+    traffic_days: Annotated[
+        float, typer.Option(help="Days to keep requests; older ones are deleted.")
+    ] = 30.0
     traffic_consent: Annotated[
         Consent, typer.Option(help="How much a request's own `store` field counts.")
     ] = Consent.OPT_OUT
@@ -156,7 +161,7 @@ class ServeSettings(FrontSettings, EngineSettings):
         bool, typer.Option("--ray", help="Answer by replicas under Ray Serve; the extra 'ray'.")
     ] = False
     replicas: Annotated[
-        int | None, typer.Option(help="How many, with --ray.", show_default=False)
+        int | None, typer.Option(help="Number of replicas, with --ray.", show_default=False)
     ] = None
     autoscale: Annotated[
         str | None,

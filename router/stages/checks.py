@@ -154,7 +154,7 @@ def _split(run: Run) -> str:
     log = run.read_log()
     split = run.read_split(log)
     split.prove_disjoint(log.groups)
-    return f"no {words_of(log).of('picture')} on two sides ({split.fingerprint[:12]})"
+    return f"no {words_of(log).of('image')} on two sides ({split.fingerprint[:12]})"
 
 
 def _policy(run: Run, name: str) -> str:

@@ -192,14 +192,14 @@ def featurize_stage(
         questions: name of a question encoder, see `m3router.router.features.question`; None takes
             the image encoder's own language model where it has one, else hashed words.
         feature_groups: names of feature blocks, see `m3router.router.features.groups`; None takes
-            the usual ones that can be had with or without images.
+            the usual ones that are available with or without images.
         progress: called with (done, in all, of what).
 
     Returns:
         The table, and image or example -> cause for those that cannot be used.
 
     Raises:
-        DataError: when there is no log, no image can be read, or a feature group cannot be had.
+        DataError: when there is no log, no image can be read, or a feature group is not available.
         MismatchError: when the folder holds further blocks of other examples or another encoder,
             or a peek is asked for by another model than answered.
     """

@@ -142,7 +142,7 @@ def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) 
 
     Raises:
         DataError: see `m3router.router.runs.calibration_data.CalibrationData.policy`; or for a
-            name that is no plain file name.
+            name that is not a plain file name.
         MismatchError: when router, log, features and split do not belong together.
     """
     path, run = run.policy(name), run.opened()

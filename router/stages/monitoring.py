@@ -26,7 +26,7 @@ from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 
 USED = ("fit", "tune", "calibrate")
-"""Parts whose images are no fresh traffic."""
+"""Parts whose images are not fresh traffic."""
 
 
 def monitor_stage(

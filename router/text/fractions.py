@@ -21,7 +21,7 @@ def fraction(text: str | float) -> float:
         text: As typed; a number is an option's default and stays as it is.
 
     Raises:
-        BadParameter: If it is no number, has no clear unit, or is not from 0 to 1.
+        BadParameter: If it is not a number, has no clear unit, or is not from 0 to 1.
     """
     value = signed_fraction(text)
     if value < 0:
@@ -44,7 +44,7 @@ def signed_fraction(text: str | float) -> float:
     except InvalidOperation:
         value = Decimal("NaN")
     if not value.is_finite():
-        raise typer.BadParameter(f"{text!r} is no fraction; write it as 1% or 0.01")
+        raise typer.BadParameter(f"{text!r} is not a fraction; write it as 1% or 0.01")
     if value.copy_abs() > 100:
         raise typer.BadParameter(f"{text!r} is more than 100%")
     if percent:

@@ -121,7 +121,7 @@ def read_sheet(path: Path, records: Sequence[Record]) -> list[Example]:
         identity = row["id"]
         try:
             if identity not in known or identity in found:
-                why = "is repeated" if identity in found else "is no recorded request"
+                why = "is repeated" if identity in found else "is not a recorded request"
                 raise DataError(f"id {identity!r} {why}.")
             found[identity] = _answered(known[identity], row)
         except DataError as error:

@@ -183,7 +183,7 @@ class TrafficFolder:
         """Write what is there now to a file of its own, which stays as it is while others come.
 
         Raises:
-            DataError: The name is no plain one, or taken, or there are no records.
+            DataError: The name is not a plain one, or taken, or there are no records.
         """
         self._check_open()
         path = self.root / SETS / f"{name}.jsonl"
@@ -284,8 +284,8 @@ def _check_ours(root: Path, *, make: bool) -> None:
         return
     if not make:
         raise DataError(
-            f"{root} is no folder of recorded traffic: it has no {KEY}. Check the path, or record "
-            "some with `m3router serve`."
+            f"{root} is not a folder of recorded traffic: it has no {KEY}. Check the path, or "
+            "record some with `m3router serve`."
         )
     others = [name for name in os.listdir(root) if not _begun(name)] if root.exists() else []
     if others:

@@ -83,7 +83,7 @@ def train_router(
             everything is wrong, or no score depends on the option.
         MismatchError: when examples of the log, or blocks, are not in the features.
         DataError: for gaps with "error", an unknown estimator or hyper-parameter, or an object
-            that is no classifier or cannot be fitted.
+            that is not a classifier or cannot be fitted.
     """
     if isinstance(estimator, str):
         kind, name = estimator_class(estimator), estimator
@@ -288,7 +288,7 @@ def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
         if not len(index):
             raise NotLearnableError(
                 f"A router cannot be learned: none of the {int(np.sum(log.complete))} complete "
-                f"examples of {len(log.ids)} in the log is in the {part!r} part. Label more "
+                f"examples of {len(log.ids)} in the log is in the {part!r} split. Label more "
                 "questions, or split them again."
             )
     scores = log.scores[rows["fit"]]

@@ -119,7 +119,7 @@ class Calibration:
         """Rebuild what `payload` gave.
 
         Raises:
-            DataError: when it is no calibration.
+            DataError: when it is not a calibration.
         """
         try:
             return cls(
@@ -141,7 +141,7 @@ def fit_calibration(p: Floats, scores: Floats, *, method: str) -> Calibration:
     "joint" makes offset_k + slope * p_k of each option's probability, by least squares, with one
     slope for all: differences between two options keep their order. "temperature" divides each
     option's log-odds by the number of least log-loss (Guo et al.,
-    ICML 2017, arXiv 1706.04599, per option since options are no classes that exclude each
+    ICML 2017, arXiv 1706.04599, per option since options are not classes that exclude each
     other). "isotonic" is isotonic regression (Zadrozny and Elkan, KDD 2002) with straight lines
     between the centres of its steps (centred isotonic regression; Oron and Flournoy, 2017).
 

@@ -1,4 +1,4 @@
-"""One question at several scales as an image: what each token stands for, and what was answered.
+"""One question at several scales as a figure: what each token stands for, and what was answered.
 
 Models that pool a grid are shown with the pooled grid over the image as the tower sees it.
 MQT's tokens stand in no grid: there, each scale shows where one of its tokens looks, by Grad-CAM

@@ -273,7 +273,7 @@ def test_a_repository_with_something_else_is_refused(pushed: Run, hub: StandIn) 
     hub.requests.clear()
     for path in ("router/estimator.pkl", "router/model.py", "policies/a/b.json", "cascades/x.bin"):
         hub.commit(NAME, {**files, path: pickle.dumps([1])})
-        with pytest.raises(DataError, match=f"holds {re.escape(path)}, which is no file of"):
+        with pytest.raises(DataError, match=f"holds {re.escape(path)}, which is not a file of"):
             fetch(NAME)
     hub.commit(NAME, {"pytorch_model.bin": b"x"})
     with pytest.raises(DataError, match="no router of this package.*but pytorch_model.bin"):

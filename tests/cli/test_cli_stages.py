@@ -355,7 +355,7 @@ def test_a_router_for_texts_from_a_plain_table(invoke, tmp_path):
     refused = invoke("featurize", run, "--feature-group", "peek")
     assert refused.exit_code == 1 and "--images" in refused.output
     unknown = invoke("featurize", run, "--feature-group", "quick")
-    assert unknown.exit_code == 1 and "Unknown feature group of features 'quick'" in unknown.output
+    assert unknown.exit_code == 1 and "Unknown feature group 'quick'" in unknown.output
 
 
 def groups(*names: str) -> list[str]:

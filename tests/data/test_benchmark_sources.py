@@ -374,7 +374,7 @@ def test_an_empty_answer_of_one_annotator_counts(tmp_path: Path) -> None:
         ("pope", lambda row: row.pop("category"), "POPE: missing column category; the rows have"),
         ("pope", lambda row: row.update(question=None), "POPE: a row is not as published"),
         ("pope", lambda row: row.update(image={"path": "a.png"}), "pope-7: .* stored as bytes"),
-        ("mmmu", lambda row: row.update(options="oak"), "'oak' is no list of options"),
+        ("mmmu", lambda row: row.update(options="oak"), "'oak' is not a list of options"),
         ("gqa", lambda row: row.update(imageId="n9"), "1 of 1 images are missing, first n9"),
         ("nextqa", lambda row: row.update(video=5), "1 of 1 videos are missing in .*: 5. Add"),
     ],

@@ -123,8 +123,8 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
     [
         ("id,option\n1,s\n", r"lacks the columns \['question', 'correct'\]"),
         ("id,question,option,correct\n", "holds no rows"),
-        ("", "no readable .csv table"),
-        ('id,question,option,correct\n1,"q,s,1\n', "no readable .csv table"),
+        ("", "is not a readable .csv table"),
+        ('id,question,option,correct\n1,"q,s,1\n', "is not a readable .csv table"),
         ("id,option,correct,question\n1,s,1,what, then\n", "more cells .* in quotation marks"),
         ("id;question;option;correct\n1;q;s;1\n", "separated by ';'. Save it with commas"),
         ("id\tquestion\toption\tcorrect\n1\tq\ts\t1\n", "separated by '.t'. Save it with"),
@@ -151,10 +151,10 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be one of .csv, .tsv, .parquet, .*, got '.xls'"):
         read_table(tmp_path / "a.xls")
     (tmp_path / "a.parquet").write_bytes(b"no parquet")
-    with pytest.raises(DataError, match="no readable .parquet table"):
+    with pytest.raises(DataError, match="is not a readable .parquet table"):
         read_table(tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_bytes(b"id,question\n\xff\xfe,1\n")
-    with pytest.raises(DataError, match="no readable .csv table"):
+    with pytest.raises(DataError, match="is not a readable .csv table"):
         read_table(tmp_path / "a.csv")
 
 
@@ -479,7 +479,7 @@ def test_blindtest_record(tmp_path: Path) -> None:
     "bad", ["{", "[]", record(scales=[]), {"id": "x", "model": "m"}, record(scales=[1, 2, 3])]
 )
 def test_bad_blindtest_records_name_their_line(tmp_path: Path, bad: object) -> None:
-    with pytest.raises(DataError, match="line 2 is no BlindTest record"):
+    with pytest.raises(DataError, match="line 2 is not a BlindTest record"):
         read_blindtest(blindtest(tmp_path, record(), bad))
 
 

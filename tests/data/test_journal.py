@@ -211,7 +211,7 @@ def test_rows_without_a_key_and_strange_values(tmp_path: Path) -> None:
     with Journal.open(tmp_path, META) as journal:
         with pytest.raises(DataError, match="needs 'scale'"):
             journal.append([{"example_id": "a"}])
-        with pytest.raises(TypeError, match="no JSON value"):
+        with pytest.raises(TypeError, match="is not a JSON value"):
             journal.append([row("a", score=object())])
         assert list(journal.read_rows()) == []
     assert reopened(tmp_path) == []

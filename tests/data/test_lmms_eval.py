@@ -252,7 +252,9 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     path.write_text(" \n")
     with pytest.raises(DataError, match="is empty"):
         read_lmms_eval({"1": path})
-    with pytest.raises(DataError, match="sample 2, is no sample of lmms-eval: it has no 'doc_id'"):
+    with pytest.raises(
+        DataError, match="sample 2, is not a sample of lmms-eval: it has no 'doc_id'"
+    ):
         read_lmms_eval({"1": jsonl(path, sample(0), {"target": "x"})})
     with pytest.raises(DataError, match=r"has 1 samples twice \(gqa/0\)"):
         read_lmms_eval({"1": jsonl(path, sample(0), sample(1), sample(0))})
@@ -261,7 +263,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         read_lmms_eval({"1": tmp_path})
     old = tmp_path / "gqa.json"
     old.write_text('{"results": {}}')
-    with pytest.raises(DataError, match="no samples file of lmms-eval"):
+    with pytest.raises(DataError, match="is not a samples file of lmms-eval"):
         read_lmms_eval({"1": old})
 
 
@@ -269,7 +271,7 @@ def test_results_beside_the_samples_that_do_not_fit(tmp_path: Path) -> None:
     folder = run(tmp_path / "1", "gqa", sample(0) | {"input": {"messages": []}})
     assert "1 of 1 samples hold no prompt; their id" in told(read_lmms_eval({"1": folder}))
     (results,) = folder.rglob("*results.json")
-    for text, message in (("[]", "no results file"), ("{", "cannot be read")):
+    for text, message in (("[]", "is not a results file"), ("{", "cannot be read")):
         results.write_text(text)
         with pytest.raises(DataError, match=message):
             read_lmms_eval({"1": folder})

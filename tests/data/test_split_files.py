@@ -152,11 +152,11 @@ def test_an_imported_table_with_a_row_per_option_serves(tmp_path):
         ("a.csv", "id,split\ng0,tset\n", "Did you mean 'test'"),
         ("a.csv", "id,split\ng0,\n", "Unknown part ''"),
         ("a.csv", "id,split\n", "assigns nothing"),
-        ("a.csv", "", "no readable .csv table"),
+        ("a.csv", "", "is not a readable .csv table"),
         ("a.json", "[1]", "one JSON object"),
         ("a.json", "{", "is not JSON"),
         ("a.json", '{"g0": 3}', "Unknown part '3'"),
-        ("a.parquet", "no", "no readable .parquet table"),
+        ("a.parquet", "no", "is not a readable .parquet table"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, name, content, message):

@@ -229,13 +229,13 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must be one of .csv, .tsv, .parquet, .*, got '.pkl'"):
         read_vlmevalkit({"1": tmp_path / "m_X_result.pkl"})
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(DataError, match="no readable .csv table"):
+    with pytest.raises(DataError, match="is not a readable .csv table"):
         read_vlmevalkit({"1": tmp_path / "empty.csv"})
     (tmp_path / "header.csv").write_text("index,question,prediction,hit\n")
     with pytest.raises(DataError, match="holds no rows"):
         read_vlmevalkit({"1": tmp_path / "header.csv"})
     (tmp_path / "cut.tsv").write_text('"index"\t"question"\t"prediction"\n"0"\t"Wh')
-    with pytest.raises(DataError, match="no readable .tsv table"):
+    with pytest.raises(DataError, match="is not a readable .tsv table"):
         read_vlmevalkit({"1": tmp_path / "cut.tsv"})
 
 
@@ -251,7 +251,7 @@ def test_json_is_read_as_the_other_formats(tmp_path: Path) -> None:
     for bad in ('{"hit": [1]}', "[1]", '[{"index": 0', b"\xff\xfe[1"):
         path = tmp_path / "bad.json"
         path.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
-        with pytest.raises(DataError, match="no readable .json table"):
+        with pytest.raises(DataError, match="is not a readable .json table"):
             read_vlmevalkit({"1": path})
 
 
@@ -306,7 +306,7 @@ def test_xlsx(tmp_path: Path) -> None:
     second = read_vlmevalkit({"1": table(tmp_path / "m_X_result.tsv", *rows)})
     pd.testing.assert_frame_equal(first.frame, second.frame)
     (tmp_path / "bad.xlsx").write_bytes(b"no zip")
-    with pytest.raises(DataError, match="no readable .xlsx table"):
+    with pytest.raises(DataError, match="is not a readable .xlsx table"):
         read_vlmevalkit({"1": tmp_path / "bad.xlsx"})
 
 

@@ -182,7 +182,7 @@ def test_bad_files_are_told_in_the_page(visit, scene, tmp_path):
         ("cut.png", whole.read_bytes()[: whole.stat().st_size // 2], "truncated or damaged"),
         ("empty.png", b"", "the file is empty (0 bytes)"),
         ("bomb.png", png_header(20_000, 20_000), "is too large"),
-        ("noise.mp4", bytes(range(256)) * 20, "truncated, damaged, or no video"),
+        ("noise.mp4", bytes(range(256)) * 20, "truncated, damaged, or not a video"),
     ):
         path = tmp_path / name
         path.write_bytes(content)

@@ -179,7 +179,7 @@ def test_bad_files_are_told_by_name_without_their_folder(service, tmp_path):
         ("empty.png", b"", "the file is empty (0 bytes)"),
         ("bomb.png", png_header(20_000, 20_000), "is too large"),
         ("text.png", b"this is no image", "not an image in a known format"),
-        ("noise.mp4", bytes(range(256)) * 20, "truncated, damaged, or no video"),
+        ("noise.mp4", bytes(range(256)) * 20, "truncated, damaged, or not a video"),
         ("empty.webm", b"", "the file is empty (0 bytes)"),
     ):
         path = tmp_path / name

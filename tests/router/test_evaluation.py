@@ -287,7 +287,7 @@ def test_an_empty_part_is_refused(world, p, build_log):
     scores = world.log.scores.copy()
     scores[world.split.test] = np.nan
     log = build_log(scores, groups=list(world.log.groups))
-    with pytest.raises(DataError, match="'test' part"):
+    with pytest.raises(DataError, match="'test' split"):
         evaluate(log, p, split=world.split, settings=replace(FAST, gaps="drop"))
 
 

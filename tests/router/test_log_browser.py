@@ -234,7 +234,7 @@ def test_images_are_inside_once_linked_or_missing(tmp_path) -> None:
     assert elsewhere == "./../my%20images%231/"
     _, without = write(log, tmp_path)
     assert "folder" not in json.loads(re.findall(r'id="data">(.*?)</script>', without)[0])
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         write(log, tmp_path, images=tmp_path / "nowhere")
 
 

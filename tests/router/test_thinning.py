@@ -105,5 +105,5 @@ def test_what_cannot_be_thinned_is_refused():
         thin([], [], most=1)
     with pytest.raises(DataError, match="2 ids and 1 images"):
         thin(["a", "b"], ["c"], most=1)
-    with pytest.raises(DataError, match="needs images"):
+    with pytest.raises(DataError, match="no images to choose"):
         default_most(np.array([]), images=3)

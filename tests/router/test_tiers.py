@@ -1,4 +1,4 @@
-"""Feature groups of features: what they say, and when they are kept or computed again."""
+"""Feature groups: what they say, and when they are kept or computed again."""
 
 from __future__ import annotations
 
@@ -118,9 +118,7 @@ def test_cues_of_any_text_are_finite(text):
 
 def test_names_of_tiers_are_checked_and_ordered():
     assert check_feature_groups(["peek", "image", "peek"]) == ("image", "peek")
-    with pytest.raises(
-        DataError, match="Unknown feature group of features 'cheep'. Did you mean 'cheap'"
-    ):
+    with pytest.raises(DataError, match="Unknown feature group 'cheep'. Did you mean 'cheap'"):
         check_feature_groups(["cheep"])
     with pytest.raises(DataError, match="choose among image, question, cheap, peek"):
         check_feature_groups([])

@@ -197,7 +197,7 @@ def test_an_empty_part_is_refused(build_log):
     scores[split.tune] = np.nan
     log = build_log(scores)
     with pytest.raises(
-        NotLearnableError, match="complete examples of 20 in the log is in the 'tune' part"
+        NotLearnableError, match="complete examples of 20 in the log is in the 'tune' split"
     ):
         train_router(log, features_for(log), split, gaps="drop")
 

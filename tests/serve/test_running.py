@@ -352,7 +352,7 @@ def test_addresses_that_cannot_be_had() -> None:
             serve_forever(Site(), "127.0.0.1", taken.getsockname()[1])
     with pytest.raises(DataError, match="--port must be 0 to 65535, got 70000"):
         serve_forever(Site(), "127.0.0.1", 70_000)
-    with pytest.raises(DataError, match="no address to listen at"):
+    with pytest.raises(DataError, match="is not an address to listen at"):
         serve_forever(Site(), "a" * 300, 0)
 
 

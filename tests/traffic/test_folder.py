@@ -248,7 +248,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     for make in (True, False):
         with pytest.raises(DataError, match=r"Give a folder of its own|has no sampling\.key"):
             TrafficFolder.open(mine, make=make)
-    with pytest.raises(DataError, match="no folder of recorded traffic"):
+    with pytest.raises(DataError, match="is not a folder of recorded traffic"):
         read_traffic(tmp_path / "none")
     assert everything(mine) == before
     assert not (tmp_path / "none").exists()

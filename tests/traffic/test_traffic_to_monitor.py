@@ -183,7 +183,7 @@ def test_a_router_learns_from_traffic_alone(world, tmp_path):
     run = Run(root / "fresh").copy_data(tmp_path / "again")
     done("train", run.root, "--no-ablations")
     done("calibrate", run.root, "--budget", 200)
-    assert "Right answers are not known" in done("evaluate", run.root, "--draws", 5)
+    assert "There are no reference answers" in done("evaluate", run.root, "--draws", 5)
 
 
 def test_the_command_lists_forgets_and_purges(tmp_path):

@@ -182,5 +182,5 @@ def _python_list(text: str, identity: str) -> tuple[str, ...]:
     try:
         values = ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
-        raise DataError(f"MMMU {identity!r}: {text!r} is no list of options.") from error
+        raise DataError(f"MMMU {identity!r}: {text!r} is not a list of options.") from error
     return tuple(str(value) for value in values)

@@ -84,7 +84,7 @@ class StockFamily(Family):
         config_class: Of the stock model.
         stock_class: The stock model.
         processor_class: Name of its processor, which plain transformers asks for.
-        aspects: Values of ``image_aspect_ratio`` in the original layout; None is no entry.
+        aspects: Values of ``image_aspect_ratio`` in the original layout; None means no entry.
     """
 
     config_class: ClassVar[Any]

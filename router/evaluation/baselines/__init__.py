@@ -32,7 +32,7 @@ def fit_baselines(known: Known) -> tuple[dict[str, Method], dict[str, str]]:
     """Fit all baselines.
 
     Returns:
-        Those that can be had, by name, and why the others cannot.
+        Those that are available, by name, and why the others are not.
     """
     fitted: dict[str, Method] = {}
     undefined: dict[str, str] = {}

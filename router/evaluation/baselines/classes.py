@@ -29,7 +29,7 @@ def class_probabilities(known: Known, labels: Labels) -> npt.NDArray[np.float64]
     """Probability of each option being the right class, (N, K); NaN outside calibrate and test.
 
     A multinomial logistic regression on the router's standardised features, fitted on the fit
-    part, with the penalty of the least cross-entropy on the tune split.
+    split, with the penalty of the least cross-entropy on the tune split.
 
     Args:
         known: what may be known.

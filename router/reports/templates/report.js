@@ -1,4 +1,4 @@
-// Draws the plots of the report over their still images, with a legend that keyboards reach.
+// Draws the plots of the report over their static figures, with a legend that keyboards reach.
 "use strict";
 (function () {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);

@@ -46,11 +46,11 @@ class AdmissionQueue:
             UnavailableError: If nothing new is taken.
         """
         if self._closed:
-            raise UnavailableError("the server is stopping; ask another one")
+            raise UnavailableError("the server is stopping; try another server")
         if self._inside >= self._running + self._waiting:
             behind = max(1, self._inside - self._running + 1)
             raise BusyError(
-                f"{self._inside} questions are being answered or wait; try again later",
+                f"{self._inside} questions are being answered or are waiting; try again later",
                 retry_after=max(1.0, self._seconds * behind / self._running),
             )
         self._inside += 1
@@ -61,7 +61,7 @@ class AdmissionQueue:
                 async with asyncio.timeout(max(0.0, deadline - arrived)):
                     await self._free.acquire()
             except TimeoutError as error:
-                raise OverdueError("there was no place in time; try again later") from error
+                raise OverdueError("the queue stayed full for too long; try again later") from error
             begun = time.monotonic()
             self._answered += 1
             try:

@@ -30,7 +30,7 @@ class Shape:
 def shape_of(text: bytes) -> Shape:
     r"""Measure a JSON text in one pass, with strings and their escapes understood.
 
-    Where the text is no valid JSON, neither number is below what a parser meets before it finds
+    Where the text is not valid JSON, neither number is below what a parser meets before it finds
     out.
 
     Args:

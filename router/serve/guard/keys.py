@@ -96,7 +96,7 @@ def parse_keys(text: str) -> list[StoredKey]:
         Its keys. None at all where it has comments only: that is how all keys are revoked.
 
     Raises:
-        DataError: The text is blank or a line is no key; the message names the line, and nothing
+        DataError: The text is blank or a line is not a key; the message names the line, and nothing
             that stands in it but the names of fields and keys.
     """
     found: dict[str, StoredKey] = {}

@@ -188,7 +188,7 @@ class RequestGuard:
             return
         host = _HOST.fullmatch((_value(headers, b"host") or b"").decode("latin-1").lower())
         if host is None or host.group(1) not in self.hosts:
-            raise ApiError(421, "This server does not go by that name.", code="misdirected_request")
+            raise ApiError(421, "This server has another host name.", code="misdirected_request")
 
 
 class _Answer:

@@ -254,9 +254,9 @@ def routes(front: Front) -> FastAPI:
             try:
                 found = recorder.forget(id)
             except DataError as error:  # names the folder; most likely the disk is full
-                raise UnavailableError("It could not be deleted now. Try again.") from error
+                raise UnavailableError("It could not be deleted just now. Try again.") from error
             if not found:
-                raise ApiError(404, "Nothing is kept of such a request.", code="not_found")
+                raise ApiError(404, "No such request is kept here.", code="not_found")
             return {"id": id, "deleted": True}
 
     _tell_errors(app)

@@ -58,7 +58,7 @@ def serve_forever(
         on_stop: Called once when a signal comes, within its handler: set a flag, no more.
 
     Raises:
-        DataError: uvicorn is missing, the address cannot be had, or the certificate cannot be
+        DataError: uvicorn is missing, the address is not available, or the certificate cannot be
             used.
     """
     listener = _bind(host, port)
@@ -146,7 +146,7 @@ def _bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise DataError(f"{host}:{port} is no address to listen at: {error}.") from error
+        raise DataError(f"{host}:{port} is not an address to listen at: {error}.") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

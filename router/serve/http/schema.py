@@ -139,7 +139,7 @@ class ChatRequest(_Strict):
     model: Annotated[str, Field(max_length=200, examples=["m3-auto"])]
     messages: Annotated[
         list[UserMessage],
-        Field(min_length=1, max_length=1, description="One message: the model keeps no talk."),
+        Field(min_length=1, max_length=1, description="One message: conversations are not kept."),
     ]
     scale: Annotated[
         int | None, Field(ge=1, description="Answer at this scale instead of routing.")

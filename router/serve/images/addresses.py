@@ -46,7 +46,7 @@ def is_public(address: str) -> bool:
         address: IPv4 or IPv6 in its usual form.
 
     Returns:
-        False for everything else, also for what is no address at all.
+        False for everything else, also for what is not an address at all.
 
     >>> [is_public(one) for one in ("8.8.8.8", "10.0.0.1", "::ffff:8.8.8.8", "2002:a00:1::")]
     [True, False, False, False]

@@ -7,7 +7,7 @@ writes the beginning-of-sequence token and passes the parts of a message through
 :data:`PLACEHOLDER` for the image, which is what vLLM's LLaVA looks for
 (vllm-project/vllm, ``vllm/model_executor/models/llava.py``, ``get_placeholder_str``). It reads a
 message's content as a list of parts, which vLLM calls the content format "openai"
-(``vllm/entrypoints/chat_utils.py``, ``_parse_chat_message_content_part``: texts stay whole and a
+(``vllm/entrypoints/chat_utils.py``, ``_parse_chat_message_content_part``: texts stay whole and an
 image of any kind becomes ``{"type": "image"}``).
 """
 

@@ -104,7 +104,7 @@ def heard_whole(body: bytes) -> Heard:
     """What a whole response says.
 
     Raises:
-        BrokenError: If it is no chat completion.
+        BrokenError: If it is not a chat completion.
     """
     return _heard(body, "message")
 
@@ -113,14 +113,14 @@ def heard_event(line: str) -> Heard | None:
     """What one line of a stream says; None for the mark of its end and for lines between events.
 
     Raises:
-        BrokenError: If it is no event of a chat completion, or tells of an error.
+        BrokenError: If it is not an event of a chat completion, or tells of an error.
     """
     if not line or line.startswith(":"):
         return None
     field, _, data = line.partition(":")
     data = data.removeprefix(" ")
     if field != "data":
-        raise BrokenError(f"the stream has a line that is no event: {line[:80]!r}")
+        raise BrokenError(f"the stream has a line that is not an event: {line[:80]!r}")
     return None if data == "[DONE]" else _heard(data.encode(), "delta")
 
 
@@ -144,4 +144,4 @@ def _heard(body: bytes, message: str) -> Heard:
             answer_tokens=written,
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise BrokenError(f"the server's answer is no chat completion: {body[:80]!r}") from error
+        raise BrokenError(f"the server's answer is not a chat completion: {body[:80]!r}") from error

@@ -63,7 +63,7 @@ class StreamAccumulator:
             )
         if not self.logprobs or len(self.logprobs) != self.answer_tokens:
             raise UnavailableError(
-                f"the vLLM server told {len(self.logprobs)} log-probabilities for "
+                f"the vLLM server returned {len(self.logprobs)} log-probabilities for "
                 f"{self.answer_tokens} tokens; each must have one"
             )
         if self.reason not in ("stop", "length"):

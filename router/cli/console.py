@@ -3,51 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.console import RenderableType
-from rich.progress import BarColumn
-from rich.progress import MofNCompleteColumn
-from rich.progress import Progress
-from rich.progress import TextColumn
-from rich.progress import TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
-from rich.table import Column
-from rich.table import Table
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
 from rich.text import Text
 
 from m3router.data.log.checks import ASKED
 from m3router.data.scoring.metrics import AGREEMENT
-from m3router.router.cli.streams import err
-from m3router.router.cli.streams import out
+from m3router.router.cli.streams import err, out
 from m3router.router.evaluation import metric_table
 from m3router.router.evaluation.documents import Document
 from m3router.router.evaluation.metric_table import Metric
-from m3router.router.evaluation.reference_summary import not_the_best
-from m3router.router.evaluation.reference_summary import reference_sentence
-from m3router.router.evaluation.row_metrics import NOTHING
-from m3router.router.evaluation.row_metrics import on_the_console
+from m3router.router.evaluation.reference_summary import not_the_best, reference_sentence
+from m3router.router.evaluation.row_metrics import NOTHING, on_the_console
 from m3router.router.evaluation.summary_text import sentences
 from m3router.router.metrics.intervals import LEAST_FOR_CURVES
-from m3router.router.reports.tables import certified
-from m3router.router.reports.tables import counts_gflops
-from m3router.router.reports.tables import headline
-from m3router.router.reports.tables import method_lines
-from m3router.router.reports.tables import methods
-from m3router.router.reports.tables import reasons
-from m3router.router.reports.tables import shown
-from m3router.router.text.numbers import MISSING
-from m3router.router.text.numbers import interval
-from m3router.router.text.numbers import number
-from m3router.router.text.numbers import percent
-from m3router.router.text.words import Words
-from m3router.router.text.words import words_in
+from m3router.router.reports.tables import (
+    certified,
+    counts_gflops,
+    headline,
+    method_lines,
+    methods,
+    reasons,
+    shown,
+)
+from m3router.router.text.numbers import MISSING, interval, number, percent
+from m3router.router.text.words import Words, words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]

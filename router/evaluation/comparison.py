@@ -16,29 +16,17 @@ import numpy as np
 
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation import row_metrics
-from m3router.router.evaluation.methods import AppliedMethod
-from m3router.router.evaluation.methods import Part
-from m3router.router.evaluation.methods import Setting
+from m3router.router.evaluation.methods import AppliedMethod, Part, Setting
 from m3router.router.evaluation.price_curves import curve_prices
 from m3router.router.evaluation.summary_text import answers_nothing
-from m3router.router.metrics import choices
-from m3router.router.metrics import hull
-from m3router.router.metrics import oracles
+from m3router.router.metrics import choices, hull, oracles
 from m3router.router.metrics.apgr import strong_calls
-from m3router.router.metrics.curves import Curves
-from m3router.router.metrics.curves import curves
+from m3router.router.metrics.curves import Curves, curves
 from m3router.router.metrics.oracle_curve import corrected_curve
-from m3router.router.metrics.oracles import RULES
-from m3router.router.metrics.oracles import corrected_rows
-from m3router.router.metrics.oracles import oracle_rows
-from m3router.router.metrics.paired_bootstrap import SHARE
-from m3router.router.metrics.paired_bootstrap import Columns
-from m3router.router.metrics.paired_bootstrap import Estimate
-from m3router.router.metrics.paired_bootstrap import Pair
-from m3router.router.policies.outcomes import Asked
-from m3router.router.policies.outcomes import Outcome
-from m3router.router.policies.price_sweep import Choice
-from m3router.router.policies.price_sweep import choose_at
+from m3router.router.metrics.oracles import RULES, corrected_rows, oracle_rows
+from m3router.router.metrics.paired_bootstrap import SHARE, Columns, Estimate, Pair
+from m3router.router.policies.outcomes import Asked, Outcome
+from m3router.router.policies.price_sweep import Choice, choose_at
 
 UNDEFINED = Estimate(None, None, None)
 AGAINST = {"router": "minus_router", "calibrated cascade": "minus_calibrated_cascade"}

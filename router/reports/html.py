@@ -9,32 +9,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-from jinja2 import PackageLoader
-from jinja2 import StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-from plotly.offline import get_plotlyjs_version
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_text
 from m3router.data.media_files import file_in
 from m3router.data.videos import FRAMES
-from m3router.router.evaluation import metric_table
-from m3router.router.evaluation import row_metrics
+from m3router.router.evaluation import metric_table, row_metrics
 from m3router.router.evaluation.documents import Document
 from m3router.router.evaluation.studies import answer
 from m3router.router.evaluation.summary_text import sentences
-from m3router.router.reports import plots
-from m3router.router.reports import tables
-from m3router.router.reports.figures import DARK
-from m3router.router.reports.figures import inline_svg
-from m3router.router.reports.figures import still
-from m3router.router.reports.figures import write_figure
+from m3router.router.reports import plots, tables
+from m3router.router.reports.figures import DARK, inline_svg, still, write_figure
 from m3router.router.reports.latex import write_latex
-from m3router.router.reports.page_parts import allowed_scripts
-from m3router.router.reports.page_parts import script_json
-from m3router.router.reports.page_parts import thumbnail
+from m3router.router.reports.page_parts import allowed_scripts, script_json, thumbnail
 from m3router.router.text import numbers
 from m3router.router.text.words import words_in
 

@@ -236,7 +236,7 @@ def open_video(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS
 
     Raises:
         VideoError: The file is missing, not ours to read, no ordinary file, empty, truncated,
-            damaged or no video, has no or a single frame, or is too large; the message names the
+            damaged or not a video, has no or a single frame, or is too large; the message names the
             path and the cause.
         DataError: PyAV is missing, or ``frames`` is below 1.
     """

@@ -147,10 +147,10 @@ def test_files_that_are_no_video(tmp_path):
     (tmp_path / "p.png").rename(tmp_path / "p.mp4")
     for path, cause in (
         (empty, r"empty \(0 bytes\)"),
-        (text, "no video"),
+        (text, "not a video"),
         (folder, "it is a folder"),
         (tmp_path / "none.mp4", "no such file"),
-        (tmp_path / "p.mp4", "no video"),
+        (tmp_path / "p.mp4", "not a video"),
     ):
         with pytest.raises(VideoError, match=f"{path.name} cannot be read: .*{cause}"):
             open_video(path)
@@ -166,7 +166,7 @@ def test_files_that_are_no_video(tmp_path):
 def test_a_playlist_opens_no_further_file(tmp_path, text):
     write_video(tmp_path / "real.ts")
     (tmp_path / "a.mp4").write_text(text)
-    with pytest.raises(VideoError, match="no video"):
+    with pytest.raises(VideoError, match="not a video"):
         open_video(tmp_path / "a.mp4")
 
 

@@ -18,11 +18,11 @@ from experiments.recording import kept, provenance
 from m3router.data.errors import DataError
 from m3router.data.importers.blindtest import read_blindtest
 from m3router.data.manifest import MANIFEST, atomic_write_text
-from m3router.router.evaluation.evaluate_run import evaluate_stage
-from m3router.router.reports.report_run import report_stage
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.labelling import featurize_stage, import_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.reporting import report_stage
 
 HERE = Path(__file__).parent
 ESTIMATORS = ("logistic", "lightgbm", "mlp")

@@ -26,15 +26,15 @@ from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.checkpoints import load_model
 from m3router.router.cli.labelling import label_with_progress
-from m3router.router.evaluation.compare_runs import compare_runs
-from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.policies.policy import Policy
-from m3router.router.reports.report_run import report_stage
-from m3router.router.reports.studies import learning_curve_stage, leave_one_out_stage
 from m3router.router.runs.run import Run
+from m3router.router.stages.comparing import compare_runs
 from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.reporting import report_stage
+from m3router.router.stages.studies import learning_curve_stage, leave_one_out_stage
 
 HERE = Path(__file__).parent
 QUESTIONS = 8

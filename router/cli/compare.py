@@ -10,10 +10,10 @@ import typer
 
 from m3router.router.cli.console import show_table
 from m3router.router.cli.streams import err, out
-from m3router.router.evaluation.compare_runs import PairedComparison, compare_runs
 from m3router.router.evaluation.paired_comparison import AIQ, SAVED, Difference
 from m3router.router.metrics.intervals import LEAST_FOR_CURVES
 from m3router.router.runs.run import Run
+from m3router.router.stages.comparing import PairedComparison, compare_runs
 from m3router.router.text.numbers import MISSING, number, percent
 from m3router.router.text.words import Words, words_of
 

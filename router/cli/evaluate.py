@@ -9,8 +9,8 @@ import typer
 from m3router.router.cli.console import show_ends, show_headline, show_methods, show_verdict
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import err, out
-from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import evaluate_stage
 
 
 def evaluate(

@@ -18,11 +18,11 @@ from m3router.router.cli.options import Device
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.evaluation.evaluate import default_budgets
-from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.evaluation.showcase import held_out
-from m3router.router.reports.report_run import report_stage
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.reporting import report_stage
 
 if TYPE_CHECKING:
     from m3router.m3core.matryoshka.base import MultiScaleModel

@@ -9,8 +9,8 @@ import typer
 
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import err, out
-from m3router.router.reports.report_run import report_stage
 from m3router.router.runs.run import Run
+from m3router.router.stages.reporting import report_stage
 
 
 def report(

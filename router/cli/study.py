@@ -19,10 +19,10 @@ import typer
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import out
-from m3router.router.evaluation.learning_curve import SHARES
-from m3router.router.evaluation.studies import answer
-from m3router.router.reports.studies import learning_curve_stage, leave_one_out_stage
+from m3router.router.evaluation.studies.learning_curve import SHARES
+from m3router.router.evaluation.studies.summary import answer
 from m3router.router.runs.run import Run
+from m3router.router.stages.studies import learning_curve_stage, leave_one_out_stage
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.text.numbers import number
 

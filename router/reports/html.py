@@ -19,7 +19,7 @@ from m3router.data.media_files import file_in
 from m3router.data.videos import FRAMES
 from m3router.router.evaluation import metric_table, row_metrics
 from m3router.router.evaluation.documents import Document
-from m3router.router.evaluation.studies import answer
+from m3router.router.evaluation.studies.summary import answer
 from m3router.router.evaluation.summary_text import sentences
 from m3router.router.reports import plots, tables
 from m3router.router.reports.figures import DARK, inline_svg, still, write_figure
@@ -69,7 +69,7 @@ class Extras:
     """What a report shows beside the evaluation.
 
     Attributes:
-        importance: what `m3router.router.evaluation.importance.importance_stage` returns.
+        importance: what `m3router.router.stages.importance.importance_stage` returns.
         learning: a learning curve.
         left_out: a study of what was never seen.
         notes: why one of these is missing; shown as they are.
@@ -92,7 +92,7 @@ def write_report(
     """Write report.html, its figures as PNG and SVG, and tables/ as CSV and LaTeX.
 
     Args:
-        document: what `m3router.router.evaluation.evaluate_run.evaluate_stage` returns.
+        document: what `m3router.router.stages.evaluating.evaluate_stage` returns.
         folder: made when it does not exist.
         extras: importance and studies.
         manifest: the evaluation's manifest, for the provenance.

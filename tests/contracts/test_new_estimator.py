@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from m3router.router import estimators
-from m3router.router.evaluation.importance import importance_stage
 from m3router.router.features.table import FeatureTable
 from m3router.router.hub.repository import router_files
 from m3router.router.runs.run import Run
+from m3router.router.stages.importance import importance_stage
 from m3router.router.stages.learning import train_stage
 from m3router.router.stages.tuning import Search, tune_stage, tuned_setting
 from m3router.router.tuning.spaces import searchable

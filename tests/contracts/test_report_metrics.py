@@ -14,14 +14,14 @@ from m3router.data.splits.split import split_by_group
 from m3router.router.cli import console
 from m3router.router.evaluation import metric_table, row_metrics
 from m3router.router.evaluation.evaluate import Settings, evaluate
-from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.evaluation.metric_table import METRICS, Measured, Metric
 from m3router.router.evaluation.row_metrics import ROW_METRICS, RowMetric
 from m3router.router.features.table import FeatureTable
 from m3router.router.reports import tables
-from m3router.router.reports.report_run import report_stage
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.reporting import report_stage
 
 OPTIONS = ("1", "9", "36")
 TITLE = "mean points of the curve"

@@ -66,11 +66,11 @@ def test_the_reference_has_every_public_module():
 def test_a_page_of_the_reference_names_its_modules():
     reference = hook("reference")
     text = reference.markdown(
-        "m3router.router.evaluation", ["m3router.router.evaluation.study_cells"]
+        "m3router.router.evaluation", ["m3router.router.evaluation.studies.cells"]
     )
     assert (
         "\n# m3router.router.evaluation\n\n" in text
-        and "::: m3router.router.evaluation.study_cells\n" in text
+        and "::: m3router.router.evaluation.studies.cells\n" in text
     )
 
 

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from m3router.data.errors import DataError, MismatchError, NotLearnableError
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.cli.main import app
-from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
 from m3router.router.stages.checks import check_run
 from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
 from m3router.router.stages.monitoring import monitor_stage
 from tests.router.answered import answered_world

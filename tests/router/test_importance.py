@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3router.router.evaluation.importance import importance_stage
 from m3router.router.evaluation.permutation_importance import (
     Examples,
     by_image,
@@ -16,6 +15,7 @@ from m3router.router.evaluation.permutation_importance import (
     strongest,
 )
 from m3router.router.runs.run import Run
+from m3router.router.stages.importance import importance_stage
 from m3router.router.stages.learning import train_stage
 
 

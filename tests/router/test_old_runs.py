@@ -19,17 +19,17 @@ import pytest
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.evaluation.documents import upgraded
 from m3router.router.evaluation.evaluate import SCHEMA
-from m3router.router.evaluation.evaluate_run import evaluate_stage, read_document
 from m3router.router.hub import load_policy, load_router
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
-from m3router.router.reports.report_run import report_stage
 from m3router.router.reports.tables import certified, headline
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
 from m3router.router.stages.checks import check_run
 from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.evaluating import evaluate_stage, read_document
 from m3router.router.stages.learning import calibrate_stage
+from m3router.router.stages.reporting import report_stage
 
 OLD = Path(__file__).parent / "old_run"
 OLD_HUB = Path(__file__).parent / "old_hub"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from m3router.data.errors import DataError, MismatchError
-from m3router.router.evaluation.compare_runs import compare_runs
 from m3router.router.evaluation.paired_comparison import Questions, Side, compare_routers
 from m3router.router.metrics import hull
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.policies.price_sweep import sweep
 from m3router.router.runs.run import Run
+from m3router.router.stages.comparing import compare_runs
 from m3router.router.stages.learning import calibrate_stage, train_stage
 
 COSTS = np.array([1.0, 9.0, 36.0])

@@ -20,20 +20,20 @@ from typer.testing import CliRunner
 
 from m3router.data.manifest import MANIFEST
 from m3router.router.cli.main import app
-from m3router.router.evaluation.compare_runs import compare_runs
-from m3router.router.evaluation.evaluate_run import evaluate_stage
-from m3router.router.evaluation.importance import importance_stage
-from m3router.router.evaluation.retraining import Recipe
+from m3router.router.evaluation.studies.retraining import Recipe
 from m3router.router.hub import Facts
 from m3router.router.hub.publishing import run_files
-from m3router.router.reports.report_run import report_stage
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
 from m3router.router.stages.checks import check_run
+from m3router.router.stages.comparing import compare_runs
 from m3router.router.stages.escalating import escalate_stage
+from m3router.router.stages.evaluating import evaluate_stage
+from m3router.router.stages.importance import importance_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
 from m3router.router.stages.monitoring import monitor_stage
 from m3router.router.stages.references import reference_stage
+from m3router.router.stages.reporting import report_stage
 from tests.router.answered import answered_world
 
 TABLES = ("oracle.parquet", "features.parquet")

@@ -18,12 +18,12 @@ from PIL import Image
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.reports import figures, plots, tables
 from m3router.router.reports.page_parts import allowed_scripts, script_json
-from m3router.router.reports.report_run import report_stage
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.reporting import report_stage
 from m3router.router.text import numbers
 
 HOSTILE = (

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.router.evaluation.evaluate_run import evaluate_stage
-from m3router.router.evaluation.learning_curve import nested_rows
-from m3router.router.evaluation.studies import answer, by_share, enough_labels
-from m3router.router.evaluation.study_cells import Cells
-from m3router.router.reports.report_run import report_stage
-from m3router.router.reports.studies import learning_curve_stage, leave_one_out_stage
+from m3router.router.evaluation.studies.cells import Cells
+from m3router.router.evaluation.studies.learning_curve import nested_rows
+from m3router.router.evaluation.studies.summary import answer, by_share, enough_labels
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from m3router.router.stages.reporting import report_stage
+from m3router.router.stages.studies import learning_curve_stage, leave_one_out_stage
 
 
 def estimate(value, half=0.01):

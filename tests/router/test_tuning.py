@@ -19,9 +19,9 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.splits.split import SPLITS, split_by_group
 from m3router.router.estimators.base import Range
 from m3router.router.estimators.logistic import LogisticEstimator
-from m3router.router.evaluation.evaluate_run import evaluate_stage
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
 from m3router.router.stages.splitting import Splitting
 from m3router.router.stages.tuning import Search, tune_stage, tuned_setting, tuning_folder

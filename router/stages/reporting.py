@@ -8,13 +8,13 @@ from typing import Any
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.manifest import read_manifest
-from m3router.router.evaluation.evaluate_run import read_document
-from m3router.router.evaluation.importance import importance_stage
-from m3router.router.evaluation.learning_curve import DOCUMENT as STUDY
-from m3router.router.evaluation.learning_curve import STAGE as LEARNING
-from m3router.router.evaluation.leave_one_out import STAGE as LEFT_OUT
+from m3router.router.evaluation.studies.learning_curve import DOCUMENT as STUDY
+from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
+from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
 from m3router.router.reports.html import PAGE, Extras, write_report
 from m3router.router.runs.run import Run
+from m3router.router.stages.evaluating import read_document
+from m3router.router.stages.importance import importance_stage
 
 
 def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.manifest import atomic_write_text
-from m3router.router.evaluation.learning_curve import DOCUMENT, SHARES, learning_curve
-from m3router.router.evaluation.learning_curve import STAGE as LEARNING
-from m3router.router.evaluation.leave_one_out import STAGE as LEFT_OUT
-from m3router.router.evaluation.leave_one_out import leave_one_out
+from m3router.router.evaluation.studies.learning_curve import DOCUMENT, SHARES, learning_curve
+from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
+from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
+from m3router.router.evaluation.studies.leave_one_out import leave_one_out
 from m3router.router.reports import plots
 from m3router.router.reports.figures import still, write_figure
 from m3router.router.reports.latex import write_latex
@@ -33,7 +33,8 @@ def learning_curve_stage(
 ) -> dict[str, Any]:
     """Measure a learning curve and write `learning-curve/`: study.json, figures and tables.
 
-    Args, result and errors are those of `m3router.router.evaluation.learning_curve.learning_curve`.
+    Args, result and errors are those of
+    `m3router.router.evaluation.studies.learning_curve.learning_curve`.
     """
     document = learning_curve(run, shares=shares, seeds=seeds, draws=draws, progress=progress)
     folder = run.root / LEARNING
@@ -51,7 +52,8 @@ def leave_one_out_stage(
 ) -> dict[str, Any]:
     """Measure what was never seen and write `leave-one-out/`: study.json, figures and tables.
 
-    Args, result and errors are those of `m3router.router.evaluation.leave_one_out.leave_one_out`.
+    Args, result and errors are those of
+    `m3router.router.evaluation.studies.leave_one_out.leave_one_out`.
     """
     document = leave_one_out(run, by=by, draws=draws, progress=progress)
     folder = run.root / LEFT_OUT

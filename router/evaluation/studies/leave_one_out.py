@@ -12,9 +12,9 @@ import numpy.typing as npt
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.evaluate import Settings, evaluate
-from m3router.router.evaluation.retraining import Recipe, Rows
-from m3router.router.evaluation.studies import macro
-from m3router.router.evaluation.study_cells import Cells
+from m3router.router.evaluation.studies.cells import Cells
+from m3router.router.evaluation.studies.retraining import Recipe, Rows
+from m3router.router.evaluation.studies.summary import macro
 from m3router.router.metrics import choices
 from m3router.router.runs.run import Run
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.router.evaluation.evaluate import Settings, evaluate
-from m3router.router.evaluation.retraining import Recipe, Rows
-from m3router.router.evaluation.studies import by_share, enough_labels
-from m3router.router.evaluation.study_cells import Cells
+from m3router.router.evaluation.studies.cells import Cells
+from m3router.router.evaluation.studies.retraining import Recipe, Rows
+from m3router.router.evaluation.studies.summary import by_share, enough_labels
 from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter

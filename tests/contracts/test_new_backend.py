@@ -11,6 +11,7 @@ from m3router.data.errors import DataError
 from m3router.router.serve.backends import factory
 from m3router.router.serve.backends.engine import LocalEngine
 from m3router.router.serve.backends.vllm.backend import VllmBackend
+from m3router.router.serve.backends.vllm.client import VllmAddress
 from m3router.router.serve.settings import ServeSettings
 
 TOY = """
@@ -60,6 +61,16 @@ def test_the_real_ones_read_their_settings():
         ServeSettings(run="run", vllm="http://gpu", vllm_model="mine"), {"M3ROUTER_VLLM_KEY": "k"}
     )
     assert isinstance(made, VllmBackend)
+    assert made._address == VllmAddress(url="http://gpu", model="mine", key="k")
+    assert isinstance(factory.backend_of(ServeSettings(run="run"), {}), LocalEngine)
+
+
+def test_replicas_are_as_many_as_was_said():
+    pytest.importorskip("ray")
+    made = factory.backend_of(ServeSettings(run="run", ray=True, replicas=3), {})
+    assert made._ray_settings.replicas == 3 and made._ray_settings.most_replicas is None
+    made = factory.backend_of(ServeSettings(run="run", ray=True, autoscale="1:4"), {})
+    assert (made._ray_settings.replicas, made._ray_settings.most_replicas) == (1, 4)
 
 
 @pytest.mark.parametrize("given", [{"replicas": 2}, {"autoscale": "1:2"}])

@@ -83,7 +83,7 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _tells_orientation(kind: bytes, chunk: bytes) -> bool:
-    """Whether a whole and undamaged chunk may hold an orientation, and is no larger inside."""
+    """Whether a whole and undamaged chunk may hold an orientation, and is not larger inside."""
     body = chunk[8:-4]
     if chunk[-4:] != struct.pack(">I", zlib.crc32(kind + body)):
         return False

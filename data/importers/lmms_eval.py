@@ -63,7 +63,7 @@ def output_tokens(counts: Any) -> int | None:
 
 
 def tokens_of(samples: Mapping[str, Sample]) -> dict[str, Any]:
-    """Sum the tokens of an option's answers; empty where none is told."""
+    """Sum the tokens of an option's answers; empty where none is logged."""
     told = [one.answer_tokens for one in samples.values() if one.answer_tokens is not None]
     if not told:
         return {}
@@ -414,7 +414,7 @@ def _old(path: Path, text: str) -> list[Any]:
 def _samples(
     task: str, path: Path, logged: list[Any], chosen: Mapping[str, str], skip_bad: bool
 ) -> tuple[dict[str, Sample], list[str]]:
-    """Read one task's samples by example id; what is not used or left out is told."""
+    """Read one task's samples by example id; what is not used is noted."""
     samples: dict[str, Sample] = {}
     twice: list[str] = []
     bad: list[str] = []

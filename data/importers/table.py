@@ -212,7 +212,7 @@ def read_table(
     (how answers are compared with it), ``confidence`` (in [0, 1]) and ``logprob`` (nats, summed
     over the answer's tokens), which cascades read. Options may be anything that answers at a cost:
     scales, sizes of a model, resolutions, providers. Other columns are not used; that, and rows
-    and examples without a value, is told in ``metadata["unmapped"]``.
+    and examples without a value, is listed in ``metadata["unmapped"]``.
 
     The options are ordered by their mean cost; without a ``cost`` column by their first
     appearance, and the cost is then the place in that order, from 1. Without a ``group`` column

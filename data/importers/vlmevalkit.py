@@ -55,7 +55,7 @@ KNOWN = (
     "seedbench", "tablevqabench", "tdbench", "textvqa", "vizwiz", "vstar",
 )  # fmt: skip
 """Beginnings of the names of its data sets, in lower case: where one begins, the model's name ends.
-Data sets of other names are told by what files of several options end in alike."""
+Data sets of other names are recognised by what files of several options end in alike."""
 
 
 def tables_in(place: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from m3router.data.splits.split import FRACTIONS, SPLITS
 FEW_GROUPS = 40
 """Groups below which the test split, a fifth of them, has next to nothing to tell."""
 ENOUGH = 10
-"""Answers below which it is no wonder that all are right, or all wrong."""
+"""Answers below which nobody wonders that all are right, or all wrong."""
 
 
 def log_warnings(log: OracleLog) -> list[str]:

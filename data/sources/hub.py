@@ -148,7 +148,7 @@ def _numbered(name: str, raws: Iterator[RawExample]) -> Iterator[RawExample]:
 def _with_videos(
     entry: Benchmark, raws: Iterator[RawExample], origin: Origin
 ) -> Iterator[tuple[RawExample, str]]:
-    """Find each video by its name; all that are missing are told together, at the end."""
+    """Find each video by its name; all that are missing are named together, at the end."""
     if origin.videos is None or not origin.videos.is_dir():
         got = "none was given" if origin.videos is None else f"{origin.videos} is not a folder"
         raise DataError(f"{entry.title} is about videos: pass their folder with --videos ({got}).")

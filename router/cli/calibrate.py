@@ -105,8 +105,8 @@ def calibrate(
         bound=bound,
         most=most,
     )
-    Target.of(knobs)  # numbers out of range are told before anything is read
-    place.read_router()  # what is missing is told in the order of the stages: first a router
+    Target.of(knobs)  # numbers out of range are refused before anything is read
+    place.read_router()  # what is missing is named in the order of the stages: first a router
     words = words_of(place.read_log())
     if escalate and (price is not None or cap is not None):
         raise DataError(

@@ -27,7 +27,7 @@ NOTHING = Estimate(None, None, None).to_dict()
 ROUTER = "router"
 ONE_COST = "every option costs the same on the mean, so that there are no budgets to average over"
 MANY_TIMES = 10
-"""Times the cost of the best fixed option from which on it is told so, not in per cent."""
+"""Times the cost of the best fixed option from which on it is said so, not in per cent."""
 
 
 class Measured:

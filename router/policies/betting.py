@@ -2,7 +2,7 @@
 
 Notation for shapes: G images in an order that labels have no part in, L bettors.
 
-The loss of an image is told as its excess e <= 1: how far its summed losses are above the target,
+The loss of an image is given as its excess e <= 1: how far its summed losses are above the target,
 as a share of the most that they can be (`m3router.router.policies.risk_bounds.Losses.excess`). A
 bettor stakes a share b in [0, 1] of the wealth, which image g multiplies by 1 - b e_g. While the
 risk is above the target, the mean of e is above 0 and no strategy gains on average, however b is

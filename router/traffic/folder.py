@@ -268,7 +268,7 @@ def read_traffic(root: Path) -> list[Record]:
     """The records of a folder, oldest first; another process may be writing it.
 
     Raises:
-        DataError: It is no such folder, or damaged.
+        DataError: It is not such a folder, or it is damaged.
     """
     _check_ours(root, make=False)
     return list(read_lines(root / EXAMPLES))

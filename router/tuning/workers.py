@@ -32,7 +32,7 @@ def this_worker() -> dict[str, Any]:
 
 
 def gone(trial: FrozenTrial) -> bool:
-    """Whether the trial's process ran on this machine and is no more."""
+    """Whether the trial's process ran on this machine and has ended."""
     worker, ours = trial.user_attrs.get(WORKER), this_worker()
     if worker is None or worker["host"] != ours["host"]:
         return False

@@ -1,4 +1,4 @@
-"""The server's front: routes, who may use them, and what is told of errors."""
+"""The server's front: routes, who may use them, and what clients learn of errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 """Paths that need no key: they tell nothing of what is asked."""
 
 LONGEST_PLACE = 200
-"""Characters of a wrong field's name that are told: it may be one that the client made up."""
+"""Characters of a wrong field's name that are shown: the client may have made it up."""
 
 
 @dataclass(frozen=True, kw_only=True)

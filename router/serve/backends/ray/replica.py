@@ -52,7 +52,7 @@ class Refused:
 
     @classmethod
     def of(cls, error: M3RouterError) -> Refused:
-        """An error as it is told; of a kind that is not known, only that there was one."""
+        """An error as a client sees it; of an unknown kind, only that there was one."""
         if isinstance(error, BusyError):
             return cls(kind=BUSY, message=str(error), retry_after=error.retry_after)
         for name, kind in KINDS.items():

@@ -65,7 +65,7 @@ class RaySettings:
         """These settings with replicas from FEWEST:MOST, such as ``--autoscale 1:4``.
 
         Raises:
-            DataError: If the text is no such pair.
+            DataError: If the text is not such a pair.
         """
         fewest, _, most = text.partition(":")
         if not (fewest.isdecimal() and most.isdecimal()):

@@ -185,9 +185,7 @@ def _completed(folder: Path, given: set[str], plan: Blueprint, config: Any) -> l
             shutil.copyfile(Path(made) / name, folder / name)
     if given.isdisjoint(_TOKENIZER):
         make_tokenizer(plan).save_pretrained(folder)
-        assumed.append(
-            "There is no tokenizer: marks before and behind an image are not counted."
-        )
+        assumed.append("There is no tokenizer: marks before and behind an image are not counted.")
     return assumed
 
 

@@ -131,7 +131,10 @@ def read_budgets(name: str, *, options: Options | None = None) -> VisualBudgets:
     config = read_json(place if place.is_file() else place / CONFIG)
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
-        raise ModelError(f"{name}: {unknown_name('model_type', kind, FAMILIES)}")
+        raise ModelError(
+            f"{name}: {unknown_name('model_type', kind, FAMILIES)} A Matryoshka model is named by "
+            "its folder"
+        )
     shape = VisionLanguageShape.of(config)
     parsed = AutoConfig.for_model(**config)
     plan, family = TINY[kind](Sizes()), FAMILIES[kind]

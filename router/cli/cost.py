@@ -12,6 +12,7 @@ import typer
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.cost.operations import Numbers
 from m3router.m3core.cost.roofline import Device, choose_device, estimate
+from m3router.m3core.cost.vision_language import FAMILIES
 from m3router.router.cli.console import say, show_table
 from m3router.router.cli.options import Dtype, ModelOptions
 from m3router.router.cli.streams import out
@@ -119,10 +120,12 @@ def cost(
 
 def _has_options(model: str) -> bool:
     """Whether it is a model by visual budget; a hub id's small files are downloaded."""
-    from m3router.m3core.checkpoints.places import resolve  # loads the hub's client
-    from m3router.m3core.vlm import is_vlm  # loads torch
+    from m3router.m3core.checkpoints.places import read_json, resolve  # loads the hub's client
 
-    return Path(model).is_file() or is_vlm(resolve(model, weights=False))
+    if Path(model).is_file():
+        return True
+    file = resolve(model, weights=False) / "config.json"
+    return file.is_file() and read_json(file).get("model_type") in FAMILIES
 
 
 def _of_scales(

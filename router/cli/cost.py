@@ -19,7 +19,7 @@ from m3router.router.cli.streams import out
 from m3router.router.text.numbers import percent
 
 if TYPE_CHECKING:
-    from m3router.m3core.cost.visual_budgets import OptionCost
+    from m3router.m3core.vlm.option_costs import OptionCost
 
 _MATRYOSHKA = "Matryoshka models:"
 _SIZES = {True: "1600x1200", False: "336x336"}
@@ -99,7 +99,11 @@ def cost(
     }
     by_option = model != EMBEDDED and _has_options(model)
     size = image_size or _SIZES[by_option]
-    about = {"text_tokens": text_tokens, "answer_tokens": answer_tokens, "json": json}
+    about: dict[str, Any] = {
+        "text_tokens": text_tokens,
+        "answer_tokens": answer_tokens,
+        "json": json,
+    }
     if by_option:
         given = [name for name, value in only_scales.items() if value is not None]
         if given:
@@ -203,8 +207,8 @@ def _of_options(
 ) -> None:
     """Show the options of a model by visual budget."""
     from m3router.m3core.checkpoints.sizes import parse_image  # loads torch
-    from m3router.m3core.cost.visual_budgets import read_budgets  # loads torch
     from m3router.m3core.opening import parse_options  # loads torch
+    from m3router.m3core.vlm.option_costs import read_budgets  # loads torch
 
     height, width = parse_image(size)
     budgets = read_budgets(model, options=parse_options(option))

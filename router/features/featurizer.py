@@ -20,6 +20,7 @@ from m3router.router.features.groups import (
     IMAGE,
     PEEK,
     QUESTION,
+    SIZE,
     check_feature_groups,
 )
 from m3router.router.features.question import MODEL, QuestionEncoder, question_encoder
@@ -61,6 +62,11 @@ class Featurizer:
                 "The feature group 'peek' is the prefill of the model that answers; an image "
                 "encoder has none. Give that model, or choose other feature groups, such as image, "
                 "question and cheap."
+            )
+        if SIZE in self.feature_groups and not self.images:
+            raise DataError(
+                "The feature group 'size' needs images. Give their folder, or choose other "
+                "feature groups, such as question and cheap."
             )
         if QUESTION in self.feature_groups and self.questions is None:
             raise DataError(

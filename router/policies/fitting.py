@@ -5,8 +5,8 @@ Notation for shapes: N examples of the calibration split, K options.
 Prices are chosen among all that make a difference on the calibration split (`price_sweep`).
 Everywhere `p` are probabilities (N, K) there, `costs` (N, K) are in `binding.cost_unit`, `binding`
 is what the policy will belong to, and budget, price, cap and reference are the knobs of these names
-(`m3router.router.policies.knobs`). Choices go by `costs`; `paid` (N, K) is what really counts, where
-that is something else (`m3router.router.policies.expected_costs`).
+(`m3router.router.policies.knobs`). Choices go by `costs`; `paid` (N, K) is what counts, where that
+is something else (`m3router.router.policies.expected_costs`).
 """
 
 from __future__ import annotations

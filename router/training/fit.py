@@ -165,9 +165,7 @@ def expected_costs(log: OracleLog, features: FeatureTable, rows: Rows) -> Expect
         return None
     counted = False
     if "image_tokens_from" in log.frame:
-        tokens, origin = (
-            log.laid_out(name)[rows] for name in ("image_tokens", "image_tokens_from")
-        )
+        origin, tokens = (log.laid_out(f"image_tokens{end}")[rows] for end in ("_from", ""))
         counted = bool((origin == "counted").all() and (tokens == log.costs[rows]).all())
     sizes = image_sizes(features)
     if sizes is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -164,7 +164,7 @@ def label(
     mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
     ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
-    matryoshka = {
+    matryoshka: dict[str, Any] = {
         "device_map": device_map,
         "bits": bits,
         "pooling": None if pooling is Pooling.AVERAGE else pooling.value,

@@ -163,7 +163,7 @@ def _pixel_limits(body: Mapping[str, Any], part: Mapping[str, Any]) -> Json:
     limits = _object(_object(body, "mm_processor_kwargs"), "image")
     names = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
     size = {new: limits[old] for old, new in names.items() if old in limits}
-    default = {"shortest_edge": 65536, "longest_edge": 16777216}
+    default = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
     return {"size": default | size} if size else {}
 
 
@@ -212,7 +212,7 @@ DIALECTS: dict[str, Dialect] = {
         error=_flat_error,
         details=lambda image, cached: {"cached_tokens": cached, "image_tokens": image},
     ),
-    "lmdeploy": Dialect(family="qwen3-vl", arguments=_pixel_limits, error=_flat_error),
+    "lmdeploy": Dialect(family="qwen2.5-vl", arguments=_pixel_limits, error=_flat_error),
     "openai": Dialect(
         family="gpt-4o",
         arguments=_detail,

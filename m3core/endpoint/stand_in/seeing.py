@@ -55,7 +55,14 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-# --- Qwen3-VL: any number of pixels --------------------------------------------------------------
+# --- Qwen-VL: any number of pixels ---------------------------------------------------------------
+
+
+@functools.cache
+def _qwen2_5_processor() -> Any:
+    from transformers import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil()  # as in Qwen/Qwen2.5-VL-3B-Instruct
 
 
 @functools.cache
@@ -73,8 +80,7 @@ def _qwen3_processor() -> Any:
     )
 
 
-def _see_qwen3(image: Image.Image, arguments: Mapping[str, Any]) -> Seen:
-    processor = _qwen3_processor()
+def _see_grid(processor: Any, image: Image.Image, arguments: Mapping[str, Any]) -> Seen:
     _, rows, columns = processor(images=[image], **arguments)["image_grid_thw"][0].tolist()
     side, merge = processor.patch_size, processor.merge_size
     seen = image.resize((columns * side, rows * side), Image.Resampling.BICUBIC)
@@ -160,7 +166,16 @@ def _arguments_of(processor: Callable[[], Any]) -> Callable[[], frozenset[str]]:
 
 
 FAMILIES: dict[str, Family] = {
-    "qwen3-vl": Family(see=_see_qwen3, arguments=_arguments_of(_qwen3_processor), around=2),
+    "qwen2.5-vl": Family(
+        see=lambda image, arguments: _see_grid(_qwen2_5_processor(), image, arguments),
+        arguments=_arguments_of(_qwen2_5_processor),
+        around=2,
+    ),
+    "qwen3-vl": Family(
+        see=lambda image, arguments: _see_grid(_qwen3_processor(), image, arguments),
+        arguments=_arguments_of(_qwen3_processor),
+        around=2,
+    ),
     "gemma4": Family(see=_see_gemma4, arguments=_arguments_of(_gemma4_processor)),
     "internvl3": Family(see=_see_internvl, arguments=_arguments_of(_internvl_processor)),
     "gpt-4o": Family(see=_see_tiles, arguments=lambda: frozenset({"detail"})),

@@ -10,8 +10,8 @@ from m3router.data.errors import DataError, ModelError
 from m3router.data.registry import unknown_name
 from m3router.m3core.checkpoints import load_model
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
+from m3router.m3core.endpoint.connecting import from_spec as connect_again
 from m3router.m3core.endpoint.keys import Key
-from m3router.m3core.endpoint.model import from_spec as connect_again
 from m3router.m3core.functions import is_reference, load_reference
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.pooling import AVERAGE

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from m3router.data.errors import DataError
-from m3router.data.importers.usage import QUANTITIES, CellUsage
+from m3router.data.importers.usage import QUANTITIES, CellUsage, amount
 from m3router.data.prices import Prices
 
 UNIT, RANK, MONEY = "cost", "rank", "USD"
@@ -106,13 +106,10 @@ class Costs:
 def mean_costs(costs: np.ndarray) -> np.ndarray:
     """Mean cost of each option, shape (K,), from costs (N, K) with NaN where unknown.
 
-    Over the examples with a cost at every option, for options need not have answered the same
-    ones; where there is no such example, over each option's own.
+    An option without any known cost counts as the most expensive: inf.
     """
-    whole = costs[np.isfinite(costs).all(axis=1)]
-    counted = whole if len(whole) else costs
-    known = np.isfinite(counted)
-    sums = np.where(known, counted, 0.0).sum(axis=0)
+    known = np.isfinite(costs)
+    sums = np.where(known, costs, 0.0).sum(axis=0)
     means: np.ndarray = np.divide(
         sums, known.sum(axis=0), out=np.full(costs.shape[1], np.inf), where=known.any(axis=0)
     )
@@ -124,28 +121,31 @@ def by_cost(options: Sequence[str], means: np.ndarray) -> list[str]:
     return [options[k] for k in np.argsort(means, kind="stable")]
 
 
-def contradiction(options: Sequence[str], means: np.ndarray, unit: str) -> list[str]:
-    """Say that measured costs (K,) order the options otherwise than they were given.
+def contradiction(
+    options: Sequence[str], means: np.ndarray, unit: str, *, meant: bool
+) -> list[str]:
+    """Say that mean costs (K,) order the options otherwise than they were given.
 
-    Where all names are numbers it is these that give the order.
+    Args:
+        options: In the order given.
+        means: Their mean costs, shape (K,).
+        unit: What the costs count.
+        meant: Whether that order means something. Where all names are numbers it is these that
+            give the order.
     """
-    numbers = [_number(name) for name in options]
-    named = all(number is not None for number in numbers)
-    given = sorted(range(len(options)), key=lambda k: numbers[k] or 0.0) if named else None
-    expected = list(options) if given is None else [options[k] for k in given]
-    found = by_cost(expected, np.array([means[list(options).index(name)] for name in expected]))
+    numbers = [amount(name) for name in options]
+    named = None not in numbers
+    if not (named or meant):
+        return []
+    rank = range(len(options))
+    expected = sorted(rank, key=lambda k: numbers[k] or 0.0) if named else list(rank)
+    found = sorted(expected, key=lambda k: means[k])
     if found == expected:
         return []
-    shown = ", ".join(f"{name} ({means[list(options).index(name)]:.6g})" for name in found)
+    shown = ", ".join(f"{options[k]} ({means[k]:.6g})" for k in found)
+    otherwise = ", ".join(options[k] for k in expected)
     return [
-        f"the options are ordered by their mean cost in {unit}: {shown}; "
-        f"{'their names' if named else 'as they were given'} the order would be "
-        f"{', '.join(expected)}. Check the costs if that is unexpected"
+        f"the options are ordered by their mean cost in {unit}, {shown}; by "
+        f"{'the numbers in their names' if named else 'the order given'} they would be "
+        f"{otherwise}. Check the costs if that is unexpected"
     ]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

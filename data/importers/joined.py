@@ -14,7 +14,6 @@ import pandas as pd
 from m3router.data.errors import DataError, MismatchError, listed
 from m3router.data.importers.costs import Costs, by_cost, contradiction, mean_costs
 from m3router.data.importers.usage import NOTHING, CellUsage
-from m3router.data.log.checks import SCHEMA
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import lone_groups
 from m3router.data.media_files import leaves_folder
@@ -39,8 +38,6 @@ def references_in(text: str) -> tuple[str, ...]:
     return (text,)
 
 
-REPORTED = "reported"
-"""Where the image tokens of imported answers come from."""
 UNMAPPED = "unmapped"
 """Metadata entry: sentences about what an importer could not map."""
 
@@ -160,16 +157,15 @@ def join(
     means, ranks = mean_costs(wide), costs.what is None and not costs.fixed
     ranks = ranks and _number(given[0]) is None
     unit = costs.unit_of(ranks=ranks)
-    by_option += [] if costs.what is None else contradiction(given, means, unit)
+    by_option += contradiction(given, means, unit, meant=costs.what is not None)
     options = by_cost(given, means)
     rows = [
         _row(name, option, cost, firsts[name], runs[option].get(name), costs.prices.get(option))
         for name, costs_of in zip(ids, wide.tolist(), strict=True)
         for option, cost in zip(given, costs_of, strict=True)
     ]
-    frame = pd.DataFrame(rows)
     return OracleLog(
-        frame[[name for name in frame.columns if name in SCHEMA.names]],
+        pd.DataFrame(rows),
         options=options,
         cost_unit=unit,
         metadata={
@@ -322,15 +318,7 @@ def _row(
         "error": None if score is not None else error,
         "references": first.references,
         "metric": first.metric,
-        "prompt_tokens": usage.prompt_tokens,
-        "image_tokens": usage.image_tokens,
-        "image_tokens_from": None if usage.image_tokens is None else REPORTED,
-        "cached_tokens": usage.cached_tokens,
-        "answer_tokens": usage.answer_tokens,
-        "text_tokens": usage.text_tokens,
-        "flops": usage.flops,
-        "seconds": usage.seconds,
-        "price": usage.priced(prices),
+        **usage.columns(prices),
     }
 
 

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from m3router.data.errors import DataError
+from m3router.data.log.checks import COUNTS
 from m3router.data.prices import Prices
 from m3router.data.tables.cells import number_of
+
+REPORTED = "reported"
+"""Where the image tokens of imported answers come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,7 @@ class CellUsage:
         image_tokens: Those of the prompt that stand for the image.
         cached_tokens: Those of the prompt that a server had read before.
         answer_tokens: Of the answer, its reasoning included.
+        pixels: Of the image as it was sent.
         seconds: Wall-clock time.
         price: In money.
         flops: Floating-point operations of the language model.
@@ -30,6 +35,7 @@ class CellUsage:
     image_tokens: int | None = None
     cached_tokens: int | None = None
     answer_tokens: int | None = None
+    pixels: int | None = None
     seconds: float | None = None
     price: float | None = None
     flops: float | None = None
@@ -60,6 +66,20 @@ class CellUsage:
             prompt=self.prompt_tokens, cached=self.cached_tokens, answer=self.answer_tokens
         )
 
+    def columns(self, prices: Prices | None = None) -> dict[str, Any]:
+        """What a log's row says of it, see :data:`m3router.data.log.checks.SCHEMA`."""
+        return {
+            "image_tokens": self.image_tokens,
+            "image_tokens_from": None if self.image_tokens is None else REPORTED,
+            "cached_tokens": self.cached_tokens,
+            "answer_tokens": self.answer_tokens,
+            "text_tokens": self.text_tokens,
+            "pixels": self.pixels,
+            "seconds": self.seconds,
+            "flops": self.flops,
+            "price": self.priced(prices),
+        }
+
 
 NOTHING = CellUsage()
 
@@ -68,6 +88,7 @@ QUANTITIES: dict[str, str] = {
     "prompt_tokens": "prompt tokens",
     "image_tokens": "image tokens",
     "answer_tokens": "answer tokens",
+    "pixels": "pixels",
     "seconds": "seconds",
     "price": "USD",
     "flops": "FLOPs",
@@ -80,13 +101,12 @@ NAMES: dict[str, tuple[str, ...]] = {
     "image_tokens": ("image_tokens", "visual_tokens", "vision_tokens"),
     "cached_tokens": ("cached_tokens", "cached_input_tokens"),
     "answer_tokens": ("answer_tokens", "output_tokens", "completion_tokens"),
+    "pixels": ("pixels",),
     "seconds": ("seconds", "latency_seconds"),
     "price": ("price", "price_usd", "cost_usd", "total_cost"),
     "flops": ("flops",),
 }
 """What tools call the quantities; the first that a file has counts."""
-COUNTS = frozenset({"prompt_tokens", "image_tokens", "cached_tokens", "answer_tokens"})
-"""Those that are whole numbers."""
 
 
 def amount(value: object) -> float | None:
@@ -106,16 +126,17 @@ def amount(value: object) -> float | None:
 def usage_in(fields: Mapping[str, Any]) -> CellUsage:
     """Read what the fields of an answer tell, by :data:`NAMES`; what is no such number is None.
 
-    >>> usage_in({"input_tokens": 600, "output_tokens": 3.5, "seconds": "0.25"})
-    CellUsage(prompt_tokens=600, image_tokens=None, cached_tokens=None, answer_tokens=None, \
-seconds=0.25, price=None, flops=None)
+    >>> usage = usage_in({"input_tokens": 600, "output_tokens": 3.5, "seconds": "0.25"})
+    >>> usage.prompt_tokens, usage.answer_tokens, usage.seconds
+    (600, None, 0.25)
     """
     found: dict[str, Any] = {}
     for name, theirs in NAMES.items():
         called = next((one for one in theirs if one in fields), None)
         value = None if called is None else amount(fields[called])
         if value is not None and name in COUNTS:
-            found[name] = int(value) if value == int(value) else None
+            whole = value == int(value) and value >= COUNTS[name]
+            found[name] = int(value) if whole else None
         else:
             found[name] = value
     return CellUsage(**found)

@@ -112,22 +112,34 @@ def table(
             show_default=False,
         ),
     ] = None,
+    cost: Cost = None,
+    price: Price = None,
     cost_unit: CostUnit = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Read a table with a row for each question and option.
 
     CSV, TSV, Parquet, JSON, JSONL or XLSX with the columns id, question, option and correct, and
-    optionally image, cost, group, dataset, chance, answer, confidence and logprob. Options may be
-    anything: scales, model sizes, resolutions, providers.
+    optionally image, cost, group, dataset, chance, answer, confidence, logprob and what the answer
+    took (prompt_tokens, answer_tokens, seconds, ...). Options may be anything: scales, model sizes,
+    resolutions, providers.
 
     ```
     m3router import table answers.csv --out run/
     m3router import table answers.csv --column id=sample_id --column correct=acc --out run/
+    m3router import table calls.csv --price small=0.1,0.4 --price large=2.5,10 --out run/
     ```
     """
-    columns = pairs(column, "--column", "OURS=THEIRS")
-    _read(out, "table", file, columns=columns, cost_unit=cost_unit, skip_bad=skip_bad)
+    _read(
+        out,
+        "table",
+        file,
+        columns=pairs(column, "--column", "OURS=THEIRS"),
+        costs=_costs(cost),
+        prices=_prices(price),
+        cost_unit=cost_unit,
+        skip_bad=skip_bad,
+    )
 
 
 @app.command("lmms-eval")
@@ -195,8 +207,7 @@ def vlmevalkit(
     Tables of one or several data sets, or a model's folder, for each option.
 
     ```
-    m3router import vlmevalkit "outputs/*_result.xlsx" --cost llava_7b=7 --cost llava_13b=13 \\
-      --out run/
+    m3router import vlmevalkit "outputs/*_result.xlsx" --cost seconds --out run/
     m3router import vlmevalkit 7b=7b_MMStar_result.tsv 13b=13b_MMStar_result.tsv --out run/
     m3router import vlmevalkit "7b=out/7b/*_result.xlsx" "13b=out/13b/*_result.xlsx" --out run/
     ```

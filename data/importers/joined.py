@@ -13,6 +13,7 @@ import pandas as pd
 
 from m3router.data.errors import DataError, MismatchError, listed
 from m3router.data.importers.costs import Costs, by_cost, contradiction, mean_costs
+from m3router.data.importers.group_tables import read_groups
 from m3router.data.importers.usage import NOTHING, CellUsage
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import lone_groups
@@ -38,6 +39,7 @@ def references_in(text: str) -> tuple[str, ...]:
     return (text,)
 
 
+ALL = "*"
 UNMAPPED = "unmapped"
 """Metadata entry: sentences about what an importer could not map."""
 
@@ -90,6 +92,7 @@ def join(
     costs: Costs,
     metadata: Mapping[str, Any],
     images: str | None = None,
+    groups: Mapping[str, Path] | None = None,
     notes: Mapping[str, Sequence[str]],
     skip_bad: bool = False,
 ) -> OracleLog:
@@ -105,6 +108,8 @@ def join(
         metadata: How the log came about.
         images: Path of an example's image where its sample names none, with ``{dataset}`` and
             ``{id}``, which is the example's id without the dataset before it.
+        groups: Dataset, or ``"*"`` for all -> table of its questions and their images; see
+            :func:`m3router.data.importers.group_tables.read_groups`.
         notes: What was already found not to map -> the options it was found in. It is kept in the
             metadata with what the join finds.
         skip_bad: Leave examples out that are not the same one in two options, and make answers
@@ -130,7 +135,7 @@ def join(
             "leaves such examples out.)"
         )
     ids = [name for name in ids if name not in torn]
-    firsts = {name: _first(runs, name, images) for name in ids}
+    firsts = _grouped({name: _first(runs, name, images) for name in ids}, groups or {})
     if len(runs) > 1 and not any(sum(name in run for run in runs.values()) > 1 for name in ids):
         raise DataError(
             f"The options {', '.join(runs)} have no example in common: they are runs over "
@@ -270,6 +275,26 @@ def _first(runs: Mapping[str, Samples], name: str, images: str | None) -> Sample
             "inside of the images folder, such as '{dataset}/{id}.png'."
         )
     return replace(first, image=image)
+
+
+def _grouped(firsts: dict[str, Sample], tables: Mapping[str, Path]) -> dict[str, Sample]:
+    """The examples with the groups that tables tell."""
+    read = {dataset: read_groups(path) for dataset, path in tables.items()}
+    found = dict(firsts)
+    for dataset, groups in read.items():
+        asked = [name for name, one in firsts.items() if dataset in (ALL, one.dataset)]
+        told = {name: groups.get(name.removeprefix(f"{firsts[name].dataset}/")) for name in asked}
+        missing = [name for name, group in told.items() if group is None]
+        if missing or not asked:
+            raise MismatchError(
+                f"{tables[dataset]} does not name the image of {len(missing)} of {len(asked)} "
+                f"examples of {dataset!r} ({listed(missing)}): it is of another data set or "
+                f"version. The log has {sorted({one.dataset for one in firsts.values()})}."
+            )
+        for name, group in told.items():
+            one = found[name]
+            found[name] = replace(one, group=f"{one.dataset}/{group}")
+    return found
 
 
 def _torn(runs: Mapping[str, Samples], ids: Sequence[str]) -> tuple[set[str], str]:

@@ -280,6 +280,7 @@ def read_lmms_eval(
     cost_unit: str | None = None,
     metric: Mapping[str, str] | None = None,
     images: str | None = None,
+    groups: Mapping[str, Path] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read the runs of each option and join them by task and ``doc_id``.
@@ -300,6 +301,8 @@ def read_lmms_eval(
         metric: Task, or ``"*"`` for all -> field that holds the score of a sample.
         images: Path of an image that no sample names, such as ``"{dataset}/{id}.png"``: task
             and ``doc_id``.
+        groups: Data set, or ``"*"`` for all -> table that tells which of its questions share an
+            image; see :func:`m3router.data.importers.group_tables.read_groups`.
         skip_bad: Leave samples out that cannot be read, and tell them, instead of refusing the run.
 
     Returns:
@@ -331,6 +334,7 @@ def read_lmms_eval(
         costs=asked,
         metadata={"source": "lmms-eval --log_samples", "runs": about},
         images=images,
+        groups=groups,
         notes=notes,
         skip_bad=skip_bad,
     )

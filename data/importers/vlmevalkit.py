@@ -365,6 +365,7 @@ def read_vlmevalkit(
     metric: Mapping[str, str] | None = None,
     dataset: str | None = None,
     images: str | None = None,
+    groups: Mapping[str, Path] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read judged tables, of one or several data sets, and join them by ``index``.
@@ -386,6 +387,8 @@ def read_vlmevalkit(
         metric: Data set, or ``"*"`` for all -> column that holds the verdicts, each in [0, 1].
         dataset: What the log calls the only data set; None reads it from the files' names.
         images: Path of an image that no row names, such as ``"{id}.jpg"``: the ``index``.
+        groups: Data set, or ``"*"`` for all -> table that tells which of its questions share an
+            image; see :func:`m3router.data.importers.group_tables.read_groups`.
         skip_bad: Leave rows out that cannot be read, and tell them, instead of refusing the table.
 
     Returns:
@@ -424,6 +427,7 @@ def read_vlmevalkit(
             },
         },
         images=images,
+        groups=groups,
         notes=notes,
         skip_bad=skip_bad,
     )

@@ -89,6 +89,15 @@ Images = Annotated[
         show_default=False,
     ),
 ]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[DATASET=]TABLE",
+        help="Table that tells which questions share an image, such as VLMEvalKit's "
+        "LMUData/POPE.tsv or one with the columns id and image_id; may be repeated.",
+        show_default=False,
+    ),
+]
 SkipBad = Annotated[
     bool,
     typer.Option(
@@ -151,6 +160,7 @@ def lmms_eval(
     cost_unit: CostUnit = None,
     metric: Metric = None,
     images: Images = None,
+    groups: Groups = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Read what lmms-eval wrote with `--log_samples`.
@@ -171,6 +181,7 @@ def lmms_eval(
         cost_unit=cost_unit,
         metric=_metrics(metric),
         images=images,
+        groups=_tables(groups),
         skip_bad=skip_bad,
     )
 
@@ -200,6 +211,7 @@ def vlmevalkit(
         ),
     ] = None,
     images: Images = None,
+    groups: Groups = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Read judged tables of VLMEvalKit.
@@ -222,6 +234,7 @@ def vlmevalkit(
         metric=_metrics(metric),
         dataset=dataset,
         images=images,
+        groups=_tables(groups),
         skip_bad=skip_bad,
     )
 
@@ -302,6 +315,11 @@ def _matching(path: str) -> list[Path]:
 def _metrics(texts: list[str] | None) -> dict[str, str]:
     named = [one if "=" in one else f"*={one}" for one in texts or ()]
     return pairs(named, "--metric", "TASK=FIELD")
+
+
+def _tables(texts: list[str] | None) -> dict[str, Path]:
+    named = [one if "=" in one else f"*={one}" for one in texts or ()]
+    return {name: Path(path) for name, path in pairs(named, "--groups", "DATASET=TABLE").items()}
 
 
 def _costs(texts: list[str] | None) -> dict[str, float] | str:

@@ -207,10 +207,11 @@ def _costed(
             told.append(costs.lacking(f"option {option}", len(lack), len(samples), listed(lack)))
         gap = {"score": None, "error": f"no cost: the answer has no {costs.what!r}"}
         kept[option] = {**samples, **{name: replace(samples[name], **gap) for name in lack}}
-        if lack and (not skip_bad or len(lack) == len(samples)):
+        if len(lack) == len(samples) and lack:
+            raise DataError(f"{told[-1]}. Take another cost (--cost).")
+        if lack and not skip_bad:
             raise DataError(
-                f"{told[-1].capitalize() if len(told) == 1 else told[-1]}. Take another cost "
-                "(--cost), or leave such answers out (--skip-bad), which then are gaps."
+                f"{told[-1]}. Take another cost (--cost), or let such answers be gaps (--skip-bad)."
             )
     return kept, told
 

@@ -60,14 +60,15 @@ def _costs(log: OracleLog) -> Iterator[str]:
             "often. Check the costs."
         )
         return
-    for names in _tied(log):
+    ties = _tied(log)
+    for names in ties:
         yield (
             f"The options {', '.join(names)} cost the same on every question: between them only "
             "accuracy counts."
         )
     means = [column[np.isfinite(column)].mean() for column in costs.T if np.isfinite(column).any()]
     late = [k for k in range(1, len(means)) if means[k] < means[k - 1] * (1 - _ROUNDING)]
-    if late and len(means) == len(log.options):
+    if late and not ties and len(means) == len(log.options):
         first, after = late[0], late[0] - 1
         yield (
             f"The options are not in the order of their mean cost: {log.options[first]} costs "

@@ -157,7 +157,8 @@ def corrected_oracle_rows(
         unknown = np.where(repeats, 1.0, unknown)
     guess = costs[:, -1] if never_known == "finest" else costs.min(axis=1)
     order = np.argsort(costs, axis=1, kind="stable")
-    unknown, costs = (np.take_along_axis(one, order, axis=1) for one in (unknown, costs))
+    unknown = np.take_along_axis(unknown, order, axis=1)
+    costs = np.take_along_axis(costs, order, axis=1)
     unknown_so_far = np.cumprod(unknown, axis=1)  # (N, K): prod_{j<=k} u_j
     before = np.column_stack([np.ones(len(scores)), unknown_so_far[:, :-1]])
     never = unknown_so_far[:, -1]

@@ -28,6 +28,7 @@ from PIL import Image
 from m3router.data.errors import MismatchError, ModelError
 from m3router.data.registry import unknown_name
 from m3router.m3core.options import (
+    EMPTY_QUESTION,
     Answer,
     Failure,
     Option,
@@ -87,7 +88,7 @@ class FunctionModel:
             )
         self.costs = costs
         self._cost_unit = cost_unit or (SECONDS if costs is None else "cost")
-        self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        self.name = str(name or getattr(function, "__qualname__", type(function).__name__))
         self.max_new_tokens = max_new_tokens
         asked = json.dumps([revision or _source_hash(function), list(options), self._cost_unit])
         self.revision = hashlib.sha256(asked.encode()).hexdigest()
@@ -128,12 +129,16 @@ class FunctionModel:
             check_option(self, request.option)
         told: list[Answer | Failure | None] = [None] * len(requests)
         for option in self.options:
-            places = [n for n, one in enumerate(requests) if one.option == option.name]
+            places = [
+                n
+                for n, one in enumerate(requests)
+                if one.option == option.name and one.question.strip()
+            ]
             if places:
                 asked = [requests[place] for place in places]
                 for place, one in zip(places, self._ask(asked, option.name), strict=True):
                     told[place] = one
-        return [one for one in told if one is not None]
+        return [Failure(message=EMPTY_QUESTION) if one is None else one for one in told]
 
     def _ask(self, requests: Sequence[Request], option: str) -> list[Answer | Failure]:
         began = time.perf_counter()

@@ -25,7 +25,8 @@ USAGE = (
     "pixels",
     "price",
 )
-"""Columns of what a cell cost beyond its cost, tokens and operations."""
+"""Columns of what a cell cost beyond cost, tokens and operations. A Matryoshka model leaves them
+empty: its image tokens are its cost."""
 PROVENANCE, SPEC = "provenance", "spec"
 """Keys of a log's metadata: what made its answers, and from what the model can be made again; see
 :class:`m3router.m3core.options.OptionModel`. They are not in the journal, so that a server may get
@@ -198,6 +199,4 @@ def fill_row(
         "flops": model.shape.answer_flops(prompt, answer.answer_tokens),
         "vision_flops": model.shape.vision_flops(encoding.views),
         "finish": LENGTH if answer.cut else STOP,
-        "image_tokens": answer.visual_tokens,
-        "image_tokens_from": "counted",
     }

@@ -157,7 +157,7 @@ def test_batches_shrink_where_memory_runs_out(folder_of, picture):
     hook = model.reader.model.register_forward_pre_hook(small, with_kwargs=True)
     assert [one.text for one in model.answer(asked)] == expected
     assert [one.text for one in model.answer(asked[::2])] == alone
-    most = 30
+    most = 10
     failures = model.answer(asked[:3])
     hook.remove()
     assert all(isinstance(one, Failure) for one in failures)

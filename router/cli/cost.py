@@ -12,7 +12,6 @@ import typer
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.cost.operations import Numbers
 from m3router.m3core.cost.roofline import Device, choose_device, estimate
-from m3router.m3core.cost.vision_language import FAMILIES
 from m3router.router.cli.console import say, show_table
 from m3router.router.cli.options import Dtype, ModelOptions
 from m3router.router.cli.streams import out
@@ -125,6 +124,7 @@ def cost(
 def _has_options(model: str) -> bool:
     """Whether it is a model by visual budget; a hub id's small files are downloaded."""
     from m3router.m3core.checkpoints.places import read_json, resolve  # loads the hub's client
+    from m3router.m3core.cost.vision_language import FAMILIES  # loads the hub's client
 
     if Path(model).is_file():
         return True

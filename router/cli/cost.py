@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.m3core.checkpoints.places import EMBEDDED, read_json, resolve
 from m3router.m3core.cost.operations import Numbers
 from m3router.m3core.cost.roofline import Device, choose_device, estimate
+from m3router.m3core.cost.vision_language import FAMILIES
 from m3router.router.cli.console import say, show_table
 from m3router.router.cli.options import Dtype, ModelOptions
 from m3router.router.cli.streams import out
@@ -87,8 +89,6 @@ def cost(
     m3router cost --model config.json --option 'low={"max_soft_tokens": 70}'
     ```
     """
-    from m3router.m3core.checkpoints.places import EMBEDDED  # loads the hub's client
-
     only_scales: dict[str, Any] = {
         "--device-type": device_type,
         "--peak-tflops": peak_tflops,
@@ -123,9 +123,6 @@ def cost(
 
 def _has_options(model: str) -> bool:
     """Whether it is a model by visual budget; a hub id's small files are downloaded."""
-    from m3router.m3core.checkpoints.places import read_json, resolve  # loads the hub's client
-    from m3router.m3core.cost.vision_language import FAMILIES  # loads the hub's client
-
     if Path(model).is_file():
         return True
     file = resolve(model, weights=False) / "config.json"
@@ -143,7 +140,6 @@ def _of_scales(
     json: bool,
 ) -> None:
     """Show a Matryoshka model's scales."""
-    from m3router.m3core.checkpoints.places import EMBEDDED, resolve  # loads the hub's client
     from m3router.m3core.checkpoints.sizes import (
         parse_image,  # loads torch
         read_sizes,  # loads torch

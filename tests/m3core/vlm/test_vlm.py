@@ -37,6 +37,8 @@ def ask(model, image, question, **more):
 def test_an_unknown_argument_names_the_nearest(folder_of):
     with pytest.raises(MismatchError, match="'few'.*'max_soft_token'.*'max_soft_tokens'"):
         loaded(folder_of("gemma4"), few={"max_soft_token": 70})
+    with pytest.raises(MismatchError, match="option 'few' must map arguments"):
+        loaded(folder_of("gemma4"), few=70)
 
 
 def test_an_option_that_changes_nothing_is_refused(folder_of):

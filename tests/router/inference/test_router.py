@@ -19,7 +19,7 @@ from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.labelling import featurize_stage
 from m3router.router.stages.learning import train_stage
 from m3router.router.training.scale_router import ScaleRouter
-from tests.router.inference.conftest import QUESTIONS, paid
+from tests.router.inference.world import QUESTIONS, invoke, paid
 
 
 @pytest.fixture(scope="module")
@@ -147,21 +147,19 @@ def test_lines_give_decisions_or_error_records_in_their_order(router, imported):
 
 
 def test_the_command_takes_the_run_first_or_last(imported, opened, tmp_path):
-    from tests.cli.conftest import invoke_app
-
     run, file = imported.run.root, imported.images / "2.png"
-    first = invoke_app("route", run, file, QUESTIONS[0], "--json")
-    last = invoke_app("route", file, QUESTIONS[0], run, "--json")
-    assert first.exit_code == 0 and first.output == last.output
-    record = json.loads(first.output)
+    first = invoke("route", run, file, QUESTIONS[0], "--json")
+    last = invoke("route", file, QUESTIONS[0], run, "--json")
+    assert first.exit_code == 0 and first.stdout == last.stdout
+    record = json.loads(first.stdout)
     assert record["option"] in ("low", "high") and set(record["costs"]) == {"low", "high"}
-    shown = invoke_app("route", run, file, QUESTIONS[0])
+    shown = invoke("route", run, file, QUESTIONS[0])
     assert f"{record['option']} ◀" in shown.output and "budget 80" in shown.output
     asked = tmp_path / "asked.jsonl"
     asked.write_text(json.dumps({"id": "x", "image": "2.png", "question": QUESTIONS[0]}) + "\n{\n")
     routed = tmp_path / "routed.jsonl"
     words = ("--examples", asked, "--images", imported.images, "--out", routed)
-    result = invoke_app("route", run, *words)
+    result = invoke("route", run, *words)
     assert result.exit_code == 3 and "1 not" in result.output
     one, bad = map(json.loads, routed.read_text().splitlines())
     assert one == {"id": "x", **record} and set(bad) == {"id", "error"}

@@ -10,6 +10,7 @@ import pytest
 
 from m3router.data.errors import DataError, MismatchError, ModelError
 from m3router.data.log.parts import part_rows
+from m3router.router.features.size import image_sizes
 from m3router.router.inference.route_lines import route_lines
 from m3router.router.inference.router import Router
 from m3router.router.policies.policy import Policy
@@ -19,7 +20,7 @@ from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.labelling import featurize_stage
 from m3router.router.stages.learning import train_stage
 from m3router.router.training.scale_router import ScaleRouter
-from tests.router.inference.world import QUESTIONS, invoke, paid
+from tests.router.inference.world import QUESTIONS, SIZES, invoke, paid
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,14 @@ def test_the_command_takes_the_run_first_or_last(imported, opened, tmp_path):
     assert result.exit_code == 3 and "1 not" in result.output
     one, bad = map(json.loads, routed.read_text().splitlines())
     assert one == {"id": "x", **record} and set(bad) == {"id", "error"}
+
+
+def test_sizes_need_images_and_are_read_back_to_the_pixel(imported):
+    with pytest.raises(DataError, match="size look at images"):
+        featurize_stage(imported.run, feature_groups=["size"])
+    log = imported.run.read_log()
+    found = image_sizes(imported.run.read_features(log))
+    assert found.tolist() == [list(SIZES[int(name.split("-")[0]) % 4]) for name in log.ids]
 
 
 def test_questions_alone_need_neither_image_nor_encoder(imported, tmp_path):

@@ -10,9 +10,11 @@ import pytest
 
 from m3router.data.errors import DataError, MismatchError, ModelError
 from m3router.data.log.parts import part_rows
+from m3router.m3core.encoders import load_encoder
+from m3router.m3core.options import Usage, options_named
 from m3router.router.features.size import image_sizes
 from m3router.router.inference.route_lines import route_lines
-from m3router.router.inference.router import Router
+from m3router.router.inference.router import Router, counted_costs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData, labelled
 from m3router.router.runs.run import Run
@@ -106,6 +108,37 @@ def test_images_may_be_files_or_opened_and_rules_may_change(router, imported, op
     assert router.decide(file, QUESTIONS[1], budget=1000).option == "high"
     assert router.decide(file, QUESTIONS[1], budget=45).option == "low"
     assert router.decide(file, "?", option="high").option == "high"
+
+
+def test_a_model_s_own_counts_decide_where_policies_were_fitted_by_them(imported, opened):
+    trained = ScaleRouter.read(imported.run.arm())
+    expected = replace(trained.expected_costs, counted=True)
+    kept = {"max_regret": 0.5, "confidence": 0.9, "pictures": 9, "questions": 18, "most": 2}
+    policy = replace(Policy.read(imported.run.policy("default")), kind="price", guarantee=kept)
+    encoder = load_encoder(imported.encoder)
+    counting = Router(router=trained, encoder=encoder, costs=expected, policy=policy)
+    assert counting.counts
+    image, question = opened(0), QUESTIONS[1]
+    assert counting.decide(image, question).guarantee.startswith("With 90 % confidence")
+    assert counting.decide(image.resize((41, 30)), question).guarantee == ""  # nobody counted it
+    counts = counted_costs(Counting(), [image, image.resize((41, 30))])
+    assert counts is not None
+    found = counting.decide_many([image, image.resize((41, 30))], [question] * 2, costs=counts)
+    assert [one.costs["high"] for one in found] == [1200.0, 1230.0]
+    assert all(one.guarantee for one in found)
+    router = Router(router=trained, encoder=encoder, costs=trained.expected_costs, policy=policy)
+    (decision,) = router.decide_many([image], [question], costs=counts[:1])
+    assert decision == replace(router.decide(image, question), milliseconds=decision.milliseconds)
+
+
+class Counting:
+    """As far as costs are asked of it, a model with two options: a fifth of the pixels, and all."""
+
+    options = options_named(["low", "high"])
+
+    def count(self, image, option):
+        area = float(image.width * image.height)
+        return Usage(cost=area if option == "high" else area / 5)
 
 
 def test_what_cannot_be_decided_is_said(router, imported):

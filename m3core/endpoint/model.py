@@ -337,8 +337,8 @@ class EndpointModel:
                     f"{coarser.name!r} and {finer.name!r}: the server names no tokens and no "
                     "log-probabilities, and answered the same"
                 )
-        for one in unchecked:
-            logger.warning("not checked: %s", one)
+        for sentence in unchecked:
+            logger.warning("not checked: %s", sentence)
         self._server.note(unchecked=tuple(unchecked))
         self._pinned = self._server.facts
         self.revision = self._revision()

@@ -171,7 +171,10 @@ def read_stream(lines: Iterable[str]) -> Completion:
             break
         parts.take(_json(value), "delta")
     if not done:
-        raise BrokenReplyError("the stream was cut: [DONE] is missing at its end")
+        raise BrokenReplyError(
+            "the stream was cut: [DONE] is missing at its end; where the server never sends it, as "
+            "`transformers serve`, leave `stream` out"
+        )
     return parts.completion()
 
 

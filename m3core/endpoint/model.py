@@ -625,8 +625,8 @@ class EndpointModel:
         return (
             f"option {finer.option.name!r} changes nothing against {coarser.option.name!r}: "
             f"{self._server.facts} gave both {tokens} for a large detailed image, though "
-            f"{' and '.join(knobs)} differs. {likely_reason(knobs)[:1].upper()}"
-            f"{likely_reason(knobs)[1:]}. Correct the option or take it out."
+            f"{' and '.join(knobs)} differs; {likely_reason(knobs)}. Correct the option or take it "
+            "out."
         )
 
     def _warn(self, what: str) -> None:

@@ -159,7 +159,8 @@ def label(
     says which answers were cut. A run goes on only with the lengths that it began with.
 
     On SIGTERM, and on Ctrl-C unless the model is a Matryoshka model, what is in flight is finished
-    and kept, and the same command goes on later. Several processes share the work when they are started by torchrun or accelerate.
+    and kept, and the same command goes on later. Several processes share the work when they are
+    started by torchrun or accelerate.
 
     ```
     m3router label --examples my.jsonl --images images/ --model embedded --out run/

@@ -375,6 +375,11 @@ class EndpointModel:
             ModelError: If nothing can be asked any more.
         """
         option = self._by_name[request.option]
+        if not request.question.strip():
+            return _End(
+                request=request,
+                result=Failure(message="The question is empty; give one with at least one word."),
+            )
         try:
             result = self._answer(request, option, stop)
         except RefusedError as error:
@@ -397,8 +402,9 @@ class EndpointModel:
 
     def _judged(self, end: _End) -> ModelError | None:
         """Whether a failure is one of all requests."""
-        if end.kind is None:
+        if isinstance(end.result, Answer):
             self._watch.answered(end.request.option)
+        if end.kind is None:
             return None
         why = self._watch.failed(end.request.option, end.kind, end.request.image)
         return None if why is None else ModelError(why)

@@ -531,9 +531,15 @@ class EndpointModel:
             return counts.image, "reported"
         if counts.prompt is None:
             return None, None
-        alone = self._texts.get(
-            (option.model, question), lambda: self._text_tokens(option, question, stop)
-        )
+        try:
+            alone = self._texts.get(
+                (option.model, question), lambda: self._text_tokens(option, question, stop)
+            )
+        except GaveUpError:
+            self._warn(
+                "a question alone got no answer, so the tokens of its image could not be derived"
+            )
+            return None, None
         if alone is None:
             return None, None
         if counts.prompt <= alone:
@@ -547,13 +553,17 @@ class EndpointModel:
     def _text_tokens(
         self, option: EndpointOption, question: str, stop: threading.Event
     ) -> int | None:
-        """Tokens of the prompt without an image; None where the server does not tell."""
+        """Tokens of the prompt without an image; None where the server does not tell.
+
+        Raises:
+            GaveUpError: If no attempt brought an answer; another time one may.
+        """
         try:
             called = self._caller.call(self._body(option, question, None, longest=1), stop=stop)
-        except (RefusedError, GaveUpError) as error:
+        except RefusedError as error:
             self._warn(
-                "the tokens of a question alone could not be had, so image tokens could not be "
-                f"derived: {type(error).__name__}"
+                "the server refuses a question without an image, so image tokens cannot be "
+                f"derived (status {error.status})"
             )
             return None
         counts = self._counts(called.completion, 1, with_image=False)

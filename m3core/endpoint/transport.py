@@ -119,7 +119,7 @@ class Transport:
             try:
                 reply, location = self._once(method, url, body)
             except self._no_connection as error:
-                raise NoConnectionError(f"no server answers at {self._url}") from error
+                raise NoConnectionError(f"no server answers at {self._url} ({error})") from error
             except self._no_reply as error:
                 said = str(error) or type(error).__name__
                 raise NoReplyError(f"the connection broke, or was too slow: {said}") from error

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,6 +17,7 @@ from m3router.m3core.endpoint.keys import base_url
 from m3router.m3core.endpoint.merge_patch import joined_patches, merge_patch
 from m3router.m3core.endpoint.sent_images import Sending
 
+FEW = settings(max_examples=40, deadline=None)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", max_size=2),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abc"), inner),
@@ -49,6 +50,7 @@ def test_the_examples_of_the_rfc(target, patch, result):
     assert merge_patch(target, patch) == result
 
 
+@FEW
 @given(JSON, JSON)
 def test_a_patch_changes_nothing_when_applied_again(target, patch):
     before = json.dumps([target, patch])
@@ -56,12 +58,14 @@ def test_a_patch_changes_nothing_when_applied_again(target, patch):
     assert merge_patch(once, patch) == once and json.dumps([target, patch]) == before
 
 
+@FEW
 @given(st.dictionaries(st.sampled_from("abc"), st.integers()), OBJECTS, OBJECTS)
 def test_a_joined_patch_does_what_two_do(target, first, second):
     expected = merge_patch(merge_patch(target, first), second)
     assert merge_patch(target, joined_patches(first, second)) == expected
 
 
+@FEW
 @given(OBJECTS, st.sampled_from(["png", "jpeg:90", "webp:lossless"]), st.integers(1, 5000))
 def test_options_are_read_from_what_they_write(body, encoding, side):
     content = {
@@ -177,6 +181,7 @@ def test_a_file_that_is_none_is_named(tmp_path, text, name):
 SIDES = st.integers(1, 3000)
 
 
+@FEW
 @given(SIDES, SIDES, st.integers(1, 10_000))
 def test_images_keep_within_limits_and_are_never_enlarged(width, height, limit):
     for sending in (Sending(longest_side=limit), Sending(max_pixels=limit)):

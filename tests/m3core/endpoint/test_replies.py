@@ -6,7 +6,7 @@ import math
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3router.data.errors import DataError
@@ -16,19 +16,24 @@ from m3router.m3core.endpoint.model_names import same_model
 from m3router.m3core.endpoint.retries import may_succeed_later, retry_after_seconds
 from m3router.m3core.endpoint.token_counts import read_usage
 
+FEW = settings(max_examples=40, deadline=None)
 
+
+@FEW
 @given(st.integers(0, 4_000_000_000), st.integers(0, 4_000_000_000))
 def test_a_date_is_so_many_seconds_from_now(now, when):
     header = formatdate(when, usegmt=True)
     assert retry_after_seconds(header, now=now) == max(0, when - now)
 
 
+@FEW
 @given(st.text() | st.floats().map(str) | st.integers().map(str))
 def test_any_header_is_read_or_left(header):
     seconds = retry_after_seconds(header, now=0.0)
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
 
 
+@FEW
 @given(st.integers(1, 100), st.floats(0, 0.999), st.none() | st.floats(0, 1e9))
 def test_waits_are_bounded_and_at_least_what_is_asked_within_reason(sent, drawn, asked):
     policy = RetryPolicy(draw=lambda: drawn)
@@ -50,6 +55,7 @@ def test_which_statuses_pass():
 COUNTS = st.none() | st.booleans() | st.integers(-2, 9) | st.text(max_size=2) | st.floats()
 
 
+@FEW
 @given(
     st.dictionaries(
         st.sampled_from(["prompt_tokens", "completion_tokens", "prompt_tokens_details"]),
@@ -68,6 +74,7 @@ def test_of_any_usage_only_what_can_be_is_taken(usage):
     assert found.prompt is None or (found.image or 0) <= found.prompt
 
 
+@FEW
 @given(st.binary() | st.text().map(str.encode), st.sampled_from(["", "text/event-stream", "x/y"]))
 def test_any_bytes_are_an_answer_or_a_broken_reply(body, kind):
     with pytest.raises(BrokenReplyError):

@@ -119,7 +119,7 @@ class Transport:
             try:
                 reply, location = self._once(method, url, body)
             except self._no_connection as error:
-                raise NoConnectionError(f"no server answers at {self._url}") from error
+                raise NoConnectionError(f"no server answers at {self._url} ({error})") from error
             except self._no_reply as error:
                 said = str(error) or type(error).__name__
                 raise NoReplyError(f"the connection broke, or was too slow: {said}") from error
@@ -128,7 +128,7 @@ class Transport:
             if reply.status not in SAME_METHOD or _origin(location) != _origin(url):
                 break
             url = location
-        target = urlsplit(location)
+        target = urlsplit(str(location))
         raise ModelError(
             f"the endpoint {self._url} redirects to {target.scheme}://{target.hostname}"
             f"{target.path} (status {reply.status}), which is not followed, so that keys and "

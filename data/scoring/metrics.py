@@ -24,6 +24,10 @@ from m3router.data.texts import Metric, clean
 AGREEMENT = "agreement"
 """Metric of questions without reference answers: compared with what the finest scale says."""
 
+JUDGED = "judge:"
+"""What the metrics begin with that a language model computes; the rest is the name of a protocol,
+see :mod:`m3router.m3core.judging.protocols`."""
+
 _UNUSED = "\ue000"
 """A character of no script."""
 
@@ -89,7 +93,15 @@ METRICS = {
     "egoschema": MetricEntry(
         "m3router.data.scoring.letter_parsing:score_egoschema", Expects.LETTERS
     ),
+    f"{JUDGED}mm-vet": MetricEntry("m3router.data.scoring.judged:refuse_to_score"),
+    f"{JUDGED}llava-bench": MetricEntry("m3router.data.scoring.judged:refuse_to_score"),
+    f"{JUDGED}video-qa": MetricEntry("m3router.data.scoring.judged:refuse_to_score"),
 }
+
+
+def is_judged(name: str) -> bool:
+    """Whether answers are scored by a judge, after all of them are there."""
+    return name.startswith(JUDGED)
 
 
 def load_metric(name: str) -> Metric:

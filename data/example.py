@@ -15,13 +15,13 @@ from m3router.data.errors import DataError
 from m3router.data.registry import unknown_name
 from m3router.data.scoring.metrics import (
     AGREEMENT,
-    METRICS,
     Expects,
     chance_level,
     check_references,
     expects,
     in_place,
     load_metric,
+    metric_names,
 )
 from m3router.data.scoring.multiple_choice import read_reference
 
@@ -42,7 +42,7 @@ class Example:
             for ``agreement``.
         choices: The options of a multiple-choice question, first one ``A``; else empty. None
             before the last one is a letter that the question does not use.
-        metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
+        metric: One of :func:`m3router.data.scoring.metrics.metric_names`.
         dataset: Where the example is from; results are also given per dataset.
         group: Examples that share an image share a group; ``""`` becomes ``image``, in composed
             letters (Unicode's NFC).
@@ -154,7 +154,7 @@ def _problems(example: Example) -> list[str]:
             problems.append(f"{name} must be text, got {type(value).__name__}")
         elif not _is_unicode(value):
             problems.append(f"{name} {_BROKEN}: {value!r}")
-    known = isinstance(example.metric, str) and example.metric in METRICS
+    known = isinstance(example.metric, str) and example.metric in metric_names()
     people = known and expects(example.metric) is Expects.SEVERAL_PEOPLE
     problems += _text_problems("answers", example.answers, some_empty=people)
     problems += _text_problems("choices", _used(example.choices))
@@ -167,7 +167,7 @@ def _problems(example: Example) -> list[str]:
     elif not example.answers:
         problems.append("answers is empty: at least one reference answer is needed")
     if isinstance(example.metric, str) and not known:
-        problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))
+        problems.append(unknown_name("metric", example.metric, metric_names()).rstrip("."))
     problems += _chance_problems(example.chance)
     problems += length_problems(example.max_new_tokens)
     if not problems:

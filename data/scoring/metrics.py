@@ -25,8 +25,8 @@ AGREEMENT = "agreement"
 """Metric of questions without reference answers: compared with what the finest scale says."""
 
 JUDGED = "judge:"
-"""What the metrics begin with that a language model computes; the rest is the name of a protocol,
-see :mod:`m3router.m3core.judging.protocols`."""
+"""What metrics begin with that a language model computes; the rest is the name of a protocol, see
+:mod:`m3router.m3core.judging.protocols`."""
 
 _UNUSED = "\ue000"
 """A character of no script."""
@@ -93,10 +93,15 @@ METRICS = {
     "egoschema": MetricEntry(
         "m3router.data.scoring.letter_parsing:score_egoschema", Expects.LETTERS
     ),
-    f"{JUDGED}mm-vet": MetricEntry("m3router.data.scoring.judged:refuse_to_score"),
-    f"{JUDGED}llava-bench": MetricEntry("m3router.data.scoring.judged:refuse_to_score"),
-    f"{JUDGED}video-qa": MetricEntry("m3router.data.scoring.judged:refuse_to_score"),
 }
+JUDGED_METRICS = tuple(f"{JUDGED}{name}" for name in ("mm-vet", "llava-bench", "video-qa"))
+"""Metrics that no rule of :data:`METRICS` computes but a judge."""
+_JUDGED_ENTRY = MetricEntry("m3router.data.scoring.judged:refuse_to_score")
+
+
+def metric_names() -> tuple[str, ...]:
+    """What the metric of an example may be."""
+    return (*METRICS, *JUDGED_METRICS)
 
 
 def is_judged(name: str) -> bool:
@@ -108,7 +113,7 @@ def load_metric(name: str) -> Metric:
     """Give the function of a metric.
 
     Args:
-        name: A key of :data:`METRICS`.
+        name: One of :func:`metric_names`.
 
     Raises:
         DataError: There is no such metric; the message suggests one.
@@ -134,7 +139,7 @@ def chance_level(name: str, choices: Sequence[str | None]) -> float:
     """Give the probability that a blind guess scores 1.
 
     Args:
-        name: A key of :data:`METRICS`.
+        name: One of :func:`metric_names`.
         choices: Those of the question; None for a letter that is not used.
 
     Returns:
@@ -150,7 +155,7 @@ def check_references(name: str, answers: Sequence[str], choices: Sequence[str]) 
     """List, in words, why no answer could ever be scored right.
 
     Args:
-        name: A key of :data:`METRICS`.
+        name: One of :func:`metric_names`.
         answers: The reference answers.
         choices: The choices.
 
@@ -181,6 +186,8 @@ def check_references(name: str, answers: Sequence[str], choices: Sequence[str]) 
 
 
 def _entry(name: str) -> MetricEntry:
+    if name in JUDGED_METRICS:
+        return _JUDGED_ENTRY
     if name not in METRICS:
-        raise DataError(unknown_name("metric", name, METRICS))
+        raise DataError(unknown_name("metric", name, metric_names()))
     return METRICS[name]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3router.data.errors import DataError
-from m3router.data.scoring.metrics import JUDGED, METRICS
+from m3router.data.scoring.metrics import JUDGED, JUDGED_METRICS
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.m3core.judging.protocols.base import JudgeRequest
 from m3router.m3core.judging.protocols.llava_bench import parse_pair
@@ -32,7 +32,7 @@ REPLIES = st.one_of(
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_has_a_metric_and_a_benchmark_that_names_it(name: str) -> None:
-    assert f"{JUDGED}{name}" in METRICS
+    assert f"{JUDGED}{name}" in JUDGED_METRICS
     assert name in {benchmark(one).judge for one in BENCHMARKS}
     found = protocol(name)
     assert found.name == name and re.search("commit [0-9a-f]{7}", found.source)

@@ -65,7 +65,7 @@ class Benchmark:
         split: The part that is evaluated.
         columns: What a row must have.
         read: Turns a row into a question.
-        metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
+        metric: One of :func:`m3router.data.scoring.metrics.metric_names`.
         max_new_tokens: Tokens of the longest answer.
         config: The dataset's configuration; empty for its only one.
         images: The configuration that holds the images, where they are apart.

@@ -1,7 +1,7 @@
 """The protocols by name, each imported on demand.
 
 A new protocol is a :class:`m3router.m3core.judging.protocols.base.Protocol` in a module of its own,
-one line here, and one line in :data:`m3router.data.scoring.metrics.METRICS`.
+one line here, and its name in :data:`m3router.data.scoring.metrics.JUDGED_METRICS`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from m3router.m3core.endpoint.merge_patch import merge_patch
 from m3router.m3core.endpoint.meter import Meter
 from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.endpoint.retries import RetryPolicy
+from m3router.m3core.endpoint.server_facts import known_models
 from m3router.m3core.endpoint.transport import Transport
 from m3router.m3core.judging.protocols.base import JudgeRequest, Protocol
 from m3router.m3core.options import Failure, Usage
@@ -161,7 +162,7 @@ def connect_judge(
     prices: Prices | None = None,
     in_flight: int = IN_FLIGHT,
     max_requests: int | None = None,
-    timeout: float = 120.0,
+    timeout_s: float = 120.0,
     retry: RetryPolicy | None = None,
 ) -> Iterator[Judge]:
     """A judge at an OpenAI-compatible endpoint.
@@ -175,7 +176,7 @@ def connect_judge(
         prices: None where unknown.
         in_flight: Most requests at a time.
         max_requests: Most requests that may be sent, retries included; None for any number.
-        timeout: Seconds in which a whole response must have come.
+        timeout_s: Seconds in which a whole response must have come.
         retry: When requests are sent again; None for the usual.
 
     Raises:
@@ -183,7 +184,7 @@ def connect_judge(
         ModelError: If the package httpx is not installed.
     """
     address = base_url(url)
-    transport = Transport(address, key=key, connections=in_flight, timeout=timeout)
+    transport = Transport(address, key=key, connections=in_flight, timeout=timeout_s)
     try:
         yield Judge(
             caller=Caller(
@@ -191,7 +192,7 @@ def connect_judge(
                 retry=retry or RetryPolicy(),
                 meter=Meter(max_requests),
                 key=key,
-                models="it was asked for {!r}".format,
+                models=lambda asked: known_models(transport, asked),
             ),
             model=model,
             protocol=protocol,

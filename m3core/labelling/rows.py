@@ -51,8 +51,9 @@ def label_mode(examples: Sequence[Example], mode: LabelMode) -> LabelMode:
     judged = next((one for one in examples if is_judged(one.metric)), None)
     if judged is not None and mode is not LabelMode.ALL:
         raise DataError(
-            f"Example {judged.id!r} has the metric {judged.metric!r}: it is judged after all answers "
-            f"are there, and cannot be asked for as {mode.value!r}. Label without that option."
+            f"Example {judged.id!r} has the metric {judged.metric!r}: a judge scores it when all "
+            f"answers are there, so that {mode.value!r} cannot be asked for. Label without that "
+            "option."
         )
     without = [one.id for one in examples if one.metric == AGREEMENT]
     if not without or mode is LabelMode.AGREEMENT:

@@ -13,7 +13,6 @@ from m3router.data.log.checks import JUDGE
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.scoring.judged import is_waiting
 from m3router.data.sources.jsonl import load_jsonl
-from m3router.m3core.endpoint.keys import Key
 from m3router.m3core.endpoint.meter import RequestLimitError
 from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.judging.judge import IN_FLIGHT, connect_judge
@@ -21,7 +20,16 @@ from m3router.m3core.judging.protocols.base import Protocol
 from m3router.m3core.judging.protocols.table import protocol as protocol_of
 from m3router.m3core.judging.run import JudgingStopped
 from m3router.router.cli.console import progress, show_table
-from m3router.router.cli.options import RunFolder, pairs
+from m3router.router.cli.endpoint_options import (
+    InFlight,
+    KeyFile,
+    KeyVariable,
+    MaxRequests,
+    RequestTimeout,
+    key_of,
+    prices_of,
+)
+from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
 from m3router.router.stages.judging import judge_stage, protocol_for
@@ -76,28 +84,20 @@ def judge(
             show_default=False,
         ),
     ] = None,
-    key_env: Annotated[
-        str | None,
-        typer.Option(help="Environment variable that holds the key.", show_default=False),
-    ] = None,
-    key_file: Annotated[
-        Path | None, typer.Option(help="File that holds the key.", show_default=False)
-    ] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Most requests at a time.")] = IN_FLIGHT,
-    max_requests: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop after so many requests; go on later.", show_default=False),
-    ] = None,
+    key_env: KeyVariable = None,
+    key_file: KeyFile = None,
+    in_flight: InFlight = IN_FLIGHT,
+    request_timeout: RequestTimeout = 120.0,
+    max_requests: MaxRequests = None,
     price: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KIND=NUMBER",
-            help="What a million tokens cost: input=0.15, output=0.6, cached=0.07; may be "
-            "repeated.",
+            metavar="KIND=PRICE",
+            help="What the judge asks for a million tokens of input, output or cached, such as "
+            "input=0.15; repeat it.",
             show_default=False,
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a reply.")] = 120.0,
 ) -> None:
     """Have a log's answers scored by a judge, as a benchmark's published protocol does.
 
@@ -121,12 +121,12 @@ def judge(
                 url,
                 model=model,
                 protocol=told,
-                key=_key(key_env, key_file),
+                key=key_of(key_env, key_file),
                 patch=_patch(body),
-                prices=_prices(price),
+                prices=Prices.of(prices_of(price)) if price else None,
                 in_flight=in_flight,
                 max_requests=max_requests,
-                timeout=timeout,
+                timeout_s=request_timeout,
             ) as asked,
             progress("judging") as advance,
         ):
@@ -161,14 +161,6 @@ def _protocol(run: Run, name: str | None, prompt: Path | None) -> Protocol:
         raise DataError(f"The prompt {prompt} cannot be read: {error}.") from error
 
 
-def _key(variable: str | None, file: Path | None) -> Key | None:
-    if variable is not None and file is not None:
-        raise typer.BadParameter("give --key-env or --key-file, not both")
-    if file is not None:
-        return Key.from_file(file)
-    return None if variable is None else Key.from_environment(variable)
-
-
 def _patch(text: str | None) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
@@ -177,14 +169,6 @@ def _patch(text: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise typer.BadParameter('--body: an object of JSON is needed, such as {"top_p": 1}')
     return found
-
-
-def _prices(texts: list[str] | None) -> Prices | None:
-    found = pairs(texts, "--price", "KIND=NUMBER")
-    try:
-        return Prices.of({name: float(value) for name, value in found.items()}) if found else None
-    except ValueError as error:
-        raise typer.BadParameter(f"--price: {error}") from error
 
 
 def _show(log: OracleLog) -> None:
@@ -214,4 +198,4 @@ def _show(log: OracleLog) -> None:
         f"{used['verdicts']} verdicts, {used['attempts']} requests, {tokens}{money}", style="dim"
     )
     for sentence in record["deviations"]:
-        console.print(sentence, style="dim", markup=False)
+        console.print(f"not as published: {sentence}", style="dim", markup=False)

@@ -89,7 +89,8 @@ def judge_stage(
             progress=progress,
             stopped=lambda: stop.asked,
         )
+    before = run.root / "judging" / BEFORE
     if JUDGE not in log.metadata:
-        log.write(run.root / "judging" / BEFORE)
-    judged.write(run.log)
+        log.write(before)
+    judged.write(run.log, inputs={"before": before})
     return judged

@@ -133,16 +133,18 @@ def requests_of(
     known = {one.id: one for one in examples}
     asked: dict[str, JudgeRequest] = {}
     missing: dict[str, list[str]] = {"reference answers": [], "context": []}
-    for row in frame.drop_duplicates("example_id").itertuples():
-        example = known.get(str(row.example_id))
-        references = row.references or (example.answers if example else ())
+    first = frame.drop_duplicates("example_id")
+    columns = (first[name] for name in ("example_id", "question", "references"))
+    for name, question, recorded in zip(*columns, strict=True):
+        example = known.get(name)
+        references = recorded or (example.answers if example else ())
         context = example.context if example else ""
         if not references:
-            missing["reference answers"].append(str(row.example_id))
+            missing["reference answers"].append(name)
         if judge.protocol.needs_context and not context:
-            missing["context"].append(str(row.example_id))
-        asked[str(row.example_id)] = JudgeRequest(
-            question=str(row.question), references=tuple(references), answer="", context=context
+            missing["context"].append(name)
+        asked[name] = JudgeRequest(
+            question=question, references=tuple(references), answer="", context=context
         )
     for what, lacking in missing.items():
         if lacking:

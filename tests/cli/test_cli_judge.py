@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,29 @@ def test_label_then_judge_then_label_again(tmp_path: Path, invoke: Invoke) -> No
     again = invoke(*label, "--out", run, "--retry-errors")
     assert again.exit_code == 0, again.output
     assert OracleLog.read(run / "log").metadata[JUDGE]["protocol"] == "video-qa"
+
+
+def test_ctrl_c_keeps_the_verdicts_and_the_log(tmp_path: Path, invoke: Invoke) -> None:
+    table = tmp_path / "answers.csv"
+    rows = [f"{name},Who?,{option},0,{name}{option},1,man" for name in "abcd" for option in "xy"]
+    table.write_text("\n".join(["id,question,option,correct,answer,cost,reference", *rows]))
+    run = tmp_path / "run"
+    assert invoke("import", "table", table, "--out", run).exit_code == 0
+    before = OracleLog.read(run / "log").frame
+
+    def reply(body: Body) -> str:
+        if len(server.asked) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return says_yes_to_yes(body)
+
+    with judge_server(reply) as server:
+        judge = ["judge", run, "--judge", server.url, "--model", "j", "--protocol", "video-qa"]
+        stopped = invoke(*judge, "--in-flight", 1)
+        assert stopped.exit_code == 0, stopped.output
+        done = len(server.asked)
+        assert f"{done} of 8 verdicts are there; go on with the same command" in stopped.output
+        assert 3 <= done < 8 and OracleLog.read(run / "log").frame.equals(before)
+        assert invoke(*judge).exit_code == 0 and len(server.asked) == 8
 
 
 def test_an_imported_log_is_judged_by_the_protocol_that_is_named(

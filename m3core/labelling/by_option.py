@@ -23,7 +23,7 @@ from m3router.data.media_files import file_in
 from m3router.data.scoring.general import score_agreement
 from m3router.data.videos import open_media
 from m3router.m3core.labelling.progress import LabelProgress
-from m3router.m3core.labelling.rows import RIGHT, LabelMode, empty_row, longest_answer
+from m3router.m3core.labelling.rows import RIGHT, LabelMode, empty_row, longest_answer, scored
 from m3router.m3core.options import (
     Answer,
     Failure,
@@ -214,7 +214,8 @@ class OptionLabeller:
         finish = None if told.cut is None else LENGTH if told.cut else STOP
         row |= {"answer": told.text, "logprob": told.logprob, "confidence": told.confidence}
         agreement = self.mode is LabelMode.AGREEMENT
-        return row | {"score": None if agreement else example.score(told.text), "finish": finish}
+        score = {"score": None} if agreement else scored(example, told.text)
+        return row | score | {"finish": finish}
 
     def _keep(self, rows: Sequence[Row], whole: _Whole) -> None:
         self.journal.append(rows)

@@ -43,7 +43,9 @@ def build(kind: str, folder: Path) -> Iterator[OptionModel]:
         )
     elif kind == "endpoint":
         with running(StandIn(family="qwen3-vl")) as server:
-            yield connect(server.url + "/v1", parse_options({"preset": "vllm-qwen3-vl"}), in_flight=4)
+            yield connect(
+                server.url + "/v1", parse_options({"preset": "vllm-qwen3-vl"}), in_flight=4
+            )
     else:
         if kind in NEEDS_TORCHVISION:
             pytest.importorskip("torchvision")

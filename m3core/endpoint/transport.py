@@ -72,6 +72,7 @@ class Transport:
         self._key = key
         self._timeout = timeout
         self._no_connection = (httpx.ConnectError, httpx.ConnectTimeout)
+        self._too_slow = httpx.TimeoutException
         self._no_reply = (httpx.TransportError, httpx.InvalidURL, httpx.DecodingError)
         headers = {
             "Accept": "application/json, text/event-stream",
@@ -120,9 +121,11 @@ class Transport:
                 reply, location = self._once(method, url, body)
             except self._no_connection as error:
                 raise NoConnectionError(f"no server answers at {self._url} ({error})") from error
+            except self._too_slow as error:
+                raise NoReplyError(self._slow()) from error
             except self._no_reply as error:
                 said = str(error) or type(error).__name__
-                raise NoReplyError(f"the connection broke, or was too slow: {said}") from error
+                raise NoReplyError(f"the connection broke: {said}") from error
             if location is None:
                 return reply
             if reply.status not in SAME_METHOD or _origin(location) != _origin(url):
@@ -133,6 +136,12 @@ class Transport:
             f"the endpoint {self._url} redirects to {target.scheme}://{target.hostname}"
             f"{target.path} (status {reply.status}), which is not followed, so that keys and "
             "images go where you said only: give the right address"
+        )
+
+    def _slow(self) -> str:
+        return (
+            f"no whole response within {self._timeout:g} s; allow more with --request-timeout, or "
+            "fewer requests with --in-flight"
         )
 
     def _once(self, method: str, url: str, body: Any) -> tuple[Reply, str | None]:
@@ -147,7 +156,7 @@ class Transport:
                         f"the response is longer than {MOST_BYTES >> 20} MiB and was not read on"
                     )
                 if time.monotonic() - began > self._timeout:
-                    raise NoReplyError(f"the response did not end within {self._timeout:g} s")
+                    raise NoReplyError(self._slow())
             reply = Reply(
                 status=response.status_code,
                 content_type=response.headers.get("Content-Type", ""),

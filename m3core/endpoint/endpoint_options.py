@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
+from m3router.data.prices import Prices
 from m3router.data.registry import unknown_name
 from m3router.m3core.endpoint.merge_patch import joined_patches
 from m3router.m3core.endpoint.presets import PRESETS
-from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.endpoint.sent_images import Sending
 
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")

@@ -66,7 +66,7 @@ class Transport:
             import httpx
         except ImportError as error:
             raise ModelError(
-                "asking an endpoint needs the package httpx: pip install 'm3router[serve]'"
+                "asking an endpoint needs the package httpx: pip install 'm3router[endpoint]'"
             ) from error
         self._url = url
         self._key = key

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from m3router.data.prices import Prices
 from m3router.m3core.endpoint.caller import Called, Caller, GaveUpError, RefusedError
 from m3router.m3core.endpoint.keys import Key, base_url
 from m3router.m3core.endpoint.merge_patch import merge_patch
 from m3router.m3core.endpoint.meter import Meter
-from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.endpoint.retries import RetryPolicy
 from m3router.m3core.endpoint.server_facts import known_models
 from m3router.m3core.endpoint.transport import Transport

@@ -11,10 +11,10 @@ import typer
 from m3router.data.errors import DataError
 from m3router.data.log.checks import JUDGE
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.prices import Prices
 from m3router.data.scoring.judged import is_waiting
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.endpoint.meter import RequestLimitError
-from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.judging.judge import IN_FLIGHT, connect_judge
 from m3router.m3core.judging.protocols.base import Protocol
 from m3router.m3core.judging.protocols.table import protocol as protocol_of

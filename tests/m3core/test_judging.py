@@ -15,11 +15,11 @@ from m3router.data.errors import DataError, ModelError
 from m3router.data.example import Example
 from m3router.data.log.checks import JUDGE
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.prices import Prices
 from m3router.data.scoring.judged import WAITING
 from m3router.data.sources.benchmarks.base import SHORT
 from m3router.m3core.endpoint.keys import Key
 from m3router.m3core.endpoint.meter import RequestLimitError
-from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.endpoint.retries import RetryPolicy
 from m3router.m3core.judging import JudgingStopped, connect_judge, judge_log, protocol
 from tests.m3core.judge_server import Body, judge_server

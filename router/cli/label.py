@@ -24,6 +24,7 @@ from m3router.router.cli.endpoint_options import (
     RequestTimeout,
     connect_from,
 )
+from m3router.router.cli.judge import judge as have_judged
 from m3router.router.cli.options import (
     Bits,
     Device,
@@ -145,6 +146,27 @@ def label(
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
     ] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Have the answers scored by a language model behind this endpoint, as `m3router "
+            "judge` does, which has more options.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(help="With --judge: the server's name of the judge.", show_default=False),
+    ] = None,
+    judge_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --judge: environment variable that holds its key.",
+            show_default="no key",
+        ),
+    ] = None,
 ) -> None:
     r"""Ask the model every question at every option.
 
@@ -189,6 +211,10 @@ def label(
         raise typer.BadParameter(
             "--until-correct needs answers that are right or wrong; it cannot be combined with "
             "--scoring references"
+        )
+    if (judge is None) != (judge_model is None) or (judge_key_env and judge is None):
+        raise typer.BadParameter(
+            "--judge and --judge-model go together: an endpoint's address and the judge's name"
         )
     mode = LabelMode.UNTIL_CORRECT if until_correct else LabelMode.ALL
     mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
@@ -265,5 +291,8 @@ def label(
                 progress=lambda done, total: advance(done, total, ""),
             )
         show_flips(found)
+    if judge is not None and judge_model is not None:
+        have_judged(out, judge, judge_model, examples=examples, key_env=judge_key_env)
+        log = run.read_log(as_labelled=True)
     if show_errors(log):
         raise typer.Exit(FINISHED_WITH_ERRORS)

@@ -133,6 +133,8 @@ def test_mixed_budgets_and_shared_prefixes_equal_stock_single_runs(name, model_o
     ]
     single = [stock(model, one) for one in requests]
     logits = torch.stack([one for one, _, _ in single])
+    for one, other in ((0, 1), (0, 2), (1, 3)):  # question, option and image make a difference
+        assert (logits[one] - logits[other]).abs().max() > 1e-3
     assert (first_logits(model, requests[1:]) - logits[1:]).abs().max() <= 1e-4
     assert (first_logits_behind(model, requests[:2]) - logits[:2]).abs().max() <= 1e-4
 
@@ -150,7 +152,6 @@ def test_mixed_budgets_and_shared_prefixes_equal_stock_single_runs(name, model_o
         assert answer.usage.answer_tokens == len(ids)
         assert answer.usage.image_tokens == model.count(request.image, request.option).image_tokens
         assert answer.usage.language_flops > 0 and answer.usage.tower_flops > 0
-    assert len(set(texts)) > 1, "images and questions must matter, or nothing is tested"
 
 
 @pytest.mark.parametrize("name", FAMILIES)

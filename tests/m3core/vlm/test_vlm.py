@@ -132,12 +132,10 @@ def test_answers_end_where_they_are_cut_or_where_the_model_ends_them(model_of, p
     assert short.cut and short.usage.answer_tokens == 2 and short.usage.attempts == 1
     longer = ask(model, image, "what?", max_new_tokens=4)
     assert longer.text.startswith(short.text) and longer.logprob < short.logprob
-    tokenizer = model.preparer.tokenizer
-    second = tokenizer(longer.text, add_special_tokens=False)["input_ids"][1]
-    ends, model.reader.ends = model.reader.ends, frozenset({second})
+    ends, model.reader.ends = model.reader.ends, frozenset(range(len(model.preparer.tokenizer)))
     ended = ask(model, image, "what?", max_new_tokens=4)
     model.reader.ends = ends
-    assert not ended.cut and ended.usage.answer_tokens <= 2
+    assert not ended.cut and ended.usage.answer_tokens == 1
 
 
 def test_batches_shrink_where_memory_runs_out(folder_of, picture):

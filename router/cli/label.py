@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints.places import EMBEDDED
 from m3router.router.cli.console import progress
 from m3router.router.cli.endpoint_options import (
     CostUnitOption,
@@ -196,7 +197,6 @@ def label(
     torchrun --nproc-per-node 4 -m m3router label --examples my.jsonl --images images/ --out run/
     ```
     """
-    from m3router.m3core.checkpoints import EMBEDDED
     from m3router.m3core.labelling import LabelMode, Stopped
     from m3router.m3core.labelling.images import workers_for
     from m3router.m3core.labelling.ranks import Ranks

@@ -22,16 +22,20 @@ SHOWN = 5
 
 
 def route(
-    given: Annotated[
-        list[str],
+    run: Annotated[
+        str, typer.Argument(help="The run folder; it may also come last.", show_default=False)
+    ],
+    image: Annotated[
+        str | None,
         typer.Argument(
-            metavar="RUN [IMAGE] QUESTION",
-            help="The run folder, the image or video, and the question; the run may also come "
-            "last. A run of questions without images needs no image; with --examples the run "
-            "alone.",
+            help="The image or video; left out for a run of questions without images.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Argument(help="The question; none with --examples.", show_default=False),
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option(help="Name of the policy. [default: default]", show_default=False),
@@ -89,7 +93,8 @@ def route(
     m3router route run/ --examples questions.jsonl --images images/ --out routed.jsonl
     ```
     """
-    run, image, question = _arguments(given, batch=examples is not None)
+    given = [one for one in (run, image, question) if one is not None]
+    place, seen, asked = _arguments(given, batch=examples is not None)
     if policy is not None and budget is not None:
         raise typer.BadParameter("--policy and --budget cannot go together")
     if examples is None and (images is not None or out is not None):
@@ -98,11 +103,11 @@ def route(
     from m3router.router.inference.router import Router  # loads torch
 
     # A budget is calibrated anew, so that the run's own policies are not read.
-    router = Router.load(run, policy=policy or "default", encoder=encoder, device=device)
+    router = Router.load(place, policy=policy or "default", encoder=encoder, device=device)
     if examples is not None:
         _route_examples(router, examples, images=images, out=out, budget=budget)
         return
-    decision = router.decide(image, question, budget=budget)
+    decision = router.decide(seen, asked, budget=budget)
     if as_json:
         typer.echo(json.dumps(record_of(decision), ensure_ascii=False))
     else:

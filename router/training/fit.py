@@ -166,7 +166,7 @@ def expected_costs(log: OracleLog, features: FeatureTable, rows: Rows) -> Expect
     counted = False
     if "image_tokens_from" in log.frame:
         origin, tokens = (log.laid_out(f"image_tokens{end}")[rows] for end in ("_from", ""))
-        counted = bool((origin == "counted").all() and (tokens == log.costs[rows]).all())
+        counted = bool(np.all(origin == "counted") and np.all(tokens == log.costs[rows]))
     sizes = image_sizes(features)
     if sizes is not None:
         place = {name: row for row, name in enumerate(features.ids)}

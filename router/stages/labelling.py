@@ -82,19 +82,18 @@ def label_stage(
     """
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
     if not isinstance(model, MultiScaleModel):
+        groups = _groups_without_model(feature_groups, encoder)
         log = label(
             examples, images=images, model=model, folder=run.log, progress=progress, **options
         )
         if ranks.is_first and log.complete.any():
-            blind = encoder is None and questions == MODEL
+            own = None if questions == MODEL else questions
             featurize_stage(
                 run,
                 images=images,
                 encoder=encoder or EMBEDDED,
-                questions=HASHED if blind else questions,
-                feature_groups=WITHOUT_ENCODER
-                if encoder is None and feature_groups is None
-                else feature_groups,
+                questions=HASHED if own is None and encoder is None else own,
+                feature_groups=groups,
             )
         return log
     featurizer = Featurizer(
@@ -127,6 +126,26 @@ def label_stage(
         if np.isfinite(log.costs).all(axis=1).any():
             collector.finish(log)
     return log
+
+
+def _groups_without_model(
+    feature_groups: Sequence[str] | None, encoder: str | None
+) -> Sequence[str] | None:
+    """Feature groups for a model that encodes nothing for the router; None for the usual ones.
+
+    Raises:
+        DataError: when one needs an encoder and none is given, or there is no such encoder.
+    """
+    if encoder is not None:
+        load_encoder(encoder)  # before hours of labelling, not after them
+        return feature_groups
+    wanted = check_feature_groups(WITHOUT_ENCODER if feature_groups is None else feature_groups)
+    if IMAGE in wanted or PEEK in wanted:
+        raise DataError(
+            "The feature group 'image' reads an image encoder: give one (--encoder, the folder or "
+            "hub id of a CLIP or SigLIP model), or choose other groups, such as question and size."
+        )
+    return wanted
 
 
 def verify_stage(

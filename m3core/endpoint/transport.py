@@ -128,7 +128,7 @@ class Transport:
             if reply.status not in SAME_METHOD or _origin(location) != _origin(url):
                 break
             url = location
-        target = urlsplit(location)
+        target = urlsplit(str(location))
         raise ModelError(
             f"the endpoint {self._url} redirects to {target.scheme}://{target.hostname}"
             f"{target.path} (status {reply.status}), which is not followed, so that keys and "

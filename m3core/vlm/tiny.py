@@ -25,11 +25,19 @@ from m3router.data.errors import ModelError
 from m3router.data.registry import unknown_name
 
 _CHAT = (
-    "{% for message in messages %}<bos>{{ message['role'] }}: "
+    "<bos>{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_GEMMA_TURNS = (
+    ("<|im_start|>assistant", "<|turn>model"),
+    ("<|im_start|>", "<|turn>"),
+    ("<|im_end|>", "<turn|>"),
+)
+"""What marks turns: `transformers serve` looks for a family's own marks, and where they are
+missing, it gives the prompt back as a part of the answer."""
 _PAD, _EOS, _BOS = 0, 1, 2
 _SPREAD = 0.2
 """Of the weights: large enough that images and questions change the answers."""
@@ -97,6 +105,7 @@ class Blueprint:
         ids: Entry of the configuration -> token whose id it holds.
         video: Class of the video processor; None where there is none.
         audio: Class of the feature extractor for sound.
+        turns: What marks turns in the chat template, where it is not as in most families.
     """
 
     config: str
@@ -109,6 +118,7 @@ class Blueprint:
     more: Sequence[str] = ()
     video: str | None = None
     audio: str | None = None
+    turns: Sequence[tuple[str, str]] = ()
 
 
 def _gemma3(sizes: Sizes) -> Blueprint:
@@ -182,6 +192,7 @@ def _gemma4(sizes: Sizes) -> Blueprint:
         },
         video="Gemma4VideoProcessor",
         audio="Gemma4AudioFeatureExtractor",
+        turns=_GEMMA_TURNS,
     )
 
 
@@ -474,7 +485,8 @@ def save_tiny(name: str, folder: str | Path, *, width: int = 32, layers: int = 2
 
 def make_tokenizer(plan: Blueprint) -> PreTrainedTokenizerFast:
     """Bytes and special tokens, no merges: every text can be written."""
-    base = ["<pad>", "<eos>", "<bos>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    end = dict(plan.turns).get("<|im_end|>", "<|im_end|>")
+    base = ["<pad>", end, "<bos>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     bare = Tokenizer(
         models.BPE(
             vocab={token: index for index, token in enumerate(base)}, merges=[], unk_token="<unk>"
@@ -485,7 +497,7 @@ def make_tokenizer(plan: Blueprint) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bare,
         pad_token="<pad>",
-        eos_token="<eos>",
+        eos_token=end,
         bos_token="<bos>",
         unk_token="<unk>",
         extra_special_tokens=dict(plan.named),
@@ -511,6 +523,8 @@ def save_processor(plan: Blueprint, folder: Path) -> None:
         text = json.dumps(content, indent=2) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     chat = _CHAT.replace("IMAGE", plan.image)
+    for common, own in plan.turns:
+        chat = chat.replace(common, own)
     (folder / "chat_template.jinja").write_text(chat, encoding="utf-8")
 
 

@@ -306,7 +306,7 @@ class StandIn:
         if not isinstance(body, dict):
             raise RefusedError(400, "the body must be an object")
         if body.get("model") not in self.models:
-            message = f"The model `{body.get('model')}` does not exist."
+            message = f"The model `{body.get('model')}` does not exist. Valid: {self.models}."
             raise RefusedError(self.dialect.unknown_model, message, parameter="model")
         return body
 
@@ -439,7 +439,7 @@ def _decoded(url: str) -> Image.Image:
     try:
         return read_image(base64.b64decode(data, validate=True))
     except (binascii.Error, ImageError) as error:
-        raise RefusedError(400, f"cannot identify image file: {error}") from error
+        raise RefusedError(400, f"Failed to load image: {error}") from error
 
 
 def _longest(body: Json, default: int) -> int:

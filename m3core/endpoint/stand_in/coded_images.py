@@ -52,9 +52,9 @@ def read_code(image: Image.Image, cell: int) -> str | None:
     Returns:
         The word; None where there is none, or its cells are smaller than that.
 
-    >>> read_code(coded_image("seven", cells=16, size=(512, 512)), 32) is None
+    >>> read_code(coded_image("seven", cells=16, size=(512, 512)), 64) is None
     True
-    >>> read_code(coded_image("seven", cells=16, size=(512, 512)), 16)
+    >>> read_code(coded_image("seven", cells=16, size=(512, 512)), 32)
     'seven'
     """
     grey = image.convert("L")

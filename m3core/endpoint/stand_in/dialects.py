@@ -187,10 +187,12 @@ DIALECTS: dict[str, Dialect] = {
         error=_vllm_error,
         details=lambda image, cached: {
             "cached_tokens": cached,
+            "created_cache_tokens": 0,
             "multimodal_tokens": {"image": image} if image else None,
         },
         details_by_flag=True,
         trust_by_flag=True,
+        fingerprint="vllm-0.32.0-standin",
         version="0.32.0",
         tokenize=True,
     ),

@@ -254,7 +254,7 @@ def test_every_fault_is_seen_by_a_client(vllm):
             assert found["choices"][0]["finish_reason"] == "stop"
             assert (found["model"] == "another-model") == (name == "other-model")
             assert (found["usage"] is None) == (name == "no-usage")
-            assert ("system_fingerprint" in found) == (name == "fingerprint")
+            assert (found["system_fingerprint"] == "fp_another") == (name == "fingerprint")
             if name == "wrong-usage":
                 details = found["usage"]["prompt_tokens_details"]["multimodal_tokens"]
                 assert found["usage"]["prompt_tokens"] < details["image"]

@@ -227,6 +227,21 @@ def _tower_name(key: str, expected: Collection[str]) -> str:
     return _TOWER + other if _TOWER + other in expected else key
 
 
+def as_published(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors by names that all readers of published checkpoints know.
+
+    The published Hugging Face LLaVA says ``vision_tower.vision_model.``; newer versions of
+    transformers read that and the shorter name, vLLM 0.32 only the longer one.
+    """
+    long = _TOWER + _INNER
+    return {
+        long + key.removeprefix(_TOWER)
+        if key.startswith(_TOWER) and not key.startswith(long)
+        else key: tensor
+        for key, tensor in tensors.items()
+    }
+
+
 def account(
     expected: Mapping[str, torch.Size],
     found: Mapping[str, torch.Tensor],

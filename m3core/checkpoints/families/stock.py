@@ -34,6 +34,7 @@ from m3router.m3core.checkpoints.tensors import (
     ORIGINAL,
     Tensors,
     account,
+    as_published,
     folded,
     read_tensors,
     rename,
@@ -320,7 +321,7 @@ class StockFamily(Family):
             config.save_pretrained(work)
             GenerationConfig.from_model_config(config).save_pretrained(work)
             kept = {key: tensor.contiguous() for key, tensor in tensors.items()}
-            save_torch_state_dict(kept, work, metadata={"format": "pt"})
+            save_torch_state_dict(as_published(kept), work, metadata={"format": "pt"})
             write_processor(
                 work,
                 processor_class=self.processor_class,

@@ -15,10 +15,10 @@ import pytest
 import typer
 from PIL import Image
 
-from m3router.router.cli.main import COMMANDS, app
 from m3router.m3core.endpoint import parse_options
 from m3router.m3core.functions import load_reference
 from m3router.m3core.options import Request
+from m3router.router.cli.main import COMMANDS, app
 from tests.docs.fences import NOT_RUN, Fence, fences
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from m3router.m3core.opening import open_model
 
 from experiments.receipts.examples import read_keys
 from experiments.receipts.reader import READINGS
 from experiments.recording import kept, provenance
-from m3router.data.errors import DataError
+from m3router.data.errors import DataError, NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_text
-from m3router.m3core.opening import open_model
 from m3router.m3core.options import OptionModel
 from m3router.router import estimators
 from m3router.router.cli.labelling import label_with_progress
 from m3router.router.metrics.choices import taken
+from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
@@ -51,8 +52,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     "image+question": ("image", "question"),
     "image+question+cheap": ("image", "question", "cheap"),
 }
-"""Name -> the feature groups that a router of the default estimator reads."""
+"""Name -> the feature groups that a router reads."""
 MAIN = "question+cheap"
+ESTIMATOR = estimators.DEFAULT
 SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Budgets as shares of the mean cost of the finest option."""
 REGRETS = (0.02, 0.05, 0.1)
@@ -75,35 +77,48 @@ def labelled(out: Path, *, images: Path, keys: Path, model: OptionModel) -> Run:
     return run
 
 
-def arm_run(out: Path, source: Run, arm: str, *, seed: int, budgets: Sequence[float]) -> Run:
-    """A run folder in which one arm is trained and calibrated."""
+def arm_run(out: Path, source: Run, arm: str, *, seed: int) -> Run:
+    """A run folder in which one arm is trained."""
     run = source.copy_data(out / arm)
-    train_stage(run, feature_groups=ARMS[arm], seed=seed, ablations=False, reuse=True)
-    for budget in budgets:
-        calibrate_stage(run, name=f"budget-{budget:g}", budget=budget)
-    calibrate_stage(run, name="at-most-1-point", max_loss_observed=0.01)
+    train_stage(
+        run,
+        estimator=ESTIMATOR,
+        feature_groups=ARMS[arm],
+        seed=seed,
+        ablations=False,
+        reuse=True,
+    )
     return run
 
 
-def certified(run: Run, *, budgets: Sequence[float]) -> dict[str, Any]:
-    """What is guaranteed at every level of regret, for the router and for its cascade."""
+def calibrated(run: Run, *, budgets: Sequence[float]) -> dict[str, Any]:
+    """Calibrate router and cascade for every budget and every guarantee.
+
+    Returns:
+        What is guaranteed with :data:`CONFIDENCE`, and why what was refused was: too few images,
+        or nothing is certified.
+    """
+    wanted: list[tuple[str, Knobs]] = [
+        (f"budget-{budget:g}", {"budget": budget}) for budget in budgets
+    ]
+    wanted += [
+        (f"regret-{regret:g}", {"max_regret": regret, "confidence": CONFIDENCE})
+        for regret in REGRETS
+    ]
     found: dict[str, Any] = {}
-    for regret in REGRETS:
-        for name, calibrate in (("regret", calibrate_stage), ("escalate-regret", escalate_stage)):
+    for name, knobs in wanted:
+        for start, calibrate in (("", calibrate_stage), ("escalate-", escalate_stage)):
             try:
-                made = calibrate(
-                    run, name=f"{name}-{regret:g}", max_regret=regret, confidence=CONFIDENCE
-                )
-            except DataError as error:  # too few images, or nothing is certified
-                found[f"{name}-{regret:g}"] = {"refused": str(error)}
-            else:
-                found[f"{name}-{regret:g}"] = {
+                made = calibrate(run, name=f"{start}{name}", **knobs)
+            except (DataError, NotLearnableError) as error:
+                found[f"{start}{name}"] = {"refused": str(error)}
+                continue
+            if made.guarantee:
+                found[f"{start}{name}"] = {
                     "calibration": dict(made.calibration),
                     "guarantee": dict(made.guarantee),
                     "fallback": isinstance(made, Policy) and made.fallback,
                 }
-    for budget in budgets:
-        escalate_stage(run, name=f"escalate-{budget:g}", budget=budget)
     return found
 
 
@@ -129,7 +144,7 @@ def seconds_taken(run: Run) -> dict[str, float]:
     router, log = run.read_router(), run.read_log()
     split = run.read_split(log)
     test = split.test
-    p = predictions(router, run.read_features(log), log, test)
+    p = predictions(router, run.read_features(log), log, test)[test]
     seconds, costs = log.laid_out("seconds")[test], log.costs[test]
     found = dict(zip(log.options, seconds.mean(axis=0).tolist(), strict=True))
     for name, policy in run.read_policies(router, split).items():
@@ -138,33 +153,34 @@ def seconds_taken(run: Run) -> dict[str, float]:
 
 
 def studied(
-    out: Path, *, images: Path, keys: Path, model: OptionModel, seed: int
+    out: Path, *, images: Path, keys: Path, model: OptionModel, seed: int, draws: int = 1000
 ) -> dict[str, Any]:
     """Everything that is recorded, but where it came from."""
     source = labelled(out, images=images, keys=keys, model=model)
     log = source.read_log()
     finest = float(log.costs[:, -1].mean())
     budgets = [float(f"{share * finest:.3g}") for share in SHARES]
-    runs = {arm: arm_run(out, source, arm, seed=seed, budgets=budgets) for arm in ARMS}
+    runs = {arm: arm_run(out, source, arm, seed=seed) for arm in ARMS}
     results: dict[str, Any] = {
         "reader": described(log),
         "main": MAIN,
-        "estimator": estimators.DEFAULT,
-        "guarantee": certified(runs[MAIN], budgets=budgets),
+        "estimator": ESTIMATOR,
+        "guarantee": calibrated(runs[MAIN], budgets=budgets),
         "arms": {},
         "versus": {},
     }
     for arm, run in runs.items():
-        document = evaluate_stage(run, budgets=budgets, seed=seed, reuse=True)
+        document = evaluate_stage(run, budgets=budgets, draws=draws, seed=seed, reuse=True)
         results["arms"][arm] = {"tiers": ARMS[arm], **kept(document, others=arm == MAIN)}
         if arm == MAIN:
             results["fields"] = document["datasets"]
         else:
-            versus = compare_runs(run, runs[MAIN], budgets=budgets, seed=seed).to_dict()
+            versus = compare_runs(
+                run, runs[MAIN], budgets=budgets, draws=draws, seed=seed
+            ).to_dict()
             results["versus"][arm] = {"n": versus["n"], "differences": versus["differences"]}
         print(f"{arm}: {document['verdict']['text']}", flush=True)
     results["seconds"] = seconds_taken(runs[MAIN])
-    report_stage(runs[MAIN], images=images, reuse=True)
     return results
 
 
@@ -195,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
     }
     atomic_write_text(told.results, json.dumps(results, indent=1) + "\n")
+    report_stage(Run(told.out / MAIN), images=told.images, reuse=True)
     print(f"results: {told.results}\nreport: {told.out / MAIN / 'report' / 'report.html'}")
 
 

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.receipts.reader import QUESTIONS
-from experiments.receipts.rules import ADDRESS_LETTERS, COMPANY_LETTERS, amount_of, beginning, date_of
+from experiments.receipts.rules import (
+    ADDRESS_LETTERS,
+    COMPANY_LETTERS,
+    amount_of,
+    beginning,
+    date_of,
+)
 from m3router.data.errors import DataError
 from m3router.data.example import Example
 

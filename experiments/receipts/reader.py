@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from m3router.m3core.functions import FunctionModel
 from PIL import Image
 
 from experiments.receipts.rules import FIELDS, Line, rows_of
 from m3router.data.errors import DataError, MismatchError, ModelError
-from m3router.m3core.functions import FunctionModel
 from m3router.m3core.options import Answer, Usage
 
 SIDES = (240, 320, 480, 640, 960, 1280)
@@ -170,18 +170,13 @@ class Reader:
         self, images: Sequence[Image.Image], questions: Sequence[str], option: str
     ) -> list[Answer]:
         """Find in each image, shrunk to the option's longest side, what is asked for."""
+        side = int(option)
+        distinct = {id(image): image for image in images}
+        read = {name: self.read(image, side) for name, image in distinct.items()}
         return [
-            self._answer(image, question, option)
+            _answer(read[id(image)], field_of(question), shown_size(image.size, side))
             for image, question in zip(images, questions, strict=True)
         ]
-
-    def _answer(self, image: Image.Image, question: str, option: str) -> Answer:
-        field = field_of(question)
-        reading = self.read(image, int(option))
-        found = FIELDS[field](rows_of(reading.lines))
-        width, height = shown_size(image.size, int(option))
-        usage = Usage(pixels=width * height, seconds=reading.seconds, attempts=1)
-        return Answer(text=found.text, usage=usage, confidence=found.confidence)
 
     def read(self, image: Image.Image, side: int) -> Reading:
         """All text in an image whose longest side is at most so many pixels."""
@@ -196,6 +191,12 @@ class Reader:
         reading = Reading(lines=lines, seconds=time.process_time() - began)
         self.readings.keep(key, reading)
         return reading
+
+
+def _answer(reading: Reading, field: str, size: tuple[int, int]) -> Answer:
+    found = FIELDS[field](rows_of(reading.lines))
+    usage = Usage(pixels=size[0] * size[1], seconds=reading.seconds, attempts=1)
+    return Answer(text=found.text, usage=usage, confidence=found.confidence, logprob=found.logprob)
 
 
 def field_of(question: str) -> str:

@@ -6,11 +6,14 @@ by receipts that are calibrated or tested on.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 NOT_FOUND = "not found"
+LEAST_LOGPROB = -100.0
+"""Log-probability of an answer that was not found."""
 COMPANY_LETTERS = 10
 ADDRESS_LETTERS = 8
 """So many letters and digits of a name must be read; where its end is, annotators disagree."""
@@ -41,11 +44,23 @@ class Found:
 
     Attributes:
         text: The value, or :data:`NOT_FOUND`.
-        confidence: That of the line that it was read from; 0 where nothing was found.
+        line: Where it was read; None where nothing was found.
     """
 
     text: str
-    confidence: float
+    line: Line | None
+
+    @property
+    def confidence(self) -> float:
+        """How sure the reader is of the line, in [0, 1]; 0 where nothing was found."""
+        return 0.0 if self.line is None else self.line.confidence
+
+    @property
+    def logprob(self) -> float:
+        """Natural logarithm of the line's probability, were each character as sure as the mean."""
+        if self.line is None:
+            return LEAST_LOGPROB
+        return max(LEAST_LOGPROB, len(self.line.text) * math.log(max(self.confidence, 1e-9)))
 
 
 Rows = Sequence[Sequence[Line]]
@@ -68,17 +83,23 @@ def rows_of(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def find_total(rows: Rows) -> Found:
-    """The amount of the last row that names a total which is no part of it; else the largest."""
+    """The amount of the last row that names a total which is no part of it; else the largest.
+
+    What was paid and given back is not looked at; nor is what stands below a summary of taxes.
+    """
     named: list[Found] = []
     every: list[Found] = []
-    for place, row in enumerate(rows):
+    expected = False  # whether the row above named a total and had no amount
+    for row in rows:
         text = _joined(row)
         if _SUMMARY.search(text):
             break
-        every.extend(_amounts(row))
-        if _TOTAL.search(text) and not _NO_TOTAL.search(text):
-            here = _amounts(row) or _amounts(rows[place + 1] if place + 1 < len(rows) else ())
-            named.extend(here[-1:])
+        amounts = [] if _PAID.search(text) else _amounts(row)
+        every.extend(amounts)
+        is_total = bool(_TOTAL.search(text)) and not _NO_TOTAL.search(text)
+        if expected or is_total:
+            named.extend(amounts[-1:])
+        expected = is_total and not amounts
     if named:
         return named[-1]
     return max(every, key=lambda found: float(found.text), default=_NOTHING)
@@ -89,23 +110,28 @@ def find_date(rows: Rows) -> Found:
     for line in _lines(rows):
         date = date_of(line.text)
         if date is not None:
-            return Found(text=date, confidence=line.confidence)
+            return Found(text=date, line=line)
     return _NOTHING
 
 
 def find_company(rows: Rows) -> Found:
-    """The first of the upper lines that says what kind of company it is; else the first one."""
-    top = [line for line in _lines(rows) if len(beginning(line.text, 4)) == 4][:UPPER_LINES]
-    named = [line for line in top if _COMPANY.search(line.text)]
-    return _begins((named or top)[:1], COMPANY_LETTERS)
+    """The first of the upper lines that is mostly letters, and not about something else."""
+    lines = list(_lines(rows))
+    place = _company_place(lines)
+    return _NOTHING if place is None else _begins(lines[place:], COMPANY_LETTERS)
 
 
 def find_address(rows: Rows) -> Found:
-    """The first line below the company that begins like an address; else one that names a street."""
-    lines = list(_lines(rows))[: 3 * UPPER_LINES]
-    begins = [line for line in lines if _ADDRESS.match(line.text)]
-    street = [line for line in lines if _STREET.search(line.text)]
-    return _begins((begins or street)[:1], ADDRESS_LETTERS)
+    """The first line below the company that begins like an address; else one with a street."""
+    lines = list(_lines(rows))
+    start = _company_place(lines)
+    lines = lines[0 if start is None else start + 1 :]
+    lines = [line for line in lines if _letters(line.text) >= LEAST_LETTERS]
+    for pattern in (_ADDRESS, _STREET):
+        for place, line in enumerate(lines[: 2 * UPPER_LINES]):
+            if pattern.search(line.text):
+                return _begins(lines[place:], ADDRESS_LETTERS)
+    return _NOTHING
 
 
 FIELDS: Mapping[str, Callable[[Rows], Found]] = {
@@ -117,18 +143,24 @@ FIELDS: Mapping[str, Callable[[Rows], Found]] = {
 """Field -> the rule that finds it."""
 
 UPPER_LINES = 6
-_NOTHING = Found(text=NOT_FOUND, confidence=0.0)
+LEAST_LETTERS = 4
+_NOTHING = Found(text=NOT_FOUND, line=None)
 _TOTAL = re.compile(r"t[o0]ta[l1i]|amount\s?due|jumlah", re.IGNORECASE)
 _NO_TOTAL = re.compile(
-    r"sub|qty|quantity|item|saving|disc|excl|exclud|tax\s?total|total\s?(gst|tax)|point", re.IGNORECASE
+    r"sub|qty|quantity|item|saving|disc|exc[l1]|includes|tax\s?total|total\s?(gst|tax)|point",
+    re.IGNORECASE,
 )
-_SUMMARY = re.compile(r"gst\s?summary|tax\s?summary|gst\s?analysis", re.IGNORECASE)
-_COMPANY = re.compile(
-    r"bhd|s/b|enterprise|trading|restoran|restaurant|hardware|stationery|mart\b|kedai|perniagaan"
-    r"|syarikat|shop|cafe|company|co\.", re.IGNORECASE
+_PAID = re.compile(r"cash|tender|change|paid|payment|balance", re.IGNORECASE)
+_SUMMARY = re.compile(r"(gst|tax)\s?(summary|analysis)", re.IGNORECASE)
+_NO_NAME = re.compile(
+    r"invoice|receipt|gst|tax|tel\b|tel:|reg\b|date|www|licensee|welcome|shopping", re.IGNORECASE
 )
-_ADDRESS = re.compile(r"\s*(lot|no\b|no[.,:]?\s?\d|\d+\w?[-&,. /]|level|unit|ground|blok|block|pt)", re.I)
-_STREET = re.compile(r"jalan|jln|taman|lorong|persiaran", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"^\W*(lot|no\b|no[.,:]?\s?\d|[a-z]?-?\d+\w{0,2}[-&,./ ]"
+    r"|leve[l1]|unit|ground|b[l1]o[ck]k|pt\b)",
+    re.IGNORECASE,
+)
+_STREET = re.compile(r"ja[l1]an|j[l1]n|taman|lorong|persiaran", re.IGNORECASE)
 
 
 def _joined(row: Sequence[Line]) -> str:
@@ -140,13 +172,29 @@ def _lines(rows: Rows) -> Iterator[Line]:
 
 
 def _amounts(row: Sequence[Line]) -> list[Found]:
-    found = ((amount_of(line.text), line.confidence) for line in row)
-    return [Found(text=text, confidence=sure) for text, sure in found if text is not None]
+    found = ((amount_of(line.text), line) for line in row)
+    return [Found(text=text, line=line) for text, line in found if text is not None]
+
+
+def _letters(text: str) -> int:
+    return sum(character.isalpha() and character.isascii() for character in text)
+
+
+def _mostly_letters(text: str) -> bool:
+    return _letters(text) >= max(LEAST_LETTERS, sum(one.isalnum() for one in text) / 2)
+
+
+def _company_place(lines: Sequence[Line]) -> int | None:
+    for place, line in enumerate(lines[:UPPER_LINES]):
+        if _mostly_letters(line.text) and not _NO_NAME.search(line.text):
+            return place
+    return None
 
 
 def _begins(lines: Sequence[Line], letters: int) -> Found:
-    found = [Found(text=beginning(one.text, letters), confidence=one.confidence) for one in lines]
-    return next((one for one in found if one.text), _NOTHING)
+    """How the first line begins; the next one goes on where that is short."""
+    text = beginning(" ".join(line.text for line in lines[:2]), letters)
+    return Found(text=text or NOT_FOUND, line=lines[0])
 
 
 # What is compared ---------------------------------------------------------------------------------

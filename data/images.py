@@ -213,6 +213,11 @@ def _to_rgb(image: Image.Image, file: BinaryIO) -> Image.Image:
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         found = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         return image if found is None else found
+    return on_white(image)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An image of 8 bits as RGB, what is transparent laid onto white."""
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))

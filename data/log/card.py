@@ -26,13 +26,20 @@ COLUMNS = {
     "answer_tokens": "tokens of the answer",
     "text_tokens": "tokens of the prompt that are text",
     "flops": "floating-point operations of the language model for the answer",
-    "vision_flops": "those of vision tower and projector for the image",
+    "vision_flops": "those of vision tower and projector for the image at this option",
     "chance": "probability that a blind guess is right",
     "error": "why there is no score; a failed generation is never a wrong answer",
     "references": "reference answers; empty where there are none, null where they are not known",
     "metric": "how answers were compared with the references",
     "max_new_tokens": "tokens of the longest answer that was allowed",
     "finish": "`stop` where the model ended its answer, `length` where it was cut",
+    "image_tokens": "all tokens of the prompt that stand for the image",
+    "image_tokens_from": "`counted` in the prompt, `reported` by a server, or `derived`",
+    "cached_tokens": "tokens of the prompt that a server had read before",
+    "seconds": "wall-clock time of the answer",
+    "attempts": "requests that were sent for it",
+    "pixels": "width times height of the image as it was sent or shown",
+    "price": "money for the answer",
 }
 """Columns of the rows, as :data:`m3router.data.log.checks.SCHEMA` has them, in a reader's words."""
 

@@ -39,16 +39,34 @@ SCHEMA = pa.schema(
         pa.field("metric", pa.string()),
         pa.field("max_new_tokens", pa.int64()),
         pa.field("finish", pa.string()),
+        pa.field("image_tokens", pa.int64()),
+        pa.field("image_tokens_from", pa.string()),
+        pa.field("cached_tokens", pa.int64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("attempts", pa.int64()),
+        pa.field("pixels", pa.int64()),
+        pa.field("price", pa.float64()),
     ]
 )
 """Columns of ``oracle.parquet``. ``cost`` is in the log's cost unit, ``score`` in [0, 1] or null
 when there is an ``error``, ``logprob`` in nats summed over the answer's tokens, ``confidence``
 the first token's top probability, the token counts whole numbers or null, ``flops`` the language
 model's floating-point operations for the answer; ``vision_flops`` those of tower and projector
-for the example's image, the same at every scale. ``references`` are the reference answers, empty
+for the image at this option. ``references`` are the reference answers, empty
 where the example has none and null where they are not known, ``metric`` how answers were compared
 with them, ``max_new_tokens`` the tokens of the longest answer that was allowed, and ``finish`` one
-of :data:`FINISHES`, or null where nothing was generated or it is not known."""
+of :data:`FINISHES`, or null where nothing was generated or it is not known.
+
+What else is known of a cell's usage (:class:`m3router.m3core.options.Usage`), null where it is not:
+``image_tokens`` all tokens that stand for the image and ``image_tokens_from`` one of
+:data:`TOKEN_SOURCES`, ``text_tokens`` all others of the prompt, ``cached_tokens`` those of the
+prompt that a server had read before, ``seconds`` of wall-clock time, ``attempts`` the requests that
+were sent, ``pixels`` of the image as it was sent or shown, ``price`` in the unit of the prices that
+were given."""
+
+TOKEN_SOURCES = ("counted", "reported", "derived")
+"""Where a number of image tokens comes from: counted where the prompt was built, reported by a
+server, or derived as the difference to a request without the image."""
 
 STOP, LENGTH = "stop", "length"
 FINISHES = (STOP, LENGTH)
@@ -71,10 +89,27 @@ OPTIONAL = (
     "metric",
     "max_new_tokens",
     "finish",
+    "image_tokens",
+    "image_tokens_from",
+    "cached_tokens",
+    "seconds",
+    "attempts",
+    "pixels",
+    "price",
 )
 LATER = ("references", "metric", "max_new_tokens")
 """What earlier versions did not record of an example: journals that were resumed by a later one may
 have it in some rows only."""
+COUNTS = {
+    "answer_tokens": 0,
+    "text_tokens": 0,
+    "max_new_tokens": 1,
+    "image_tokens": 0,
+    "cached_tokens": 0,
+    "attempts": 1,
+    "pixels": 1,
+}
+"""Columns of whole numbers -> the smallest that makes sense."""
 PER_EXAMPLE = ("group", "dataset", "question", "image", "chance", *LATER)
 
 
@@ -256,14 +291,18 @@ def _check_values(rows: pd.DataFrame, unknown: bool) -> None:
     _refuse(rows, cost.notna() & ~(np.isfinite(cost) & (cost >= 0)), "a negative or infinite cost")
     _refuse(rows, cost.notna() & ~within_reach(cost), f"a cost beyond reach ({REACH})")
     _refuse(rows, ~failed & cost.isna(), "a score without a cost")
-    for name, least in (("answer_tokens", 0), ("text_tokens", 0), ("max_new_tokens", 1)):
+    for name, least in COUNTS.items():
         count = rows[name]
         whole = np.isfinite(count) & (count >= least) & (count == np.floor(count))
         kind = "no whole number of at least 1" if least else "no whole number"
         _refuse(rows, count.notna() & ~whole, f"{kind} as {name}")
-    finish = rows["finish"]
-    strange = finish.notna() & ~finish.isin(FINISHES)
-    _refuse(rows, strange, f"a finish that is none of {', '.join(FINISHES)}")
+    for name in ("flops", "vision_flops", "seconds", "price"):
+        amount = rows[name]
+        bad = amount.notna() & ~(np.isfinite(amount) & (amount >= 0))
+        _refuse(rows, bad, f"a negative or infinite number as {name}")
+    for name, known in (("finish", FINISHES), ("image_tokens_from", TOKEN_SOURCES)):
+        strange = rows[name].notna() & ~rows[name].isin(known)
+        _refuse(rows, strange, f"a text as {name} that is none of {', '.join(known)}")
     chance = rows["chance"]
     _refuse(rows, ~((chance >= 0) & (chance < 1)), "a chance level outside [0, 1)")
 

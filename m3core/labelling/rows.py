@@ -13,8 +13,24 @@ from m3router.data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.videos import FRAMES, is_video
 from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncoding
+from m3router.m3core.options import OptionModel
 
 COST_UNIT = "visual tokens"
+USAGE = (
+    "image_tokens",
+    "image_tokens_from",
+    "cached_tokens",
+    "seconds",
+    "attempts",
+    "pixels",
+    "price",
+)
+"""Columns of what a cell cost beyond its cost, tokens and operations. A Matryoshka model leaves them
+empty: its image tokens are its cost."""
+PROVENANCE, SPEC = "provenance", "spec"
+"""Keys of a log's metadata: what made its answers, and from what the model can be made again; see
+:class:`m3router.m3core.options.OptionModel`. They are not in the journal, so that a server may get
+another address between two runs; what decides answers is in the revision."""
 LONGEST = "max_new_tokens"
 """Key of the longest answers in a log's metadata; logs of versions without it have the model's."""
 RIGHT = 0.5
@@ -64,8 +80,15 @@ def label_mode(examples: Sequence[Example], mode: LabelMode) -> LabelMode:
     return LabelMode.AGREEMENT
 
 
+def option_names(model: MultiScaleModel | OptionModel) -> tuple[str, ...]:
+    """The options of a log of this model, coarsest first."""
+    if isinstance(model, MultiScaleModel):
+        return model.grid.names
+    return tuple(option.name for option in model.options)
+
+
 def longest_answer(
-    example: Example, model: MultiScaleModel, max_new_tokens: int | None = None
+    example: Example, model: MultiScaleModel | OptionModel, max_new_tokens: int | None = None
 ) -> int:
     """Tokens of the longest answer to an example: as asked for, else its own, else the model's."""
     lengths = (max_new_tokens, example.max_new_tokens)
@@ -73,7 +96,9 @@ def longest_answer(
 
 
 def lengths_of(
-    examples: Sequence[Example], model: MultiScaleModel, max_new_tokens: int | None = None
+    examples: Sequence[Example],
+    model: MultiScaleModel | OptionModel,
+    max_new_tokens: int | None = None,
 ) -> int | dict[str, int]:
     """What a log records of longest answers: a number, or length -> examples where they differ."""
     counts = Counter(longest_answer(one, model, max_new_tokens) for one in examples)
@@ -84,7 +109,7 @@ def lengths_of(
 
 def log_metadata(
     examples: Sequence[Example],
-    model: MultiScaleModel,
+    model: MultiScaleModel | OptionModel,
     *,
     frames: int = FRAMES,
     mode: LabelMode = LabelMode.ALL,
@@ -95,17 +120,23 @@ def log_metadata(
     The number of frames is part of it where there are videos, and else of no consequence.
     """
     videos = {"frames": frames} if any(is_video(one.image) for one in examples) else {}
+    if isinstance(model, MultiScaleModel):
+        asked = {
+            "prompt": model.prompt,
+            "visual": dict(model.visual),
+            "dtype": model.dtype,
+            "cost_unit": COST_UNIT,
+            "padding": "left",
+        }
+    else:
+        asked = {"cost_unit": model.cost_unit}
     return {
         "model": model.name,
         "revision": model.revision,
-        "grid": list(model.grid.names),
-        "prompt": model.prompt,
-        "visual": dict(model.visual),
-        "dtype": model.dtype,
-        "cost_unit": COST_UNIT,
+        "grid": list(option_names(model)),
+        **asked,
         "examples_sha256": fingerprint(examples),
         "n_examples": len(examples),
-        "padding": "left",
         LONGEST: lengths_of(examples, model, max_new_tokens),
         ASKED: mode.value,
         **videos,
@@ -120,7 +151,7 @@ def longest_in(metadata: Mapping[str, Any]) -> int | None:
     return recorded if isinstance(recorded, int) else None
 
 
-def empty_row(example: Example, scale: int, longest: int) -> dict[str, Any]:
+def empty_row(example: Example, scale: int | str, longest: int) -> dict[str, Any]:
     """A row that nothing was answered for; ``longest`` are the tokens of its longest answer."""
     return {
         "example_id": example.id,
@@ -144,6 +175,7 @@ def empty_row(example: Example, scale: int, longest: int) -> dict[str, Any]:
         "metric": example.metric,
         "max_new_tokens": longest,
         "finish": None,
+        **dict.fromkeys(USAGE),
     }
 
 

@@ -1,6 +1,7 @@
-"""A labelling run: what is left to ask, in chunks, each journalled before the next one starts.
+"""A labelling run: what is left to ask, each answer journalled before it counts.
 
-Each image is opened and encoded once; all its questions at all scales pool the same tokens. An
+A Matryoshka model encodes each image once, and all its questions at all scales pool the same
+tokens; any other model is asked option by option (:mod:`m3router.m3core.labelling.by_option`). An
 interrupted run goes on where it stopped, with the same number of processes or another.
 """
 
@@ -28,20 +29,24 @@ from m3router.data.log.journal import Journal
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_bytes
 from m3router.data.videos import FRAMES
+from m3router.m3core.labelling.by_option import OptionLabeller, score_by_agreement
 from m3router.m3core.labelling.images import Chunk, read_ahead
 from m3router.m3core.labelling.labeller import Labeller
 from m3router.m3core.labelling.progress import LabelProgress, LabelStats, matmul_rate
 from m3router.m3core.labelling.ranks import Ranks
 from m3router.m3core.labelling.rows import (
-    COST_UNIT,
     LONGEST,
+    PROVENANCE,
+    SPEC,
     LabelMode,
     label_mode,
     log_metadata,
     longest_answer,
+    option_names,
 )
 from m3router.m3core.matryoshka.base import MultiScaleModel, VisualEncoding
 from m3router.m3core.matryoshka.batching import Limits
+from m3router.m3core.options import OptionModel
 
 CHUNK_IMAGES = 16
 STATS = "effort.json"
@@ -64,22 +69,24 @@ class LabelOptions(TypedDict, total=False):
 
 
 class Stopped(Exception):
-    """SIGTERM came; everything labelled so far is in the journal.
+    """SIGTERM or Ctrl-C came; everything labelled so far is in the journal.
 
     Attributes:
         progress: How far the run came.
+        interrupted: Whether it was Ctrl-C.
     """
 
-    def __init__(self, progress: LabelProgress) -> None:
+    def __init__(self, progress: LabelProgress, *, interrupted: bool = False) -> None:
         super().__init__(f"stopped at {progress.done} of {progress.total} examples")
         self.progress = progress
+        self.interrupted = interrupted
 
 
 def label(
     examples: Sequence[Example],
     *,
     images: Path,
-    model: MultiScaleModel,
+    model: MultiScaleModel | OptionModel,
     folder: Path,
     on_encoded: Callable[[Encoded], None] | None = None,
     progress: Callable[[LabelProgress], None] | None = None,
@@ -100,17 +107,17 @@ def label(
         model: The frozen model.
         folder: Receives the journals while running, and the finished log.
         on_encoded: Called with (image path, encoding) pairs before their answers are kept, so
-            that features come from the same pass.
-        progress: Called after every chunk.
+            that features come from the same pass; by Matryoshka models only, others have none.
+        progress: Called whenever something was kept.
         retry_errors: Ask again the examples that an earlier run recorded an error for.
         max_new_tokens: Tokens of the longest answer to every example; None for each example's own,
             or the model's where it has none.
         max_pixels: Larger images are refused before they are decoded.
         frames: Frames of a video's collage; see :mod:`m3router.data.videos`.
         mode: What is asked; examples without references are always scored by agreement.
-        workers: Processes that read images ahead; see
+        workers: Processes that read images ahead of a Matryoshka model; see
             :func:`m3router.m3core.labelling.images.workers_for`.
-        limits: How much a batch may hold.
+        limits: How much a batch of a Matryoshka model may hold.
         ranks: This process among those that label together; None for alone. The first one
             merges what all have kept, the others read the log that it wrote.
 
@@ -118,7 +125,9 @@ def label(
         The log. Examples that failed have error records, never wrong answers.
 
     Raises:
-        Stopped: SIGTERM came; the chunk in flight was finished and kept.
+        Stopped: SIGTERM or (except for a Matryoshka model) Ctrl-C came; what was in flight was
+            finished and kept. A second Ctrl-C ends at once.
+        ModelError: If a server or a function cannot be asked any more; what was answered is kept.
         DataError: If there are no examples, ids repeat, ``max_new_tokens`` is not a whole number
             of at least 1, the journal is damaged, or the disk is full (nothing is lost then), or
             there are videos and PyAV is missing, or only some examples have references.
@@ -143,40 +152,55 @@ def label(
             assumed={LONGEST: model.max_new_tokens},
         )
     )
-    with journal, stop_on_sigterm() as stopped:
+    by_scale = isinstance(model, MultiScaleModel)
+    signals = [signal.SIGTERM] if by_scale else [signal.SIGTERM, signal.SIGINT]
+    with journal, stop_on(signals) as stopped:
         mine = ranks.share(examples)
-        waiting = [one for one in mine if not journal.has(one.id, model.grid.names)]
+        waiting = [one for one in mine if not journal.has(one.id, option_names(model))]
         state = LabelProgress(total=len(mine))
         wanted = {one.id for one in mine}.difference(one.id for one in waiting)
         state.count(row for row in journal.read_rows() if row["example_id"] in wanted)
         if progress:
             progress(state)
-        labeller = Labeller(
-            model,
-            mode,
-            limits=limits or Limits(),
-            stats=state.stats,
-            max_new_tokens=max_new_tokens,
-        )
-        chunks = read_ahead(
-            list(_chunks(waiting)),
-            images=images,
-            prepare=model.prepare,
-            workers=workers,
-            frames=frames,
-            max_pixels=max_pixels,
-        )
-        for chunk in _waited_for(chunks, state):
-            _label_chunk(chunk, labeller, journal, state, on_encoded)
+        steps: Iterator[None]
+        if isinstance(model, MultiScaleModel):
+            labeller = Labeller(
+                model,
+                mode,
+                limits=limits or Limits(),
+                stats=state.stats,
+                max_new_tokens=max_new_tokens,
+            )
+            chunks = read_ahead(
+                list(_chunks(waiting)),
+                images=images,
+                prepare=model.prepare,
+                workers=workers,
+                frames=frames,
+                max_pixels=max_pixels,
+            )
+            steps = _by_scale(chunks, labeller, journal, state, on_encoded, stopped)
+        else:
+            steps = OptionLabeller(
+                model,
+                mode,
+                journal=journal,
+                state=state,
+                images=images,
+                frames=frames,
+                max_pixels=max_pixels,
+                max_new_tokens=max_new_tokens,
+            ).label(waiting, stopped)
+        for _ in steps:
             state.seconds = time.monotonic() - began
             if progress:
                 progress(state)
-            if stopped():
-                raise Stopped(state)
+        if number := stopped():
+            raise Stopped(state, interrupted=number == signal.SIGINT)
         all_stats = ranks.gathered((len(waiting), state.seconds, state.stats))
         if ranks.is_first:
             longest = {one.id: longest_answer(one, model, max_new_tokens) for one in examples}
-            _write(_merged(journal, examples, model, metadata, longest), folder)
+            _write(_merged(journal, examples, model, metadata, longest, mode), folder)
             if any(count for count, _, _ in all_stats):
                 _write_stats(all_stats, model, folder)
         ranks.wait()
@@ -184,25 +208,46 @@ def label(
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGTERM has come.
+def stop_on(signals: Sequence[int]) -> Iterator[Callable[[], int]]:
+    """Give a function that tells which of these signals has come, 0 for none.
 
-    Outside the main thread, where signals cannot be handled, it never has.
+    Outside the main thread, where signals cannot be handled, none ever has. Each signal is waited
+    for once: the second one does what it did before.
     """
-    asked = False
+    came = 0
+    before: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal came
+        came = number
+        signal.signal(number, before[number])
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield lambda: 0
         return
-    before = signal.signal(signal.SIGTERM, ask)
+    for number in signals:
+        before[number] = signal.signal(number, ask)
     try:
-        yield lambda: asked
+        yield lambda: came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _by_scale(
+    chunks: Iterator[Chunk],
+    labeller: Labeller,
+    journal: Journal,
+    state: LabelProgress,
+    on_encoded: Callable[[Encoded], None] | None,
+    stopped: Callable[[], int],
+) -> Iterator[None]:
+    """Label chunk after chunk with a Matryoshka model."""
+    for chunk in _waited_for(chunks, state):
+        _label_chunk(chunk, labeller, journal, state, on_encoded)
+        yield
+        if stopped():
+            return
 
 
 def _label_chunk(
@@ -252,15 +297,20 @@ def _chunks(examples: Sequence[Example]) -> Iterator[list[Example]]:
 def _merged(
     journal: Journal,
     examples: Sequence[Example],
-    model: MultiScaleModel,
+    model: MultiScaleModel | OptionModel,
     metadata: dict[str, Any],
     longest: Mapping[str, int],
+    mode: LabelMode,
 ) -> OracleLog:
     """One log of what all processes kept, in the order of the examples.
 
     What the examples say is taken from them: rows of earlier versions do not have all of it.
     """
     frame = _frame(journal.read_rows())
+    if not isinstance(model, MultiScaleModel):
+        metadata = {**metadata, PROVENANCE: dict(model.provenance), SPEC: dict(model.spec)}
+        if mode is LabelMode.AGREEMENT:
+            frame = score_by_agreement(frame, option_names(model)[-1])
     order = {example.id: place for place, example in enumerate(examples)}
     places = frame["example_id"].map(order).to_numpy()
     frame = frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
@@ -268,7 +318,12 @@ def _merged(
     frame["references"] = pd.Series([example.answers for example in own], dtype=object)
     frame["metric"] = pd.Series([example.metric for example in own], dtype=object)
     frame["max_new_tokens"] = [longest[example.id] for example in own]
-    return OracleLog(frame, options=model.grid.names, cost_unit=COST_UNIT, metadata=metadata)
+    return OracleLog(
+        frame,
+        options=option_names(model),
+        cost_unit=metadata["cost_unit"],
+        metadata=metadata,
+    )
 
 
 def _write(log: OracleLog, folder: Path) -> None:
@@ -299,14 +354,17 @@ def _same_answers(one: OracleLog, other: OracleLog) -> bool:
 
 
 def _write_stats(
-    all_stats: Sequence[tuple[int, float, LabelStats]], model: MultiScaleModel, folder: Path
+    all_stats: Sequence[tuple[int, float, LabelStats]],
+    model: MultiScaleModel | OptionModel,
+    folder: Path,
 ) -> None:
     """Report what all processes computed; each gives its examples, seconds and stats."""
     counts, seconds, computed = zip(*all_stats, strict=True)
     stats = LabelStats.joined(computed)
     summary = stats.summary(sum(counts), max(seconds))
     summary["processes"] = len(all_stats)
-    summary["lower_bound_seconds"] = stats.flops / len(all_stats) / matmul_rate(model)
+    if isinstance(model, MultiScaleModel):
+        summary["lower_bound_seconds"] = stats.flops / len(all_stats) / matmul_rate(model)
     atomic_write_bytes(folder / STATS, (json.dumps(summary, indent=1) + "\n").encode())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from m3router.data.errors import ImageError
 from m3router.data.example import Example
@@ -20,6 +21,7 @@ from m3router.m3core.labelling.progress import LabelStats
 from m3router.m3core.labelling.rows import LabelMode
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.batching import Limits
+from m3router.m3core.options import Answer, OptionModel, Request
 
 VERIFIED = "verified"
 """Key of the result in a log's metadata."""
@@ -30,7 +32,7 @@ def verify(
     examples: Sequence[Example],
     *,
     images: Path,
-    model: MultiScaleModel,
+    model: MultiScaleModel | OptionModel,
     count: int,
     seed: int = 0,
     frames: int = FRAMES,
@@ -66,7 +68,8 @@ def verify(
             "records"
         )
     }
-    alone = Labeller(model, mode, limits=Limits(requests=1), stats=LabelStats())
+    ask: Callable[[Example, Image.Image], list[dict[str, Any]]]
+    ask = _asked_by_scale(model, mode) if isinstance(model, MultiScaleModel) else _asked(model)
     flips = dict.fromkeys(log.options, 0)
     asked = dict.fromkeys(log.options, 0)
     unreadable: dict[str, str] = {}
@@ -77,8 +80,7 @@ def verify(
         except ImageError as error:
             unreadable[example.id] = str(error)
         else:
-            (encoding,) = model.encode([image])
-            for fresh in alone.rows([example], {example.image: encoding}, {}):
+            for fresh in ask(example, image):
                 before = before_by_cell[example.id, fresh["scale"]]
                 if fresh["score"] is None and np.isnan(before["score"]):
                     continue
@@ -101,6 +103,40 @@ def verify(
         cost_unit=log.cost_unit,
         metadata={**log.metadata, VERIFIED: result},
     )
+
+
+def _asked_by_scale(
+    model: MultiScaleModel, mode: LabelMode
+) -> Callable[[Example, Image.Image], list[dict[str, Any]]]:
+    """Asks a Matryoshka model one request at a time."""
+    alone = Labeller(model, mode, limits=Limits(requests=1), stats=LabelStats())
+
+    def ask(example: Example, image: Image.Image) -> list[dict[str, Any]]:
+        (encoding,) = model.encode([image])
+        return alone.rows([example], {example.image: encoding}, {})
+
+    return ask
+
+
+def _asked(model: OptionModel) -> Callable[[Example, Image.Image], list[dict[str, Any]]]:
+    """Asks any model one request at a time."""
+
+    def ask(example: Example, image: Image.Image) -> list[dict[str, Any]]:
+        rows = []
+        for option in model.options:
+            request = Request(
+                image=image,
+                question=example.question,
+                option=option.name,
+                max_new_tokens=example.max_new_tokens,
+            )
+            (told,) = model.answer([request])
+            answer = told.text if isinstance(told, Answer) else None
+            score = None if answer is None else example.score(answer)
+            rows.append({"scale": option.name, "answer": answer, "score": score})
+        return rows
+
+    return ask
 
 
 def _as_asked(example: Example, longest: float) -> Example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.cost.operations import ModelShape
 from m3router.m3core.matryoshka.base import ANSWER_TOKENS, Answer, Peek, Request, VisualEncoding
+from m3router.m3core.matryoshka.by_option import ScalesAsOptions, answer_by_option
 from m3router.m3core.matryoshka.decoding import Decoded, Decoder, DecodingState, KVCacheState
 from m3router.m3core.matryoshka.incremental_decoding import (
     TokenAnswer,
@@ -24,9 +25,12 @@ from m3router.m3core.matryoshka.incremental_decoding import (
 from m3router.m3core.matryoshka.prefill_probe import first_token_distribution, watch
 from m3router.m3core.matryoshka.prompts import PromptTemplate
 from m3router.m3core.matryoshka.scales import ScaleGrid
+from m3router.m3core.options import Answer as OptionAnswer
+from m3router.m3core.options import Failure
+from m3router.m3core.options import Request as OptionRequest
 
 
-class AnsweringModel(ABC):
+class AnsweringModel(ScalesAsOptions, ABC):
     """A language model that reads visual tokens between the two texts of a template.
 
     A family adds :meth:`encode` and ``prepare``, and :meth:`check_scale` where more scales than
@@ -126,12 +130,24 @@ class AnsweringModel(ABC):
         visual = visual.to(self.model.device, self.model.dtype)
         return torch.cat([self._embed(self._before), visual, self._embed(after)])
 
-    @torch.inference_mode()
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests in one batch; see :class:`MultiScaleModel`.
+    @overload
+    def answer(self, requests: Sequence[Request]) -> list[Answer]: ...
 
-        Requests of one encoding at one scale share what stands before their questions.
+    @overload
+    def answer(self, requests: Sequence[OptionRequest]) -> list[OptionAnswer | Failure]: ...
+
+    def answer(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer requests about images, or all requests about encodings in one batch.
+
+        See :class:`m3router.m3core.options.OptionModel` and :class:`MultiScaleModel`. Requests of
+        one encoding at one scale share what stands before their questions.
         """
+        if any(isinstance(one, OptionRequest) for one in requests):
+            return answer_by_option(self, requests)
+        return self._answer_encoded(requests)
+
+    @torch.inference_mode()
+    def _answer_encoded(self, requests: Sequence[Request]) -> list[Answer]:
         if not requests:
             return []
         given = [request.answer for request in requests if request.answer is not None]

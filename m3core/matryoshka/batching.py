@@ -26,7 +26,7 @@ CALL = 1_024
 KEPT_FREE = 64
 """Most positions kept free for an answer: few are as long as they may be."""
 
-Result = TypeVar("Result", Answer, Peek)
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +244,8 @@ def answer_in_batches(
         MismatchError: If the model has no such scale.
         DataError: If a question is empty or does not fit the context.
     """
-    return _in_batches(model, model.answer, requests, limits)
+    needs = needs_of(model, requests)
+    return in_batches(needs, lambda batch: model.answer([requests[i] for i in batch]), limits)
 
 
 def peek_in_batches(
@@ -255,22 +256,30 @@ def peek_in_batches(
     What a batch of peeks holds is freed when the caller lets go of it, so finish what is to be
     answered from there before the next batch.
     """
-    return _in_batches(model, model.peek, requests, limits)
-
-
-def _in_batches(
-    model: MultiScaleModel,
-    ask: Callable[[Sequence[Request]], list[Result]],
-    requests: Sequence[Request],
-    limits: Limits,
-) -> Iterator[Batch[Result]]:
     needs = needs_of(model, requests)
+    return in_batches(needs, lambda batch: model.peek([requests[i] for i in batch]), limits)
+
+
+def in_batches(
+    needs: Sequence[Need], ask: Callable[[list[int]], list[Result]], limits: Limits
+) -> Iterator[Batch[Result]]:
+    """Ask batch after batch; smaller ones where memory runs out.
+
+    Args:
+        needs: What each request needs.
+        ask: From indices into ``needs`` to their results, in the same order.
+        limits: What a batch may hold; made smaller when memory runs out.
+
+    Yields:
+        Batches, each index in exactly one; a request that does not fit into memory alone has an
+        error.
+    """
     waiting: list[list[int]] = batches(needs, limits)
     while waiting:
         batch = waiting.pop(0)
         load = load_of(batch, needs)
         try:
-            found = ask([requests[index] for index in batch])
+            found = ask(batch)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

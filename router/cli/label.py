@@ -19,6 +19,7 @@ from m3router.router.cli.options import (
     Frames,
     Grids,
     Images,
+    ModelOptions,
     Pooling,
     Questions,
     UnlistedGrids,
@@ -27,6 +28,7 @@ from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
 
 FINISHED_WITH_ERRORS = 3
+INTERRUPTED = 130
 
 
 class Scoring(StrEnum):
@@ -43,8 +45,13 @@ def label(
     images: Images,
     out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
     model: Annotated[
-        str, typer.Option(help="embedded, fake, a folder, or a hub id of a LLaVA-type model.")
+        str,
+        typer.Option(
+            help="embedded, fake, package.module:function, or folder or hub id of a Matryoshka or "
+            "vision-language model."
+        ),
     ] = "embedded",
+    option: ModelOptions = None,
     device: Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT32,
     device_map: DeviceMap = None,
@@ -94,6 +101,14 @@ def label(
     ] = None,
     questions: Questions = "model",
     feature_groups: FeatureGroups = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Image encoder that the router reads, for a model that is no Matryoshka model: "
+            "folder or hub id of a CLIP or SigLIP model.",
+            show_default="none",
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -106,9 +121,11 @@ def label(
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
     ] = False,
 ) -> None:
-    """Ask the model every question at every scale.
+    """Ask the model every question at every option.
 
-    Writes the oracle log and, from the same pass, the features. An interrupted run goes on where
+    Options are the scales of a Matryoshka model, and the visual budgets of any other
+    vision-language model (docs/families.md lists them). Writes the oracle log and the features. An
+    interrupted run goes on where
     it stopped. Images and questions that cannot be used become error records; then the exit
     code is 3. A video is shown as a collage of frames, so its tokens are those of all frames.
 
@@ -121,14 +138,20 @@ def label(
 
     ```
     m3router label --examples my.jsonl --images images/ --model embedded --out run/
+    m3router label --examples my.jsonl --images images/ --model Qwen/Qwen3-VL-2B-Instruct --out run/
+    m3router label --examples my.jsonl --images images/ --model google/gemma-4-E2B-it \
+        --option 'low={"max_soft_tokens": 70}' --option 'high={"max_soft_tokens": 560}' --out run/
+    m3router label --examples my.jsonl --images images/ --model reader:answer \
+        --option small --option large --out run/
     torchrun --nproc-per-node 4 -m m3router label --examples my.jsonl --images images/ --out run/
     ```
     """
-    from m3router.m3core.checkpoints import load_model
     from m3router.m3core.labelling import LabelMode, Stopped
     from m3router.m3core.labelling.images import workers_for
     from m3router.m3core.labelling.ranks import Ranks
+    from m3router.m3core.matryoshka.base import MultiScaleModel
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
+    from m3router.m3core.opening import open_model, parse_options
     from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips
     from m3router.router.stages.labelling import verify_stage
 
@@ -141,15 +164,19 @@ def label(
     mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
     ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
-    loaded = load_model(
+    matryoshka = {
+        "device_map": device_map,
+        "bits": bits,
+        "pooling": None if pooling is Pooling.AVERAGE else pooling.value,
+        "grids": grids,
+        "unlisted_grids": unlisted_grids,
+    }
+    loaded = open_model(
         model,
         device=device,
         dtype=dtype.value,
-        device_map=device_map,
-        bits=bits,
-        pooling=pooling.value,
-        grids=grids,
-        unlisted_grids=unlisted_grids,
+        options=parse_options(option),
+        **{name: value for name, value in matryoshka.items() if value},
     )
     run = Run(out)
     where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
@@ -166,12 +193,15 @@ def label(
             frames=frames,
             mode=mode,
             workers=workers_for(where, ranks.local) if workers is None else workers,
-            limits=limits_for(loaded, tokens=batch_tokens),
+            limits=limits_for(loaded, tokens=batch_tokens)
+            if isinstance(loaded, MultiScaleModel)
+            else None,
+            encoder=encoder,
             ranks=ranks,
         )
     except Stopped as stopped:
         console.print(f"{stopped}; all of it is kept: go on with the same command")
-        raise typer.Exit(0) from None
+        raise typer.Exit(INTERRUPTED if stopped.interrupted else 0) from None
     if not ranks.is_first:
         return
     if verify:

@@ -19,6 +19,7 @@ from m3router.m3core.labelling import LabelOptions, LabelProgress
 from m3router.m3core.labelling.ranks import Ranks
 from m3router.m3core.labelling.run import STATS
 from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.m3core.options import OptionModel
 from m3router.router.cli.console import progress, show_table
 from m3router.router.cli.streams import out
 from m3router.router.evaluation.summary_text import log_verdict
@@ -35,12 +36,13 @@ def label_with_progress(
     examples: Sequence[Example],
     *,
     images: Path,
-    model: MultiScaleModel,
+    model: MultiScaleModel | OptionModel,
     questions: str = MODEL,
     feature_groups: Sequence[str] | None = None,
+    encoder: str | None = None,
     **options: Unpack[LabelOptions],
 ) -> OracleLog:
-    """Run the stage, then print the accuracy at every scale and what the run computed."""
+    """Run the stage, then print the accuracy at every option and what the run computed."""
     ranks = options.get("ranks") or Ranks()
     with progress("labelling") if ranks.is_first else nullcontext(_silent) as advance:
         began = None
@@ -61,6 +63,7 @@ def label_with_progress(
             progress=show,
             questions=questions,
             feature_groups=feature_groups,
+            encoder=encoder,
             **options,
         )
     if ranks.is_first:
@@ -78,10 +81,10 @@ def _show_result(run: Run, log: OracleLog) -> None:
             accuracy = np.nanmean(log.scores, axis=0)
         scales = ", ".join(f"{o}: {a:.3f}" for o, a in zip(log.options, accuracy, strict=True))
         alone = log.metadata.get(ASKED) == AGREEMENT
-        what = "share that says what the finest scale says" if alone else "mean score"
+        what = "share that says what the finest option says" if alone else "mean score"
         if not alone and log.metadata.get(ASKED) != "references":
             _show_verdict(log)
-        out.print(f"{len(log)} examples in {run.log}; {what} by scale: {scales}")
+        out.print(f"{len(log)} examples in {run.log}; {what} by option: {scales}")
     cut = log.frame["finish"] == LENGTH
     if cut.any():
         out.print(

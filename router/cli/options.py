@@ -39,6 +39,16 @@ Bits = Annotated[
         show_default=False,
     ),
 ]
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=JSON",
+        help="An option of a vision-language model and its image processor's settings, or only "
+        "NAME for a function; repeat it, coarsest first.",
+        show_default="the model's own",
+    ),
+]
 Grids = Annotated[
     list[str] | None,
     typer.Option(

@@ -57,6 +57,9 @@ USUAL = (IMAGE, QUESTION)
 """What is computed unless others are asked for: on the shipped model the others did not pay. Cheap
 cues open every image again, and a peek is a call of the model for every question."""
 
+WITHOUT_ENCODER = (QUESTION, CHEAP)
+"""What is computed for a model that encodes nothing for the router, unless an encoder is given."""
+
 
 def check_feature_groups(names: Iterable[str]) -> tuple[str, ...]:
     """The names in the order of `FEATURE_GROUPS`, each once.

@@ -22,10 +22,18 @@ from m3router.m3core.labelling import LabelOptions, LabelProgress, label, verify
 from m3router.m3core.labelling.ranks import Ranks
 from m3router.m3core.labelling.verification import VERIFIED
 from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.m3core.options import OptionModel
 from m3router.router.features.examples import FeatureInput, feature_inputs, with_errors
 from m3router.router.features.extract import FeatureCollector, Progress
 from m3router.router.features.featurizer import Featurizer, source_of
-from m3router.router.features.groups import IMAGE, PEEK, QUESTION, USUAL, check_feature_groups
+from m3router.router.features.groups import (
+    IMAGE,
+    PEEK,
+    QUESTION,
+    USUAL,
+    WITHOUT_ENCODER,
+    check_feature_groups,
+)
 from m3router.router.features.question import HASHED, MODEL, question_encoder
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
@@ -36,17 +44,20 @@ def label_stage(
     examples: Sequence[Example],
     *,
     images: Path,
-    model: MultiScaleModel,
+    model: MultiScaleModel | OptionModel,
     progress: Callable[[LabelProgress], None] | None = None,
     questions: str = MODEL,
     feature_groups: Sequence[str] | None = None,
+    encoder: str | None = None,
     **options: Unpack[LabelOptions],
 ) -> OracleLog:
-    """Label every example at every scale; features come from the same pass.
+    """Label every example at every option, and compute the features.
 
-    An interrupted run goes on where it stopped. Several processes started together share the
-    work; the first one merges what all have kept and writes the features. Images and questions
-    that cannot be used become error records.
+    A Matryoshka model's features come from the same pass; for any other model they are computed
+    afterwards, from a small encoder or from images and questions alone. An interrupted run goes on
+    where it stopped. Several processes started together share the work; the first one merges what
+    all have kept and writes the features. Images and questions that cannot be used become error
+    records.
 
     Args:
         run: receives `log/` and `features/`.
@@ -57,6 +68,8 @@ def label_stage(
         questions: name of a question encoder, see `m3router.router.features.question`.
         feature_groups: names of feature blocks, see `m3router.router.features.groups`; None for the
             usual ones.
+        encoder: name of an image encoder, for a model that is no Matryoshka model; see
+            `featurize_stage`. None looks at images without one.
         options: of `m3router.m3core.labelling.label`, such as `retry_errors`, `frames` and `ranks`.
 
     Raises:
@@ -66,6 +79,22 @@ def label_stage(
             another number of frames.
     """
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
+    if not isinstance(model, MultiScaleModel):
+        log = label(
+            examples, images=images, model=model, folder=run.log, progress=progress, **options
+        )
+        if ranks.is_first and log.complete.any():
+            blind = encoder is None and questions == MODEL
+            featurize_stage(
+                run,
+                images=images,
+                encoder=encoder or EMBEDDED,
+                questions=HASHED if blind else questions,
+                feature_groups=WITHOUT_ENCODER
+                if encoder is None and feature_groups is None
+                else feature_groups,
+            )
+        return log
     featurizer = Featurizer(
         feature_groups=tuple(USUAL if feature_groups is None else feature_groups),
         model=model,
@@ -103,7 +132,7 @@ def verify_stage(
     examples: Sequence[Example],
     *,
     images: Path,
-    model: MultiScaleModel,
+    model: MultiScaleModel | OptionModel,
     count: int,
     seed: int = 0,
     frames: int = FRAMES,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -24,9 +25,13 @@ from m3router.m3core.matryoshka.base import (
     VisualEncoding,
     revision_with,
 )
+from m3router.m3core.matryoshka.by_option import ScalesAsOptions, answer_by_option
 from m3router.m3core.matryoshka.pooling import AVERAGE, check_pooling
 from m3router.m3core.matryoshka.prompts import get_template
 from m3router.m3core.matryoshka.scales import ScaleGrid
+from m3router.m3core.options import Answer as OptionAnswer
+from m3router.m3core.options import Failure
+from m3router.m3core.options import Request as OptionRequest
 
 _WIDTH = 8
 _CONTEXT = 1024
@@ -35,7 +40,7 @@ _STACK = StackShape(
 )
 
 
-class FakeModel:
+class FakeModel(ScalesAsOptions):
     """Answers ``yes`` from the needed scale on and ``no`` below it.
 
     The needed scale grows with the length of the question and the contrast of the image, so
@@ -110,8 +115,16 @@ class FakeModel:
         level = (min(1.0, 2 * contrast) + min(1.0, len(question) / 60)) / 2
         return self.grid.scales[min(int(level * len(self.grid)), len(self.grid) - 1)]
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    @overload
+    def answer(self, requests: Sequence[Request]) -> list[Answer]: ...
+
+    @overload
+    def answer(self, requests: Sequence[OptionRequest]) -> list[OptionAnswer | Failure]: ...
+
+    def answer(self, requests: Sequence[Any]) -> list[Any]:
         """``yes`` from the needed scale on, ``no`` below it."""
+        if any(isinstance(one, OptionRequest) for one in requests):
+            return answer_by_option(self, requests)
         answers = []
         for request in requests:
             visual_tokens = request.encoding.tokens(self.check_scale(request.scale))

@@ -1,0 +1,759 @@
+"""A model behind an OpenAI-compatible endpoint, asked at several options."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import PIL
+from PIL import Image
+
+from m3router.data.errors import DataError, M3RouterError, ModelError
+from m3router.data.registry import unknown_name
+from m3router.m3core.endpoint.caller import (
+    Called,
+    Caller,
+    GaveUpError,
+    RefusedError,
+    refusal_text,
+)
+from m3router.m3core.endpoint.completions import Completion
+from m3router.m3core.endpoint.endpoint_options import (
+    EndpointOption,
+    EndpointOptions,
+    parse_options,
+)
+from m3router.m3core.endpoint.failure_watch import FailureKind, FailureWatch
+from m3router.m3core.endpoint.keys import Key, base_url
+from m3router.m3core.endpoint.merge_patch import merge_patch
+from m3router.m3core.endpoint.meter import Meter, MeterReading
+from m3router.m3core.endpoint.once_cache import OnceCache
+from m3router.m3core.endpoint.prices import Prices
+from m3router.m3core.endpoint.probing import (
+    ANSWER_TOKENS,
+    QUESTION,
+    SIZES,
+    Probed,
+    ProbeReport,
+    differing,
+    makes_difference,
+    neighbours,
+    probe_image,
+)
+from m3router.m3core.endpoint.remedies import likely_reason
+from m3router.m3core.endpoint.retries import RetryPolicy
+from m3router.m3core.endpoint.sent_images import RESAMPLING, SentImage
+from m3router.m3core.endpoint.server_facts import (
+    ServerFacts,
+    ServerWatch,
+    known_models,
+    listed_models,
+)
+from m3router.m3core.endpoint.token_counts import TokenCounts, read_usage
+from m3router.m3core.endpoint.transport import Transport
+from m3router.m3core.options import (
+    Answer,
+    Failure,
+    Option,
+    Request,
+    Source,
+    Usage,
+    check_option,
+    options_named,
+)
+
+CostUnit = Literal["image tokens", "price", "pixels", "seconds", "prompt tokens"]
+COST_UNITS: tuple[str, ...] = get_args(CostUnit)
+MAX_NEW_TOKENS = 16
+QUESTIONS_KEPT = 100_000
+"""Questions whose tokens without an image are remembered."""
+FILTERED = "content_filter"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """How a request ended.
+
+    Attributes:
+        request: The request.
+        result: Its answer or failure; None where nothing can be asked any more.
+        kind: In what way it failed; None where it did not.
+        error: Why nothing can be asked any more.
+    """
+
+    request: Request
+    result: Answer | Failure | None = None
+    kind: FailureKind | None = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings:
+    """How an endpoint is asked.
+
+    Attributes:
+        url: As :func:`m3router.m3core.endpoint.keys.base_url` gives it.
+        options: The options; every one has a model.
+        max_new_tokens: Tokens of the longest answer, where a request names no other limit.
+        cost_unit: What ``Usage.cost`` counts.
+        in_flight: Most requests at the same time.
+        timeout_s: Seconds in which a response must have come.
+    """
+
+    url: str
+    options: EndpointOptions
+    max_new_tokens: int = MAX_NEW_TOKENS
+    cost_unit: str = "image tokens"
+    in_flight: int = 8
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Check them.
+
+        Raises:
+            DataError: If a number is out of its range, the unit unknown, or prices are missing.
+        """
+        for name in ("max_new_tokens", "in_flight"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise DataError(f"{name} must be a whole number of at least 1")
+        if not self.timeout_s > 0:
+            raise DataError(f"timeout_s must be above 0 seconds, got {self.timeout_s!r}")
+        if self.cost_unit not in COST_UNITS:
+            raise DataError(unknown_name("cost unit", self.cost_unit, COST_UNITS))
+        for one in self.options.options:
+            if self.cost_unit == "price" and one.prices is None:
+                raise DataError(
+                    f"the cost is the price, and option {one.name!r} has none: write `price` into "
+                    "the file of options, or give --price, or another cost unit"
+                )
+
+
+class EndpointModel:
+    """A model (or several) behind an OpenAI-compatible endpoint; see :func:`connect`.
+
+    Attributes:
+        name: The endpoint's address.
+        revision: Hash of what decides the answers: names, models, patches, sizes and encodings of
+            the options, and the names that the server's responses give the models. The address
+            is not in it, so that the same server is the same model by another address.
+        max_new_tokens: Tokens of the longest answer, where a request names no other limit.
+    """
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        *,
+        key: Key | None = None,
+        max_requests: int | None = None,
+        retry: RetryPolicy | None = None,
+        facts: ServerFacts | None = None,
+    ) -> None:
+        self.name = settings.url
+        self.max_new_tokens = settings.max_new_tokens
+        self._settings = settings
+        self._key = key
+        self._options = options_named(one.name for one in settings.options.options)
+        self._by_name = {one.name: one for one in settings.options.options}
+        self._transport = Transport(
+            settings.url, key=key, connections=settings.in_flight, timeout=settings.timeout_s
+        )
+        self._meter = Meter(max_requests)
+        self._caller = Caller(
+            self._transport,
+            retry=retry or RetryPolicy(),
+            meter=self._meter,
+            key=key,
+            models=lambda asked: known_models(self._transport, asked),
+        )
+        self._watch = FailureWatch()
+        self._sent: OnceCache[tuple[Image.Image, SentImage]] = OnceCache(
+            2 * settings.in_flight + len(self._options)
+        )
+        self._texts: OnceCache[int | None] = OnceCache(QUESTIONS_KEPT)
+        self._server = ServerWatch(self._transport, facts or ServerFacts(), warn=self._warn)
+        self._pinned = self._server.facts
+        self.revision = self._revision()
+
+    def __repr__(self) -> str:
+        return f"EndpointModel({self.name!r}, options={[one.name for one in self._options]})"
+
+    def __enter__(self) -> EndpointModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """Coarsest first."""
+        return self._options
+
+    @property
+    def cost_unit(self) -> str:
+        """What ``Usage.cost`` counts."""
+        return self._settings.cost_unit
+
+    @property
+    def meter(self) -> MeterReading:
+        """What was used so far; as a text, one line for a progress bar."""
+        return self._meter.reading
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What made the answers; read it at the end of a run, when it has the warnings too."""
+        settings = self._settings
+        return {
+            "backend": "endpoint",
+            "url": settings.url,
+            "preset": settings.options.preset,
+            "options": [one.as_json() for one in settings.options.options],
+            "prompt": "image, then question; temperature 0",
+            "stream": settings.options.stream,
+            "images": {"resampling": RESAMPLING, "pillow": PIL.__version__},
+            "server": self._server.facts.as_json(),
+            "warnings": dict(self.meter.warnings),
+        }
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """From which :func:`from_spec` makes the same model again; holds no key."""
+        settings = self._settings
+        return {
+            "kind": "endpoint",
+            "url": settings.url,
+            "preset": settings.options.preset,
+            "options": settings.options.as_json(),
+            "max_new_tokens": settings.max_new_tokens,
+            "cost_unit": settings.cost_unit,
+            "in_flight": settings.in_flight,
+            "timeout_s": settings.timeout_s,
+            "key": None if self._key is None else self._key.source,
+            "server": self._pinned.as_json(),
+        }
+
+    def count(self, image: Image.Image, option: str) -> Usage:
+        """The pixels that would be sent; what a server makes of them is known from its answer.
+
+        Raises:
+            MismatchError: If there is no such option.
+        """
+        check_option(self, option)
+        width, height = self._by_name[option].sending.size(*image.size)
+        pixels = width * height
+        return Usage(pixels=pixels, cost=float(pixels) if self.cost_unit == "pixels" else None)
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer | Failure]:
+        """Answer requests, in their order; as many at the same time as may be.
+
+        Raises:
+            MismatchError: If there is no such option.
+            ModelError: If nothing can be asked any more.
+        """
+        for one in requests:
+            check_option(self, one.option)
+        results = {id(request): result for request, result in self.answer_each(requests)}
+        return [results[id(one)] for one in requests]
+
+    def answer_each(
+        self, requests: Iterable[Request]
+    ) -> Iterator[tuple[Request, Answer | Failure]]:
+        """Answer requests in any order, as the answers come.
+
+        Requests are taken from the iterable only when there is room for another one in flight.
+        Whoever leaves the iterator before its end gives up what is in flight.
+
+        Raises:
+            MismatchError: If there is no such option; what was in flight was given before.
+            RequestLimitError: If the largest number of requests was sent; likewise.
+            ModelError: If nothing can be asked any more; likewise.
+        """
+        waiting = iter(requests)
+        ends: queue.SimpleQueue[_End] = queue.SimpleQueue()
+        stop = threading.Event()
+        error: BaseException | None = None
+        ended, flying = False, 0
+        try:
+            while True:
+                while error is None and not ended and flying < self._settings.in_flight:
+                    try:
+                        request = next(waiting)
+                        check_option(self, request.option)
+                    except StopIteration:
+                        ended = True
+                    except M3RouterError as found:
+                        error = found
+                    else:
+                        self._begin(request, ends, stop)
+                        flying += 1
+                if not flying:
+                    break
+                end = ends.get()
+                flying -= 1
+                error = error or end.error
+                if end.result is not None:
+                    yield end.request, end.result
+                    error = error or self._judged(end)
+        finally:
+            stop.set()
+        self._server.look_again()
+        if error is not None:
+            raise error
+
+    def probe(self) -> ProbeReport:
+        """Ask each option once about a synthetic image, and record what server this is.
+
+        Raises:
+            ModelError: If an option is refused, or changes nothing against the next coarser one
+                with the same model.
+        """
+        self._server.look()
+        asked = [self._probed(one, SIZES[0]) for one in self._settings.options.options]
+        by_name = {one.option.name: one for one in asked}
+        unchecked = []
+        for coarser, finer in neighbours(self._settings.options.options):
+            pair = (by_name[coarser.name], by_name[finer.name])
+            differs = makes_difference(*pair)
+            if differs is False:
+                pair = (self._probed(coarser, SIZES[1]), self._probed(finer, SIZES[1]))
+                differs = makes_difference(*pair)
+            knobs = differing(coarser, finer)
+            if differs is False:
+                raise ModelError(self._ignored(pair, knobs))
+            if differs is None:
+                unchecked.append(
+                    f"whether {' and '.join(knobs)} makes a difference between the options "
+                    f"{coarser.name!r} and {finer.name!r}: the server names no tokens and no "
+                    "log-probabilities, and answered the same"
+                )
+        for one in unchecked:
+            logger.warning("not checked: %s", one)
+        self._server.note(unchecked=tuple(unchecked))
+        self._pinned = self._server.facts
+        self.revision = self._revision()
+        answers = {
+            one.option.name: {
+                "text": one.completion.text,
+                "prompt_tokens": one.counts.prompt,
+                "image_tokens": one.counts.image,
+            }
+            for one in asked
+        }
+        return ProbeReport(answers=answers, unchecked=tuple(unchecked))
+
+    # Asking
+
+    def _begin(
+        self, request: Request, ends: queue.SimpleQueue[_End], stop: threading.Event
+    ) -> None:
+        """Ask in a thread of its own; a daemon, so that Ctrl-C need not wait for servers."""
+
+        def ask() -> None:
+            try:
+                end = self._end(request, stop)
+            except BaseException as error:  # noqa: B902 - it is raised where the answers are read
+                end = _End(request=request, error=error)
+            ends.put(end)
+
+        threading.Thread(target=ask, name="endpoint", daemon=True).start()
+
+    def _end(self, request: Request, stop: threading.Event) -> _End:
+        """Ask, and say how it ended.
+
+        Raises:
+            ModelError: If nothing can be asked any more.
+        """
+        option = self._by_name[request.option]
+        try:
+            result = self._answer(request, option, stop)
+        except RefusedError as error:
+            self._meter.failed()
+            message = refusal_text(error, option=option.name)
+            return _End(
+                request=request,
+                result=Failure(message=message, usage=Usage(attempts=error.attempts)),
+                kind=FailureKind(refused=True, said=message),
+            )
+        except GaveUpError as error:
+            self._meter.failed()
+            message = f"the endpoint gave {error}; ask again later with --retry-errors"
+            return _End(
+                request=request,
+                result=Failure(message=message, usage=Usage(attempts=error.attempts)),
+                kind=FailureKind(refused=False, said=str(error)),
+            )
+        return _End(request=request, result=result)
+
+    def _judged(self, end: _End) -> ModelError | None:
+        """Whether a failure is one of all requests."""
+        if end.kind is None:
+            self._watch.answered(end.request.option)
+            return None
+        why = self._watch.failed(end.request.option, end.kind, end.request.image)
+        return None if why is None else ModelError(why)
+
+    def _answer(
+        self, request: Request, option: EndpointOption, stop: threading.Event
+    ) -> Answer | Failure:
+        longest = request.max_new_tokens or self.max_new_tokens
+        sent = self._sent_image(request.image, option)
+        called = self._caller.call(
+            self._body(option, request.question, sent, longest=longest), stop=stop
+        )
+        completion = called.completion
+        self._server.check(option, completion)
+        counts = self._counts(completion, longest)
+        price = self._metered(option, called, counts)
+        tokens = self._image_tokens(option, request.question, counts, stop)
+        usage = self._usage(sent, called, counts, tokens, price)
+        if completion.finish == FILTERED:
+            return Failure(message="the server filtered the answer (content_filter)", usage=usage)
+        return Answer(
+            text=completion.text,
+            usage=usage,
+            confidence=completion.confidence,
+            logprob=completion.logprob,
+            cut=completion.finish == "length",
+        )
+
+    def _sent_image(self, image: Image.Image, option: EndpointOption) -> SentImage:
+        """The image as it is sent, encoded once for all questions and options that send it alike.
+
+        The image is kept beside it, so that no other one gets its ``id``.
+        """
+        key = (id(image), option.sending)
+        return self._sent.get(key, lambda: (image, option.sending.encode(image)))[1]
+
+    def _body(
+        self, option: EndpointOption, question: str, image: SentImage | None, *, longest: int
+    ) -> dict[str, Any]:
+        """The body of a request; the image stands first, so that servers can share its prefix."""
+        content: list[dict[str, Any]] = [{"type": "text", "text": question}]
+        if image is not None:
+            part = {**merge_patch({}, option.image), "url": image.url}
+            content.insert(0, {"type": "image_url", "image_url": part})
+        body: dict[str, Any] = {
+            "model": option.model,
+            "messages": [{"role": "user", "content": content}],
+            option.length_field: longest,
+            "temperature": 0,
+        }
+        options = self._settings.options
+        if (
+            options.logprobs
+            and option.model not in self._server.facts.no_logprobs
+            and image is not None
+        ):
+            body |= {"logprobs": True, "top_logprobs": 1}
+        if options.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return merge_patch(body, option.body)
+
+    # What it cost
+
+    def _counts(
+        self, completion: Completion, longest: int, *, with_image: bool = True
+    ) -> TokenCounts:
+        counts = read_usage(completion.usage, max_tokens=longest, with_image=with_image)
+        if counts.wrong is not None:
+            self._warn(f"a usage that cannot be: {counts.wrong}; its counts are not kept")
+        return counts
+
+    def _metered(
+        self, option: EndpointOption, called: Called, counts: TokenCounts, *, images: int = 1
+    ) -> float | None:
+        """Count what was asked; returns its price where that is known."""
+        price = None
+        if option.prices is not None:
+            price = option.prices.of_answer(
+                prompt=counts.prompt, cached=counts.cached, answer=counts.answer, images=images
+            )
+        self._meter.answered(
+            prompt=counts.prompt,
+            cached=counts.cached,
+            answer=counts.answer,
+            price=price,
+            seconds=called.seconds,
+        )
+        return price
+
+    def _usage(
+        self,
+        sent: SentImage,
+        called: Called,
+        counts: TokenCounts,
+        tokens: tuple[int | None, Source | None],
+        price: float | None,
+    ) -> Usage:
+        costs = {
+            "image tokens": tokens[0],
+            "prompt tokens": counts.prompt,
+            "price": price,
+            "pixels": sent.pixels,
+            "seconds": called.seconds,
+        }
+        cost = costs[self.cost_unit]
+        return Usage(
+            cost=None if cost is None else float(cost),
+            image_tokens=tokens[0],
+            image_tokens_from=tokens[1],
+            prompt_tokens=counts.prompt,
+            cached_tokens=counts.cached,
+            answer_tokens=counts.answer,
+            seconds=called.seconds,
+            attempts=called.attempts,
+            pixels=sent.pixels,
+            price=price,
+        )
+
+    def _image_tokens(
+        self, option: EndpointOption, question: str, counts: TokenCounts, stop: threading.Event
+    ) -> tuple[int | None, Source | None]:
+        """Tokens of the image: as reported, or derived from a request of the same words alone."""
+        if counts.image is not None:
+            return counts.image, "reported"
+        if counts.prompt is None:
+            return None, None
+        alone = self._texts.get(
+            (option.model, question), lambda: self._text_tokens(option, question, stop)
+        )
+        if alone is None:
+            return None, None
+        if counts.prompt <= alone:
+            self._warn(
+                "prompt_tokens with an image are not more than without it: the server does not "
+                "count images; no image tokens are kept"
+            )
+            return None, None
+        return counts.prompt - alone, "derived"
+
+    def _text_tokens(
+        self, option: EndpointOption, question: str, stop: threading.Event
+    ) -> int | None:
+        """Tokens of the prompt without an image; None where the server does not tell."""
+        try:
+            called = self._caller.call(self._body(option, question, None, longest=1), stop=stop)
+        except (RefusedError, GaveUpError) as error:
+            self._warn(
+                "the tokens of a question alone could not be had, so image tokens could not be "
+                f"derived: {type(error).__name__}"
+            )
+            return None
+        counts = self._counts(called.completion, 1, with_image=False)
+        self._metered(option, called, counts, images=0)
+        return counts.prompt
+
+    # What server this is
+
+    def _probed(self, option: EndpointOption, size: tuple[int, int]) -> Probed:
+        """An option's answer about the synthetic image.
+
+        Raises:
+            ModelError: If there is none.
+        """
+        sent = self._sent_image(probe_image(*size), option)
+
+        def call() -> Called:
+            body = self._body(option, QUESTION, sent, longest=ANSWER_TOKENS)
+            return self._caller.call(body, stop=threading.Event())
+
+        try:
+            called = self._without_logprobs_if_refused(option, call)
+        except RefusedError as error:
+            raise ModelError(
+                f"{refusal_text(error, option=option.name)}. The option was tried with one "
+                "synthetic image before anything was asked."
+            ) from error
+        except GaveUpError as error:
+            raise ModelError(f"option {option.name!r} could not be tried: {error}") from error
+        self._server.check(option, called.completion)
+        counts = self._counts(called.completion, ANSWER_TOKENS)
+        self._metered(option, called, counts)
+        return Probed(option=option, completion=called.completion, counts=counts)
+
+    def _without_logprobs_if_refused(
+        self, option: EndpointOption, call: Callable[[], Called]
+    ) -> Called:
+        """Some servers refuse a request because of log-probabilities: then leave them out."""
+        model, left_out = str(option.model), self._server.facts.no_logprobs
+        try:
+            return call()
+        except RefusedError as refused:
+            if not self._settings.options.logprobs or model in left_out:
+                raise
+            self._server.note(no_logprobs=(*left_out, model))
+            try:
+                return call()
+            except RefusedError:
+                self._server.note(no_logprobs=left_out)  # they were not the cause
+                raise refused from None
+
+    def _ignored(self, pair: tuple[Probed, Probed], knobs: Sequence[str]) -> str:
+        """Why an option that changes nothing is refused."""
+        coarser, finer = pair
+        counts = finer.counts
+        named = counts.prompt if counts.image is None else counts.image
+        kind = "prompt" if counts.image is None else "image"
+        tokens = "the same answer" if named is None else f"{named} {kind} tokens and one answer"
+        return (
+            f"option {finer.option.name!r} changes nothing against {coarser.option.name!r}: "
+            f"{self._server.facts} gave both {tokens} for a large detailed image, though "
+            f"{' and '.join(knobs)} differs. {likely_reason(knobs)[:1].upper()}"
+            f"{likely_reason(knobs)[1:]}. Correct the option or take it out."
+        )
+
+    def _warn(self, what: str) -> None:
+        if self._meter.warn(what):
+            logger.warning("%s: %s", self.name, what)
+
+    def _revision(self) -> str:
+        options = [
+            {
+                "name": one.name,
+                **one.deciding(),
+                "reported": self._pinned.reported.get(str(one.model)),
+            }
+            for one in self._settings.options.options
+        ]
+        text = json.dumps({"kind": "endpoint", "options": options}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def connect(
+    url: str,
+    options: EndpointOptions,
+    *,
+    key: Key | None = None,
+    in_flight: int = 8,
+    timeout_s: float = 120.0,
+    max_requests: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    cost_unit: CostUnit | None = None,
+    prices: Prices | None = None,
+    retry: RetryPolicy | None = None,
+    probe: bool = True,
+) -> EndpointModel:
+    """A model behind an OpenAI-compatible endpoint, its options tried once.
+
+    Args:
+        url: Such as ``"http://gpu-1:8000/v1"``; without a path, ``/v1`` is meant.
+        options: As :func:`m3router.m3core.endpoint.endpoint_options.read_options` gives them.
+        key: Sent as a bearer token; None for none.
+        in_flight: Most requests at the same time.
+        timeout_s: Seconds in which a response must have come.
+        max_requests: Most requests that are sent, probing, retries and requests for a question's
+            tokens included; None for any number.
+        max_new_tokens: Tokens of the longest answer, where a request names no other limit.
+        cost_unit: What ``Usage.cost`` counts; None for the price where all options have one, else
+            image tokens.
+        prices: Of options that have none of their own.
+        retry: When requests are sent again.
+        probe: Whether the options are tried now; without, the server's name for a model is not
+            part of the revision.
+
+    Raises:
+        DataError: If the address, a number or the unit cannot be used, or options of several
+            models have neither prices nor a cost unit.
+        ModelError: If the endpoint cannot be asked, or an option changes nothing.
+    """
+    if max_requests is not None and max_requests < 1:
+        raise DataError(f"max_requests must be at least 1, got {max_requests}")
+    address = base_url(url)
+    if prices is not None:
+        given = (replace(one, prices=one.prices or prices) for one in options.options)
+        options = replace(options, options=tuple(given))
+    if any(one.model is None for one in options.options):
+        transport = Transport(address, key=key, connections=1, timeout=timeout_s)
+        options = options.with_model(_only_model(transport, address))
+        transport.close()
+    settings = EndpointSettings(
+        url=address,
+        options=options,
+        max_new_tokens=max_new_tokens,
+        cost_unit=_unit(options) if cost_unit is None else cost_unit,
+        in_flight=in_flight,
+        timeout_s=timeout_s,
+    )
+    model = EndpointModel(settings, key=key, max_requests=max_requests, retry=retry)
+    if probe:
+        model.probe()
+    return model
+
+
+def from_spec(
+    spec: Mapping[str, Any], *, key: Key | None = None, max_requests: int | None = None
+) -> EndpointModel:
+    """The model of another one's :attr:`EndpointModel.spec`; nothing is asked.
+
+    Args:
+        spec: With ``kind`` "endpoint".
+        key: None for the one from where the other one's was read.
+        max_requests: As for :func:`connect`.
+
+    Raises:
+        DataError: If it is no such spec, or the key is there no more.
+    """
+    try:
+        settings = EndpointSettings(
+            url=base_url(spec["url"]),
+            options=replace(
+                parse_options(spec["options"], where="the endpoint's options"),
+                preset=spec["preset"],
+            ),
+            max_new_tokens=spec["max_new_tokens"],
+            cost_unit=spec["cost_unit"],
+            in_flight=spec["in_flight"],
+            timeout_s=spec["timeout_s"],
+        )
+        facts, source = ServerFacts.of(spec["server"]), spec["key"]
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"this does not say how an endpoint is asked: {error} is missing"
+        ) from error
+    if key is None and source is not None:
+        key = Key.again(source)
+    return EndpointModel(settings, key=key, max_requests=max_requests, facts=facts)
+
+
+def _only_model(transport: Transport, url: str) -> str:
+    """The one model of a server.
+
+    Raises:
+        ModelError: If it has none or several, or does not say.
+    """
+    names = listed_models(transport)
+    if len(names) == 1:
+        return names[0]
+    said = f"it has {', '.join(names)}" if names else f"{url}/models does not list them"
+    raise ModelError(
+        f"the options name no model, and the endpoint has not exactly one ({said}): write `model` "
+        "into the file of options, or name it on the command line"
+    )
+
+
+def _unit(options: EndpointOptions) -> str:
+    """What costs are counted in where nobody says.
+
+    Raises:
+        DataError: If image tokens of several models would be compared.
+    """
+    if all(one.prices is not None for one in options.options):
+        return "price"
+    models = sorted({str(one.model) for one in options.options})
+    if len(models) > 1:
+        raise DataError(
+            f"a token costs another amount in each of the models {', '.join(models)}: give every "
+            "option a `price`, or choose a cost unit yourself"
+        )
+    return "image tokens"

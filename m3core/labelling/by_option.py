@@ -1,0 +1,317 @@
+"""Labelling by option: a model that shares nothing between its options is asked cell by cell.
+
+A cell, one example at one option, is journalled as soon as it is answered. Images come in groups,
+so that a model may read what their questions share once; a client that answers many requests at
+once (:class:`m3router.m3core.options.StreamingOptionModel`) takes them one by one as it has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from m3router.data.errors import DataError, ImageError
+from m3router.data.example import Example
+from m3router.data.log.checks import LENGTH, STOP
+from m3router.data.log.journal import Journal
+from m3router.data.media_files import file_in
+from m3router.data.scoring.general import score_agreement
+from m3router.data.videos import open_media
+from m3router.m3core.labelling.progress import LabelProgress
+from m3router.m3core.labelling.rows import RIGHT, LabelMode, empty_row, longest_answer
+from m3router.m3core.options import (
+    Answer,
+    Failure,
+    OptionModel,
+    Request,
+    StreamingOptionModel,
+    Usage,
+)
+
+GROUP_IMAGES = 4
+"""Images whose questions are handed over together to a model that answers in batches."""
+
+Row = dict[str, Any]
+Cell = tuple[Example, str]
+
+
+class OptionLabeller:
+    """Asks a model cell by cell, and keeps what it says.
+
+    Args:
+        model: The model.
+        mode: What is asked.
+        journal: Receives every row.
+        state: Is told of every row.
+        images: Folder that image paths start from.
+        frames: Frames of a video's collage.
+        max_pixels: Larger images are refused before they are decoded.
+        max_new_tokens: Tokens of the longest answer to any example; None for each one's own.
+
+    Raises:
+        DataError: If the references' probabilities are asked for: only a Matryoshka model gives
+            them.
+    """
+
+    def __init__(
+        self,
+        model: OptionModel,
+        mode: LabelMode,
+        *,
+        journal: Journal,
+        state: LabelProgress,
+        images: Path,
+        frames: int,
+        max_pixels: int,
+        max_new_tokens: int | None,
+    ) -> None:
+        if mode is LabelMode.REFERENCES:
+            raise DataError(
+                f"The model {model.name} cannot score references: only a Matryoshka model gives "
+                "the probabilities of whole answers. Label without --scoring references."
+            )
+        self.model = model
+        self.mode = mode
+        self.journal = journal
+        self.state = state
+        self.images = images
+        self.frames = frames
+        self.max_pixels = max_pixels
+        self.max_new_tokens = max_new_tokens
+
+    def label(self, examples: Sequence[Example], stopped: Callable[[], int]) -> Iterator[None]:
+        """Ask what is not in the journal; gives control back whenever rows were kept.
+
+        Args:
+            examples: What to ask; those of an image are asked together.
+            stopped: Nothing new is asked once it tells a signal; what is in flight is kept.
+        """
+        names = [option.name for option in self.model.options]
+        known = {one.id: one for one in examples}
+        whole = _Whole(len(names), self._kept(known))
+        if self.mode is LabelMode.UNTIL_CORRECT:
+            waiting = list(examples)
+            for name in names:
+                cells = [(one, name) for one in waiting if not self.journal.has(one.id, [name])]
+                yield from self._ask(cells, whole, stopped)
+                if stopped():
+                    return
+                right = whole.right()
+                waiting = [one for one in waiting if one.id not in right]
+            yield from self._leave_unknown(examples, names, whole)
+            return
+        cells = [
+            (one, name)
+            for one in examples
+            for name in names
+            if not self.journal.has(one.id, [name])
+        ]
+        yield from self._ask(cells, whole, stopped)
+
+    def _kept(self, known: Mapping[str, Example]) -> Iterator[Row]:
+        """The journal's rows of examples that are not finished."""
+        for row in self.journal.read_rows():
+            if row["example_id"] in known and self.journal.has(row["example_id"], [row["scale"]]):
+                yield row
+
+    def _ask(
+        self, cells: Sequence[Cell], whole: _Whole, stopped: Callable[[], int]
+    ) -> Iterator[None]:
+        """Ask cells, and keep each group's rows."""
+        open_requests: dict[int, Cell] = {}
+        unreadable: list[Row] = []
+        groups = self._groups(cells, open_requests, unreadable, stopped)
+        if isinstance(self.model, StreamingOptionModel):
+            answers = self.model.answer_each(one for group in groups for one in group)
+            results: Iterator[list[tuple[Request, Answer | Failure]]] = ([one] for one in answers)
+        else:
+            results = (
+                list(zip(group, self.model.answer(group), strict=True)) for group in groups if group
+            )
+        for told in self._timed(results):
+            with self.state.stats.stage("keep"):
+                self._keep([*unreadable, *(self._row(open_requests, *one) for one in told)], whole)
+            unreadable.clear()
+            yield
+        if unreadable:
+            self._keep(unreadable, whole)
+            yield
+
+    def _timed(
+        self, results: Iterator[list[tuple[Request, Answer | Failure]]]
+    ) -> Iterator[list[tuple[Request, Answer | Failure]]]:
+        while True:
+            with self.state.stats.stage("answer"):
+                told = next(results, None)
+            if told is None:
+                return
+            yield told
+
+    def _groups(
+        self,
+        cells: Sequence[Cell],
+        open_requests: dict[int, Cell],
+        unreadable: list[Row],
+        stopped: Callable[[], int],
+    ) -> Iterator[list[Request]]:
+        """Requests about ``GROUP_IMAGES`` images at a time, made when they are asked for."""
+        order = {image: n for n, image in enumerate(dict.fromkeys(e.image for e, _ in cells))}
+        ordered = sorted(cells, key=lambda cell: order[cell[0].image])
+        group: list[Request] = []
+        for number, (image, same) in enumerate(groupby(ordered, key=lambda cell: cell[0].image)):
+            if stopped():
+                return
+            if group and number % GROUP_IMAGES == 0:
+                yield group
+                group = []
+            opened = self._open(image)
+            for example, name in same:
+                if isinstance(opened, str):
+                    longest = longest_answer(example, self.model, self.max_new_tokens)
+                    unreadable.append(empty_row(example, name, longest) | {"error": opened})
+                    continue
+                request = Request(
+                    image=opened,
+                    question=example.question,
+                    option=name,
+                    max_new_tokens=longest_answer(example, self.model, self.max_new_tokens),
+                )
+                open_requests[id(request)] = (example, name)
+                group.append(request)
+        if group and not stopped():
+            yield group
+
+    def _open(self, image: str) -> Image.Image | str:
+        """The image, or why it cannot be read."""
+        with self.state.stats.stage("pictures"):
+            try:
+                return open_media(
+                    file_in(self.images, image), frames=self.frames, max_pixels=self.max_pixels
+                )
+            except ImageError as error:
+                return str(error)
+            except MemoryError:
+                return f"Image {image} cannot be prepared: there is not enough memory."
+
+    def _row(self, open_requests: dict[int, Cell], request: Request, told: Answer | Failure) -> Row:
+        example, name = open_requests.pop(id(request))
+        longest = longest_answer(example, self.model, self.max_new_tokens)
+        row = empty_row(example, name, longest) | usage_columns(told.usage)
+        if isinstance(told, Failure):
+            return row | {"error": told.message, "cost": None}
+        if row["cost"] is None:
+            return row | {"error": f"The answer has no cost in {self.model.cost_unit}."}
+        stats = self.state.stats
+        stats.used += told.usage.prompt_tokens or 0
+        stats.padded += told.usage.prompt_tokens or 0
+        stats.answered += told.usage.answer_tokens or 0
+        stats.flops += (told.usage.language_flops or 0.0) + (told.usage.tower_flops or 0.0)
+        finish = None if told.cut is None else LENGTH if told.cut else STOP
+        row |= {"answer": told.text, "logprob": told.logprob, "confidence": told.confidence}
+        agreement = self.mode is LabelMode.AGREEMENT
+        return row | {"score": None if agreement else example.score(told.text), "finish": finish}
+
+    def _keep(self, rows: Sequence[Row], whole: _Whole) -> None:
+        self.journal.append(rows)
+        for row in rows:
+            if finished := whole.take(row):
+                self.state.count(finished)
+
+    def _leave_unknown(
+        self, examples: Sequence[Example], names: Sequence[str], whole: _Whole
+    ) -> Iterator[None]:
+        """Options behind the first right answer are not asked; what is known is their cost."""
+        for example in examples:
+            missing = [name for name in names if not self.journal.has(example.id, [name])]
+            if not missing:
+                continue
+            image = self._open(example.image)
+            rows = []
+            for name in missing:
+                longest = longest_answer(example, self.model, self.max_new_tokens)
+                row = empty_row(example, name, longest)
+                if isinstance(image, Image.Image):
+                    row |= usage_columns(self.model.count(image, name))
+                rows.append(row)
+            self._keep(rows, whole)
+            yield
+
+
+class _Whole:
+    """Which examples are answered at every option; their rows are given once they are."""
+
+    def __init__(self, options: int, rows: Iterator[Row]) -> None:
+        self.options = options
+        self._rows: dict[str, dict[str, Row]] = {}
+        for row in rows:
+            self.take(row)
+
+    def take(self, row: Row) -> list[Row]:
+        """Remember a row; all rows of its example where that was the last one missing."""
+        own = self._rows.setdefault(row["example_id"], {})
+        own[row["scale"]] = {name: row[name] for name in ("example_id", "scale", "score", "error")}
+        return list(own.values()) if len(own) == self.options else []
+
+    def right(self) -> set[str]:
+        """Examples that were right at an option that was asked, and so need no finer one."""
+        return {
+            name
+            for name, rows in self._rows.items()
+            if any((row["score"] or 0.0) >= RIGHT for row in rows.values())
+        }
+
+
+def usage_columns(usage: Usage | None) -> Row:
+    """What a log's row says of a usage."""
+    usage = usage or Usage()
+    text = None
+    if usage.prompt_tokens is not None and usage.image_tokens is not None:
+        text = max(0, usage.prompt_tokens - usage.image_tokens)
+    return {
+        "cost": None if usage.cost is None else float(usage.cost),
+        "answer_tokens": usage.answer_tokens,
+        "text_tokens": text,
+        "flops": usage.language_flops,
+        "vision_flops": usage.tower_flops,
+        "image_tokens": usage.image_tokens,
+        "image_tokens_from": usage.image_tokens_from,
+        "cached_tokens": usage.cached_tokens,
+        "seconds": usage.seconds,
+        "attempts": usage.attempts,
+        "pixels": usage.pixels,
+        "price": usage.price,
+    }
+
+
+def score_by_agreement(frame: pd.DataFrame, finest: str) -> pd.DataFrame:
+    """Score every answer by the finest option's; where that has none, nothing can be told.
+
+    Args:
+        frame: Rows of a log whose scores are missing.
+        finest: The option to compare with.
+    """
+    frame = frame.copy()
+    said = frame[frame["scale"] == finest].set_index("example_id")[["answer", "error"]]
+    scores: list[float | None] = []
+    errors: list[str | None] = []
+    for example, answer, error in zip(
+        frame["example_id"], frame["answer"], frame["error"], strict=True
+    ):
+        reference = said.loc[example] if example in said.index else None
+        if error is not None:
+            scores.append(None)
+            errors.append(error)
+        elif reference is None or reference["error"] is not None:
+            cause = "it was not asked" if reference is None else reference["error"]
+            scores.append(None)
+            errors.append(f"the finest option has no answer to compare with: {cause}")
+        else:
+            scores.append(score_agreement(answer, (reference["answer"],)))
+            errors.append(None)
+    frame["score"], frame["error"] = scores, errors
+    return frame

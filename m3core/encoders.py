@@ -1,13 +1,15 @@
-"""Image encoders without a language model, for logs that another system wrote."""
+"""Image encoders without a language model: what a router reads before any model is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, CLIPVisionModel
+from transformers import AutoImageProcessor, PreTrainedModel
 
 from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.families.table import recognise
@@ -35,23 +37,43 @@ class ImageEncoder(Protocol):
         ...
 
 
-class ClipEncoder:
-    """A CLIP vision tower; its tokens are those of the last layer but one, as LLaVA reads them.
+TOWERS: dict[str, tuple[str, int]] = {
+    "clip": ("CLIPVisionModel", 1),
+    "clip_vision_model": ("CLIPVisionModel", 1),
+    "siglip": ("SiglipVisionModel", 0),
+    "siglip_vision_model": ("SiglipVisionModel", 0),
+}
+"""``model_type`` of a configuration -> class of its vision tower, and how many tokens stand before
+those of the patches. SigLIP 2 of a fixed resolution is published as ``siglip``."""
+
+
+class TowerEncoder:
+    """A CLIP or SigLIP vision tower; its tokens are those of the last layer but one.
+
+    LLaVA reads CLIP so; what a class token says is left out.
 
     Args:
-        model: The tower.
+        model: The tower, for square images.
         image_processor: Its image processor.
         name: How the user called it.
         revision: Hash of its files.
+        leading: Tokens before those of the patches.
     """
 
     def __init__(
-        self, *, model: CLIPVisionModel, image_processor: object, name: str, revision: str
+        self,
+        *,
+        model: PreTrainedModel,
+        image_processor: object,
+        name: str,
+        revision: str,
+        leading: int,
     ) -> None:
         self.model = model
         self.image_processor = image_processor
         self.name = name
         self.revision = revision
+        self.leading = leading
         side = model.config.image_size // model.config.patch_size
         self.grid = ScaleGrid(scales=nested_scales(side), side=side)
 
@@ -65,7 +87,8 @@ class ClipEncoder:
             do_center_crop=False,
             return_tensors="pt",
         )["pixel_values"]
-        hidden = self.model(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+        seen = self.model(pixels.to(self.model.device), output_hidden_states=True)
+        hidden = seen.hidden_states[-2][:, self.leading :]
         return [GridEncoding(features=one) for one in hidden]
 
 
@@ -85,35 +108,41 @@ def nested_scales(side: int) -> tuple[int, ...]:
     return tuple(one * one for one in ([1, *sides] if sides[0] > 1 else sides))
 
 
-def load_encoder(name: str) -> ImageEncoder:
+def load_encoder(name: str, *, device: str = "auto") -> ImageEncoder:
     """Load an image encoder.
 
     Args:
         name: ``embedded`` (the shipped model's tower and projector), ``fake``, or the folder or
-            hub id of a CLIP model.
+            hub id of a CLIP or SigLIP model.
+        device: A torch device, or ``auto``: a GPU where there is one.
 
     Raises:
-        ModelError: If it cannot be found or is not a CLIP model.
+        ModelError: If it cannot be found, lacks weights, or is no such model.
     """
     if name in (EMBEDDED, FAKE):
-        return load_model(name)
+        return load_model(name, device=device)
     folder = resolve(name)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name} cannot be loaded as an image encoder: it has no config.json")
     kind = read_json(folder / "config.json").get("model_type")
-    if kind not in ("clip", "clip_vision_model"):
-        try:
-            recognise(folder)
-        except ModelError as error:
-            raise ModelError(
-                f"{name} is a {kind!r} model; an image encoder is CLIP or a multi-scale model "
-                f"of this project: {error}"
-            ) from error
-        return load_model(name)
+    if kind in TOWERS:
+        return _load_tower(name, folder, *TOWERS[kind], device=device)
     try:
-        model, info = CLIPVisionModel.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
+        recognise(folder)
+    except ModelError as error:
+        raise ModelError(
+            f"{name} is a {kind!r} model; an image encoder is CLIP, SigLIP or a multi-scale model "
+            f"of this project: {error}"
+        ) from error
+    return load_model(name, device=device)
+
+
+def _load_tower(name: str, folder: Path, kind: str, leading: int, *, device: str) -> TowerEncoder:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        tower: Any = getattr(transformers, kind)
+        model, info = tower.from_pretrained(folder, local_files_only=True, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{name} cannot be loaded as an image encoder: {error}") from error
@@ -121,6 +150,10 @@ def load_encoder(name: str) -> ImageEncoder:
         raise ModelError(
             f"{name} lacks weights of a vision tower: {sorted(info['missing_keys'])[:5]}"
         )
-    return ClipEncoder(
-        model=model.eval(), image_processor=processor, name=name, revision=revision_of(folder)
+    return TowerEncoder(
+        model=model.eval().to(device),
+        image_processor=processor,
+        name=name,
+        revision=revision_of(folder),
+        leading=leading,
     )

@@ -87,7 +87,7 @@ class FunctionModel:
             )
         self.costs = costs
         self._cost_unit = cost_unit or (SECONDS if costs is None else "cost")
-        self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        self.name = str(name or getattr(function, "__qualname__", type(function).__name__))
         self.max_new_tokens = max_new_tokens
         asked = json.dumps([revision or _source_hash(function), list(options), self._cost_unit])
         self.revision = hashlib.sha256(asked.encode()).hexdigest()

@@ -10,10 +10,13 @@ from m3router.data.errors import DataError, ModelError
 from m3router.data.registry import unknown_name
 from m3router.m3core.checkpoints import load_model
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
+from m3router.m3core.endpoint.connecting import from_spec as connect_again
+from m3router.m3core.endpoint.keys import Key
 from m3router.m3core.functions import is_reference, load_reference
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.pooling import AVERAGE
 from m3router.m3core.options import OptionModel
+from m3router.m3core.vlm.loading import is_vlm, load_vlm
 
 MATRYOSHKA, VLM, FUNCTION, ENDPOINT = "matryoshka", "vlm", "function", "endpoint"
 KINDS = (MATRYOSHKA, VLM, FUNCTION, ENDPOINT)
@@ -80,8 +83,6 @@ def open_model(
         _refuse(name, matryoshka)
         return load_reference(name, options=None if options is None else list(options))
     if name not in (EMBEDDED, FAKE):
-        from m3router.m3core.vlm import is_vlm, load_vlm  # loads transformers' model classes
-
         folder = resolve(name)
         if is_vlm(folder):
             _refuse(name, matryoshka)
@@ -108,14 +109,14 @@ def _refuse(name: str, matryoshka: Mapping[str, Any]) -> None:
 
 
 def reopen(
-    spec: Mapping[str, Any], *, device: str = "auto", key: str | None = None
+    spec: Mapping[str, Any], *, device: str = "auto", key: Key | None = None
 ) -> MultiScaleModel | OptionModel:
     """Make the model of a log again.
 
     Args:
         spec: :attr:`m3router.m3core.options.OptionModel.spec`, from the log's metadata.
         device: Where a local model runs.
-        key: The key of an endpoint; None without one.
+        key: The key of an endpoint; None for the one from where it was read before.
 
     Raises:
         ModelError: If the spec names no model, or it cannot be loaded.
@@ -124,9 +125,7 @@ def reopen(
     if kind not in KINDS:
         raise ModelError(unknown_name("kind of model", kind, KINDS))
     if kind == ENDPOINT:
-        from m3router.m3core.endpoint import from_spec
-
-        return from_spec(spec, key=key)
+        return connect_again(spec, key=key)
     if not name:
         raise ModelError(
             f"the log was made by a {kind} that has no name to find it by; give the model itself"
@@ -134,9 +133,13 @@ def reopen(
     if kind == FUNCTION:
         return open_model(name, options={option: {} for option in spec.get("options", ())})
     if kind == VLM:
-        from m3router.m3core.vlm import from_spec as vlm_from_spec
-
-        return vlm_from_spec(spec, device=device)
+        return load_vlm(
+            name,
+            device=device,
+            dtype=spec.get("dtype", "float32"),
+            options=spec.get("options"),
+            max_new_tokens=spec.get("max_new_tokens"),
+        )
     visual = spec.get("visual", {})
     return load_model(
         name,

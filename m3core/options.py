@@ -13,7 +13,7 @@ and any Python function (:mod:`m3router.m3core.functions`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
@@ -71,6 +71,25 @@ class Usage:
     attempts: int | None = None
     pixels: int | None = None
     price: float | None = None
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """What several answers cost together; what is not known of one is not known of all.
+
+    >>> total_usage([Usage(cost=1.0, image_tokens=64), Usage(cost=2.0)]).cost
+    3.0
+    """
+    several = list(usages)
+    if len(several) == 1:
+        return several[0]
+    totals: dict[str, Any] = {}
+    for name in (field.name for field in fields(Usage)):
+        values = [getattr(one, name) for one in several]
+        if name == "image_tokens_from":
+            totals[name] = values[0] if len(set(values)) == 1 else None
+        else:
+            totals[name] = None if None in values else sum(values)
+    return Usage(**totals)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

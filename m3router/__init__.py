@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from m3router.router.evaluation.evaluate import evaluate as evaluate
     from m3router.router.features.table import FeatureTable as FeatureTable
     from m3router.router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
+    from m3router.router.inference.router import Decision as Decision
+    from m3router.router.inference.router import Router as Router
     from m3router.router.policies.policy import Policy as Policy
     from m3router.router.runs.run import Run as Run
     from m3router.router.training.fit import train_router as train_router
@@ -36,10 +38,12 @@ if not TYPE_CHECKING:
         __name__,
         {
             "AutoScalePipeline": "m3router.router.inference.pipeline",
+            "Decision": "m3router.router.inference.router",
             "Example": "m3router.data.example",
             "FeatureTable": "m3router.router.features.table",
             "OracleLog": "m3router.data.log.oracle_log",
             "Policy": "m3router.router.policies.policy",
+            "Router": "m3router.router.inference.router",
             "Run": "m3router.router.runs.run",
             "ScaleGrid": "m3router.m3core.matryoshka.scales",
             "ScaleRouter": "m3router.router.training.scale_router",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from m3router.data.registry import exports
 
 if TYPE_CHECKING:
+    from m3router.m3core.endpoint.connecting import connect as connect
+    from m3router.m3core.endpoint.connecting import from_spec as from_spec
     from m3router.m3core.endpoint.endpoint_options import EndpointOption as EndpointOption
     from m3router.m3core.endpoint.endpoint_options import EndpointOptions as EndpointOptions
     from m3router.m3core.endpoint.endpoint_options import parse_options as parse_options
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from m3router.m3core.endpoint.meter import MeterReading as MeterReading
     from m3router.m3core.endpoint.meter import RequestLimitError as RequestLimitError
     from m3router.m3core.endpoint.model import EndpointModel as EndpointModel
-    from m3router.m3core.endpoint.model import connect as connect
-    from m3router.m3core.endpoint.model import from_spec as from_spec
     from m3router.m3core.endpoint.presets import PRESETS as PRESETS
     from m3router.m3core.endpoint.prices import Prices as Prices
     from m3router.m3core.endpoint.retries import RetryPolicy as RetryPolicy
@@ -34,8 +34,8 @@ if not TYPE_CHECKING:
             "Prices": "m3router.m3core.endpoint.prices",
             "RequestLimitError": "m3router.m3core.endpoint.meter",
             "RetryPolicy": "m3router.m3core.endpoint.retries",
-            "connect": "m3router.m3core.endpoint.model",
-            "from_spec": "m3router.m3core.endpoint.model",
+            "connect": "m3router.m3core.endpoint.connecting",
+            "from_spec": "m3router.m3core.endpoint.connecting",
             "parse_options": "m3router.m3core.endpoint.endpoint_options",
             "read_options": "m3router.m3core.endpoint.endpoint_options",
         },

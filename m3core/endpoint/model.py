@@ -8,8 +8,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import PIL
 from PIL import Image
@@ -27,14 +27,12 @@ from m3router.m3core.endpoint.completions import Completion
 from m3router.m3core.endpoint.endpoint_options import (
     EndpointOption,
     EndpointOptions,
-    parse_options,
 )
 from m3router.m3core.endpoint.failure_watch import FailureKind, FailureWatch
-from m3router.m3core.endpoint.keys import Key, base_url
+from m3router.m3core.endpoint.keys import Key
 from m3router.m3core.endpoint.merge_patch import merge_patch
 from m3router.m3core.endpoint.meter import Meter, MeterReading
 from m3router.m3core.endpoint.once_cache import OnceCache
-from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.endpoint.probing import (
     ANSWER_TOKENS,
     QUESTION,
@@ -53,7 +51,6 @@ from m3router.m3core.endpoint.server_facts import (
     ServerFacts,
     ServerWatch,
     known_models,
-    listed_models,
 )
 from m3router.m3core.endpoint.token_counts import TokenCounts, read_usage
 from m3router.m3core.endpoint.transport import Transport
@@ -68,8 +65,7 @@ from m3router.m3core.options import (
     options_named,
 )
 
-CostUnit = Literal["image tokens", "price", "pixels", "seconds", "prompt tokens"]
-COST_UNITS: tuple[str, ...] = get_args(CostUnit)
+COST_UNITS = ("image tokens", "price", "pixels", "seconds", "prompt tokens")
 MAX_NEW_TOKENS = 16
 QUESTIONS_KEPT = 100_000
 """Questions whose tokens without an image are remembered."""
@@ -137,7 +133,9 @@ class EndpointSettings:
 
 
 class EndpointModel:
-    """A model (or several) behind an OpenAI-compatible endpoint; see :func:`connect`.
+    """A model (or several) behind an OpenAI-compatible endpoint.
+
+    Made by :func:`m3router.m3core.endpoint.connecting.connect`.
 
     Attributes:
         name: The endpoint's address.
@@ -228,7 +226,7 @@ class EndpointModel:
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """From which :func:`from_spec` makes the same model again; holds no key."""
+        """How :func:`m3router.m3core.endpoint.connecting.from_spec` makes it again; has no key."""
         settings = self._settings
         return {
             "kind": "endpoint",
@@ -320,6 +318,8 @@ class EndpointModel:
         """
         self._server.look()
         asked = [self._probed(one, SIZES[0]) for one in self._settings.options.options]
+        for one in asked:
+            self._check_cost(one)
         by_name = {one.option.name: one for one in asked}
         unchecked = []
         for coarser, finer in neighbours(self._settings.options.options):
@@ -579,8 +579,24 @@ class EndpointModel:
             raise ModelError(f"option {option.name!r} could not be tried: {error}") from error
         self._server.check(option, called.completion)
         counts = self._counts(called.completion, ANSWER_TOKENS)
-        self._metered(option, called, counts)
-        return Probed(option=option, completion=called.completion, counts=counts)
+        price = self._metered(option, called, counts)
+        tokens = self._image_tokens(option, QUESTION, counts, threading.Event())
+        usage = self._usage(sent, called, counts, tokens, price)
+        return Probed(option=option, completion=called.completion, counts=counts, usage=usage)
+
+    def _check_cost(self, probed: Probed) -> None:
+        """Refuse to go on where every answer would come without a cost.
+
+        Raises:
+            ModelError: If it would.
+        """
+        if probed.usage.cost is None:
+            why = probed.counts.wrong or "its usage does not name them"
+            raise ModelError(
+                f"{self._server.facts} does not say what an answer costs in {self.cost_unit} at "
+                f"option {probed.option.name!r} ({why}): choose another cost unit, such as pixels "
+                "or seconds"
+            )
 
     def _without_logprobs_if_refused(
         self, option: EndpointOption, call: Callable[[], Called]
@@ -628,132 +644,3 @@ class EndpointModel:
         ]
         text = json.dumps({"kind": "endpoint", "options": options}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def connect(
-    url: str,
-    options: EndpointOptions,
-    *,
-    key: Key | None = None,
-    in_flight: int = 8,
-    timeout_s: float = 120.0,
-    max_requests: int | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    cost_unit: CostUnit | None = None,
-    prices: Prices | None = None,
-    retry: RetryPolicy | None = None,
-    probe: bool = True,
-) -> EndpointModel:
-    """A model behind an OpenAI-compatible endpoint, its options tried once.
-
-    Args:
-        url: Such as ``"http://gpu-1:8000/v1"``; without a path, ``/v1`` is meant.
-        options: As :func:`m3router.m3core.endpoint.endpoint_options.read_options` gives them.
-        key: Sent as a bearer token; None for none.
-        in_flight: Most requests at the same time.
-        timeout_s: Seconds in which a response must have come.
-        max_requests: Most requests that are sent, probing, retries and requests for a question's
-            tokens included; None for any number.
-        max_new_tokens: Tokens of the longest answer, where a request names no other limit.
-        cost_unit: What ``Usage.cost`` counts; None for the price where all options have one, else
-            image tokens.
-        prices: Of options that have none of their own.
-        retry: When requests are sent again.
-        probe: Whether the options are tried now; without, the server's name for a model is not
-            part of the revision.
-
-    Raises:
-        DataError: If the address, a number or the unit cannot be used, or options of several
-            models have neither prices nor a cost unit.
-        ModelError: If the endpoint cannot be asked, or an option changes nothing.
-    """
-    if max_requests is not None and max_requests < 1:
-        raise DataError(f"max_requests must be at least 1, got {max_requests}")
-    address = base_url(url)
-    if prices is not None:
-        given = (replace(one, prices=one.prices or prices) for one in options.options)
-        options = replace(options, options=tuple(given))
-    if any(one.model is None for one in options.options):
-        transport = Transport(address, key=key, connections=1, timeout=timeout_s)
-        options = options.with_model(_only_model(transport, address))
-        transport.close()
-    settings = EndpointSettings(
-        url=address,
-        options=options,
-        max_new_tokens=max_new_tokens,
-        cost_unit=_unit(options) if cost_unit is None else cost_unit,
-        in_flight=in_flight,
-        timeout_s=timeout_s,
-    )
-    model = EndpointModel(settings, key=key, max_requests=max_requests, retry=retry)
-    if probe:
-        model.probe()
-    return model
-
-
-def from_spec(
-    spec: Mapping[str, Any], *, key: Key | None = None, max_requests: int | None = None
-) -> EndpointModel:
-    """The model of another one's :attr:`EndpointModel.spec`; nothing is asked.
-
-    Args:
-        spec: With ``kind`` "endpoint".
-        key: None for the one from where the other one's was read.
-        max_requests: As for :func:`connect`.
-
-    Raises:
-        DataError: If it is no such spec, or the key is there no more.
-    """
-    try:
-        settings = EndpointSettings(
-            url=base_url(spec["url"]),
-            options=replace(
-                parse_options(spec["options"], where="the endpoint's options"),
-                preset=spec["preset"],
-            ),
-            max_new_tokens=spec["max_new_tokens"],
-            cost_unit=spec["cost_unit"],
-            in_flight=spec["in_flight"],
-            timeout_s=spec["timeout_s"],
-        )
-        facts, source = ServerFacts.of(spec["server"]), spec["key"]
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"this does not say how an endpoint is asked: {error} is missing"
-        ) from error
-    if key is None and source is not None:
-        key = Key.again(source)
-    return EndpointModel(settings, key=key, max_requests=max_requests, facts=facts)
-
-
-def _only_model(transport: Transport, url: str) -> str:
-    """The one model of a server.
-
-    Raises:
-        ModelError: If it has none or several, or does not say.
-    """
-    names = listed_models(transport)
-    if len(names) == 1:
-        return names[0]
-    said = f"it has {', '.join(names)}" if names else f"{url}/models does not list them"
-    raise ModelError(
-        f"the options name no model, and the endpoint has not exactly one ({said}): write `model` "
-        "into the file of options, or name it on the command line"
-    )
-
-
-def _unit(options: EndpointOptions) -> str:
-    """What costs are counted in where nobody says.
-
-    Raises:
-        DataError: If image tokens of several models would be compared.
-    """
-    if all(one.prices is not None for one in options.options):
-        return "price"
-    models = sorted({str(one.model) for one in options.options})
-    if len(models) > 1:
-        raise DataError(
-            f"a token costs another amount in each of the models {', '.join(models)}: give every "
-            "option a `price`, or choose a cost unit yourself"
-        )
-    return "image tokens"

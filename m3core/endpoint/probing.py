@@ -17,6 +17,7 @@ from PIL import Image
 from m3router.m3core.endpoint.completions import Completion
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.m3core.endpoint.token_counts import TokenCounts
+from m3router.m3core.options import Usage
 
 QUESTION = "Describe this image."
 ANSWER_TOKENS = 8
@@ -46,12 +47,14 @@ class Probed:
     Attributes:
         option: The option.
         completion: Its answer.
-        counts: What the usage says.
+        counts: What the server's usage says.
+        usage: What it cost.
     """
 
     option: EndpointOption
     completion: Completion
     counts: TokenCounts
+    usage: Usage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ USAGE = (
     "pixels",
     "price",
 )
-"""Columns of what a cell cost beyond its cost, tokens and operations. A Matryoshka model leaves them
+"""Columns of what a cell cost beyond cost, tokens and operations. A Matryoshka model leaves them
 empty: its image tokens are its cost."""
 PROVENANCE, SPEC = "provenance", "spec"
 """Keys of a log's metadata: what made its answers, and from what the model can be made again; see

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.text import Text
 
+from m3router.m3core.options import Usage
 from m3router.router.cli.streams import out
+from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
 from m3router.router.text.numbers import number
 
@@ -19,17 +23,7 @@ def show_answer(answer: RoutedAnswer) -> None:
     )
     chosen = "chosen by the router" if answer.sufficiency else "asked for"
     out.print(Text(f"scale   {answer.scale}, {chosen}"))
-    width = len(str(max(answer.sufficiency, default=0)))
-    for scale, likely in answer.sufficiency.items():
-        filled = round(likely * BAR)
-        here = scale == answer.scale
-        out.print(
-            Text(
-                f"        {scale:>{width}} {'█' * filled}{'░' * (BAR - filled)} {likely:5.1%} "
-                f"likely to suffice{' ◀' if here else ''}",
-                style="cyan" if here else "dim",
-            )
-        )
+    _show_estimates({str(scale): p for scale, p in answer.sufficiency.items()}, str(answer.scale))
     gflops = {stage: flops / 1e9 for stage, flops in answer.flops.items()}
     out.print(
         Text(
@@ -45,5 +39,58 @@ def show_answer(answer: RoutedAnswer) -> None:
                 f"{number(gflops['peek'])} GFLOPs more"
             )
         )
-    spent = ", ".join(f"{stage} {ms:.2g}" for stage, ms in answer.milliseconds.items())
-    out.print(Text(f"time    {sum(answer.milliseconds.values()):.1f} ms ({spent})"))
+    _show_time(answer.milliseconds)
+
+
+def show_option_answer(answer: OptionAnswer) -> None:
+    """Print answer, option, estimates with what each option is expected to cost, usage and time."""
+    said, decision = answer.answer, answer.decision
+    sure = "" if said.confidence is None else f"  ({said.confidence:.0%} sure)"
+    out.print(Text.assemble("answer  ", (said.text, "bold green"), sure))
+    out.print(Text(f"option  {answer.option}"))
+    for option, earlier in answer.earlier:
+        out.print(Text(f"before  {option} said {earlier.text!r}, which looked wrong"))
+    costs = {name: f"{number(cost)} {decision.cost_unit}" for name, cost in decision.costs.items()}
+    _show_estimates(decision.estimates, answer.option, costs)
+    out.print(Text(f"why     {decision.reason}"))
+    for told in (decision.fallback, decision.guarantee):
+        if told:
+            out.print(Text(f"        {told}"))
+    out.print(Text(f"usage   {usage_text(answer.usage, decision.cost_unit)}"))
+    _show_time(answer.milliseconds)
+
+
+def usage_text(usage: Usage, cost_unit: str) -> str:
+    """What is known of a usage, on one line."""
+    parts = [] if usage.cost is None else [f"{number(usage.cost)} {cost_unit}"]
+    for name in ("image_tokens", "prompt_tokens", "cached_tokens", "answer_tokens"):
+        value = getattr(usage, name)
+        if value is not None and name.replace("_", " ") != cost_unit:
+            parts.append(f"{value} {name.replace('_', ' ')}")
+    flops = {"tower": usage.tower_flops, "language model": usage.language_flops}
+    parts += [f"{number(n / 1e9)} GFLOPs in the {where}" for where, n in flops.items() if n]
+    if usage.price is not None and cost_unit != "price":
+        parts.append(f"price {number(usage.price)}")
+    return ", ".join(parts)
+
+
+def _show_estimates(
+    estimates: Mapping[str, float], chosen: str, costs: Mapping[str, str] | None = None
+) -> None:
+    width = max(map(len, estimates), default=0)
+    for option, likely in estimates.items():
+        filled = round(likely * BAR)
+        here = option == chosen
+        told = f", {costs[option]}" if costs else ""
+        out.print(
+            Text(
+                f"        {option:>{width}} {'█' * filled}{'░' * (BAR - filled)} {likely:5.1%} "
+                f"likely to suffice{told}{' ◀' if here else ''}",
+                style="cyan" if here else "dim",
+            )
+        )
+
+
+def _show_time(milliseconds: Mapping[str, float]) -> None:
+    spent = ", ".join(f"{stage} {ms:.2g}" for stage, ms in milliseconds.items())
+    out.print(Text(f"time    {sum(milliseconds.values()):.1f} ms ({spent})"))

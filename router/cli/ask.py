@@ -22,25 +22,56 @@ def ask(
         typer.Option(help="The model that was labelled. [default: the run's]", show_default=False),
     ] = None,
     policy: PolicyName = "default",
-    scale: Annotated[
-        int | None, typer.Option(help="Use this scale instead of routing.", show_default=False)
+    option: Annotated[
+        str | None,
+        typer.Option(
+            "--option",
+            "--scale",
+            metavar="NAME",
+            help="Use this option instead of routing.",
+            show_default=False,
+        ),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Answer one question at the scale that the router chooses.
+    """Answer one question at the option that the router chooses.
 
-    Shows the answer, the scale, how likely each scale was thought to suffice, the tokens, and
-    where the time went. A video is shown as a collage of as many frames as in the run.
+    Shows the answer, the option, how likely each one was thought to suffice, the tokens, and where
+    the time went. A video is shown as a collage of as many frames as in the run. Works for every
+    run whose model can be asked: a Matryoshka model, a vision-language model by budget, an endpoint
+    (its key is read from where `label` read it), a function.
 
     ```
     m3router ask run/ image.png "what number is on the red tag?"
+    m3router ask run/ image.png "what number is on the red tag?" --option 144
     ```
     """
-    from m3router.router.cli.answers import show_answer
-    from m3router.router.inference.pipeline import AutoScalePipeline
+    from m3router.router.cli.answers import show_answer, show_option_answer
+    from m3router.router.inference.opening import open_pipeline
+    from m3router.router.inference.option_pipeline import OptionPipeline
 
     opened = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):
-        pipeline = AutoScalePipeline.load(run, model=model, policy=policy, device=device)
-    (answer,) = pipeline.answer([opened], [question], scale=scale)
+        pipeline = open_pipeline(run, model=model, policy=policy, device=device)
+    if isinstance(pipeline, OptionPipeline):
+        (told,) = pipeline.answer([opened], [question], option=option)
+        show_option_answer(told)
+        return
+    (answer,) = pipeline.answer([opened], [question], scale=as_scale(option))
     show_answer(answer)
+
+
+def as_scale(option: str | None) -> int | None:
+    """The scale that an option of a Matryoshka model names.
+
+    Raises:
+        typer.BadParameter: If it is no number.
+    """
+    if option is None:
+        return None
+    if not option.isdigit():
+        raise typer.BadParameter(
+            f"the options of a Matryoshka model are its scales, whole numbers such as 144; got "
+            f"{option!r}"
+        )
+    return int(option)

@@ -25,7 +25,7 @@ def featurize(
         ),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="embedded, or folder or hub id of a LLaVA or CLIP model.")
+        str, typer.Option(help="embedded, or folder or hub id of a CLIP, SigLIP or LLaVA model.")
     ] = "embedded",
     questions: Annotated[
         str | None,

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.cli.console import progress
+from m3router.router.cli.endpoint_options import (
+    CostUnitOption,
+    Endpoint,
+    EndpointArguments,
+    InFlight,
+    KeyFile,
+    KeyVariable,
+    MaxRequests,
+    OptionsFile,
+    PresetName,
+    PriceOption,
+    RequestTimeout,
+    connect_from,
+)
 from m3router.router.cli.options import (
     Bits,
     Device,
@@ -45,13 +59,24 @@ def label(
     images: Images,
     out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="embedded, fake, package.module:function, or folder or hub id of a Matryoshka or "
-            "vision-language model."
+            "vision-language model; with --endpoint the model's name there.",
+            show_default="embedded",
         ),
-    ] = "embedded",
+    ] = None,
     option: ModelOptions = None,
+    endpoint: Endpoint = None,
+    options: OptionsFile = None,
+    preset: PresetName = None,
+    key_env: KeyVariable = None,
+    key_file: KeyFile = None,
+    in_flight: InFlight = 8,
+    request_timeout: RequestTimeout = 120.0,
+    max_requests: MaxRequests = None,
+    price: PriceOption = None,
+    cost_unit: CostUnitOption = None,
     device: Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the model.")] = Dtype.FLOAT32,
     device_map: DeviceMap = None,
@@ -121,20 +146,21 @@ def label(
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
     ] = False,
 ) -> None:
-    """Ask the model every question at every option.
+    r"""Ask the model every question at every option.
 
-    Options are the scales of a Matryoshka model, and the visual budgets of any other
-    vision-language model (docs/families.md lists them). Writes the oracle log and the features. An
-    interrupted run goes on where
-    it stopped. Images and questions that cannot be used become error records; then the exit
-    code is 3. A video is shown as a collage of frames, so its tokens are those of all frames.
+    Options are the scales of a Matryoshka model, the visual budgets of any other vision-language
+    model (docs/families.md lists them), what an endpoint's options file says (docs/endpoints.md),
+    or a function's. Writes the oracle log and the features. An interrupted run goes on where it
+    stopped. Images and questions that cannot be used become error records; then the exit code is
+    3. A video is shown as a collage of frames, so its tokens are those of all frames.
 
     An answer ends where the model ends it, or at the longest length: --max-new-tokens, else the
     example's own `max_new_tokens` (which `fetch` takes from the benchmark), else 16 tokens. The log
     says which answers were cut. A run goes on only with the lengths that it began with.
 
-    On SIGTERM the images in flight are finished, and the same command goes on later. Several
-    processes share the work when they are started by torchrun or accelerate.
+    On SIGTERM, and on Ctrl-C unless the model is a Matryoshka model, what is in flight is finished
+    and kept, and the same command goes on later. Several processes share the work when they are
+    started by torchrun or accelerate.
 
     ```
     m3router label --examples my.jsonl --images images/ --model embedded --out run/
@@ -143,15 +169,19 @@ def label(
         --option 'low={"max_soft_tokens": 70}' --option 'high={"max_soft_tokens": 560}' --out run/
     m3router label --examples my.jsonl --images images/ --model reader:answer \
         --option small --option large --out run/
+    m3router label --examples my.jsonl --images images/ --endpoint http://localhost:8000/v1 \
+        --preset vllm-qwen3-vl --out run/
     torchrun --nproc-per-node 4 -m m3router label --examples my.jsonl --images images/ --out run/
     ```
     """
+    from m3router.m3core.checkpoints import EMBEDDED
     from m3router.m3core.labelling import LabelMode, Stopped
     from m3router.m3core.labelling.images import workers_for
     from m3router.m3core.labelling.ranks import Ranks
     from m3router.m3core.matryoshka.base import MultiScaleModel
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
     from m3router.m3core.opening import open_model, parse_options
+    from m3router.m3core.options import OptionModel
     from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips
     from m3router.router.stages.labelling import verify_stage
 
@@ -164,20 +194,39 @@ def label(
     mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
     ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
-    matryoshka = {
+    matryoshka: dict[str, Any] = {
         "device_map": device_map,
         "bits": bits,
         "pooling": None if pooling is Pooling.AVERAGE else pooling.value,
         "grids": grids,
         "unlisted_grids": unlisted_grids,
     }
-    loaded = open_model(
-        model,
-        device=device,
-        dtype=dtype.value,
-        options=parse_options(option),
-        **{name: value for name, value in matryoshka.items() if value},
-    )
+    loaded: MultiScaleModel | OptionModel
+    if endpoint is None:
+        loaded = open_model(
+            model or EMBEDDED,
+            device=device,
+            dtype=dtype.value,
+            options=parse_options(option),
+            **{name: value for name, value in matryoshka.items() if value},
+        )
+    else:
+        loaded = connect_from(
+            EndpointArguments(
+                url=endpoint,
+                model=model,
+                options=options,
+                preset=preset,
+                key_env=key_env,
+                key_file=key_file,
+                in_flight=in_flight,
+                request_timeout=request_timeout,
+                max_requests=max_requests,
+                price=price,
+                cost_unit=cost_unit,
+                max_new_tokens=max_new_tokens,
+            )
+        )
     run = Run(out)
     where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
     try:

@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "study": "m3router.router.cli.study:app",
     "export": "m3router.router.cli.export:export",
     "push": "m3router.router.cli.push:push",
+    "route": "m3router.router.cli.route:route",
     "ask": "m3router.router.cli.ask:ask",
     "look": "m3router.router.cli.look:look",
     "serve": "m3router.router.cli.serve:serve",
@@ -142,9 +143,9 @@ def main(
     `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
     every question at every scale, `tune` searches for a router's setting, `train` learns which
     scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and what
-    was lost, `traffic` keeps what a server recorded, `monitor` judges a policy on it, `ask`
-    answers, `look` draws what a model sees, `demo` shows it all in a browser. `quickstart` does it
-    all on drawn scenes.
+    was lost, `traffic` keeps what a server recorded, `monitor` judges a policy on it, `route`
+    decides without asking a model, `ask` answers, `look` draws what a model sees, `demo` shows it
+    all in a browser. `quickstart` does it all on drawn scenes.
 
     Fractions are written `1%` or `0.01`, and options that take several values are repeated.
 

@@ -193,8 +193,9 @@ FeatureGroups = Annotated[
         "--feature-group",
         parser=one_name,
         metavar="NAME",
-        help="Compute this feature group: image, question, cheap or peek; may be repeated. "
-        "[default: image and question, or question without images]",
+        help="Compute this feature group: image, question, size, cheap or peek; may be "
+        "repeated. [default: image and question, size too where another encoder than the model "
+        "that answered looks at the images, or question without images]",
         show_default=False,
     ),
 ]

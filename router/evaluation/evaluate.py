@@ -95,6 +95,7 @@ def evaluate(
     features: FeatureTable | None = None,
     reads: Mapping[str, Sequence[str]] | None = None,
     cascades: Mapping[str, Cascade] | None = None,
+    known_costs: Floats | None = None,
     reference: str | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
@@ -115,6 +116,8 @@ def evaluate(
             which says what it pays for a peek (`m3router.router.policies.costs`); nothing is paid
             without.
         cascades: name -> cascade calibrated before, for rows of their own under "escalation".
+        known_costs: (N, K) that all choices go by, where costs are not known before an answer
+            (`m3router.router.policies.expected_costs`); every number is about what was paid.
         reference: name of the option that "minus_reference" is about; None for the best of the
             calibration split.
         settings: budgets, bootstrap and curves.
@@ -195,12 +198,16 @@ def evaluate(
         options=log.options,
         named=reference,
     )
-    known = Known.of(log, rows, **features_of(log, features, reads.get("router")))
+    if known_costs is not None:
+        check_shape("known costs", known_costs, log)
+    known = Known.of(
+        log, rows, costs=known_costs, **features_of(log, features, reads.get("router"))
+    )
     methods: dict[str, Method] = {
         name: Priced(
             about="The router." if name == "router" else f"The router, {name}.",
             p=np.asarray(values, dtype=np.float64),
-            costs=log.costs,
+            costs=known.costs,
             reads=tuple(reads.get(name, ())),
         )
         for name, values in routers.items()

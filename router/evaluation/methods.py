@@ -43,7 +43,7 @@ class Known:
     Attributes:
         options: names of the options, cheapest first.
         scores: (N, K); NaN in the test split and where an example has a gap.
-        costs: (N, K).
+        costs: (N, K) that choices go by: what is known of costs before an answer.
         confidence: (N, K) of the option's own answer; NaN where unknown.
         logprob: (N, K) of the option's own answer, in nats; NaN where unknown.
         lengths: (N, K) tokens of the answers; NaN where unknown.
@@ -82,17 +82,18 @@ class Known:
         log: OracleLog,
         rows: Mapping[str, Rows],
         *,
+        costs: Floats | None = None,
         features: Callable[[Rows], Floats] | None = None,
         blocks: Mapping[str, int] | None = None,
     ) -> Known:
-        """What is known of a log whose parts have these rows."""
+        """What is known of a log whose parts have these rows; costs are the log's where None."""
         scores = np.full(log.scores.shape, np.nan)
         for part in ("fit", "tune", "calibrate"):
             scores[rows[part]] = log.scores[rows[part]]
         return cls(
             options=log.options,
             scores=scores,
-            costs=log.costs,
+            costs=log.costs if costs is None else costs,
             confidence=_column(log, "confidence"),
             logprob=_column(log, "logprob"),
             lengths=_column(log, "answer_tokens"),
@@ -180,7 +181,7 @@ class Priced:
     Attributes:
         about: what it does, one sentence.
         p: (N, K) in [0, 1], finite wherever it is asked.
-        costs: (N, K) of the options by themselves.
+        costs: (N, K) of the options by themselves, as they are known before an answer.
         reads: feature blocks that it reads.
     """
 
@@ -192,18 +193,19 @@ class Priced:
 
     def settings(self, rows: Rows, *, points: int) -> list[float]:
         """Prices whose mean costs are spread over the range, ascending."""
-        return curve_prices(self.p[rows], self._routed(rows), points=points)
+        return curve_prices(self.p[rows], self.routed(rows), points=points)
 
     def asks(self, rows: Rows, setting: float) -> Asked:
         """The best option at a price."""
-        choice = choose_at(self.p[rows], self._routed(rows), setting)
+        choice = choose_at(self.p[rows], self.routed(rows), setting)
         return Asked.once(choice, options=self.p.shape[1])
 
     def calls(self, rows: Rows) -> Floats:
         """The gain in probability from the first to the last option."""
         return np.asarray(self.p[rows][:, -1] - self.p[rows][:, 0])
 
-    def _routed(self, rows: Rows) -> Floats:
+    def routed(self, rows: Rows) -> Floats:
+        """Costs (n, K) that choices go by."""
         return routed_costs(self.costs[rows], self.reads)
 
 
@@ -376,11 +378,12 @@ def cascade_settings(
         MismatchError: when a cascade belongs to other options.
     """
     settings, rows = [], test.rows
-    routed = routed_costs(test.costs, reads)
+    alone = known.costs[rows]
+    routed = routed_costs(alone, reads)
     for name, cascade in cascades.items():
         cascade.check_fits(options=known.options)
         beliefs = cascade.rule.believe(p[rows], known.confidence[rows], known.logprob[rows])
-        asked = cascade.rule.ask(p[rows], routed, test.costs, beliefs, cascade.price)
+        asked = cascade.rule.ask(p[rows], routed, alone, beliefs, cascade.price)
         policy = {
             "kind": "cascade",
             "reference": cascade.reference,
@@ -424,10 +427,11 @@ def describe(policy: Policy) -> dict[str, Any]:
 def _policies(
     method: Priced, part: Part, budgets: Sequence[float], binding: Binding, reference: str
 ) -> dict[str, Policy]:
-    p, costs = method.p[part.rows], routed_costs(part.costs, method.reads)
+    p, costs = method.p[part.rows], method.routed(part.rows)
+    paid = routed_costs(part.costs, method.reads)
     return {
         budget_name(budget): for_budget(
-            p, costs, budget=budget, binding=binding, reference=reference
+            p, costs, budget=budget, binding=binding, reference=reference, paid=paid
         )
         for budget in budgets
     }
@@ -439,16 +443,17 @@ def _saving(method: Priced, part: Part, share: float, binding: Binding) -> Polic
     loss = (1 - share) * part.scores[:, best].mean()
     return for_max_loss(
         method.p[part.rows],
-        routed_costs(part.costs, method.reads),
+        method.routed(part.rows),
         scores=part.scores,
         max_loss_points=100 * float(loss),
         binding=binding,
         reference=binding.options[best],
+        paid=routed_costs(part.costs, method.reads),
     )
 
 
 def _by_policy(name: str, policy: Policy, method: Priced, test: Part) -> Setting:
-    costs = routed_costs(test.costs, method.reads)
+    costs = method.routed(test.rows)
     choice = policy.choose(method.p[test.rows], costs)
     asked = Asked.once(choice, options=test.scores.shape[1])
     against = policy.reference_choice(costs)

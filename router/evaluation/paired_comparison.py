@@ -73,10 +73,17 @@ class Side:
     Attributes:
         p: (n, K) its probabilities.
         costs: (n, K) of each option behind it; more than the option's own after a peek.
+        paid: (n, K) what is paid, where choices go by other costs; None where they go by these.
     """
 
     p: Floats
     costs: Floats
+    paid: Floats | None = None
+
+    @property
+    def spent(self) -> Floats:
+        """What is paid (n, K), whatever choices go by."""
+        return self.costs if self.paid is None else self.paid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +138,9 @@ def compare_routers(
     best = choices.best_fixed(questions.scores, questions.costs)
     fixed = np.stack([questions.scores[:, best], questions.costs[:, best]], axis=1)
     sides = [
-        np.concatenate([*curve_rows(one.p, questions.scores, one.costs, prices), fixed], axis=1)
+        np.concatenate(
+            [*curve_rows(one.p, questions.scores, one.costs, prices, paid=one.paid), fixed], axis=1
+        )
         for one in (a, b)
     ]
     unit, mean_costs = questions.cost_unit, questions.costs.mean(axis=0)
@@ -185,7 +194,7 @@ def _saved(means: Array) -> Array:
 
 def _policy_rows(policy: Policy, side: Side, scores: Floats) -> Array:
     choice = policy.choose(side.p, side.costs)
-    return np.stack([taken(scores, choice), taken(side.costs, choice)], axis=1)
+    return np.stack([taken(scores, choice), taken(side.spent, choice)], axis=1)
 
 
 class _Test:

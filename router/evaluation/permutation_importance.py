@@ -39,8 +39,9 @@ class Examples:
         X: (n, D) features.
         scores: (n, K) in [0, 1].
         costs: (n, K) of the options by themselves.
-        behind: (n, K) of the options behind the router; more after a peek.
+        behind: (n, K) of the options behind the router, as choices go by; more after a peek.
         groups: (n,) image of each.
+        paid: (n, K) what is paid behind it, where that is something else; None where it is not.
     """
 
     X: Floats
@@ -48,6 +49,7 @@ class Examples:
     costs: Floats
     behind: Floats
     groups: npt.NDArray[Any]
+    paid: Floats | None = None
 
 
 def permuted_rows(
@@ -96,7 +98,7 @@ def importance(
 
     def add(name: str, p: Floats) -> str:
         prices = curve_prices(p, examples.behind, points=PLACES)
-        cost, accuracy = curve_rows(p, examples.scores, examples.behind, prices)
+        cost, accuracy = curve_rows(p, examples.scores, examples.behind, prices, paid=examples.paid)
         columns.add(f"cost/{name}", cost)
         columns.add(f"accuracy/{name}", accuracy)
         return name

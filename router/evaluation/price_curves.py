@@ -32,9 +32,17 @@ def curve_prices(p: Floats, costs: Floats, *, points: int = POINTS) -> list[floa
 
 
 def curve_rows(
-    p: Floats, scores: Floats, costs: Floats, prices: Sequence[float]
+    p: Floats,
+    scores: Floats,
+    costs: Floats,
+    prices: Sequence[float],
+    *,
+    paid: Floats | None = None,
 ) -> tuple[Array, Array]:
-    """Cost (n, P) and score (n, P) of every example at every price; their means are the curve."""
+    """Cost (n, P) and score (n, P) of every example at every price; their means are the curve.
+
+    Choices go by the costs (n, K); what counts is what is paid (n, K), where that is given.
+    """
     choices = [choose_at(p, costs, price) for price in prices]
-    spent = np.stack([taken(costs, choice) for choice in choices], axis=1)
+    spent = np.stack([taken(costs if paid is None else paid, one) for one in choices], axis=1)
     return spent, np.stack([taken(scores, choice) for choice in choices], axis=1)

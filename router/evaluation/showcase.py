@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from m3router.data.log.parts import part_rows
-from m3router.router.policies.costs import routed_costs
-from m3router.router.runs.calibration_data import predictions
+from m3router.router.runs.calibration_data import labelled
 from m3router.router.runs.run import Run
 
 
@@ -30,9 +29,8 @@ def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple
     log = run.read_log()
     split = run.read_split(log)
     rows = part_rows(log, split, "test", gaps=router.metadata["gaps"])
-    p = predictions(router, run.read_features(log), log, rows)[rows]
-    costs = routed_costs(log.costs[rows], router.blocks)
-    choice = run.read_policies(router, split)[policy].choose(p, costs)
+    part = labelled(router, run.read_features(log), log, rows)
+    choice = run.read_policies(router, split)[policy].choose(part.p, part.costs)
     options = np.unique(choice)
     wanted = options[np.unique(np.linspace(0, len(options) - 1, count).round().astype(int))]
     picked: list[int] = []

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from m3router.router.features.size import size_features
+
 VERSION = "cheap-1"
 
 SIDES = (64, 256)
@@ -63,16 +65,12 @@ def image_cues(image: Image.Image) -> np.ndarray:
         ``SIDES`` the mean gradient, the share of edges, and the largest and the smallest share
         among 16 regions.
     """
-    width, height = image.size
     small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), dtype=np.float32) / 255
     grey = small @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     counts = np.histogram(grey, bins=_BINS, range=(0, 1))[0] / grey.size
     known = counts[counts > 0]
     cues = [
-        np.log(width),
-        np.log(height),
-        np.log(width / height),
-        np.log(width * height / 1e6),
+        *size_features(image),
         grey.mean(),
         grey.std(),
         -(known * np.log2(known)).sum(),

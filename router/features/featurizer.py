@@ -20,6 +20,7 @@ from m3router.router.features.groups import (
     IMAGE,
     PEEK,
     QUESTION,
+    SIZE,
     check_feature_groups,
 )
 from m3router.router.features.question import MODEL, QuestionEncoder, question_encoder
@@ -61,6 +62,11 @@ class Featurizer:
                 "The feature group 'peek' is the prefill of the model that answers; an image "
                 "encoder has none. Give that model, or choose other feature groups, such as image, "
                 "question and cheap."
+            )
+        if SIZE in self.feature_groups and not self.images:
+            raise DataError(
+                "The feature group 'size' needs images. Give their folder, or choose other "
+                "feature groups, such as question and cheap."
             )
         if QUESTION in self.feature_groups and self.questions is None:
             raise DataError(
@@ -124,15 +130,16 @@ class Featurizer:
 
     def blocks(
         self,
-        images: Sequence[Image.Image],
-        encodings: Sequence[VisualEncoding],
+        images: Sequence[Image.Image | None],
+        encodings: Sequence[VisualEncoding | None],
         questions: Sequence[str],
     ) -> list[dict[str, np.ndarray]]:
         """The blocks of examples, without "peek": for each one feature group -> float32 (d,).
 
         Args:
-            images: The image of each; what is the same object is looked at once.
-            encodings: Its encoding.
+            images: The image of each; what is the same object is looked at once. None where no
+                feature group looks at it.
+            encodings: Its encoding; likewise.
             questions: What is asked of it.
         """
         names = [name for name in self.feature_groups if FEATURE_GROUPS[name].of_peek is None]
@@ -207,12 +214,14 @@ def check_source(router_source: str, model: MultiScaleModel) -> None:
 
 
 def live_featurizer(
-    model: MultiScaleModel, blocks: Iterable[str], features: Mapping[str, Any]
+    model: MultiScaleModel | ImageEncoder | None,
+    blocks: Iterable[str],
+    features: Mapping[str, Any],
 ) -> Featurizer:
     """What makes a router's features for live requests, as they were made for its log.
 
     Args:
-        model: The model that made the log's features.
+        model: The model or image encoder that made the log's features; None where none did.
         blocks: Names of the blocks that the router reads.
         features: Metadata of the table that it was trained on.
 
@@ -233,10 +242,11 @@ def live_featurizer(
                 f"{now!r}. Compute the features again and train on them (m3router featurize)."
             )
     encoder = str(features.get("question_encoder", MODEL))
+    answering = model if isinstance(model, MultiScaleModel) else None
     return Featurizer(
         feature_groups=names,
         model=model,
-        questions=question_encoder(encoder, model) if QUESTION in names else None,
+        questions=question_encoder(encoder, answering) if QUESTION in names else None,
         images=facts.get(CHEAP, {}).get("made_with", {}).get("pictures", True),
         frames=int(features.get("frames", FRAMES)),
     )

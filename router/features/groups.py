@@ -17,7 +17,7 @@ from m3router.data.errors import DataError
 from m3router.data.registry import unknown_name
 from m3router.m3core.matryoshka.base import Peek, VisualEncoding
 from m3router.m3core.matryoshka.scales import ScaleGrid
-from m3router.router.features import cheap, image, peek, question
+from m3router.router.features import cheap, image, peek, question, size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,12 @@ class FeatureGroup:
     of_peek: Callable[[Peek], np.ndarray] | None = None
 
 
-IMAGE, QUESTION, CHEAP, PEEK = "image", "question", "cheap", "peek"
+IMAGE, QUESTION, SIZE, CHEAP, PEEK = "image", "question", "size", "cheap", "peek"
 
 FEATURE_GROUPS: dict[str, FeatureGroup] = {
     IMAGE: FeatureGroup(version=image.VERSION, of_encoding=image.image_features),
     QUESTION: FeatureGroup(version=question.VERSION, encoded=True),
+    SIZE: FeatureGroup(version=size.VERSION, of_image=size.size_features),
     CHEAP: FeatureGroup(
         version=cheap.VERSION, of_image=cheap.image_cues, of_questions=cheap.question_cues
     ),
@@ -57,8 +58,12 @@ USUAL = (IMAGE, QUESTION)
 """What is computed unless others are asked for: on the shipped model the others did not pay. Cheap
 cues open every image again, and a peek is a call of the model for every question."""
 
-WITHOUT_ENCODER = (QUESTION, CHEAP)
+WITHOUT_ENCODER = (QUESTION, SIZE, CHEAP)
 """What is computed for a model that encodes nothing for the router, unless an encoder is given."""
+
+USUAL_BEFORE = (IMAGE, QUESTION, SIZE)
+"""The same for routers that decide before the model that answers sees the image: there, what an
+option costs depends on the image's size."""
 
 
 def check_feature_groups(names: Iterable[str]) -> tuple[str, ...]:

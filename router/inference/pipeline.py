@@ -9,14 +9,12 @@ from PIL import Image
 
 from m3router.data.errors import MismatchError
 from m3router.data.videos import open_media
-from m3router.m3core.checkpoints import load_model
-from m3router.m3core.labelling.rows import longest_in
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.batching import answer_all
-from m3router.m3core.matryoshka.pooling import AVERAGE
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.features.featurizer import check_source, live_featurizer
 from m3router.router.inference.decision import Clock, Decider
+from m3router.router.inference.loading import load_labelled_model
 from m3router.router.inference.result import RoutedAnswer as RoutedAnswer
 from m3router.router.inference.session import Encoder, Session
 from m3router.router.policies.policy import Policy
@@ -93,15 +91,7 @@ class AutoScalePipeline:
         if model is None:
             model = Run(folder).model_name()
         if isinstance(model, str):
-            visual = router.metadata.get("features", {}).get("visual", {})
-            model = load_model(
-                model,
-                device=device,
-                pooling=visual.get("pooling", AVERAGE),
-                grids=visual["grids"].split() if "grids" in visual else None,
-                unlisted_grids=True,  # the run was labelled with these
-                max_new_tokens=longest_in(router.metadata.get("log", {})),
-            )
+            model = load_labelled_model(model, router, device=device)
         escalates = cascade_path(folder, policy)
         return cls(
             model=model,

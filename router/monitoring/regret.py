@@ -67,11 +67,15 @@ class Served:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class News:
-    """What a cascade learns from answers: confidence and logprob (N, K), costs (N, K) by itself."""
+    """What a cascade learns from answers: confidence and logprob (N, K), costs (N, K) by itself.
+
+    `known` are the costs (N, K) that it goes by, where these are not known before; None for these.
+    """
 
     confidence: Floats
     logprob: Floats
     costs: Floats
+    known: Floats | None = None
 
 
 def by_policy(policy: Policy, part: Labelled, answers: Texts | None = None) -> Served:
@@ -83,7 +87,7 @@ def by_policy(policy: Policy, part: Labelled, answers: Texts | None = None) -> S
         answers: (N, K) what each option said.
     """
     rows, final = np.arange(len(part.p)), policy.choose(part.p, part.costs)
-    cost = float(part.costs[rows, final].mean())
+    cost = float(part.spent[rows, final].mean())
     against = policy.reference_choice(part.costs)
     part = counted_by(policy.guarantee, part)
     gains = _gains(policy.guarantee)
@@ -107,8 +111,9 @@ def by_cascade(
 ) -> Served:
     """What a cascade makes of labelled questions, from first answer to last; see `by_policy`."""
     beliefs = cascade.rule.believe(part.p, news.confidence, news.logprob)
-    asked = cascade.rule.ask(part.p, part.costs, news.costs, beliefs, cascade.price)
-    cost = float(Prices(alone=news.costs, routed=part.costs).of(asked).mean())
+    alone = news.costs if news.known is None else news.known
+    asked = cascade.rule.ask(part.p, part.costs, alone, beliefs, cascade.price)
+    cost = float(Prices(alone=news.costs, routed=part.spent).of(asked).mean())
     against = np.full(len(part.p), cascade.reference_index)
     part = counted_by(cascade.guarantee, part)
     gains = _gains(cascade.guarantee)

@@ -5,7 +5,8 @@ Notation for shapes: N examples of the calibration split, K options.
 Prices are chosen among all that make a difference on the calibration split (`price_sweep`).
 Everywhere `p` are probabilities (N, K) there, `costs` (N, K) are in `binding.cost_unit`, `binding`
 is what the policy will belong to, and budget, price, cap and reference are the knobs of these names
-(`m3router.router.policies.knobs`).
+(`m3router.router.policies.knobs`). Choices go by `costs`; `paid` (N, K) is what counts, where that
+is something else (`m3router.router.policies.expected_costs`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from m3router.data.errors import DataError
 from m3router.router.estimators.base import Floats
+from m3router.router.metrics.choices import taken
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.policies.price_sweep import check_inputs, sweep
 from m3router.router.policies.references import chosen
@@ -32,6 +34,7 @@ def for_price(
     cap: float | None = None,
     knob: Mapping[str, float] | None = None,
     reference: str = "",
+    paid: Floats | None = None,
 ) -> Policy:
     """The policy of a given price; at price 0 it takes the option that is likeliest right.
 
@@ -54,7 +57,7 @@ def for_price(
         cap=cap,
         knob=with_cap(knob or {"price": float(price)}, cap),
     )
-    return measured(policy, p, costs)
+    return measured(policy, p, costs, paid=paid)
 
 
 def for_budget(
@@ -65,6 +68,7 @@ def for_budget(
     binding: Binding,
     cap: float | None = None,
     reference: str = "",
+    paid: Floats | None = None,
 ) -> Policy:
     """The policy of the lowest price whose mean cost on the calibration split is within budget.
 
@@ -76,7 +80,8 @@ def for_budget(
             finite.
     """
     p, costs = check_inputs(p, costs)
-    least = costs.min(axis=1).mean()
+    spent = costs if paid is None else np.asarray(paid, dtype=np.float64)
+    least = taken(spent, costs.argmin(axis=1)).mean()
     if not budget >= least:
         raise DataError(
             f"The budget must be at least {least:.6g} {binding.cost_unit}, the mean cost of the "
@@ -84,12 +89,19 @@ def for_budget(
         )
     if math.isinf(budget):
         raise DataError("The budget must be finite; without one, give --price 0.")
-    steps = sweep(p, costs, cap=cap)
+    steps = sweep(p, costs, paid=paid, cap=cap)
     knob = {"budget": float(budget)}
     first = int(np.argmax(steps.cost <= budget * (1 + 1e-9)))
     for price in steps.prices[first:]:
         policy = for_price(
-            p, costs, price=price, binding=binding, cap=cap, knob=knob, reference=reference
+            p,
+            costs,
+            price=price,
+            binding=binding,
+            cap=cap,
+            knob=knob,
+            reference=reference,
+            paid=paid,
         )
         # The sweep's sums are rounded: the policy is judged by its own choices.
         if policy.calibration["mean_cost"] <= budget:
@@ -106,6 +118,7 @@ def for_max_loss(
     binding: Binding,
     cap: float | None = None,
     reference: str | None = None,
+    paid: Floats | None = None,
 ) -> Policy:
     """The cheapest policy at most `max_loss_points` below the reference option's accuracy.
 
@@ -122,6 +135,7 @@ def for_max_loss(
         cap: see the module; `m3router.router.policies.references` says what then stands for the
             reference.
         reference: None for the best one of these scores.
+        paid: see the module.
 
     Raises:
         DataError: when the loss is not finite, the calibration split is empty, misshapen or not
@@ -134,14 +148,14 @@ def for_max_loss(
     knob = {"max_loss_points": float(max_loss_points)}
     against = chosen(reference, binding.options, scores=scores, costs=costs, cap=cap)
     fixed = always_reference(costs, binding, reference=against, cap=cap, knob=knob)
-    fixed = measured(fixed, p, costs, scores)
+    fixed = measured(fixed, p, costs, scores, paid=paid)
     target = fixed.calibration["accuracy"] - max_loss_points / 100
     steps = sweep(p, costs, scores=scores, cap=cap)
     for price in steps.prices[steps.accuracy >= target - 1e-9][::-1]:
         policy = for_price(
             p, costs, price=price, binding=binding, cap=cap, knob=knob, reference=against
         )
-        policy = measured(policy, p, costs, scores)
+        policy = measured(policy, p, costs, scores, paid=paid)
         if policy.calibration["accuracy"] >= target - 1e-12:
             return policy
     return fixed.fall_back(
@@ -170,10 +184,18 @@ def always_reference(
     )
 
 
-def measured(policy: Policy, p: Floats, costs: Floats, scores: Floats | None = None) -> Policy:
+def measured(
+    policy: Policy,
+    p: Floats,
+    costs: Floats,
+    scores: Floats | None = None,
+    *,
+    paid: Floats | None = None,
+) -> Policy:
     """The policy with what it costs, and scores if given, on the calibration split; all (N, K)."""
     rows, choice = np.arange(len(p)), policy.choose(p, costs)
-    found = {"n": len(p), "mean_cost": float(costs[rows, choice].mean())}
+    spent = costs if paid is None else paid
+    found = {"n": len(p), "mean_cost": float(spent[rows, choice].mean())}
     if scores is not None:
         found["accuracy"] = float(scores[rows, choice].mean())
     return replace(policy, calibration=found)

@@ -63,6 +63,8 @@ class Labelled:
         scores: (N, K) in [0, 1].
         groups: image of each question (N,).
         most: M, the most questions that an image counts with; others are thinned away.
+        paid: (N, K) what is paid, where choices go by other costs, see
+            `m3router.router.policies.expected_costs`; None where they go by these.
         ids: name of each question (N,), which the thinning goes by; None for their places.
         seed: of the thinning.
     """
@@ -72,8 +74,14 @@ class Labelled:
     scores: Floats
     groups: npt.NDArray
     most: int
+    paid: Floats | None = None
     ids: npt.NDArray | None = None
     seed: int = SEED
+
+    @property
+    def spent(self) -> Floats:
+        """What is paid (N, K), whatever choices go by."""
+        return self.costs if self.paid is None else self.paid
 
     def thinned(self) -> Thinned:
         """Which questions count."""
@@ -389,7 +397,7 @@ def certify(exam: Exam, lists: Sequence[Strategies]) -> Certified:
             alpha=target.alpha,
             delta=target.delta,
             images=len(exam.counted.thinned.sizes),
-            fallback=float(exam.tune.costs[rows, exam.against(exam.tune)].mean()),
+            fallback=float(exam.tune.spent[rows, exam.against(exam.tune)].mean()),
         )
         place = tested[best][0]
     certified = climbed(
@@ -484,10 +492,10 @@ def _cheapest(exam: Exam, lists: Sequence[Sequence[Policy]], binding: Binding) -
     part, tune, target = exam.part, exam.tune, exam.target
     certified = certify(exam, [_strategies(part, tune, policies) for policies in lists])
     policies, rungs = lists[certified.place], certified.rungs
-    fixed = measured(_fixed(exam, binding), part.p, part.costs, part.scores)
+    fixed = _measured(_fixed(exam, binding), part)
     chosen, rung = fixed, None
     if rungs:
-        chosen, rung = measured(policies[rungs[-1]], part.p, part.costs, part.scores), rungs[-1]
+        chosen, rung = _measured(policies[rungs[-1]], part), rungs[-1]
     if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
         cause = (
             f"{_WHAT[target.loss]} of at most {target.alpha:g} is certified at confidence "
@@ -504,7 +512,7 @@ def _strategies(part: Labelled, tune: Labelled | None, policies: Sequence[Policy
     if tune is not None:
         rows = np.arange(len(tune.p))
         choices = [policy.choose(tune.p, tune.costs) for policy in policies]
-        costs = np.array([tune.costs[rows, choice].mean() for choice in choices])
+        costs = np.array([tune.spent[rows, choice].mean() for choice in choices])
         tuned = [tune.scores[rows, choice] for choice in choices]
     return Strategies(
         costs=costs,
@@ -517,8 +525,8 @@ def _strategies(part: Labelled, tune: Labelled | None, policies: Sequence[Policy
 def _what_it_takes(exam: Exam, policies: Sequence[Policy]) -> str:
     """How many images would certify the cheapest policy with some room below the target."""
     part, target = exam.part, exam.target
-    spent = part.costs[np.arange(len(part.p)), exam.against(part)]
-    if np.all(spent <= part.costs.min(axis=1)):
+    spent = part.spent[np.arange(len(part.p)), exam.against(part)]
+    if np.all(spent <= part.spent.min(axis=1)):
         what = "the only one" if part.costs.shape[1] == 1 else "the cheapest"
         return f"That option is {what}: no policy could cost less"
     if not policies:
@@ -530,7 +538,7 @@ def _what_it_takes(exam: Exam, policies: Sequence[Policy]) -> str:
         min(seen, key=lambda one: one[1].risk)
     ]
     policy, losses = useful[-1]
-    cost = measured(policy, part.p, part.costs).calibration["mean_cost"]
+    cost = _measured(policy, part).calibration["mean_cost"]
     what = _WHAT[target.loss]
     found = f"The policy of mean cost {cost:.4g} had a {what} of {losses.risk:.2g} there: "
     needed = risk.images_needed(
@@ -539,6 +547,11 @@ def _what_it_takes(exam: Exam, policies: Sequence[Policy]) -> str:
     if needed is None:
         return f"{found}no number of images certifies that"
     return f"{found}about {needed} such images would certify it with probability {POWER:g}"
+
+
+def _measured(policy: Policy, part: Labelled) -> Policy:
+    """The policy with what it reaches on a part."""
+    return measured(policy, part.p, part.costs, part.scores, paid=part.paid)
 
 
 _WHAT = {"regret": "regret", "loss": "net loss"}

@@ -185,6 +185,7 @@ def sweep(
     costs: Floats,
     *,
     scores: Floats | None = None,
+    paid: Floats | None = None,
     regret: bool = False,
     cap: float | None = None,
     reference: int = LAST,
@@ -195,6 +196,8 @@ def sweep(
         p: probabilities (N, K) in [0, 1].
         costs: (N, K).
         scores: (N, K), to get the accuracy too.
+        paid: (N, K) what the mean costs are of, where choices go by other costs; the means may
+            then rise in places.
         regret: see `worths`.
         cap: see `worths`.
         reference: see `worths`.
@@ -207,8 +210,9 @@ def sweep(
     p = worths(p, costs, regret=regret, cap=cap, reference=reference)
     rows = np.arange(len(p))
     gain = np.full_like(costs, np.nan) if scores is None else np.asarray(scores, np.float64)
+    spent = costs if paid is None else np.asarray(paid, np.float64)
     current = choose_at(p, costs, 0.0)
-    start = np.array([costs[rows, current].mean(), gain[rows, current].mean()])
+    start = np.array([spent[rows, current].mean(), gain[rows, current].mean()])
     prices, steps = [np.zeros(0)], [np.zeros((0, 2))]
     for _ in range(p.shape[1] - 1):
         following = _next_choice(p, costs, current)
@@ -216,7 +220,7 @@ def sweep(
         before, after = (moved, current[moved]), (moved, following[moved])
         saved = costs[before] - costs[after]
         prices.append((p[before] - p[after]) / saved)
-        steps.append(np.stack([-saved, gain[after] - gain[before]], axis=1))
+        steps.append(np.stack([spent[after] - spent[before], gain[after] - gain[before]], axis=1))
         current = following
     breaks, moves = np.concatenate(prices), np.concatenate(steps)
     if not len(breaks):

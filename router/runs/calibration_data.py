@@ -15,6 +15,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, part_rows
 from m3router.data.splits.split import Split
 from m3router.router.estimators.base import Floats
+from m3router.router.features.size import image_sizes as sizes_of_images
 from m3router.router.features.table import FeatureTable
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.fitting import for_budget, for_max_loss, for_price
@@ -125,7 +126,15 @@ class CalibrationData:
             promised = self.promised(made.guarantee, reference=named, cap=cap)
             return replace(made, guarantee=promised)
         if budget is not None:
-            return for_budget(p, costs, budget=budget, binding=binding, cap=cap, reference=named)
+            return for_budget(
+                p,
+                costs,
+                budget=budget,
+                binding=binding,
+                cap=cap,
+                reference=named,
+                paid=part.paid,
+            )
         if lost is not None:
             return for_max_loss(
                 p,
@@ -135,8 +144,17 @@ class CalibrationData:
                 binding=binding,
                 cap=cap,
                 reference=named,
+                paid=part.paid,
             )
-        return for_price(p, costs, price=price or 0.0, binding=binding, cap=cap, reference=named)
+        return for_price(
+            p,
+            costs,
+            price=price or 0.0,
+            binding=binding,
+            cap=cap,
+            reference=named,
+            paid=part.paid,
+        )
 
     def examined(self, target: Target) -> Labelled:
         """The calibration split, an image counting with as many questions as a target wants."""
@@ -170,6 +188,8 @@ def labelled(
 ) -> Labelled:
     """What a router says about some rows of a log, what they cost behind it, and the truth.
 
+    Choices go by the costs that the router expects, where it does not know them before an answer.
+
     Raises:
         DataError: When there are no rows.
         MismatchError: When the rows are not in the features.
@@ -177,14 +197,34 @@ def labelled(
     if not len(rows):
         raise _empty()
     _, sizes = np.unique(log.groups[rows], return_counts=True)
+    paid = routed_costs(log.costs[rows], router.blocks)
+    known = known_costs(router, features, log)
     return Labelled(
         p=predictions(router, features, log, rows)[rows],
-        costs=routed_costs(log.costs[rows], router.blocks),
+        costs=paid if known is None else routed_costs(known[rows], router.blocks),
         scores=log.scores[rows],
         groups=log.groups[rows],
         most=int(sizes.max()),
+        paid=None if known is None else paid,
         ids=np.asarray(log.ids)[rows],
     )
+
+
+def known_costs(router: ScaleRouter, features: FeatureTable, log: OracleLog) -> Floats | None:
+    """Costs (N, K) that a router's choices go by, for all rows of a log; NaN without features.
+
+    None where that is what was paid: the log's own costs.
+    """
+    expected = router.expected_costs
+    if expected is None or expected.counted or expected.constant:
+        return None
+    place = {name: row for row, name in enumerate(features.ids)}
+    found = [(row, place[name]) for row, name in enumerate(log.ids) if name in place]
+    rows, own = np.array(found, dtype=np.intp).reshape(-1, 2).T
+    sizes = sizes_of_images(features)
+    known = np.full(log.costs.shape, np.nan)
+    known[rows] = expected.of(None if sizes is None else sizes[own], len(rows))
+    return known
 
 
 def image_sizes(log: OracleLog, split: Split, *, gaps: Gaps) -> npt.NDArray[np.intp]:

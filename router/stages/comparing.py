@@ -20,9 +20,8 @@ from m3router.router.evaluation.paired_comparison import (
     Side,
     compare_routers,
 )
-from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Policy
-from m3router.router.runs.calibration_data import predictions
+from m3router.router.runs.calibration_data import labelled
 from m3router.router.runs.run import OpenRun, Run
 
 
@@ -147,11 +146,8 @@ def _rows(run: OpenRun, log: OracleLog, split: Split, part: str) -> np.ndarray:
 
 
 def _side(run: OpenRun, log: OracleLog, rows: np.ndarray) -> Side:
-    router = run.read_router()
-    return Side(
-        p=predictions(router, run.read_features(log), log, rows)[rows],
-        costs=routed_costs(log.costs[rows], router.blocks),
-    )
+    part = labelled(run.read_router(), run.read_features(log), log, rows)
+    return Side(p=part.p, costs=part.costs, paid=part.paid)
 
 
 def _common_policies(

@@ -29,7 +29,7 @@ from m3router.router.policies.guarantee import (
 )
 from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.outcomes import Prices, outcome_of
-from m3router.router.runs.calibration_data import CalibrationData
+from m3router.router.runs.calibration_data import CalibrationData, known_costs
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import record_policies
 from m3router.router.training.scale_router import ScaleRouter
@@ -64,7 +64,8 @@ def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -
     path, run = run.policy(name), run.opened()
     router, log = run.read_router(), run.read_log()
     split = run.read_split(log)
-    data = CalibrationData.of(router, log, run.read_features(log), split)
+    features = run.read_features(log)
+    data = CalibrationData.of(router, log, features, split)
     plain = data.policy(**knobs)
     rows = {part: part_rows(log, split, part, gaps=router.metadata["gaps"]) for part in SPLITS}
     rows["test"] = rows["test"][:0]  # nothing of it is looked at
@@ -72,7 +73,8 @@ def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -
     p[inside] = data.calibrate.p
     if data.tune is not None:
         p[rows["tune"]] = data.tune.p
-    contender = escalating(Known.of(log, rows), p, reads=tuple(router.blocks))
+    known = Known.of(log, rows, costs=known_costs(router, features, log))
+    contender = escalating(known, p, reads=tuple(router.blocks))
     guarantee: dict[str, Any] = {}
     if target is not None:
         tried, place, kept = _certified(

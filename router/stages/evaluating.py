@@ -26,7 +26,7 @@ from m3router.router.evaluation.evaluate import (
 )
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
-from m3router.router.runs.calibration_data import predictions
+from m3router.router.runs.calibration_data import known_costs, predictions
 from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING
@@ -88,6 +88,7 @@ def evaluate_stage(
     routers = {arm: run.read_router(arm) for arm in run.arms()}
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
+    going_by = known_costs(router, features, log)
     shown = [{"budget": budget} for budget in chosen]
     named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
     document = evaluate(
@@ -100,10 +101,11 @@ def evaluate_stage(
         features=features,
         reads=reads,
         cascades=cascades,
+        known_costs=going_by,
         reference=reference,
         settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
     )
-    details = _Details(log, rows["test"], p["router"], reads["router"])
+    details = _Details(log, rows["test"], p["router"], reads["router"], going_by)
     document |= details.told(document, draws=draws, seed=seed)
     document |= _provenance(run, router, log, split) | _vision(log, rows["test"])
     path = run.evaluation / DOCUMENT
@@ -141,9 +143,17 @@ def _vision(log: OracleLog, rows: np.ndarray) -> dict[str, float | None]:
 class _Details:
     """What the report says beyond the totals, for every row of the router."""
 
-    def __init__(self, log: OracleLog, rows: np.ndarray, p: Floats, reads: Sequence[str]) -> None:
+    def __init__(
+        self,
+        log: OracleLog,
+        rows: np.ndarray,
+        p: Floats,
+        reads: Sequence[str],
+        going_by: Floats | None,
+    ) -> None:
         self.test, self.p = log.select(rows), np.asarray(p)[rows]
-        self.costs = routed_costs(self.test.costs, reads)
+        self.paid = routed_costs(self.test.costs, reads)
+        self.costs = self.paid if going_by is None else routed_costs(going_by[rows], reads)
 
     def told(self, document: Mapping[str, Any], *, draws: int, seed: int) -> dict[str, Any]:
         """By dataset, which questions were lost, and how well probabilities come true."""
@@ -158,7 +168,7 @@ class _Details:
             "datasets": by_dataset(
                 test,
                 choices,
-                costs=self.costs,
+                costs=self.paid,
                 best=document["best_fixed"],
                 reference=document["reference"]["option"],
                 draws=draws,

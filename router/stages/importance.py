@@ -18,7 +18,7 @@ from m3router.router.evaluation.permutation_importance import (
     importance,
     strongest,
 )
-from m3router.router.policies.costs import routed_costs
+from m3router.router.runs.calibration_data import labelled
 from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 
@@ -62,13 +62,16 @@ def importance_stage(
     rows = part_rows(log, run.read_split(log), PART, gaps=router.metadata["gaps"])
     if not len(rows):
         raise DataError(f"The {PART} split has no complete example. Label more questions.")
-    table = run.read_features(log).align([log.ids[row] for row in rows])
+    features = run.read_features(log)
+    table = features.align([log.ids[row] for row in rows])
+    part = labelled(router, features, log, rows)
     examples = Examples(
         X=table.matrix(list(router.blocks)),
         scores=log.scores[rows],
         costs=log.costs[rows],
-        behind=routed_costs(log.costs[rows], router.blocks),
+        behind=part.costs,
         groups=log.groups[rows].astype(str),
+        paid=part.paid,
     )
     blocks = _columns(router)
     weighed = router.estimator.feature_importance(examples.X)

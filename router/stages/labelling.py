@@ -30,7 +30,9 @@ from m3router.router.features.groups import (
     IMAGE,
     PEEK,
     QUESTION,
+    SIZE,
     USUAL,
+    USUAL_BEFORE,
     WITHOUT_ENCODER,
     check_feature_groups,
 )
@@ -221,7 +223,8 @@ def featurize_stage(
         questions: name of a question encoder, see `m3router.router.features.question`; None takes
             the image encoder's own language model where it has one, else hashed words.
         feature_groups: names of feature blocks, see `m3router.router.features.groups`; None takes
-            the usual ones that are available with or without images.
+            the usual ones that are available with or without images, with the images' size
+            where the encoder is another model than answered.
         progress: called with (done, in all, of what).
 
     Returns:
@@ -252,7 +255,7 @@ def _featurizer(
 ) -> Featurizer:
     """What the feature groups need, loaded; nothing else is."""
     wanted = None if feature_groups is None else check_feature_groups(feature_groups)
-    blind = sorted({IMAGE, PEEK} & set(wanted or ()))
+    blind = sorted({IMAGE, PEEK, SIZE} & set(wanted or ()))
     if images is None and blind:
         raise DataError(
             f"The feature groups {', '.join(blind)} look at images: give their folder with "
@@ -264,7 +267,8 @@ def _featurizer(
     model = loaded if isinstance(loaded, MultiScaleModel) else None
     answered = model is not None and model.revision == log.metadata.get("revision")
     if wanted is None:
-        wanted = tuple(name for name in USUAL if name != IMAGE or images is not None)
+        usual = USUAL if answered else USUAL_BEFORE
+        wanted = tuple(name for name in usual if name == QUESTION or images is not None)
     if PEEK in wanted and model is not None and not answered:
         raise MismatchError(
             f"A peek is the prefill of the model that answered, but the log was made by "

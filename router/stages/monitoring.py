@@ -21,7 +21,7 @@ from m3router.router.monitoring.drift import Sample
 from m3router.router.monitoring.regret import News, Texts, by_cascade, by_policy, monitor
 from m3router.router.policies.policy import Policy
 from m3router.router.policies.thinning import default_most
-from m3router.router.runs.calibration_data import image_sizes, labelled
+from m3router.router.runs.calibration_data import image_sizes, known_costs, labelled
 from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 
@@ -89,8 +89,13 @@ def monitor_stage(
         before, now = by_policy(policy, known, said[0]), by_policy(policy, asked, said[1])
     else:
         guarantee = cascade.guarantee
-        before = by_cascade(cascade, known, _news(log, calibrate), said[0])
-        now = by_cascade(cascade, asked, _news(traffic, every), said[1])
+        before, now = (
+            by_cascade(cascade, part, _news(of, rows, known_costs(router, table, of)), answers)
+            for part, of, rows, table, answers in (
+                (known, log, calibrate, features, said[0]),
+                (asked, traffic, every, seen, said[1]),
+            )
+        )
     return monitor(
         guarantee,
         calibrate=before,
@@ -153,7 +158,7 @@ def _answers(log: OracleLog, rows: np.ndarray) -> Texts | None:
     return None if any(text is None for text in answers.flat) else answers
 
 
-def _news(log: OracleLog, rows: np.ndarray) -> News:
+def _news(log: OracleLog, rows: np.ndarray, known: Floats | None) -> News:
     """What answers tell a cascade.
 
     Raises:
@@ -170,7 +175,7 @@ def _news(log: OracleLog, rows: np.ndarray) -> News:
                 f"{values.size} in the log have none. Label the traffic with the model that was "
                 "calibrated."
             )
-    return News(costs=log.costs[rows], **told)
+    return News(costs=log.costs[rows], known=None if known is None else known[rows], **told)
 
 
 def _sample(router: ScaleRouter, table: FeatureTable, log: OracleLog, rows: np.ndarray) -> Sample:

@@ -31,7 +31,9 @@ from m3router.router.estimators.base import (
     log_loss,
 )
 from m3router.router.estimators.classifier import Classifier, ClassifierEstimator, check_classifier
+from m3router.router.features.size import image_sizes
 from m3router.router.features.table import FeatureTable
+from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.training.held_out import HeldOut
 from m3router.router.training.probability_calibration import choose_calibration
 from m3router.router.training.scale_router import DATASETS, RECOGNISED, TOLD, Datasets, ScaleRouter
@@ -147,8 +149,29 @@ def train_router(
             "versions": library_versions(),
         },
         calibration=calibration,
+        expected_costs=expected_costs(log, features, rows["fit"]),
         held_out=held_out,
     )
+
+
+def expected_costs(log: OracleLog, features: FeatureTable, rows: Rows) -> ExpectedCosts | None:
+    """What options are expected to cost before an answer, learned from some rows of a log.
+
+    None where the model that answered made the features: its encoding says what a scale costs.
+    """
+    revision = str(log.metadata.get("revision", ""))[:16]
+    source = str(features.metadata.get("source", ""))
+    if revision and source.rpartition("@")[2] == revision:
+        return None
+    counted = False
+    if "image_tokens_from" in log.frame:
+        origin, tokens = (log.laid_out(f"image_tokens{end}")[rows] for end in ("_from", ""))
+        counted = bool((origin == "counted").all() and (tokens == log.costs[rows]).all())
+    sizes = image_sizes(features)
+    if sizes is not None:
+        place = {name: row for row, name in enumerate(features.ids)}
+        sizes = sizes[[place[log.ids[row]] for row in rows]]
+    return ExpectedCosts.learn(log.costs[rows], sizes, counted=counted)
 
 
 def datasets_of(log: OracleLog) -> Datasets:

@@ -15,6 +15,7 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
 from m3router.router.features.table import FeatureTable
+from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.sealed_files import (
     content_hash,
     read_files,
@@ -34,7 +35,8 @@ RECOGNISED: Datasets = "recognised"
 DATASETS = "datasets"
 """Key of a router's metadata: whether it is told which dataset a question is from."""
 
-SCHEMA = 3  # 1 has no calibration, 2 no joint one; routers without are still written as those
+SCHEMA = 4  # 1 has no calibration, 2 no joint one, 3 no expected costs; routers without are still
+# written as those
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class ScaleRouter:
         cost_unit: unit of the costs that belong to the options, such as "visual tokens".
         metadata: how it was trained (log, features, split, seed), JSON-able.
         calibration: corrects what the estimator says, option by option.
+        expected_costs: what the options are expected to cost where nobody can know it before an
+            answer; None where the encoding that the router reads says it exactly.
         origin: where on the hub it is from, `owner/name@commit`; "" for elsewhere.
         held_out: what it thought of its own training examples before it was fitted on them; None
             where it was not fitted on the tune split. Stays with the run: it is not published.
@@ -62,6 +66,7 @@ class ScaleRouter:
     cost_unit: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    expected_costs: ExpectedCosts | None = field(default=None, compare=False, repr=False)
     origin: str = field(default="", compare=False)
     held_out: HeldOut | None = field(default=None, compare=False, repr=False)
 
@@ -181,17 +186,24 @@ class ScaleRouter:
                 calibration=Calibration.of_payload(payload["calibration"])
                 if "calibration" in payload
                 else Calibration(),
+                expected_costs=ExpectedCosts.of_payload(
+                    payload["expected_costs"], options=len(payload["options"])
+                )
+                if "expected_costs" in payload
+                else None,
             )
         except KeyError as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}.") from error
 
     def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         plain = self.calibration.method == NONE
-        schema = {NONE: 1, JOINT: SCHEMA}.get(self.calibration.method, 2)
+        schema = {NONE: 1, JOINT: 3}.get(self.calibration.method, 2)
+        expected = self.expected_costs
         return {
             "kind": KIND,
-            "schema": schema,
+            "schema": schema if expected is None else SCHEMA,
             **({} if plain else {"calibration": self.calibration.payload()}),
+            **({} if expected is None else {"expected_costs": expected.payload()}),
             "estimator": self.estimator_name,
             "blocks": list(self.blocks),  # a list keeps the order of the columns
             "widths": list(self.blocks.values()),

@@ -113,7 +113,7 @@ def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(sourc
     assert causes == {}
     assert alone.ids == table.ids == tuple(one.id for one in asked)
     assert alone.metadata == table.metadata
-    assert list(alone.blocks) == list(table.blocks) == ["image", "question", "cheap", "peek"]
+    assert list(alone.blocks) == list(table.blocks) == list(FEATURE_GROUPS)
     for name in alone.blocks:
         np.testing.assert_array_equal(alone.blocks[name], table.blocks[name])
 
@@ -169,7 +169,7 @@ def test_any_log_gets_features_from_a_clip_tower_without_an_lmm(source, tmp_path
     run = Run(tmp_path / "run")
     label(asked, images=images, model=FakeModel(), folder=run.log)
     table, causes = featurize_stage(run, images=images, encoder=clip)
-    assert table.widths == {"image": 16 + 3 * 18, "question": 128} and causes == {}
+    assert table.widths == {"image": 16 + 3 * 18, "question": 128, "size": 4} and causes == {}
     assert table.metadata["question_encoder"] == "hashed"
     assert not np.array_equal(table.blocks["image"][0], table.blocks["image"][2])
     assert np.array_equal(table.blocks["image"][0], table.blocks["image"][1])

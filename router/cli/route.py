@@ -1,0 +1,169 @@
+"""`m3router route`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m3router.data.errors import DataError
+from m3router.data.manifest import atomic_write_text
+from m3router.router.cli.console import say, show_table
+from m3router.router.cli.options import Device
+from m3router.router.cli.streams import out as results
+from m3router.router.text.numbers import number, percent
+
+if TYPE_CHECKING:
+    from m3router.router.inference.router import Decision, Router
+
+SHOWN = 5
+
+
+def route(
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN [IMAGE] QUESTION",
+            help="The run folder, the image or video, and the question; the run may also come "
+            "last. A run of questions without images needs no image; with --examples the run "
+            "alone.",
+            show_default=False,
+        ),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Name of the policy. [default: default]", show_default=False),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Decide within this mean cost instead, as calibrated on the run.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or hub id of the image encoder that the router reads. [default: where it "
+            "was when the features were made]",
+            show_default=False,
+        ),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON Lines of questions to decide: id, image, question.", show_default=False
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --examples: folder that the image paths start from.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --examples: JSON Lines file to write. [default: print them]",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Decide which option to ask, without asking any model.
+
+    Shows the chosen option, how likely each option was thought to be right, and what each is
+    expected to cost. Works for every run, imported logs included, unless its router reads the
+    model's own first look (the feature group peek). Only the image encoder that the router reads
+    is loaded; where that is the answering model's own tower, that model.
+
+    With --examples every line in gives one line out: id, option, estimates, costs; or id and
+    error, and the exit code is 3.
+
+    ```
+    m3router route run/ image.png "what number is on the red tag?"
+    m3router route image.png "what number is on the red tag?" run/ --budget 64 --json
+    m3router route run/ --examples questions.jsonl --images images/ --out routed.jsonl
+    ```
+    """
+    run, image, question = _arguments(given, batch=examples is not None)
+    if policy is not None and budget is not None:
+        raise typer.BadParameter("--policy and --budget cannot go together")
+    if examples is None and (images is not None or out is not None):
+        raise typer.BadParameter("--images and --out go with --examples")
+    from m3router.router.inference.route_lines import record_of
+    from m3router.router.inference.router import Router  # loads torch
+
+    # A budget is calibrated anew, so that the run's own policies are not read.
+    router = Router.load(run, policy=policy or "default", encoder=encoder, device=device)
+    if examples is not None:
+        _route_examples(router, examples, images=images, out=out, budget=budget)
+        return
+    decision = router.decide(image, question, budget=budget)
+    if as_json:
+        typer.echo(json.dumps(record_of(decision), ensure_ascii=False))
+    else:
+        _show(decision)
+
+
+def _arguments(given: list[str], *, batch: bool) -> tuple[Path, Path | None, str]:
+    """Run, image and question, with the run first or last.
+
+    Raises:
+        BadParameter: When they are too few or too many, or none is a run folder.
+    """
+    most = 1 if batch else 3
+    if not (1 if batch else 2) <= len(given) <= most:
+        wanted = "with --examples the run folder alone" if batch else "RUN [IMAGE] QUESTION"
+        raise typer.BadParameter(f"expected {wanted}, got {len(given)} arguments")
+    first, *others = given
+    if others and not Path(first).is_dir() and Path(given[-1]).is_dir():
+        first, others = given[-1], given[:-1]
+    image = Path(others[0]) if len(others) == 2 else None
+    return Path(first), image, others[-1] if others else ""
+
+
+def _route_examples(
+    router: Router, examples: Path, *, images: Path | None, out: Path | None, budget: float | None
+) -> None:
+    from m3router.router.inference.route_lines import route_lines
+
+    if images is not None and not images.is_dir():
+        raise DataError(f"The images folder {images} does not exist. Check the path.")
+    try:
+        lines = examples.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise DataError(
+            f"Examples {examples} cannot be read: {error.strerror or error}."
+        ) from error
+    records = list(route_lines(router, lines, images=images, budget=budget))
+    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        atomic_write_text(out, text)
+    failed = [one for one in records if "error" in one]
+    say(f"{len(records) - len(failed)} questions decided{f', {len(failed)} not' if failed else ''}")
+    if failed:
+        for one in failed[:SHOWN]:
+            say(f"{one['id']}: {one['error']}")
+        raise typer.Exit(3)
+
+
+def _show(decision: Decision) -> None:
+    """A small table, and why."""
+    rows = [
+        [
+            f"{name} ◀" if name == decision.option else name,
+            f"{percent(decision.estimates[name])} %",
+            number(decision.costs[name]),
+        ]
+        for name in decision.estimates
+    ]
+    show_table(["option", "right", decision.cost_unit], rows)
+    for sentence in (decision.reason, decision.fallback, decision.guarantee):
+        if sentence:
+            results.print(sentence, markup=False)

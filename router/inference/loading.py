@@ -1,0 +1,104 @@
+"""The models that a router's features are made with, as they were when it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from m3router.data.errors import MismatchError, ModelError
+from m3router.m3core.checkpoints import load_model
+from m3router.m3core.encoders import ImageEncoder, load_encoder
+from m3router.m3core.labelling.rows import longest_in
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.m3core.matryoshka.pooling import AVERAGE
+from m3router.router.features.featurizer import source_of
+from m3router.router.features.groups import FEATURE_GROUPS, QUESTION
+from m3router.router.features.question import MODEL
+from m3router.router.training.scale_router import ScaleRouter
+
+
+def load_labelled_model(name: str, router: ScaleRouter, *, device: str = "auto") -> MultiScaleModel:
+    """Load the model of a router's log with the settings that the log was labelled with.
+
+    Args:
+        name: Its name, folder or hub id.
+        router: Trained on that log.
+        device: Where it is loaded.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
+    visual = router.metadata.get("features", {}).get("visual", {})
+    return load_model(
+        name,
+        device=device,
+        pooling=visual.get("pooling", AVERAGE),
+        grids=visual["grids"].split() if "grids" in visual else None,
+        unlisted_grids=True,  # the run was labelled with these
+        max_new_tokens=longest_in(router.metadata.get("log", {})),
+    )
+
+
+def reads_own_model(router: ScaleRouter) -> bool:
+    """Whether the model that answered the router's log made its features."""
+    revision = str(router.metadata.get("log", {}).get("revision", ""))[:16]
+    return bool(revision) and _source(router)[1] == revision
+
+
+def load_encoder_of(
+    router: ScaleRouter, name: str | None = None, *, device: str = "auto"
+) -> ImageEncoder | MultiScaleModel | None:
+    """Load what a router's features are made with; None where that needs no model.
+
+    Where the model that answers made them, all of it is loaded, language model included: a
+    checkpoint's tower and projector cannot be loaded by themselves.
+
+    Args:
+        router: What reads the features.
+        name: Folder or hub id of the encoder; None for the name that it was called by then.
+        device: Where it is loaded.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+        MismatchError: If it is not the one that made the features.
+    """
+    features = router.metadata.get("features", {})
+    if not _needs_encoder(router.blocks, str(features.get("question_encoder", MODEL))):
+        return None
+    known, revision = _source(router)
+    wanted = name or known
+    try:
+        own = reads_own_model(router)
+        loaded: ImageEncoder | MultiScaleModel = (
+            load_labelled_model(wanted, router, device=device)
+            if own
+            else load_encoder(wanted, device=device)
+        )
+    except ModelError as error:
+        if name:
+            raise
+        raise ModelError(
+            f"The image encoder {known!r} that the router reads cannot be loaded: {error}. Give "
+            "its folder or hub id (--encoder)."
+        ) from error
+    if loaded.revision[:16] != revision:
+        raise MismatchError(
+            f"The router was trained on features of {known}@{revision}, but the encoder is "
+            f"{source_of(loaded)}. Give the encoder that made them (--encoder), or featurize and "
+            "train with this one."
+        )
+    return loaded
+
+
+def _source(router: ScaleRouter) -> tuple[str, str]:
+    """Name, and the beginning of the revision, of what made the features."""
+    source = str(router.metadata.get("features", {}).get("source", ""))
+    name, _, revision = source.rpartition("@")
+    return name, revision
+
+
+def _needs_encoder(blocks: Iterable[str], questions: str) -> bool:
+    return any(
+        (name in FEATURE_GROUPS and FEATURE_GROUPS[name].of_encoding is not None)
+        or (name == QUESTION and questions == MODEL)
+        for name in blocks
+    )

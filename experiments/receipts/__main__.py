@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from m3router.m3core.opening import open_model
 
 from experiments.receipts.examples import read_keys
 from experiments.receipts.reader import READINGS
@@ -27,6 +26,7 @@ from experiments.recording import kept, provenance
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_text
+from m3router.m3core.opening import open_model
 from m3router.m3core.options import OptionModel
 from m3router.router import estimators
 from m3router.router.cli.labelling import label_with_progress
@@ -48,8 +48,6 @@ ENCODER = "embedded"
 ARMS: dict[str, tuple[str, ...]] = {
     "question+cheap": ("question", "cheap"),
     "question": ("question",),
-    "cheap": ("cheap",),
-    "image+question": ("image", "question"),
     "image+question+cheap": ("image", "question", "cheap"),
 }
 """Name -> the feature groups that a router reads."""

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from m3router.m3core.functions import FunctionModel
 from PIL import Image
 
 from experiments.receipts.rules import FIELDS, Line, rows_of
 from m3router.data.errors import DataError, MismatchError, ModelError
+from m3router.m3core.functions import FunctionModel
 from m3router.m3core.options import Answer, Usage
 
 SIDES = (240, 320, 480, 640, 960, 1280)

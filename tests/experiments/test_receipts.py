@@ -6,14 +6,15 @@ import json
 
 import numpy as np
 import pytest
-from m3router.m3core.opening import open_model
 from PIL import Image
 
 from experiments.receipts import __main__ as study
+from experiments.receipts import page
 from experiments.receipts.examples import read_keys, reference
 from experiments.receipts.reader import QUESTIONS, Readings, megapixels, ocr_reader, shown_size
 from experiments.receipts.rules import FIELDS, NOT_FOUND, Line, amount_of, date_of, rows_of
 from m3router.data.errors import DataError
+from m3router.m3core.opening import open_model
 from m3router.m3core.options import Failure, Request
 
 RECEIPT = (
@@ -206,3 +207,9 @@ def test_a_study_from_receipts_to_the_verdict(tmp_path, monkeypatch):
     assert results["arms"]["question"]["verdict"]["text"]
     assert "refused" in results["guarantee"]["regret-0.02"]  # six images certify nothing
     assert results["seconds"]["10"] >= 0
+    (tmp_path / "receipts.json").write_text(json.dumps(results))
+    monkeypatch.setattr("sys.argv", ["page", "--results", str(tmp_path / "receipts.json")])
+    page.main()
+    shown = (tmp_path / "tables.md").read_text()
+    assert results["arms"]["question"]["verdict"]["text"] in shown
+    assert "| fixed 80 |" in shown and "| dataset lookup |" in shown

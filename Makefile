@@ -60,6 +60,7 @@ lint: install  ## Check style, types and that what is generated in docs/ is fres
 	$(RUN) -m mypy
 	$(RUN) -m m3router.router.cli.docs --check
 	$(RUN) -m experiments.figures --check
+	$(RUN) -m experiments.families.page --check
 
 quickstart: $(BASE)  ## The whole idea in a few minutes: label, train, route, report
 	$(RUN) -m m3router quickstart --out quickstart
@@ -82,6 +83,7 @@ bench-serve: quickstart  ## Measure the server under load, 1 to 64 clients, then
 docs: install  ## Write what docs/ has of the commands' help and of recorded results
 	$(RUN) -m m3router.router.cli.docs
 	$(RUN) -m experiments.figures
+	$(RUN) -m experiments.families.page
 
 site: install  ## Build the documentation's pages in site/, offline
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet

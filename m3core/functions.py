@@ -28,6 +28,7 @@ from PIL import Image
 from m3router.data.errors import MismatchError, ModelError
 from m3router.data.registry import unknown_name
 from m3router.m3core.options import (
+    EMPTY_QUESTION,
     Answer,
     Failure,
     Option,
@@ -128,12 +129,16 @@ class FunctionModel:
             check_option(self, request.option)
         told: list[Answer | Failure | None] = [None] * len(requests)
         for option in self.options:
-            places = [n for n, one in enumerate(requests) if one.option == option.name]
+            places = [
+                n
+                for n, one in enumerate(requests)
+                if one.option == option.name and one.question.strip()
+            ]
             if places:
                 asked = [requests[place] for place in places]
                 for place, one in zip(places, self._ask(asked, option.name), strict=True):
                     told[place] = one
-        return [one for one in told if one is not None]
+        return [Failure(message=EMPTY_QUESTION) if one is None else one for one in told]
 
     def _ask(self, requests: Sequence[Request], option: str) -> list[Answer | Failure]:
         began = time.perf_counter()

@@ -26,6 +26,9 @@ Source = Literal["counted", "reported", "derived"]
 a server, or derived as the difference to a request without the image."""
 
 
+EMPTY_QUESTION = "the question is empty; ask something"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """One way to ask a model.

@@ -12,9 +12,13 @@ import numpy as np
 import pandas as pd
 
 from m3router.data.errors import DataError, MismatchError, listed
+from m3router.data.importers.costs import Costs, by_cost, contradiction, mean_costs
+from m3router.data.importers.group_tables import read_groups
+from m3router.data.importers.usage import NOTHING, CellUsage
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import lone_groups
 from m3router.data.media_files import leaves_folder
+from m3router.data.prices import Prices
 
 
 def references_in(text: str) -> tuple[str, ...]:
@@ -35,6 +39,7 @@ def references_in(text: str) -> tuple[str, ...]:
     return (text,)
 
 
+ALL = "*"
 UNMAPPED = "unmapped"
 """Metadata entry: sentences about what an importer could not map."""
 
@@ -55,7 +60,8 @@ class Sample:
         identity: What must agree between options (a hash, the target), by name.
         references: The reference answers; None where the tool does not tell them.
         metric: What the tool scored the answer with; None where it does not tell.
-        answer_tokens: Tokens that were generated; None where it does not tell.
+        usage: What the answer took.
+        own_cost: Its cost, where the file was asked for one; None where it has none.
     """
 
     dataset: str
@@ -69,7 +75,8 @@ class Sample:
     identity: Mapping[str, str] = field(default_factory=dict)
     references: tuple[str, ...] | None = None
     metric: str | None = None
-    answer_tokens: int | None = None
+    usage: CellUsage = NOTHING
+    own_cost: float | None = None
 
 
 Runs = Mapping[str, Path | Sequence[Path]]
@@ -82,10 +89,10 @@ Samples = Mapping[str, Sample]
 def join(
     runs: Mapping[str, Samples],
     *,
-    costs: Mapping[str, float],
-    cost_unit: str,
+    costs: Costs,
     metadata: Mapping[str, Any],
     images: str | None = None,
+    groups: Mapping[str, Path] | None = None,
     notes: Mapping[str, Sequence[str]],
     skip_bad: bool = False,
 ) -> OracleLog:
@@ -97,24 +104,28 @@ def join(
 
     Args:
         runs: Option -> example id -> sample.
-        costs: Option -> cost of an answer, for all or none of the options.
-        cost_unit: What the costs count; ``"rank"`` when they are places.
+        costs: How the cost of an answer is found.
         metadata: How the log came about.
         images: Path of an example's image where its sample names none, with ``{dataset}`` and
             ``{id}``, which is the example's id without the dataset before it.
+        groups: Dataset, or ``"*"`` for all -> table of its questions and their images; see
+            :func:`m3router.data.importers.group_tables.read_groups`.
         notes: What was already found not to map -> the options it was found in. It is kept in the
             metadata with what the join finds.
-        skip_bad: Leave examples out that are not the same one in two options, and tell them.
+        skip_bad: Leave examples out that are not the same one in two options, and make answers
+            whose cost is not known gaps; both are told.
 
     Returns:
-        The log, options by cost.
+        The log, options by mean cost.
 
     Raises:
         MismatchError: An example is not the same one in two options.
-        DataError: Costs are missing, or no example is in more than one of several options.
+        DataError: Costs are missing, of options or of answers, or no example is in more than one
+            of several options.
     """
-    price = option_costs(list(runs), costs)
-    options = sorted(runs, key=lambda name: price[name])
+    given = list(runs)
+    costs.check(given)
+    fixed = option_costs(given, costs.fixed) if costs.what is None else {}
     ids = list(dict.fromkeys(name for samples in runs.values() for name in samples))
     torn, first = _torn(runs, ids)
     if torn and (not skip_bad or len(torn) == len(ids)):
@@ -124,7 +135,7 @@ def join(
             "leaves such examples out.)"
         )
     ids = [name for name in ids if name not in torn]
-    firsts = {name: _first(runs, name, images) for name in ids}
+    firsts = _grouped({name: _first(runs, name, images) for name in ids}, groups or {})
     if len(runs) > 1 and not any(sum(name in run for run in runs.values()) > 1 for name in ids):
         raise DataError(
             f"The options {', '.join(runs)} have no example in common: they are runs over "
@@ -143,17 +154,66 @@ def join(
         option: {name: one for name, one in samples.items() if name not in torn}
         for option, samples in runs.items()
     }
+    runs, unknown = _costed(runs, costs, skip_bad)
+    wide = np.array(
+        [[_cost(costs, fixed, option, runs[option].get(name)) for option in given] for name in ids],
+        dtype=np.float64,
+    )
+    means, ranks = mean_costs(wide), costs.what is None and not costs.fixed
+    ranks = ranks and _number(given[0]) is None
+    unit = costs.unit_of(ranks=ranks)
+    by_option += contradiction(given, means, unit, meant=costs.what is not None)
+    options = by_cost(given, means)
     rows = [
-        _row(name, option, price[option], firsts[name], runs[option].get(name))
-        for name in ids
-        for option in options
+        _row(name, option, cost, firsts[name], runs[option].get(name), costs.prices.get(option))
+        for name, costs_of in zip(ids, wide.tolist(), strict=True)
+        for option, cost in zip(given, costs_of, strict=True)
     ]
     return OracleLog(
         pd.DataFrame(rows),
         options=options,
-        cost_unit=cost_unit if costs or _number(options[0]) is not None else "rank",
-        metadata={**metadata, UNMAPPED: [*by_option, *_told(runs, ids, firsts)]},
+        cost_unit=unit,
+        metadata={
+            **metadata,
+            UNMAPPED: [*by_option, *unknown, *_told(runs, ids, firsts, ranks=ranks)],
+        },
     )
+
+
+def _cost(
+    costs: Costs, fixed: Mapping[str, float], option: str, sample: Sample | None
+) -> float | None:
+    """What a cell costs."""
+    if costs.what is None:
+        return fixed[option]
+    return None if sample is None else costs.of(option, sample.usage, sample.own_cost)
+
+
+def _costed(
+    runs: Mapping[str, Samples], costs: Costs, skip_bad: bool
+) -> tuple[Mapping[str, Samples], list[str]]:
+    """Refuse answers whose cost is not known, or make them gaps, and tell them."""
+    if costs.what is None:
+        return runs, []
+    told: list[str] = []
+    kept: dict[str, Samples] = {}
+    for option, samples in runs.items():
+        lack = [
+            name
+            for name, one in samples.items()
+            if one.score is not None and costs.of(option, one.usage, one.own_cost) is None
+        ]
+        if lack:
+            told.append(costs.lacking(f"option {option}", len(lack), len(samples), listed(lack)))
+        gap = {"score": None, "error": f"no cost: the answer has no {costs.what!r}"}
+        kept[option] = {**samples, **{name: replace(samples[name], **gap) for name in lack}}
+        if len(lack) == len(samples) and lack:
+            raise DataError(f"{told[-1]}. Take another cost (--cost).")
+        if lack and not skip_bad:
+            raise DataError(
+                f"{told[-1]}. Take another cost (--cost), or let such answers be gaps (--skip-bad)."
+            )
+    return kept, told
 
 
 def option_costs(options: Sequence[str], costs: Mapping[str, float]) -> dict[str, float]:
@@ -218,6 +278,26 @@ def _first(runs: Mapping[str, Samples], name: str, images: str | None) -> Sample
     return replace(first, image=image)
 
 
+def _grouped(firsts: dict[str, Sample], tables: Mapping[str, Path]) -> dict[str, Sample]:
+    """The examples with the groups that tables tell."""
+    read = {dataset: read_groups(path) for dataset, path in tables.items()}
+    found = dict(firsts)
+    for dataset, groups in read.items():
+        asked = [name for name, one in firsts.items() if dataset in (ALL, one.dataset)]
+        told = {name: groups.get(name.removeprefix(f"{firsts[name].dataset}/")) for name in asked}
+        missing = [name for name, group in told.items() if group is None]
+        if missing or not asked:
+            raise MismatchError(
+                f"{tables[dataset]} does not name the image of {len(missing)} of {len(asked)} "
+                f"examples of {dataset!r} ({listed(missing)}): it is of another data set or "
+                f"version. The log has {sorted({one.dataset for one in firsts.values()})}."
+            )
+        for name, group in told.items():
+            one = found[name]
+            found[name] = replace(one, group=f"{one.dataset}/{group}")
+    return found
+
+
 def _torn(runs: Mapping[str, Samples], ids: Sequence[str]) -> tuple[set[str], str]:
     """Find the examples of which two options tell different identities, and say it of the first."""
     torn: set[str] = set()
@@ -239,11 +319,17 @@ def _torn(runs: Mapping[str, Samples], ids: Sequence[str]) -> tuple[set[str], st
 
 
 def _row(
-    name: str, option: str, cost: float, first: Sample, sample: Sample | None
+    name: str,
+    option: str,
+    cost: float | None,
+    first: Sample,
+    sample: Sample | None,
+    prices: Prices | None,
 ) -> dict[str, Any]:
     """Lay one cell of the log out."""
     score = None if sample is None else sample.score
     error = f"not in the run of option {option!r}" if sample is None else sample.error
+    usage = NOTHING if sample is None else sample.usage
     return {
         "example_id": name,
         "group": first.group or name,
@@ -258,15 +344,21 @@ def _row(
         "error": None if score is not None else error,
         "references": first.references,
         "metric": first.metric,
-        "answer_tokens": None if sample is None else sample.answer_tokens,
+        **usage.columns(prices),
     }
 
 
 def _told(
-    runs: Mapping[str, Samples], ids: Sequence[str], firsts: Mapping[str, Sample]
+    runs: Mapping[str, Samples], ids: Sequence[str], firsts: Mapping[str, Sample], *, ranks: bool
 ) -> list[str]:
     """Say what is missing or differs between the runs."""
     told = []
+    if ranks and len(runs) > 1:
+        counted = any(one.usage != NOTHING for run in runs.values() for one in run.values())
+        told.append(
+            f"no costs: an option costs its place as given, {', '.join(runs)}, from 1; --cost "
+            + ("or --price counts what every answer took" if counted else "tells what answers cost")
+        )
     bare = [name for name in ids if not firsts[name].image]
     if bare:
         told.append(

@@ -29,10 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, listed
+from m3router.data.importers.costs import Costs
 from m3router.data.importers.image_cells import image_path
 from m3router.data.importers.joined import Runs, Sample, join, places, references_in
+from m3router.data.importers.usage import NOTHING, CellUsage, amount, usage_in
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import leaves_folder
+from m3router.data.prices import Prices
 from m3router.data.scoring.benchmark_rules import score_mmbench
 from m3router.data.scoring.metrics import in_place
 from m3router.data.sources.benchmarks.base import placed
@@ -49,25 +52,31 @@ def about_runs(paths: Sequence[Path]) -> dict[str, Any]:
     return {"path": ", ".join(path.name for path in paths), "runs": about}
 
 
-def output_tokens(counts: Any) -> int | None:
-    """Give the tokens of a sample's first response; None where they are not told.
+def usage_of(counts: Any) -> CellUsage:
+    """Read what ``token_counts`` tells of a sample's first response.
 
-    >>> output_tokens([{"input_tokens": 600, "output_tokens": 3}]), output_tokens([None])
-    (3, None)
+    NOTE: reasoning is part of ``output_tokens``, as the servers count it that lmms-eval asks.
+
+    >>> usage_of([{"input_tokens": 600, "output_tokens": 3, "reasoning_tokens": 0}]).tokens
+    603
+    >>> usage_of([None]).tokens is None
+    True
     """
     first = counts[0] if isinstance(counts, list) and counts else counts
-    told = first.get("output_tokens") if isinstance(first, Mapping) else None
-    if isinstance(told, bool) or not isinstance(told, int | float):
-        return None
-    return int(told) if math.isfinite(told) and told >= 0 and told == int(told) else None
+    if not isinstance(first, Mapping):
+        return NOTHING
+    return usage_in({name: one for name, one in first.items() if not isinstance(one, str)})
 
 
 def tokens_of(samples: Mapping[str, Sample]) -> dict[str, Any]:
-    """Sum the tokens of an option's answers; empty where none is logged."""
-    told = [one.answer_tokens for one in samples.values() if one.answer_tokens is not None]
-    if not told:
-        return {}
-    return {"answer_tokens": sum(told), "mean_answer_tokens": sum(told) / len(told)}
+    """Sum the tokens of an option's prompts and answers; empty where none is logged."""
+    found: dict[str, Any] = {}
+    for name in ("answer_tokens", "prompt_tokens"):
+        counts = [getattr(one.usage, name) for one in samples.values()]
+        told = [count for count in counts if count is not None]
+        if told:
+            found |= {name: sum(told), f"mean_{name}": sum(told) / len(told)}
+    return found
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -94,6 +103,7 @@ def _about(path: Path) -> dict[str, Any]:
         "seconds": seconds,
         "samples": _effective(results.get("n-samples")),
         "throughput": results.get("throughput"),
+        "usage": results.get("usage"),
     }
     return {"path": path.name, **{name: value for name, value in known.items() if value}}
 
@@ -265,10 +275,12 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 def read_lmms_eval(
     runs: Runs,
     *,
-    costs: Mapping[str, float] | None = None,
-    cost_unit: str = "cost",
+    costs: Mapping[str, float] | str | None = None,
+    prices: Mapping[str, Prices] | None = None,
+    cost_unit: str | None = None,
     metric: Mapping[str, str] | None = None,
     images: str | None = None,
+    groups: Mapping[str, Path] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read the runs of each option and join them by task and ``doc_id``.
@@ -281,11 +293,16 @@ def read_lmms_eval(
     Args:
         runs: Option -> samples file, or folder that holds the samples files of one run, or
             several of either over different tasks.
-        costs: Option -> cost of an answer; see :func:`m3router.data.importers.joined.join`.
+        costs: Option -> cost of an answer; or what of every answer is its cost: a member of
+            :data:`m3router.data.importers.usage.QUANTITIES`, or a field of the samples. See
+            :func:`m3router.data.importers.joined.join`.
+        prices: Option -> prices of its tokens; the cost where there is no other.
         cost_unit: What the costs count.
         metric: Task, or ``"*"`` for all -> field that holds the score of a sample.
         images: Path of an image that no sample names, such as ``"{dataset}/{id}.png"``: task
             and ``doc_id``.
+        groups: Data set, or ``"*"`` for all -> table that tells which of its questions share an
+            image; see :func:`m3router.data.importers.group_tables.read_groups`.
         skip_bad: Leave samples out that cannot be read, and tell them, instead of refusing the run.
 
     Returns:
@@ -297,6 +314,7 @@ def read_lmms_eval(
             field or form is not known.
         MismatchError: An example is not the same one in two options.
     """
+    asked = Costs.given(costs, prices, cost_unit)
     notes: dict[str, list[str]] = {}
     read: dict[str, dict[str, Sample]] = {}
     about: dict[str, Any] = {}
@@ -305,7 +323,7 @@ def read_lmms_eval(
         files = _all_files(option, places(given))
         for task, file in sorted(files.items()):
             logged, bad = _logged(file, skip_bad)
-            found, told = _samples(task, file, logged, metric or {}, skip_bad)
+            found, told = _samples(task, file, logged, metric or {}, asked.column, skip_bad)
             samples.update(found)
             for note in (*bad, *told):
                 notes.setdefault(note, []).append(option)
@@ -313,10 +331,10 @@ def read_lmms_eval(
         about[option] = {**about_runs(places(given)), **tokens_of(samples)}
     return join(
         read,
-        costs=costs or {},
-        cost_unit=cost_unit,
+        costs=asked,
         metadata={"source": "lmms-eval --log_samples", "runs": about},
         images=images,
+        groups=groups,
         notes=notes,
         skip_bad=skip_bad,
     )
@@ -412,7 +430,12 @@ def _old(path: Path, text: str) -> list[Any]:
 
 
 def _samples(
-    task: str, path: Path, logged: list[Any], chosen: Mapping[str, str], skip_bad: bool
+    task: str,
+    path: Path,
+    logged: list[Any],
+    chosen: Mapping[str, str],
+    cost: str | None,
+    skip_bad: bool,
 ) -> tuple[dict[str, Sample], list[str]]:
     """Read one task's samples by example id; what is not used is noted."""
     samples: dict[str, Sample] = {}
@@ -430,7 +453,7 @@ def _samples(
             )
         field = metric_of(task, raw, chosen)
         try:
-            sample = _sample(task, raw, field)
+            sample = _sample(task, raw, field, cost)
         except DataError as error:
             if skip_bad:
                 bad.append(f"doc_id {raw['doc_id']!r}: {error}")
@@ -442,7 +465,7 @@ def _samples(
         name = f"{task}/{raw['doc_id']}"
         twice += [name] if name in samples else []
         samples[name] = sample
-        unused.update(key for key in raw if key not in STRUCTURE and key != field)
+        unused.update(key for key in raw if key not in {*STRUCTURE, field, cost})
         unasked += sample.question == name
     if twice and skip_bad:
         bad.append(f"{listed(twice)} more than once")
@@ -465,7 +488,7 @@ def _samples(
     return samples, told
 
 
-def _sample(task: str, raw: Mapping[str, Any], field: str) -> Sample:
+def _sample(task: str, raw: Mapping[str, Any], field: str, cost: str | None) -> Sample:
     """Map one logged sample."""
     doc: dict[str, Any] = raw["doc"] if isinstance(raw.get("doc"), dict) else {}
     score = score_of(raw[field])
@@ -486,7 +509,8 @@ def _sample(task: str, raw: Mapping[str, Any], field: str) -> Sample:
         identity=identity,
         references=_references(raw, doc),
         metric=field,
-        answer_tokens=output_tokens(raw.get("token_counts")),
+        usage=usage_of(raw.get("token_counts")),
+        own_cost=None if cost is None else amount(raw.get(cost)),
     )
 
 

@@ -6,17 +6,22 @@ What is wrong with the rows is found for all of them, before any is used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from m3router.data.errors import DataError, listed
+from m3router.data.importers.costs import Costs, by_cost, contradiction, mean_costs
 from m3router.data.importers.image_cells import image_path
-from m3router.data.importers.joined import UNMAPPED, references_in
-from m3router.data.log.checks import REACH, within_reach
+from m3router.data.importers.joined import UNMAPPED, option_costs, references_in
+from m3router.data.importers.usage import REPORTED, CellUsage, amount
+from m3router.data.log.checks import COUNTS, REACH, within_reach
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import lone_groups
+from m3router.data.prices import Prices
 from m3router.data.registry import unknown_name
 from m3router.data.tables.cells import Cell, Nested, key_of, number_of, verdict_of
 from m3router.data.tables.table import Table, read_cells
@@ -30,6 +35,21 @@ _KINDS = {
 }
 MEASURED = tuple(_KINDS)
 """Columns about an answer that cascades read."""
+
+
+USAGE = (
+    "prompt_tokens",
+    "image_tokens",
+    "cached_tokens",
+    "answer_tokens",
+    "text_tokens",
+    "pixels",
+    "seconds",
+    "price",
+    "flops",
+)
+"""Columns about what an answer took, see :class:`m3router.data.importers.usage.CellUsage`;
+``text_tokens`` are the prompt's without the image's, where ``prompt_tokens`` are not told."""
 
 
 class Faults:
@@ -121,6 +141,67 @@ def measured(column: pd.Series, name: str, told: list[str]) -> pd.Series:
     return values if name == "confidence" else values.clip(upper=0.0)
 
 
+def counted(column: pd.Series, name: str, told: list[str]) -> pd.Series:
+    """Read what answers took; missing as NaN, as is what is no such number, which is told.
+
+    Args:
+        column: Its texts; missing ones are None.
+        name: A member of :data:`USAGE`.
+        told: Receives a sentence about cells that are not used.
+    """
+    empty = column.isna()
+    known = {cell: amount(cell) for cell in column[~empty].unique()}
+    values = column.map(known).astype(np.float64)
+    if name in COUNTS or name == "prompt_tokens":
+        values = values.mask((values % 1 != 0) | (values < COUNTS.get(name, 0)))
+    bad = ~empty & values.isna()
+    if bad.any():
+        kind = "whole numbers" if name in COUNTS else "numbers of at least 0"
+        told.append(
+            f"column {name!r}: {int(bad.sum())} of {len(column)} cells are not {kind}, first "
+            f"{column[bad].iloc[0]!r} in row {int(column.index[bad][0]) + 1}; they are taken as "
+            "missing"
+        )
+    return values
+
+
+def count_costs(table: pd.DataFrame, costs: Costs, faults: Faults) -> None:
+    """Fill the column ``cost`` in by what was asked for; rows without a verdict need none."""
+    if costs.fixed:
+        options = [str(name) for name in table["option"].dropna().unique()]
+        table["cost"] = table["option"].map(option_costs(options, costs.fixed))
+    if not costs.prices and costs.what is None:
+        return
+    took = _took(table)
+    options = table["option"]
+    if costs.prices:
+        costs.check([str(name) for name in options.dropna().unique()])
+        pairs = zip(options, took, strict=True)
+        table["price"] = [one.priced(costs.prices.get(name)) for name, one in pairs]
+        table["price"] = table["price"].astype(np.float64)
+    if costs.what is None:
+        return
+    pairs = zip(options, took, strict=True)
+    found = pd.Series([costs.of(name, one, None) for name, one in pairs], index=table.index)
+    table["cost"] = found.astype(np.float64)
+    lack = table["cost"].isna() & table["correct"].notna()
+    if lack.any():
+        first = f"first row {int(np.flatnonzero(lack)[0]) + 1}"
+        faults.add(costs.lacking("'cost'", int(lack.sum()), len(table), first) + ".", lack)
+
+
+def _took(table: pd.DataFrame) -> list[CellUsage]:
+    """What each row's answer took."""
+    columns = [
+        table[one.name].astype(object).where(table[one.name].notna(), None)
+        if one.name in table.columns
+        else [None] * len(table)
+        for one in fields(CellUsage)
+    ]
+    names = [one.name for one in fields(CellUsage)]
+    return [CellUsage(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
 def check_chance(table: pd.DataFrame, faults: Faults) -> None:
     """Check that no guess is always right."""
     sure = table["chance"] >= 1 if "chance" in table.columns else pd.Series(dtype=bool)
@@ -187,6 +268,7 @@ OPTIONAL = (
     "reference",
     "metric",
     *MEASURED,
+    *USAGE,
 )
 KEYS = frozenset({"id", "group", "option", "dataset"})
 """Columns whose texts are compared, see :func:`m3router.data.tables.cells.keys_of`."""
@@ -200,7 +282,9 @@ _NO_VALUE = "no value in the column 'correct'"
 def read_table(
     path: Path,
     *,
-    cost_unit: str = "cost",
+    cost_unit: str | None = None,
+    costs: Mapping[str, float] | str | None = None,
+    prices: Mapping[str, Prices] | None = None,
     columns: Mapping[str, str] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
@@ -210,9 +294,10 @@ def read_table(
     a generation that failed), and optionally ``image``, ``cost``, ``group``, ``dataset``,
     ``chance``, ``answer``, ``reference`` (the reference answer, or a list of them), ``metric``
     (how answers are compared with it), ``confidence`` (in [0, 1]) and ``logprob`` (nats, summed
-    over the answer's tokens), which cascades read. Options may be anything that answers at a cost:
-    scales, sizes of a model, resolutions, providers. Other columns are not used; that, and rows
-    and examples without a value, is listed in ``metadata["unmapped"]``.
+    over the answer's tokens), which cascades read, and what the answer took (:data:`USAGE`).
+    Options may be anything that answers at a cost: scales, sizes of a model, resolutions,
+    providers. Other columns are not used; that, and rows and examples without a value, is listed
+    in ``metadata["unmapped"]``.
 
     The options are ordered by their mean cost; without a ``cost`` column by their first
     appearance, and the cost is then the place in that order, from 1. Without a ``group`` column
@@ -221,6 +306,10 @@ def read_table(
     Args:
         path: The table.
         cost_unit: What the costs count, such as ``"USD"``; ``"rank"`` without costs.
+        costs: Option -> cost of an answer; or what of every answer is its cost: a member of
+            :data:`m3router.data.importers.usage.QUANTITIES`, or a column of the table. None for
+            the column ``cost``.
+        prices: Option -> prices of its tokens; the cost where there is no other.
         columns: One of the names above -> what the table calls it, where that is another name.
         skip_bad: Leave rows that do not fit out, and tell them, instead of refusing the table.
 
@@ -232,8 +321,11 @@ def read_table(
     """
     torn: list[str] = []
     source = read_cells(path, left_out=torn if skip_bad else None)
-    theirs = _their_names(path, source.names, columns or {})
-    unmapped = _check_columns(path, source, theirs)
+    asked = Costs.given(costs, prices, cost_unit)
+    theirs = _their_names(path, source.names, _with_costs(columns or {}, asked))
+    if asked.fixed or (asked.what is not None and asked.column is None):
+        theirs.pop("cost", None)
+    unmapped = _check_columns(path, source, theirs, asked)
     if torn:
         unmapped.append(f"{len(torn)} lines cannot be read and were left out ({listed(torn, 3)})")
     faults = Faults(len(source))
@@ -242,6 +334,10 @@ def read_table(
     for name in ("cost", "chance"):
         if name in table.columns:
             table[name] = numbers(table, name, faults)
+    for name in USAGE:
+        if name in table.columns:
+            table[name] = counted(table[name], name, unmapped)
+    count_costs(table, asked, faults)
     check_chance(table, faults)
     check_costs(table, faults)
     for name in MEASURED:
@@ -256,7 +352,19 @@ def read_table(
         lines = "\n  ".join(faults.sentences)
         advice = "" if faults.bad.all() else "\n--skip-bad leaves these rows out."
         raise DataError(f"{path} cannot be mapped to an oracle log:\n  {lines}{advice}")
-    return _log(path, table, theirs, cost_unit=cost_unit, unmapped=unmapped)
+    return _log(path, table, theirs, costs=asked, unmapped=unmapped)
+
+
+def _with_costs(columns: Mapping[str, str], costs: Costs) -> dict[str, str]:
+    """The names of columns, with the one that was asked for as cost."""
+    if costs.column is None:
+        return dict(columns)
+    if "cost" in columns:
+        raise DataError(
+            f"The cost is asked for twice: as {columns['cost']!r} and as {costs.column!r}. Give "
+            "--cost or --column cost=NAME."
+        )
+    return {**columns, "cost": costs.column}
 
 
 def _kept(path: Path, table: pd.DataFrame, faults: Faults) -> tuple[pd.DataFrame, list[str]]:
@@ -276,12 +384,13 @@ def _log(
     table: pd.DataFrame,
     theirs: Mapping[str, str],
     *,
-    cost_unit: str,
+    costs: Costs,
     unmapped: Sequence[str],
 ) -> OracleLog:
     """Lay the rows out as a log."""
     cost = table["cost"] if "cost" in table.columns else None
-    options = _options(table["option"], cost)
+    unit = costs.unit_of(ranks=cost is None)
+    options, disorder = _options(table, unit)
     rank = table["option"].map({name: float(place) for place, name in enumerate(options, 1)})
     none = [None] * len(table)
     frame = pd.DataFrame(
@@ -303,18 +412,20 @@ def _log(
             ],
             "metric": table["metric"] if "metric" in table.columns else None,
             **{name: table[name] for name in MEASURED if name in table.columns},
+            **_usage(table),
         }
     )
     first = frame.drop_duplicates("example_id")
     told = [
         *unmapped,
+        *disorder,
         *_missing(table, table["correct"], options),
         *lone_groups(list(first["group"]), list(first["dataset"])),
     ]
     return OracleLog(
         frame,
         options=options,
-        cost_unit="rank" if cost is None else cost_unit,
+        cost_unit=unit,
         metadata={"source": f"table {path.name}", COLUMNS: dict(theirs), UNMAPPED: told},
     )
 
@@ -334,7 +445,7 @@ def _their_names(path: Path, names: Sequence[str], columns: Mapping[str, str]) -
     return {**own, **columns}
 
 
-def _check_columns(path: Path, table: Table, theirs: Mapping[str, str]) -> list[str]:
+def _check_columns(path: Path, table: Table, theirs: Mapping[str, str], costs: Costs) -> list[str]:
     """Check that the needed columns are there and hold rows; tell what is not used or lacking."""
     missing = [name for name in REQUIRED if name not in theirs]
     if missing:
@@ -352,7 +463,7 @@ def _check_columns(path: Path, table: Table, theirs: Mapping[str, str]) -> list[
         if name not in used
     ]
     told = [f"columns not used: {unused}"] if unused else []
-    if "cost" not in theirs:
+    if "cost" not in theirs and costs.what is None and not costs.fixed:
         told.append("no column 'cost': an option costs its place in order of appearance, from 1")
     if not {"image", "group"} & set(theirs):
         # Whether the questions are about images is not known: most tables without them are text.
@@ -405,12 +516,30 @@ def _missing(table: pd.DataFrame, correct: pd.Series, options: list[str]) -> lis
     return told
 
 
-def _options(column: pd.Series, cost: pd.Series | None) -> list[str]:
-    """Order the options, cheapest first."""
-    if cost is None:
-        return list(column.unique())
-    means = cost.groupby(column, sort=False).mean()
-    return list(means.sort_values(kind="stable").index)
+def _usage(table: pd.DataFrame) -> dict[str, Any]:
+    """The columns of the log about what answers took."""
+    found: dict[str, Any] = {
+        name: table[name] for name in USAGE if name in table.columns and name != "prompt_tokens"
+    }
+    if "image_tokens" in found:
+        known = found["image_tokens"].notna()
+        found["image_tokens_from"] = [REPORTED if one else None for one in known]
+        if "prompt_tokens" in table.columns and "text_tokens" not in found:
+            text = table["prompt_tokens"] - found["image_tokens"]
+            found["text_tokens"] = text.clip(lower=0)
+    return found
+
+
+def _options(table: pd.DataFrame, unit: str) -> tuple[list[str], list[str]]:
+    """Order the options, cheapest first, and say where numbers as names are ordered otherwise."""
+    rows, ids = pd.factorize(table["id"])
+    places, names = pd.factorize(table["option"])
+    if "cost" not in table.columns:
+        return list(names), []
+    wide = np.full((len(ids), len(names)), np.nan)
+    wide[rows, places] = table["cost"]
+    means = mean_costs(wide)
+    return by_cost(list(names), means), contradiction(list(names), means, unit, meant=False)
 
 
 def _group(table: pd.DataFrame) -> pd.Series:

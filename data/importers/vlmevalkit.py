@@ -34,10 +34,14 @@ from pathlib import Path
 import numpy as np
 
 from m3router.data.errors import DataError, listed
+from m3router.data.importers.costs import Costs
 from m3router.data.importers.image_cells import image_path
 from m3router.data.importers.joined import Runs, Sample, join, places, references_in
+from m3router.data.importers.shared_images import shared_images
+from m3router.data.importers.usage import QUANTITIES, amount, usage_in, used_names
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import leaves_folder
+from m3router.data.prices import Prices
 from m3router.data.scoring.metrics import in_place, load_metric
 from m3router.data.tables.cells import Nested, verdict_of
 from m3router.data.tables.table import SUFFIXES, read_cells
@@ -113,6 +117,32 @@ def dataset_names(
     return found
 
 
+def by_model(tables: Sequence[Path]) -> dict[str, list[Path]]:
+    """Sort files by the model that their names begin with: ``<model>_<dataset>...``.
+
+    Raises:
+        DataError: A name does not tell where the model's name ends.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in tables:
+        parts = _bare(path).split("_")
+        begin = _begin(parts)
+        if not begin:
+            raise DataError(
+                f"The name of {path} does not tell its model and data set apart: no part of it, "
+                "between underscores, begins as a known data set after a model's name. Give "
+                "OPTION=PATH."
+            )
+        found.setdefault("_".join(parts[:begin]), []).append(path)
+    return found
+
+
+def _begin(parts: Sequence[str]) -> int | None:
+    """Where the data set's name begins, if it is a known one."""
+    begins = [place for place, part in enumerate(parts) if part.lower().startswith(KNOWN)]
+    return begins[-1] if begins else None
+
+
 def _only(option: str, name: str, paths: Sequence[Path]) -> Path:
     """Give the one file with verdicts, else the one file."""
     verdicts = [path for path in paths if judged(path)] or list(paths)
@@ -136,9 +166,9 @@ def _bare(path: Path) -> str:
 def _dataset(stem: str, option: str, stems: Mapping[str, Sequence[str]]) -> str:
     """Give the part of a name that is the data set's."""
     parts = stem.split("_")
-    begins = [place for place, part in enumerate(parts) if part.lower().startswith(KNOWN)]
-    if begins:
-        return "_".join(parts[begins[-1] :])
+    begin = _begin(parts)
+    if begin is not None:
+        return "_".join(parts[begin:])
     ends = [
         max((_same_end(parts, name) for name in names), key=len)
         for other, names in stems.items()
@@ -329,11 +359,13 @@ USED = ("index", "question", "prediction", "answer", "image_path", "g_index")
 def read_vlmevalkit(
     runs: Runs,
     *,
-    costs: Mapping[str, float] | None = None,
-    cost_unit: str = "cost",
+    costs: Mapping[str, float] | str | None = None,
+    prices: Mapping[str, Prices] | None = None,
+    cost_unit: str | None = None,
     metric: Mapping[str, str] | None = None,
     dataset: str | None = None,
     images: str | None = None,
+    groups: Mapping[str, Path] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read judged tables, of one or several data sets, and join them by ``index``.
@@ -347,11 +379,16 @@ def read_vlmevalkit(
     Args:
         runs: Option -> its table or tables, in any format that :mod:`m3router.data.tables.table`
             names (``.xlsx`` needs openpyxl), or the folder that holds them.
-        costs: Option -> cost of an answer; see :func:`m3router.data.importers.joined.join`.
+        costs: Option -> cost of an answer; or what of every answer is its cost: a member of
+            :data:`m3router.data.importers.usage.QUANTITIES`, where the tables have columns for
+            it, or any other column. See :func:`m3router.data.importers.joined.join`.
+        prices: Option -> prices of its tokens; the cost where there is no other.
         cost_unit: What the costs count.
         metric: Data set, or ``"*"`` for all -> column that holds the verdicts, each in [0, 1].
         dataset: What the log calls the only data set; None reads it from the files' names.
         images: Path of an image that no row names, such as ``"{id}.jpg"``: the ``index``.
+        groups: Data set, or ``"*"`` for all -> table that tells which of its questions share an
+            image; see :func:`m3router.data.importers.group_tables.read_groups`.
         skip_bad: Leave rows out that cannot be read, and tell them, instead of refusing the table.
 
     Returns:
@@ -367,21 +404,21 @@ def read_vlmevalkit(
         for option, given in runs.items()
     }
     named = dataset_names(files, dataset)
+    counted = Costs.given(costs, prices, cost_unit)
     notes: dict[str, list[str]] = {}
     read: dict[str, dict[str, Sample]] = {}
     for option, tables in named.items():
         read[option] = {}
         for name, path in tables.items():
             asked = (metric or {}).get(name) or (metric or {}).get("*")
-            samples, told = _samples(path, name, asked, skip_bad)
+            samples, told = _samples(path, name, asked, counted.column, skip_bad)
             read[option].update(samples)
             for note in told:
                 whole = note if len(tables) == 1 else f"{name}: {note}"
                 notes.setdefault(whole, []).append(option)
     return join(
         read,
-        costs=costs or {},
-        cost_unit=cost_unit,
+        costs=counted,
         metadata={
             "source": "VLMEvalKit result tables",
             "runs": {
@@ -390,13 +427,14 @@ def read_vlmevalkit(
             },
         },
         images=images,
+        groups=groups,
         notes=notes,
         skip_bad=skip_bad,
     )
 
 
 def _samples(
-    path: Path, dataset: str, asked: str | None, skip_bad: bool
+    path: Path, dataset: str, asked: str | None, cost: str | None, skip_bad: bool
 ) -> tuple[dict[str, Sample], list[str]]:
     """Read a table's rows by example id, and tell what is not used, lacking or left out."""
     bad: list[str] = []
@@ -404,6 +442,9 @@ def _samples(
     _check_names(path, rows, names)
     rows = _indexed(path, rows, bad, skip_bad)
     metric, column, score, told = _scoring(path, dataset, rows, names, asked)
+    paid = None if cost is None else _cost_column(path, names, cost)
+    groups = shared_images(dataset, rows)
+    circular = column != "prediction" and _is_circular(rows, names)
     samples: dict[str, Sample] = {}
     lost: list[str] = []
     for number, row in enumerate(rows, start=1):
@@ -420,14 +461,18 @@ def _samples(
             ) from error
         name, answer = f"{dataset}/{row['index']}", row.get("answer")
         samples[name] = replace(
-            _sample(dataset, row, verdict, circular="g_index" in names and column != "prediction"),
+            _sample(dataset, row, verdict, circular=circular),
             references=None if answer is None else references_in(answer),
             metric=metric,
+            usage=usage_in(row),
+            own_cost=None if paid is None else amount(row[paid]),
         )
+        if groups is not None:
+            samples[name] = replace(samples[name], group=groups[str(row["index"])])
         lost += [name] if _lost_choice(row) else []
     if not samples:
         raise DataError(f"{path}: no row is left, all are bad ({listed(bad, 3)}).")
-    used = {*USED, *LETTERS, column}
+    used = {*USED, *LETTERS, column, paid, *used_names(names)}
     unused = sorted(name for name in names if name not in used)
     told += [f"columns not used: {unused}"] if unused else []
     if bad:
@@ -439,12 +484,40 @@ def _samples(
             "a missing cell (its issue 1559)"
         )
     named = [row["image_path"] for row in rows if row.get("image_path") is not None]
-    if len(set(named)) == len(named) > 1:
+    if groups is not None:
+        told.append(
+            f"its {len(set(groups.values()))} images are told apart by the make-up of the data "
+            "set, not by a column"
+        )
+    elif len(set(named)) == len(named) > 1:
         told.append(
             "image_path is another one in every row: it does not tell which questions share an "
             "image, so a split may have one image on both sides"
         )
     return samples, told
+
+
+_ROTATIONS = re.compile(r"Rolling \d|During Pre-?fetching", re.IGNORECASE)
+
+
+def _is_circular(rows: list[Row], names: list[str]) -> bool:
+    """Whether a row stands for all rotations of its choices.
+
+    Tables have ``g_index`` then, or, from earlier versions, a ``log`` that names the rotation at
+    which a question failed (``vlmeval/dataset/utils/multiple_choice.py``).
+    """
+    return "g_index" in names or any(_ROTATIONS.search(row.get("log") or "") for row in rows)
+
+
+def _cost_column(path: Path, names: list[str], asked: str) -> str:
+    """Find the column that holds the costs."""
+    own = asked if asked in LETTERS else asked.lower()
+    if own not in names:
+        raise DataError(
+            f"{path} has no column {asked!r} for costs; it has {names}. --cost takes a column of "
+            f"the tables, {', '.join(QUANTITIES)}, or OPTION=NUMBER for every option."
+        )
+    return own
 
 
 def _indexed(path: Path, rows: list[Row], bad: list[str], skip_bad: bool) -> list[Row]:

@@ -18,6 +18,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.splits.split import FRACTIONS, SPLITS
 
+_ROUNDING = 1e-9
 FEW_GROUPS = 40
 """Groups below which the test split, a fifth of them, has next to nothing to tell."""
 ENOUGH = 10
@@ -59,10 +60,21 @@ def _costs(log: OracleLog) -> Iterator[str]:
             "often. Check the costs."
         )
         return
-    for names in _tied(log):
+    ties = _tied(log)
+    for names in ties:
         yield (
             f"The options {', '.join(names)} cost the same on every question: between them only "
             "accuracy counts."
+        )
+    means = [column[np.isfinite(column)].mean() for column in costs.T if np.isfinite(column).any()]
+    late = [k for k in range(1, len(means)) if means[k] < means[k - 1] * (1 - _ROUNDING)]
+    if late and not ties and len(means) == len(log.options):
+        first, after = late[0], late[0] - 1
+        yield (
+            f"The options are not in the order of their mean cost: {log.options[first]} costs "
+            f"{means[first]:.6g} and {log.options[after]}, which stands before it, "
+            f"{means[after]:.6g}. Rules that go by the order, such as 'stable', take the later one "
+            "for the finer: check the costs, or put the options in another order."
         )
 
 

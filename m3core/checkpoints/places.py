@@ -18,6 +18,7 @@ EMBEDDED = "embedded"
 FAKE = "fake"
 _DECISIVE = {".json", ".safetensors", ".model", ".bin", ".txt"}
 _OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.onnx", "*.ot"]
+_NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def embedded_folder() -> Path:
@@ -25,8 +26,12 @@ def embedded_folder() -> Path:
     return Path(str(resources.files("m3router.m3core.embedded") / "checkpoint"))
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str, *, weights: bool = True) -> Path:
     """The local folder of a model; a hub id is looked up and downloaded by ``huggingface_hub``.
+
+    Args:
+        name: ``embedded``, a folder or a hub id.
+        weights: Whether to download them, too, and not only the small files beside them.
 
     Raises:
         ModelError: If there is neither such a folder nor such a hub id within reach.
@@ -36,7 +41,10 @@ def resolve(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
+        wanted = None if weights else _NO_WEIGHTS
+        return Path(
+            snapshot_download(name, allow_patterns=wanted, ignore_patterns=_OTHER_FRAMEWORKS)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"model {name!r} is neither {EMBEDDED!r}, nor a folder here, nor a hub id that could "

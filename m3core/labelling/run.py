@@ -159,7 +159,7 @@ def label(
         waiting = [one for one in mine if not journal.has(one.id, option_names(model))]
         state = LabelProgress(total=len(mine))
         wanted = {one.id for one in mine}.difference(one.id for one in waiting)
-        state.count(row for row in journal.read_rows() if row["example_id"] in wanted)
+        state.count(_by_example(journal.read_rows(), wanted))
         if progress:
             progress(state)
         steps: Iterator[None]
@@ -205,6 +205,16 @@ def label(
                 _write_stats(all_stats, model, folder)
         ranks.wait()
     return OracleLog.read(folder)
+
+
+def _by_example(rows: Iterable[dict[str, Any]], wanted: set[str]) -> list[dict[str, Any]]:
+    """What progress counts of these examples' rows; a journal may have them mixed."""
+    kept = [
+        {name: row[name] for name in ("example_id", "scale", "score", "error")}
+        for row in rows
+        if row["example_id"] in wanted
+    ]
+    return sorted(kept, key=lambda row: str(row["example_id"]))
 
 
 @contextmanager

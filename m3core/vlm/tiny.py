@@ -450,7 +450,7 @@ def save_tiny(name: str, folder: str | Path, *, width: int = 32, layers: int = 2
     plan = TINY[name](Sizes(width=width, layers=layers))
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(plan)
+    tokenizer = make_tokenizer(plan)
     ids = {entry: tokenizer.convert_tokens_to_ids(token) for entry, token in plan.ids.items()}
     settings = plan.settings | ids
     settings["text_config"] = settings["text_config"] | {"vocab_size": len(tokenizer)}
@@ -466,11 +466,11 @@ def save_tiny(name: str, folder: str | Path, *, width: int = 32, layers: int = 2
     )
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
-    _save_processor(plan, place)
+    save_processor(plan, place)
     return place
 
 
-def _tokenizer(plan: Blueprint) -> PreTrainedTokenizerFast:
+def make_tokenizer(plan: Blueprint) -> PreTrainedTokenizerFast:
     """Bytes and special tokens, no merges: every text can be written."""
     base = ["<pad>", "<eos>", "<bos>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     bare = Tokenizer(
@@ -495,7 +495,8 @@ def _tokenizer(plan: Blueprint) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _save_processor(plan: Blueprint, folder: Path) -> None:
+def save_processor(plan: Blueprint, folder: Path) -> None:
+    """Write the files of image processor, processor and chat template, without the tokenizer's."""
     kind, arguments = plan.image_processor
     image = {"image_processor_type": kind} | arguments
     processor, entries = plan.processor

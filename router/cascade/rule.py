@@ -132,10 +132,14 @@ class Rule:
     def following(
         beliefs: Floats, costs: Floats, at: npt.NDArray[np.intp], price: float
     ) -> npt.NDArray[np.intp]:
-        """The option (n,) to ask after `at` (n,), -1 for none; beliefs and costs are (n, K)."""
+        """The option (n,) to ask after `at` (n,), -1 for none; beliefs and costs are (n, K).
+
+        Ties go to the cheaper option, those of equal costs to the coarser one.
+        """
         rows, k = np.arange(len(beliefs)), beliefs.shape[1]
         worth = np.where(np.arange(k) > at[:, None], beliefs - price * costs, -np.inf)
-        best = np.argmax(worth, axis=1)
+        tied = worth == worth.max(axis=1, keepdims=True)
+        best = np.argmin(np.where(tied, costs, np.inf), axis=1)
         return np.where(worth[rows, best] > beliefs[rows, at], best, -1)
 
 

@@ -20,7 +20,10 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.importers.joined import UNMAPPED
+from m3router.data.importers.usage import prices_of
+from m3router.data.importers.vlmevalkit import by_model, tables_in
 from m3router.data.log.warnings import log_warnings
+from m3router.data.prices import Prices
 from m3router.router.cli.console import say
 from m3router.router.cli.options import pairs
 from m3router.router.cli.streams import out as results
@@ -44,9 +47,21 @@ Out = Annotated[Path, typer.Option(help="Run folder to write.", show_default=Fal
 Cost = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="OPTION=NUMBER",
-        help="What an answer costs, once for every option. [default: the option's name, if it is "
-        "a number]",
+        metavar="OPTION=NUMBER|WHAT",
+        help="What an answer costs: a number, once for every option; or what is measured of every "
+        "answer: tokens (prompt and answer), prompt_tokens, image_tokens, answer_tokens, seconds, "
+        "price, flops, or a field or column of the files. [default: the option's name, if it is a "
+        "number]",
+        show_default=False,
+    ),
+]
+Price = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OPTION=INPUT,OUTPUT[,CACHED]",
+        help="Prices of a million tokens of prompt and answer, and of those of the prompt that the "
+        "server had read before; once for every option. The cost where --cost does not name "
+        "another.",
         show_default=False,
     ),
 ]
@@ -74,6 +89,15 @@ Images = Annotated[
         show_default=False,
     ),
 ]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[DATASET=]TABLE",
+        help="Table that tells which questions share an image, such as VLMEvalKit's "
+        "LMUData/POPE.tsv or one with the columns id and image_id; may be repeated.",
+        show_default=False,
+    ),
+]
 SkipBad = Annotated[
     bool,
     typer.Option(
@@ -97,22 +121,34 @@ def table(
             show_default=False,
         ),
     ] = None,
+    cost: Cost = None,
+    price: Price = None,
     cost_unit: CostUnit = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Read a table with a row for each question and option.
 
     CSV, TSV, Parquet, JSON, JSONL or XLSX with the columns id, question, option and correct, and
-    optionally image, cost, group, dataset, chance, answer, confidence and logprob. Options may be
-    anything: scales, model sizes, resolutions, providers.
+    optionally image, cost, group, dataset, chance, answer, confidence, logprob and what the answer
+    took (prompt_tokens, answer_tokens, seconds, ...). Options may be anything: scales, model sizes,
+    resolutions, providers.
 
     ```
     m3router import table answers.csv --out run/
     m3router import table answers.csv --column id=sample_id --column correct=acc --out run/
+    m3router import table calls.csv --price small=0.1,0.4 --price large=2.5,10 --out run/
     ```
     """
-    columns = pairs(column, "--column", "OURS=THEIRS")
-    _read(out, "table", file, columns=columns, cost_unit=cost_unit, skip_bad=skip_bad)
+    _read(
+        out,
+        "table",
+        file,
+        columns=pairs(column, "--column", "OURS=THEIRS"),
+        costs=_costs(cost),
+        prices=_prices(price),
+        cost_unit=cost_unit,
+        skip_bad=skip_bad,
+    )
 
 
 @app.command("lmms-eval")
@@ -120,9 +156,11 @@ def lmms_eval(
     sources: Sources,
     out: Out,
     cost: Cost = None,
+    price: Price = None,
     cost_unit: CostUnit = None,
     metric: Metric = None,
     images: Images = None,
+    groups: Groups = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Read what lmms-eval wrote with `--log_samples`.
@@ -138,19 +176,31 @@ def lmms_eval(
         out,
         "lmms-eval",
         _by_option(sources),
-        costs=_numbers(cost),
+        costs=_costs(cost),
+        prices=_prices(price),
         cost_unit=cost_unit,
         metric=_metrics(metric),
         images=images,
+        groups=_tables(groups),
         skip_bad=skip_bad,
     )
 
 
 @app.command("vlmevalkit")
 def vlmevalkit(
-    sources: Sources,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[OPTION=]PATH...",
+            help="The files or the folder of each option; an option may come again with another "
+            "path. Without OPTION= the model's name in each file's name is the option. * in a path "
+            "stands for anything.",
+            show_default=False,
+        ),
+    ],
     out: Out,
     cost: Cost = None,
+    price: Price = None,
     cost_unit: CostUnit = None,
     metric: Metric = None,
     dataset: Annotated[
@@ -161,6 +211,7 @@ def vlmevalkit(
         ),
     ] = None,
     images: Images = None,
+    groups: Groups = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Read judged tables of VLMEvalKit.
@@ -168,6 +219,7 @@ def vlmevalkit(
     Tables of one or several data sets, or a model's folder, for each option.
 
     ```
+    m3router import vlmevalkit "outputs/*_result.xlsx" --cost seconds --out run/
     m3router import vlmevalkit 7b=7b_MMStar_result.tsv 13b=13b_MMStar_result.tsv --out run/
     m3router import vlmevalkit "7b=out/7b/*_result.xlsx" "13b=out/13b/*_result.xlsx" --out run/
     ```
@@ -175,12 +227,14 @@ def vlmevalkit(
     _read(
         out,
         "vlmevalkit",
-        _by_option(sources),
-        costs=_numbers(cost),
+        _by_option(_named_by_model(sources)),
+        costs=_costs(cost),
+        prices=_prices(price),
         cost_unit=cost_unit,
         metric=_metrics(metric),
         dataset=dataset,
         images=images,
+        groups=_tables(groups),
         skip_bad=skip_bad,
     )
 
@@ -230,6 +284,16 @@ def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **optio
         say(warning)
 
 
+def _named_by_model(sources: list[str]) -> list[str]:
+    """The sources, those without an option under the name of their model."""
+    bare = [source for source in sources if "=" not in source]
+    tables = [table for path in bare for place in _matching(path) for table in tables_in(place)]
+    return [
+        *(source for source in sources if "=" in source),
+        *(f"{model}={path}" for model, paths in by_model(tables).items() for path in paths),
+    ]
+
+
 def _by_option(sources: list[str]) -> dict[str, list[Path]]:
     """The paths of each option."""
     found: dict[str, list[Path]] = {}
@@ -253,9 +317,27 @@ def _metrics(texts: list[str] | None) -> dict[str, str]:
     return pairs(named, "--metric", "TASK=FIELD")
 
 
-def _numbers(texts: list[str] | None) -> dict[str, float]:
+def _tables(texts: list[str] | None) -> dict[str, Path]:
+    named = [one if "=" in one else f"*={one}" for one in texts or ()]
+    return {name: Path(path) for name, path in pairs(named, "--groups", "DATASET=TABLE").items()}
+
+
+def _costs(texts: list[str] | None) -> dict[str, float] | str:
+    """Costs by option, or the name of what is measured."""
+    named = [text for text in texts or () if "=" not in text]
+    if named and len(texts or ()) > 1:
+        raise typer.BadParameter(
+            f"--cost: {named[0]!r} is what is measured of every answer; give it alone, or "
+            "OPTION=NUMBER for every option"
+        )
+    if named:
+        return named[0].strip()
     found = pairs(texts, "--cost", "OPTION=NUMBER")
     try:
         return {name: float(value) for name, value in found.items()}
     except ValueError as error:
         raise typer.BadParameter(f"--cost: {error}") from error
+
+
+def _prices(texts: list[str] | None) -> dict[str, Prices]:
+    return prices_of(pairs(texts, "--price", "OPTION=INPUT,OUTPUT"))

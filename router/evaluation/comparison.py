@@ -350,7 +350,7 @@ class Comparison:
         ]
         self._add_curve("oracle", curve, reads=())
         # Without answers every option counts as a new guess, at both ends.
-        repeats = None if test.said is None else oracles.repeated_answers(test.said)
+        repeats = None if test.said is None else oracles.repeated_answers(test.said, test.costs)
         for name, same in (("corrected", None), ("corrected-upper", repeats)):
             accuracy, cost = corrected_curve(test.scores, test.costs, test.chance, repeats=same)
             self.columns.add(f"curve-accuracy/{name}", accuracy)

@@ -30,9 +30,6 @@ def corrected_curve(
     does the one of all options. At price 0 that is the whole oracle, at the highest the cheapest
     option.
 
-    NOTE: they are taken as the example's first options up to the first that is too expensive, which
-    is the same where costs rise with the option.
-
     Args:
         scores: (n, K) in [0, 1].
         costs: (n, K).
@@ -41,6 +38,10 @@ def corrected_curve(
         repeats: (n, K) where an answer is not a new guess, for the other end of the correction; see
             `m3router.router.metrics.oracles.corrected_oracle_rows`.
     """
+    order = np.argsort(costs, axis=1, kind="stable")
+    scores, costs = (np.take_along_axis(one, order, axis=1) for one in (scores, costs))
+    if repeats is not None:
+        repeats = np.take_along_axis(repeats, order, axis=1)
     k = scores.shape[1]
     tables = [
         found

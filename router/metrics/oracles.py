@@ -75,14 +75,20 @@ def oracle_choice(scores: Floats, costs: Floats) -> Choice:
     return _cheapest(scores == scores.max(axis=1, keepdims=True), costs)
 
 
-def repeated_answers(said: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+def repeated_answers(
+    said: npt.NDArray[np.integer], costs: Floats | None = None
+) -> npt.NDArray[np.bool_]:
     """Where an option (N, K) gives an answer that a cheaper one already gave.
 
     Args:
         said: (N, K) codes of the answers; equal codes, equal answers.
+        costs: (N, K), which say what is cheaper, ties by rank; None for the rank alone.
     """
     said = np.asarray(said)
     earlier = np.tri(said.shape[1], k=-1, dtype=bool)  # (K, K): [k, j] is j < k
+    if costs is not None:
+        here, there = np.asarray(costs)[:, :, None], np.asarray(costs)[:, None, :]
+        earlier = (there < here) | ((there == here) & earlier)
     return np.asarray(((said[:, :, None] == said[:, None, :]) & earlier).any(axis=2))
 
 
@@ -131,7 +137,7 @@ def corrected_oracle_rows(
 
     Args:
         scores: (N, K).
-        costs: (N, K); "first" follows the columns, cheapest first.
+        costs: (N, K); "first" is the cheapest for the example, ties by rank.
         chance: (N,) in [0, 1).
         never_known: where an example that is known nowhere is answered, at the "finest" or
             the "cheapest" option; the M3 paper's raw oracle uses the cheapest.
@@ -149,11 +155,14 @@ def corrected_oracle_rows(
     unknown = (1 - scores) / (1 - g)[:, None]
     if repeats is not None:
         unknown = np.where(repeats, 1.0, unknown)
+    guess = costs[:, -1] if never_known == "finest" else costs.min(axis=1)
+    order = np.argsort(costs, axis=1, kind="stable")
+    unknown = np.take_along_axis(unknown, order, axis=1)
+    costs = np.take_along_axis(costs, order, axis=1)
     unknown_so_far = np.cumprod(unknown, axis=1)  # (N, K): prod_{j<=k} u_j
     before = np.column_stack([np.ones(len(scores)), unknown_so_far[:, :-1]])
     never = unknown_so_far[:, -1]
     accuracy = np.minimum(1 - (1 - g) * never, scores.max(axis=1))
-    guess = costs[:, -1] if never_known == "finest" else costs.min(axis=1)
     return accuracy, (before * (1 - unknown) * costs).sum(axis=1) + never * guess
 
 

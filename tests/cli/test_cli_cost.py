@@ -97,3 +97,75 @@ def test_what_cannot_be_computed_is_said(invoke, arguments, message):
     result = invoke("cost", "--model", "embedded", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr.replace("\n", " ")
+
+
+# --- models by visual budget ----------------------------------------------------------------------
+
+SMOLVLM = {  # SmolVLM2 2.2B's published sizes, but for the depths
+    "model_type": "smolvlm",
+    "scale_factor": 3,
+    "text_config": {"model_type": "llama", "hidden_size": 2048, "vocab_size": 49280},
+    "vision_config": {"hidden_size": 1152, "image_size": 384, "patch_size": 14},
+}
+
+
+def test_options_of_a_config_alone(invoke, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(SMOLVLM))
+    result = invoke("cost", "--model", file, "--image", "1600x1200")
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines() if line[:1].isdigit()]
+    assert [row[:2] for row in rows] == [["81", "81"], ["405", "405"], ["810", "810"]] + [
+        ["1377", "1053"]  # not four rows of four tiles: the image is wider than high
+    ]
+    assert rows[-1][-1] == "100"
+    assert "computed from config.json, not measured" in result.stdout.replace("\n", " ")
+    assert "assumed to be SmolVLM2's published one" in result.stderr
+
+
+def test_options_of_a_folder_as_json(invoke, tmp_path):
+    from m3router.m3core.vlm.tiny import save_tiny
+
+    folder = save_tiny("gemma4", tmp_path)
+    (folder / "model.safetensors").unlink()
+    options = [
+        "--option",
+        'low={"max_soft_tokens": 70}',
+        "--option",
+        'high={"max_soft_tokens": 280}',
+    ]
+    result = invoke("cost", "--model", folder, "--image", "300x200", "--json", *options)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert (document["assumed"], document["markers_counted"]) == ([], True)
+    low, high = document["options"]
+    assert (low["option"], low["image_tokens"]) == ("low", 62)  # 60 and both markers
+    assert high["relative_to_finest"] == 1.0 > low["relative_to_finest"]
+    assert 0 < low["tower_share"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bits", 4], "--bits counts memory or time"),
+        (["--option", 'a={"max_pixel": 1}'], "Unknown argument of the image processor 'max_pixel'"),
+        (["--option", "a={"], "must be a JSON object"),
+    ],
+)
+def test_what_options_do_not_have_is_said(invoke, tmp_path, arguments, message):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(SMOLVLM))
+    result = invoke("cost", "--model", file, *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr.replace("\n", " ")
+
+
+def test_scales_are_no_options(invoke):
+    result = invoke("cost", "--model", "embedded", "--option", "a")
+    assert result.exit_code == 1
+    assert "its options are its scales" in result.stderr.replace("\n", " ")
+
+
+def test_scales_as_json(invoke):
+    document = json.loads(invoke("cost", "--model", "embedded", "--json").stdout)
+    assert [one["scale"] for one in document["scales"]] == [1, 9, 36, 144, 576]

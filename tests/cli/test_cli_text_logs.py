@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from m3router.data.log.oracle_log import OracleLog
 from m3router.router.cli.console import print_table
 
 WORDS = re.compile(r"\b(picture|image|scale|finer|finest|coarse\w*|visual|vision)s?\b", re.I)
@@ -134,3 +135,24 @@ def test_no_cell_of_a_table_is_cut(width: int, terminal: bool) -> None:
     if not terminal:
         assert CELLS[0] in said and CELLS[3].strip() in said  # a row is a line
         assert len(said.splitlines()) == 4
+
+
+def test_costs_and_prices_of_an_import(invoke, tmp_path):
+    head = "index\tquestion\tprediction\thit\tinput_tokens\toutput_tokens\n"
+    for model, tokens in (("a_7b", "600\t40"), ("b", "90\t2")):
+        path = tmp_path / f"{model}_MMStar_openai_result.tsv"
+        path.write_text(head + "".join(f"{n}\tWhat?\tA\t{n % 2}\t{tokens}\n" for n in range(4)))
+    run, files = tmp_path / "run", tmp_path / "*_result.tsv"
+    result = invoke("import", "vlmevalkit", files, "--cost", "tokens", "--out", run)
+    assert "options b, a_7b (cost in tokens)" in result.stdout
+    assert OracleLog.read(run / "log").costs[0].tolist() == [92, 640]
+    prices = ["--price", "a_7b=1,1", "--price", "b=10,10,5"]
+    result = invoke("import", "vlmevalkit", files, *prices, "--out", run)
+    assert "options a_7b, b (cost in USD)" in result.stdout
+    for wrong, said in {
+        ("--cost", "tokens", "--cost", "b=1"): "give it alone, or OPTION=NUMBER",
+        ("--price", "b=1"): "INPUT,OUTPUT or INPUT,OUTPUT,CACHED",
+        ("--price", "c=1,2"): "Prices were given for",
+    }.items():
+        result = invoke("import", "vlmevalkit", files, *wrong, "--out", run)
+        assert result.exit_code and said in " ".join(result.output.replace("│", " ").split())

@@ -16,6 +16,7 @@ from m3router.data.errors import DataError
 from m3router.data.importers import IMPORTERS, importer
 from m3router.data.importers.blindtest import read_blindtest
 from m3router.data.importers.table import read_table
+from m3router.data.prices import Prices
 
 BLINDTEST = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "blindtest"
 
@@ -501,3 +502,74 @@ def test_the_real_log() -> None:
     assert all((BLINDTEST / image).is_file() for image in set(log.images))
     one = read_blindtest(BLINDTEST, model="gpt-4o")
     assert len(one) == 1648
+
+
+def test_what_answers_took_lands_in_the_log(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "id,question,option,correct,cost,prompt_tokens,image_tokens,cached_tokens,answer_tokens,"
+        "seconds,pixels\n"
+        "1,what,a,1,2,600,500,100,7,0.5,1024\n"
+        "1,what,b,0,3,90,many,,1.5,,0\n",
+    )
+    log = read_table(path)
+    for name, expected in {
+        "image_tokens": [500, np.nan],
+        "text_tokens": [100, np.nan],
+        "cached_tokens": [100, np.nan],
+        "answer_tokens": [7, np.nan],
+        "seconds": [0.5, np.nan],
+        "pixels": [1024, np.nan],
+    }.items():
+        np.testing.assert_array_equal(log.laid_out(name)[0], expected, err_msg=name)
+    assert log.frame["image_tokens_from"].tolist() == ["reported", None]
+    told = "\n".join(log.metadata["unmapped"])
+    assert "'image_tokens': 1 of 2 cells are not whole numbers, first 'many' in row 2" in told
+    assert "not used" not in told
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(0, 3), st.sampled_from(("small", "large"))),
+        st.tuples(st.integers(0, 900), st.integers(0, 90), st.integers(0, 50)),
+        min_size=1,
+    )
+)
+def test_prices_of_tokens_are_the_costs(tmp_path_factory, cells: dict) -> None:
+    prices = {"small": Prices(input=0.1, output=0.4), "large": Prices(input=2, output=9, cached=1)}
+    prices = {name: prices[name] for name in prices if any(o == name for _, o in cells)}
+    lines = ["id,question,option,correct,prompt_tokens,answer_tokens,cached_tokens"]
+    lines += [f"q{i},what,{o},1,{p},{a},{min(c, p)}" for (i, o), (p, a, c) in cells.items()]
+    log = read_table(write(tmp_path_factory.mktemp("t"), "\n".join(lines)), prices=prices)
+    assert log.cost_unit == "USD"
+    for (number, option), (prompt, answer, cached) in cells.items():
+        cached = min(cached, prompt)
+        expected = (
+            (prompt * 0.1 + answer * 0.4) / 1e6
+            if option == "small"
+            else ((prompt - cached) * 2 + cached * 1 + answer * 9) / 1e6
+        )
+        cell = log.ids.index(f"q{number}"), log.options.index(option)
+        assert log.costs[cell] == pytest.approx(expected)
+        assert log.laid_out("price")[cell] == pytest.approx(expected)
+
+
+def test_costs_of_a_table_by_option_quantity_and_column(tmp_path: Path) -> None:
+    text = "id,question,option,correct,cost,seconds,paid\n"
+    path = write(tmp_path, text + "1,what,9,1,5,0.5,3\n1,what,36,1,6,0.25,\n2,what,9,,1,,2\n")
+    log = read_table(path, costs={"36": 7.0, "9": 8.0}, cost_unit="GB")
+    assert log.options == ("36", "9") and log.costs[0].tolist() == [7, 8] and log.cost_unit == "GB"
+    assert "by the numbers in their names they would be 9, 36" in "\n".join(
+        log.metadata["unmapped"]
+    )
+    log = read_table(path, costs="seconds")
+    assert log.options == ("36", "9") and log.costs[0].tolist() == [0.25, 0.5]
+    assert log.cost_unit == "seconds" and np.isnan(log.costs[1]).all()
+    with pytest.raises(DataError, match="'cost' must be a number.*1 rows have none"):
+        read_table(path, costs="paid")
+    assert read_table(path, costs="paid", skip_bad=True).options == ("9",)
+    with pytest.raises(DataError, match="'cost': 3 of 3 answers|no count of their prompt"):
+        read_table(path, prices={"9": Prices(), "36": Prices(output=1.0)})
+    with pytest.raises(DataError, match="asked for twice"):
+        read_table(path, costs="paid", columns={"cost": "seconds"})

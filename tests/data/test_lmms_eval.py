@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.importers.lmms_eval import SCORE_FIELDS, metric_of, read_lmms_eval, score_of
+from m3router.data.prices import Prices
 
 PROMPT = "\nAnswer the question using a single word or phrase."
 
@@ -490,3 +491,74 @@ def test_bad_samples_are_left_out_and_told(tmp_path: Path) -> None:
     for part in ("line 2 is not JSON and was left out", "sample 2 has no 'doc_id'",
                  "doc_id 3: the score 7 is not in [0, 1]", "gqa/4 more than once"):  # fmt: skip
         assert part in told(log), part
+
+
+def counted(doc_id: int, prompt: int | None, answer: int | None, **more: Any) -> dict[str, Any]:
+    """A sample of a version that counts tokens (lmms_eval/api/instance.py, ``TokenCounts``)."""
+    told = {"input_tokens": prompt, "output_tokens": answer, "reasoning_tokens": 0}
+    counts = {name: value for name, value in told.items() if value is not None}
+    return sample(doc_id, exact_match=1.0, **more) | {"token_counts": [counts or None]}
+
+
+def test_tokens_of_every_answer_are_its_cost(tmp_path: Path) -> None:
+    runs = {
+        "small": jsonl(tmp_path / "s_samples_gqa.jsonl", counted(0, 600, 30), counted(1, 400, 20)),
+        "large": jsonl(tmp_path / "l_samples_gqa.jsonl", counted(0, 600, 3), counted(1, 400, 2)),
+    }
+    log = read_lmms_eval(runs, costs="tokens")
+    assert log.options == ("large", "small") and log.cost_unit == "tokens"
+    assert log.costs.tolist() == [[603, 630], [402, 420]]
+    assert log.laid_out("answer_tokens").tolist() == [[3, 30], [2, 20]]
+    assert "by the order given they would be small, large" in told(log)
+    assert log.metadata["runs"]["small"]["prompt_tokens"] == 1000
+    log = read_lmms_eval(runs, prices={"small": Prices(input=0.1, output=0.4),
+                                       "large": Prices(input=2.5, output=10.0)})  # fmt: skip
+    assert log.options == ("small", "large") and log.cost_unit == "USD"
+    expected = [[(600 * 0.1 + 30 * 0.4) / 1e6, (600 * 2.5 + 3 * 10) / 1e6],
+                [(400 * 0.1 + 20 * 0.4) / 1e6, (400 * 2.5 + 2 * 10) / 1e6]]  # fmt: skip
+    np.testing.assert_allclose(log.costs, expected)
+    np.testing.assert_allclose(log.laid_out("price"), expected)
+    assert "order given" not in told(log)
+    assert "--price counts what every answer took" in told(read_lmms_eval(runs))
+    log = read_lmms_eval(runs, costs={"small": 1, "large": 7}, cost_unit="GB")
+    assert log.costs.tolist() == [[1, 7]] * 2 and log.cost_unit == "GB"
+
+
+def test_answers_without_a_cost_are_named(tmp_path: Path) -> None:
+    whole = jsonl(tmp_path / "s_samples_gqa.jsonl", counted(0, 600, 30), counted(1, 400, 20))
+    half = jsonl(tmp_path / "l_samples_gqa.jsonl", counted(0, 600, 3), counted(1, 400, None))
+    runs = {"small": whole, "large": half}
+    with pytest.raises(DataError, match=r"large: 1 of 2 answers have no 'tokens'.*gqa/1.*--skip"):
+        read_lmms_eval(runs, costs="tokens")
+    log = read_lmms_eval(runs, costs="tokens", skip_bad=True)
+    assert log.options == ("small", "large")
+    assert np.isnan(log.scores).tolist() == [[False, False], [False, True]]
+    assert log.errors()["error"].tolist() == ["no cost: the answer has no 'tokens'"]
+    assert "1 of 2 answers have no 'tokens'" in told(log)
+    with pytest.raises(DataError, match="2 of 2 answers have no 'seconds'"):
+        read_lmms_eval(runs, costs="seconds", skip_bad=True)
+    with pytest.raises(DataError, match=r"\['large'\] have no price"):
+        read_lmms_eval(runs, prices={"small": Prices(input=1.0)})
+
+
+def test_a_field_of_the_samples_is_the_cost(tmp_path: Path) -> None:
+    lines = [sample(n) | {"latency": 0.5 + n} for n in range(2)]
+    path = jsonl(tmp_path / "s_samples_gqa.jsonl", *lines)
+    log = read_lmms_eval({"a": path}, costs="latency", cost_unit="seconds")
+    assert log.costs.tolist() == [[0.5], [1.5]] and log.cost_unit == "seconds"
+    assert "latency" not in told(log)
+
+
+def test_groups_of_a_table(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "s_samples_gqa.jsonl", *(sample(n) for n in range(3)))
+    table = tmp_path / "gqa.csv"
+    table.write_text("doc_id,image_id\n0,n7\n1,n8\n2,n7\n")
+    log = read_lmms_eval({"1": path}, groups={"gqa": table})
+    assert list(log.groups) == ["gqa/n7", "gqa/n8", "gqa/n7"]
+    assert "do not say which image" not in told(log)
+    table.write_text("doc_id,image_id\n0,n7\n1,n8\n")
+    with pytest.raises(MismatchError, match=r"image of 1 of 3 examples of '\*' \(gqa/2\)"):
+        read_lmms_eval({"1": path}, groups={"*": table})
+    table.write_text("doc_id,name\n0,n7\n")
+    with pytest.raises(DataError, match="does not tell which questions share an image"):
+        read_lmms_eval({"1": path}, groups={"gqa": table})

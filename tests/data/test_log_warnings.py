@@ -163,3 +163,9 @@ def test_costs_beyond_reach(tmp_path, cost):
     with pytest.raises(DataError, match="a cost beyond reach"):
         log_of(mixed(), (1, 4, float(cost)))
     log_of(mixed(), (0, 1e-30, 1e30))
+
+
+def test_a_ladder_out_of_order():
+    expected = f"{OPTIONS[2]} costs 4 and {OPTIONS[1]}, which stands before it, 16"
+    assert expected in told(log_of(mixed(), costs=(1, 16, 4)))
+    assert "order" not in told(log_of(mixed(), costs=(1, 4, 16)))

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3router.data.errors import DataError, MismatchError
-from m3router.data.importers.vlmevalkit import FAILED, read_vlmevalkit
+from m3router.data.importers.shared_images import PARTS
+from m3router.data.importers.vlmevalkit import FAILED, by_model, read_vlmevalkit
 
 
 def mcq(index: int, hit: Any, **changes: Any) -> dict[str, Any]:
@@ -434,3 +435,107 @@ def test_pope_without_groups_brings_the_splits_warning(tmp_path: Path) -> None:
     rows = [yes_no(n, True, image_path=f"/data/POPE/{n // 6}.jpg") for n in range(30)]
     log = read_vlmevalkit({"1": table(tmp_path / "m_POPE_auxmatch.tsv", *rows)})
     assert "asks several questions" not in told(log) and len(set(log.groups)) == 5
+
+
+OBJECTS = ("apple", "bed", "car", "dog", "egg", "fork", "gun", "hat", "ice", "jar", "key", "lamp")
+
+
+def pope(images: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Rows as VLMEvalKit's POPE.tsv has them: a question of several parts stands once."""
+    rows: list[dict[str, Any]] = []
+    for _ in range(images):
+        names = list(rng.permutation(OBJECTS))
+        parts: dict[str, list[str]] = {name: list(PARTS) for name in names[:3]}
+        for part in PARTS:
+            for name in rng.choice(names[3:], size=3, replace=False):
+                parts.setdefault(str(name), []).append(part)
+        for name in sorted(parts):
+            index = len(rows)
+            category = ",".join(parts[name])
+            answer = "Yes" if name in names[:3] else "No"
+            question = f"Is there a {name} in the image? Please answer yes or no."
+            path = f"/data/LMUData/images/POPE/{index}.jpg"
+            row = yes_no(index, True, question=question, answer=answer, image_path=path)
+            rows.append({**row, "category": category})
+    return rows
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_images_of_pope_are_found(tmp_path_factory, images: int, seed: int) -> None:
+    folder = tmp_path_factory.mktemp("pope")
+    rows = pope(images, np.random.default_rng(seed))
+    log = read_vlmevalkit({"1": table(folder / "m_POPE_auxmatch.tsv", *rows)})
+    expected: list[int] = []
+    yes = 0
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        expected.append(yes)
+        if following is None or following["question"] <= row["question"]:
+            yes += 1
+    if yes == images:  # questions of an image are sorted, so that most borders show
+        assert list(log.groups) == [f"POPE/image {number}" for number in expected]
+    assert len(set(log.groups)) == images
+    assert f"{images} images are told apart by the make-up" in told(log)
+
+
+def test_a_table_of_pope_that_does_not_come_out_even_is_not_grouped(tmp_path: Path) -> None:
+    rows = pope(4, np.random.default_rng(0))
+    for spoilt in (rows[:-1], rows[1:], [{**rows[0], "category": "odd"}, *rows[1:]]):
+        log = read_vlmevalkit({"1": table(tmp_path / "m_POPE_auxmatch.tsv", *spoilt)})
+        assert len(set(log.groups)) == len(spoilt)
+        assert "image_path is another one in every row" in told(log)
+
+
+def test_rotations_of_a_data_set_share_groups(tmp_path: Path) -> None:
+    paths = [
+        table(tmp_path / f"gpt_tdbench_rot{angle}_openai_result.tsv", mcq(0, 1), mcq(1, 0))
+        for angle in (0, 90)
+    ]
+    log = read_vlmevalkit({"gpt": paths})
+    assert list(log.groups) == ["tdbench/0", "tdbench/1"] * 2
+    assert set(log.datasets) == {"tdbench_rot0", "tdbench_rot90"}
+
+
+def test_a_log_of_rotations_says_that_the_evaluation_is_circular(tmp_path: Path) -> None:
+    """Earlier versions write no ``g_index``."""
+    rows = [mcq(0, 1, log="Succeed During Pre-fetching"),
+            mcq(1, 0, log="Failed in Prefetching Rolling 2: Answer is C, Pred is A")]  # fmt: skip
+    log = read_vlmevalkit({"1": table(tmp_path / "m_CCBench_openai_result.tsv", *rows)})
+    assert log.chance.tolist() == pytest.approx([1 / 27] * 2)
+
+
+def test_models_are_told_by_names(tmp_path: Path) -> None:
+    names = ("a_7b_MMStar_openai_result.tsv", "a_7b_POPE.tsv", "b_MMStar_openai_result.tsv")
+    found = by_model([tmp_path / name for name in names])
+    assert {model: [path.name for path in paths] for model, paths in found.items()} == {
+        "a_7b": list(names[:2]),
+        "b": [names[2]],
+    }
+    for name in ("a_own_result.tsv", "MMStar_result.tsv"):
+        with pytest.raises(DataError, match=f"{name} does not tell its model.*Give OPTION=PATH"):
+            by_model([tmp_path / name])
+
+
+def test_a_column_is_the_cost_of_every_row(tmp_path: Path) -> None:
+    small = table(tmp_path / "a_MMStar_result.tsv", mcq(0, 1, Paid=3), mcq(1, 0, Paid=5))
+    large = table(
+        tmp_path / "b_MMStar_result.tsv",
+        mcq(0, 1, Paid="0.5", prompt_tokens=700, completion_tokens=2),
+        mcq(1, 1, Paid=1),
+    )
+    log = read_vlmevalkit({"a": small, "b": large}, costs="Paid", cost_unit="EUR")
+    assert log.options == ("b", "a") and log.cost_unit == "EUR"
+    assert log.costs.tolist() == [[0.5, 3], [1, 5]]
+    np.testing.assert_array_equal(log.laid_out("answer_tokens"), [[2, np.nan], [np.nan, np.nan]])
+    assert "columns not used: ['category', 'l2-category', 'log', 'split']" in told(log)
+    with pytest.raises(DataError, match="no column 'nowhere' for costs.*--cost takes a column"):
+        read_vlmevalkit({"a": small, "b": large}, costs="nowhere")
+
+
+def test_groups_of_the_benchmarks_own_table(tmp_path: Path) -> None:
+    """``image`` holds base64, or the index of the row that does (image_base.py)."""
+    path = table(tmp_path / "m_MMStar_result.tsv", *(mcq(n, 1) for n in range(3)))
+    images = tmp_path / "MMStar.tsv"
+    images.write_text(f"index\timage\n0\t{'x' * 300_000}\n1\t0\n2\t{'y' * 100}\n")
+    groups = list(read_vlmevalkit({"1": path}, groups={"MMStar": images}).groups)
+    assert groups[0] == groups[1] != groups[2]

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from m3router.data.errors import DataError
+from m3router.router.cascade.rule import Rule
 from m3router.router.metrics import choices, hull, oracles
+from m3router.router.metrics.oracle_curve import corrected_curve
+from m3router.router.policies.price_sweep import choose_at, decide_at
 
 TOKENS = np.array([1.0, 9.0, 36.0, 144.0, 576.0])
 
@@ -62,6 +65,68 @@ def test_no_choice_beats_the_raw_oracle(scores):
     costs = np.tile(TOKENS[:4], (15, 1))
     best = choices.taken(scores, oracles.oracle_choice(scores, costs))
     np.testing.assert_array_equal(best, scores.max(axis=1))
+
+
+@st.composite
+def unordered(draw, *, rows=6, options=4):
+    """Scores, costs on a small grid in any order, and answers, all (N, K): ties are frequent."""
+    shape = (rows, options)
+    scores = draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([0.0, 1.0])))
+    costs = draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([1.0, 2.0, 3.0])))
+    said = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 2)))
+    return scores, costs, said
+
+
+def least(options, costs):
+    """Of some options the cheapest for this example, then the first in rank."""
+    return min(options, key=lambda k: (costs[k], k))
+
+
+@given(unordered())
+def test_ties_go_to_the_option_that_is_cheaper_for_the_example(drawn):
+    scores, costs, said = drawn
+    every = range(costs.shape[1])
+    found = {
+        "best": oracles.oracle_choice(scores, costs),
+        "first": oracles.first_correct(scores, costs),
+        "stable": oracles.stable(scores, costs),
+        "full": oracles.matches_full(said.astype(object), costs),
+        "worth": choose_at(scores, costs, 0.0),
+        "one": [
+            decide_at(p, c, 0.0, kind="price", cap=None)
+            for p, c in zip(scores.tolist(), costs.tolist(), strict=True)
+        ],
+    }
+    for row, (score, cost, text) in enumerate(zip(scores, costs, said, strict=True)):
+        right = [k for k in every if score[k] == 1]
+        lasting = [k for k in every if score[k:].all()]
+        alike = [k for k in every if text[k] == text[-1]]
+        best = [k for k in every if score[k] == score.max()]
+        expected = {"best": best, "first": right, "stable": lasting, "full": alike}
+        expected |= {"worth": best, "one": best}
+        for name, options in expected.items():
+            assert found[name][row] == least(options or every, cost), name
+
+
+@given(unordered(), st.integers(0, 3))
+def test_of_equal_options_a_cascade_asks_the_cheaper(drawn, at):
+    scores, costs, _ = drawn
+    found = Rule.following(scores, costs, np.full(len(scores), at), 0.0)
+    for row, (score, cost) in enumerate(zip(scores, costs, strict=True)):
+        finer = [k for k in range(at + 1, costs.shape[1]) if score[k] > score[at]]
+        assert found[row] == (least(finer, cost) if finer else -1)
+
+
+@given(unordered())
+def test_without_chance_the_corrected_oracle_is_the_raw_one_at_any_costs(drawn):
+    scores, costs, said = drawn
+    raw = oracles.oracle_rows("first_correct", scores, costs, said)
+    chance = np.zeros(len(scores))
+    whole = oracles.corrected_rows("first_correct", scores, costs, chance)
+    curve = [one[:, 0] for one in corrected_curve(scores, costs, chance)]
+    for found in (whole, curve):
+        np.testing.assert_allclose(found[0], raw[0], atol=1e-12)
+        np.testing.assert_allclose(found[1], raw[1], atol=1e-12)
 
 
 # --- the corrected oracle ---
@@ -160,6 +225,17 @@ def test_the_truth_lies_between_new_guesses_everywhere_and_only_at_new_answers(
         assert high.mean() == pytest.approx(truth, abs=4 * high.std() / np.sqrt(n))
     if persistence == 0:  # a new guess at every scale: exact where each counts
         assert low.mean() == pytest.approx(truth, abs=4 * low.std() / np.sqrt(n))
+
+
+@given(unordered())
+def test_a_cheaper_option_is_the_one_that_costs_less_for_the_example(drawn):
+    _, costs, said = drawn
+    every = range(costs.shape[1])
+    expected = [
+        [any(t[j] == t[k] and (c[j], j) < (c[k], k) for j in every) for k in every]
+        for t, c in zip(said, costs, strict=True)
+    ]
+    np.testing.assert_array_equal(oracles.repeated_answers(said, costs), expected)
 
 
 @given(hnp.arrays(np.int64, (7, 4), elements=st.integers(0, 3)))

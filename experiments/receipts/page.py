@@ -57,7 +57,7 @@ def row_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Every fixed size, and router, rivals and oracle, on the test split."""
     main = results["arms"][results["main"]]
     seconds = results["seconds"]
-    named = [("router", main["rows"]), ("asks again", main["escalation"]["rows"])]
+    named = [("router", main["rows"]), ("asks again", main["escalation"].get("rows", ()))]
     named += [(name, arm["rows"]) for name, arm in main["baselines"].items()]
     for arm, rows in named:
         for row in rows:
@@ -80,7 +80,7 @@ def aiq_lines(main: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Accuracy averaged over all budgets, and what is saved at the best fixed accuracy."""
     arms = {"router": main, "asks again": main["escalation"], **main["baselines"]}
     for name, arm in arms.items():
-        found = arm["metrics"]
+        found = arm.get("metrics")
         if not found:
             continue
         goal = found["saved_at_99"]
@@ -97,7 +97,7 @@ def aiq_lines(main: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 def promise_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """What was guaranteed, and what came of it on the test split."""
     main = results["arms"][results["main"]]
-    rows = {row["name"]: row for row in (*main["rows"], *main["escalation"]["rows"])}
+    rows = {row["name"]: row for row in (*main["rows"], *main["escalation"].get("rows", ()))}
     for name, found in results["guarantee"].items():
         if "refused" in found:
             yield name, found["refused"], MISSING, MISSING, MISSING

@@ -65,10 +65,11 @@ lint: install  ## Check style, types and that what is generated in docs/ is fres
 quickstart: $(BASE)  ## The whole idea in a few minutes: label, train, route, report
 	$(RUN) -m m3router quickstart --out quickstart
 
-bench: quickstart  ## Measure labelling, routing, pipeline, MQT and training, ratios in one run
+bench: quickstart  ## Measure labelling, routing, pipeline, MQT, training and shared prefixes
 	$(RUN) -m experiments.benchmarks.speed --quickstart quickstart
 	$(RUN) -m experiments.benchmarks.mqt --tower-repeats 1
 	$(RUN) -m experiments.benchmarks.training
+	$(RUN) -m experiments.benchmarks.vlm
 
 package: install  ## Build wheel and source distribution into dist/
 	rm -rf build dist

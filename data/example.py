@@ -15,13 +15,13 @@ from m3router.data.errors import DataError
 from m3router.data.registry import unknown_name
 from m3router.data.scoring.metrics import (
     AGREEMENT,
-    METRICS,
     Expects,
     chance_level,
     check_references,
     expects,
     in_place,
     load_metric,
+    metric_names,
 )
 from m3router.data.scoring.multiple_choice import read_reference
 
@@ -42,13 +42,15 @@ class Example:
             for ``agreement``.
         choices: The options of a multiple-choice question, first one ``A``; else empty. None
             before the last one is a letter that the question does not use.
-        metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
+        metric: One of :func:`m3router.data.scoring.metrics.metric_names`.
         dataset: Where the example is from; results are also given per dataset.
         group: Examples that share an image share a group; ``""`` becomes ``image``, in composed
             letters (Unicode's NFC).
         chance: P(a blind guess scores 1), in [0, 1); None to derive it from the metric, see
             :func:`m3router.data.scoring.metrics.chance_level`.
         max_new_tokens: Tokens of the longest answer, at least 1; None for the model's own limit.
+        context: What a judge is told of the image, such as its caption, where the metric asks for
+            it; never shown to the model that answers.
 
     Raises:
         DataError: A field is empty, of another type, or out of range; the message names the id.
@@ -64,6 +66,7 @@ class Example:
     group: str = ""
     chance: float | None = None
     max_new_tokens: int | None = None
+    context: str = ""
 
     def __post_init__(self) -> None:
         """Check every field; sequences become tuples, an empty group becomes the image."""
@@ -92,9 +95,11 @@ class Example:
     def to_dict(self) -> dict[str, Any]:
         """Give the example as JSON values; the inverse of :meth:`from_dict`."""
         values = dataclasses.asdict(self)
+        # Examples without them keep the hash that they had before the fields were there.
         if self.max_new_tokens is None:
-            # Examples without one keep the hash that they had before the field was there.
             del values["max_new_tokens"]
+        if not self.context:
+            del values["context"]
         return {**values, "answers": list(self.answers), "choices": list(self.choices)}
 
     @classmethod
@@ -143,11 +148,13 @@ def _problems(example: Example) -> list[str]:
             problems.append(f"{name} is empty")
         elif not _is_unicode(value):
             problems.append(f"{name} {_BROKEN}: {value!r}")
-    if not isinstance(example.group, str):
-        problems.append(f"group must be text, got {type(example.group).__name__}")
-    elif not _is_unicode(example.group):
-        problems.append(f"group {_BROKEN}: {example.group!r}")
-    known = isinstance(example.metric, str) and example.metric in METRICS
+    for name in ("group", "context"):
+        value = getattr(example, name)
+        if not isinstance(value, str):
+            problems.append(f"{name} must be text, got {type(value).__name__}")
+        elif not _is_unicode(value):
+            problems.append(f"{name} {_BROKEN}: {value!r}")
+    known = isinstance(example.metric, str) and example.metric in metric_names()
     people = known and expects(example.metric) is Expects.SEVERAL_PEOPLE
     problems += _text_problems("answers", example.answers, some_empty=people)
     problems += _text_problems("choices", _used(example.choices))
@@ -160,7 +167,7 @@ def _problems(example: Example) -> list[str]:
     elif not example.answers:
         problems.append("answers is empty: at least one reference answer is needed")
     if isinstance(example.metric, str) and not known:
-        problems.append(unknown_name("metric", example.metric, METRICS).rstrip("."))
+        problems.append(unknown_name("metric", example.metric, metric_names()).rstrip("."))
     problems += _chance_problems(example.chance)
     problems += length_problems(example.max_new_tokens)
     if not problems:

@@ -205,8 +205,9 @@ def _costed(
         ]
         if lack:
             told.append(costs.lacking(f"option {option}", len(lack), len(samples), listed(lack)))
-        gap = {"score": None, "error": f"no cost: the answer has no {costs.what!r}"}
-        kept[option] = {**samples, **{name: replace(samples[name], **gap) for name in lack}}
+        why = f"no cost: the answer has no {costs.what!r}"
+        gaps = {name: replace(samples[name], score=None, error=why) for name in lack}
+        kept[option] = {**samples, **gaps}
         if len(lack) == len(samples) and lack:
             raise DataError(f"{told[-1]}. Take another cost (--cost).")
         if lack and not skip_bad:

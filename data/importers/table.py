@@ -173,15 +173,15 @@ def count_costs(table: pd.DataFrame, costs: Costs, faults: Faults) -> None:
     if not costs.prices and costs.what is None:
         return
     took = _took(table)
-    options = table["option"]
+    asked = table["option"]
     if costs.prices:
-        costs.check([str(name) for name in options.dropna().unique()])
-        pairs = zip(options, took, strict=True)
+        costs.check([str(name) for name in asked.dropna().unique()])
+        pairs = zip(asked, took, strict=True)
         table["price"] = [one.priced(costs.prices.get(name)) for name, one in pairs]
         table["price"] = table["price"].astype(np.float64)
     if costs.what is None:
         return
-    pairs = zip(options, took, strict=True)
+    pairs = zip(asked, took, strict=True)
     found = pd.Series([costs.of(name, one, None) for name, one in pairs], index=table.index)
     table["cost"] = found.astype(np.float64)
     lack = table["cost"].isna() & table["correct"].notna()

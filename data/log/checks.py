@@ -16,6 +16,9 @@ UNTIL_CORRECT = "until-correct"
 """Value of the metadata key :data:`ASKED` in logs whose examples were asked from the coarsest scale
 up to the first right answer: rows at finer scales have neither a score nor an error."""
 
+JUDGE = "judge"
+"""Key of what is recorded of the judge in the metadata of logs whose answers were judged."""
+
 SCHEMA = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),

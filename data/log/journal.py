@@ -26,6 +26,7 @@ from typing import Any
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.locks import take_lock
 from m3router.data.manifest import FULL_DISK, fsync_folder
+from m3router.data.scoring.judged import is_waiting
 
 JOURNAL = "journal.jsonl"
 VERSION = 1
@@ -290,7 +291,8 @@ class Journal:
 
     def _keep(self, row: Mapping[str, Any], *, retry_errors: bool) -> None:
         """Remember that a row is done."""
-        if retry_errors and row.get("error") is not None:
+        error = row.get("error")
+        if retry_errors and error is not None and not is_waiting(error):
             return
         example, scale = key_of(row)
         scales = self._done.get(example, frozenset()) | {scale}

@@ -24,6 +24,10 @@ from m3router.data.texts import Metric, clean
 AGREEMENT = "agreement"
 """Metric of questions without reference answers: compared with what the finest scale says."""
 
+JUDGED = "judge:"
+"""What metrics begin with that a language model computes; the rest is the name of a protocol, see
+:mod:`m3router.m3core.judging.protocols`."""
+
 _UNUSED = "\ue000"
 """A character of no script."""
 
@@ -90,13 +94,26 @@ METRICS = {
         "m3router.data.scoring.letter_parsing:score_egoschema", Expects.LETTERS
     ),
 }
+JUDGED_METRICS = tuple(f"{JUDGED}{name}" for name in ("mm-vet", "llava-bench", "video-qa"))
+"""Metrics that no rule of :data:`METRICS` computes but a judge."""
+_JUDGED_ENTRY = MetricEntry("m3router.data.scoring.judged:refuse_to_score")
+
+
+def metric_names() -> tuple[str, ...]:
+    """What the metric of an example may be."""
+    return (*METRICS, *JUDGED_METRICS)
+
+
+def is_judged(name: str) -> bool:
+    """Whether answers are scored by a judge, after all of them are there."""
+    return name.startswith(JUDGED)
 
 
 def load_metric(name: str) -> Metric:
     """Give the function of a metric.
 
     Args:
-        name: A key of :data:`METRICS`.
+        name: One of :func:`metric_names`.
 
     Raises:
         DataError: There is no such metric; the message suggests one.
@@ -122,7 +139,7 @@ def chance_level(name: str, choices: Sequence[str | None]) -> float:
     """Give the probability that a blind guess scores 1.
 
     Args:
-        name: A key of :data:`METRICS`.
+        name: One of :func:`metric_names`.
         choices: Those of the question; None for a letter that is not used.
 
     Returns:
@@ -138,7 +155,7 @@ def check_references(name: str, answers: Sequence[str], choices: Sequence[str]) 
     """List, in words, why no answer could ever be scored right.
 
     Args:
-        name: A key of :data:`METRICS`.
+        name: One of :func:`metric_names`.
         answers: The reference answers.
         choices: The choices.
 
@@ -169,6 +186,8 @@ def check_references(name: str, answers: Sequence[str], choices: Sequence[str]) 
 
 
 def _entry(name: str) -> MetricEntry:
+    if name in JUDGED_METRICS:
+        return _JUDGED_ENTRY
     if name not in METRICS:
-        raise DataError(unknown_name("metric", name, METRICS))
+        raise DataError(unknown_name("metric", name, metric_names()))
     return METRICS[name]

@@ -122,6 +122,7 @@ def _example(name: str, entry: Benchmark, raw: RawExample, file: str) -> Example
         choices=raw.choices,
         metric=entry.metric,
         max_new_tokens=entry.max_new_tokens,
+        context=raw.context,
         dataset=f"{name}/{raw.category}" if raw.category else name,
     )
 

@@ -36,10 +36,12 @@ INTRODUCTION = """\
 # Families and their options
 
 Written by `python -m experiments.families.page` from
-[counts of the real image processors](../experiments/families/results/counts.json) and the sizes in
-the published configurations; do not edit it by hand. **All operations here are computed, none is a
-measured time.** For a model of your own, `m3router cost --model FOLDER --image 1600x1200` prints
-the same table: `config.json` suffices, a hub id is fetched without its weights.
+[counts of the real image processors](../experiments/families/results/counts.json) and
+[sizes of public models](../experiments/families/configs); do not edit it by hand. **All operations
+here are computed, none is a measured time.** The sizes were entered by hand, as the models' files
+could not be fetched when this was written: trust `m3router cost` on the real file more. For a model
+of your own, `m3router cost --model FOLDER --image 1600x1200` prints the same table: `config.json`
+suffices, a hub id is fetched without its weights.
 
 ## What an option gives
 
@@ -76,7 +78,7 @@ attention compute it; a sliding window counts while decoding. Norms, activations
 left out. Tests compare every family with torch's `FlopCounterMode` on a small random model, equal
 to the operation; where one side counts what the other does not, the test says what. The prefill of
 every model above was compared at full size as well, equal to the operation, and all but Gemma 4
-were found to have as many weights as their published files.
+have as many weights as is said of the published models.
 
 - **Gemma 4 E2B and E4B** share keys between layers, and transformers reads the prompt in the
   sharing layers with its last token only. {shared} A server that does not skip them pays that.
@@ -85,8 +87,8 @@ were found to have as many weights as their published files.
 - **MiniCPM-V 4.6**: transformers 5.23 computes the logits of the whole prompt, which no answer
   needs; they are not counted. The triangular systems of its linear attention (under 1 % of a
   layer) are not either.
-- **LFM2-VL and MiniCPM-V 4.6** have no table of costs, because no published configuration was at
-  hand; `m3router cost` computes it from theirs.
+- **LFM2-VL and MiniCPM-V 4.6** have no table of costs, because no configuration of a published
+  model was at hand; `m3router cost` computes it from theirs.
 """
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import transformers
 
 from m3router.data.manifest import atomic_write_text
-from m3router.m3core.cost.visual_budgets import VisualBudgets, read_budgets
+from m3router.m3core.vlm.option_costs import VisualBudgets, read_budgets
 
 HERE = Path(__file__).parent
 CONFIGS = HERE / "configs"

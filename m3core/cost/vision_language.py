@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from m3router.data.errors import ModelError
 from m3router.data.registry import unknown_name
 from m3router.m3core.cost.operations import StackShape
@@ -229,7 +231,6 @@ class VisionLanguageShape:
 
 def _parsed(config: Mapping[str, Any]) -> Any:
     """The configuration object, which knows the defaults."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig  # heavy
 
     try:

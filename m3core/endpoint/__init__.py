@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from m3router.data.registry import exports
 
 if TYPE_CHECKING:
+    from m3router.data.prices import Prices as Prices
     from m3router.m3core.endpoint.connecting import connect as connect
     from m3router.m3core.endpoint.connecting import from_spec as from_spec
     from m3router.m3core.endpoint.endpoint_options import EndpointOption as EndpointOption
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from m3router.m3core.endpoint.meter import RequestLimitError as RequestLimitError
     from m3router.m3core.endpoint.model import EndpointModel as EndpointModel
     from m3router.m3core.endpoint.presets import PRESETS as PRESETS
-    from m3router.m3core.endpoint.prices import Prices as Prices
     from m3router.m3core.endpoint.retries import RetryPolicy as RetryPolicy
 
 if not TYPE_CHECKING:
@@ -31,7 +31,7 @@ if not TYPE_CHECKING:
             "Key": "m3router.m3core.endpoint.keys",
             "MeterReading": "m3router.m3core.endpoint.meter",
             "PRESETS": "m3router.m3core.endpoint.presets",
-            "Prices": "m3router.m3core.endpoint.prices",
+            "Prices": "m3router.data.prices",
             "RequestLimitError": "m3router.m3core.endpoint.meter",
             "RetryPolicy": "m3router.m3core.endpoint.retries",
             "connect": "m3router.m3core.endpoint.connecting",

@@ -101,12 +101,12 @@ class _Parts:
         found = choice.get("logprobs")
         tokens = found.get("content") if isinstance(found, dict) else None
         for token in tokens if isinstance(tokens, list) else ():
-            value = token.get("logprob") if isinstance(token, dict) else None
-            usable = type(value) in (int, float) and math.isfinite(value) and value <= CERTAIN
-            if usable and self.logprobs is not None:
-                self.logprobs.append(min(0.0, float(value)))
-            else:  # a sum without one of its terms would be wrong
-                self.logprobs = None
+            value: Any = token.get("logprob") if isinstance(token, dict) else None
+            number = float(value) if type(value) in (int, float) else math.nan
+            if self.logprobs is None or not -math.inf < number <= CERTAIN:
+                self.logprobs = None  # a sum without one of its terms would be wrong
+            else:
+                self.logprobs.append(min(0.0, number))
         if isinstance(choice.get("finish_reason"), str):
             self.finish = choice["finish_reason"]
 
@@ -171,7 +171,10 @@ def read_stream(lines: Iterable[str]) -> Completion:
             break
         parts.take(_json(value), "delta")
     if not done:
-        raise BrokenReplyError("the stream was cut: [DONE] is missing at its end")
+        raise BrokenReplyError(
+            "the stream was cut: [DONE] is missing at its end; where the server never sends it, as "
+            "`transformers serve`, leave `stream` out"
+        )
     return parts.completion()
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from m3router.data.errors import DataError, ModelError
+from m3router.data.prices import Prices
 from m3router.m3core.endpoint.endpoint_options import EndpointOptions, parse_options
 from m3router.m3core.endpoint.keys import Key, base_url
 from m3router.m3core.endpoint.model import (
@@ -14,7 +15,6 @@ from m3router.m3core.endpoint.model import (
     EndpointModel,
     EndpointSettings,
 )
-from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.endpoint.retries import RetryPolicy
 from m3router.m3core.endpoint.server_facts import ServerFacts, listed_models
 from m3router.m3core.endpoint.transport import Transport

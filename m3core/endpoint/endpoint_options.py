@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
+from m3router.data.prices import Prices
 from m3router.data.registry import unknown_name
 from m3router.m3core.endpoint.merge_patch import joined_patches
 from m3router.m3core.endpoint.presets import PRESETS
-from m3router.m3core.endpoint.prices import Prices
 from m3router.m3core.endpoint.sent_images import Sending
 
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
@@ -167,8 +167,8 @@ def parse_options(content: Mapping[str, Any], *, where: str = "the options") -> 
         if name not in known:
             problems.append(unknown_name("key", name, known))
     switches = {}
-    for name, usual in (("stream", False), ("logprobs", True)):
-        switches[name] = content.get(name, usual)
+    for name, otherwise in (("stream", False), ("logprobs", True)):
+        switches[name] = content.get(name, otherwise)
         if type(switches[name]) is not bool:
             problems.append(f"{name} must be true or false, got {switches[name]!r}")
     preset, tables = _tables(content, problems)
@@ -231,7 +231,7 @@ def _table_problems(table: Mapping[str, Any], where: str, problems: list[str]) -
             problems.append(f"{where}: {unknown_name('key', name, _KINDS)}")
         elif type(value) is not _KINDS[name]:
             problems.append(f"{where}: {name} must be {_WORDS[_KINDS[name]]}, got {value!r}")
-        elif _KINDS[name] is str and not value.strip():
+        elif isinstance(value, str) and not value.strip():
             problems.append(f"{where}: {name} is empty")
         elif name in ("body", "image"):
             problems += [f"{where}: {name}{one}" for one in _json_problems(value)]
@@ -242,7 +242,8 @@ def _table_problems(table: Mapping[str, Any], where: str, problems: list[str]) -
     image = table.get("image")
     if isinstance(image, dict) and "url" in image:
         problems.append(f"{where}: image may not set url: it is the image itself")
-    for one in table.get("remove") if isinstance(table.get("remove"), list) else ():
+    removed = table.get("remove")
+    for one in removed if isinstance(removed, list) else ():
         if not isinstance(one, str) or not all(one.split(".")):
             problems.append(f"{where}: remove lists fields of the body, such as 'a.b', got {one!r}")
         elif one in OURS:

@@ -337,8 +337,8 @@ class EndpointModel:
                     f"{coarser.name!r} and {finer.name!r}: the server names no tokens and no "
                     "log-probabilities, and answered the same"
                 )
-        for one in unchecked:
-            logger.warning("not checked: %s", one)
+        for sentence in unchecked:
+            logger.warning("not checked: %s", sentence)
         self._server.note(unchecked=tuple(unchecked))
         self._pinned = self._server.facts
         self.revision = self._revision()
@@ -375,6 +375,11 @@ class EndpointModel:
             ModelError: If nothing can be asked any more.
         """
         option = self._by_name[request.option]
+        if not request.question.strip():
+            return _End(
+                request=request,
+                result=Failure(message="The question is empty; give one with at least one word."),
+            )
         try:
             result = self._answer(request, option, stop)
         except RefusedError as error:
@@ -397,8 +402,9 @@ class EndpointModel:
 
     def _judged(self, end: _End) -> ModelError | None:
         """Whether a failure is one of all requests."""
-        if end.kind is None:
+        if isinstance(end.result, Answer):
             self._watch.answered(end.request.option)
+        if end.kind is None:
             return None
         why = self._watch.failed(end.request.option, end.kind, end.request.image)
         return None if why is None else ModelError(why)
@@ -525,9 +531,15 @@ class EndpointModel:
             return counts.image, "reported"
         if counts.prompt is None:
             return None, None
-        alone = self._texts.get(
-            (option.model, question), lambda: self._text_tokens(option, question, stop)
-        )
+        try:
+            alone = self._texts.get(
+                (option.model, question), lambda: self._text_tokens(option, question, stop)
+            )
+        except GaveUpError:
+            self._warn(
+                "a question alone got no answer, so the tokens of its image could not be derived"
+            )
+            return None, None
         if alone is None:
             return None, None
         if counts.prompt <= alone:
@@ -541,13 +553,17 @@ class EndpointModel:
     def _text_tokens(
         self, option: EndpointOption, question: str, stop: threading.Event
     ) -> int | None:
-        """Tokens of the prompt without an image; None where the server does not tell."""
+        """Tokens of the prompt without an image; None where the server does not tell.
+
+        Raises:
+            GaveUpError: If no attempt brought an answer; another time one may.
+        """
         try:
             called = self._caller.call(self._body(option, question, None, longest=1), stop=stop)
-        except (RefusedError, GaveUpError) as error:
+        except RefusedError as error:
             self._warn(
-                "the tokens of a question alone could not be had, so image tokens could not be "
-                f"derived: {type(error).__name__}"
+                "the server refuses a question without an image, so image tokens cannot be "
+                f"derived (status {error.status})"
             )
             return None
         counts = self._counts(called.completion, 1, with_image=False)
@@ -625,8 +641,8 @@ class EndpointModel:
         return (
             f"option {finer.option.name!r} changes nothing against {coarser.option.name!r}: "
             f"{self._server.facts} gave both {tokens} for a large detailed image, though "
-            f"{' and '.join(knobs)} differs. {likely_reason(knobs)[:1].upper()}"
-            f"{likely_reason(knobs)[1:]}. Correct the option or take it out."
+            f"{' and '.join(knobs)} differs; {likely_reason(knobs)}. Correct the option or take it "
+            "out."
         )
 
     def _warn(self, what: str) -> None:

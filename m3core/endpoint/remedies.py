@@ -11,10 +11,11 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "start vLLM with --trust-request-mm-kwargs",
     ),
     (
-        r"mm_processor_kwargs",
-        "start vLLM with --trust-request-mm-kwargs; `transformers serve` takes "
-        "chat_template_kwargs instead (presets transformers-...)",
+        r"unexpected.*mm_processor_kwargs",
+        "this server, as `transformers serve`, takes chat_template_kwargs instead: see the presets "
+        "transformers-...",
     ),
+    (r"mm_processor_kwargs", "start vLLM with --trust-request-mm-kwargs"),
     (r"chat_template_kwargs", "this server does not take chat_template_kwargs; try a vllm- preset"),
     (
         r"max_completion_tokens",

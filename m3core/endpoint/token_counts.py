@@ -65,8 +65,7 @@ def read_usage(
     image = image or None
     problems = {
         "prompt_tokens is 0": prompt == 0,
-        "more image tokens than prompt_tokens": (image or 0)
-        > (image if prompt is None else prompt),
+        "more image tokens than prompt_tokens": prompt is not None and (image or 0) > prompt,
         "more cached_tokens than prompt_tokens": prompt is not None and (cached or 0) > prompt,
         "more completion_tokens than were allowed": (answer or 0) > max_tokens + SLACK,
         "image tokens in a prompt without an image": bool(image) and not with_image,

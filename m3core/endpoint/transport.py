@@ -66,12 +66,13 @@ class Transport:
             import httpx
         except ImportError as error:
             raise ModelError(
-                "asking an endpoint needs the package httpx: pip install 'm3router[serve]'"
+                "asking an endpoint needs the package httpx: pip install 'm3router[endpoint]'"
             ) from error
         self._url = url
         self._key = key
         self._timeout = timeout
         self._no_connection = (httpx.ConnectError, httpx.ConnectTimeout)
+        self._too_slow = httpx.TimeoutException
         self._no_reply = (httpx.TransportError, httpx.InvalidURL, httpx.DecodingError)
         headers = {
             "Accept": "application/json, text/event-stream",
@@ -119,20 +120,28 @@ class Transport:
             try:
                 reply, location = self._once(method, url, body)
             except self._no_connection as error:
-                raise NoConnectionError(f"no server answers at {self._url}") from error
+                raise NoConnectionError(f"no server answers at {self._url} ({error})") from error
+            except self._too_slow as error:
+                raise NoReplyError(self._slow()) from error
             except self._no_reply as error:
                 said = str(error) or type(error).__name__
-                raise NoReplyError(f"the connection broke, or was too slow: {said}") from error
+                raise NoReplyError(f"the connection broke: {said}") from error
             if location is None:
                 return reply
             if reply.status not in SAME_METHOD or _origin(location) != _origin(url):
                 break
             url = location
-        target = urlsplit(location)
+        target = urlsplit(str(location))
         raise ModelError(
             f"the endpoint {self._url} redirects to {target.scheme}://{target.hostname}"
             f"{target.path} (status {reply.status}), which is not followed, so that keys and "
             "images go where you said only: give the right address"
+        )
+
+    def _slow(self) -> str:
+        return (
+            f"no whole response within {self._timeout:g} s; allow more with --request-timeout, or "
+            "fewer requests with --in-flight"
         )
 
     def _once(self, method: str, url: str, body: Any) -> tuple[Reply, str | None]:
@@ -147,7 +156,7 @@ class Transport:
                         f"the response is longer than {MOST_BYTES >> 20} MiB and was not read on"
                     )
                 if time.monotonic() - began > self._timeout:
-                    raise NoReplyError(f"the response did not end within {self._timeout:g} s")
+                    raise NoReplyError(self._slow())
             reply = Reply(
                 status=response.status_code,
                 content_type=response.headers.get("Content-Type", ""),

@@ -7,8 +7,8 @@ once (:class:`m3router.m3core.options.StreamingOptionModel`) takes them one by o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from m3router.data.media_files import file_in
 from m3router.data.scoring.general import score_agreement
 from m3router.data.videos import open_media
 from m3router.m3core.labelling.progress import LabelProgress
-from m3router.m3core.labelling.rows import RIGHT, LabelMode, empty_row, longest_answer
+from m3router.m3core.labelling.rows import RIGHT, LabelMode, empty_row, longest_answer, scored
 from m3router.m3core.options import (
     Answer,
     Failure,
@@ -127,7 +127,8 @@ class OptionLabeller:
         unreadable: list[Row] = []
         groups = self._groups(cells, open_requests, unreadable, stopped)
         if isinstance(self.model, StreamingOptionModel):
-            answers = self.model.answer_each(one for group in groups for one in group)
+            requests = (one for group in groups for one in group)
+            answers = self.model.answer_each(itertools.takewhile(lambda _: not stopped(), requests))
             results: Iterator[list[tuple[Request, Answer | Failure]]] = ([one] for one in answers)
         else:
             results = (
@@ -163,7 +164,9 @@ class OptionLabeller:
         order = {image: n for n, image in enumerate(dict.fromkeys(e.image for e, _ in cells))}
         ordered = sorted(cells, key=lambda cell: order[cell[0].image])
         group: list[Request] = []
-        for number, (image, same) in enumerate(groupby(ordered, key=lambda cell: cell[0].image)):
+        for number, (image, same) in enumerate(
+            itertools.groupby(ordered, key=lambda cell: cell[0].image)
+        ):
             if stopped():
                 return
             if group and number % GROUP_IMAGES == 0:
@@ -204,8 +207,6 @@ class OptionLabeller:
         row = empty_row(example, name, longest) | usage_columns(told.usage)
         if isinstance(told, Failure):
             return row | {"error": told.message, "cost": None}
-        if row["cost"] is None:
-            return row | {"error": f"The answer has no cost in {self.model.cost_unit}."}
         stats = self.state.stats
         stats.used += told.usage.prompt_tokens or 0
         stats.padded += told.usage.prompt_tokens or 0
@@ -213,8 +214,11 @@ class OptionLabeller:
         stats.flops += (told.usage.language_flops or 0.0) + (told.usage.tower_flops or 0.0)
         finish = None if told.cut is None else LENGTH if told.cut else STOP
         row |= {"answer": told.text, "logprob": told.logprob, "confidence": told.confidence}
+        if row["cost"] is None:  # the answer is kept, but nothing can be decided by it
+            return row | {"error": f"the answer has no cost in {self.model.cost_unit}"}
         agreement = self.mode is LabelMode.AGREEMENT
-        return row | {"score": None if agreement else example.score(told.text), "finish": finish}
+        score = {"score": None} if agreement else scored(example, told.text)
+        return row | score | {"finish": finish}
 
     def _keep(self, rows: Sequence[Row], whole: _Whole) -> None:
         self.journal.append(rows)

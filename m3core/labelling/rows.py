@@ -10,7 +10,8 @@ from typing import Any
 from m3router.data.errors import DataError
 from m3router.data.example import Example, fingerprint
 from m3router.data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
-from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.scoring.judged import WAITING
+from m3router.data.scoring.metrics import AGREEMENT, is_judged
 from m3router.data.videos import FRAMES, is_video
 from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncoding
 from m3router.m3core.options import OptionModel
@@ -63,6 +64,13 @@ def label_mode(examples: Sequence[Example], mode: LabelMode) -> LabelMode:
     Raises:
         DataError: Only some have references, or what is to be asked needs them.
     """
+    judged = next((one for one in examples if is_judged(one.metric)), None)
+    if judged is not None and mode is not LabelMode.ALL:
+        raise DataError(
+            f"Example {judged.id!r} has the metric {judged.metric!r}: a judge scores it when all "
+            f"answers are there, so that {mode.value!r} cannot be asked for. Label without that "
+            "option."
+        )
     without = [one.id for one in examples if one.metric == AGREEMENT]
     if not without or mode is LabelMode.AGREEMENT:
         return mode
@@ -179,6 +187,13 @@ def empty_row(example: Example, scale: int | str, longest: int) -> dict[str, Any
     }
 
 
+def scored(example: Example, answer: str) -> dict[str, Any]:
+    """The columns ``score`` and ``error`` of an answer; what needs a judge waits for one."""
+    if is_judged(example.metric):
+        return {"score": None, "error": WAITING}
+    return {"score": example.score(answer), "error": None}
+
+
 def fill_row(
     row: dict[str, Any],
     example: Example,
@@ -191,7 +206,7 @@ def fill_row(
     row |= {
         "cost": float(answer.visual_tokens),
         "answer": answer.text,
-        "score": example.score(answer.text),
+        **scored(example, answer.text),
         "logprob": answer.logprob,
         "confidence": answer.confidence,
         "answer_tokens": answer.answer_tokens,

@@ -24,7 +24,7 @@ import pandas as pd
 from m3router.data.errors import DataError
 from m3router.data.example import Example, length_problems
 from m3router.data.images import MAX_PIXELS
-from m3router.data.log.checks import LATER, SCHEMA
+from m3router.data.log.checks import JUDGE, LATER, SCHEMA
 from m3router.data.log.journal import Journal
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_bytes
@@ -346,6 +346,8 @@ def _write(log: OracleLog, folder: Path) -> None:
     recorded = {name: there.metadata.get(name) for name in log.metadata}
     if recorded == log.metadata and there.frame.equals(log.frame):
         return
+    if JUDGE in there.metadata and _same_answers(there, log, but=("score", "error", "metric")):
+        return  # what a judge said of these very answers stays
     more = {name: value for name, value in there.metadata.items() if name not in log.metadata}
     if _same_answers(there, log):
         # A log of an earlier version gets what it did not record; what was found of it stays true.
@@ -358,9 +360,10 @@ def _write(log: OracleLog, folder: Path) -> None:
     log.write(folder)
 
 
-def _same_answers(one: OracleLog, other: OracleLog) -> bool:
-    """Whether two logs hold the same but for what earlier versions did not record."""
-    return one.frame.drop(columns=list(LATER)).equals(other.frame.drop(columns=list(LATER)))
+def _same_answers(one: OracleLog, other: OracleLog, *, but: Sequence[str] = ()) -> bool:
+    """Whether two logs hold the same but for what earlier versions did not record, and `but`."""
+    left_out = [*LATER, *(name for name in but if name not in LATER)]
+    return one.frame.drop(columns=left_out).equals(other.frame.drop(columns=left_out))
 
 
 def _write_stats(

@@ -6,6 +6,7 @@
 - ``prompts``: an image's prepared prompt, and what stands before and after a question;
 - ``model``: the adapter that answers; ``decoding``: prefixes read once, greedy answers;
 - ``loading``: from a name to a model;
+- ``option_costs``: what every option costs, without a model's weights;
 - ``tiny``: random models of every family, for tests and for trying the tools.
 """
 

@@ -117,7 +117,7 @@ def _image_tokens(processor: Any) -> Options:
     whole: dict[str, Mapping[str, Any]] = {
         str(most): {
             "max_image_tokens": most,
-            "min_image_tokens": most // 4,  # the default of 64 refuses small images at 64
+            "min_image_tokens": min(64, most // 2),  # 64, the default, refuses some images at 64
             "do_image_splitting": False,
         }
         for most in (64, 128, 256)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from m3router.data.errors import ModelError, listed
 from m3router.data.registry import unknown_name
@@ -73,9 +73,9 @@ def load_vlm(
     check_keywords(processor.image_processor, ladder)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = _load_weights(folder, Placement(device=device, dtype=dtype))
-    preparer = Preparer(processor, family, model.config, ladder)
-    probe(preparer, ladder)
+    placement = Placement(device=device, dtype=dtype)
+    preparer = Preparer(processor, family, _config(folder), ladder)
+    probe(preparer, ladder)  # before the weights, which may take minutes
     decides = {
         "image_backend": backend,
         "options": json.dumps(ladder, sort_keys=True),
@@ -83,9 +83,8 @@ def load_vlm(
     }
     given = {"device": device, "dtype": dtype, "max_new_tokens": max_new_tokens}
     return VisionLanguageModel(
-        model=model,
+        reader=Reader(_load_weights(folder, placement), processor),
         preparer=preparer,
-        reader=Reader(model, processor),
         family=family,
         options=ladder,
         name=Path(name).name or name,
@@ -105,6 +104,13 @@ def load_vlm(
 
 def _has(folder: Path) -> bool:
     return (folder / "config.json").is_file()
+
+
+def _config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except UNREADABLE as error:
+        raise ModelError(f"{folder}/config.json cannot be used: {error}") from error
 
 
 def _load_weights(folder: Path, placement: Placement) -> Any:

@@ -76,17 +76,16 @@ class VisionLanguageModel:
     """A local vision-language model by visual budget, an ``OptionModel``.
 
     Args:
-        model: In evaluation mode.
-        processor: Its processor.
+        reader: Reads prompts and answers them.
+        preparer: Makes the prompts.
         family: What differs from other families.
         options: Name -> keyword arguments of the image processor, the coarsest first.
         name: How the user called it.
         revision: Hash of all that decides its answers.
-        provenance: What makes its answers, without the prompt.
+        provenance: What makes its answers, for the log.
         spec: From which the same model can be made again.
         max_new_tokens: Longest answer where a request names no other limit; None for the usual
             :data:`m3router.m3core.matryoshka.base.ANSWER_TOKENS`.
-        preparer: Makes its prompts.
         limits: What one call of the model may hold; made smaller when memory runs out.
     """
 
@@ -95,9 +94,8 @@ class VisionLanguageModel:
     def __init__(
         self,
         *,
-        model: Any,
-        preparer: Preparer,
         reader: Reader,
+        preparer: Preparer,
         family: Family,
         options: Options,
         name: str,
@@ -107,7 +105,8 @@ class VisionLanguageModel:
         max_new_tokens: int | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.model = model
+        self.reader = reader
+        self.preparer = preparer
         self.name = name
         self.revision = revision
         self.max_new_tokens = max_new_tokens or ANSWER_TOKENS
@@ -115,12 +114,11 @@ class VisionLanguageModel:
         self.provenance: Mapping[str, Any] = dict(provenance)
         self.spec: Mapping[str, Any] = dict(spec)
         self.limits = limits or Limits()
-        self.context: int = model.config.get_text_config().max_position_embeddings
-        self.shape = VisionLanguageShape.of(model.config.to_dict())
+        config = reader.model.config
+        self.context: int = config.get_text_config().max_position_embeddings
+        self.shape = VisionLanguageShape.of(config.to_dict())
         self._keywords = options
         self._family = family
-        self._preparer = preparer
-        self._reader = reader
 
     def count(self, image: Image.Image, option: str) -> Usage:
         """What an image costs at an option; see ``OptionModel``.
@@ -130,7 +128,7 @@ class VisionLanguageModel:
             ImageError: If the image processor refuses the image.
         """
         check_option(self, option)
-        return self._usage(self._preparer.count(image.size, option))
+        return self._usage(self.preparer.count(image.size, option))
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request]) -> list[Answer | Failure]:
@@ -168,7 +166,7 @@ class VisionLanguageModel:
         began = time.perf_counter()
         first = requests[0][1]
         try:
-            image = self._preparer.prepare(first.image, first.option)
+            image = self.preparer.prepare(first.image, first.option)
         except DataError as error:
             found.update({place: Failure(message=str(error)) for place, _ in requests})
             return []
@@ -176,7 +174,7 @@ class VisionLanguageModel:
         asked = []
         for place, request in requests:
             try:
-                ids = self._preparer.question(image, request.question)
+                ids = self.preparer.question(image, request.question)
                 most = self._most(request, len(image.prefix) + len(ids))
             except DataError as error:
                 found[place] = Failure(message=str(error))
@@ -203,7 +201,7 @@ class VisionLanguageModel:
         began = time.perf_counter()
         image = asked[0].image
         try:
-            prefix = self._reader.read([self._encoded(image)], [image.prefix])
+            prefix = self.reader.read([self.encode(image)], [image.prefix])
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -219,8 +217,8 @@ class VisionLanguageModel:
 
         def ask(batch: Sequence[_Asked]) -> list[Decoded]:
             state = prefix.copied(len(batch))
-            self._reader.read_on(state, [one.ids for one in batch])
-            return self._reader.answer(state, [one.most for one in batch])
+            self.reader.read_on(state, [one.ids for one in batch])
+            return self.reader.answer(state, [one.most for one in batch])
 
         for some in sorts.values():
             needs = [one.need(shared=len(image.prefix)) for one in some]
@@ -230,9 +228,9 @@ class VisionLanguageModel:
         """Questions that share nothing, of any options."""
 
         def ask(batch: Sequence[_Asked]) -> list[Decoded]:
-            images = [self._encoded(one.image) for one in batch]
-            state = self._reader.read(images, [[*one.image.prefix, *one.ids] for one in batch])
-            return self._reader.answer(state, [one.most for one in batch])
+            images = [self.encode(one.image) for one in batch]
+            state = self.reader.read(images, [[*one.image.prefix, *one.ids] for one in batch])
+            return self.reader.answer(state, [one.most for one in batch])
 
         self._in_batches(asked, [one.need(shared=0) for one in asked], ask, found)
 
@@ -268,11 +266,11 @@ class VisionLanguageModel:
             attempts=1,
         )
         return Answer(
-            text=text_of(self._preparer.tokenizer, decoded),
+            text=text_of(self.preparer.tokenizer, decoded),
             usage=usage,
             confidence=math.exp(decoded.logprobs[0]),
             logprob=sum(decoded.logprobs),
-            cut=not is_whole(decoded, self._reader.ends),
+            cut=not is_whole(decoded, self.reader.ends),
         )
 
     def _usage(self, counts: Counts) -> Usage:
@@ -285,11 +283,12 @@ class VisionLanguageModel:
             tower_flops=self.shape.tower_flops(counts.views, counts.visual_tokens),
         )
 
-    def _encoded(self, image: PreparedImage) -> EncodedImage:
+    def encode(self, image: PreparedImage) -> EncodedImage:
+        """Run tower and connector on a prepared image."""
         keywords = self._keywords[image.option]
         stored = {name: keywords[name] for name in self._family.stored if name in keywords}
-        with _changed(self.model.config, stored):
-            return self._reader.encode(image, keywords)
+        with _changed(self.reader.model.config, stored):
+            return self.reader.encode(image, keywords)
 
 
 @contextmanager

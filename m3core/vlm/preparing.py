@@ -85,9 +85,10 @@ class Preparer:
         self._placeholder = self.tokenizer.convert_ids_to_tokens(self.image_id)
         self._counts: dict[tuple[tuple[int, int], str], Counts] = {}
         talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _MARK}]}]
-        # Answers are short: a model that can think aloud is asked not to.
+        # Answers are short: a model that can think aloud first is asked not to.
+        thinks = "enable_thinking" in str(processor.chat_template)
         self._template = processor.apply_chat_template(
-            talk, add_generation_prompt=True, tokenize=False, enable_thinking=False
+            talk, add_generation_prompt=True, **({"enable_thinking": False} if thinks else {})
         )
         before, mark, self._after = self._template.partition(_MARK)
         if not mark or before.count(processor.image_token) != 1 or _MARK in self._after:

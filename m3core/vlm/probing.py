@@ -6,7 +6,7 @@ labelled, paid for and learned from all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from m3router.data.errors import ImageError, MismatchError
@@ -23,10 +23,16 @@ def check_keywords(image_processor: Any, options: Options) -> None:
     """Check the names of keyword arguments.
 
     Raises:
-        MismatchError: Naming the option, the argument and the nearest known one.
+        MismatchError: Naming the option, the argument and the nearest known one; or if an option
+            is no mapping.
     """
     known = set(image_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
     for option, keywords in options.items():
+        if not isinstance(keywords, Mapping):
+            raise MismatchError(
+                f"option {option!r} must map arguments of the image processor to values, such as "
+                f'{{"max_soft_tokens": 70}}, got {keywords!r}'
+            )
         for name in keywords:
             if name not in known:
                 what = unknown_name("argument of the image processor", name, known)

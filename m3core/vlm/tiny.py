@@ -456,11 +456,13 @@ def save_tiny(name: str, folder: str | Path, *, width: int = 32, layers: int = 2
     settings["text_config"] = settings["text_config"] | {"vocab_size": len(tokenizer)}
     if name == "gemma4":
         settings["text_config"]["vocab_size_per_layer_input"] = len(tokenizer)
-    model = AutoModelForImageTextToText.from_config(getattr(transformers, plan.config)(**settings))
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=_SPREAD, generator=generator)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        config = getattr(transformers, plan.config)(**settings)
+        model = AutoModelForImageTextToText.from_config(config)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=_SPREAD)
     model.generation_config = GenerationConfig(
         eos_token_id=_EOS, pad_token_id=_PAD, bos_token_id=_BOS, do_sample=False
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.m3core.checkpoints.places import EMBEDDED, read_json, resolve
 from m3router.m3core.cost.operations import Numbers
 from m3router.m3core.cost.roofline import Device, choose_device, estimate
 from m3router.m3core.cost.vision_language import FAMILIES
@@ -19,7 +20,7 @@ from m3router.router.cli.streams import out
 from m3router.router.text.numbers import percent
 
 if TYPE_CHECKING:
-    from m3router.m3core.cost.visual_budgets import OptionCost
+    from m3router.m3core.vlm.option_costs import OptionCost
 
 _MATRYOSHKA = "Matryoshka models:"
 _SIZES = {True: "1600x1200", False: "336x336"}
@@ -88,8 +89,6 @@ def cost(
     m3router cost --model config.json --option 'low={"max_soft_tokens": 70}'
     ```
     """
-    from m3router.m3core.checkpoints.places import EMBEDDED  # loads the hub's client
-
     only_scales: dict[str, Any] = {
         "--device-type": device_type,
         "--peak-tflops": peak_tflops,
@@ -99,7 +98,11 @@ def cost(
     }
     by_option = model != EMBEDDED and _has_options(model)
     size = image_size or _SIZES[by_option]
-    about = {"text_tokens": text_tokens, "answer_tokens": answer_tokens, "json": json}
+    about: dict[str, Any] = {
+        "text_tokens": text_tokens,
+        "answer_tokens": answer_tokens,
+        "json": json,
+    }
     if by_option:
         given = [name for name, value in only_scales.items() if value is not None]
         if given:
@@ -120,8 +123,6 @@ def cost(
 
 def _has_options(model: str) -> bool:
     """Whether it is a model by visual budget; a hub id's small files are downloaded."""
-    from m3router.m3core.checkpoints.places import read_json, resolve  # loads the hub's client
-
     if Path(model).is_file():
         return True
     file = resolve(model, weights=False) / "config.json"
@@ -139,7 +140,6 @@ def _of_scales(
     json: bool,
 ) -> None:
     """Show a Matryoshka model's scales."""
-    from m3router.m3core.checkpoints.places import EMBEDDED, resolve  # loads the hub's client
     from m3router.m3core.checkpoints.sizes import (
         parse_image,  # loads torch
         read_sizes,  # loads torch
@@ -203,8 +203,8 @@ def _of_options(
 ) -> None:
     """Show the options of a model by visual budget."""
     from m3router.m3core.checkpoints.sizes import parse_image  # loads torch
-    from m3router.m3core.cost.visual_budgets import read_budgets  # loads torch
     from m3router.m3core.opening import parse_options  # loads torch
+    from m3router.m3core.vlm.option_costs import read_budgets  # loads torch
 
     height, width = parse_image(size)
     budgets = read_budgets(model, options=parse_options(option))

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from m3router.m3core.endpoint.connecting import connect
 from m3router.m3core.endpoint.endpoint_options import read_options
 from m3router.m3core.endpoint.keys import Key
+from m3router.m3core.endpoint.model import MAX_NEW_TOKENS, EndpointModel
 from m3router.m3core.endpoint.presets import PRESETS
 from m3router.router.cli.options import pairs
-
-if TYPE_CHECKING:
-    from m3router.m3core.endpoint.model import EndpointModel
 
 Endpoint = Annotated[
     str | None,
@@ -135,9 +134,6 @@ def connect_from(given: EndpointArguments) -> EndpointModel:
         DataError: If the file of options, the key or the address cannot be used.
         ModelError: If the endpoint cannot be asked, or an option changes nothing.
     """
-    from m3router.m3core.endpoint.connecting import connect
-    from m3router.m3core.endpoint.model import MAX_NEW_TOKENS
-
     if given.options is None and given.preset is None:
         raise typer.BadParameter(
             "--endpoint needs --options FILE or --preset NAME, which say how its options are asked"

@@ -23,6 +23,7 @@ from m3router.router.version import PACKAGE, __version__
 COMMANDS: dict[str, str] = {
     "fetch": "m3router.router.cli.fetch:fetch",
     "label": "m3router.router.cli.label:label",
+    "judge": "m3router.router.cli.judge:judge",
     "import": "m3router.router.cli.import_:app",
     "inspect": "m3router.router.cli.inspect:inspect",
     "featurize": "m3router.router.cli.featurize:featurize",
@@ -140,12 +141,13 @@ def main(
 ) -> None:
     """Answer image questions with as few visual tokens as they need.
 
-    `fetch` writes a published benchmark as examples, `label` asks a frozen multi-scale model
-    every question at every scale, `tune` searches for a router's setting, `train` learns which
-    scale suffices, `calibrate` sets a budget, `evaluate` and `report` say what was saved and what
-    was lost, `traffic` keeps what a server recorded, `monitor` judges a policy on it, `route`
-    decides without asking a model, `ask` answers, `look` draws what a model sees, `demo` shows it
-    all in a browser. `quickstart` does it all on drawn scenes.
+    `fetch` writes a published benchmark as examples, `label` asks a frozen model every question at
+    every option, `judge` has answers scored by a language model, `import` reads what another tool
+    answered, `tune` searches for a router's setting, `train` learns which option suffices,
+    `calibrate` sets a budget, `evaluate` and `report` say what was saved and what was lost,
+    `traffic` keeps what a server recorded, `monitor` judges a policy on it, `route` decides without
+    asking a model, `ask` answers, `look` draws what a model sees, `demo` shows it all in a browser.
+    `quickstart` does it all on drawn scenes.
 
     Fractions are written `1%` or `0.01`, and options that take several values are repeated.
 

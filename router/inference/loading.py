@@ -50,7 +50,8 @@ def load_encoder_of(
     """Load what a router's features are made with; None where that needs no model.
 
     Where the model that answers made them, all of it is loaded, language model included: a
-    checkpoint's tower and projector cannot be loaded by themselves.
+    checkpoint's tower and projector cannot be loaded by themselves, and its encodings say what the
+    scales cost.
 
     Args:
         router: What reads the features.
@@ -61,13 +62,12 @@ def load_encoder_of(
         ModelError: If it cannot be loaded.
         MismatchError: If it is not the one that made the features.
     """
-    features = router.metadata.get("features", {})
-    if not _needs_encoder(router.blocks, str(features.get("question_encoder", MODEL))):
+    features, own = router.metadata.get("features", {}), reads_own_model(router)
+    if not own and not _looks(router.blocks, str(features.get("question_encoder", MODEL))):
         return None
     known, revision = _source(router)
     wanted = name or known
     try:
-        own = reads_own_model(router)
         loaded: ImageEncoder | MultiScaleModel = (
             load_labelled_model(wanted, router, device=device)
             if own
@@ -96,7 +96,7 @@ def _source(router: ScaleRouter) -> tuple[str, str]:
     return name, revision
 
 
-def _needs_encoder(blocks: Iterable[str], questions: str) -> bool:
+def _looks(blocks: Iterable[str], questions: str) -> bool:
     return any(
         (name in FEATURE_GROUPS and FEATURE_GROUPS[name].of_encoding is not None)
         or (name == QUESTION and questions == MODEL)

@@ -28,6 +28,7 @@ from m3router.data.registry import unknown_name
 from m3router.data.videos import open_media
 from m3router.m3core.encoders import ImageEncoder
 from m3router.m3core.matryoshka.base import MultiScaleModel, VisualEncoding
+from m3router.m3core.options import OptionModel
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.features.featurizer import live_featurizer
 from m3router.router.features.groups import FEATURE_GROUPS, PEEK
@@ -227,8 +228,9 @@ class Router:
             budget: Decide within so much mean cost, as calibrated on the run's calibration split.
             option: Decide for this option; estimates and costs are given all the same.
             costs: (N, K) as the model that answers counts them for these images, before it is
-                asked. Read only where policies are fitted by such (`counts`); else the costs that
-                the router expects decide, as they did when its policies were fitted.
+                asked (`counted_costs`). Read only where policies are fitted by such (`counts`);
+                else the costs that the router expects decide, as they did when its policies were
+                fitted.
 
         Raises:
             DataError: If a question is empty, a file cannot be read, an image is missing, or a
@@ -396,6 +398,27 @@ class Router:
         if self.run is None:
             raise DataError(f"{what} needs a run folder: load the router with Router.load")
         return self.run
+
+
+def counted_costs(model: OptionModel, images: Sequence[Image.Image]) -> Costs | None:
+    """What a model's options cost for images, as it counts them without being asked.
+
+    Args:
+        model: What will answer.
+        images: RGB; the same object is counted once.
+
+    Returns:
+        (N, K), options in the model's order; None where it cannot count all of them.
+    """
+    known: dict[int, list[float | None]] = {}
+    for image in images:
+        if id(image) not in known:
+            counts = [model.count(image, option.name).cost for option in model.options]
+            if None in counts:
+                return None
+            known[id(image)] = counts
+    rows = [known[id(image)] for image in images]
+    return np.array(rows, dtype=np.float64).reshape(len(images), len(model.options))
 
 
 def _read_rule(run: Run, name: str) -> tuple[Policy, Cascade | None]:

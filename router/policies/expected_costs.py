@@ -59,7 +59,7 @@ class ExpectedCosts:
         Raises:
             DataError: when there are no examples, or a cost is not finite or negative.
         """
-        costs = np.asarray(costs, dtype=np.float64)
+        costs = np.array(costs, dtype=np.float64)
         if not len(costs) or not np.all(np.isfinite(costs) & (costs >= 0)):
             raise DataError(
                 f"Expected costs are learned from examples whose costs are finite and at least 0; "
@@ -147,7 +147,7 @@ class ExpectedCosts:
         return np.asarray(np.log(self.sizes))
 
 
-def _mean(costs: Array) -> Array:
+def _mean(costs: Floats) -> Array:
     """Means (K,) of costs (n, K); what is always the same is its own mean, to the last digit."""
     same = (costs == costs[0]).all(axis=0)
-    return np.where(same, costs[0], costs.mean(axis=0))
+    return np.where(same, costs[0], costs.mean(axis=0)).astype(np.float64)

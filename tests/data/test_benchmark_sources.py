@@ -18,7 +18,7 @@ from PIL import Image
 from m3router.data.errors import DataError
 from m3router.data.images import open_image
 from m3router.data.manifest import read_manifest, sha256_file
-from m3router.data.scoring.metrics import METRICS, load_metric
+from m3router.data.scoring.metrics import is_judged, load_metric, metric_names
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.data.sources.fetching import fetch_benchmark
 from m3router.data.sources.hub import Origin, iter_benchmark
@@ -149,6 +149,21 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, str, str, str, float]] = {
         },
         "Is it overcast?" + WORD, "No.", "yes", "gqa", 0.0,
     ),
+    "mmvet": (
+        {
+            "question_id": "v1_0", "image": image(), "question": "What is x?",
+            "answer": "-1<AND>-5", "image_source": "a.com", "capability": "ocr,math",
+        },
+        "What is x?", "x = -1 or x = -5", "x = 3", "mmvet/ocr,math", 0.0,
+    ),
+    "llava-bench": (
+        {
+            "question_id": 0, "question": "Name the city.", "caption": "A view.\nOf a city.",
+            "gpt_answer": "It is Honolulu.", "category": "conv", "image": image(),
+            "image_id": "001",
+        },
+        "Name the city.", "Honolulu", "Rome", "llava-bench/conv", 0.0,
+    ),
     "msvdqa": (
         {
             "": 1, "video_id": 1201, "answer": "null", "question": "who pours?",
@@ -234,18 +249,19 @@ def origin_of(name: str, rows: list[dict[str, Any]], folder: Path, **more: Any) 
 LONGEST = {
     "mmbench": 1024, "gqa": 16, "pope": 128, "vizwiz": 1024, "seedbench": 1024, "scienceqa": 16,
     "mmmu": 128, "docvqa": 32, "chartqa": 16, "ai2d": 16, "textvqa": 1024, "vqav2": 16, "mme": 16,
-    "msvdqa": 64, "msrvttqa": 64, "activitynetqa": 64, "nextqa": 1024, "intentqa": 1024,
-    "egoschema": 16,
+    "mmvet": 1024, "llava-bench": 1024, "msvdqa": 64, "msrvttqa": 64, "activitynetqa": 64,
+    "nextqa": 1024, "intentqa": 1024, "egoschema": 16,
 }  # fmt: skip
 
 
 def test_every_benchmark_has_a_fixture():
     assert set(PUBLISHED) == set(BENCHMARKS)
     asked = "mmbench gqa pope vizwiz seedbench scienceqa mmmu docvqa chartqa ai2d textvqa vqav2 mme"
+    judged = "mmvet llava-bench"
     filmed = "msvdqa msrvttqa activitynetqa nextqa intentqa egoschema"
-    assert list(BENCHMARKS) == [*asked.split(), *filmed.split()]
+    assert list(BENCHMARKS) == [*asked.split(), *judged.split(), *filmed.split()]
     for entry in map(benchmark, BENCHMARKS):
-        assert entry.metric in METRICS
+        assert entry.metric in metric_names()
         assert bool(entry.hub) != bool(entry.sheet)
 
 
@@ -260,8 +276,12 @@ def test_from_rows_to_scores(name: str, tmp_path: Path) -> None:
     assert example.id.startswith(f"{name}-")
     assert example.metric == benchmark(name).metric
     assert example.max_new_tokens == LONGEST[name]
-    assert example.score(right) == pytest.approx(1.0)
-    assert example.score(wrong) == 0.0
+    if is_judged(example.metric):
+        with pytest.raises(DataError, match="scored by a judge"):
+            example.score(right)
+    else:
+        assert example.score(right) == pytest.approx(1.0)
+        assert example.score(wrong) == 0.0
     assert example.chance_level == pytest.approx(chance)
     if benchmark(name).video:
         assert (fetched.images / example.image).suffix == ".webm"
@@ -273,6 +293,14 @@ def test_from_rows_to_scores(name: str, tmp_path: Path) -> None:
     assert manifest["params"]["benchmark"] == name
     assert manifest["outputs"] == {"examples.jsonl": sha256_file(fetched.examples)}
     assert (manifest["examples"], fetched.count) == (1, 1)
+
+
+def test_what_a_judge_is_told_of_an_image_stays_with_the_example(tmp_path: Path) -> None:
+    (example,) = read("llava-bench", [PUBLISHED["llava-bench"][0]], tmp_path)
+    assert example.context == "A view.\nOf a city." and example.answers == ("It is Honolulu.",)
+    assert type(example).from_dict(example.to_dict()) == example
+    (other,) = read("mmvet", [PUBLISHED["mmvet"][0]], tmp_path)
+    assert "context" not in other.to_dict()  # so that its hash is what it was
 
 
 def variants(name: str, **changes: list[Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ PUBLISHED = {
     "gemma-3-4b-it": 4_300_079_472,
     "llava-onevision-qwen2-7b-ov-hf": 8_030_348_832,
 }
-"""Weights of the published files."""
+"""Weights of the models as they are known; the files themselves were not at hand."""
 
 
 def test_the_page_is_what_the_recorded_counts_give(capsys, monkeypatch, tmp_path):

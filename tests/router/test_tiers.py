@@ -120,7 +120,7 @@ def test_names_of_tiers_are_checked_and_ordered():
     assert check_feature_groups(["peek", "image", "peek"]) == ("image", "peek")
     with pytest.raises(DataError, match="Unknown feature group 'cheep'. Did you mean 'cheap'"):
         check_feature_groups(["cheep"])
-    with pytest.raises(DataError, match="choose among image, question, cheap, peek"):
+    with pytest.raises(DataError, match="choose among image, question, size, cheap, peek"):
         check_feature_groups([])
 
 
@@ -131,6 +131,8 @@ def test_a_tier_without_what_it_needs_is_refused():
         Featurizer(feature_groups=("peek",))
     with pytest.raises(DataError, match="'question' needs a question encoder"):
         Featurizer(feature_groups=("question",))
+    with pytest.raises(DataError, match="'size' needs images"):
+        Featurizer(feature_groups=("size",), images=False)
 
 
 def examples(images: int = 6) -> list[Example]:

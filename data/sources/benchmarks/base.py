@@ -40,6 +40,7 @@ class RawExample:
         image_id: Of an image that is kept apart from the questions.
         video: Name of a video file without its ending.
         left_out: Why the row cannot be used, or empty.
+        context: What a judge is told of the image, or empty.
     """
 
     question: str
@@ -51,6 +52,7 @@ class RawExample:
     image_id: str = ""
     video: str = ""
     left_out: str = ""
+    context: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +65,14 @@ class Benchmark:
         split: The part that is evaluated.
         columns: What a row must have.
         read: Turns a row into a question.
-        metric: A key of :data:`m3router.data.scoring.metrics.METRICS`.
+        metric: One of :func:`m3router.data.scoring.metrics.metric_names`.
         max_new_tokens: Tokens of the longest answer.
         config: The dataset's configuration; empty for its only one.
         images: The configuration that holds the images, where they are apart.
         video: Whether rows name videos, whose files the user has.
         sheet: Where a benchmark that is not on the hub can be downloaded.
+        judge: The protocol by which published numbers are judged, a key of
+            :data:`m3router.m3core.judging.protocols.table.PROTOCOLS`; empty for none.
         note: What differs from the published evaluation; empty for nothing.
     """
 
@@ -83,6 +87,7 @@ class Benchmark:
     images: str = ""
     video: bool = False
     sheet: str = ""
+    judge: str = ""
     note: str = ""
 
     @property

@@ -30,6 +30,8 @@ BENCHMARKS = {
     "textvqa": "m3router.data.sources.benchmarks.open_answers:TEXTVQA",
     "vqav2": "m3router.data.sources.benchmarks.open_answers:VQAV2",
     "mme": "m3router.data.sources.benchmarks.yes_no:MME",
+    "mmvet": "m3router.data.sources.benchmarks.judged:MMVET",
+    "llava-bench": "m3router.data.sources.benchmarks.judged:LLAVA_BENCH",
     "msvdqa": "m3router.data.sources.benchmarks.video:MSVDQA",
     "msrvttqa": "m3router.data.sources.benchmarks.video:MSRVTTQA",
     "activitynetqa": "m3router.data.sources.benchmarks.video:ACTIVITYNETQA",

@@ -18,7 +18,7 @@ from m3router.data.sources.benchmarks.base import (
 )
 
 _IG_VLM = "https://github.com/imagegridworth/IG-VLM, data/"
-_GPT = "published numbers are judged by GPT; here the answer must match exactly"
+_JUDGED = "published numbers are judged: `m3router judge` does so, else answers must match exactly"
 
 
 def read_open_sheet(row: Row) -> RawExample:
@@ -40,7 +40,8 @@ MSVDQA = Benchmark(
     metric="exact",
     max_new_tokens=64,  # as ActivityNet-QA
     video=True,
-    note=_GPT,
+    judge="video-qa",
+    note=_JUDGED,
 )
 
 
@@ -53,7 +54,8 @@ MSRVTTQA = Benchmark(
     metric="exact",
     max_new_tokens=64,
     video=True,
-    note=_GPT,
+    judge="video-qa",
+    note=_JUDGED,
 )
 
 
@@ -76,7 +78,8 @@ ACTIVITYNETQA = Benchmark(  # tasks/activitynetqa/activitynetqa_generation.yaml,
     metric="exact",
     max_new_tokens=64,
     video=True,
-    note=_GPT,
+    judge="video-qa",
+    note=_JUDGED,
 )
 
 

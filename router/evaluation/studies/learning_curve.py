@@ -13,7 +13,7 @@ from m3router.router.evaluation.evaluate import Settings, evaluate
 from m3router.router.evaluation.studies.cells import Cells
 from m3router.router.evaluation.studies.retraining import Recipe, Rows
 from m3router.router.evaluation.studies.summary import by_share, enough_labels
-from m3router.router.runs.calibration_data import predictions
+from m3router.router.runs.calibration_data import known_costs, predictions
 from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 
@@ -130,6 +130,7 @@ def _measured(recipe: Recipe, router: ScaleRouter, *, draws: int) -> dict[str, A
         p,
         split=recipe.split,
         reads={"router": tuple(router.blocks)},
+        known_costs=known_costs(router, recipe.features, recipe.log),
         settings=Settings(draws=draws, gaps=recipe.params["gaps"]),
     )
     result: dict[str, Any] = document["metrics"]

@@ -16,6 +16,7 @@ from m3router.router.evaluation.studies.cells import Cells
 from m3router.router.evaluation.studies.retraining import Recipe, Rows
 from m3router.router.evaluation.studies.summary import macro
 from m3router.router.metrics import choices
+from m3router.router.runs.calibration_data import known_costs
 from m3router.router.runs.run import Run
 
 STAGE = "leave-one-out"
@@ -125,6 +126,7 @@ def _cell(recipe: Recipe, values: Texts, name: str, *, draws: int) -> dict[str, 
             "lookup": _lookup(recipe, values, rows["fit"], log.ids),
         },
         reads=dict.fromkeys(("router", "in-domain"), tuple(router.blocks)),
+        known_costs=known_costs(router, recipe.features, log),
         settings=Settings(draws=draws),
     )
     calibrate = inside["calibrate"]

@@ -276,6 +276,7 @@ def test_a_slow_server_is_not_waited_for(server):
     (failure,) = model.answer(requests(["small"]))
     gate.set()
     assert isinstance(failure, Failure) and failure.usage.attempts == 2
+    assert "within 0.05 s; allow more with --request-timeout" in failure.message
 
 
 def test_redirects_lead_nowhere_else_and_take_no_key_along(server):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from m3router.router.runs.run import Run
 from m3router.router.stages.labelling import featurize_stage, import_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
+from tests.router.inference.world import QUESTIONS, SIZES, Imported, paid
 
 TINY = {
     "hidden_size": 8,
@@ -25,21 +24,6 @@ TINY = {
     "image_size": 32,
     "patch_size": 8,
 }
-SIZES = ((40, 30), (80, 60), (120, 200), (300, 200))
-QUESTIONS = ("what is it?", "how many small red marks are there?")
-
-
-@dataclass(frozen=True)
-class Imported:
-    run: Run
-    images: Path
-    encoder: str
-
-
-def paid(size: tuple[int, int], option: str, question: str) -> float:
-    """Tokens by area, and a little by what was asked, which no size tells."""
-    tokens = size[0] * size[1] / 100
-    return tokens * (0.2 if option == "low" else 1.0) + 2.0 * ("small" in question)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,11 @@ import pytest
 
 from m3router.data.errors import DataError, MismatchError, ModelError
 from m3router.data.log.parts import part_rows
+from m3router.m3core.encoders import load_encoder
+from m3router.m3core.options import Usage, options_named
+from m3router.router.features.size import image_sizes
 from m3router.router.inference.route_lines import route_lines
-from m3router.router.inference.router import Router
+from m3router.router.inference.router import Router, counted_costs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData, labelled
 from m3router.router.runs.run import Run
@@ -19,7 +22,7 @@ from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.labelling import featurize_stage
 from m3router.router.stages.learning import train_stage
 from m3router.router.training.scale_router import ScaleRouter
-from tests.router.inference.conftest import QUESTIONS, paid
+from tests.router.inference.world import QUESTIONS, SIZES, invoke, paid
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,37 @@ def test_images_may_be_files_or_opened_and_rules_may_change(router, imported, op
     assert router.decide(file, "?", option="high").option == "high"
 
 
+def test_a_model_s_own_counts_decide_where_policies_were_fitted_by_them(imported, opened):
+    trained = ScaleRouter.read(imported.run.arm())
+    expected = replace(trained.expected_costs, counted=True)
+    kept = {"max_regret": 0.5, "confidence": 0.9, "pictures": 9, "questions": 18, "most": 2}
+    policy = replace(Policy.read(imported.run.policy("default")), kind="price", guarantee=kept)
+    encoder = load_encoder(imported.encoder)
+    counting = Router(router=trained, encoder=encoder, costs=expected, policy=policy)
+    assert counting.counts
+    image, question = opened(0), QUESTIONS[1]
+    assert counting.decide(image, question).guarantee.startswith("With 90 % confidence")
+    assert counting.decide(image.resize((41, 30)), question).guarantee == ""  # nobody counted it
+    counts = counted_costs(Counting(), [image, image.resize((41, 30))])
+    assert counts is not None
+    found = counting.decide_many([image, image.resize((41, 30))], [question] * 2, costs=counts)
+    assert [one.costs["high"] for one in found] == [1200.0, 1230.0]
+    assert all(one.guarantee for one in found)
+    router = Router(router=trained, encoder=encoder, costs=trained.expected_costs, policy=policy)
+    (decision,) = router.decide_many([image], [question], costs=counts[:1])
+    assert decision == replace(router.decide(image, question), milliseconds=decision.milliseconds)
+
+
+class Counting:
+    """As far as costs are asked of it, a model with two options: a fifth of the pixels, and all."""
+
+    options = options_named(["low", "high"])
+
+    def count(self, image, option):
+        area = float(image.width * image.height)
+        return Usage(cost=area if option == "high" else area / 5)
+
+
 def test_what_cannot_be_decided_is_said(router, imported):
     with pytest.raises(MismatchError, match="'low'"):
         router.decide(imported.images / "0.png", "what?", option="lo")
@@ -147,24 +181,30 @@ def test_lines_give_decisions_or_error_records_in_their_order(router, imported):
 
 
 def test_the_command_takes_the_run_first_or_last(imported, opened, tmp_path):
-    from tests.cli.conftest import invoke_app
-
     run, file = imported.run.root, imported.images / "2.png"
-    first = invoke_app("route", run, file, QUESTIONS[0], "--json")
-    last = invoke_app("route", file, QUESTIONS[0], run, "--json")
-    assert first.exit_code == 0 and first.output == last.output
-    record = json.loads(first.output)
+    first = invoke("route", run, file, QUESTIONS[0], "--json")
+    last = invoke("route", file, QUESTIONS[0], run, "--json")
+    assert first.exit_code == 0 and first.stdout == last.stdout
+    record = json.loads(first.stdout)
     assert record["option"] in ("low", "high") and set(record["costs"]) == {"low", "high"}
-    shown = invoke_app("route", run, file, QUESTIONS[0])
+    shown = invoke("route", run, file, QUESTIONS[0])
     assert f"{record['option']} ◀" in shown.output and "budget 80" in shown.output
     asked = tmp_path / "asked.jsonl"
     asked.write_text(json.dumps({"id": "x", "image": "2.png", "question": QUESTIONS[0]}) + "\n{\n")
     routed = tmp_path / "routed.jsonl"
     words = ("--examples", asked, "--images", imported.images, "--out", routed)
-    result = invoke_app("route", run, *words)
+    result = invoke("route", run, *words)
     assert result.exit_code == 3 and "1 not" in result.output
     one, bad = map(json.loads, routed.read_text().splitlines())
     assert one == {"id": "x", **record} and set(bad) == {"id", "error"}
+
+
+def test_sizes_need_images_and_are_read_back_to_the_pixel(imported):
+    with pytest.raises(DataError, match="size look at images"):
+        featurize_stage(imported.run, feature_groups=["size"])
+    log = imported.run.read_log()
+    found = image_sizes(imported.run.read_features(log))
+    assert found.tolist() == [list(SIZES[int(name.split("-")[0]) % 4]) for name in log.ids]
 
 
 def test_questions_alone_need_neither_image_nor_encoder(imported, tmp_path):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from m3router.data.errors import DataError, ModelError
+from m3router.m3core.endpoint.retries import retry_after_seconds
 from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.vllm.protocol import (
     BrokenError,
@@ -190,9 +190,10 @@ class VllmServer:
             return
         logger.warning("vLLM answered %d: %s", status, told[:TOLD].decode(errors="replace"))
         if status == 429:
+            asked = retry_after_seconds(headers.get("Retry-After"), now=time.time())
             raise BusyError(
                 "the server of the language model is full; try again later",
-                retry_after=_retry_after(headers.get("Retry-After")),
+                retry_after=1.0 if asked is None else asked,
             )
         if status in (400, 413, 422):
             raise DataError(
@@ -202,15 +203,6 @@ class VllmServer:
         if status in (408, 500, 502, 503, 504):
             raise BrokenError(f"status {status}")
         raise UnavailableError(f"the server of the language model does not serve this ({status})")
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds of a Retry-After header; 1 where there is none, or a date."""
-    try:
-        seconds = float(header or 1.0)
-    except ValueError:
-        return 1.0
-    return seconds if math.isfinite(seconds) and seconds >= 0 else 1.0
 
 
 async def within(deadline: float, waited: Any) -> Any:

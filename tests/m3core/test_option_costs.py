@@ -5,7 +5,7 @@ import json
 import pytest
 
 from m3router.data.errors import MismatchError, ModelError
-from m3router.m3core.cost.visual_budgets import read_budgets
+from m3router.m3core.vlm.option_costs import read_budgets
 from m3router.m3core.vlm.tiny import save_tiny
 
 ANSWER = {"text_tokens": 20, "answer_tokens": 3}

@@ -17,6 +17,8 @@ from m3router.data.manifest import atomic_write_text
 from m3router.router.text.numbers import MISSING, interval, percent
 
 HERE = Path(__file__).parent / "results"
+RIVALS = ("dataset lookup", "nearest neighbours", "calibrated cascade")
+"""Shown beside every set of features; a data set is a field here."""
 NOTE = (
     "Made by `python -m experiments.receipts.page` from [receipts.json](receipts.json). Intervals "
     "are 95 %, by image; differences are paired, in points."
@@ -123,7 +125,8 @@ def tables(results: Mapping[str, Any]) -> str:
             name,
             estimate(arm["metrics"]["aiq"], signed=False),
             estimate(arm["metrics"]["aiq_minus_fixed"]),
-            arm["verdict"]["text"],
+            *(estimate(results["rivals"][name].get(rival)) for rival in RIVALS),
+            arm["verdict"]["kind"],
         )
         for name, arm in results["arms"].items()
     )
@@ -149,7 +152,16 @@ def tables(results: Mapping[str, Any]) -> str:
             aiq_lines(main),
         ),
         "## Sets of features",
-        table(("features", "AIQ %", "minus mixing fixed sizes", "verdict"), feature_sets),
+        table(
+            (
+                "features",
+                "AIQ %",
+                "minus mixing fixed sizes",
+                *(f"{rival} minus this router" for rival in RIVALS),
+                "verdict",
+            ),
+            feature_sets,
+        ),
         "## What was promised with 95 % confidence",
         table(
             ("", "", "accuracy %", "megapixels", "right at the best size and lost, %"),

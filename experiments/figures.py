@@ -147,6 +147,8 @@ def receipts() -> Figure:
     oracle = next(row for row in main["rows"] if row["kind"] == "oracle")
     _rows(axes, [oracle], SOFT, "*", "oracle, raw")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlim(0.08, 0.9)
+    axes.set_ylim(0.4, 1.0)
     axes.set_xlabel("megapixels for each answer, on average")
     axes.set_ylabel("right answers on the test split")
     axes.set_title("An OCR reader on scanned receipts")

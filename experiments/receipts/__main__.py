@@ -26,6 +26,7 @@ from experiments.recording import kept, provenance
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_text
+from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.opening import open_model
 from m3router.m3core.options import OptionModel
 from m3router.router import estimators
@@ -60,7 +61,7 @@ REGRETS = (0.05, 0.1, 0.2)
 CONFIDENCE = 0.95
 
 
-def labelled(out: Path, *, images: Path, keys: Path, model: OptionModel) -> Run:
+def labelled(out: Path, *, images: Path, keys: Path, model: MultiScaleModel | OptionModel) -> Run:
     """Label every receipt at every size; an interrupted run goes on."""
     run = Run(out / "log")
     groups = tuple(dict.fromkeys(group for arm in ARMS.values() for group in arm))
@@ -152,7 +153,13 @@ def seconds_taken(run: Run) -> dict[str, float]:
 
 
 def studied(
-    out: Path, *, images: Path, keys: Path, model: OptionModel, seed: int, draws: int = 1000
+    out: Path,
+    *,
+    images: Path,
+    keys: Path,
+    model: MultiScaleModel | OptionModel,
+    seed: int,
+    draws: int = 1000,
 ) -> dict[str, Any]:
     """Everything that is recorded, but where it came from."""
     source = labelled(out, images=images, keys=keys, model=model)
@@ -211,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             told.out,
             images=told.images,
             keys=told.keys,
-            model=open_model(told.model),  # type: ignore[arg-type]  # a function, by its reference
+            model=open_model(told.model),
             seed=told.seed,
         ),
     }

@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 FOLDER = HERE.parent / "docs" / "figures"
 ROUTING = HERE / "routing" / "results" / "routing.json"
 EMBEDDED = HERE / "embedded_model" / "results" / "test.json"
+RECEIPTS = HERE / "receipts" / "results" / "receipts.json"
 SCALES = ("1", "9", "36", "144", "576")
 KINDS = {
     "background": (ORACLE, "o"),
@@ -67,13 +68,11 @@ def trade_off() -> Figure:
     """Accuracy against visual tokens: fixed scales, the router, other rules, the oracles."""
     main = _main()
     fixed = [row for row in main["rows"] if row["kind"] == "fixed"]
-    budgets = [row for row in main["rows"] if row["name"].startswith("budget")]
-    again = [row for row in main["escalation"]["rows"] if row["name"].startswith("budget")]
     oracle = next(row for row in main["rows"] if row["kind"] == "oracle")
     figure, axes = new_figure(5.6, 4.9)
     _rows(axes, fixed, FIXED, "s", "fixed scales")
-    _rows(axes, budgets, ROUTER, "o", "router, seven budgets")
-    _rows(axes, again, ORACLE, "^", AGAIN)
+    _rows(axes, _budgets(main["rows"]), ROUTER, "o", "router, seven budgets")
+    _rows(axes, _budgets(main["escalation"]["rows"]), ORACLE, "^", AGAIN)
     _rows(axes, [oracle], SOFT, "*", "oracle, raw")
     for name, label, colour, marker in (
         ("least answer loss (AVG-LLaVA)", "AVG-LLaVA's rule", IMAGE, "P"),
@@ -131,11 +130,38 @@ def labels() -> Figure:
     return figure
 
 
+def receipts() -> Figure:
+    """Accuracy of an OCR reader on receipts against the pixels that it looks at."""
+    recorded = _read(RECEIPTS)
+    main = recorded["arms"][recorded["main"]]
+    figure, axes = new_figure(5.6, 4.6)
+    fixed = [row for row in main["rows"] if row["kind"] == "fixed"]
+    _rows(axes, fixed, FIXED, "s", "fixed sizes")
+    _rows(axes, _budgets(main["rows"]), ROUTER, "o", "router")
+    _rows(axes, _budgets(main["escalation"]["rows"]), ORACLE, "^", AGAIN)
+    for name, label, colour, marker in (
+        ("dataset lookup", "lookup by field", QUESTION, "X"),
+        ("calibrated cascade", "calibrated cascade", IMAGE, "P"),
+    ):
+        _rows(axes, _budgets(main["baselines"][name]["rows"]), colour, marker, label)
+    oracle = next(row for row in main["rows"] if row["kind"] == "oracle")
+    _rows(axes, [oracle], SOFT, "*", "oracle, raw")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlim(0.08, 0.9)
+    axes.set_ylim(0.4, 1.0)
+    axes.set_xlabel("megapixels for each answer, on average")
+    axes.set_ylabel("right answers on the test split")
+    axes.set_title("An OCR reader on scanned receipts")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
 FIGURES: Mapping[str, Callable[[], Figure]] = {
     "needed": needed,
     "trade-off": trade_off,
     "promised": promised,
     "labels": labels,
+    "receipts": receipts,
 }
 
 
@@ -163,6 +189,10 @@ def _main() -> dict[str, Any]:
     recorded = _read(ROUTING)
     found: dict[str, Any] = recorded["arms"][recorded["main"]]
     return found
+
+
+def _budgets(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["name"].startswith("budget")]
 
 
 def _read(path: Path) -> dict[str, Any]:

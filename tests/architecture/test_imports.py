@@ -193,6 +193,7 @@ OPTIONAL = {
     "optuna",
     "peft",
     "plotly",
+    "rapidocr_onnxruntime",
     "prometheus_client",
     "ray",
     "sentence_transformers",

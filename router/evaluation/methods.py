@@ -21,6 +21,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.router.cascade.rule import Cascade
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.price_curves import curve_prices
+from m3router.router.evaluation.usage import LANGUAGE, LogUsage
 from m3router.router.metrics.choices import best_fixed
 from m3router.router.metrics.curves import POINTS, most_expensive_within
 from m3router.router.policies.costs import routed_costs
@@ -245,7 +246,7 @@ class Part:
     """The rows of one part: scores, costs and gflops (n, K), groups and chance (n,).
 
     `said` are codes (n, K) of the answers, equal codes for equal answers; None where some answer
-    is not known.
+    is not known. `usage` is what else answers used; None where nobody asks.
     """
 
     rows: npt.NDArray[np.intp]
@@ -255,6 +256,22 @@ class Part:
     groups: np.ndarray
     chance: Floats
     said: npt.NDArray[np.integer] | None = None
+    usage: LogUsage | None = None
+
+    @property
+    def amounts(self) -> dict[str, Floats]:
+        """Name -> (n, K) what each option uses by itself beside its cost, NaN where not known."""
+        found = {} if self.gflops is None else {LANGUAGE: self.gflops}
+        return found if self.usage is None else found | self.usage.alone(self.gflops)
+
+    def spent(
+        self, asked: Asked, *, reads: Sequence[str], gflops: Floats | None
+    ) -> dict[str, Floats]:
+        """Name -> (n,) what asking used, where it is known of all rows; see `LogUsage.spent`."""
+        found = {} if gflops is None else {LANGUAGE: gflops}
+        if self.usage is not None:
+            found |= self.usage.spent(asked, reads=reads, language=gflops)
+        return {name: values for name, values in found.items() if np.isfinite(values).all()}
 
     def outcome(self, asked: Asked, *, reads: Sequence[str]) -> Outcome:
         """What asking led to, behind a router that reads these feature blocks."""

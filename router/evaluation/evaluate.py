@@ -170,7 +170,8 @@ def evaluate(
         "ece" (expected calibration error over all options, see
         `m3router.router.metrics.calibration_error`; None for methods without probabilities),
         "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",
-        "calibrated_gflops", "calibrated_total_gflops", "row", "policy"; shares of the best fixed option's cost, undefined
+        "calibrated_gflops", "calibrated_total_gflops", "row", "policy"; shares of the best fixed
+        option's cost, undefined
         where nothing is saved or nothing is answered), "apgr",
         "cpt_50", "cpt_80" (see `metrics.apgr`; with "reason" where undefined) and "ends"
         ({"weak", "strong", "calls", "accuracy"}, the curve over the share of calls to the strong

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from m3router.data.errors import NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.parts import require_choice
+from m3router.data.log.warnings import log_warnings, same_options
 from m3router.data.splits.split import split_by_group
 from m3router.router.cli.console import show_usage
 from m3router.router.evaluation.documents import upgraded
@@ -16,8 +19,11 @@ from m3router.router.evaluation.evaluate import SCHEMA, Settings, evaluate
 from m3router.router.evaluation.usage import ENCODED, LogUsage
 from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.policies.outcomes import Asked
+from m3router.router.reports.log_summary import inspect_log
+from m3router.router.reports.log_summary_tables import csv_files, shown_tables
 from m3router.router.reports.tables import usage_table
 from m3router.router.text.words import words_of
+from m3router.router.training.fit import warn_of_constants
 
 OPTIONS = ("low", "high", "full")
 LANGUAGE = np.array([1.0, 4.0, 10.0])
@@ -198,3 +204,50 @@ def test_words_and_blocks():
     assert words_of(log_of(3, metadata={"model": "m3"})).scales
     encoded = [name for name, group in FEATURE_GROUPS.items() if group.of_encoding is not None]
     assert encoded == [ENCODED]
+
+
+def test_inspection_tells_what_every_option_used_and_which_tie():
+    n = 40
+    costs = np.tile([10.0, 40.0, 40.0], (n, 1))
+    costs[:10, 2] = 100.0
+    origin = np.array([["counted"] * 3] * n, dtype=object)
+    origin[:10, 1] = "reported"
+    log = log_of(
+        n,
+        cost=costs,
+        answer="yes",
+        image_tokens=costs + 2,
+        image_tokens_from=origin,
+        text_tokens=8.0,
+        cached_tokens=[2.0, np.nan, 0.0],
+        seconds=[0.5, 1.0, 4.0],
+        attempts=[1.0, 2.0, 1.0],
+    )
+    found = inspect_log(log, draws=10)
+    low, high, full = found.usage
+    assert (low.cost, low.image_tokens, low.seconds, low.cached) == (10, 12, 0.5, 0.1)
+    assert (high.counted, high.reported, high.attempts, high.cached) == (0.75, 0.25, 2.0, None)
+    assert full.cached == 0.0 and full.price is None
+    assert (low.gflops, low.tower_gflops) == (1.0, 3.0)
+    last = found.ties[1]
+    assert (found.ties[0].tied, last.both, last.tied, last.answers, last.same) == (0, n, 30, 30, 30)
+    shown = {one.title: one for one in shown_tables(found)}
+    assert "price" not in shown["What answers used"].header
+    assert "75.0 % counted, 25.0 % reported" in shown["What answers used"].rows[1]
+    assert shown["Options of equal cost"].rows == [["high → full", "40", "30", "75.0", "100.0"]]
+    assert {"usage", "ties"} <= set(csv_files(found))
+
+
+def test_options_that_change_nothing_are_told_and_not_trained_on(caplog):
+    tied = [10.0, 40.0, 40.0]
+    told = "The options high, full cost the same and gave the same answer on every question"
+    log = log_of(cost=tied, answer=np.array(["no", "yes", "yes"], dtype=object))
+    assert told in " ".join(log_warnings(log))
+    other = log_of(cost=tied, answer=np.array(["no", "yes", "maybe"], dtype=object))
+    assert not same_options(other)
+    assert "between them only accuracy counts" in " ".join(log_warnings(other))
+    require_choice(log)
+    warn_of_constants(log, np.arange(len(log)))
+    assert told in caplog.text
+    with pytest.raises(NotLearnableError, match="low, high, full cost the same .* leave all but"):
+        require_choice(log_of(cost=5.0, answer="yes"))

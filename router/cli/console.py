@@ -175,14 +175,14 @@ def show_usage(document: Document) -> None:
     metrics = [one for one in table.metrics if one.console]
     if {one.name for one in metrics} <= {"cost", "saved_cost"}:
         return
-    unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
+    unit = document["cost_unit"].replace(" ", "\n")
     rows = [
         [name, *(metric.text(row.get(metric.name)) for metric in metrics)]
         for name, kind, row in table.rows
         if kind in ("router", "best_fixed", "oracle", "escalation")
     ]
-    told = words.of("\nUsed per question, and saved of the finest option's, ")
-    out.print(Text(f"{told}{document['finest']}:"), style="bold")
+    told = f"\nUsed per question, and saved of what the last option, {document['finest']}, uses:"
+    out.print(Text(told), style="bold")
     show_table(["", *(str(one.console).format(unit=unit) for one in metrics)], rows)
     if text := (document.get("tower") or {}).get("text"):
         out.print(Text(text), style="dim")

@@ -52,6 +52,7 @@ class Known:
         questions: (N,).
         groups: (N,).
         rows: part -> its complete rows: fit, tune, calibrate and test.
+        sizes: (N, K) pixels of the image at each option, else its tokens, else `costs`.
         references: whether the log holds probabilities of reference answers instead of answers;
             its confidences are then nothing that a deployed model knows.
         features: rows -> features (n, D) that the router reads; None without features.
@@ -68,6 +69,7 @@ class Known:
     questions: np.ndarray
     groups: np.ndarray
     rows: Mapping[str, Rows]
+    sizes: Floats
     references: bool
     features: Callable[[Rows], Floats] | None = None
     blocks: Mapping[str, int] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Known:
             questions=log.questions.astype(str),
             groups=log.groups.astype(str),
             rows=rows,
+            sizes=_sizes(log, log.costs if costs is None else costs),
             references=log.metadata.get("asked") == "references",
             features=features,
             blocks=blocks or {},
@@ -550,6 +553,17 @@ class _TriedSettings:
             "reason": "",
         }
         return Setting(name=name, asked=self.method.asks(self.test.rows, value), policy=policy)
+
+
+def _sizes(log: OracleLog, costs: Floats) -> Floats:
+    """What grows with an image's area (N, K), where it is known and differs between options."""
+    scored = np.isfinite(log.scores)
+    for name in ("pixels", "image_tokens"):
+        sizes = _column(log, name)
+        known = np.isfinite(sizes[scored]).all()
+        if known and (sizes[scored.all(axis=1)].std(axis=1) > 0).any():
+            return sizes
+    return costs
 
 
 def _column(log: OracleLog, name: str) -> npt.NDArray[np.float64]:

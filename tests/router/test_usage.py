@@ -175,7 +175,7 @@ def test_every_way_of_choosing_is_in_the_table_and_on_the_console(document, caps
     assert "image_tokens" not in columns
     show_usage(document)
     said = capsys.readouterr().out
-    assert "saved of the most expensive option's, full" in said
+    assert "saved of what the last option, full, uses" in said
     assert "decides before encoding" in said
 
 

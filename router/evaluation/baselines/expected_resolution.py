@@ -15,7 +15,8 @@ our router reads.
 
 NOTE: a resolution is the side of the image. Pixels and image tokens grow with its square, so the
 side of an option is the square root of its mean pixels, of its image tokens where a log has no
-pixels, and of its cost where it has neither, or they are the same at every option. It only matters up to a factor.
+pixels, and of its cost where it has neither, or they are the same at every option. It only matters
+up to a factor.
 
 Notation for shapes: N examples, K options.
 """

@@ -15,7 +15,8 @@ from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.families.table import recognise
 from m3router.m3core.checkpoints.loading import load_model
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, read_json, resolve, revision_of
-from m3router.m3core.matryoshka.base import GridEncoding, VisualEncoding
+from m3router.m3core.cost.operations import StackShape
+from m3router.m3core.matryoshka.base import GridEncoding, MultiScaleModel, VisualEncoding
 from m3router.m3core.matryoshka.scales import ScaleGrid
 
 
@@ -77,6 +78,29 @@ class TowerEncoder:
         side = model.config.image_size // model.config.patch_size
         self.grid = ScaleGrid(scales=nested_scales(side), side=side)
 
+    @property
+    def flops(self) -> float:
+        """Floating-point operations for one image, its pooling head included."""
+        config = self.model.config
+        heads = config.num_attention_heads
+        stack = StackShape(
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=config.hidden_size // heads,
+            gated=False,
+        )
+        patches = (config.image_size // config.patch_size) ** 2
+        embedding = 2 * patches * config.num_channels * config.patch_size**2 * config.hidden_size
+        head = 0
+        if getattr(config, "vision_use_head", False):  # SigLIP: one query reads all patches
+            width = config.hidden_size
+            head = 4 * patches * width**2 + 4 * patches * width
+            head += 4 * width**2 + 4 * width * config.intermediate_size
+        return float(embedding + stack.flops(patches + self.leading) + head)
+
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> list[VisualEncoding]:
         """Encode each image once, the whole image stretched to the tower's square."""
@@ -90,6 +114,16 @@ class TowerEncoder:
         seen = self.model(pixels.to(self.model.device), output_hidden_states=True)
         hidden = seen.hidden_states[-2][:, self.leading :]
         return [GridEncoding(features=one) for one in hidden]
+
+
+def encoder_flops(model: ImageEncoder | MultiScaleModel) -> float | None:
+    """Floating-point operations of an encoder for one image; None where they are not known.
+
+    NOTE: those of a multi-scale model are of one view of the image.
+    """
+    if isinstance(model, MultiScaleModel):
+        return model.shape.vision_flops()
+    return model.flops if isinstance(model, TowerEncoder) else None
 
 
 def nested_scales(side: int) -> tuple[int, ...]:

@@ -22,6 +22,9 @@ from m3router.data.log.checks import ASKED, UNTIL_CORRECT, checked_frame, row_nu
 from m3router.data.log.files import PARQUET, load, save
 from m3router.data.manifest import sha256_file
 
+MATRYOSHKA = "matryoshka"
+"""What ``spec`` in a log's metadata calls a model whose options share one pass of the tower."""
+
 
 class OracleLog:
     """What a model answered at every scale; immutable.
@@ -158,6 +161,15 @@ class OracleLog:
         failed[self._cells] = self._frame["error"].notna().to_numpy()
         until = self._metadata.get(ASKED) == UNTIL_CORRECT
         return _frozen(~np.isfinite(self.scores) & ~failed & until)
+
+    @property
+    def encodes_once(self) -> bool:
+        """Whether one pass of the vision tower serves every option, as a Matryoshka model's does.
+
+        Logs of other models say how theirs was made, and imported ones where they are from.
+        """
+        made = self._metadata.get("spec") or {}
+        return "source" not in self._metadata and made.get("kind", MATRYOSHKA) == MATRYOSHKA
 
     @property
     def n_gaps(self) -> int:

@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from m3router.data.errors import NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.warnings import same_options, same_sentence
 from m3router.data.splits.split import Split
 
 Gaps = Literal["error", "drop"]
 
 
 def require_choice(log: OracleLog) -> None:
-    """Refuse a log of one option.
+    """Refuse a log of one option, or of several that change nothing.
 
     Raises:
         NotLearnableError: saying so.
@@ -25,6 +26,9 @@ def require_choice(log: OracleLog) -> None:
             f"A router cannot be learned: the log has one option, {log.options[0]}, so there is "
             "nothing to choose between. Add the answers of another one."
         )
+    for names in same_options(log):
+        if len(names) == len(log.options):
+            raise NotLearnableError(f"A router cannot be learned. {same_sentence(names)}")
 
 
 def part_rows(log: OracleLog, split: Split, part: str, *, gaps: Gaps) -> npt.NDArray[np.intp]:

@@ -8,7 +8,7 @@ Notation for shapes: N examples, K options.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -47,9 +47,38 @@ def _options(log: OracleLog) -> Iterator[str]:
         )
 
 
+def same_options(log: OracleLog) -> list[list[str]]:
+    """Options that cost the same and gave the same answer wherever both answered, in groups.
+
+    Only where they gave as many answers as show it, `ENOUGH`.
+    """
+    answers = log.laid_out("answer")
+    return _alike(log, lambda i, k: _both_said(answers, i, k))
+
+
+def same_sentence(names: Sequence[str]) -> str:
+    """What is wrong with options that change nothing, and what to do."""
+    return (
+        f"The options {', '.join(names)} cost the same and gave the same answer on every question: "
+        "the option changes nothing. Check that the model or server honours it, or leave "
+        f"{'all but one' if len(names) > 2 else 'one of them'} out and label again."
+    )
+
+
+def _both_said(answers: np.ndarray, i: int, k: int) -> bool:
+    """Whether two options gave the same answers, and enough of them; answers are (N, K)."""
+    pairs = [
+        (one, other)
+        for one, other in zip(answers[:, i], answers[:, k], strict=True)
+        if isinstance(one, str) and isinstance(other, str)
+    ]
+    return len(pairs) >= ENOUGH and all(one == other for one, other in pairs)
+
+
 def _costs(log: OracleLog) -> Iterator[str]:
     """Options between which nothing can be saved."""
-    costs = log.costs
+    costs, same = log.costs, same_options(log)
+    yield from map(same_sentence, same)
     known = costs[np.isfinite(costs)]
     if len(log.options) < 2 or not known.size:
         return
@@ -60,12 +89,13 @@ def _costs(log: OracleLog) -> Iterator[str]:
             "often. Check the costs."
         )
         return
-    ties = _tied(log)
+    ties = _alike(log, lambda i, k: True)
     for names in ties:
-        yield (
-            f"The options {', '.join(names)} cost the same on every question: between them only "
-            "accuracy counts."
-        )
+        if names not in same:
+            yield (
+                f"The options {', '.join(names)} cost the same on every question: between them "
+                "only accuracy counts."
+            )
     means = [column[np.isfinite(column)].mean() for column in costs.T if np.isfinite(column).any()]
     late = [k for k in range(1, len(means)) if means[k] < means[k - 1] * (1 - _ROUNDING)]
     if late and not ties and len(means) == len(log.options):
@@ -78,13 +108,14 @@ def _costs(log: OracleLog) -> Iterator[str]:
         )
 
 
-def _tied(log: OracleLog) -> list[list[str]]:
-    """Options in groups of equal costs, those of two or more."""
+def _alike(log: OracleLog, also: Callable[[int, int], bool]) -> list[list[str]]:
+    """Options in groups of equal costs, those of two or more, where `also` holds of two."""
     groups: list[list[int]] = []
     for k in range(len(log.options)):
         for group in groups:
             both = np.isfinite(log.costs[:, [group[0], k]]).all(axis=1)
-            if both.any() and (log.costs[both, group[0]] == log.costs[both, k]).all():
+            tied = both.any() and (log.costs[both, group[0]] == log.costs[both, k]).all()
+            if tied and also(group[0], k):
                 group.append(k)
                 break
         else:

@@ -48,7 +48,7 @@ def compare(
     """Is router A better than router B?
 
     On the test questions of both, paired and by whole images: area under the curve, accuracy at
-    equal cost, tokens saved, and every policy that both have. Runs of other logs or splits are
+    equal cost, cost saved, and every policy that both have. Runs of other logs or splits are
     refused.
 
     ```

@@ -31,12 +31,12 @@ from m3router.router.evaluation.summary_text import sentences
 from m3router.router.metrics.intervals import LEAST_FOR_CURVES
 from m3router.router.reports.tables import (
     certified,
-    counts_gflops,
     headline,
     method_lines,
     methods,
     reasons,
     shown,
+    usage_table,
 )
 from m3router.router.text.numbers import MISSING, interval, number, percent
 from m3router.router.text.words import Words, words_in
@@ -129,7 +129,7 @@ def show_headline(document: Document) -> None:
     level = round(100 * document["bootstrap"]["level"])
     unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
     rows = headline(document)
-    metrics = on_the_console(counted=counts_gflops(rows))
+    metrics = on_the_console([row.estimates for row in rows])
     ranged = {
         metric.name
         for metric in metrics
@@ -157,21 +157,35 @@ def show_headline(document: Document) -> None:
     out.print(Text(document["reference"]["text"]))
     for name, sentence in certified(document):
         out.print(Text(f"{name}, as calibrated: {sentence}"))
-    sizes, vision = document["n"], document["vision_gflops"]
+    sizes = document["n"]
     asked = words.asked(sizes["test"], sizes["test_groups"])
     out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")
     if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
-        out.print(
-            "There are no reference answers: an answer counts as right if the finest scale says "
-            "the same.",
-            style="yellow",
-        )
-    if vision is not None:
-        out.print(
-            "GFLOPs per answer in the language model; the vision tower adds "
-            f"{number(vision)} to each, which routing cannot save.",
-            style="dim",
-        )
+        told = "There are no reference answers: an answer counts as right if the finest scale says "
+        out.print(Text(words.of(told + "the same.")), style="yellow")
+    show_usage(document)
+
+
+def show_usage(document: Document) -> None:
+    """Print what the router uses, and what it saves of what the last option uses.
+
+    Nothing where there is no more to it than the cost that the table above has.
+    """
+    table = usage_table(document)
+    metrics = [one for one in table.metrics if one.console]
+    if {one.name for one in metrics} <= {"cost", "saved_cost"}:
+        return
+    unit = document["cost_unit"].replace(" ", "\n")
+    rows = [
+        [name, *(metric.text(row.get(metric.name)) for metric in metrics)]
+        for name, kind, row in table.rows
+        if kind in ("router", "best_fixed", "oracle", "escalation")
+    ]
+    told = f"\nUsed per question, and saved of what the last option, {document['finest']}, uses:"
+    out.print(Text(told), style="bold")
+    show_table(["", *(str(one.console).format(unit=unit) for one in metrics)], rows)
+    if text := (document.get("tower") or {}).get("text"):
+        out.print(Text(text), style="dim")
 
 
 def show_methods(document: Document) -> None:

@@ -19,7 +19,7 @@ def evaluate(
         list[float] | None,
         typer.Option(
             help="Mean cost per answer; may be repeated. [default: 1/16, 1/4 and 1/2 of the "
-            "finest scale's]",
+            "finest option's]",
             show_default=False,
         ),
     ] = None,
@@ -37,10 +37,11 @@ def evaluate(
     """Measure the router on the test split.
 
     Begins with a verdict: whether routing pays here, or why that cannot be said. Compares the
-    router with every fixed scale, with the oracle and with the baselines, at three budgets and with
-    every policy of the run. Points are to the reference, the option that is best on the calibration
-    split. Says what share of the oracle's gap it closes at its own cost, and for
-    two options APGR and CPT.
+    router with every fixed option, the oracle and the baselines, at three budgets and with every
+    policy of the run. Points are to the reference, the option that is best on the calibration
+    split. Says what is saved of the last option's operations, in the language model alone and in
+    everything, what share of the oracle's gap the router closes at its own cost, and for two
+    options APGR and CPT.
 
     ```
     m3router evaluate run/ --budget 36 --budget 144

@@ -55,11 +55,12 @@ def inspect(
         bool, typer.Option("--json", help="Print everything as JSON instead of tables.")
     ] = False,
 ) -> None:
-    """Look at a log: what every scale answered, what was possible, what failed.
+    """Look at a log: what every option answered, what was possible, what failed.
 
-    Accuracy, tokens and errors per dataset and scale; the oracle under each rule, raw and
-    corrected for chance; the smallest sufficient scale; where scales disagree; causes of errors;
-    the most expensive questions. Errors and gaps are counted, never taken for wrong answers. A
+    Accuracy, cost and errors per dataset and option; image tokens, time and price where the log
+    has them, and options that cost the same; the oracle under each rule, raw and corrected for
+    chance; the smallest sufficient option; where options disagree; causes of errors; the most
+    expensive questions. Errors and gaps are counted, never taken for wrong answers. A
     run that is still being labelled can be looked at too.
 
     `--html` writes one page to filter, search and sort all questions. It loads nothing from

@@ -14,6 +14,7 @@ from rich.text import Text
 from m3router.data.example import Example
 from m3router.data.log.checks import ASKED, LENGTH
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.log.warnings import same_options, same_sentence
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.m3core.labelling import LabelOptions, LabelProgress
 from m3router.m3core.labelling.ranks import Ranks
@@ -85,6 +86,8 @@ def _show_result(run: Run, log: OracleLog) -> None:
         if not alone and log.metadata.get(ASKED) != "references":
             _show_verdict(log)
         out.print(f"{len(log)} examples in {run.log}; {what} by option: {scales}")
+    for names in same_options(log):
+        out.print(Text(same_sentence(names)), style="yellow")
     cut = log.frame["finish"] == LENGTH
     if cut.any():
         out.print(

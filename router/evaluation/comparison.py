@@ -23,7 +23,7 @@ from m3router.router.metrics import choices, hull, oracles
 from m3router.router.metrics.apgr import strong_calls
 from m3router.router.metrics.curves import Curves, curves
 from m3router.router.metrics.oracle_curve import corrected_curve
-from m3router.router.metrics.oracles import RULES, corrected_rows, oracle_rows
+from m3router.router.metrics.oracles import RULES, choice_by, corrected_weights
 from m3router.router.metrics.paired_bootstrap import SHARE, Columns, Estimate, Pair
 from m3router.router.policies.outcomes import Asked, Outcome
 from m3router.router.policies.price_sweep import Choice, choose_at
@@ -33,6 +33,8 @@ AGAINST = {"router": "minus_router", "calibrated cascade": "minus_calibrated_cas
 """Method -> what rows of the others are called that are compared with its curve at equal cost."""
 LEAST_FOR_SHARES = 100
 """Images below which no share of a gap is given: it would be mostly chance."""
+CURVES = ("cost", "gflops")
+"""What curves are drawn over; all else is told of rows alone."""
 UNSURE = 0.5
 """Half the width of a gap's interval, in gaps, above which no share of it is given."""
 
@@ -40,7 +42,8 @@ UNSURE = 0.5
 class Comparison:
     """Collects the per-example columns of every row, then turns them into rows.
 
-    Column names are "<quantity>/<row>": accuracy, cost, gflops, regret; curves are blocks
+    Column names are "<quantity>/<row>": accuracy, regret, cost, gflops and what else answers used
+    (`m3router.router.evaluation.usage`); curves are blocks
     "curve-accuracy/<method>", "curve-cost/<method>" and "curve-gflops/<method>" of (n, P). What is
     said of a whole curve (areas, savings) is `m3router.router.evaluation.metric_table`.
     """
@@ -61,6 +64,8 @@ class Comparison:
         self.best_column = f"fixed:{options[self.best]}"
         self.reference = reference
         self.reference_column = f"fixed:{options[reference]}"
+        self.finest_column = f"fixed:{options[-1]}"
+        self._amounts = {"cost": test.costs, **test.amounts}
         # By rising cost here, which may be another order than where they were chosen.
         chosen = hull.worth_mixing(before.scores, before.costs)
         self.mixed = sorted(chosen, key=lambda k: float(test.costs[:, k].mean()))
@@ -299,11 +304,12 @@ class Comparison:
             least, most = each[..., 0], each[..., 1]
             return np.where(np.asarray(a) < b, fixed, np.clip(cost, least, most))
 
-        for quantity, values in (("cost", self.test.costs), ("gflops", self.test.gflops)):
-            if values is not None and f"{quantity}/{own}" in self.columns:
+        for quantity, values in self._amounts.items():
+            if f"{quantity}/{own}" in self.columns:
                 parts = (f"{quantity}/{self.best_column}", f"{quantity}/{own}", f"span-{quantity}")
                 inside = found.then(spent, fixed, *(pair(part) for part in parts))
                 row[quantity] = bounded(inside, bounds=_within(values)).to_dict()
+                row[f"saved_{quantity}"] = row_metrics.saved_of(self, inside, quantity)
         return row
 
     def _add_fixed(self) -> None:
@@ -313,9 +319,10 @@ class Comparison:
             asked = Asked.once(np.full(n, k, dtype=np.intp), options=len(self.options))
             self._add_asked(f"fixed:{option}", asked, reads=(), given=True)
         self.columns.add("curve-accuracy/fixed", test.scores, bounds=SHARE)
-        for name, values in (("cost", test.costs), ("gflops", test.gflops)):
-            if values is not None:
+        for name, values in self._amounts.items():
+            if name in CURVES:
                 self.columns.add(f"curve-{name}/fixed", values)
+            if np.isfinite(values).all():
                 ends = np.stack([values.min(axis=1), values.max(axis=1)], axis=1)
                 self.columns.add(f"span-{name}", ends)
 
@@ -326,23 +333,22 @@ class Comparison:
             if rule == "matches_full" and test.said is None:
                 continue
             said = np.zeros(test.scores.shape, dtype=np.intp) if test.said is None else test.said
-            accuracy, cost = oracle_rows(rule, test.scores, test.costs, said)
+            choice = choice_by(rule, test.scores, test.costs, said)
+            accuracy = choices.taken(test.scores, choice)
             self.columns.add(f"accuracy/oracle:{rule}", accuracy, bounds=SHARE)
-            self.columns.add(f"cost/oracle:{rule}", cost, bounds=_within(test.costs))
-            if test.gflops is not None:
-                _, work = oracle_rows(rule, test.scores, test.gflops, said)
-                bounds = _within(test.gflops)
-                self.columns.add(f"gflops/oracle:{rule}", work, bounds=bounds)
-            corrected = corrected_rows(rule, test.scores, test.costs, test.chance)
+            for name, values in self._amounts.items():
+                spent = choices.taken(values, choice)
+                if np.isfinite(spent).all():
+                    self.columns.add(f"{name}/oracle:{rule}", spent, bounds=_within(values))
+            corrected = corrected_weights(rule, test.scores, test.costs, test.chance)
             if corrected is None:
                 continue
             # A single row may lie outside of [0, 1]: no bounds.
             self.columns.add(f"accuracy/corrected:{rule}", corrected[0])
-            self.columns.add(f"cost/corrected:{rule}", corrected[1])
-            if test.gflops is not None:
-                found = corrected_rows(rule, test.scores, test.gflops, test.chance)
-                if found is not None:
-                    self.columns.add(f"gflops/corrected:{rule}", found[1])
+            for name, values in self._amounts.items():
+                if np.isfinite(values).all():
+                    mean = (corrected[1] * values).sum(axis=1)
+                    self.columns.add(f"{name}/corrected:{rule}", mean)
         prices = curve_prices(test.scores, test.costs)
         k = len(self.options)
         curve = [
@@ -385,9 +391,13 @@ class Comparison:
         self.columns.add(f"regret/{name}", regret, bounds=None if given else SHARE)
         shares = (found.final[:, None] == np.arange(len(self.options))).astype(np.float64)
         self.columns.add(f"shares/{name}", shares)
-        if found.gflops is not None and self.test.gflops is not None:
-            bounds = None if given else _within(self.test.gflops, several=several)
-            self.columns.add(f"gflops/{name}", found.gflops, bounds=bounds)
+        spent = self.test.spent(asked, reads=reads, gflops=found.gflops)
+        for quantity, values in spent.items():
+            bounds = None
+            if not given:  # the router's own encoder comes on top of what options use
+                low, high = _within(self._amounts[quantity], several=several)
+                bounds = low, max(high, float(values.max()))
+            self.columns.add(f"{quantity}/{name}", values, bounds=bounds)
 
     def _add_curve(self, name: str, curve: Sequence[Asked], *, reads: Sequence[str]) -> None:
         found = [self.test.outcome(asked, reads=reads) for asked in curve]
@@ -400,9 +410,12 @@ class Comparison:
 
 
 def _within(costs: Floats, *, several: bool = False) -> tuple[float, float]:
-    """The least and the most that one question can cost, at costs (n, K) of one option each."""
-    most = costs.sum(axis=1) if several else costs
-    return float(costs.min()), float(most.max())
+    """The least and the most that one question can cost, at costs (n, K) of one option each.
+
+    What is not known of some options, NaN, is left out.
+    """
+    most = np.nansum(costs, axis=1) if several else costs
+    return float(np.nanmin(costs)), float(np.nanmax(most))
 
 
 def _parts(found: Sequence[Outcome]) -> tuple[list[Any], list[Any]]:

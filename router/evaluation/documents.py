@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from m3router.router.evaluation.usage import tower_sentence
+
 Document = Mapping[str, Any]
 """An evaluation; see `m3router.router.evaluation.evaluate.evaluate`."""
 REFERENCED = 4
 """The schema from which on an evaluation names its reference option."""
+BY_OPTION = 6
+"""The schema from which on the vision tower's cost is told by option."""
 _RENAMED = {
     "minus_finest": "minus_reference",
     "sufficiency_finest": "sufficiency_reference",
@@ -20,8 +24,40 @@ _RENAMED = {
 def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation of any schema with the names of the present one.
 
-    Before schema 4 the reference of everything was the last option.
+    Before schema 4 the reference of everything was the last option, and before schema 6 the vision
+    tower cost the same at every option.
     """
+    return _with_tower(_referenced(document))
+
+
+def _with_tower(document: dict[str, Any]) -> dict[str, Any]:
+    if document.get("schema", 0) >= BY_OPTION:
+        return document
+    each = document.get("vision_gflops")
+    options = document["options"]
+    tower = {"once": True, "gflops": dict.fromkeys(options, each), "encoder_gflops": 0.0}
+    images = document.get("words", {}).get("images", True)
+    found = {"finest": options[-1], "tower": {**tower, "text": ""}, **document}
+    if images and not found["tower"]["text"]:
+        found["tower"] = {**tower, "text": tower_sentence(tower)}
+    if each is not None:
+        found["rows"] = [_with_total(row, float(each)) for row in document["rows"]]
+    return found
+
+
+def _with_total(row: Mapping[str, Any], tower: float) -> dict[str, Any]:
+    """A row with what it used in all: the tower's cost was one number, without an interval."""
+
+    def alone(value: float) -> dict[str, float | None]:
+        return {"value": value, "low": None, "high": None}
+
+    found, work = {"tower_gflops": alone(tower), **row}, row.get("gflops")
+    if work is not None and work["value"] is not None:
+        found.setdefault("total_gflops", alone(work["value"] + tower))
+    return found
+
+
+def _referenced(document: Mapping[str, Any]) -> dict[str, Any]:
     if document.get("schema", 0) >= REFERENCED:
         return dict(document)
     last = document["options"][-1]

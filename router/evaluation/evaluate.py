@@ -42,6 +42,7 @@ from m3router.router.evaluation.reference_summary import (
     reference_summary,
 )
 from m3router.router.evaluation.summary_text import evaluation_verdict, few_images
+from m3router.router.evaluation.usage import LogUsage
 from m3router.router.features.table import FeatureTable
 from m3router.router.metrics.oracles import first_correct, stable
 from m3router.router.metrics.paired_bootstrap import Columns
@@ -49,7 +50,7 @@ from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.text.words import words_of
 
-SCHEMA = 5
+SCHEMA = 6
 """Of the document and of how its numbers are made: what was made otherwise is made again."""
 ESCALATION = "router + escalation"
 INTERVALS = (
@@ -91,6 +92,7 @@ def evaluate(
     split: Split,
     policies: Mapping[str, Policy] | None = None,
     gflops: Floats | None = None,
+    usage: LogUsage | None = None,
     ablations: Mapping[str, Floats] | None = None,
     features: FeatureTable | None = None,
     reads: Mapping[str, Sequence[str]] | None = None,
@@ -108,7 +110,8 @@ def evaluate(
         split: made from the log's groups.
         policies: name -> policy calibrated before, for rows of their own. With policies and
             no `settings.budgets`, no further policies are calibrated for the rows.
-        gflops: (N, K) GFLOPs per answer, None when unknown.
+        gflops: (N, K) GFLOPs per answer in the language model, None when unknown.
+        usage: what else answers used; None for nothing of it.
         ablations: name -> probabilities (N, K) of other routers, such as "image-only".
         features: what the router reads, for the baselines that read the same; without them
             those are undefined.
@@ -129,13 +132,17 @@ def evaluate(
         "oracle_curve" (of the chance-corrected oracle), "metrics",
         "ablations", "baselines", "escalation", "oracles", "best_fixed", "mixed" (the options
         that mixing mixes), "sufficient", "n", "bootstrap", "intervals" (how they are made, a
-        sentence) and what they are about. A number with an interval is {"value", "low", "high"},
+        sentence), "finest" (the last option), "tower" (see `usage.LogUsage.described`) and what
+        they are about. A number with an interval is {"value", "low", "high"},
         all None where it is undefined, the ends alone where no interval is known to hold; where
         the reason is not plain, "reason" says it.
 
         A *row*: "name", "kind" ("fixed", "router", "best_fixed", "oracle", "oracle_corrected"; the
-        last is left out where the correction says nothing), "accuracy", "cost", "gflops" (None
-        where unknown), "regret" (against the reference of the row's own policy or cascade, as its
+        last is left out where the correction says nothing), "accuracy", "cost", "gflops" (of
+        the language model), "tower_gflops", "total_gflops" (both, and the router's own image
+        encoder), "image_tokens", "seconds" and "price" (of all that was asked; None where not
+        known), for each of them and the cost "saved_NAME" (the share of the last option's that is
+        saved), "regret" (against the reference of the row's own policy or cascade, as its
         cap allows it; else of the table), "minus_best_fixed", "minus_reference", "minus_mixing"
         (accuracy less that of mixing fixed options at random at the row's own mean cost), "mixing"
         (that mixture: "accuracy", "cost", "gflops"), "shares". Rows with a policy have "policy"
@@ -163,7 +170,8 @@ def evaluate(
         "ece" (expected calibration error over all options, see
         `m3router.router.metrics.calibration_error`; None for methods without probabilities),
         "saved_at_99" and "saved_at_100" ("hindsight", "hindsight_gflops", "calibrated",
-        "calibrated_gflops", "row", "policy"; shares of the best fixed option's cost, undefined
+        "calibrated_gflops", "calibrated_total_gflops", "row", "policy"; shares of the best fixed
+        option's cost, undefined
         where nothing is saved or nothing is answered), "apgr",
         "cpt_50", "cpt_80" (see `metrics.apgr`; with "reason" where undefined) and "ends"
         ({"weak", "strong", "calls", "accuracy"}, the curve over the share of calls to the strong
@@ -180,7 +188,7 @@ def evaluate(
     settings, reads = settings or Settings(), reads or {}
     rows = {name: part_rows(log, split, name, gaps=settings.gaps) for name in SPLITS}
     calibrate = part_of(log, rows["calibrate"], "calibrate", gflops=gflops)
-    test = part_of(log, rows["test"], "test", gflops=gflops)
+    test = part_of(log, rows["test"], "test", gflops=gflops, usage=usage)
     binding = Binding(
         options=tuple(log.options), cost_unit=log.cost_unit, router="", split=split.fingerprint
     )
@@ -260,7 +268,11 @@ def evaluate(
         "reference": {**against, "text": reference_sentence(against, words)},
         "words": words.to_dict(),
         "options": list(log.options),
+        "finest": log.options[-1],
         "cost_unit": log.cost_unit,
+        "tower": None
+        if test.usage is None
+        else test.usage.described(log.options, images=words.images),
         "split": split.fingerprint,
         "oracle_rule": ORACLE_RULE,
         "n": sizes,

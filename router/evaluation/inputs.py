@@ -14,6 +14,7 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.methods import Part
+from m3router.router.evaluation.usage import LogUsage
 from m3router.router.features.table import FeatureTable
 from m3router.router.metrics.oracles import answer_codes
 
@@ -41,7 +42,14 @@ def features_of(
     return {"features": of, "blocks": {name: features.widths[name] for name in names}}
 
 
-def part_of(log: OracleLog, rows: np.ndarray, name: str, *, gflops: Floats | None) -> Part:
+def part_of(
+    log: OracleLog,
+    rows: np.ndarray,
+    name: str,
+    *,
+    gflops: Floats | None,
+    usage: LogUsage | None = None,
+) -> Part:
     """The complete rows (n,) of one part of the split, with gflops (N, K) where they are known.
 
     Raises:
@@ -53,6 +61,8 @@ def part_of(log: OracleLog, rows: np.ndarray, name: str, *, gflops: Floats | Non
             f"The {name!r} split has no complete example out of {len(log.ids)} in "
             "the log; nothing can be evaluated. Label more questions, or split them again."
         )
+    if usage is not None:
+        check_shape("the tower's GFLOPs", usage.tower, log)
     if gflops is not None:
         check_shape("gflops", gflops, log)
         if not np.all(np.isfinite(np.asarray(gflops)[rows])):
@@ -65,6 +75,7 @@ def part_of(log: OracleLog, rows: np.ndarray, name: str, *, gflops: Floats | Non
         groups=log.groups[rows],
         chance=log.chance[rows],
         said=_said(log, rows),
+        usage=None if usage is None else usage.part(rows),
     )
 
 

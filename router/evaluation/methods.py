@@ -21,6 +21,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.router.cascade.rule import Cascade
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.price_curves import curve_prices
+from m3router.router.evaluation.usage import LANGUAGE, LogUsage
 from m3router.router.metrics.choices import best_fixed
 from m3router.router.metrics.curves import POINTS, most_expensive_within
 from m3router.router.policies.costs import routed_costs
@@ -51,6 +52,7 @@ class Known:
         questions: (N,).
         groups: (N,).
         rows: part -> its complete rows: fit, tune, calibrate and test.
+        sizes: (N, K) pixels of the image at each option, else its tokens, else `costs`.
         references: whether the log holds probabilities of reference answers instead of answers;
             its confidences are then nothing that a deployed model knows.
         features: rows -> features (n, D) that the router reads; None without features.
@@ -67,6 +69,7 @@ class Known:
     questions: np.ndarray
     groups: np.ndarray
     rows: Mapping[str, Rows]
+    sizes: Floats
     references: bool
     features: Callable[[Rows], Floats] | None = None
     blocks: Mapping[str, int] = field(default_factory=dict)
@@ -101,6 +104,7 @@ class Known:
             questions=log.questions.astype(str),
             groups=log.groups.astype(str),
             rows=rows,
+            sizes=_sizes(log, log.costs if costs is None else costs),
             references=log.metadata.get("asked") == "references",
             features=features,
             blocks=blocks or {},
@@ -245,7 +249,7 @@ class Part:
     """The rows of one part: scores, costs and gflops (n, K), groups and chance (n,).
 
     `said` are codes (n, K) of the answers, equal codes for equal answers; None where some answer
-    is not known.
+    is not known. `usage` is what else answers used; None where nobody asks.
     """
 
     rows: npt.NDArray[np.intp]
@@ -255,6 +259,22 @@ class Part:
     groups: np.ndarray
     chance: Floats
     said: npt.NDArray[np.integer] | None = None
+    usage: LogUsage | None = None
+
+    @property
+    def amounts(self) -> dict[str, Floats]:
+        """Name -> (n, K) what each option uses by itself beside its cost, NaN where not known."""
+        found = {} if self.gflops is None else {LANGUAGE: self.gflops}
+        return found if self.usage is None else found | self.usage.alone(self.gflops)
+
+    def spent(
+        self, asked: Asked, *, reads: Sequence[str], gflops: Floats | None
+    ) -> dict[str, Floats]:
+        """Name -> (n,) what asking used, where it is known of all rows; see `LogUsage.spent`."""
+        found = {} if gflops is None else {LANGUAGE: gflops}
+        if self.usage is not None:
+            found |= self.usage.spent(asked, reads=reads, language=gflops)
+        return {name: values for name, values in found.items() if np.isfinite(values).all()}
 
     def outcome(self, asked: Asked, *, reads: Sequence[str]) -> Outcome:
         """What asking led to, behind a router that reads these feature blocks."""
@@ -533,6 +553,17 @@ class _TriedSettings:
             "reason": "",
         }
         return Setting(name=name, asked=self.method.asks(self.test.rows, value), policy=policy)
+
+
+def _sizes(log: OracleLog, costs: Floats) -> Floats:
+    """What grows with an image's area (N, K), where it is known and differs between options."""
+    scored = np.isfinite(log.scores)
+    for name in ("pixels", "image_tokens"):
+        sizes = _column(log, name)
+        known = np.isfinite(sizes[scored]).all()
+        if known and (sizes[scored.all(axis=1)].std(axis=1) > 0).any():
+            return sizes
+    return costs
 
 
 def _column(log: OracleLog, name: str) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from m3router.router.evaluation.comparison import Comparison
+from m3router.router.evaluation.comparison import CURVES, Comparison
 from m3router.router.evaluation.methods import GOALS, AppliedMethod
 from m3router.router.metrics.apgr import LEVELS, apgr, cpt, why_undefined
 from m3router.router.metrics.calibration_error import expected_calibration_error
@@ -167,17 +167,22 @@ def _saved(one: Measured, goal: str) -> dict[str, Any]:
         empty = np.full(np.shape(spent), np.nan)
         return 1 - np.divide(cost, spent, out=empty, where=np.asarray(spent) > 0)
 
-    for what, quantity in (("", "cost"), ("_gflops", "gflops")):
-        if f"{quantity}/{best}" not in columns:
-            found |= {f"hindsight{what}": None, f"calibrated{what}": None}
-            continue
-        spent = columns.pair(f"{quantity}/{best}")
-        curve = table.curves(one.name, by=quantity)
-        least = curve.then(lambda line, target: line.cost_of(share * target), accuracy)
-        own = f"{quantity}/{one.name}:{goal}"
-        found[f"hindsight{what}"] = _saving(one, least.then(less, spent), of=spent)
-        found[f"calibrated{what}"] = _saving(
-            one, columns.pair(own).then(less, spent), cost=columns.estimate(own), of=spent
+    for what, quantity in (("", "cost"), ("_gflops", "gflops"), ("_total_gflops", "total_gflops")):
+        own, drawn = f"{quantity}/{one.name}:{goal}", quantity in CURVES
+        known = own in columns and f"{quantity}/{best}" in columns
+        spent = columns.pair(f"{quantity}/{best}") if known else None
+        if drawn:
+            found[f"hindsight{what}"] = None
+        if spent is not None and drawn:
+            curve = table.curves(one.name, by=quantity)
+            least = curve.then(lambda line, target: line.cost_of(share * target), accuracy)
+            found[f"hindsight{what}"] = _saving(one, least.then(less, spent), of=spent)
+        found[f"calibrated{what}"] = (
+            None
+            if spent is None
+            else _saving(
+                one, columns.pair(own).then(less, spent), cost=columns.estimate(own), of=spent
+            )
         )
     title = f"{100 * share:.0f} % of best fixed"
     row = table.setting_row(one.name, setting, name=title, kind="router")

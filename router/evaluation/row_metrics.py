@@ -7,12 +7,14 @@ said of a whole method, over all budgets, is `m3router.router.evaluation.metric_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from m3router.router.metrics.paired_bootstrap import Columns
+import numpy as np
+
+from m3router.router.metrics.paired_bootstrap import Columns, Pair
 from m3router.router.text.numbers import number, percent
 
 NOTHING: Mapping[str, Any] = {"value": None, "low": None, "high": None}
@@ -25,11 +27,13 @@ class Table(Protocol):
         columns: of all rows, with one bootstrap.
         best_column: the row of the best fixed option.
         reference_column: the row of the reference option.
+        finest_column: the row of the last option, which savings are against.
     """
 
     columns: Columns
     best_column: str
     reference_column: str
+    finest_column: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class RowMetric:
         function: of a table and the name of a row's columns; gives {"value", "low", "high"}, or
             None where it is not known.
         format: "percent" for shares in [0, 1], "points" for differences of such, "number" else.
-        needs: "gflops" for a column only where the log knows them.
+        needs: name of the metric that some row must have for a column; "" for a column anyway.
         console: above its column on the console; None for no column there.
         column: what its column is called in files; "" for none there and on the page.
         interval: whether the console has the interval beside it.
@@ -52,7 +56,7 @@ class RowMetric:
     title: str
     function: Callable[[Table, str], dict[str, Any] | None]
     format: Literal["percent", "points", "number"] = "percent"
-    needs: Literal["", "gflops"] = ""
+    needs: str = ""
     console: str | None = None
     column: str = ""
     interval: bool = False
@@ -73,6 +77,24 @@ def _mean(quantity: str, table: Table, row: str) -> dict[str, Any] | None:
 def _less(other: Literal["best", "reference"], table: Table, row: str) -> dict[str, Any]:
     against = table.best_column if other == "best" else table.reference_column
     return table.columns.estimate(f"accuracy/{row}", minus=f"accuracy/{against}").to_dict()
+
+
+def saved_of(table: Table, spent: Pair, quantity: str) -> dict[str, Any]:
+    """1 - what is spent / what the finest option spends, in means, with its interval."""
+
+    def less(own: Any, finest: Any) -> Any:
+        empty = np.full(np.shape(finest), np.nan)
+        return 1 - np.divide(own, finest, out=empty, where=np.asarray(finest) > 0)
+
+    pair = spent.then(less, table.columns.pair(f"{quantity}/{table.finest_column}"))
+    return table.columns.estimated(pair, least=2).to_dict()
+
+
+def _saved(quantity: str, table: Table, row: str) -> dict[str, Any] | None:
+    column = f"{quantity}/{row}"
+    if column not in table.columns or f"{quantity}/{table.finest_column}" not in table.columns:
+        return None
+    return saved_of(table, table.columns.pair(column), quantity)
 
 
 ROW_METRICS: tuple[RowMetric, ...] = (
@@ -101,6 +123,14 @@ ROW_METRICS: tuple[RowMetric, ...] = (
         console="GFLOPs",
         column="language_gflops",
     ),
+    RowMetric(
+        name="total_gflops",
+        title="GFLOPs, everything",
+        function=partial(_mean, "total_gflops"),
+        format="number",
+        needs="total_gflops",
+        column="total_gflops",
+    ),
     # Against the reference of the row's own policy, so it is told with each policy.
     RowMetric(name="regret", title="regret", function=partial(_mean, "regret")),
     RowMetric(
@@ -121,16 +151,67 @@ ROW_METRICS: tuple[RowMetric, ...] = (
 )
 
 
+AMOUNTS: dict[str, tuple[str, str]] = {
+    "cost": ("mean {unit}", "{unit}"),
+    "gflops": ("GFLOPs, language model", "GFLOPs,\nlanguage\nmodel"),
+    "tower_gflops": ("GFLOPs, tower", ""),
+    "total_gflops": ("GFLOPs, everything", "GFLOPs,\neverything"),
+    "image_tokens": ("image tokens", "image\ntokens"),
+    "seconds": ("seconds", "seconds"),
+    "price": ("price", "price"),
+}
+"""Quantity of a row -> titles on the page and on the console; all are of all that was asked."""
+
+
+def _usage(name: str, title: str, console: str) -> tuple[RowMetric, ...]:
+    """A quantity, and the share of it that is saved."""
+    amount = RowMetric(
+        name=name,
+        title=title,
+        function=partial(_mean, name),
+        format="number",
+        needs=name,
+        console=console or None,
+        column=name,
+    )
+    saved = RowMetric(
+        name=f"saved_{name}",
+        title="saved",
+        function=partial(_saved, name),
+        needs=f"saved_{name}",
+        console="saved %",
+        column=f"saved_{name}",
+    )
+    return (amount, saved) if console else (amount,)  # a tower's cost is a part of everything
+
+
+USAGE_METRICS: tuple[RowMetric, ...] = tuple(
+    metric for name, titles in AMOUNTS.items() for metric in _usage(name, *titles)
+)
+"""What answers used, and the share of it that is saved of the last option's, in the same way."""
+
+
 def measured(table: Table, row: str) -> dict[str, dict[str, Any] | None]:
     """Every metric of a row."""
-    return {metric.name: metric.function(table, row) for metric in ROW_METRICS}
+    known = {one.name: one for one in (*USAGE_METRICS, *ROW_METRICS)}
+    return {name: metric.function(table, row) for name, metric in known.items()}
 
 
-def shown(*, counted: bool) -> list[RowMetric]:
-    """Metrics with a column on the page and in files; `counted` is whether GFLOPs are known."""
-    return [one for one in ROW_METRICS if one.column and (counted or not one.needs)]
+Rows = Sequence[Mapping[str, Any]]
+"""Rows of a document, or what of them is shown: name of a metric -> its estimate, or None."""
 
 
-def on_the_console(*, counted: bool) -> list[RowMetric]:
+def shown(rows: Rows) -> list[RowMetric]:
+    """Metrics with a column on the page and in files, of which some row knows something."""
+    return [one for one in ROW_METRICS if one.column and is_known(one, rows)]
+
+
+def on_the_console(rows: Rows) -> list[RowMetric]:
     """Metrics with a column on the console."""
-    return [one for one in ROW_METRICS if one.console and (counted or not one.needs)]
+    return [one for one in ROW_METRICS if one.console and is_known(one, rows)]
+
+
+def is_known(metric: RowMetric, rows: Rows) -> bool:
+    """Whether some row has what a metric needs."""
+    needed = [row.get(metric.needs) or NOTHING for row in rows]
+    return not metric.needs or any(one["value"] is not None for one in needed)

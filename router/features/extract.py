@@ -19,6 +19,7 @@ from m3router.data.errors import DataError, ImageError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import file_digest, file_in
 from m3router.data.videos import open_media
+from m3router.m3core.encoders import encoder_flops
 from m3router.m3core.labelling import Encoded
 from m3router.m3core.matryoshka.base import Request, VisualEncoding
 from m3router.m3core.matryoshka.batching import limits_for, peek_in_batches
@@ -477,6 +478,10 @@ class Assembler:
                 "grid": list(featurizer.model.grid.names),
                 "visual": log.metadata.get("visual", {}),
             }
+            answers = featurizer.model.revision == log.metadata.get("revision")
+            flops = None if answers else encoder_flops(featurizer.model)
+            if flops is not None:  # of the model that answers, every answer pays for it
+                told["encoder_flops"] = flops
         if featurizer.images:
             told |= {"frames": featurizer.frames}
         if featurizer.questions is not None:

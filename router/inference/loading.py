@@ -40,8 +40,7 @@ def load_labelled_model(name: str, router: ScaleRouter, *, device: str = "auto")
 
 def reads_own_model(router: ScaleRouter) -> bool:
     """Whether the model that answered the router's log made its features."""
-    revision = str(router.metadata.get("log", {}).get("revision", ""))[:16]
-    return bool(revision) and _source(router)[1] == revision
+    return router.reads_own_model
 
 
 def load_encoder_of(

@@ -146,24 +146,46 @@ def corrected_oracle_rows(
     Raises:
         DataError: when `chance` is outside [0, 1) or misshapen, or `never_known` is unknown.
     """
+    scores, costs, g = _checked(scores, costs, chance)
+    if never_known not in ("finest", "cheapest"):
+        raise DataError(f"never_known must be 'finest' or 'cheapest', not {never_known!r}.")
+    accuracy, weights = _knowing(
+        scores, costs, g, cheapest=never_known == "cheapest", repeats=repeats
+    )
+    return accuracy, (weights * costs).sum(axis=1)
+
+
+def _checked(scores: Floats, costs: Floats, chance: Floats) -> tuple[Array, Array, Array]:
     scores, costs = np.asarray(scores, dtype=np.float64), np.asarray(costs, dtype=np.float64)
     g = np.asarray(chance, dtype=np.float64)
     if g.shape != scores.shape[:1] or not np.all((g >= 0) & (g < 1)):
         raise DataError(f"Chance must be {len(scores)} probabilities in [0, 1), got {chance!r}.")
-    if never_known not in ("finest", "cheapest"):
-        raise DataError(f"never_known must be 'finest' or 'cheapest', not {never_known!r}.")
+    return scores, costs, g
+
+
+def _knowing(
+    scores: Floats,
+    costs: Floats,
+    g: Floats,
+    *,
+    cheapest: bool,
+    repeats: npt.NDArray[np.bool_] | None,
+) -> tuple[Array, Array]:
+    """`corrected_oracle_rows`: accuracy (N,), and how much of each option (N, K) is taken."""
     unknown = (1 - scores) / (1 - g)[:, None]
     if repeats is not None:
         unknown = np.where(repeats, 1.0, unknown)
-    guess = costs[:, -1] if never_known == "finest" else costs.min(axis=1)
     order = np.argsort(costs, axis=1, kind="stable")
     unknown = np.take_along_axis(unknown, order, axis=1)
-    costs = np.take_along_axis(costs, order, axis=1)
     unknown_so_far = np.cumprod(unknown, axis=1)  # (N, K): prod_{j<=k} u_j
     before = np.column_stack([np.ones(len(scores)), unknown_so_far[:, :-1]])
     never = unknown_so_far[:, -1]
     accuracy = np.minimum(1 - (1 - g) * never, scores.max(axis=1))
-    return accuracy, (before * (1 - unknown) * costs).sum(axis=1) + never * guess
+    weights = np.zeros_like(unknown)
+    np.put_along_axis(weights, order, before * (1 - unknown), axis=1)
+    guess = order[:, 0] if cheapest else np.full(len(scores), scores.shape[1] - 1)
+    weights[np.arange(len(scores)), guess] += never
+    return accuracy, weights
 
 
 def answer_codes(answers: np.ndarray) -> Codes:
@@ -206,12 +228,16 @@ def oracle_rows(rule: str, scores: Floats, costs: Floats, said: Codes) -> tuple[
     Where none suffices it takes the cheapest. For `first_correct` it takes the cheapest of the
     example's best scores, as the evaluation does; for scores of 0 and 1 that is the same.
     """
-    if rule == "first_correct":
-        choice = oracle_choice(scores, costs)
-    else:
-        choice = smallest_sufficient(rule, scores, costs, said)
-        choice = np.where(choice == NEVER, np.argmin(costs, axis=1), choice)
+    choice = choice_by(rule, scores, costs, said)
     return taken(scores, choice), taken(costs, choice)
+
+
+def choice_by(rule: str, scores: Floats, costs: Floats, said: Codes) -> Choice:
+    """The option (n,) that `oracle_rows` takes."""
+    if rule == "first_correct":
+        return oracle_choice(scores, costs)
+    choice = smallest_sufficient(rule, scores, costs, said)
+    return np.where(choice == NEVER, np.argmin(costs, axis=1), choice)
 
 
 def corrected_rows(
@@ -230,11 +256,32 @@ def corrected_rows(
     None for `matches_full`, which does not look at what is right when it chooses: luck is not
     what it selects by.
     """
+    found = corrected_weights(rule, scores, costs, chance, repeats=repeats)
+    if found is None:
+        return None
+    accuracy, weights = found
+    return accuracy, (weights * np.asarray(costs, dtype=np.float64)).sum(axis=1)
+
+
+def corrected_weights(
+    rule: str,
+    scores: Floats,
+    costs: Floats,
+    chance: Floats,
+    *,
+    repeats: npt.NDArray[np.bool_] | None = None,
+) -> tuple[Array, Array] | None:
+    """Score (n,) as `corrected_rows`, and how much of each option (n, K) is taken.
+
+    Weights sum to 1 for each example, though a single one may be negative. Whatever options use,
+    their weighted sum is what this oracle uses, unbiased.
+    """
     if rule == "matches_full":
         return None
     if rule == "stable":
-        return stable_rows(scores, costs, chance)
-    return corrected_oracle_rows(scores, costs, chance, never_known="cheapest", repeats=repeats)
+        return _stable(scores, costs, chance)
+    scores, costs, g = _checked(scores, costs, chance)
+    return _knowing(scores, costs, g, cheapest=True, repeats=repeats)
 
 
 def stable_rows(scores: Floats, costs: Floats, chance: Floats) -> tuple[Array, Array]:
@@ -249,18 +296,24 @@ def stable_rows(scores: Floats, costs: Floats, chance: Floats) -> tuple[Array, A
 
     NOTE: for soft scores a row is never above the better score of options c and K.
     """
+    accuracy, weights = _stable(scores, costs, chance)
+    return accuracy, (weights * np.asarray(costs, dtype=np.float64)).sum(axis=1)
+
+
+def _stable(scores: Floats, costs: Floats, chance: Floats) -> tuple[Array, Array]:
+    """`stable_rows`: accuracy (n,), and how much of each option (n, K) is taken."""
     scores, costs = np.asarray(scores, dtype=np.float64), np.asarray(costs, dtype=np.float64)
     g = np.asarray(chance, dtype=np.float64)
     unknown = (1 - scores) / (1 - g)[:, None]
     onwards = np.cumprod((1 - unknown)[:, ::-1], axis=1)[:, ::-1]  # (n, K): S_k
-    first = np.diff(onwards, axis=1, prepend=0.0)
+    weights = np.diff(onwards, axis=1, prepend=0.0)
     cheapest = np.argmin(costs, axis=1)
     elsewhere = cheapest != scores.shape[1] - 1
     other = np.where(elsewhere, taken(unknown, cheapest), 1.0)
     best = np.maximum(taken(scores, cheapest), scores[:, -1])
     accuracy = np.minimum(1 - (1 - g) * other * unknown[:, -1], best)
-    cost = (first * costs).sum(axis=1) + (1 - onwards[:, -1]) * taken(costs, cheapest)
-    return accuracy, cost
+    weights[np.arange(len(scores)), cheapest] += 1 - onwards[:, -1]
+    return accuracy, weights
 
 
 def _cheapest(allowed: npt.NDArray[np.bool_], costs: Floats) -> Choice:

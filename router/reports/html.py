@@ -41,6 +41,7 @@ LABELS = {
 SECTIONS = {
     "result": "Result",
     "methods": "Baselines",
+    "usage": "Savings",
     "gain": "Possible gain",
     "datasets": "Datasets",
     "shares": "Choices",
@@ -54,6 +55,7 @@ SECTIONS = {
 }
 CAPTIONS = {
     "headline": "Fixed options, the router and the oracles on the test split.",
+    "usage": "What every way of choosing used per question, and saved of the last option's.",
     "baselines": "The router against ablations and baselines.",
     "rules": "Rules without a knob.",
     "table-2": "Accuracy by dataset, laid out as Table 2 of the M3 paper.",
@@ -158,8 +160,8 @@ def render(
         figures=figures,
         labels=LABELS,
         headline=tables.headline(document),
-        counted=any(row.estimates["gflops"] for row in tables.headline(document)),
-        row_metrics=row_metrics.shown,
+        row_metrics=row_metrics.shown([row.estimates for row in tables.headline(document)]),
+        usage=tables.usage_table(document),
         certified=tables.certified(document),
         row_name=lambda row: tables.row_name(row, document),
         verdict=sentences(document),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from m3router.data.errors import DataError
+from m3router.data.log.checks import TOKEN_SOURCES
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.registry import unknown_name
 from m3router.data.scoring.mme import mme_sums, subtask_of
@@ -38,11 +39,13 @@ from m3router.router.reports.log_summary_types import (
     Expensive,
     Inspection,
     MmeScore,
+    OptionUsage,
     Oracle,
     Pair,
     Part,
     ScaleCounts,
     Step,
+    Tie,
 )
 from m3router.router.text.words import words_of
 
@@ -108,6 +111,23 @@ def count_pair(cells: Cells, coarse: int, fine: int) -> Pair:
         fine=cells.log.options[fine],
         answers=int(answered.sum()),
         differ=int((answered & (said[:, 0] != said[:, 1])).sum()),
+    )
+
+
+def count_tie(cells: Cells, coarse: int, fine: int) -> Tie:
+    """How often two options cost the same, and then say the same, over all examples."""
+    log, said = cells.log, cells.said[:, [coarse, fine]]
+    costs = log.costs[:, [coarse, fine]]
+    both = np.isfinite(costs).all(axis=1)
+    tied = both & (costs[:, 0] == costs[:, 1])
+    answered = tied & (said >= 0).all(axis=1)
+    return Tie(
+        coarse=log.options[coarse],
+        fine=log.options[fine],
+        both=int(both.sum()),
+        tied=int(tied.sum()),
+        answers=int(answered.sum()),
+        same=int((answered & (said[:, 0] == said[:, 1])).sum()),
     )
 
 
@@ -285,6 +305,8 @@ def inspect_log(
         expensive=tuple(_expensive(log, top)),
         mme=tuple(_mme(log)),
         words=words_of(log),
+        usage=tuple(_usage(cells)),
+        ties=tuple(count_tie(cells, k, k + 1) for k in range(last)),
     )
 
 
@@ -329,6 +351,38 @@ def _expensive(log: OracleLog, top: int) -> list[Expensive]:
         )
         for row in known[np.argsort(-key[known], kind="stable")][:top]
     ]
+
+
+def _usage(cells: Cells) -> Iterator[OptionUsage]:
+    """What the answers of every option used, where it is known of all of them."""
+    log = cells.log
+    names = ("image_tokens", "text_tokens", "cached_tokens", "seconds", "attempts", "price")
+    wide = {name: np.asarray(log.laid_out(name), np.float64) for name in names}
+    wide |= {"cost": log.costs, "gflops": log.flops / 1e9, "tower": log.vision_flops / 1e9}
+    origin = log.laid_out("image_tokens_from")
+    for k, option in enumerate(log.options):
+        rows = cells.scored[:, k]
+        count = int(rows.sum())
+        # Not known of one answer is not known of the mean.
+        mean = {n: _known(v[rows, k].mean()) if count else None for n, v in wide.items()}
+        text, image, cached = (mean[n] for n in ("text_tokens", "image_tokens", "cached_tokens"))
+        prompt = None if text is None or image is None else text + image
+        shares = {n: float((origin[rows, k] == n).mean()) if count else 0.0 for n in TOKEN_SOURCES}
+        yield OptionUsage(
+            scale=option,
+            answered=count,
+            cost=mean["cost"],
+            image_tokens=image,
+            counted=shares["counted"],
+            reported=shares["reported"],
+            derived=shares["derived"],
+            cached=cached / prompt if cached is not None and prompt else None,
+            seconds=mean["seconds"],
+            attempts=mean["attempts"],
+            price=mean["price"],
+            gflops=mean["gflops"],
+            tower_gflops=mean["tower"],
+        )
 
 
 def _mme(log: OracleLog) -> Iterator[MmeScore]:

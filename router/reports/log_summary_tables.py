@@ -13,6 +13,7 @@ from m3router.router.metrics.paired_bootstrap import Estimate
 from m3router.router.reports.log_summary_types import (
     Inspection,
     MmeScore,
+    OptionUsage,
     Oracle,
     Part,
     ScaleCounts,
@@ -26,7 +27,10 @@ ACROSS = 5
 """Datasets beside each other in one table: what a terminal holds."""
 NEVER = "never"
 LONGEST = 60  # letters of a question
-MAY_BE_UNKNOWN = ("GFLOPs", "text\ntokens", "answer\ntokens", "expected")
+MAY_BE_UNKNOWN = (
+    *("GFLOPs", "text\ntokens", "answer\ntokens", "expected", "image\ntokens", "these are"),
+    *("cached %", "seconds", "price", "requests", "GFLOPs,\nlanguage", "GFLOPs,\ntower"),
+)
 """Columns that are left out where the log says nothing of them; imported logs seldom do."""
 
 # Control characters but the line break, and what overrides the direction of writing.
@@ -54,6 +58,8 @@ def shown_tables(inspection: Inspection) -> list[Shown]:
     """All tables that say something, in order of reading."""
     tables = [
         _counts(inspection),
+        _usage(inspection),
+        _ties(inspection),
         *_table2(inspection),
         _mme(inspection),
         *_smallest(inspection),
@@ -108,6 +114,49 @@ def _counts(inspection: Inspection) -> Shown:
         note="accuracy %: of the answers there are" + uneven + _level(inspection),
         header=["dataset", "scale", "accuracy %", f"mean\n{inspection.cost_unit}", "GFLOPs"]
         + ["answered", "errors", "not asked"],
+        rows=rows,
+    )
+
+
+def _usage(inspection: Inspection) -> Shown:
+    """What answers used beside their cost; no table where a log says nothing of it."""
+    rows = [
+        [one.scale, number(one.cost), number(one.image_tokens), _sources(one)]
+        + [percent(one.cached), number(one.seconds), number(one.price), number(one.attempts)]
+        + [number(one.gflops), number(one.tower_gflops)]
+        for one in inspection.usage
+    ]
+    known = any(cell != MISSING for row in rows for cell in (*row[2:8], row[9]))
+    return Shown(
+        title="What answers used",
+        note="means of the answers there are; no number where it is not known of every one",
+        header=["scale", f"mean\n{inspection.cost_unit}", "image\ntokens", "these are"]
+        + ["cached %", "seconds", "price", "requests", "GFLOPs,\nlanguage", "GFLOPs,\ntower"],
+        rows=rows if known else [],
+    )
+
+
+def _sources(one: OptionUsage) -> str:
+    """Where image tokens come from, with shares where from several."""
+    named = (("counted", one.counted), ("reported", one.reported), ("derived", one.derived))
+    found = [(name, share) for name, share in named if share]
+    if len(found) == 1 and found[0][1] == 1:
+        return found[0][0]
+    return ", ".join(f"{percent(share)} % {name}" for name, share in found) or MISSING
+
+
+def _ties(inspection: Inspection) -> Shown:
+    """Which options cost the same on how many questions; no table where none does."""
+    rows = [
+        [f"{one.coarse} → {one.fine}", _count(one.both), _count(one.tied)]
+        + [percent(one.tied / one.both), percent(one.same / one.answers if one.answers else None)]
+        for one in inspection.ties
+        if one.tied
+    ]
+    return Shown(
+        title="Scales of equal cost",
+        note="of questions with a cost at both; a small image may reach no finer scale than it has",
+        header=["scales", "questions", "equal", "%", "of these the\nsame answer %"],
         rows=rows,
     )
 
@@ -257,6 +306,8 @@ def csv_files(inspection: Inspection) -> dict[str, tuple[list[str], list[list[An
             ]
     tables = {
         "scales": scales,
+        "usage": document["usage"],
+        "ties": document["ties"],
         "oracles": oracles,
         "smallest": smallest,
         "disagreements": document["pairs"],

@@ -110,6 +110,62 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptionUsage:
+    """What the answers of one option used, means over all of them; None where not known of all.
+
+    Attributes:
+        scale: The option.
+        answered: Answers with a score.
+        cost: In the log's cost unit.
+        image_tokens: Tokens of the prompt that stand for the image.
+        counted: Share of answers whose image tokens were counted in the prompt, in [0, 1].
+        reported: Share of those that a server reported.
+        derived: Share of those derived from a request without the image.
+        cached: Share of all tokens of the prompts that a server had read before.
+        seconds: Wall-clock time.
+        attempts: Requests that were sent.
+        price: Money, in the unit of the prices that were given.
+        gflops: GFLOPs of the language model.
+        tower_gflops: GFLOPs of vision tower and connector.
+    """
+
+    scale: str
+    answered: int
+    cost: float | None
+    image_tokens: float | None
+    counted: float
+    reported: float
+    derived: float
+    cached: float | None
+    seconds: float | None
+    attempts: float | None
+    price: float | None
+    gflops: float | None
+    tower_gflops: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tie:
+    """How often an option costs the same as the next one.
+
+    Attributes:
+        coarse: The option.
+        fine: The next one.
+        both: Questions with a cost at both.
+        tied: Of these, how many cost the same.
+        answers: Of those that tie, how many have an answer recorded at both.
+        same: Of these, how many have the same answer after trimming and ignoring case.
+    """
+
+    coarse: str
+    fine: str
+    both: int
+    tied: int
+    answers: int
+    same: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """One dataset, or all together.
 
@@ -176,6 +232,8 @@ class Inspection:
         mme: MME's published scores, one entry per option; empty where there is none of its
             questions.
         words: That fit the log.
+        usage: What answers used, one entry per option, over all examples.
+        ties: Neighbouring options, over all examples.
     """
 
     options: tuple[str, ...]
@@ -189,6 +247,8 @@ class Inspection:
     expensive: tuple[Expensive, ...]
     mme: tuple[MmeScore, ...] = ()
     words: Words = Words()
+    usage: tuple[OptionUsage, ...] = ()
+    ties: tuple[Tie, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-able mapping; an undefined number is None."""

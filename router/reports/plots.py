@@ -32,6 +32,7 @@ from m3router.router.reports.figures import (
 )
 from m3router.router.reports.tables import methods, router_rows, row_name
 from m3router.router.text.numbers import interval, number, percent
+from m3router.router.text.words import words_in
 
 Spec = dict[str, Any]
 DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -176,9 +177,10 @@ def shares(document: Document) -> Spec:
             }
         )
     names = {"tickvals": list(range(len(bars))), "ticktext": [plain(name) for name, _ in bars]}
+    unit = document["cost_unit"] if words_in(document).scales else "option"
     spec = _spec(
         data,
-        {"tickformat": ".0%", "range": [0, 1], "title": {"text": plain(document["cost_unit"])}},
+        {"tickformat": ".0%", "range": [0, 1], "title": {"text": plain(unit)}},
         {"autorange": "reversed", **names},
         title=f"Chosen options: {row_name(row, document)}",
         inches=(5.6, 1.5 + 0.36 * len(bars)),

@@ -18,6 +18,7 @@ from m3router.data.manifest import atomic_write_text
 from m3router.router.evaluation import metric_table, row_metrics
 from m3router.router.evaluation.documents import Document
 from m3router.router.evaluation.metric_table import Metric
+from m3router.router.evaluation.row_metrics import RowMetric
 from m3router.router.policies.guarantee_text import told_in
 from m3router.router.text.numbers import MISSING, interval, number, percent
 
@@ -36,37 +37,64 @@ class Row:
         kind: "fixed", "best_fixed", "router", "oracle" or "oracle_corrected".
         estimates: Name of a metric of `ROW_METRICS` -> {"value", "low", "high"}, or None where it
             is not known.
-        total_gflops: Mean GFLOPs with the vision tower; None where unknown.
+        tower_gflops: Mean GFLOPs of the vision tower; None where unknown.
     """
 
     name: str
     kind: str
     estimates: Mapping[str, Estimate | None]
-    total_gflops: float | None
+    tower_gflops: float | None
 
 
 def headline(document: Document) -> list[Row]:
     """Every fixed option, the router's policies, the best fixed option and the oracles."""
-    vision = document.get("vision_gflops")
-    rows = []
-    for row in document["rows"]:
-        work = row.get("gflops")
-        known = work is not None and work["value"] is not None and vision is not None
-        rows.append(
-            Row(
-                name=row_name(row, document),
-                kind=row["kind"],
-                estimates={one.name: row.get(one.name) for one in row_metrics.ROW_METRICS},
-                total_gflops=work["value"] + vision if known else None,
-            )
+    return [
+        Row(
+            name=row_name(row, document),
+            kind=row["kind"],
+            estimates={one.name: row.get(one.name) for one in row_metrics.ROW_METRICS},
+            tower_gflops=(row.get("tower_gflops") or NOTHING)["value"],
         )
-    return rows
+        for row in document["rows"]
+    ]
 
 
-def counts_gflops(rows: Sequence[Row]) -> bool:
-    """Whether any row's GFLOPs are known."""
-    found = [row.estimates["gflops"] for row in rows]
-    return any(one is not None and one["value"] is not None for one in found)
+@dataclass(frozen=True, kw_only=True)
+class UsageTable:
+    """What every way of choosing used, and what it saved of the last option's.
+
+    Attributes:
+        metrics: The columns, those of `USAGE_METRICS` that are known of some row.
+        rows: Name, kind and row of the document, of all methods.
+    """
+
+    metrics: list[RowMetric]
+    rows: list[tuple[str, str, Mapping[str, Any]]]
+
+
+def usage_table(document: Document) -> UsageTable:
+    """Fixed options, the router, oracles, ablations, escalation and baselines.
+
+    What is the same as the cost on every row, as image tokens may be, has no column of its own.
+    """
+    rows = [(row_name(row, document), row["kind"], row) for row in document["rows"]]
+    for name, kind, method in methods(document):
+        alone = not method.get("metrics")
+        for row in method.get("rows", ()):
+            spoken = _spoken(name, kind)
+            rows.append((spoken if alone else f"{spoken}, {row['name']}", kind, row))
+    every = [row for _, _, row in rows]
+    doubled = {
+        name
+        for name in row_metrics.AMOUNTS
+        if name != "cost" and all(row.get(name) == row["cost"] for row in every)
+    }
+    metrics = [
+        one
+        for one in row_metrics.USAGE_METRICS
+        if one.name.removeprefix("saved_") not in doubled and row_metrics.is_known(one, every)
+    ]
+    return UsageTable(metrics=metrics, rows=rows)
 
 
 def row_name(row: Mapping[str, Any], document: Document) -> str:
@@ -104,6 +132,7 @@ def csv_tables(document: Document) -> dict[str, Table]:
     """All tables of the report, full precision: file stem -> (header, rows)."""
     return {
         "headline": _headline(document),
+        "usage": _usage(document),
         "datasets": _datasets(document),
         "shares": _shares(document),
         "curves": _curves(document),
@@ -137,13 +166,22 @@ def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
 
 
 def _headline(document: Document) -> Table:
-    metrics = row_metrics.shown(counted=True)
+    metrics = [one for one in row_metrics.ROW_METRICS if one.column]
     header = ["name", "kind", *[part for one in metrics for part in _spread(one.column)]]
     rows: list[Sequence[Any]] = []
     for row in headline(document):
         numbers = [value for one in metrics for value in _values(row.estimates[one.name])]
-        rows.append([row.name, row.kind, *numbers, document.get("vision_gflops")])
+        rows.append([row.name, row.kind, *numbers, row.tower_gflops])
     return [*header, "vision_gflops"], rows
+
+
+def _usage(document: Document) -> Table:
+    table = usage_table(document)
+    rows: list[Sequence[Any]] = [
+        [name, kind, *[value for one in table.metrics for value in _values(row.get(one.name))]]
+        for name, kind, row in table.rows
+    ]
+    return ["name", "kind", *[part for one in table.metrics for part in _spread(one.column)]], rows
 
 
 def _datasets(document: Document) -> Table:

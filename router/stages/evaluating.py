@@ -24,6 +24,7 @@ from m3router.router.evaluation.evaluate import (
     different_budgets,
     evaluate,
 )
+from m3router.router.evaluation.usage import LogUsage
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.runs.calibration_data import known_costs, predictions
@@ -97,6 +98,7 @@ def evaluate_stage(
         split=split,
         policies=named,
         gflops=_gflops(log, known),
+        usage=LogUsage.of(log, encoder=_encoder_gflops(router)),
         ablations={arm: values for arm, values in p.items() if arm != "router"},
         features=features,
         reads=reads,
@@ -107,7 +109,7 @@ def evaluate_stage(
     )
     details = _Details(log, rows["test"], p["router"], reads["router"], going_by)
     document |= details.told(document, draws=draws, seed=seed)
-    document |= _provenance(run, router, log, split) | _vision(log, rows["test"])
+    document |= _provenance(run, router, log, split) | _vision(document)
     path = run.evaluation / DOCUMENT
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
     run.record(run.evaluation, "evaluate", inputs=inputs, params=params, files=[path])
@@ -134,10 +136,17 @@ def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:
     return log.flops / 1e9 if known else None
 
 
-def _vision(log: OracleLog, rows: np.ndarray) -> dict[str, float | None]:
-    """Mean cost of the vision tower by image; high-resolution models look several times."""
-    each = log.vision_flops[rows]
-    return {"vision_gflops": float(each.mean()) / 1e9 if np.isfinite(each).all() else None}
+def _encoder_gflops(router: ScaleRouter) -> float:
+    """GFLOPs of the router's own image encoder for a question; NaN where they are not known."""
+    if router.reads_own_model:
+        return 0.0
+    return float(router.metadata.get("features", {}).get("encoder_flops", np.nan)) / 1e9
+
+
+def _vision(document: Mapping[str, Any]) -> dict[str, float | None]:
+    """Mean cost of the vision tower by image, where it is the same at every option."""
+    known = set(document["tower"]["gflops"].values())
+    return {"vision_gflops": next(iter(known)) if len(known) == 1 else None}
 
 
 class _Details:

@@ -77,13 +77,13 @@ class Words:
 def words_of(log: OracleLog) -> Words:
     """The words that fit a log: of images where an example names one or costs are visual tokens.
 
-    Logs that were labelled here are of scales; imported ones where their costs are tokens of an
-    image.
+    Logs of Matryoshka models are of scales; imported ones where their costs are visual tokens.
+    Those of other models are of options.
     """
     visual = "visual" in log.cost_unit
     return Words(
         images=visual or any(log.images.tolist()),
-        scales=visual or "source" not in log.metadata,
+        scales=log.encodes_once or (visual and "source" in log.metadata),
     )
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from m3router.data.errors import DataError, MismatchError, NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, part_rows
+from m3router.data.log.warnings import same_options, same_sentence
 from m3router.data.manifest import library_versions
 from m3router.data.splits.folds import cross_fit
 from m3router.data.splits.split import Split
@@ -336,12 +337,14 @@ def refuse_unlearnable(log: OracleLog, rows: Mapping[str, Any]) -> None:
 
 
 def warn_of_constants(log: OracleLog, rows: Any) -> None:
-    """Tell of options with one score everywhere: nothing about them can be learned.
+    """Tell of options with one score everywhere, and of those that change nothing.
 
     Args:
         log: with the targets in place of the scores.
         rows: of the fit split.
     """
+    for names in same_options(log):
+        logger.warning("%s", same_sentence(names))
     scores = log.scores[rows]
     for option, low, high in zip(log.options, scores.min(0), scores.max(0), strict=True):
         if low == high:

@@ -75,6 +75,13 @@ class ScaleRouter:
         """Whether it was trained being told which dataset each question is from."""
         return self.metadata.get(DATASETS) == TOLD
 
+    @property
+    def reads_own_model(self) -> bool:
+        """Whether the model that answered the log made the features, and no encoder beside it."""
+        revision = str(self.metadata.get("log", {}).get("revision", ""))[:16]
+        source = str(self.metadata.get("features", {}).get("source", ""))
+        return bool(revision) and source.rpartition("@")[2] == revision
+
     def predict(
         self, features: FeatureTable, *, datasets: Sequence[str] | npt.NDArray[Any] | None = None
     ) -> npt.NDArray[np.float64]:

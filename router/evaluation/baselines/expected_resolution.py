@@ -13,8 +13,10 @@ NOTE: the published classifier reads a small vision-language model's middle laye
 with label smoothing; here it is a penalised multinomial logistic regression on the features that
 our router reads.
 
-NOTE: a resolution is the side of the image. An image's tokens grow with its square, so the side
-of an option is the square root of its mean cost. It only matters up to a factor.
+NOTE: a resolution is the side of the image. Pixels and image tokens grow with its square, so the
+side of an option is the square root of its mean pixels, of its image tokens where a log has no
+pixels, and of its cost where it has neither, or they are the same at every option. It only matters
+up to a factor.
 
 Notation for shapes: N examples, K options.
 """
@@ -71,7 +73,7 @@ def fit(known: Known) -> Chosen:
     labels = np.zeros(len(known.scores), dtype=np.intp)
     labels[learnt] = sufficient_resolution(known.scores[learnt])
     p = class_probabilities(known, labels)
-    sides = np.sqrt(known.costs[learnt].mean(axis=0))
+    sides = np.sqrt(known.sizes[learnt].mean(axis=0))
     return Chosen(
         about="Predicts the sufficient resolution and rounds its expectation up.",
         choice=rounded_up(np.nan_to_num(p, nan=0.0), sides),

@@ -50,13 +50,16 @@ def show_option_answer(answer: OptionAnswer) -> None:
     out.print(Text(f"option  {answer.option}"))
     for option, earlier in answer.earlier:
         out.print(Text(f"before  {option} said {earlier.text!r}, which looked wrong"))
+    if answer.failed is not None:
+        option, failure = answer.failed
+        out.print(Text(f"after   {option} was asked next and failed: {failure.message}"))
     costs = {name: f"{number(cost)} {decision.cost_unit}" for name, cost in decision.costs.items()}
     _show_estimates(decision.estimates, answer.option, costs)
     out.print(Text(f"why     {decision.reason}"))
     for told in (decision.fallback, decision.guarantee):
         if told:
             out.print(Text(f"        {told}"))
-    out.print(Text(f"usage   {usage_text(answer.usage, decision.cost_unit)}"))
+    out.print(Text(f"usage   {usage_text(answer.usage, answer.cost_unit)}"))
     _show_time(answer.milliseconds)
 
 

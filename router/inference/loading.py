@@ -1,4 +1,4 @@
-"""The models that a router's features are made with, as they were when it was trained; its rules."""
+"""The models and rules of a router, as they were when it was trained and calibrated."""
 
 from __future__ import annotations
 

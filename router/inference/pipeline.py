@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.batching import answer_all

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
-from m3router.m3core.options import Usage
 from m3router.router.cli.streams import out
 from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
 from m3router.router.text.numbers import number
+from m3router.router.text.usage import usage_text
 
 BAR = 24
 
@@ -61,20 +61,6 @@ def show_option_answer(answer: OptionAnswer) -> None:
             out.print(Text(f"        {told}"))
     out.print(Text(f"usage   {usage_text(answer.usage, answer.cost_unit)}"))
     _show_time(answer.milliseconds)
-
-
-def usage_text(usage: Usage, cost_unit: str) -> str:
-    """What is known of a usage, on one line."""
-    parts = [] if usage.cost is None else [f"{number(usage.cost)} {cost_unit}"]
-    for name in ("image_tokens", "prompt_tokens", "cached_tokens", "answer_tokens"):
-        value = getattr(usage, name)
-        if value is not None and name.replace("_", " ") != cost_unit:
-            parts.append(f"{value} {name.replace('_', ' ')}")
-    flops = {"tower": usage.tower_flops, "language model": usage.language_flops}
-    parts += [f"{number(n / 1e9)} GFLOPs in the {where}" for where, n in flops.items() if n]
-    if usage.price is not None and cost_unit != "price":
-        parts.append(f"price {number(usage.price)}")
-    return ", ".join(parts)
 
 
 def _show_estimates(

@@ -119,6 +119,7 @@ def _samples(
     service: AnyService, run: Path, images: Path | None, folder: Path
 ) -> tuple[Sequence[AnySample], str]:
     """The examples, and why there are none."""
+    find: Callable[[Run, Path, Path], Sequence[AnySample]]
     if isinstance(service, OptionDemoService):
         if images is None:
             return [], "start the demo with --examples FOLDER to see images of the run"

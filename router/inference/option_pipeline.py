@@ -263,6 +263,8 @@ class OptionPipeline:
             DataError: If the question is empty or a file cannot be read.
             ModelError: If the model cannot be asked any more.
         """
+        if not question.strip():
+            raise DataError(EMPTY_QUESTION)
         rule = self.router.rule(policy=policy, budget=budget, option=option)
         (one,) = self._decided(opened([image], frames=self.frames), [question], rule)
         requests = [one.request(name, max_new_tokens) for name in self.options]

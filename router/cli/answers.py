@@ -10,7 +10,7 @@ from m3router.router.cli.streams import out
 from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
 from m3router.router.text.numbers import number
-from m3router.router.text.usage import usage_text
+from m3router.router.text.usage import cost_text, usage_text
 
 BAR = 24
 
@@ -53,7 +53,7 @@ def show_option_answer(answer: OptionAnswer) -> None:
     if answer.failed is not None:
         option, failure = answer.failed
         out.print(Text(f"after   {option} was asked next and failed: {failure.message}"))
-    costs = {name: f"{number(cost)} {decision.cost_unit}" for name, cost in decision.costs.items()}
+    costs = {name: cost_text(cost, decision.cost_unit) for name, cost in decision.costs.items()}
     _show_estimates(decision.estimates, answer.option, costs)
     out.print(Text(f"why     {decision.reason}"))
     for told in (decision.fallback, decision.guarantee):

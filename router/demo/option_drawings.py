@@ -13,7 +13,7 @@ from m3router.router.demo.drawings import Bar, bar_table, figure, less
 from m3router.router.demo.option_service import OptionComparison, OptionTold
 from m3router.router.demo.session_stats import OptionSpending, saved
 from m3router.router.text.numbers import number
-from m3router.router.text.usage import usage_text
+from m3router.router.text.usage import cost_text, usage_text
 
 
 def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
@@ -42,7 +42,7 @@ def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
             '<section class="m3-answer" role="status"><h2>Answer</h2>'
             '<p class="m3-said">{said}</p>'
             "<p><strong>Option {place} of {count}: {option}</strong>, {how}.{sure}</p>"
-            '<p>It cost {usage}{total}.</p>{more}<p class="m3-pale">{ms:,.0f} ms</p></section>'
+            '<p>Cost{total}: {usage}.</p>{more}<p class="m3-pale">{ms:,.0f} ms</p></section>'
         ).format(
             said=given.text or "(nothing)",
             place=list(options).index(given.option) + 1,
@@ -50,7 +50,7 @@ def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
             option=given.option,
             how=how,
             sure=_sure(given.answer),
-            usage=usage_text(given.usage, given.cost_unit) or "nothing that is known",
+            usage=usage_text(given.usage, given.cost_unit) or "not known",
             total=total,
             more=more,
             ms=sum(given.milliseconds.values()),
@@ -66,7 +66,7 @@ def chart(told: OptionTold) -> str:
             name=name,
             likely=likely,
             taken=name == told.answer.option,
-            cost=f"{number(decision.costs[name])} {decision.cost_unit}",
+            cost=cost_text(decision.costs[name], decision.cost_unit),
         )
         for name, likely in decision.estimates.items()
     ]

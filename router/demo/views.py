@@ -16,7 +16,7 @@ from m3router.router.demo.option_service import OptionDemoService, OptionTold
 from m3router.router.demo.service import DemoService, Told
 from m3router.router.demo.session_stats import OptionSpending, Spending
 from m3router.router.policies.policy import Policy
-from m3router.router.text.numbers import number
+from m3router.router.text.usage import cost_text
 
 AnyService = DemoService | OptionDemoService
 
@@ -288,7 +288,7 @@ class OptionView:
 
     def within(self, budget: float) -> str:
         """A budget in words."""
-        return f"{number(budget)} {self._unit}"
+        return cost_text(budget, self._unit)
 
     def ask(
         self,

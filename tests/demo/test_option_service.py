@@ -68,7 +68,7 @@ def test_an_answer_shows_its_option_estimates_and_costs(service, picture):
     place = service.pipeline.options.index(routed.option) + 1
     assert shown.problem == "" and routed.text in plain(shown.answer)
     assert f"Option {place} of 3: {routed.option}, chosen by the router" in plain(shown.answer)
-    assert f"It cost {routed.usage.cost:g} tokens" in plain(shown.answer)
+    assert f"Cost: {routed.usage.cost:g} tokens" in plain(shown.answer)
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", shown.chart)]
     assert widths == pytest.approx([100 * p for p in routed.estimates.values()], abs=0.06)
     for name, cost in routed.decision.costs.items():
@@ -134,7 +134,7 @@ def test_an_answer_that_was_asked_again_tells_the_whole_price(run):
         shown = asked(service, str(run.parent / "images" / f"{number}.png"))
         if "which looked wrong" in shown.answer:
             break
-    assert "tokens, 4 answer tokens" in plain(shown.answer) and " in all" in shown.answer
+    assert "Cost in all:" in shown.answer and "4 answer tokens" in shown.answer
 
 
 def test_bad_questions_and_files_are_told(service, picture, tmp_path):
@@ -192,7 +192,7 @@ def test_an_endpoint_s_prices_requests_and_failures(tmp_path, monkeypatch):
         large = str(tmp_path / "images" / "1.png")
         server.hits.clear()
         small = asked(service, large, WRITTEN, choices(FIXED, level=1))
-        assert "It cost 0.5 price" in plain(small.answer) and len(server.hits) == 1
+        assert "Cost: price 0.5" in plain(small.answer) and len(server.hits) == 1
         assert "What the model was given: about 256 x 256 of its 512 x 512" in small.grid
         assert "75% fewer: 0.5 instead of 2" in plain(small.savings)
         every = asked(service, large, WRITTEN, everywhere=True, session=small.session)

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from m3router.data.log.oracle_log import OracleLog as OracleLog
     from m3router.data.sources.jsonl import load_jsonl as load_jsonl
     from m3router.m3core.checkpoints import load_model as load_model
+    from m3router.m3core.functions import FunctionModel as FunctionModel
     from m3router.m3core.labelling import label as label
     from m3router.m3core.matryoshka.scales import ScaleGrid as ScaleGrid
+    from m3router.m3core.opening import open_model as open_model
+    from m3router.m3core.options import Option as Option
+    from m3router.m3core.options import OptionModel as OptionModel
     from m3router.router.evaluation.evaluate import evaluate as evaluate
     from m3router.router.features.table import FeatureTable as FeatureTable
+    from m3router.router.inference.opening import open_pipeline as open_pipeline
+    from m3router.router.inference.option_pipeline import OptionPipeline as OptionPipeline
     from m3router.router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
     from m3router.router.inference.router import Decision as Decision
     from m3router.router.inference.router import Router as Router
@@ -41,6 +47,10 @@ if not TYPE_CHECKING:
             "Decision": "m3router.router.inference.router",
             "Example": "m3router.data.example",
             "FeatureTable": "m3router.router.features.table",
+            "FunctionModel": "m3router.m3core.functions",
+            "Option": "m3router.m3core.options",
+            "OptionModel": "m3router.m3core.options",
+            "OptionPipeline": "m3router.router.inference.option_pipeline",
             "OracleLog": "m3router.data.log.oracle_log",
             "Policy": "m3router.router.policies.policy",
             "Router": "m3router.router.inference.router",
@@ -51,6 +61,8 @@ if not TYPE_CHECKING:
             "label": "m3router.m3core.labelling",
             "load_jsonl": "m3router.data.sources.jsonl",
             "load_model": "m3router.m3core.checkpoints",
+            "open_model": "m3router.m3core.opening",
+            "open_pipeline": "m3router.router.inference.opening",
             "train_router": "m3router.router.training.fit",
         },
         also=["__version__"],

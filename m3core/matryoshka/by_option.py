@@ -58,7 +58,7 @@ class ScalesAsOptions:
         NOTE: a high-resolution model's tokens depend on how it cuts the image, which its tower's
         pass tells; so the image is encoded, unlike elsewhere.
         """
-        scale = _scale(self, option)
+        scale = scale_named(self, option)
         (encoding,) = self.encode([image])
         tokens = encoding.tokens(scale)
         return Usage(
@@ -75,7 +75,7 @@ def answer_by_option(model: MultiScaleModel, requests: Sequence[Request]) -> lis
     Raises:
         MismatchError: If the model has no such option.
     """
-    scales = [_scale(model, one.option) for one in requests]
+    scales = [scale_named(model, one.option) for one in requests]
     told: dict[int, Answer | Failure] = {}
     began = time.perf_counter()
     images = {id(one.image): one.image for one in requests}
@@ -109,8 +109,12 @@ def answer_by_option(model: MultiScaleModel, requests: Sequence[Request]) -> lis
     ]
 
 
-def _scale(model: MultiScaleModel, option: str) -> int:
-    """The scale that an option names; a model may know more than those of its grid."""
+def scale_named(model: MultiScaleModel, option: str) -> int:
+    """The scale that an option names; a model may know more than those of its grid.
+
+    Raises:
+        MismatchError: If it names none.
+    """
     try:
         return model.check_scale(int(option))
     except (ValueError, MismatchError) as error:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
-from m3router.m3core.options import Usage
 from m3router.router.cli.streams import out
 from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
 from m3router.router.text.numbers import number
+from m3router.router.text.usage import cost_text, usage_text
 
 BAR = 24
 
@@ -50,28 +50,17 @@ def show_option_answer(answer: OptionAnswer) -> None:
     out.print(Text(f"option  {answer.option}"))
     for option, earlier in answer.earlier:
         out.print(Text(f"before  {option} said {earlier.text!r}, which looked wrong"))
-    costs = {name: f"{number(cost)} {decision.cost_unit}" for name, cost in decision.costs.items()}
+    if answer.failed is not None:
+        option, failure = answer.failed
+        out.print(Text(f"after   {option} was asked next and failed: {failure.message}"))
+    costs = {name: cost_text(cost, decision.cost_unit) for name, cost in decision.costs.items()}
     _show_estimates(decision.estimates, answer.option, costs)
     out.print(Text(f"why     {decision.reason}"))
     for told in (decision.fallback, decision.guarantee):
         if told:
             out.print(Text(f"        {told}"))
-    out.print(Text(f"usage   {usage_text(answer.usage, decision.cost_unit)}"))
+    out.print(Text(f"usage   {usage_text(answer.usage, answer.cost_unit)}"))
     _show_time(answer.milliseconds)
-
-
-def usage_text(usage: Usage, cost_unit: str) -> str:
-    """What is known of a usage, on one line."""
-    parts = [] if usage.cost is None else [f"{number(usage.cost)} {cost_unit}"]
-    for name in ("image_tokens", "prompt_tokens", "cached_tokens", "answer_tokens"):
-        value = getattr(usage, name)
-        if value is not None and name.replace("_", " ") != cost_unit:
-            parts.append(f"{value} {name.replace('_', ' ')}")
-    flops = {"tower": usage.tower_flops, "language model": usage.language_flops}
-    parts += [f"{number(n / 1e9)} GFLOPs in the {where}" for where, n in flops.items() if n]
-    if usage.price is not None and cost_unit != "price":
-        parts.append(f"price {number(usage.price)}")
-    return ", ".join(parts)
 
 
 def _show_estimates(

@@ -48,30 +48,13 @@ def ask(
     """
     from m3router.router.cli.answers import show_answer, show_option_answer
     from m3router.router.inference.opening import open_pipeline
-    from m3router.router.inference.option_pipeline import OptionPipeline
+    from m3router.router.inference.option_pipeline import OptionAnswer
 
     opened = image if is_video(image) else open_image(image)  # the run knows how many frames
     with err.status("loading"):
         pipeline = open_pipeline(run, model=model, policy=policy, device=device)
-    if isinstance(pipeline, OptionPipeline):
-        (told,) = pipeline.answer([opened], [question], option=option)
+    (told,) = pipeline.answer([opened], [question], option=option)
+    if isinstance(told, OptionAnswer):
         show_option_answer(told)
-        return
-    (answer,) = pipeline.answer([opened], [question], scale=as_scale(option))
-    show_answer(answer)
-
-
-def as_scale(option: str | None) -> int | None:
-    """The scale that an option of a Matryoshka model names.
-
-    Raises:
-        typer.BadParameter: If it is no number.
-    """
-    if option is None:
-        return None
-    if not option.isdigit():
-        raise typer.BadParameter(
-            f"the options of a Matryoshka model are its scales, whole numbers such as 144; got "
-            f"{option!r}"
-        )
-    return int(option)
+    else:
+        show_answer(told)

@@ -31,29 +31,30 @@ def demo(
         Path | None,
         typer.Option(
             help="Folder that the run's image paths start from: the page's examples are then "
-            "found in the run. [default: drawn scenes]",
+            "found in the run. [default: drawn scenes for a Matryoshka model, else none]",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Show the pipeline in a browser: an image, a question, and how few tokens it needs.
+    """Show the pipeline in a browser: an image, a question, and how little it needs.
 
-    Auto or a scale of your choice, the predicted sufficiency of each, the pooled grid over the
-    image, all scales side by side, a budget, and what was saved so far. Nothing leaves the
-    machine, and uploads are deleted. Needs the extra `demo`. docs/demo.md says more.
+    Auto or an option of your choice, the predicted sufficiency of each, all options side by side,
+    a budget, and what was saved so far; for a Matryoshka model also the pooled grid over the
+    image. Works for every run whose model can be asked. Nothing leaves the machine, unless the
+    model is an endpoint, and uploads are deleted. Needs the extra `demo`. docs/demo.md says more.
 
     ```
     m3router demo run/
     ```
     """
-    from m3router.router.demo.service import DemoService
+    from m3router.router.demo.opening import open_service
     from m3router.router.demo.serving import need_gradio, serve
 
     need_gradio()
     if examples is not None and not examples.is_dir():
         raise DataError(f"--examples must be a folder of images; {str(examples)!r} is not one.")
     with err.status("loading"):
-        service = DemoService.load(run, model=model, policy=policy, device=device)
+        service = open_service(run, model=model, policy=policy, device=device)
 
     def started(address: str) -> None:
         console.print(f"serving {address} (Ctrl+C stops)", markup=False, highlight=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -38,12 +39,9 @@ def problem(message: str) -> str:
     return str(Markup('<p class="m3-problem" role="alert">{}</p>').format(sentence))
 
 
-def waiting() -> str:
+def waiting(what: str) -> str:
     """What stands where answers will be."""
-    return (
-        '<p class="m3-pale m3-waiting">The answer will be here, with its scale, how likely each '
-        "scale was thought to suffice, and the image as the model was given it.</p>"
-    )
+    return str(Markup('<p class="m3-pale m3-waiting">{}</p>').format(what))
 
 
 def thumbnail(path: Path) -> str:
@@ -64,7 +62,7 @@ def preview(image: Image.Image, name: str, *, frames: int = 0) -> str:
     what = f"{image.width} x {image.height} pixels"
     if frames:
         what = f"up to {frames} frames of the video, as the model sees them, {what}"
-    return _figure(image, alt=f"Your image, {name}", caption=f"{name}: {what}")
+    return figure(image, alt=f"Your image, {name}", caption=f"{name}: {what}")
 
 
 def answer(told: Told, scales: Sequence[int], *, how: str) -> str:
@@ -111,26 +109,60 @@ def chart(told: Told) -> str:
     if not routed.sufficiency:
         words = "You chose the scale, so the router was not asked which one would suffice."
         return str(Markup('<p class="m3-pale">{}</p>').format(words))
+    bars = [
+        Bar(name=str(scale), likely=likely, taken=scale == routed.scale)
+        for scale, likely in routed.sufficiency.items()
+    ]
+    return bar_table(bars, heading="tokens", of="scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A bar of a chart.
+
+    Attributes:
+        name: Of the option.
+        likely: Probability that it suffices.
+        taken: Whether its answer is given.
+        cost: What it is expected to cost, in words; "" where its name says it.
+    """
+
+    name: str
+    likely: float
+    taken: bool
+    cost: str = ""
+
+
+def bar_table(bars: Sequence[Bar], *, heading: str, of: str) -> str:
+    """Bars of how likely each option suffices; a table for who cannot see them.
+
+    Args:
+        bars: Coarsest first.
+        heading: Of the names.
+        of: What an option is called.
+    """
     rows = Markup("").join(
         Markup(
-            '<tr class="{here}"><th scope="row">{scale}</th><td class="m3-track">'
+            '<tr class="{here}"><th scope="row">{name}</th><td class="m3-track">'
             '<span class="m3-bar" style="width:{likely:.1f}%"></span></td>'
-            "<td>{likely:.0f} %{mark}</td></tr>"
+            "<td>{likely:.0f} %{mark}</td>{cost}</tr>"
         ).format(
-            here="m3-here" if scale == routed.scale else "",
-            scale=scale,
-            likely=100 * likely,
-            mark=Markup(' <span class="m3-mark">taken</span>') if scale == routed.scale else "",
+            here="m3-here" if bar.taken else "",
+            name=bar.name,
+            likely=100 * bar.likely,
+            mark=Markup(' <span class="m3-mark">taken</span>') if bar.taken else "",
+            cost=Markup("<td>{}</td>").format(bar.cost) if bar.cost else "",
         )
-        for scale, likely in routed.sufficiency.items()
+        for bar in bars
     )
+    costs = '<th scope="col">expected cost</th>' if any(bar.cost for bar in bars) else ""
     return str(
         Markup(
-            '<table class="m3-bars"><caption>How likely each scale suffices, as the router '
-            'predicts it</caption><thead><tr><th scope="col">tokens</th>'
+            '<table class="m3-bars"><caption>How likely each {of} suffices, as the router '
+            'predicts it</caption><thead><tr><th scope="col">{heading}</th>'
             '<th scope="col"><span class="m3-unseen">bar</span></th>'
-            '<th scope="col">suffices</th></tr></thead><tbody>{}</tbody></table>'
-        ).format(rows)
+            '<th scope="col">suffices</th>{costs}</tr></thead><tbody>{rows}</tbody></table>'
+        ).format(of=of, heading=heading, costs=Markup(costs), rows=rows)
     )
 
 
@@ -138,7 +170,7 @@ def grid(told: Told) -> str:
     """The image with what each visual token stands for."""
     count = tokens(told.routed.answer.visual_tokens)
     caption = f"What the model was given: {count} ({told.note})"
-    return _figure(told.image, alt=f"The image under a grid of {count}", caption=caption)
+    return figure(told.image, alt=f"The image under a grid of {count}", caption=caption)
 
 
 def savings(spent: Spending) -> str:
@@ -157,10 +189,10 @@ def savings(spent: Spending) -> str:
             'at every scale</dd></div></dl><p class="m3-pale">{asked}, against always asking at '
             "the finest scale. Questions at all scales are not counted.</p></section>"
         ).format(
-            tokens=_less(share),
+            tokens=less(share),
             used=f"{spent.tokens:,}",
             finest=f"{spent.finest_tokens:,}",
-            flops=_less(flops_share),
+            flops=less(flops_share),
             spent=number(spent.flops / 1e9),
             most=number(spent.finest_flops / 1e9),
             vision=number(spent.vision_flops / 1e9),
@@ -183,7 +215,7 @@ def comparison(compared: Comparison, question: str) -> str:
             badge=Markup('<p class="m3-badge">the router takes this</p>')
             if one.scale == compared.chosen
             else "",
-            figure=Markup(_figure(one.image, alt=f"The image at scale {level}", caption=one.note)),
+            figure=Markup(figure(one.image, alt=f"The image at scale {level}", caption=one.note)),
             said=one.answer.text or "(nothing)",
             sure=one.answer.confidence,
             gflops=number(one.flops / 1e9),
@@ -208,12 +240,13 @@ def _settled(compared: Comparison) -> str:
     return f"From {tokens(one.answer.visual_tokens)} on, the answer is that of the finest scale."
 
 
-def _less(share: float) -> str:
+def less(share: float) -> str:
     """A share saved, in words; what the finest scale would not have spent is "more"."""
     return f"{abs(share):.0%} {'fewer' if share >= 0 else 'more'}:"
 
 
-def _figure(image: Image.Image, *, alt: str, caption: str) -> str:
+def figure(image: Image.Image, *, alt: str, caption: str) -> str:
+    """An image with its description, for who cannot see it, and a caption."""
     return str(
         Markup(
             '<figure class="m3-figure"><img src="{}" alt="{}" width="{}" height="{}">'

@@ -6,18 +6,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from m3router.data.errors import DataError, M3RouterError
 from m3router.data.videos import is_video
 from m3router.router.demo import drawings
-from m3router.router.demo.service import DemoService, Told
-from m3router.router.demo.session_stats import Spending
+from m3router.router.demo.views import AnyService, View, view_of
 
 AUTO, BUDGET, FIXED = "Auto", "Auto within a budget", "One scale"
-"""Who chooses the scale."""
+"""Who chooses the scale, or the option."""
 
 _NO_IMAGE = "There is no image yet: upload an image or a video, or take an example."
 _BROKEN = "Something went wrong on the server; its log says what. Try again, or another image."
@@ -32,8 +31,8 @@ class Choices:
 
     Attributes:
         mode: :data:`AUTO`, :data:`BUDGET` or :data:`FIXED`.
-        level: From 1, the coarsest scale; read in :data:`FIXED` only.
-        budget: Mean visual tokens; read in :data:`BUDGET` only.
+        level: From 1, the coarsest option; read in :data:`FIXED` only.
+        budget: Mean cost; read in :data:`BUDGET` only.
     """
 
     mode: str
@@ -47,12 +46,12 @@ class Shown:
 
     Attributes:
         problem: What is wrong.
-        answer: The answer and its scale.
+        answer: The answer and its option.
         chart: The predicted sufficiency.
-        grid: The pooled grid over the image.
-        everywhere: The answers at all scales.
+        grid: The image as the model was given it.
+        everywhere: The answers at all options.
         savings: What the session saved.
-        session: What the session cost.
+        session: What the session cost, as of its view's `nothing_spent`.
     """
 
     problem: str = ""
@@ -61,10 +60,10 @@ class Shown:
     grid: str = ""
     everywhere: str = ""
     savings: str = ""
-    session: Spending = Spending()
+    session: Any
 
 
-def preview(service: DemoService, path: str | None) -> tuple[str, str]:
+def preview(service: AnyService, path: str | None) -> tuple[str, str]:
     """Show an upload as the model will see it.
 
     Returns:
@@ -82,71 +81,61 @@ def preview(service: DemoService, path: str | None) -> tuple[str, str]:
 
 
 def ask(
-    service: DemoService,
+    service: AnyService,
     path: str | None,
     question: str | None,
     choices: Choices,
-    session: Spending,
+    session: Any,
 ) -> Shown:
     """Answer a question; what it saved is added to the session."""
-
-    def answered() -> Shown:
-        told = service.ask(
-            _opened(service, path),
-            question or "",
-            scale=_scale(service, choices),
-            budget=_budget(choices),
-        )
-        spent = session + told.spending
-        return Shown(
-            **_about(service, told, choices),
-            savings=drawings.savings(spent),
-            session=spent,
-        )
-
-    return _shown(answered, session)
+    return _asked(service, path, question, choices, session, everywhere=False)
 
 
 def ask_everywhere(
-    service: DemoService,
+    service: AnyService,
     path: str | None,
     question: str | None,
     choices: Choices,
-    session: Spending,
+    session: Any,
 ) -> Shown:
-    """Answer a question as in :func:`ask` and at every scale; not counted in the session."""
+    """Answer a question as in :func:`ask` and at every option; not counted in the session."""
+    return _asked(service, path, question, choices, session, everywhere=True)
+
+
+def _asked(
+    service: AnyService,
+    path: str | None,
+    question: str | None,
+    choices: Choices,
+    session: Any,
+    *,
+    everywhere: bool,
+) -> Shown:
+    view = view_of(service)
 
     def answered() -> Shown:
-        asked = question or ""
-        compared = service.compare(
+        panels = view.ask(
             _opened(service, path),
-            asked,
-            scale=_scale(service, choices),
+            question or "",
+            place=_place(view, choices),
             budget=_budget(choices),
+            how=_how(view, service.policy, choices),
+            everywhere=everywhere,
         )
+        spent = session if everywhere else session + panels.spending
         return Shown(
-            **_about(service, compared.told, choices),
-            everywhere=drawings.comparison(compared, asked.strip()),
-            savings=drawings.savings(session),
-            session=session,
+            answer=panels.answer,
+            chart=panels.chart,
+            grid=panels.grid,
+            everywhere=panels.everywhere,
+            savings=view.savings(spent),
+            session=spent,
         )
 
-    return _shown(answered, session)
-
-
-def _about(service: DemoService, told: Told, choices: Choices) -> dict[str, str]:
-    return {
-        "answer": drawings.answer(told, service.scales, how=_how(service, choices)),
-        "chart": drawings.chart(told),
-        "grid": drawings.grid(told),
-    }
-
-
-def _shown(answered: Callable[[], Shown], session: Spending) -> Shown:
     wrong, shown = _guarded(answered, Shown(session=session))
     if not wrong:
         return shown
-    return Shown(problem=wrong, savings=drawings.savings(session), session=session)
+    return Shown(problem=wrong, savings=view.savings(session), session=session)
 
 
 def _guarded(made: Callable[[], T], otherwise: T) -> tuple[str, T]:
@@ -160,28 +149,30 @@ def _guarded(made: Callable[[], T], otherwise: T) -> tuple[str, T]:
         return drawings.problem(_BROKEN), otherwise
 
 
-def _opened(service: DemoService, path: str | None) -> Image.Image:
+def _opened(service: AnyService, path: str | None) -> Image.Image:
     if path is None:
         raise DataError(_NO_IMAGE)
     return service.open(Path(path))
 
 
-def _scale(service: DemoService, choices: Choices) -> int | None:
-    """The scale that was fixed, None where the router chooses."""
+def _place(view: View, choices: Choices) -> int | None:
+    """Place of the option that was fixed, None where the router chooses."""
     if choices.mode != FIXED:
         return None
-    if not 1 <= choices.level <= len(service.scales):
-        raise DataError(f"Scales go from 1 to {len(service.scales)}, not {choices.level}.")
-    return service.scales[choices.level - 1]
+    if not 1 <= choices.level <= len(view.names):
+        raise DataError(
+            f"{view.one.capitalize()}s go from 1 to {len(view.names)}, not {choices.level}."
+        )
+    return choices.level - 1
 
 
 def _budget(choices: Choices) -> float | None:
     return choices.budget if choices.mode == BUDGET else None
 
 
-def _how(service: DemoService, choices: Choices) -> str:
+def _how(view: View, policy: str, choices: Choices) -> str:
     if choices.mode == FIXED:
         return "chosen by you"
     if choices.mode == BUDGET:
-        return f"chosen by the router within {choices.budget:g} visual tokens on average"
-    return f"chosen by the router with the policy {service.policy}"
+        return f"chosen by the router within {view.within(choices.budget)} on average"
+    return f"chosen by the router with the policy {policy}"

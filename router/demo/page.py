@@ -10,13 +10,11 @@ from typing import Any
 import gradio as gr
 
 from m3router.router.demo import drawings, handlers
-from m3router.router.demo.drawings import tokens
 from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices, Shown
-from m3router.router.demo.samples import Sample
-from m3router.router.demo.service import LONGEST_QUESTION, DemoService
-from m3router.router.demo.session_stats import Spending
+from m3router.router.demo.samples import AnySample
+from m3router.router.demo.service import LONGEST_QUESTION
+from m3router.router.demo.views import AnyService, BudgetRange, View, view_of
 
-TITLE = "How few visual tokens does this question need?"
 KEPT = 3600
 """Seconds that an upload is kept."""
 
@@ -27,9 +25,6 @@ _SWEEP = 300  # seconds between looks for uploads to delete
 _WAITING = 32  # questions of all visitors that may wait
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's own system: nothing is fetched
 _MONO = ("ui-monospace", "monospace")
-_NAMES = (  # what Gradio leaves without a name for who cannot see it
-    "() => document.getElementById('m3-mode').setAttribute('aria-label', 'Who chooses the scale')"
-)
 _NARROW = 768  # pixels below which the results are below the question
 
 
@@ -46,7 +41,7 @@ class Places:
     outputs: list[Any]
 
 
-def build(service: DemoService, samples: Sequence[Sample], *, no_samples: str = "") -> gr.Blocks:
+def build(service: AnyService, samples: Sequence[AnySample], *, no_samples: str = "") -> gr.Blocks:
     """Lay out the page.
 
     Args:
@@ -54,13 +49,14 @@ def build(service: DemoService, samples: Sequence[Sample], *, no_samples: str = 
         samples: Built-in examples, may be empty.
         no_samples: Why there are none.
     """
+    view = view_of(service)
     with gr.Blocks(
         analytics_enabled=False, title="m3router demo", delete_cache=(_SWEEP, KEPT)
     ) as page:
-        gr.Markdown(_introduction(service))
+        gr.Markdown(f"# {view.title}\n{view.introduction}")
         with gr.Row():
             with gr.Column(min_width=300):
-                buttons = _sample_buttons(samples, no_samples, service.scales)
+                buttons = _sample_buttons(samples, no_samples)
                 upload = gr.File(
                     label="Image or video, 64 MB at most", height=140, elem_id="m3-upload"
                 )
@@ -73,18 +69,18 @@ def build(service: DemoService, samples: Sequence[Sample], *, no_samples: str = 
                     max_lines=4,
                     elem_id="m3-question",
                 )
-                mode, level, budget = _scale_choice(service)
+                mode, level, budget = _option_choice(service, view)
                 with gr.Row():
                     ask = gr.Button("Ask", variant="primary", elem_id="m3-ask")
-                    everywhere = gr.Button("Ask at all scales", elem_id="m3-everywhere")
+                    everywhere = gr.Button(view.everywhere, elem_id="m3-everywhere")
             with gr.Column(min_width=300, elem_id="m3-results"):
                 problem = gr.HTML(elem_id="m3-problem")
-                answer = gr.HTML(drawings.waiting(), elem_id="m3-answer")
+                answer = gr.HTML(drawings.waiting(view.waiting), elem_id="m3-answer")
                 chart = gr.HTML(elem_id="m3-chart")
                 grid = gr.HTML(elem_id="m3-grid")
                 savings = gr.HTML(elem_id="m3-savings")
         at_all = gr.HTML(elem_id="m3-all")
-        session = gr.State(Spending(), time_to_live=KEPT)
+        session = gr.State(view.nothing_spent, time_to_live=KEPT)
         places = Places(
             inputs=[upload, question, mode, level, budget, session],
             outputs=[problem, answer, chart, grid, at_all, savings, session],
@@ -92,7 +88,7 @@ def build(service: DemoService, samples: Sequence[Sample], *, no_samples: str = 
         _wire(service, places, preview=preview, ask=ask, everywhere=everywhere)
         for button, path, text in buttons:
             _wire_sample(service, places, button, path, text)
-        page.load(None, js=_NAMES)
+        page.load(None, js=_mode_name(view))
     page.queue(max_size=_WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
@@ -125,64 +121,50 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _introduction(service: DemoService) -> str:
-    scales = ", ".join(str(scale) for scale in service.scales)
-    return (
-        f"# {TITLE}\n"
-        f"The model `{service.pipeline.model.name}` can look at an image through {scales} visual "
-        "tokens. A router predicts which of them suffice for your question before it is answered."
-    )
+def _mode_name(view: View) -> str:
+    """A script that names what Gradio leaves without a name for who cannot see it."""
+    named = f"'aria-label', 'Who chooses the {view.one}'"
+    return f"() => document.getElementById('m3-mode').setAttribute({named})"
 
 
 def _sample_buttons(
-    samples: Sequence[Sample], no_samples: str, scales: Sequence[int]
+    samples: Sequence[AnySample], no_samples: str
 ) -> list[tuple[gr.Button, str, str]]:
     """Buttons for the examples, each with its image and question."""
     buttons: list[tuple[gr.Button, str, str]] = []
     if not samples:
         gr.Markdown(f"No built-in examples: {no_samples}.")
         return buttons
-    gr.Markdown("**Try an example**: two questions about one image")
+    gr.Markdown(samples[0].heading)
     for sample in samples:
         with gr.Row(elem_classes="m3-sample"):
             gr.HTML(drawings.thumbnail(sample.path), elem_classes="m3-thumb")
-            for question, right, needs in (
-                (sample.easy, sample.easy_answer, f"{tokens(scales[0])} will do"),
-                (sample.hard, sample.hard_answer, f"takes {scales[-1]}"),
-            ):
-                known = f" {right.capitalize()}." if right else ""
-                button = gr.Button(f"{question}{known} ({needs})", size="sm", min_width=110)
+            for label, question in sample.buttons:
+                button = gr.Button(label, size="sm", min_width=110)
                 buttons.append((button, str(sample.path), question))
     return buttons
 
 
-def _scale_choice(service: DemoService) -> tuple[gr.Radio, gr.Slider, gr.Slider]:
-    budgets = service.budgets()
-    modes = [AUTO, *([BUDGET] if budgets else []), FIXED]
-    note = f"Auto uses the policy {service.policy}" + _knob(service)
-    if not budgets:
+def _option_choice(service: AnyService, view: View) -> tuple[gr.Radio, Any, gr.Slider]:
+    """Who chooses, which option, and the budget."""
+    budgets = view.budgets()
+    fixed = (f"One {view.one}", FIXED)
+    modes = [(AUTO, AUTO), *([(BUDGET, BUDGET)] if budgets else []), fixed]
+    note = f"Auto uses the policy {service.policy}" + (f" ({view.knob})" if view.knob else "")
+    if budgets is None:
         note += f". Budgets cannot be set: {service.no_budget}"
-    mode = gr.Radio(modes, value=AUTO, label="Who chooses the scale", info=note, elem_id="m3-mode")
-    named = [f"{place}: {tokens(scale)}" for place, scale in enumerate(service.scales, start=1)]
-    level = gr.Slider(
-        1,
-        len(service.scales),
-        value=1,
-        step=1,
-        label=f"Scale, from 1 (coarsest) to {len(service.scales)} (finest)",
-        info=" · ".join(named),
-        visible=False,
-        elem_id="m3-level",
+    mode = gr.Radio(
+        modes, value=AUTO, label=f"Who chooses the {view.one}", info=note, elem_id="m3-mode"
     )
-    least, most = budgets or (1, 2)
+    level = _level(view)
+    shown = budgets or BudgetRange(least=1, most=2, start=1, step=1, label="", info="")
     budget = gr.Slider(
-        least,
-        most,
-        value=min(max(least, 36), most),
-        step=1,
-        label="Budget: mean visual tokens for each question",
-        info=f"Kept on average over questions like those of the run; {most} or more changes "
-        "nothing, the router then takes whatever is likeliest right",
+        shown.least,
+        shown.most,
+        value=shown.start,
+        step=shown.step,
+        label=shown.label,
+        info=shown.info,
         visible=False,
         elem_id="m3-budget",
     )
@@ -197,16 +179,29 @@ def _scale_choice(service: DemoService) -> tuple[gr.Radio, gr.Slider, gr.Slider]
     return mode, level, budget
 
 
-def _knob(service: DemoService) -> str:
-    knob = service.pipeline.policy.knob
-    named = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in knob.items())
-    return f" ({named})" if named else ""
+def _level(view: View) -> Any:
+    """Where one option is chosen: scales on a slider, others by their names."""
+    if view.by_name:
+        places = [(name, place) for place, name in enumerate(view.names, start=1)]
+        label = f"{view.one.capitalize()}, from the coarsest to the finest"
+        return gr.Dropdown(places, value=1, label=label, visible=False, elem_id="m3-level")
+    named = [f"{place}: {name}" for place, name in enumerate(view.names, start=1)]
+    return gr.Slider(
+        1,
+        len(view.names),
+        value=1,
+        step=1,
+        label=f"Scale, from 1 (coarsest) to {len(view.names)} (finest)",
+        info=" · ".join(named),
+        visible=False,
+        elem_id="m3-level",
+    )
 
 
-Handler = Callable[[DemoService, str | None, str | None, Choices, Spending], Shown]
+Handler = Callable[[AnyService, str | None, str | None, Choices, Any], Shown]
 
 
-def _answering(service: DemoService, handler: Handler) -> Callable[..., tuple[Any, ...]]:
+def _answering(service: AnyService, handler: Handler) -> Callable[..., tuple[Any, ...]]:
     """A handler as Gradio calls it: the inputs one by one, a value for each output."""
 
     def answered(
@@ -215,7 +210,7 @@ def _answering(service: DemoService, handler: Handler) -> Callable[..., tuple[An
         mode: str,
         level: float,
         budget: float,
-        session: Spending,
+        session: Any,
     ) -> tuple[Any, ...]:
         choices = Choices(mode=mode, level=int(level), budget=budget)
         shown = handler(service, path, question, choices, session)
@@ -233,7 +228,7 @@ def _answering(service: DemoService, handler: Handler) -> Callable[..., tuple[An
 
 
 def _wire(
-    service: DemoService, places: Places, *, preview: gr.HTML, ask: gr.Button, everywhere: gr.Button
+    service: AnyService, places: Places, *, preview: gr.HTML, ask: gr.Button, everywhere: gr.Button
 ) -> None:
     """Say what happens when something is uploaded or asked."""
     upload, question = places.inputs[:2]
@@ -258,7 +253,7 @@ def _wire(
 
 
 def _wire_sample(
-    service: DemoService, places: Places, button: gr.Button, path: str, text: str
+    service: AnyService, places: Places, button: gr.Button, path: str, text: str
 ) -> None:
     """An example fills in its image and question, and asks at once."""
     upload, question = places.inputs[:2]

@@ -1,4 +1,4 @@
-"""Images with two questions each: one that the fewest tokens answer, one that needs the most.
+"""Images with questions; for scales two each, that the fewest tokens and only the most answer.
 
 Nothing is claimed that was not tried: the model is asked at every scale when the demo starts, or
 was when the run was labelled, and an image that does not show the difference is left out.
@@ -24,6 +24,7 @@ from m3router.data.scenes.world import make_scene
 from m3router.data.videos import open_media
 from m3router.m3core.matryoshka.base import MultiScaleModel, Request
 from m3router.m3core.matryoshka.batching import answer_all
+from m3router.router.demo.drawings import tokens
 from m3router.router.runs.run import Run
 
 SCENES: tuple[tuple[int, str, str], ...] = (
@@ -34,6 +35,7 @@ SCENES: tuple[tuple[int, str, str], ...] = (
 """Seed of a drawn scene, a question for one token, and one for 576, with the shipped model."""
 
 MOST = 3
+_EACH = 2  # questions about an image of the run
 _RIGHT = 0.5  # a score from which on an answer counts as right, as in the tables of `inspect`
 
 
@@ -47,13 +49,52 @@ class Sample:
         easy_answer: What is right; "" where it is not known.
         hard: Answered rightly at the finest scale only.
         hard_answer: As above.
+        coarsest: The model's coarsest scale.
+        finest: Its finest.
     """
+
+    heading = "**Try an example**: two questions about one image"
 
     path: Path
     easy: str
     easy_answer: str
     hard: str
     hard_answer: str
+    coarsest: int
+    finest: int
+
+    @property
+    def buttons(self) -> list[tuple[str, str]]:
+        """What stands on each button, and the question that it asks."""
+        needs = f"{tokens(self.coarsest)} will do", f"takes {self.finest}"
+        asked = (self.easy, self.easy_answer), (self.hard, self.hard_answer)
+        return [
+            (f"{question}{f' {right.capitalize()}.' if right else ''} ({need})", question)
+            for (question, right), need in zip(asked, needs, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstQuestions:
+    """An image of the run and what was asked about it.
+
+    Attributes:
+        path: The image or video.
+        questions: The first ones.
+    """
+
+    path: Path
+    questions: tuple[str, ...]
+
+    heading = "**Try an example** of the run"
+
+    @property
+    def buttons(self) -> list[tuple[str, str]]:
+        """As of a :class:`Sample`."""
+        return [(question, question) for question in self.questions]
+
+
+AnySample = Sample | FirstQuestions
 
 
 def drawn_samples(model: MultiScaleModel, folder: Path) -> list[Sample]:
@@ -82,6 +123,8 @@ def drawn_samples(model: MultiScaleModel, folder: Path) -> list[Sample]:
                 easy_answer=right[easy],
                 hard=hard,
                 hard_answer=right[hard],
+                coarsest=model.grid.scales[0],
+                finest=model.grid.scales[-1],
             )
         )
     return found
@@ -115,8 +158,40 @@ def logged_samples(run: Run, images: Path, folder: Path) -> list[Sample]:
                     easy_answer=str(said[easy] or ""),
                     hard=str(log.questions[hard]),
                     hard_answer=str(said[hard] or ""),
+                    coarsest=int(log.options[0]),
+                    finest=int(log.options[-1]),
                 )
             )
+        if len(found) == MOST:
+            break
+    return found
+
+
+def first_questions(run: Run, images: Path, folder: Path) -> list[FirstQuestions]:
+    """The first held-out images of a run's log, each with its first questions.
+
+    Args:
+        run: With a log and a split.
+        images: Folder that the log's image paths start from.
+        folder: Receives copies of the images.
+
+    Returns:
+        At most :data:`MOST`; none where no file is found.
+
+    Raises:
+        DataError: When the log or the split is missing or damaged.
+    """
+    log = run.read_log()
+    asked: dict[str, list[str]] = {}
+    for row in part_rows(log, run.read_split(log), "test", gaps="drop"):
+        questions = asked.setdefault(str(log.images[row]), [])
+        if str(log.questions[row]) not in questions:
+            questions.append(str(log.questions[row]))
+    found: list[FirstQuestions] = []
+    for name, questions in asked.items():
+        copy = _copied(images, name, folder / str(len(found)))
+        if copy is not None:
+            found.append(FirstQuestions(path=copy, questions=tuple(questions[:_EACH])))
         if len(found) == MOST:
             break
     return found

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
-from m3router.data.errors import DataError, M3RouterError
+from m3router.data.errors import DataError
 from m3router.data.videos import open_media
 from m3router.m3core.matryoshka.base import Answer, Request, VisualEncoding
 from m3router.m3core.matryoshka.batching import answer_all
+from m3router.router.demo.budgets import Budgets
 from m3router.router.demo.session_stats import Spending, spent_on
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.inference.result import RoutedAnswer, flops_of
 from m3router.router.inference.session import Session
-from m3router.router.policies.policy import Policy
-from m3router.router.runs.calibration_data import CalibrationData
-from m3router.router.runs.run import Run
 from m3router.router.visualize.token_grid import shown_at
 
 LONGEST_QUESTION = 2000
@@ -30,9 +26,6 @@ LONGEST_QUESTION = 2000
 
 TOKENS = "visual tokens"
 """The unit of cost that the budget's slider speaks of, as logs name it."""
-
-_POLICIES = 64  # budgets whose policies are kept
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,29 +91,22 @@ class Comparison:
 
 
 class DemoService:
-    """Takes questions about images, one at a time.
+    """Takes questions about images, one at a time, for a Matryoshka model that is read for routing.
 
     Attributes:
         pipeline: What answers.
         policy: Name of its policy.
-        calibration: What policies for other budgets are made from; None where there is nothing.
-        no_budget: Why there is none, in words that name no file; else "".
+        no_budget: Why there are no policies for other budgets; else "".
     """
 
     def __init__(
-        self,
-        pipeline: AutoScalePipeline,
-        *,
-        policy: str = "default",
-        calibration: CalibrationData | None = None,
-        no_budget: str = "",
+        self, pipeline: AutoScalePipeline, *, budgets: Budgets, policy: str = "default"
     ) -> None:
         self.pipeline = pipeline
         self.policy = policy
-        self.calibration = calibration
-        self.no_budget = no_budget
+        self.no_budget = budgets.why_none
+        self._budgets = budgets
         self._one_at_a_time = threading.Lock()
-        self._policies = lru_cache(maxsize=_POLICIES)(self._made)
 
     @classmethod
     def load(
@@ -139,16 +125,15 @@ class DemoService:
             MismatchError: When the parts do not belong together.
         """
         pipeline = AutoScalePipeline.load(run, model=model, policy=policy, device=device)
+        return cls.of(pipeline, run, policy=policy)
+
+    @classmethod
+    def of(cls, pipeline: AutoScalePipeline, run: Path, *, policy: str) -> DemoService:
+        """The service of a pipeline that was loaded from a run."""
         if pipeline.router.cost_unit != TOKENS:
             why = f"this run counts {pipeline.router.cost_unit}, not {TOKENS}"
-            return cls(pipeline, policy=policy, no_budget=why)
-        try:
-            calibration = CalibrationData.read(Run(run))
-        except M3RouterError as error:
-            _log.warning("No budgets in the demo: %s", error)
-            why = "this run holds no complete data to make policies from"
-            return cls(pipeline, policy=policy, no_budget=why)
-        return cls(pipeline, policy=policy, calibration=calibration)
+            return cls(pipeline, budgets=Budgets(why_none=why), policy=policy)
+        return cls(pipeline, budgets=Budgets.of(run), policy=policy)
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -160,10 +145,10 @@ class DemoService:
 
         None where no policy can be made.
         """
-        if self.calibration is None:
+        limits = self._budgets.limits()
+        if limits is None:
             return None
-        least = math.ceil(self.calibration.calibrate.costs.min(axis=1).mean())
-        most = math.ceil(self.calibration.policy(price=0.0).calibration["mean_cost"])
+        least, most = map(math.ceil, limits)
         return least, max(most, least + 1)
 
     def open(self, path: Path) -> Image.Image:
@@ -172,12 +157,7 @@ class DemoService:
         Raises:
             DataError: When it cannot be read; the message names the file without its folder.
         """
-        if not os.path.lexists(path):
-            raise DataError(f"The upload {path.name} is no longer kept here; upload it again.")
-        try:
-            return open_media(path, frames=self.pipeline.frames)
-        except DataError as error:
-            raise DataError(str(error).replace(str(path), path.name)) from error
+        return open_upload(path, frames=self.pipeline.frames)
 
     def ask(
         self,
@@ -200,7 +180,7 @@ class DemoService:
             MismatchError: If the model has no such scale.
         """
         check_length(question)
-        policy = None if budget is None else self._policies(budget)
+        policy = None if budget is None else self._budgets.policy(budget)
         with self._one_at_a_time:
             (routed,) = self.pipeline.answer([image], [question], scale=scale, policy=policy)
             return self._told(image, routed)
@@ -220,7 +200,7 @@ class DemoService:
             MismatchError: As in :meth:`ask`.
         """
         check_length(question)
-        policy = None if budget is None else self._policies(budget)
+        policy = None if budget is None else self._budgets.policy(budget)
         with self._one_at_a_time:
             (routed,) = self.pipeline.answer([image], [question], scale=scale, policy=policy)
             encoding, chosen = encoding_of(routed), routed.scale
@@ -256,10 +236,23 @@ class DemoService:
             for scale, answer, drawn, note in zip(self.scales, answers, images, notes, strict=True)
         )
 
-    def _made(self, budget: float) -> Policy:
-        if self.calibration is None:
-            raise DataError(f"No budget can be set: {self.no_budget}.")
-        return self.calibration.policy(budget=budget)
+
+def open_upload(path: Path, *, frames: int) -> Image.Image:
+    """Read a visitor's image or video as RGB.
+
+    Args:
+        path: The file.
+        frames: Of a video's collage.
+
+    Raises:
+        DataError: When it cannot be read; the message names the file without its folder.
+    """
+    if not os.path.lexists(path):
+        raise DataError(f"The upload {path.name} is no longer kept here; upload it again.")
+    try:
+        return open_media(path, frames=frames)
+    except DataError as error:
+        raise DataError(str(error).replace(str(path), path.name)) from error
 
 
 def check_length(question: str) -> None:

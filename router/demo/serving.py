@@ -7,22 +7,28 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, M3RouterError
 from m3router.router.demo.gate import Gate
-from m3router.router.demo.samples import Sample, drawn_samples, logged_samples
-from m3router.router.demo.service import DemoService
+from m3router.router.demo.option_service import OptionDemoService
+from m3router.router.demo.samples import (
+    AnySample,
+    drawn_samples,
+    first_questions,
+    logged_samples,
+)
+from m3router.router.demo.views import AnyService
 from m3router.router.runs.run import Run
 
 _PATIENCE = 5  # seconds for questions under way when the server is stopped
 
 
 def serve(
-    service: DemoService,
+    service: AnyService,
     *,
     run: Path,
     host: str,
@@ -39,7 +45,8 @@ def serve(
         run: The run folder, where examples are looked for if `images` is given.
         host: Address to listen on.
         port: To listen on; 0 for any free one.
-        images: Folder of the run's images, to take the examples from; None for drawn scenes.
+        images: Folder of the run's images, to take the examples from; None for drawn scenes, or
+            none where the model is asked by option.
         started: Called with the page's address when it is about to be served.
 
     Raises:
@@ -109,18 +116,25 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _samples(
-    service: DemoService, run: Path, images: Path | None, folder: Path
-) -> tuple[list[Sample], str]:
+    service: AnyService, run: Path, images: Path | None, folder: Path
+) -> tuple[Sequence[AnySample], str]:
     """The examples, and why there are none."""
-    model = service.pipeline.model
-    if images is None:
-        found = drawn_samples(model, folder)
-        return found, f"{model.name} answers none of the drawn scenes as they need"
+    find: Callable[[Run, Path, Path], Sequence[AnySample]]
+    if isinstance(service, OptionDemoService):
+        if images is None:
+            return [], "start the demo with --examples FOLDER to see images of the run"
+        find, missing = first_questions, "none of the run's held-out images is in that folder"
+    elif images is None:
+        model = service.pipeline.model
+        why = f"{model.name} answers none of the drawn scenes as they need"
+        return drawn_samples(model, folder), why
+    else:
+        find = logged_samples
+        missing = "no held-out image of the run has an easy and a hard question"
     try:
-        found = logged_samples(Run(run), images, folder)
+        return find(Run(run), images, folder), missing
     except M3RouterError:
         return [], "the run's log cannot be read for them"
-    return found, "no held-out image of the run has an easy and a hard question"
 
 
 def _app(page: Any, *, uploads: Path, images: Path) -> Any:

@@ -1,10 +1,11 @@
-"""What one visitor's questions cost so far, against always asking at the finest scale."""
+"""What one visitor's questions cost so far, against always asking at the finest option."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from m3router.m3core.cost.operations import ModelShape
+from m3router.m3core.options import Usage, total_usage
 from m3router.router.inference.pipeline import RoutedAnswer
 
 
@@ -46,6 +47,39 @@ class Spending:
             finest_flops=self.finest_flops + other.finest_flops,
             vision_flops=self.vision_flops + other.vision_flops,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionSpending:
+    """What was spent on questions at options, and what the finest option would have cost.
+
+    Attributes:
+        questions: How many.
+        spent: In all, with answers that were thrown away; None before anything.
+        finest: Of the finest option, as far as it is known without asking it.
+    """
+
+    questions: int = 0
+    spent: Usage | None = None
+    finest: Usage | None = None
+
+    def __add__(self, other: OptionSpending) -> OptionSpending:
+        """Both together; what is not known of one is not known of both.
+
+        >>> one = OptionSpending(questions=1, spent=Usage(cost=3.0), finest=Usage(cost=9.0))
+        >>> (OptionSpending() + one + one).spent.cost
+        6.0
+        """
+        return OptionSpending(
+            questions=self.questions + other.questions,
+            spent=_together(self.spent, other.spent),
+            finest=_together(self.finest, other.finest),
+        )
+
+
+def _together(*usages: Usage | None) -> Usage | None:
+    known = [one for one in usages if one is not None]
+    return total_usage(known) if known else None
 
 
 def spent_on(routed: RoutedAnswer, *, finest_tokens: int, shape: ModelShape) -> Spending:

@@ -145,7 +145,7 @@ class Decider:
         scales = self.model.grid.scales
         costs = np.array([[one.encoded.tokens(scale) for scale in scales]], dtype=np.float64)
         routed = routed_costs(costs, self.router.blocks)[0]
-        one.decided_by = one.rule if isinstance(one.rule, Policy) else self.own
+        one.decided_by = one.rule if isinstance(one.rule, Policy | Cascade) else self.own
         chosen = one.decided_by.decide(p, routed)
         one.estimate = dict(zip(scales, p.tolist(), strict=True))
         one.peek = peek if chosen == 0 else None

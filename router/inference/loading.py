@@ -1,4 +1,4 @@
-"""The models that a router's features are made with, as they were when it was trained."""
+"""The models and rules of a router, as they were when it was trained and calibrated."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from m3router.m3core.encoders import ImageEncoder, load_encoder
 from m3router.m3core.labelling.rows import longest_in
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.pooling import AVERAGE
+from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.features.featurizer import source_of
 from m3router.router.features.groups import FEATURE_GROUPS, QUESTION
 from m3router.router.features.question import MODEL
+from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 
 
@@ -36,6 +39,16 @@ def load_labelled_model(name: str, router: ScaleRouter, *, device: str = "auto")
         unlisted_grids=True,  # the run was labelled with these
         max_new_tokens=longest_in(router.metadata.get("log", {})),
     )
+
+
+def read_rule(run: Run, name: str) -> tuple[Policy, Cascade | None]:
+    """A policy of a run, and the cascade that goes with it, which then decides.
+
+    Raises:
+        DataError: If there is none of that name, or it is damaged.
+    """
+    path = cascade_path(run.root, name)
+    return Policy.read(run.policy(name)), Cascade.read(path) if path.is_file() else None
 
 
 def reads_own_model(router: ScaleRouter) -> bool:

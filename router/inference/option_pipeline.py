@@ -7,26 +7,32 @@ vision tower of the model runs once, at the chosen option.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from m3router.data.errors import DataError, MismatchError
-from m3router.data.videos import open_media
+from m3router.data.errors import DataError, MismatchError, ModelError
 from m3router.m3core.labelling.rows import SPEC, longest_in
 from m3router.m3core.opening import open_model, reopen
-from m3router.m3core.options import Answer, Failure, OptionModel, Request, Usage, total_usage
+from m3router.m3core.options import (
+    EMPTY_QUESTION,
+    Answer,
+    Failure,
+    OptionModel,
+    Request,
+    Usage,
+    total_usage,
+)
 from m3router.router.cascade.rule import STEPS, Cascade
-from m3router.router.inference.router import Decision, Router
+from m3router.router.inference.images import AnyImage, OpenedImages, opened
+from m3router.router.inference.router import Decision, Router, counted_costs
 from m3router.router.policies.policy import Policy
 from m3router.router.training.scale_router import ScaleRouter
-
-Images = Sequence[Image.Image | Path | str]
 
 UNSURE = (
     "the policy may escalate, which needs the probability of each answer, but the model gave none "
@@ -43,7 +49,10 @@ class OptionAnswer:
         answer: The answer and its own usage.
         option: The option that gave it.
         decision: Which option was asked first, and why.
+        cost_unit: What costs in `usage` count.
         earlier: Answers at other options before, which looked wrong: (option, answer).
+        failed: The option that was asked last and did not answer, and why, so that the answer
+            before it is given although it looked wrong; None where nothing failed.
         milliseconds: Wall-clock time by stage (``vision`` of the router's small encoder,
             ``features``, ``route``, ``answer``); a batch's time is shared equally.
     """
@@ -51,7 +60,9 @@ class OptionAnswer:
     answer: Answer
     option: str
     decision: Decision
+    cost_unit: str
     earlier: tuple[tuple[str, Answer], ...] = ()
+    failed: tuple[str, Failure] | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -60,9 +71,17 @@ class OptionAnswer:
         return self.answer.text
 
     @property
+    def estimates(self) -> Mapping[str, float]:
+        """Option to the estimated probability that it answers rightly."""
+        return self.decision.estimates
+
+    @property
     def usage(self) -> Usage:
-        """What it cost in all, the answers that looked wrong included."""
-        return total_usage([*(one.usage for _, one in self.earlier), self.answer.usage])
+        """What it cost in all, with the answers that looked wrong and a request that failed."""
+        paid = [*(one.usage for _, one in self.earlier), self.answer.usage]
+        if self.failed is not None and self.failed[1].usage is not None:
+            paid.append(self.failed[1].usage)
+        return total_usage(paid)
 
 
 class OptionPipeline:
@@ -132,11 +151,11 @@ class OptionPipeline:
 
     def answer(
         self,
-        images: Images,
+        images: Sequence[AnyImage],
         questions: Sequence[str],
         *,
         option: str | None = None,
-        policy: Policy | str | None = None,
+        policy: Policy | Cascade | str | None = None,
         budget: float | None = None,
         max_new_tokens: int | None = None,
     ) -> list[OptionAnswer]:
@@ -147,19 +166,25 @@ class OptionPipeline:
                 object, or equal paths) is opened once.
             questions: One for each image.
             option: Answer everything at this option instead of routing.
-            policy: Route by this policy, or by the run's policy of this name, instead of the
+            policy: Route by this policy or cascade, or by the run's of this name, instead of the
                 pipeline's own.
             budget: Route within so much mean cost.
             max_new_tokens: Tokens of the longest answer; None for the model's own limit.
 
         Raises:
             MismatchError: If the lengths differ, or there is no such option or policy.
-            DataError: If a question is empty, a file cannot be read, or the model fails to answer.
+            DataError: If a question is empty, a file cannot be read, or the model fails to answer
+                one of them; the first two before anything is asked.
             ModelError: If the model cannot be asked any more.
         """
+        _check_lengths(images, questions)
+        for row, question in enumerate(questions):
+            if not question.strip():
+                raise DataError(f"question {row} is empty; ask something")
+        answers: list[OptionAnswer] = []
         for place, told in enumerate(
-            answers := self.answer_each(
-                images,
+            self.answer_each(
+                opened(images, frames=self.frames),
                 questions,
                 option=option,
                 policy=policy,
@@ -169,68 +194,129 @@ class OptionPipeline:
         ):
             if isinstance(told, Failure):
                 raise DataError(f"question {place} was not answered: {told.message}")
-        return [one for one in answers if isinstance(one, OptionAnswer)]
+            answers.append(told)
+        return answers
 
     def answer_each(
         self,
-        images: Images,
+        images: Sequence[AnyImage],
         questions: Sequence[str],
         *,
         option: str | None = None,
-        policy: Policy | str | None = None,
+        policy: Policy | Cascade | str | None = None,
         budget: float | None = None,
         max_new_tokens: int | None = None,
     ) -> list[OptionAnswer | Failure]:
-        """As :meth:`answer`, but a question that fails does not stop the others."""
-        opened = self._opened(images)
-        costs = self._counted(opened) if self.router.counts and option is None else None
-        decisions = self.router.decide_many(
-            opened, questions, policy=policy, budget=budget, option=option, costs=costs
-        )
-        asked = [
+        """As :meth:`answer`, but a question that fails does not stop the others.
+
+        Raises:
+            MismatchError: If the lengths differ, or there is no such option or policy.
+            DataError: If more than one of option, policy and budget is given, or none decides.
+            ModelError: If the model cannot be asked any more, and nothing was answered yet.
+        """
+        _check_lengths(images, questions)
+        if not images:
+            return []
+        rule = self.router.rule(policy=policy, budget=budget, option=option)
+        told: dict[int, OptionAnswer | Failure] = {}
+        usable: dict[int, Image.Image] = {}
+        open_one = OpenedImages(frames=self.frames)
+        for place, (image, question) in enumerate(zip(images, questions, strict=True)):
+            try:
+                usable[place] = open_one(image)
+            except DataError as error:
+                told[place] = Failure(message=str(error))
+            if not question.strip():
+                usable.pop(place, None)
+                told[place] = Failure(message=EMPTY_QUESTION)
+        asked = self._decided(list(usable.values()), [questions[one] for one in usable], rule)
+        self._settle(asked, rule, lambda waiting: self._ask(waiting, max_new_tokens))
+        told.update(zip(usable, [one.result(self.model.cost_unit) for one in asked], strict=True))
+        return [told[place] for place in range(len(images))]
+
+    def answer_everywhere(
+        self,
+        image: AnyImage,
+        question: str,
+        *,
+        option: str | None = None,
+        policy: Policy | Cascade | str | None = None,
+        budget: float | None = None,
+        max_new_tokens: int | None = None,
+    ) -> tuple[OptionAnswer | Failure, dict[str, Answer | Failure]]:
+        """Ask at every option, in one batch.
+
+        Args:
+            image: As in :meth:`answer`.
+            question: As in :meth:`answer`, not empty.
+            option: As in :meth:`answer`.
+            policy: As in :meth:`answer`.
+            budget: As in :meth:`answer`.
+            max_new_tokens: As in :meth:`answer`.
+
+        Returns:
+            What :meth:`answer_each` gives where the model answers so, with what that alone would
+            have cost; and what every option answers, coarsest first.
+
+        Raises:
+            MismatchError: If there is no such option or policy.
+            DataError: If the question is empty or a file cannot be read.
+            ModelError: If the model cannot be asked any more.
+        """
+        if not question.strip():
+            raise DataError(EMPTY_QUESTION)
+        rule = self.router.rule(policy=policy, budget=budget, option=option)
+        (one,) = self._decided(opened([image], frames=self.frames), [question], rule)
+        requests = [one.request(name, max_new_tokens) for name in self.options]
+        began = time.perf_counter()
+        answers = dict(zip(self.options, self.model.answer(requests), strict=True))
+        self._settle([one], rule, lambda waiting: [answers[each.option] for each in waiting])
+        one.milliseconds = 1000 * (time.perf_counter() - began)
+        return one.result(self.model.cost_unit), answers
+
+    def _decided(
+        self,
+        images: Sequence[Image.Image],
+        questions: Sequence[str],
+        rule: Policy | Cascade | str,
+    ) -> list[_Asked]:
+        """Questions with the option that each is asked at first."""
+        if isinstance(rule, str):
+            decisions = self.router.decide_many(images, questions, option=rule)
+        else:
+            costs = counted_costs(self.model, images) if self.router.counts else None
+            decisions = self.router.decide_many(images, questions, policy=rule, costs=costs)
+        return [
             _Asked(image=image, question=question, decision=decision, option=decision.option)
-            for image, question, decision in zip(opened, questions, decisions, strict=True)
+            for image, question, decision in zip(images, questions, decisions, strict=True)
         ]
-        cascade = self.router.cascade if policy is None and budget is None else None
+
+    def _ask(self, waiting: Sequence[_Asked], max_new_tokens: int | None) -> list[Answer | Failure]:
+        return self.model.answer([one.request(one.option, max_new_tokens) for one in waiting])
+
+    def _settle(
+        self,
+        asked: Sequence[_Asked],
+        rule: Policy | Cascade | str,
+        ask: Callable[[Sequence[_Asked]], Sequence[Answer | Failure]],
+    ) -> None:
+        """Ask, and ask again what looks wrong, until each has its last answer or its failure."""
+        cascade = rule if isinstance(rule, Cascade) else None
         began = time.perf_counter()
         waiting = list(asked)
         while waiting:
-            requests = [
-                Request(
-                    image=one.image,
-                    question=one.question,
-                    option=one.option,
-                    max_new_tokens=max_new_tokens,
-                )
-                for one in waiting
-            ]
-            for one, told in zip(waiting, self.model.answer(requests), strict=True):
-                one.take(told, cascade if option is None else None, self.options)
+            try:
+                answers = ask(waiting)
+            except ModelError as error:
+                if not waiting[0].earlier:
+                    raise
+                # All of these have an answer that was paid for.
+                answers = [Failure(message=str(error))] * len(waiting)
+            for one, told in zip(waiting, answers, strict=True):
+                one.take(told, cascade, self.options)
             waiting = [one for one in waiting if one.told is None]
-        spent = 1000 * (time.perf_counter() - began) / max(1, len(asked))
-        return [one.result(spent) for one in asked]
-
-    def _counted(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float64]:
-        """Costs (N, K) as the model counts them before it is asked."""
-        known: dict[int, list[float]] = {}
-        for image in images:
-            if id(image) not in known:
-                usages = [self.model.count(image, name) for name in self.options]
-                known[id(image)] = [np.nan if one.cost is None else one.cost for one in usages]
-        return np.array([known[id(image)] for image in images], dtype=np.float64)
-
-    def _opened(self, images: Images) -> list[Image.Image]:
-        opened: dict[Path, Image.Image] = {}
-        found = []
-        for image in images:
-            if isinstance(image, Image.Image):
-                found.append(image)
-                continue
-            path = Path(image)
-            if path not in opened:
-                opened[path] = open_media(path, frames=self.frames)
-            found.append(opened[path])
-        return found
+        for one in asked:
+            one.milliseconds = 1000 * (time.perf_counter() - began) / len(asked)
 
 
 @dataclass(kw_only=True)
@@ -242,40 +328,58 @@ class _Asked:
     decision: Decision
     option: str
     earlier: tuple[tuple[str, Answer], ...] = ()
+    failed: tuple[str, Failure] | None = None
     told: Answer | Failure | None = None
+    milliseconds: float = 0.0
+
+    def request(self, option: str, max_new_tokens: int | None) -> Request:
+        """What the model is asked at an option."""
+        return Request(
+            image=self.image,
+            question=self.question,
+            option=option,
+            max_new_tokens=max_new_tokens,
+        )
 
     def take(self, told: Answer | Failure, cascade: Cascade | None, options: Sequence[str]) -> None:
         """Take an answer: it is the one to give, or another option is asked next."""
         following = None
-        if isinstance(told, Answer) and cascade is not None and cascade.rule.start:
-            if told.confidence is None or told.logprob is None:
+        if isinstance(told, Answer) and cascade is not None and self._may_go_on(cascade, options):
+            confidence, logprob = told.confidence, told.logprob
+            if confidence is not None and logprob is not None and math.isfinite(logprob):
+                following = self._following(cascade, options, confidence, logprob)
+            elif not self.earlier:
                 told = Failure(message=UNSURE, usage=told.usage)
-            else:
-                following = self._following(told, cascade, options)
         if isinstance(told, Failure) and self.earlier:
             # The answer before looked wrong, but it is an answer.
+            self.failed = (self.option, told)
             self.option, self.told = self.earlier[-1]
             self.earlier = self.earlier[:-1]
-        elif following is None:
-            self.told = told
-        elif isinstance(told, Answer):
+        elif following is not None and isinstance(told, Answer):
             self.earlier = (*self.earlier, (self.option, told))
             self.option = following
+        else:
+            self.told = told
 
-    def _following(self, told: Answer, cascade: Cascade, options: Sequence[str]) -> str | None:
-        if len(self.earlier) >= STEPS or told.confidence is None or told.logprob is None:
-            return None
+    def _may_go_on(self, cascade: Cascade, options: Sequence[str]) -> bool:
+        """Whether another option may be asked, depending on how sure the answer is."""
+        return bool(cascade.rule.start) and len(self.earlier) < STEPS and self.option != options[-1]
+
+    def _following(
+        self, cascade: Cascade, options: Sequence[str], confidence: float, logprob: float
+    ) -> str | None:
         place = cascade.decide_after(
             np.array(list(self.decision.estimates.values())),
-            np.array(list(self.decision.costs.values()), dtype=np.float64),
+            np.array(list(self.decision.costs.values())),
             options.index(self.option),
-            confidence=told.confidence,
-            logprob=told.logprob,
+            confidence=confidence,
+            logprob=logprob,
             step=len(self.earlier),
         )
         return None if place is None else options[place]
 
-    def result(self, milliseconds: float) -> OptionAnswer | Failure:
+    def result(self, cost_unit: str) -> OptionAnswer | Failure:
+        """The answer with its reasons, once `take` has taken the last one."""
         assert self.told is not None, "all are answered before results are made"
         if isinstance(self.told, Failure):
             return self.told
@@ -283,9 +387,16 @@ class _Asked:
             answer=self.told,
             option=self.option,
             decision=self.decision,
+            cost_unit=cost_unit,
             earlier=self.earlier,
-            milliseconds={**self.decision.milliseconds, "answer": milliseconds},
+            failed=self.failed,
+            milliseconds={**self.decision.milliseconds, "answer": self.milliseconds},
         )
+
+
+def _check_lengths(images: Sequence[AnyImage], questions: Sequence[str]) -> None:
+    if len(images) != len(questions):
+        raise MismatchError(f"{len(images)} images but {len(questions)} questions were given")
 
 
 def _labelled_model(router: ScaleRouter, name: str | None, device: str) -> OptionModel:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from m3router.data.errors import MismatchError
-from m3router.data.videos import open_media
+from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.batching import answer_all
-from m3router.router.cascade.rule import Cascade, cascade_path
+from m3router.m3core.matryoshka.by_option import scale_named
+from m3router.router.cascade.rule import Cascade
 from m3router.router.features.featurizer import check_source, live_featurizer
 from m3router.router.inference.decision import Clock, Decider
-from m3router.router.inference.loading import load_labelled_model
+from m3router.router.inference.images import AnyImage, opened
+from m3router.router.inference.loading import load_labelled_model, read_rule, reads_own_model
 from m3router.router.inference.result import RoutedAnswer as RoutedAnswer
 from m3router.router.inference.session import Encoder, Session
 from m3router.router.policies.policy import Policy
@@ -33,6 +32,7 @@ class AutoScalePipeline:
         router: Trained on a log and on features of this very model.
         policy: Calibrated for this router.
         cascade: In place of the policy: asks a finer scale where an answer looks wrong.
+        run: Where other policies are; None without.
 
     Raises:
         MismatchError: If they do not belong together.
@@ -45,6 +45,7 @@ class AutoScalePipeline:
         router: ScaleRouter,
         policy: Policy,
         cascade: Cascade | None = None,
+        run: Run | None = None,
     ) -> None:
         router.check_options(model.grid.names, of=f"the model {model.name}")
         features = router.metadata.get("features", {})
@@ -56,6 +57,7 @@ class AutoScalePipeline:
         self.model = model
         self.router = router
         self.policy = policy
+        self._run = run
         featurizer = live_featurizer(model, router.blocks, features)
         self.frames = featurizer.frames
         self.decider = Decider(
@@ -88,25 +90,33 @@ class AutoScalePipeline:
         """
         folder = Path(run)
         router = ScaleRouter.read(folder / "router")
+        revision = router.metadata.get("log", {}).get("revision")
+        if revision and not reads_own_model(router):
+            raise MismatchError(
+                f"The router of {run} decides before the model sees the image; this pipeline is "
+                "for routers that read a Matryoshka model's own features. Open the run with "
+                "m3router.open_pipeline(run)."
+            )
         if model is None:
             model = Run(folder).model_name()
         if isinstance(model, str):
             model = load_labelled_model(model, router, device=device)
-        escalates = cascade_path(folder, policy)
-        return cls(
-            model=model,
-            router=router,
-            policy=Policy.read(folder / "policies" / f"{policy}.json"),
-            cascade=Cascade.read(escalates) if escalates.is_file() else None,
-        )
+        rule, cascade = read_rule(Run(folder), policy)
+        return cls(model=model, router=router, policy=rule, cascade=cascade, run=Run(folder))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options, the scales of the model, coarsest first."""
+        return self.router.options
 
     def answer(
         self,
-        images: Sequence[Image.Image | Path],
+        images: Sequence[AnyImage],
         questions: Sequence[str],
         *,
+        option: str | None = None,
         scale: int | None = None,
-        policy: Policy | None = None,
+        policy: Policy | Cascade | str | None = None,
     ) -> list[RoutedAnswer]:
         """Answer question i about image i, each at its own scale, batched by length.
 
@@ -114,29 +124,39 @@ class AutoScalePipeline:
             images: RGB images, or files of images and videos. What comes several times (the
                 same object, or equal paths) is encoded once.
             questions: One for each image.
+            option: Answer everything at the scale of this name, such as ``"144"``, instead of
+                routing; for callers that treat all pipelines alike.
             scale: Answer everything at this scale instead of routing.
-            policy: Route by this policy, without asking again, instead of by the pipeline's own.
+            policy: Route by this policy or cascade, or by the run's of this name, instead of by
+                the pipeline's own. A policy that is given as such does not ask again.
 
         Raises:
             MismatchError: If the lengths differ, the scale is not in the grid, or the policy
                 belongs to another router.
-            DataError: If a question is empty or does not fit the model's context, or a file
-                cannot be read.
+            DataError: If a question is empty or does not fit the model's context, a file cannot
+                be read, there is no such policy, or both an option and a scale are given.
         """
         if len(images) != len(questions):
             raise MismatchError(f"{len(images)} images but {len(questions)} questions were given")
         if not images:
             return []
+        if option is not None:
+            if scale is not None:
+                raise DataError("Give an option or a scale, not both.")
+            scale = scale_named(self.model, option)
         fewest = self.model.grid.scales[0] if scale is None else self.model.check_scale(scale)
         for question in questions:
             self.model.prompt_length(question, fewest)  # a scale costs at least its name
+        if isinstance(policy, str):
+            policy = self._named(policy)
         if policy is not None:
             policy.check_fits(options=self.router.options, router=self.router.fingerprint)
-        opened = self._opened(images)
         return self.run(
             [
                 Session(image=image, question=question, rule=scale or policy)
-                for image, question in zip(opened, questions, strict=True)
+                for image, question in zip(
+                    opened(images, frames=self.frames), questions, strict=True
+                )
             ]
         )
 
@@ -176,8 +196,12 @@ class AutoScalePipeline:
             }
         return [one.result(self.model) for one in sessions]
 
-    def _opened(self, images: Sequence[Image.Image | Path]) -> list[Image.Image]:
-        """The images themselves; equal paths give the same object."""
-        paths = {image for image in images if isinstance(image, Path)}
-        opened = {path: open_media(path, frames=self.frames) for path in paths}
-        return [opened[image] if isinstance(image, Path) else image for image in images]
+    def _named(self, policy: str) -> Policy | Cascade:
+        """What decides under a policy's name."""
+        if self._run is None:
+            raise DataError(
+                f"the policy {policy!r} needs a run folder: load the pipeline with "
+                "AutoScalePipeline.load"
+            )
+        rule, cascade = read_rule(self._run, policy)
+        return cascade or rule

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncoding
+from m3router.m3core.options import Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,37 @@ class RoutedAnswer:
     def reason(self) -> Literal["stop", "length"]:
         """Why the answer ended: "stop" where the model ended it, else "length"."""
         return "length" if self.answer.cut else "stop"
+
+    @property
+    def text(self) -> str:
+        """What was answered."""
+        return self.answer.text
+
+    @property
+    def option(self) -> str:
+        """Name of the chosen scale."""
+        return str(self.scale)
+
+    @property
+    def estimates(self) -> dict[str, float]:
+        """Name of a scale to the estimated probability that it answers rightly; see above."""
+        return {str(scale): likely for scale, likely in self.sufficiency.items()}
+
+    @property
+    def usage(self) -> Usage:
+        """What it cost in all, with a peek and earlier answers that were thrown away."""
+        said, tokens = [self.answer, *self.earlier], self.spent_tokens
+        return Usage(
+            cost=float(tokens),
+            image_tokens=tokens,
+            image_tokens_from="counted",
+            prompt_tokens=tokens + self.spent_text_tokens,
+            answer_tokens=sum(one.answer_tokens for one in said),
+            tower_flops=self.flops["vision"],
+            language_flops=sum(self.flops.values()) - self.flops["vision"],
+            seconds=sum(self.milliseconds.values()) / 1000,
+            attempts=len(said),
+        )
 
     @property
     def spent_tokens(self) -> int:

@@ -25,14 +25,14 @@ from PIL import Image
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.parts import part_rows
 from m3router.data.registry import unknown_name
-from m3router.data.videos import open_media
 from m3router.m3core.encoders import ImageEncoder
 from m3router.m3core.matryoshka.base import MultiScaleModel, VisualEncoding
 from m3router.m3core.options import OptionModel
-from m3router.router.cascade.rule import Cascade, cascade_path
+from m3router.router.cascade.rule import Cascade
 from m3router.router.features.featurizer import live_featurizer
 from m3router.router.features.groups import FEATURE_GROUPS, PEEK
-from m3router.router.inference.loading import load_encoder_of, reads_own_model
+from m3router.router.inference.images import AnyImage, OpenedImages
+from m3router.router.inference.loading import load_encoder_of, read_rule, reads_own_model
 from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
@@ -44,7 +44,7 @@ CHUNK = 32
 """Questions that are decided at a time; the encodings of their images are in memory together."""
 
 Costs = npt.NDArray[np.float64]
-AnyImage = Image.Image | Path | str | None
+MaybeImage = AnyImage | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class Router:
         router = ScaleRouter.read(place.arm())
         rule: tuple[Policy | None, Cascade | None] = (None, None)
         if policy != "default" or place.policy(policy).is_file():
-            rule = _read_rule(place, policy)
+            rule = read_rule(place, policy)
         peeks = PEEK in router.blocks  # refused, but not after loading a large model
         loaded = None if peeks else load_encoder_of(router, encoder, device=device)
         costs = router.expected_costs
@@ -195,10 +195,10 @@ class Router:
 
     def decide(
         self,
-        image: AnyImage,
+        image: MaybeImage,
         question: str,
         *,
-        policy: str | Policy | None = None,
+        policy: str | Policy | Cascade | None = None,
         budget: float | None = None,
         option: str | None = None,
     ) -> Decision:
@@ -210,10 +210,10 @@ class Router:
 
     def decide_many(
         self,
-        images: Sequence[AnyImage],
+        images: Sequence[MaybeImage],
         questions: Sequence[str],
         *,
-        policy: str | Policy | None = None,
+        policy: str | Policy | Cascade | None = None,
         budget: float | None = None,
         option: str | None = None,
         costs: Costs | None = None,
@@ -224,7 +224,8 @@ class Router:
             images: RGB images, or files of images and videos; None for questions without one. What
                 comes several times (the same object, or equal paths) is encoded once.
             questions: One for each image, none empty.
-            policy: A policy, or the name of one of the run's, in place of the router's own.
+            policy: A policy or cascade, or the name of one of the run's, in place of the router's
+                own.
             budget: Decide within so much mean cost, as calibrated on the run's calibration split.
             option: Decide for this option; estimates and costs are given all the same.
             costs: (N, K) as the model that answers counts them for these images, before it is
@@ -248,7 +249,7 @@ class Router:
         for row, question in enumerate(questions):
             if not question.strip():
                 raise DataError(f"question {row} is empty; ask something")
-        rule = self._rule(policy, budget, option)
+        rule = self.rule(policy=policy, budget=budget, option=option)
         opened = self._opened(images)
         decisions: list[Decision] = []
         for start in range(0, len(opened), CHUNK):
@@ -337,34 +338,35 @@ class Router:
         known = dict(zip(distinct, made, strict=True))
         return [known.get(id(image)) for image in images]
 
-    def _opened(self, images: Sequence[AnyImage]) -> list[Image.Image | None]:
+    def _opened(self, images: Sequence[MaybeImage]) -> list[Image.Image | None]:
         """The images themselves, RGB; equal paths give the same object."""
-        opened: dict[Path | int, Image.Image] = {}
-        found: list[Image.Image | None] = []
+        open_one, found = OpenedImages(frames=self.frames), []
         needs = self.needs_image or self._model is not None
         for row, image in enumerate(images):
-            if image is None:
-                if needs:
-                    raise DataError(
-                        f"question {row} has no image, but the router reads images: give one, or "
-                        "train on the questions alone (m3router train --feature-group question)"
-                    )
-                found.append(None)
-                continue
-            if isinstance(image, str | Path):
-                key: Path | int = Path(image)
-                if key not in opened:
-                    opened[key] = open_media(Path(image), frames=self.frames)
-            else:
-                key = id(image)
-                opened.setdefault(key, image if image.mode == "RGB" else image.convert("RGB"))
-            found.append(opened[key])
+            if image is None and needs:
+                raise DataError(
+                    f"question {row} has no image, but the router reads images: give one, or "
+                    "train on the questions alone (m3router train --feature-group question)"
+                )
+            found.append(None if image is None else open_one(image))
         return found
 
-    def _rule(
-        self, policy: str | Policy | None, budget: float | None, option: str | None
+    def rule(
+        self,
+        *,
+        policy: str | Policy | Cascade | None = None,
+        budget: float | None = None,
+        option: str | None = None,
     ) -> Policy | Cascade | str:
-        """What decides: a rule, or the name of the option that was asked for."""
+        """What decides where this is asked for: a rule, or the name of the option asked for.
+
+        A policy by name is the cascade that goes with it, where there is one. May be given to
+        :meth:`decide_many` again, as its policy or option.
+
+        Raises:
+            DataError: If more than one is given, there is none, or a budget cannot be met.
+            MismatchError: If there is no such option, or a policy belongs to another router.
+        """
         if [policy, budget, option].count(None) < 2:
             raise DataError("Give at most one of a policy, a budget and an option.")
         if option is not None:
@@ -373,12 +375,12 @@ class Router:
             return option
         if budget is not None:
             return self._calibration.policy(budget=budget)
-        if isinstance(policy, Policy):
+        if isinstance(policy, Policy | Cascade):
             policy.check_fits(options=self.options, router=self.router.fingerprint)
             return policy
         named = (self.policy, self.cascade)
         if policy is not None:
-            named = _read_rule(self._place(f"the policy {policy!r}"), policy)
+            named = read_rule(self._place(f"the policy {policy!r}"), policy)
             for one in named:
                 if one is not None:
                     one.check_fits(options=self.options, router=self.router.fingerprint)
@@ -419,12 +421,6 @@ def counted_costs(model: OptionModel, images: Sequence[Image.Image]) -> Costs | 
             known[id(image)] = counts
     rows = [known[id(image)] for image in images]
     return np.array(rows, dtype=np.float64).reshape(len(images), len(model.options))
-
-
-def _read_rule(run: Run, name: str) -> tuple[Policy, Cascade | None]:
-    """A policy of a run, and the cascade that goes with it."""
-    path = cascade_path(run.root, name)
-    return Policy.read(run.policy(name)), Cascade.read(path) if path.is_file() else None
 
 
 def _mean_costs(run: Run, router: ScaleRouter) -> ExpectedCosts:

@@ -24,7 +24,7 @@ class Session:
     Attributes:
         image: RGB.
         question: What is asked.
-        rule: A scale of the model, a policy, or None for the decider's own policy or cascade.
+        rule: A scale of the model, a policy, a cascade, or None for the decider's own.
         digest: Equal for equal images only, such as a hash of the file; "" for not known.
         encoding: What the vision tower made of the image; None before `encode`. A session that
             begins with an encoding is not encoded again.
@@ -42,7 +42,7 @@ class Session:
 
     image: Image.Image
     question: str
-    rule: int | Policy | None = None
+    rule: int | Policy | Cascade | None = None
     digest: str = ""
     encoding: VisualEncoding | None = None
     decided_by: Policy | Cascade | None = None

@@ -63,9 +63,9 @@ def test_a_budget_is_the_policy_that_the_run_would_calibrate(service, scene, wor
 
 
 def test_a_policy_is_made_once_for_each_budget(service):
-    assert service._policies(37) is service._policies(37)
+    assert service._budgets.policy(37) is service._budgets.policy(37)
     with pytest.raises(DataError, match="The budget must be at least 1"):
-        service._policies(0.5)
+        service._budgets.policy(0.5)
 
 
 def test_without_calibration_data_there_is_no_budget_and_no_path(world, tmp_path, scene):

@@ -208,7 +208,7 @@ def test_sessions_that_are_asked_together_answer_as_each_alone(world, name):
         assert answer.sufficiency == pytest.approx(wanted.sufficiency)
 
 
-def test_nobody_but_the_session_decides_what_follows_an_answer():
+def test_nobody_but_a_session_or_an_option_decides_what_follows_an_answer():
     """Pipeline, worker, vLLM backend and demo take the next request from the session."""
     root = Path(inference.__file__).parents[1]
     users = {
@@ -216,7 +216,7 @@ def test_nobody_but_the_session_decides_what_follows_an_answer():
         for path in root.rglob("*.py")
         if "decide_after(" in path.read_text(encoding="utf-8")
     }
-    assert users == {"cascade/rule.py", "inference/session.py"}
+    assert users == {"cascade/rule.py", "inference/option_pipeline.py", "inference/session.py"}
 
 
 def test_a_scale_given_by_the_caller_is_used_and_checked(pipeline, world):

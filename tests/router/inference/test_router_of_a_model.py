@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m3router.data.errors import MismatchError
+from m3router import open_pipeline
+from m3router.data.errors import DataError, MismatchError
 from m3router.data.example import Example
 from m3router.data.log.parts import part_rows
 from m3router.m3core.matryoshka.models.fake import FakeModel
@@ -57,19 +58,53 @@ def test_the_model_s_own_encoding_decides_as_in_the_pipeline(labelled):
         assert decision.costs == {name: float(name) for name in router.options}
 
 
-def test_a_small_encoder_decides_before_the_tower_runs(labelled, tiny_clip, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def before(labelled, tiny_clip, tmp_path_factory):
+    """The same log, with a router that reads a small encoder instead of the model's own tower."""
     run, images = labelled
-    before = Run(tmp_path)
-    run.copy_data(tmp_path)
-    table, causes = featurize_stage(before, images=images, encoder=tiny_clip)
+    other = Run(tmp_path_factory.mktemp("before"))
+    run.copy_data(other.root)
+    table, causes = featurize_stage(other, images=images, encoder=tiny_clip)
     assert set(table.blocks) == {"image", "question", "size"} and not causes
-    train_stage(before, estimator="logistic", ablations=False)
-    calibrate_stage(before, budget=60)
+    train_stage(other, estimator="logistic", ablations=False)
+    calibrate_stage(other, budget=60)
+    return other
+
+
+def test_a_small_encoder_decides_before_the_tower_runs(labelled, before, monkeypatch):
     monkeypatch.setattr(FakeModel, "encode", lambda *_: pytest.fail("the tower ran"))
     router = Router.load(before.root)
-    decisions = router.decide_many(*asked(before, images))
+    decisions = router.decide_many(*asked(before, labelled[1]))
     assert len({one.option for one in decisions}) > 1
     assert decisions[0].costs == {name: float(name) for name in router.options}
+
+
+def test_one_loop_runs_over_both_kinds_of_pipelines(labelled, before):
+    """Paths as texts, options and policies by name; and what comes back says the same things."""
+    run, images = labelled
+    files, questions = asked(run, images)
+    files, questions = [str(one) for one in files[:6]], questions[:6]
+    kinds = set()
+    for place in (run, before):
+        pipeline = open_pipeline(place.root)
+        kinds.add(type(pipeline).__name__)
+        for ways in ({}, {"policy": "default"}, {"option": "144"}):
+            for one in pipeline.answer(files, questions, **ways):
+                assert one.text in ("yes", "no") and one.option in pipeline.options
+                assert one.usage.cost == one.usage.image_tokens == float(one.option)
+                assert one.usage.tower_flops and one.usage.language_flops
+                assert set(one.estimates) == set(pipeline.options) or "option" in ways
+                assert one.option == "144" or "option" not in ways
+        with pytest.raises(MismatchError, match="144"):
+            pipeline.answer(files, questions, option="145")
+        with pytest.raises(DataError, match="careful"):
+            pipeline.answer(files, questions, policy="careful")
+        assert pipeline.answer([], []) == []
+    assert kinds == {"AutoScalePipeline", "OptionPipeline"}
+    with pytest.raises(DataError, match="not both"):
+        AutoScalePipeline.load(run.root).answer(files, questions, option="9", scale=9)
+    with pytest.raises(MismatchError, match="open_pipeline"):
+        AutoScalePipeline.load(before.root)
 
 
 def test_a_router_that_peeks_says_that_the_model_must_be_asked(labelled, tmp_path):

@@ -156,11 +156,12 @@ def corrected_oracle_rows(
 
 
 def _checked(scores: Floats, costs: Floats, chance: Floats) -> tuple[Array, Array, Array]:
-    scores, costs = np.asarray(scores, dtype=np.float64), np.asarray(costs, dtype=np.float64)
-    g = np.asarray(chance, dtype=np.float64)
-    if g.shape != scores.shape[:1] or not np.all((g >= 0) & (g < 1)):
-        raise DataError(f"Chance must be {len(scores)} probabilities in [0, 1), got {chance!r}.")
-    return scores, costs, g
+    known: Array = np.asarray(scores, dtype=np.float64)
+    paid: Array = np.asarray(costs, dtype=np.float64)
+    g: Array = np.asarray(chance, dtype=np.float64)
+    if g.shape != known.shape[:1] or not np.all((g >= 0) & (g < 1)):
+        raise DataError(f"Chance must be {len(known)} probabilities in [0, 1), got {chance!r}.")
+    return known, paid, g
 
 
 def _knowing(

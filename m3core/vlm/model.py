@@ -33,7 +33,7 @@ from m3router.m3core.options import (
     check_option,
     options_named,
 )
-from m3router.m3core.vlm.decoding import EncodedImage, Reader
+from m3router.m3core.vlm.decoding import EncodedImage, Reader, ReadState
 from m3router.m3core.vlm.families import Family, Options
 from m3router.m3core.vlm.preparing import Counts, PreparedImage, Preparer
 
@@ -60,6 +60,11 @@ class _Asked:
     ids: list[int] = field(repr=False)
     most: int
     seconds: float
+
+    @property
+    def prompt(self) -> list[int]:
+        """Ids of the whole prompt."""
+        return [*self.image.prefix, *self.ids]
 
     @property
     def length(self) -> int:
@@ -218,7 +223,7 @@ class VisionLanguageModel:
         def ask(batch: Sequence[_Asked]) -> list[Decoded]:
             state = prefix.copied(len(batch))
             self.reader.read_on(state, [one.ids for one in batch])
-            return self.reader.answer(state, [one.most for one in batch])
+            return self._decode(state, batch)
 
         for some in sorts.values():
             needs = [one.need(shared=len(image.prefix)) for one in some]
@@ -229,10 +234,14 @@ class VisionLanguageModel:
 
         def ask(batch: Sequence[_Asked]) -> list[Decoded]:
             images = [self.encode(one.image) for one in batch]
-            state = self.reader.read(images, [[*one.image.prefix, *one.ids] for one in batch])
-            return self.reader.answer(state, [one.most for one in batch])
+            state = self.reader.read(images, [one.prompt for one in batch])
+            return self._decode(state, batch)
 
         self._in_batches(asked, [one.need(shared=0) for one in asked], ask, found)
+
+    def _decode(self, state: ReadState, batch: Sequence[_Asked]) -> list[Decoded]:
+        most = [one.most for one in batch]
+        return self.reader.answer(state, [one.prompt for one in batch], most)
 
     def _in_batches(
         self,

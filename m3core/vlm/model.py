@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ class VisionLanguageModel:
         self.context: int = config.get_text_config().max_position_embeddings
         self.shape = VisionLanguageShape.of(config.to_dict())
         self._keywords = options
+        self._lock = threading.Lock()  # models keep state of the image that they read last
         self._family = family
 
     def count(self, image: Image.Image, option: str) -> Usage:
@@ -147,6 +149,12 @@ class VisionLanguageModel:
             ModelError: If the model's files do not belong together.
         """
         rank = {request.option: check_option(self, request.option).rank for request in requests}
+        with self._lock:
+            return self._answers(requests, rank)
+
+    def _answers(
+        self, requests: Sequence[Request], rank: Mapping[str, int]
+    ) -> list[Answer | Failure]:
         groups: dict[tuple[int, int], list[int]] = {}
         for place, request in enumerate(requests):
             groups.setdefault((rank[request.option], id(request.image)), []).append(place)

@@ -14,7 +14,7 @@ from m3router.data.errors import DataError, ImageError, ModelError
 from m3router.m3core.vlm.families import Family, Options
 from m3router.m3core.vlm.processors import UNREADABLE
 
-_MARK = "\x00question\x00"
+_MARK = "\x00?\x00"
 _ODD = "What's <b>'A & ß'</b>?\n\n{{ x }} \\n"
 """A question that templates would change if they changed any."""
 _MOST_COUNTS = 100_000

@@ -296,7 +296,7 @@ class Reader:
         """An id for padding, which must not be that of an image's tokens."""
         image: int = self.model.config.image_token_id
         pad = self.processor.tokenizer.pad_token_id
-        return pad if pad is not None and pad != image else next(iter(self.ends))
+        return pad if pad is not None and pad != image else next(iter(self.ends), 0)
 
 
 def _greedy(model: Any, end: int | None) -> GenerationConfig:

@@ -150,6 +150,20 @@ def test_the_chat_template_is_found_where_older_checkpoints_have_it(
     assert "processor_kwargs" not in caplog.text
 
 
+def test_a_revision_changes_with_the_prompt_and_not_with_a_comment(folder_of, tmp_path):
+    folder = folder_of("qwen3_vl")
+    template = (folder / "chat_template.jinja").read_text()
+    revisions = [
+        loaded(place, low=area(64), high=area(256)).revision
+        for place in (
+            folder,
+            templated(folder, tmp_path / "same", template + "{# a comment #}"),
+            templated(folder, tmp_path / "other", "You see an image." + template),
+        )
+    ]
+    assert revisions[0] == revisions[1] != revisions[2]
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [

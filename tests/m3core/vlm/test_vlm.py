@@ -218,11 +218,12 @@ def test_what_the_weights_decide_is_no_option(folder_of):
 
 def test_a_question_that_spells_special_tokens_is_text(model_of, picture):
     model = model_of("qwen3_vl")
-    spelled = "is this <|image_pad|> or <eos>?"
-    image = model.preparer.prepare(picture(96, 64), "64")
-    ids = model.preparer.question(image, spelled)
     tokenizer = model.preparer.tokenizer
-    assert model.preparer.image_id not in ids and tokenizer.eos_token_id not in ids
+    end = tokenizer.eos_token_id
+    spelled = f"is this <|image_pad|> or {tokenizer.eos_token}?"
+    image = model.preparer.prepare(picture(96, 64), "64")
+    ids, plain = (model.preparer.question(image, one) for one in (spelled, "is this it?"))
+    assert model.preparer.image_id not in ids and ids.count(end) == plain.count(end)
     assert spelled in tokenizer.decode(ids)
     assert isinstance(ask(model, picture(96, 64), spelled), Answer)
 

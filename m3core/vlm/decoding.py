@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import GenerationConfig, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from m3router.data.errors import ModelError
@@ -73,6 +74,38 @@ class ReadState:
         self.logits = self.logits[rows]
 
 
+@dataclass(kw_only=True)
+class _Row:
+    """An answer that grows.
+
+    Attributes:
+        prompt: Ids.
+        limit: Tokens of the longest answer.
+        rules: What changes its scores.
+        decoded: What was answered so far.
+    """
+
+    prompt: list[int]
+    limit: int
+    rules: LogitsProcessorList
+    decoded: Decoded = field(default_factory=Decoded)
+
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the next token is chosen by, from (1, V) to (1, V)."""
+        if not self.rules:
+            return logits
+        ids = torch.tensor([self.prompt + self.decoded.tokens], device=logits.device)
+        changed: torch.Tensor = self.rules(ids, logits)
+        return changed
+
+    def add(self, token: int, logprob: float, ends: Collection[int]) -> None:
+        """Take the next token, unless the answer has ended."""
+        if not self.decoded.ended:
+            self.decoded.tokens.append(token)
+            self.decoded.logprobs.append(logprob)
+            self.decoded.ended = token in ends or len(self.decoded.tokens) >= self.limit
+
+
 class Reader:
     """Reads and answers with any model whose forward takes ``mm_encoder_outputs``.
 
@@ -101,9 +134,13 @@ class Reader:
                 f"{type(model).__name__} does not take mm_encoder_outputs; install transformers "
                 "5.18 or later"
             )
-        ends = model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        self.ends = frozenset({processor.tokenizer.eos_token_id, *ends} - {None})
+        self._settings = _greedy(model, processor.tokenizer.eos_token_id)
+        self.ends = frozenset(self._settings.eos_token_id)
+
+    @property
+    def rules(self) -> list[str]:
+        """What the checkpoint's generation settings do to scores, by transformers' names."""
+        return [type(rule).__name__ for rule in self._rules_for(1, 1)]
 
     def encode(self, prepared: PreparedImage, keywords: Mapping[str, Any]) -> EncodedImage:
         """Run tower and connector.
@@ -193,36 +230,51 @@ class Reader:
         )
         state.logits = found.logits[:, -1].float()
 
-    def answer(self, state: ReadState, most: Sequence[int]) -> list[Decoded]:
-        """Answer greedily; the state is used up.
+    def answer(
+        self, state: ReadState, prompts: Sequence[Sequence[int]], most: Sequence[int]
+    ) -> list[Decoded]:
+        """Answer as ``generate(do_sample=False)`` does each prompt alone; the state is used up.
 
-        Penalties and temperatures of the checkpoint's generation settings are not applied.
+        Penalties, suppressed tokens and the like of the checkpoint's generation settings are
+        applied, with each row's own prompt. Probabilities are the model's, before that.
+
+        NOTE: Beams and classifier-free guidance are not: an answer is one greedy sequence.
 
         Args:
             state: Prompts that were read.
+            prompts: Their ids.
             most: Tokens of each row's longest answer, at least 1.
         """
-        done = [Decoded() for _ in most]
-        rows, limits = list(done), list(most)
+        done = [
+            _Row(prompt=list(prompt), limit=limit, rules=self._rules_for(len(prompt), limit))
+            for prompt, limit in zip(prompts, most, strict=True)
+        ]
+        rows = list(done)
         while True:
-            best, chosen = state.logits.log_softmax(-1).max(-1)
-            for row, limit, token, logprob in zip(
-                rows, limits, chosen.tolist(), best.tolist(), strict=True
-            ):
-                if not row.ended:
-                    row.tokens.append(token)
-                    row.logprobs.append(logprob)
-                    row.ended = token in self.ends or len(row.tokens) >= limit
-            alive = [place for place, row in enumerate(rows) if not row.ended]
+            chosen = torch.cat(
+                [row.scores(state.logits[[i]]) for i, row in enumerate(rows)]
+            ).argmax(-1)
+            logprobs = state.logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+            for row, token, logprob in zip(rows, chosen.tolist(), logprobs.tolist(), strict=True):
+                row.add(token, logprob, self.ends)
+            alive = [place for place, row in enumerate(rows) if not row.decoded.ended]
             if not alive:
-                return done
+                return [row.decoded for row in done]
             if len(alive) <= (1 - FREED_SHARE) * len(rows):
                 index = torch.tensor(alive, device=chosen.device)
                 state.keep(index)
                 chosen = chosen[index]
                 rows = [rows[place] for place in alive]
-                limits = [limits[place] for place in alive]
             self.read_on(state, chosen[:, None].tolist())
+
+    def _rules_for(self, prompt_tokens: int, most: int) -> LogitsProcessorList:
+        """What changes the scores of one row."""
+        settings = copy.copy(self._settings)
+        settings.max_new_tokens, settings.max_length = most, prompt_tokens + most
+        # The one place that knows them all and their order; ``generate`` calls it the same way.
+        return self.model._get_logits_processor(
+            settings, input_ids_seq_length=prompt_tokens, device=self.model.device
+        )
 
     def _run(self, given: dict[str, Any]) -> Any:
         if "logits_to_keep" in self._arguments:
@@ -244,7 +296,25 @@ class Reader:
         """An id for padding, which must not be that of an image's tokens."""
         image: int = self.model.config.image_token_id
         pad = self.processor.tokenizer.pad_token_id
-        return pad if pad is not None and pad != image else next(iter(self.ends))
+        return pad if pad is not None and pad != image else next(iter(self.ends), 0)
+
+
+def _greedy(model: Any, end: int | None) -> GenerationConfig:
+    """A checkpoint's generation settings, for greedy answers.
+
+    Args:
+        model: Has them.
+        end: The tokenizer's id of an end, for settings without one.
+    """
+    settings = copy.deepcopy(model.generation_config)
+    settings.update(do_sample=False, num_beams=1, guidance_scale=None)
+    if settings.eos_token_id is None:
+        settings.eos_token_id = end
+    ends = settings.eos_token_id
+    settings.eos_token_id = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    # Where ``generate`` keeps them for the rules that need them.
+    settings._eos_token_tensor = torch.tensor(settings.eos_token_id, device=model.device)
+    return settings
 
 
 def _numbers(mask: torch.Tensor) -> torch.Tensor:

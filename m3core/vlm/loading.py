@@ -82,8 +82,9 @@ def load_vlm(
         "prompt": preparer.prompt,
     }
     given = {"device": device, "dtype": dtype, "max_new_tokens": max_new_tokens}
+    reader = Reader(_load_weights(folder, placement), processor)
     return VisionLanguageModel(
-        reader=Reader(_load_weights(folder, placement), processor),
+        reader=reader,
         preparer=preparer,
         family=family,
         options=ladder,
@@ -94,7 +95,7 @@ def load_vlm(
             "family": kind,
             "image_backend": backend,
             "prompt": preparer.prompt,
-            "decoding": "greedy",
+            "decoding": ", ".join(["greedy", *reader.rules]),
             "dtype": dtype,
         },
         spec={"kind": KIND, "name": name, "options": ladder} | given,

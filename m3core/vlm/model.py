@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from m3router.m3core.options import (
     check_option,
     options_named,
 )
-from m3router.m3core.vlm.decoding import EncodedImage, Reader
+from m3router.m3core.vlm.decoding import EncodedImage, Reader, ReadState
 from m3router.m3core.vlm.families import Family, Options
 from m3router.m3core.vlm.preparing import Counts, PreparedImage, Preparer
 
@@ -60,6 +61,11 @@ class _Asked:
     ids: list[int] = field(repr=False)
     most: int
     seconds: float
+
+    @property
+    def prompt(self) -> list[int]:
+        """Ids of the whole prompt."""
+        return [*self.image.prefix, *self.ids]
 
     @property
     def length(self) -> int:
@@ -118,6 +124,7 @@ class VisionLanguageModel:
         self.context: int = config.get_text_config().max_position_embeddings
         self.shape = VisionLanguageShape.of(config.to_dict())
         self._keywords = options
+        self._lock = threading.Lock()  # models keep state of the image that they read last
         self._family = family
 
     def count(self, image: Image.Image, option: str) -> Usage:
@@ -142,6 +149,12 @@ class VisionLanguageModel:
             ModelError: If the model's files do not belong together.
         """
         rank = {request.option: check_option(self, request.option).rank for request in requests}
+        with self._lock:
+            return self._answers(requests, rank)
+
+    def _answers(
+        self, requests: Sequence[Request], rank: Mapping[str, int]
+    ) -> list[Answer | Failure]:
         groups: dict[tuple[int, int], list[int]] = {}
         for place, request in enumerate(requests):
             groups.setdefault((rank[request.option], id(request.image)), []).append(place)
@@ -218,7 +231,7 @@ class VisionLanguageModel:
         def ask(batch: Sequence[_Asked]) -> list[Decoded]:
             state = prefix.copied(len(batch))
             self.reader.read_on(state, [one.ids for one in batch])
-            return self.reader.answer(state, [one.most for one in batch])
+            return self._decode(state, batch)
 
         for some in sorts.values():
             needs = [one.need(shared=len(image.prefix)) for one in some]
@@ -229,10 +242,14 @@ class VisionLanguageModel:
 
         def ask(batch: Sequence[_Asked]) -> list[Decoded]:
             images = [self.encode(one.image) for one in batch]
-            state = self.reader.read(images, [[*one.image.prefix, *one.ids] for one in batch])
-            return self.reader.answer(state, [one.most for one in batch])
+            state = self.reader.read(images, [one.prompt for one in batch])
+            return self._decode(state, batch)
 
         self._in_batches(asked, [one.need(shared=0) for one in asked], ask, found)
+
+    def _decode(self, state: ReadState, batch: Sequence[_Asked]) -> list[Decoded]:
+        most = [one.most for one in batch]
+        return self.reader.answer(state, [one.prompt for one in batch], most)
 
     def _in_batches(
         self,

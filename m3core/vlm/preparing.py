@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import TemplateError
 from PIL import Image
 
 from m3router.data.errors import DataError, ImageError, ModelError
 from m3router.m3core.vlm.families import Family, Options
 from m3router.m3core.vlm.processors import UNREADABLE
 
-_MARK = "\x00question\x00"
+_MARK = "\x00?\x00"
+_ODD = "What's <b>'A & ß'</b>?\n\n{{ x }} \\n"
+"""A question that templates would change if they changed any."""
 _MOST_COUNTS = 100_000
 """Sizes and options whose counts are kept."""
 
@@ -68,7 +71,8 @@ class Preparer:
         prompt: What is asked, with ``{question}`` where the question stands.
 
     Raises:
-        ModelError: If the chat template does not put one image before the question.
+        ModelError: If the chat template does not put one image before the question, or changes
+            the question.
     """
 
     def __init__(self, processor: Any, family: Family, config: Any, options: Options) -> None:
@@ -84,21 +88,48 @@ class Preparer:
         }
         self._placeholder = self.tokenizer.convert_ids_to_tokens(self.image_id)
         self._counts: dict[tuple[tuple[int, int], str], Counts] = {}
-        talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _MARK}]}]
-        # Answers are short: a model that can think aloud first is asked not to.
-        thinks = "enable_thinking" in str(processor.chat_template)
-        self._template = processor.apply_chat_template(
-            talk, add_generation_prompt=True, **({"enable_thinking": False} if thinks else {})
-        )
-        before, mark, self._after = self._template.partition(_MARK)
-        if not mark or before.count(processor.image_token) != 1 or _MARK in self._after:
+        chat = processor.chat_template
+        self._chat: str = chat["default"] if isinstance(chat, Mapping) else chat
+        self._template = self._written(_MARK)
+        before, _, self._after = self._template.partition(_MARK)
+        if self._template.count(_MARK) != 1 or before.count(processor.image_token) != 1:
             raise ModelError(
-                "the chat template does not put the image, once, before the question, so nothing "
-                f"can be shared between questions; it writes {self._template[:200]!r}"
+                "the chat template does not put the image, once, before the question, once, so "
+                "nothing can be shared between questions; with {question} for a question it writes "
+                f"{self._template.replace(_MARK, '{question}')[:200]!r}"
+            )
+        if self._written(_ODD) != self._template.replace(_MARK, _ODD):
+            raise ModelError(
+                "the chat template changes what is asked (upper case, escapes), so a question "
+                "cannot be put behind an image that was read before; it must write it as it is"
             )
         self.prompt = self._template.replace(_MARK, "{question}")
         begin = self.tokenizer.bos_token
         self._begins = bool(begin) and self._template.startswith(begin)
+        added = self.tokenizer.added_tokens_decoder.values()
+        self._special = [token.content for token in added if token.special]
+
+    def _written(self, question: str) -> str:
+        """A prompt before the image's tokens are put into it.
+
+        Raises:
+            ModelError: If the template is not valid or refuses an image with a question.
+        """
+        parts = [{"type": "image"}, {"type": "text", "text": question}]
+        try:
+            written: str = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": parts}],
+                chat_template=self._chat,
+                add_generation_prompt=True,
+                tokenize=False,
+                enable_thinking=False,  # answers are short: a model that can think first must not
+            )
+        except (TemplateError, *UNREADABLE) as error:
+            raise ModelError(
+                f"the chat template cannot write an image and a question: {error}; take the "
+                "checkpoint's own"
+            ) from error
+        return written
 
     def prepare(self, image: Image.Image, option: str) -> PreparedImage:
         """Pixels, prompt and counts of an image at an option.
@@ -166,24 +197,27 @@ class Preparer:
     def question(self, prepared: PreparedImage, question: str) -> list[int]:
         """Ids of the prompt behind the image's last token.
 
+        NOTE: A special token that a question spells, such as ``<|im_end|>``, stays text, while
+        ``generate`` of transformers lets it end the turn, or asks for a second image.
+
         Raises:
             DataError: If the question is empty, or names a token that stands for images.
         """
         text = question.strip()
         if not text:
             raise DataError("the question is empty; ask something about the image")
-        special = (token.content for token in self.tokenizer.added_tokens_decoder.values())
-        if not any(token in text for token in special):
+        if any(token in text for token in self._special):
+            # A question that spells "<image>" or "<eos>" is text: it must not become that token.
+            ids = [*self._behind(prepared.tail), *self._plain(text), *self._ids(self._after)]
+        else:
             # As one text with what is around it: so the model was trained.
-            return self._behind(prepared.tail + text + self._after)
-        # A question that spells "<image>" or "<eos>" is text: it must not become that token.
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ids = self._behind(prepared.tail + text + self._after)
         if self.image_id in ids:
             raise DataError(
                 f"the question contains {self._placeholder!r}, which stands for an image; leave it "
                 "out"
             )
-        return [*self._behind(prepared.tail), *ids, *self._ids(self._after)]
+        return ids
 
     def _remember(self, size: tuple[int, int], option: str, counts: Counts) -> None:
         if len(self._counts) >= _MOST_COUNTS:
@@ -192,6 +226,11 @@ class Preparer:
 
     def _ids(self, text: str, *, first: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=first)["input_ids"])
+
+    def _plain(self, text: str) -> list[int]:
+        """Ids of a text in which no special token is recognised."""
+        given = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(given["input_ids"])
 
     def _behind(self, text: str) -> list[int]:
         """Ids of a text that stands behind the image's last token."""

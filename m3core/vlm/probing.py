@@ -17,6 +17,19 @@ from m3router.m3core.vlm.preparing import Preparer
 PROBES = ((1600, 1200), (2400, 600))
 """Width and height of the images that options are probed with. Where two options tie on the first
 one, the second decides: how many tiles there are depends on an image's shape."""
+_NO_OPTIONS = {
+    "data_format",
+    "device",
+    "downsample_factor",
+    "encoder_patch_size",
+    "input_data_format",
+    "merge_size",
+    "patch_size",
+    "pooling_kernel_size",
+    "return_tensors",
+    "temporal_patch_size",
+}
+"""Arguments that say how to compute, or that the weights decide."""
 
 
 def check_keywords(image_processor: Any, options: Options) -> None:
@@ -26,7 +39,7 @@ def check_keywords(image_processor: Any, options: Options) -> None:
         MismatchError: Naming the option, the argument and the nearest known one; or if an option
             is no mapping.
     """
-    known = set(image_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
+    known = set(image_processor.valid_kwargs.__annotations__) - _NO_OPTIONS
     for option, keywords in options.items():
         if not isinstance(keywords, Mapping):
             raise MismatchError(

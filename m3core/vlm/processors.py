@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from m3router.data.errors import ModelError
-from m3router.m3core.checkpoints.places import read_json
 from m3router.m3core.vlm.families import Family
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError)
@@ -79,14 +77,14 @@ def _assembled(folder: Path, name: str, image_processor: Any, tokenizer: Any) ->
     whole = getattr(transformers, name)
     parts = {"image_processor": image_processor, "tokenizer": tokenizer}
     left_out = [part for part in whole.get_attributes() if part not in parts]
-    file = folder / "processor_config.json"
     known = inspect.signature(whole.__init__).parameters
+    described, _ = whole.get_processor_dict(folder, local_files_only=True)
     settings = {
         key: value
-        for key, value in (read_json(file) if file.is_file() else {}).items()
+        for key, value in described.items()
         if key in known and key not in whole.get_attributes()
     }
-    settings["chat_template"] = _chat_template(folder) or tokenizer.chat_template
+    settings.setdefault("chat_template", tokenizer.chat_template)
     with _without_num2words(whole):
         return _without(whole)(**parts, **dict.fromkeys(left_out, _LeftOut()), **settings)
 
@@ -114,14 +112,3 @@ def _without_num2words(whole: type) -> Iterator[None]:
     finally:
         if missing:
             module.num2words = None  # type: ignore[attr-defined]
-
-
-def _chat_template(folder: Path) -> str | None:
-    """The template beside the processor, in today's file or the one before it."""
-    today, before = folder / "chat_template.jinja", folder / "chat_template.json"
-    if today.is_file():
-        return today.read_text(encoding="utf-8")
-    if before.is_file():
-        template = json.loads(before.read_text(encoding="utf-8")).get("chat_template")
-        return str(template) if template else None
-    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from m3router.m3core.cost.vision_language import FAMILIES as COSTED
 from m3router.m3core.options import Answer, OptionModel, Request
-from m3router.m3core.vlm import FAMILIES
+from m3router.m3core.vlm import FAMILIES, load_vlm
 from m3router.m3core.vlm.tiny import TINY
 
 QUESTIONS = ("what is red?", "how many?")
@@ -165,6 +167,55 @@ def test_counts_are_the_known_ones_for_every_option(name, model_of, picture):
     usage = model.count(picture(300, 200), model.options[-1].name)
     assert usage.cost == usage.image_tokens
     assert usage.image_tokens_from == "counted" and usage.pixels > 0
+
+
+SETTINGS = {
+    "as Qwen2.5-VL's": {
+        "repetition_penalty": 1.3,
+        "do_sample": True,
+        "temperature": 1e-6,
+        "top_k": 1,
+        "eos_token_id": [1, 34],
+    },
+    "others": {
+        "no_repeat_ngram_size": 2,
+        "min_new_tokens": 2,
+        "suppress_tokens": [10, 11],
+        "begin_suppress_tokens": [96],
+        "bad_words_ids": [[70], [80, 81]],
+        "forced_eos_token_id": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_generation_settings_of_a_checkpoint_change_answers_as_in_stock(
+    settings, folder_of, model_of, picture, tmp_path
+):
+    folder = shutil.copytree(folder_of("qwen2_5_vl"), tmp_path / "copy")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    model, plain = load_vlm(str(folder), device="cpu"), model_of("qwen2_5_vl")
+    large, small = picture(400, 300), picture(200, 150, seed=1)
+    requests = [
+        Request(image=image, question=question, option=option, max_new_tokens=NEW)
+        for image, question, option in (
+            (large, QUESTIONS[0], "64"),
+            (large, QUESTIONS[1], "64"),
+            (small, QUESTIONS[0], "64"),
+            (large, QUESTIONS[1] + " really?", "256"),
+        )
+    ]
+    answers = model.answer(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        _, ids, _ = stock(model, request)
+        assert answer.usage.answer_tokens == len(ids)
+        assert answer.text == model.preparer.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    assert [one.text for one in answers] != [one.text for one in plain.answer(requests)]
+    assert answers[0].confidence <= plain.answer(requests)[0].confidence + 1e-6
+    assert model.revision != plain.revision
+    assert model.provenance["decoding"].startswith("greedy, ")
+    assert plain.provenance["decoding"] == "greedy"
 
 
 def test_every_family_has_a_tiny_model_and_known_operations():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -114,13 +116,114 @@ def test_what_fails_for_one_request_fails_for_it_alone(model_of, picture):
     assert model.answer([]) == []
 
 
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+LOOP = "{% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}"
+SYSTEM = "<bos>system: You are a helpful assistant.\n"
+
+
+def templated(folder, place, template, **files):
+    """A copy of a folder with other files for its chat template."""
+    copied = shutil.copytree(folder, place / "copy")
+    (copied / "chat_template.jinja").unlink()
+    if template is not None:
+        (copied / "chat_template.jinja").write_text(template)
+    for name, entries in files.items():
+        file = copied / f"{name}.json"
+        before = json.loads(file.read_text()) if file.is_file() else {}
+        file.write_text(json.dumps(before | entries))
+    return copied
+
+
+@pytest.mark.parametrize("where", ["chat_template", "processor_config", "tokenizer_config"])
+def test_the_chat_template_is_found_where_older_checkpoints_have_it(
+    where, folder_of, tmp_path, caplog
+):
+    template = f"{SYSTEM}{LOOP}{IMAGE}{{% else %}}{{{{ part['text'] | trim }}}}{{% endif %}}"
+    template += "{% endfor %}{# enable_thinking #}"
+    given: object = template
+    if where == "tokenizer_config":
+        given = [{"name": "default", "template": template}, {"name": "tools", "template": "-"}]
+    folder = templated(folder_of("qwen3_vl"), tmp_path, None, **{where: {"chat_template": given}})
+    caplog.set_level("WARNING", logger="transformers")
+    model = loaded(folder, low=area(64), high=area(256))
+    assert model.provenance["prompt"] == SYSTEM + IMAGE + "{question}"
+    assert "processor_kwargs" not in caplog.text
+
+
+def test_a_revision_changes_with_the_prompt_and_not_with_a_comment(folder_of, tmp_path):
+    folder = folder_of("qwen3_vl")
+    template = (folder / "chat_template.jinja").read_text()
+    revisions = [
+        loaded(place, low=area(64), high=area(256)).revision
+        for place in (
+            folder,
+            templated(folder, tmp_path / "same", template + "{# a comment #}"),
+            templated(folder, tmp_path / "other", "You see an image." + template),
+        )
+    ]
+    assert revisions[0] == revisions[1] != revisions[2]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (LOOP + IMAGE + "{% else %}{{ part['text'] | upper }}{% endif %}{% endfor %}", "upper"),
+        (LOOP + IMAGE + "{% else %}{{ part['text'] | e }}{% endif %}{% endfor %}", "escapes"),
+        ("{{ messages[0]['content'][1]['text'] }}" + IMAGE, "before the question"),
+        (LOOP + IMAGE + "{% endif %}{% endfor %}", "before the question"),
+        (IMAGE + "{{ messages[0]['content'] + '' }}", "can only concatenate"),
+        ("{% for %}", "Expected an expression"),
+        ("{{ raise_exception('text only') }}", "text only"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_says_why(template, said, folder_of, tmp_path):
+    with pytest.raises(ModelError, match=said):
+        loaded(templated(folder_of("qwen3_vl"), tmp_path, template), low=area(64), high=area(256))
+
+
+def test_a_prefix_is_read_once_for_all_its_questions(model_of, picture):
+    model = model_of("qwen3_vl")
+    image, option = picture(800, 600), "256"
+    asked = [
+        Request(image=image, question=f"is it {word}?", option=option, max_new_tokens=1)
+        for word in ("red", "blue", "a dog", "a cat", "old", "new", "hot", "cold")
+    ]
+    read = []
+    hook = model.reader.model.register_forward_pre_hook(
+        lambda module, given, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    answers = model.answer(asked)
+    hook.remove()
+    prefix = len(model.preparer.prepare(image, option).prefix)
+    longest = max(answer.usage.prompt_tokens for answer in answers)
+    assert read == [prefix, 8 * (longest - prefix)]
+
+
+def test_threads_may_ask_at_once(model_of, picture):
+    model = model_of("qwen2_5_vl")
+    asked = [
+        Request(image=picture(width, 200), question="what?", option="64", max_new_tokens=3)
+        for width in (100, 200, 300, 400)
+    ]
+    expected = [model.answer([one])[0].text for one in asked]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: model.answer([one])[0].text, asked * 3))
+    assert found == expected * 3
+
+
+def test_what_the_weights_decide_is_no_option(folder_of):
+    with pytest.raises(MismatchError, match="'patch_size'"):
+        loaded(folder_of("qwen3_vl"), odd={"patch_size": 14})
+
+
 def test_a_question_that_spells_special_tokens_is_text(model_of, picture):
     model = model_of("qwen3_vl")
-    spelled = "is this <|image_pad|> or <eos>?"
-    image = model.preparer.prepare(picture(96, 64), "64")
-    ids = model.preparer.question(image, spelled)
     tokenizer = model.preparer.tokenizer
-    assert model.preparer.image_id not in ids and tokenizer.eos_token_id not in ids
+    end = tokenizer.eos_token_id
+    spelled = f"is this <|image_pad|> or {tokenizer.eos_token}?"
+    image = model.preparer.prepare(picture(96, 64), "64")
+    ids, plain = (model.preparer.question(image, one) for one in (spelled, "is this it?"))
+    assert model.preparer.image_id not in ids and ids.count(end) == plain.count(end)
     assert spelled in tokenizer.decode(ids)
     assert isinstance(ask(model, picture(96, 64), spelled), Answer)
 

@@ -44,6 +44,7 @@ from m3router.router.evaluation.reference_summary import (
 from m3router.router.evaluation.summary_text import evaluation_verdict, few_images
 from m3router.router.evaluation.usage import LogUsage
 from m3router.router.features.table import FeatureTable
+from m3router.router.metrics.choices import taken
 from m3router.router.metrics.oracles import first_correct, stable
 from m3router.router.metrics.paired_bootstrap import Columns
 from m3router.router.policies.costs import routed_costs
@@ -230,7 +231,8 @@ def evaluate(
         undefined[ESCALATION] = str(error)
     budgets = settings.budgets
     if budgets is None:
-        budgets = () if policies else default_budgets(calibrate.costs)
+        going_by = None if known_costs is None else np.asarray(known_costs)[calibrate.rows]
+        budgets = () if policies else default_budgets(calibrate.costs, going_by)
     budgets = different_budgets(budgets)
     columns = Columns(test.groups, draws=settings.draws, seed=settings.seed, level=settings.level)
     known_rows = np.concatenate([rows[part] for part in ("fit", "tune", "calibrate")])
@@ -335,15 +337,19 @@ def _shares(choice: np.ndarray, options: Sequence[str]) -> dict[str, float]:
     return dict(zip(options, counts.tolist(), strict=True))
 
 
-def default_budgets(costs: Floats) -> tuple[float, ...]:
-    """1/16, 1/4 and 1/2 of the finest option's mean cost, from costs (n, K).
+def default_budgets(costs: Floats, known: Floats | None = None) -> tuple[float, ...]:
+    """1/16, 1/4 and 1/2 of the finest option's mean cost, from what was paid: costs (n, K).
 
     A fraction f that the cheapest option already exceeds becomes cheapest + f (finest -
     cheapest), so that three different budgets remain on grids with an expensive cheapest option;
     all three become that where they would not rise otherwise. Where nothing costs more than the
     cheapest option there is one budget.
+
+    The cheapest option is that of the costs (n, K) that are `known` before an answer, where these
+    are others: nobody can choose by what is only known afterwards.
     """
-    least, finest = float(costs.min(axis=1).mean()), float(costs[:, -1].mean())
+    cheapest = np.argmin(costs if known is None else known, axis=1)
+    least, finest = float(taken(costs, cheapest).mean()), float(costs[:, -1].mean())
     room = max(finest - least, 0.0)
     above = [least + f * room for f in FRACTIONS]
     budgets = [

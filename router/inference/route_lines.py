@@ -106,7 +106,8 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
         values = json.loads(line.decode("utf-8"))
         if not isinstance(values, Mapping):
             raise DataError(f"line {number} is not a JSON object")
-        name = str(values.get("id", name))
+        _check_texts(values, number)
+        name = str(values["id"]) if values.get("id") is not None else name
         question = values.get("question")
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"line {number} has no question: it needs a text under 'question'")
@@ -115,6 +116,14 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
         return {"id": name, "error": f"line {number} is not JSON: {error}"}
     except M3RouterError as error:
         return {"id": name, "error": str(error)}
+
+
+def _check_texts(values: Mapping[str, Any], number: int) -> None:
+    """Refuse halves of surrogate pairs: JSON can hold them, but no file or name can."""
+    try:
+        json.dumps(dict(values), ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"line {number} holds a text that is no Unicode: {error}") from error
 
 
 def _opened(

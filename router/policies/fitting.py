@@ -72,7 +72,8 @@ def for_budget(
 ) -> Policy:
     """The policy of the lowest price whose mean cost on the calibration split is within budget.
 
-    The lowest price has the highest expected accuracy, the mean of p at the chosen options.
+    The lowest price has the highest expected accuracy, the mean of p at the chosen options. The
+    mean cost is of what was paid there; elsewhere it varies as means of samples do.
 
     Raises:
         DataError: when the budget is below the mean cost of the cheapest option or infinite, the
@@ -80,8 +81,11 @@ def for_budget(
             finite.
     """
     p, costs = check_inputs(p, costs)
-    spent = costs if paid is None else np.asarray(paid, dtype=np.float64)
-    least = taken(spent, costs.argmin(axis=1)).mean()
+    steps = sweep(p, costs, paid=paid, cap=cap)
+    if paid is None:
+        least = taken(costs, costs.argmin(axis=1)).mean()
+    else:  # what is paid may rise with the price; sums of the sweep are rounded
+        least = steps.cost.min() * (1 - 1e-12)
     if not budget >= least:
         raise DataError(
             f"The budget must be at least {least:.6g} {binding.cost_unit}, the mean cost of the "
@@ -89,10 +93,9 @@ def for_budget(
         )
     if math.isinf(budget):
         raise DataError("The budget must be finite; without one, give --price 0.")
-    steps = sweep(p, costs, paid=paid, cap=cap)
     knob = {"budget": float(budget)}
-    first = int(np.argmax(steps.cost <= budget * (1 + 1e-9)))
-    for price in steps.prices[first:]:
+    tried = []
+    for price in steps.prices[steps.cost <= budget * (1 + 1e-9)]:
         policy = for_price(
             p,
             costs,
@@ -105,8 +108,9 @@ def for_budget(
         )
         # The sweep's sums are rounded: the policy is judged by its own choices.
         if policy.calibration["mean_cost"] <= budget:
-            break
-    return policy
+            return policy
+        tried.append(policy)
+    return min(reversed(tried), key=lambda policy: policy.calibration["mean_cost"])
 
 
 def for_max_loss(

@@ -495,7 +495,9 @@ def _cheapest(exam: Exam, lists: Sequence[Sequence[Policy]], binding: Binding) -
     fixed = _measured(_fixed(exam, binding), part)
     chosen, rung = fixed, None
     if rungs:
-        chosen, rung = _measured(policies[rungs[-1]], part), rungs[-1]
+        measured_at = {rung: _measured(policies[rung], part) for rung in _ends(rungs, part)}
+        rung = min(measured_at, key=lambda rung: measured_at[rung].calibration["mean_cost"])
+        chosen = measured_at[rung]
     if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
         cause = (
             f"{_WHAT[target.loss]} of at most {target.alpha:g} is certified at confidence "
@@ -504,6 +506,11 @@ def _cheapest(exam: Exam, lists: Sequence[Sequence[Policy]], binding: Binding) -
         )
         chosen, rung = fixed.fall_back(cause, advice=_what_it_takes(exam, policies)), None
     return replace(chosen, guarantee=certified.guarantee(part.given(chosen), rung))
+
+
+def _ends(rungs: range, part: Labelled) -> range:
+    """Rungs of which one is the cheapest: the last, where choices go by what is paid."""
+    return rungs[:-2:-1] if part.paid is None else rungs[::-1]
 
 
 def _strategies(part: Labelled, tune: Labelled | None, policies: Sequence[Policy]) -> Strategies:

@@ -17,7 +17,8 @@ class Knobs(TypedDict, total=False):
     Shares are numbers from 0 to 1. A knob of None is as good as none.
 
     Attributes:
-        budget: Most mean cost per answer, in the log's cost unit, such as 64 visual tokens.
+        budget: Most mean cost per answer, in the log's cost unit, such as 64 visual tokens: of
+            what was paid on the calibration split; nothing is guaranteed elsewhere.
         max_loss: Guarantee that accuracy is at most this share of questions below the reference
             option's; 1% is one point.
         max_regret: Guarantee that at most this share of questions, such as 1%, is right at the
@@ -26,8 +27,9 @@ class Knobs(TypedDict, total=False):
             questions, as observed on the calibration split; nothing is guaranteed.
         price: Worth of one unit of cost, in probability of a right answer, such as 0.0001 to give
             up one point of accuracy for 100 tokens.
-        cap: Most cost of any single answer; with one of the others, or alone: then the likeliest
-            right option within it.
+        cap: Most cost of any single answer, as it is known before asking: where that is only what
+            is expected, an answer may cost more. With one of the others, or alone: then the
+            likeliest right option within it.
         reference: Option that losses and regrets are against, and that is used where nothing meets
             the target. [default: the best one of the calibration split]
         confidence: Confidence of the guarantee, over the draw of the calibration split; 95% by
@@ -54,7 +56,8 @@ def told(name: str) -> str:
     """What a knob means, as `Knobs` says it.
 
     >>> told("budget")
-    "Most mean cost per answer, in the log's cost unit, such as 64 visual tokens."
+    "Most mean cost per answer, in the log's cost unit, such as 64 visual tokens: of what was \
+paid on the calibration split; nothing is guaranteed elsewhere."
 
     Raises:
         KeyError: when there is none of that name.

@@ -216,7 +216,7 @@ def known_costs(router: ScaleRouter, features: FeatureTable, log: OracleLog) -> 
     None where that is what was paid: the log's own costs.
     """
     expected = router.expected_costs
-    if expected is None or expected.counted or expected.constant:
+    if expected is None or expected.counted:
         return None
     place = {name: row for row, name in enumerate(features.ids)}
     found = [(row, place[name]) for row, name in enumerate(log.ids) if name in place]

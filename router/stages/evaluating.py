@@ -75,8 +75,12 @@ def evaluate_stage(
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
         for part in ("tune", "calibrate", "test")
     }
+    going_by = known_costs(router, features, log)
+    inside = rows["calibrate"]
     chosen = (
-        different_budgets(budgets) if budgets else default_budgets(log.costs[rows["calibrate"]])
+        different_budgets(budgets)
+        if budgets
+        else default_budgets(log.costs[inside], None if going_by is None else going_by[inside])
     )
     inputs = run.inputs("log", "features", "split", *run.arms())
     inputs |= {f"policy {name}": run.policy(name) for name in policies}
@@ -89,7 +93,6 @@ def evaluate_stage(
     routers = {arm: run.read_router(arm) for arm in run.arms()}
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
-    going_by = known_costs(router, features, log)
     shown = [{"budget": budget} for budget in chosen]
     named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
     document = evaluate(

@@ -166,8 +166,9 @@ def expected_costs(log: OracleLog, features: FeatureTable, rows: Rows) -> Expect
         return None
     counted = False
     if "image_tokens_from" in log.frame:
-        origin, tokens = (log.laid_out(f"image_tokens{end}")[rows] for end in ("_from", ""))
-        counted = bool(np.all(origin == "counted") and np.all(tokens == log.costs[rows]))
+        every = np.isfinite(log.costs).all(axis=1)  # policies go by them in all parts
+        origin, tokens = (log.laid_out(f"image_tokens{end}")[every] for end in ("_from", ""))
+        counted = bool(np.all(origin == "counted") and np.all(tokens == log.costs[every]))
     sizes = image_sizes(features)
     if sizes is not None:
         place = {name: row for row, name in enumerate(features.ids)}

@@ -170,10 +170,22 @@ def test_lines_give_decisions_or_error_records_in_their_order(router, imported):
         json.dumps({"image": "1.png", "question": QUESTIONS[1]}),
         json.dumps({"id": "c", "image": "1.png"}),
         json.dumps({"id": "d", "image": "../secret.png", "question": "?"}),
+        json.dumps({"id": None, "image": "1.png", "question": QUESTIONS[1]}),
+        json.dumps({"id": "\ud800", "image": "1.png", "question": QUESTIONS[1]}),
     ]
     records = list(route_lines(router, [one.encode() for one in lines], images=imported.images))
-    assert [one["id"] for one in records] == ["a", "2", "b", "5", "c", "d"]
-    assert ["error" in one for one in records] == [False, True, True, False, True, True]
+    assert [one["id"] for one in records] == ["a", "2", "b", "5", "c", "d", "8", "9"]
+    assert ["error" in one for one in records] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert "no Unicode" in records[-1]["error"]
     alone = router.decide(imported.images / "1.png", QUESTIONS[1])
     assert records[3]["option"] == alone.option
     assert records[3]["estimates"] == pytest.approx(dict(alone.estimates), abs=1e-5)

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3router.data.errors import DataError
+from m3router.router.evaluation.evaluate import default_budgets
 from m3router.router.policies.expected_costs import ExpectedCosts
+from m3router.router.policies.fitting import for_budget
+from m3router.router.policies.guarantee import Labelled, Target, for_target
+from m3router.router.policies.policy import Binding
 
 SIDES = st.integers(1, 6000)
 SIZES = st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=12)
@@ -60,3 +64,52 @@ def test_costs_that_are_none_are_refused():
         ExpectedCosts.learn(np.array([[1.0, np.nan]]), None)
     with pytest.raises(DataError, match="damaged"):
         ExpectedCosts.of_payload({"means": [1.0]}, options=2)
+
+
+BINDING = Binding(options=("low", "mid", "high"), cost_unit="seconds", router="", split="")
+
+
+def noisy(count, seed=0):
+    """Seconds that vary far more between answers than between options, and who is right."""
+    random = np.random.default_rng(seed)
+    p = np.sort(random.random((count, 3)), axis=1)
+    paid = np.array([1.0, 1.1, 1.3]) * random.uniform(0.2, 1.8, (count, 3))
+    return p, np.tile(paid.mean(axis=0), (count, 1)), paid, (random.random(p.shape) < p) * 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_default_budgets_can_be_met_by_who_does_not_know_the_costs(seed):
+    p, costs, paid, _ = noisy(60, seed)
+    budgets = default_budgets(paid, costs)
+    assert len(budgets) == 3
+    for budget in budgets:
+        made = for_budget(p, costs, budget=budget, binding=BINDING, paid=paid)
+        choice = made.choose(p, costs)
+        assert made.calibration["mean_cost"] == paid[np.arange(60), choice].mean() <= budget
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_budgets_between_the_extremes_of_what_was_paid_are_kept(seed):
+    """What is paid may rise with the price: where it is least there may be no cheapest option."""
+    p, costs, paid, _ = noisy(12, seed)
+    prices = [0.0, *np.geomspace(1e-4, 1e4, 400)]
+    made = [(p - price * costs).argmax(axis=1) for price in prices]
+    reached = [paid[np.arange(12), choice].mean() for choice in made]
+    for budget in np.linspace(min(reached), max(reached), 9):
+        policy = for_budget(p, costs, budget=float(budget), binding=BINDING, paid=paid)
+        assert policy.calibration["mean_cost"] <= budget * (1 + 1e-9)
+
+
+def test_a_guaranteed_policy_is_the_cheapest_certified_by_what_was_paid():
+    random = np.random.default_rng(3)
+    n = 400
+    hard = random.random(n) < 0.4
+    scores = np.column_stack([~hard, np.ones(n), np.ones(n)]).astype(float)
+    p = np.column_stack([np.where(hard, 0.1, 0.7), np.full(n, 0.95), np.full(n, 0.97)])
+    costs = np.tile([1.0, 2.0, 3.0], (n, 1))
+    paid = np.where(hard[:, None], costs, [[9.0, 2.0, 3.0]])  # the cheapest turned out dear
+    names = np.array([str(one) for one in range(n)])
+    part = Labelled(p=p, costs=costs, scores=scores, groups=names, most=1, paid=paid, ids=names)
+    target = Target(max_regret=0.05, reference="high")
+    made = for_target(part, tune=part, target=target, binding=BINDING)
+    assert not made.fallback and made.calibration["mean_cost"] == 2.0

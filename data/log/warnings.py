@@ -40,7 +40,7 @@ def log_warnings(log: OracleLog) -> list[str]:
 
 
 def cost_warnings(log: OracleLog) -> list[str]:
-    """Say between which options nothing can be saved, one sentence each: what labelling can tell."""
+    """Say between which options nothing can be saved, one sentence each."""
     return list(_costs(log))
 
 

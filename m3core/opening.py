@@ -133,11 +133,12 @@ def reopen(
     if kind == FUNCTION:
         return open_model(name, options={option: {} for option in spec.get("options", ())})
     if kind == VLM:
+        ladder = spec.get("options")
         return load_vlm(
             name,
             device=device,
             dtype=spec.get("dtype", "float32"),
-            options=spec.get("options"),
+            options=ladder and {option: ladder[option] for option in spec.get("order", ladder)},
             max_new_tokens=spec.get("max_new_tokens"),
         )
     visual = spec.get("visual", {})

@@ -39,6 +39,11 @@ def log_warnings(log: OracleLog) -> list[str]:
     return [*_options(log), *_costs(log), *_scores(log), *_missing(log), *_groups(log)]
 
 
+def cost_warnings(log: OracleLog) -> list[str]:
+    """Say between which options nothing can be saved, one sentence each."""
+    return list(_costs(log))
+
+
 def _options(log: OracleLog) -> Iterator[str]:
     if len(log.options) == 1:
         yield (

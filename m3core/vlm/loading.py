@@ -98,7 +98,8 @@ def load_vlm(
             "decoding": ", ".join(["greedy", *reader.rules]),
             "dtype": dtype,
         },
-        spec={"kind": KIND, "name": name, "options": ladder} | given,
+        # A router's file sorts its keys, so the order of the options is kept beside them.
+        spec={"kind": KIND, "name": name, "options": ladder, "order": list(ladder)} | given,
         max_new_tokens=max_new_tokens,
     )
 

@@ -536,6 +536,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--layers", type=int, default=2)
     given = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
     save_tiny(given.family, given.folder, width=given.width, layers=given.layers)
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from m3router.data.example import Example
 from m3router.data.log.checks import ASKED, LENGTH
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.log.warnings import same_options, same_sentence
+from m3router.data.log.warnings import cost_warnings
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.m3core.labelling import LabelOptions, LabelProgress
 from m3router.m3core.labelling.ranks import Ranks
@@ -86,14 +86,14 @@ def _show_result(run: Run, log: OracleLog) -> None:
         if not alone and log.metadata.get(ASKED) != "references":
             _show_verdict(log)
         out.print(f"{len(log)} examples in {run.log}; {what} by option: {scales}")
-    for names in same_options(log):
-        out.print(Text(same_sentence(names)), style="yellow")
     cut = log.frame["finish"] == LENGTH
     if cut.any():
         out.print(
             f"{cut.mean():.1%} of the answers were cut at their longest length; where they should "
             "be whole, label into another folder with a larger --max-new-tokens."
         )
+    for warning in cost_warnings(log):
+        out.print(Text(warning), style="yellow")
     unknown = int(log.unknown.any(axis=1).sum())
     if unknown:
         out.print(
@@ -125,9 +125,13 @@ def _show_stats(path: Path) -> None:
     stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in stats["seconds_by_stage"].items())
     bound = stats.get("lower_bound_seconds")
     least = f"; arithmetic alone would take {bound:.1f} s" if bound else ""
+    tokens = (
+        f", {stats['tokens_per_second']:.0f} tokens/s, {stats['padding_share']:.1%} padding"
+        if stats["tokens_per_second"]  # a function's are not known
+        else ""
+    )
     out.print(
-        f"{stats['examples']} examples at {stats['examples_per_second']:.1f}/s, "
-        f"{stats['tokens_per_second']:.0f} tokens/s, {stats['padding_share']:.1%} padding "
+        f"{stats['examples']} examples at {stats['examples_per_second']:.1f}/s{tokens} "
         f"({stages}{least})",
         style="dim",
     )

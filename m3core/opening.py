@@ -81,6 +81,12 @@ def open_model(
     """
     if is_reference(name):
         _refuse(name, matryoshka)
+        for option, settings in (options or {}).items():
+            if settings:
+                raise DataError(
+                    f"--option {option}={json.dumps(settings)}: a function's options have names "
+                    f"and nothing else; write --option {option}"
+                )
         return load_reference(name, options=None if options is None else list(options))
     if name not in (EMBEDDED, FAKE):
         folder = resolve(name)

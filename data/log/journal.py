@@ -349,17 +349,24 @@ def _check_header(
             "another --out folder, or the version that wrote it."
         )
     there = {**assumed, **there}
-    differing = sorted(
-        key for key in there.keys() | metadata.keys() if there.get(key) != metadata.get(key)
-    )
+    differing = _differing(there, metadata)
     if differing:
-        sides = "; ".join(
-            f"{key}: journal {there.get(key)!r}, now {metadata.get(key)!r}" for key in differing
-        )
+        sides = "; ".join(f"{key}: journal {one!r}, now {now!r}" for key, one, now in differing)
         raise MismatchError(
             f"{path} was started with other settings ({sides}). Resume with the same ones, or "
             "label into another folder."
         )
+
+
+def _differing(there: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two JSON values differ, such as ``("deciding.low.longest_side", 64, 128)``."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        return [
+            one
+            for key in sorted(there.keys() | now.keys())
+            for one in _differing(there.get(key), now.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if there == now else [(path, there, now)]
 
 
 def _check_free(folder: Path, *, except_for: Path) -> None:

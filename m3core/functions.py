@@ -323,7 +323,7 @@ def _called(thing: Callable[..., Any], name: str, options: Sequence[str] | None)
             "function takes three: images, questions and the option's name"
         )
     if options is None and _is_names(found := getattr(thing, "options", None)):
-        options = list(found)
+        options = list(found or ())
     if not options:
         raise ModelError(
             f"{name} is a function, and its options are not known: name them from the coarsest "
@@ -346,9 +346,7 @@ def _needed(thing: Callable[..., Any]) -> list[str]:
             "function (images, questions, option)"
         ) from error
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [
-        one.name for one in parameters if one.default is one.empty and one.kind not in optional
-    ]
+    return [one.name for one in parameters if one.default is one.empty and one.kind not in optional]
 
 
 def _name_of(function: Any) -> str:

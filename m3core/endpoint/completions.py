@@ -162,7 +162,6 @@ class _Parts:
             fingerprint=self.fingerprint,
         )
 
-
     def _missing(self, text: str) -> tuple[str | None, bool]:
         """Why this is no answer, and whether that is so of all answers."""
         if self.finish == FILTERED:

@@ -125,7 +125,11 @@ def base_url(url: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise DataError("the endpoint's address cannot be read: is its port a number?") from None
-    if "@" in url.split("://")[-1].split("/")[0] or parts.username is not None or parts.password is not None:
+    if (
+        "@" in url.split("://")[-1].split("/")[0]
+        or parts.username is not None
+        or parts.password is not None
+    ):
         raise DataError(
             "the endpoint's address has a user or a password in it, which would be written into "
             "logs: take it out, and give the key by --key-env or --key-file"

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from m3router.data.errors import ModelError
 
-
 WARNINGS = 50
 """Most different warnings that are kept."""
 MORE_WARNINGS = "further warnings of other kinds"

@@ -190,7 +190,9 @@ class EndpointModel:
         self.revision = self._revision()
 
     def __repr__(self) -> str:
-        return f"EndpointModel({self._settings.url!r}, options={[one.name for one in self._options]})"
+        return (
+            f"EndpointModel({self._settings.url!r}, options={[one.name for one in self._options]})"
+        )
 
     def __enter__(self) -> EndpointModel:
         return self

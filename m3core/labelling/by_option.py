@@ -36,8 +36,14 @@ from m3router.m3core.options import (
     Usage,
 )
 
+FLUSHED_WITHIN = 1.0
+"""Seconds of answers that a crash of the machine may cost; one of the process costs none."""
 GROUP_IMAGES = 4
 """Images whose questions are handed over together to a model that answers in batches."""
+
+NOTHING_ASKED = (
+    "nothing was asked at this option, so what it costs is not known; label without --until-correct"
+)
 
 Row = dict[str, Any]
 Cell = tuple[Example, str]
@@ -252,7 +258,7 @@ class OptionLabeller:
         return row | score | {"finish": finish}
 
     def _keep(self, rows: Sequence[Row], whole: _Whole) -> None:
-        self.journal.append(rows)
+        self.journal.append(rows, within=FLUSHED_WITHIN)
         for row in rows:
             if finished := whole.take(row):
                 self.state.count(finished)
@@ -319,7 +325,9 @@ def answer_problem(told: Answer, row: Row) -> str | None:
         return f"its text is {told.text!r:.60}, no text"
     for name, least in COUNTS.items():
         value = row.get(name)
-        if value is not None and (not isinstance(value, Integral) or not least <= value < 2**63):
+        if value is not None and (
+            not isinstance(value, Integral) or not least <= int(value) < 2**63
+        ):
             return f"{name} is {value!r:.40}, no whole number from {least} upwards"
     numbers = {"logprob": told.logprob, "confidence": told.confidence}
     amounts = ("cost", "flops", "vision_flops", "seconds", "price")
@@ -356,6 +364,28 @@ def usage_columns(usage: Usage | None) -> Row:
         "pixels": usage.pixels,
         "price": usage.price,
     }
+
+
+def with_expected_costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give options that were not asked the mean cost of those answers that there are at them.
+
+    For models that know a cost from the answer alone. Answers about the same image go before those
+    about others. NOTE: where nothing was asked at an option, its rows become error records.
+
+    Args:
+        frame: Rows of a log that was asked up to the first right answer.
+    """
+    frame = frame.copy()
+    unasked = frame["score"].isna() & frame["error"].isna() & frame["cost"].isna()
+    if not unasked.any():
+        return frame
+    for keys in (["scale", "image"], ["scale"]):
+        means = frame[~unasked].groupby(keys)["cost"].mean().rename("mean").reset_index()
+        found = frame[keys].merge(means, on=keys, how="left")["mean"].to_numpy()
+        frame["cost"] = frame["cost"].where(~unasked | frame["cost"].notna(), found)
+    left = unasked & frame["cost"].isna()
+    frame.loc[left, "error"] = NOTHING_ASKED
+    return frame
 
 
 def score_by_agreement(frame: pd.DataFrame, finest: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.checkpoints.places import EMBEDDED
 from m3router.router.cli.console import progress
 from m3router.router.cli.endpoint_options import (
+    IN_FLIGHT,
+    REQUEST_TIMEOUT,
     CostUnitOption,
     Endpoint,
     EndpointArguments,
@@ -47,6 +50,25 @@ FINISHED_WITH_ERRORS = 3
 INTERRUPTED = 130
 
 
+def _refuse_ignored(
+    endpoint: str | None, *, only_local: Mapping[str, Any], only_endpoint: Mapping[str, Any]
+) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        BadParameter: If there are any.
+    """
+    ignored = only_endpoint if endpoint is None else only_local
+    told = [name for name, given in ignored.items() if given]
+    if told and endpoint is None:
+        raise typer.BadParameter(f"{', '.join(told)}: only an endpoint reads it; give --endpoint")
+    if told:
+        raise typer.BadParameter(
+            f"{', '.join(told)}: an endpoint has no use for it; its options are in --options FILE "
+            "or --preset NAME"
+        )
+
+
 class Scoring(StrEnum):
     """Where scores come from."""
 
@@ -74,8 +96,8 @@ def label(
     preset: PresetName = None,
     key_env: KeyVariable = None,
     key_file: KeyFile = None,
-    in_flight: InFlight = 8,
-    request_timeout: RequestTimeout = 120.0,
+    in_flight: InFlight = IN_FLIGHT,
+    request_timeout: RequestTimeout = REQUEST_TIMEOUT,
     max_requests: MaxRequests = None,
     price: PriceOption = None,
     cost_unit: CostUnitOption = None,
@@ -218,6 +240,33 @@ def label(
         )
     mode = LabelMode.UNTIL_CORRECT if until_correct else LabelMode.ALL
     mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
+    _refuse_ignored(
+        endpoint,
+        only_local={
+            "--option": option,
+            "--device": device != "auto",
+            "--dtype": dtype is not Dtype.FLOAT32,
+            "--device-map": device_map,
+            "--bits": bits,
+            "--pooling": pooling is not Pooling.AVERAGE,
+            "--grids": grids,
+            "--unlisted-grids": unlisted_grids,
+            "--scoring references": scoring is Scoring.REFERENCES,
+            "--workers": workers is not None,
+            "--batch-tokens": batch_tokens,
+        },
+        only_endpoint={
+            "--options": options,
+            "--preset": preset,
+            "--key-env": key_env,
+            "--key-file": key_file,
+            "--in-flight": in_flight != IN_FLIGHT,
+            "--request-timeout": request_timeout != REQUEST_TIMEOUT,
+            "--max-requests": max_requests,
+            "--price": price,
+            "--cost-unit": cost_unit,
+        },
+    )
     ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
     matryoshka: dict[str, Any] = {

@@ -50,25 +50,6 @@ FINISHED_WITH_ERRORS = 3
 INTERRUPTED = 130
 
 
-def _refuse_ignored(
-    endpoint: str | None, *, only_local: Mapping[str, Any], only_endpoint: Mapping[str, Any]
-) -> None:
-    """Refuse options that would be ignored.
-
-    Raises:
-        BadParameter: If there are any.
-    """
-    ignored = only_endpoint if endpoint is None else only_local
-    told = [name for name, given in ignored.items() if given]
-    if told and endpoint is None:
-        raise typer.BadParameter(f"{', '.join(told)}: only an endpoint reads it; give --endpoint")
-    if told:
-        raise typer.BadParameter(
-            f"{', '.join(told)}: an endpoint has no use for it; its options are in --options FILE "
-            "or --preset NAME"
-        )
-
-
 class Scoring(StrEnum):
     """Where scores come from."""
 
@@ -234,6 +215,11 @@ def label(
             "--until-correct needs answers that are right or wrong; it cannot be combined with "
             "--scoring references"
         )
+    if until_correct and judge is not None:
+        raise typer.BadParameter(
+            "--until-correct needs to know at once whether an answer is right; it cannot be "
+            "combined with --judge, which tells it afterwards"
+        )
     if (judge is None) != (judge_model is None) or (judge_key_env and judge is None):
         raise typer.BadParameter(
             "--judge and --judge-model go together: an endpoint's address and the judge's name"
@@ -345,3 +331,22 @@ def label(
         log = run.read_log(as_labelled=True)
     if show_errors(log):
         raise typer.Exit(FINISHED_WITH_ERRORS)
+
+
+def _refuse_ignored(
+    endpoint: str | None, *, only_local: Mapping[str, Any], only_endpoint: Mapping[str, Any]
+) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        BadParameter: If there are any.
+    """
+    ignored = only_endpoint if endpoint is None else only_local
+    told = [name for name, given in ignored.items() if given]
+    if told and endpoint is None:
+        raise typer.BadParameter(f"{', '.join(told)}: only an endpoint reads it; give --endpoint")
+    if told:
+        raise typer.BadParameter(
+            f"{', '.join(told)}: an endpoint has no use for it; its options are in --options FILE "
+            "or --preset NAME"
+        )

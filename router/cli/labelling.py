@@ -56,7 +56,7 @@ def label_with_progress(
             failed = f" errors:{state.errors}" if state.errors else ""
             rate = f" {(state.done - began) / state.seconds:.1f}/s" if state.seconds else ""
             used = f", {model.meter}" if isinstance(model, EndpointModel) else ""
-            advance(state.done, state.total, note + failed + rate + used)
+            advance(state.done, state.total, (note + failed + rate + used).strip(" ,"))
 
         log = label_stage(
             run,

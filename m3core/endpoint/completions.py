@@ -270,7 +270,8 @@ def error_text(body: Any) -> str:
             found = found[0]
             place = found.get("loc") if isinstance(found, dict) else None
             if isinstance(place, list) and isinstance(found.get("msg"), str):
-                return _start(f"{found['msg']} ({'.'.join(map(str, place))})")
+                inside = ".".join(str(one) for one in place if one != "body")
+                return _start(found["msg"] + (f" ({inside})" if inside else ""))
         if found:
             return error_text(found)
     return _start(body)

@@ -94,7 +94,7 @@ def test_what_is_no_answer_is_a_failure_and_no_empty_answer(server, message, mat
 def test_an_absurd_usage_is_refused_and_where_an_error_lies_is_said():
     assert "no count" in str(read_usage({"prompt_tokens": 10**400}, max_tokens=1).wrong)
     detail = [{"type": "missing", "loc": ["body", "messages"], "msg": "Field required"}]
-    assert error_text({"detail": detail}) == "Field required (body.messages)"
+    assert error_text({"detail": detail}) == "Field required (messages)"
     assert error_text({"detail": []}) and error_text({"error": {"message": ["a"]}}) == "a"
 
 

@@ -11,6 +11,7 @@ import typer
 
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.checkpoints.places import EMBEDDED
+from m3router.m3core.options import OptionModel
 from m3router.router.cli.console import progress
 from m3router.router.cli.endpoint_options import (
     IN_FLIGHT,
@@ -206,7 +207,6 @@ def label(
     from m3router.m3core.matryoshka.base import MultiScaleModel
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
     from m3router.m3core.opening import open_model, parse_options
-    from m3router.m3core.options import OptionModel
     from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips
     from m3router.router.stages.labelling import verify_stage
 
@@ -312,6 +312,9 @@ def label(
     except Stopped as stopped:
         console.print(f"{stopped}; all of it is kept: go on with the same command")
         raise typer.Exit(INTERRUPTED if stopped.interrupted else 0) from None
+    except KeyboardInterrupt:
+        console.print("ended at once; what was answered is kept: go on with the same command")
+        raise typer.Exit(INTERRUPTED) from None
     if not ranks.is_first:
         return
     if verify:

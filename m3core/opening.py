@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, ModelError
@@ -16,6 +18,7 @@ from m3router.m3core.functions import is_reference, load_reference
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.pooling import AVERAGE
 from m3router.m3core.options import OptionModel
+from m3router.m3core.vlm.families import FAMILIES
 from m3router.m3core.vlm.loading import is_vlm, load_vlm
 
 MATRYOSHKA, VLM, FUNCTION, ENDPOINT = "matryoshka", "vlm", "function", "endpoint"
@@ -81,9 +84,15 @@ def open_model(
     """
     if is_reference(name):
         _refuse(name, matryoshka)
+        for option, settings in (options or {}).items():
+            if settings:
+                raise DataError(
+                    f"--option {option}={json.dumps(settings)}: a function's options have names "
+                    f"and nothing else; write --option {option}"
+                )
         return load_reference(name, options=None if options is None else list(options))
     if name not in (EMBEDDED, FAKE):
-        folder = resolve(name)
+        folder = _folder(name)
         if is_vlm(folder):
             _refuse(name, matryoshka)
             return load_vlm(
@@ -95,6 +104,30 @@ def open_model(
             f"{next(iter(options))} out"
         )
     return load_model(name, device=device, dtype=dtype, max_new_tokens=max_new_tokens, **matryoshka)
+
+
+def _folder(name: str) -> Path:
+    """The folder of a checkpoint.
+
+    Raises:
+        ModelError: If there is none; with the nearest names that there are.
+    """
+    try:
+        return resolve(name)
+    except ModelError as error:
+        if ":" in name:
+            hint = "a function is named package.module:function, without .py and folders"
+        else:
+            last = name.rstrip("/").rpartition("/")[2].casefold().replace("-", "_")
+            known = (EMBEDDED, FAKE, *FAMILIES)
+            near = difflib.get_close_matches(last, known, n=1)
+            kinds = f"vision-language models of the families {', '.join(sorted(FAMILIES))}"
+            hint = f"there are {EMBEDDED}, {FAKE}, and checkpoints of M3, MQT and {kinds}"
+            if near and near[0] in FAMILIES:
+                hint = f"did you mean a checkpoint of the family {near[0]}? {hint}"
+            elif near:
+                hint = f"did you mean {near[0]!r}? {hint}"
+        raise ModelError(f"{error}; {hint}") from error
 
 
 def _refuse(name: str, matryoshka: Mapping[str, Any]) -> None:

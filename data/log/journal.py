@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -174,6 +175,8 @@ class Journal:
         self.retry_errors = retry_errors
         self._descriptor = descriptor
         self._lock = lock
+        self._synced = time.monotonic()
+        self._pending = False
         self._done: dict[str, frozenset[str]] = {}
         self._sets: dict[frozenset[str], frozenset[str]] = {}
 
@@ -231,10 +234,12 @@ class Journal:
         """Whether an example needs no more labelling at any of these scales."""
         return self._done.get(example, frozenset()).issuperset(scales)
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows durably: when this returns they survive a crash.
+    def append(self, rows: Sequence[Mapping[str, Any]], *, within: float = 0.0) -> None:
+        """Add rows durably: when this returns they survive the end of this process.
 
         Args:
+            within: Seconds in which they are flushed to the disk, to survive a crash of the machine
+                as well: at the latest with the next rows after so long, or when this is closed.
             rows: Rows of an oracle log, with at least ``example_id`` and ``scale``. A row for a
                 pair that is already there replaces it.
 
@@ -246,12 +251,16 @@ class Journal:
             return
         for row in rows:
             key_of(row)
-        self._write(write_line({"rows": [dict(row) for row in rows]}))
+        self._write(write_line({"rows": [dict(row) for row in rows]}), within=within)
         for row in rows:
             self._keep(row, retry_errors=False)
 
     def close(self) -> None:
         """Close the file and let other processes have it; closing twice is fine."""
+        if self._pending:
+            with contextlib.suppress(OSError):  # the rows are written, and the process goes on
+                os.fsync(self._descriptor)
+            self._pending = False
         for name in ("_descriptor", "_lock"):
             descriptor = getattr(self, name)
             if descriptor >= 0:
@@ -298,8 +307,8 @@ class Journal:
         scales = self._done.get(example, frozenset()) | {scale}
         self._done[example] = self._sets.setdefault(scales, scales)  # one object for all examples
 
-    def _write(self, line: bytes) -> None:
-        """Append one line, flushed to the disk; on failure cut what was written of it."""
+    def _write(self, line: bytes, *, within: float = 0.0) -> None:
+        """Append one line, flushed to the disk in time; on failure cut what was written of it."""
         if self._descriptor < 0:
             raise DataError(f"{self.path} is closed.")
         before = os.fstat(self._descriptor).st_size
@@ -307,7 +316,10 @@ class Journal:
             view = memoryview(line)
             while view:
                 view = view[os.write(self._descriptor, view) :]
-            os.fsync(self._descriptor)
+            self._pending = time.monotonic() - self._synced < within
+            if not self._pending:
+                os.fsync(self._descriptor)
+                self._synced = time.monotonic()
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, before)
@@ -349,17 +361,24 @@ def _check_header(
             "another --out folder, or the version that wrote it."
         )
     there = {**assumed, **there}
-    differing = sorted(
-        key for key in there.keys() | metadata.keys() if there.get(key) != metadata.get(key)
-    )
+    differing = _differing(there, metadata)
     if differing:
-        sides = "; ".join(
-            f"{key}: journal {there.get(key)!r}, now {metadata.get(key)!r}" for key in differing
-        )
+        sides = "; ".join(f"{key}: journal {one!r}, now {now!r}" for key, one, now in differing)
         raise MismatchError(
             f"{path} was started with other settings ({sides}). Resume with the same ones, or "
             "label into another folder."
         )
+
+
+def _differing(there: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two JSON values differ, such as ``("deciding.low.longest_side", 64, 128)``."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        return [
+            one
+            for key in sorted(there.keys() | now.keys())
+            for one in _differing(there.get(key), now.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if there == now else [(path, there, now)]
 
 
 def _check_free(folder: Path, *, except_for: Path) -> None:

@@ -168,6 +168,12 @@ class Caller:
             )
         if may_succeed_later(reply.status):
             asked = retry_after_seconds(reply.retry_after, now=time.time())
+            if asked is not None and asked > self._retry.longest_asked:
+                raise ModelError(
+                    f"the server asks to wait {asked:.0f} s (status {reply.status}: {said}), and "
+                    f"no more than {self._retry.longest_asked:g} s are waited. What was answered "
+                    "is kept; go on then with the same command"
+                )
             if asked is not None:  # whoever is told to wait waits for all
                 until = time.monotonic() + min(asked, self._retry.longest_asked)
                 self._resume_at = max(self._resume_at, until)
@@ -192,7 +198,8 @@ class Caller:
     def _said(self, reply: Reply) -> str:
         if is_html(reply.body, reply.content_type):
             return "a page of HTML"
-        return self._hide(error_text(reply.body)) or "nothing more"
+        whole = self._hide(reply.body.decode("utf-8", errors="replace"))  # before it is shortened
+        return error_text(whole) or "nothing more"
 
     def _hide(self, told: object) -> str:
         return str(told) if self._key is None else self._key.hide(str(told))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,13 @@ SHOWN = 300
 DONE = "[DONE]"
 CERTAIN = 1e-6
 """By how much a log-probability may be above 0, from rounding."""
+UNLIKELY = -9999.0
+"""What OpenAI and vLLM write for a log-probability that they do not give."""
+CUT = ("length", "max_tokens", "model_length")
+"""Reasons for an answer's end that stand for its longest length."""
+BROKEN_OFF = ("error", "abort")
+"""Reasons that stand for no end at all."""
+FILTERED = "content_filter"
 
 
 class BrokenReplyError(M3RouterError):
@@ -40,6 +48,8 @@ class Completion:
         usage: As the server says it, unchecked; None where it says nothing.
         model: The model's name in the response; None where there is none.
         fingerprint: ``system_fingerprint``; None where there is none.
+        missing: Why this is no answer, though it ended; None where it is one.
+        always: Whether all answers will probably be missing in the same way.
     """
 
     text: str
@@ -48,6 +58,8 @@ class Completion:
     usage: Mapping[str, Any] | None = None
     model: str | None = None
     fingerprint: str | None = None
+    missing: str | None = None
+    always: bool = False
 
     @property
     def confidence(self) -> float | None:
@@ -59,10 +71,19 @@ class Completion:
         """Sum of the log-probabilities; None where unknown."""
         return math.fsum(self.logprobs) if self.logprobs else None
 
+    @property
+    def cut(self) -> bool:
+        """Whether the longest length ended the answer."""
+        return self.finish in CUT
+
 
 @dataclass(kw_only=True)
 class _Parts:
-    """A completion while its pieces come."""
+    """A completion while its pieces come.
+
+    What is no answer leaves a mark: ``silent`` where the content is null, ``thought`` and
+    ``called`` where the model wrote elsewhere, ``refusal`` in its words.
+    """
 
     texts: list[str] = field(default_factory=list)
     logprobs: list[float] | None = field(default_factory=list)
@@ -70,6 +91,10 @@ class _Parts:
     usage: Mapping[str, Any] | None = None
     model: str | None = None
     fingerprint: str | None = None
+    silent: bool = False
+    thought: bool = False
+    called: bool = False
+    refusal: str = ""
 
     def take(self, payload: Any, piece: str) -> None:
         """Add a whole response (``piece`` is "message") or an event of a stream ("delta").
@@ -94,19 +119,23 @@ class _Parts:
 
     def _choice(self, choice: Any, piece: str) -> None:
         message = choice.get(piece) if isinstance(choice, dict) else None
-        content = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(message, dict) or not isinstance(content, str | None):
+        if not isinstance(message, dict):
             raise BrokenReplyError(f"the server's answer has no text: {_start(choice)}")
+        content = _text_of(message.get("content"))
         self.texts.append(content or "")
+        self.silent |= content is None and piece == "message"
+        self.thought |= any(message.get(name) for name in ("reasoning_content", "reasoning"))
+        self.called |= bool(message.get("tool_calls") or message.get("function_call"))
+        self.refusal += message["refusal"] if isinstance(message.get("refusal"), str) else ""
         found = choice.get("logprobs")
         tokens = found.get("content") if isinstance(found, dict) else None
         for token in tokens if isinstance(tokens, list) else ():
             value: Any = token.get("logprob") if isinstance(token, dict) else None
-            number = float(value) if type(value) in (int, float) else math.nan
-            if self.logprobs is None or not -math.inf < number <= CERTAIN:
+            number = value if type(value) in (int, float) else math.nan
+            if self.logprobs is None or not UNLIKELY < number <= CERTAIN:
                 self.logprobs = None  # a sum without one of its terms would be wrong
             else:
-                self.logprobs.append(min(0.0, number))
+                self.logprobs.append(min(0.0, float(number)))
         if isinstance(choice.get("finish_reason"), str):
             self.finish = choice["finish_reason"]
 
@@ -118,14 +147,54 @@ class _Parts:
         """
         if self.finish is None:
             raise BrokenReplyError("the answer was cut: it has no finish_reason")
+        if self.finish in BROKEN_OFF:
+            raise BrokenReplyError(f"the server broke off: finish_reason {self.finish!r}")
+        text = "".join(self.texts).strip()
+        missing, always = self._missing(text)
         return Completion(
-            text="".join(self.texts).strip(),
+            text=text,
+            missing=missing,
+            always=always,
             finish=self.finish,
             logprobs=tuple(self.logprobs or ()),
             usage=self.usage,
             model=self.model,
             fingerprint=self.fingerprint,
         )
+
+    def _missing(self, text: str) -> tuple[str | None, bool]:
+        """Why this is no answer, and whether that is so of all answers."""
+        if self.finish == FILTERED:
+            return "the server filtered the answer (content_filter)", False
+        if text:
+            return None, False
+        if self.refusal:
+            return f"the model refused to answer: {_start(self.refusal)}", False
+        if self.thought:
+            return (
+                "the model thought and did not come to an answer: allow more with "
+                "--max-new-tokens, or switch its thinking off in the file of options, such as "
+                "body = {chat_template_kwargs = {enable_thinking = false}}"
+            ), True
+        if self.called:
+            return "the model called a tool instead of answering: leave `tools` out", True
+        if self.silent:
+            return f"the answer has no text (content is null, finish_reason {self.finish!r})", True
+        return None, False
+
+
+def _text_of(content: Any) -> str | None:
+    """The text of a message, which some servers give in parts.
+
+    Raises:
+        BrokenReplyError: If it is something else.
+    """
+    if isinstance(content, list):
+        parts = [one.get("text") for one in content if isinstance(one, dict)]
+        return "".join(one for one in parts if isinstance(one, str))
+    if not isinstance(content, str | None):
+        raise BrokenReplyError(f"the server's answer has no text: {_start(content)}")
+    return content
 
 
 def read_completion(body: bytes, *, content_type: str) -> Completion:
@@ -139,15 +208,16 @@ def read_completion(body: bytes, *, content_type: str) -> Completion:
         BrokenReplyError: If it is none, or not complete.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if kind == "text/event-stream":
+    if kind == "text/event-stream" or body.lstrip().startswith(b"data:"):
         try:
-            return read_stream(body.decode("utf-8").splitlines())
+            # Only these end a line; a text may hold others of Unicode's line ends.
+            return read_stream(re.split(r"\r\n|\r|\n", body.decode("utf-8-sig")))
         except UnicodeDecodeError as error:
             raise BrokenReplyError("the stream was cut, or is no UTF-8") from error
     if is_html(body, content_type):
         raise BrokenReplyError("the server answered a page of HTML and no JSON", html=True)
     parts = _Parts()
-    parts.take(_json(body.decode("utf-8", errors="replace")), "message")
+    parts.take(_json(body.decode("utf-8-sig", errors="replace")), "message")
     return parts.completion()
 
 
@@ -195,8 +265,15 @@ def error_text(body: Any) -> str:
         except (ValueError, RecursionError):
             return _start(body)
     for name in ("error", "detail", "message", "msg"):
-        if isinstance(body, dict) and body.get(name):
-            return error_text(body[name] if not isinstance(body[name], list) else body[name][0])
+        found = body.get(name) if isinstance(body, dict) else None
+        if isinstance(found, list) and found:  # of `transformers serve`: what is wrong, and where
+            found = found[0]
+            place = found.get("loc") if isinstance(found, dict) else None
+            if isinstance(place, list) and isinstance(found.get("msg"), str):
+                inside = ".".join(str(one) for one in place if one != "body")
+                return _start(found["msg"] + (f" ({inside})" if inside else ""))
+        if found:
+            return error_text(found)
     return _start(body)
 
 

@@ -10,6 +10,7 @@ from m3router.data.errors import DataError, ModelError
 from m3router.data.prices import Prices
 from m3router.m3core.endpoint.endpoint_options import EndpointOptions, parse_options
 from m3router.m3core.endpoint.keys import Key, base_url
+from m3router.m3core.endpoint.meter import RequestLimitError
 from m3router.m3core.endpoint.model import (
     MAX_NEW_TOKENS,
     EndpointModel,
@@ -65,8 +66,10 @@ def connect(
         options = replace(options, options=tuple(given))
     if any(one.model is None for one in options.options):
         transport = Transport(address, key=key, connections=1, timeout=timeout_s)
-        options = options.with_model(_only_model(transport, address))
-        transport.close()
+        try:
+            options = options.with_model(_only_model(transport, address))
+        finally:
+            transport.close()
     settings = EndpointSettings(
         url=address,
         options=options,
@@ -76,8 +79,13 @@ def connect(
         timeout_s=timeout_s,
     )
     model = EndpointModel(settings, key=key, max_requests=max_requests, retry=retry)
-    if probe:
-        model.probe()
+    try:
+        if probe:
+            model.probe()
+    except RequestLimitError as error:
+        raise RequestLimitError(
+            f"{error}. All were spent on trying the options, which every start does: allow more"
+        ) from error
     return model
 
 

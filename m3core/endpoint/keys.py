@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from m3router.data.errors import DataError
 
 ENDING = "/chat/completions"
 HIDDEN = "[key]"
+_NO_HOST = re.compile(r"[\s\x00-\x20\"<>\\^`{|}]")
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +125,11 @@ def base_url(url: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise DataError("the endpoint's address cannot be read: is its port a number?") from None
-    if parts.username is not None or parts.password is not None:
+    if (
+        "@" in url.split("://")[-1].split("/")[0]
+        or parts.username is not None
+        or parts.password is not None
+    ):
         raise DataError(
             "the endpoint's address has a user or a password in it, which would be written into "
             "logs: take it out, and give the key by --key-env or --key-file"
@@ -133,7 +139,7 @@ def base_url(url: str) -> str:
             "the endpoint's address has a query (what follows ? or #), which may hold a key and "
             "would be written into logs: take it out, and give the key by --key-env or --key-file"
         )
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or _NO_HOST.search(host):
         raise DataError(
             f"the endpoint's address must begin with http:// or https:// and a host, got {url!r}"
         )

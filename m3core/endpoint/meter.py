@@ -10,6 +10,10 @@ from types import MappingProxyType
 
 from m3router.data.errors import ModelError
 
+WARNINGS = 50
+"""Most different warnings that are kept."""
+MORE_WARNINGS = "further warnings of other kinds"
+
 
 class RequestLimitError(ModelError):
     """The largest number of requests was sent; all answers before were given."""
@@ -48,12 +52,15 @@ class MeterReading:
 
         >>> print(MeterReading(requests=9, retries=1, prompt_tokens=1200, answer_tokens=16))
         9 requests (1 again), 1200 + 16 tokens
+        >>> print(MeterReading(requests=3, prompt_tokens=900, cached_tokens=600, price=0.25))
+        3 requests, 900 (600 cached) + 0 tokens, price 0.25
         """
         again = f" ({self.retries} again)" if self.retries else ""
         money = f", price {self.price:.4g}" if self.price else ""
         odd = sum(self.warnings.values())
         warned = f", {odd} warnings" if odd else ""
-        tokens = f"{self.prompt_tokens} + {self.answer_tokens} tokens"
+        cached = f" ({self.cached_tokens} cached)" if self.cached_tokens else ""
+        tokens = f"{self.prompt_tokens}{cached} + {self.answer_tokens} tokens"
         return f"{self.requests} requests{again}, {tokens}{money}{warned}"
 
 
@@ -118,6 +125,8 @@ class Meter:
     def warn(self, what: str) -> bool:
         """Count something odd; returns whether it is the first time."""
         with self._lock:
+            if what not in self._warnings and len(self._warnings) >= WARNINGS:
+                what = MORE_WARNINGS
             self._warnings[what] += 1
             return self._warnings[what] == 1
 

@@ -14,7 +14,7 @@ from typing import Any
 import PIL
 from PIL import Image
 
-from m3router.data.errors import DataError, M3RouterError, ModelError
+from m3router.data.errors import DataError, ImageError, M3RouterError, ModelError
 from m3router.data.registry import unknown_name
 from m3router.m3core.endpoint.caller import (
     Called,
@@ -67,9 +67,15 @@ from m3router.m3core.options import (
 
 COST_UNITS = ("image tokens", "price", "pixels", "seconds", "prompt tokens")
 MAX_NEW_TOKENS = 16
+LONGEST_TIMEOUT = 1e6
+"""Seconds; what sockets take has an end."""
 QUESTIONS_KEPT = 100_000
 """Questions whose tokens without an image are remembered."""
-FILTERED = "content_filter"
+
+NOT_COUNTED = (
+    "prompt_tokens with an image are not more than without it: the server ignores images, or does "
+    "not count them; no image tokens are kept"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +126,8 @@ class EndpointSettings:
         for name in ("max_new_tokens", "in_flight"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise DataError(f"{name} must be a whole number of at least 1")
-        if not self.timeout_s > 0:
-            raise DataError(f"timeout_s must be above 0 seconds, got {self.timeout_s!r}")
+        if not 0 < self.timeout_s < LONGEST_TIMEOUT:
+            raise DataError(f"timeout_s must be seconds above 0, got {self.timeout_s!r}")
         if self.cost_unit not in COST_UNITS:
             raise DataError(unknown_name("cost unit", self.cost_unit, COST_UNITS))
         for one in self.options.options:
@@ -138,7 +144,7 @@ class EndpointModel:
     Made by :func:`m3router.m3core.endpoint.connecting.connect`.
 
     Attributes:
-        name: The endpoint's address.
+        name: The server's names of the models that are asked; the address is in ``provenance``.
         revision: Hash of what decides the answers: names, models, patches, sizes and encodings of
             the options, and the names that the server's responses give the models. The address
             is not in it, so that the same server is the same model by another address.
@@ -154,7 +160,8 @@ class EndpointModel:
         retry: RetryPolicy | None = None,
         facts: ServerFacts | None = None,
     ) -> None:
-        self.name = settings.url
+        models = dict.fromkeys(str(one.model) for one in settings.options.options)
+        self.name = ", ".join(models)
         self.max_new_tokens = settings.max_new_tokens
         self._settings = settings
         self._key = key
@@ -176,12 +183,16 @@ class EndpointModel:
             2 * settings.in_flight + len(self._options)
         )
         self._texts: OnceCache[int | None] = OnceCache(QUESTIONS_KEPT)
+        self._unnamed: set[str | None] = set()
+        """Models whose usage names no image tokens."""
         self._server = ServerWatch(self._transport, facts or ServerFacts(), warn=self._warn)
         self._pinned = self._server.facts
         self.revision = self._revision()
 
     def __repr__(self) -> str:
-        return f"EndpointModel({self.name!r}, options={[one.name for one in self._options]})"
+        return (
+            f"EndpointModel({self._settings.url!r}, options={[one.name for one in self._options]})"
+        )
 
     def __enter__(self) -> EndpointModel:
         return self
@@ -207,6 +218,21 @@ class EndpointModel:
     def meter(self) -> MeterReading:
         """What was used so far; as a text, one line for a progress bar."""
         return self._meter.reading
+
+    @property
+    def deciding(self) -> Mapping[str, Any]:
+        """What decides the answers at each option, for a message that says what differs."""
+        return {
+            name: {
+                **{key: value for key, value in one.deciding().items() if value is not None},
+                **({"price": one.prices.as_json()} if self._priced(one) and one.prices else {}),
+            }
+            for name, one in self._by_name.items()
+        }
+
+    def _priced(self, option: EndpointOption) -> bool:
+        """Whether an option's prices are its cost."""
+        return self.cost_unit == "price" and option.prices is not None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -324,6 +350,7 @@ class EndpointModel:
         unchecked = []
         for coarser, finer in neighbours(self._settings.options.options):
             pair = (by_name[coarser.name], by_name[finer.name])
+            _check_order(*pair)
             differs = makes_difference(*pair)
             if differs is False:
                 pair = (self._probed(coarser, SIZES[1]), self._probed(finer, SIZES[1]))
@@ -381,7 +408,12 @@ class EndpointModel:
                 result=Failure(message="The question is empty; give one with at least one word."),
             )
         try:
-            result = self._answer(request, option, stop)
+            result, kind = self._answer(request, option, stop)
+        except ImageError as error:
+            return _End(request=request, result=Failure(message=str(error)))
+        except UnicodeEncodeError as error:
+            cause = f"The question is no text that can be sent: {error.reason}."
+            return _End(request=request, result=Failure(message=cause))
         except RefusedError as error:
             self._meter.failed()
             message = refusal_text(error, option=option.name)
@@ -398,7 +430,7 @@ class EndpointModel:
                 result=Failure(message=message, usage=Usage(attempts=error.attempts)),
                 kind=FailureKind(refused=False, said=str(error)),
             )
-        return _End(request=request, result=result)
+        return _End(request=request, result=result, kind=kind)
 
     def _judged(self, end: _End) -> ModelError | None:
         """Whether a failure is one of all requests."""
@@ -411,9 +443,12 @@ class EndpointModel:
 
     def _answer(
         self, request: Request, option: EndpointOption, stop: threading.Event
-    ) -> Answer | Failure:
+    ) -> tuple[Answer | Failure, FailureKind | None]:
+        """An answer; or a failure, and its kind where all requests may fail so."""
         longest = request.max_new_tokens or self.max_new_tokens
         sent = self._sent_image(request.image, option)
+        if option.model in self._unnamed:  # before the answer, so that no failure here loses one
+            self._derived_from(option, request.question, stop)
         called = self._caller.call(
             self._body(option, request.question, sent, longest=longest), stop=stop
         )
@@ -423,15 +458,17 @@ class EndpointModel:
         price = self._metered(option, called, counts)
         tokens = self._image_tokens(option, request.question, counts, stop)
         usage = self._usage(sent, called, counts, tokens, price)
-        if completion.finish == FILTERED:
-            return Failure(message="the server filtered the answer (content_filter)", usage=usage)
+        if completion.missing is not None:
+            self._meter.failed()
+            kind = FailureKind(refused=True, said=completion.missing) if completion.always else None
+            return Failure(message=completion.missing, usage=usage), kind
         return Answer(
             text=completion.text,
             usage=usage,
             confidence=completion.confidence,
             logprob=completion.logprob,
-            cut=completion.finish == "length",
-        )
+            cut=completion.cut,
+        ), None
 
     def _sent_image(self, image: Image.Image, option: EndpointOption) -> SentImage:
         """The image as it is sent, encoded once for all questions and options that send it alike.
@@ -531,24 +568,28 @@ class EndpointModel:
             return counts.image, "reported"
         if counts.prompt is None:
             return None, None
+        self._unnamed.add(option.model)
+        alone = self._derived_from(option, question, stop)
+        if alone is None:
+            return None, None
+        if counts.prompt <= alone:
+            self._warn(NOT_COUNTED)
+            return None, None
+        return counts.prompt - alone, "derived"
+
+    def _derived_from(
+        self, option: EndpointOption, question: str, stop: threading.Event
+    ) -> int | None:
+        """Tokens of the prompt without its image, asked for once; None where that is not known."""
         try:
-            alone = self._texts.get(
+            return self._texts.get(
                 (option.model, question), lambda: self._text_tokens(option, question, stop)
             )
         except GaveUpError:
             self._warn(
                 "a question alone got no answer, so the tokens of its image could not be derived"
             )
-            return None, None
-        if alone is None:
-            return None, None
-        if counts.prompt <= alone:
-            self._warn(
-                "prompt_tokens with an image are not more than without it: the server does not "
-                "count images; no image tokens are kept"
-            )
-            return None, None
-        return counts.prompt - alone, "derived"
+            return None
 
     def _text_tokens(
         self, option: EndpointOption, question: str, stop: threading.Event
@@ -608,6 +649,7 @@ class EndpointModel:
         """
         if probed.usage.cost is None:
             why = probed.counts.wrong or "its usage does not name them"
+            why = NOT_COUNTED if NOT_COUNTED in self.meter.warnings else why
             raise ModelError(
                 f"{self._server.facts} does not say what an answer costs in {self.cost_unit} at "
                 f"option {probed.option.name!r} ({why}): choose another cost unit, such as pixels "
@@ -647,7 +689,7 @@ class EndpointModel:
 
     def _warn(self, what: str) -> None:
         if self._meter.warn(what):
-            logger.warning("%s: %s", self.name, what)
+            logger.warning("%s: %s", self._settings.url, what)
 
     def _revision(self) -> str:
         options = [
@@ -660,3 +702,22 @@ class EndpointModel:
         ]
         text = json.dumps({"kind": "endpoint", "options": options}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_order(coarser: Probed, finer: Probed) -> None:
+    """Refuse a finer option that costs less of a large detailed image than a coarser one.
+
+    Raises:
+        ModelError: If the image tokens, or those of the prompt, say so.
+    """
+    for name in ("image_tokens", "prompt_tokens"):
+        less, more = (getattr(one.usage, name) for one in (finer, coarser))
+        if less is None or more is None:
+            continue
+        if less < more:
+            raise ModelError(
+                f"option {finer.option.name!r} has {less} {name.replace('_', ' ')} of a large "
+                f"image, and {coarser.option.name!r} before it has {more}: write the options from "
+                "the coarsest to the finest"
+            )
+        return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from m3router.data.errors import DataError
+from m3router.data.errors import DataError, ImageError
 from m3router.data.images import on_white
 
 JPEG_QUALITY = 95
@@ -89,6 +89,9 @@ class Sending:
 
         Args:
             image: Upright. What is transparent is laid onto white.
+
+        Raises:
+            ImageError: If the encoding has no room for so long a side.
         """
         plain = image if image.mode == "RGB" and not image.has_transparency_data else None
         plain = on_white(image) if plain is None else plain
@@ -97,7 +100,13 @@ class Sending:
         plain.info = {}
         kind, settings = _format(self.encoding)
         buffer = io.BytesIO()
-        plain.save(buffer, kind, **settings)
+        try:
+            plain.save(buffer, kind, **settings)
+        except (OSError, ValueError) as error:
+            raise ImageError(
+                f"The image of {size[0]} x {size[1]} pixels cannot be sent as {self.encoding} "
+                f"({error}): send it smaller, or as png."
+            ) from error
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
         return SentImage(
             url=f"data:image/{kind.lower()};base64,{data}", width=size[0], height=size[1]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MOST = 10**9
+"""No prompt or answer has so many tokens."""
 SLACK = 1
 """Tokens by which an answer may be longer than its limit: some servers count its end."""
 
@@ -58,8 +60,8 @@ def read_usage(
         "cached_tokens": details.get("cached_tokens"),
     }
     for name, value in found.items():
-        if value is not None and (type(value) is not int or value < 0):
-            return TokenCounts(wrong=f"{name} is {value!r}, which is no count")
+        if value is not None and (type(value) is not int or not 0 <= value < MOST):
+            return TokenCounts(wrong=f"{name} is {value!r:.40}, which is no count")
     prompt, answer, image, cached = found.values()
     # Some servers write 0 image tokens where they do not count them.
     image = image or None

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from m3router.data.errors import M3RouterError, ModelError
-from m3router.m3core.endpoint.keys import Key
+from m3router.m3core.endpoint.keys import HIDDEN, Key
 
 MOST_BYTES = 16 << 20
 """Of a response; longer ones are not read on."""
@@ -16,6 +16,8 @@ MOST_REDIRECTS = 3
 SAME_METHOD = (307, 308)
 """Redirects after which the same request is sent again (RFC 9110, section 15.4)."""
 CONNECT_SECONDS = 10.0
+LONG_KEY = 16
+"""Characters from which on a key is no word that an answer may have by chance."""
 
 
 class NoConnectionError(M3RouterError):
@@ -120,6 +122,12 @@ class Transport:
             try:
                 reply, location = self._once(method, url, body)
             except self._no_connection as error:
+                if "[SSL" in str(error) or "certificate" in str(error).lower():
+                    raise ModelError(
+                        f"the server at {self._url} and this client find no common ground by TLS "
+                        f"({error}): check http:// or https:// and the server's certificate; "
+                        "authorities that the environment names are not used"
+                    ) from error
                 raise NoConnectionError(f"no server answers at {self._url} ({error})") from error
             except self._too_slow as error:
                 raise NoReplyError(self._slow()) from error
@@ -131,18 +139,31 @@ class Transport:
             if reply.status not in SAME_METHOD or _origin(location) != _origin(url):
                 break
             url = location
-        target = urlsplit(str(location))
+        target = urlsplit(self._hidden(str(location)))
         raise ModelError(
             f"the endpoint {self._url} redirects to {target.scheme}://{target.hostname}"
             f"{target.path} (status {reply.status}), which is not followed, so that keys and "
             "images go where you said only: give the right address"
         )
 
+    def _hidden(self, text: str) -> str:
+        """A text without the key, should a server have repeated it."""
+        return text if self._key is None else self._key.hide(text)
+
     def _slow(self) -> str:
         return (
             f"no whole response within {self._timeout:g} s; allow more with --request-timeout, or "
             "fewer requests with --in-flight"
         )
+
+    def _without_key(self, body: bytes) -> bytes:
+        """A response without the key, so that even an answer that repeats it brings it nowhere.
+
+        NOTE: not of a short one: it may be a word such as "EMPTY".
+        """
+        if self._key is None or len(self._key.reveal()) < LONG_KEY:
+            return body
+        return body.replace(self._key.reveal().encode("ascii"), HIDDEN.encode("ascii"))
 
     def _once(self, method: str, url: str, body: Any) -> tuple[Reply, str | None]:
         """One response, and where it leads to."""
@@ -161,10 +182,10 @@ class Transport:
                 status=response.status_code,
                 content_type=response.headers.get("Content-Type", ""),
                 retry_after=response.headers.get("Retry-After"),
-                body=bytes(content),
+                body=self._without_key(bytes(content)),
                 seconds=time.monotonic() - began,
             )
-            if not response.is_redirect:
+            if not response.has_redirect_location:
                 return reply, None
             return reply, str(response.url.join(response.headers["Location"]))
 

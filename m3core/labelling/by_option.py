@@ -8,20 +8,23 @@ once (:class:`m3router.m3core.options.StreamingOptionModel`) takes them one by o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from PIL import Image
 
-from m3router.data.errors import DataError, ImageError
+from m3router.data.errors import DataError, ImageError, ModelError
 from m3router.data.example import Example
-from m3router.data.log.checks import LENGTH, STOP
+from m3router.data.log.checks import COUNTS, LARGEST, LENGTH, REACH, SMALLEST, STOP
 from m3router.data.log.journal import Journal
 from m3router.data.media_files import file_in
 from m3router.data.scoring.general import score_agreement
 from m3router.data.videos import open_media
+from m3router.m3core.functions import FunctionModel
 from m3router.m3core.labelling.progress import LabelProgress
 from m3router.m3core.labelling.rows import RIGHT, LabelMode, empty_row, longest_answer, scored
 from m3router.m3core.options import (
@@ -33,8 +36,14 @@ from m3router.m3core.options import (
     Usage,
 )
 
+FLUSHED_WITHIN = 1.0
+"""Seconds of answers that a crash of the machine may cost; one of the process costs none."""
 GROUP_IMAGES = 4
 """Images whose questions are handed over together to a model that answers in batches."""
+
+NOTHING_ASKED = (
+    "nothing was asked at this option, so what it costs is not known; label without --until-correct"
+)
 
 Row = dict[str, Any]
 Cell = tuple[Example, str]
@@ -132,7 +141,7 @@ class OptionLabeller:
             results: Iterator[list[tuple[Request, Answer | Failure]]] = ([one] for one in answers)
         else:
             results = (
-                list(zip(group, self.model.answer(group), strict=True)) for group in groups if group
+                self._answered(part) for group in groups for part in self._parts(group) if part
             )
         for told in self._timed(results):
             with self.state.stats.stage("keep"):
@@ -142,6 +151,27 @@ class OptionLabeller:
         if unreadable:
             self._keep(unreadable, whole)
             yield
+
+    def _parts(self, group: list[Request]) -> list[list[Request]]:
+        """A function is called for each option by itself: each call's answers are kept at once."""
+        if not isinstance(self.model, FunctionModel):
+            return [group]
+        names = [option.name for option in self.model.options]
+        return [[one for one in group if one.option == name] for name in names]
+
+    def _answered(self, asked: list[Request]) -> list[tuple[Request, Answer | Failure]]:
+        """What a model that answers in batches says.
+
+        Raises:
+            ModelError: If it has not one answer for each request.
+        """
+        told = self.model.answer(asked)
+        if len(told) != len(asked) or not all(isinstance(one, Answer | Failure) for one in told):
+            raise ModelError(
+                f"The model {self.model.name} must give one Answer or Failure for each request: "
+                f"{len(asked)} were asked, and {told!r:.80} came."
+            )
+        return list(zip(asked, told, strict=True))
 
     def _timed(
         self, results: Iterator[list[tuple[Request, Answer | Failure]]]
@@ -204,24 +234,31 @@ class OptionLabeller:
     def _row(self, open_requests: dict[int, Cell], request: Request, told: Answer | Failure) -> Row:
         example, name = open_requests.pop(id(request))
         longest = longest_answer(example, self.model, self.max_new_tokens)
-        row = empty_row(example, name, longest) | usage_columns(told.usage)
+        empty = empty_row(example, name, longest)
+        try:
+            row = empty | usage_columns(told.usage)
+        except (TypeError, ValueError, OverflowError) as error:
+            return empty | {"error": f"the answer's usage cannot be: {error}"}
         if isinstance(told, Failure):
-            return row | {"error": told.message, "cost": None}
+            return row | {"error": _plain(told.message), "cost": None}
+        if problem := answer_problem(told, row):
+            return empty | {"error": f"the answer cannot be: {problem}"}
         stats = self.state.stats
         stats.used += told.usage.prompt_tokens or 0
         stats.padded += told.usage.prompt_tokens or 0
         stats.answered += told.usage.answer_tokens or 0
         stats.flops += (told.usage.language_flops or 0.0) + (told.usage.tower_flops or 0.0)
         finish = None if told.cut is None else LENGTH if told.cut else STOP
-        row |= {"answer": told.text, "logprob": told.logprob, "confidence": told.confidence}
+        text = _plain(told.text)
+        row |= {"answer": text, "logprob": told.logprob, "confidence": told.confidence}
         if row["cost"] is None:  # the answer is kept, but nothing can be decided by it
             return row | {"error": f"the answer has no cost in {self.model.cost_unit}"}
         agreement = self.mode is LabelMode.AGREEMENT
-        score = {"score": None} if agreement else scored(example, told.text)
+        score = {"score": None} if agreement else scored(example, text)
         return row | score | {"finish": finish}
 
     def _keep(self, rows: Sequence[Row], whole: _Whole) -> None:
-        self.journal.append(rows)
+        self.journal.append(rows, within=FLUSHED_WITHIN)
         for row in rows:
             if finished := whole.take(row):
                 self.state.count(finished)
@@ -259,7 +296,9 @@ class _Whole:
         """Remember a row; all rows of its example where that was the last one missing."""
         own = self._rows.setdefault(row["example_id"], {})
         own[row["scale"]] = {name: row[name] for name in ("example_id", "scale", "score", "error")}
-        return list(own.values()) if len(own) == self.options else []
+        if len(own) < self.options:
+            return []
+        return list(self._rows.pop(row["example_id"]).values())
 
     def right(self) -> set[str]:
         """Examples that were right at an option that was asked, and so need no finer one."""
@@ -268,6 +307,41 @@ class _Whole:
             for name, rows in self._rows.items()
             if any((row["score"] or 0.0) >= RIGHT for row in rows.values())
         }
+
+
+def _plain(text: str) -> str:
+    """A text that every file can hold: half of a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def answer_problem(told: Answer, row: Row) -> str | None:
+    """Why a log could not hold an answer; None where it can.
+
+    Args:
+        told: From a model that may be anybody's.
+        row: The columns of its usage.
+    """
+    if not isinstance(told.text, str):
+        return f"its text is {told.text!r:.60}, no text"
+    for name, least in COUNTS.items():
+        value = row.get(name)
+        if value is not None and (
+            not isinstance(value, Integral) or not least <= int(value) < 2**63
+        ):
+            return f"{name} is {value!r:.40}, no whole number from {least} upwards"
+    numbers = {"logprob": told.logprob, "confidence": told.confidence}
+    amounts = ("cost", "flops", "vision_flops", "seconds", "price")
+    for name, value in {**numbers, **{one: row.get(one) for one in amounts}}.items():
+        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+            return f"{name} is {value!r:.40}, no finite number"
+        if value is not None and value < 0 and name != "logprob":
+            return f"{name} is {value!r}, below 0"
+    cost = row["cost"]
+    if cost and not SMALLEST <= cost <= LARGEST:
+        return f"cost is {cost!r}: {REACH}"
+    if told.confidence is not None and told.confidence > 1:
+        return f"confidence is {told.confidence!r}, above 1"
+    return None
 
 
 def usage_columns(usage: Usage | None) -> Row:
@@ -290,6 +364,28 @@ def usage_columns(usage: Usage | None) -> Row:
         "pixels": usage.pixels,
         "price": usage.price,
     }
+
+
+def with_expected_costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give options that were not asked the mean cost of those answers that there are at them.
+
+    For models that know a cost from the answer alone. Answers about the same image go before those
+    about others. NOTE: where nothing was asked at an option, its rows become error records.
+
+    Args:
+        frame: Rows of a log that was asked up to the first right answer.
+    """
+    frame = frame.copy()
+    unasked = frame["score"].isna() & frame["error"].isna() & frame["cost"].isna()
+    if not unasked.any():
+        return frame
+    for keys in (["scale", "image"], ["scale"]):
+        means = frame[~unasked].groupby(keys)["cost"].mean().rename("mean").reset_index()
+        found = frame[keys].merge(means, on=keys, how="left")["mean"].to_numpy()
+        frame["cost"] = frame["cost"].where(~unasked | frame["cost"].notna(), found)
+    left = unasked & frame["cost"].isna()
+    frame.loc[left, "error"] = NOTHING_ASKED
+    return frame
 
 
 def score_by_agreement(frame: pd.DataFrame, finest: str) -> pd.DataFrame:

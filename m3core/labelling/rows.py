@@ -138,6 +138,8 @@ def log_metadata(
         }
     else:
         asked = {"cost_unit": model.cost_unit}
+        if deciding := getattr(model, "deciding", None):  # so that a message can say what differs
+            asked["deciding"] = dict(deciding)
     return {
         "model": model.name,
         "revision": model.revision,

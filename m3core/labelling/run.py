@@ -29,7 +29,11 @@ from m3router.data.log.journal import Journal
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_bytes
 from m3router.data.videos import FRAMES
-from m3router.m3core.labelling.by_option import OptionLabeller, score_by_agreement
+from m3router.m3core.labelling.by_option import (
+    OptionLabeller,
+    score_by_agreement,
+    with_expected_costs,
+)
 from m3router.m3core.labelling.images import Chunk, read_ahead
 from m3router.m3core.labelling.labeller import Labeller
 from m3router.m3core.labelling.progress import LabelProgress, LabelStats, matmul_rate
@@ -321,6 +325,8 @@ def _merged(
         metadata = {**metadata, PROVENANCE: dict(model.provenance), SPEC: dict(model.spec)}
         if mode is LabelMode.AGREEMENT:
             frame = score_by_agreement(frame, option_names(model)[-1])
+        elif mode is LabelMode.UNTIL_CORRECT:
+            frame = with_expected_costs(frame)
     order = {example.id: place for place, example in enumerate(examples)}
     places = frame["example_id"].map(order).to_numpy()
     frame = frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)

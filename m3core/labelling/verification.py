@@ -131,9 +131,9 @@ def _asked(model: OptionModel) -> Callable[[Example, Image.Image], list[dict[str
                 max_new_tokens=example.max_new_tokens,
             )
             (told,) = model.answer([request])
-            answer = told.text if isinstance(told, Answer) else None
-            score = None if answer is None else example.score(answer)
-            rows.append({"scale": option.name, "answer": answer, "score": score})
+            if isinstance(told, Answer):  # a server that gave none says nothing about answers
+                score = example.score(told.text)
+                rows.append({"scale": option.name, "answer": told.text, "score": score})
         return rows
 
     return ask

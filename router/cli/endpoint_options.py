@@ -16,6 +16,8 @@ from m3router.m3core.endpoint.model import MAX_NEW_TOKENS, EndpointModel
 from m3router.m3core.endpoint.presets import PRESETS
 from m3router.router.cli.options import pairs
 
+IN_FLIGHT, REQUEST_TIMEOUT = 8, 120.0
+
 Endpoint = Annotated[
     str | None,
     typer.Option(
@@ -118,8 +120,8 @@ class EndpointArguments:
     preset: str | None = None
     key_env: str | None = None
     key_file: Path | None = None
-    in_flight: int = 8
-    request_timeout: float = 120.0
+    in_flight: int = IN_FLIGHT
+    request_timeout: float = REQUEST_TIMEOUT
     max_requests: int | None = None
     price: Sequence[str] | None = None
     cost_unit: str | None = None

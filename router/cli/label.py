@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +11,11 @@ import typer
 
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.checkpoints.places import EMBEDDED
+from m3router.m3core.options import OptionModel
 from m3router.router.cli.console import progress
 from m3router.router.cli.endpoint_options import (
+    IN_FLIGHT,
+    REQUEST_TIMEOUT,
     CostUnitOption,
     Endpoint,
     EndpointArguments,
@@ -74,8 +78,8 @@ def label(
     preset: PresetName = None,
     key_env: KeyVariable = None,
     key_file: KeyFile = None,
-    in_flight: InFlight = 8,
-    request_timeout: RequestTimeout = 120.0,
+    in_flight: InFlight = IN_FLIGHT,
+    request_timeout: RequestTimeout = REQUEST_TIMEOUT,
     max_requests: MaxRequests = None,
     price: PriceOption = None,
     cost_unit: CostUnitOption = None,
@@ -203,7 +207,6 @@ def label(
     from m3router.m3core.matryoshka.base import MultiScaleModel
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
     from m3router.m3core.opening import open_model, parse_options
-    from m3router.m3core.options import OptionModel
     from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips
     from m3router.router.stages.labelling import verify_stage
 
@@ -212,12 +215,44 @@ def label(
             "--until-correct needs answers that are right or wrong; it cannot be combined with "
             "--scoring references"
         )
+    if until_correct and judge is not None:
+        raise typer.BadParameter(
+            "--until-correct needs to know at once whether an answer is right; it cannot be "
+            "combined with --judge, which tells it afterwards"
+        )
     if (judge is None) != (judge_model is None) or (judge_key_env and judge is None):
         raise typer.BadParameter(
             "--judge and --judge-model go together: an endpoint's address and the judge's name"
         )
     mode = LabelMode.UNTIL_CORRECT if until_correct else LabelMode.ALL
     mode = LabelMode.REFERENCES if scoring is Scoring.REFERENCES else mode
+    _refuse_ignored(
+        endpoint,
+        only_local={
+            "--option": option,
+            "--device": device != "auto",
+            "--dtype": dtype is not Dtype.FLOAT32,
+            "--device-map": device_map,
+            "--bits": bits,
+            "--pooling": pooling is not Pooling.AVERAGE,
+            "--grids": grids,
+            "--unlisted-grids": unlisted_grids,
+            "--scoring references": scoring is Scoring.REFERENCES,
+            "--workers": workers is not None,
+            "--batch-tokens": batch_tokens,
+        },
+        only_endpoint={
+            "--options": options,
+            "--preset": preset,
+            "--key-env": key_env,
+            "--key-file": key_file,
+            "--in-flight": in_flight != IN_FLIGHT,
+            "--request-timeout": request_timeout != REQUEST_TIMEOUT,
+            "--max-requests": max_requests,
+            "--price": price,
+            "--cost-unit": cost_unit,
+        },
+    )
     ranks = Ranks.current()
     items = load_jsonl(examples, images=images)
     matryoshka: dict[str, Any] = {
@@ -277,6 +312,9 @@ def label(
     except Stopped as stopped:
         console.print(f"{stopped}; all of it is kept: go on with the same command")
         raise typer.Exit(INTERRUPTED if stopped.interrupted else 0) from None
+    except KeyboardInterrupt:
+        console.print("ended at once; what was answered is kept: go on with the same command")
+        raise typer.Exit(INTERRUPTED) from None
     if not ranks.is_first:
         return
     if verify:
@@ -296,3 +334,22 @@ def label(
         log = run.read_log(as_labelled=True)
     if show_errors(log):
         raise typer.Exit(FINISHED_WITH_ERRORS)
+
+
+def _refuse_ignored(
+    endpoint: str | None, *, only_local: Mapping[str, Any], only_endpoint: Mapping[str, Any]
+) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        BadParameter: If there are any.
+    """
+    ignored = only_endpoint if endpoint is None else only_local
+    told = [name for name, given in ignored.items() if given]
+    if told and endpoint is None:
+        raise typer.BadParameter(f"{', '.join(told)}: only an endpoint reads it; give --endpoint")
+    if told:
+        raise typer.BadParameter(
+            f"{', '.join(told)}: an endpoint has no use for it; its options are in --options FILE "
+            "or --preset NAME"
+        )

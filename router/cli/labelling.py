@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,6 +16,7 @@ from m3router.data.log.checks import ASKED, LENGTH
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import cost_warnings
 from m3router.data.scoring.metrics import AGREEMENT
+from m3router.m3core.endpoint.model import EndpointModel
 from m3router.m3core.labelling import LabelOptions, LabelProgress
 from m3router.m3core.labelling.ranks import Ranks
 from m3router.m3core.labelling.run import STATS
@@ -45,7 +46,8 @@ def label_with_progress(
 ) -> OracleLog:
     """Run the stage, then print the accuracy at every option and what the run computed."""
     ranks = options.get("ranks") or Ranks()
-    with progress("labelling") if ranks.is_first else nullcontext(_silent) as advance:
+    bar = progress("labelling") if ranks.is_first else nullcontext(_silent)
+    with _meter_shown(model, ranks), bar as advance:
         began = None
 
         def show(state: LabelProgress) -> None:
@@ -54,7 +56,8 @@ def label_with_progress(
             note = " ".join(f"{scale}:{share:.2f}" for scale, share in state.accuracy.items())
             failed = f" errors:{state.errors}" if state.errors else ""
             rate = f" {(state.done - began) / state.seconds:.1f}/s" if state.seconds else ""
-            advance(state.done, state.total, note + failed + rate)
+            used = f", {model.meter}" if isinstance(model, EndpointModel) else ""
+            advance(state.done, state.total, (note + failed + rate + used).strip(" ,"))
 
         log = label_stage(
             run,
@@ -70,6 +73,16 @@ def label_with_progress(
     if ranks.is_first:
         _show_result(run, log)
     return log
+
+
+@contextmanager
+def _meter_shown(model: MultiScaleModel | OptionModel, ranks: Ranks) -> Iterator[None]:
+    """Print what was asked of an endpoint, however the labelling ends."""
+    try:
+        yield
+    finally:
+        if ranks.is_first and isinstance(model, EndpointModel):
+            out.print(f"asked, trying the options included: {model.meter}", style="dim")
 
 
 def _silent(done: int, total: int, note: str = "") -> None:

@@ -73,3 +73,38 @@ def test_a_wrong_key_is_one_message_and_no_log(given):
     server.script = honest
     neither = run("--key-env", "MY_KEY", "--key-file", "x")
     assert neither.exit_code == 2 and "exclude each other" in neither.output
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--bits", "4"], "--bits"),
+        (["--option", "a"], "--option"),
+        (["--scoring", "references"], "--scoring"),
+        (["--unlisted-grids", "--device", "cpu"], "--device"),
+        (["--judge", "http://localhost:1", "--judge-model", "j", "--until-correct"], "--judge"),
+        (["--judge-model", "j"], "--judge"),
+    ],
+)
+def test_options_that_an_endpoint_would_ignore_are_refused(given, more, named):
+    server, run, folder = given
+    told = run(*more)
+    assert told.exit_code == 2 and named in told.output, told.output
+    assert not server.heard and not folder.exists()
+
+
+def test_options_of_an_endpoint_need_one(given):
+    _, _, folder = given
+    place = str(folder.parent)
+    base = ["label", "--examples", f"{place}/my.jsonl", "--images", place, "--out", str(folder)]
+    for more in (["--options", "x.toml"], ["--preset", "resize"], ["--max-requests", "5"]):
+        told = CliRunner().invoke(app, [*base, *more])
+        assert told.exit_code == 2 and more[0] in told.output, told.output
+
+
+def test_the_meter_is_shown(given):
+    _, run, _ = given
+    told = run("--price", "input=2", "--price", "output=8")
+    assert told.exit_code == 0, told.output
+    # 2 tried, 8 answers, 2 questions without an image; 2 tokens of each answer
+    assert "12 requests, 1630 + 24 tokens, price 0.003452" in " ".join(told.output.split())

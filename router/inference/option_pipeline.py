@@ -87,6 +87,10 @@ class OptionAnswer:
 class OptionPipeline:
     """A model, and a router that decides before the model is asked.
 
+    Attributes:
+        max_new_tokens: Tokens of an answer where a call names no other limit: the longest that the
+            router's log allowed any example. None for the model's own.
+
     Args:
         model: The model.
         router: Trained on a log of this model, with a policy.
@@ -108,6 +112,7 @@ class OptionPipeline:
             )
         self.model = model
         self.router = router
+        self.max_new_tokens = longest_in(trained.metadata.get("log", {}))
 
     @classmethod
     def load(
@@ -169,7 +174,7 @@ class OptionPipeline:
             policy: Route by this policy or cascade, or by the run's of this name, instead of the
                 pipeline's own.
             budget: Route within so much mean cost.
-            max_new_tokens: Tokens of the longest answer; None for the model's own limit.
+            max_new_tokens: Tokens of the longest answer; None for :attr:`max_new_tokens`.
 
         Raises:
             MismatchError: If the lengths differ, or there is no such option or policy.
@@ -267,7 +272,8 @@ class OptionPipeline:
             raise DataError(EMPTY_QUESTION)
         rule = self.router.rule(policy=policy, budget=budget, option=option)
         (one,) = self._decided(opened([image], frames=self.frames), [question], rule)
-        requests = [one.request(name, max_new_tokens) for name in self.options]
+        longest = max_new_tokens or self.max_new_tokens
+        requests = [one.request(name, longest) for name in self.options]
         began = time.perf_counter()
         answers = dict(zip(self.options, self.model.answer(requests), strict=True))
         self._settle([one], rule, lambda waiting: [answers[each.option] for each in waiting])
@@ -292,7 +298,8 @@ class OptionPipeline:
         ]
 
     def _ask(self, waiting: Sequence[_Asked], max_new_tokens: int | None) -> list[Answer | Failure]:
-        return self.model.answer([one.request(one.option, max_new_tokens) for one in waiting])
+        longest = max_new_tokens or self.max_new_tokens
+        return self.model.answer([one.request(one.option, longest) for one in waiting])
 
     def _settle(
         self,

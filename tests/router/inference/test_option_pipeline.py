@@ -15,6 +15,7 @@ from m3router import AutoScalePipeline, OptionPipeline, open_pipeline
 from m3router.data.errors import DataError, MismatchError, ModelError
 from m3router.m3core.endpoint.stand_in import StandIn, running
 from m3router.m3core.options import Answer, Failure, Usage, total_usage
+from m3router.router.runs.run import Run
 from tests.data.clips import write_video
 from tests.router.inference.reading import (
     READ,
@@ -252,3 +253,14 @@ def test_a_run_of_an_endpoint_is_asked_again_with_its_prices(tmp_path):
         first, second = pipeline.answer_each(files[:2], [WRITTEN] * 2)
         failed = [one for one in (first, second) if isinstance(one, Failure)]
         assert len(failed) == 1 and "413" in failed[0].message
+
+
+def test_answers_may_be_as_long_as_in_the_log(run, images, sure, monkeypatch):
+    model, seen = reader(), []
+    ask = model.answer
+    monkeypatch.setattr(model, "answer", lambda asked: (seen.extend(asked), ask(asked))[1])
+    pipeline = OptionPipeline(model=model, router=sure.router)
+    (longest,) = set(Run(run).read_log().max_new_tokens)
+    pipeline.answer(images[:1], [READ[0]])
+    pipeline.answer(images[:1], [READ[0]], max_new_tokens=3)
+    assert {one.max_new_tokens for one in seen} == {int(longest), 3}

@@ -19,7 +19,11 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     model: Annotated[
         str | None,
-        typer.Option(help="The model that was labelled. [default: the run's]", show_default=False),
+        typer.Option(
+            help="The model that was labelled: its folder or hub id, or an endpoint's address. "
+            "[default: the run's]",
+            show_default=False,
+        ),
     ] = None,
     policy: PolicyName = "default",
     option: Annotated[

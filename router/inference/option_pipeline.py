@@ -18,7 +18,7 @@ from PIL import Image
 
 from m3router.data.errors import DataError, MismatchError, ModelError
 from m3router.m3core.labelling.rows import SPEC, longest_in
-from m3router.m3core.opening import open_model, reopen
+from m3router.m3core.opening import ENDPOINT, open_model, reopen
 from m3router.m3core.options import (
     EMPTY_QUESTION,
     Answer,
@@ -411,11 +411,21 @@ def _labelled_model(router: ScaleRouter, name: str | None, device: str) -> Optio
 
     Raises:
         DataError: When it must be given.
+        ModelError: When it cannot be opened again.
     """
     log = router.metadata.get("log", {})
     spec = log.get(SPEC)
-    if spec is not None:
-        model = reopen({**spec, "name": name} if name else spec, device=device)
+    if spec is not None and name is None:
+        try:
+            model = reopen(spec, device=device)
+        except ModelError as error:
+            raise ModelError(
+                f"the model that the run was labelled with cannot be opened again: {error}. If it "
+                "is elsewhere now, give its folder, hub id or address (--model)."
+            ) from error
+    elif spec is not None:
+        place = "url" if spec.get("kind") == ENDPOINT else "name"
+        model = reopen({**spec, place: name}, device=device)
     elif name or router.model:
         # A log of a Matryoshka model, or an imported one whose model is named now.
         model = open_model(name or router.model, device=device, max_new_tokens=longest_in(log))

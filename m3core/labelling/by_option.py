@@ -102,7 +102,7 @@ class OptionLabeller:
         """
         names = [option.name for option in self.model.options]
         known = {one.id: one for one in examples}
-        whole = _Whole(len(names), self._kept(known))
+        whole = _Whole(names, self._kept(known))
         if self.mode is LabelMode.UNTIL_CORRECT:
             waiting = list(examples)
             for name in names:
@@ -286,19 +286,20 @@ class OptionLabeller:
 class _Whole:
     """Which examples are answered at every option; their rows are given once they are."""
 
-    def __init__(self, options: int, rows: Iterator[Row]) -> None:
+    def __init__(self, options: Sequence[str], rows: Iterator[Row]) -> None:
         self.options = options
         self._rows: dict[str, dict[str, Row]] = {}
         for row in rows:
             self.take(row)
 
     def take(self, row: Row) -> list[Row]:
-        """Remember a row; all rows of its example where that was the last one missing."""
+        """Remember a row; its example's, by option, where that was the last one missing."""
         own = self._rows.setdefault(row["example_id"], {})
         own[row["scale"]] = {name: row[name] for name in ("example_id", "scale", "score", "error")}
-        if len(own) < self.options:
+        if len(own) < len(self.options):
             return []
-        return list(self._rows.pop(row["example_id"]).values())
+        del self._rows[row["example_id"]]
+        return [own[name] for name in self.options]
 
     def right(self) -> set[str]:
         """Examples that were right at an option that was asked, and so need no finer one."""

@@ -134,8 +134,8 @@ def usage_in(fields: Mapping[str, Any]) -> CellUsage:
     for name, theirs in NAMES.items():
         called = next((one for one in theirs if one in fields), None)
         value = None if called is None else amount(fields[called])
-        if value is not None and name in COUNTS:
-            whole = value == int(value) and value >= COUNTS[name]
+        if value is not None and (name in COUNTS or name.endswith("_tokens")):
+            whole = value == int(value) and value >= COUNTS.get(name, 0)
             found[name] = int(value) if whole else None
         else:
             found[name] = value

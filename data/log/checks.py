@@ -305,7 +305,8 @@ def _check_values(rows: pd.DataFrame, unknown: bool) -> None:
         _refuse(rows, bad, f"a negative or infinite number as {name}")
     for name, known in (("finish", FINISHES), ("image_tokens_from", TOKEN_SOURCES)):
         strange = rows[name].notna() & ~rows[name].isin(known)
-        _refuse(rows, strange, f"a text as {name} that is none of {', '.join(known)}")
+        article = "an" if name[0] in "aeiou" else "a"
+        _refuse(rows, strange, f"{article} {name} that is none of {', '.join(known)}")
     chance = rows["chance"]
     _refuse(rows, ~((chance >= 0) & (chance < 1)), "a chance level outside [0, 1)")
 

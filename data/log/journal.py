@@ -31,6 +31,8 @@ from m3router.data.scoring.judged import is_waiting
 
 JOURNAL = "journal.jsonl"
 VERSION = 1
+NESTED = "deciding"
+"""Key of the metadata whose value is told part by part where it differs: all that decides answers."""
 
 _LINE = re.compile(rb'\{(.*),"crc":"([0-9a-f]{8})"\}', re.DOTALL)
 
@@ -361,7 +363,11 @@ def _check_header(
             "another --out folder, or the version that wrote it."
         )
     there = {**assumed, **there}
-    differing = _differing(there, metadata)
+    differing = [
+        one
+        for key in sorted(there.keys() | metadata.keys())
+        for one in _differing(there.get(key), metadata.get(key), key, nested=key == NESTED)
+    ]
     if differing:
         sides = "; ".join(f"{key}: journal {one!r}, now {now!r}" for key, one, now in differing)
         raise MismatchError(
@@ -370,13 +376,13 @@ def _check_header(
         )
 
 
-def _differing(there: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+def _differing(there: Any, now: Any, path: str, *, nested: bool) -> list[tuple[str, Any, Any]]:
     """Where two JSON values differ, such as ``("deciding.low.longest_side", 64, 128)``."""
-    if isinstance(there, dict) and isinstance(now, dict):
+    if nested and isinstance(there, dict) and isinstance(now, dict):
         return [
             one
             for key in sorted(there.keys() | now.keys())
-            for one in _differing(there.get(key), now.get(key), f"{path}.{key}" if path else key)
+            for one in _differing(there.get(key), now.get(key), f"{path}.{key}", nested=True)
         ]
     return [] if there == now else [(path, there, now)]
 

@@ -115,10 +115,9 @@ def scale_named(model: MultiScaleModel, option: str) -> int:
     Raises:
         MismatchError: If it names none.
     """
-    try:
-        return model.check_scale(int(option))
-    except (ValueError, MismatchError) as error:
-        raise MismatchError(unknown_name("option", option, model.grid.names)) from error
+    if not option.isdecimal():
+        raise MismatchError(unknown_name("option", option, model.grid.names))
+    return model.check_scale(int(option))
 
 
 def _answer(model: MultiScaleModel, encoding: base.VisualEncoding, said: base.Answer) -> Answer:

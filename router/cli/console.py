@@ -163,7 +163,6 @@ def show_headline(document: Document) -> None:
     if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
         told = "There are no reference answers: an answer counts as right if the finest scale says "
         out.print(Text(words.of(told + "the same.")), style="yellow")
-    show_usage(document)
 
 
 def show_usage(document: Document) -> None:

@@ -13,7 +13,6 @@ from m3router.m3core.endpoint.connecting import connect
 from m3router.m3core.endpoint.endpoint_options import read_options
 from m3router.m3core.endpoint.keys import Key
 from m3router.m3core.endpoint.model import MAX_NEW_TOKENS, EndpointModel
-from m3router.m3core.endpoint.presets import PRESETS
 from m3router.router.cli.options import pairs
 
 IN_FLIGHT, REQUEST_TIMEOUT = 8, 120.0
@@ -22,8 +21,8 @@ Endpoint = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Address of an OpenAI-compatible server, such as http://localhost:8000/v1; it is "
-        "asked instead of a local model, and --model is its name there.",
+        help="Address of an OpenAI-compatible server, such as http://host:8000/v1, that is "
+        "asked instead of a local model; --model is its name there.",
         show_default=False,
     ),
 ]
@@ -40,7 +39,8 @@ PresetName = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help=f"Options that a kind of server is known to have: {', '.join(PRESETS)}.",
+        help="Options that a kind of server is known to have, such as vllm-gemma4, openai-detail "
+        "or resize; docs/endpoints.md has them all.",
         show_default=False,
     ),
 ]

@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from m3router.router.cli.console import show_ends, show_headline, show_methods, show_verdict
+from m3router.router.cli.console import (
+    show_ends,
+    show_headline,
+    show_methods,
+    show_usage,
+    show_verdict,
+)
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
@@ -54,6 +60,7 @@ def evaluate(
         )
     show_verdict(document)
     show_headline(document)
+    show_usage(document)
     show_methods(document)
     show_ends(document)
     out.print(f"written to {place.evaluation}", style="dim")

@@ -67,7 +67,7 @@ def label(
     model: Annotated[
         str | None,
         typer.Option(
-            help="embedded, fake, package.module:function, or folder or hub id of a Matryoshka or "
+            help="embedded, fake, module:function, or folder or hub id of a Matryoshka or "
             "vision-language model; with --endpoint the model's name there.",
             show_default="embedded",
         ),

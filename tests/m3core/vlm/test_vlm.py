@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import is_torchvision_available
 
 from m3router.data.errors import ImageError, MismatchError, ModelError
+from m3router.m3core.opening import reopen
 from m3router.m3core.options import Answer, Failure, Request
 from m3router.m3core.vlm import is_vlm, load_vlm
 from m3router.m3core.vlm.tiny import save_tiny
@@ -271,8 +272,7 @@ def test_the_same_model_can_be_made_again(folder_of):
     folder = folder_of("qwen3_vl")
     one = loaded(folder, low=area(64), high=area(256))
     spec = json.loads(json.dumps(one.spec))
-    assert spec.pop("kind") == "vlm"
-    again = load_vlm(spec.pop("name"), **spec)
+    again = reopen(spec)
     assert (again.revision, again.options, again.spec) == (one.revision, one.options, one.spec)
     assert loaded(folder, low=area(64), high=area(300)).revision != one.revision
     assert one.provenance["image_backend"] == "pil"

@@ -32,7 +32,7 @@ from m3router.data.scoring.judged import is_waiting
 JOURNAL = "journal.jsonl"
 VERSION = 1
 NESTED = "deciding"
-"""Key of the metadata whose value, all that decides answers, is told part by part where it differs."""
+"""Key of the metadata whose value is told part by part: all that decides answers."""
 
 _LINE = re.compile(rb'\{(.*),"crc":"([0-9a-f]{8})"\}', re.DOTALL)
 

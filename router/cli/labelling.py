@@ -95,10 +95,11 @@ def _show_result(run: Run, log: OracleLog) -> None:
             accuracy = np.nanmean(log.scores, axis=0)
         scales = ", ".join(f"{o}: {a:.3f}" for o, a in zip(log.options, accuracy, strict=True))
         alone = log.metadata.get(ASKED) == AGREEMENT
-        what = "share that says what the finest option says" if alone else "mean score"
+        option = "scale" if words_of(log).scales else "option"
+        what = f"share that says what the finest {option} says" if alone else "mean score"
         if not alone and log.metadata.get(ASKED) != "references":
             _show_verdict(log)
-        out.print(f"{len(log)} examples in {run.log}; {what} by option: {scales}")
+        out.print(f"{len(log)} examples in {run.log}; {what} by {option}: {scales}")
     cut = log.frame["finish"] == LENGTH
     if cut.any():
         out.print(

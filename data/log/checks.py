@@ -79,6 +79,17 @@ SMALLEST, LARGEST = 1e-30, 1e30
 """Costs that can be computed with: squares and inverses of what lies beyond do not fit a number."""
 REACH = f"a cost is 0, or from {SMALLEST:g} to {LARGEST:g}; count it in another unit"
 
+USAGE = (
+    "image_tokens",
+    "image_tokens_from",
+    "cached_tokens",
+    "seconds",
+    "attempts",
+    "pixels",
+    "price",
+)
+"""Columns of what a cell cost beyond cost, tokens and operations. A Matryoshka model leaves them
+empty: its image tokens are its cost."""
 OPTIONAL = (
     "answer",
     "logprob",
@@ -92,13 +103,7 @@ OPTIONAL = (
     "metric",
     "max_new_tokens",
     "finish",
-    "image_tokens",
-    "image_tokens_from",
-    "cached_tokens",
-    "seconds",
-    "attempts",
-    "pixels",
-    "price",
+    *USAGE,
 )
 LATER = ("references", "metric", "max_new_tokens")
 """What earlier versions did not record of an example: journals that were resumed by a later one may

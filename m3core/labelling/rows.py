@@ -9,7 +9,7 @@ from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.data.example import Example, fingerprint
-from m3router.data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT
+from m3router.data.log.checks import ASKED, LENGTH, STOP, UNTIL_CORRECT, USAGE
 from m3router.data.scoring.judged import WAITING
 from m3router.data.scoring.metrics import AGREEMENT, is_judged
 from m3router.data.videos import FRAMES, is_video
@@ -17,17 +17,6 @@ from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncod
 from m3router.m3core.options import OptionModel
 
 COST_UNIT = "visual tokens"
-USAGE = (
-    "image_tokens",
-    "image_tokens_from",
-    "cached_tokens",
-    "seconds",
-    "attempts",
-    "pixels",
-    "price",
-)
-"""Columns of what a cell cost beyond cost, tokens and operations. A Matryoshka model leaves them
-empty: its image tokens are its cost."""
 PROVENANCE, SPEC = "provenance", "spec"
 """Keys of a log's metadata: what made its answers, and from what the model can be made again; see
 :class:`m3router.m3core.options.OptionModel`. They are not in the journal, so that a server may get

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from m3router.data.errors import MismatchError
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.options import OptionModel
 from m3router.router.inference.loading import reads_own_model
@@ -37,9 +38,15 @@ def open_pipeline(
         MismatchError: When the parts do not belong together.
     """
     if reads_own_model(ScaleRouter.read(Path(run) / "router")):
-        assert model is None or isinstance(model, str | MultiScaleModel), (
-            "a router that reads a Matryoshka model's own features goes with such a model"
-        )
+        if not (model is None or isinstance(model, str | MultiScaleModel)):
+            raise MismatchError(
+                f"the router of {run} reads what a Matryoshka model's own tower made, but the model "
+                f"is a {type(model).__name__}; give the Matryoshka model that was labelled"
+            )
         return AutoScalePipeline.load(run, model=model, policy=policy, device=device)
-    assert model is None or isinstance(model, str | OptionModel), "every other model is one"
+    if not (model is None or isinstance(model, str | OptionModel)):
+        raise MismatchError(
+            f"the run {run} needs a model that is asked by option (OptionModel), got a "
+            f"{type(model).__name__}"
+        )
     return OptionPipeline.load(run, model=model, policy=policy, device=device)

@@ -264,3 +264,8 @@ def test_answers_may_be_as_long_as_in_the_log(run, images, sure, monkeypatch):
     pipeline.answer(images[:1], [READ[0]])
     pipeline.answer(images[:1], [READ[0]], max_new_tokens=3)
     assert {one.max_new_tokens for one in seen} == {int(longest), 3}
+
+
+def test_what_is_no_model_is_refused_by_name(run):
+    with pytest.raises(MismatchError, match="asked by option .*got a dict"):
+        open_pipeline(run, model={"name": "reader"})

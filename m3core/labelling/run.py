@@ -103,7 +103,7 @@ def label(
     limits: Limits | None = None,
     ranks: Ranks | None = None,
 ) -> OracleLog:
-    """Label every example at every scale, resuming from the journals in ``folder``.
+    """Label every example at every option, resuming from the journals in ``folder``.
 
     Args:
         examples: What to ask; ids must be unique.
@@ -161,9 +161,7 @@ def label(
     with journal, stop_on(signals) as stopped:
         mine = ranks.share(examples)
         waiting = [one for one in mine if not journal.has(one.id, option_names(model))]
-        state = LabelProgress(total=len(mine))
-        wanted = {one.id for one in mine}.difference(one.id for one in waiting)
-        state.count(_by_example(journal.read_rows(), wanted))
+        state = _begun(journal, mine, waiting)
         if progress:
             progress(state)
         steps: Iterator[None]
@@ -211,14 +209,20 @@ def label(
     return OracleLog.read(folder)
 
 
-def _by_example(rows: Iterable[dict[str, Any]], wanted: set[str]) -> list[dict[str, Any]]:
-    """What progress counts of these examples' rows; a journal may have them mixed."""
+def _begun(
+    journal: Journal, examples: Sequence[Example], waiting: Sequence[Example]
+) -> LabelProgress:
+    """The progress of a run before it asks anything: what earlier ones finished is counted."""
+    finished = {one.id for one in examples}.difference(one.id for one in waiting)
     kept = [
         {name: row[name] for name in ("example_id", "scale", "score", "error")}
-        for row in rows
-        if row["example_id"] in wanted
+        for row in journal.read_rows()
+        if row["example_id"] in finished
     ]
-    return sorted(kept, key=lambda row: str(row["example_id"]))
+    kept.sort(key=lambda row: str(row["example_id"]))  # answers of several examples may be mixed
+    state = LabelProgress(total=len(examples))
+    state.count(kept)
+    return state
 
 
 @contextmanager

@@ -40,8 +40,8 @@ def open_pipeline(
     if reads_own_model(ScaleRouter.read(Path(run) / "router")):
         if not (model is None or isinstance(model, str | MultiScaleModel)):
             raise MismatchError(
-                f"the router of {run} reads what a Matryoshka model's own tower made, but the model "
-                f"is a {type(model).__name__}; give the Matryoshka model that was labelled"
+                f"the router of {run} reads what a Matryoshka model's own tower made, but the "
+                f"model is a {type(model).__name__}; give the Matryoshka model that was labelled"
             )
         return AutoScalePipeline.load(run, model=model, policy=policy, device=device)
     if not (model is None or isinstance(model, str | OptionModel)):

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from m3router.m3core.options import OptionModel as OptionModel
     from m3router.router.evaluation.evaluate import evaluate as evaluate
     from m3router.router.features.table import FeatureTable as FeatureTable
+    from m3router.router.inference.decision import Decision as Decision
     from m3router.router.inference.opening import open_pipeline as open_pipeline
     from m3router.router.inference.option_pipeline import OptionPipeline as OptionPipeline
     from m3router.router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
-    from m3router.router.inference.router import Decision as Decision
     from m3router.router.inference.router import Router as Router
     from m3router.router.policies.policy import Policy as Policy
     from m3router.router.runs.run import Run as Run
@@ -44,7 +44,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "AutoScalePipeline": "m3router.router.inference.pipeline",
-            "Decision": "m3router.router.inference.router",
+            "Decision": "m3router.router.inference.decision",
             "Example": "m3router.data.example",
             "FeatureTable": "m3router.router.features.table",
             "FunctionModel": "m3router.m3core.functions",

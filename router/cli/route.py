@@ -16,7 +16,8 @@ from m3router.router.cli.streams import out as results
 from m3router.router.text.numbers import number, percent
 
 if TYPE_CHECKING:
-    from m3router.router.inference.router import Decision, Router
+    from m3router.router.inference.decision import Decision
+    from m3router.router.inference.router import Router
 
 SHOWN = 5
 

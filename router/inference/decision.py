@@ -1,153 +1,41 @@
-"""From encoded images and questions to the scale that each is asked at."""
+"""Which option to ask, and why: plain values, without a model or torch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
-
-import numpy as np
-import torch
-
-from m3router.data.errors import DataError
-from m3router.m3core.matryoshka.base import MultiScaleModel, Peek
-from m3router.m3core.matryoshka.batching import limits_for, peek_in_batches
-from m3router.router.cascade.rule import Cascade
-from m3router.router.features.featurizer import Featurizer
-from m3router.router.features.groups import PEEK
-from m3router.router.inference.session import Session
-from m3router.router.policies.costs import routed_costs
-from m3router.router.policies.policy import Policy
-from m3router.router.training.scale_router import ScaleRouter
-
-STAGES = ("vision", "features", "peek", "route", "language")
-
-AnySession = TypeVar("AnySession", bound=Session)
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 
-class Clock:
-    """Adds up the time of the stages of one batch.
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Which option to ask, and why.
 
     Attributes:
-        milliseconds: Wall-clock time by stage.
+        option: The option to ask, or to ask first where `escalates`.
+        estimates: Option to the estimated probability that it answers rightly, in the order of the
+            options.
+        costs: Option to what it is expected to cost for this image, in `cost_unit`.
+        cost_unit: What costs count.
+        reason: Which rule chose it, one sentence.
+        guarantee: What is certified about answers that are routed so, one sentence; "" without, and
+            where the rule was certified with costs that only the model itself can count.
+        fallback: Why the reference option is used where no policy meets what was asked for; else
+            "".
+        escalates: Whether a cascade chose it, which may ask another option after the answer.
+        familiarity: Share of the training images that are at least as unlike the others as this
+            image is, in (0, 1]: a p-value, see :mod:`m3router.router.monitoring.familiarity`. None
+            where the router reads nothing of an image, or was trained before there was one.
+        milliseconds: Wall-clock time by stage (``vision``, ``features``, ``route``); a batch's
+            time is shared equally.
     """
 
-    def __init__(self) -> None:
-        self.milliseconds = dict.fromkeys(STAGES, 0.0)
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Everything since the last lap was this stage."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.milliseconds[stage] += (now - self._last) * 1000
-        self._last = now
-
-
-class Decider:
-    """A router at work.
-
-    What belongs together is checked by
-    :class:`m3router.router.inference.pipeline.AutoScalePipeline`.
-
-    Args:
-        model: The model.
-        router: Knows it.
-        policy: Calibrated for the router.
-        cascade: In place of the policy, if not None.
-        featurizer: Computes what the router reads.
-    """
-
-    def __init__(
-        self,
-        *,
-        model: MultiScaleModel,
-        router: ScaleRouter,
-        policy: Policy,
-        cascade: Cascade | None,
-        featurizer: Featurizer,
-    ) -> None:
-        self.model = model
-        self.router = router
-        self.policy = policy
-        self.cascade = cascade
-        self.featurizer = featurizer
-
-    @property
-    def own(self) -> Policy | Cascade:
-        """What decides where a session brings no rule of its own."""
-        return self.cascade or self.policy
-
-    def decide(self, sessions: Sequence[AnySession], clock: Clock) -> Iterator[list[AnySession]]:
-        """Choose a scale for each session: its `request` is what the model is asked first.
-
-        Args:
-            sessions: With their encodings.
-            clock: Told what the time went into.
-
-        Yields:
-            Sessions that are decided, each session once. Peeks hold the keys and values of their
-            batch: finish them, and let go, before the next part.
-
-        Raises:
-            DataError: If a peek does not fit into memory.
-        """
-        fixed = [one for one in sessions if isinstance(one.rule, int)]
-        for one in fixed:
-            assert isinstance(one.rule, int)
-            one.peek = None
-            one.ask(one.rule)
-        if fixed:
-            yield fixed
-        routed = [one for one in sessions if not isinstance(one.rule, int)]
-        if not routed:
-            return
-        blocks = self.featurizer.blocks(
-            [one.image for one in routed],
-            [one.encoded for one in routed],
-            [one.question for one in routed],
-        )
-        clock.lap("features")
-        if self.featurizer.peeks:
-            yield from self._behind_peeks(routed, blocks, clock)
-        else:
-            for one, own in zip(routed, blocks, strict=True):
-                self._choose(one, own)
-            clock.lap("route")
-            yield routed
-
-    def _behind_peeks(
-        self,
-        sessions: Sequence[AnySession],
-        blocks: Sequence[dict[str, np.ndarray]],
-        clock: Clock,
-    ) -> Iterator[list[AnySession]]:
-        """Read each at the coarsest scale first; what stays there goes on from what was read."""
-        for one in sessions:
-            one.ask(self.model.grid.scales[0])
-        requests = [one.prompt for one in sessions]
-        for batch in peek_in_batches(self.model, requests, limits_for(self.model)):
-            if batch.error:
-                raise DataError(f"{batch.error}; choose a smaller number format")
-            clock.lap("peek")
-            for place, peek in zip(batch.indices, batch.answers, strict=True):
-                own = blocks[place] | {PEEK: self.featurizer.of_peek(PEEK, peek)}
-                self._choose(sessions[place], own, peek)
-            clock.lap("route")
-            yield [sessions[place] for place in batch.indices]
-
-    def _choose(
-        self, one: Session, blocks: dict[str, np.ndarray], peek: Peek | None = None
-    ) -> None:
-        """What the rule decides, with the cost of a peek that would be thrown away."""
-        p = self.router.predict_one(blocks)
-        scales = self.model.grid.scales
-        costs = np.array([[one.encoded.tokens(scale) for scale in scales]], dtype=np.float64)
-        routed = routed_costs(costs, self.router.blocks)[0]
-        one.decided_by = one.rule if isinstance(one.rule, Policy | Cascade) else self.own
-        chosen = one.decided_by.decide(p, routed)
-        one.estimate = dict(zip(scales, p.tolist(), strict=True))
-        one.peek = peek if chosen == 0 else None
-        one.lost = (peek.visual_tokens, peek.text_tokens) if peek and chosen != 0 else (0, 0)
-        one.ask(scales[chosen])
+    option: str
+    estimates: Mapping[str, float]
+    costs: Mapping[str, float]
+    cost_unit: str
+    reason: str
+    guarantee: str = ""
+    fallback: str = ""
+    escalates: bool = False
+    familiarity: float | None = None
+    milliseconds: Mapping[str, float]

@@ -29,8 +29,9 @@ from m3router.m3core.options import (
     total_usage,
 )
 from m3router.router.cascade.rule import STEPS, Cascade
+from m3router.router.inference.decision import Decision
 from m3router.router.inference.images import AnyImage, OpenedImages, opened
-from m3router.router.inference.router import Decision, Router, counted_costs
+from m3router.router.inference.router import Router, counted_costs
 from m3router.router.policies.policy import Policy
 from m3router.router.training.scale_router import ScaleRouter
 

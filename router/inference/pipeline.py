@@ -11,7 +11,7 @@ from m3router.m3core.matryoshka.batching import answer_all
 from m3router.m3core.matryoshka.by_option import scale_named
 from m3router.router.cascade.rule import Cascade
 from m3router.router.features.featurizer import check_source, live_featurizer
-from m3router.router.inference.decision import Clock, Decider
+from m3router.router.inference.decider import Clock, Decider
 from m3router.router.inference.images import AnyImage, opened
 from m3router.router.inference.loading import load_labelled_model, read_rule, reads_own_model
 from m3router.router.inference.result import RoutedAnswer as RoutedAnswer

@@ -13,7 +13,8 @@ from PIL import Image
 from m3router.data.errors import DataError, M3RouterError
 from m3router.data.media_files import file_in
 from m3router.data.videos import open_media
-from m3router.router.inference.router import CHUNK, Decision, Router
+from m3router.router.inference.decision import Decision
+from m3router.router.inference.router import CHUNK, Router
 from m3router.router.policies.policy import Policy
 
 

@@ -12,8 +12,7 @@ that answers, and so works for every run: local models, endpoints, functions and
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -31,6 +30,7 @@ from m3router.m3core.options import OptionModel
 from m3router.router.cascade.rule import Cascade
 from m3router.router.features.featurizer import live_featurizer
 from m3router.router.features.groups import FEATURE_GROUPS, PEEK
+from m3router.router.inference.decision import Decision
 from m3router.router.inference.images import AnyImage, OpenedImages
 from m3router.router.inference.loading import load_encoder_of, read_rule, reads_own_model
 from m3router.router.policies.expected_costs import ExpectedCosts
@@ -45,37 +45,6 @@ CHUNK = 32
 
 Costs = npt.NDArray[np.float64]
 MaybeImage = AnyImage | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """Which option to ask, and why.
-
-    Attributes:
-        option: The option to ask, or to ask first where `escalates`.
-        estimates: Option to the estimated probability that it answers rightly, in the order of the
-            options.
-        costs: Option to what it is expected to cost for this image, in `cost_unit`.
-        cost_unit: What costs count.
-        reason: Which rule chose it, one sentence.
-        guarantee: What is certified about answers that are routed so, one sentence; "" without, and
-            where the rule was certified with costs that only the model itself can count.
-        fallback: Why the reference option is used where no policy meets what was asked for; else
-            "".
-        escalates: Whether a cascade chose it, which may ask another option after the answer.
-        milliseconds: Wall-clock time by stage (``vision``, ``features``, ``route``); a batch's
-            time is shared equally.
-    """
-
-    option: str
-    estimates: Mapping[str, float]
-    costs: Mapping[str, float]
-    cost_unit: str
-    reason: str
-    guarantee: str = ""
-    fallback: str = ""
-    escalates: bool = False
-    milliseconds: Mapping[str, float]
 
 
 class Router:

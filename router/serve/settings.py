@@ -7,6 +7,7 @@ these options and no others. Python callers set the same fields.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,18 @@ import typer
 from m3router.data.errors import DataError
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.traffic.consent import Consent
+
+
+class WhenRouterFails(StrEnum):
+    """What becomes of a request that the router fails to judge.
+
+    Attributes:
+        OPEN: It is asked at the finest option.
+        CLOSED: It is refused.
+    """
+
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +111,73 @@ class FrontSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(FrontSettings, EngineSettings):
+class GatewaySettings:
+    """How requests are relayed to servers that exist; nothing of it is read without an upstream."""
+
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help="Route in front of this OpenAI-compatible server instead of answering here, such "
+            "as http://gpu-1:8000/v1; or a TOML file of named upstreams, see docs/gateway.md. "
+            "[default: the endpoint that the run was labelled with, if any]",
+            show_default=False,
+        ),
+    ] = None
+    options: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file that says how each option is asked, see docs/endpoints.md. [default: "
+            "as the run was labelled]",
+            show_default=False,
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask options as this preset says, such as vllm-qwen3-vl.", show_default=False
+        ),
+    ] = None
+    upstream_key_env: Annotated[
+        str | None,
+        typer.Option(
+            help="Environment variable with the upstream's key. Without it, and without keys of "
+            "the gateway's own, a client's key goes on to the upstream.",
+            show_default=False,
+        ),
+    ] = None
+    upstream_timeout: Annotated[
+        float, typer.Option(help="Seconds that an upstream may be silent; then 504.")
+    ] = 600.0
+    trust_env: Annotated[
+        bool,
+        typer.Option("--trust-env", help="Reach upstreams by the environment's proxies."),
+    ] = False
+    when_router_fails: Annotated[
+        WhenRouterFails,
+        typer.Option(help="open: ask the finest option all the same; closed: refuse with 503."),
+    ] = WhenRouterFails.OPEN
+    unlike: Annotated[
+        float,
+        typer.Option(
+            parser=fraction,
+            metavar=METAVAR,
+            help="Ask the finest option about images that at most this share of the training "
+            "images is as unlike the others as; 0 to route every image.",
+        ),
+    ] = 0.01
+    ask_logprobs: Annotated[
+        bool,
+        typer.Option(
+            "--ask-logprobs",
+            help="Ask for log-probabilities where the client did not and the policy may ask again.",
+        ),
+    ] = False
+    processes: Annotated[int, typer.Option(help="Processes that relay, behind one port.")] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
     """How a server is run."""
 
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1"

@@ -26,7 +26,7 @@ from m3router.m3core.matryoshka.batching import (
     needs_of,
     out_of_memory,
 )
-from m3router.router.inference.decision import Clock
+from m3router.router.inference.decider import Clock
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.inference.session import Encoder
 from m3router.router.serve.backends.backend import UnavailableError

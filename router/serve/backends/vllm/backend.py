@@ -30,7 +30,7 @@ from PIL import Image
 from m3router.data.errors import DataError, ModelError
 from m3router.m3core.matryoshka.answering import AnsweringModel
 from m3router.m3core.matryoshka.base import MultiScaleModel, Request
-from m3router.router.inference.decision import Clock
+from m3router.router.inference.decider import Clock
 from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.inference.session import Encoder, Session

@@ -6,7 +6,6 @@ Logs, features, questions and images never go along. What a repository is read w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from tempfile import TemporaryDirectory
 from m3router.data.errors import DataError
 from m3router.data.manifest import MANIFEST, atomic_write_bytes
 from m3router.router.cascade.rule import cascade_path
-from m3router.router.evaluation.documents import upgraded
+from m3router.router.evaluation.documents import evaluation_in
 from m3router.router.hub.card import Facts, local_path_in, model_card, with_policies
 from m3router.router.hub.repository import CARD, card_of, fetch, publish, router_files
 from m3router.router.policies.policy import Policy
@@ -43,7 +42,7 @@ def run_files(run: Run, facts: Facts) -> Files:
     evaluation = None
     if (run.evaluation / MANIFEST).is_file():
         run.verify(run.evaluation, "evaluate")
-        evaluation = upgraded(json.loads((run.evaluation / "evaluation.json").read_bytes()))
+        evaluation = evaluation_in(run.evaluation / "evaluation.json")
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
     files = {CARD: model_card(router, policies, cascades, known).encode()}
     for file in router_files():

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from m3router.data.errors import DataError, M3RouterError
+from m3router.data.json_files import parse_json
 from m3router.data.media_files import file_in
 from m3router.data.videos import open_media
 from m3router.router.inference.decision import Decision
@@ -104,7 +105,7 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
     """A line with its image opened, or its error record."""
     name = str(number)
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = parse_json(line.decode("utf-8"), nan=True)
         if not isinstance(values, Mapping):
             raise DataError(f"line {number} is not a JSON object")
         _check_texts(values, number)
@@ -113,7 +114,7 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"line {number} has no question: it needs a text under 'question'")
         return _Asked(name, _opened(values, number, images, router), question)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         return {"id": name, "error": f"line {number} is not JSON: {error}"}
     except M3RouterError as error:
         return {"id": name, "error": str(error)}

@@ -7,6 +7,7 @@ and hands it on: an open run reads, hashes and verifies each of its files once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,6 +101,11 @@ class Run:
     def report(self) -> Path:
         """Folder of the report."""
         return self.root / "report"
+
+    @property
+    def published(self) -> bool:
+        """Whether it holds a router and policies alone, as hubs do: nothing they were made from."""
+        return not any(map(os.path.lexists, (self.log, self.features, self.split)))
 
     def arm(self, name: str = "router") -> Path:
         """Folder of the router, or of an ablation in `ARMS`."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.json_files import read_json_object
 from m3router.data.manifest import read_manifest
 from m3router.router.evaluation.studies.learning_curve import DOCUMENT as STUDY
 from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
@@ -66,5 +66,5 @@ def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
         except (DataError, MismatchError) as error:
             notes.append(f"The study {kind!r} is not shown: {error}")
         else:
-            found[kind] = json.loads(path.read_bytes())
+            found[kind] = read_json_object(path, redo=f"Run `m3router study {kind}` again.")
     return found, notes

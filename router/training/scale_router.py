@@ -17,6 +17,7 @@ from m3router.router.estimators.base import Floats, GroupedEstimator, Sufficienc
 from m3router.router.features.table import FeatureTable
 from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.sealed_files import (
+    check_entries,
     content_hash,
     read_files,
     read_sealed,
@@ -181,15 +182,19 @@ class ScaleRouter:
         """
         payload = read_sealed(folder / FILE, kind=KIND, schema=SCHEMA)
         try:
-            kind = estimator_class(payload["estimator"])
             names, widths = payload["blocks"], payload["widths"]
-            return cls(
+            parts = {
+                "estimator_name": payload["estimator"],
+                "blocks": dict(zip(names, widths, strict=True)),
+                "options": tuple(payload["options"]),
+                "cost_unit": payload["cost_unit"],
+                "metadata": payload["metadata"],
+            }
+            check_entries(cls, parts)
+            kind = estimator_class(payload["estimator"])
+            router = cls(
                 estimator=kind.restore(read_files(folder, payload["files"])),
-                estimator_name=payload["estimator"],
-                blocks=dict(zip(names, widths, strict=True)),
-                options=tuple(payload["options"]),
-                cost_unit=payload["cost_unit"],
-                metadata=payload["metadata"],
+                **parts,
                 calibration=Calibration.of_payload(payload["calibration"])
                 if "calibration" in payload
                 else Calibration(),
@@ -199,8 +204,35 @@ class ScaleRouter:
                 if "expected_costs" in payload
                 else None,
             )
+            router._check_answer()
         except KeyError as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}.") from error
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            raise DataError(
+                f"{folder / FILE} does not describe a router: {error}. Train it again."
+            ) from error
+        except DataError as error:
+            raise DataError(f"The router in {folder} cannot be used: {error}") from error
+        return router
+
+    def _check_answer(self) -> None:
+        """Let it speak once: parts that do not fit each other show here, not at a question.
+
+        Raises:
+            DataError: when it does not give each option a probability.
+        """
+        width, k = sum(self.blocks.values()), len(self.options)
+        if min(self.blocks.values(), default=0) < 1 or width != self.estimator.n_features_ or not k:
+            raise DataError(
+                f"its blocks {dict(self.blocks)} are not the {self.estimator.n_features_} features "
+                "of its estimator, or it has no options. Train it again."
+            )
+        with np.errstate(all="ignore"):
+            p = self.predict_one({name: np.zeros(d) for name, d in self.blocks.items()})
+        if np.shape(p) != (k,) or not np.all((p >= 0) & (p <= 1)):
+            raise DataError(
+                f"its parts do not give each of the {k} options a probability. Train it again."
+            )
 
     def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         plain = self.calibration.method == NONE

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from m3router.data.errors import DataError, M3RouterError, MismatchError
+from m3router.data.errors import DataError, MismatchError
 from m3router.router.inference.query import Query
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
@@ -23,6 +23,11 @@ class Policies:
     Args:
         run: Its router and, for policies on demand, its log, features and split.
         router: The router that is used.
+
+    Raises:
+        DataError: If the run has a log, features or a split, and any of these or its router is
+            missing or damaged.
+        MismatchError: If they do not belong together, or to the router that is used.
     """
 
     def __init__(self, run: Path, router: ScaleRouter) -> None:
@@ -31,11 +36,10 @@ class Policies:
         self._making = threading.Lock()  # making one takes a moment of one core
         self._why_not = ""
         self._data: CalibrationData | None = None
-        try:
-            self._data = CalibrationData.read(Run(run))
-        except M3RouterError:
-            # The message would name folders of this machine.
+        if Run(run).published:
             self._why_not = "it was started from a router and policies without their log"
+        else:
+            self._data = CalibrationData.read(Run(run))
         if self._data is not None and self._data.binding.router != router.fingerprint:
             raise MismatchError(
                 f"{run} holds the router {self._data.binding.router[:12]}, but the pipeline uses "

@@ -21,7 +21,7 @@ from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.data.json_files import read_json
-from m3router.data.plain_files import open_file
+from m3router.data.plain_files import is_there, open_file
 
 SCHEMA = 2
 SEALED = 2
@@ -169,7 +169,7 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
         DataError: It is missing, not JSON, edited, of another stage, or of a newer schema.
     """
     path = folder / MANIFEST
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise DataError(
             f"{folder} has no {MANIFEST}: expected the folder that the stage {stage!r} wrote. "
             "Check the path, or run that stage first."

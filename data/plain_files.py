@@ -38,3 +38,21 @@ def read_bytes(path: Path) -> bytes:
             return file.read()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is at a path: what is damaged there must be told, not passed over.
+
+    A folder, a link that leads nowhere or to itself, and a file that may not be read all count.
+
+    Raises:
+        DataError: Nobody can say, as a folder above it may not be entered.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {reason}.") from error
+    return True

@@ -28,7 +28,7 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.json_files import parse_json
 from m3router.data.locks import take_lock
 from m3router.data.manifest import FULL_DISK, fsync_folder
-from m3router.data.plain_files import open_file
+from m3router.data.plain_files import is_there, open_file
 from m3router.data.scoring.judged import is_waiting
 
 JOURNAL = "journal.jsonl"
@@ -99,7 +99,7 @@ def journal_files(folder: Path) -> list[Path]:
         if path.name.split(".")[1].isdigit()
     }
     first = folder / JOURNAL
-    return [*([first] if first.exists() else []), *(numbered[rank] for rank in sorted(numbered))]
+    return [*([first] if is_there(first) else []), *(numbered[rank] for rank in sorted(numbered))]
 
 
 def latest_rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -93,7 +93,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         with open_file(file) as opened:
-            content = parse_json(opened.read(), nan=True)
+            content = parse_json(opened.read())
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
     except ValueError as error:

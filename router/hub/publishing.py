@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import MANIFEST, atomic_write_bytes
+from m3router.data.plain_files import is_there
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.evaluation.documents import evaluation_in
 from m3router.router.hub.card import Facts, local_path_in, model_card, with_policies
@@ -40,13 +41,13 @@ def run_files(run: Run, facts: Facts) -> Files:
     refuse_local_paths(router)
     policies, cascades = run.read_policies(router), run.read_cascades(router)
     evaluation = None
-    if (run.evaluation / MANIFEST).is_file():
+    if is_there(run.evaluation / MANIFEST):
         run.verify(run.evaluation, "evaluate")
         evaluation = evaluation_in(run.evaluation / "evaluation.json")
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
     files = {CARD: model_card(router, policies, cascades, known).encode()}
     for file in router_files():
-        if (run.arm() / file).is_file():
+        if is_there(run.arm() / file):
             files[f"router/{file}"] = (run.arm() / file).read_bytes()
     for one in policies:
         files[f"policies/{one}.json"] = run.policy(one).read_bytes()

@@ -8,6 +8,7 @@ from typing import Any
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.json_files import read_json_object
 from m3router.data.manifest import read_manifest
+from m3router.data.plain_files import is_there
 from m3router.router.evaluation.studies.learning_curve import DOCUMENT as STUDY
 from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
 from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
@@ -59,7 +60,7 @@ def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
     found, notes = {}, []
     for kind in (LEARNING, LEFT_OUT):
         path = run.root / kind / STUDY
-        if not path.is_file():
+        if not is_there(path):
             continue
         try:
             run.verify(run.root / kind, kind)

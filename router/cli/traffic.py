@@ -182,7 +182,7 @@ def _show(folder: Path, records: list[Record], top: int) -> None:
         out.print(
             f"{_printable(one['id'])}  {one['time']}  {one['image']}  "
             f"{_printable(one['question'], SHOWN)} → {_printable(served['answer'], SHOWN)} "
-            f"(scale {served['scale']})",
+            f"(option {_printable(served['option'])})",
             markup=False,
         )
 

@@ -25,6 +25,7 @@ from m3router.router.serve.guard.request_guard import App, Receive, RequestGuard
 from m3router.router.serve.http.chat import Chat, api_error
 from m3router.router.serve.http.convert import model_names
 from m3router.router.serve.http.metrics import Metrics
+from m3router.router.serve.http.recording import made_by
 from m3router.router.serve.http.schema import (
     ChatCompletion,
     ChatRequest,
@@ -120,7 +121,7 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
         await front.backend.start()
         if recorder is not None:
             try:
-                recorder.start(front.backend.served())
+                recorder.start(made_by(front.backend.served()))
             except M3RouterError:
                 await front.backend.stop(seconds=settings.shutdown_timeout)
                 raise

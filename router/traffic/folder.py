@@ -287,11 +287,19 @@ class TrafficFolder:
         self._write(self.root / ANSWERED, lines.values())
         return len(lines)
 
-    def write_set(self, name: str) -> Path:
-        """Write what is there now to a file of its own, which stays as it is while others come.
+    def write_set(self, name: str, references: Mapping[str, Example] | None = None) -> int:
+        """Write `sets/NAME.jsonl`, which stays as it is while other requests come.
+
+        Args:
+            name: Of the set.
+            references: Right answers by the ids of the records: only these are written, with them.
+                None for all that is there now, without any.
+
+        Returns:
+            How many were written.
 
         Raises:
-            DataError: The name is not a plain one, or taken, or there are no records.
+            DataError: The name is not a plain one, or taken, or there is nothing to write.
         """
         self._check_open()
         path = self.root / SETS / f"{name}.jsonl"
@@ -301,10 +309,18 @@ class TrafficFolder:
             )
         if path.exists():
             raise DataError(f"{path} exists. Choose another name.")
-        if not self._kept:
-            raise DataError(f"{self.root} has no records: nothing was written.")
-        self._write(path, map(upgraded, read_lines(self.root / EXAMPLES)))
-        return path
+        lines = [upgraded(line) for line in read_lines(self.root / EXAMPLES)]
+        if references is not None:
+            lines = [
+                {**line, **references[line["id"]].to_dict()}
+                for line in lines
+                if line["id"] in references
+            ]
+        if not lines:
+            what = "records" if references is None else "feedback that tells a right answer"
+            raise DataError(f"{self.root} has no {what}: nothing was written.")
+        self._write(path, lines)
+        return len(lines)
 
     def close(self) -> None:
         """Let other processes have the folder; closing twice is fine."""

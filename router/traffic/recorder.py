@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from m3router.data.errors import DataError
+from m3router.router.traffic.consent import FOLDER_BYTES
 from m3router.router.traffic.consent import Consent as Consent
 from m3router.router.traffic.feedback import Feedback
 from m3router.router.traffic.folder import TrafficFolder
@@ -21,8 +22,6 @@ WAITING = 64
 WAITING_PIXELS = 32_000_000
 """Most pixels of theirs, about 100 MB; a single larger image may wait alone."""
 DAY = 86_400.0
-FOLDER_BYTES = 1 << 30
-"""Most bytes of a folder, where nothing else is said."""
 SMALLEST_FOLDER = 1 << 20
 
 _log = logging.getLogger(__name__)

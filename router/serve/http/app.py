@@ -247,11 +247,19 @@ def routes(front: Front) -> FastAPI:
         """Counts and times in Prometheus' text format."""
         return Response(metrics.page(), media_type="text/plain; version=0.0.4")
 
-    kept = TrafficRoutes(front.recorder)
-    problems = _problems(404, 429, 503)
-    app.delete("/v1/traffic/{id}", responses=problems, openapi_extra=FORGET)(kept.forget)
-    problems = _problems(400, 404, 413, 429, 503)
-    app.post("/v1/feedback", responses=problems, openapi_extra=FEEDBACK)(kept.feedback)
+    kept, described = TrafficRoutes(front.recorder), front.recorder is not None
+    app.delete(
+        "/v1/traffic/{id}",
+        responses=_problems(404, 429, 503),
+        openapi_extra=FORGET,
+        include_in_schema=described,
+    )(kept.forget)
+    app.post(
+        "/v1/feedback",
+        responses=_problems(400, 404, 413, 429, 503),
+        openapi_extra=FEEDBACK,
+        include_in_schema=described,
+    )(kept.feedback)
 
     _tell_errors(app)
     _describe(app, front)

@@ -62,13 +62,13 @@ def sha256_file(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def atomic_write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def atomic_write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file whole or not at all: a temporary neighbour, fsync, rename.
 
     Args:
         path: Where the file is to stand; its folder is made when it is missing.
         data: All of its bytes.
-        mode: Permissions of the file, less the process's umask.
+        mode: Permissions of the file, whatever the process's umask; None for what that leaves.
 
     Raises:
         DataError: It cannot be written (disk full, no permission, ...). What stood at ``path``
@@ -77,7 +77,10 @@ def atomic_write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        made = 0o666 if mode is None else mode
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, made)) as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

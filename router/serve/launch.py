@@ -96,6 +96,7 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
             share=settings.traffic_share,
             keep_days=settings.traffic_days,
             consent=settings.traffic_consent,
+            max_bytes=settings.traffic_bytes,
         )
     return Front(
         backend=backend_of(settings, environment),

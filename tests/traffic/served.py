@@ -6,11 +6,16 @@ from PIL import Image
 
 from m3router.m3core.matryoshka.base import Answer
 from m3router.router.inference.pipeline import RoutedAnswer
-from m3router.router.inference.query import Query, Served
+from m3router.router.inference.query import Query
+from m3router.router.serve.http.recording import served_request
+from m3router.router.traffic import MadeBy, ServedRequest
 
-SERVED = Served(
-    model="fake", revision="r1", scales=(1, 9), router="f" * 64, policy="default", max_tokens=8
-)
+SERVED = MadeBy(model="fake", revision="r1", options=("1", "9"), router="f" * 64, policy="default")
+
+
+def offered(name: str, image: Image.Image, text: str = "a cat", **changes) -> ServedRequest:
+    """What a server of a Matryoshka model offers; `changes` as for `served_request`."""
+    return served_request(asked(name, image), finished(text), **changes)
 
 
 def asked(name: str, image: Image.Image, **changes) -> Query:

@@ -17,9 +17,10 @@ from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.matryoshka.base import Request
 from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.router.inference.pipeline import AutoScalePipeline
-from m3router.router.inference.query import Query, Served
+from m3router.router.inference.query import Query
 from m3router.router.runs.run import Run
-from m3router.router.traffic import Recorder, read_traffic
+from m3router.router.serve.http.recording import served_request
+from m3router.router.traffic import MadeBy, Recorder, read_traffic
 from m3router.router.traffic.answers import read_sheet, write_sheet
 from tests.cli.conftest import invoke_app, write_world
 from tests.traffic.made import filled, new_image, record
@@ -47,18 +48,17 @@ def world(tmp_path_factory):
     routed = pipeline.answer(images, [one.question for one in examples])
     recorder = Recorder(root / "traffic", share=1.0)
     recorder.start(
-        Served(
+        MadeBy(
             model="fake",
             revision=pipeline.model.revision,
-            scales=pipeline.model.grid.scales,
+            options=tuple(map(str, pipeline.model.grid.scales)),
             router=pipeline.router.fingerprint,
             policy="safe",
-            max_tokens=1,
         )
     )
     for one, image, answer in zip(examples, images, routed, strict=True):
         ask = Query(id=one.id, image=image, question=one.question)
-        while not recorder.offer(ask, answer):
+        while not recorder.offer(served_request(ask, answer)):
             pass  # the queue is full for a moment; this server has time
     recorder.stop(seconds=60)
     traffic = root / "traffic"

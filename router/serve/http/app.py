@@ -15,16 +15,18 @@ from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from m3router.data.errors import DataError, M3RouterError
+from m3router.data.errors import M3RouterError
 from m3router.router.inference.query import Served
-from m3router.router.serve.backends.backend import Backend, UnavailableError
+from m3router.router.serve.backends.backend import Backend
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates, neighbourhood
 from m3router.router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
 from m3router.router.serve.http.chat import Chat, api_error
 from m3router.router.serve.http.convert import model_names
+from m3router.router.serve.http.feedback import FEEDBACK, FORGET, TrafficRoutes
 from m3router.router.serve.http.metrics import Metrics
+from m3router.router.serve.http.recording import made_by
 from m3router.router.serve.http.schema import (
     ChatCompletion,
     ChatRequest,
@@ -120,7 +122,7 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
         await front.backend.start()
         if recorder is not None:
             try:
-                recorder.start(front.backend.served())
+                recorder.start(made_by(front.backend.served()))
             except M3RouterError:
                 await front.backend.stop(seconds=settings.shutdown_timeout)
                 raise
@@ -245,19 +247,19 @@ def routes(front: Front) -> FastAPI:
         """Counts and times in Prometheus' text format."""
         return Response(metrics.page(), media_type="text/plain; version=0.0.4")
 
-    if front.recorder is not None:
-        recorder = front.recorder
-
-        @app.delete("/v1/traffic/{id}", responses=_problems(404, 429, 503))
-        def forget(id: str) -> dict[str, Any]:
-            """Delete what was kept of a request, by the id of its answer."""
-            try:
-                found = recorder.forget(id)
-            except DataError as error:  # names the folder; most likely the disk is full
-                raise UnavailableError("It could not be deleted just now. Try again.") from error
-            if not found:
-                raise ApiError(404, "No such request is kept here.", code="not_found")
-            return {"id": id, "deleted": True}
+    kept, described = TrafficRoutes(front.recorder), front.recorder is not None
+    app.delete(
+        "/v1/traffic/{id}",
+        responses=_problems(404, 429, 503),
+        openapi_extra=FORGET,
+        include_in_schema=described,
+    )(kept.forget)
+    app.post(
+        "/v1/feedback",
+        responses=_problems(400, 404, 413, 429, 503),
+        openapi_extra=FEEDBACK,
+        include_in_schema=described,
+    )(kept.feedback)
 
     _tell_errors(app)
     _describe(app, front)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Unpack
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.inference.query import Query
+from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
@@ -31,7 +33,7 @@ class Policies:
     """
 
     def __init__(self, run: Path, router: ScaleRouter) -> None:
-        self._made: OrderedDict[tuple[str, float], Policy] = OrderedDict()
+        self._made: OrderedDict[tuple[str, object], Policy] = OrderedDict()
         self._lock = threading.Lock()
         self._making = threading.Lock()  # making one takes a moment of one core
         self._why_not = ""
@@ -63,32 +65,38 @@ class Policies:
         if not wishes:
             return None
         (name, value), *_ = wishes.items()
-        return int(value) if name == "scale" else self._policy(name, float(value))
+        if name == "scale":
+            return int(value)
+        return self.made(budget=value) if name == "budget" else self.made(max_regret=value)
 
-    def _policy(self, name: str, value: float) -> Policy:
+    def made(self, **knob: Unpack[Knobs]) -> Policy:
+        """A policy for what is asked for, made once.
+
+        Raises:
+            DataError: If there is nothing to make one from, or none can be made.
+        """
+        ((name, asked),) = knob.items()
         if self._data is None:
             raise DataError(
                 f"This server cannot route by {name}: {self._why_not}. Leave {name} out to route "
                 "by the server's policy, or give a scale."
             )
-        if (kept := self._kept(name, value)) is not None:
+        if (kept := self.at_hand(**knob)) is not None:
             return kept
         with self._making:
-            if (kept := self._kept(name, value)) is not None:  # somebody made it meanwhile
+            if (kept := self.at_hand(**knob)) is not None:  # somebody made it meanwhile
                 return kept
-            made = (
-                self._data.policy(budget=value)
-                if name == "budget"
-                else self._data.policy(max_regret=value)
-            )
+            made = self._data.policy(**knob)
             with self._lock:
-                self._made[name, value] = made
+                self._made[name, asked] = made
                 if len(self._made) > KEPT:
                     self._made.popitem(last=False)
             return made
 
-    def _kept(self, name: str, value: float) -> Policy | None:
+    def at_hand(self, **knob: Unpack[Knobs]) -> Policy | None:
+        """What `made` would give, where that was made before; else None."""
+        (key,) = knob.items()
         with self._lock:
-            if (name, value) in self._made:
-                self._made.move_to_end((name, value))
-            return self._made.get((name, value))
+            if key in self._made:
+                self._made.move_to_end(key)
+            return self._made.get(key)

@@ -34,6 +34,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation (CIPA DC-008, tag 274) to what sets the image upright."""
+_SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 _DECODER_ERRORS = (
     ArithmeticError,
@@ -89,7 +90,11 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def read_image(
-    data: bytes, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    formats: Sequence[str] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    longest_side: int | None = None,
 ) -> Image.Image:
     """Read the bytes of an image as :func:`open_image` reads a file.
 
@@ -97,6 +102,7 @@ def read_image(
         data: All of them.
         formats: Names of :data:`FORMATS` that are tried.
         max_pixels: Refuse larger images, by their header, before anything is decoded.
+        longest_side: Make longer images smaller, see :func:`bounded`; None to leave them.
 
     Returns:
         The image, mode ``RGB``, at least 1 x 1.
@@ -108,14 +114,71 @@ def read_image(
     """
     if not data:
         raise ImageError("The image cannot be read: it is empty (0 bytes).")
-    return _decode(io.BytesIO(data), "The image", formats, max_pixels)
+    image = _decode(io.BytesIO(data), "The image", formats, max_pixels, longest_side)
+    return image if longest_side is None else bounded(image, longest_side)
 
 
-def _decode(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
+def upright_size(
+    data: bytes, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Width and height that :func:`read_image` would give, by the header alone.
+
+    Args:
+        data: All bytes of an image.
+        formats: Names of :data:`FORMATS` that are tried.
+        max_pixels: Refuse larger images.
+
+    Raises:
+        ImageSizeError: It has too many pixels.
+        ImageError: It is no image, or its header is damaged.
+    """
     try:
-        return _decode_once(file, name, formats, max_pixels)
+        with Image.open(io.BytesIO(data), formats=_readable(formats)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _too_large("The image", f"{width} x {height} pixels", max_pixels)
+            turn = _turn(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageSizeError(_too_large(name, str(error), max_pixels)) from error
+        raise _too_large("The image", str(error), max_pixels) from error
+    except _DECODER_ERRORS as error:
+        raise _damaged("The image", error) from error
+    return (height, width) if turn in _SIDEWAYS else (width, height)
+
+
+def bounded(image: Image.Image, longest_side: int) -> Image.Image:
+    """An image whose longer side has at most so many pixels: as it is, or made smaller.
+
+    Images are averaged in blocks first, so that time and memory grow with their pixels only.
+
+    Args:
+        image: An RGB image.
+        longest_side: At least 1.
+
+    >>> bounded(Image.new("RGB", (1_000_000, 1)), 5000).size
+    (5000, 1)
+    """
+    if max(image.size) <= longest_side:
+        return image
+    size = _within(image.size, longest_side)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def _within(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    width, height = (max(1, round(side * longest_side / max(size))) for side in size)
+    return width, height
+
+
+def _decode(
+    file: BinaryIO,
+    name: str,
+    formats: Sequence[str],
+    max_pixels: int,
+    longest_side: int | None = None,
+) -> Image.Image:
+    try:
+        return _decode_once(file, name, formats, max_pixels, longest_side)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, str(error), max_pixels) from error
     except _DECODER_ERRORS as error:
         image = _without_texts(file, name, max_pixels) if "PNG" in formats else None
         if image is None and "JPEG" in formats:
@@ -163,12 +226,20 @@ def _with_end(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
     return shown[0]
 
 
-def _decode_once(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
+def _decode_once(
+    file: BinaryIO,
+    name: str,
+    formats: Sequence[str],
+    max_pixels: int,
+    longest_side: int | None = None,
+) -> Image.Image:
     file.seek(0)
     with Image.open(file, formats=_readable(formats)) as image:
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageSizeError(_too_large(name, f"{width} x {height} pixels", max_pixels))
+            raise _too_large(name, f"{width} x {height} pixels", max_pixels)
+        if longest_side is not None and max(width, height) > longest_side:
+            image.draft(None, _within(image.size, longest_side))  # a JPEG can be read smaller
         wide = is_wide(image)
         image.load()
         turn = _turn(image)
@@ -187,8 +258,10 @@ def _readable(formats: Sequence[str]) -> list[str]:
     return [name for name in formats if name in Image.OPEN]
 
 
-def _too_large(name: str, size: str, max_pixels: int) -> str:
-    return f"{name} is too large: {size}, the limit is {max_pixels} pixels. Scale it down first."
+def _too_large(name: str, size: str, max_pixels: int) -> ImageSizeError:
+    return ImageSizeError(
+        f"{name} is too large: {size}, the limit is {max_pixels} pixels. Scale it down first."
+    )
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

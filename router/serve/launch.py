@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,16 @@ from m3router.router.serve.backends.factory import backend_of
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.running import serve_forever
-from m3router.router.serve.images.decoding import ImageLimits, image_of
+from m3router.router.serve.images.decoding import image_of
 from m3router.router.serve.images.fetching import Fetcher
+from m3router.router.serve.images.limits import ImageLimits
+from m3router.router.serve.images.workers import ImageWorkers
 from m3router.router.serve.settings import ServeSettings
 from m3router.router.traffic.recorder import Recorder
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from m3router.router.serve.http.app import Front
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -86,9 +90,16 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
             f"Without API keys anybody could ask at {settings.host}. Give --keys FILE (`m3router "
             f"keys add` makes one) or {ENVIRONMENT}; --allow-unauthenticated lets everybody in."
         )
-    limits = ImageLimits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+    workers = ImageWorkers(
+        ImageLimits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+    )
     hosts = tuple(settings.image_hosts or ())
-    fetcher = Fetcher(hosts, limits.max_bytes, FETCH_SECONDS) if hosts else None
+    fetcher = Fetcher(hosts, settings.max_bytes, FETCH_SECONDS) if hosts else None
+
+    async def image(url: str) -> Image.Image:
+        deadline = time.monotonic() + settings.request_timeout
+        return await image_of(url, workers, fetcher, deadline=deadline, param="messages.0.content")
+
     recorder = None
     if settings.traffic is not None:
         recorder = Recorder(
@@ -100,7 +111,8 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
         )
     return Front(
         backend=backend_of(settings, environment),
-        image=partial(image_of, limits=limits, fetch=fetcher, param="messages.0.content"),
+        image=image,
+        workers=workers,
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst),
         settings=settings,

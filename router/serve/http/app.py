@@ -34,6 +34,7 @@ from m3router.router.serve.http.schema import (
     ModelCard,
     ModelList,
 )
+from m3router.router.serve.images.workers import ImageWorkers
 from m3router.router.serve.settings import FrontSettings
 from m3router.router.traffic.recorder import Recorder
 from m3router.router.version import __version__
@@ -52,6 +53,8 @@ class Front:
     Attributes:
         backend: Answers.
         image: From an address to an RGB image; raises ApiError.
+        workers: What decodes images for `image`, started and stopped with the server; None where
+            nothing needs that.
         keys: Who may ask.
         rates: How often.
         settings: Limits of single requests.
@@ -64,6 +67,7 @@ class Front:
     keys: KeyRing
     rates: Rates
     settings: FrontSettings
+    workers: ImageWorkers | None = None
     recorder: Recorder | None = None
     hosts: frozenset[str] | None = None
 
@@ -119,18 +123,28 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
     settings, recorder = front.settings, front.recorder
 
     async def start() -> None:
-        await front.backend.start()
-        if recorder is not None:
-            try:
-                recorder.start(made_by(front.backend.served()))
-            except M3RouterError:
-                await front.backend.stop(seconds=settings.shutdown_timeout)
-                raise
+        workers = front.workers
+        if workers is not None:
+            await workers.start()
+        try:
+            await front.backend.start()
+            if recorder is not None:
+                try:
+                    recorder.start(made_by(front.backend.served()))
+                except M3RouterError:
+                    await front.backend.stop(seconds=settings.shutdown_timeout)
+                    raise
+        except M3RouterError:
+            if workers is not None:
+                await workers.stop()
+            raise
         if on_ready is not None:
             on_ready(front.backend.served())
 
     async def stop() -> None:
         await front.backend.stop(seconds=settings.shutdown_timeout)
+        if front.workers is not None:
+            await front.workers.stop()
         if recorder is not None:
             recorder.stop()
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from m3router.data.errors import DataError
+from m3router.router.serve.logs import LogFormat
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.traffic.consent import Consent
 
@@ -222,6 +223,9 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
     traffic_consent: Annotated[
         Consent, typer.Option(help="How much a request's own `store` field counts.")
     ] = Consent.OPT_OUT
+    log_format: Annotated[
+        LogFormat, typer.Option(help="json: each log line is an object, with the request's id.")
+    ] = LogFormat.TEXT
     tls_cert: Annotated[
         Path | None, typer.Option(help="PEM file of a certificate.", show_default=False)
     ] = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import ssl
@@ -12,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from m3router.data.errors import DataError
+from m3router.router.serve.http.request_ids import RequestIds
 
 if TYPE_CHECKING:
     import uvicorn
@@ -53,7 +53,7 @@ def serve_forever(
         timeouts: How long clients are waited for; None for the usual times.
         drain_seconds: For answers that run when a signal comes.
         proxies: Addresses whose X-Forwarded-For is believed, separated by commas; None for none.
-        access_log: Write a line for each request: address, method, path without its query, status.
+        access_log: Write a line for each request, as `RequestIds` does.
         on_start: Called with the address, such as "http://127.0.0.1:8000", once it is taken.
         on_stop: Called once when a signal comes, within its handler: set a flag, no more.
 
@@ -111,12 +111,12 @@ def server_of(
         raise DataError("--tls-key is given without --tls-cert; give both.")
     timeouts = timeouts or ConnectionTimeouts()
     config = uvicorn.Config(
-        app,
+        RequestIds(app, log=access_log),
         http=protocol_of(timeouts),
         ws="none",
         lifespan="on",
         log_config=None,
-        access_log=access_log,
+        access_log=False,  # RequestIds writes it
         server_header=False,
         proxy_headers=proxies is not None,
         forwarded_allow_ips=proxies,
@@ -133,7 +133,6 @@ def server_of(
         raise DataError(
             f"The certificate {tls_cert} and its key cannot be used: {error.strerror or error}."
         ) from error
-    _plain_access_log()
     return ObservedServer(config, on_stop)
 
 
@@ -170,22 +169,3 @@ def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _NoQuery(logging.Filter):
-    """Cuts the query off a request's path: keys and questions are put there by mistake."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record through, changed."""
-        if isinstance(record.args, tuple) and len(record.args) == 5:
-            client, method, path, version, status = record.args
-            record.args = (client, method, str(path).partition("?")[0], version, status)
-        return True
-
-
-def _plain_access_log() -> None:
-    """Let uvicorn's access log through whatever the root's level, without queries."""
-    log = logging.getLogger("uvicorn.access")
-    if not any(isinstance(one, _NoQuery) for one in log.filters):
-        log.addFilter(_NoQuery())
-    log.setLevel(logging.INFO)

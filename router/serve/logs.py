@@ -16,6 +16,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from rich.console import Console
+from rich.logging import RichHandler
+
 from m3router.router.serve.errors import where
 from m3router.router.serve.http.request_ids import request_id
 
@@ -43,9 +46,6 @@ def start_logging(format: LogFormat, level: int | None = None, *, times: bool = 
     """
     handler: logging.Handler
     if format is LogFormat.TEXT and sys.stderr.isatty():
-        from rich.console import Console
-        from rich.logging import RichHandler
-
         console = Console(stderr=True, highlight=False)
         handler = RichHandler(console=console, show_path=False, show_time=times)
     else:

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from prometheus_client import (
     CollectorRegistry,
@@ -380,6 +380,6 @@ def _status(status: int | str) -> str:
     return status if status.isascii() and status.isalpha() and len(status) <= 16 else OTHER
 
 
-def _countable(value: float | None) -> bool:
+def _countable(value: float | None) -> TypeGuard[float]:
     """A number that an upstream wrote may be anything."""
     return value is not None and abs(value) < 1e12

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +20,9 @@ from rich.logging import RichHandler
 
 from m3router.router.serve.errors import where
 from m3router.router.serve.http.request_ids import request_id
+
+ENVIRONMENT = "M3ROUTER_LOG"
+"""Where a process tells those that it starts how to log."""
 
 
 class LogFormat(StrEnum):
@@ -56,13 +58,14 @@ def start_logging(format: LogFormat, level: int | None = None, *, times: bool = 
     if format is LogFormat.JSON:
         logging.captureWarnings(True)
         sys.excepthook = _uncaught
+    os.environ[ENVIRONMENT] = f"{format} {logging.getLogger().level}"
 
 
-def same_logging() -> Callable[[], None]:
-    """What another process of ours calls to log as this one does; can be pickled."""
-    root = logging.getLogger()
-    json_ = any(isinstance(one.formatter, _Json) for one in root.handlers)
-    return partial(start_logging, LogFormat.JSON if json_ else LogFormat.TEXT, root.level)
+def continue_logging() -> None:
+    """Log as the process does that started this one."""
+    told = os.environ.get(ENVIRONMENT, f"{LogFormat.TEXT} {logging.WARNING}")
+    format, _, level = told.partition(" ")
+    start_logging(LogFormat(format), int(level))
 
 
 def _with_request(record: logging.LogRecord) -> bool:

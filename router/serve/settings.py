@@ -279,6 +279,13 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
         super().__post_init__()
         if not self.ray and (self.replicas or self.autoscale or self.ray_config):
             raise DataError("--replicas, --autoscale and --ray-config go with --ray; add it.")
+        if self.processes < 1:
+            raise DataError(f"--processes must be 1 or more, not {self.processes}.")
+        if self.processes > 1 and self.traffic is not None:
+            raise DataError(
+                "--traffic goes with one process: a folder has one writer. Leave out --processes, "
+                "or run a gateway for each folder behind a load balancer."
+            )
         if self.replicas and self.autoscale:
             raise DataError("Give --replicas or --autoscale, not both.")
 

@@ -8,11 +8,13 @@ one for a vLLM server.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from m3router.data.errors import M3RouterError
 from m3router.router.inference.query import Query, Served
-from m3router.router.inference.result import RoutedAnswer
+
+if TYPE_CHECKING:  # loads torch, which the gateway's own processes do without
+    from m3router.router.inference.result import RoutedAnswer
 
 
 class BusyError(M3RouterError):

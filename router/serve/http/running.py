@@ -61,7 +61,7 @@ def serve_forever(
         DataError: uvicorn is missing, the address is not available, or the certificate cannot be
             used.
     """
-    listener = _bind(host, port)
+    listener = bind(host, port)
     try:
         server = server_of(
             app,
@@ -74,10 +74,8 @@ def serve_forever(
             on_stop=on_stop,
         )
         if on_start is not None:
-            shown = f"[{host}]" if ":" in host else host
-            scheme = "https" if tls_cert else "http"
-            on_start(f"{scheme}://{shown}:{listener.getsockname()[1]}")
-        _run(server, listener)
+            on_start(url_of(host, listener, tls=tls_cert is not None))
+        run(server, listener)
     finally:
         listener.close()
 
@@ -136,8 +134,18 @@ def server_of(
     return ObservedServer(config, on_stop)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Take an address without listening yet."""
+def url_of(host: str, listener: socket.socket, *, tls: bool) -> str:
+    """The address of a server, as clients give it."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{listener.getsockname()[1]}"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address without listening yet.
+
+    Raises:
+        DataError: If it is not available.
+    """
     if not 0 <= port <= 65_535:
         raise DataError(f"--port must be 0 to 65535, got {port}.")
     try:
@@ -157,7 +165,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Run until a signal. uvicorn raises the signal again at its end, which must not kill us."""
 
     def heard(_number: int, _frame: FrameType | None) -> None:

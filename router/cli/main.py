@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from m3router.data.errors import M3RouterError
 from m3router.router.cli.renamed import refuse_renamed
 from m3router.router.cli.streams import err, out
+from m3router.router.serve.logs import LogFormat, start_logging
 from m3router.router.version import PACKAGE, __version__
 
 COMMANDS: dict[str, str] = {
@@ -166,12 +166,8 @@ def main(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars are noise in a log file
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_path=False, show_time=verbose)],
-        force=True,
-    )
+    level = logging.INFO if verbose else logging.WARNING
+    start_logging(LogFormat.TEXT, level, times=verbose)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
+import typer
+
+from m3router.data.errors import M3RouterError
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
+from m3router.router.serve.logs import LogFormat, start_logging
 from m3router.router.serve.settings import ServeSettings
+
+logger = logging.getLogger("m3router.serve")
 
 
 @takes_settings(ServeSettings)
@@ -32,12 +39,21 @@ def serve(settings: ServeSettings) -> None:
     """
     from m3router.router.serve.launch import launch  # loads torch
 
-    launch(
-        settings,
-        environment=os.environ,
-        on_start=lambda address: err.print(f"listening at {address}, loading the model"),
-        on_ready=lambda served: err.print(
-            f"ready: {served.model} at the scales {', '.join(map(str, served.scales))}, "
-            f"policy {served.policy}"
-        ),
-    )
+    start_logging(settings.log_format)
+    logger.setLevel(logging.INFO)
+    tell = err.print if settings.log_format is LogFormat.TEXT else logger.info
+    try:
+        launch(
+            settings,
+            environment=os.environ,
+            on_start=lambda address: tell(f"listening at {address}, loading the model"),
+            on_ready=lambda served: tell(
+                f"ready: {served.model} at the scales {', '.join(map(str, served.scales))}, "
+                f"policy {served.policy}"
+            ),
+        )
+    except M3RouterError as error:
+        if settings.log_format is LogFormat.TEXT:
+            raise
+        logger.error(str(error))
+        raise typer.Exit(1) from error

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from m3router.data.errors import DataError
+from m3router.router.serve.logs import LogFormat
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.traffic.consent import FOLDER_BYTES, Consent
 
@@ -226,6 +227,9 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
     traffic_consent: Annotated[
         Consent, typer.Option(help="How much a request's own `store` field counts.")
     ] = Consent.OPT_OUT
+    log_format: Annotated[
+        LogFormat, typer.Option(help="json: each log line is an object, with the request's id.")
+    ] = LogFormat.TEXT
     tls_cert: Annotated[
         Path | None, typer.Option(help="PEM file of a certificate.", show_default=False)
     ] = None
@@ -279,6 +283,13 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
         super().__post_init__()
         if not self.ray and (self.replicas or self.autoscale or self.ray_config):
             raise DataError("--replicas, --autoscale and --ray-config go with --ray; add it.")
+        if self.processes < 1:
+            raise DataError(f"--processes must be 1 or more, not {self.processes}.")
+        if self.processes > 1 and self.traffic is not None:
+            raise DataError(
+                "--traffic goes with one process: a folder has one writer. Leave out --processes, "
+                "or run a gateway for each folder behind a load balancer."
+            )
         if self.replicas and self.autoscale:
             raise DataError("Give --replicas or --autoscale, not both.")
 

@@ -267,7 +267,7 @@ def test_nothing_of_a_request_is_in_the_access_log(
         httpx.post(
             f"http://127.0.0.1:{port}/x", json=1, headers={"Authorization": f"Bearer {SECRET}"}
         )
-    lines = [one.getMessage() for one in caplog.records if one.name == "uvicorn.access"]
+    lines = [one.getMessage() for one in caplog.records if one.name == "m3router.access"]
     assert len(lines) == 2 and all('"POST /x HTTP/1.1" 200' in line for line in lines)
     assert SECRET not in caplog.text and "passport" not in "".join(lines)
 

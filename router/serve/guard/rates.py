@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class Rates:
     Args:
         per_minute: Requests a minute; None for no limit but those of keys that have their own.
         burst: Requests that may come at once, at least 1.
+        processes: How many share the limits; each lets in its part of them.
         most: Buckets kept at most.
         clock: Seconds, monotonic.
 
@@ -33,6 +35,7 @@ class Rates:
         per_minute: float | None,
         burst: int,
         *,
+        processes: int = 1,
         most: int = MOST,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,7 +44,8 @@ class Rates:
         if burst < 1 or most < 1:
             raise DataError(f"burst and most must be 1 or more, got {burst} and {most}.")
         self.per_minute = per_minute
-        self.burst = burst
+        self.burst = math.ceil(burst / processes)
+        self.processes = processes
         self.most = most
         self.clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -59,6 +63,7 @@ class Rates:
         rate = self.per_minute if per_minute is None else per_minute
         if rate is None:
             return 0.0
+        rate /= self.processes
         now = self.clock()
         filled, at = self._buckets.pop(who, (float(self.burst), now))
         filled = min(float(self.burst), filled + (now - at) * rate / 60)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from m3router.router.inference.query import Served
-from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.http.traffic_counts import TrafficCounts
+
+if TYPE_CHECKING:
+    from m3router.router.inference.query import Served
+    from m3router.router.inference.result import RoutedAnswer
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -87,22 +88,8 @@ class Metrics:
 
     def of_traffic(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Tell what the recorder of traffic counts, too."""
-        self.registry.register(_Traffic(counts))
+        self.registry.register(TrafficCounts(counts))
 
     def page(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class _Traffic(Collector):
-    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
-        self._counts = counts
-
-    def collect(self) -> Iterable[Metric]:
-        """Read the counts now."""
-        family = CounterMetricFamily(
-            "m3router_traffic", "Requests for the recorder of traffic, by outcome", labels=["is"]
-        )
-        for name, count in self._counts().items():
-            family.add_metric([name], count)
-        yield family

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import ssl
@@ -12,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from m3router.data.errors import DataError
+from m3router.router.serve.http.request_ids import RequestIds
 
 if TYPE_CHECKING:
     import uvicorn
@@ -53,7 +53,7 @@ def serve_forever(
         timeouts: How long clients are waited for; None for the usual times.
         drain_seconds: For answers that run when a signal comes.
         proxies: Addresses whose X-Forwarded-For is believed, separated by commas; None for none.
-        access_log: Write a line for each request: address, method, path without its query, status.
+        access_log: Write a line for each request, as `RequestIds` does.
         on_start: Called with the address, such as "http://127.0.0.1:8000", once it is taken.
         on_stop: Called once when a signal comes, within its handler: set a flag, no more.
 
@@ -61,7 +61,7 @@ def serve_forever(
         DataError: uvicorn is missing, the address is not available, or the certificate cannot be
             used.
     """
-    listener = _bind(host, port)
+    listener = bind(host, port)
     try:
         server = server_of(
             app,
@@ -74,10 +74,8 @@ def serve_forever(
             on_stop=on_stop,
         )
         if on_start is not None:
-            shown = f"[{host}]" if ":" in host else host
-            scheme = "https" if tls_cert else "http"
-            on_start(f"{scheme}://{shown}:{listener.getsockname()[1]}")
-        _run(server, listener)
+            on_start(url_of(host, listener, tls=tls_cert is not None))
+        run(server, listener)
     finally:
         listener.close()
 
@@ -111,12 +109,12 @@ def server_of(
         raise DataError("--tls-key is given without --tls-cert; give both.")
     timeouts = timeouts or ConnectionTimeouts()
     config = uvicorn.Config(
-        app,
+        RequestIds(app, log=access_log),
         http=protocol_of(timeouts),
         ws="none",
         lifespan="on",
         log_config=None,
-        access_log=access_log,
+        access_log=False,  # RequestIds writes it
         server_header=False,
         proxy_headers=proxies is not None,
         forwarded_allow_ips=proxies,
@@ -133,12 +131,21 @@ def server_of(
         raise DataError(
             f"The certificate {tls_cert} and its key cannot be used: {error.strerror or error}."
         ) from error
-    _plain_access_log()
     return ObservedServer(config, on_stop)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Take an address without listening yet."""
+def url_of(host: str, listener: socket.socket, *, tls: bool) -> str:
+    """The address of a server, as clients give it."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{listener.getsockname()[1]}"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address without listening yet.
+
+    Raises:
+        DataError: If it is not available.
+    """
     if not 0 <= port <= 65_535:
         raise DataError(f"--port must be 0 to 65535, got {port}.")
     try:
@@ -158,7 +165,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Run until a signal. uvicorn raises the signal again at its end, which must not kill us."""
 
     def heard(_number: int, _frame: FrameType | None) -> None:
@@ -170,22 +177,3 @@ def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _NoQuery(logging.Filter):
-    """Cuts the query off a request's path: keys and questions are put there by mistake."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record through, changed."""
-        if isinstance(record.args, tuple) and len(record.args) == 5:
-            client, method, path, version, status = record.args
-            record.args = (client, method, str(path).partition("?")[0], version, status)
-        return True
-
-
-def _plain_access_log() -> None:
-    """Let uvicorn's access log through whatever the root's level, without queries."""
-    log = logging.getLogger("uvicorn.access")
-    if not any(isinstance(one, _NoQuery) for one in log.filters):
-        log.addFilter(_NoQuery())
-    log.setLevel(logging.INFO)

@@ -1,7 +1,7 @@
 """At which option an image was answered: a short memory, so that a conversation stays as it was.
 
-Kept in this process alone. After a restart, or behind another process, nothing is remembered: images
-of earlier turns are then asked at the finest option.
+Kept in this process alone. After a restart, or behind another process, nothing is remembered:
+images of earlier turns are then asked at the finest option.
 """
 
 from __future__ import annotations

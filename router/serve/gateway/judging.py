@@ -115,11 +115,12 @@ ELSEWHERE = Reason(
 )
 FILE_ID = Reason(code="remote-image", text="The image is a file at the upstream.")
 KEPT = Reason(
-    code="follow-up", text="The question is about an image of an earlier turn, whose option it keeps."
+    code="follow-up",
+    text="It is about an image of an earlier turn, and keeps that one's option.",
 )
 HISTORY = Reason(
     code="history",
-    text="An image of an earlier turn was answered at this option, which is set for a whole request.",
+    text="An image of an earlier turn was answered at this option, which a whole request shares.",
 )
 FAILED = Reason(code="router-failed", text="The router failed to judge this request.")
 SLOW = Reason(code="router-failed", text="The router did not judge this request in time.")
@@ -402,9 +403,7 @@ class Judge:
         size = await self.images.size(file.data)
         return Image.new("L", size, None), file.content  # its pixels are never touched
 
-    async def _fetched(
-        self, turn: Turn, files: tuple[ImageFile, ...]
-    ) -> tuple[ImageFile, ...]:
+    async def _fetched(self, turn: Turn, files: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
         """The files, the only one of the last turn fetched where it is elsewhere and may be."""
         current = [at for at, part in enumerate(turn.images) if part.current]
         if self.fetch is None or len(current) != 1:
@@ -459,9 +458,7 @@ class Judge:
         option = own
         if fixed is None and not all(self.upstreams.alike(own, one) for one in everything):
             option = self._finest(everything)
-        options = tuple(
-            one if self.upstreams.alike(one, option) else option for one in wanted
-        )
+        options = tuple(one if self.upstreams.alike(one, option) else option for one in wanted)
         return option, options, option != own
 
     def _finest(self, options: Iterable[str]) -> str:

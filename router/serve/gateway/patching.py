@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,19 +54,19 @@ def patched(
     if option.model is not None:
         new["model"] = option.model
     for place, patch in images.items():
-        _change(new, place, lambda part, patch=patch: _part(part, patch))
+        _change(new, place, patch)
     return new
 
 
-def _change(container: Any, place: Place, change: Callable[[Any], Any]) -> None:
-    """Change what is at a place, in copies of all that is around it."""
+def _change(container: Any, place: Place, patch: ImagePatch) -> None:
+    """Change the part at a place, in copies of all that is around it."""
     name, *rest = place
-    if not rest:
-        container[name] = change(container[name])
-        return
     inner = container[name]
+    if not rest:
+        container[name] = _part(inner, patch)
+        return
     container[name] = list(inner) if isinstance(inner, list) else dict(inner)
-    _change(container[name], tuple(rest), change)
+    _change(container[name], tuple(rest), patch)
 
 
 def _part(part: Any, patch: ImagePatch) -> Any:

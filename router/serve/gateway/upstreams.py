@@ -57,7 +57,7 @@ class Upstreams:
     @property
     def finest(self) -> str:
         """The option of everything that is not judged."""
-        return next(reversed(self.options))
+        return list(self.options)[-1]
 
     @property
     def servers(self) -> tuple[Upstream, ...]:

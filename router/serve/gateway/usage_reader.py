@@ -87,6 +87,11 @@ class UsageReader:
             self._rest.clear()
             self._skips = True
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that :meth:`end` has to read."""
+        return len(self._rest)
+
     def end(self) -> Said:
         """What was read, once the answer ended; parses a whole answer."""
         if self._rest and not self._skips:

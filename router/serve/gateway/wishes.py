@@ -24,9 +24,7 @@ KINDS = ("option", "budget", "max-loss", "policy")
 LONGEST = 200
 
 
-def wish_of(
-    body: Mapping[str, Any], headers: Mapping[str, str], options: Collection[str]
-) -> Wish:
+def wish_of(body: Mapping[str, Any], headers: Mapping[str, str], options: Collection[str]) -> Wish:
     """What a request wishes for.
 
     Args:
@@ -44,9 +42,9 @@ def wish_of(
         name, text = _of_model(model, options)
         _add(found, name, text, f"the model {model[:LONGEST]}", "model")
     for name in KINDS:
-        text = headers.get(HEADER + name)
-        if text is not None and text.strip():
-            _add(found, name, unquote(text.strip()), f"the header {HEADER}{name}", None)
+        shown = headers.get(HEADER + name, "").strip()
+        if shown:
+            _add(found, name, unquote(shown), f"the header {HEADER}{name}", None)
     for name, value in _of_field(body).items():
         _add(found, name, value, f"the field {FIELD}.{name.replace('-', '_')}", FIELD)
     if not found:
@@ -62,7 +60,8 @@ def wish_of(
     ((name, (value, _)),) = found.items()
     wish = replace(Wish(), **{name.replace("-", "_"): value})
     if wish.option is not None and wish.option not in options:
-        raise ApiError(400, unknown_name("option", wish.option[:LONGEST], options), code="unknown_option")
+        told = unknown_name("option", wish.option[:LONGEST], options)
+        raise ApiError(400, told, code="unknown_option")
     return wish
 
 
@@ -85,9 +84,7 @@ def _of_field(body: Mapping[str, Any]) -> dict[str, Any]:
     if wishes is None:
         return {}
     if not isinstance(wishes, Mapping):
-        raise ApiError(
-            400, f'{FIELD} must be an object, such as {{"budget": 40}}.', param=FIELD
-        )
+        raise ApiError(400, f'{FIELD} must be an object, such as {{"budget": 40}}.', param=FIELD)
     names = [one.replace("-", "_") for one in KINDS]
     for name in wishes:
         if name not in names:

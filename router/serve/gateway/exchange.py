@@ -236,11 +236,15 @@ class Gateway:
         async with contextlib.AsyncExitStack() as stack:
             route = _Route(self, scope, body, path, stack)
             if field == MESSAGES and self._may_escalate(plan, body):
+                self._tell(exchange, plan, plan.reason)
                 asked = await self._escalated(route, plan)
+                assert asked.plan is not None, "routed"
+                self._tell(exchange, asked.plan, asked.plan.reason)
             else:
-                asked = await route.ask(_not_again(plan))
-            assert asked.plan is not None, "routed"
-            self._tell(exchange, asked.plan, asked.plan.reason, estimated=plan.judged)
+                plan = _not_again(plan)
+                self._tell(exchange, plan, plan.reason)
+                asked = await route.ask(plan)
+                assert asked.plan is not None, "routed"
             if asked.reply.status < 300:
                 judge.remember(asked.plan, who)
             said = await self._return(asked, send, exchange, texts=self.on_served is not None)
@@ -405,22 +409,15 @@ class Gateway:
             return await asyncio.to_thread(reader.end)
         return reader.end()
 
-    def _tell(
-        self,
-        exchange: Exchange,
-        plan: Plan | None,
-        reason: Reason,
-        *,
-        estimated: Judged | None = None,
-    ) -> None:
+    def _tell(self, exchange: Exchange, plan: Plan | None, reason: Reason) -> None:
         """Enter what the answer's headers say."""
         exchange.reason = reason.code
         told = {"reason": str(reason)[:LONGEST_REASON]}
         if plan is not None:
             exchange.option = plan.option
             told["option"] = self._shown(plan)
-            if estimated is not None:
-                decision = estimated.decision
+            if plan.judged is not None:
+                decision = plan.judged.decision
                 if (estimate := decision.estimates.get(told["option"])) is not None:
                     told["estimate"] = f"{estimate:.4f}"
                 if TOKENS in decision.cost_unit:

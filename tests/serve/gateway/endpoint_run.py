@@ -81,7 +81,9 @@ def image_part(data: bytes, **more: Any) -> dict[str, Any]:
 def user(*parts: Any) -> dict[str, Any]:
     return {
         "role": "user",
-        "content": [{"type": "text", "text": one} if isinstance(one, str) else one for one in parts],
+        "content": [
+            {"type": "text", "text": one} if isinstance(one, str) else one for one in parts
+        ],
     }
 
 

@@ -26,7 +26,7 @@ from m3router.router.serve.gateway.exchange import (
     while_there,
 )
 from m3router.router.serve.gateway.history import Memory
-from m3router.router.serve.gateway.judging import Images, Judge
+from m3router.router.serve.gateway.judging import DECIDE_SECONDS, Images, Judge
 from m3router.router.serve.gateway.relaying import CutError, Relay, sent_headers
 from m3router.router.serve.gateway.upstreams import Upstream, Upstreams, with_models
 from m3router.router.serve.gateway.wishes import AUTO, PREFIX
@@ -66,6 +66,7 @@ class GatewayFront:
         metrics: Told of everything.
         fetch: Gets images from elsewhere; None to get none.
         hosts: Names that the gateway goes by; None for any.
+        decide_seconds: That reading an image and deciding may take.
         routes: Further routes, such as `/v1/route` and `/v1/feedback`.
         on_served: Called with every routed answer that came whole; None for nobody.
     """
@@ -79,6 +80,7 @@ class GatewayFront:
     metrics: Metrics
     fetch: Fetches | None = None
     hosts: frozenset[str] | None = None
+    decide_seconds: float = DECIDE_SECONDS
     routes: Sequence[BaseRoute] = ()
     on_served: Callable[[Served], None] | None = None
 
@@ -157,6 +159,7 @@ class GatewayState:
             max_bytes=settings.max_bytes,
             fetch=front.fetch,
             fails_open=settings.when_router_fails is WhenRouterFails.OPEN,
+            seconds=front.decide_seconds,
         )
         return facts
 

@@ -158,7 +158,7 @@ def gateway(
     upstreams: Upstreams, decider: Any, *, keys: KeyRing | None = None, **settings: Any
 ) -> Iterator[RunningGateway]:
     """Serve a gateway in a thread."""
-    fetch = settings.pop("fetch", None)
+    own = {name: settings.pop(name) for name in ("fetch", "decide_seconds") if name in settings}
     metrics, served = CountingMetrics(), list[Served]()
     front = GatewayFront(
         upstreams=upstreams,
@@ -168,7 +168,7 @@ def gateway(
         rates=Rates(None, 32),
         settings=ServeSettings(run="run", **settings),
         metrics=metrics,
-        fetch=fetch,
+        **own,
         on_served=served.append,
     )
     app = create_gateway(front)

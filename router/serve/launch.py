@@ -149,7 +149,9 @@ def gateway_front(
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst),
         settings=settings,
-        metrics=GatewayMetrics(),
+        metrics=GatewayMetrics(
+            options=tuple(upstreams.options), unlike=settings.unlike, load=decider.load
+        ),
         fetch=_fetcher(settings, limits),
         hosts=hosts,
     )

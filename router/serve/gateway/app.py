@@ -67,7 +67,8 @@ class GatewayFront:
         fetch: Gets images from elsewhere; None to get none.
         hosts: Names that the gateway goes by; None for any.
         decide_seconds: That reading an image and deciding may take.
-        routes: Further routes, such as `/v1/route` and `/v1/feedback`.
+        more_routes: From the gateway to further routes, such as those of `/v1/route` and
+            `/v1/feedback`.
         on_served: Called with every routed answer that came whole; None for nobody.
     """
 
@@ -81,7 +82,7 @@ class GatewayFront:
     fetch: Fetches | None = None
     hosts: frozenset[str] | None = None
     decide_seconds: float = DECIDE_SECONDS
-    routes: Sequence[BaseRoute] = ()
+    more_routes: Callable[[Gateway], Sequence[BaseRoute]] = lambda gateway: ()
     on_served: Callable[[Served], None] | None = None
 
 
@@ -389,7 +390,7 @@ def routes(state: GatewayState) -> Starlette:
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
-            *state.front.routes,
+            *state.front.more_routes(state.gateway),
         ],
         exception_handlers={ApiError: told, HTTPException: refused},
     )

@@ -37,6 +37,8 @@ LEFT = 499
 LONGEST_TRIED = 4 << 20
 """Bytes of an answer that may be thrown away; a longer one is given as it is."""
 LONGEST_REASON = 600
+TIMEOUT, UNREACHABLE = "timeout", "unreachable"
+"""What metrics call an upstream without an answer."""
 TOKENS = "tokens"
 MONEY = "price"
 
@@ -61,13 +63,21 @@ class Metrics(Protocol):
     def usage(
         self,
         option: str,
-        prompt_tokens: int | None,
-        completion_tokens: int | None,
-        image_tokens: int | None,
-        saved: float,
-        saved_money: float,
+        prompt_tokens: float | None,
+        completion_tokens: float | None,
+        image_tokens: float | None,
+        saved: float | None,
+        saved_money: float | None,
     ) -> None:
         """Count what an answer cost."""
+        ...
+
+    def escalated(self) -> None:
+        """Count that another option was asked after an answer."""
+        ...
+
+    def upstream(self, name: str, status: int | str) -> None:
+        """Count an upstream's answer, or what went wrong with it."""
         ...
 
     def page(self) -> bytes:
@@ -230,9 +240,7 @@ class Gateway:
             await self._pass(scope, raw, send, exchange, path, self._server_of(body))
             return
         judge = self.judge()
-        plan = await judge.plan(body, field, who=who, wish=wish, large=large)
-        if plan.judged is not None:
-            self.metrics.decided(plan.judged, plan.seconds)
+        plan = await self._plan(body, field, who, wish, large)
         async with contextlib.AsyncExitStack() as stack:
             route = _Route(self, scope, body, path, stack)
             if field == MESSAGES and self._may_escalate(plan, body):
@@ -266,6 +274,27 @@ class Gateway:
                     escalated=asked.earlier,
                 )
             )
+
+    async def plan(self, body: Json, headers: Mapping[str, str], *, who: str = "") -> Plan:
+        """How a chat would be asked, for those who ask themselves; nothing is remembered.
+
+        Args:
+            body: Of a chat.
+            headers: Names in small letters.
+            who: The client, as :func:`client_of` says.
+
+        Raises:
+            ApiError: If a wish cannot be read or met, or the router fails and the gateway is to
+                refuse then.
+        """
+        wish = wish_of(body, headers, self.upstreams().options)
+        return await self._plan(body, MESSAGES, who, wish, large=True)
+
+    async def _plan(self, body: Json, field: str, who: str, wish: Wish, large: bool) -> Plan:
+        plan = await self.judge().plan(body, field, who=who, wish=wish, large=large)
+        if plan.judged is not None:
+            self.metrics.decided(plan.judged, plan.seconds)
+        return plan
 
     def _unrouted(self, body: Mapping[str, Any]) -> Reason | None:
         """Why a model's name is not routed; None where it is."""
@@ -323,6 +352,8 @@ class Gateway:
             if other is None or other.cut or other.reply.status != 200:
                 asked.plan = _noted(plan, f"The option {finer.option}, asked again, failed.")
                 break
+            self._count(plan, _said(asked))
+            self.metrics.escalated()
             plan = finer
             other.earlier = asked.earlier + 1
             asked = other
@@ -372,10 +403,29 @@ class Gateway:
         headers = sent_headers(
             scope["headers"], server, own_key=self.own_keys, json=raw is not None
         )
-        async with self.relay.ask(
+        async with self.ask(
             server, scope["method"], path + (f"?{query}" if query else ""), headers, raw
         ) as reply:
             await self._return(Asked(reply=reply), send, exchange)
+
+    @contextlib.asynccontextmanager
+    async def ask(
+        self, server: Upstream, method: str, path: str, headers: Headers, raw: bytes | None
+    ) -> AsyncIterator[Reply]:
+        """Ask an upstream, and count what it answers; as :meth:`.relaying.Relay.ask`.
+
+        Raises:
+            ApiError: If no answer comes.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            asking = self.relay.ask(server, method, path, headers, raw)
+            try:
+                reply = await stack.enter_async_context(asking)
+            except ApiError as error:
+                self.metrics.upstream(server.name, TIMEOUT if error.status == 504 else UNREACHABLE)
+                raise
+            self.metrics.upstream(server.name, reply.status)
+            yield reply
 
     async def _return(
         self, asked: Asked, send: Send, exchange: Exchange, *, texts: bool = False
@@ -453,8 +503,8 @@ class Gateway:
             counts.prompt,
             counts.answer,
             counts.image,
-            saved if TOKENS in unit else 0.0,
-            saved if unit == MONEY else 0.0,
+            saved if TOKENS in unit else None,
+            saved if unit == MONEY else None,
         )
 
 
@@ -485,7 +535,7 @@ class _Route:
         headers = sent_headers(
             self.scope["headers"], server, own_key=self.gateway.own_keys, json=True
         )
-        asking = self.gateway.relay.ask(server, "POST", self.path, headers, raw)
+        asking = self.gateway.ask(server, "POST", self.path, headers, raw)
         return Asked(reply=await self.stack.enter_async_context(asking), plan=plan)
 
     @property
@@ -546,6 +596,14 @@ def _seen(asked: Asked) -> tuple[float, float] | None:
         return None
     assert completion.logprob is not None, "known with the confidence"
     return completion.confidence, completion.logprob
+
+
+def _said(asked: Asked) -> Said:
+    """What was read of an answer that is thrown away."""
+    reader = UsageReader(asked.reply.header(b"content-type"))
+    for piece in asked.read:
+        reader.feed(piece)
+    return reader.end()
 
 
 def client_of(scope: Scope) -> str:

@@ -64,11 +64,11 @@ class Images(Protocol):
         """
         ...
 
-    async def size(self, data: bytes) -> tuple[int, int]:
+    async def size(self, data: bytes, *, deadline: float) -> tuple[int, int]:
         """Width and height, by the file's header.
 
         Raises:
-            ApiError: If it cannot be read.
+            ApiError: If it cannot be read, or not in time.
         """
         ...
 
@@ -400,7 +400,7 @@ class Judge:
             return FILE_ID if part.url is None else ELSEWHERE
         if self.facts.needs_pixels:
             return await self.images.decode(file.data, deadline=deadline), file.content
-        size = await self.images.size(file.data)
+        size = await self.images.size(file.data, deadline=deadline)
         return Image.new("L", size, None), file.content  # its pixels are never touched
 
     async def _fetched(self, turn: Turn, files: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
@@ -470,10 +470,10 @@ class Judge:
             return None
         try:
             async with asyncio.timeout(self.seconds):
-                size = await self.images.size(file.data)
+                deadline = time.monotonic() + self.seconds
+                size = await self.images.size(file.data, deadline=deadline)
                 if not re_encoded(sending, size, self._encodings):
                     return None
-                deadline = time.monotonic() + self.seconds
                 return (await self.images.sent(file.data, sending, deadline=deadline)).url
         except (ApiError, TimeoutError) as error:
             logger.warning("an image is sent as it came: %s", type(error).__name__)

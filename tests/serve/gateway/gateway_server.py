@@ -120,8 +120,8 @@ class HereImages:
         except Exception as error:
             raise ApiError(400, str(error), code="image_parse_error") from error
 
-    async def size(self, data: bytes) -> tuple[int, int]:
-        return (await self.decode(data, deadline=0)).size
+    async def size(self, data: bytes, *, deadline: float) -> tuple[int, int]:
+        return (await self.decode(data, deadline=deadline)).size
 
     async def sent(self, data: bytes, sending: Sending, *, deadline: float) -> SentImage:
         return sending.encode(await self.decode(data, deadline=deadline))
@@ -131,7 +131,8 @@ class CountingMetrics:
     def __init__(self) -> None:
         self.requests: list[tuple[int, str, str]] = []
         self.usages: list[tuple[Any, ...]] = []
-        self.decisions = 0
+        self.upstreams: list[tuple[str, Any]] = []
+        self.decisions = self.again = 0
 
     def request(self, status, option, reason, seconds, first_seconds) -> None:
         self.requests.append((status, option, reason))
@@ -141,6 +142,12 @@ class CountingMetrics:
 
     def usage(self, *numbers) -> None:
         self.usages.append(numbers)
+
+    def escalated(self) -> None:
+        self.again += 1
+
+    def upstream(self, name, status) -> None:
+        self.upstreams.append((name, status))
 
     def page(self) -> bytes:
         return b"# nothing\n"

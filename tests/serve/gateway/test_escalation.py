@@ -32,9 +32,7 @@ def cascade() -> Cascade:
     weights[0, 2, 0] = 1.0
     weights[:, 4, 1] = 2.0
     return Cascade(
-        binding=Binding(options=NAMES, router="r", log="", split="", cost_unit="image tokens")
-        if "log" in Binding.__dataclass_fields__
-        else Binding(options=NAMES, router="r"),
+        binding=Binding(options=NAMES, cost_unit="image tokens", router="r", split="s"),
         rule=Rule(
             beliefs=tuple(tuple(one.ravel().tolist()) for one in weights),
             start=tuple((0.0, 0.0) for _ in range(5)),
@@ -86,7 +84,7 @@ def test_an_answer_that_looks_wrong_is_asked_for_again(asked):
     assert found.headers["x-m3router-option"] == "fine"
     assert "The answer at coarse looked wrong" in found.headers["x-m3router-reason"]
     assert found.headers["x-m3router-saved-tokens"] == "0"
-    assert running.served[-1].escalated == 1
+    assert running.served[-1].escalated == running.metrics.again == 1
     assert [one[0] for one in running.metrics.usages] == ["coarse", "fine"]
     says(upstream, 0.95)
     found, models = ask(logprobs=True, n=1, stream=False)

@@ -82,7 +82,7 @@ def test_every_request_is_asked_at_the_routers_option(served, router, stand_in):
                 2,
                 tokens,
                 256.0 - tokens,
-                0.0,
+                None,
             )
             right += word in answer.text.replace('"}', "").replace(" ", "") or stream
     assert right == 16 and {one[1] for one in served.metrics.requests} == {"coarse", "fine"}

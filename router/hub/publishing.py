@@ -1,7 +1,8 @@
 """What goes to the hub: a run's router with its policies, or one of them, and the card.
 
-Logs, features, questions and images never go along. What a repository is read with is in
-`m3router.router.hub.repository`.
+Logs, features, questions and images never go along; of some images, a few coordinates do, which new
+images are compared with (`m3router.router.monitoring.familiarity`). What a repository is read with
+is in `m3router.router.hub.repository`.
 """
 
 from __future__ import annotations

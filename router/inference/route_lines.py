@@ -16,6 +16,7 @@ from m3router.data.media_files import file_in
 from m3router.data.videos import open_media
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.router import CHUNK, Router
+from m3router.router.monitoring.familiarity import unlike
 from m3router.router.policies.policy import Policy
 
 
@@ -64,7 +65,8 @@ def route_lines(
 def record_of(decision: Decision) -> dict[str, Any]:
     """A decision as JSON values: ``option``, ``estimates``, ``costs``, ``cost_unit``, and more.
 
-    ``reason``, and where there is something to say ``guarantee``, ``fallback`` and ``escalates``.
+    ``reason``, and where there is something to say ``guarantee``, ``fallback``, ``escalates``,
+    ``familiarity``, and ``unlike``: that the image is unlike those of the training, a sentence.
     """
     found: dict[str, Any] = {
         "option": decision.option,
@@ -73,9 +75,11 @@ def record_of(decision: Decision) -> dict[str, Any]:
         "cost_unit": decision.cost_unit,
         "reason": decision.reason,
     }
-    for name in ("guarantee", "fallback", "escalates"):
+    for name in ("guarantee", "fallback", "escalates", "familiarity"):
         if value := getattr(decision, name):
             found[name] = value
+    if told := unlike(decision.familiarity):
+        found["unlike"] = told
     return found
 
 

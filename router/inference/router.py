@@ -58,11 +58,13 @@ class Look:
         size: Width and height in pixels; None where there is no image.
         parts: Feature group to what the image gives of it, float32 (d,).
         tokens: What each option costs, where the model that answers encoded the image.
+        familiarity: How unlike the images of the training it is, see `Decision.familiarity`.
     """
 
     size: tuple[int, int] | None
     parts: Mapping[str, npt.NDArray[np.float32]]
     tokens: tuple[float, ...] = ()
+    familiarity: float | None = None
 
 
 MaybeImage = AnyImage | Look | None
@@ -294,9 +296,12 @@ class Router:
                 guarantee="" if isinstance(rule, str) or not as_certified else told_by(rule),
                 fallback=rule.reason if isinstance(rule, Policy) and rule.fallback else "",
                 escalates=isinstance(rule, Cascade) and bool(rule.rule.start),
+                familiarity=look.familiarity,
                 milliseconds=spent,
             )
-            for place, p, own, as_certified in zip(chosen, estimates, costs, exact, strict=True)
+            for place, p, own, as_certified, look in zip(
+                chosen, estimates, costs, exact, looks, strict=True
+            )
         ]
 
     def look(self, images: Sequence[Image.Image]) -> list[Look]:
@@ -332,10 +337,12 @@ class Router:
         tokens: tuple[float, ...] = ()
         if self._model is not None and encoding is not None:
             tokens = tuple(encoding.tokens(scale) for scale in self._model.grid.scales)
+        parts, known = self._featurizer.parts(image, encoding), self.router.familiarity
         return Look(
             size=None if image is None else image.size,
-            parts=self._featurizer.parts(image, encoding),
+            parts=parts,
             tokens=tokens,
+            familiarity=None if image is None or known is None else known.of(parts),
         )
 
     def _costs(self, looks: Sequence[Look], counted: Costs | None) -> tuple[Costs, list[bool]]:

@@ -15,8 +15,11 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
 from m3router.router.features.table import FeatureTable
+from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
+from m3router.router.monitoring.familiarity import Familiarity
 from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.sealed_files import (
+    SEAL,
     check_entries,
     content_hash,
     read_files,
@@ -58,6 +61,8 @@ class ScaleRouter:
         origin: where on the hub it is from, `owner/name@commit`; "" for elsewhere.
         held_out: what it thought of its own training examples before it was fitted on them; None
             where it was not fitted on the tune split. Stays with the run: it is not published.
+        familiarity: what the images looked like that it was trained on; None where it reads nothing
+            of an image, there were too few, or it was trained before that was kept.
     """
 
     estimator: SufficiencyEstimator
@@ -70,6 +75,7 @@ class ScaleRouter:
     expected_costs: ExpectedCosts | None = field(default=None, compare=False, repr=False)
     origin: str = field(default="", compare=False)
     held_out: HeldOut | None = field(default=None, compare=False, repr=False)
+    familiarity: Familiarity | None = field(default=None, compare=False, repr=False)
 
     @property
     def told(self) -> bool:
@@ -170,6 +176,10 @@ class ScaleRouter:
         (folder / HELD_OUT).unlink(missing_ok=True)
         if self.held_out is not None:
             self.held_out.write(folder)
+        for name in FAMILIARITY:
+            (folder / name).unlink(missing_ok=True)
+        if self.familiarity is not None:
+            self.familiarity.write(folder, router=self.fingerprint)
         hashes = write_files(folder, files)
         _write_sealed(folder / FILE, self._payload(hashes))
 
@@ -203,6 +213,9 @@ class ScaleRouter:
                 )
                 if "expected_costs" in payload
                 else None,
+                familiarity=Familiarity.read(
+                    folder, router=payload[SEAL], blocks=dict(zip(names, widths, strict=True))
+                ),
             )
             router._check_answer()
         except KeyError as error:

@@ -21,6 +21,9 @@ from m3router.data.png_chunks import only_pixels
 from m3router.data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
 MAX_PIXELS = 64_000_000
+LONGEST_SIDE = 1 << 15
+"""Pixels of the longer side to which longer images of files are made smaller: what scales an image
+needs memory for each pixel of a row, and models scale the shorter side. Few files have more."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What is read. NOTE: not everything Pillow knows: its EPS reader starts another program."""
 
@@ -73,8 +76,9 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Rotation by EXIF is applied, transparency is laid onto white, CMYK and palettes are
     converted, 16-bit and float values are scaled to 8 bits (:mod:`m3router.data.wide_pixels`), of
-    an animation the first frame is taken. NOTE: colour profiles and gamma are not applied, as
-    published evaluations do not apply them.
+    an animation the first frame is taken. An image with a side of more than :data:`LONGEST_SIDE`
+    pixels is made smaller. NOTE: colour profiles and gamma are not applied, as published
+    evaluations do not apply them.
 
     Args:
         path: The file; composed and decomposed spellings of its name are equal, see
@@ -90,7 +94,8 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             large or no image; the message names the path and the cause.
     """
     with open_file(path) as file:
-        return _decode(file, f"Image {path}", FORMATS, max_pixels)
+        image = _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
+    return bounded(image, LONGEST_SIDE)
 
 
 def read_image(

@@ -24,7 +24,7 @@ from m3router.router.serve.images.image_formats import format_of
 from m3router.router.serve.images.limits import ImageLimits
 from m3router.router.serve.images.worker import DiedError, Worker
 
-SECONDS = 5.0
+SECONDS = 15.0
 LIMITS = ImageLimits(seconds=SECONDS)
 SPECIAL = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from m3router.data.errors import ImageError, ImageSizeError
+from m3router.data.image_claims import canvas_of, claims_too_much, tags_claim_too_much
 from m3router.data.media_files import open_file
 from m3router.data.png_chunks import only_pixels
 from m3router.data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
 MAX_PIXELS = 64_000_000
+LONGEST_SIDE = 1 << 15
+"""Pixels of the longer side to which longer images of files are made smaller: what scales an image
+needs memory for each pixel of a row, and models scale the shorter side. Few files have more."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What is read. NOTE: not everything Pillow knows: its EPS reader starts another program."""
 
@@ -55,6 +59,9 @@ _DECODER_ERRORS = (
 )
 """What Pillow's decoders are known to raise on broken bytes; there is no common base class."""
 
+_LONGEST_PROFILE = 1 << 17
+"""Characters of EXIF data in a PNG's text; a JPEG has room for half of that."""
+
 _FILLERS = (
     b"",
     *(hashlib.shake_128(bytes([n])).digest(256).replace(b"\xff", b"\x7f") for n in range(4)),
@@ -69,8 +76,9 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Rotation by EXIF is applied, transparency is laid onto white, CMYK and palettes are
     converted, 16-bit and float values are scaled to 8 bits (:mod:`m3router.data.wide_pixels`), of
-    an animation the first frame is taken. NOTE: colour profiles and gamma are not applied, as
-    published evaluations do not apply them.
+    an animation the first frame is taken. An image with a side of more than :data:`LONGEST_SIDE`
+    pixels is made smaller. NOTE: colour profiles and gamma are not applied, as published
+    evaluations do not apply them.
 
     Args:
         path: The file; composed and decomposed spellings of its name are equal, see
@@ -86,7 +94,8 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             large or no image; the message names the path and the cause.
     """
     with open_file(path) as file:
-        return _decode(file, f"Image {path}", FORMATS, max_pixels)
+        image = _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
+    return bounded(image, LONGEST_SIDE)
 
 
 def read_image(
@@ -133,10 +142,8 @@ def upright_size(
         ImageError: It is no image, or its header is damaged.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_readable(formats)) as image:
+        with _opened(io.BytesIO(data), "The image", formats, max_pixels) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise _too_large("The image", f"{width} x {height} pixels", max_pixels)
             turn = _turn(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large("The image", str(error), max_pixels) from error
@@ -233,18 +240,33 @@ def _decode_once(
     max_pixels: int,
     longest_side: int | None = None,
 ) -> Image.Image:
-    file.seek(0)
-    with Image.open(file, formats=_readable(formats)) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise _too_large(name, f"{width} x {height} pixels", max_pixels)
-        if longest_side is not None and max(width, height) > longest_side:
+    with _opened(file, name, formats, max_pixels) as image:
+        if longest_side is not None and max(image.size) > longest_side:
             image.draft(None, _within(image.size, longest_side))  # a JPEG can be read smaller
         wide = is_wide(image)
         image.load()
         turn = _turn(image)
         shown = _to_rgb(brightened(image, file) if wide else image, file)
         return shown if turn is None else shown.transpose(turn)
+
+
+def _opened(
+    file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int
+) -> ImageFile.ImageFile:
+    """An image of which only the header was read, and whose claims were judged."""
+    canvas = canvas_of(file)
+    if canvas[0] * canvas[1] > max_pixels:
+        raise _too_large(name, f"{canvas[0]} x {canvas[1]} pixels", max_pixels)
+    problem = claims_too_much(file)
+    if problem:
+        raise ImageError(f"{name} cannot be read: {problem}.")
+    file.seek(0)
+    image = Image.open(file, formats=_readable(formats))
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise _too_large(name, f"{width} x {height} pixels", max_pixels)
+    return image
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
@@ -266,6 +288,11 @@ def _too_large(name: str, size: str, max_pixels: int) -> ImageSizeError:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What the EXIF orientation asks for; an image whose EXIF data is damaged is upright."""
+    exif, profile = image.info.get("exif", b""), image.info.get("Raw profile type exif", "")
+    if tags_claim_too_much(io.BytesIO(exif[6:] if exif[:4] == b"Exif" else exif)):
+        return None
+    if len(profile) > _LONGEST_PROFILE:
+        return None
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except _DECODER_ERRORS as error:

@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any

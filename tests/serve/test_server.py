@@ -241,8 +241,8 @@ def test_bad_images_are_refused(server, small_run):
     assert status(png + b"PK\x03\x04 and more") == 200  # what follows is dropped
     for data in (b"", b"no image", png[: len(png) // 2]):
         assert status(data) == 400
-    assert status(png, "image/jpeg") == 400
-    assert status(png, "text/html") == 400
+    assert status(png, "image/jpeg") == 200  # the bytes decide
+    assert status(png, "text/html") == 200
     remote = body_of(*small_run.asked[0])
     remote["messages"][0]["content"][1]["image_url"]["url"] = f"{server.url}/health"
     assert httpx.post(f"{server.url}/v1/chat/completions", json=remote).status_code == 400

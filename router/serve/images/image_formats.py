@@ -5,7 +5,7 @@ that a few bytes can make very long (BMP's run lengths, Netpbm, JPEG 2000). What
 phone's motion photo, a maker's trailer) is not looked at: the server passes on the decoded pixels
 and nothing else.
 
-Sources: PNG (W3C REC, 5), JPEG (ITU-T T.81, B.1), GIF89a (sections 18 to 26), Netpbm (ppm(5)).
+Sources: PNG (W3C REC, 5), JPEG (ITU-T T.81, B.1), GIF89a (sections 18 to 26), TIFF 6.0 (section 2).
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ MAX_GIF_BLOCKS = 5_000
 """Before a GIF's first frame: comments, at most 255 bytes a block. Pillow's time for a comment
 grows with the square of its length."""
 
+MAX_STRIPS = 50_000
+"""Of a TIFF, each of which Pillow sets a decoder up for."""
+PLAIN_TIFF = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
+"""Compressions of a TIFF that are taken; the others have decoders that few files need."""
+
+_COMPRESSION, _STRIPS, _TILES = 259, 273, 324
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END, _SCAN, _ALONE = 0xD9, 0xDA, 0x01
 _HEAD = 1 << 20
@@ -70,7 +76,7 @@ def problem_of(name: str, data: bytes) -> str:
     >>> problem_of("JPEG", bytes.fromhex("ffd8ffe0"))
     'it is truncated'
     """
-    check = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif}.get(name)
+    check = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif, "TIFF": _tiff}.get(name)
     return check(data) if check else ""
 
 
@@ -119,6 +125,23 @@ def _gif(data: bytes) -> str:
         else:
             return ""
     return "it has too many blocks before its first frame"
+
+
+def _tiff(data: bytes) -> str:
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    start = number(4, 4)
+    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
+        tag, kind, count = number(at, 2), number(at + 2, 2), number(at + 4, 4)
+        if tag == _COMPRESSION and number(at + 8, 2 if kind == 3 else 4) not in PLAIN_TIFF:
+            known = ", ".join(dict.fromkeys(PLAIN_TIFF.values()))
+            return f"it is a TIFF whose compression is not taken ({known} are): send it as PNG"
+        if tag in (_STRIPS, _TILES) and count > MAX_STRIPS:
+            return f"it has more than {MAX_STRIPS} strips"
+    return ""
 
 
 def weight_of(name: str, data: bytes) -> float:

@@ -25,7 +25,7 @@ class ImageLimits:
     max_bytes: int = 10 << 20
     max_pixels: int = 25_000_000
     processes: int = 2
-    seconds: float = 10.0
+    seconds: float = 15.0
     memory: int | None = None
     in_flight: int = 512 << 20
     waiting: int = 256 << 20
@@ -49,6 +49,6 @@ class ImageLimits:
 
 PIXEL_BYTES = 4
 """That a decoded RGB pixel takes in memory, as Pillow keeps it."""
-MEMORY_PER_PIXEL = 36
+MEMORY_PER_PIXEL = 44
 """Bytes that decoding takes at most, in the kinds that need most: TIFFs of floats and of 16 bits
 a colour are widened before they are made 8 bits."""

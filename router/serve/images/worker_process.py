@@ -13,6 +13,8 @@ import select
 import sys
 from typing import Any
 
+from PIL import AvifImagePlugin
+
 from m3router.m3core.endpoint.sent_images import Sending
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.limits import ImageLimits
@@ -35,6 +37,8 @@ def main(limits: ImageLimits) -> None:
     send(answers, {"ready": True})
     with open(os.devnull, "wb") as nowhere:  # decoders write what a file makes them write
         os.dup2(nowhere.fileno(), 2)
+    # Each thread would take address space for a stack and an arena of its own.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     _limit(limits)
     parent = os.getppid()
     while True:

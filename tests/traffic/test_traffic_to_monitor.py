@@ -163,7 +163,7 @@ def test_right_answers_to_what_differs_give_the_regret_itself(world, tmp_path):
 
 
 def test_feedback_tells_what_was_served_and_all_that_say_the_same(world, tmp_path):
-    """Right is "yes": a served answer that loses to the finest one by it is known to, others not."""
+    """Right is "yes": what loses to the finest answer by it is known to lose, other words not."""
     root = world["root"]
     traffic = tmp_path / "traffic"
     shutil.copytree(root / "traffic", traffic)
@@ -206,8 +206,8 @@ def test_feedback_that_tells_no_right_answer_is_no_reference(tmp_path):
 def test_feedback_on_other_traffic_is_refused(world, tmp_path):
     root = filled(tmp_path / "traffic")
     command = ["monitor", world["root"] / "run", "--traffic", world["root"] / "fresh"]
-    for given in (root, tmp_path):
-        result = invoke_app(*command, "--policy", "safe", "--feedback", given)
+    for folder in (root, tmp_path):
+        result = invoke_app(*command, "--policy", "safe", "--feedback", folder)
         assert result.exit_code == 1
         said = " ".join(result.stderr.split())
         assert "None of the 0 requests with feedback" in said or "not a folder of recorded" in said

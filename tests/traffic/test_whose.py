@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from m3router.data.errors import DataError
 from m3router.router.serve.guard.key_file import add_key
 from m3router.router.serve.http import feedback as http
-from m3router.router.serve.http.feedback import LONGEST_BODY, TrafficRoutes
+from m3router.router.serve.http.feedback import LONGEST_BODY, TrafficRoutes, owner_by_token
 from m3router.router.traffic import (
     Feedback,
     Recorder,
@@ -147,6 +147,23 @@ def test_keys_of_an_upstream_are_told_apart_and_not_kept(recorder, tmp_path):
     assert other.owner("sk-ann") != ann  # nobody can look a key up in another folder
     other.stop()
     assert recorder.forget("a", key=ann)
+
+
+def test_a_server_that_passes_keys_on_knows_whose_requests_are_whose(recorder):
+    recorder.offer(offered("a", new_image(1), key=recorder.owner("sk-ann")))
+    recorder.offer(offered("b", new_image(1), key=""))
+    routes = TrafficRoutes(recorder, who=owner_by_token(recorder)).routes()
+    with TestClient(Starlette(routes=routes)) as client:
+        found = [
+            client.delete(f"/v1/traffic/{name}", headers=headers).status_code
+            for name in ("a", "b")
+            for headers in (
+                {"authorization": "Bearer sk-bob"},
+                {"authorization": "bearer sk-ann"} if name == "b" else {},
+                {"authorization": "bearer  sk-ann "} if name == "a" else {},
+            )
+        ]
+    assert found == [404, 404, 200] * 2
 
 
 def test_an_answer_is_found_by_its_own_id_too(recorder, server):

@@ -158,6 +158,16 @@ def test_the_option_s_model_answers_as_it_is_asked(world, budget, option, stream
     upstream.hits.clear()
 
 
+def test_the_client_s_wish_in_a_header_is_heard(world):
+    upstream, client, image, _ = world
+    for budget, option in (("45", "low"), ("1000", "high")):
+        body = {"model": "m3router/auto", "messages": asked_of(data_url(image), QUESTIONS[1])}
+        wish = {"x-m3router-budget": budget}
+        answer = client.post("/v1/chat/completions", json=body, headers=wish)
+        assert answer.headers["x-m3router-option"] == option
+        assert hit_by(upstream)["body"]["model"] == OPTIONS[option].model
+
+
 def test_other_models_are_left_alone(world):
     upstream, client, image, _ = world
     assert "x-m3router-option" not in ask(client, image, None, model="small").headers

@@ -45,7 +45,7 @@ AUTO = "m3router/auto"
 _log = logging.getLogger("m3router.litellm")
 
 
-class M3Router(CustomLogger):  # type: ignore[misc]
+class M3Router(CustomLogger):
     """Asks a gateway which option suffices, before LiteLLM chooses a deployment."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -72,7 +72,8 @@ class M3Router(CustomLogger):  # type: ignore[misc]
         if not self._url or time.monotonic() < self._down_until:
             return data
         try:
-            answer = await self._ask({"messages": data["messages"], "m3router": wish})
+            body = {"messages": data["messages"], "m3router": wish}
+            answer = await self._ask(body, wishes_of(data))
             return self._patched(data, answer)
         except httpx.HTTPStatusError as error:
             _log.warning("not routed: the gateway said %d", error.response.status_code)
@@ -90,13 +91,12 @@ class M3Router(CustomLogger):  # type: ignore[misc]
         told = (data.get("metadata") or {}).get("m3router") or {}
         return {"x-m3router-option": told["option"]} if "option" in told else {}
 
-    async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
         if self._client is None:
-            headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
-            self._client = httpx.AsyncClient(
-                headers=headers, timeout=self._timeout, trust_env=False
-            )
-        answer = await self._client.post(f"{self._url}/v1/route?image=true", json=body)
+            own = {"authorization": f"Bearer {self._key}"} if self._key else {}
+            self._client = httpx.AsyncClient(headers=own, timeout=self._timeout, trust_env=False)
+        url = f"{self._url}/v1/route?image=true"
+        answer = await self._client.post(url, json=body, headers=headers)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
@@ -154,6 +154,12 @@ def with_image(messages: list[Any], *, url: str | None, patch: dict[str, Any]) -
             found[place] = {**messages[place], "content": changed}
             return found
     return messages
+
+
+def wishes_of(data: dict[str, Any]) -> dict[str, str]:
+    """Headers of the client's request that say how it wants to be routed."""
+    headers = (data.get("proxy_server_request") or {}).get("headers") or {}
+    return {name: value for name, value in headers.items() if name.startswith("x-m3router-")}
 
 
 def model_names() -> list[str]:

@@ -22,6 +22,7 @@ them when it is opened, and refused where that is not possible.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -60,6 +61,8 @@ FEEDBACK = "feedback.jsonl"
 LOCK, KEY = "traffic.lock", "sampling.key"
 ROOM = 0.9
 """Share of the bytes that are kept when the oldest records go, so that they go seldom."""
+FEW = 8
+"""Deleted records that are looked for in a file before it is read line by line."""
 REPEATS = 64
 """Lines of feedback that later ones have replaced, beyond which the file is written anew."""
 
@@ -371,24 +374,45 @@ class TrafficFolder:
 
     def _drop(self, gone: Collection[str]) -> int:
         """Delete records."""
+        swept = not self._unswept
         try:
             if gone:
-                path = self.root / EXAMPLES
-                self._write(path, (line for line in read_lines(path) if line["id"] not in gone))
+                self._rewrite_without(gone)
                 self._unswept = True
                 for name in gone:
                     kept = self._kept.pop(name)
                     if self._by_answer.get((kept.key, kept.answer_id)) == name:
                         del self._by_answer[kept.key, kept.answer_id]
             if self._unswept:
-                self._sweep()
+                self._sweep(gone if swept else ())
         except OSError as error:
             raise DataError(write_failure(self.root, error)) from error
         return len(gone)
 
-    def _sweep(self) -> None:
-        """Let go of all that no record needs."""
+    def _rewrite_without(self, gone: Collection[str]) -> None:
+        """Write the records anew, without reading what is in them: a client can ask for it."""
+        path = self.root / EXAMPLES
+        content = memoryview(path.read_bytes())
+        if sum(kept.bytes for kept in self._kept.values()) != len(content):  # somebody's edit
+            self._write(path, (line for line in read_lines(path) if line["id"] not in gone))
+            return
+        left, place = [], 0
+        for name, kept in self._kept.items():  # in the order of the file
+            if name not in gone:
+                left.append(content[place : place + kept.bytes])
+            place += kept.bytes
+        atomic_write_bytes(path, b"".join(left), mode=FILE)
+        self._texts[path] = sum(map(len, left))
+
+    def _sweep(self, gone: Collection[str] = ()) -> None:
+        """Let go of all that no record needs.
+
+        Args:
+            gone: The records that are gone since the last time; none where that is not known.
+        """
         for path in [one for one in self._texts if one != self.root / EXAMPLES]:
+            if 0 < len(gone) <= FEW and not _names_any(path, gone):
+                continue
             lines = list(read_lines(path))
             kept = [line for line in lines if line["id"] in self._kept]
             if len(kept) < len(lines):
@@ -480,6 +504,12 @@ def _cut(path: Path, whole: int) -> None:
     if path.exists() and whole < path.stat().st_size:
         _log.warning("%s: dropping a line torn at its end", path)
         os.truncate(path, whole)
+
+
+def _names_any(path: Path, ids: Collection[str]) -> bool:
+    """Whether any of the ids is in a file, maybe as a part of something else."""
+    content = path.read_bytes() if path.exists() else b""
+    return any(json.dumps(id).encode("ascii") in content for id in ids)
 
 
 def _is_image(name: str) -> bool:

@@ -57,26 +57,32 @@ def parts(body: Mapping) -> tuple[list[Image.Image], str]:
 def route_api(router: Router) -> RouteApi:
     """As a gateway would make it, without its limits."""
 
-    async def judge(body, headers) -> Judgement:
+    async def judge(body, request) -> Judgement:
         images, question = parts(body)
         if len(images) != 1:
             why = f"There are {len(images)} images; one is judged."
             return Judgement(judged=None, option="high", reason=why)
         wish = body.get("m3router") or {}
+        header = request.headers.get("x-m3router-budget")
+        wish = {"budget": float(header)} if header else wish
         (decision,) = await asyncio.to_thread(
             router.decide_many, images, [question], budget=wish.get("budget")
         )
+
+        async def sent() -> str | None:
+            sending = OPTIONS[decision.option].sending
+            if sending == Sending():
+                return None
+            return (await asyncio.to_thread(sending.encode, images[0])).url
+
         return Judgement(
-            judged=Judged(decision=decision), option=decision.option, reason=decision.reason
+            judged=Judged(decision=decision),
+            option=decision.option,
+            reason=decision.reason,
+            image=sent,
         )
 
-    async def sent(body, option: str) -> str | None:
-        images, _ = parts(body)
-        if len(images) != 1 or OPTIONS[option].sending == Sending():
-            return None
-        return (await asyncio.to_thread(OPTIONS[option].sending.encode, images[0])).url
-
-    return RouteApi(judge, OPTIONS, sent=sent)
+    return RouteApi(judge, lambda: OPTIONS)
 
 
 @contextlib.contextmanager

@@ -323,6 +323,11 @@ def test_recorded_traffic_is_deleted_by_the_id_of_the_answer(small_run, tmp_path
         while SECRET not in stored() and time.monotonic() < until:
             time.sleep(0.05)
         assert told[0].id in stored() and told[1].id not in stored()
+        said = {"id": told[0].id, "right": False, "answer": f"{SECRET}!"}
+        assert httpx.post(f"{server.url}/v1/feedback", json=said).status_code == 200
+        said = {"id": told[1].id, "right": True}  # which did not want to be kept
+        assert httpx.post(f"{server.url}/v1/feedback", json=said).status_code == 404
+        assert f"{SECRET}!" in stored()
         path = f"{server.url}/v1/traffic/"
         assert httpx.delete(path + told[0].id).json() == {"id": told[0].id, "deleted": True}
         assert SECRET not in stored() and not list(kept.rglob("*.png"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PIL import Image
 
 from m3router.m3core.matryoshka.base import Answer
@@ -13,9 +15,12 @@ from m3router.router.traffic import MadeBy, ServedRequest
 SERVED = MadeBy(model="fake", revision="r1", options=("1", "9"), router="f" * 64, policy="default")
 
 
-def offered(name: str, image: Image.Image, text: str = "a cat", **changes) -> ServedRequest:
+def offered(
+    name: str, image: Image.Image, text: str = "a cat", *, answer_id="", **changes
+) -> ServedRequest:
     """What a server of a Matryoshka model offers; `changes` as for `served_request`."""
-    return served_request(asked(name, image), finished(text), **changes)
+    made = served_request(asked(name, image), finished(text), **changes)
+    return replace(made, answer_id=answer_id)
 
 
 def asked(name: str, image: Image.Image, **changes) -> Query:

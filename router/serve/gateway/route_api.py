@@ -6,6 +6,7 @@ beside. What cannot be judged is told the finest option and why, as when it is r
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +25,8 @@ from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.deciding import Judged
 
 Json = dict[str, Any]
+IN_A_THREAD = 256 << 10
+"""Bytes of a body from which on it is read beside the event loop."""
 SHORT = ("image", "question", "m3router", "model")
 """Fields of a body that is no chat."""
 
@@ -36,18 +39,21 @@ class Judgement:
         judged: What was decided; None where the body cannot be judged.
         option: The option to ask: what was decided, or the finest.
         reason: Why, one sentence.
+        image: Makes a data URL of the body's image as that option sends it; it gives None where
+            that is as it came. None where nothing can make one.
     """
 
     judged: Judged | None
     option: str
     reason: str
+    image: Callable[[], Awaitable[str | None]] | None = None
 
 
 class Judge(Protocol):
     """Judges bodies; the gateway's own way from a body to a decision."""
 
-    async def __call__(self, body: Json, headers: Mapping[str, str]) -> Judgement:
-        """Judge a chat body; `headers` have names in small letters.
+    async def __call__(self, body: Json, request: Request) -> Judgement:
+        """Judge a chat body; wishes may stand in the request's headers.
 
         Raises:
             ApiError: If the body or a wish in it is wrong, or the router failed and the gateway is
@@ -59,26 +65,18 @@ class Judge(Protocol):
         ...
 
 
-Sent = Callable[[Json, str], Awaitable[str | None]]
-"""From a chat body and an option to a data URL of the body's last image as that option sends it;
-None where it sends it as it came."""
-
-
 class RouteApi:
     """The handler of `/v1/route`.
 
     Args:
         judge: Judges bodies.
-        options: Name of an option to how it is asked, from the coarsest to the finest.
-        sent: Makes images smaller for those who ask for it; None where nothing can.
+        options: Gives how each option is asked, from the coarsest to the finest; called at each
+            request, since options may be completed when a server starts.
     """
 
-    def __init__(
-        self, judge: Judge, options: Mapping[str, EndpointOption], *, sent: Sent | None = None
-    ) -> None:
+    def __init__(self, judge: Judge, options: Callable[[], Mapping[str, EndpointOption]]) -> None:
         self._judge = judge
         self._options = options
-        self._sent = sent
 
     def routes(self) -> list[Route]:
         """To be mounted in an application of Starlette's."""
@@ -87,9 +85,11 @@ class RouteApi:
     async def route(self, request: Request) -> Response:
         """Say which option to ask and how; with `?image=true` also the image as it is sent."""
         try:
-            body = chat_body(await request.body())
+            raw = await request.body()
+            large = len(raw) > IN_A_THREAD
+            body = await asyncio.to_thread(chat_body, raw) if large else chat_body(raw)
             try:
-                found = await self._judge(body, request.headers)
+                found = await self._judge(body, request)
             except (DataError, MismatchError) as error:
                 raise ApiError(400, str(error)) from error
             except UnavailableError as error:
@@ -101,9 +101,9 @@ class RouteApi:
                     headers={"Retry-After": "5"},
                 ) from error
             url = None
-            if self._sent is not None and _wanted(request):
-                url = await self._sent(body, found.option)
-            return JSONResponse(route_answer(found, self._options, image=url))
+            if found.image is not None and _wanted(request):
+                url = await found.image()
+            return JSONResponse(route_answer(found, self._options(), image=url))
         except ApiError as error:
             return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
@@ -131,7 +131,7 @@ def route_answer(
     if found.judged is None:
         return answer
     told = asdict(found.judged.decision)
-    finest = told["costs"].get(next(reversed(options)))
+    finest = told["costs"].get(list(options)[-1])
     own = told["costs"].get(found.option)
     saved = None if finest is None or own is None else finest - own
     names = ("estimates", "costs", "cost_unit", "familiarity", "guarantee", "fallback")

@@ -140,6 +140,20 @@ class TrafficRoutes:
             ) from error
 
 
+def owner_by_token(recorder: Recorder) -> Callable[[Request], str]:
+    """Who asks, where clients bring keys of an upstream; for :class:`TrafficRoutes`.
+
+    Records then need `recorder.owner(token)` as their key, and "" for requests without a token.
+    """
+
+    def who(request: Request) -> str:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token.strip() if kind.lower() == "bearer" else ""
+        return recorder.owner(token) if token else ""
+
+    return who
+
+
 def parse_feedback(body: bytes) -> tuple[str, Feedback]:
     """The id of an answer, and what is said of it.
 

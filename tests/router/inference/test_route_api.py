@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from m3router.router.inference.router import Router
+from m3router.router.serve.gateway.examples import can_be_example
 from tests.router.inference.world import QUESTIONS
 from tests.serve.routing import OPTIONS, asked_of, data_url, gateway, parts
 
@@ -95,3 +96,24 @@ def test_a_wish_that_cannot_be_met_is_refused(served, image):
     body = {"image": data_url(image), "question": "q", "m3router": {"budget": 0.001}}
     answer = client.post("/v1/route", json=body)
     assert answer.status_code == 400 and "budget" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, True),
+        ({"tools": [], "n": 1, "temperature": 1, "response_format": {"type": "text"}}, True),
+        ({"tools": None, "n": None, "max_tokens": 5}, True),
+        ({"tools": [{"type": "function"}]}, False),
+        ({"response_format": {"type": "json_object"}}, False),
+        ({"n": 2}, False),
+        ({"messages": [{"role": "user"}, {"role": "user"}]}, False),
+        ({"messages": [{"role": "developer", "content": "Be brief."}]}, False),
+        ({"messages": []}, False),
+        ({"messages": "?"}, False),
+        ({"messages": ["?"]}, False),
+    ],
+)
+def test_only_a_question_about_an_image_alone_can_be_an_example(changes, kept):
+    body = {"messages": asked_of("data:,", "What is it?"), **changes}
+    assert can_be_example(body) is kept

@@ -161,7 +161,7 @@ class RayBackend:
         """Answer one question: texts as they grow, then the routed answer."""
         if not self._taking:
             raise UnavailableError("The server is starting or stopping.")
-        self.check(query)
+        await asyncio.to_thread(self.check, query)  # which may make a policy
         until = time.monotonic() + query.seconds
         sent, first = "", True
         while True:

@@ -226,7 +226,7 @@ class VllmBackend:
             scale=self._model.grid.scales[0],
             seconds=PROBE_SECONDS,
         )
-        session = self._session(query)
+        session = self._session(query, query.scale)
         await self._here(lambda: self._decide(session, Clock()))
         said = StreamAccumulator()
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Unpack
 
@@ -13,10 +15,14 @@ from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
+from m3router.router.serve.backends.backend import BusyError
 from m3router.router.training.scale_router import ScaleRouter
 
 KEPT = 256
 """Policies made on demand that are kept."""
+MOST_WAITING = 2
+"""Questions that may wait while a policy is made for another one. Each has a thread, and there are
+few: whoever asks for a new budget every time must not take them all."""
 
 
 class Policies:
@@ -36,6 +42,7 @@ class Policies:
         self._made: OrderedDict[tuple[str, object], Policy] = OrderedDict()
         self._lock = threading.Lock()
         self._making = threading.Lock()  # making one takes a moment of one core
+        self._waiting = 0
         self._why_not = ""
         self._data: CalibrationData | None = None
         if Run(run).published:
@@ -51,9 +58,12 @@ class Policies:
     def rule(self, query: Query) -> int | Policy | None:
         """The scale or policy of a question; None for the server's own policy.
 
+        It may have to be made, and others' are perhaps being made: never called on an event loop.
+
         Raises:
             DataError: If more than one is asked for, there is nothing to make a policy from, or
                 none can be made.
+            BusyError: If too many are to be made.
         """
         wishes = {
             name: value
@@ -83,7 +93,7 @@ class Policies:
             )
         if (kept := self.at_hand(**knob)) is not None:
             return kept
-        with self._making:
+        with self._place(), self._making:
             if (kept := self.at_hand(**knob)) is not None:  # somebody made it meanwhile
                 return kept
             made = self._data.policy(**knob)
@@ -92,6 +102,20 @@ class Policies:
                 if len(self._made) > KEPT:
                     self._made.popitem(last=False)
             return made
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        with self._lock:
+            if self._waiting > MOST_WAITING:
+                raise BusyError(
+                    "Too many new budgets are asked for at once. Try again later.", retry_after=1.0
+                )
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def at_hand(self, **knob: Unpack[Knobs]) -> Policy | None:
         """What `made` would give, where that was made before; else None."""

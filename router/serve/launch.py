@@ -99,7 +99,7 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
         )
     return Front(
         backend=backend_of(settings, environment),
-        image=partial(image_of, limits=limits, fetch=fetcher, param="messages.0.content"),
+        image=partial(image_of, limits=limits, fetch=fetcher),
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst),
         settings=settings,

@@ -51,7 +51,9 @@ def problem(kind: str, sentence: str, *, at: str | int = "") -> PydanticCustomEr
     # Half of a surrogate pair cannot be sent back, nor be kept by pydantic.
     told_of = sentence.encode("ascii", "backslashreplace").decode()
     place = at.encode("ascii", "backslashreplace").decode() if isinstance(at, str) else at
-    return PydanticCustomError("problem", "{sentence}", {"kind": kind, "sentence": told_of, "at": place})
+    return PydanticCustomError(
+        "problem", "{sentence}", {"kind": kind, "sentence": told_of, "at": place}
+    )
 
 
 def shown(value: Any) -> str:
@@ -199,7 +201,9 @@ def _part(value: Any) -> Any:
     """Say what is wrong with a part's type, whatever else it holds."""
     kind = _object(value).get("type")
     if kind is None:
-        raise problem("missing", "It is missing; parts are of the type text or image_url.", at="type")
+        raise problem(
+            "missing", "It is missing; parts are of the type text or image_url.", at="type"
+        )
     if kind not in ("text", "image_url"):
         hint = "parts are of the type text or image_url"
         if kind in _NOT_HERE:
@@ -272,9 +276,7 @@ class SystemMessage(_Strict):
     role: Literal["system", "developer"]
     content: Annotated[
         _Text
-        | Annotated[
-            list[Annotated[TextPart, BeforeValidator(_text_part)]], _PARTS, Tag("<parts>")
-        ],
+        | Annotated[list[Annotated[TextPart, BeforeValidator(_text_part)]], _PARTS, Tag("<parts>")],
         Discriminator(_form),
         BeforeValidator(_content),
         Field(description="Stands before the question, where the server was started so."),

@@ -32,7 +32,7 @@ def run(cases: Mapping[str, Case]) -> None:
 
 
 def told(error: Exception) -> dict[str, Any]:
-    """An error as the client's user sees it: its class, its text, and the status where it has one."""
+    """An error as the client's user sees it: its class, its text, and its status if any."""
     status = getattr(error, "status_code", None)
     return {"kind": type(error).__name__, "text": str(error)[:2_000], "status": status}
 

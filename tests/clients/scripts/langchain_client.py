@@ -49,7 +49,9 @@ run(
         "system": lambda asked: answer(
             model(asked).invoke([SystemMessage(SYSTEM), question(asked)])
         ),
-        "temperature": lambda asked: answer(model(asked, temperature=0.7).invoke([question(asked)])),
+        "temperature": lambda asked: answer(
+            model(asked, temperature=0.7).invoke([question(asked)])
+        ),
         "stop": lambda asked: answer(model(asked).invoke([question(asked)], stop=[asked["stop"]])),
         "history": lambda asked: answer(
             model(asked).invoke([question(asked), AIMessage("3"), HumanMessage("And the other?")])

@@ -43,6 +43,12 @@ def history(asked: Asked) -> dict[str, Any]:
     return answer(create(asked, *said, {"role": "user", "content": "And the other?"}))
 
 
+def detail(asked: Asked) -> dict[str, Any]:
+    message = user(asked)
+    message["content"][1]["image_url"]["detail"] = "low"
+    return answer(create(asked, message))
+
+
 def models(asked: Asked) -> dict[str, Any]:
     client = openai.OpenAI(base_url=asked["base_url"], api_key="none")
     return {"text": " ".join(one.id for one in client.models.list())}
@@ -59,18 +65,7 @@ run(
         "system": lambda asked: answer(create(asked, system(), user(asked))),
         "temperature": lambda asked: answer(create(asked, temperature=0.7, seed=1)),
         "stop": lambda asked: answer(create(asked, stop=asked["stop"])),
-        "detail": lambda asked: answer(
-            create(
-                asked,
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "text", "text": asked["question"]},
-                        {"type": "image_url", "image_url": {"url": asked["image"], "detail": "low"}},
-                    ],
-                },
-            )
-        ),
+        "detail": detail,
         "history": history,
         "tools": lambda asked: answer(create(asked, tools=[TOOL])),
     }

@@ -188,7 +188,6 @@ def seen(**image) -> dict:
             "messages[1]",
             "Conversations are not offered here, and this is a message of the role assistant",
         ),
-        ({"messages": ASKED["messages"] * 2}, "messages[1]", "Conversations are not offered"),
         ({"messages": [{"role": "system", "content": "a"}]}, "messages", "no message of the role"),
         (asked(), PLACE, "must not be empty."),
         (asked(*[TEXT] * 17), PLACE, "more than 16 parts."),

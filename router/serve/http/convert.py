@@ -100,7 +100,7 @@ def asked_question(request: ChatRequest, settings: FrontSettings) -> Question:
             server does not take it.
     """
     system: list[str] = []
-    asked = ""
+    asked: list[str] = []
     images: list[tuple[str, ImagePart]] = []
     content = ""
     for number, message in enumerate(request.messages):
@@ -110,8 +110,9 @@ def asked_question(request: ChatRequest, settings: FrontSettings) -> Question:
         texts = [said] if isinstance(said, str) else _texts(parts)
         text = "\n".join(texts).strip()
         if not isinstance(message, SystemMessage):
-            asked, content = text, f"{place}.content"
-            images = [
+            content = f"{place}.content"
+            asked += [text] if text else []
+            images += [
                 (f"{content}[{part_number}].image_url", part)
                 for part_number, part in enumerate(parts)
                 if isinstance(part, ImagePart)
@@ -135,7 +136,7 @@ def asked_question(request: ChatRequest, settings: FrontSettings) -> Question:
         )
     if not asked:
         raise ApiError(400, f"{content}: The question is empty.", param=content)
-    whole = "\n".join([*system, asked])
+    whole = "\n".join([*system, *asked])
     if len(whole) > QUESTION:
         raise ApiError(
             400,

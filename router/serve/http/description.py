@@ -52,7 +52,8 @@ def describe(app: FastAPI, backend: Backend, *, keys: bool, open_paths: Collecti
                             "429", {"description": "No valid key"}
                         )
             answered = schema["paths"][CHAT]["post"]["responses"]["200"]
-            answered["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            # Events, each with a chat.completion.chunk in its data.
+            answered["content"]["text/event-stream"] = {"schema": {}}
             if backend.ready():
                 names = list(model_names(backend.served()))
                 request["properties"]["model"]["enum"] = names

@@ -285,22 +285,23 @@ class SystemMessage(_Strict):
 
 
 def _one_question(value: Any) -> Any:
-    """Name a conversation before any of its messages is read."""
+    """Name a conversation before any of its messages is read.
+
+    Messages of the user alone are one question: some clients send the image in one of its own.
+    """
     if not isinstance(value, list):
         return value  # which pydantic says
-    asked = 0
     for place, message in enumerate(value):
         if not isinstance(message, dict):
             raise problem(
                 "dict_type", f"A message must be an object, not {kind_of(message)}.", at=place
             )
         role = message.get("role")
-        asked += role == "user"
-        if role in _EARLIER or asked > 1:
+        if role in _EARLIER:
             raise problem(
                 "history",
-                f"Conversations are not offered here, and this is a message of the role {role} "
-                "beside the question: send one user message with one question and its image.",
+                f"Conversations are not offered here, and this is a message of the role {role}: "
+                "send one question and its image.",
                 at=place,
             )
     if len(value) > MOST_MESSAGES:
@@ -380,8 +381,8 @@ class ChatRequest(_Strict):
         Field(
             min_length=1,
             max_length=MOST_MESSAGES,
-            description="One user message: conversations are not kept. System messages are taken "
-            "where the server was started so.",
+            description="Of the user, about one image: conversations are not kept. System messages "
+            "are taken where the server was started so.",
         ),
     ]
     scale: Annotated[

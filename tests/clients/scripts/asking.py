@@ -1,11 +1,13 @@
-"""What every client's script shares: read what to ask, do one case, say what came of it.
+"""What every client's script shares: read what to ask, do some cases, say what came of each.
 
 A script runs in a process of its own, in the environment of its client:
 
-    python SCRIPT CASE '{"base_url": ..., "model": ..., "image": "data:...", "question": ...}'
+    python SCRIPT ASKED CASE CASE ...
 
-It writes one JSON object: the answer's `text`, or the `error` as the client told it. The address is
-all that ties it to a server, so that the same scripts ask a gateway.
+ASKED is a JSON object of `base_url`, `model`, `image` (a data URL), `question` and `stop`. The
+script writes one JSON object: case to the answer's `text`, or to the `error` as the client told it. An
+address and a model are all that tie it to a server, so that the same scripts ask a gateway. Without
+cases it writes the names of those that there are.
 """
 
 from __future__ import annotations
@@ -22,12 +24,17 @@ SYSTEM = "Answer in one word."
 
 
 def run(cases: Mapping[str, Case]) -> None:
-    """Do the case that the command line names."""
-    name, asked = sys.argv[1], json.loads(sys.argv[2])
-    try:
-        found = cases[name](asked)
-    except Exception as error:  # whatever a client raises is the finding
-        found = {"error": told(error)}
+    """Do the cases that the command line names."""
+    asked, names = json.loads(sys.argv[1]), sys.argv[2:]
+    if not names:
+        sys.stdout.write(json.dumps(list(cases)) + "\n")
+        return
+    found = {}
+    for name in names:
+        try:
+            found[name] = cases[name](asked)
+        except Exception as error:  # whatever a client raises is the finding
+            found[name] = {"error": told(error)}
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -45,10 +45,11 @@ run(
             [one.content for one in model(asked).stream([question(asked)])]
         ),
         "own block": lambda asked: answer(model(asked).invoke([own_block(asked)])),
-        "batch": lambda asked: answer(model(asked).batch([[question(asked)]] * 3)[2]),
+        "at once": lambda asked: answer(model(asked).batch([[question(asked)]] * 3)[2]),
         "system": lambda asked: answer(
             model(asked).invoke([SystemMessage(SYSTEM), question(asked)])
         ),
+        "greedy": lambda asked: answer(model(asked, temperature=0).invoke([question(asked)])),
         "temperature": lambda asked: answer(
             model(asked, temperature=0.7).invoke([question(asked)])
         ),

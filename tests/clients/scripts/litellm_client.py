@@ -30,6 +30,8 @@ def answer(completion: Any) -> dict[str, Any]:
     }
 
 
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+
 run(
     {
         "whole": lambda asked: answer(create(asked)),
@@ -37,8 +39,10 @@ run(
             [one.choices[0].delta.content for one in create(asked, stream=True) if one.choices]
         ),
         "system": lambda asked: answer(create(asked, system(), user(asked))),
+        "greedy": lambda asked: answer(create(asked, temperature=0)),
         "temperature": lambda asked: answer(create(asked, temperature=0.7)),
         "stop": lambda asked: answer(create(asked, stop=[asked["stop"]])),
+        "tools": lambda asked: answer(create(asked, tools=[TOOL])),
         "history": lambda asked: answer(
             create(
                 asked,

@@ -29,13 +29,15 @@ def streamed(asked: Asked) -> dict[str, Any]:
 
 
 def asynchronous(asked: Asked) -> dict[str, Any]:
-    async def main() -> Any:
+    async def main() -> list[Any]:
         async with openai.AsyncOpenAI(base_url=asked["base_url"], api_key="none") as client:
-            return await client.chat.completions.create(
-                model=asked["model"], messages=[user(asked)]
-            )
+            wanted = [
+                client.chat.completions.create(model=asked["model"], messages=[user(asked)])
+                for _ in range(4)
+            ]
+            return await asyncio.gather(*wanted)
 
-    return answer(asyncio.run(main()))
+    return answer(asyncio.run(main())[-1])
 
 
 def history(asked: Asked) -> dict[str, Any]:
@@ -60,9 +62,10 @@ run(
     {
         "whole": lambda asked: answer(create(asked)),
         "streamed": streamed,
-        "async": asynchronous,
+        "at once": asynchronous,
         "models": models,
         "system": lambda asked: answer(create(asked, system(), user(asked))),
+        "greedy": lambda asked: answer(create(asked, temperature=0)),
         "temperature": lambda asked: answer(create(asked, temperature=0.7, seed=1)),
         "stop": lambda asked: answer(create(asked, stop=asked["stop"])),
         "detail": detail,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio
-from asking import SYSTEM, Asked, run
+from asking import Asked, run
 
 
 def said(asked: Asked, history: list[Any] | None = None, **settings: Any) -> dict[str, Any]:
@@ -29,15 +29,14 @@ def said(asked: Asked, history: list[Any] | None = None, **settings: Any) -> dic
 
 
 EARLIER = [
-    {"role": "user", "content": "Hello."},
-    {"role": "assistant", "content": "Hello, ask me about an image."},
+    {"role": "user", "content": [{"type": "text", "text": "Hello."}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "Ask me about an image."}]},
 ]
 
 run(
     {
         "whole": lambda asked: said(asked, streaming=False),
         "streamed": lambda asked: said(asked),
-        "system": lambda asked: said(asked, system_message=SYSTEM),
         "history": lambda asked: said(asked, EARLIER),
     }
 )

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,30 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def litellm_proxy(base_url: str, model: str, folder: Path, *, cache: Path) -> Iterator[str]:
-    """LiteLLM's proxy before a server; gives its own address with `/v1`."""
-    entry = {"model_name": model, "litellm_params": {"model": f"openai/{model}"}}
-    entry["litellm_params"] |= {"api_base": base_url, "api_key": "none"}
+def litellm_proxy(models: Mapping[str, Asked], folder: Path, *, cache: Path) -> Iterator[str]:
+    """LiteLLM's proxy before servers.
+
+    Args:
+        models: What the proxy calls a model, to the server and model behind it.
+        folder: For its configuration and log.
+        cache: Where clients are installed.
+
+    Yields:
+        Its own address with `/v1`.
+    """
+    entries = [
+        {
+            "model_name": name,
+            "litellm_params": {
+                "model": f"openai/{asked.model}",
+                "api_base": asked.base_url,
+                "api_key": "none",
+            },
+        }
+        for name, asked in models.items()
+    ]
     config = folder / "litellm.yaml"  # JSON is YAML, too
-    config.write_text(json.dumps({"model_list": [entry], "router_settings": {"num_retries": 0}}))
+    config.write_text(json.dumps({"model_list": entries, "router_settings": {"num_retries": 0}}))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [python_clients(cache) / "litellm", "--config", config, "--host", "127.0.0.1"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -129,17 +128,16 @@ def test_what_passes_through_a_client(client, served, cache, tmp_path):
     known = ask(client, served.asked(served.plain), cache=cache)
     assert set(known) == {case for case, cell in said.items() if cell != WITHOUT}
 
-    def found(url: str, cases: list[str]) -> dict[str, dict]:
-        if client != PROXY:
-            return ask(client, served.asked(url), cases, cache=cache)
-        folder = tmp_path / re.sub(r"\W", "-", url)
-        folder.mkdir()
-        with litellm_proxy(url, "m3-auto", folder, cache=cache) as proxied:
-            return ask(client, served.asked(proxied), cases, cache=cache)
-
-    plain = found(served.plain, list(known))
-    refused = [case for case in known if "error" in plain[case]]
-    willing = found(served.willing, refused)
+    plain_asked, willing_asked = served.asked(served.plain), served.asked(served.willing)
+    with contextlib.ExitStack() as stack:
+        if client == PROXY:
+            models = {"m3-auto": plain_asked, "m3-willing": willing_asked}
+            url = stack.enter_context(litellm_proxy(models, tmp_path, cache=cache))
+            plain_asked = replace(plain_asked, base_url=url)
+            willing_asked = replace(willing_asked, base_url=url, model="m3-willing")
+        plain = ask(client, plain_asked, list(known), cache=cache)
+        refused = [case for case in known if "error" in plain[case]]
+        willing = ask(client, willing_asked, refused, cache=cache)
     told = {
         case: "yes"
         if "error" not in plain[case]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from m3router.data.errors import M3RouterError
-from m3router.router.serve.errors import ApiError
+from m3router.router.serve.errors import ApiError, where
 from m3router.router.serve.http.chat import api_error, failed
 from m3router.router.serve.http.request_ids import HEADER, request_id
+
+logger = logging.getLogger(__name__)
 
 
 def tell_errors(app: FastAPI) -> None:
@@ -46,8 +50,10 @@ def tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(http: Request, error: Exception) -> JSONResponse:
-        # It goes on to the guard, which logs where it happened.
-        return _answer(failed(f"req-{request_id(http.scope)}"))
+        # It goes on to the guard, which does not know the id.
+        id = f"req-{request_id(http.scope)}"
+        logger.error("%s failed: %s", id, where(error))
+        return _answer(failed(id))
 
 
 def _answer(error: ApiError) -> JSONResponse:

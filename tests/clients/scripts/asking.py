@@ -5,9 +5,9 @@ A script runs in a process of its own, in the environment of its client:
     python SCRIPT ASKED CASE CASE ...
 
 ASKED is a JSON object of `base_url`, `model`, `image` (a data URL), `question` and `stop`. The
-script writes one JSON object: case to the answer's `text`, or to the `error` as the client told it. An
-address and a model are all that tie it to a server, so that the same scripts ask a gateway. Without
-cases it writes the names of those that there are.
+script writes one JSON object: case to the answer's `text`, or to the `error` as the client told it.
+An address and a model are all that tie it to a server, so that the same scripts ask a gateway.
+Without cases it writes the names of those that there are.
 """
 
 from __future__ import annotations

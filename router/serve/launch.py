@@ -131,11 +131,10 @@ def gateway_front(
     Raises:
         DataError: If a setting is wrong, or the gateway would be open to others without keys.
     """
+    from m3router.router.serve.gateway.app import GatewayFront
     from m3router.router.serve.gateway.decider_process import ProcessDecider
     from m3router.router.serve.gateway.metrics import GatewayMetrics
     from m3router.router.serve.images.workers import ImageWorkers
-
-    from m3router.router.serve.gateway.app import GatewayFront
 
     keys, hosts = _admitted(settings, environment)
     limits = _limits(settings)

@@ -52,7 +52,8 @@ def interval(values: Sequence[float]) -> dict[str, float]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return {"mean": mean}
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
@@ -71,7 +72,9 @@ def compared(alone: Sequence[dict[str, Any]], through: Sequence[dict[str, Any]])
     return {
         f"added_{name}": interval([b[name] - a[name] for a, b in pairs])
         for name in ("median_ms", "p99_ms", "first_median_ms")
-    } | {"throughput": interval([b["per_second"] / a["per_second"] for a, b in pairs])}
+    } | {
+        "throughput": interval([b["per_second"] / (a["per_second"] or math.nan) for a, b in pairs])
+    }
 
 
 def against_targets(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -253,6 +253,9 @@ class Bench:
         for name, parts in PARTS.items():
             run = self.plan.run(name)
             if not (run / "policies" / "default.json").is_file():
+                if run == first:  # the other one has copied what there was before
+                    looks = [*program, "featurize", str(run), "--images", str(self.plan.images)]
+                    _call([*looks, "--feature-group", "image", "--feature-group", "question"])
                 train = [*program, "train", str(first), "--estimator", "logistic"]
                 train += [one for part in parts for one in ("--feature-group", part)]
                 _call(train + ([] if run == first else ["--out", str(run)]))

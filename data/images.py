@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from m3router.data.errors import ImageError, ImageSizeError
+from m3router.data.image_claims import canvas_of, claims_too_much, tags_claim_too_much
 from m3router.data.media_files import open_file
 from m3router.data.png_chunks import only_pixels
 from m3router.data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
 MAX_PIXELS = 64_000_000
+LONGEST_SIDE = 1 << 15
+"""Pixels of the longer side to which longer images of files are made smaller: what scales an image
+needs memory for each pixel of a row, and models scale the shorter side. Few files have more."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What is read. NOTE: not everything Pillow knows: its EPS reader starts another program."""
 
@@ -34,6 +38,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation (CIPA DC-008, tag 274) to what sets the image upright."""
+_SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 _DECODER_ERRORS = (
     ArithmeticError,
@@ -54,6 +59,9 @@ _DECODER_ERRORS = (
 )
 """What Pillow's decoders are known to raise on broken bytes; there is no common base class."""
 
+_LONGEST_PROFILE = 1 << 17
+"""Characters of EXIF data in a PNG's text; a JPEG has room for half of that."""
+
 _FILLERS = (
     b"",
     *(hashlib.shake_128(bytes([n])).digest(256).replace(b"\xff", b"\x7f") for n in range(4)),
@@ -68,8 +76,9 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Rotation by EXIF is applied, transparency is laid onto white, CMYK and palettes are
     converted, 16-bit and float values are scaled to 8 bits (:mod:`m3router.data.wide_pixels`), of
-    an animation the first frame is taken. NOTE: colour profiles and gamma are not applied, as
-    published evaluations do not apply them.
+    an animation the first frame is taken. An image with a side of more than :data:`LONGEST_SIDE`
+    pixels is made smaller. NOTE: colour profiles and gamma are not applied, as published
+    evaluations do not apply them.
 
     Args:
         path: The file; composed and decomposed spellings of its name are equal, see
@@ -85,11 +94,16 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             large or no image; the message names the path and the cause.
     """
     with open_file(path) as file:
-        return _decode(file, f"Image {path}", FORMATS, max_pixels)
+        image = _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
+    return bounded(image, LONGEST_SIDE)
 
 
 def read_image(
-    data: bytes, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    formats: Sequence[str] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    longest_side: int | None = None,
 ) -> Image.Image:
     """Read the bytes of an image as :func:`open_image` reads a file.
 
@@ -97,6 +111,7 @@ def read_image(
         data: All of them.
         formats: Names of :data:`FORMATS` that are tried.
         max_pixels: Refuse larger images, by their header, before anything is decoded.
+        longest_side: Make longer images smaller, see :func:`bounded`; None to leave them.
 
     Returns:
         The image, mode ``RGB``, at least 1 x 1.
@@ -108,14 +123,69 @@ def read_image(
     """
     if not data:
         raise ImageError("The image cannot be read: it is empty (0 bytes).")
-    return _decode(io.BytesIO(data), "The image", formats, max_pixels)
+    image = _decode(io.BytesIO(data), "The image", formats, max_pixels, longest_side)
+    return image if longest_side is None else bounded(image, longest_side)
 
 
-def _decode(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
+def upright_size(
+    data: bytes, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Width and height that :func:`read_image` would give, by the header alone.
+
+    Args:
+        data: All bytes of an image.
+        formats: Names of :data:`FORMATS` that are tried.
+        max_pixels: Refuse larger images.
+
+    Raises:
+        ImageSizeError: It has too many pixels.
+        ImageError: It is no image, or its header is damaged.
+    """
     try:
-        return _decode_once(file, name, formats, max_pixels)
+        with _opened(io.BytesIO(data), "The image", formats, max_pixels) as image:
+            width, height = image.size
+            turn = _turn(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageSizeError(_too_large(name, str(error), max_pixels)) from error
+        raise _too_large("The image", str(error), max_pixels) from error
+    except _DECODER_ERRORS as error:
+        raise _damaged("The image", error) from error
+    return (height, width) if turn in _SIDEWAYS else (width, height)
+
+
+def bounded(image: Image.Image, longest_side: int) -> Image.Image:
+    """An image whose longer side has at most so many pixels: as it is, or made smaller.
+
+    Images are averaged in blocks first, so that time and memory grow with their pixels only.
+
+    Args:
+        image: An RGB image.
+        longest_side: At least 1.
+
+    >>> bounded(Image.new("RGB", (1_000_000, 1)), 5000).size
+    (5000, 1)
+    """
+    if max(image.size) <= longest_side:
+        return image
+    size = _within(image.size, longest_side)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def _within(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    width, height = (max(1, round(side * longest_side / max(size))) for side in size)
+    return width, height
+
+
+def _decode(
+    file: BinaryIO,
+    name: str,
+    formats: Sequence[str],
+    max_pixels: int,
+    longest_side: int | None = None,
+) -> Image.Image:
+    try:
+        return _decode_once(file, name, formats, max_pixels, longest_side)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, str(error), max_pixels) from error
     except _DECODER_ERRORS as error:
         image = _without_texts(file, name, max_pixels) if "PNG" in formats else None
         if image is None and "JPEG" in formats:
@@ -163,17 +233,40 @@ def _with_end(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
     return shown[0]
 
 
-def _decode_once(file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
-    file.seek(0)
-    with Image.open(file, formats=_readable(formats)) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageSizeError(_too_large(name, f"{width} x {height} pixels", max_pixels))
+def _decode_once(
+    file: BinaryIO,
+    name: str,
+    formats: Sequence[str],
+    max_pixels: int,
+    longest_side: int | None = None,
+) -> Image.Image:
+    with _opened(file, name, formats, max_pixels) as image:
+        if longest_side is not None and max(image.size) > longest_side:
+            image.draft(None, _within(image.size, longest_side))  # a JPEG can be read smaller
         wide = is_wide(image)
         image.load()
         turn = _turn(image)
         shown = _to_rgb(brightened(image, file) if wide else image, file)
         return shown if turn is None else shown.transpose(turn)
+
+
+def _opened(
+    file: BinaryIO, name: str, formats: Sequence[str], max_pixels: int
+) -> ImageFile.ImageFile:
+    """An image of which only the header was read, and whose claims were judged."""
+    canvas = canvas_of(file)
+    if canvas[0] * canvas[1] > max_pixels:
+        raise _too_large(name, f"{canvas[0]} x {canvas[1]} pixels", max_pixels)
+    problem = claims_too_much(file)
+    if problem:
+        raise ImageError(f"{name} cannot be read: {problem}.")
+    file.seek(0)
+    image = Image.open(file, formats=_readable(formats))
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise _too_large(name, f"{width} x {height} pixels", max_pixels)
+    return image
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
@@ -187,12 +280,19 @@ def _readable(formats: Sequence[str]) -> list[str]:
     return [name for name in formats if name in Image.OPEN]
 
 
-def _too_large(name: str, size: str, max_pixels: int) -> str:
-    return f"{name} is too large: {size}, the limit is {max_pixels} pixels. Scale it down first."
+def _too_large(name: str, size: str, max_pixels: int) -> ImageSizeError:
+    return ImageSizeError(
+        f"{name} is too large: {size}, the limit is {max_pixels} pixels. Scale it down first."
+    )
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What the EXIF orientation asks for; an image whose EXIF data is damaged is upright."""
+    exif, profile = image.info.get("exif", b""), image.info.get("Raw profile type exif", "")
+    if tags_claim_too_much(io.BytesIO(exif[6:] if exif[:4] == b"Exif" else exif)):
+        return None
+    if len(profile) > _LONGEST_PROFILE:
+        return None
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except _DECODER_ERRORS as error:

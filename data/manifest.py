@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import read_json
+from m3router.data.plain_files import is_there, open_file
 
 SCHEMA = 2
 SEALED = 2
@@ -54,19 +56,19 @@ def sha256_file(path: Path) -> str:
         DataError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def atomic_write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def atomic_write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file whole or not at all: a temporary neighbour, fsync, rename.
 
     Args:
         path: Where the file is to stand; its folder is made when it is missing.
         data: All of its bytes.
-        mode: Permissions of the file, less the process's umask.
+        mode: Permissions of the file, whatever the process's umask; None for what that leaves.
 
     Raises:
         DataError: It cannot be written (disk full, no permission, ...). What stood at ``path``
@@ -75,7 +77,10 @@ def atomic_write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        made = 0o666 if mode is None else mode
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, made)) as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -167,21 +172,16 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
         DataError: It is missing, not JSON, edited, of another stage, or of a newer schema.
     """
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
+    if not is_there(path):
         raise DataError(
             f"{folder} has no {MANIFEST}: expected the folder that the stage {stage!r} wrote. "
             "Check the path, or run that stage first."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}). Run the stage {stage!r} again.") from error
+        )
+    manifest = read_json(path, redo=f"Run the stage {stage!r} again.")
     if not isinstance(manifest, dict) or "schema" not in manifest or "stage" not in manifest:
         raise DataError(f"{path} is not a manifest of this project: no 'schema' and 'stage'.")
     schema = manifest["schema"]
-    if not isinstance(schema, int) or schema > SCHEMA:
+    if type(schema) is not int or schema > SCHEMA:
         raise DataError(
             f"{path} has schema {schema!r}; this version reads up to {SCHEMA}. "
             "Update m3router, or run the stage again with this version."
@@ -196,7 +196,30 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
         raise DataError(
             f"{folder} holds the stage {manifest['stage']!r}, expected {stage!r}. Check the path."
         )
+    if wrong := _wrong_entry(manifest):
+        raise DataError(
+            f"{path} is damaged: its entry {wrong} is not such as stages write. "
+            f"Run the stage {stage!r} again."
+        )
     return manifest
+
+
+def _wrong_entry(manifest: Mapping[str, Any]) -> str:
+    """The name of the first entry that is none of a manifest; "" where all are."""
+    for name in ("inputs", "params", "versions", "files", "metadata"):
+        entry = manifest.get(name, {})
+        if not isinstance(entry, dict):
+            return repr(name)
+        for key, value in entry.items():
+            if name == "inputs":
+                fits = isinstance(value, dict) and all(
+                    isinstance(value.get(part), str) for part in ("path", "sha256")
+                )
+            else:
+                fits = name not in ("files", "versions") or isinstance(value, str)
+            if not fits:
+                return f"{name!r}, {key!r},"
+    return ""
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

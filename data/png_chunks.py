@@ -35,7 +35,7 @@ def only_pixels(file: BinaryIO) -> io.BytesIO | None:
         return None
     kept = io.BytesIO()
     kept.write(SIGNATURE)
-    for kind, length, start in _chunks(file):
+    for kind, length, start in chunks(file):
         if kind not in _PIXELS and kind != b"eXIf" and kind not in _TEXTS:
             continue
         if kind not in _PIXELS and length > _LONGEST_TEXT:
@@ -57,7 +57,7 @@ def significant_bits(file: BinaryIO) -> int | None:
     file.seek(0)
     if file.read(len(SIGNATURE)) != SIGNATURE:
         return None
-    for kind, length, start in _chunks(file):
+    for kind, length, start in chunks(file):
         if kind == b"sBIT" and 1 <= length <= 4:
             file.seek(start + 8)
             colours = 3 if length > 2 else 1  # the last of 2 or 4 is of the alpha channel
@@ -67,16 +67,20 @@ def significant_bits(file: BinaryIO) -> int | None:
     return None
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, length of the body and place of each chunk, as far as the file goes."""
-    start = len(SIGNATURE)
+def chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, length of the body and place of each chunk, as far as the file goes.
+
+    A length is no longer than the file, whatever the chunk says.
+    """
+    file.seek(0, 2)
+    size, start = file.tell(), len(SIGNATURE)
     while True:
         file.seek(start)
         head = file.read(8)
         if len(head) < 8:
             return
         length, kind = struct.unpack(">I4s", head)
-        yield kind, length, start
+        yield kind, min(length, size), start
         if kind == b"IEND":
             return
         start += 12 + length

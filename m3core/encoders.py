@@ -13,6 +13,12 @@ from transformers import AutoImageProcessor, PreTrainedModel
 
 from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.families.table import recognise
+from m3router.m3core.checkpoints.file_checks import (
+    UNREADABLE,
+    check_files,
+    check_finite,
+    check_image_processor,
+)
 from m3router.m3core.checkpoints.loading import load_model
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, read_json, resolve, revision_of
 from m3router.m3core.cost.operations import StackShape
@@ -174,12 +180,15 @@ def load_encoder(name: str, *, device: str = "auto") -> ImageEncoder:
 def _load_tower(name: str, folder: Path, kind: str, leading: int, *, device: str) -> TowerEncoder:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_files(folder)
     try:
         tower: Any = getattr(transformers, kind)
         model, info = tower.from_pretrained(folder, local_files_only=True, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-    except (OSError, ValueError, KeyError) as error:
+    except (RuntimeError, *UNREADABLE) as error:
         raise ModelError(f"{name} cannot be loaded as an image encoder: {error}") from error
+    check_finite(model.state_dict(), folder)
+    check_image_processor(processor, folder)
     if info["missing_keys"]:
         raise ModelError(
             f"{name} lacks weights of a vision tower: {sorted(info['missing_keys'])[:5]}"

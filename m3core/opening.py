@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, ModelError
+from m3router.data.json_files import parse_json
 from m3router.data.registry import unknown_name
 from m3router.m3core.checkpoints import load_model
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
@@ -40,8 +41,8 @@ def parse_options(given: Sequence[str] | None) -> dict[str, dict[str, Any]] | No
     for text in given:
         name, _, written = text.partition("=")
         try:
-            settings = json.loads(written) if written else {}
-        except json.JSONDecodeError as error:
+            settings = parse_json(written) if written else {}
+        except ValueError as error:
             raise DataError(
                 f"--option {text}: what follows the = must be a JSON object, such as "
                 f'{name}={{"max_soft_tokens": 70}}: {error}'

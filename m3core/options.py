@@ -27,6 +27,8 @@ a server, or derived as the difference to a request without the image."""
 
 
 EMPTY_QUESTION = "the question is empty; ask something"
+SPEC = "spec"
+"""Key of a log's metadata: from what its model can be made again, see :class:`OptionModel`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import parse_json
 from m3router.data.manifest import atomic_write_bytes
+from m3router.data.plain_files import open_file
 
 SEAL = "sha256"
 
@@ -59,8 +63,8 @@ def read_sealed(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
     """
     content = _read(path, what=f"the {kind}")
     try:
-        payload = json.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        payload = parse_json(content)
+    except ValueError as error:
         raise DataError(_damaged(path, kind, f"it is not valid JSON ({error})")) from error
     if not isinstance(payload, dict) or not isinstance(payload.get(SEAL), str):
         raise DataError(_damaged(path, kind, "it carries no seal of its own"))
@@ -69,12 +73,53 @@ def read_sealed(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
         raise DataError(_damaged(path, kind, "its content does not match its own SHA-256"))
     if payload.get("kind") != kind:
         raise DataError(f"{path} must be a {kind}, but it is a {payload.get('kind')!r}.")
-    if not isinstance(payload.get("schema"), int) or payload["schema"] > schema:
+    if type(payload.get("schema")) is not int or payload["schema"] > schema:
         raise DataError(
             f"{path} has schema {payload.get('schema')!r}; this version reads up to {schema}. "
             "Update the package, or write the artefact again with this version."
         )
     return payload
+
+
+def check_entries(kind: type, entries: Mapping[str, Any]) -> None:
+    """Check JSON values against the fields of a dataclass that is to be made of them.
+
+    Args:
+        kind: the dataclass; fields that are dataclasses themselves are not looked into.
+        entries: name -> value.
+
+    Raises:
+        TypeError: when a name is none of its fields, or a value is of another type.
+    """
+    kinds = get_type_hints(kind)
+    for name, value in entries.items():
+        if name not in kinds:
+            raise TypeError(f"it has an entry {name!r}, which is not known")
+        if not is_dataclass(kinds[name]) and not _fits(value, kinds[name]):
+            raise TypeError(f"{name} cannot be {value!r:.60}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of an annotated type; sequences may be lists or tuples."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is NoneType or kind is None:
+        return value is None
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(kind, type) and origin is None:
+        return type(value) is kind
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(_fits(one, inner[1]) for one in value.values())
+    if origin is tuple and isinstance(value, list | tuple):
+        each = inner[:1] * len(value) if inner[-1:] == (...,) else inner
+        return len(each) == len(value) and all(map(_fits, value, each))
+    return False
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:
@@ -91,6 +136,8 @@ def read_files(folder: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
         DataError: when a file is missing, cut short or edited, or a name leaves the folder.
     """
     contents: dict[str, bytes] = {}
+    if not isinstance(hashes, Mapping) or not all(isinstance(one, str) for one in hashes.values()):
+        raise DataError(f"The artefact in {folder} lists no files with their SHA-256: {hashes!r}.")
     for name, expected in hashes.items():
         if Path(name).name != name:
             raise DataError(f"The artefact in {folder} lists the file {name!r} outside its folder.")
@@ -115,9 +162,10 @@ def _render(payload: Mapping[str, Any]) -> bytes:
 
 def _read(path: Path, *, what: str) -> bytes:
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except OSError as error:
-        raise DataError(f"Cannot read {what} at {path}: {error.strerror}.") from error
+        raise DataError(f"Cannot read {what} at {path}: {error.strerror or error}.") from error
 
 
 def _damaged(path: Path, kind: str, cause: str) -> str:

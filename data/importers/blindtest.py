@@ -6,13 +6,13 @@ line-intersection and touching-circle tasks: ``oracle.jsonl`` beside the folder 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import parse_json
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.registry import unknown_name
 
@@ -50,7 +50,7 @@ def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line, nan=True)
             models.add(record["model"])
             if model is None or record["model"] == model:
                 rows += _rows(record)

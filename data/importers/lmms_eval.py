@@ -22,7 +22,6 @@ reads (``lmms_eval/tasks/<task>/utils.py``): a number (``exact_match`` of gqa, v
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from m3router.data.importers.costs import Costs
 from m3router.data.importers.image_cells import image_path
 from m3router.data.importers.joined import Runs, Sample, join, places, references_in
 from m3router.data.importers.usage import NOTHING, CellUsage, amount, usage_in
+from m3router.data.json_files import parse_json
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import leaves_folder
 from m3router.data.prices import Prices
@@ -87,7 +87,7 @@ def _about(path: Path) -> dict[str, Any]:
     if len(found) != 1:
         return {"path": path.name}
     try:
-        results = json.loads(found[0].read_bytes())
+        results = parse_json(found[0].read_bytes(), nan=True)
     except (OSError, ValueError) as error:
         raise DataError(f"{found[0]} cannot be read: {error}.") from error
     if not isinstance(results, dict) or not isinstance(results.get("config", {}), dict):
@@ -402,7 +402,7 @@ def _logged(path: Path, skip_bad: bool) -> tuple[list[Any], list[str]]:
     bad: list[str] = []
     for number, line in lines:
         try:
-            logged.append(json.loads(line))
+            logged.append(parse_json(line, nan=True))
         except ValueError as error:
             if number == lines[-1][0] and logged:
                 bad.append(f"{path.name}: its last line {number} is torn and was left out")
@@ -418,7 +418,7 @@ def _logged(path: Path, skip_bad: bool) -> tuple[list[Any], list[str]]:
 def _old(path: Path, text: str) -> list[Any]:
     """Read ``<task>.json`` of older versions."""
     try:
-        logged = json.loads(text)["logs"]
+        logged = parse_json(text, nan=True)["logs"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is not a samples file of lmms-eval ({error!r}): expected JSON with 'logs', or "

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from m3router.data.errors import DataError
 from m3router.data.log.checks import SCHEMA
 from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+from m3router.data.parquet_files import read_parquet
 
 PARQUET = "oracle.parquet"
 HUB_PARQUET = "data/train-00000-of-00001.parquet"
@@ -60,8 +61,12 @@ def load(
     try:
         file = HUB_PARQUET if HUB_PARQUET in manifest["files"] else PARQUET
         recorded = manifest["files"][file]
-        options = [str(option) for option in manifest["options"]]
-        cost_unit, metadata = str(manifest["cost_unit"]), dict(manifest["metadata"])
+        options, cost_unit = manifest["options"], manifest["cost_unit"]
+        metadata = dict(manifest["metadata"])
+        if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
+            raise TypeError(f"options must be a list of names, not {options!r}")
+        if not isinstance(cost_unit, str):
+            raise TypeError(f"cost_unit must be a text, not {cost_unit!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"The manifest in {folder} is damaged: {error!r}. Label again.") from error
     path = folder / file
@@ -71,4 +76,5 @@ def load(
             f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., the manifest "
             f"says {str(recorded)[:12]}.... Copy the folder again, or label again."
         )
-    return pq.read_table(path).to_pandas(), options, cost_unit, metadata
+    table = read_parquet(path, redo="Label again.")
+    return table.to_pandas(ignore_metadata=True), options, cost_unit, metadata

@@ -25,8 +25,10 @@ from types import TracebackType
 from typing import Any
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.json_files import parse_json
 from m3router.data.locks import take_lock
 from m3router.data.manifest import FULL_DISK, fsync_folder
+from m3router.data.plain_files import is_there, open_file
 from m3router.data.scoring.judged import is_waiting
 
 JOURNAL = "journal.jsonl"
@@ -59,7 +61,13 @@ def read_line(line: bytes, *, path: Path, offset: int) -> dict[str, Any]:
             f"{path} is damaged at byte {offset} ({len(line)} bytes fail their checksum). Copy "
             f"it again, or cut it there (`truncate -s {offset}`): what follows is labelled again."
         )
-    record: dict[str, Any] = json.loads(b"{" + match[1] + b"}")
+    try:
+        record: dict[str, Any] = parse_json(b"{" + match[1] + b"}", nan=True)
+    except ValueError as error:
+        raise DataError(
+            f"{path} has a right checksum but no journal's line at byte {offset} ({error}): "
+            f"something else wrote it. Label into another folder."
+        ) from error
     return record
 
 
@@ -71,9 +79,10 @@ def read_records(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
 
     Raises:
         DataError: A whole line is damaged; the message names the byte.
+        OSError: The file cannot be opened.
     """
     offset = 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for line in file:
             if not line.endswith(b"\n"):
                 return
@@ -90,7 +99,7 @@ def journal_files(folder: Path) -> list[Path]:
         if path.name.split(".")[1].isdigit()
     }
     first = folder / JOURNAL
-    return [*([first] if first.exists() else []), *(numbered[rank] for rank in sorted(numbered))]
+    return [*([first] if is_there(first) else []), *(numbered[rank] for rank in sorted(numbered))]
 
 
 def latest_rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from m3router.data.errors import DataError
 from m3router.data.log.journal import JOURNAL, VERSION, journal_files, latest_rows, read_records
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
+from m3router.data.plain_files import is_there
 
 LOG = "log"
 
@@ -49,10 +50,10 @@ def find_log(folder: Path) -> Found:
     """
     places = (folder, folder / LOG)
     for place in (folder / LOG, folder):
-        if (place / MANIFEST).is_file():
+        if is_there(place / MANIFEST):
             return Found(log=OracleLog.read(place), folder=place, finished=True)
     for place in places:
-        if (place / JOURNAL).is_file():
+        if is_there(place / JOURNAL):
             return _unfinished(place)
     raise DataError(
         f"{folder} holds no oracle log: expected {MANIFEST} or {JOURNAL} there or in "

@@ -11,12 +11,12 @@ Source: haotian-liu/LLaVA, ``docs/Finetune_Custom_Data.md`` and ``llava/train/tr
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import parse_json
 from m3router.data.media_files import leaves_folder
 
 IMAGE_TAG = "<image>"
@@ -82,14 +82,14 @@ def load_instructions(path: Path) -> list[Conversation]:
 
 def _read_list(path: Path) -> list[Any]:
     try:
-        values = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        values = parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
     except OSError as error:
         raise DataError(
             f"Instructions {path} cannot be read: {error.strerror or error}."
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text. Save the file as UTF-8.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(
             f"{path} is not valid JSON ({error}). Instructions are one JSON list, not one object "
             "a line."

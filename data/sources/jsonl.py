@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.data.example import Example
+from m3router.data.json_files import parse_json
 from m3router.data.media_files import brief, leaves_folder
 from m3router.data.registry import unknown_name
-from m3router.data.tables.formats import once
 from m3router.data.videos import is_video
 
 SHOWN = 20
@@ -76,13 +75,11 @@ def load_jsonl(path: Path, *, images: Path) -> list[Example]:
 def _read_line(line: bytes) -> Example:
     """Read one line, or say what is wrong with it."""
     try:
-        values = json.loads(line, object_pairs_hook=once)
+        values = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text. Save the file as UTF-8.") from error
     except ValueError as error:
         raise DataError(f"invalid JSON ({error}).") from error
-    except RecursionError as error:
-        raise DataError("invalid JSON (nested too deeply).") from error
     if not isinstance(values, dict):
         raise DataError(f"expected a JSON object, got {type(values).__name__}.")
     example = Example.from_dict(_fields_of(values))

@@ -11,7 +11,6 @@ examples differently, the split is refused with both names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import read_json
 from m3router.data.registry import unknown_name
 from m3router.data.splits.split import FRACTIONS, SPLITS, Split, split_by_parts, spread
 from m3router.data.tables.cells import Cell, Nested, key_of, whole_of
-from m3router.data.tables.formats import once
 from m3router.data.tables.table import Table, read_cells
 
 TRAIN = "train"
@@ -422,12 +421,7 @@ def assigned_split(
 
 def _read_object(path: Path) -> dict[str, str] | None:
     """Read an object of key -> part; None where the file holds a list, which is a table."""
-    try:
-        values = json.loads(path.read_bytes(), object_pairs_hook=once)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}).") from error
+    values = read_json(path, redo="Save it as JSON, in UTF-8.")
     if isinstance(values, list) and values and all(isinstance(row, dict) for row in values):
         return None
     values = values.get("parts", values) if isinstance(values, dict) else values

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.json_files import read_json
 from m3router.data.manifest import atomic_write_text
 from m3router.data.registry import unknown_name
 
@@ -120,7 +121,9 @@ class Split:
             parts = {str(group): str(part) for group, part in values["parts"].items()}
             seed, fractions = int(values["seed"]), tuple(float(f) for f in values["fractions"])
             recorded = str(values["fingerprint"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if values["schema"] != 1:
+                raise ValueError(f"schema {values['schema']!r} is not 1")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"This is not a recorded split: {error!r}. Split again.") from error
         split = _apply(parts, groups, seed=seed, fractions=fractions)
         if split.fingerprint != recorded:
@@ -146,13 +149,7 @@ class Split:
             DataError: The file is missing or damaged.
             MismatchError: A group is not in the assignment.
         """
-        try:
-            values = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON ({error}). Split again.") from error
-        return cls.from_dict(values, groups)
+        return cls.from_dict(read_json(path, redo="Split again."), groups)
 
 
 def split_by_group(

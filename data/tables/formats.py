@@ -10,12 +10,11 @@ import codecs
 import csv
 import gzip
 import io
-import json
-import re
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from m3router.data.json_files import parse_json
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
@@ -23,7 +22,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def decoded_text(path: Path) -> str:
@@ -127,13 +125,13 @@ def objects_of(
         records = []
         for number, line in enumerate(text.split("\n"), start=1):
             try:
-                records += [_loads(line)] if line.strip() else []
+                records += [parse_json(line, nan=True)] if line.strip() else []
             except ValueError as error:
                 if left_out is None:
                     raise ValueError(f"line {number}: {error}") from error
                 left_out.append(f"line {number} is not JSON: {error}")
     else:
-        records = _loads(text)
+        records = parse_json(text, nan=True)
     if left_out is not None and isinstance(records, list):
         odd = [place for place, row in enumerate(records, start=1) if not isinstance(row, dict)]
         left_out += [f"row {place} is not a JSON object" for place in odd]
@@ -141,28 +139,3 @@ def objects_of(
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise ValueError("expected a list of rows, each a JSON object")
     return records
-
-
-def _loads(text: str) -> Any:
-    values = json.loads(text, object_pairs_hook=once)
-    if _HALF_PAIR.search(text):
-        try:
-            json.dumps(values, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError(
-                "it holds half of a surrogate pair, which is not a character"
-            ) from None
-    return values
-
-
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its fields (a hook of :func:`json.loads`).
-
-    Raises:
-        ValueError: A field is there twice, of which JSON readers silently take the last.
-    """
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = Counter(name for name, _ in pairs)
-        raise ValueError(f"an object has the field {names.most_common(1)[0][0]!r} twice")
-    return values

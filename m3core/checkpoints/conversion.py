@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from m3router.m3core.checkpoints.families.table import get_family, recognise
+from m3router.m3core.checkpoints.file_checks import check_files
 from m3router.m3core.checkpoints.places import resolve
 from m3router.m3core.checkpoints.writing import check_destination
 
@@ -28,7 +29,9 @@ def convert(source: str, destination: Path, *, dtype: str | None = None) -> Path
             number format is unknown, or the destination is not empty.
     """
     check_destination(destination, dtype=dtype)
-    checkpoint = recognise(resolve(source))
+    folder = resolve(source)
+    check_files(folder)
+    checkpoint = recognise(folder)
     get_family(checkpoint.family).convert(checkpoint, destination, dtype=dtype)
     return destination
 

@@ -10,6 +10,7 @@ import torch
 
 from m3router.m3core.checkpoints.families.base import Source
 from m3router.m3core.checkpoints.families.table import get_family, recognise
+from m3router.m3core.checkpoints.file_checks import check_files
 from m3router.m3core.checkpoints.placement import Placement
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
 from m3router.m3core.matryoshka.base import MultiScaleModel
@@ -61,7 +62,9 @@ def load_model(
     placement = Placement(device=device, dtype=dtype, device_map=device_map, bits=bits)
     if name == FAKE:
         return _with_longest(FakeModel(pooling=pooling), max_new_tokens)
-    checkpoint = recognise(resolve(name))
+    folder = resolve(name)
+    check_files(folder)
+    checkpoint = recognise(folder)
     family = get_family(checkpoint.family)
     if not checkpoint.says_matryoshka and not family.always_matryoshka:
         logger.warning(

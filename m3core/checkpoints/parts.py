@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
@@ -16,10 +15,13 @@ from transformers import (
 
 from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.file_checks import (
+    UNREADABLE,
+    check_image_processor,
+    is_unreadable,
+)
 from m3router.m3core.checkpoints.llama_tokenizer import FAST, PIECES, load_llama_tokenizer
 from m3router.m3core.checkpoints.tower import Tower
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
 
 
 def load_tokenizer(
@@ -47,7 +49,9 @@ def load_tokenizer(
     else:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except _UNREADABLE as error:
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
             raise ModelError(
                 f"{folder} lacks a usable tokenizer: {error}; download its files again"
             ) from error
@@ -94,17 +98,21 @@ def load_image_processor(
         ModelError: If its file cannot be read.
     """
     try:
+        found = None
         if checkpoint.layout == "hugging_face":
-            return AutoImageProcessor.from_pretrained(
+            found = AutoImageProcessor.from_pretrained(
                 checkpoint.folder, local_files_only=True, backend="pil"
             )
-        if tower and tower.folder and (tower.folder / "preprocessor_config.json").is_file():
-            return CLIPImageProcessorPil.from_pretrained(tower.folder, local_files_only=True)
-    except _UNREADABLE as error:
+        elif tower and tower.folder and (tower.folder / "preprocessor_config.json").is_file():
+            found = CLIPImageProcessorPil.from_pretrained(tower.folder, local_files_only=True)
+    except UNREADABLE as error:
         raise ModelError(
             f"{checkpoint.folder} lacks a usable image processor: {error}; download its "
             "preprocessor_config.json again"
         ) from error
+    if found is not None:
+        check_image_processor(found, checkpoint.folder)
+        return found
     side = vision.image_size
     return CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from m3router.data.errors import ModelError
+from m3router.data.json_files import parse_json
 from m3router.data.manifest import sha256_file
+from m3router.data.plain_files import open_file
 
 EMBEDDED = "embedded"
 FAKE = "fake"
@@ -79,7 +80,7 @@ def revision_of(folder: Path, *more: Path) -> str:
     digest = hashlib.sha256()
     for place in (folder, *more):
         for file in sorted(place.iterdir()):
-            if file.suffix in _DECISIVE:
+            if file.suffix in _DECISIVE and not file.is_dir():
                 digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
@@ -91,8 +92,11 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: If the file is not valid JSON or holds something else.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        with open_file(file) as opened:
+            content = parse_json(opened.read())
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise ModelError(f"{file} is not valid JSON: {error}; download the file again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file} must hold a JSON object, found {type(content).__name__}")

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.file_checks import check_finite
 from m3router.m3core.checkpoints.places import read_json
 
 Tensors = dict[str, torch.Tensor]
@@ -44,13 +45,15 @@ def read_tensors(folder: Path) -> Tensors:
 
     Raises:
         ModelError: If there are no weights, a shard is missing, truncated or is not what the
-            index says.
+            index says, or a tensor holds NaN or infinity.
     """
     for form in _FORMATS:
         if (folder / form.listing).is_file():
             return _sharded(folder, form.listing)
         if (folder / form.single).is_file():
-            return _tensors_of(folder / form.single)
+            tensors = _tensors_of(folder / form.single)
+            check_finite(tensors, folder / form.single)
+            return tensors
     raise ModelError(_why_none(folder))
 
 
@@ -97,6 +100,7 @@ def _sharded(folder: Path, index: str) -> Tensors:
     problems = []
     for name in names:
         shard = _tensors_of(folder / name)
+        check_finite(shard, folder / name)
         promised = {key for key, file in weight_map.items() if file == name}
         for what, keys in (
             (f"is in {name} but not in the index", sorted(shard.keys() - promised)),
@@ -141,10 +145,21 @@ def _tensors_of(file: Path) -> Tensors:
             f"{file} holds more than tensors and is not loaded, as that could run foreign code; "
             "get the checkpoint as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+    ) as error:
         raise ModelError(
             f"the weights in {file} cannot be loaded: the file is truncated or damaged "
-            f"({str(error).splitlines()[0]}); download it again"
+            f"({(str(error) or repr(error)).splitlines()[0]}); download it again"
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(value, torch.Tensor) for value in tensors.values()

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig
 
 from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.file_checks import UNREADABLE, check_files
 from m3router.m3core.checkpoints.places import local_tower, read_json, resolve
 from m3router.m3core.checkpoints.tensors import Tensors, read_tensors
 
@@ -148,6 +148,7 @@ def _fetch(name: str, folder: Path, inside: bool) -> Path:
 
 
 def _tower_config(folder: Path) -> CLIPVisionConfig:
+    check_files(folder)
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in ("clip", "clip_vision_model"):
         raise ModelError(
@@ -155,7 +156,7 @@ def _tower_config(folder: Path) -> CLIPVisionConfig:
         )
     try:
         return CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+    except UNREADABLE as error:
         raise ModelError(
             f"the config of the vision tower {folder} is not valid: {error}"
         ) from error

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.checkpoint import Checkpoint
+from m3router.m3core.checkpoints.file_checks import UNREADABLE
 
 PROJECTORS = {"mlp2x_gelu": "gelu", "linear": "linear"}
 """LLaVA's projectors with the activation that Hugging Face's two-layer projector takes.
@@ -98,7 +98,7 @@ def valid_config(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except (RuntimeError, ArithmeticError, *UNREADABLE) as error:
         raise ModelError(f"{folder}/config.json is not valid: {error}") from error
 
 

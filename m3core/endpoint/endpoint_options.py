@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import parse_json
 from m3router.data.prices import Prices
 from m3router.data.registry import unknown_name
 from m3router.m3core.endpoint.merge_patch import joined_patches
@@ -138,7 +138,7 @@ def read_options(
 def _content(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        content = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as options: {error}") from error
     if not isinstance(content, dict):

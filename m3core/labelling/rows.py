@@ -14,13 +14,14 @@ from m3router.data.scoring.judged import WAITING
 from m3router.data.scoring.metrics import AGREEMENT, is_judged
 from m3router.data.videos import FRAMES, is_video
 from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncoding
+from m3router.m3core.options import SPEC as SPEC
 from m3router.m3core.options import OptionModel
 
 COST_UNIT = "visual tokens"
-PROVENANCE, SPEC = "provenance", "spec"
-"""Keys of a log's metadata: what made its answers, and from what the model can be made again; see
-:class:`m3router.m3core.options.OptionModel`. They are not in the journal, so that a server may get
-another address between two runs; what decides answers is in the revision."""
+PROVENANCE = "provenance"
+"""Key of a log's metadata: what made its answers; see
+:class:`m3router.m3core.options.OptionModel`. Neither this nor the spec is in the journal, so that a
+server may get another address between two runs; what decides answers is in the revision."""
 LONGEST = "max_new_tokens"
 """Key of the longest answers in a log's metadata; logs of versions without it have the model's."""
 RIGHT = 0.5

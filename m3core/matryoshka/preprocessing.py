@@ -8,10 +8,14 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor
 
-from m3router.data.errors import ImageSizeError
+from m3router.data.images import bounded
 
-LONGEST_SIDE = 1 << 15
-"""Pixels; the square around a longer image would not fit in memory (3 GiB at this side)."""
+LONGEST_SIDE = 1 << 13
+"""Pixels of the longer side from which on an image is made smaller before it is padded: the square
+around it takes memory by the square of that (256 MiB here)."""
+LONGEST_SHAPE = 32
+"""Times the shorter side from which on the ends of the longer one are cut off before it is scaled
+with the shorter one; the square in the middle is far from them."""
 PAD = "pad"
 SQUARE = "square"
 ASPECTS = (PAD, SQUARE)
@@ -30,18 +34,15 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
         image: An RGB image.
         mean: The image processor's mean, three values in [0, 1].
 
-    Raises:
-        ImageSizeError: The image is so long that its square has too many pixels.
+    Returns:
+        The square. NOTE: that of an image whose longer side has more than :data:`LONGEST_SIDE`
+        pixels is of the image made smaller.
     """
+    image = bounded(image, LONGEST_SIDE)
     width, height = image.size
     if width == height:
         return image
     side = max(width, height)
-    if side > LONGEST_SIDE:
-        raise ImageSizeError(
-            f"The image is too long: {width} x {height} pixels are padded to a square, whose side "
-            f"may have {LONGEST_SIDE} pixels. Scale it down, or cut it."
-        )
     square = Image.new("RGB", (side, side), tuple(int(value * 255) for value in mean))
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square
@@ -60,6 +61,15 @@ def as_seen(image: Image.Image, mean: Sequence[float], aspect: str) -> Image.Ima
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     return image.crop((left, top, left + side, top + side))
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    most = LONGEST_SHAPE * min(image.size)
+    if max(image.size) <= most:
+        return image
+    width, height = (min(side, most) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def aspect_note(aspect: str) -> dict[str, str]:
@@ -91,6 +101,7 @@ class Preparer:
             image = pad_to_square(image, self.processor.image_mean)
             how = {"size": square, "do_center_crop": False}
         else:
+            image = _without_far_ends(image)
             how = {
                 "do_resize": True,
                 "size": {"shortest_edge": self.side},

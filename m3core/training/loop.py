@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
 from m3router.data.errors import MismatchError
+from m3router.data.json_files import read_json_object
 from m3router.data.manifest import atomic_write_text
 from m3router.m3core.matryoshka.trainable import Trainable
 from m3router.m3core.training.lora import add_lora, merged
@@ -134,7 +135,7 @@ def load_state(accelerator: Accelerator, folder: Path, recipe: object) -> int:
     accelerator.wait_for_everyone()
     if not (current / PROGRESS).exists():
         return 0
-    progress = json.loads((current / PROGRESS).read_text())
+    progress = read_json_object(current / PROGRESS, redo="Remove that folder and train again.")
     wanted = asdict(recipe)  # type: ignore[call-overload]
     defaults = {
         one.name: one.default

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from m3router.data.errors import ModelError, listed
 from m3router.data.registry import unknown_name
+from m3router.m3core.checkpoints.file_checks import UNREADABLE, check_files, check_finite
 from m3router.m3core.checkpoints.placement import Placement
 from m3router.m3core.checkpoints.places import read_json, resolve, revision_of
 from m3router.m3core.matryoshka.base import revision_with
@@ -22,7 +23,7 @@ from m3router.m3core.vlm.families import FAMILIES
 from m3router.m3core.vlm.model import VisionLanguageModel
 from m3router.m3core.vlm.preparing import Preparer
 from m3router.m3core.vlm.probing import check_keywords, probe
-from m3router.m3core.vlm.processors import UNREADABLE, load_processor
+from m3router.m3core.vlm.processors import load_processor
 
 KIND = "vlm"
 """In the model's ``spec``."""
@@ -67,6 +68,7 @@ def load_vlm(
     if kind not in FAMILIES:
         raise ModelError(f"{name}: {unknown_name('model_type', kind, FAMILIES)}")
     family = FAMILIES[kind]
+    check_files(folder)
     processor, backend = load_processor(folder, family)
     ladder = dict(family.ladder(processor) if options is None else options)
     options_named(ladder)
@@ -135,4 +137,5 @@ def _load_weights(folder: Path, placement: Placement) -> Any:
                 "config.json do not belong together, or this version of transformers reads them "
                 "otherwise"
             )
+    check_finite(model.state_dict(), folder)
     return model.to(placement.device).eval()

@@ -11,8 +11,8 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from m3router.data.errors import DataError, ImageError, ModelError
+from m3router.m3core.checkpoints.file_checks import UNREADABLE
 from m3router.m3core.vlm.families import Family, Options
-from m3router.m3core.vlm.processors import UNREADABLE
 
 _MARK = "\x00?\x00"
 _ODD = "What's <b>'A & ß'</b>?\n\n{{ x }} \\n"

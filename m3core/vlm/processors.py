@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from m3router.data.errors import ModelError
+from m3router.m3core.checkpoints.file_checks import is_unreadable
 from m3router.m3core.vlm.families import Family
-
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError)
-"""What transformers raises for files or values that it cannot use."""
 
 
 class _LeftOut:
@@ -55,7 +52,9 @@ def load_processor(folder: Path, family: Family) -> tuple[Any, str]:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         processor = _assembled(folder, family.processor, image_processor, tokenizer)
-    except (ImportError, *UNREADABLE) as error:
+    except Exception as error:
+        if not (isinstance(error, ImportError) or is_unreadable(error)):
+            raise
         if family.torchvision and not transformers.utils.is_torchvision_available():
             raise ModelError(
                 f"the image processor of {family.title} needs torchvision: install the version "

@@ -44,7 +44,7 @@ from m3router.router.estimators.base import Floats
 from m3router.router.policies.outcomes import Asked
 from m3router.router.policies.policy import Binding
 from m3router.router.policies.price_sweep import choose_at
-from m3router.router.sealed_files import SEAL, read_sealed, write_sealed
+from m3router.router.sealed_files import SEAL, check_entries, read_sealed, write_sealed
 
 KIND = "cascade"
 SCHEMA = 2  # 2: the reference
@@ -275,6 +275,8 @@ class Cascade:
         try:
             entries: dict[str, Any] = dict(payload["cascade"])
             binding, rule = dict(entries.pop("binding")), dict(entries.pop("rule"))
+            for kind, given in ((Binding, binding), (Rule, rule), (cls, entries)):
+                check_entries(kind, given)
             options = tuple(binding.pop("options"))
             beliefs, start = (tuple(map(tuple, rule.pop(name))) for name in ("beliefs", "start"))
             return cls(
@@ -282,7 +284,7 @@ class Cascade:
                 rule=Rule(beliefs=beliefs, start=start, **rule),
                 **entries,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise DataError(
                 f"{path} (seal {payload[SEAL][:12]}) is not a cascade: {error}."
             ) from error

@@ -9,6 +9,7 @@ from rich.text import Text
 from m3router.router.cli.streams import out
 from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
+from m3router.router.monitoring.familiarity import unlike
 from m3router.router.text.numbers import number
 from m3router.router.text.usage import cost_text, usage_text
 
@@ -24,6 +25,8 @@ def show_answer(answer: RoutedAnswer) -> None:
     chosen = "chosen by the router" if answer.sufficiency else "asked for"
     out.print(Text(f"scale   {answer.scale}, {chosen}"))
     _show_estimates({str(scale): p for scale, p in answer.sufficiency.items()}, str(answer.scale))
+    if told := unlike(answer.familiarity):
+        out.print(Text(f"        {told}"))
     gflops = {stage: flops / 1e9 for stage, flops in answer.flops.items()}
     out.print(
         Text(
@@ -56,7 +59,7 @@ def show_option_answer(answer: OptionAnswer) -> None:
     costs = {name: cost_text(cost, decision.cost_unit) for name, cost in decision.costs.items()}
     _show_estimates(decision.estimates, answer.option, costs)
     out.print(Text(f"why     {decision.reason}"))
-    for told in (decision.fallback, decision.guarantee):
+    for told in (decision.fallback, decision.guarantee, unlike(decision.familiarity)):
         if told:
             out.print(Text(f"        {told}"))
     out.print(Text(f"usage   {usage_text(answer.usage, answer.cost_unit)}"))

@@ -10,6 +10,7 @@ import typer
 from m3router.data.log.exporting import NO_LICENCE, export_log, push_to_hub
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
+from m3router.data.plain_files import is_there
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
@@ -58,9 +59,7 @@ def export(
     if private and not push:
         raise typer.BadParameter("--private is for an upload: --push-to-hub OWNER/NAME")
     run = Run(log)
-    found = (
-        run.read_log(as_labelled=True) if (run.log / MANIFEST).is_file() else OracleLog.read(log)
-    )
+    found = run.read_log(as_labelled=True) if is_there(run.log / MANIFEST) else OracleLog.read(log)
     export_log(found, out, licence=licence or NO_LICENCE)
     results.print(f"{len(found)} examples at {len(found.options)} options in {out}", markup=False)
     if push:

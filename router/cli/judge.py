@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import parse_json
 from m3router.data.log.checks import JUDGE
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.prices import Prices
@@ -163,7 +163,7 @@ def _protocol(run: Run, name: str | None, prompt: Path | None) -> Protocol:
 
 def _patch(text: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        found = parse_json(text or "{}")
     except ValueError as error:
         raise typer.BadParameter(f"--body: no JSON ({error})") from error
     if not isinstance(found, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any, Unpack
 import numpy as np
 from rich.text import Text
 
+from m3router.data.errors import DataError
 from m3router.data.example import Example
+from m3router.data.json_files import read_json_object
 from m3router.data.log.checks import ASKED, LENGTH
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import cost_warnings
@@ -135,7 +136,14 @@ def _show_stats(path: Path) -> None:
     """What the last run spent its time on, and what it could not have avoided."""
     if not path.is_file():
         return
-    stats = json.loads(path.read_text())
+    redo = "Remove it; it only says what the last run spent its time on."
+    try:
+        out.print(_stats_line(read_json_object(path, redo=redo)), style="dim")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error!r}. {redo}") from error
+
+
+def _stats_line(stats: dict[str, Any]) -> str:
     stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in stats["seconds_by_stage"].items())
     bound = stats.get("lower_bound_seconds")
     least = f"; arithmetic alone would take {bound:.1f} s" if bound else ""
@@ -144,10 +152,9 @@ def _show_stats(path: Path) -> None:
         if stats["tokens_per_second"]  # a function's are not known
         else ""
     )
-    out.print(
+    return (
         f"{stats['examples']} examples at {stats['examples_per_second']:.1f}/s{tokens} "
-        f"({stages}{least})",
-        style="dim",
+        f"({stages}{least})"
     )
 
 

@@ -99,11 +99,18 @@ class _Group(TyperGroup):
         self.commands = {name: LazyCommand(name, target) for name, target in COMMANDS.items()}
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; a M3RouterError becomes exit code 1."""
+        """Run a command; a M3RouterError, or a file that cannot be used, becomes exit code 1."""
         try:
             return super().invoke(ctx)
         except M3RouterError as error:
             err.print(Text.assemble(("Error: ", "bold red"), (str(error), "red")))
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.filename is None:  # a pipe that nobody reads, or no fault of a file's
+                raise
+            reason = error.strerror or type(error).__name__
+            text = f"{os.fsdecode(error.filename)} cannot be read or written: {reason}."
+            err.print(Text.assemble(("Error: ", "bold red"), (text, "red")))
             raise typer.Exit(1) from error
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -39,6 +39,14 @@ def monitor(
             show_default=False,
         ),
     ] = None,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that a server recorded the traffic to: count what those who asked said of "
+            "their answers.",
+            show_default=False,
+        ),
+    ] = None,
     false_alarm: Annotated[
         float,
         typer.Option(
@@ -69,7 +77,9 @@ def monitor(
     Questions without reference answers (metric `agreement`, such as recorded traffic) have no
     regret where routing and the reference option say the same, and an unknown one where they
     differ.
-    That can prove "holds", and never "violated" unless `--answers` gives enough right answers.
+    That can prove "holds", and never "violated" unless `--answers` gives enough right answers, or
+    `--feedback` tells of enough. Feedback gives the score of what was served, and of every option
+    that says the very same; of other answers nothing, unless it has a right answer that they say.
 
     Half of `--false-alarm` goes to each of "violated" and "drift". With the betting bound, "holds"
     and "violated" may be read again and again while the traffic grows: their error probabilities
@@ -88,6 +98,7 @@ def monitor(
             Run(traffic),
             name=policy,
             references=load_jsonl(answers, images=answers.parent) if answers else (),
+            feedback=feedback,
             false_alarm=false_alarm,
             bound=bound,
             seed=seed,

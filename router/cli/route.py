@@ -85,6 +85,9 @@ def route(
     model's own first look (the feature group peek). Only the image encoder that the router reads
     is loaded; where that is the answering model's own tower, that model.
 
+    Says so where the image is unlike those that the router was trained on (at most 1 % of them
+    are as unlike the others).
+
     With --examples every line in gives one line out: id, option, estimates, costs; or id and
     error, and the exit code is 3.
 
@@ -161,6 +164,8 @@ def _route_examples(
 
 def _show(decision: Decision) -> None:
     """A small table, and why."""
+    from m3router.router.monitoring.familiarity import unlike
+
     rows = [
         [
             f"{name} ◀" if name == decision.option else name,
@@ -170,6 +175,7 @@ def _show(decision: Decision) -> None:
         for name in decision.estimates
     ]
     show_table(["option", "right", decision.cost_unit], rows)
-    for sentence in (decision.reason, decision.fallback, decision.guarantee):
+    told = (decision.reason, decision.fallback, decision.guarantee, unlike(decision.familiarity))
+    for sentence in told:
         if sentence:
             results.print(sentence, markup=False)

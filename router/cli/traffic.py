@@ -25,7 +25,15 @@ from m3router.router.cli.streams import out
 from m3router.router.traffic.answers import disputed as disputed_in
 from m3router.router.traffic.answers import read_sheet, write_sheet
 from m3router.router.traffic.files import Record, read_lines
-from m3router.router.traffic.folder import ANSWERED, IMAGES, TrafficFolder, read_traffic
+from m3router.router.traffic.folder import (
+    ANSWERED,
+    IMAGES,
+    SETS,
+    TrafficFolder,
+    read_feedback,
+    read_traffic,
+)
+from m3router.router.traffic.judgements import read_judged, references
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
@@ -94,16 +102,26 @@ def write(
         str,
         typer.Argument(help="Name of the set: sets/NAME.jsonl in the folder.", show_default=False),
     ],
+    feedback: Annotated[
+        bool,
+        typer.Option(
+            "--feedback",
+            help="Only requests whose feedback tells a right answer, with it as the reference.",
+        ),
+    ] = False,
 ) -> None:
     """Write what is there now as a set of examples, to be labelled.
 
     ```
     m3router traffic write traffic/ week-34
+    m3router traffic write traffic/ week-34-right --feedback
     ```
     """
     with TrafficFolder.open(folder) as opened:
-        path = opened.write_set(name)
-        out.print(f"{len(opened)} requests in {path}; label them with", markup=False)
+        told = references(read_judged(folder)) if feedback else None
+        count = opened.write_set(name, told)
+        path = folder / SETS / f"{name}.jsonl"
+        out.print(f"{count} requests in {path}; label them with", markup=False)
         out.print(
             f"m3router label --examples {path} --images {folder / IMAGES} --out {name}/",
             markup=False,
@@ -176,13 +194,17 @@ def _show(folder: Path, records: list[Record], top: int) -> None:
     images = len({one["image"] for one in records})
     answered = sum(1 for _ in read_lines(folder / ANSWERED))
     when = f", {records[0]['time']} to {records[-1]['time']}" if records else ""
-    out.print(f"{len(records)} requests about {images} images{when}; {answered} with right answers")
+    judged = len(read_feedback(folder))
+    out.print(
+        f"{len(records)} requests about {images} images{when}; {answered} with right answers, "
+        f"{judged} with feedback"
+    )
     for one in reversed(records[-top:] if top else []):
         served = one["served"]
         out.print(
             f"{_printable(one['id'])}  {one['time']}  {one['image']}  "
             f"{_printable(one['question'], SHOWN)} → {_printable(served['answer'], SHOWN)} "
-            f"(scale {served['scale']})",
+            f"(option {_printable(served['option'])})",
             markup=False,
         )
 

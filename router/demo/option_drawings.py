@@ -12,6 +12,7 @@ from m3router.m3core.options import Answer, Failure, Usage
 from m3router.router.demo.drawings import Bar, bar_table, figure, less
 from m3router.router.demo.option_service import OptionComparison, OptionTold
 from m3router.router.demo.session_stats import OptionSpending, saved
+from m3router.router.monitoring.familiarity import unlike
 from m3router.router.text.numbers import number
 from m3router.router.text.usage import cost_text, usage_text
 
@@ -32,6 +33,7 @@ def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
         decision.reason,
         decision.fallback,
         decision.guarantee,
+        unlike(decision.familiarity),
     ]
     more = Markup("").join(
         Markup('<p class="m3-pale">{}</p>').format(one) for one in told_too if one

@@ -6,17 +6,19 @@ Notation for shapes: N examples, D features, K options (scales).
 from __future__ import annotations
 
 import inspect
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.json_files import parse_json
 from m3router.data.registry import unknown_name
 from m3router.router.sealed_files import sha256_bytes
 
@@ -437,9 +439,40 @@ def read_header(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
         DataError: when it is missing or no JSON object.
     """
     try:
-        header = json.loads(files[name])
+        header = parse_json(files[name])
     except (KeyError, ValueError) as error:
         raise DataError(f"{name} is missing or is not JSON: {error}.") from error
     if not isinstance(header, dict):
         raise DataError(f"{name} must hold a JSON object.")
     return header
+
+
+def read_tensors(
+    content: bytes, name: str, *, minus_infinite: Collection[str] = ()
+) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of verified safetensors, of whose numbers each is finite.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+        minus_infinite: tensors in which -inf is a number like others: log-odds of what never is.
+
+    Raises:
+        DataError: when it holds no tensors, or one that is not finite; the message names it.
+    """
+    try:
+        tensors = load(content)
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{name} does not hold tensors of NumPy's types: {error}.") from error
+    for key, tensor in tensors.items():
+        if tensor.dtype.kind not in "fiub":
+            raise DataError(f"{name}: the tensor {key!r} holds {tensor.dtype}, and no numbers.")
+        fine = np.isfinite(tensor)
+        if key in minus_infinite:
+            fine |= np.isneginf(tensor)
+        if not fine.all():
+            raise DataError(
+                f"{name}: {int((~fine).sum())} numbers of the tensor {key!r} are NaN or infinite, "
+                "so that its router is not loaded. Train it again."
+            )
+    return tensors

@@ -146,7 +146,7 @@ class BilinearEstimator(SufficiencyEstimator):
             estimator.constant_ = cls._constant(header)
             estimator.n_features_ = int(header["n_features"])
             content = files[f"{cls.NAME}.safetensors"]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise DataError(f"{name} does not describe {cls.__name__}: {error}.") from error
         estimator.network_ = BilinearNetwork.restore(content, header) if content else None
         return estimator

@@ -13,14 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from m3router.data.errors import DataError
-from m3router.router.estimators.base import (
-    Floats,
-    row_blocks,
-)
+from m3router.router.estimators.base import Floats, read_tensors, row_blocks
 
 CLIP = 5.0
 """Standard deviations beyond which a feature counts as no further away."""
@@ -95,10 +91,10 @@ class BilinearNetwork:
             DataError: when a tensor is missing, or the shapes do not fit each other.
         """
         try:
-            tensors = load(content)
+            tensors = read_tensors(content, "The weights of a bilinear network")
             widths = tuple(int(width) for width in described["widths"])
             parts = {name: tensors[name] for name in SHAPES}
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"The weights of a bilinear network lack a part: {error}.") from error
         views = view_slices(widths)
         members, features, hidden = parts["hidden"].shape if parts["hidden"].ndim == 3 else (0,) * 3

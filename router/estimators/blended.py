@@ -20,8 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from m3router.data.errors import DataError
@@ -37,6 +36,7 @@ from m3router.router.estimators.base import (
     constant_columns,
     lay_out,
     read_header,
+    read_tensors,
     row_blocks,
     varies,
 )
@@ -314,8 +314,10 @@ class BlendedEstimator(GroupedEstimator):
                         k.removeprefix(start): v for k, v in files.items() if k.startswith(start)
                     }
                     networks.append(MlpEstimator.restore(own))
-                estimator.parts_ = _Parts.restore(load(content), header, networks)
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+                estimator.parts_ = _Parts.restore(
+                    read_tensors(content, TENSORS, minus_infinite=("recognise",)), header, networks
+                )
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise DataError(f"{HEADER} does not describe a blend: {error}.") from error
         return estimator
 

@@ -138,7 +138,7 @@ class BoostedEstimator(SufficiencyEstimator):
             estimator.n_features_ = int(header["n_features"])
             estimator.base_ = np.asarray(header["base"], dtype=np.float64)
             estimator.active_ = np.asarray(header["active"], dtype=np.intp)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{HEADER} does not describe a boosted estimator: {error}.") from error
         estimator.booster_, estimator.text_ = None, ""
         if text:

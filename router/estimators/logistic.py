@@ -9,8 +9,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -25,6 +24,7 @@ from m3router.router.estimators.base import (
     column_moments,
     constant_columns,
     inverse,
+    read_tensors,
 )
 
 FILE = "logistic.safetensors"
@@ -104,9 +104,9 @@ class LogisticEstimator(SufficiencyEstimator):
     def restore(cls, files: Mapping[str, bytes]) -> Self:
         """The estimator whose files these are, checked before anything is built from them."""
         try:
-            tensors = load(files[FILE])
+            tensors = read_tensors(files[FILE], FILE)
             coef, bias = tensors["coef"], tensors["bias"]
-        except (KeyError, SafetensorError) as error:
+        except KeyError as error:
             raise DataError(f"{FILE} does not hold a logistic estimator: {error}.") from error
         if coef.ndim != 2 or bias.shape != coef.shape[1:]:
             raise DataError(f"{FILE} holds weights {coef.shape} with biases {bias.shape}.")

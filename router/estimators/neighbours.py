@@ -15,8 +15,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from m3router.data.errors import DataError
 from m3router.router.estimators.base import (
@@ -32,6 +31,7 @@ from m3router.router.estimators.base import (
     constant_columns,
     inverse,
     read_header,
+    read_tensors,
     row_blocks,
 )
 from m3router.router.estimators.bilinear_network import standardised
@@ -167,7 +167,7 @@ class NeighboursEstimator(SufficiencyEstimator):
         """The estimator whose files these are, checked before anything is built from them."""
         estimator, header = cls(), read_header(files, HEADER)
         try:
-            tensors = load(files[STORED])
+            tensors = read_tensors(files[STORED], STORED)
             estimator.cosine_ = bool(header["cosine"])
             estimator.constant_ = np.asarray(header["constant"], dtype=bool)
             estimator.mean_, estimator.scale_ = tensors["mean"], tensors["scale"]
@@ -181,7 +181,7 @@ class NeighboursEstimator(SufficiencyEstimator):
                 prior=float(header["prior"]),
             )
             estimator.n_features_ = len(estimator.mean_)
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{STORED} does not hold nearest neighbours: {error}.") from error
         return estimator
 

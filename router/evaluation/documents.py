@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from m3router.data.errors import DataError
+from m3router.data.json_files import read_json_object
 from m3router.router.evaluation.usage import tower_sentence
 
 Document = Mapping[str, Any]
@@ -28,6 +31,20 @@ def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
     tower cost the same at every option.
     """
     return _with_tower(_referenced(document))
+
+
+def evaluation_in(path: Path) -> dict[str, Any]:
+    """Read an evaluation's file, of any schema.
+
+    Raises:
+        DataError: It cannot be read, or is no evaluation.
+    """
+    redo = "Run `m3router evaluate` again."
+    document = read_json_object(path, redo=redo)
+    try:
+        return upgraded(document)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise DataError(f"{path} is not an evaluation: {error!r}. {redo}") from error
 
 
 def _with_tower(document: dict[str, Any]) -> dict[str, Any]:

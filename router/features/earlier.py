@@ -10,6 +10,7 @@ import numpy as np
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.manifest import MANIFEST, read_manifest
+from m3router.data.plain_files import is_there
 from m3router.data.videos import is_video
 from m3router.router.features.examples import FeatureInput, examples_key
 from m3router.router.features.featurizer import Featurizer, source_of
@@ -87,7 +88,7 @@ class Earlier:
         self.folder = folder
         self.table: FeatureTable | None = None
         self._costs: dict[str, dict[str, float]] = {}
-        if (folder / MANIFEST).is_file():
+        if is_there(folder / MANIFEST):
             try:
                 self.table = FeatureTable.read(folder)
                 self._costs = measured_costs(folder)

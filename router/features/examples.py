@@ -16,6 +16,7 @@ import pyarrow as pa
 from m3router.data.log.checks import SCHEMA
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST, read_manifest
+from m3router.data.plain_files import is_there
 from m3router.router.features.table import STAGE, FeatureTable
 
 EXAMPLES = "asked_sha256"
@@ -93,7 +94,7 @@ def without_featureless(log: OracleLog, folder: Path) -> OracleLog:
         log: The log that the features were made for.
         folder: The features' folder; one without features changes nothing.
     """
-    if not (folder / MANIFEST).is_file():
+    if not is_there(folder / MANIFEST):
         return log
     causes = read_manifest(folder, stage=STAGE)["params"].get(LEFT_OUT, {})
     return with_errors(log, causes) if causes else log

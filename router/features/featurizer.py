@@ -142,16 +142,36 @@ class Featurizer:
             encodings: Its encoding; likewise.
             questions: What is asked of it.
         """
-        names = [name for name in self.feature_groups if FEATURE_GROUPS[name].of_peek is None]
-        asked = {name: self.of_questions(name, questions) for name in names}
         seen: dict[int, dict[str, np.ndarray]] = {}
         for image, encoding in zip(images, encodings, strict=True):
             if id(image) not in seen:
-                seen[id(image)] = {n: self.of_image(n, image, encoding) for n in names}
+                seen[id(image)] = self.parts(image, encoding)
+        return self.joined([seen[id(image)] for image in images], questions)
+
+    def parts(
+        self, image: Image.Image | None, encoding: VisualEncoding | None
+    ) -> dict[str, np.ndarray]:
+        """What an image gives, whatever is asked: feature group -> float32 (d,), see `of_image`."""
+        return {name: self.of_image(name, image, encoding) for name in self._unpeeked}
+
+    def joined(
+        self, parts: Sequence[Mapping[str, np.ndarray]], questions: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        """The blocks of examples, see `blocks`.
+
+        Args:
+            parts: What the image of each gives, see `parts`.
+            questions: What is asked of it.
+        """
+        asked = {name: self.of_questions(name, questions) for name in self._unpeeked}
         return [
-            {name: np.concatenate([seen[id(image)][name], asked[name][row]]) for name in names}
-            for row, image in enumerate(images)
+            {name: np.concatenate([own[name], asked[name][row]]) for name in self._unpeeked}
+            for row, own in enumerate(parts)
         ]
+
+    @property
+    def _unpeeked(self) -> list[str]:
+        return [name for name in self.feature_groups if FEATURE_GROUPS[name].of_peek is None]
 
     def made_with(self, name: str) -> dict[str, Any]:
         """Everything that a feature group's numbers depend on, but for the examples themselves."""

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from m3router.router.features.table import FeatureTable
 
@@ -18,11 +17,20 @@ VERSION = "size-1"
 Sizes = npt.NDArray[np.intp]
 
 
-def size_features(image: Image.Image) -> npt.NDArray[np.float32]:
+class Sized(Protocol):
+    """An image of any mode, or what stands for one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        ...
+
+
+def size_features(image: Sized) -> npt.NDArray[np.float32]:
     """Size of an image, or of a video's collage.
 
     Args:
-        image: Of any mode.
+        image: Its size alone is read.
 
     Returns:
         float32 (4,): natural logarithms of width, height, width / height and megapixels.

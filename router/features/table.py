@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
+from m3router.data.parquet_files import read_parquet
+from m3router.data.plain_files import is_there
 from m3router.router.features.mapped import finite_rows, read_lists, side_by_side
 
 FILE = "features.parquet"
@@ -156,19 +158,25 @@ class FeatureTable:
         manifest = read_manifest(folder, stage=STAGE)
         path = folder / FILE
         expected = manifest.get("files", {}).get(FILE)
-        found = sha256(path) if path.is_file() else None
+        found = sha256(path) if is_there(path) else None
         if found is None or found != expected:
             raise DataError(
                 f"{path} has SHA-256 {found}, but its manifest says {expected}: the file is "
                 "missing, cut short or edited. Compute the features again."
             )
-        blocks = {
-            name.removeprefix("block:"): read_lists(path, name)
-            for name in pq.read_schema(path).names
-            if name.startswith("block:")
-        }
-        ids = tuple(pq.read_table(path, columns=[ID_COLUMN]).column(0).to_pylist())
-        return cls(ids=ids, blocks=blocks, metadata=manifest.get("metadata", {}))
+        redo = "Compute the features again."
+        ids = read_parquet(path, redo=redo, columns=[ID_COLUMN]).column(0).to_pylist()
+        try:
+            blocks = {
+                name.removeprefix("block:"): read_lists(path, name)
+                for name in pq.read_schema(path).names
+                if name.startswith("block:")
+            }
+        except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is no table of features ({error}). {redo}") from error
+        if not all(isinstance(one, str) for one in ids):
+            raise DataError(f"{path} holds an id that is no text. {redo}")
+        return cls(ids=tuple(ids), blocks=blocks, metadata=manifest.get("metadata", {}))
 
 
 def _checked(

@@ -1,12 +1,12 @@
 """What goes to the hub: a run's router with its policies, or one of them, and the card.
 
-Logs, features, questions and images never go along. What a repository is read with is in
-`m3router.router.hub.repository`.
+Logs, features, questions and images never go along; of some images, a few coordinates do, which new
+images are compared with (`m3router.router.monitoring.familiarity`). What a repository is read with
+is in `m3router.router.hub.repository`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import MANIFEST, atomic_write_bytes
+from m3router.data.plain_files import is_there
 from m3router.router.cascade.rule import cascade_path
-from m3router.router.evaluation.documents import upgraded
+from m3router.router.evaluation.documents import evaluation_in
 from m3router.router.hub.card import Facts, local_path_in, model_card, with_policies
 from m3router.router.hub.repository import CARD, card_of, fetch, publish, router_files
 from m3router.router.policies.policy import Policy
@@ -41,13 +42,13 @@ def run_files(run: Run, facts: Facts) -> Files:
     refuse_local_paths(router)
     policies, cascades = run.read_policies(router), run.read_cascades(router)
     evaluation = None
-    if (run.evaluation / MANIFEST).is_file():
+    if is_there(run.evaluation / MANIFEST):
         run.verify(run.evaluation, "evaluate")
-        evaluation = upgraded(json.loads((run.evaluation / "evaluation.json").read_bytes()))
+        evaluation = evaluation_in(run.evaluation / "evaluation.json")
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
     files = {CARD: model_card(router, policies, cascades, known).encode()}
     for file in router_files():
-        if (run.arm() / file).is_file():
+        if is_there(run.arm() / file):
             files[f"router/{file}"] = (run.arm() / file).read_bytes()
     for one in policies:
         files[f"policies/{one}.json"] = run.policy(one).read_bytes()

@@ -26,6 +26,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 
 from m3router.data.errors import DataError
 from m3router.router.estimators import estimator_files
+from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def wanted_files(name: str, sizes: Mapping[str, int | None]) -> dict[str, int]:
 
 def router_files() -> tuple[str, ...]:
     """Every file that a router is stored as, with any estimator of this package."""
-    return ("router.json", *estimator_files())
+    return ("router.json", *FAMILIARITY, *estimator_files())
 
 
 def is_ours(path: str) -> bool:

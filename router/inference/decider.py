@@ -148,6 +148,8 @@ class Decider:
         one.decided_by = one.rule if isinstance(one.rule, Policy | Cascade) else self.own
         chosen = one.decided_by.decide(p, routed)
         one.estimate = dict(zip(scales, p.tolist(), strict=True))
+        known = self.router.familiarity
+        one.familiarity = None if known is None else known.of(blocks)
         one.peek = peek if chosen == 0 else None
         one.lost = (peek.visual_tokens, peek.text_tokens) if peek and chosen != 0 else (0, 0)
         one.ask(scales[chosen])

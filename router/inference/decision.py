@@ -22,9 +22,11 @@ class Decision:
         fallback: Why the reference option is used where no policy meets what was asked for; else
             "".
         escalates: Whether a cascade chose it, which may ask another option after the answer.
-        familiarity: Share of the training images that are at least as unlike the others as this
-            image is, in (0, 1]: a p-value, see :mod:`m3router.router.monitoring.familiarity`. None
-            where the router reads nothing of an image, or was trained before there was one.
+        familiarity: Share of held-out images of the training that are at least as unlike the
+            images it learned from as this image is, in (0, 1]: a p-value, see
+            :mod:`m3router.router.monitoring.familiarity`. None without an image, and where the
+            router reads no more of it than the size, had too few images, or was trained before
+            this was kept.
         milliseconds: Wall-clock time by stage (``vision``, ``features``, ``route``); a batch's
             time is shared equally.
     """

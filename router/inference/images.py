@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from m3router.data.images import LONGEST_SIDE, bounded
 from m3router.data.videos import open_media
 
 AnyImage = Image.Image | Path | str
@@ -35,6 +36,7 @@ class OpenedImages:
                 opened = open_media(Path(image), frames=self._frames)
             else:
                 opened = image if image.mode == "RGB" else image.convert("RGB")
+                opened = bounded(opened, LONGEST_SIDE)
             self._known[key] = (image, opened)  # an id belongs to its image while that is kept
         return self._known[key][1]
 

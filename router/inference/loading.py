@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from m3router.data.errors import MismatchError, ModelError
+from m3router.data.plain_files import is_there
 from m3router.m3core.checkpoints import load_model
 from m3router.m3core.encoders import ImageEncoder, load_encoder
 from m3router.m3core.labelling.rows import longest_in
@@ -48,7 +49,7 @@ def read_rule(run: Run, name: str) -> tuple[Policy, Cascade | None]:
         DataError: If there is none of that name, or it is damaged.
     """
     path = cascade_path(run.root, name)
-    return Policy.read(run.policy(name)), Cascade.read(path) if path.is_file() else None
+    return Policy.read(run.policy(name)), Cascade.read(path) if is_there(path) else None
 
 
 def reads_own_model(router: ScaleRouter) -> bool:

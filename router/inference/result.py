@@ -35,6 +35,9 @@ class RoutedAnswer:
         fallback: Why the reference scale was used where no policy meets what was asked for; else
             "".
         guarantee: What is certified about answers that are routed so, one sentence; "" without.
+        familiarity: How unlike the training images this one is, see
+            :attr:`m3router.router.inference.decision.Decision.familiarity`; None also where the
+            caller fixed the scale.
     """
 
     answer: Answer
@@ -48,6 +51,7 @@ class RoutedAnswer:
     encoding: VisualEncoding | None = field(default=None, compare=False, repr=False)
     fallback: str = ""
     guarantee: str = ""
+    familiarity: float | None = None
 
     @property
     def reason(self) -> Literal["stop", "length"]:

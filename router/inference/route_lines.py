@@ -11,10 +11,12 @@ from typing import Any
 from PIL import Image
 
 from m3router.data.errors import DataError, M3RouterError
+from m3router.data.json_files import parse_json
 from m3router.data.media_files import file_in
 from m3router.data.videos import open_media
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.router import CHUNK, Router
+from m3router.router.monitoring.familiarity import unlike
 from m3router.router.policies.policy import Policy
 
 
@@ -63,7 +65,8 @@ def route_lines(
 def record_of(decision: Decision) -> dict[str, Any]:
     """A decision as JSON values: ``option``, ``estimates``, ``costs``, ``cost_unit``, and more.
 
-    ``reason``, and where there is something to say ``guarantee``, ``fallback`` and ``escalates``.
+    ``reason``, and where there is something to say ``guarantee``, ``fallback``, ``escalates``,
+    ``familiarity``, and ``unlike``: that the image is unlike those of the training, a sentence.
     """
     found: dict[str, Any] = {
         "option": decision.option,
@@ -72,9 +75,11 @@ def record_of(decision: Decision) -> dict[str, Any]:
         "cost_unit": decision.cost_unit,
         "reason": decision.reason,
     }
-    for name in ("guarantee", "fallback", "escalates"):
+    for name in ("guarantee", "fallback", "escalates", "familiarity"):
         if value := getattr(decision, name):
             found[name] = value
+    if told := unlike(decision.familiarity):
+        found["unlike"] = told
     return found
 
 
@@ -104,7 +109,7 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
     """A line with its image opened, or its error record."""
     name = str(number)
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = parse_json(line.decode("utf-8"), nan=True)
         if not isinstance(values, Mapping):
             raise DataError(f"line {number} is not a JSON object")
         _check_texts(values, number)
@@ -113,7 +118,7 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"line {number} has no question: it needs a text under 'question'")
         return _Asked(name, _opened(values, number, images, router), question)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         return {"id": name, "error": f"line {number} is not JSON: {error}"}
     except M3RouterError as error:
         return {"id": name, "error": str(error)}

@@ -12,7 +12,8 @@ that answers, and so works for every run: local models, endpoints, functions and
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -29,7 +30,8 @@ from m3router.m3core.matryoshka.base import MultiScaleModel, VisualEncoding
 from m3router.m3core.options import OptionModel
 from m3router.router.cascade.rule import Cascade
 from m3router.router.features.featurizer import live_featurizer
-from m3router.router.features.groups import FEATURE_GROUPS, PEEK
+from m3router.router.features.groups import FEATURE_GROUPS, PEEK, SIZE
+from m3router.router.features.size import size_features
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.images import AnyImage, OpenedImages
 from m3router.router.inference.loading import load_encoder_of, read_rule, reads_own_model
@@ -44,7 +46,28 @@ CHUNK = 32
 """Questions that are decided at a time; the encodings of their images are in memory together."""
 
 Costs = npt.NDArray[np.float64]
-MaybeImage = AnyImage | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+    """What a router has seen of an image: enough to decide about any question on it.
+
+    Small, so that many can be kept; see :meth:`Router.look`.
+
+    Attributes:
+        size: Width and height in pixels; None where there is no image.
+        parts: Feature group to what the image gives of it, float32 (d,).
+        tokens: What each option costs, where the model that answers encoded the image.
+        familiarity: How unlike the images of the training it is, see `Decision.familiarity`.
+    """
+
+    size: tuple[int, int] | None
+    parts: Mapping[str, npt.NDArray[np.float32]]
+    tokens: tuple[float, ...] = ()
+    familiarity: float | None = None
+
+
+MaybeImage = AnyImage | Look | None
 
 
 class Router:
@@ -160,7 +183,12 @@ class Router:
     @property
     def needs_image(self) -> bool:
         """Whether nothing can be decided without an image."""
-        return bool(self._featurizer.by_image)
+        return bool(self._featurizer.by_image) or self._model is not None
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether it looks at an image's pixels; else the size is enough (:meth:`look_at_size`)."""
+        return self._model is not None or not {SIZE}.issuperset(self._featurizer.by_image)
 
     def decide(
         self,
@@ -190,8 +218,9 @@ class Router:
         """Decide for question i about image i.
 
         Args:
-            images: RGB images, or files of images and videos; None for questions without one. What
-                comes several times (the same object, or equal paths) is encoded once.
+            images: RGB images, files of images and videos, or what was seen of them before
+                (:meth:`look`); None for questions without one. What comes several times (the same
+                object, or equal paths) is encoded once.
             questions: One for each image, none empty.
             policy: A policy or cascade, or the name of one of the run's, in place of the router's
                 own.
@@ -235,17 +264,17 @@ class Router:
 
     def _decide(
         self,
-        images: Sequence[Image.Image | None],
+        images: Sequence[Image.Image | Look | None],
         questions: Sequence[str],
         rule: Policy | Cascade | str,
         counted: Costs | None,
     ) -> list[Decision]:
         began = time.perf_counter()
-        encodings = self._encoded(images)
+        looks = self._looks(images)
         seen = time.perf_counter()
-        blocks = self._featurizer.blocks(images, encodings, questions)
+        blocks = self._featurizer.joined([one.parts for one in looks], questions)
         made = time.perf_counter()
-        costs, exact = self._costs(images, encodings, counted)
+        costs, exact = self._costs(looks, counted)
         estimates = [self.router.predict_one(own) for own in blocks]
         chosen = [
             self.options.index(rule) if isinstance(rule, str) else rule.decide(p, own)
@@ -267,57 +296,87 @@ class Router:
                 guarantee="" if isinstance(rule, str) or not as_certified else told_by(rule),
                 fallback=rule.reason if isinstance(rule, Policy) and rule.fallback else "",
                 escalates=isinstance(rule, Cascade) and bool(rule.rule.start),
+                familiarity=look.familiarity,
                 milliseconds=spent,
             )
-            for place, p, own, as_certified in zip(chosen, estimates, costs, exact, strict=True)
+            for place, p, own, as_certified, look in zip(
+                chosen, estimates, costs, exact, looks, strict=True
+            )
         ]
 
-    def _costs(
-        self,
-        images: Sequence[Image.Image | None],
-        encodings: Sequence[VisualEncoding | None],
-        counted: Costs | None,
-    ) -> tuple[Costs, list[bool]]:
+    def look(self, images: Sequence[Image.Image]) -> list[Look]:
+        """Look at RGB images, to decide about questions on them later (:meth:`decide_many`)."""
+        encodings: list[VisualEncoding | None] = [None] * len(images)
+        if self._encoder is not None and self._encodes and images:
+            encodings = list(self._encoder.encode(images))
+        return [
+            self._look(image, encoding) for image, encoding in zip(images, encodings, strict=True)
+        ]
+
+    def look_at_size(self, size: tuple[int, int]) -> Look:
+        """What :meth:`look` sees of an image of this size, without `needs_pixels`.
+
+        Raises:
+            MismatchError: If the router needs more of an image.
+        """
+        if self.needs_pixels:
+            raise MismatchError("The router looks at pixels: an image's size is not enough.")
+        empty = np.zeros(0, dtype=np.float32)
+        names = self._featurizer.feature_groups
+        parts = {name: size_features(_OfSize(size)) if name == SIZE else empty for name in names}
+        return Look(size=size, parts=parts)
+
+    def _looks(self, images: Sequence[Image.Image | Look | None]) -> list[Look]:
+        """What is seen of each; the same object is looked at once."""
+        distinct = {id(one): one for one in images if isinstance(one, Image.Image)}
+        known = dict(zip(distinct, self.look(list(distinct.values())), strict=True))
+        without = self._look(None, None)
+        return [one if isinstance(one, Look) else known.get(id(one), without) for one in images]
+
+    def _look(self, image: Image.Image | None, encoding: VisualEncoding | None) -> Look:
+        tokens: tuple[float, ...] = ()
+        if self._model is not None and encoding is not None:
+            tokens = tuple(encoding.tokens(scale) for scale in self._model.grid.scales)
+        parts, known = self._featurizer.parts(image, encoding), self.router.familiarity
+        return Look(
+            size=None if image is None else image.size,
+            parts=parts,
+            tokens=tokens,
+            familiarity=None if image is None or known is None else known.of(parts),
+        )
+
+    def _costs(self, looks: Sequence[Look], counted: Costs | None) -> tuple[Costs, list[bool]]:
         """Costs (N, K), and for which images a policy was certified with just these."""
         if self._model is not None:
-            scales = self._model.grid.scales
-            rows = [[one.tokens(scale) for scale in scales] for one in encodings if one is not None]
-            return np.array(rows, dtype=np.float64), [True] * len(images)
+            return np.array([one.tokens for one in looks], dtype=np.float64), [True] * len(looks)
         assert self.costs is not None, "checked when the router was made"
         if counted is not None and self.costs.counted:
-            return np.asarray(counted, dtype=np.float64), [True] * len(images)
+            return np.asarray(counted, dtype=np.float64), [True] * len(looks)
+        sizes = [one.size for one in looks]
         found = [
-            self.costs.of(None if one is None else np.array([one.size], dtype=np.intp), 1)[0]
-            for one in images
+            self.costs.of(None if size is None else np.array([size], dtype=np.intp), 1)[0]
+            for size in sizes
         ]
-        exact = [
-            not self.costs.counted or self.costs.is_exact(None if one is None else one.size)
-            for one in images
-        ]
+        exact = [not self.costs.counted or self.costs.is_exact(size) for size in sizes]
         return np.stack(found), exact
 
-    def _encoded(self, images: Sequence[Image.Image | None]) -> list[VisualEncoding | None]:
-        looks = self._model is not None or any(
+    @property
+    def _encodes(self) -> bool:
+        """Whether it runs the encoder on images."""
+        return self._model is not None or any(
             FEATURE_GROUPS[name].of_encoding is not None for name in self._featurizer.feature_groups
         )
-        if self._encoder is None or not looks:
-            return [None] * len(images)
-        distinct = {id(image): image for image in images if image is not None}
-        made = self._encoder.encode(list(distinct.values()))
-        known = dict(zip(distinct, made, strict=True))
-        return [known.get(id(image)) for image in images]
 
-    def _opened(self, images: Sequence[MaybeImage]) -> list[Image.Image | None]:
+    def _opened(self, images: Sequence[MaybeImage]) -> list[Image.Image | Look | None]:
         """The images themselves, RGB; equal paths give the same object."""
         open_one, found = OpenedImages(frames=self.frames), []
-        needs = self.needs_image or self._model is not None
         for row, image in enumerate(images):
-            if image is None and needs:
+            if image is None and self.needs_image:
                 raise DataError(
                     f"question {row} has no image, but the router reads images: give one, or "
                     "train on the questions alone (m3router train --feature-group question)"
                 )
-            found.append(None if image is None else open_one(image))
+            found.append(image if image is None or isinstance(image, Look) else open_one(image))
         return found
 
     def rule(
@@ -369,6 +428,13 @@ class Router:
         if self.run is None:
             raise DataError(f"{what} needs a run folder: load the router with Router.load")
         return self.run
+
+
+@dataclass(frozen=True)
+class _OfSize:
+    """Stands for an image of which only the size is known."""
+
+    size: tuple[int, int]
 
 
 def counted_costs(model: OptionModel, images: Sequence[Image.Image]) -> Costs | None:

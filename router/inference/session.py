@@ -32,6 +32,7 @@ class Session:
             where the scale was given.
         estimate: Scale to the router's probability, in the order of the grid; empty where the
             scale was given.
+        familiarity: See :attr:`m3router.router.inference.result.RoutedAnswer.familiarity`.
         request: What the model is asked next; None before the decision.
         peek: Goes on to the answer of the request; None where the request must be read.
         lost: Visual and other tokens of a peek that was thrown away.
@@ -47,6 +48,7 @@ class Session:
     encoding: VisualEncoding | None = None
     decided_by: Policy | Cascade | None = None
     estimate: dict[int, float] = field(default_factory=dict)
+    familiarity: float | None = None
     request: Request | None = None
     peek: Peek | None = None
     lost: tuple[int, int] = (0, 0)
@@ -137,6 +139,7 @@ class Session:
             # A cascade that meets nothing is never made, so that only a policy falls back.
             fallback=by.reason if isinstance(by, Policy) and by.fallback else "",
             guarantee="" if by is None else told_by(by),
+            familiarity=self.familiarity,
         )
 
 

@@ -7,9 +7,10 @@ are thinned to as many of an image as it counts, by the same draw.
 
 Where nobody knows the right answer of a question, its regret lies between two bounds. Routing and
 the reference option say the very same: then it is 0, whatever is right. They differ: then it is
-between 0 and 1, a net loss between -1 and 1. "Holds" is told from the upper bounds, "violated"
-from the lower ones; both verdicts are valid for the true loss, however many answers are judged and
-whichever those are.
+between 0 and 1, a net loss between -1 and 1. Where the score of one of the two answers is known,
+as by feedback of who asked, it is between what the other's being 0 and 1 would make of it. "Holds"
+is told from the upper bounds, "violated" from the lower ones; both verdicts are valid for the true
+loss, however many answers are judged and whichever those are.
 
 A call raises an alarm although nothing changed with at most a stated probability: half of it is
 for the regret, half for drift of the features. The evidence about the regret is a betting
@@ -50,7 +51,7 @@ class Served:
         losses: regret or net loss by image: how much better the reference option scored; the most
             that it can be where that was not judged.
         sure: the same with the least that it can be.
-        unjudged: questions between the two.
+        unjudged: questions whose loss is not known, but only lies between the two.
         cost: mean cost of everything that was asked.
         accuracy: mean score of the answers given in the end; None where some were not judged.
         agreement: share of them that say the very same as the reference option; None where
@@ -83,7 +84,7 @@ def by_policy(policy: Policy, part: Labelled, answers: Texts | None = None) -> S
 
     Args:
         policy: the policy.
-        part: the questions; where answers are given, scores may be NaN: not judged.
+        part: the questions; where answers are given, scores may be NaN, each by itself: not judged.
         answers: (N, K) what each option said.
     """
     rows, final = np.arange(len(part.p)), policy.choose(part.p, part.costs)
@@ -131,23 +132,30 @@ def _served(
 ) -> Served:
     """Compare the options (N,) of the answers given in the end with the reference's (N,)."""
     rows = np.arange(len(part.p))
-    given = part.scores[rows, final]
-    lost = np.maximum(-gains, part.scores[rows, against] - given)
-    judged, same = np.isfinite(lost), np.zeros(len(lost), dtype=bool)
+    given, reference = part.scores[rows, final], part.scores[rows, against]
+    same = np.zeros(len(rows), dtype=bool)
     if answers is not None:
         same = np.asarray(answers[rows, final] == answers[rows, against], dtype=bool)
+    judged = np.isfinite(given) & np.isfinite(reference)
+    nothing = ~judged & (same | (final == against))
+    most, least = (
+        np.where(nothing, 0.0, np.maximum(-gains, one - other))
+        for one, other in (
+            (np.nan_to_num(reference, nan=1.0), np.nan_to_num(given, nan=0.0)),
+            (np.nan_to_num(reference, nan=0.0), np.nan_to_num(given, nan=1.0)),
+        )
+    )
     thinned = part.thinned()
 
-    def losses(unjudged: float) -> risk.Losses:
-        each = np.where(judged, lost, np.where(same, 0.0, unjudged))
+    def losses(each: Floats) -> risk.Losses:
         return risk.of_sums(thinned.sums(each), thinned.sizes, most=thinned.most, low=0.0 - gains)
 
     return Served(
-        losses=losses(1.0),
-        sure=losses(-gains),
-        unjudged=int((~judged & ~same)[thinned.rows].sum()),
+        losses=losses(most),
+        sure=losses(least),
+        unjudged=int((most > least)[thinned.rows].sum()),
         cost=cost,
-        accuracy=float(given.mean()) if judged.all() else None,
+        accuracy=float(given.mean()) if np.isfinite(given).all() else None,
         agreement=None if answers is None else float(same.mean()),
     )
 
@@ -222,8 +230,9 @@ def judged(
         "p_value" of one above the guarantee, "pictures_needed" for "holds" (None where the
         observed one is too large for any number), "images" (also as "pictures"), "questions" that
         counted, "most" of an image, "max_regret", "max_loss", "confidence" and "bound";
-        "unjudged", how many questions have a regret that is only known to lie between 0 and 1:
-        "regret" counts them as 1, "regret_at_least" as 0 (as -1 in a net loss).
+        "unjudged", how many questions have a loss that is only known to lie between two bounds, 0
+        and 1 where nothing is known (-1 and 1 in a net loss): "regret" counts them with the upper
+        one, "regret_at_least" with the lower one.
     """
     losses, kept = fresh.losses, guarantee
     alpha = kept.get("max_loss", kept.get("max_regret"))

@@ -30,7 +30,7 @@ from m3router.router.policies.price_sweep import (
     reference_allowed,
     worths,
 )
-from m3router.router.sealed_files import SEAL, read_sealed, write_sealed
+from m3router.router.sealed_files import SEAL, check_entries, read_sealed, write_sealed
 
 KIND = "policy"
 SCHEMA = 3  # 2: caps, the kind "regret" and guarantees; 3: the reference, "finest" is "fixed"
@@ -219,10 +219,12 @@ class Policy:
             entries: dict[str, Any] = dict(payload["policy"])
             if payload["schema"] < 3 and entries["kind"] == "finest":
                 entries["kind"] = "fixed"
-            binding = entries.pop("binding")
+            binding = dict(entries.pop("binding"))
+            check_entries(Binding, binding)
+            check_entries(cls, entries)
             options = tuple(binding.pop("options"))
             return cls(binding=Binding(options=options, **binding), **entries)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise DataError(
                 f"{path} (seal {payload[SEAL][:12]}) is not a policy: {error}."
             ) from error

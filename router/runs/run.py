@@ -23,6 +23,7 @@ from m3router.data.manifest import (
     sha256_file,
     write_manifest,
 )
+from m3router.data.plain_files import is_there
 from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.features.examples import of_same_examples, without_featureless
@@ -101,6 +102,11 @@ class Run:
         """Folder of the report."""
         return self.root / "report"
 
+    @property
+    def published(self) -> bool:
+        """Whether it holds a router and policies alone, as hubs do: nothing they were made from."""
+        return not any(map(is_there, (self.log, self.features, self.split)))
+
     def arm(self, name: str = "router") -> Path:
         """Folder of the router, or of an ablation in `ARMS`."""
         return self.root / ARMS[name][0]
@@ -119,7 +125,7 @@ class Run:
 
     def arms(self) -> list[str]:
         """The router and the ablations that were trained."""
-        return [name for name in ARMS if (self.arm(name) / MANIFEST).is_file()]
+        return [name for name in ARMS if is_there(self.arm(name) / MANIFEST)]
 
     def read_log(self, *, as_labelled: bool = False) -> OracleLog:
         """The oracle log; examples that can get no features are gaps unless `as_labelled`.
@@ -206,7 +212,7 @@ class Run:
             MismatchError: when it was calibrated for another router.
         """
         path = cascade_path(self.root, name)
-        if not path.is_file():
+        if not is_there(path):
             return None
         cascade = Cascade.read(path)
         cascade.check_fits(options=router.options, router=router.fingerprint)
@@ -218,7 +224,7 @@ class Run:
         Raises:
             DataError: when the model must be given by its folder or hub id.
         """
-        if (self.log / MANIFEST).is_file() or not self.arm().is_dir():
+        if is_there(self.log / MANIFEST) or not self.arm().is_dir():
             name = str(self.read_log().metadata.get("model", ""))
         else:
             name = ScaleRouter.read(self.arm()).model
@@ -343,13 +349,13 @@ class Run:
             ) from error
 
     def _need(self, path: Path, command: str) -> None:
-        if not path.is_file():
+        if not is_there(path):
             raise DataError(
                 f"{path} does not exist. Run `m3router {command}` on {self.root} first."
             )
 
     def _digest(self, path: Path) -> str:
-        return self.sha256(path) if path.is_file() else "missing"
+        return self.sha256(path) if is_there(path) else "missing"
 
     def sha256(self, path: Path) -> str:
         """Hash a file of the run.

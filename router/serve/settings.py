@@ -16,7 +16,7 @@ import typer
 from m3router.data.errors import DataError
 from m3router.router.serve.logs import LogFormat
 from m3router.router.text.fractions import METAVAR, fraction
-from m3router.router.traffic.consent import Consent
+from m3router.router.traffic.consent import FOLDER_BYTES, Consent
 
 
 class WhenRouterFails(StrEnum):
@@ -220,6 +220,10 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
     traffic_days: Annotated[
         float, typer.Option(help="Days to keep requests; older ones are deleted.")
     ] = 30.0
+    traffic_bytes: Annotated[
+        int,
+        typer.Option(help="Most bytes of the folder; the oldest requests go for new ones."),
+    ] = FOLDER_BYTES
     traffic_consent: Annotated[
         Consent, typer.Option(help="How much a request's own `store` field counts.")
     ] = Consent.OPT_OUT

@@ -13,6 +13,7 @@ from PIL import Image
 
 from m3router.data.errors import DataError, M3RouterError
 from m3router.data.manifest import MANIFEST
+from m3router.data.plain_files import is_there
 from m3router.data.scenes.drawing import render
 from m3router.data.scenes.export import TEST_SEEDS
 from m3router.data.scenes.questions import ask_about
@@ -80,22 +81,22 @@ def check_run(run: Run) -> list[Check]:
     """
     run = run.opened()
     checks = [_attempt("log", partial(_log, run))]
-    if (run.features / MANIFEST).is_file():
+    if is_there(run.features / MANIFEST):
         checks.append(_attempt("features", partial(_features, run)))
     for arm in run.arms():
         checks.append(_attempt(ARMS[arm][0], partial(_router, run, arm)))
-    if run.split.is_file():
+    if is_there(run.split):
         checks.append(_attempt("split", partial(_split, run)))
-    if (run.policies / MANIFEST).is_file():
+    if is_there(run.policies / MANIFEST):
         checks.append(_attempt("policies", partial(_stage, run, "policies", "calibrate")))
     for name in run.policy_names():
         checks.append(_attempt(f"policy {name}", partial(_policy, run, name)))
-        if cascade_path(run.root, name).is_file():
+        if is_there(cascade_path(run.root, name)):
             checks.append(_attempt(f"cascade {name}", partial(_cascade, run, name)))
     for folder, stage in MEASURED:
-        if (run.root / folder / MANIFEST).is_file():
+        if is_there(run.root / folder / MANIFEST):
             checks.append(_attempt(folder, partial(_stage, run, folder, stage)))
-    if (run.root / "tuning" / "study.json").is_file():
+    if is_there(run.root / "tuning" / "study.json"):
         checks.append(_attempt("tuning", partial(_tuning, run)))
     return checks
 

@@ -16,7 +16,7 @@ from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.breakdown import by_dataset, lost_questions, reliability
-from m3router.router.evaluation.documents import upgraded
+from m3router.router.evaluation.documents import evaluation_in
 from m3router.router.evaluation.evaluate import (
     SCHEMA,
     Settings,
@@ -130,7 +130,7 @@ def read_document(run: Run) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
     run.verify(run.evaluation, "evaluate")
-    return upgraded(json.loads(path.read_text(encoding="utf-8")))
+    return evaluation_in(path)
 
 
 def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import read_json_object
 from m3router.data.log.parts import part_rows
 from m3router.data.manifest import atomic_write_text
 from m3router.router.evaluation.evaluate import SCHEMA
@@ -56,8 +57,7 @@ def importance_stage(
     inputs = run.inputs("log", "features", "split", "router")
     params = {"repeats": repeats, "draws": draws, "seed": seed, "schema": SCHEMA}
     if reuse and run.is_current(folder, STAGE, inputs=inputs, params=params):
-        document: dict[str, Any] = json.loads((folder / DOCUMENT).read_bytes())
-        return document
+        return read_json_object(folder / DOCUMENT, redo="Remove that folder and report again.")
     router, log = run.read_router(), run.read_log()
     rows = part_rows(log, run.read_split(log), PART, gaps=router.metadata["gaps"])
     if not len(rows):

@@ -15,6 +15,7 @@ from m3router.data.importers import importer
 from m3router.data.importers.joined import places
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
+from m3router.data.plain_files import is_there
 from m3router.data.videos import FRAMES
 from m3router.m3core.checkpoints import EMBEDDED
 from m3router.m3core.encoders import load_encoder
@@ -206,7 +207,7 @@ def import_stage(
             a labelled log.
     """
     read = importer(kind)
-    if (run.log / MANIFEST).is_file() and "source" not in OracleLog.read(run.log).metadata:
+    if is_there(run.log / MANIFEST) and "source" not in OracleLog.read(run.log).metadata:
         raise DataError(f"{run.log} holds a log that was labelled here; import into a new folder.")
     log: OracleLog = read(source, **options)
     if isinstance(source, Path):

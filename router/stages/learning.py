@@ -13,6 +13,7 @@ from m3router.data.manifest import MANIFEST
 from m3router.router import estimators
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.features.table import FeatureTable
+from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
 from m3router.router.policies.costs import PEEK
 from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
@@ -124,7 +125,8 @@ def train_stage(
             run.wrote(run.split)
             written = True
         router.write(folder)
-        files = [folder / name for name in (ROUTER_FILE, HELD_OUT) if (folder / name).is_file()]
+        names = (ROUTER_FILE, HELD_OUT, *FAMILIARITY)
+        files = [folder / one for one in names if (folder / one).is_file()]
         run.record(folder, "train", inputs=inputs, params=params, files=files)
     if progress:
         progress("done", len(wanted), len(wanted))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from m3router.router.policies.policy import Policy
 from m3router.router.policies.thinning import default_most
 from m3router.router.runs.calibration_data import image_sizes, known_costs, labelled
 from m3router.router.runs.run import Run
+from m3router.router.traffic.judgements import known_scores, read_judged
 from m3router.router.training.scale_router import ScaleRouter
 
 USED = ("fit", "tune", "calibrate")
@@ -35,6 +37,7 @@ def monitor_stage(
     *,
     name: str = "default",
     references: Sequence[Example] = (),
+    feedback: Path | None = None,
     false_alarm: float = 0.01,
     bound: str = "betting",
     seed: int = 0,
@@ -48,6 +51,8 @@ def monitor_stage(
         fresh: must hold `log/` and `features/` of the traffic, made like those of `run`.
         name: of the policy; where a cascade goes with it, that is judged.
         references: right answers of traffic that was labelled without; of any part of it.
+        feedback: folder of the recorded traffic, with what those who asked said of their answers;
+            None to leave it out. Right answers go before it.
         false_alarm: most probability of an alarm although nothing changed.
         bound: a name in `m3router.router.policies.risk_bounds.BOUNDS`.
         seed: of the test for drift.
@@ -79,6 +84,8 @@ def monitor_stage(
     asked = labelled(replace(router, held_out=None), seen, traffic, every)
     known = replace(known, scores=_judged(log, (), run)[calibrate])
     scores = _judged(traffic, references, fresh)
+    if feedback is not None:
+        scores = _heard(scores, traffic, feedback, fresh)
     # Without a guarantee an image counts as on the parts that made the policy.
     most = default_most(image_sizes(log, split, gaps=gaps), images=len(np.unique(asked.groups)))
     known, asked = replace(known, most=most), replace(asked, most=most, scores=scores)
@@ -150,6 +157,22 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
             f"{of.log}. Give those of this traffic."
         )
     return scores
+
+
+def _heard(scores: Floats, log: OracleLog, feedback: Path, of: Run) -> Floats:
+    """Scores (N, K), those that nobody judged by the feedback on them.
+
+    Raises:
+        DataError: when the log was labelled with right answers.
+        MismatchError: when the feedback is on other questions.
+    """
+    if log.metadata.get(ASKED) != AGREEMENT:
+        raise DataError(
+            f"{of.log} was labelled with reference answers; feedback counts only for questions "
+            f"that have none (metric {AGREEMENT!r})."
+        )
+    told = known_scores(log, read_judged(feedback), of=of.log)
+    return np.where(np.isnan(scores), told, scores)
 
 
 def _answers(log: OracleLog, rows: np.ndarray) -> Texts | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.json_files import read_json_object
 from m3router.data.manifest import read_manifest
+from m3router.data.plain_files import is_there
 from m3router.router.evaluation.studies.learning_curve import DOCUMENT as STUDY
 from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
 from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
@@ -59,12 +60,12 @@ def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
     found, notes = {}, []
     for kind in (LEARNING, LEFT_OUT):
         path = run.root / kind / STUDY
-        if not path.is_file():
+        if not is_there(path):
             continue
         try:
             run.verify(run.root / kind, kind)
         except (DataError, MismatchError) as error:
             notes.append(f"The study {kind!r} is not shown: {error}")
         else:
-            found[kind] = json.loads(path.read_bytes())
+            found[kind] = read_json_object(path, redo=f"Run `m3router study {kind}` again.")
     return found, notes

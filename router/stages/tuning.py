@@ -10,6 +10,7 @@ from typing import Any
 from m3router.data.errors import MismatchError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, require_choice
+from m3router.data.plain_files import is_there
 from m3router.data.splits.split import Split
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
@@ -177,7 +178,7 @@ def _read(
     log = run.read_log()
     require_choice(log)
     features = run.read_features(log)
-    if splitting is None and run.split.is_file():
+    if splitting is None and is_there(run.split):
         split = run.read_split(log)
     else:
         split = (splitting or Splitting()).apply(log, seed=seed)

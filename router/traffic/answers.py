@@ -20,7 +20,7 @@ from m3router.data.tables.cells import Nested
 from m3router.data.tables.table import Table, read_cells
 from m3router.router.policies.price_sweep import LAST
 from m3router.router.policies.references import index_of
-from m3router.router.traffic.files import Record
+from m3router.router.traffic.files import FILE, Record
 from m3router.router.traffic.records import example_of
 
 COLUMNS = ("id", "image", "question", "answers", "metric")
@@ -86,7 +86,7 @@ def write_sheet(
     writer.writerow(COLUMNS)
     for one in wanted:
         writer.writerow([one["id"], one["image"], _harmless(one["question"]), "", METRIC])
-    atomic_write_bytes(path, text.getvalue().encode("utf-8-sig"))
+    atomic_write_bytes(path, text.getvalue().encode("utf-8-sig"), mode=FILE)
     return len(wanted)
 
 

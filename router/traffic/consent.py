@@ -1,8 +1,11 @@
-"""Whose word counts on whether a request may be kept."""
+"""Whose word counts on whether a request may be kept, and how much may be."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+FOLDER_BYTES = 1 << 30
+"""Most bytes of a folder, where nothing else is said."""
 
 
 class Consent(StrEnum):

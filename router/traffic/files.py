@@ -1,4 +1,7 @@
-"""The files of a folder of recorded traffic: JSON objects with a checksum each, and a lock."""
+"""The files of a folder of recorded traffic: JSON objects with a checksum each, for one user alone.
+
+Whatever the process's umask, files get the permissions 0600 and folders 0700.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,28 @@ from m3router.data.log.journal import read_records, write_line
 from m3router.data.manifest import atomic_write_bytes, write_failure
 
 Record = dict[str, Any]
+FILE, FOLDER = 0o600, 0o700
+"""Permissions: whoever runs the server may read and write, nobody else may anything."""
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of one's own where there is none, and keep others out of one that is there.
+
+    Raises:
+        OSError: It cannot be made, or is somebody else's.
+    """
+    path.mkdir(mode=FOLDER, parents=True, exist_ok=True)
+    restrict(path, FOLDER)
+
+
+def restrict(path: Path, mode: int) -> None:
+    """Take what others may from a file or folder.
+
+    Raises:
+        OSError: It is somebody else's.
+    """
+    if path.stat().st_mode & 0o777 != mode:
+        path.chmod(mode)
 
 
 def read_lines(path: Path) -> Iterator[Record]:
@@ -42,18 +67,22 @@ def placed_lines(path: Path) -> Iterator[tuple[int, Record]]:
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write a file anew, whole or not at all; checksums are made again."""
-    path.parent.mkdir(exist_ok=True)
-    atomic_write_bytes(path, b"".join(write_line(line) for line in lines))
+    try:
+        make_folder(path.parent)
+    except OSError as error:
+        raise DataError(write_failure(path, error)) from error
+    atomic_write_bytes(path, b"".join(write_line(line) for line in lines), mode=FILE)
 
 
-def append_line(path: Path, record: Mapping[str, Any]) -> None:
+def append_line(path: Path, line: bytes) -> None:
     """Append a line, flushed to the disk; on failure cut what was written of it."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE)
         try:
+            os.fchmod(descriptor, FILE)
             before = os.fstat(descriptor).st_size
             try:
-                view = memoryview(write_line(record))
+                view = memoryview(line)
                 while view:
                     view = view[os.write(descriptor, view) :]
                 os.fsync(descriptor)

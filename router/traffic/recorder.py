@@ -7,25 +7,22 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m3router.data.errors import DataError
+from m3router.router.traffic.consent import FOLDER_BYTES
 from m3router.router.traffic.consent import Consent as Consent
+from m3router.router.traffic.feedback import Feedback
 from m3router.router.traffic.folder import TrafficFolder
-from m3router.router.traffic.records import record_of
-
-if TYPE_CHECKING:
-    from m3router.router.inference.query import Query, Served
-    from m3router.router.inference.result import RoutedAnswer
+from m3router.router.traffic.records import LONGEST_TEXT, MadeBy, ServedRequest, record_of
 
 WAITING = 64
 """Most requests that wait to be written."""
 WAITING_PIXELS = 32_000_000
 """Most pixels of theirs, about 100 MB; a single larger image may wait alone."""
 DAY = 86_400.0
+SMALLEST_FOLDER = 1 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +37,11 @@ class Recorder:
             id: every request with the same probability, whatever it holds.
         keep_days: What is older is deleted, at the start and every day.
         consent: Whose word counts.
+        max_bytes: Most bytes of the folder: the oldest requests are deleted to make room for new
+            ones.
 
     Raises:
-        DataError: The share or the days are out of range.
+        DataError: The share, the days or the bytes are out of range.
     """
 
     def __init__(
@@ -52,20 +51,28 @@ class Recorder:
         share: float = 0.01,
         keep_days: float = 30,
         consent: Consent = Consent.OPT_OUT,
+        max_bytes: int = FOLDER_BYTES,
     ) -> None:
         if not 0 <= share <= 1:
             raise DataError(f"The share of recorded requests must lie in [0, 1], got {share}.")
         if not 0 < keep_days <= 36_500:
             raise DataError(f"keep_days must be above 0 and at most 36500, got {keep_days}.")
+        if max_bytes < SMALLEST_FOLDER:
+            raise DataError(
+                f"A folder of traffic needs at least {SMALLEST_FOLDER} bytes, got {max_bytes}."
+            )
         self.folder = folder
         self.share = share
         self.keep_days = keep_days
         self.consent = Consent(consent)
-        self._counts = dict.fromkeys(("offered", "declined", "sampled", "written", "dropped"), 0)
+        self.max_bytes = max_bytes
+        self._counts = dict.fromkeys(
+            ("offered", "declined", "sampled", "written", "dropped", "rotated"), 0
+        )
         self._open: TrafficFolder | None = None
-        self._served: Served | None = None
+        self._made_by: MadeBy | None = None
         self._thread: threading.Thread | None = None
-        self._queue: deque[tuple[Query, RoutedAnswer, str, datetime]] = deque()
+        self._queue: deque[tuple[ServedRequest, datetime]] = deque()
         self._pixels = 0
         self._stopping = False
         self._failing = False
@@ -73,60 +80,57 @@ class Recorder:
         self._writing = threading.Lock()
         self._waiting = threading.Condition()
 
-    def start(self, served: Served) -> None:
+    def start(self, made_by: MadeBy) -> None:
         """Open the folder, delete what is too old and begin to write.
 
         Args:
-            served: What answers; recorded with each request.
+            made_by: What answers; recorded with each request.
 
         Raises:
             DataError: The folder cannot be used, see `TrafficFolder.open`.
         """
-        folder = TrafficFolder.open(self.folder, make=True)
+        folder = TrafficFolder.open(self.folder, make=True, max_bytes=self.max_bytes)
         try:
             folder.purge(self._oldest())
         except DataError:
             folder.close()
             raise
-        self._open, self._served = folder, served
+        self._open, self._made_by = folder, made_by
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
         self._thread.start()
 
-    def offer(
-        self, query: Query, routed: RoutedAnswer, *, key: str = "", consented: bool | None = None
-    ) -> bool:
+    def offer(self, request: ServedRequest) -> bool:
         """Take an answered request, if it is sampled; never waits and never raises.
-
-        Args:
-            query: The request.
-            routed: Its answer.
-            key: Name of the API key that it came with, not the key itself.
-            consented: What the request says about being recorded; None for nothing.
 
         Returns:
             Whether it will be written, as far as is known now.
         """
         with self._waiting:
             self._counts["offered"] += 1
-            if not self.consent.allows(consented):
+            if not self.consent.allows(request.consented):
                 self._counts["declined"] += 1
                 return False
-            if self._open is None or not is_sampled(query.id, self.share, self._open.key):
+            if self._open is None or not is_sampled(request.id, self.share, self._open.key):
                 return False
             self._counts["sampled"] += 1
-            pixels = query.image.width * query.image.height
+            pixels = _pixels(request)
+            long = max(len(request.question), len(request.answer)) > LONGEST_TEXT
             full = self._queue and self._pixels + pixels > WAITING_PIXELS
-            if self._stopping or full or len(self._queue) >= WAITING:
+            if self._stopping or long or full or len(self._queue) >= WAITING:
                 self._counts["dropped"] += 1
                 return False
-            kept = replace(routed, encoding=None)  # megabytes that nobody writes
-            self._queue.append((query, kept, key, datetime.now(UTC)))
+            self._queue.append((request, datetime.now(UTC)))
             self._pixels += pixels
             self._waiting.notify()
             return True
 
-    def forget(self, id: str) -> bool:
+    def forget(self, id: str, *, key: str | None = None) -> bool:
         """Delete a request for good, waiting or written; takes as long as rewriting the file.
+
+        Args:
+            id: Of the request, or of its answer where a key is given.
+            key: Who wants that: a request that another key made stays, and nothing tells that it
+                is there. None for whoever runs the server.
 
         Returns:
             Whether anything was there.
@@ -135,11 +139,45 @@ class Recorder:
             DataError: It cannot be deleted now, such as on a full disk; or nothing is recorded.
         """
         with self._writing:
-            with self._waiting:
-                left = deque(one for one in self._queue if one[0].id != id)
-                waited = len(left) < len(self._queue)
-                self._queue, self._pixels = left, sum(_pixels(one[0]) for one in left)
-            return bool(self._folder().forget([id])) or waited
+            folder = self._folder()
+            self._write_first(id, key)
+            return bool(folder.forget([id], key=key))
+
+    def feedback(self, id: str, told: Feedback, *, key: str) -> bool:
+        """Keep what is said of an answer durably; the last word counts.
+
+        Args:
+            id: Of the request or of its answer.
+            told: What is said.
+            key: Who says it: only the key that asked is heard.
+
+        Returns:
+            Whether the request is kept here and that key asked it.
+
+        Raises:
+            DataError: It cannot be written now, such as on a full disk; or nothing is recorded.
+        """
+        with self._writing:
+            folder = self._folder()
+            self._write_first(id, key)
+            found = folder.find(id, key=key)
+            if found is not None:
+                folder.add_feedback(found, told)
+            return found is not None
+
+    def owner(self, token: str) -> str:
+        """Whose requests those are that come with a key that is not this server's own.
+
+        Args:
+            token: The key. It is not kept: the name is its hash under the folder's secret.
+
+        Raises:
+            DataError: Nothing is recorded.
+        """
+        digest = hashlib.blake2b(
+            token.encode("utf-8", "surrogatepass"), key=self._folder().key, digest_size=16
+        )
+        return f"~{digest.hexdigest()}"  # no name of a key of ours begins so
 
     def purge(self, now: datetime | None = None) -> int:
         """Delete what is older than `keep_days`; returns how many requests that were.
@@ -153,8 +191,9 @@ class Recorder:
     def counts(self) -> dict[str, int]:
         """Requests since the start, for metrics.
 
-        "offered", "declined" (no consent), "sampled", "written", and "dropped": sampled, but the
-        queue or the disk was full, or it cannot be an example.
+        "offered", "declined" (no consent), "sampled", "written", "dropped": sampled, but the
+        queue or the disk was full, or it cannot be an example; and "rotated": written, and deleted
+        since because the folder was full.
         """
         with self._waiting:
             return dict(self._counts)
@@ -193,28 +232,51 @@ class Recorder:
             with self._waiting:
                 if not self._queue:
                     return
-                query, routed, key, when = self._queue.popleft()
-                self._pixels -= _pixels(query)
-            cause = self._write(query, routed, key, when)
+                request, when = self._queue.popleft()
+                self._pixels -= _pixels(request)
+            self._record(request, when)
+
+    def _write_first(self, id: str, key: str | None) -> None:
+        """Write a request before those that wait longer; its key wants something of it."""
+        with self._waiting:
+            wanted = [
+                one
+                for one in self._queue
+                if id in (one[0].id, one[0].answer_id) and key in (None, one[0].key)
+            ]
+            for one in wanted:
+                self._queue.remove(one)
+                self._pixels -= _pixels(one[0])
+        for request, when in wanted:
+            self._record(request, when)
+
+    def _record(self, request: ServedRequest, when: datetime) -> None:
+        """Write one request and count it; `_writing` is taken."""
+        cause, gone = "", 0
+        try:
+            gone = self._write(request, when)
+        except (DataError, OSError, ValueError, MemoryError) as error:
+            cause = str(error)
         with self._waiting:
             self._counts["dropped" if cause else "written"] += 1
+            self._counts["rotated"] += gone
         if cause and not self._failing:
             _log.warning("a request was not recorded, and later ones may not be: %s", cause)
         self._failing = bool(cause)
 
-    def _write(self, query: Query, routed: RoutedAnswer, key: str, when: datetime) -> str:
-        """Write one request; returns why not, in words that hold nothing of it."""
-        if self._open is None or self._served is None:
-            return "the recorder was not started"
+    def _write(self, request: ServedRequest, when: datetime) -> int:
+        """Write one request; returns how many older ones went for it.
+
+        Raises:
+            DataError: It was not written, in words that hold nothing of it.
+        """
+        if self._open is None or self._made_by is None:
+            raise DataError("the recorder was not started")
         try:
-            record = record_of(query, routed, self._served, key=key, time=when)
+            record = record_of(request, self._made_by, time=when)
         except (DataError, ValueError):
-            return "its id or question cannot be an example's"
-        try:
-            self._open.add(record, query.image)
-        except (DataError, OSError, ValueError, MemoryError) as error:
-            return str(error)
-        return ""
+            raise DataError("its id or question cannot be an example's") from None
+        return self._open.add(record, request.image)
 
     def _purge_daily(self) -> None:
         try:
@@ -243,5 +305,5 @@ def is_sampled(id: str, share: float, key: bytes) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
-def _pixels(query: Query) -> int:
-    return query.image.width * query.image.height
+def _pixels(request: ServedRequest) -> int:
+    return request.image.width * request.image.height

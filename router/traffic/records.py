@@ -8,70 +8,147 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
+from m3router.data.errors import DataError
 from m3router.data.example import Example
 from m3router.data.scoring.metrics import AGREEMENT
 
-if TYPE_CHECKING:
-    from m3router.router.inference.query import Query, Served
-    from m3router.router.inference.result import RoutedAnswer
-
 DATASET = "traffic"
+LONGEST_TEXT = 100_000
+"""Characters of a question or an answer that are kept; longer ones are no examples."""
 _EXAMPLE = frozenset(field.name for field in fields(Example))
+_OLD_USAGE = ("visual_tokens", "spent_tokens", "text_tokens", "answer_tokens")
 
 
-def record_of(
-    query: Query, routed: RoutedAnswer, served: Served, *, key: str, time: datetime
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ServedRequest:
+    """A request about one image that was answered, whoever answered it.
+
+    Attributes:
+        id: Of the request, unique; the record has it.
+        answer_id: The id that stands in the answer, where that is another; "" for the same.
+        key: Who asked: the name of the API key, :meth:`Recorder.owner` of a key that belongs to
+            an upstream, "" where no keys are needed. Never a key itself.
+        image: The image, RGB.
+        question: What was asked about it.
+        asked: How it wanted to be answered, such as ``{"budget": 64.0}``; JSON values.
+        option: The option that gave the answer.
+        estimates: Option to the estimated probability that it answers rightly; empty where none was
+            estimated.
+        answer: What was said, whole.
+        usage: What it cost, such as ``{"image_tokens": 9.0}``, as the server counts it.
+        reason: Why this option was asked.
+        escalated: Answers that were thrown away before this one.
+        fallback: Why the reference option was used where no policy met what was asked for.
+        finish: Why the answer ended, such as "stop" or "length"; "" for not known.
+        consented: What the request says about being recorded; None for nothing.
+    """
+
+    id: str
+    answer_id: str = ""
+    key: str = ""
+    image: Image.Image
+    question: str
+    asked: Mapping[str, Any]
+    option: str
+    estimates: Mapping[str, float]
+    answer: str
+    usage: Mapping[str, float]
+    reason: str = ""
+    escalated: int = 0
+    fallback: str = ""
+    finish: str = ""
+    consented: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeBy:
+    """What answers and what decides; recorded with each request.
+
+    Attributes:
+        model: Name of the model.
+        revision: Its revision; "" for not known.
+        router: Fingerprint of the router.
+        policy: Name of the policy.
+        options: Names of what can be asked, in the router's order.
+    """
+
+    model: str
+    revision: str
+    router: str
+    policy: str
+    options: tuple[str, ...]
+
+
+def record_of(request: ServedRequest, made_by: MadeBy, *, time: datetime) -> dict[str, Any]:
     """The line of a request, JSON values.
 
     Args:
-        query: What was asked.
-        routed: What was answered.
-        served: By what.
-        key: Name of the API key that it came with; empty without one.
+        request: What was asked and answered.
+        made_by: By what.
         time: When it was answered, with its zone.
 
     Raises:
-        DataError: The id or the question cannot be an example's, such as half of a surrogate pair.
+        DataError: The id or the question cannot be an example's, such as half of a surrogate pair,
+            or a text is too long.
     """
+    if max(len(request.question), len(request.answer)) > LONGEST_TEXT:
+        raise DataError(f"A text of a record has at most {LONGEST_TEXT} characters.")
+    served = {
+        "answer": request.answer,
+        "option": request.option,
+        "estimates": dict(request.estimates),
+        "usage": dict(request.usage),
+        "escalated": request.escalated,
+        "reason": request.reason,
+        "finish": request.finish,
+        "fallback": request.fallback,
+    }
+    if request.answer_id not in ("", request.id):
+        served["answer_id"] = request.answer_id
     record = {
-        "id": query.id,
-        "image": image_name(query.image),
-        "question": query.question,
+        "id": request.id,
+        "image": image_name(request.image),
+        "question": request.question,
         "answers": [],
         "metric": AGREEMENT,
         "dataset": DATASET,
         "time": time.isoformat(timespec="seconds"),
-        "key": key,
-        "asked": {
-            name: value
-            for name in ("scale", "budget", "max_regret", "max_tokens")
-            if (value := getattr(query, name)) is not None
-        },
-        "served": {
-            "answer": routed.answer.text,
-            "scale": routed.scale,
-            "sufficiency": {str(scale): p for scale, p in routed.sufficiency.items()},
-            "visual_tokens": routed.answer.visual_tokens,
-            "spent_tokens": routed.spent_tokens,
-            "text_tokens": routed.answer.text_tokens,
-            "answer_tokens": routed.answer.answer_tokens,
-            "escalated": len(routed.earlier),
-            "reason": routed.reason,
-            "fallback": routed.fallback,
-        },
-        "made_by": {
-            name: getattr(served, name) for name in ("model", "revision", "router", "policy")
-        },
+        "key": request.key,
+        "asked": dict(request.asked),
+        "served": served,
+        "made_by": {**asdict(made_by), "options": list(made_by.options)},
     }
     example_of(record)
     return record
+
+
+def upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """A line as this version writes it; earlier ones knew scales of one model only.
+
+    >>> upgraded({"served": {"answer": "a cat", "scale": 9}})["served"]["option"]
+    '9'
+    """
+    served = record["served"]
+    if "option" in served:
+        return record
+    now = {
+        "answer": served["answer"],
+        "option": str(served["scale"]),
+        "estimates": served.get("sufficiency", {}),
+        "usage": {name: served[name] for name in _OLD_USAGE if name in served},
+        "escalated": served.get("escalated", 0),
+        "reason": "",
+        "finish": served.get("reason", ""),
+        "fallback": served.get("fallback", ""),
+    }
+    return {**record, "served": now}
 
 
 def example_of(record: dict[str, Any]) -> Example:

@@ -34,6 +34,7 @@ from m3router.router.estimators.base import (
 from m3router.router.estimators.classifier import Classifier, ClassifierEstimator, check_classifier
 from m3router.router.features.size import image_sizes
 from m3router.router.features.table import FeatureTable
+from m3router.router.monitoring.familiarity import familiarity_of
 from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.training.held_out import HeldOut
 from m3router.router.training.probability_calibration import choose_calibration
@@ -152,6 +153,7 @@ def train_router(
         calibration=calibration,
         expected_costs=expected_costs(log, features, rows["fit"]),
         held_out=held_out,
+        familiarity=familiarity_of(log, features, split, blocks=names, gaps=gaps, seed=seed),
     )
 
 

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_bytes
+from m3router.data.parquet_files import read_parquet
+from m3router.data.plain_files import is_there
 from m3router.router.estimators.base import Floats
 
 FILE = "held_out.parquet"
@@ -74,12 +76,15 @@ class HeldOut:
             DataError: when the file is damaged.
         """
         path = folder / FILE
-        if not path.is_file():
+        if not is_there(path):
             return None
+        redo = "Train the router again."
+        table = read_parquet(path, redo=redo, columns=("example_id", "p"))
         try:
-            table = pq.read_table(path)
-            ids = tuple(table.column("example_id").to_pylist())
+            ids = tuple(map(str, table.column("example_id").to_pylist()))
             p = np.array(table.column("p").to_pylist(), dtype=np.float64).reshape(len(ids), -1)
-        except (pa.ArrowException, KeyError, ValueError) as error:
-            raise DataError(f"{path} is damaged: {error}. Train the router again.") from error
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged: {error}. {redo}") from error
+        if not np.all((p >= 0) & (p <= 1)):
+            raise DataError(f"{path} is damaged: it holds what is no probability. {redo}")
         return cls(ids=ids, p=p)

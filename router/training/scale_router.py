@@ -15,8 +15,12 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
 from m3router.router.features.table import FeatureTable
+from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
+from m3router.router.monitoring.familiarity import Familiarity
 from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.sealed_files import (
+    SEAL,
+    check_entries,
     content_hash,
     read_files,
     read_sealed,
@@ -57,6 +61,8 @@ class ScaleRouter:
         origin: where on the hub it is from, `owner/name@commit`; "" for elsewhere.
         held_out: what it thought of its own training examples before it was fitted on them; None
             where it was not fitted on the tune split. Stays with the run: it is not published.
+        familiarity: what the images looked like that it was trained on; None where it reads nothing
+            of an image, there were too few, or it was trained before that was kept.
     """
 
     estimator: SufficiencyEstimator
@@ -69,6 +75,7 @@ class ScaleRouter:
     expected_costs: ExpectedCosts | None = field(default=None, compare=False, repr=False)
     origin: str = field(default="", compare=False)
     held_out: HeldOut | None = field(default=None, compare=False, repr=False)
+    familiarity: Familiarity | None = field(default=None, compare=False, repr=False)
 
     @property
     def told(self) -> bool:
@@ -169,6 +176,10 @@ class ScaleRouter:
         (folder / HELD_OUT).unlink(missing_ok=True)
         if self.held_out is not None:
             self.held_out.write(folder)
+        for name in FAMILIARITY:
+            (folder / name).unlink(missing_ok=True)
+        if self.familiarity is not None:
+            self.familiarity.write(folder, router=self.fingerprint)
         hashes = write_files(folder, files)
         _write_sealed(folder / FILE, self._payload(hashes))
 
@@ -181,15 +192,19 @@ class ScaleRouter:
         """
         payload = read_sealed(folder / FILE, kind=KIND, schema=SCHEMA)
         try:
-            kind = estimator_class(payload["estimator"])
             names, widths = payload["blocks"], payload["widths"]
-            return cls(
+            parts = {
+                "estimator_name": payload["estimator"],
+                "blocks": dict(zip(names, widths, strict=True)),
+                "options": tuple(payload["options"]),
+                "cost_unit": payload["cost_unit"],
+                "metadata": payload["metadata"],
+            }
+            check_entries(cls, parts)
+            kind = estimator_class(payload["estimator"])
+            router = cls(
                 estimator=kind.restore(read_files(folder, payload["files"])),
-                estimator_name=payload["estimator"],
-                blocks=dict(zip(names, widths, strict=True)),
-                options=tuple(payload["options"]),
-                cost_unit=payload["cost_unit"],
-                metadata=payload["metadata"],
+                **parts,
                 calibration=Calibration.of_payload(payload["calibration"])
                 if "calibration" in payload
                 else Calibration(),
@@ -198,9 +213,39 @@ class ScaleRouter:
                 )
                 if "expected_costs" in payload
                 else None,
+                familiarity=Familiarity.read(
+                    folder, router=payload[SEAL], blocks=dict(zip(names, widths, strict=True))
+                ),
             )
+            router._check_answer()
         except KeyError as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}.") from error
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            raise DataError(
+                f"{folder / FILE} does not describe a router: {error}. Train it again."
+            ) from error
+        except DataError as error:
+            raise DataError(f"The router in {folder} cannot be used: {error}") from error
+        return router
+
+    def _check_answer(self) -> None:
+        """Let it speak once: parts that do not fit each other show here, not at a question.
+
+        Raises:
+            DataError: when it does not give each option a probability.
+        """
+        width, k = sum(self.blocks.values()), len(self.options)
+        if min(self.blocks.values(), default=0) < 1 or width != self.estimator.n_features_ or not k:
+            raise DataError(
+                f"its blocks {dict(self.blocks)} are not the {self.estimator.n_features_} features "
+                "of its estimator, or it has no options. Train it again."
+            )
+        with np.errstate(all="ignore"):
+            p = self.predict_one({name: np.zeros(d) for name, d in self.blocks.items()})
+        if np.shape(p) != (k,) or not np.all((p >= 0) & (p <= 1)):
+            raise DataError(
+                f"its parts do not give each of the {k} options a probability. Train it again."
+            )
 
     def _payload(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         plain = self.calibration.method == NONE

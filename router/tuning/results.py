@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import library_versions
+from m3router.data.plain_files import is_there
 from m3router.router.reports.tables import write_csv
 from m3router.router.sealed_files import read_sealed, write_sealed
 from m3router.router.tuning.objective import OBJECTIVES, overall
@@ -99,7 +100,7 @@ def read_results(folder: Path) -> Document:
     Raises:
         DataError: when it is missing, cut short or edited.
     """
-    if not (folder / FILE).is_file():
+    if not is_there(folder / FILE):
         raise DataError(f"{folder / FILE} does not exist. Run `m3router tune` first.")
     return read_sealed(folder / FILE, kind=KIND, schema=SCHEMA)
 

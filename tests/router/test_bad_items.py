@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from m3router.data.errors import DataError, ImageSizeError
+from m3router.data.errors import DataError
 from m3router.data.example import Example
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.scenes.drawing import render
@@ -195,22 +194,15 @@ def test_pages_leave_out_what_cannot_be_read(images, tmp_path):
     assert (written.inside, written.unreadable) == (2, 1) and "named pipe" in written.cause
 
 
-def test_an_image_too_long_to_be_padded(images, tmp_path):
-    strip = Image.new("RGB", (LONGEST_SIDE + 1, 1))
-    with pytest.raises(ImageSizeError, match="32769 x 1 pixels are padded to a square"):
-        pad_to_square(strip, (0.5, 0.5, 0.5))
-
-    class Padding(FakeModel):
-        @property
-        def prepare(self) -> Callable[[Image.Image], np.ndarray]:
-            whole = super().prepare
-            return lambda image: whole(pad_to_square(image, (0.5, 0.5, 0.5)))
-
-    strip.save(images / "strip.png")
-    log = label_all(
-        Run(tmp_path / "run"), [*usual(2), example("strip", "strip.png")], images, Padding()
-    )
-    assert list(causes(log)) == ["strip"]
+def test_a_long_image_is_made_smaller_before_it_is_padded():
+    strip = Image.new("RGB", (200_000, 100), "red")
+    square = pad_to_square(strip, (0.5, 0.5, 0.5))
+    assert square.size == (LONGEST_SIDE, LONGEST_SIDE)
+    assert square.getpixel((9, LONGEST_SIDE // 2)) == (255, 0, 0)
+    ordinary = Image.effect_noise((LONGEST_SIDE, 20), 80).convert("RGB")
+    top = (LONGEST_SIDE - 20) // 2
+    shown = pad_to_square(ordinary, (0.5, 0.5, 0.5)).crop((0, top, LONGEST_SIDE, top + 20))
+    assert shown.tobytes() == ordinary.tobytes()
 
 
 def test_errors_are_added_to_answers_only(images, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import shutil
 import signal
@@ -13,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from m3router.router.serve.backends.ray.backend import ENVIRONMENT
+from m3router.router.serve.backends.ray.fence import fence
 
-# Before Ray is imported, which reads some of it then; and no token in the home folder.
-os.environ.update(ENVIRONMENT, RAY_AUTH_MODE="disabled")
+# Before Ray is imported, which reads some of it then.
+os.environ.update(ENVIRONMENT)
+fence()
 
 
 @contextlib.contextmanager
@@ -48,6 +51,39 @@ def ray_here(*, cpus: int | None = 4) -> Iterator[None]:
                 os.kill(process, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
         assert not left, f"processes were left: {left}"
+
+
+def listening() -> set[str]:
+    """Addresses, without ports, at which this process and those below it listen."""
+    inodes: dict[str, str] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                raw = bytes.fromhex(fields[1].partition(":")[0])
+                words = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
+                address = ipaddress.ip_address(words)
+                mapped = getattr(address, "ipv4_mapped", None)
+                inodes[f"socket:[{fields[9]}]"] = str(mapped or address)
+    found = set()
+    for process in _below(os.getpid()):
+        with contextlib.suppress(OSError):
+            for handle in Path(f"/proc/{process}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(inodes.get(os.readlink(handle), ""))
+    return found - {""}
+
+
+def _below(root: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            text = entry.read_text()
+            parents[int(entry.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    found = {root}
+    while more := {one for one, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
 
 
 def _processes_of(folder: str, *, seconds: float = 10.0) -> list[int]:

@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 from m3router.data.errors import DataError
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.addresses import is_public
-from m3router.router.serve.images.decoding import ImageLimits, image_of
+from m3router.router.serve.images.decoding import image_of
 from m3router.router.serve.images.fetching import Fetcher
+from m3router.router.serve.images.limits import ImageLimits
+from m3router.router.serve.images.workers import ImageWorkers
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415478da63f8cf"
@@ -527,7 +530,13 @@ def test_from_an_address_to_a_image() -> None:
     async def run(answer: Answer) -> Any:
         async with serving(answer) as (port, _):
             url = f"http://pics.example:{port}/"
-            return await image_of(url, ImageLimits(), fetcher(port), param="p")
+            workers = ImageWorkers(ImageLimits(processes=1))
+            await workers.start()
+            try:
+                deadline = time.monotonic() + 60
+                return await image_of(url, workers, fetcher(port), deadline=deadline, param="p")
+            finally:
+                await workers.stop()
 
     for body in (PNG, PNG + b"PK"):  # what follows an image is dropped
         assert asyncio.run(run(image(body))).size == (1, 1)

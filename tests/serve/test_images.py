@@ -8,25 +8,26 @@ import contextlib
 import io
 import re
 import struct
-import threading
 import time
 import zipfile
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from m3router.router.serve.errors import ApiError
-from m3router.router.serve.images.decoding import TYPES, ImageLimits, image_of
+from m3router.router.serve.images.decoding import file_of
 from m3router.router.serve.images.image_formats import FORMATS, format_of, problem_of
+from m3router.router.serve.images.limits import ImageLimits
+from tests.serve.image_server import LIMITS, PARAM, read
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (37, 53, 3), dtype=np.uint8))
-LIMITS = ImageLimits(max_bytes=200_000, max_pixels=10_000)
-MIME = {name: kind for kind, name in reversed(TYPES.items())}
+BIG = ImageLimits(max_bytes=20_000_000, processes=1)
 FRAMES: dict[str, Any] = {"save_all": True, "append_images": [NOISE.rotate(90)]}
 WAYS: list[tuple[str, str, dict[str, Any]]] = [
     ("PNG", "RGB", {}),
@@ -41,12 +42,13 @@ WAYS: list[tuple[str, str, dict[str, Any]]] = [
     ("WEBP", "RGB", {}),
     ("WEBP", "RGBA", {"lossless": True}),
     ("WEBP", "RGB", FRAMES),
-    ("BMP", "RGB", {}),
-    ("BMP", "P", {}),
-    ("BMP", "1", {}),
-    ("PPM", "RGB", {}),
-    ("PPM", "L", {}),
-    ("PPM", "1", {}),
+    ("TIFF", "RGB", {}),
+    ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    ("TIFF", "RGBA", {"compression": "tiff_adobe_deflate"}),
+    ("TIFF", "L", {"compression": "packbits"}),
+    ("TIFF", "CMYK", {}),
+    ("TIFF", "1", {}),
+    ("TIFF", "RGB", {"save_all": True, "append_images": [NOISE.rotate(90)]}),
     ("AVIF", "RGB", {}),
     ("AVIF", "RGB", FRAMES),
 ]
@@ -60,19 +62,14 @@ def saved(
     return file.getvalue()
 
 
-def url_of(data: bytes, kind: str | None = None) -> str:
-    kind = kind or MIME[format_of(data)]
+def url_of(data: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def read(url: str, limits: ImageLimits = LIMITS) -> Image.Image:
-    return asyncio.run(image_of(url, limits, None, param="messages.0.content.1"))
 
 
 def refused(url: str, limits: ImageLimits = LIMITS) -> ApiError:
     with pytest.raises(ApiError) as caught:
         read(url, limits)
-    assert caught.value.param == "messages.0.content.1"
+    assert caught.value.param == PARAM
     assert not re.search(r"\s/\w|\.py|0x|object at|Traceback", str(caught.value))
     return caught.value
 
@@ -87,7 +84,7 @@ def test_every_way_of_saving_is_read(name: str, mode: str, options: dict[str, An
     data = saved(name, mode, **options)
     image = read(url_of(data))
     assert (image.mode, image.size) == ("RGB", NOISE.size)
-    if name in ("PNG", "PPM", "BMP") and mode == "RGB":
+    if name in ("PNG", "TIFF") and mode == "RGB":
         assert np.array_equal(np.asarray(image), np.asarray(NOISE)), "the first frame"
 
 
@@ -112,18 +109,11 @@ def test_cut_among_its_pixels_is_refused_and_told(
     end = len(data) if "save_all" not in options else len(data) // 3
     places = {*range(0, 60, 7), *np.linspace(0, end - 24, 12).astype(int).tolist()}
     for place in places:
-        kind = MIME[format_of(data)]
-        assert refused(url_of(data[:place], kind)).status == 400
+        assert refused(url_of(data[:place])).status == 400
 
 
 def test_a_gif_may_leave_its_trailer_out() -> None:
     assert read(url_of(saved("GIF")[:-1])).size == NOISE.size
-
-
-def test_bitmaps_of_text() -> None:
-    data = b"P3\n# by hand\n2 1\n# and here\n255\n255 0 0  0 0 255\n"
-    assert read(url_of(data)).getpixel((0, 0)) == (255, 0, 0)
-    assert "comments among its pixels" in str(refused(url_of(data + b"# there\n")))
 
 
 def zipped() -> bytes:
@@ -168,18 +158,12 @@ def javascript_gif() -> bytes:
     return data[:-1] + b"\x21\xfe\x0c*/=alert(1)//\0;"
 
 
-def javascript_bmp() -> bytes:
-    data = bytearray(saved("BMP"))
-    data[2:4] = b"/*"
-    return bytes(data)
-
-
 TWO_THINGS = {
     "zip behind a png": saved() + zipped(),
     "zip behind a jpeg": saved("JPEG") + zipped(),
     "zip behind a gif": saved("GIF") + zipped(),
     "zip behind a webp": saved("WEBP") + zipped(),
-    "zip behind a bmp": saved("BMP") + zipped(),
+    "zip behind a tiff": saved("TIFF") + zipped(),
     "zip behind an avif": saved("AVIF") + zipped(),
     "zip in a chunk": inside_png(zipped()),
     "zip in a comment": inside_jpeg(zipped()),
@@ -193,12 +177,9 @@ TWO_THINGS = {
     "pdf in a jpeg": inside_jpeg(b"\n%PDF-1.7\n"),
     "javascript jpeg": javascript_jpeg(),
     "javascript gif": javascript_gif(),
-    "javascript bmp": javascript_bmp(),
     "mp4 behind a jpeg": saved("JPEG") + b"\0\0\0\x18ftypmp42",
     "png behind a png": saved() + saved(),
     "gif behind a jpeg": saved("JPEG") + saved("GIF"),
-    "gap in a bmp": (lambda data: data[:10] + struct.pack("<I", 9054) + data[14:54] + b"\1" * 9000
-                     + data[54:])(saved("BMP")),
 }  # fmt: skip
 
 
@@ -208,10 +189,10 @@ def test_files_that_are_something_else_too_are_read_as_images(kind: str) -> None
 
     The image is built from pixels alone, so that none of the file's other bytes can be in it.
     """
-    limits = ImageLimits(max_bytes=200_000, max_pixels=20_000)
+    limits = replace(LIMITS, max_pixels=20_000)
     data = TWO_THINGS[kind]
     image = read(url_of(data), limits)
-    assert image.size == ((0x2A2F, 1) if kind == "javascript gif" else NOISE.size)
+    assert image.size == ((141, 1) if kind == "javascript gif" else NOISE.size)
     assert image.mode == "RGB"
     file = io.BytesIO()
     image.save(file, "PNG")  # as a recorder of traffic keeps it
@@ -244,16 +225,19 @@ def test_further_jpegs_behind_a_jpeg_are_a_phones() -> None:
     [
         ("data:image/png;base64", "invalid_image_url"),
         ("data:", "invalid_image_url"),
-        ("data:;base64,AAAA", "unsupported_image_media_type"),
         ("data:image/png,AAAA", "invalid_base64_image"),
         ("data:image/png;base64;x=y,AAAA", "invalid_base64_image"),
-        ("data:image/svg+xml;base64,AAAA", "unsupported_image_media_type"),
-        ("data:image/tiff;base64,AAAA", "unsupported_image_media_type"),
-        ("data:text/html;base64,AAAA", "unsupported_image_media_type"),
+        ("data:image/svg+xml;base64,PHN2Zy8+", "invalid_image_format"),
         ("data:image/png;base64,", "empty_image_file"),
-        ("data:image/png;base64,AAAA", "invalid_image_format"),
-        (" data:image/png;base64,AAAA", "invalid_image_url"),
+        ("data:image/png;base64, \n", "empty_image_file"),
+        ("data:;base64,AAAA", "invalid_image_format"),
+        (" data:image/png;base64,AAAA", "invalid_image_format"),
         ("data:image/png;" + "a" * 100_000 + ";base64,AAAA", "invalid_image_url"),
+        ("data:image/png;base64,A", "invalid_base64_image"),
+        ("data:image/png;base64,QUJD====", "invalid_base64_image"),
+        ("data:image/png;base64,QQ==QQ==", "invalid_base64_image"),
+        ("data:image/png;base64,QUJ%0A", "invalid_base64_image"),
+        ("data:image/png;base64,QUJ\N{LATIN SMALL LETTER E WITH ACUTE}", "invalid_base64_image"),
         ("https://example.org/a.png", "invalid_image_url"),
         ("file:///etc/passwd", "invalid_image_url"),
         ("/etc/passwd", "invalid_image_url"),
@@ -268,34 +252,51 @@ def test_urls_that_are_no_image(url: str, code: str) -> None:
 
 
 def test_spellings_that_are_the_same() -> None:
-    url = url_of(saved("JPEG"))
-    assert read(url.replace("image/jpeg", "Image/JPG")).size == NOISE.size
-    assert read(url.replace("data:", "DATA:")).size == NOISE.size
-    assert read(url.replace(";base64", ";name=a.jpg;base64")).size == NOISE.size
+    """The bytes decide: not the type, nor how the base64 is broken into lines."""
+    data = saved("JPEG")
+    url = url_of(data, "image/jpeg")
+    head, text = url.split(",")
+    lines = "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    spellings = [
+        *(
+            f"data:{kind};base64,{text}"
+            for kind in ("", "image/png", "text/html", "IMAGE/JPG", "x")
+        ),
+        url.replace("data:", "DATA:"),
+        url.replace(";base64", "; name=a.jpg ; BASE64"),
+        f"\n{head}, {lines}\n",
+        f"{head},{text.rstrip('=')}",
+        f"{head},{text.replace('+', '-').replace('/', '_')}",
+    ]
+    plain = read(url).tobytes()
+    assert "+" in text and "/" in text and text.endswith("=")
+    assert all(read(one).tobytes() == plain for one in spellings)
 
 
-@given(st.text(alphabet=st.sampled_from("AQgw+/=-_ \n\té"), max_size=12))
-@example("QR==")
-@example("QUJD=")
-@example("QUI")
-@example("QUJD\n")
-def test_base64_is_strict(text: str) -> None:
-    """Accepted is exactly what encoding something gives; the reference encodes all bytes back."""
-    error = refused("data:image/png;base64," + text)
-    try:
-        data = base64.b64decode(text.encode("ascii"))
-        canonical = base64.b64encode(data).decode() == text
-    except ValueError:
-        canonical = False
-    assert (error.code == "invalid_base64_image") == (not canonical)
+@given(
+    st.binary(min_size=1, max_size=40),
+    st.integers(1, 9),
+    st.sampled_from(("", " ", "\n", "\r\n\t")),
+    st.booleans(),
+    st.booleans(),
+)
+def test_base64_in_any_usual_spelling_is_what_was_encoded(
+    data: bytes, width: int, gap: str, padded: bool, safe: bool
+) -> None:
+    text = (base64.urlsafe_b64encode if safe else base64.b64encode)(data).decode()
+    text = text if padded else text.rstrip("=")
+    text = gap.join(text[at : at + width] for at in range(0, len(text), width))
+    assert asyncio.run(file_of("data:;base64," + text, 1000)) == data
 
 
-def test_what_was_declared_is_what_it_is() -> None:
-    for name in FORMATS:
-        data = saved(name)
-        for kind, other in TYPES.items():
-            if other != name:
-                assert refused(url_of(data, kind)).code == "image_type_mismatch"
+def test_long_base64_is_decoded_in_slices() -> None:
+    data = np.random.default_rng(1).bytes(3_500_000)
+    text = base64.encodebytes(data).decode()
+    assert asyncio.run(file_of("data:;base64," + text, 4_000_000)) == data
+    for at in (1 << 20, (1 << 20) + 1, 3_000_000):
+        broken = text[:at] + "=" + text[at:]
+        with pytest.raises(ApiError, match="not valid base64"):
+            asyncio.run(file_of("data:;base64," + broken, 4_000_000))
 
 
 def test_length_is_refused_before_decoding() -> None:
@@ -304,10 +305,10 @@ def test_length_is_refused_before_decoding() -> None:
     error = refused(url)
     assert (error.status, error.code) == (413, "image_file_too_large")
     assert time.process_time() - began < 1.0
-    exact = ImageLimits(max_bytes=len(saved()), max_pixels=10_000)
+    exact = replace(LIMITS, max_bytes=len(saved()))
     assert read(url_of(saved()), exact).size == NOISE.size
     for less in (1, 2, 3, 4):
-        tight = ImageLimits(max_bytes=len(saved()) - less, max_pixels=10_000)
+        tight = replace(LIMITS, max_bytes=len(saved()) - less)
         assert refused(url_of(saved()), tight).code == "image_file_too_large"
 
 
@@ -336,11 +337,11 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_by_their_header(kind: str) -> None:
-    limits = ImageLimits(max_bytes=2_000_000, max_pixels=10_000_000)
-    began = time.process_time()
+    limits = replace(BIG, max_pixels=10_000_000)
+    began = time.monotonic()
     error = refused(url_of(BOMBS[kind]), limits)
     assert (error.status, error.code) == (413, "image_too_large")
-    assert time.process_time() - began < 0.5
+    assert time.monotonic() - began < 2
 
 
 def test_jpegs_of_thousands_of_scans_are_not_decoded() -> None:
@@ -348,8 +349,7 @@ def test_jpegs_of_thousands_of_scans_are_not_decoded() -> None:
     start = data.rindex(b"\xff\xda")
     scan = data[start:-2]
     bomb = data[:-2] + scan * 5000 + data[-2:]
-    limits = ImageLimits(max_bytes=len(bomb), max_pixels=10_000)
-    error = refused(url_of(bomb), limits)
+    error = refused(url_of(bomb), BIG)
     assert error.code == "image_parse_error" and "100 scans" in str(error)
 
 
@@ -365,22 +365,20 @@ def test_jpegs_of_thousands_of_scans_are_not_decoded() -> None:
         b"GIF89a" + b"\0" * 7 + b"\x21\xfe" + (b"\xff" + b"a" * 255) * 30_000,
         b"GIF89a" + b"\0" * 7 + b"\x21\xfe\0" * 3_000_000,
         b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * 1_000_000,
-        b"P6" + b"#\n" * 4_000_000,
-        b"P1 9 9" + b" #\n" * 2_000_000,
         saved() + b"PK\5\6" * 2_000_000,
         saved() + b"<" * 8_000_000,
         saved("JPEG") + b"\xff\xfe\0\2" * 2_000_000,
         saved("GIF") + b"\x21\xfe\0" * 3_000_000,
     ],
-    ids=range(15),
+    ids=range(13),
 )
 def test_no_file_keeps_the_server_busy(data: bytes) -> None:
     """Pillow's own time for some of these grows with the square of their length."""
     name = format_of(data)
-    began = time.process_time()
+    began = time.monotonic()
     with contextlib.suppress(ApiError):
-        asyncio.run(image_of(url_of(data), ImageLimits(max_bytes=20_000_000), None))
-    assert time.process_time() - began < 2.0
+        read(url_of(data), BIG)
+    assert time.monotonic() - began < 4.0
     assert name in FORMATS
 
 
@@ -399,19 +397,7 @@ def test_damage_is_read_or_refused_never_raised(place: int, change: bytes, which
     data = bytearray(saved(name, mode, **options))
     at = place % len(data)
     data[at : at + len(change)] = change
-    kind = MIME.get(format_of(bytes(data)), "image/png")
     try:
-        assert read(url_of(bytes(data), kind)).mode == "RGB"
+        assert read(url_of(bytes(data))).mode == "RGB"
     except ApiError as error:
         assert error.status in (400, 413) and error.code
-
-
-def test_decoding_happens_in_few_threads() -> None:
-    url = url_of(saved(image=NOISE.resize((90, 90))))
-
-    async def many() -> None:
-        await asyncio.gather(*(image_of(url, LIMITS, None) for _ in range(50)))
-
-    asyncio.run(many())
-    names = [one.name for one in threading.enumerate() if one.name.startswith("pictures")]
-    assert 1 <= len(names) <= LIMITS.threads

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +18,11 @@ from m3router.router.inference.query import Query
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.ray.backend import RayBackend, agree
+from m3router.router.serve.backends.ray.fence import check_address, fence
 from m3router.router.serve.backends.ray.replica import Refused
 from m3router.router.serve.backends.ray.settings import RaySettings
 from m3router.router.serve.settings import EngineSettings
-from tests.serve.ray_here import ray_here
+from tests.serve.ray_here import listening, ray_here
 
 SCALES = (None, 1, 36, 576)
 
@@ -108,6 +112,65 @@ def test_what_was_sent_is_never_contradicted(sent, said, whole, agrees):
             agree(sent, said, whole=whole)
 
 
+# --- who may come near -------------------------------------------------------------------------
+
+
+def test_a_token_that_others_can_read_is_refused(tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        fence()
+    token.write_text("secret")
+    token.chmod(0o640)
+    with pytest.raises(DataError, match="can be read or written by others: chmod 600 it"):
+        fence()
+    token.chmod(0o600)
+    fence()
+
+
+def test_without_a_token_one_is_drawn_for_its_owner_alone(monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    before = os.umask(0)
+    try:
+        fence()
+    finally:
+        os.umask(before)
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600 and token.parent.stat().st_mode & 0o777 == 0o700
+    assert len(token.read_text()) == 64
+
+
+def test_an_address_beyond_this_machine_is_refused(monkeypatch):
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    check_address("127.0.0.1")
+    with pytest.raises(DataError, match="would listen at 192.0.2.1, beyond this machine"):
+        check_address("192.0.2.1")
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
+    check_address("192.0.2.1")
+
+
+def gcs_address():
+    import ray
+
+    return ray.get_runtime_context().gcs_address
+
+
+def joined_without_a_token(address):
+    """What somebody else on this machine gets who asks the cluster for its nodes."""
+    program = f"import ray; ray.init({address!r}); print('nodes', len(ray.nodes()))"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**env, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
 # --- a real Ray --------------------------------------------------------------------------------
 
 
@@ -132,7 +195,8 @@ async def processes(backend, *, count, besides=frozenset(), seconds=90.0):
 def test_a_killed_replica_loses_no_question(small_run):
     """Every question that was let in is answered rightly, whole and once; the replica is back.
 
-    SIGTERM comes meanwhile: it must reach the process's own handler and nothing else.
+    SIGTERM comes meanwhile: it must reach the process's own handler and nothing else. And Ray is
+    there for nobody else: every port is at 127.0.0.1, and a token is asked for.
     """
     pipeline = AutoScalePipeline.load(small_run.root, device="cpu")
     asks = [
@@ -153,6 +217,10 @@ def test_a_killed_replica_loses_no_question(small_run):
     async def main():
         await backend.start()
         os.kill(os.getpid(), signal.SIGTERM)  # Ray's own handler would abort 3 s later
+        assert listening() == {"127.0.0.1"}
+        stranger = await asyncio.to_thread(joined_without_a_token, gcs_address())
+        assert stranger.returncode and "nodes" not in stranger.stdout
+        assert "AuthenticationError" in stranger.stderr, stranger.stderr
         alive = await processes(backend, count=2)
         tasks = [asyncio.create_task(answered(backend, ask)) for ask in asks]
         while sum(task.done() for task in tasks) < 10 or not backend.load()["running"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import pytest
@@ -16,8 +17,8 @@ from m3router.router.serve.backends.engine import LocalEngine
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.app import Front, create_app
-from m3router.router.serve.images.decoding import ImageLimits, image_of
 from m3router.router.serve.settings import EngineSettings, FrontSettings
+from tests.serve.image_server import read
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgAB"
@@ -38,7 +39,7 @@ def app(small_run):
     pipeline = AutoScalePipeline.load(small_run.root, device="cpu")
     front = Front(
         backend=LocalEngine(EngineSettings(run=str(small_run.root)), pipeline=pipeline),
-        image=partial(image_of, limits=ImageLimits()),
+        image=partial(asyncio.to_thread, read),
         keys=KeyRing.of(None, None),
         rates=Rates(None, 1),
         settings=FrontSettings(),

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PIL import Image
 
 from m3router.m3core.matryoshka.base import Answer
 from m3router.router.inference.pipeline import RoutedAnswer
-from m3router.router.inference.query import Query, Served
+from m3router.router.inference.query import Query
+from m3router.router.serve.http.recording import served_request
+from m3router.router.traffic import MadeBy, ServedRequest
 
-SERVED = Served(
-    model="fake", revision="r1", scales=(1, 9), router="f" * 64, policy="default", max_tokens=8
-)
+SERVED = MadeBy(model="fake", revision="r1", options=("1", "9"), router="f" * 64, policy="default")
+
+
+def offered(
+    name: str, image: Image.Image, text: str = "a cat", *, answer_id="", **changes
+) -> ServedRequest:
+    """What a server of a Matryoshka model offers; `changes` as for `served_request`."""
+    made = served_request(asked(name, image), finished(text), **changes)
+    return replace(made, answer_id=answer_id)
 
 
 def asked(name: str, image: Image.Image, **changes) -> Query:

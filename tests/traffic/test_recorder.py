@@ -11,11 +11,12 @@ import pytest
 
 from m3router.data.errors import DataError
 from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.serve.http.recording import served_request
 from m3router.router.traffic import Consent, Recorder, TrafficFolder, read_traffic
 from m3router.router.traffic.folder import EXAMPLES, IMAGES, KEY
 from m3router.router.traffic.recorder import WAITING, is_sampled
 from tests.traffic.made import NOW, add, new_image
-from tests.traffic.served import SERVED, asked, finished
+from tests.traffic.served import SERVED, asked, finished, offered
 
 
 def until(condition, seconds: float = 60) -> None:
@@ -80,7 +81,7 @@ def test_the_same_requests_are_sampled_after_a_restart(start, tmp_path):
     for half in (range(100), range(100, 200)):
         recorder = start(share=0.2)
         for number in half:
-            recorder.offer(asked(str(number), new_image(1)), finished())
+            recorder.offer(offered(str(number), new_image(1)))
         recorder.stop()
     assert ids(recorder) == expected
     assert recorder.counts()["offered"] == 100
@@ -91,7 +92,7 @@ def test_what_is_recorded(start):
     recorder = start()
     before = datetime.now(UTC) - timedelta(seconds=1)
     ask = asked("one", new_image(1), budget=64.0)
-    assert recorder.offer(ask, finished(earlier=1), key="team-a")
+    assert recorder.offer(served_request(ask, finished(earlier=1), key="team-a"))
     recorder.stop()
     (line,) = read_traffic(recorder.folder)
     assert before <= datetime.fromisoformat(line.pop("time")) <= datetime.now(UTC)
@@ -106,17 +107,26 @@ def test_what_is_recorded(start):
         "asked": {"budget": 64.0},
         "served": {
             "answer": "a cat",
-            "scale": 9,
-            "sufficiency": {"1": 0.25, "9": 0.75},
-            "visual_tokens": 9,
-            "spent_tokens": 18,
-            "text_tokens": 5,
-            "answer_tokens": 2,
+            "option": "9",
+            "estimates": {"1": 0.25, "9": 0.75},
+            "usage": {
+                "visual_tokens": 9,
+                "spent_tokens": 18,
+                "text_tokens": 5,
+                "answer_tokens": 2,
+            },
             "escalated": 1,
-            "reason": "stop",
+            "reason": "routed",
+            "finish": "stop",
             "fallback": "",
         },
-        "made_by": {"model": "fake", "revision": "r1", "router": "f" * 64, "policy": "default"},
+        "made_by": {
+            "model": "fake",
+            "revision": "r1",
+            "router": "f" * 64,
+            "policy": "default",
+            "options": ["1", "9"],
+        },
     }
 
 
@@ -131,11 +141,10 @@ def test_what_is_recorded(start):
 def test_a_request_has_its_say(start, consent, recorded):
     recorder = start(consent=Consent(consent))
     said = {"yes": True, "nothing": None, "no": False}
-    offered = [
-        recorder.offer(asked(name, new_image(1)), finished(), consented=word)
-        for name, word in said.items()
+    taken = [
+        recorder.offer(offered(name, new_image(1), consented=word)) for name, word in said.items()
     ]
-    assert offered == recorded
+    assert taken == recorded
     recorder.stop()
     assert ids(recorder) == [name for name, yes in zip(said, recorded, strict=True) if yes]
     assert recorder.counts()["declined"] == recorded.count(False)
@@ -148,7 +157,7 @@ def test_many_threads_offer_at_once(start):
     def offer(worker: int) -> None:
         for number in range(25):
             name = f"{worker}-{number}"
-            if recorder.offer(asked(name, new_image(number % 5)), finished()):
+            if recorder.offer(offered(name, new_image(number % 5))):
                 taken.append(name)
             if number % 10 == 9:
                 recorder.forget(f"{worker}-{number - 5}")
@@ -175,16 +184,13 @@ def test_a_full_queue_drops_and_never_waits(start, monkeypatch):
     def held_up(folder, *args):
         writing.set()
         assert may_end.wait(60)
-        adding(folder, *args)
+        return adding(folder, *args)
 
     monkeypatch.setattr(TrafficFolder, "add", held_up)
     recorder = start()
-    assert recorder.offer(asked("first", new_image(1)), finished())
+    assert recorder.offer(offered("first", new_image(1)))
     assert writing.wait(60)
-    taken = sum(
-        recorder.offer(asked(str(number), new_image(2)), finished())
-        for number in range(3 * WAITING)
-    )
+    taken = sum(recorder.offer(offered(str(number), new_image(2))) for number in range(3 * WAITING))
     assert not may_end.is_set() and taken == WAITING
     assert recorder.counts()["dropped"] == 2 * WAITING
     may_end.set()
@@ -194,9 +200,9 @@ def test_a_full_queue_drops_and_never_waits(start, monkeypatch):
 
 def test_a_request_that_waits_is_forgotten(start):
     recorder = start()
-    assert recorder.offer(asked("large", new_image(1, side=1500)), finished())  # takes a while
+    assert recorder.offer(offered("large", new_image(1, side=1500)))  # takes a while
     for number in range(10):
-        assert recorder.offer(asked(str(number), new_image(2)), finished())
+        assert recorder.offer(offered(str(number), new_image(2)))
     assert recorder.forget("9")  # as a rule it still waits
     recorder.stop(seconds=60)
     assert ids(recorder) == ["large", *map(str, range(9))]
@@ -205,18 +211,18 @@ def test_a_request_that_waits_is_forgotten(start):
 def test_a_disk_that_fails_drops_records_and_nothing_else(start, caplog):
     recorder = start()
     images = recorder.folder / IMAGES
-    recorder.offer(asked("before", new_image(1)), finished())
+    recorder.offer(offered("before", new_image(1)))
     settled(recorder)
     images.rename(recorder.folder / "elsewhere")
     images.write_text("no folder")
     for number in range(3):
-        assert recorder.offer(asked(f"during {number}", new_image(2)), finished())
+        assert recorder.offer(offered(f"during {number}", new_image(2)))
     assert settled(recorder)["dropped"] == 3
     with pytest.raises(DataError):
         recorder.forget("before")
     images.unlink()
     (recorder.folder / "elsewhere").rename(images)
-    recorder.offer(asked("after", new_image(3)), finished())
+    recorder.offer(offered("after", new_image(3)))
     settled(recorder)
     assert "during" not in "".join(path.read_text() for path in recorder.folder.glob("*.jsonl"))
     assert ids(recorder)[-1] == "after"
@@ -226,9 +232,9 @@ def test_a_disk_that_fails_drops_records_and_nothing_else(start, caplog):
 
 def test_what_cannot_be_an_example_is_dropped_and_not_logged(start, caplog):
     recorder = start()
-    recorder.offer(asked("one", new_image(1), question="secret \ud800"), finished())
-    recorder.offer(asked("two", new_image(1)), finished("\ud800"))
-    recorder.offer(asked("two", new_image(1)), finished())
+    recorder.offer(served_request(asked("one", new_image(1), question="secret \ud800"), finished()))
+    recorder.offer(offered("two", new_image(1), "\ud800"))
+    recorder.offer(offered("two", new_image(1)))
     assert settled(recorder)["dropped"] == 2
     assert ids(recorder) == ["two"]
     assert "secret" not in caplog.text
@@ -239,16 +245,16 @@ def test_what_cannot_be_an_example_is_dropped_and_not_logged(start, caplog):
 def test_forgetting_while_the_server_runs(start):
     recorder = start()
     for name in ("one", "two"):
-        recorder.offer(asked(name, new_image(1)), finished())
+        recorder.offer(offered(name, new_image(1)))
     settled(recorder)
     assert recorder.forget("one")
     assert not recorder.forget("one")
     assert not recorder.forget("never")
     assert ids(recorder) == ["two"]
-    assert recorder.offer(asked("three", new_image(1)), finished())
+    assert recorder.offer(offered("three", new_image(1)))
     recorder.stop()
     assert ids(recorder) == ["two", "three"]
-    assert not recorder.offer(asked("four", new_image(1)), finished())
+    assert not recorder.offer(offered("four", new_image(1)))
     with pytest.raises(DataError, match="is closed"):
         recorder.forget("two")
 
@@ -280,7 +286,7 @@ def test_settings_out_of_range_are_refused(tmp_path, settings, message):
 
 def test_a_recorder_that_was_not_started_records_nothing(tmp_path):
     recorder = Recorder(tmp_path / "traffic", share=1.0)
-    assert not recorder.offer(asked("one", new_image(1)), finished())
+    assert not recorder.offer(offered("one", new_image(1)))
     with pytest.raises(DataError, match="start the recorder first"):
         recorder.forget("one")
     recorder.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.matryoshka.base import Request
 from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.router.inference.pipeline import AutoScalePipeline
-from m3router.router.inference.query import Query, Served
+from m3router.router.inference.query import Query
 from m3router.router.runs.run import Run
-from m3router.router.traffic import Recorder, read_traffic
+from m3router.router.serve.http.recording import served_request
+from m3router.router.traffic import Feedback, MadeBy, Recorder, TrafficFolder, read_traffic
 from m3router.router.traffic.answers import read_sheet, write_sheet
 from tests.cli.conftest import invoke_app, write_world
 from tests.traffic.made import filled, new_image, record
@@ -47,18 +49,17 @@ def world(tmp_path_factory):
     routed = pipeline.answer(images, [one.question for one in examples])
     recorder = Recorder(root / "traffic", share=1.0)
     recorder.start(
-        Served(
+        MadeBy(
             model="fake",
             revision=pipeline.model.revision,
-            scales=pipeline.model.grid.scales,
+            options=tuple(map(str, pipeline.model.grid.scales)),
             router=pipeline.router.fingerprint,
             policy="safe",
-            max_tokens=1,
         )
     )
     for one, image, answer in zip(examples, images, routed, strict=True):
         ask = Query(id=one.id, image=image, question=one.question)
-        while not recorder.offer(ask, answer):
+        while not recorder.offer(served_request(ask, answer)):
             pass  # the queue is full for a moment; this server has time
     recorder.stop(seconds=60)
     traffic = root / "traffic"
@@ -159,6 +160,57 @@ def test_right_answers_to_what_differs_give_the_regret_itself(world, tmp_path):
     assert found["regret"]["regret"] == pytest.approx(lost.mean())
     assert found["regret"]["unjudged"] == 0
     assert invoke_app("traffic", "sheet", root / "traffic", sheet).exit_code == 1  # is there
+
+
+def test_feedback_tells_what_was_served_and_all_that_say_the_same(world, tmp_path):
+    """Right is "yes": what loses to the finest answer by it is known to lose, other words not."""
+    root = world["root"]
+    traffic = tmp_path / "traffic"
+    shutil.copytree(root / "traffic", traffic)
+    said = np.array([routed.answer.text for routed in world["routed"]])
+    finest = by_hand(world)
+    with TrafficFolder.open(traffic) as folder:
+        for one, text in zip(world["examples"], said, strict=True):
+            answer = "" if text == "yes" else "yes"
+            folder.add_feedback(one.id, Feedback(score=float(text == "yes"), answer=answer))
+    found = monitored(world, "--feedback", traffic)["regret"]
+    lost = (finest == "yes") & (said != "yes")
+    open_ = (finest != said) & (said != "yes") & (finest != "yes")  # neither is what was told
+    assert found["regret_at_least"] == pytest.approx(lost.mean())
+    assert found["regret"] == pytest.approx((lost | open_).mean())
+    assert found["unjudged"] == open_.sum()
+    assert "with feedback" in done("traffic", "list", traffic, "--top", 0)
+    told = done("traffic", "write", traffic, "right", "--feedback")
+    examples = load_jsonl(traffic / "sets" / "right.jsonl", images=traffic / "images")
+    assert {(one.answers, one.metric) for one in examples} == {(("yes",), "exact")}
+    assert f"{len(said)} requests in" in told and len(examples) == len(said)
+    labelled = ["--examples", traffic / "sets" / "right.jsonl", "--images", traffic / "images"]
+    done("label", *labelled, "--model", "fake", "--out", tmp_path / "log")
+
+
+def test_feedback_that_tells_no_right_answer_is_no_reference(tmp_path):
+    root = filled(tmp_path / "traffic")
+    with TrafficFolder.open(root) as folder:
+        folder.add_feedback("one", Feedback(score=0.0))
+        folder.add_feedback("other", Feedback(score=0.5))
+    refused = invoke_app("traffic", "write", root, "right", "--feedback")
+    assert refused.exit_code == 1 and "no feedback that tells a right answer" in refused.stderr
+    with TrafficFolder.open(root) as folder:
+        folder.add_feedback("one", Feedback(score=1.0, answer="one cat"))
+        folder.add_feedback("other", Feedback(score=0.0, answer="two cats"))
+    done("traffic", "write", root, "right", "--feedback")
+    examples = load_jsonl(root / "sets" / "right.jsonl", images=root / "images")
+    assert [one.answers for one in examples] == [("a cat", "one cat"), ("two cats",)]
+
+
+def test_feedback_on_other_traffic_is_refused(world, tmp_path):
+    root = filled(tmp_path / "traffic")
+    command = ["monitor", world["root"] / "run", "--traffic", world["root"] / "fresh"]
+    for folder in (root, tmp_path):
+        result = invoke_app(*command, "--policy", "safe", "--feedback", folder)
+        assert result.exit_code == 1
+        said = " ".join(result.stderr.split())
+        assert "None of the 0 requests with feedback" in said or "not a folder of recorded" in said
 
 
 def test_answers_that_do_not_belong_are_refused(world, tmp_path):

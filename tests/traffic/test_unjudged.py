@@ -66,6 +66,34 @@ def seen_by(what, part, answers):
     return by_cascade(what, part, news, answers)
 
 
+def heard(part, answers, share: float, draw) -> np.ndarray:
+    """Scores of what one of the options said, and of all that say the same; of a share only."""
+    served = answers[np.arange(len(answers)), draw.integers(0, 3, len(answers))]
+    told = (answers == served[:, None]) & (draw.random(len(answers)) < share)[:, None]
+    return np.where(told, part.scores, np.nan)
+
+
+@pytest.mark.parametrize("what", [policy(), policy(cap=9.0), policy(price=0.0), cascade()])
+@pytest.mark.parametrize("max_loss", [None, 0.1])
+def test_feedback_on_what_was_served_brings_the_bounds_closer(what, max_loss):
+    """They hold the truth still, whatever share has feedback and whichever option was served."""
+    if max_loss is not None:
+        what = replace(what, guarantee={"max_loss": max_loss, "confidence": 0.95})
+    narrower = 0
+    for seed in range(20):
+        part, answers = world(seed)
+        truth = seen_by(what, part, answers)
+        before = seen_by(what, replace(part, scores=np.full(part.p.shape, np.nan)), answers)
+        scores = heard(part, answers, 0.6, np.random.default_rng(seed))
+        found = seen_by(what, replace(part, scores=scores), answers)
+        assert before.sure.risk <= found.sure.risk <= truth.losses.risk + 1e-12
+        assert truth.losses.risk <= found.losses.risk + 1e-12
+        assert found.losses.risk <= before.losses.risk
+        assert found.unjudged <= before.unjudged
+        narrower += found.losses.risk - found.sure.risk < before.losses.risk - before.sure.risk
+    assert narrower >= 18
+
+
 @pytest.mark.parametrize("what", [policy(), policy(cap=9.0), policy(price=0.0), cascade()])
 @pytest.mark.parametrize("known", [0.0, 0.3, 1.0])
 def test_the_true_regret_lies_between_the_bounds(what, known):

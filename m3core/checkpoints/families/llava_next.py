@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import (
 )
 
 from m3router.data.errors import ModelError
+from m3router.data.json_files import parse_json
 from m3router.m3core.checkpoints.checkpoint import Checkpoint
 from m3router.m3core.checkpoints.families.base import Sizes, Source, whole_view
 from m3router.m3core.checkpoints.families.stock import StockFamily, grid_of
@@ -148,7 +148,7 @@ def grid_pinpoints(checkpoint: Checkpoint) -> list[tuple[int, int]]:
     """
     found = checkpoint.config.get("image_grid_pinpoints")
     try:
-        pairs = json.loads(found) if isinstance(found, str) else found
+        pairs = parse_json(found) if isinstance(found, str) else found
         sizes = [(int(width), int(height)) for width, height in pairs or ()]
     except (ValueError, TypeError):
         sizes = []

@@ -25,6 +25,7 @@ from transformers import (
 from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.checkpoint import Checkpoint, Layout, is_original
 from m3router.m3core.checkpoints.families.base import Family, Sizes, Source
+from m3router.m3core.checkpoints.file_checks import UNREADABLE
 from m3router.m3core.checkpoints.parts import load_image_processor, load_tokenizer
 from m3router.m3core.checkpoints.placement import DTYPES, Placement, own
 from m3router.m3core.checkpoints.places import revision_of
@@ -178,7 +179,7 @@ class StockFamily(Family):
         else:
             raw = read_tensors(folder)
             config = self._config(checkpoint)
-        with torch.device("meta"):
+        with valid_config(folder), torch.device("meta"):
             skeleton = self.stock_class(config)
         expected = {key: tensor.shape for key, tensor in skeleton.state_dict().items()}
         patterns = ORIGINAL if checkpoint.layout == "original" else HUGGING_FACE
@@ -267,9 +268,14 @@ class StockFamily(Family):
         own(model, tensors)
         file = checkpoint.folder / "generation_config.json"
         if checkpoint.layout == "hugging_face" and file.is_file():
-            model.generation_config = GenerationConfig.from_pretrained(
-                checkpoint.folder, local_files_only=True
-            )
+            try:
+                model.generation_config = GenerationConfig.from_pretrained(
+                    checkpoint.folder, local_files_only=True
+                )
+            except UNREADABLE as error:
+                raise ModelError(
+                    f"{file} cannot be used: {error}; download the file again"
+                ) from error
         return model.eval()
 
     def convert(self, checkpoint: Checkpoint, destination: Path, *, dtype: str | None) -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Unpack
 
-from m3router.data.errors import DataError, M3RouterError, MismatchError
+from m3router.data.errors import DataError, MismatchError
 from m3router.router.inference.query import Query
+from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
+from m3router.router.serve.backends.backend import BusyError
 from m3router.router.training.scale_router import ScaleRouter
 
 KEPT = 256
 """Policies made on demand that are kept."""
+MOST_WAITING = 2
+"""Questions that may wait while a policy is made for another one. Each has a thread, and there are
+few: whoever asks for a new budget every time must not take them all."""
 
 
 class Policies:
@@ -23,19 +31,24 @@ class Policies:
     Args:
         run: Its router and, for policies on demand, its log, features and split.
         router: The router that is used.
+
+    Raises:
+        DataError: If the run has a log, features or a split, and any of these or its router is
+            missing or damaged.
+        MismatchError: If they do not belong together, or to the router that is used.
     """
 
     def __init__(self, run: Path, router: ScaleRouter) -> None:
-        self._made: OrderedDict[tuple[str, float], Policy] = OrderedDict()
+        self._made: OrderedDict[tuple[str, object], Policy] = OrderedDict()
         self._lock = threading.Lock()
         self._making = threading.Lock()  # making one takes a moment of one core
+        self._waiting = 0
         self._why_not = ""
         self._data: CalibrationData | None = None
-        try:
-            self._data = CalibrationData.read(Run(run))
-        except M3RouterError:
-            # The message would name folders of this machine.
+        if Run(run).published:
             self._why_not = "it was started from a router and policies without their log"
+        else:
+            self._data = CalibrationData.read(Run(run))
         if self._data is not None and self._data.binding.router != router.fingerprint:
             raise MismatchError(
                 f"{run} holds the router {self._data.binding.router[:12]}, but the pipeline uses "
@@ -45,9 +58,12 @@ class Policies:
     def rule(self, query: Query) -> int | Policy | None:
         """The scale or policy of a question; None for the server's own policy.
 
+        It may have to be made, and others' are perhaps being made: never called on an event loop.
+
         Raises:
             DataError: If more than one is asked for, there is nothing to make a policy from, or
                 none can be made.
+            BusyError: If too many are to be made.
         """
         wishes = {
             name: value
@@ -59,32 +75,52 @@ class Policies:
         if not wishes:
             return None
         (name, value), *_ = wishes.items()
-        return int(value) if name == "scale" else self._policy(name, float(value))
+        if name == "scale":
+            return int(value)
+        return self.made(budget=value) if name == "budget" else self.made(max_regret=value)
 
-    def _policy(self, name: str, value: float) -> Policy:
+    def made(self, **knob: Unpack[Knobs]) -> Policy:
+        """A policy for what is asked for, made once.
+
+        Raises:
+            DataError: If there is nothing to make one from, or none can be made.
+        """
+        ((name, asked),) = knob.items()
         if self._data is None:
             raise DataError(
                 f"This server cannot route by {name}: {self._why_not}. Leave {name} out to route "
                 "by the server's policy, or give a scale."
             )
-        if (kept := self._kept(name, value)) is not None:
+        if (kept := self.at_hand(**knob)) is not None:
             return kept
-        with self._making:
-            if (kept := self._kept(name, value)) is not None:  # somebody made it meanwhile
+        with self._place(), self._making:
+            if (kept := self.at_hand(**knob)) is not None:  # somebody made it meanwhile
                 return kept
-            made = (
-                self._data.policy(budget=value)
-                if name == "budget"
-                else self._data.policy(max_regret=value)
-            )
+            made = self._data.policy(**knob)
             with self._lock:
-                self._made[name, value] = made
+                self._made[name, asked] = made
                 if len(self._made) > KEPT:
                     self._made.popitem(last=False)
             return made
 
-    def _kept(self, name: str, value: float) -> Policy | None:
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
         with self._lock:
-            if (name, value) in self._made:
-                self._made.move_to_end((name, value))
-            return self._made.get((name, value))
+            if self._waiting > MOST_WAITING:
+                raise BusyError(
+                    "Too many new budgets are asked for at once. Try again later.", retry_after=1.0
+                )
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def at_hand(self, **knob: Unpack[Knobs]) -> Policy | None:
+        """What `made` would give, where that was made before; else None."""
+        (key,) = knob.items()
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+            return self._made.get(key)

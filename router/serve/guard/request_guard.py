@@ -8,7 +8,6 @@ nothing of the inside.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -16,7 +15,8 @@ from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.router.serve.errors import ApiError, where
-from m3router.router.serve.guard.json_limits import too_deep
+from m3router.router.serve.guard.json_limits import looking, too_deep
+from m3router.router.serve.guard.refusals import HEADERS, REFUSAL_SECONDS, refusal_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,18 +24,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"cache-control": b"no-store",
-    b"referrer-policy": b"no-referrer",
-    b"x-frame-options": b"DENY",
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"cross-origin-resource-policy": b"same-origin",
-}
-"""On every answer, unless the application set them itself."""
-
 MAX_MARKS = 20_000
 """Values in a JSON body, about; a conversation has tens."""
+
+AT_ONCE = 64 << 10
+"""Bytes of a body that are judged without a thought of others."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 _log = logging.getLogger(__name__)
@@ -86,6 +79,7 @@ class RequestGuard:
         self.hosts = hosts
         self.admit = admit
         self.held = 0
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
@@ -97,6 +91,8 @@ class RequestGuard:
         try:
             await self._serve(scope, receive, answer)
         except ApiError as error:
+            if answer.closes:
+                await asyncio.sleep(REFUSAL_SECONDS)
             await answer.fail(error)
         except Exception as error:
             # The edge: whatever it is, the client learns nothing of it, and the log learns where
@@ -136,7 +132,7 @@ class RequestGuard:
         answer.closes = False
         if b"\0" in body:
             raise ApiError(400, "The body must be JSON in UTF-8.", code="invalid_json")
-        if too_deep(body, self.max_depth, MAX_MARKS):
+        if await self._too_deep(body):
             raise ApiError(
                 400,
                 f"The body is nested deeper than {self.max_depth} or has more than {MAX_MARKS} "
@@ -147,7 +143,8 @@ class RequestGuard:
 
     async def _receive(self, receive: Receive) -> bytes | None:
         """Read a body; None where the client left before its end."""
-        body = bytearray()
+        pieces: list[bytes] = []
+        size = 0
         try:
             async with asyncio.timeout(self.body_seconds):
                 while True:
@@ -155,7 +152,7 @@ class RequestGuard:
                     if message["type"] == "http.disconnect":
                         return None
                     more = message.get("body", b"")
-                    if len(body) + len(more) > self.max_bytes:
+                    if size + len(more) > self.max_bytes:
                         raise self._too_large()
                     if self.held + len(more) > self.total_bytes:
                         raise ApiError(
@@ -165,10 +162,11 @@ class RequestGuard:
                             code="overloaded",
                             headers={"Retry-After": "1"},
                         )
-                    body += more
+                    pieces.append(more)
+                    size += len(more)
                     self.held += len(more)
                     if not message.get("more_body", False):
-                        return bytes(body)
+                        return b"".join(pieces)
         except TimeoutError:
             raise ApiError(
                 408,
@@ -176,7 +174,20 @@ class RequestGuard:
                 code="request_timeout",
             ) from None
         finally:
-            self.held -= len(body)
+            self.held -= size
+
+    async def _too_deep(self, body: bytes) -> bool:
+        """Judge a body; a long one in turns with other long ones, so that nobody waits for it."""
+        if len(body) <= AT_ONCE:
+            return too_deep(body, self.max_depth, MAX_MARKS)
+        look = looking(body, self.max_depth, MAX_MARKS)
+        while True:
+            async with self._turn:
+                try:
+                    next(look)
+                except StopIteration as end:
+                    return bool(end.value)
+            await asyncio.sleep(0)
 
     def _too_large(self) -> ApiError:
         return ApiError(
@@ -220,12 +231,7 @@ class _Answer:
         """Answer with an error. An answer that has begun is left unfinished: it is cut off."""
         if self.begun:
             return
-        body = json.dumps(error.body()).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        headers += [
-            (name.lower().encode(), value.encode("latin-1"))
-            for name, value in error.headers.items()
-        ]
+        headers, body = refusal_of(error)
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,16 +15,20 @@ from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from m3router.data.errors import DataError, M3RouterError
+from m3router.data.errors import M3RouterError
 from m3router.router.inference.query import Served
-from m3router.router.serve.backends.backend import Backend, UnavailableError
+from m3router.router.serve.backends.backend import Backend
 from m3router.router.serve.errors import ApiError
+from m3router.router.serve.guard.admission import OPEN, admit
 from m3router.router.serve.guard.keys import KeyRing
-from m3router.router.serve.guard.rates import Rates, neighbourhood
-from m3router.router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
+from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.guard.request_guard import RequestGuard
 from m3router.router.serve.http.chat import Chat, api_error
 from m3router.router.serve.http.convert import model_names
+from m3router.router.serve.http.feedback import FEEDBACK, FORGET, TrafficRoutes
+from m3router.router.serve.http.lifespan import Lifespan
 from m3router.router.serve.http.metrics import Metrics
+from m3router.router.serve.http.recording import made_by
 from m3router.router.serve.http.schema import (
     ChatCompletion,
     ChatRequest,
@@ -32,12 +36,10 @@ from m3router.router.serve.http.schema import (
     ModelCard,
     ModelList,
 )
+from m3router.router.serve.images.workers import ImageWorkers
 from m3router.router.serve.settings import FrontSettings
 from m3router.router.traffic.recorder import Recorder
 from m3router.router.version import __version__
-
-OPEN = frozenset({"/health", "/ready", "/openapi.json"})
-"""Paths that need no key: they tell nothing of what is asked."""
 
 LONGEST_PLACE = 200
 """Characters of a wrong field's name that are shown: the client may have made it up."""
@@ -50,6 +52,8 @@ class Front:
     Attributes:
         backend: Answers.
         image: From an address to an RGB image; raises ApiError.
+        workers: What decodes images for `image`, started and stopped with the server; None where
+            nothing needs that.
         keys: Who may ask.
         rates: How often.
         settings: Limits of single requests.
@@ -62,49 +66,9 @@ class Front:
     keys: KeyRing
     rates: Rates
     settings: FrontSettings
+    workers: ImageWorkers | None = None
     recorder: Recorder | None = None
     hosts: frozenset[str] | None = None
-
-
-class Lifespan:
-    """An ASGI application with its beginning and its end.
-
-    An error of this project at the start is kept, not logged with a traceback: it is for whoever
-    starts the server, who finds it in :attr:`error`.
-
-    Attributes:
-        error: Why it did not start; None where it did.
-
-    Args:
-        app: Serves requests in between.
-        start: Awaited before the first.
-        stop: Awaited after the last, where the start succeeded.
-    """
-
-    def __init__(
-        self, app: App, *, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
-    ) -> None:
-        self.app = app
-        self.error: M3RouterError | None = None
-        self._start = start
-        self._stop = stop
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or follow the server through its life."""
-        if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
-            return
-        await receive()
-        try:
-            await self._start()
-        except M3RouterError as error:
-            self.error = error
-            await send({"type": "lifespan.startup.failed", "message": ""})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._stop()
-        await send({"type": "lifespan.shutdown.complete"})
 
 
 def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None) -> Lifespan:
@@ -117,18 +81,28 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
     settings, recorder = front.settings, front.recorder
 
     async def start() -> None:
-        await front.backend.start()
-        if recorder is not None:
-            try:
-                recorder.start(front.backend.served())
-            except M3RouterError:
-                await front.backend.stop(seconds=settings.shutdown_timeout)
-                raise
+        workers = front.workers
+        if workers is not None:
+            await workers.start()
+        try:
+            await front.backend.start()
+            if recorder is not None:
+                try:
+                    recorder.start(made_by(front.backend.served()))
+                except M3RouterError:
+                    await front.backend.stop(seconds=settings.shutdown_timeout)
+                    raise
+        except M3RouterError:
+            if workers is not None:
+                await workers.stop()
+            raise
         if on_ready is not None:
             on_ready(front.backend.served())
 
     async def stop() -> None:
         await front.backend.stop(seconds=settings.shutdown_timeout)
+        if front.workers is not None:
+            await front.workers.stop()
         if recorder is not None:
             recorder.stop()
 
@@ -141,49 +115,6 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
         admit=partial(admit, front.keys, front.rates),
     )
     return Lifespan(guard, start=start, stop=stop)
-
-
-def admit(keys: KeyRing, rates: Rates, scope: MutableMapping[str, Any]) -> None:
-    """Let a request in by its key and its rate, before its body is read.
-
-    Raises:
-        ApiError: 401 without a valid key, 429 where requests come too fast.
-    """
-    if scope["path"] in OPEN:
-        return
-    client = scope.get("client") or ("unknown", 0)
-    who, own_rate = neighbourhood(str(client[0])), None
-    if keys.needed:
-        key = keys.authenticate(_token(scope))
-        if key is None:
-            raise ApiError(
-                401,
-                "A valid API key is needed: Authorization: Bearer <key>.",
-                kind="authentication_error",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        scope.setdefault("state", {})["key"] = key.name
-        who, own_rate = f"key {key.name}", key.requests_per_minute
-    if scope["path"] == "/metrics":
-        return
-    wait = rates.take(who, own_rate)
-    if wait > 0:
-        raise ApiError(
-            429,
-            f"Too many requests; the next one is let in after {wait:.1f} s.",
-            kind="rate_limit_error",
-            code="rate_limit_exceeded",
-            headers={"Retry-After": str(max(1, round(wait + 0.5)))},
-        )
-
-
-def _token(scope: MutableMapping[str, Any]) -> str:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            kind, _, token = value.decode("latin-1").partition(" ")
-            return token.strip() if kind.lower() == "bearer" else ""
-    return ""
 
 
 def routes(front: Front) -> FastAPI:
@@ -245,19 +176,19 @@ def routes(front: Front) -> FastAPI:
         """Counts and times in Prometheus' text format."""
         return Response(metrics.page(), media_type="text/plain; version=0.0.4")
 
-    if front.recorder is not None:
-        recorder = front.recorder
-
-        @app.delete("/v1/traffic/{id}", responses=_problems(404, 429, 503))
-        def forget(id: str) -> dict[str, Any]:
-            """Delete what was kept of a request, by the id of its answer."""
-            try:
-                found = recorder.forget(id)
-            except DataError as error:  # names the folder; most likely the disk is full
-                raise UnavailableError("It could not be deleted just now. Try again.") from error
-            if not found:
-                raise ApiError(404, "No such request is kept here.", code="not_found")
-            return {"id": id, "deleted": True}
+    kept, described = TrafficRoutes(front.recorder), front.recorder is not None
+    app.delete(
+        "/v1/traffic/{id}",
+        responses=_problems(404, 429, 503),
+        openapi_extra=FORGET,
+        include_in_schema=described,
+    )(kept.forget)
+    app.post(
+        "/v1/feedback",
+        responses=_problems(400, 404, 413, 429, 503),
+        openapi_extra=FEEDBACK,
+        include_in_schema=described,
+    )(kept.feedback)
 
     _tell_errors(app)
     _describe(app, front)

@@ -34,6 +34,7 @@ from m3router.router.serve.http.convert import (
     usage_of,
 )
 from m3router.router.serve.http.metrics import Metrics
+from m3router.router.serve.http.recording import served_request
 from m3router.router.serve.http.schema import ChatRequest, chunk
 from m3router.router.serve.settings import FrontSettings
 from m3router.router.traffic.recorder import Recorder
@@ -214,7 +215,8 @@ class Chat:
     def _answered(self, one: RequestContext, query: Query, routed: RoutedAnswer) -> None:
         self._metrics.answered(routed, self._backend.served(), seconds=one.seconds)
         if self._recorder is not None:
-            self._recorder.offer(query, routed, key=one.key, consented=one.request.store)
+            consented = one.request.store
+            self._recorder.offer(served_request(query, routed, key=one.key, consented=consented))
         self._log(one, 200, scale=routed.scale)
 
     def _log(self, one: RequestContext, status: int, *, scale: int | None = None) -> None:

@@ -1,15 +1,18 @@
 """What an image's bytes are, and whether they are made to keep a decoder busy.
 
-TIFF and JPEG 2000, which the command line reads, are left out: both have large decoders in C that
-OpenAI's interface does not need either. What follows an image (a phone's motion photo, a maker's
-trailer) is not looked at: the server passes on the decoded pixels and nothing else.
+Of the formats that the command line reads those are left out that decode in Python, or in C in time
+that a few bytes can make very long (BMP's run lengths, Netpbm, JPEG 2000). What follows an image (a
+phone's motion photo, a maker's trailer) is not looked at: the server passes on the decoded pixels
+and nothing else.
 
-Sources: PNG (W3C REC, 5), JPEG (ITU-T T.81, B.1), GIF89a (sections 18 to 26), Netpbm (ppm(5)).
+Sources: PNG (W3C REC, 5), JPEG (ITU-T T.81, B.1), GIF89a (sections 18 to 26), TIFF 6.0 (section 2).
 """
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Literal
 
 MAX_SCANS = 100
 """Of a JPEG, which a decoder goes through the whole image for. Encoders write about ten."""
@@ -19,25 +22,38 @@ MAX_GIF_BLOCKS = 5_000
 """Before a GIF's first frame: comments, at most 255 bytes a block. Pillow's time for a comment
 grows with the square of its length."""
 
+MAX_STRIPS = 50_000
+"""Of a TIFF, each of which Pillow sets a decoder up for."""
+PLAIN_TIFF = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
+"""Compressions of a TIFF that are taken; the others have decoders that few files need."""
+
+_COMPRESSION, _STRIPS, _TILES = 259, 273, 324
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END, _SCAN, _ALONE = 0xD9, 0xDA, 0x01
-_GAP = rb"(?:\s|#[^\n]{0,1000}\n){1,100}"
-_PNM_HEAD = re.compile(
-    rb"P(?:[14]" + 2 * (_GAP + rb"\d{1,9}") + rb"|[2356]" + 3 * (_GAP + rb"\d{1,9}") + rb")", re.A
-)
+_HEAD = 1 << 20
+"""Bytes in which a size is looked for."""
+_USUAL_SCANS = 10
+_JPEG_HEADERS = 200
+_JPEG_SIZE = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]...(..)(..)", re.S)
+_SIZES: dict[str, tuple[re.Pattern[bytes], Literal["big", "little"]]] = {
+    "PNG": (re.compile(rb"^\x89PNG.{12}(....)(....)", re.S), "big"),
+    "GIF": (re.compile(rb"^GIF8.{2}(..)(..)", re.S), "little"),
+    "WEBP": (re.compile(rb"^RIFF.{4}WEBPVP8 .{10}(..)(..)", re.S), "little"),
+    "AVIF": (re.compile(rb"ispe....(....)(....)", re.S), "big"),
+}
 
 SIGNATURES = {
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "JPEG": re.compile(rb"\xff\xd8\xff"),
-    "GIF": re.compile(rb"GIF8[79]a"),
     "WEBP": re.compile(rb"RIFF....WEBP", re.S),
-    "BMP": re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.S),
-    "PPM": re.compile(rb"P[1-6][\s#]"),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
     "AVIF": re.compile(rb"....ftyp(?:....){0,60}?(?:avif|avis)", re.S),
 }
 
 FORMATS = tuple(SIGNATURES)
-"""What is taken from strangers, by the names of ``m3router.data.images.FORMATS``."""
+"""What is taken from strangers, by the names of ``m3router.data.images.FORMATS``, where this build
+of Pillow has it."""
 
 
 def format_of(data: bytes) -> str:
@@ -60,7 +76,7 @@ def problem_of(name: str, data: bytes) -> str:
     >>> problem_of("JPEG", bytes.fromhex("ffd8ffe0"))
     'it is truncated'
     """
-    check = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif, "PPM": _pnm}.get(name)
+    check = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif, "TIFF": _tiff}.get(name)
     return check(data) if check else ""
 
 
@@ -111,11 +127,62 @@ def _gif(data: bytes) -> str:
     return "it has too many blocks before its first frame"
 
 
-def _pnm(data: bytes) -> str:
-    """Pillow's time for a comment among pixels grows with the square of their number."""
-    head = _PNM_HEAD.match(data)
-    if head is None:
-        return "its header is damaged"
-    if data[1:2] in b"123" and data.find(b"#", head.end()) >= 0:
-        return "it has comments among its pixels"
+def _tiff(data: bytes) -> str:
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    start = number(4, 4)
+    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
+        tag, kind, count = number(at, 2), number(at + 2, 2), number(at + 4, 4)
+        if tag == _COMPRESSION and number(at + 8, 2 if kind == 3 else 4) not in PLAIN_TIFF:
+            known = ", ".join(dict.fromkeys(PLAIN_TIFF.values()))
+            return f"it is a TIFF whose compression is not taken ({known} are): send it as PNG"
+        if tag in (_STRIPS, _TILES) and count > MAX_STRIPS:
+            return f"it has more than {MAX_STRIPS} strips"
     return ""
+
+
+def weight_of(name: str, data: bytes) -> float:
+    """About how many pixels a decoder goes through, as the header has them; inf for not known.
+
+    NOTE: it only decides who waits for whom; what is refused, and when it takes too long, does
+    not depend on it.
+
+    >>> weight_of("GIF", b"GIF89a" + bytes([16, 0, 8, 0]))
+    128.0
+    """
+    if name == "JPEG":
+        scans = data.count(b"\xff\xda", 0, _HEAD)
+        return _area(_jpeg_size(data), "big") * max(1.0, scans / _USUAL_SCANS)
+    if name == "WEBP" and data[12:16] == b"VP8X":
+        wide, high = (int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        return float((wide + 1) * (high + 1))
+    if name == "WEBP" and data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return float(((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1))
+    if name not in _SIZES:
+        return math.inf
+    place, order = _SIZES[name]
+    found = place.finditer(data, 0, _HEAD)
+    return max((_area(one, order) for one in found), default=math.inf)
+
+
+def _jpeg_size(data: bytes) -> re.Match[bytes] | None:
+    at = 2
+    for _ in range(_JPEG_HEADERS):
+        found = _JPEG_MARKER.search(data, at, _HEAD)
+        if found is None or data[found.end() - 1] == _SCAN:
+            return None
+        size = _JPEG_SIZE.match(data, found.start())
+        if size is not None:
+            return size
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return None
+
+
+def _area(found: re.Match[bytes] | None, order: Literal["big", "little"]) -> float:
+    if found is None:
+        return math.inf
+    return float(int.from_bytes(found[1], order) * int.from_bytes(found[2], order))

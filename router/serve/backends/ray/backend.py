@@ -25,6 +25,7 @@ from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.policies import Policies
+from m3router.router.serve.backends.ray.fence import check_address, fence
 from m3router.router.serve.backends.ray.replica import Refused, Replica, Taken
 from m3router.router.serve.backends.ray.settings import RaySettings
 from m3router.router.serve.settings import EngineSettings, ServeSettings
@@ -60,7 +61,7 @@ class RayBackend:
         self._settings = replace(settings, run=str(Path(settings.run).resolve()))
         self._ray_settings = ray
         self._taking = False
-        self._started_ray = False
+        self._joined = self._started_ray = False  # a cluster, or one that was started for it
         self._queued = 0
         self._running = 0
 
@@ -68,11 +69,14 @@ class RayBackend:
         """Start Ray where it is not running, and the replicas; see the protocol.
 
         Raises:
-            DataError: If Ray is not installed.
+            DataError: If Ray is not installed, others can read its token, or it was imported
+                before in a way that lets it listen beyond this machine.
             UnavailableError: If the replicas do not come up.
         """
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if self._ray_settings.address is None:
+            fence()
         try:
             import ray
             from ray import serve
@@ -112,12 +116,17 @@ class RayBackend:
         """Start what is not running, and wait for the replicas."""
         given = self._ray_settings
         if not self._ray.is_initialized():
+            # "local", since without an address Ray joins a cluster that it finds.
+            local = given.address is None
+            if local:
+                check_address(self._ray.util.get_node_ip_address())
             self._ray.init(
-                address=given.address,
-                include_dashboard=None if given.address else False,
+                address="local" if local else given.address,
+                include_dashboard=False if local else None,
                 log_to_driver=False,
             )
-            self._started_ray = True
+            self._joined = True
+            self._started_ray = local
         # The front is here: Ray's own HTTP proxies are not needed.
         self._serve.start(proxy_location="Disabled")
         options = given.options(ongoing=self._settings.batch, drain=DRAIN)
@@ -161,7 +170,7 @@ class RayBackend:
         """Answer one question: texts as they grow, then the routed answer."""
         if not self._taking:
             raise UnavailableError("The server is starting or stopping.")
-        self.check(query)
+        await asyncio.to_thread(self.check, query)  # which may make a policy
         until = time.monotonic() + query.seconds
         sent, first = "", True
         while True:
@@ -255,12 +264,12 @@ class RayBackend:
 
     def _withdraw(self) -> None:
         """Take the replicas away, and Ray where it was started here."""
-        if not self._ray.is_initialized():
-            return
-        self._serve.delete(self._ray_settings.app)
-        if self._started_ray:
-            self._serve.shutdown()
-            self._ray.shutdown()
+        if self._ray.is_initialized():
+            self._serve.delete(self._ray_settings.app)
+            if self._started_ray:
+                self._serve.shutdown()
+            if self._joined:
+                self._ray.shutdown()
 
 
 def _take_back_sigterm() -> None:

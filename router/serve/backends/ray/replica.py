@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator
@@ -107,7 +108,7 @@ class Replica:
         """
         yield Taken(process=os.getpid())
         try:
-            self._engine.check(query)
+            await asyncio.to_thread(self._engine.check, query)  # which may make a policy
             events = self._engine.ask(replace(query, seconds=seconds))
             async with contextlib.aclosing(events) as told:  # type: ignore[type-var]
                 async for event in told:

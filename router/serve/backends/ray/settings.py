@@ -82,7 +82,7 @@ class RaySettings:
         """
         try:
             entries = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path} cannot be read as TOML: {error}.") from error
         known = {one.name for one in fields(cls)}
         unknown = sorted(set(entries) - known)

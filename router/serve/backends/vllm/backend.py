@@ -35,6 +35,7 @@ from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.inference.session import Encoder, Session
 from m3router.router.policies.guarantee_text import told_by
+from m3router.router.policies.policy import Policy
 from m3router.router.serve.backends.admission_queue import AdmissionQueue
 from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.backends.engine import load_pipeline
@@ -122,11 +123,16 @@ class VllmBackend:
 
     def check(self, query: Query) -> None:
         """Refuse a question that cannot be answered, before it is let in."""
-        self._policies.rule(query)
+        self._checked(query)
+
+    def _checked(self, query: Query) -> int | Policy | None:
+        """Its rule, where it can be answered; a policy may have to be made, and text is encoded."""
+        rule = self._policies.rule(query)
         grid = self._model.grid
         finest = grid.finest if query.scale is None else self._model.check_scale(query.scale)
         self._model.prompt_length(query.question, finest)  # a scale costs at least its name
         self._prompt.check(query.question)
+        return rule
 
     def load(self) -> dict[str, Any]:
         """How busy it is: questions queued and running, and the queue's capacity."""
@@ -136,10 +142,10 @@ class VllmBackend:
         """Answer one question: texts as they grow, then the routed answer."""
         if not self._ready:
             raise UnavailableError("the server is starting or stopping; try again later")
-        self.check(query)
         deadline = time.monotonic() + query.seconds
+        rule = await asyncio.to_thread(self._checked, query)
         async with self._places.taken(deadline) as waited:
-            session, clock = self._session(query), Clock()
+            session, clock = self._session(query, rule), Clock()
             await within(deadline, self._here(lambda: self._decide(session, clock)))
             open_ended = True
             while open_ended:
@@ -171,12 +177,12 @@ class VllmBackend:
         """Do work of the tower's in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._seeing, work)
 
-    def _session(self, query: Query) -> Session:
+    def _session(self, query: Query, rule: int | Policy | None) -> Session:
         return Session(
             image=query.image,
             question=query.question,
             digest=query.digest,
-            rule=self._policies.rule(query),
+            rule=rule,
         )
 
     def _decide(self, session: Session, clock: Clock) -> None:
@@ -220,7 +226,7 @@ class VllmBackend:
             scale=self._model.grid.scales[0],
             seconds=PROBE_SECONDS,
         )
-        session = self._session(query)
+        session = self._session(query, query.scale)
         await self._here(lambda: self._decide(session, Clock()))
         said = StreamAccumulator()
         try:

@@ -1,0 +1,416 @@
+"""The gateway's application: its routes, its errors, its beginning and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from m3router.data.errors import MismatchError
+from m3router.router.serve.errors import ApiError
+from m3router.router.serve.gateway.bodies import INPUT, MESSAGES
+from m3router.router.serve.gateway.deciding import Decider, RouterFacts
+from m3router.router.serve.gateway.exchange import (
+    LEFT,
+    Exchange,
+    Gateway,
+    Metrics,
+    Served,
+    error_body,
+    while_there,
+)
+from m3router.router.serve.gateway.history import Memory
+from m3router.router.serve.gateway.judging import DECIDE_SECONDS, Images, Judge
+from m3router.router.serve.gateway.relaying import CutError, Relay, sent_headers
+from m3router.router.serve.gateway.upstreams import Upstream, Upstreams, with_models
+from m3router.router.serve.gateway.wishes import AUTO, PREFIX
+from m3router.router.serve.guard.admission import admit
+from m3router.router.serve.guard.keys import KeyRing
+from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
+from m3router.router.serve.http.lifespan import Lifespan
+from m3router.router.serve.images.decoding import Fetches
+from m3router.router.serve.settings import ServeSettings, WhenRouterFails
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+MAX_DEPTH = 64
+"""Lists and objects within each other: the schema of a tool is deeper than a conversation."""
+LONGEST_LIST = 1 << 20
+"""Bytes of an upstream's list of models that are read."""
+
+_ID = re.compile(r"(?!\.+$)[A-Za-z0-9_.:-]{1,256}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayFront:
+    """What the gateway is made of.
+
+    Attributes:
+        upstreams: Who answers, and how they are asked.
+        decider: Decides; started and stopped by the application.
+        images: Reads images; started and stopped by the application where it can be.
+        keys: Who may ask.
+        rates: How often.
+        settings: Limits, timeouts and what happens when the router fails.
+        metrics: Told of everything.
+        fetch: Gets images from elsewhere; None to get none.
+        hosts: Names that the gateway goes by; None for any.
+        decide_seconds: That reading an image and deciding may take.
+        more_routes: From the gateway to further routes, such as those of `/v1/route` and
+            `/v1/feedback`.
+        on_served: Called with every routed answer that came whole; None for nobody.
+    """
+
+    upstreams: Upstreams
+    decider: Decider
+    images: Images
+    keys: KeyRing
+    rates: Rates
+    settings: ServeSettings
+    metrics: Metrics
+    fetch: Fetches | None = None
+    hosts: frozenset[str] | None = None
+    decide_seconds: float = DECIDE_SECONDS
+    more_routes: Callable[[Gateway], Sequence[BaseRoute]] = lambda gateway: ()
+    on_served: Callable[[Served], None] | None = None
+
+
+class GatewayState:
+    """What is there between the application's start and its end.
+
+    Args:
+        front: What it is made of.
+
+    Attributes:
+        upstreams: With every option's model, once it started.
+        gateway: Serves requests.
+    """
+
+    def __init__(self, front: GatewayFront) -> None:
+        settings = front.settings
+        self.front = front
+        self.upstreams = front.upstreams
+        self.started = int(time.time())
+        self.relay = Relay(silence=settings.upstream_timeout, trust_env=settings.trust_env)
+        self.gateway = Gateway(
+            relay=self.relay,
+            judge=self.judge,
+            upstreams=lambda: self.upstreams,
+            metrics=front.metrics,
+            own_keys=front.keys.needed,
+            ask_logprobs=settings.ask_logprobs,
+            on_served=front.on_served,
+        )
+        self._judge: Judge | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._judge is not None
+
+    def judge(self) -> Judge:
+        """What decides how requests are asked.
+
+        Raises:
+            ApiError: 503 before the start.
+        """
+        if self._judge is None:
+            raise ApiError(503, "Not ready.", kind="server_error", code="unavailable")
+        return self._judge
+
+    async def start(self) -> RouterFacts:
+        """Make everything ready.
+
+        Raises:
+            M3RouterError: If something cannot be used.
+        """
+        front, settings = self.front, self.front.settings
+        await self.relay.start()
+        try:
+            self.upstreams = await self._with_models()
+            if (start := getattr(front.images, "start", None)) is not None:
+                await start()
+            facts = await front.decider.start()
+            if facts.options != tuple(self.upstreams.options):
+                raise MismatchError(
+                    f"The router chooses between {list(facts.options)}, but the upstreams are "
+                    f"asked at {list(self.upstreams.options)}."
+                )
+        except BaseException:
+            await self.stop()
+            raise
+        self._judge = Judge(
+            front.decider,
+            facts,
+            images=front.images,
+            upstreams=self.upstreams,
+            memory=Memory(),
+            unlike=settings.unlike,
+            max_bytes=settings.max_bytes,
+            fetch=front.fetch,
+            fails_open=settings.when_router_fails is WhenRouterFails.OPEN,
+            seconds=front.decide_seconds,
+        )
+        return facts
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        self._judge = None
+        await self.front.decider.stop()
+        if (stop := getattr(self.front.images, "stop", None)) is not None:
+            await stop()
+        await self.relay.stop()
+
+    async def _with_models(self) -> Upstreams:
+        servers = {
+            self.upstreams.serving[name]
+            for name, option in self.upstreams.options.items()
+            if option.model is None
+        }
+        listed: dict[str, list[str]] = {}
+        for server in servers:
+            cards = await self.models(server, []) or []
+            listed[server.name] = [str(one.get("id")) for one in cards]
+        return with_models(self.upstreams, lambda server: listed[server.name])
+
+    async def models(
+        self, server: Upstream, headers: list[tuple[bytes, bytes]]
+    ) -> list[dict[str, Any]] | None:
+        """The models that an upstream lists; None where it does not say."""
+        sent = sent_headers(headers, server, own_key=self.front.keys.needed, json=False)
+        read = bytearray()
+        try:
+            async with self.relay.ask(server, "GET", "/models", sent, None) as reply:
+                async for piece in reply.pieces():
+                    read += piece
+                    if len(read) > LONGEST_LIST:
+                        return None
+            content = json.loads(read)
+        except (ApiError, CutError, ValueError, RecursionError):
+            return None
+        cards = content.get("data") if isinstance(content, dict) else None
+        if not isinstance(cards, list):
+            return None
+        return [one for one in cards if isinstance(one, dict) and isinstance(one.get("id"), str)]
+
+
+def create_gateway(
+    front: GatewayFront, *, on_ready: Callable[[RouterFacts], None] | None = None
+) -> Lifespan:
+    """The whole ASGI application.
+
+    Args:
+        front: What it is made of.
+        on_ready: Called with what decides once requests are taken.
+    """
+    state = GatewayState(front)
+
+    async def start() -> None:
+        facts = await state.start()
+        if on_ready is not None:
+            on_ready(facts)
+
+    guard = RequestGuard(
+        routes(state),
+        max_bytes=front.settings.max_bytes,
+        body_seconds=front.settings.body_seconds,
+        max_depth=max(front.settings.max_depth, MAX_DEPTH),
+        hosts=front.hosts,
+        admit=partial(admit, front.keys, front.rates),
+    )
+    return Lifespan(with_request_id(guard), start=start, stop=state.stop)
+
+
+def with_request_id(app: App) -> App:
+    """Every answer with an ``x-request-id``, also those that refuse."""
+
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        name = f"req-{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = name
+
+        async def told(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                if not any(one.lower() == b"x-request-id" for one, _ in headers):
+                    headers.append((b"x-request-id", name.encode("ascii")))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, told)
+
+    return named
+
+
+class _Endpoint:
+    """An ASGI application that serves requests of one path, for as long as their clients stay."""
+
+    def __init__(
+        self, state: GatewayState, path: str, *, field: str | None = None, body: bool = True
+    ) -> None:
+        self.state = state
+        self.path = path
+        self.field = field
+        self.body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        exchange = Exchange(id=scope["state"]["request_id"])
+        raw = await _body(receive)
+        if raw is None:
+            return
+        try:
+            stayed = await while_there(receive, self._serve(scope, raw, send, exchange), exchange)
+        except ApiError as error:
+            stayed = True
+            if not exchange.status:
+                exchange.status = error.status
+                await _fail(error, send, exchange)
+        self.state.front.metrics.request(
+            exchange.status if stayed else LEFT,
+            exchange.option,
+            exchange.reason,
+            time.monotonic() - exchange.started,
+            exchange.first,
+        )
+
+    async def _serve(self, scope: Scope, raw: bytes, send: Send, exchange: Exchange) -> None:
+        path = self.path
+        for name, value in scope.get("path_params", {}).items():
+            if not _ID.fullmatch(value):
+                raise ApiError(404, "There is no such response.", code="not_found")
+            path = path.replace(f"{{{name}}}", value)
+        gateway = self.state.gateway
+        if self.field is None:
+            await gateway.passing(
+                scope, raw if self.body or raw else None, send, exchange, path=path
+            )
+        else:
+            await gateway.conversation(scope, raw, send, exchange, path=path, field=self.field)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The body, which the guard has read already; None where the client left."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _fail(error: ApiError, send: Send, exchange: Exchange) -> None:
+    body = error_body(error)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *(
+            (name.lower().encode(), value.encode("latin-1"))
+            for name, value in error.headers.items()
+        ),
+        *exchange.headers,
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def routes(state: GatewayState) -> Starlette:
+    """The routes alone, without the guard in front."""
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": await _models(state, request)})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        for one in await _models(state, request):
+            if one["id"] == name:
+                return JSONResponse(one)
+        raise ApiError(404, "There is no such model.", code="model_not_found")
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(_: Request) -> Response:
+        state.judge()
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(_: Request) -> Response:
+        return Response(state.front.metrics.page(), media_type="text/plain; version=0.0.4")
+
+    async def told(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiError)
+        return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return await told(
+            request, ApiError(error.status_code, str(error.detail), headers=error.headers)
+        )
+
+    one, deeper = "/responses/{id}", "/responses/{id}/input_items"
+    passed = partial(_Endpoint, state)
+    return Starlette(
+        routes=[
+            Route(
+                "/v1/chat/completions",
+                passed("/chat/completions", field=MESSAGES),
+                methods=["POST"],
+            ),
+            Route("/v1/responses", passed("/responses", field=INPUT), methods=["POST"]),
+            Route(f"/v1{deeper}", passed(deeper, body=False), methods=["GET"]),
+            Route(
+                "/v1/responses/{id}/cancel",
+                passed("/responses/{id}/cancel", body=False),
+                methods=["POST"],
+            ),
+            Route(f"/v1{one}", passed(one, body=False), methods=["GET", "DELETE"]),
+            Route("/v1/completions", passed("/completions"), methods=["POST"]),
+            Route("/v1/embeddings", passed("/embeddings"), methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", metrics),
+            *state.front.more_routes(state.gateway),
+        ],
+        exception_handlers={ApiError: told, HTTPException: refused},
+    )
+
+
+async def _models(state: GatewayState, request: Request) -> list[dict[str, Any]]:
+    """What may be asked for: the upstreams' models and the gateway's own names."""
+    state.judge()
+    headers = list(request.scope["headers"])
+    servers = state.upstreams.servers
+    found = await asyncio.gather(*(state.models(one, headers) for one in servers))
+    cards: dict[str, dict[str, Any]] = {}
+    for listed in found:
+        for card in listed or ():
+            cards.setdefault(card["id"], card)
+    ours = [AUTO, *(PREFIX + name for name in state.upstreams.options)]
+    for name in [*sorted(state.upstreams.models), *ours]:
+        cards.setdefault(name, _card(name, state.started))
+    return list(cards.values())
+
+
+def _card(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "m3router"}

@@ -1,0 +1,277 @@
+"""What a request asks: the last user turn's words and images, as far as they are understood.
+
+Chat bodies (``messages``) and those of responses (``input``) are read alike. Nothing here refuses a
+body: the upstream is the judge of its own schema. What is not understood is passed on, and the
+request cannot be judged then. A field that is null was not given.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m3router.router.serve.errors import ApiError
+
+Json = dict[str, Any]
+Place = tuple[str | int, ...]
+"""Where a part is in a body: keys and indices from the outside."""
+
+MESSAGES, INPUT = "messages", "input"
+"""The field that a conversation is in: of `/v1/chat/completions`, and of `/v1/responses`."""
+TEXTS = ("text", "input_text", "output_text")
+IMAGES = ("image_url", "input_image")
+SILENT = ("refusal",)
+"""Kinds of parts that are neither text of a user nor anything to look at."""
+
+_DATA = re.compile(r"data:[^,;]{0,200}((?:;[^,;]{1,200}){0,8}),", re.I)
+_SPACE = re.compile(rb"\s+")
+_LONGEST_KIND = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePart:
+    """An image in a body.
+
+    Attributes:
+        place: Of its part.
+        url: A data URL or an address; None for an image that is named by a server's file id.
+        file: That id, "" without.
+        current: Whether it is in the last user turn.
+    """
+
+    place: Place
+    url: str | None
+    file: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What a body asks.
+
+    Attributes:
+        question: Text of the last user turn; its parts are joined by line ends.
+        images: Of the whole body, in its order.
+        other: Kind of a part in the last user turn that is neither text nor image; "" without.
+        earlier_other: Whether there is such a part anywhere else.
+        user: Whether there is a user's turn at all.
+        previous: Id of the response that this one follows, "" without.
+    """
+
+    question: str
+    images: tuple[ImagePart, ...] = ()
+    other: str = ""
+    earlier_other: bool = False
+    user: bool = True
+    previous: str = ""
+
+    @property
+    def current(self) -> tuple[ImagePart, ...]:
+        """Images of the last user turn."""
+        return tuple(one for one in self.images if one.current)
+
+
+def parsed(raw: bytes) -> Json:
+    """A body as JSON.
+
+    Raises:
+        ApiError: 400 if it is no JSON object, or has a number that is none.
+    """
+    try:
+        body = json.loads(raw, parse_float=_number, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "The body is not valid JSON.", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
+    return body
+
+
+def written(body: Mapping[str, Any]) -> bytes:
+    """A body as bytes of JSON in ASCII."""
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number that is too large")
+    return value
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def read_turn(body: Mapping[str, Any], field: str) -> Turn:
+    """What a body asks; whatever the body is.
+
+    The last user turn is the last run of messages by the user: several messages in a row, or one,
+    whatever an assistant or a tool said after them.
+
+    Args:
+        body: Of a request.
+        field: :data:`MESSAGES` or :data:`INPUT`.
+
+    >>> read_turn({"messages": [{"role": "user", "content": "Hi"}]}, MESSAGES).question
+    'Hi'
+    """
+    content = body.get(field)
+    previous = body.get("previous_response_id")
+    previous = previous if isinstance(previous, str) and field == INPUT else ""
+    if isinstance(content, str):
+        return Turn(question=content, previous=previous)
+    items = content if isinstance(content, list) else []
+    turn = _last_turn(items)
+    texts: list[str] = []
+    images: list[ImagePart] = []
+    other, earlier_other = "", False
+    for index, item in enumerate(items):
+        current = index in turn
+        for place, part in _parts(item, (field, index)):
+            kind = _kind(part)
+            if kind in TEXTS:
+                text = part if isinstance(part, str) else part.get("text")
+                if current and isinstance(text, str):
+                    texts.append(text)
+            elif kind in IMAGES:
+                images.append(_image(part, place, current=current))
+            elif kind not in SILENT:
+                other = other or (kind if current else "")
+                earlier_other |= not current
+    return Turn(
+        question="\n".join(texts),
+        images=tuple(images),
+        other=other,
+        earlier_other=earlier_other,
+        user=bool(turn),
+        previous=previous,
+    )
+
+
+def _last_turn(items: Sequence[Any]) -> range:
+    """Indices of the last run of a user's messages."""
+    last = next((at for at in reversed(range(len(items))) if _of_user(items[at])), -1)
+    first = last
+    while first > 0 and _of_user(items[first - 1]):
+        first -= 1
+    return range(max(first, 0), last + 1)
+
+
+def _of_user(item: Any) -> bool:
+    return isinstance(item, Mapping) and item.get("role") == "user"
+
+
+def _parts(item: Any, place: Place) -> Iterator[tuple[Place, Any]]:
+    """Parts of a message; a tool's output has its own in ``output``."""
+    if not isinstance(item, Mapping):
+        return
+    for name in ("content", "output"):
+        content = item.get(name)
+        if isinstance(content, str):
+            yield (*place, name), content
+        for at, part in enumerate(content if isinstance(content, list) else ()):
+            if part is not None:
+                yield (*place, name, at), part
+
+
+def _kind(part: Any) -> str:
+    """A part's kind, also where it does not say."""
+    if isinstance(part, str):
+        return TEXTS[0]
+    if not isinstance(part, Mapping):
+        return "?"
+    kind = part.get("type")
+    if isinstance(kind, str):
+        return kind[:_LONGEST_KIND]
+    if kind is None:
+        for name in ("text", "image_url"):
+            if part.get(name) is not None:
+                return name
+    return "?"
+
+
+def _image(part: Any, place: Place, *, current: bool) -> ImagePart:
+    found = part.get("image_url") if isinstance(part, Mapping) else None
+    url = found.get("url") if isinstance(found, Mapping) else found
+    file = part.get("file_id") if isinstance(part, Mapping) else None
+    return ImagePart(
+        place=place,
+        url=url if isinstance(url, str) else None,
+        file=file if isinstance(file, str) else "",
+        current=current,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """What is known of an image without looking at it.
+
+    Attributes:
+        digest: By which it is remembered; "" where it cannot be told.
+        content: SHA-256 of the file; "" where that is elsewhere.
+        data: The file; None where it is elsewhere or cannot be read.
+        problem: Why it cannot be read, one sentence; "" where it can, or is elsewhere.
+    """
+
+    digest: str = ""
+    content: str = ""
+    data: bytes | None = None
+    problem: str = ""
+
+
+def is_data_url(url: str) -> bool:
+    """Whether an image is in its own URL."""
+    return url[:5].lower() == "data:"
+
+
+def image_file(part: ImagePart, max_bytes: int) -> ImageFile:
+    """The file of an image, where the body has it.
+
+    What is a bit wrong is read all the same, as upstreams do: another type than the data's, white
+    space in base64, its alphabet for URLs, no padding.
+
+    Args:
+        part: Of a body.
+        max_bytes: Of the file.
+    """
+    if part.url is None:
+        if part.file:
+            return ImageFile(digest=_digest("file", part.file.encode("utf-8", "surrogatepass")))
+        return ImageFile(problem="The image has no URL.")
+    if not is_data_url(part.url):
+        return ImageFile(digest=_digest("address", part.url.encode("utf-8", "surrogatepass")))
+    head = _DATA.match(part.url)
+    if head is None or "base64" not in head.group(1).lower().split(";"):
+        return ImageFile(problem="The image's data URL is not in base64.")
+    if len(part.url) - head.end() > 2 * max_bytes:
+        return ImageFile(problem=f"The image has more than {max_bytes} bytes.")
+    try:
+        text = part.url[head.end() :].encode("ascii")
+        data = _from_base64(text)
+    except (binascii.Error, ValueError):
+        return ImageFile(problem="The image is not valid base64.")
+    if not data:
+        return ImageFile(problem="The image is empty.")
+    if len(data) > max_bytes:
+        return ImageFile(problem=f"The image has more than {max_bytes} bytes.")
+    content = hashlib.sha256(data).hexdigest()
+    return ImageFile(digest=content, content=content, data=data)
+
+
+def _from_base64(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        plain = _SPACE.sub(b"", text).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
+
+
+def _digest(kind: str, name: bytes) -> str:
+    return f"{kind}:{hashlib.sha256(name).hexdigest()}"

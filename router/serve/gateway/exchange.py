@@ -1,0 +1,645 @@
+"""One request on its way: judged, patched, relayed, perhaps asked again, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import numpy as np
+
+from m3router.m3core.endpoint.completions import BrokenReplyError, read_completion
+from m3router.router.serve.errors import ApiError
+from m3router.router.serve.gateway.bodies import INPUT, MESSAGES, Json, parsed, written
+from m3router.router.serve.gateway.deciding import Judged, Wish
+from m3router.router.serve.gateway.judging import IN_A_THREAD, Judge, Plan, Reason
+from m3router.router.serve.gateway.relaying import (
+    CutError,
+    Headers,
+    Relay,
+    Reply,
+    sent_headers,
+)
+from m3router.router.serve.gateway.upstreams import Upstream, Upstreams
+from m3router.router.serve.gateway.usage_reader import Said, UsageReader
+from m3router.router.serve.gateway.wishes import FIELD, PREFIX, wish_of
+from m3router.router.serve.guard.request_guard import Receive, Scope, Send
+
+LEFT = 499
+"""Status in metrics of a request whose client left, as nginx has it."""
+LONGEST_TRIED = 4 << 20
+"""Bytes of an answer that may be thrown away; a longer one is given as it is."""
+LONGEST_REASON = 600
+TIMEOUT, UNREACHABLE = "timeout", "unreachable"
+"""What metrics call an upstream without an answer."""
+TOKENS = "tokens"
+MONEY = "price"
+
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+logger = logging.getLogger(__name__)
+
+
+class Metrics(Protocol):
+    """Counts; see :mod:`m3router.router.serve.gateway.metrics`."""
+
+    def request(
+        self, status: int, option: str, reason: str, seconds: float, first_seconds: float | None
+    ) -> None:
+        """Count a request that ended."""
+        ...
+
+    def decided(self, judged: Judged, seconds: float) -> None:
+        """Count a decision."""
+        ...
+
+    def usage(
+        self,
+        option: str,
+        prompt_tokens: float | None,
+        completion_tokens: float | None,
+        image_tokens: float | None,
+        saved: float | None,
+        saved_money: float | None,
+    ) -> None:
+        """Count what an answer cost."""
+        ...
+
+    def escalated(self) -> None:
+        """Count that another option was asked after an answer."""
+        ...
+
+    def upstream(self, name: str, status: int | str) -> None:
+        """Count an upstream's answer, or what went wrong with it."""
+        ...
+
+    def page(self) -> bytes:
+        """All of it, in Prometheus' format."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Served:
+    """A request that was answered, for whoever keeps some of the traffic.
+
+    Attributes:
+        id: Of the request.
+        key: Name of the gateway's key that it came with; "" without one.
+        who: Stands for the client, also where the key is not the gateway's.
+        body: As it came.
+        plan: How it was asked in the end.
+        said: What was read of the answer.
+        escalated: Answers that were thrown away.
+    """
+
+    id: str
+    key: str
+    who: str
+    body: Mapping[str, Any]
+    plan: Plan
+    said: Said
+    escalated: int
+
+
+@dataclass(kw_only=True)
+class Exchange:
+    """What is known of one request while it is served.
+
+    Attributes:
+        id: Of the request.
+        started: By `time.monotonic`.
+        headers: To be told with the answer.
+        option: That answered, "" where none is known.
+        reason: Code of why.
+        status: Of the answer; 0 until it has begun.
+        first: Seconds to the first bytes of the answer's body.
+        complete: Whether the answer is whole.
+    """
+
+    id: str
+    started: float = field(default_factory=time.monotonic)
+    headers: Headers = field(default_factory=list)
+    option: str = ""
+    reason: str = ""
+    status: int = 0
+    first: float | None = None
+    complete: bool = False
+
+
+@dataclass(kw_only=True)
+class Asked:
+    """An answer that is coming.
+
+    Attributes:
+        reply: Its beginning.
+        plan: How it was asked; None for what is not routed.
+        read: What was read of its body already.
+        cut: Whether it broke off there.
+        earlier: Answers that were thrown away.
+    """
+
+    reply: Reply
+    plan: Plan | None = None
+    read: Sequence[bytes] = ()
+    cut: bool = False
+    whole: bool = False
+    earlier: int = 0
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body's bytes.
+
+        Raises:
+            CutError: If it breaks off.
+        """
+        for piece in self.read:
+            yield piece
+        if self.cut:
+            raise CutError("while it was read")
+        if not self.whole:
+            async for piece in self.reply.pieces():
+                yield piece
+
+
+class Gateway:
+    """Serves the requests that go on to upstreams.
+
+    Args:
+        relay: Started.
+        judge: Decides; asked for at each request, since it starts later.
+        upstreams: Who answers.
+        metrics: Told of everything.
+        own_keys: Whether clients show keys of the gateway's own.
+        ask_logprobs: Whether to ask for log-probabilities where a policy may ask again.
+        on_served: Called with every routed answer that came whole; None for nobody.
+    """
+
+    def __init__(
+        self,
+        *,
+        relay: Relay,
+        judge: Callable[[], Judge],
+        upstreams: Callable[[], Upstreams],
+        metrics: Metrics,
+        own_keys: bool,
+        ask_logprobs: bool = False,
+        on_served: Callable[[Served], None] | None = None,
+    ) -> None:
+        self.relay = relay
+        self.judge = judge
+        self.upstreams = upstreams
+        self.metrics = metrics
+        self.own_keys = own_keys
+        self.ask_logprobs = ask_logprobs
+        self.on_served = on_served
+
+    # --- conversations -----------------------------------------------------------------------
+
+    async def conversation(
+        self, scope: Scope, raw: bytes, send: Send, exchange: Exchange, *, path: str, field: str
+    ) -> None:
+        """Route a conversation, and return its answer.
+
+        Args:
+            scope: Of the request.
+            raw: Its body.
+            send: Where the answer goes.
+            exchange: Of the request.
+            path: Behind an upstream's address.
+            field: Where the conversation is, see :mod:`.bodies`.
+
+        Raises:
+            ApiError: If it cannot be asked.
+        """
+        large = len(raw) > IN_A_THREAD
+        body = await asyncio.to_thread(parsed, raw) if large else parsed(raw)
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        wish = wish_of(body, headers, self.upstreams().options)
+        who = client_of(scope)
+        if (reason := self._unrouted(body)) is not None:
+            if wish != Wish():
+                raise ApiError(
+                    400,
+                    f"{reason.text} Ask for m3router/auto, or for an option's own model, to have "
+                    "it routed as wished.",
+                    param="model",
+                    code="contradiction",
+                )
+            self._tell(exchange, None, reason)
+            if FIELD in body:
+                body.pop(FIELD)
+                raw = written(body)
+            await self._pass(scope, raw, send, exchange, path, self._server_of(body))
+            return
+        judge = self.judge()
+        plan = await self._plan(body, field, who, wish, large)
+        async with contextlib.AsyncExitStack() as stack:
+            route = _Route(self, scope, body, path, stack)
+            if field == MESSAGES and self._may_escalate(plan, body):
+                self._tell(exchange, plan, plan.reason)
+                asked = await self._escalated(route, plan)
+                assert asked.plan is not None, "routed"
+                self._tell(exchange, asked.plan, asked.plan.reason)
+            else:
+                plan = _not_again(plan)
+                self._tell(exchange, plan, plan.reason)
+                asked = await route.ask(plan)
+                assert asked.plan is not None, "routed"
+            if asked.reply.status < 300:
+                judge.remember(asked.plan, who)
+            said = await self._return(asked, send, exchange, texts=self.on_served is not None)
+        if said is None or asked.reply.status >= 300:
+            return
+        if field == INPUT and said.id:
+            judge.remember(asked.plan, who, said.id)
+        self._count(asked.plan, said)
+        if self.on_served is not None:
+            key = str(scope.get("state", {}).get("key", ""))
+            self.on_served(
+                Served(
+                    id=exchange.id,
+                    key=key,
+                    who=who,
+                    body=body,
+                    plan=asked.plan,
+                    said=said,
+                    escalated=asked.earlier,
+                )
+            )
+
+    async def plan(self, body: Json, headers: Mapping[str, str], *, who: str = "") -> Plan:
+        """How a chat would be asked, for those who ask themselves; nothing is remembered.
+
+        Args:
+            body: Of a chat.
+            headers: Names in small letters.
+            who: The client, as :func:`client_of` says.
+
+        Raises:
+            ApiError: If a wish cannot be read or met, or the router fails and the gateway is to
+                refuse then.
+        """
+        wish = wish_of(body, headers, self.upstreams().options)
+        return await self._plan(body, MESSAGES, who, wish, large=True)
+
+    async def _plan(self, body: Json, field: str, who: str, wish: Wish, large: bool) -> Plan:
+        plan = await self.judge().plan(body, field, who=who, wish=wish, large=large)
+        if plan.judged is not None:
+            self.metrics.decided(plan.judged, plan.seconds)
+        return plan
+
+    def _unrouted(self, body: Mapping[str, Any]) -> Reason | None:
+        """Why a model's name is not routed; None where it is."""
+        model = body.get("model")
+        if model is None or (isinstance(model, str) and model.startswith(PREFIX)):
+            return None
+        if isinstance(model, str) and model in self.upstreams().models:
+            return None
+        return Reason(code="other-model", text="The model is none of the options'.")
+
+    def _server_of(self, body: Mapping[str, Any]) -> Upstream:
+        """Who is asked what is not routed: whoever has the model, or the finest option."""
+        upstreams = self.upstreams()
+        model = body.get("model")
+        for name, option in upstreams.options.items():
+            if model is not None and option.model == model:
+                return upstreams.serving[name]
+        return upstreams.serving[upstreams.finest]
+
+    # --- escalation --------------------------------------------------------------------------
+
+    def _may_escalate(self, plan: Plan, body: Mapping[str, Any]) -> bool:
+        """Whether another option may be asked after the answer."""
+        if plan.judged is None or plan.judged.cascade is None or plan.reason.code != "routed":
+            return False
+        if not plan.judged.decision.escalates or body.get("stream"):
+            return False
+        alone = body.get("n") is None or body.get("n") == 1
+        return alone and bool(body.get("logprobs") or self.ask_logprobs)
+
+    async def _escalated(self, route: _Route, plan: Plan) -> Asked:
+        """The answer that a cascade gives in the end."""
+        assert plan.judged is not None and plan.judged.cascade is not None
+        cascade, decision = plan.judged.cascade, plan.judged.decision
+        names = list(decision.estimates)
+        p = np.array(list(decision.estimates.values()))
+        costs = np.array(list(decision.costs.values()))
+        if not route.body.get("logprobs"):
+            route.body = {**route.body, "logprobs": True}
+        asked = await _read(await route.ask(plan))
+        for step in range(len(names)):
+            seen = _seen(asked)
+            if seen is None:
+                break
+            following = cascade.decide_after(
+                p, costs, names.index(plan.option), confidence=seen[0], logprob=seen[1], step=step
+            )
+            if following is None:
+                break
+            finer = _again(plan, names[following])
+            try:
+                other = await _read(await route.ask(finer))
+            except ApiError:
+                other = None
+            if other is None or other.cut or other.reply.status != 200:
+                asked.plan = _noted(plan, f"The option {finer.option}, asked again, failed.")
+                break
+            self._count(plan, _said(asked))
+            self.metrics.escalated()
+            plan = finer
+            other.earlier = asked.earlier + 1
+            asked = other
+        return asked
+
+    # --- answers -----------------------------------------------------------------------------
+
+    async def passing(
+        self, scope: Scope, raw: bytes | None, send: Send, exchange: Exchange, *, path: str
+    ) -> None:
+        """Pass on a request that is not routed.
+
+        Args:
+            scope: Of the request.
+            raw: Its body; None without one.
+            send: Where the answer goes.
+            exchange: Of the request.
+            path: Behind an upstream's address.
+
+        Raises:
+            ApiError: If no answer comes.
+        """
+        upstreams = self.upstreams()
+        server = upstreams.serving[upstreams.finest]
+        response = scope.get("path_params", {}).get("id")
+        if response is not None:
+            judge, who = self.judge(), client_of(scope)
+            known = judge.memory.option(who, f"response:{response}")
+            server = upstreams.serving[known] if known is not None else server
+            if scope["method"] == "DELETE":
+                judge.memory.forget(who, f"response:{response}")
+        elif raw is not None and len(upstreams.servers) > 1:
+            server = self._server_of(parsed(raw))
+        self._tell(exchange, None, Reason(code="not-routed", text="Requests here are passed on."))
+        await self._pass(scope, raw, send, exchange, path, server)
+
+    async def _pass(
+        self,
+        scope: Scope,
+        raw: bytes | None,
+        send: Send,
+        exchange: Exchange,
+        path: str,
+        server: Upstream,
+    ) -> None:
+        query = scope.get("query_string", b"").decode("ascii", "ignore")
+        headers = sent_headers(
+            scope["headers"], server, own_key=self.own_keys, json=raw is not None
+        )
+        async with self.ask(
+            server, scope["method"], path + (f"?{query}" if query else ""), headers, raw
+        ) as reply:
+            await self._return(Asked(reply=reply), send, exchange)
+
+    @contextlib.asynccontextmanager
+    async def ask(
+        self, server: Upstream, method: str, path: str, headers: Headers, raw: bytes | None
+    ) -> AsyncIterator[Reply]:
+        """Ask an upstream, and count what it answers; as :meth:`.relaying.Relay.ask`.
+
+        Raises:
+            ApiError: If no answer comes.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            asking = self.relay.ask(server, method, path, headers, raw)
+            try:
+                reply = await stack.enter_async_context(asking)
+            except ApiError as error:
+                self.metrics.upstream(server.name, TIMEOUT if error.status == 504 else UNREACHABLE)
+                raise
+            self.metrics.upstream(server.name, reply.status)
+            yield reply
+
+    async def _return(
+        self, asked: Asked, send: Send, exchange: Exchange, *, texts: bool = False
+    ) -> Said | None:
+        """Return an answer's bytes; what was read of it, or None where it broke off.
+
+        An answer that breaks off is left unfinished, so that the client sees what happened.
+        """
+        reply = asked.reply
+        exchange.status = reply.status
+        told = {name for name, _ in reply.headers}
+        headers = [*reply.headers, *exchange.headers]
+        if b"x-request-id" not in told:
+            headers.append((b"x-request-id", exchange.id.encode("ascii")))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        reader = UsageReader(reply.header(b"content-type"), texts=texts)
+        readable = reply.header(b"content-encoding") in ("", "identity")
+        try:
+            async for piece in asked.pieces():
+                if exchange.first is None:
+                    exchange.first = time.monotonic() - exchange.started
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if readable:
+                    reader.feed(piece)
+        except CutError as error:
+            logger.warning("an answer of the upstream was cut: %s", error)
+            return None
+        exchange.complete = True
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if reader.waiting > IN_A_THREAD:
+            return await asyncio.to_thread(reader.end)
+        return reader.end()
+
+    def _tell(self, exchange: Exchange, plan: Plan | None, reason: Reason) -> None:
+        """Enter what the answer's headers say."""
+        exchange.reason = reason.code
+        told = {"reason": str(reason)[:LONGEST_REASON]}
+        if plan is not None:
+            exchange.option = plan.option
+            told["option"] = self._shown(plan)
+            if plan.judged is not None:
+                decision = plan.judged.decision
+                if (estimate := decision.estimates.get(told["option"])) is not None:
+                    told["estimate"] = f"{estimate:.4f}"
+                if TOKENS in decision.cost_unit:
+                    told["saved-tokens"] = f"{self._saved(plan):.0f}"
+        exchange.headers = [
+            (f"x-m3router-{name}".encode(), quote(value, safe=_PLAIN, errors="replace").encode())
+            for name, value in told.items()
+        ]
+
+    @staticmethod
+    def _shown(plan: Plan) -> str:
+        """The option of the last turn's image, or of the request."""
+        own = [
+            option
+            for part, option in zip(plan.turn.images, plan.options, strict=True)
+            if part.current
+        ]
+        return own[0] if len(own) == 1 else plan.option
+
+    def _saved(self, plan: Plan) -> float:
+        """Cost below that of the finest option, as it was expected."""
+        if plan.judged is None:
+            return 0.0
+        costs = plan.judged.decision.costs
+        finest = self.upstreams().finest
+        return costs.get(finest, 0.0) - costs.get(self._shown(plan), 0.0)
+
+    def _count(self, plan: Plan, said: Said) -> None:
+        counts, unit = said.counts, plan.judged.decision.cost_unit if plan.judged else ""
+        saved = self._saved(plan)
+        self.metrics.usage(
+            self._shown(plan),
+            counts.prompt,
+            counts.answer,
+            counts.image,
+            saved if TOKENS in unit else None,
+            saved if unit == MONEY else None,
+        )
+
+
+@dataclass
+class _Route:
+    """Asks one conversation, at one option after another."""
+
+    gateway: Gateway
+    scope: Scope
+    body: Json
+    path: str
+    stack: contextlib.AsyncExitStack
+
+    async def ask(self, plan: Plan) -> Asked:
+        """Ask as a plan says.
+
+        Raises:
+            ApiError: If no answer comes.
+        """
+        judge = self.gateway.judge()
+        body = await judge.body(plan, self.body)
+        large = (
+            any(len(file.data or b"") > IN_A_THREAD for file in plan.files)
+            or self._length > IN_A_THREAD
+        )
+        raw = await asyncio.to_thread(written, body) if large else written(body)
+        server = self.gateway.upstreams().serving[plan.option]
+        headers = sent_headers(
+            self.scope["headers"], server, own_key=self.gateway.own_keys, json=True
+        )
+        asking = self.gateway.ask(server, "POST", self.path, headers, raw)
+        return Asked(reply=await self.stack.enter_async_context(asking), plan=plan)
+
+    @property
+    def _length(self) -> int:
+        found = dict(self.scope["headers"]).get(b"content-length", b"0")
+        return int(found) if found.isdigit() else IN_A_THREAD + 1
+
+
+def _again(plan: Plan, option: str) -> Plan:
+    asked = f"The answer at {plan.option} looked wrong, so that {option} was asked."
+    return _noted(plan.at(option), asked)
+
+
+def _noted(plan: Plan, note: str) -> Plan:
+    return replace(plan, reason=replace(plan.reason, text=f"{plan.reason.text} {note}"))
+
+
+def _not_again(plan: Plan) -> Plan:
+    """A plan whose reason says that a cascade's second half does not happen."""
+    judged = plan.judged
+    if judged is None or not judged.decision.escalates or plan.reason.code != "routed":
+        return plan
+    return _noted(
+        plan, "It is not asked again: that needs one whole answer with log-probabilities."
+    )
+
+
+async def _read(asked: Asked) -> Asked:
+    """Read an answer whole, unless it is too long to be thrown away."""
+    read: list[bytes] = []
+    length = 0
+    pieces = asked.reply.pieces()
+    try:
+        async for piece in pieces:
+            read.append(piece)
+            length += len(piece)
+            if length > LONGEST_TRIED:
+                break
+        else:
+            asked.whole = True
+    except CutError:
+        asked.cut = True
+    asked.read = read
+    return asked
+
+
+def _seen(asked: Asked) -> tuple[float, float] | None:
+    """Confidence and log-probability of a whole answer; None where it does not say them."""
+    if not asked.whole or asked.reply.status != 200:
+        return None
+    try:
+        completion = read_completion(
+            b"".join(asked.read), content_type=asked.reply.header(b"content-type")
+        )
+    except BrokenReplyError:
+        return None
+    if completion.missing is not None or completion.confidence is None:
+        return None
+    assert completion.logprob is not None, "known with the confidence"
+    return completion.confidence, completion.logprob
+
+
+def _said(asked: Asked) -> Said:
+    """What was read of an answer that is thrown away."""
+    reader = UsageReader(asked.reply.header(b"content-type"))
+    for piece in asked.read:
+        reader.feed(piece)
+    return reader.end()
+
+
+def client_of(scope: Scope) -> str:
+    """Who asks, for what is remembered: a key of the gateway's, or any that goes on."""
+    name = scope.get("state", {}).get("key")
+    if name:
+        return f"key {name}"
+    shown = next((value for own, value in scope["headers"] if own == b"authorization"), b"")
+    return hashlib.sha256(shown).hexdigest() if shown else ""
+
+
+async def while_there(receive: Receive, work: Awaitable[None], exchange: Exchange) -> bool:
+    """Work for a client; stop when it leaves. Returns whether it stayed."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and exchange.complete:
+            await working
+        stayed = working.done()
+        if stayed:
+            working.result()
+        return stayed
+    finally:
+        left = [one for one in (working, watching) if not one.done()]
+        for one in left:
+            one.cancel()
+        if left:
+            await asyncio.wait(left)
+
+
+def error_body(error: ApiError) -> bytes:
+    """An error as OpenAI's clients read it."""
+    return json.dumps(error.body()).encode("ascii")

@@ -1,0 +1,110 @@
+"""An option applied to a body: nothing changes but what the option says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m3router.m3core.endpoint.endpoint_options import EndpointOption
+from m3router.m3core.endpoint.merge_patch import merge_patch
+from m3router.m3core.endpoint.sent_images import Sending
+from m3router.router.serve.gateway.bodies import Json, Place
+from m3router.router.serve.gateway.wishes import FIELD
+
+LOSSLESS = ("png", "webp:lossless")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePatch:
+    """What becomes of one image's part.
+
+    Attributes:
+        image: Merge patch of the image's object.
+        url: In place of the image's own; None to leave that.
+    """
+
+    image: Mapping[str, Any]
+    url: str | None = None
+
+
+def patched(
+    body: Mapping[str, Any], option: EndpointOption, images: Mapping[Place, ImagePatch]
+) -> Json:
+    """A body as an option asks it.
+
+    Args:
+        body: As it came; not changed.
+        option: Whose model and merge patch of the body are applied.
+        images: Where an image's part is -> what becomes of it.
+
+    Returns:
+        A new body that shares what was not changed with the old one.
+    """
+    touched = merge_patch({name: body[name] for name in option.body if name in body}, option.body)
+    new: Json = {}
+    for name, value in body.items():
+        if name == FIELD:
+            continue
+        if name not in option.body:
+            new[name] = value
+        elif name in touched:
+            new[name] = touched[name]
+    new.update(touched)
+    if option.model is not None:
+        new["model"] = option.model
+    for place, patch in images.items():
+        _change(new, place, patch)
+    return new
+
+
+def _change(container: Any, place: Place, patch: ImagePatch) -> None:
+    """Change the part at a place, in copies of all that is around it."""
+    name, *rest = place
+    inner = container[name]
+    if not rest:
+        container[name] = _part(inner, patch)
+        return
+    container[name] = list(inner) if isinstance(inner, list) else dict(inner)
+    _change(container[name], tuple(rest), patch)
+
+
+def _part(part: Any, patch: ImagePatch) -> Any:
+    """An image's part, changed.
+
+    The object that is patched is ``image_url`` in chat bodies, also where a text stands for it, and
+    the part itself where it is an ``input_image``, whose ``image_url`` is a text.
+    """
+    if not patch.image and patch.url is None:
+        return part
+    changed = dict(part)
+    found = changed.get("image_url")
+    if changed.get("type") == "input_image":
+        changed = merge_patch(changed, patch.image)
+        if patch.url is not None:
+            changed["image_url"] = patch.url
+        return changed
+    inner = merge_patch(found if isinstance(found, Mapping) else {"url": found}, patch.image)
+    if patch.url is not None:
+        inner["url"] = patch.url
+    changed["image_url"] = inner
+    return changed
+
+
+def re_encoded(sending: Sending, size: tuple[int, int], encodings: Collection[str]) -> bool:
+    """Whether an image is encoded anew; else it goes on with the bytes that came.
+
+    Args:
+        sending: Of the option.
+        size: Of the image, width and height.
+        encodings: Of all options. Where they differ, a lossy one is part of what an option is.
+    """
+    if sending.size(*size) != size:
+        return True
+    return len(encodings) > 1 and sending.encoding not in LOSSLESS
+
+
+def may_re_encode(sending: Sending, encodings: Collection[str]) -> bool:
+    """Whether there are images that are encoded anew, so that an image's size must be known."""
+    limited = sending.longest_side is not None or sending.max_pixels is not None
+    return limited or (len(encodings) > 1 and sending.encoding not in LOSSLESS)

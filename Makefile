@@ -18,7 +18,7 @@ DEV := $(VENV)/.installed-dev
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test replicas clients tutorials lint quickstart bench bench-serve package packaging docs site clean FORCE
+.PHONY: help install test replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -83,6 +83,9 @@ packaging: install  ## Test both elsewhere: contents, types, an empty environmen
 
 bench-serve: quickstart  ## Measure the server under load, 1 to 64 clients, then MINUTES=10 at saturation
 	$(RUN) -m experiments.benchmarks.serving --quickstart quickstart --minutes $(MINUTES)
+
+bench-gateway: install  ## Measure what the gateway adds, 1 to 64 clients, and what it leaves of throughput
+	$(ONE_THREAD) $(RUN) -m experiments.benchmarks.gateway --work gateway-bench
 
 docs: install  ## Write what docs/ has of the commands' help and of recorded results
 	$(RUN) -m m3router.router.cli.docs

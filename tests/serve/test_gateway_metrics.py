@@ -24,6 +24,12 @@ def samples(page: bytes) -> dict[tuple, float]:
     }
 
 
+def names(page: bytes) -> set[str]:
+    """Of all samples on a page."""
+    families = text_string_to_metric_families(page.decode())
+    return {one.name for family in families for one in family.samples}
+
+
 def judged(option: str = "small", estimate: float = 0.5, familiarity: float | None = 0.75):
     decision = Decision(
         option=option,

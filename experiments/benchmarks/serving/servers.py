@@ -62,7 +62,7 @@ class Server:
             M3RouterError: If it ends, or does not answer in time; with the end of what it printed.
         """
         with self.log.open("wb") as out:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self.command,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -70,7 +70,7 @@ class Server:
             )
         until = time.monotonic() + PATIENCE
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > until:
+            if self.process.poll() is not None or time.monotonic() > until:
                 self.__exit__()
                 raise M3RouterError(
                     f"{self.name} did not start ({' '.join(self.command[:6])} ...); it printed: "
@@ -81,13 +81,13 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         """End it, by force where it does not listen."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(timeout=PATIENCE)
+            self.process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
 
     def _answers(self) -> bool:
         try:
@@ -116,22 +116,22 @@ class Server:
         Raises:
             FileNotFoundError: If the server itself is gone.
         """
-        root = self._process.pid
+        root = self.process.pid
         found = [Path(f"/proc/{root}/{name}").read_text()]
-        for process in _below(root):
+        for process in below(root):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 found.append(Path(f"/proc/{process}/{name}").read_text())
         return found
 
 
-def _below(process: int) -> list[int]:
+def below(process: int) -> list[int]:
     """Processes that a process started, and those that they started; threads may end meanwhile."""
     children: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{process}/task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 children += map(int, (thread / "children").read_text().split())
-    return children + [one for child in children for one in _below(child)]
+    return children + [one for child in children for one in below(child)]
 
 
 def free_port() -> int:

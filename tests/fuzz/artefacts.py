@@ -333,6 +333,8 @@ def reseal(root: Path, file: str) -> None:
 
 
 def _sealed(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    if not path.is_file():
+        return ""
     try:
         values = json.loads(path.read_bytes())
         change(values)
@@ -355,6 +357,8 @@ def _hash_files(files: Any, folder: Path) -> None:
 
 
 def _resealed_manifest(path: Path) -> None:
+    if not path.is_file():
+        return
     try:
         values = json.loads(path.read_bytes())
         _hash_files(values.get("files"), path.parent)

@@ -85,12 +85,16 @@ class Report:
 
 def available(name: str) -> bool:
     """Whether there is a target of this name."""
-    return name in TARGETS and importlib.util.find_spec(f"tests.fuzz.{name}") is not None
+    return importlib.util.find_spec(_module(name)) is not None if name else False
 
 
 def target_of(name: str) -> ModuleType:
     """The module of a target."""
-    return importlib.import_module(f"tests.fuzz.{name}")
+    return importlib.import_module(_module(name))
+
+
+def _module(name: str) -> str:
+    return name if "." in name else f"tests.fuzz.{name}"
 
 
 def run(name: str, *, seed: int, cases: int, first: int = 0) -> Report:

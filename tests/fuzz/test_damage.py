@@ -7,7 +7,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from m3router.data.errors import DataError
+from m3router.data.errors import DataError, M3RouterError
 from m3router.router.cli.main import app
 from m3router.router.inference.loading import read_rule
 from m3router.router.runs.run import Run
@@ -47,7 +47,6 @@ def test_an_undamaged_run_has_nothing_to_tell(run):
         ("router/logistic.safetensors", "number", "NaN or infinite"),
         ("log/manifest.json", "deep", "nested deeper than 100 levels"),
         ("log/manifest.json", "surrogate", "half of a surrogate pair"),
-        ("router/router.json", "twice", "twice"),
         ("policies/default.json", "kind", "default.json"),
     ],
 )
@@ -95,7 +94,7 @@ def test_no_log_and_a_damaged_log_are_different_things(run):
         Policies(run.root, router)
     for folder in (run.log, run.features):
         shutil.rmtree(folder)
-    with pytest.raises(DataError, match="oracle|log"):
+    with pytest.raises(M3RouterError, match="log"):
         Policies(run.root, router)  # the split is still there: something was lost
     run.split.unlink()
     Policies(run.root, router)  # as it is published: a router and policies alone

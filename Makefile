@@ -8,6 +8,7 @@ TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 # How long `make bench-serve` keeps the server saturated after measuring 1 to 64 clients.
 MINUTES ?= 10
+FUZZ_SEED ?= 0
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -18,7 +19,7 @@ DEV := $(VENV)/.installed-dev
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs site clean FORCE
+.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +49,9 @@ $(DEV): $(BASE)
 test: install  ## Run the tests on two processes, with coverage
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 --cov=data --cov=m3core --cov=router \
 	  --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+fuzz: install  ## Damaged images, bodies and files for long: FUZZ_SEED=7 takes other ones
+	$(ONE_THREAD) $(RUN) -m tests.fuzz --long --seed $(FUZZ_SEED)
 
 replicas: install  ## Kill a replica under load, on a real Ray
 	$(ONE_THREAD) $(RUN) -m pytest --tb=native -m slow tests/serve/test_ray_backend.py

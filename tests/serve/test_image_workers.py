@@ -238,16 +238,16 @@ def test_long_images_are_made_smaller_and_others_are_not() -> None:
 
 
 def test_what_is_in_flight_is_counted_until_it_is_let_go_of() -> None:
-    """24 images of a few kilobytes at once; without a limit they would take 2.4 GB."""
-    limits = replace(USUAL, processes=2, in_flight=250_000_000)
-    data = saved(image=Image.new("RGB", (4_000, 4_000)))
+    """Many images of a few kilobytes at once, of which there is room for two."""
+    limits = replace(USUAL, processes=2, max_pixels=4_000_000, in_flight=40_000_000)
+    data = saved(image=Image.new("RGB", (2_000, 2_000)))
     taken = []
 
     async def one(workers: ImageWorkers) -> None:
         image = await workers.decode(data, deadline=soon())
         await asyncio.sleep(0.01)
         taken.append(workers.in_flight.taken)
-        assert image.size == (4_000, 4_000)
+        assert image.size == (2_000, 2_000)
 
     async def main() -> None:
         async with started(limits) as workers:
@@ -258,7 +258,7 @@ def test_what_is_in_flight_is_counted_until_it_is_let_go_of() -> None:
             assert error.headers["Retry-After"]
             kept.clear()
             gc.collect()
-            assert (await workers.decode(data, deadline=soon())).size == (4_000, 4_000)
+            assert (await workers.decode(data, deadline=soon())).size == (2_000, 2_000)
             await asyncio.sleep(0.05)
             assert workers.in_flight.taken == 0 and workers.waiting == 0
 
@@ -271,16 +271,18 @@ def test_files_that_wait_are_counted() -> None:
     data = saved() + bytes(1_000_000)
     limits = replace(USUAL, waiting=3_500_000, in_flight=10)
 
+    async def size_of(workers: ImageWorkers) -> tuple[int, int]:
+        return (await workers.decode(data, deadline=soon())).size
+
     async def main() -> None:
         async with started(limits) as workers:
             held = await workers.decode(saved(), deadline=soon())
-            queued = [asyncio.create_task(workers.decode(data, deadline=soon())) for _ in range(3)]
+            queued = [asyncio.create_task(size_of(workers)) for _ in range(3)]
             await asyncio.sleep(0.1)
             error = await error_of(workers.decode(data, deadline=soon()))
             assert (error.status, error.code) == (503, "overloaded")
             del held
-            for one in asyncio.as_completed(queued):
-                assert (await one).size == NOISE.size
+            assert await asyncio.gather(*queued) == [NOISE.size] * 3
             assert workers.waiting == 0
 
     asyncio.run(main())
@@ -422,7 +424,8 @@ def test_no_process_outlives_a_server_that_is_killed() -> None:
     server.stdin.close()
     time.sleep(0.3)
     server.kill()
-    server.communicate()
+    server.wait()
+    server.stdout.close()
     deadline = time.monotonic() + 20
     while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -19,7 +19,7 @@ DEV := $(VENV)/.installed-dev
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs site clean FORCE
+.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs pins site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -67,6 +67,7 @@ lint: install  ## Check style, types and that what is generated in docs/ is fres
 	$(RUN) -m mypy
 	$(RUN) -m m3router.router.cli.docs --check
 	$(RUN) -m experiments.figures --check
+	$(RUN) -m experiments.pins --check
 	$(RUN) -m experiments.families.page --check
 
 quickstart: $(BASE)  ## The whole idea in a few minutes: label, train, route, report
@@ -95,6 +96,9 @@ docs: install  ## Write what docs/ has of the commands' help and of recorded res
 	$(RUN) -m m3router.router.cli.docs
 	$(RUN) -m experiments.figures
 	$(RUN) -m experiments.families.page
+
+pins: install  ## Write requirements/: the container's pins with their hashes, from pip's index
+	$(RUN) -m experiments.pins
 
 site: install  ## Build the documentation's pages in site/, offline
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet

@@ -57,7 +57,7 @@ replicas: install  ## Kill a replica under load, on a real Ray
 	$(ONE_THREAD) $(RUN) -m pytest --tb=native -m slow tests/serve/test_ray_backend.py
 
 clients: install  ## Drive OpenAI's clients, LangChain, LlamaIndex and others against the server
-	$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadfile -m clients tests/clients
+	$(ONE_THREAD) $(RUN) -m pytest -m clients tests/clients
 
 tutorials: install  ## Run the documentation's tutorials as they are written
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 -m tutorial tests/docs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -56,8 +57,8 @@ class DecidingReplica:
         return self._facts
 
     def load(self) -> dict[str, float]:
-        """What a `Decider` tells about itself."""
-        return self._decider.load()
+        """What a `Decider` tells about itself, with the id of this "process"."""
+        return {**self._decider.load(), "process": os.getpid()}
 
     async def decide(
         self,
@@ -135,6 +136,10 @@ class RayDecider:
     def load(self) -> dict[str, float]:
         """Questions "waiting"; what replicas keep is not known here."""
         return {"waiting": self._waiting}
+
+    async def loads(self) -> dict[str, float]:
+        """What one of the replicas has in hand."""
+        return cast("dict[str, float]", await self._app.handle.load.remote())
 
     async def stop(self) -> None:
         """Take the replicas away; see the protocol."""

@@ -18,7 +18,7 @@ DEV := $(VENV)/.installed-dev
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test replicas tutorials lint quickstart bench bench-serve bench-gateway package packaging docs site clean FORCE
+.PHONY: help install test replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -51,6 +51,9 @@ test: install  ## Run the tests on two processes, with coverage
 
 replicas: install  ## Kill a replica under load, on a real Ray
 	$(ONE_THREAD) $(RUN) -m pytest --tb=native -m slow tests/serve/test_ray_backend.py
+
+clients: install  ## Drive OpenAI's clients, LangChain, LlamaIndex and others against the server
+	$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadfile -m clients tests/clients
 
 tutorials: install  ## Run the documentation's tutorials as they are written
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 -m tutorial tests/docs

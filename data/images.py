@@ -38,6 +38,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation (CIPA DC-008, tag 274) to what sets the image upright."""
+_PNG_TURNS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Where a PNG may say that it is to be turned."""
 _SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 _DECODER_ERRORS = (
@@ -144,7 +146,9 @@ def upright_size(
     try:
         with _opened(io.BytesIO(data), "The image", formats, max_pixels) as image:
             width, height = image.size
-            turn = _turn(image)
+            # Pillow decodes a PNG to ask it, since its EXIF may stand behind the pixels.
+            asks = image.format != "PNG" or any(mark in data for mark in _PNG_TURNS)
+            turn = _turn(image) if asks else None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large("The image", str(error), max_pixels) from error
     except _DECODER_ERRORS as error:

@@ -21,7 +21,7 @@ from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.data.json_files import read_json
-from m3router.data.plain_files import is_there, open_file
+from m3router.data.plain_files import is_there, open_file, real_path
 
 SCHEMA = 2
 SEALED = 2
@@ -240,6 +240,6 @@ def library_versions() -> dict[str, str]:
 def _relative(path: Path, folder: Path) -> str:
     """Give a path as seen from a folder; only the name where there is no such path (drives)."""
     try:
-        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+        return Path(os.path.relpath(real_path(path), real_path(folder))).as_posix()
     except ValueError:
         return path.name

@@ -35,4 +35,6 @@ def read_parquet(path: Path, *, redo: str, columns: Sequence[str] | None = None)
 
 
 def _brief(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0]
+    """The first line of what Arrow says; it quotes bytes of the file, which may be any."""
+    first = (str(error) or repr(error)).splitlines()[0]
+    return "".join(one if one.isprintable() else "?" for one in first)

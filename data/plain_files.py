@@ -40,6 +40,18 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
+def real_path(path: Path) -> Path:
+    """A path without links, as `Path.resolve` gives it; one that ends in a loop stays as it is.
+
+    Raises:
+        DataError: It can be no path, as it holds a NUL character.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} is no path: {error}.") from error
+
+
 def is_there(path: Path) -> bool:
     """Whether anything is at a path: what is damaged there must be told, not passed over.
 

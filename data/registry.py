@@ -11,6 +11,9 @@ from typing import Any
 
 from m3router.data.errors import DataError
 
+LONGEST_NAME = 200
+"""Characters of an unknown name that are compared: comparing takes time with their square."""
+
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is not known, what was perhaps meant, and what there is.
@@ -29,12 +32,23 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     "Unknown field 'ID'. Did you mean 'id'? Known: id, image."
     """
     names = sorted(known)
+    close = nearest(name, names)
+    hint = f" Did you mean {close!r}?" if close else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was perhaps meant; None where none is close.
+
+    >>> nearest("topp", ["top_p", "stop"])
+    'top_p'
+    """
+    names, name = sorted(known), name[:LONGEST_NAME]
     folded = {one.casefold(): one for one in reversed(names)}
     close = difflib.get_close_matches(name, names, n=1) or [
         folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=1)
     ]
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+    return close[0] if close else None
 
 
 def load_entry(table: Mapping[str, str], name: str, *, kind: str) -> Any:

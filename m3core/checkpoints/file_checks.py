@@ -163,7 +163,7 @@ def _config_problems(content: Mapping[str, Any]) -> list[str]:
     if not isinstance(own, dict):
         return [*found, f"matryoshka must be an object, got {own!r:.60}"]
     scales = own.get("scales", [1])
-    if not isinstance(scales, list) or not all(type(one) is int and one > 0 for one in scales):
+    if not isinstance(scales, list) or not all(type(one) is int for one in scales):
         found.append(f"scales in the entry matryoshka must be token counts, got {scales!r:.60}")
     for key, kind, what in (("vocabulary", int, "a number of tokens"), ("prompt", str, "a name")):
         if key in own and type(own[key]) is not kind:

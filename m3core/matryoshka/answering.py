@@ -24,6 +24,7 @@ from m3router.m3core.matryoshka.incremental_decoding import (
 )
 from m3router.m3core.matryoshka.prefill_probe import first_token_distribution, watch
 from m3router.m3core.matryoshka.prompts import PromptTemplate
+from m3router.m3core.matryoshka.sampling import Sampling
 from m3router.m3core.matryoshka.scales import ScaleGrid
 from m3router.m3core.options import Answer as OptionAnswer
 from m3router.m3core.options import Failure
@@ -245,7 +246,11 @@ class AnsweringModel(ScalesAsOptions, ABC):
 
     @torch.inference_mode()
     def begin(
-        self, requests: Sequence[Request], *, most: Sequence[int] | None = None
+        self,
+        requests: Sequence[Request],
+        *,
+        most: Sequence[int] | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
     ) -> TokenAnswers:
         """Read all requests in one batch; see :class:`MultiScaleModel`."""
         if any(request.answer is not None for request in requests):
@@ -255,16 +260,23 @@ class AnsweringModel(ScalesAsOptions, ABC):
         state = decoder.read(visual, owners, questions)
         counts = self._counts(visual, owners, questions)
         asked = [request.max_new_tokens for request in requests] if most is None else most
-        return self._incremental(decoder, state, counts, self._most(asked, counts))
+        return self._incremental(decoder, state, counts, self._most(asked, counts), sampling)
 
     @torch.inference_mode()
-    def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> TokenAnswers:
+    def resume(
+        self,
+        peeks: Sequence[Peek],
+        *,
+        most: Sequence[int] | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
+    ) -> TokenAnswers:
         """Answer from where peeks of one batch stopped; see :class:`MultiScaleModel`."""
         state: KVCacheState = peeks[0].state[0]
         rows = state.picked([peek.state[1] for peek in peeks])
         counts = [(peek.visual_tokens, peek.text_tokens) for peek in peeks]
         asked = [peek.max_new_tokens for peek in peeks] if most is None else most
-        return self._incremental(self._decoder(), rows, counts, self._most(asked, counts))
+        most = self._most(asked, counts)
+        return self._incremental(self._decoder(), rows, counts, most, sampling)
 
     def _incremental(
         self,
@@ -272,8 +284,9 @@ class AnsweringModel(ScalesAsOptions, ABC):
         state: KVCacheState,
         counts: Sequence[tuple[int, int]],
         most: Sequence[int],
+        sampling: Sequence[Sampling | None] | None,
     ) -> TokenAnswers:
-        decoding = DecodingState(decoder, state, most)
+        decoding = DecodingState(decoder, state, most, sampling)
         rows = [
             TokenAnswer(
                 decoded=decoded,

@@ -17,6 +17,7 @@ from PIL import Image
 
 from m3router.m3core.cost.operations import ModelShape
 from m3router.m3core.matryoshka.pooling import detail_by_region, pool
+from m3router.m3core.matryoshka.sampling import Sampling
 from m3router.m3core.matryoshka.scales import ScaleGrid
 
 ANSWER_TOKENS = 16
@@ -181,6 +182,10 @@ class IncrementalAnswer(Protocol):
         """The text so far that no later token can change: a beginning of the answer's text."""
         ...
 
+    def so_far(self) -> str:
+        """The same with blanks at its end, which are not part of an answer that ends there."""
+        ...
+
     def answer(self) -> Answer:
         """The answer as it stands; after at least one step."""
         ...
@@ -280,13 +285,19 @@ class MultiScaleModel(Protocol):
         ...
 
     def begin(
-        self, requests: Sequence[Request], *, most: Sequence[int] | None = None
+        self,
+        requests: Sequence[Request],
+        *,
+        most: Sequence[int] | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
     ) -> IncrementalAnswers:
         """Read all requests in one batch, to answer them step by step, each as :meth:`answer` does.
 
         Args:
             requests: At least one; none brings an answer.
             most: Tokens of each one's longest answer, at least 1; None for the requests' own.
+            sampling: How each one's tokens are drawn; None for the likeliest ones, as
+                :meth:`answer` takes them.
 
         Raises:
             MismatchError: If the model has no such scale, or a request brings an answer.
@@ -295,7 +306,11 @@ class MultiScaleModel(Protocol):
         ...
 
     def resume(
-        self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None
+        self,
+        peeks: Sequence[Peek],
+        *,
+        most: Sequence[int] | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
     ) -> IncrementalAnswers:
         """Answer step by step from where peeks of one batch stopped; see :meth:`begin`."""
         ...

@@ -1,4 +1,6 @@
-"""Greedy decoding in which requests about one image share what stands before their questions.
+"""Decoding in which requests about one image share what stands before their questions.
+
+It is greedy unless a row is asked to be sampled.
 
 What stands before a question, the text before the image and the visual tokens of a scale, is
 its *prefix*. It runs through the language model once; its keys and values are then copied for
@@ -18,6 +20,8 @@ import torch
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
+
+from m3router.m3core.matryoshka.sampling import Draw, Sampling
 
 LONG_TEXT = 8
 """From so many tokens on, the text before the images is computed once for a batch. A shorter one
@@ -244,18 +248,31 @@ class DecodingState:
         decoder: Goes on reading.
         state: Prompts that were read; used up.
         most: Tokens of each row's longest answer, at least 1.
+        sampling: How each row's tokens are drawn, None for the likeliest; None for all rows.
     """
 
-    def __init__(self, decoder: Decoder, state: KVCacheState, most: Sequence[int]) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        state: KVCacheState,
+        most: Sequence[int],
+        sampling: Sequence[Sampling | None] | None = None,
+    ) -> None:
         self.rows = [Decoded() for _ in most]
         self._decoder = decoder
         self._state = state
         self._most = list(most)
+        self._draws = [None if one is None else Draw(one) for one in sampling or [None] * len(most)]
 
     def step(self) -> None:
         """Give every row that has not ended one more token."""
         last = self._state.logits[:, -1].to(self._decoder.before.device).float()
-        best, chosen = last.log_softmax(-1).max(-1)
+        logprobs = last.log_softmax(-1)
+        best, chosen = logprobs.max(-1)
+        for place, draw in enumerate(self._draws):
+            if draw is not None and not self.rows[place].ended:
+                chosen[place] = draw(logprobs[place])
+                best[place] = logprobs[place, chosen[place]]
         for row, most, token, logprob in zip(
             self.rows, self._most, chosen.tolist(), best.tolist(), strict=True
         ):
@@ -265,13 +282,14 @@ class DecodingState:
                 row.ended = token in self._decoder.ends or len(row.tokens) >= most
         alive = [place for place, row in enumerate(self.rows) if not row.ended]
         if not alive:
-            self.rows, self._most = [], []
+            self.rows, self._most, self._draws = [], [], []
             return
         if len(alive) <= (1 - FREED_SHARE) * len(self.rows):
             self._state.select(torch.tensor(alive))
             chosen = chosen[torch.tensor(alive, device=chosen.device)]
             self.rows = [self.rows[place] for place in alive]
             self._most = [self._most[place] for place in alive]
+            self._draws = [self._draws[place] for place in alive]
         embed = self._decoder.model.get_input_embeddings()
         read = embed(chosen)[:, None].to(self._decoder.model.dtype)
         self._decoder.forward(self._state, read, None, kept=1)
@@ -283,6 +301,7 @@ class DecodingState:
         elif other.rows:
             self._state.join(other._state)
         self.rows, self._most = self.rows + other.rows, self._most + other._most
+        self._draws = self._draws + other._draws
 
 
 def _padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:

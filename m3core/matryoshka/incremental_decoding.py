@@ -48,8 +48,12 @@ class TokenAnswer:
 
     def settled(self) -> str:
         """The text so far that no later token can change."""
-        # A character may need several tokens, and blanks at the end are not part of an answer.
-        return text_of(self.tokenizer, self.decoded).rstrip(_BROKEN).rstrip()
+        return self.so_far().rstrip()
+
+    def so_far(self) -> str:
+        """The same with blanks at its end, which are not part of an answer that ends there."""
+        text: str = self.tokenizer.decode(self.decoded.tokens, skip_special_tokens=True)
+        return text.lstrip().rstrip(_BROKEN)  # a character may need several tokens
 
     def answer(self) -> Answer:
         """The answer as it stands."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from m3router.m3core.matryoshka.sampling import Sampling
+
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
@@ -22,6 +24,8 @@ class Query:
         max_regret: Route so that at most this share of answers is lost, as certified on the run's
             calibration split.
         max_tokens: Longest answer in tokens; None for the model's own limit.
+        stop: Strings before which the answer ends, none of them empty.
+        sampling: How its tokens are drawn; None for the likeliest ones.
         seconds: Within which it must be answered.
     """
 
@@ -32,6 +36,8 @@ class Query:
     budget: float | None = None
     max_regret: float | None = None
     max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    sampling: Sampling | None = None
     seconds: float = 60.0
     digest: str = ""
 

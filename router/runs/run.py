@@ -23,7 +23,7 @@ from m3router.data.manifest import (
     sha256_file,
     write_manifest,
 )
-from m3router.data.plain_files import is_there
+from m3router.data.plain_files import is_there, real_path
 from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.features.examples import of_same_examples, without_featureless
@@ -309,8 +309,8 @@ class Run:
                     f"manifest says {recorded[:12]}. {redo}"
                 )
         for name, (relative, recorded) in inputs.items():
-            path = (folder / relative).resolve()
-            if not path.is_relative_to(self.root.resolve()):
+            path = real_path(folder / relative)
+            if not path.is_relative_to(real_path(self.root)):
                 continue
             found = self._digest(path)
             if found != recorded:
@@ -386,7 +386,7 @@ class OpenRun(Run):
         places = {"log": self.log, "log as labelled": self.log, "features": self.features}
         places |= {"split": self.split, **{name: self.arm(name) for name in ARMS}}
         for path in paths:
-            self._hashes.pop(path.resolve(), None)
+            self._hashes.pop(real_path(path), None)
             for part, place in places.items():
                 if path.is_relative_to(place):
                     self._parts.pop(part, None)
@@ -438,7 +438,7 @@ class OpenRun(Run):
 
     def sha256(self, path: Path) -> str:
         """As in `Run`, once."""
-        key = path.resolve()
+        key = real_path(path)
         if key not in self._hashes:
             self._hashes[key] = super().sha256(path)
         return self._hashes[key]

@@ -14,7 +14,8 @@ class ApiError(Exception):
         status: HTTP status, 400 to 599.
         kind: Such as "invalid_request_error", "authentication_error", "rate_limit_error",
             "server_error".
-        param: The field that is wrong, such as "messages.0.content"; None for the whole.
+        param: The field that is wrong, such as "messages[0].content", as
+            OpenAI writes it; None for the whole.
         code: For programs, such as "image_too_large"; None for nothing in particular.
         headers: Further response headers, such as Retry-After.
     """

@@ -31,6 +31,32 @@ class WhenRouterFails(StrEnum):
     CLOSED = "closed"
 
 
+class SystemText(StrEnum):
+    """What becomes of system and developer messages.
+
+    Attributes:
+        REFUSE: A request with one is refused.
+        PREPEND: Their text stands before the question.
+    """
+
+    REFUSE = "refuse"
+    PREPEND = "prepend"
+
+
+class Temperature(StrEnum):
+    """What becomes of a temperature above 0.
+
+    Attributes:
+        REFUSE: A request with one is refused.
+        IGNORE: The answer is greedy all the same.
+        HONOUR: The answer's tokens are drawn.
+    """
+
+    REFUSE = "refuse"
+    IGNORE = "ignore"
+    HONOUR = "honour"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """What an engine loads and how much it takes on; plain values that can be pickled.
@@ -93,6 +119,20 @@ class FrontSettings:
     ] = None
     max_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 20 << 20
     max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 25_000_000
+    system_text: Annotated[
+        SystemText,
+        typer.Option(
+            help="prepend: put the text of system messages before the question; nothing is "
+            "certified about such answers."
+        ),
+    ] = SystemText.REFUSE
+    temperature: Annotated[
+        Temperature,
+        typer.Option(
+            help="A temperature above 0, which many clients send unasked. ignore: answer greedily "
+            "all the same; honour: draw the answer's tokens, about which nothing is certified."
+        ),
+    ] = Temperature.REFUSE
     body_seconds: float = 30.0
     max_depth: int = 16
     shutdown_timeout: Annotated[
@@ -107,7 +147,7 @@ class FrontSettings:
         """
         for one in fields(FrontSettings):
             value = getattr(self, one.name)
-            if value is not None and not value > 0:
+            if isinstance(value, int | float) and not value > 0:
                 raise DataError(f"{one.name} must be above 0, not {value}.")
 
 

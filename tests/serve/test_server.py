@@ -6,17 +6,11 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 
 import httpx
 import openai
@@ -26,51 +20,9 @@ from typer.testing import CliRunner
 from m3router.router.cli.main import app
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.serve.guard.keys import new_token, sha256_of
+from tests.serve.served import Server, data_url, end, start
 
 SECRET = "What is the colour of the unutterable secret?"
-
-
-@dataclass(frozen=True)
-class Server:
-    url: str
-    process: subprocess.Popen
-    log: Path
-
-    def client(self, token: str = "none", **settings) -> openai.OpenAI:
-        return openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key=token, max_retries=0, timeout=60, **settings
-        )
-
-
-def start(folder: Path, run: Path, *options: str, verbose: bool = True) -> Server:
-    log = folder / "server.log"
-    command = [sys.executable, "-m", "m3router", *(["-v"] if verbose else []), "serve"]
-    command += [str(run), "--port", "0", "--device", "cpu", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "NO_COLOR": "1"}
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder)
-    until = time.monotonic() + 90
-    url = ""
-    while time.monotonic() < until and process.poll() is None:
-        found = re.search(r"listening at (https?://\S+?)[,\s]", log.read_text())
-        if found:
-            url = found[1]
-            try:
-                if httpx.get(f"{url}/ready", timeout=1).status_code == 200:
-                    return Server(url, process, log)
-            except httpx.HTTPError:
-                pass
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError(log.read_text())
-
-
-def end(server: Server) -> None:
-    server.process.terminate()
-    try:
-        server.process.wait(30)
-    finally:
-        server.process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +36,6 @@ def server(small_run, tmp_path_factory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def pipeline(small_run):
     return AutoScalePipeline.load(small_run.root, device="cpu")
-
-
-def data_url(image) -> str:
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def messages(picture, question) -> list:
@@ -204,7 +150,7 @@ def test_wishes_of_a_request(server, small_run):
         ({"temperature": 0.7}, "temperature"),
         ({"n": 2}, "n: "),
         ({"tools": [{"type": "function"}]}, "tools"),
-        ({"stop": "x"}, "stop"),
+        ({"stop": ["x"] * 5}, "stop"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": "Is it?"}]}, "one image"),
         ({"messages": [{"role": "system", "content": "Be kind."}]}, "role"),

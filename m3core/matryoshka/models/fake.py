@@ -28,6 +28,7 @@ from m3router.m3core.matryoshka.base import (
 from m3router.m3core.matryoshka.by_option import ScalesAsOptions, answer_by_option
 from m3router.m3core.matryoshka.pooling import AVERAGE, check_pooling
 from m3router.m3core.matryoshka.prompts import get_template
+from m3router.m3core.matryoshka.sampling import Sampling
 from m3router.m3core.matryoshka.scales import ScaleGrid
 from m3router.m3core.options import Answer as OptionAnswer
 from m3router.m3core.options import Failure
@@ -170,14 +171,24 @@ class FakeModel(ScalesAsOptions):
         return [peek.state for peek in peeks]
 
     def begin(
-        self, requests: Sequence[Request], *, most: Sequence[int] | None = None
+        self,
+        requests: Sequence[Request],
+        *,
+        most: Sequence[int] | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
     ) -> _SaidAtOnce:
-        """Each answer is one token, said in the first step."""
+        """Each answer is one token, said in the first step; always the likeliest."""
         if any(request.answer is not None for request in requests):
             raise MismatchError("a request that brings an answer is scored, not written; ask it")
         return _SaidAtOnce([_Said(answer) for answer in self.answer(requests)])
 
-    def resume(self, peeks: Sequence[Peek], *, most: Sequence[int] | None = None) -> _SaidAtOnce:
+    def resume(
+        self,
+        peeks: Sequence[Peek],
+        *,
+        most: Sequence[int] | None = None,
+        sampling: Sequence[Sampling | None] | None = None,
+    ) -> _SaidAtOnce:
         """What it would have answered at once."""
         return _SaidAtOnce([_Said(peek.state) for peek in peeks])
 
@@ -200,6 +211,9 @@ class _Said:
 
     def settled(self) -> str:
         return self._answer.text if self.whole else ""
+
+    def so_far(self) -> str:
+        return self.settled()
 
     def answer(self) -> Answer:
         return self._answer

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 from m3router.data.errors import M3RouterError
 from m3router.m3core.matryoshka.base import IncrementalAnswer
+from m3router.m3core.matryoshka.sampling import Sampling
 from m3router.router.inference.query import Query
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.inference.session import Session
 from m3router.router.policies.policy import Policy
 from m3router.router.serve.backends.backend import OverdueError
+from m3router.router.serve.backends.stop_strings import StopStrings
 
 Event = str | RoutedAnswer | M3RouterError
 """What a client is told of a question: texts, then one end."""
@@ -31,6 +33,8 @@ class Job(Session):
         tell: Called in the worker's thread with texts and one end; must not block or raise.
         seconds: Within which it must be answered.
         max_tokens: Longest answer in tokens; None for the model's own limit.
+        stop: Where the answer ends, beside where the model ends it.
+        sampling: How its tokens are drawn; None for the likeliest ones.
         gone: Set by anybody to give the question up; nothing is told any more.
         entered: When it was let in, by `time.perf_counter`.
         row: The answer that is being written.
@@ -42,6 +46,8 @@ class Job(Session):
     tell: Callable[[Event], None]
     seconds: float = 60.0
     max_tokens: int | None = None
+    stop: StopStrings = StopStrings()
+    sampling: Sampling | None = None
     gone: bool = False
     entered: float = field(default_factory=time.perf_counter)
     row: IncrementalAnswer | None = None
@@ -60,6 +66,8 @@ class Job(Session):
             tell=tell,
             seconds=query.seconds,
             max_tokens=query.max_tokens,
+            stop=StopStrings(query.stop),
+            sampling=query.sampling,
         )
 
     @property

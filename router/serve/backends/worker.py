@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -191,7 +192,9 @@ class Worker:
             if staying:
                 answered = [job for job, _ in staying]
                 growing = self._model.resume(
-                    [peek for _, peek in staying], most=self._most(answered)
+                    [peek for _, peek in staying],
+                    most=self._most(answered),
+                    sampling=[job.sampling for job in answered],
                 )
                 for job in answered:
                     job.peek = None  # it holds the keys and values of its batch
@@ -227,7 +230,9 @@ class Worker:
             return
         requests = [job.prompt for job in jobs]
         try:
-            growing = self._model.begin(requests, most=self._most(jobs))
+            growing = self._model.begin(
+                requests, most=self._most(jobs), sampling=[job.sampling for job in jobs]
+            )
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -258,10 +263,12 @@ class Worker:
             row = job.row
             if row is None:
                 continue
+            if not row.ended and job.stop and job.stop.ended(row.so_far()) is not None:
+                row.give_up()
             if row.ended:
                 self._end(job, row)
             elif job.streams:
-                self._say(job, row.settled())
+                self._say(job, job.stop.settled(row.so_far()).rstrip())
 
     def _say(self, job: Job, text: str) -> None:
         if len(text) > len(job.said):
@@ -271,6 +278,9 @@ class Worker:
     def _end(self, job: Job, row: IncrementalAnswer) -> None:
         """An answer is whole: give it, or ask a finer scale."""
         answer = row.answer()
+        said = job.stop.ended(row.so_far())
+        if said is not None:
+            answer = replace(answer, text=said.rstrip(), cut=False)
         self._running.remove(job)
         job.row = None
         if job.escalate(answer):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +32,9 @@ from m3router.router.serve.gateway.wishes import AUTO, PREFIX
 from m3router.router.serve.guard.admission import admit
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
-from m3router.router.serve.guard.request_guard import App, Receive, RequestGuard, Scope, Send
+from m3router.router.serve.guard.request_guard import Receive, RequestGuard, Scope, Send
 from m3router.router.serve.http.lifespan import Lifespan
+from m3router.router.serve.http.request_ids import RequestIds
 from m3router.router.serve.images.decoding import Fetches
 from m3router.router.serve.settings import ServeSettings, WhenRouterFails
 
@@ -229,30 +229,7 @@ def create_gateway(
         hosts=front.hosts,
         admit=partial(admit, front.keys, front.rates),
     )
-    return Lifespan(with_request_id(guard), start=start, stop=state.stop)
-
-
-def with_request_id(app: App) -> App:
-    """Every answer with an ``x-request-id``, also those that refuse."""
-
-    async def named(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        name = f"req-{uuid.uuid4().hex}"
-        scope.setdefault("state", {})["request_id"] = name
-
-        async def told(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                if not any(one.lower() == b"x-request-id" for one, _ in headers):
-                    headers.append((b"x-request-id", name.encode("ascii")))
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await app(scope, receive, told)
-
-    return named
+    return Lifespan(RequestIds(guard), start=start, stop=state.stop)
 
 
 class _Endpoint:

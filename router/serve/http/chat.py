@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -24,9 +24,12 @@ from m3router.router.serve.backends.backend import (
     OverdueError,
     UnavailableError,
 )
-from m3router.router.serve.errors import ApiError
+from m3router.router.serve.errors import ApiError, where
 from m3router.router.serve.http.convert import (
-    asked_parts,
+    WISHES,
+    Question,
+    asked_question,
+    asked_sampling,
     asked_scale,
     completion,
     query_of,
@@ -35,6 +38,7 @@ from m3router.router.serve.http.convert import (
 )
 from m3router.router.serve.http.metrics import Metrics
 from m3router.router.serve.http.recording import served_request
+from m3router.router.serve.http.request_ids import PREFIX, request_id
 from m3router.router.serve.http.schema import ChatRequest, chunk
 from m3router.router.serve.settings import FrontSettings
 from m3router.router.traffic.recorder import Recorder
@@ -58,6 +62,7 @@ class RequestContext:
         id: Of the completion; traffic is deleted by it.
         request: What came.
         key: Name of its API key, "" without one.
+        as_certified: Whether what is certified about routed answers is about this one.
         model: What is asked; "?" until it is known to be there, so that nobody can fill logs and
             metrics with names of their own.
         started: By `time.perf_counter`.
@@ -69,6 +74,7 @@ class RequestContext:
     key: str
     started: float
     opening: float = 0.0
+    as_certified: bool = True
     model: str = "?"
 
     @property
@@ -111,7 +117,7 @@ class Chat:
             http: The request itself, to see whether the client is still there.
         """
         one = RequestContext(
-            id=f"chatcmpl-{uuid.uuid4().hex}",
+            id=f"chatcmpl-{request_id().removeprefix(PREFIX) or uuid.uuid4().hex}",
             request=request,
             key=getattr(http.state, "key", ""),
             started=time.perf_counter(),
@@ -136,7 +142,7 @@ class Chat:
             problem.headers["x-request-id"] = one.id
             self._log(one, problem.status)
             raise problem from error
-        self._answered(one, query, routed)
+        routed = self._answered(one, query, routed)
         body = completion(
             routed, id=one.id, created=_now(), model=request.model, opening=one.opening
         )
@@ -153,19 +159,47 @@ class Chat:
             raise BusyError("The queue is full. Try again later.", retry_after=wait)
         asked_scale(one.request, served)
         one.model = one.request.model
-        url, _ = asked_parts(one.request)
-        image = await self._image(url)
+        asked_sampling(one.request, self._settings)
+        question = asked_question(one.request, self._settings)
+        image = await self._read(question)
         one.opening = one.seconds * 1000
         query = query_of(
             one.request,
+            question,
             served,
             id=one.id,
             image=image,
             seconds=self._settings.request_timeout - one.seconds,
-            max_tokens=self._settings.max_tokens,
+            settings=self._settings,
         )
-        await asyncio.to_thread(self._backend.check, query)
+        # What is certified is greedy answers to questions as they were asked.
+        one.as_certified = query.sampling is None and not question.has_system_text
+        await self._check(one.request, query, question)
         return query
+
+    async def _check(self, request: ChatRequest, query: Query, question: Question) -> None:
+        """Let the backend refuse what could never be answered, and name the field."""
+        try:
+            await asyncio.to_thread(self._backend.check, query)
+        except (DataError, MismatchError) as error:
+            wish = next((name for name in WISHES if getattr(request, name) is not None), None)
+            place = question.content
+            if wish is not None:
+                plain = replace(query, scale=None, budget=None, max_regret=None)
+                try:
+                    await asyncio.to_thread(self._backend.check, plain)
+                except (DataError, MismatchError):
+                    pass  # the question itself
+                else:
+                    place = wish
+            raise ApiError(400, f"{place}: {error}", param=place) from error
+
+    async def _read(self, question: Question) -> Image.Image:
+        try:
+            return await self._image(question.url)
+        except ApiError as error:
+            error.param = error.param or question.place
+            raise
 
     async def _told(
         self,
@@ -193,8 +227,7 @@ class Chat:
                 if following is None:
                     raise UnavailableError("The answer broke off.")
                 event = following
-            routed = event
-            self._answered(one, query, routed)
+            routed = self._answered(one, query, event)
             m3 = routing_of(routed, opening=one.opening)
             yield line(delta={}, reason=routed.reason, m3=m3)
             if usage:
@@ -205,6 +238,10 @@ class Chat:
             problem = api_error(error)
             self._log(one, problem.status)
             yield _sse(problem.body())
+        except Exception as error:  # the edge, as in the guard: the status was sent long ago
+            logger.error("%s failed: %s", one.id, where(error))
+            self._log(one, 500)
+            yield _sse(failed(one.id).body())
         except (asyncio.CancelledError, GeneratorExit):
             if routed is None:
                 self._log(one, LEFT)
@@ -212,12 +249,16 @@ class Chat:
         finally:
             await _close(events)
 
-    def _answered(self, one: RequestContext, query: Query, routed: RoutedAnswer) -> None:
+    def _answered(self, one: RequestContext, query: Query, routed: RoutedAnswer) -> RoutedAnswer:
+        """Count and keep an answer; gives it with what is certified about it."""
+        if not one.as_certified:
+            routed = replace(routed, guarantee="")
         self._metrics.answered(routed, self._backend.served(), seconds=one.seconds)
         if self._recorder is not None:
             consented = one.request.store
             self._recorder.offer(served_request(query, routed, key=one.key, consented=consented))
         self._log(one, 200, scale=routed.scale)
+        return routed
 
     def _log(self, one: RequestContext, status: int, *, scale: int | None = None) -> None:
         self._metrics.requests.labels(one.model, str(status)).inc()
@@ -242,6 +283,15 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, DataError | MismatchError):
         return ApiError(400, str(error))
     return ApiError(500, "The server failed to answer.", kind="server_error")
+
+
+def failed(id: str) -> ApiError:
+    """What a client is told where something went wrong that nobody foresaw."""
+    return ApiError(
+        500,
+        f"The server failed to answer; its operator finds the request in the log as {id}.",
+        kind="server_error",
+    )
 
 
 async def _unless_left(http: Request, work: Awaitable[Found]) -> Found:

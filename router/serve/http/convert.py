@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+from dataclasses import dataclass
 
 from PIL import Image
 
+from m3router.m3core.matryoshka.sampling import Sampling
 from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.http.schema import (
+    QUESTION,
     ChatCompletion,
     ChatRequest,
     Choice,
     ImagePart,
     Message,
     Routing,
+    SystemMessage,
     TextPart,
     Usage,
 )
+from m3router.router.serve.settings import FrontSettings, SystemText, Temperature
 
 AUTO = "m3-auto"
 WISHES = ("scale", "budget", "max_regret")
@@ -29,8 +35,13 @@ def model_names(served: Served) -> dict[str, int | None]:
     return {AUTO: None, **{f"m3-{scale}": scale for scale in served.scales}}
 
 
-def asked_scale(request: ChatRequest, served: Served) -> int | None:
-    """The scale that the model's name or the request fixes; None to route.
+def asked_scale(request: ChatRequest, served: Served, *, detail: str | None = None) -> int | None:
+    """The scale that the model's name, the request or the image's detail fixes; None to route.
+
+    Args:
+        request: What came.
+        served: By the backend.
+        detail: Of the image; it counts where nothing else says how to answer.
 
     Raises:
         ApiError: 404 for an unknown model, 400 where wishes contradict each other.
@@ -53,65 +64,164 @@ def asked_scale(request: ChatRequest, served: Served) -> int | None:
         )
     if len(wishes) > 1:
         raise ApiError(400, f"Give at most one of {', '.join(WISHES)}.", param=wishes[1])
-    return request.scale if fixed is None else fixed
+    if wishes or fixed is not None:
+        return request.scale if fixed is None else fixed
+    return {"low": served.scales[0], "high": served.scales[-1], "original": served.scales[-1]}.get(
+        detail or ""
+    )
 
 
-def asked_parts(request: ChatRequest) -> tuple[str, str]:
-    """The address of the image, and the question.
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a request asks, and about which image.
+
+    Attributes:
+        text: The question, with the system text before it.
+        url: Of the image.
+        place: Of the address in the request, for errors.
+        content: Place of the message's content, for errors.
+        detail: How finely the image is asked to be seen; None for nothing said.
+        has_system_text: Whether there is any.
+    """
+
+    text: str
+    url: str
+    place: str
+    content: str
+    detail: str | None
+    has_system_text: bool
+
+
+def asked_question(request: ChatRequest, settings: FrontSettings) -> Question:
+    """The question and the image.
 
     Raises:
-        ApiError: Unless there are exactly one image and some text.
+        ApiError: Unless there are exactly one image and some text, or for system text where the
+            server does not take it.
     """
-    content = request.messages[0].content
-    parts = [] if isinstance(content, str) else content
-    images = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
-    question = "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
+    system: list[str] = []
+    asked: list[str] = []
+    images: list[tuple[str, ImagePart]] = []
+    content = ""
+    for number, message in enumerate(request.messages):
+        place = f"messages[{number}]"
+        said = message.content
+        parts = [] if isinstance(said, str) else said
+        texts = [said] if isinstance(said, str) else _texts(parts)
+        text = "\n".join(texts).strip()
+        if not isinstance(message, SystemMessage):
+            content = f"{place}.content"
+            asked += [text] if text else []
+            images += [
+                (f"{content}[{part_number}].image_url", part)
+                for part_number, part in enumerate(parts)
+                if isinstance(part, ImagePart)
+            ]
+        elif text:  # an empty one says nothing
+            if settings.system_text is SystemText.REFUSE:
+                raise ApiError(
+                    400,
+                    f"{place}.role: This server was started without system text; the operator can "
+                    "add --system-text prepend.",
+                    param=f"{place}.role",
+                    code="unsupported_value",
+                )
+            system.append(text)
     if len(images) != 1:
         raise ApiError(
             400,
-            f"A question is about one image (a part of type image_url); this one has "
+            f"{content}: A question is about one image (a part of type image_url); this one has "
             f"{len(images) or 'none'}.",
-            param="messages.0.content",
+            param=content,
         )
-    if not question:
-        raise ApiError(400, "The question is empty.", param="messages.0.content")
-    return images[0], question
+    if not asked:
+        raise ApiError(400, f"{content}: The question is empty.", param=content)
+    whole = "\n".join([*system, *asked])
+    if len(whole) > QUESTION:
+        raise ApiError(
+            400,
+            f"{content}: Question and system text are longer than {QUESTION} characters together.",
+            param=content,
+            code="string_above_max_length",
+        )
+    place, image = images[0]
+    return Question(
+        text=whole,
+        url=image.image_url.url,
+        place=f"{place}.url",
+        content=content,
+        detail=image.image_url.detail,
+        has_system_text=bool(system),
+    )
+
+
+def _texts(parts: list[TextPart | ImagePart] | list[TextPart]) -> list[str]:
+    return [part.text for part in parts if isinstance(part, TextPart)]
+
+
+def asked_sampling(request: ChatRequest, settings: FrontSettings) -> Sampling | None:
+    """How tokens are drawn; None for greedily.
+
+    A request without a seed gets one of its own, so that what is asked of several replicas is
+    answered alike.
+
+    Raises:
+        ApiError: 400 for a temperature where the server does not take it.
+    """
+    if not request.temperature or settings.temperature is Temperature.IGNORE:
+        return None
+    if settings.temperature is Temperature.REFUSE:
+        raise ApiError(
+            400,
+            f"temperature: This server was started without sampling and answers greedily, as with "
+            f"0, but {request.temperature:g} came; the operator can add --temperature ignore or "
+            "--temperature honour.",
+            param="temperature",
+            code="unsupported_value",
+        )
+    seed = secrets.randbits(32) if request.seed is None else request.seed % 2**63
+    top_p = 1.0 if request.top_p is None else request.top_p
+    return Sampling(temperature=request.temperature, top_p=top_p, seed=seed)
 
 
 def query_of(
     request: ChatRequest,
+    question: Question,
     served: Served,
     *,
     id: str,
     image: Image.Image,
     seconds: float,
-    max_tokens: int | None,
+    settings: FrontSettings,
 ) -> Query:
     """The question for the backend.
 
     Args:
         request: What came.
+        question: What it asks, see `asked_question`.
         served: By the backend.
         id: For the request.
         image: That the request is about, RGB.
         seconds: Within which it must be answered.
-        max_tokens: The server's own limit, None for the model's.
+        settings: The server's own limits.
 
     Raises:
-        ApiError: See `asked_scale` and `asked_parts`.
+        ApiError: See `asked_scale` and `asked_sampling`.
     """
-    url, question = asked_parts(request)
+    url = question.url
     wished = request.max_completion_tokens or request.max_tokens
-    limits = [one for one in (wished, max_tokens) if one is not None]
+    limits = [one for one in (wished, settings.max_tokens) if one is not None]
     return Query(
         id=id,
         image=image,
-        digest=hashlib.sha256(url.encode()).hexdigest() if url.startswith("data:") else "",
-        question=question,
-        scale=asked_scale(request, served),
+        digest=hashlib.sha256(url.encode()).hexdigest() if url[:5].lower() == "data:" else "",
+        question=question.text,
+        scale=asked_scale(request, served, detail=question.detail),
         budget=request.budget,
         max_regret=request.max_regret,
         max_tokens=min(limits) if limits else None,
+        stop=tuple(request.stop or ()),
+        sampling=asked_sampling(request, settings),
         seconds=seconds,
     )
 

@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import once
 from m3router.data.registry import unknown_name
-from m3router.data.tables.formats import once
 from m3router.router.serve.errors import ApiError
 from m3router.router.traffic.feedback import LONGEST_ANSWER, Feedback
 from m3router.router.traffic.recorder import Recorder

@@ -15,6 +15,7 @@ from uuid import uuid4
 from m3router.router.serve.guard.request_guard import App, Message, Receive, Scope, Send
 
 HEADER = b"x-request-id"
+PREFIX = "req-"
 LEFT = 499  # the status of a client that left before any answer, as nginx calls it
 LONGEST_PATH = 200  # characters that are logged
 logger = logging.getLogger("m3router.access")
@@ -32,7 +33,8 @@ def request_id() -> str:
 class RequestIds:
     """Gives each request an id and logs it once it is over; around everything else.
 
-    An answer that has an ``x-request-id`` already keeps it, and its line has that one.
+    The id is in the scope's state as ``request_id``, too. An answer that has an ``x-request-id``
+    already keeps it, and its line has that one. Of two around each other the outer one counts.
 
     Args:
         app: Serves the requests.
@@ -47,11 +49,12 @@ class RequestIds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        state = scope.setdefault("state", {}) if scope["type"] == "http" else {"request_id": ""}
+        if "request_id" in state:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        told = f"req_{uuid4().hex}"
+        told = state["request_id"] = f"{PREFIX}{uuid4().hex}"
         _current.set(told)
         status = LEFT
 

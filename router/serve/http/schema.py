@@ -1,8 +1,8 @@
 """Requests and answers of `/v1/chat/completions` and `/v1/models`, as OpenAI's clients have them.
 
-What this server cannot do (sampling, tools, several answers, conversations) is refused by the
-schema itself, and never silently ignored. Clients write whole objects, though: a field of OpenAI's
-schema that is null was not given, and neither was one that holds what a plain answer has anyway.
+What this server cannot do (tools, several answers, conversations) is refused by the schema itself,
+and never silently ignored. A field that holds what a plain answer has anyway is taken. Nulls are
+dropped, and errors become sentences, in :mod:`m3router.router.serve.http.reading`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,81 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from m3router.data.registry import nearest
 from m3router.router.policies.knobs import told
 
 QUESTION = 20_000
 """Most characters of a question; a model's context is usually much shorter."""
+MOST_MESSAGES = 16
+MOST_PARTS = 16
+MOST_STOPS = 4
+BRANCHES = frozenset({"<text>", "<image>", "<user>", "<system>", "<string>", "<parts>"})
+"""What pydantic puts into the place of an error for the branch of a union that was taken."""
+
+_EARLIER = ("assistant", "tool", "function")
+_NOT_HERE = ("input_audio", "file", "refusal", "video_url", "audio_url", "input_video")
+
+
+def problem(kind: str, sentence: str, *, at: str | int = "") -> PydanticCustomError:
+    """An error with a sentence of its own.
+
+    Args:
+        kind: Its type, see :data:`m3router.router.serve.http.reading.CODES`.
+        sentence: What the client is told.
+        at: The field or place within what is being read; "" for itself.
+    """
+    # Half of a surrogate pair cannot be sent back, nor be kept by pydantic.
+    told_of = sentence.encode("ascii", "backslashreplace").decode()
+    place = at.encode("ascii", "backslashreplace").decode() if isinstance(at, str) else at
+    return PydanticCustomError(
+        "problem", "{sentence}", {"kind": kind, "sentence": told_of, "at": place}
+    )
+
+
+def shown(value: Any) -> str:
+    """A value in words where it is short and cannot be an image; else only its kind."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float) and abs(value) < 1e15:
+        return str(value)
+    if isinstance(value, str) and len(value) <= 40 and value.isascii() and value.isprintable():
+        return repr(value)
+    return _KINDS.get(type(value), "something else")
+
+
+_KINDS = {
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a JSON value, such as ``a list``."""
+    return _KINDS.get(type(value), "something else")
+
+
+def _not_offered() -> PydanticCustomError:
+    return problem("not_offered", "This server does not offer it; leave it out or send null.")
 
 
 def _offered(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
@@ -30,9 +92,14 @@ def _offered(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(value)
     except ValidationError:
-        raise PydanticCustomError(
-            "not_offered", "This server does not offer it; leave it out or send null"
-        ) from None
+        raise _not_offered() from None
+
+
+def _no_bias(value: Any) -> Any:
+    """A bias of nothing changes nothing."""
+    if isinstance(value, dict) and all(bias == 0 for bias in value.values()):
+        return {}
+    return value
 
 
 NotGiven = Annotated[
@@ -47,7 +114,22 @@ Label = Annotated[str | None, Field(max_length=512, description="Taken and not u
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # A null is dropped before it is read, whatever its name: it says nothing.
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"additionalProperties": {"type": "null"}}
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        """Refuse the first unknown field; pydantic would list every one of them."""
+        if isinstance(given, dict):
+            for name in given:
+                if name not in cls.model_fields:
+                    close = nearest(name, cls.model_fields)
+                    hint = f"; did you mean {close!r}?" if close else "."
+                    raise problem("unknown_field", f"There is no such field here{hint}", at=name)
+        return given
 
 
 class CacheBreakpoint(_Strict):
@@ -69,13 +151,31 @@ class TextPart(_Strict):
     refusal: NotGiven = None
 
 
+def _has_scheme(url: str) -> str:
+    """An address that is none at all is most often base64 whose beginning was forgotten."""
+    if not url[:8].lower().startswith(("data:", "http://", "https://")):
+        raise problem(
+            "invalid_image_url",
+            "It must begin with data:image/png;base64, (or another image type) and go on with the "
+            "image in base64; an address of an image elsewhere begins with https://.",
+        )
+    return url
+
+
 class ImageUrl(_Strict):
     """Where the image is: in the address itself, or on a host that the server allows."""
 
-    url: Annotated[str, Field(description="A data URL such as data:image/png;base64,...")]
+    url: Annotated[
+        str,
+        AfterValidator(_has_scheme),
+        Field(description="A data URL such as data:image/png;base64,..."),
+    ]
     detail: Annotated[
         Literal["auto", "low", "high", "original"] | None,
-        Field(description="Taken and not used: the scale decides what is seen."),
+        Field(
+            description="low answers at the coarsest scale, high and original at the finest; auto "
+            "is routed. A model, scale, budget or regret that is asked for goes before it."
+        ),
     ] = None
 
 
@@ -91,7 +191,65 @@ class ImagePart(_Strict):
     refusal: NotGiven = None
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise problem("dict_type", f"It must be an object, not {kind_of(value)}.")
+    return value
+
+
+def _part(value: Any) -> Any:
+    """Say what is wrong with a part's type, whatever else it holds."""
+    kind = _object(value).get("type")
+    if kind is None:
+        raise problem(
+            "missing", "It is missing; parts are of the type text or image_url.", at="type"
+        )
+    if kind not in ("text", "image_url"):
+        hint = "parts are of the type text or image_url"
+        if kind in _NOT_HERE:
+            told_of = f"Parts of the type {kind} are not offered here; {hint}."
+        else:
+            told_of = f"There is no such type ({shown(kind)}); {hint}."
+        raise problem("unknown_part", told_of, at="type")
+    return value
+
+
+def _text_part(value: Any) -> Any:
+    kind = _object(_part(value))["type"]
+    if kind != "text":
+        raise problem("unknown_part", "A system message holds text only.", at="type")
+    return value
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image>")],
+    Discriminator(lambda value: "<text>" if value["type"] == "text" else "<image>"),
+    BeforeValidator(_part),
+]
+
+
+def _content(value: Any) -> Any:
+    """Say what is wrong with a content before its parts are read."""
+    if not isinstance(value, str | list):
+        raise problem(
+            "string_type", f"It must be a string or a list of parts, not {kind_of(value)}."
+        )
+    if isinstance(value, list):
+        if not value:
+            raise problem("too_short", "It must not be empty.")
+        if len(value) > MOST_PARTS:
+            raise problem("too_long", f"It has more than {MOST_PARTS} parts.")
+    elif len(value) > QUESTION:
+        raise problem("string_too_long", f"It is longer than {QUESTION} characters.")
+    return value
+
+
+def _form(value: Any) -> str:
+    return "<string>" if isinstance(value, str) else "<parts>"
+
+
+_Text = Annotated[str, Field(max_length=QUESTION), Tag("<string>")]
+_PARTS = Field(min_length=1, max_length=MOST_PARTS)
 
 
 class UserMessage(_Strict):
@@ -99,7 +257,9 @@ class UserMessage(_Strict):
 
     role: Literal["user"]
     content: Annotated[
-        str | Annotated[list[Part], Field(min_length=1, max_length=16)],
+        _Text | Annotated[list[Part], _PARTS, Tag("<parts>")],
+        Discriminator(_form),
+        BeforeValidator(_content),
         Field(description="Text and one image; text alone is refused."),
     ]
     name: str | None = None
@@ -108,6 +268,71 @@ class UserMessage(_Strict):
     function_call: NotGiven = None
     audio: NotGiven = None
     refusal: NotGiven = None
+
+
+class SystemMessage(_Strict):
+    """What the operator of the client says of every answer."""
+
+    role: Literal["system", "developer"]
+    content: Annotated[
+        _Text
+        | Annotated[list[Annotated[TextPart, BeforeValidator(_text_part)]], _PARTS, Tag("<parts>")],
+        Discriminator(_form),
+        BeforeValidator(_content),
+        Field(description="Stands before the question, where the server was started so."),
+    ]
+    name: str | None = None
+
+
+def _one_question(value: Any) -> Any:
+    """Name a conversation before any of its messages is read.
+
+    Messages of the user alone are one question: some clients send the image in one of its own.
+    """
+    if not isinstance(value, list):
+        return value  # which pydantic says
+    for place, message in enumerate(value):
+        if not isinstance(message, dict):
+            raise problem(
+                "dict_type", f"A message must be an object, not {kind_of(message)}.", at=place
+            )
+        role = message.get("role")
+        if role in _EARLIER:
+            raise problem(
+                "history",
+                f"Conversations are not offered here, and this is a message of the role {role}: "
+                "send one question and its image.",
+                at=place,
+            )
+    if len(value) > MOST_MESSAGES:
+        raise problem("too_long", f"There are more than {MOST_MESSAGES} messages.")
+    return value
+
+
+def _message(value: Any) -> Any:
+    """Say what is wrong with a message's role."""
+    role = _object(value).get("role")
+    known = ("user", "system", "developer")
+    if role is None:
+        raise problem("missing", "It is missing; a question has the role user.", at="role")
+    if role not in known:
+        close = nearest(role, known) if isinstance(role, str) else None
+        hint = f"; did you mean {close!r}?" if close else "."
+        raise problem("literal_error", f"There is no role {shown(role)} here{hint}", at="role")
+    return value
+
+
+def _asked(value: list[UserMessage | SystemMessage]) -> list[UserMessage | SystemMessage]:
+    if not any(isinstance(one, UserMessage) for one in value):
+        raise problem("missing", "There is no message of the role user, which asks the question.")
+    return value
+
+
+AnyMessage = Annotated[
+    Annotated[UserMessage, Tag("<user>")] | Annotated[SystemMessage, Tag("<system>")],
+    Discriminator(lambda value: "<user>" if value["role"] == "user" else "<system>"),
+    BeforeValidator(_message),
+]
 
 
 class StreamOptions(_Strict):
@@ -133,13 +358,32 @@ class CacheOptions(_Strict):
     ttl: str | None = None
 
 
+def _text_alone(value: Any) -> Any:
+    if isinstance(value, list) and value != ["text"]:
+        raise problem("not_offered", 'Only text is written here: send ["text"] or leave it out.')
+    return value
+
+
+def _stops(value: Any) -> Any:
+    """One string is a list of one, and an empty string stops nothing."""
+    value = [value] if isinstance(value, str) else value
+    return [one for one in value if one != ""] if isinstance(value, list) else value
+
+
 class ChatRequest(_Strict):
-    """A question. Answers are greedy: the likeliest token each time."""
+    """A question. Answers are greedy, the likeliest token each time, unless the server samples."""
 
     model: Annotated[str, Field(max_length=200, examples=["m3-auto"])]
     messages: Annotated[
-        list[UserMessage],
-        Field(min_length=1, max_length=1, description="One message: conversations are not kept."),
+        list[AnyMessage],
+        BeforeValidator(_one_question),
+        AfterValidator(_asked),
+        Field(
+            min_length=1,
+            max_length=MOST_MESSAGES,
+            description="Of the user, about one image: conversations are not kept. System messages "
+            "are taken where the server was started so.",
+        ),
     ]
     scale: Annotated[
         int | None, Field(ge=1, description="Answer at this scale instead of routing.")
@@ -159,7 +403,10 @@ class ChatRequest(_Strict):
     store: Annotated[
         bool | None, Field(description="Whether the question may be kept, where the server asks.")
     ] = None
-    temperature: Annotated[float | None, Field(ge=0, le=0, description="Greedy only.")] = None
+    temperature: Annotated[
+        float | None,
+        Field(ge=0, le=2, description="Above 0 only where the server was started so."),
+    ] = None
     top_p: Annotated[
         float | None, Field(ge=0, le=1, description="Changes nothing in a greedy answer.")
     ] = None
@@ -170,12 +417,33 @@ class ChatRequest(_Strict):
     logprobs: Literal[False] | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=0)] = None
     logit_bias: Annotated[
-        Annotated[dict[str, int], Field(max_length=0)] | None, WrapValidator(_offered)
+        Annotated[dict[str, int], Field(max_length=0)] | None,
+        WrapValidator(_offered),
+        BeforeValidator(_no_bias),
     ] = None
-    stop: Nothing = None
+    stop: Annotated[
+        list[Annotated[str, Field(max_length=256)]] | None,
+        Field(max_length=MOST_STOPS, description="The answer ends before the first of them."),
+        BeforeValidator(_stops),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "maxLength": 256},
+                    {
+                        "type": "array",
+                        "items": {"type": "string", "maxLength": 256},
+                        "maxItems": MOST_STOPS,
+                    },
+                    {"type": "null"},
+                ]
+            }
+        ),
+    ] = None
     response_format: ResponseFormat | None = None
     modalities: Annotated[
-        list[Literal["text"]] | None, Field(min_length=1, max_length=1, description="Text only.")
+        list[Literal["text"]] | None,
+        Field(min_length=1, max_length=1, description="Text only."),
+        BeforeValidator(_text_alone),
     ] = None
     audio: NotGiven = None
     prediction: NotGiven = None
@@ -194,7 +462,10 @@ class ChatRequest(_Strict):
     ] = None
     web_search_options: NotGiven = None
     moderation: NotGiven = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Annotated[
+        Literal["auto", "default", "flex", "scale", "priority", "fast"] | None,
+        Field(description="Taken and not used: there is one tier."),
+    ] = None
     prompt_cache_key: Label = None
     prompt_cache_options: CacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None

@@ -205,6 +205,8 @@ class VllmBackend:
             messages=self._prompt.messages(request.question, sent),
             max_tokens=min(query.max_tokens or longest, longest),
             stream=self._address.stream,
+            stop=query.stop,
+            sampling=query.sampling,
         )
         answer = self._server.answer(body, tokens=len(visual), deadline=deadline)
         async with contextlib.aclosing(answer) as pieces:

@@ -30,12 +30,14 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from m3router.data.errors import DataError, M3RouterError
+from m3router.m3core.matryoshka.sampling import Sampling
 
 GREEDY: dict[str, Any] = {
     "n": 1,
@@ -91,10 +93,20 @@ def packed(tokens: torch.Tensor) -> str:
 
 
 def request_body(
-    *, model: str, messages: list[dict[str, Any]], max_tokens: int, stream: bool
+    *,
+    model: str,
+    messages: list[dict[str, Any]],
+    max_tokens: int,
+    stream: bool,
+    stop: Sequence[str] = (),
+    sampling: Sampling | None = None,
 ) -> dict[str, Any]:
-    """The body of ``POST /v1/chat/completions``."""
+    """The body of ``POST /v1/chat/completions``; the server finds stop strings and draws."""
     body = {**GREEDY, "model": model, "messages": messages, "max_tokens": max_tokens}
+    if stop:
+        body["stop"] = list(stop)
+    if sampling is not None:
+        body |= asdict(sampling)
     if stream:
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
     return {**body, "stream": False}

@@ -1,0 +1,1 @@
+collect_ignore = ["scripts"]  # run in the environments of their clients, not imported here

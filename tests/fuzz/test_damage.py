@@ -1,0 +1,101 @@
+"""Every file of a finished run, damaged: by its readers, and by the commands that people run."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from m3router.data.errors import DataError
+from m3router.router.cli.main import app
+from m3router.router.inference.loading import read_rule
+from m3router.router.runs.run import Run
+from m3router.router.serve.backends.policies import Policies
+from tests.fuzz.artefacts import FILES, KINDS, Damage, apply, check, finished_run, messages
+
+BY_SORT = ("log/manifest.json", "log/oracle.parquet", "router/router.json", "split.json")
+EVERYWHERE = ("truncate", "number", "folder", "loop")
+TABLE = [(file, kind) for file in BY_SORT for kind in KINDS if kind not in EVERYWHERE]
+TABLE += [(file, kind) for file in FILES for kind in EVERYWHERE]
+
+
+@pytest.fixture(autouse=True)
+def made_once(monkeypatch, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "fuzz_run"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setenv("M3ROUTER_FUZZ_RUN", str(folder))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(shutil.copytree(finished_run(), tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("file", "kind"), TABLE)
+def test_every_damage_is_told_in_a_message(file, kind):
+    check(Damage(file, kind, seed=5))
+
+
+def test_an_undamaged_run_has_nothing_to_tell(run):
+    assert messages(run.root) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "told"),
+    [
+        ("router/logistic.safetensors", "number", "NaN or infinite"),
+        ("log/manifest.json", "deep", "nested deeper than 100 levels"),
+        ("log/manifest.json", "surrogate", "half of a surrogate pair"),
+        ("router/router.json", "twice", "twice"),
+        ("policies/default.json", "kind", "default.json"),
+    ],
+)
+def test_right_hashes_help_no_damage(run, file, kind, told):
+    apply(run.root, Damage(file, kind, seed=2, sealed=True))
+    assert any(told in one for one in messages(run.root)), messages(run.root)
+
+
+@pytest.mark.parametrize("written", ["NaN", "1e999", "-1e999", "1" * 5000])
+def test_numbers_that_are_none_are_named_with_their_file(run, written):
+    path = run.policy("default")
+    text = path.read_text()
+    start = text.index('"lam": ') + len('"lam": ')
+    path.write_text(text[:start] + written + text[text.index(",", start) :])
+    with pytest.raises(DataError, match=r"default\.json is not a usable policy: .*(NaN|1e999|111)"):
+        read_rule(run, "default")
+
+
+def commands(run):
+    """What people run on a finished run; serving needs a model, and would go on for ever."""
+    root = str(run.root)
+    return [
+        ["inspect", root],
+        ["evaluate", root],
+        ["report", root],
+        ["serve", root, "--port", "0"],
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_commands_refuse_a_truncated_log_in_one_message(run, number):
+    path = run.log / "oracle.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    got = CliRunner().invoke(app, commands(run)[number])
+    assert got.exit_code == 1 and isinstance(got.exception, SystemExit), got.exception
+    told = [line for line in got.output.splitlines() if line.startswith("Error: ")]
+    assert len(told) == 1 and "oracle.parquet is damaged or was changed" in told[0]
+    assert "ready:" not in got.output and "Traceback" not in got.output
+
+
+def test_no_log_and_a_damaged_log_are_different_things(run):
+    router = run.read_router()
+    (run.log / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"log/manifest\.json does not exist"):
+        Policies(run.root, router)
+    for folder in (run.log, run.features):
+        shutil.rmtree(folder)
+    with pytest.raises(DataError, match="oracle|log"):
+        Policies(run.root, router)  # the split is still there: something was lost
+    run.split.unlink()
+    Policies(run.root, router)  # as it is published: a router and policies alone

@@ -10,6 +10,8 @@ import typer
 from m3router.data.errors import M3RouterError
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
+from m3router.router.inference.query import Served
+from m3router.router.serve.gateway.deciding import RouterFacts
 from m3router.router.serve.logs import LogFormat, start_logging
 from m3router.router.serve.settings import ServeSettings
 
@@ -47,13 +49,19 @@ def serve(settings: ServeSettings) -> None:
             settings,
             environment=os.environ,
             on_start=lambda address: tell(f"listening at {address}, loading the model"),
-            on_ready=lambda served: tell(
-                f"ready: {served.model} at the scales {', '.join(map(str, served.scales))}, "
-                f"policy {served.policy}"
-            ),
+            on_ready=lambda served: tell(_ready(served)),
         )
     except M3RouterError as error:
         if settings.log_format is LogFormat.TEXT:
             raise
         logger.error(str(error))
         raise typer.Exit(1) from error
+
+
+def _ready(served: Served | RouterFacts) -> str:
+    """What answers now, one line."""
+    if isinstance(served, Served):
+        kind, names = "scales", list(map(str, served.scales))
+    else:
+        kind, names = "options", list(served.options)
+    return f"ready: {served.model} at the {kind} {', '.join(names)}, policy {served.policy}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m3router.data.errors import DataError
 from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
-from m3router.router.serve.gateway.deciding import RouterFacts
+from m3router.router.serve.gateway.deciding import Decider, RouterFacts
 from m3router.router.serve.gateway.upstreams import Upstreams, upstreams_of
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
 from m3router.router.serve.guard.rates import Rates
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from m3router.router.serve.gateway.app import GatewayFront
     from m3router.router.serve.http.app import Front
+    from m3router.router.serve.http.processes import Place
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -59,6 +61,9 @@ def launch(
         UnavailableError: If replicas or a vLLM server do not answer.
     """
     _require_policy(Path(settings.run), settings.policy)
+    if settings.processes > 1:
+        _launch_processes(settings, environment, on_start, on_ready)
+        return
     try:
         app = application(settings, environment, on_ready=on_ready)
     except ModuleNotFoundError as error:
@@ -71,10 +76,7 @@ def launch(
             app,
             settings.host,
             settings.port,
-            tls_cert=settings.tls_cert,
-            tls_key=settings.tls_key,
-            drain_seconds=math.ceil(settings.shutdown_timeout),
-            proxies=",".join(settings.trusted_proxies or ()) or None,
+            **_running(settings),
             on_start=on_start,
         )
     except SystemExit:  # of uvicorn, where the application did not start
@@ -82,6 +84,60 @@ def launch(
             raise
     if app.error is not None:
         raise app.error
+
+
+def _running(settings: ServeSettings) -> dict[str, Any]:
+    """How a server is run, whatever it serves."""
+    return {
+        "tls_cert": settings.tls_cert,
+        "tls_key": settings.tls_key,
+        "drain_seconds": math.ceil(settings.shutdown_timeout),
+        "proxies": ",".join(settings.trusted_proxies or ()) or None,
+    }
+
+
+def _launch_processes(
+    settings: ServeSettings,
+    environment: Mapping[str, str],
+    on_start: Callable[[str], None] | None,
+    on_ready: Callable[[Any], None] | None,
+) -> None:
+    """Serve the gateway with several processes.
+
+    Raises:
+        DataError: As :func:`launch`, or if the model server would answer.
+    """
+    from m3router.router.serve.http.processes import serve_processes
+
+    if upstreams_for(settings) is None:
+        raise DataError(
+            "--processes goes with --upstream: a model would be loaded by each process. For "
+            "several models give --ray --replicas."
+        )
+    _admitted(settings, environment)
+    serve_processes(
+        partial(_in_a_process, settings, dict(environment)),
+        settings.host,
+        settings.port,
+        processes=settings.processes,
+        on_start=on_start,
+        on_ready=on_ready,
+        **_running(settings),
+    )
+
+
+def _in_a_process(
+    settings: ServeSettings, environment: Mapping[str, str], place: Place
+) -> Lifespan:
+    """The gateway in one of several processes."""
+    from m3router.router.serve.gateway.app import create_gateway
+    from m3router.router.serve.gateway.metrics import share
+
+    share(place.folder, place.number)
+    upstreams = upstreams_for(settings)
+    assert upstreams is not None, "looked at before"
+    front = gateway_front(settings, environment, upstreams, shared=place.folder)
+    return create_gateway(front, on_ready=place.ready)
 
 
 def application(
@@ -124,40 +180,74 @@ def upstreams_for(settings: ServeSettings) -> Upstreams | None:
 
 
 def gateway_front(
-    settings: ServeSettings, environment: Mapping[str, str], upstreams: Upstreams
+    settings: ServeSettings,
+    environment: Mapping[str, str],
+    upstreams: Upstreams,
+    *,
+    shared: Path | None = None,
 ) -> GatewayFront:
     """What the gateway is made of.
+
+    Args:
+        settings: How it is run.
+        environment: Where keys are looked for.
+        upstreams: Who answers.
+        shared: Where all of its processes keep their numbers; None for one process alone.
 
     Raises:
         DataError: If a setting is wrong, or the gateway would be open to others without keys.
     """
     from m3router.router.serve.gateway.app import GatewayFront
-    from m3router.router.serve.gateway.decider_process import ProcessDecider
     from m3router.router.serve.gateway.metrics import GatewayMetrics
-    from m3router.router.serve.images.workers import ImageWorkers
 
     keys, hosts = _admitted(settings, environment)
     limits = _limits(settings)
-    decider = ProcessDecider(
-        Path(settings.run),
+    decider = _decider(settings)
+    images = ImageWorkers(limits)
+    return GatewayFront(
+        upstreams=upstreams,
+        decider=decider,
+        images=images,
+        keys=keys,
+        rates=Rates(settings.requests_per_minute, settings.burst, processes=settings.processes),
+        settings=settings,
+        metrics=GatewayMetrics(
+            options=tuple(upstreams.options),
+            unlike=settings.unlike,
+            load=lambda: {**decider.load(), **_load(images)},
+            folder=shared,
+        ),
+        fetch=_fetcher(settings, limits),
+        hosts=hosts,
+    )
+
+
+def _load(images: ImageWorkers) -> dict[str, float]:
+    return {
+        "image_bytes": images.in_flight.taken,
+        "image_file_bytes": images.waiting,
+        "image_restarts": images.restarts,
+    }
+
+
+def _decider(settings: ServeSettings) -> Decider:
+    """What decides: a process beside this one, or replicas."""
+    from m3router.router.serve.gateway.decider_process import ProcessDecider
+
+    make = partial(
+        ProcessDecider,
+        Path(settings.run).resolve(),
         policy=settings.policy,
         encoder=None,
         device=settings.device,
         threads=settings.threads,
     )
-    return GatewayFront(
-        upstreams=upstreams,
-        decider=decider,
-        images=ImageWorkers(limits),
-        keys=keys,
-        rates=Rates(settings.requests_per_minute, settings.burst),
-        settings=settings,
-        metrics=GatewayMetrics(
-            options=tuple(upstreams.options), unlike=settings.unlike, load=decider.load
-        ),
-        fetch=_fetcher(settings, limits),
-        hosts=hosts,
-    )
+    if not settings.ray:
+        return make()
+    from m3router.router.serve.backends.ray.application import ray_settings
+    from m3router.router.serve.gateway.decider_ray import RayDecider
+
+    return RayDecider(make, ray_settings(settings))
 
 
 def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:

@@ -330,6 +330,12 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
                 "--traffic goes with one process: a folder has one writer. Leave out --processes, "
                 "or run a gateway for each folder behind a load balancer."
             )
+        if self.processes > 1 and self.ray:
+            raise DataError(
+                "--ray goes with one process that relays: each would have replicas of its own. "
+                "Leave out --processes, or run several gateways, each with an `app` of its own in "
+                "--ray-config."
+            )
         if self.replicas and self.autoscale:
             raise DataError("Give --replicas or --autoscale, not both.")
 

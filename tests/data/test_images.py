@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from m3router.data.errors import DataError, ImageError, ImageSizeError
-from m3router.data.images import open_image, read_image
+from m3router.data.images import open_image, read_image, upright_size
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -243,3 +245,23 @@ def test_bytes_are_read_as_files_are_and_no_path_is_named(tmp_path: Path) -> Non
         read_image(data, max_pixels=64 * 48 - 1)
     with pytest.raises(ImageError, match=r"not an image in a known format \(JPEG\)"):
         read_image(data, formats=("JPEG",))
+
+
+def test_the_size_of_a_png_needs_no_pixels_wherever_it_says_that_it_is_turned():
+    """A PNG may say so before its pixels, or behind them."""
+    picture = Image.effect_noise((3000, 2000), 60).convert("RGB")
+    plain, turned = io.BytesIO(), io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(plain, "PNG", compress_level=1)
+    picture.save(turned, "PNG", compress_level=1, exif=exif)
+    file = turned.getvalue()
+    at = file.index(b"eXIf") - 4
+    chunk = file[at : at + 12 + int.from_bytes(file[at : at + 4], "big")]
+    end = file.index(b"IEND") - 4
+    behind = file[:at] + file[at + len(chunk) : end] + chunk + file[end:]
+    for one in (file, behind):
+        assert upright_size(one) == read_image(one).size == (2000, 3000)
+    began = time.process_time()
+    assert upright_size(plain.getvalue()) == (3000, 2000)
+    assert time.process_time() - began < 0.02

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from m3router.router.serve.backends.ray.backend import ENVIRONMENT
+from m3router.router.serve.backends.ray.application import ENVIRONMENT
 from m3router.router.serve.backends.ray.fence import fence
 
 # Before Ray is imported, which reads some of it then.

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from m3router.router.inference.decision import Decision
-from m3router.router.serve.gateway.metrics import MOST_NAMES, GatewayMetrics, share
+from m3router.router.serve.gateway.metrics import LOADS, MOST_NAMES, GatewayMetrics, share
 
 OPTIONS = ("small", "large")
 PREFIX = "m3router_gateway_"
@@ -56,7 +56,7 @@ def some_traffic(metrics: GatewayMetrics) -> None:
 
 
 def test_everything_an_operator_wants_is_on_the_page():
-    load = {"waiting": 2.0, "cached": 5.0, "images": 1.0, "of another kind": 1.0}
+    load = {"waiting": 2.0, "cached": 5.0, "image_bytes": 1e6, "of another kind": 1.0}
     metrics = GatewayMetrics(options=OPTIONS, unlike=0.01, load=lambda: load)
     some_traffic(metrics)
     page = samples(metrics.page())
@@ -84,7 +84,7 @@ def test_everything_an_operator_wants_is_on_the_page():
         ("money_saved_total",): 0.5,
         ("waiting",): 2,
         ("cached",): 5,
-        ("images",): 1,
+        ("image_bytes",): 1e6,
     }
     assert {name: page[name] for name in expected} == pytest.approx(expected)
 
@@ -134,7 +134,7 @@ def test_the_page_of_several_processes_is_their_sum_and_survives_deaths(tmp_path
         page = samples(queue.get(timeout=60))
         process.join()
     means = {"drift_score", "estimated_accuracy_recent"}
-    gauges = {"waiting", "cached", "images", "image_bytes", "drift_images"}
+    gauges = {*LOADS, "drift_images"}
     gauges |= {"estimated_accuracy_decisions"}
     expected = {
         name: value * (1 if name[0] in means else 2 if name[0] in gauges else 3)

@@ -59,8 +59,9 @@ MOST_NAMES = 64
 LOADS = {
     "waiting": "Questions that wait for a decision",
     "cached": "Encodings of images that are kept",
-    "images": "Decoded images in flight",
     "image_bytes": "Bytes of decoded images in flight",
+    "image_file_bytes": "Bytes of image files that are being decoded or wait for it",
+    "image_restarts": "Processes that decode images and were started again",
 }
 _RECENT = "m3router_gateway_recent"
 

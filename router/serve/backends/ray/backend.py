@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
@@ -25,7 +23,7 @@ from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.policies import Policies
-from m3router.router.serve.backends.ray.fence import check_address, fence
+from m3router.router.serve.backends.ray.application import RayApplication, ray_settings
 from m3router.router.serve.backends.ray.replica import Refused, Replica, Taken
 from m3router.router.serve.backends.ray.settings import RaySettings
 from m3router.router.serve.settings import EngineSettings, ServeSettings
@@ -35,17 +33,6 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 0.2
 """Seconds before a question is asked again of another replica."""
-DRAIN = 60.0
-"""Seconds in which a replica that is taken away may finish."""
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # A replica whose cores are busy with answering takes longer than Ray's usual 0.1 s to tell
-    # how much it has in hand.
-    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2.0",
-    # Ray's usual 15 lets whatever else runs on the machine starve the replicas.
-    "RAY_worker_niceness": "0",
-}
-"""Environment of Ray, where it is not set."""
 
 
 class RayBackend:
@@ -61,7 +48,7 @@ class RayBackend:
         self._settings = replace(settings, run=str(Path(settings.run).resolve()))
         self._ray_settings = ray
         self._taking = False
-        self._joined = self._started_ray = False  # a cluster, or one that was started for it
+        self._app = RayApplication(ray, Replica, self._settings, ongoing=settings.batch)
         self._queued = 0
         self._running = 0
 
@@ -73,67 +60,11 @@ class RayBackend:
                 before in a way that lets it listen beyond this machine.
             UnavailableError: If the replicas do not come up.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        if self._ray_settings.address is None:
-            fence()
-        try:
-            import ray
-            from ray import serve
-        except ImportError as error:
-            raise DataError(
-                "serving by replicas needs the package ray: pip install 'm3router[ray]'"
-            ) from error
-        self._ray: Any = ray
-        self._serve: Any = serve
-        self._lost = (
-            ray.exceptions.RayActorError,
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.NodeDiedError,
-            ray.exceptions.ObjectLostError,
-            ray.exceptions.TaskCancelledError,  # by a replica that is taken away
-            serve.exceptions.ReplicaUnavailableError,
-        )
-        self._any = (ray.exceptions.RayError, serve.exceptions.RayServeException)
         router = ScaleRouter.read(Path(self._settings.run) / "router")
         self._policies = Policies(Path(self._settings.run), router)
-        seconds = self._ray_settings.start_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                await asyncio.to_thread(self._deploy)
-                self._served: Served = await self._handle.served.remote()
-        except (TimeoutError, RuntimeError, ConnectionError, *self._lost) as error:
-            await asyncio.to_thread(self._withdraw)
-            raise UnavailableError(
-                f"the replicas did not come up within {seconds:g} s ({type(error).__name__}: "
-                f"{error}); look at Ray's log, and whether the cluster has the cores and GPUs "
-                "that they ask for"
-            ) from error
-        _take_back_sigterm()
+        self._served: Served = await self._app.start("served")
+        self._stream = self._app.handle.options(stream=True)
         self._taking = True
-
-    def _deploy(self) -> None:
-        """Start what is not running, and wait for the replicas."""
-        given = self._ray_settings
-        if not self._ray.is_initialized():
-            # "local", since without an address Ray joins a cluster that it finds.
-            local = given.address is None
-            if local:
-                check_address(self._ray.util.get_node_ip_address())
-            self._ray.init(
-                address="local" if local else given.address,
-                include_dashboard=False if local else None,
-                log_to_driver=False,
-            )
-            self._joined = True
-            self._started_ray = local
-        # The front is here: Ray's own HTTP proxies are not needed.
-        self._serve.start(proxy_location="Disabled")
-        options = given.options(ongoing=self._settings.batch, drain=DRAIN)
-        app = self._serve.deployment(Replica).options(**options).bind(self._settings)
-        self._serve.run(app, name=given.app, route_prefix=None, blocking=False)
-        self._handle = self._serve.get_app_handle(given.app)
-        self._stream = self._handle.options(stream=True)
 
     def ready(self) -> bool:
         """Whether questions are taken; one whose replicas are all gone waits for new ones."""
@@ -164,7 +95,7 @@ class RayBackend:
 
     async def loads(self) -> list[dict[str, Any]]:
         """What each replica has in hand; two of them may tell, the others not be reached."""
-        return list(await asyncio.gather(*(self._handle.load.remote() for _ in range(8))))
+        return list(await asyncio.gather(*(self._app.handle.load.remote() for _ in range(8))))
 
     async def ask(self, query: Query) -> AsyncGenerator[str | RoutedAnswer, None]:
         """Answer one question: texts as they grow, then the routed answer."""
@@ -187,7 +118,7 @@ class RayBackend:
                     if len(said) > len(sent):
                         new, sent = said[len(sent) :], said
                         yield new
-            except self._lost as error:
+            except self._app.lost as error:
                 logger.warning(
                     "a replica was lost (%s); %s is asked again", type(error).__name__, query.id
                 )
@@ -218,7 +149,7 @@ class RayBackend:
                     raise OverdueError(
                         "The question was not answered in time. Try again later."
                     ) from error
-                except self._serve.exceptions.BackPressureError as error:
+                except self._app.serve.exceptions.BackPressureError as error:
                     if not patient:
                         raise BusyError(
                             "The queue is full. Try again later.",
@@ -227,7 +158,7 @@ class RayBackend:
                     await asyncio.sleep(PAUSE)
                     response = self._stream.ask.remote(query, _left(until))
                     continue
-                except self._ray.exceptions.RayTaskError as error:
+                except self._app.ray.exceptions.RayTaskError as error:
                     ended = True
                     logger.exception("a replica failed")
                     raise UnavailableError("A replica failed to answer.") from error
@@ -251,7 +182,7 @@ class RayBackend:
                 self._queued -= 1
             if not ended:
                 # Where the replica is lost, or never took the question, this tells so once more.
-                with contextlib.suppress(*self._any):
+                with contextlib.suppress(*self._app.any):
                     response.cancel()
 
     async def stop(self, *, seconds: float) -> None:
@@ -260,28 +191,7 @@ class RayBackend:
         until = time.monotonic() + seconds
         while self._queued + self._running and time.monotonic() < until:
             await asyncio.sleep(0.02)
-        await asyncio.to_thread(self._withdraw)
-
-    def _withdraw(self) -> None:
-        """Take the replicas away, and Ray where it was started here."""
-        if self._ray.is_initialized():
-            self._serve.delete(self._ray_settings.app)
-            if self._started_ray:
-                self._serve.shutdown()
-            if self._joined:
-                self._ray.shutdown()
-
-
-def _take_back_sigterm() -> None:
-    """Let SIGTERM reach the server again.
-
-    Ray's core puts a handler of its own (absl's for failures) before Python's, which aborts the
-    process three seconds after the signal and so cuts draining short.
-    """
-    with contextlib.suppress(ValueError):  # not the main thread: signals are not handled here
-        handler = signal.getsignal(signal.SIGTERM)
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
+        await self._app.stop()
 
 
 def _left(until: float) -> float:
@@ -312,9 +222,4 @@ def from_settings(settings: ServeSettings, environment: Mapping[str, str]) -> Ra
     Raises:
         DataError: If the file cannot be read or a number cannot be meant.
     """
-    ray = RaySettings() if settings.ray_config is None else RaySettings.read(settings.ray_config)
-    if settings.replicas is not None:
-        ray = replace(ray, replicas=settings.replicas, most_replicas=None)
-    if settings.autoscale is not None:
-        ray = ray.scaled(settings.autoscale)
-    return RayBackend(settings.engine, ray)
+    return RayBackend(settings.engine, ray_settings(settings))

@@ -6,6 +6,7 @@ import os
 
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
+from m3router.router.serve.launch import launch
 from m3router.router.serve.settings import ServeSettings
 
 
@@ -30,8 +31,6 @@ def serve(settings: ServeSettings) -> None:
     m3router serve theirs/
     ```
     """
-    from m3router.router.serve.launch import launch  # loads torch
-
     launch(
         settings,
         environment=os.environ,

@@ -6,12 +6,18 @@ import os
 
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
+from m3router.router.inference.query import Served
+from m3router.router.serve.gateway.deciding import RouterFacts
 from m3router.router.serve.settings import ServeSettings
 
 
 @takes_settings(ServeSettings)
 def serve(settings: ServeSettings) -> None:
-    """Serve a routed model to OpenAI's clients.
+    """Serve a routed model to OpenAI's clients, or route in front of servers that exist.
+
+    With --upstream URL, or a run that was labelled over an endpoint, every chat request goes on to
+    that server at the option that suffices, and its answer comes back byte by byte: see
+    docs/gateway.md. Else the run's Matryoshka model answers in this process:
 
     POST /v1/chat/completions takes one question about one image (a data URL), answered whole or
     streamed; models are m3-auto, routed by the policy, and m3-1, m3-9, ... at a fixed scale. Extra
@@ -26,6 +32,8 @@ def serve(settings: ServeSettings) -> None:
     m3router serve run/ --model embedded
     m3router serve run/ --policy frugal --host 0.0.0.0 --keys keys.jsonl
     m3router serve run/ --ray --autoscale 1:4
+    m3router serve run/ --upstream http://gpu-1:8000/v1
+    m3router serve run/ --upstream upstreams.toml --options options.toml
     hf download me/my-router --local-dir theirs/
     m3router serve theirs/
     ```
@@ -36,8 +44,12 @@ def serve(settings: ServeSettings) -> None:
         settings,
         environment=os.environ,
         on_start=lambda address: err.print(f"listening at {address}, loading the model"),
-        on_ready=lambda served: err.print(
-            f"ready: {served.model} at the scales {', '.join(map(str, served.scales))}, "
-            f"policy {served.policy}"
-        ),
+        on_ready=lambda served: err.print(_ready(served)),
     )
+
+
+def _ready(served: Served | RouterFacts) -> str:
+    if isinstance(served, RouterFacts):
+        return f"ready: routing between {', '.join(served.options)}, policy {served.policy}"
+    scales = ", ".join(map(str, served.scales))
+    return f"ready: {served.model} at the scales {scales}, policy {served.policy}"

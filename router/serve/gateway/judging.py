@@ -44,6 +44,18 @@ IN_A_THREAD = 256 << 10
 logger = logging.getLogger(__name__)
 
 
+class SizedImage(Image.Image):
+    """An image of which the size alone is known: no memory follows what a header claims.
+
+    Args:
+        size: Width and height.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self._size = size
+
+
 class SentUrl(Protocol):
     """An image as it is sent."""
 
@@ -401,7 +413,7 @@ class Judge:
         if self.facts.needs_pixels:
             return await self.images.decode(file.data, deadline=deadline), file.content
         size = await self.images.size(file.data, deadline=deadline)
-        return Image.new("L", size, None), file.content  # its pixels are never touched
+        return SizedImage(size), file.content
 
     async def _fetched(self, turn: Turn, files: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
         """The files, the only one of the last turn fetched where it is elsewhere and may be."""

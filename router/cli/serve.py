@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
-from m3router.router.inference.query import Served
-from m3router.router.serve.gateway.deciding import RouterFacts
 from m3router.router.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from m3router.router.inference.query import Served
+    from m3router.router.serve.gateway.deciding import RouterFacts
 
 
 @takes_settings(ServeSettings)
@@ -49,6 +52,8 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _ready(served: Served | RouterFacts) -> str:
+    from m3router.router.serve.gateway.deciding import RouterFacts  # loads scipy
+
     if isinstance(served, RouterFacts):
         return f"ready: routing between {', '.join(served.options)}, policy {served.policy}"
     scales = ", ".join(map(str, served.scales))

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
+from m3router.router.inference.query import Served
+from m3router.router.serve.launch import launch
 from m3router.router.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from m3router.router.inference.query import Served
     from m3router.router.serve.gateway.deciding import RouterFacts
 
 
@@ -41,8 +42,6 @@ def serve(settings: ServeSettings) -> None:
     m3router serve theirs/
     ```
     """
-    from m3router.router.serve.launch import launch  # loads torch
-
     launch(
         settings,
         environment=os.environ,
@@ -52,9 +51,7 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _ready(served: Served | RouterFacts) -> str:
-    from m3router.router.serve.gateway.deciding import RouterFacts  # loads scipy
-
-    if isinstance(served, RouterFacts):
+    if not isinstance(served, Served):
         return f"ready: routing between {', '.join(served.options)}, policy {served.policy}"
     scales = ", ".join(map(str, served.scales))
     return f"ready: {served.model} at the scales {scales}, policy {served.policy}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from m3router.data.errors import DataError
 from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
+from m3router.router.serve.gateway.app import GatewayFront, create_gateway
 from m3router.router.serve.gateway.deciding import RouterFacts
 from m3router.router.serve.gateway.upstreams import Upstreams, upstreams_of
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
@@ -24,7 +25,6 @@ from m3router.router.traffic.recorder import Recorder
 from m3router.router.training.scale_router import ScaleRouter
 
 if TYPE_CHECKING:
-    from m3router.router.serve.gateway.app import GatewayFront
     from m3router.router.serve.http.app import Front
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -93,8 +93,6 @@ def application(
     """
     upstreams = upstreams_for(settings)
     if upstreams is not None:
-        from m3router.router.serve.gateway.app import create_gateway
-
         return create_gateway(gateway_front(settings, environment, upstreams), on_ready=on_ready)
     from m3router.router.serve.http.app import create_app  # loads torch
 
@@ -130,8 +128,6 @@ def gateway_front(
     from m3router.router.serve.gateway.decider_process import ProcessDecider
     from m3router.router.serve.gateway.metrics import GatewayMetrics
     from m3router.router.serve.images.workers import ImageWorkers
-
-    from m3router.router.serve.gateway.app import GatewayFront
 
     keys, hosts = _admitted(settings, environment)
     limits = _limits(settings)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -75,7 +74,7 @@ class TrafficRoutes:
     ) -> None:
         self._recorder = recorder
         self._who = _key_name if who is None else who
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
 
     def routes(self) -> list[Route]:
         """Both, to be mounted in an application of Starlette's."""
@@ -126,10 +125,8 @@ class TrafficRoutes:
         Raises:
             ApiError: 503 where the disk is full, or the server is stopping.
         """
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(THREADS)
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except DataError as error:  # names the folder; most likely the disk is full
             raise ApiError(
                 503,

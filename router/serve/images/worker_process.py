@@ -21,6 +21,9 @@ from m3router.router.serve.images.limits import ImageLimits
 from m3router.router.serve.images.messages import Pipe, exactly, receive, send
 from m3router.router.serve.images.reading import pixels_of, size_of, too_much_memory
 
+if sys.platform != "win32":
+    import resource
+
 NICENESS = 5
 """Decoding gives way to answering."""
 PARENT_SECONDS = 5.0
@@ -87,9 +90,7 @@ def _own_output() -> Pipe:
 def _limit(limits: ImageLimits) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.nice(NICENESS)
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_FSIZE, 0)
@@ -108,8 +109,8 @@ def _held() -> int | None:
 
 
 def _set(kind: int, value: int) -> None:
-    import resource
-
+    if sys.platform == "win32":
+        return
     most = resource.getrlimit(kind)[1]
     if most != resource.RLIM_INFINITY:
         value = min(value, most)
@@ -118,9 +119,7 @@ def _set(kind: int, value: int) -> None:
 
 def _limit_time(seconds: float) -> None:
     """End this process by itself where an image takes too long and no parent ends it."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
     most = resource.getrlimit(resource.RLIMIT_CPU)[1]

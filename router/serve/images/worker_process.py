@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import sys
+import warnings
 from typing import Any
 
 from PIL import AvifImagePlugin
@@ -40,6 +41,7 @@ def main(limits: ImageLimits) -> None:
     send(answers, {"ready": True})
     with open(os.devnull, "wb") as nowhere:  # decoders write what a file makes them write
         os.dup2(nowhere.fileno(), 2)
+    warnings.simplefilter("ignore")  # of which Python keeps every text, and files make many
     # Each thread would take address space for a stack and an arena of its own.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     _limit(limits)

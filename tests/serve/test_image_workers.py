@@ -66,7 +66,7 @@ def tiff_of_tags(count: int, size: int) -> bytes:
     """Tags that all name the same bytes."""
     rest = bytes(size)
     tags = b"".join(
-        struct.pack("<HHII", 40_000 + number, 7, size, 10 + 12 * count) for number in range(count)
+        struct.pack("<HHII", number + 1, 7, size, 10 + 12 * count) for number in range(count)
     )
     return b"II*\0\x08\0\0\0" + struct.pack("<H", count) + tags + rest
 

@@ -24,6 +24,8 @@ grows with the square of its length."""
 
 MAX_STRIPS = 50_000
 """Of a TIFF, each of which Pillow sets a decoder up for."""
+MAX_TAGS = 1_000
+"""Of a TIFF, each of which Pillow reads for itself."""
 PLAIN_TIFF = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
 """Compressions of a TIFF that are taken; the others have decoders that few files need."""
 
@@ -134,6 +136,8 @@ def _tiff(data: bytes) -> str:
         return int.from_bytes(data[at : at + size], order)
 
     start = number(4, 4)
+    if number(start, 2) > MAX_TAGS:
+        return f"it has more than {MAX_TAGS} tags"
     for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
         tag, kind, count = number(at, 2), number(at + 2, 2), number(at + 4, 4)
         if tag == _COMPRESSION and number(at + 8, 2 if kind == 3 else 4) not in PLAIN_TIFF:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import sys
+import warnings
 from typing import Any
 
 from PIL import AvifImagePlugin
@@ -20,6 +21,9 @@ from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.limits import ImageLimits
 from m3router.router.serve.images.messages import Pipe, exactly, receive, send
 from m3router.router.serve.images.reading import pixels_of, size_of, too_much_memory
+
+if sys.platform != "win32":
+    import resource
 
 NICENESS = 5
 """Decoding gives way to answering."""
@@ -37,6 +41,7 @@ def main(limits: ImageLimits) -> None:
     send(answers, {"ready": True})
     with open(os.devnull, "wb") as nowhere:  # decoders write what a file makes them write
         os.dup2(nowhere.fileno(), 2)
+    warnings.simplefilter("ignore")  # of which Python keeps every text, and files make many
     # Each thread would take address space for a stack and an arena of its own.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     _limit(limits)
@@ -87,9 +92,7 @@ def _own_output() -> Pipe:
 def _limit(limits: ImageLimits) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.nice(NICENESS)
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_FSIZE, 0)
@@ -108,8 +111,8 @@ def _held() -> int | None:
 
 
 def _set(kind: int, value: int) -> None:
-    import resource
-
+    if sys.platform == "win32":
+        return
     most = resource.getrlimit(kind)[1]
     if most != resource.RLIM_INFINITY:
         value = min(value, most)
@@ -118,9 +121,7 @@ def _set(kind: int, value: int) -> None:
 
 def _limit_time(seconds: float) -> None:
     """End this process by itself where an image takes too long and no parent ends it."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
     most = resource.getrlimit(resource.RLIMIT_CPU)[1]

@@ -64,7 +64,9 @@ def needed(extra: str) -> list[str]:
         for text in requires(name) or []:
             more = Requirement(text)
             # Of torch only what is not for a GPU; its index brings that.
-            if _applies(more, wanted | {""}) and not (name == "torch" and more.name not in pinned()):
+            if _applies(more, wanted | {""}) and not (
+                name == "torch" and more.name not in pinned()
+            ):
                 more.marker = None
                 waiting.append(more)
     names = {name for name, _ in seen} - {project["name"], "torch"}
@@ -127,7 +129,9 @@ def stale() -> list[str]:
     for extra in EXTRAS:
         file = FOLDER / f"{extra}.txt"
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        pins = re.findall(r"^([\w.-]+)==([^ \n]+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.M)
+        pins = re.findall(
+            r"^([\w.-]+)==([^ \n]+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.M
+        )
         wanted = [(name, pinned()[name]) for name in needed(extra)]
         if [(name, version) for name, version, _ in pins] != wanted:
             problems.append(f"{file.name} is not what {extra} needs at the pins; run make pins.")

@@ -2,8 +2,10 @@
 #   docker build -t m3router .
 #   docker build -t m3router:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 ARG PYTHON=3.11.14-slim-bookworm
+# What the tag was when this was written; with another tag, give its digest too (docs/docker.md).
+ARG PYTHON_DIGEST=sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
-FROM python:${PYTHON} AS build
+FROM python:${PYTHON}@${PYTHON_DIGEST} AS build
 ARG TORCH=torch==2.13.0
 # The CPU's build by default; another index brings the build for a GPU.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -13,14 +15,18 @@ RUN python -m venv /opt/m3router
 ENV PATH=/opt/m3router/bin:${PATH}
 RUN python -m pip install "${TORCH}" --index-url "${TORCH_INDEX}"
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE constraints.txt ./
+# All of it pinned and hashed, so that an index can serve nothing else (`make pins`).
+COPY requirements ./requirements
+RUN python -m pip install --no-deps --only-binary :all: --require-hashes \
+    $(printf ' -r requirements/%s.txt' $(echo "${EXTRAS}" | tr ',' ' '))
+COPY pyproject.toml README.md LICENSE ./
 COPY m3router ./m3router
 COPY data ./data
 COPY m3core ./m3core
 COPY router ./router
-RUN python -m pip install -c constraints.txt ".[${EXTRAS}]"
+RUN python -m pip install --no-deps --no-build-isolation . && python -m pip check
 
-FROM python:${PYTHON}
+FROM python:${PYTHON}@${PYTHON_DIGEST}
 # LightGBM needs OpenMP from the system.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \

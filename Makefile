@@ -8,6 +8,7 @@ TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 # How long `make bench-serve` keeps the server saturated after measuring 1 to 64 clients.
 MINUTES ?= 10
+FUZZ_SEED ?= 0
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -18,7 +19,7 @@ DEV := $(VENV)/.installed-dev
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs site clean FORCE
+.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs pins site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,11 +50,14 @@ test: install  ## Run the tests on two processes, with coverage
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 --cov=data --cov=m3core --cov=router \
 	  --cov-report=term:skip-covered $(PYTEST_ARGS)
 
+fuzz: install  ## Damaged images, bodies and files for long: FUZZ_SEED=7 takes other ones
+	$(ONE_THREAD) $(RUN) -m tests.fuzz --long --seed $(FUZZ_SEED)
+
 replicas: install  ## Kill a replica under load, on a real Ray
 	$(ONE_THREAD) $(RUN) -m pytest --tb=native -m slow tests/serve/test_ray_backend.py
 
 clients: install  ## Drive OpenAI's clients, LangChain, LlamaIndex and others against the server
-	$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadfile -m clients tests/clients
+	$(ONE_THREAD) $(RUN) -m pytest -m clients tests/clients
 
 tutorials: install  ## Run the documentation's tutorials as they are written
 	$(ONE_THREAD) $(RUN) -m pytest -n 2 -m tutorial tests/docs
@@ -63,6 +67,7 @@ lint: install  ## Check style, types and that what is generated in docs/ is fres
 	$(RUN) -m mypy
 	$(RUN) -m m3router.router.cli.docs --check
 	$(RUN) -m experiments.figures --check
+	$(RUN) -m experiments.pins --check
 	$(RUN) -m experiments.families.page --check
 
 quickstart: $(BASE)  ## The whole idea in a few minutes: label, train, route, report
@@ -91,6 +96,9 @@ docs: install  ## Write what docs/ has of the commands' help and of recorded res
 	$(RUN) -m m3router.router.cli.docs
 	$(RUN) -m experiments.figures
 	$(RUN) -m experiments.families.page
+
+pins: install  ## Write requirements/: the container's pins with their hashes, from pip's index
+	$(RUN) -m experiments.pins
 
 site: install  ## Build the documentation's pages in site/, offline
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet

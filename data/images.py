@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageFile
 from m3router.data.errors import ImageError, ImageSizeError
 from m3router.data.image_claims import canvas_of, claims_too_much, tags_claim_too_much
 from m3router.data.media_files import open_file
-from m3router.data.png_chunks import only_pixels
+from m3router.data.png_chunks import exif_of, only_pixels
 from m3router.data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
 MAX_PIXELS = 64_000_000
@@ -38,8 +38,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation (CIPA DC-008, tag 274) to what sets the image upright."""
-_PNG_TURNS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Where a PNG may say that it is to be turned."""
 _SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 _DECODER_ERRORS = (
@@ -96,8 +94,7 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             large or no image; the message names the path and the cause.
     """
     with open_file(path) as file:
-        image = _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
-    return bounded(image, LONGEST_SIDE)
+        return _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
 
 
 def read_image(
@@ -125,8 +122,7 @@ def read_image(
     """
     if not data:
         raise ImageError("The image cannot be read: it is empty (0 bytes).")
-    image = _decode(io.BytesIO(data), "The image", formats, max_pixels, longest_side)
-    return image if longest_side is None else bounded(image, longest_side)
+    return _decode(io.BytesIO(data), "The image", formats, max_pixels, longest_side)
 
 
 def upright_size(
@@ -144,11 +140,13 @@ def upright_size(
         ImageError: It is no image, or its header is damaged.
     """
     try:
-        with _opened(io.BytesIO(data), "The image", formats, max_pixels) as image:
+        file = io.BytesIO(data)
+        with _opened(file, "The image", formats, max_pixels) as image:
             width, height = image.size
-            # Pillow decodes a PNG to ask it, since its EXIF may stand behind the pixels.
-            asks = image.format != "PNG" or any(mark in data for mark in _PNG_TURNS)
-            turn = _turn(image) if asks else None
+            if image.format == "PNG":  # whose EXIF may follow the pixels
+                image.info.setdefault("exif", exif_of(file))
+            # A TIFF's size is that of the image set upright.
+            turn = None if image.format == "TIFF" else _turn(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large("The image", str(error), max_pixels) from error
     except _DECODER_ERRORS as error:
@@ -168,13 +166,17 @@ def bounded(image: Image.Image, longest_side: int) -> Image.Image:
     >>> bounded(Image.new("RGB", (1_000_000, 1)), 5000).size
     (5000, 1)
     """
-    if max(image.size) <= longest_side:
-        return image
     size = _within(image.size, longest_side)
+    return image if size == image.size else _smaller(image, size)
+
+
+def _smaller(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
 def _within(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    if max(size) <= longest_side:
+        return size
     width, height = (max(1, round(side * longest_side / max(size))) for side in size)
     return width, height
 
@@ -191,9 +193,9 @@ def _decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, str(error), max_pixels) from error
     except _DECODER_ERRORS as error:
-        image = _without_texts(file, name, max_pixels) if "PNG" in formats else None
+        image = _without_texts(file, name, max_pixels, longest_side) if "PNG" in formats else None
         if image is None and "JPEG" in formats:
-            image = _with_end(file, name, max_pixels)
+            image = _with_end(file, name, max_pixels, longest_side)
         if image is not None:
             return image
         if isinstance(error, Image.UnidentifiedImageError):
@@ -202,16 +204,22 @@ def _decode(
         raise _damaged(name, error) from error
 
 
-def _without_texts(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
+def _without_texts(
+    file: BinaryIO, name: str, max_pixels: int, longest_side: int | None
+) -> Image.Image | None:
     """What a PNG shows whose texts or profiles are refused; None if its pixels are at fault."""
     try:
         slim = only_pixels(file)
-        return None if slim is None else _decode_once(slim, name, ("PNG",), max_pixels)
+        return (
+            None if slim is None else _decode_once(slim, name, ("PNG",), max_pixels, longest_side)
+        )
     except _DECODER_ERRORS:
         return None
 
 
-def _with_end(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
+def _with_end(
+    file: BinaryIO, name: str, max_pixels: int, longest_side: int | None
+) -> Image.Image | None:
     """What a JPEG shows that lacks nothing but its end marker; None if pixels are missing.
 
     A decoder makes up what is missing from what follows: where pixels depend on what is put
@@ -229,7 +237,7 @@ def _with_end(file: BinaryIO, name: str, max_pixels: int) -> Image.Image | None:
     for filler in _FILLERS:
         try:
             whole = io.BytesIO(data + filler + b"\xff\xd9")
-            shown.append(_decode_once(whole, name, ("JPEG",), max_pixels))
+            shown.append(_decode_once(whole, name, ("JPEG",), max_pixels, longest_side))
         except _DECODER_ERRORS:
             return None
         if shown[-1].tobytes() != shown[0].tobytes():
@@ -245,12 +253,15 @@ def _decode_once(
     longest_side: int | None = None,
 ) -> Image.Image:
     with _opened(file, name, formats, max_pixels) as image:
-        if longest_side is not None and max(image.size) > longest_side:
-            image.draft(None, _within(image.size, longest_side))  # a JPEG can be read smaller
+        size = image.size if longest_side is None else _within(image.size, longest_side)
+        if size != image.size:
+            image.draft(None, size)  # a JPEG can be read smaller
         wide = is_wide(image)
         image.load()
         turn = _turn(image)
         shown = _to_rgb(brightened(image, file) if wide else image, file)
+        if size != image.size:
+            shown = _smaller(shown, size)
         return shown if turn is None else shown.transpose(turn)
 
 

@@ -67,6 +67,19 @@ def significant_bits(file: BinaryIO) -> int | None:
     return None
 
 
+def exif_of(file: BinaryIO) -> bytes:
+    """What an ``eXIf`` chunk holds; empty where there is none.
+
+    Args:
+        file: From its first byte on, a PNG.
+    """
+    for kind, length, start in chunks(file):
+        if kind == b"eXIf":
+            file.seek(start + 8)
+            return file.read(length)
+    return b""
+
+
 def chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Kind, length of the body and place of each chunk, as far as the file goes.
 

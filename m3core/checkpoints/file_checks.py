@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -140,7 +140,7 @@ def _problems(name: str, content: Mapping[str, Any]) -> list[str]:
             value = content.get(key)
             given = list(value.values()) if isinstance(value, dict) else [value]
             if value is not None and not all(
-                _number(one) and 0 < one <= LARGEST_SIDE**2 for one in given
+                one is None or (_number(one) and 0 < one <= LARGEST_SIDE**2) for one in given
             ):
                 found.append(f"{key} must be pixels, got {value!r:.60}")
     if name in ("tokenizer_config.json", PREPROCESSOR, "processor_config.json"):
@@ -171,5 +171,5 @@ def _config_problems(content: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

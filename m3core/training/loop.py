@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
-from m3router.data.errors import MismatchError
+from m3router.data.errors import DataError, MismatchError
 from m3router.data.json_files import read_json_object
 from m3router.data.manifest import atomic_write_text
 from m3router.m3core.matryoshka.trainable import Trainable
@@ -125,6 +125,7 @@ def load_state(accelerator: Accelerator, folder: Path, recipe: object) -> int:
         Steps done; 0 where there is no state.
 
     Raises:
+        DataError: If what it says of itself is damaged.
         MismatchError: If the state is of another recipe or another number of processes.
     """
     current, fresh = folder / "state", folder / "state.new"
@@ -135,7 +136,10 @@ def load_state(accelerator: Accelerator, folder: Path, recipe: object) -> int:
     accelerator.wait_for_everyone()
     if not (current / PROGRESS).exists():
         return 0
-    progress = read_json_object(current / PROGRESS, redo="Remove that folder and train again.")
+    redo = "Remove that folder and train again."
+    progress = read_json_object(current / PROGRESS, redo=redo)
+    if not isinstance(progress.get("recipe"), dict) or type(progress.get("step")) is not int:
+        raise DataError(f"{current / PROGRESS} is damaged: it names no recipe and step. {redo}")
     wanted = asdict(recipe)  # type: ignore[call-overload]
     defaults = {
         one.name: one.default

@@ -9,7 +9,7 @@ from rich.text import Text
 from m3router.router.cli.streams import out
 from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
-from m3router.router.monitoring.familiarity import unlike
+from m3router.router.text.familiarity import unlike
 from m3router.router.text.numbers import number
 from m3router.router.text.usage import cost_text, usage_text
 

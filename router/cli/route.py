@@ -13,6 +13,7 @@ from m3router.data.manifest import atomic_write_text
 from m3router.router.cli.console import say, show_table
 from m3router.router.cli.options import Device
 from m3router.router.cli.streams import out as results
+from m3router.router.text.familiarity import unlike
 from m3router.router.text.numbers import number, percent
 
 if TYPE_CHECKING:
@@ -164,8 +165,6 @@ def _route_examples(
 
 def _show(decision: Decision) -> None:
     """A small table, and why."""
-    from m3router.router.monitoring.familiarity import unlike
-
     rows = [
         [
             f"{name} ◀" if name == decision.option else name,

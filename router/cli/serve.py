@@ -12,6 +12,7 @@ from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
 from m3router.router.inference.query import Served
 from m3router.router.serve.gateway.deciding import RouterFacts
+from m3router.router.serve.launch import launch
 from m3router.router.serve.logs import LogFormat, start_logging
 from m3router.router.serve.settings import ServeSettings
 
@@ -20,7 +21,11 @@ logger = logging.getLogger("m3router.serve")
 
 @takes_settings(ServeSettings)
 def serve(settings: ServeSettings) -> None:
-    """Serve a routed model to OpenAI's clients.
+    """Serve a routed model to OpenAI's clients, or route in front of servers that exist.
+
+    With --upstream URL, or a run that was labelled over an endpoint, every chat request goes on to
+    that server at the option that suffices, and its answer comes back byte by byte: see
+    docs/gateway.md. Else the run's Matryoshka model answers in this process:
 
     POST /v1/chat/completions takes one question about one image (a data URL), answered whole or
     streamed; models are m3-auto, routed by the policy, and m3-1, m3-9, ... at a fixed scale. Extra
@@ -35,12 +40,12 @@ def serve(settings: ServeSettings) -> None:
     m3router serve run/ --model embedded
     m3router serve run/ --policy frugal --host 0.0.0.0 --keys keys.jsonl
     m3router serve run/ --ray --autoscale 1:4
+    m3router serve run/ --upstream http://gpu-1:8000/v1
+    m3router serve run/ --upstream upstreams.toml --options options.toml
     hf download me/my-router --local-dir theirs/
     m3router serve theirs/
     ```
     """
-    from m3router.router.serve.launch import launch  # loads torch
-
     start_logging(settings.log_format)
     logger.setLevel(logging.INFO)
     tell = err.print if settings.log_format is LogFormat.TEXT else logger.info

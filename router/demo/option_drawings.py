@@ -12,7 +12,7 @@ from m3router.m3core.options import Answer, Failure, Usage
 from m3router.router.demo.drawings import Bar, bar_table, figure, less
 from m3router.router.demo.option_service import OptionComparison, OptionTold
 from m3router.router.demo.session_stats import OptionSpending, saved
-from m3router.router.monitoring.familiarity import unlike
+from m3router.router.text.familiarity import unlike
 from m3router.router.text.numbers import number
 from m3router.router.text.usage import cost_text, usage_text
 

@@ -16,8 +16,8 @@ from m3router.data.media_files import file_in
 from m3router.data.videos import open_media
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.router import CHUNK, Router
-from m3router.router.monitoring.familiarity import unlike
 from m3router.router.policies.policy import Policy
+from m3router.router.text.familiarity import unlike
 
 
 @dataclass(frozen=True)

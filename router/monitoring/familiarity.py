@@ -68,8 +68,6 @@ REFERENCES = 512
 """Most reference images."""
 FEWEST = 20
 """Images to learn from, of reference, and held out; with fewer of one there is no score."""
-UNLIKE = 0.01
-"""An image of at most this p-value is called unlike those that the router was trained on."""
 FLAT = 1e-3
 """Share of the usual deviation that a feature or component counts as having if it has less."""
 LEAST = 1e-6
@@ -360,20 +358,3 @@ def familiarity_of(
         ids = [log.ids[row] for row in rows]
         parts.append({name: features.matrix([name], ids=ids) for name in names})
     return learn(*parts, scales=len(features.metadata.get("grid", ())))
-
-
-def unlike(familiarity: float | None) -> str:
-    """That an image is unlike those that the router was trained on, one sentence; "" if not.
-
-    >>> unlike(0.004)
-    'The image is unlike those that the router was trained on (0.4% of them are as unlike the \
-others): its estimates may be wrong.'
-    >>> unlike(0.3)
-    ''
-    """
-    if familiarity is None or familiarity > UNLIKE:
-        return ""
-    return (
-        "The image is unlike those that the router was trained on "
-        f"({100 * familiarity:.2g}% of them are as unlike the others): its estimates may be wrong."
-    )

@@ -314,11 +314,24 @@ class Run:
                 continue
             found = self._digest(path)
             if found != recorded:
+                self._refuse_damaged(path, found)
                 raise MismatchError(
                     f"{folder} was made from the {name} {relative} with SHA-256 {recorded[:12]}, "
                     f"but that file is now {found[:12]}. {redo}"
                 )
         return manifest
+
+    def _refuse_damaged(self, path: Path, found: str) -> None:
+        """Tell a file that is damaged from one that was made anew: its own folder knows."""
+        for stage, folder in (("log", self.log), ("features", self.features)):
+            if path.parent != real_path(folder) or not is_there(folder / MANIFEST):
+                continue
+            own = read_manifest(folder, stage=stage).get("files", {}).get(path.name, found)
+            if own != found:
+                raise DataError(
+                    f"{path} is damaged or was changed: its SHA-256 is {found[:12]}, its manifest "
+                    f"says {own[:12]}. Copy it again, or run `m3router {STAGES[stage]}` again."
+                )
 
     def is_current(
         self, folder: Path, stage: str, *, inputs: Mapping[str, Path], params: Mapping[str, Any]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from m3router.data.errors import DataError
 from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
+from m3router.router.serve.gateway.app import GatewayFront, create_gateway
 from m3router.router.serve.gateway.deciding import Decider, RouterFacts
 from m3router.router.serve.gateway.upstreams import Upstreams, upstreams_of
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
@@ -29,7 +30,6 @@ from m3router.router.training.scale_router import ScaleRouter
 if TYPE_CHECKING:
     from PIL import Image
 
-    from m3router.router.serve.gateway.app import GatewayFront
     from m3router.router.serve.http.app import Front
     from m3router.router.serve.http.processes import Place
 
@@ -130,7 +130,6 @@ def _in_a_process(
     settings: ServeSettings, environment: Mapping[str, str], place: Place
 ) -> Lifespan:
     """The gateway in one of several processes."""
-    from m3router.router.serve.gateway.app import create_gateway
     from m3router.router.serve.gateway.metrics import share
 
     share(place.folder, place.number)
@@ -153,8 +152,6 @@ def application(
     """
     upstreams = upstreams_for(settings)
     if upstreams is not None:
-        from m3router.router.serve.gateway.app import create_gateway
-
         return create_gateway(gateway_front(settings, environment, upstreams), on_ready=on_ready)
     from m3router.router.serve.http.app import create_app  # loads torch
 
@@ -197,7 +194,6 @@ def gateway_front(
     Raises:
         DataError: If a setting is wrong, or the gateway would be open to others without keys.
     """
-    from m3router.router.serve.gateway.app import GatewayFront
     from m3router.router.serve.gateway.metrics import GatewayMetrics
 
     keys, hosts = _admitted(settings, environment)

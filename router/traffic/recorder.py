@@ -114,7 +114,7 @@ class Recorder:
                 return False
             self._counts["sampled"] += 1
             pixels = _pixels(request)
-            long = max(len(request.question), len(request.answer)) > LONGEST_TEXT
+            long = max(len(request.question), len(request.answer)) >= LONGEST_TEXT
             full = self._queue and self._pixels + pixels > WAITING_PIXELS
             if self._stopping or long or full or len(self._queue) >= WAITING:
                 self._counts["dropped"] += 1
@@ -169,7 +169,8 @@ class Recorder:
         """Whose requests those are that come with a key that is not this server's own.
 
         Args:
-            token: The key. It is not kept: the name is its hash under the folder's secret.
+            token: The key, or what stands for it alone. It is not kept: the name is its hash
+                under the folder's secret.
 
         Raises:
             DataError: Nothing is recorded.

@@ -21,7 +21,7 @@ from m3router.data.scoring.metrics import AGREEMENT
 
 DATASET = "traffic"
 LONGEST_TEXT = 100_000
-"""Characters of a question or an answer that are kept; longer ones are no examples."""
+"""Characters from which on a question or an answer is not kept: it may be the beginning of one."""
 _EXAMPLE = frozenset(field.name for field in fields(Example))
 _OLD_USAGE = ("visual_tokens", "spent_tokens", "text_tokens", "answer_tokens")
 
@@ -98,8 +98,8 @@ def record_of(request: ServedRequest, made_by: MadeBy, *, time: datetime) -> dic
         DataError: The id or the question cannot be an example's, such as half of a surrogate pair,
             or a text is too long.
     """
-    if max(len(request.question), len(request.answer)) > LONGEST_TEXT:
-        raise DataError(f"A text of a record has at most {LONGEST_TEXT} characters.")
+    if max(len(request.question), len(request.answer)) >= LONGEST_TEXT:
+        raise DataError(f"A text of a record has fewer than {LONGEST_TEXT} characters.")
     served = {
         "answer": request.answer,
         "option": request.option,

@@ -179,6 +179,7 @@ def test_no_folder_imports_itself_in_a_circle(layer):
 
 
 OPTIONAL = {
+    "aiohttp",
     "accelerate",
     "av",
     "bitsandbytes",
@@ -203,6 +204,7 @@ OPTIONAL = {
     "torchvision",
     "transformers",
     "uvicorn",
+    "yarl",
 }
 """Packages that may be imported inside a function: extras, and what takes long to load."""
 

@@ -34,6 +34,7 @@ from m3router.router.hub import (
 from m3router.router.hub.card import local_path_in
 from m3router.router.hub.pipelines import load_pipeline
 from m3router.router.hub.repository import MOST_BYTES, fetch, router_files
+from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
 from m3router.router.policies.policy import SCHEMA
 from m3router.router.sealed_files import read_sealed, write_sealed
 from tests.cli.hub_server import TOKEN, StandIn
@@ -304,7 +305,7 @@ def test_places_of_a_machine_are_found() -> None:
 def test_every_file_of_an_estimator_is_on_the_list() -> None:
     generator = np.random.default_rng(0)
     X, Y = generator.random((60, 4)), generator.integers(0, 2, (60, 2)).astype(float)
-    named = {"router.json"}
+    named = {"router.json", *FAMILIARITY}
     for name in ESTIMATORS:
         named |= set(estimator_class(name)().fit(X, Y).dump())
     assert named == set(router_files())

@@ -124,6 +124,7 @@ class TestFractions:
             "calibrate --confidence",
             "monitor --false-alarm",
             "serve --traffic-share",
+            "serve --unlike",
             "study learning-curve --share",
             "train --split-share",
             "tune --split-share",

@@ -14,6 +14,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="target", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=1000, help="of each target")
+    parser.add_argument("--long", action="store_true", help="as many cases as `make fuzz`")
     parser.add_argument("--first", type=int, default=0, help="begin with this case of the seed")
     parser.add_argument("--child", metavar="FILE", help=argparse.SUPPRESS)
     told = parser.parse_args()
@@ -23,10 +24,13 @@ def main() -> int:
             parser.error(f"there is no target {name!r}; there are {', '.join(TARGETS)}")
     if told.child:
         return child(names[0], seed=told.seed, first=told.first, cases=told.cases, file=told.child)
-    reports = [run(name, seed=told.seed, cases=told.cases, first=told.first) for name in names]
-    for report in reports:
+    found = False
+    for name in names:
+        cases = TARGETS[name] if told.long else told.cases
+        report = run(name, seed=told.seed, cases=cases, first=told.first)
         print(report.text(), flush=True)
-    return 1 if any(report.findings for report in reports) else 0
+        found |= bool(report.findings)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -27,4 +27,4 @@ def check(case):
     if case == 11:
         bytearray(1 << 30)
     if case > 100:
-        KEPT.append(bytes(1 << 18))
+        KEPT.append(b"x" * (1 << 18))

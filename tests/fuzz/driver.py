@@ -26,7 +26,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-TARGETS = ("images", "bodies", "artefacts")
+TARGETS = {"images": 100_000, "bodies": 20_000, "artefacts": 5_000}
+"""Name of a target -> cases of a long run."""
 MOST_FINDINGS = 20
 WARM_UP = 0.2  # share of the cases after which memory must not grow any more
 POLL = 0.05  # seconds
@@ -126,9 +127,13 @@ def _one_child(report: Report, place: Path, limits: Limits, *, first: int, end: 
         late = _watch(process, place, limits)
         told = process.communicate()[0].decode()
     number, _ = _AT.unpack(place.read_bytes())
-    result: dict[str, Any] = json.loads(told.splitlines()[-1]) if told.strip() else {}
-    for at, what in result.get("findings", ()):
-        report.findings.append((at, what))
+    result: dict[str, Any] = {}
+    for line in told.splitlines():
+        one = json.loads(line)
+        if "finding" in one:
+            report.findings.append(tuple(one["finding"]))
+        else:
+            result = one
     report.slowest = max(report.slowest, tuple(result.get("slowest", (0.0, -1))))
     report.growth = result.get("growth", report.growth)
     if process.returncode == 0 and not late:
@@ -171,7 +176,7 @@ def _worked(process: int) -> float:
 
 
 def child(name: str, *, seed: int, first: int, cases: int, file: str) -> int:
-    """The child: check cases, say at the end (one line of JSON) what was found."""
+    """The child: check cases, and say in lines of JSON what is found, and at the end how it was."""
     target = target_of(name)
     limits, told = limits_of(target), Report(name, seed, cases)
     if hasattr(target, "prepare"):
@@ -182,10 +187,15 @@ def child(name: str, *, seed: int, first: int, cases: int, file: str) -> int:
         at_end = _checked(target, told, at, first=first, cases=cases)
     told.growth = at_end["growth"]
     if told.growth > limits.growth:
-        told.findings.append((at_end["next"] - 1, f"memory grew by {told.growth >> 20} MiB"))
-    found = {"findings": told.findings, "slowest": told.slowest, **at_end}
-    print(json.dumps(found), flush=True)
+        _tell(told, at_end["next"] - 1, f"memory grew by {told.growth >> 20} MiB")
+    print(json.dumps({"slowest": told.slowest, **at_end}), flush=True)
     return 0
+
+
+def _tell(told: Report, number: int, what: str) -> None:
+    """Say it at once: the next case may end the process."""
+    told.findings.append((number, what))
+    print(json.dumps({"finding": [number, what]}), flush=True)
 
 
 def _checked(
@@ -200,7 +210,7 @@ def _checked(
         try:
             target.check(case)
         except Exception as error:  # whatever it is, it is what we look for
-            told.findings.append((number, _brief(error)))
+            _tell(told, number, _brief(error))
         spent = time.monotonic() - began
         told.slowest = max(told.slowest, (spent, number))
         if len(told.findings) >= MOST_FINDINGS:

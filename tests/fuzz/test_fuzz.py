@@ -10,7 +10,7 @@ import pytest
 
 from tests.fuzz.driver import TARGETS, available, numbered, run, target_of
 
-SHORT = {"images": 150, "bodies": 150, "artefacts": 25}
+SHORT = {"images": 150, "bodies": 150, "artefacts": 15}
 
 
 @pytest.fixture(autouse=True)

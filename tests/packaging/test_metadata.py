@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from typer.testing import CliRunner
 
+from experiments import pins
 from m3router import router
 from m3router.router.cli.main import COMMANDS, app
 from tests.packaging.wheels import FOLDERS, ROOT, build, wanted_in_wheel
@@ -224,6 +225,15 @@ def test_the_dockerfile_as_far_as_it_can_be_read():
     said = {verb: rest for verb, rest in steps}
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", said["USER"]) and said["EXPOSE"] == "8000"
     assert re.search(r"^ARG PYTHON=\d+\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)
+    bases = [rest.split()[0] for verb, rest in steps if verb == "FROM"]
+    assert set(bases) == {"python:${PYTHON}@${PYTHON_DIGEST}"}
+    assert re.search(r"^ARG PYTHON_DIGEST=sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    installs = [rest for verb, rest in steps if verb == "RUN" and "pip install" in rest]
+    assert "${TORCH}" in installs[0], "an index of its own, with files of its own"
+    assert "--require-hashes" in installs[1] and "--no-build-isolation" in installs[2]
+    assert all("--no-deps" in one for one in installs[1:])
+    extras = next(rest for verb, rest in steps if verb == "ARG" and rest.startswith("EXTRAS="))
+    assert extras.partition("=")[2] in pins.EXTRAS
     command = json.loads(said["CMD"])
     assert command[:2] == ["m3router", "serve"] and "serve" in COMMANDS
     options = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "400"}).output
@@ -250,6 +260,17 @@ def test_the_compose_example():
     assert all(one.endswith(":ro") for one in service["volumes"])
     assert service["ports"] == ["127.0.0.1:8000:8000"]
     assert "M3ROUTER_API_KEYS" in service["environment"]
+    assert service["mem_limit"] == service["memswap_limit"] and service["mem_limit"].endswith("g")
+    assert 0 < service["pids_limit"] <= 1024 and 0 < service["cpus"] <= 16
+
+
+def test_the_containers_pins_are_those_of_the_constraints():
+    """Every package that an extra needs, once, at its pin, with a hash for each machine."""
+    assert pins.stale() == []
+    for extra in pins.EXTRAS:
+        text = (ROOT / "requirements" / f"{extra}.txt").read_text(encoding="utf-8")
+        each = re.findall(r"^[\w.-]+==|--hash=sha256:[0-9a-f]{64}(?= |$)", text, re.MULTILINE)
+        assert len(each) >= 2 * len(pins.needed(extra)) and "numpy==" in each
 
 
 @pytest.mark.parametrize("name", ["m3router", *FOLDERS])

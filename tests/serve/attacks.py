@@ -164,6 +164,10 @@ ATTACKS: dict[str, Attack] = {
 """By name."""
 
 
+REPEATED = (unknown_fields, brackets, fresh_budgets)
+"""Whose every piece is a request that is answered."""
+
+
 @contextlib.contextmanager
 def attacking(name: str, target: Target) -> Iterator[None]:
     """Let an attack go on in a process of its own."""
@@ -196,7 +200,8 @@ def main(name: str) -> None:
             target=_one, args=(ATTACKS[name], target, begun, until), daemon=True
         ).start()
     begun.wait()
-    print("begun", flush=True)  # noqa: T201
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
     sys.stdin.read()
 
 
@@ -204,15 +209,20 @@ def _one(attack: Attack, target: Target, begun: threading.Barrier, until: float)
     """One connection after the other; each reads what is answered, and begins anew at its end."""
     told = False
     while time.monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", target.port)) as way:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", target.port)) as way,
+        ):
             way.settimeout(2)
             way.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for piece in attack(target):
                 way.sendall(piece)
+                if len(piece) == 1:
+                    time.sleep(0.001)
                 if not told:
                     told = True
                     begun.wait()
-                if attack in (unknown_fields, brackets, fresh_budgets):
+                if attack in REPEATED:
                     way.recv(1 << 16)
             while way.recv(1 << 16):
                 pass

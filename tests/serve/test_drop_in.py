@@ -19,6 +19,7 @@ from m3router.m3core.matryoshka.sampling import Draw, Sampling
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.serve.backends.engine import LocalEngine
 from m3router.router.serve.backends.stop_strings import StopStrings
+from m3router.router.serve.backends.vllm.protocol import request_body
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.app import Front, create_app
@@ -207,6 +208,14 @@ def test_a_drawn_answer_does_not_depend_on_its_batch(pipeline, small_run):
     alone = [answers([0], [drawn[0]]), answers([1], [None]), answers([2], [drawn[2]])]
     assert together == [text for (text,) in alone]
     assert together[1] == model.answer([requests[1]])[0].text
+
+
+def test_a_vllm_server_is_asked_for_the_same():
+    plain = {"model": "m", "messages": [], "max_tokens": 4, "stream": False}
+    drawn = Sampling(temperature=0.7, top_p=0.9, seed=3)
+    body = request_body(**plain, stop=("END",), sampling=drawn)
+    asked = {"temperature": 0.7, "top_p": 0.9, "seed": 3, "stop": ["END"]}
+    assert body == request_body(**plain) | asked
 
 
 def test_detail_chooses_a_scale_where_nothing_else_does(post, pipeline):

@@ -164,7 +164,7 @@ def joined_without_a_token(address):
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
         [sys.executable, "-c", program],
-        env={**env, "RAY_AUTH_MODE": "disabled"},
+        env={**env, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
         capture_output=True,
         text=True,
         timeout=90,

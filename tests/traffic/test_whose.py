@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 from m3router.data.errors import DataError
 from m3router.router.serve.guard.key_file import add_key
 from m3router.router.serve.http import feedback as http
-from m3router.router.serve.http.feedback import LONGEST_BODY, TrafficRoutes, owner_by_token
+from m3router.router.serve.http.feedback import LONGEST_BODY, TrafficRoutes
 from m3router.router.traffic import (
     Feedback,
     Recorder,
@@ -27,6 +28,7 @@ from m3router.router.traffic import (
 )
 from m3router.router.traffic.answers import write_sheet
 from m3router.router.traffic.folder import FEEDBACK, IMAGES, REPEATS
+from m3router.router.traffic.records import LONGEST_TEXT
 from tests.traffic.made import add, answered, filled, new_image, record
 from tests.traffic.served import SERVED, offered
 
@@ -147,23 +149,6 @@ def test_keys_of_an_upstream_are_told_apart_and_not_kept(recorder, tmp_path):
     assert other.owner("sk-ann") != ann  # nobody can look a key up in another folder
     other.stop()
     assert recorder.forget("a", key=ann)
-
-
-def test_a_server_that_passes_keys_on_knows_whose_requests_are_whose(recorder):
-    recorder.offer(offered("a", new_image(1), key=recorder.owner("sk-ann")))
-    recorder.offer(offered("b", new_image(1), key=""))
-    routes = TrafficRoutes(recorder, who=owner_by_token(recorder)).routes()
-    with TestClient(Starlette(routes=routes)) as client:
-        found = [
-            client.delete(f"/v1/traffic/{name}", headers=headers).status_code
-            for name in ("a", "b")
-            for headers in (
-                {"authorization": "Bearer sk-bob"},
-                {"authorization": "bearer sk-ann"} if name == "b" else {},
-                {"authorization": "bearer  sk-ann "} if name == "a" else {},
-            )
-        ]
-    assert found == [404, 404, 200] * 2
 
 
 def test_an_answer_is_found_by_its_own_id_too(recorder, server):
@@ -346,3 +331,12 @@ def test_records_of_earlier_versions_are_read(tmp_path):
         add(folder, "old", 1)
     (line,) = read_traffic(tmp_path / "traffic")
     assert line["served"]["option"] == "9" and line["served"]["answer"] == "a cat"
+
+
+def test_a_text_that_may_be_cut_is_not_kept(recorder):
+    assert not recorder.offer(offered("long", new_image(1), "x" * LONGEST_TEXT))
+    assert not recorder.offer(replace(offered("q", new_image(1)), question="x" * LONGEST_TEXT))
+    assert recorder.offer(offered("whole", new_image(1), "x" * (LONGEST_TEXT - 1)))
+    recorder.stop()
+    assert [one["id"] for one in read_traffic(recorder.folder)] == ["whole"]
+    assert recorder.counts()["dropped"] == 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from m3router.router.serve.gateway.exchange import (
     Gateway,
     Metrics,
     Served,
+    client_of,
     error_body,
     while_there,
 )
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 64
 """Lists and objects within each other: the schema of a tool is deeper than a conversation."""
+MOST_HELD = 256 << 20
+"""Bytes of all requests that wait for their answers; a process takes about four times as much."""
 LONGEST_LIST = 1 << 20
 """Bytes of an upstream's list of models that are read."""
 
@@ -86,6 +91,44 @@ class GatewayFront:
     on_served: Callable[[Served], None] | None = None
 
 
+class HeldBytes:
+    """Bodies of requests whose answers are not there yet; used from one thread.
+
+    Args:
+        total: Bytes of all of them.
+        share: Of one client's, in (0, 1].
+    """
+
+    def __init__(self, total: int, share: float = 0.5) -> None:
+        self.total = total
+        self.share = share
+        self._held: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def taken(self, who: str, count: int) -> Iterator[None]:
+        """Hold so many bytes of a client's.
+
+        Raises:
+            ApiError: 503 if that were too many.
+        """
+        own = self._held[who] + count
+        if own > self.share * self.total or self._held.total() + count > self.total:
+            raise ApiError(
+                503,
+                "Too much is being asked at once. Try again in a moment.",
+                kind="server_error",
+                code="overloaded",
+                headers={"Retry-After": "1"},
+            )
+        self._held[who] = own
+        try:
+            yield
+        finally:
+            self._held[who] -= count
+            if not self._held[who]:
+                del self._held[who]
+
+
 class GatewayState:
     """What is there between the application's start and its end.
 
@@ -94,6 +137,7 @@ class GatewayState:
 
     Attributes:
         upstreams: With every option's model, once it started.
+        held: Bodies that wait for answers.
         gateway: Serves requests.
     """
 
@@ -102,6 +146,7 @@ class GatewayState:
         self.front = front
         self.upstreams = front.upstreams
         self.started = int(time.time())
+        self.held = HeldBytes(max(MOST_HELD, 4 * settings.max_bytes))
         self.relay = Relay(silence=settings.upstream_timeout, trust_env=settings.trust_env)
         self.gateway = Gateway(
             relay=self.relay,
@@ -249,20 +294,23 @@ class _Endpoint:
         raw = await _body(receive)
         if raw is None:
             return
+        status = 500
         try:
-            stayed = await while_there(receive, self._serve(scope, raw, send, exchange), exchange)
+            with self.state.held.taken(client_of(scope), len(raw)):
+                work = self._serve(scope, raw, send, exchange)
+                stayed = await while_there(receive, work, exchange)
+            status = exchange.status if stayed else LEFT
         except ApiError as error:
-            stayed = True
-            if not exchange.status:
-                exchange.status = error.status
-                await _fail(error, send, exchange)
-        self.state.front.metrics.request(
-            exchange.status if stayed else LEFT,
-            exchange.option,
-            exchange.reason,
-            time.monotonic() - exchange.started,
-            exchange.first,
-        )
+            status = error.status
+            await _fail(error, send, exchange)
+        finally:
+            self.state.front.metrics.request(
+                status,
+                exchange.option,
+                exchange.reason,
+                time.monotonic() - exchange.started,
+                exchange.first,
+            )
 
     async def _serve(self, scope: Scope, raw: bytes, send: Send, exchange: Exchange) -> None:
         path = self.path

@@ -44,6 +44,18 @@ IN_A_THREAD = 256 << 10
 logger = logging.getLogger(__name__)
 
 
+class SizedImage(Image.Image):
+    """An image of which the size alone is known: no memory follows what a header claims.
+
+    Args:
+        size: Width and height.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self._size = size
+
+
 class SentUrl(Protocol):
     """An image as it is sent."""
 
@@ -171,8 +183,6 @@ class Plan:
         options: Option of each of the turn's images.
         wish: What was wished for.
         judged: What was decided; None where nothing was.
-        image: What the router looked at; None where that was nothing, or a size alone.
-        digest: Of the image that was judged; "" without.
         seconds: What deciding took.
     """
 
@@ -183,8 +193,6 @@ class Plan:
     options: tuple[str, ...] = ()
     wish: Wish = field(default_factory=Wish)
     judged: Judged | None = None
-    image: Image.Image | None = None
-    digest: str = ""
     seconds: float = 0.0
 
     def at(self, option: str) -> Plan:
@@ -259,7 +267,7 @@ class Judge:
         else:
             turn, files = self._read(body, field)
         began = time.monotonic()
-        judged, image, digest = None, None, ""
+        judged = None
         files = await self._fetched(turn, files)
         try:
             found = await self._judge(turn, files, wish)
@@ -276,7 +284,7 @@ class Judge:
         if isinstance(found, Reason):
             own, reason = self._unjudged(turn, files, found, who)
         else:
-            judged, image, digest = found
+            judged = found
             own, reason = self._chosen(judged)
         if wish.option is not None:
             own, reason = wish.option, option_asked(wish.option)
@@ -289,8 +297,6 @@ class Judge:
             options=options,
             wish=wish,
             judged=judged,
-            image=image,
-            digest=digest,
             seconds=time.monotonic() - began,
         )
 
@@ -328,9 +334,7 @@ class Judge:
             files.append(known[part.url])
         return turn, tuple(files)
 
-    async def _judge(
-        self, turn: Turn, files: tuple[ImageFile, ...], wish: Wish
-    ) -> Reason | tuple[Judged, Image.Image | None, str]:
+    async def _judge(self, turn: Turn, files: tuple[ImageFile, ...], wish: Wish) -> Reason | Judged:
         """What is decided, or why nothing is.
 
         Raises:
@@ -352,7 +356,7 @@ class Judge:
                         return seen
                     image, digest = seen
                 asked = Asked(question=turn.question, image=image, digest=digest, wish=wish)
-                judged = await self.decider.decide(asked)
+                return await self.decider.decide(asked)
         except TimeoutError:
             raise RouterFailedError(SLOW) from None
         except (DataError, MismatchError) as error:
@@ -368,7 +372,6 @@ class Judge:
             # The edge: whatever breaks the router, requests go on, or not, as configured.
             logger.error("the router failed: %s", where(error))
             raise RouterFailedError(FAILED) from error
-        return judged, image if self.facts.needs_pixels else None, digest
 
     def _cannot(self, turn: Turn, current: list[ImagePart]) -> Reason | None:
         """Why a turn cannot be judged; None where it can."""
@@ -401,7 +404,7 @@ class Judge:
         if self.facts.needs_pixels:
             return await self.images.decode(file.data, deadline=deadline), file.content
         size = await self.images.size(file.data, deadline=deadline)
-        return Image.new("L", size, None), file.content  # its pixels are never touched
+        return SizedImage(size), file.content
 
     async def _fetched(self, turn: Turn, files: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
         """The files, the only one of the last turn fetched where it is elsewhere and may be."""

@@ -10,7 +10,7 @@ import re
 
 from m3router.router.serve.errors import ApiError
 
-FREE_CHUNKS = 1024
+FREE_CHUNKS = 256
 """Chunks of any size that a body may have."""
 CHUNK_BYTES = 512
 """Each further one must bring so much, on average over the body."""

@@ -46,7 +46,7 @@ class _Meter:
         if b"\\" in text:
             if (len(text) - len(text.rstrip(b"\\"))) % 2:
                 text, self._kept = text[:-1], b"\\"
-            # In a string backslashes pair up from the left: of a run one or none is left.
+            # In a string backslashes pair up from the left: of a run one is left, or none.
             text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
         if not text:
             return

@@ -1,4 +1,4 @@
-"""How a request is refused, wherever it is: OpenAI's error object, and headers that fence."""
+"""How a request is refused, wherever that happens: OpenAI's error object, fenced by headers."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ nothing of the inside.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -92,7 +93,8 @@ class RequestGuard:
             await self._serve(scope, receive, answer)
         except ApiError as error:
             if answer.closes:
-                await asyncio.sleep(REFUSAL_SECONDS)
+                with contextlib.suppress(asyncio.CancelledError):  # stopping: at once, then
+                    await asyncio.sleep(REFUSAL_SECONDS)
             await answer.fail(error)
         except Exception as error:
             # The edge: whatever it is, the client learns nothing of it, and the log learns where

@@ -46,6 +46,9 @@ from m3router.router.traffic.recorder import Recorder
 LEFT = 499
 """Status in logs and metrics of a request whose client left, as nginx has it."""
 
+LONGEST_ERROR = 500
+"""Characters: a number of thousands of digits is not repeated."""
+
 Found = TypeVar("Found")
 logger = logging.getLogger(__name__)
 
@@ -142,6 +145,9 @@ class Chat:
             problem.headers["x-request-id"] = one.id
             self._log(one, problem.status)
             raise problem from error
+        except Exception:  # the edge: it is counted here, and told where errors are told
+            self._log(one, 500)
+            raise
         routed = self._answered(one, query, routed)
         body = completion(
             routed, id=one.id, created=_now(), model=request.model, opening=one.opening
@@ -192,7 +198,7 @@ class Chat:
                     pass  # the question itself
                 else:
                     place = wish
-            raise ApiError(400, f"{place}: {error}", param=place) from error
+            raise ApiError(400, f"{place}: {error}"[:LONGEST_ERROR], param=place) from error
 
     async def _read(self, question: Question) -> Image.Image:
         try:

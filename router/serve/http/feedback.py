@@ -67,7 +67,7 @@ class TrafficRoutes:
 
     Args:
         recorder: Where requests are kept; None where none are.
-        who: From a request to the name of the key that it came with, as records have it.
+        who: From a request to what records have as its `key`; None for the name of its API key.
     """
 
     def __init__(
@@ -138,20 +138,6 @@ class TrafficRoutes:
                 code="unavailable",
                 headers={"Retry-After": "5"},
             ) from error
-
-
-def owner_by_token(recorder: Recorder) -> Callable[[Request], str]:
-    """Who asks, where clients bring keys of an upstream; for :class:`TrafficRoutes`.
-
-    Records then need `recorder.owner(token)` as their key, and "" for requests without a token.
-    """
-
-    def who(request: Request) -> str:
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        token = token.strip() if kind.lower() == "bearer" else ""
-        return recorder.owner(token) if token else ""
-
-    return who
 
 
 def parse_feedback(body: bytes) -> tuple[str, Feedback]:

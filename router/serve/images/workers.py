@@ -249,7 +249,7 @@ class ImageWorkers:
         Raises:
             ApiError: If it does not start, or another did not a moment ago.
         """
-        if time.monotonic() < self._no_start_before:
+        if self._threads is None or time.monotonic() < self._no_start_before:
             raise _unavailable()
         try:
             worker.start()

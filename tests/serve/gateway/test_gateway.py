@@ -150,5 +150,5 @@ def test_the_official_client(served, stand_in):
         client.chat.completions.create(model="m3router/auto", messages=messages)
     (kept, *_) = served.served
     assert (kept.said.text, kept.plan.turn.question, kept.escalated) == (word, LARGE, 0)
-    assert kept.plan.image is not None and kept.plan.image.size == (512, 512)
+    assert kept.plan.files[0].data == data and kept.plan.options == (kept.plan.option,)
     assert data_url(data) in json.dumps(kept.body)

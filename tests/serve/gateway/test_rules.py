@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -407,3 +409,24 @@ def test_names_that_headers_cannot_carry(upstream):
         assert client.option == "gr%C3%B6b 1%25"
         client(chat(user("?", image_part(A))), **{"x-m3router-option": "gr%C3%B6b 1%25"})
         assert client.option == "gr%C3%B6b 1%25" and client.reason == "asked"
+
+
+def test_what_one_client_holds_is_bounded(upstream, monkeypatch):
+    monkeypatch.setattr("m3router.router.serve.gateway.app.MOST_HELD", 4000)
+    upstream.script = lambda heard: Said(before=0.5)
+    with (
+        gateway(upstreams(upstream.url), ToldDecider(NAMES), max_bytes=1000) as running,
+        ThreadPoolExecutor(8) as pool,
+    ):
+
+        def ask(who: str) -> int:
+            body = chat(user("x" * 700))
+            headers = {"Authorization": f"Bearer {who}"}
+            url = f"{running.url}/v1/chat/completions"
+            return httpx.post(url, json=body, headers=headers, timeout=20).status_code
+
+        many = [pool.submit(ask, "one") for _ in range(5)]
+        time.sleep(0.2)
+        assert ask("two") == 200
+        assert sorted(one.result() for one in many) == [200, 200, 503, 503, 503]
+        assert ask("one") == 200

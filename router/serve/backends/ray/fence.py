@@ -6,12 +6,15 @@ may run code. Both of what is set here Ray reads when it is imported, so it come
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import os
 import secrets
 import tempfile
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any
 
 from m3router.data.errors import DataError
 
@@ -62,6 +65,30 @@ def check_private(file: Path) -> None:
         raise DataError(f"Ray's token {file} cannot be read: {error.strerror}.") from error
     if status.st_mode & 0o077:
         raise DataError(f"Ray's token {file} can be read or written by others: chmod 600 it.")
+
+
+def keep_inside() -> None:
+    """Let gRPC servers of this process listen to this machine only, where its Ray does.
+
+    NOTE: each replica of Ray Serve opens one at ``[::]``, whatever its node's address, and says
+    nowhere how to change that (``serve/_private/replica.py`` of 2.60). Called in a replica before.
+    """
+    if os.environ.get(LOCAL_ONLY) != "0":
+        return
+    server: Any = importlib.import_module("grpc.aio._server").Server  # comes with ray[serve]
+    for name in ("add_insecure_port", "add_secure_port"):
+        setattr(server, name, _inside(getattr(server, name)))
+
+
+def _inside(add_port: Callable[..., int]) -> Callable[..., int]:
+    @wraps(add_port)
+    def add(self: Any, address: str, *more: Any) -> int:
+        host, _, port = address.rpartition(":")
+        return add_port(
+            self, f"127.0.0.1:{port}" if host in ("[::]", "0.0.0.0") else address, *more
+        )
+
+    return add
 
 
 @cache

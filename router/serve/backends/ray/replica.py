@@ -14,6 +14,7 @@ from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
 from m3router.router.serve.backends.engine import LocalEngine
+from m3router.router.serve.backends.ray.fence import keep_inside
 from m3router.router.serve.settings import EngineSettings
 
 KINDS: dict[str, type[M3RouterError]] = {
@@ -76,6 +77,7 @@ class Replica:
     """
 
     async def __init__(self, settings: EngineSettings) -> None:  # type: ignore[misc]
+        keep_inside()
         # Ray Serve awaits it; a replica takes questions when it returns.
         self._engine = LocalEngine(settings)
         await self._engine.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -124,6 +125,6 @@ def _typed(path: Path, name: str, value: Any, kind: Any) -> Any:
     kinds = get_args(kind) or (kind,)
     if float in kinds and type(value) is int:
         return float(value)
-    if type(value) not in kinds:
+    if type(value) not in kinds or (type(value) is float and not math.isfinite(value)):
         raise DataError(f"{path}: {name} cannot be {value!r}.")
     return value

@@ -39,12 +39,15 @@ def markdown(results: Mapping[str, Any]) -> str:
 def _levels(levels: Sequence[Mapping[str, Any]]) -> str:
     head = ["clients", "upstream takes, ms", "alone: median, p99, ms", "answers/s"]
     head += ["added at the median, ms", "at p99", "to the first byte", "throughput"]
-    head += ["gateway's cores", "ms of a core for an answer", "decided", "lost"]
+    head += ["ms of a core for an answer: gateway", "beside it", "decided", "lost"]
     rows = []
     for level in levels:
         alone, through = level["rounds"]["alone"], level["rounds"]["through"]
         found = level["compared"]
-        cores = statistics.fmean(one["cores"].get("gateway", 0.0) for one in through)
+        cores = {
+            role: statistics.fmean(one["cores"].get(role, 0.0) for one in through)
+            for role in ("gateway", "beside")
+        }
         rate = statistics.fmean(one["per_second"] for one in through)
         asked = sum(sum(one["reasons"].values()) for one in through)
         routed = sum(one["reasons"].get("routed", 0) for one in through)
@@ -57,8 +60,7 @@ def _levels(levels: Sequence[Mapping[str, Any]]) -> str:
                 *(_ends(found[f"added_{name}"]) for name in ("median_ms", "p99_ms")),
                 _ends(found["added_first_median_ms"]),
                 _ends(found["throughput"]),
-                f"{cores:.2f}",
-                f"{1000 * cores / rate:.2f}" if rate else "–",
+                *(f"{1000 * one / rate:.2f}" if rate else "–" for one in cores.values()),
                 f"{routed / asked:.1%}" if asked else "–",
                 str(sum(one["lost"] for one in [*alone, *through])),
             ]

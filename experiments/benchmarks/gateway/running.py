@@ -201,7 +201,8 @@ class Bench:
             pin_server(gateway, self.cores["gateway"], self.cores["beside"])
 
             def spent() -> dict[str, float]:
-                return {"upstream": upstream.cpu(), "gateway": gateway.cpu()}
+                whole, front = gateway.cpu(), gateway.cpu(children=False)
+                return {"upstream": upstream.cpu(), "gateway": front, "beside": whole - front}
 
             found = measure(
                 lambda level: pool.submit(drive, level).result(),

@@ -101,10 +101,10 @@ class Server:
         page = resource.getpagesize()
         return sum(int(one.split()[1]) for one in self._family("statm")) * page / 2**20
 
-    def cpu(self) -> float:
-        """Seconds of processor time that its processes took so far."""
+    def cpu(self, *, children: bool = True) -> float:
+        """Seconds of processor time that its processes took so far, or the first of them alone."""
         spent = 0
-        for one in self._family("stat"):
+        for one in self._family("stat")[: None if children else 1]:
             # After the name in brackets, which may hold anything: state is field 3 of proc(5).
             fields = one.rpartition(")")[2].split()
             spent += int(fields[11]) + int(fields[12])

@@ -20,6 +20,7 @@ from PIL import Image
 from m3router.data.errors import M3RouterError
 from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.backends.ray.application import RayApplication
+from m3router.router.serve.backends.ray.fence import keep_inside
 from m3router.router.serve.backends.ray.settings import RaySettings
 from m3router.router.serve.gateway.decider_wire import Refused
 from m3router.router.serve.gateway.deciding import Asked, Decider, Judged, RouterFacts, Wish
@@ -48,6 +49,7 @@ class DecidingReplica:
     """
 
     async def __init__(self, make: Callable[[], Decider]) -> None:  # type: ignore[misc]
+        keep_inside()
         # Ray Serve awaits it; a replica takes questions when it returns.
         self._decider = make()
         self._facts = await self._decider.start()

@@ -38,6 +38,8 @@ from m3router.router.serve.images.decoding import Fetches
 
 DECIDE_SECONDS = 2.0
 """That reading an image and deciding may take; the request then goes on without."""
+WISH_SECONDS = 30.0
+"""The same where a policy must be made for a wish, once for each budget and loss."""
 IN_A_THREAD = 256 << 10
 """Bytes of a body from which on it is read and written beside the event loop."""
 
@@ -346,10 +348,12 @@ class Judge:
         ]
         if (reason := self._cannot(turn, [part for part, _ in found])) is not None:
             return reason
-        deadline = time.monotonic() + self.seconds
+        made = wish.option is None and wish != Wish()
+        seconds = max(self.seconds, WISH_SECONDS) if made else self.seconds
+        deadline = time.monotonic() + seconds
         image, digest = None, ""
         try:
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout(seconds):
                 if found:
                     seen = await self._seen(*found[0], deadline)
                     if isinstance(seen, Reason):

@@ -214,6 +214,7 @@ def gateway_front(
             folder=shared,
         ),
         fetch=_fetcher(settings, limits),
+        recorder=_recorder(settings),
         hosts=hosts,
     )
 
@@ -258,15 +259,6 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
         deadline = time.monotonic() + settings.request_timeout
         return await image_of(url, workers, fetcher, deadline=deadline, param="messages.0.content")
 
-    recorder = None
-    if settings.traffic is not None:
-        recorder = Recorder(
-            settings.traffic,
-            share=settings.traffic_share,
-            keep_days=settings.traffic_days,
-            consent=settings.traffic_consent,
-            max_bytes=settings.traffic_bytes,
-        )
     return Front(
         backend=backend_of(settings, environment),
         image=image,
@@ -274,8 +266,21 @@ def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst),
         settings=settings,
-        recorder=recorder,
+        recorder=_recorder(settings),
         hosts=hosts,
+    )
+
+
+def _recorder(settings: ServeSettings) -> Recorder | None:
+    """What keeps a share of the traffic, not started; None where nothing is kept."""
+    if settings.traffic is None:
+        return None
+    return Recorder(
+        settings.traffic,
+        share=settings.traffic_share,
+        keep_days=settings.traffic_days,
+        consent=settings.traffic_consent,
+        max_bytes=settings.traffic_bytes,
     )
 
 

@@ -124,6 +124,13 @@ class Recorder:
             self._waiting.notify()
             return True
 
+    def would_take(self, id: str, consented: bool | None) -> bool:
+        """Whether a request would be kept, as far as its id and its consent say; counts nothing."""
+        with self._waiting:
+            if self._open is None or self._stopping or not self.consent.allows(consented):
+                return False
+            return is_sampled(id, self.share, self._open.key)
+
     def forget(self, id: str, *, key: str | None = None) -> bool:
         """Delete a request for good, waiting or written; takes as long as rewriting the file.
 

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,13 @@ from m3router.router.serve.gateway.exchange import (
     Exchange,
     Gateway,
     Metrics,
-    Served,
     client_of,
     error_body,
     while_there,
 )
 from m3router.router.serve.gateway.history import Memory
 from m3router.router.serve.gateway.judging import DECIDE_SECONDS, Images, Judge
+from m3router.router.serve.gateway.recording import made_by, more_routes, record
 from m3router.router.serve.gateway.relaying import CutError, Relay, sent_headers
 from m3router.router.serve.gateway.upstreams import Upstream, Upstreams, with_models
 from m3router.router.serve.gateway.wishes import AUTO, PREFIX
@@ -40,12 +40,12 @@ from m3router.router.serve.http.lifespan import Lifespan
 from m3router.router.serve.http.request_ids import RequestIds
 from m3router.router.serve.images.decoding import Fetches
 from m3router.router.serve.settings import ServeSettings, WhenRouterFails
+from m3router.router.traffic.recorder import Recorder
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.routing import BaseRoute
 
 MAX_DEPTH = 64
 """Lists and objects within each other: the schema of a tool is deeper than a conversation."""
@@ -72,9 +72,8 @@ class GatewayFront:
         fetch: Gets images from elsewhere; None to get none.
         hosts: Names that the gateway goes by; None for any.
         decide_seconds: That reading an image and deciding may take.
-        more_routes: From the gateway to further routes, such as those of `/v1/route` and
-            `/v1/feedback`.
-        on_served: Called with every routed answer that came whole; None for nobody.
+        recorder: Keeps a share of the traffic; started and stopped by the application. None for
+            none.
     """
 
     upstreams: Upstreams
@@ -87,8 +86,7 @@ class GatewayFront:
     fetch: Fetches | None = None
     hosts: frozenset[str] | None = None
     decide_seconds: float = DECIDE_SECONDS
-    more_routes: Callable[[Gateway], Sequence[BaseRoute]] = lambda gateway: ()
-    on_served: Callable[[Served], None] | None = None
+    recorder: Recorder | None = None
 
 
 class HeldBytes:
@@ -155,7 +153,7 @@ class GatewayState:
             metrics=front.metrics,
             own_keys=front.keys.needed,
             ask_logprobs=settings.ask_logprobs,
-            on_served=front.on_served,
+            on_served=partial(record, front.recorder, front.images) if front.recorder else None,
         )
         self._judge: Judge | None = None
 
@@ -192,6 +190,8 @@ class GatewayState:
                     f"The router chooses between {list(facts.options)}, but the upstreams are "
                     f"asked at {list(self.upstreams.options)}."
                 )
+            if front.recorder is not None:
+                await asyncio.to_thread(front.recorder.start, made_by(facts))
         except BaseException:
             await self.stop()
             raise
@@ -215,6 +215,8 @@ class GatewayState:
         await self.front.decider.stop()
         if (stop := getattr(self.front.images, "stop", None)) is not None:
             await stop()
+        if self.front.recorder is not None:
+            await asyncio.to_thread(self.front.recorder.stop)
         await self.relay.stop()
 
     async def _with_models(self) -> Upstreams:
@@ -415,7 +417,7 @@ def routes(state: GatewayState) -> Starlette:
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
-            *state.front.more_routes(state.gateway),
+            *more_routes(state.gateway, state.front.recorder),
         ],
         exception_handlers={ApiError: told, HTTPException: refused},
     )

@@ -177,7 +177,7 @@ class Gateway:
         metrics: Told of everything.
         own_keys: Whether clients show keys of the gateway's own.
         ask_logprobs: Whether to ask for log-probabilities where a policy may ask again.
-        on_served: Called with every routed answer that came whole; None for nobody.
+        on_served: Awaited with every routed answer that came whole; None for nobody.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Gateway:
         metrics: Metrics,
         own_keys: bool,
         ask_logprobs: bool = False,
-        on_served: Callable[[Served], None] | None = None,
+        on_served: Callable[[Served], Awaitable[None]] | None = None,
     ) -> None:
         self.relay = relay
         self.judge = judge
@@ -263,7 +263,7 @@ class Gateway:
         self._count(asked.plan, said)
         if self.on_served is not None:
             key = str(scope.get("state", {}).get("key", ""))
-            self.on_served(
+            await self.on_served(
                 Served(
                     id=exchange.id,
                     key=key,

@@ -20,7 +20,6 @@ from m3router.router.inference.router import Router
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.app import GatewayFront, create_gateway
 from m3router.router.serve.gateway.deciding import Asked, Judged, RouterFacts
-from m3router.router.serve.gateway.exchange import Served
 from m3router.router.serve.gateway.upstreams import Upstreams
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
@@ -157,7 +156,6 @@ class CountingMetrics:
 class RunningGateway:
     url: str
     metrics: CountingMetrics
-    served: list[Served]
 
 
 @contextlib.contextmanager
@@ -165,8 +163,12 @@ def gateway(
     upstreams: Upstreams, decider: Any, *, keys: KeyRing | None = None, **settings: Any
 ) -> Iterator[RunningGateway]:
     """Serve a gateway in a thread."""
-    own = {name: settings.pop(name) for name in ("fetch", "decide_seconds") if name in settings}
-    metrics, served = CountingMetrics(), list[Served]()
+    own = {
+        name: settings.pop(name)
+        for name in ("fetch", "decide_seconds", "recorder")
+        if name in settings
+    }
+    metrics = CountingMetrics()
     front = GatewayFront(
         upstreams=upstreams,
         decider=decider,
@@ -176,7 +178,6 @@ def gateway(
         settings=ServeSettings(run="run", **settings),
         metrics=metrics,
         **own,
-        on_served=served.append,
     )
     app = create_gateway(front)
     server = server_of(app, access_log=False, drain_seconds=1)
@@ -191,7 +192,7 @@ def gateway(
             time.sleep(0.005)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         try:
-            yield RunningGateway(url, metrics, served)
+            yield RunningGateway(url, metrics)
         finally:
             server.should_exit = True
             thread.join(10)

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 from m3router.data.errors import DataError
 from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
+from m3router.router.serve.backends.factory import backend_of
+from m3router.router.serve.backends.ray.application import ray_settings
 from m3router.router.serve.gateway.app import GatewayFront, create_gateway
+from m3router.router.serve.gateway.decider_process import ProcessDecider
+from m3router.router.serve.gateway.decider_ray import RayDecider
 from m3router.router.serve.gateway.deciding import Decider, RouterFacts
 from m3router.router.serve.gateway.upstreams import Upstreams, upstreams_of
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.lifespan import Lifespan
+from m3router.router.serve.http.processes import Place, serve_processes
 from m3router.router.serve.http.running import serve_forever
 from m3router.router.serve.images.decoding import image_of
 from m3router.router.serve.images.fetching import Fetcher
@@ -31,7 +36,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from m3router.router.serve.http.app import Front
-    from m3router.router.serve.http.processes import Place
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -107,8 +111,6 @@ def _launch_processes(
     Raises:
         DataError: As :func:`launch`, or if the model server would answer.
     """
-    from m3router.router.serve.http.processes import serve_processes
-
     if upstreams_for(settings) is None:
         raise DataError(
             "--processes goes with --upstream: a model would be loaded by each process. For "
@@ -229,8 +231,6 @@ def _load(images: ImageWorkers) -> dict[str, float]:
 
 def _decider(settings: ServeSettings) -> Decider:
     """What decides: a process beside this one, or replicas."""
-    from m3router.router.serve.gateway.decider_process import ProcessDecider
-
     make = partial(
         ProcessDecider,
         Path(settings.run).resolve(),
@@ -241,14 +241,10 @@ def _decider(settings: ServeSettings) -> Decider:
     )
     if not settings.ray:
         return make()
-    from m3router.router.serve.backends.ray.application import ray_settings
-    from m3router.router.serve.gateway.decider_ray import RayDecider
-
     return RayDecider(make, ray_settings(settings))
 
 
 def _front(settings: ServeSettings, environment: Mapping[str, str]) -> Front:
-    from m3router.router.serve.backends.factory import backend_of
     from m3router.router.serve.http.app import Front
 
     keys, hosts = _admitted(settings, environment)

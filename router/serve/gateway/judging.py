@@ -22,7 +22,6 @@ from m3router.router.serve.gateway.bodies import (
     Place,
     Turn,
     image_file,
-    is_data_url,
     read_turn,
 )
 from m3router.router.serve.gateway.deciding import Asked, Decider, Judged, RouterFacts, Wish
@@ -34,7 +33,7 @@ from m3router.router.serve.gateway.patching import (
     re_encoded,
 )
 from m3router.router.serve.gateway.upstreams import Upstreams
-from m3router.router.serve.images.decoding import Fetches
+from m3router.router.serve.images.decoding import Fetches, is_data_url
 
 DECIDE_SECONDS = 2.0
 """That reading an image and deciding may take; the request then goes on without."""

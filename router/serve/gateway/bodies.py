@@ -25,7 +25,7 @@ MESSAGES, INPUT = "messages", "input"
 """The field that a conversation is in: of `/v1/chat/completions`, and of `/v1/responses`."""
 TEXTS = ("text", "input_text", "output_text")
 IMAGES = ("image_url", "input_image")
-SILENT = ("refusal",)
+SILENT = ("refusal", "thinking", "reasoning", "reasoning_text", "summary_text")
 """Kinds of parts that are neither text of a user nor anything to look at."""
 
 _LONGEST_KIND = 40
@@ -59,6 +59,7 @@ class Turn:
         earlier_other: Whether there is such a part anywhere else.
         user: Whether there is a user's turn at all.
         previous: Id of the response that this one follows, "" without.
+        conversation: Id of the conversation that the upstream keeps, "" without.
     """
 
     question: str
@@ -67,6 +68,12 @@ class Turn:
     earlier_other: bool = False
     user: bool = True
     previous: str = ""
+    conversation: str = ""
+
+    @property
+    def follows(self) -> str:
+        """By what the upstream knows what came before; "" where the body has all of it."""
+        return self.previous or self.conversation
 
     @property
     def current(self) -> tuple[ImagePart, ...]:
@@ -119,10 +126,9 @@ def read_turn(body: Mapping[str, Any], field: str) -> Turn:
     'Hi'
     """
     content = body.get(field)
-    previous = body.get("previous_response_id")
-    previous = previous if isinstance(previous, str) and field == INPUT else ""
+    previous, conversation = _kept_elsewhere(body) if field == INPUT else ("", "")
     if isinstance(content, str):
-        return Turn(question=content, previous=previous)
+        return Turn(question=content, previous=previous, conversation=conversation)
     items = content if isinstance(content, list) else []
     turn = _last_turn(items)
     texts: list[str] = []
@@ -148,7 +154,18 @@ def read_turn(body: Mapping[str, Any], field: str) -> Turn:
         earlier_other=earlier_other,
         user=bool(turn),
         previous=previous,
+        conversation=conversation,
     )
+
+
+def _kept_elsewhere(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Ids of the response, and of the conversation, that a body goes on from; "" without."""
+    conversation = body.get("conversation")
+    if isinstance(conversation, Mapping):
+        conversation = conversation.get("id")
+    found = (body.get("previous_response_id"), conversation)
+    previous, conversation = (one if isinstance(one, str) else "" for one in found)
+    return previous, conversation
 
 
 def _last_turn(items: Sequence[Any]) -> range:
@@ -170,7 +187,7 @@ def _parts(item: Any, place: Place) -> Iterator[tuple[Place, Any]]:
         return
     for name in ("content", "output"):
         content = item.get(name)
-        if isinstance(content, str):
+        if isinstance(content, str | Mapping):  # a screenshot stands there by itself
             yield (*place, name), content
         for at, part in enumerate(content if isinstance(content, list) else ()):
             if part is not None:

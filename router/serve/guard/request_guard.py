@@ -141,7 +141,9 @@ class RequestGuard:
                 "values.",
                 code="json_too_deep",
             )
-        await self.app(scope, _replay(body, receive), answer.send)
+        again = _replay(body, receive)
+        del body  # whoever reads it may let go of it
+        await self.app(scope, again, answer.send)
 
     async def _receive(self, receive: Receive) -> bytes | None:
         """Read a body; None where the client left before its end."""
@@ -259,14 +261,13 @@ def _value(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """Give a body that was read once more, whole; then what comes after it."""
-    given = False
+    rest = [body]
+    del body
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        if not rest:
             return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": rest.pop(), "more_body": False}
 
     return again
 

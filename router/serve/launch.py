@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3router.data.errors import DataError
+from m3router.data.plain_files import real_path
 from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
 from m3router.router.serve.backends.factory import backend_of
@@ -233,7 +234,7 @@ def _decider(settings: ServeSettings) -> Decider:
     """What decides: a process beside this one, or replicas."""
     make = partial(
         ProcessDecider,
-        Path(settings.run).resolve(),
+        real_path(Path(settings.run)),
         policy=settings.policy,
         encoder=None,
         device=settings.device,

@@ -17,6 +17,7 @@ from m3router.router.serve.http.feedback import FEEDBACK, FORGET, TrafficRoutes
 from m3router.router.serve.http.metrics import Metrics
 from m3router.router.serve.http.reading import chat_request
 from m3router.router.serve.http.schema import ChatCompletion, ErrorAnswer, ModelCard, ModelList
+from m3router.router.serve.in_turn import LONG, in_turn
 from m3router.router.traffic.recorder import Recorder
 
 
@@ -29,7 +30,9 @@ def chat_routes(chat: Chat) -> APIRouter:
     )
     async def chat_completions(http: Request) -> ChatCompletion:
         """Answer one question about one image, at the scale that suffices."""
-        request = chat_request(await http.body())
+        body = await http.body()
+        long = len(body) > LONG
+        request = await in_turn(chat_request, body) if long else chat_request(body)
         return await chat.answer(request, http)  # type: ignore[return-value]
 
     return router

@@ -38,6 +38,7 @@ from m3router.router.serve.gateway.upstreams import Upstream, Upstreams
 from m3router.router.serve.gateway.usage_reader import Said, UsageReader
 from m3router.router.serve.gateway.wishes import FIELD, PREFIX, shown_headers, wish_of
 from m3router.router.serve.guard.request_guard import Receive, Scope, Send
+from m3router.router.serve.in_turn import in_turn
 
 LONGEST_REASON = 600
 
@@ -145,7 +146,7 @@ class Gateway:
             ApiError: If it cannot be asked.
         """
         large = len(raw) > IN_A_THREAD
-        body = await asyncio.to_thread(parsed, raw) if large else parsed(raw)
+        body = await in_turn(parsed, raw) if large else parsed(raw)
         wish = wish_of(body, shown_headers(scope["headers"]), self.upstreams().options)
         who = client_of(scope)
         if (reason := self._unrouted(body)) is not None:
@@ -269,7 +270,7 @@ class Gateway:
                 judge.memory.forget(who, f"response:{response}")
         elif raw is not None and len(upstreams.servers) > 1:
             large = len(raw) > IN_A_THREAD
-            server = self._server_of(await asyncio.to_thread(parsed, raw) if large else parsed(raw))
+            server = self._server_of(await in_turn(parsed, raw) if large else parsed(raw))
         self._tell(exchange, None, Reason(code="not-routed", text="Requests here are passed on."))
         await self._pass(scope, raw, send, exchange, path, server)
 
@@ -339,7 +340,7 @@ class Gateway:
         exchange.complete = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         if reader.waiting > IN_A_THREAD:
-            return await asyncio.to_thread(reader.end)
+            return await in_turn(reader.end)
         return reader.end()
 
     def _tell(self, exchange: Exchange, plan: Plan | None, reason: Reason) -> None:
@@ -390,7 +391,7 @@ class _Route:
             any(len(file.data or b"") > IN_A_THREAD for file in plan.files)
             or self._length > IN_A_THREAD
         )
-        raw = await asyncio.to_thread(written, body) if large else written(body)
+        raw = await in_turn(written, body) if large else written(body)
         server = self.gateway.upstreams().serving[plan.option]
         headers = sent_headers(
             self.scope["headers"], server, own_key=self.gateway.own_keys, json=True

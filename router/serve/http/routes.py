@@ -23,6 +23,7 @@ from m3router.router.serve.http.schema import (
     ModelCard,
     ModelList,
 )
+from m3router.router.serve.in_turn import LONG, in_turn
 from m3router.router.traffic.recorder import Recorder
 
 
@@ -42,7 +43,8 @@ def chat_routes(chat: Chat) -> APIRouter:
 
 
 async def _asked(http: Request) -> ChatRequest:
-    return chat_request(b"".join([part async for part in http.stream()]))
+    body = b"".join([part async for part in http.stream()])
+    return await in_turn(chat_request, body) if len(body) > LONG else chat_request(body)
 
 
 def model_routes(backend: Backend) -> APIRouter:

@@ -196,7 +196,9 @@ class Child:
         answer: asyncio.Future[Judged] = self._loop.create_future()
         self._waiting[number] = answer, image
         size = None if image is None else image.size
-        self._outgoing.put(Question(number, asked.question, asked.wish, asked.digest, size))
+        self._outgoing.put(
+            Question(number, asked.question, asked.wish, asked.digest, size, asked.again)
+        )
         try:
             return await answer
         finally:

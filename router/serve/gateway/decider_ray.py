@@ -69,6 +69,7 @@ class DecidingReplica:
         digest: str,
         size: tuple[int, int] | None,
         pixels: npt.NDArray[np.uint8] | None,
+        again: bool = True,
     ) -> Judged | Refused:
         """Decide for one question; errors come as values.
 
@@ -78,13 +79,14 @@ class DecidingReplica:
             digest: Of the image; "" for not known.
             size: Width and height; None without an image.
             pixels: RGB (height, width, 3); None where its size is enough.
+            again: Whether another option can be asked after the answer.
         """
         image = None if size is None else cast("Image.Image", Sized(size))
         if pixels is not None:
             image = Image.fromarray(pixels)
         try:
             return await self._decider.decide(
-                Asked(question=question, image=image, digest=digest, wish=wish)
+                Asked(question=question, image=image, digest=digest, wish=wish, again=again)
             )
         except M3RouterError as error:
             return Refused.because(0, error)
@@ -125,7 +127,9 @@ class RayDecider:
             if asked.image is not None and self._facts.needs_pixels:
                 pixels = await asyncio.to_thread(self._put, asked.image)
             for _ in range(TIMES):
-                told = await self._once(asked.question, asked.wish, asked.digest, size, pixels)
+                told = await self._once(
+                    asked.question, asked.wish, asked.digest, size, pixels, asked.again
+                )
                 if isinstance(told, Judged):
                     return told
                 if isinstance(told, Refused):

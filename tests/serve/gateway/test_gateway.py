@@ -147,3 +147,16 @@ def test_the_official_client(served, stand_in):
     with pytest.raises(openai.RateLimitError):
         stand_in.faults.queue("429")
         client.chat.completions.create(model="m3router/auto", messages=messages)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("429", openai.RateLimitError), ("500", openai.InternalServerError)]
+)
+def test_only_the_client_asks_again(served, stand_in, fault, error):
+    stand_in.retry_after = 0.01
+    stand_in.faults.queue(*[fault] * 8)
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")  # its own two retries
+    message = user(image_part(asked_image(3, cells=8)[0]), LARGE)
+    with pytest.raises(error):
+        client.chat.completions.create(model="m3router/auto", messages=[message])
+    assert [one["status"] for one in stand_in.hits] == [int(fault)] * 3

@@ -177,12 +177,8 @@ class Relay:
         try:
             if not 200 <= response.status < 600:
                 raise unreachable(upstream, f"answered with the status {response.status}")
-            passed = [
-                (name.lower(), value)
-                for name, value in response.raw_headers
-                if name.lower() not in NOT_RETURNED and not name.lower().startswith(OURS)
-            ]
-            yield Reply(status=response.status, headers=passed, _response=response)
+            headers = returned_headers(response.raw_headers)
+            yield Reply(status=response.status, headers=headers, _response=response)
         finally:
             response.release() if response.content.at_eof() else response.close()
 
@@ -226,6 +222,13 @@ def sent_headers(
         sent.append((b"content-type", b"application/json"))
     sent.append((b"accept-encoding", b"identity"))
     return sent
+
+
+def returned_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """An upstream's headers as they go on to the client, names in small letters."""
+    found = [(name.lower(), value) for name, value in headers]
+    named = _named(found) | NOT_RETURNED
+    return [one for one in found if one[0] not in named and not one[0].startswith(OURS)]
 
 
 def _is_utf8(value: bytes) -> bool:

@@ -33,7 +33,7 @@ from m3router.router.serve.gateway.upstreams import Upstream, Upstreams, with_mo
 from m3router.router.serve.gateway.wishes import AUTO, PREFIX
 from m3router.router.serve.guard.admission import admission
 from m3router.router.serve.guard.keys import KeyRing
-from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.guard.rates import Rates, neighbourhood
 from m3router.router.serve.guard.request_guard import Receive, RequestGuard, Scope, Send
 from m3router.router.serve.http.lifespan import Lifespan
 from m3router.router.serve.http.request_ids import RequestIds
@@ -314,7 +314,7 @@ class _Endpoint:
             return
         status = 500
         try:
-            with self.state.held.taken(client_of(scope), len(raw)):
+            with self.state.held.taken(client_of(scope) or _address(scope), len(raw)):
                 work = self._serve(scope, raw, send, exchange)
                 stayed = await while_there(receive, work, exchange)
             status = exchange.status if stayed else LEFT
@@ -343,6 +343,11 @@ class _Endpoint:
             )
         else:
             await gateway.conversation(scope, raw, send, exchange, path=path, field=self.field)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return neighbourhood(str(client[0])) if client else ""
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -206,7 +206,7 @@ class Gateway:
 
         Args:
             body: Of a chat.
-            headers: Names in small letters.
+            headers: As :func:`.wishes.shown_headers` gives them.
             who: The client, as :func:`client_of` says.
 
         Raises:
@@ -227,7 +227,9 @@ class Gateway:
     def _unrouted(self, body: Mapping[str, Any]) -> Reason | None:
         """Why a model's name is not routed; None where it is."""
         model = body.get("model")
-        if model is None or (isinstance(model, str) and model.startswith(PREFIX)):
+        if model is None or model == "":  # servers take both for their own model
+            return None
+        if isinstance(model, str) and model.startswith(PREFIX):
             return None
         if isinstance(model, str) and model in self.upstreams().models:
             return None

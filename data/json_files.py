@@ -9,9 +9,12 @@ as is nesting deeper than anything that is written by this project or read from 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,10 @@ MOST_DEPTH = 100
 MOST_DIGITS = 300
 """Of a whole number; any of so many still is a finite floating-point number."""
 
+UNFIT = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
+"""What Python raises where a value is missing, or of another kind than is needed."""
+
+_log = logging.getLogger(__name__)
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _SHOWN = 24
 
@@ -103,6 +110,35 @@ def read_json_object(path: Path, *, redo: str) -> dict[str, Any]:
     return values
 
 
+@contextmanager
+def values_of(path: Path, *, redo: str, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Within it the values of a file are used: where they do not fit, the file is damaged.
+
+    For a file that a stage wrote, whose values need no check of their own as its hash was checked.
+    With ``-v`` the log says where they did not fit: it may be a fault of this program.
+
+    Args:
+        path: The file.
+        redo: What to do where it is damaged, a sentence.
+        also: Exceptions beside `UNFIT` that say so.
+
+    Raises:
+        DataError: They do not fit; the message names the file.
+    """
+    try:
+        yield
+    except (*UNFIT, *also) as error:
+        raise DataError(unfit(path, error, redo=redo)) from error
+
+
+def unfit(path: Path, error: Exception, *, redo: str) -> str:
+    """Word that the values of a file do not fit, and log where; see :func:`values_of`."""
+    _log.info("%s does not fit", path, exc_info=error)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    cause = "".join(one if one.isprintable() else " " for one in what)
+    return f"{path} is damaged: its values do not fit ({_brief(cause, 120)}). {redo}"
+
+
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object of its fields (a hook of :func:`json.loads`).
 
@@ -144,8 +180,8 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _brief(digits: str) -> str:
-    return digits if len(digits) <= _SHOWN else f"{digits[:_SHOWN]}..."
+def _brief(text: str, most: int = _SHOWN) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _check_depth(values: Any) -> None:

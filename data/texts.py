@@ -36,6 +36,15 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip(_BLANKS)
 
 
+def writable(text: str) -> str:
+    r"""A text that every file can hold: half of a surrogate pair becomes a question mark.
+
+    >>> writable("a \ud800 cat")
+    'a ? cat'
+    """
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
 def on_clean_texts(rule: Metric) -> Metric:
     """Let a rule see cleaned texts only: the answer, the references and the choices."""
 

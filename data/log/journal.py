@@ -46,6 +46,10 @@ def write_line(record: Mapping[str, Any]) -> bytes:
     return b'{%b,"crc":"%08x"}\n' % (payload, zlib.crc32(payload))
 
 
+class ChecksumError(DataError):
+    """A whole line fails its checksum."""
+
+
 def _plain(value: Any) -> Any:
     """Turn a NumPy scalar into a Python number."""
     if hasattr(value, "item"):
@@ -57,7 +61,7 @@ def read_line(line: bytes, *, path: Path, offset: int) -> dict[str, Any]:
     """Check the checksum of one whole line and read it."""
     match = _LINE.fullmatch(line.removesuffix(b"\n"))
     if match is None or zlib.crc32(match[1]) != int(match[2], 16):
-        raise DataError(
+        raise ChecksumError(
             f"{path} is damaged at byte {offset} ({len(line)} bytes fail their checksum). Copy "
             f"it again, or cut it there (`truncate -s {offset}`): what follows is labelled again."
         )
@@ -66,7 +70,7 @@ def read_line(line: bytes, *, path: Path, offset: int) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(
             f"{path} has a right checksum but no journal's line at byte {offset} ({error}): "
-            f"something else wrote it. Label into another folder."
+            "something else wrote it. Use another folder."
         ) from error
     return record
 

@@ -23,6 +23,7 @@ from m3router.data.log.checks import COUNTS, LARGEST, LENGTH, REACH, SMALLEST, S
 from m3router.data.log.journal import Journal
 from m3router.data.media_files import file_in
 from m3router.data.scoring.general import score_agreement
+from m3router.data.texts import writable
 from m3router.data.videos import open_media
 from m3router.m3core.functions import FunctionModel
 from m3router.m3core.labelling.progress import LabelProgress
@@ -240,7 +241,7 @@ class OptionLabeller:
         except (TypeError, ValueError, OverflowError) as error:
             return empty | {"error": f"the answer's usage cannot be: {error}"}
         if isinstance(told, Failure):
-            return row | {"error": _plain(told.message), "cost": None}
+            return row | {"error": writable(told.message), "cost": None}
         if problem := answer_problem(told, row):
             return empty | {"error": f"the answer cannot be: {problem}"}
         stats = self.state.stats
@@ -249,7 +250,7 @@ class OptionLabeller:
         stats.answered += told.usage.answer_tokens or 0
         stats.flops += (told.usage.language_flops or 0.0) + (told.usage.tower_flops or 0.0)
         finish = None if told.cut is None else LENGTH if told.cut else STOP
-        text = _plain(told.text)
+        text = writable(told.text)
         row |= {"answer": text, "logprob": told.logprob, "confidence": told.confidence}
         if row["cost"] is None:  # the answer is kept, but nothing can be decided by it
             return row | {"error": f"the answer has no cost in {self.model.cost_unit}"}
@@ -308,11 +309,6 @@ class _Whole:
             for name, rows in self._rows.items()
             if any((row["score"] or 0.0) >= RIGHT for row in rows.values())
         }
-
-
-def _plain(text: str) -> str:
-    """A text that every file can hold: half of a surrogate pair becomes a question mark."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def answer_problem(told: Answer, row: Row) -> str | None:

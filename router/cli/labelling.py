@@ -10,9 +10,8 @@ from typing import Any, Unpack
 import numpy as np
 from rich.text import Text
 
-from m3router.data.errors import DataError
 from m3router.data.example import Example
-from m3router.data.json_files import read_json_object
+from m3router.data.json_files import read_json_object, values_of
 from m3router.data.log.checks import ASKED, LENGTH
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import cost_warnings
@@ -137,10 +136,9 @@ def _show_stats(path: Path) -> None:
     if not path.is_file():
         return
     redo = "Remove it; it only says what the last run spent its time on."
-    try:
-        out.print(_stats_line(read_json_object(path, redo=redo)), style="dim")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error!r}. {redo}") from error
+    stats = read_json_object(path, redo=redo)
+    with values_of(path, redo=redo):
+        out.print(_stats_line(stats), style="dim")
 
 
 def _stats_line(stats: dict[str, Any]) -> str:

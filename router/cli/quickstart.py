@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from m3router.data.images import open_image
+from m3router.data.json_files import values_of
 from m3router.data.log.parts import part_rows
 from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
@@ -17,6 +18,7 @@ from m3router.router.cli.console import progress, show_headline, show_verdict
 from m3router.router.cli.options import Device
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
+from m3router.router.evaluation.documents import DOCUMENT, REDO
 from m3router.router.evaluation.evaluate import default_budgets
 from m3router.router.evaluation.showcase import held_out
 from m3router.router.runs.run import Run
@@ -94,8 +96,9 @@ def _measure(run: Run, images: Path) -> Path:
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)
     results.print()
-    show_verdict(document)
-    show_headline(document)
+    with values_of(run.evaluation / DOCUMENT, redo=REDO):  # it may be one that was there
+        show_verdict(document)
+        show_headline(document)
     with err.status("drawing"):
         return report_stage(run, images=images, reuse=True)
 

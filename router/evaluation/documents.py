@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3router.data.errors import DataError
-from m3router.data.json_files import read_json_object
+from m3router.data.json_files import read_json_object, values_of
 from m3router.router.evaluation.usage import tower_sentence
 
 Document = Mapping[str, Any]
 """An evaluation; see `m3router.router.evaluation.evaluate.evaluate`."""
+DOCUMENT = "evaluation.json"
+"""Its file."""
+REDO = "Run `m3router evaluate` again."
+"""What to do where an evaluation's file is damaged."""
 REFERENCED = 4
 """The schema from which on an evaluation names its reference option."""
 BY_OPTION = 6
@@ -39,12 +42,9 @@ def evaluation_in(path: Path) -> dict[str, Any]:
     Raises:
         DataError: It cannot be read, or is no evaluation.
     """
-    redo = "Run `m3router evaluate` again."
-    document = read_json_object(path, redo=redo)
-    try:
+    document = read_json_object(path, redo=REDO)
+    with values_of(path, redo=REDO):
         return upgraded(document)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise DataError(f"{path} is not an evaluation: {error!r}. {redo}") from error
 
 
 def _with_tower(document: dict[str, Any]) -> dict[str, Any]:

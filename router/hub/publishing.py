@@ -8,15 +8,17 @@ is in `m3router.router.hub.repository`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import values_of
 from m3router.data.manifest import MANIFEST, atomic_write_bytes
 from m3router.data.plain_files import is_there
 from m3router.router.cascade.rule import cascade_path
-from m3router.router.evaluation.documents import evaluation_in
+from m3router.router.evaluation.documents import DOCUMENT, REDO, evaluation_in
 from m3router.router.hub.card import Facts, local_path_in, model_card, with_policies
 from m3router.router.hub.repository import CARD, card_of, fetch, publish, router_files
 from m3router.router.policies.policy import Policy
@@ -44,9 +46,10 @@ def run_files(run: Run, facts: Facts) -> Files:
     evaluation = None
     if is_there(run.evaluation / MANIFEST):
         run.verify(run.evaluation, "evaluate")
-        evaluation = evaluation_in(run.evaluation / "evaluation.json")
+        evaluation = evaluation_in(run.evaluation / DOCUMENT)
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
-    files = {CARD: model_card(router, policies, cascades, known).encode()}
+    with values_of(run.evaluation / DOCUMENT, redo=REDO) if evaluation else nullcontext():
+        files = {CARD: model_card(router, policies, cascades, known).encode()}
     for file in router_files():
         if is_there(run.arm() / file):
             files[f"router/{file}"] = (run.arm() / file).read_bytes()

@@ -385,11 +385,19 @@ class Router:
         policy: str | Policy | Cascade | None = None,
         budget: float | None = None,
         option: str | None = None,
+        again: bool = True,
     ) -> Policy | Cascade | str:
         """What decides where this is asked for: a rule, or the name of the option asked for.
 
         A policy by name is the cascade that goes with it, where there is one. May be given to
         :meth:`decide_many` again, as its policy or option.
+
+        Args:
+            policy: As in :meth:`decide_many`.
+            budget: As there.
+            option: As there.
+            again: Whether another option can be asked after an answer; else a policy by name is
+                the plain one, which was calibrated for the same target and one answer.
 
         Raises:
             DataError: If more than one is given, there is none, or a budget cannot be met.
@@ -412,7 +420,7 @@ class Router:
             for one in named:
                 if one is not None:
                     one.check_fits(options=self.options, router=self.router.fingerprint)
-        rule = named[1] or named[0]
+        rule = (named[1] if again else None) or named[0]
         if rule is None:
             raise DataError(
                 "There is no policy to decide by. Run `m3router calibrate` on the run first, or "

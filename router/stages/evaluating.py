@@ -16,7 +16,7 @@ from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.breakdown import by_dataset, lost_questions, reliability
-from m3router.router.evaluation.documents import evaluation_in
+from m3router.router.evaluation.documents import DOCUMENT, evaluation_in
 from m3router.router.evaluation.evaluate import (
     SCHEMA,
     Settings,
@@ -31,8 +31,6 @@ from m3router.router.runs.calibration_data import known_costs, predictions
 from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING
-
-DOCUMENT = "evaluation.json"
 
 
 def evaluate_stage(

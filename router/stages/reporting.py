@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from jinja2 import TemplateError
+
 from m3router.data.errors import DataError, MismatchError
-from m3router.data.json_files import read_json_object
+from m3router.data.json_files import UNFIT, read_json_object, unfit
 from m3router.data.manifest import read_manifest
 from m3router.data.plain_files import is_there
+from m3router.router.evaluation.documents import DOCUMENT, REDO, Document
 from m3router.router.evaluation.studies.learning_curve import DOCUMENT as STUDY
 from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
 from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
 from m3router.router.reports.html import PAGE, Extras, write_report
 from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import read_document
-from m3router.router.stages.importance import importance_stage
+from m3router.router.stages.importance import DOCUMENT as IMPORTANCE
+from m3router.router.stages.importance import STAGE, importance_stage
+
+UNSHOWN = (*UNFIT, TemplateError)
+"""What drawing and writing raise where a value is missing, or of another kind than is needed."""
+EXTRAS = (
+    ("importance", STAGE, IMPORTANCE),
+    ("learning", LEARNING, STUDY),
+    ("left_out", LEFT_OUT, STUDY),
+)
+"""What is shown beside an evaluation: field of `Extras`, folder in the run, file."""
 
 
 def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -> Path:
@@ -50,9 +64,33 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
         notes=tuple(notes),
     )
     evaluated = read_manifest(run.evaluation, stage="evaluate")
-    files = write_report(document, run.report, extras=extras, manifest=evaluated, images=images)
+    try:
+        files = write_report(document, run.report, extras=extras, manifest=evaluated, images=images)
+    except UNSHOWN as error:
+        raise DataError(_damaged(run, document, extras, error)) from error
     run.record(run.report, "report", inputs=inputs, params=params, files=files)
     return page
+
+
+def _damaged(run: Run, document: Document, extras: Extras, error: Exception) -> str:
+    """Say which file cannot be shown: the evaluation, or what cannot be shown beside it."""
+    if not _shown(document, Extras()):
+        for field, folder, file in EXTRAS:
+            part = getattr(extras, field)
+            if part is not None and (found := _shown(document, Extras(**{field: part}))):
+                place = run.root / folder
+                return unfit(place / file, found, redo=f"Remove {place}, or make it again.")
+    return unfit(run.evaluation / DOCUMENT, error, redo=REDO)
+
+
+def _shown(document: Document, extras: Extras) -> Exception | None:
+    """Write a report for nobody; returns why that fails."""
+    with TemporaryDirectory() as folder:
+        try:
+            write_report(document, Path(folder), extras=extras)
+        except UNSHOWN as error:
+            return error
+    return None
 
 
 def _studies(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -8,15 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import MismatchError
+from m3router.data.json_files import values_of
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, require_choice
 from m3router.data.plain_files import is_there
 from m3router.data.splits.split import Split
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
+from m3router.router.sealed_files import check_entries
 from m3router.router.stages.splitting import Splitting
 from m3router.router.training.targets import DEFAULT, apply_rule
-from m3router.router.tuning.results import document, finished, read_results, row_of, write_results
+from m3router.router.tuning.results import (
+    FILE,
+    document,
+    finished,
+    read_results,
+    row_of,
+    write_results,
+)
 from m3router.router.tuning.search import Counts, Objective, search
 from m3router.router.tuning.setting import Tuned
 from m3router.router.tuning.spaces import known_estimators, searchable
@@ -132,8 +141,28 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
         DataError: when there is no such trial, or a part of the run is missing or damaged.
         MismatchError: when log, features or split are not those that tuning read.
     """
+    path = tuning_folder(run) / FILE
     found = read_results(tuning_folder(run))
-    made_from, row = found["made_from"], row_of(found, trial)
+    with values_of(path, redo="Run `m3router tune` again."):
+        made_from, row = found["made_from"], row_of(found, trial)
+        setting = {
+            "estimator": row["estimator"],
+            "blocks": tuple(row["blocks"]),
+            "hyperparameters": row["hyperparameters"],
+            "seed": made_from["seed"],
+            "gaps": made_from["gaps"],
+            "rule": made_from["rule"],
+            "record": {
+                "study": found["study"],
+                "sha256": found["sha256"],
+                "trial": row["number"],
+                "chosen": row["number"] == found["chosen"],
+                "values": dict(zip(found["objectives"], row["values"], strict=True)),
+                "trials": len(found["trials"]),
+            },
+        }
+        check_entries(Tuned, setting)
+        folds = int(made_from["folds"])
     run = run.opened()
     log = run.read_log()
     features = run.read_features(log)
@@ -143,33 +172,17 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
         features,
         split,
         gaps=made_from["gaps"],
-        folds=made_from["folds"],
+        folds=folds,
         seed=made_from["seed"],
     ).hashes
-    other = [name for name, digest in hashes.items() if made_from[name] != digest]
+    other = [name for name, digest in hashes.items() if made_from.get(name) != digest]
     if other:
-        sides = ", ".join(f"{n} {made_from[n][:12]} (now {hashes[n][:12]})" for n in other)
+        sides = ", ".join(f"{n} {made_from.get(n)!s:.12} (now {hashes[n][:12]})" for n in other)
         raise MismatchError(
             f"{tuning_folder(run)} was tuned on another {sides}. "
             "Run `m3router tune` with another --study."
         )
-    return Tuned(
-        estimator=row["estimator"],
-        blocks=tuple(row["blocks"]),
-        hyperparameters=row["hyperparameters"],
-        split=split,
-        seed=made_from["seed"],
-        gaps=made_from["gaps"],
-        rule=made_from["rule"],
-        record={
-            "study": found["study"],
-            "sha256": found["sha256"],
-            "trial": row["number"],
-            "chosen": row["number"] == found["chosen"],
-            "values": dict(zip(found["objectives"], row["values"], strict=True)),
-            "trials": len(found["trials"]),
-        },
-    )
+    return Tuned(split=split, **setting)
 
 
 def _read(

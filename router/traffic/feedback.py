@@ -46,5 +46,9 @@ class Feedback:
 
         Raises:
             DataError: If the values cannot be one's.
+            TypeError: If one is of another kind; a KeyError or ValueError likewise.
         """
-        return cls(score=float(line["score"]), answer=line.get("answer", ""))
+        answer = line.get("answer", "")
+        if not isinstance(answer, str):
+            raise TypeError(f"answer cannot be {answer!r:.60}")
+        return cls(score=float(line["score"]), answer=answer)

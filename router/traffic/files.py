@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
-from m3router.data.log.journal import read_records, write_line
+from m3router.data.json_files import values_of
+from m3router.data.log.journal import ChecksumError, read_records, write_line
 from m3router.data.manifest import atomic_write_bytes, write_failure
 
 Record = dict[str, Any]
@@ -44,21 +46,41 @@ def read_lines(path: Path) -> Iterator[Record]:
     """The lines of a file of such a folder; none where there is no file.
 
     Raises:
-        DataError: A whole line was damaged or edited.
+        DataError: It cannot be read, or a whole line was damaged or edited.
     """
     for _, record in placed_lines(path):
         yield record
 
 
+def using(path: Path) -> AbstractContextManager[None]:
+    """Within it the values of a file's lines are used; one that does not fit is told.
+
+    Raises:
+        DataError: Something else wrote the file.
+    """
+    return values_of(path, redo="Something else wrote it: put the file back as it was.")
+
+
 def placed_lines(path: Path) -> Iterator[tuple[int, Record]]:
-    """The byte behind each line, and the line; a torn last one is left out."""
+    """The byte behind each line, and the line; a torn last one is left out.
+
+    Raises:
+        DataError: As :func:`read_lines`.
+    """
     place = 0
     try:
         for _, place, record in read_records(path):
+            if not isinstance(record.get("id"), str):
+                raise DataError(
+                    f"{path} has a line without an id before byte {place}: something else wrote "
+                    "it. Put the file back as it was, or take that line out."
+                )
             yield place, record
     except FileNotFoundError:
         return
-    except DataError as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ChecksumError as error:
         raise DataError(
             f"{path} is damaged at byte {place}: a line fails its checksum, or was edited by hand. "
             "Put the file back as it was, or take that line out."

@@ -42,6 +42,7 @@ from m3router.data.example import Example
 from m3router.data.locks import take_lock
 from m3router.data.log.journal import write_line
 from m3router.data.manifest import atomic_write_bytes, fsync_folder, write_failure
+from m3router.data.plain_files import read_bytes
 from m3router.router.traffic.feedback import Feedback
 from m3router.router.traffic.files import (
     FILE,
@@ -52,6 +53,7 @@ from m3router.router.traffic.files import (
     placed_lines,
     read_lines,
     restrict,
+    using,
     write_lines,
 )
 from m3router.router.traffic.records import encoded, upgraded
@@ -59,6 +61,7 @@ from m3router.router.traffic.records import encoded, upgraded
 EXAMPLES, ANSWERED, SETS, IMAGES = "examples.jsonl", "answered.jsonl", "sets", "images"
 FEEDBACK = "feedback.jsonl"
 LOCK, KEY = "traffic.lock", "sampling.key"
+KEY_BYTES = 32
 ROOM = 0.9
 """Share of the bytes that are kept when the oldest records go, so that they go seldom."""
 FEW = 8
@@ -85,6 +88,8 @@ class _Kept:
     def of(cls, record: Record, bytes: int) -> _Kept:
         answer_id = record.get("served", {}).get("answer_id", "")
         when = datetime.fromisoformat(record["time"])
+        if when.tzinfo is None:
+            raise ValueError(f"{record['time']} names no zone")
         return cls(record["image"], when, record.get("key", ""), answer_id, bytes)
 
 
@@ -137,13 +142,18 @@ class TrafficFolder:
                     "that one, or wait until it has ended.",
                 )
                 if not (root / KEY).exists():
-                    atomic_write_bytes(root / KEY, secrets.token_bytes(32), mode=FILE)
+                    atomic_write_bytes(root / KEY, secrets.token_bytes(KEY_BYTES), mode=FILE)
                 make_folder(root / IMAGES)
                 (root / EXAMPLES).touch(mode=FILE)
                 _close_to_others(root)
                 fsync_folder(root)
                 folder = cls(root, lock=lock, max_bytes=max_bytes)
-                folder.key = (root / KEY).read_bytes()
+                folder.key = read_bytes(root / KEY)
+                if len(folder.key) != KEY_BYTES:
+                    raise DataError(
+                        f"{root / KEY} is damaged: it has {len(folder.key)} bytes, not "
+                        f"{KEY_BYTES}. Put it back, or remove it: then other requests are sampled."
+                    )
                 folder._mend()
                 folder._make_room(0)
             except PermissionError as error:
@@ -312,7 +322,7 @@ class TrafficFolder:
             )
         if path.exists():
             raise DataError(f"{path} exists. Choose another name.")
-        lines = [upgraded(line) for line in read_lines(self.root / EXAMPLES)]
+        lines = _records(self.root / EXAMPLES)
         if references is not None:
             lines = [
                 {**line, **references[line["id"]].to_dict()}
@@ -351,7 +361,8 @@ class TrafficFolder:
                 leftover.unlink(missing_ok=True)
         path, whole = self.root / EXAMPLES, 0
         for end, record in placed_lines(path):
-            self._keep(record["id"], _Kept.of(record, end - whole))
+            with using(path):
+                self._keep(record["id"], _Kept.of(upgraded(record), end - whole))
             whole = end
         _cut(path, whole)
         feedback, whole = self.root / FEEDBACK, 0
@@ -452,7 +463,7 @@ class TrafficFolder:
                 kept = self._kept[name]
                 gone.add(name)
                 uses[kept.image] -= 1
-                left -= kept.bytes + (0 if uses[kept.image] else self._images[kept.image])
+                left -= kept.bytes + (0 if uses[kept.image] else self._images.get(kept.image, 0))
             if not gone:
                 raise DataError(f"{self.root} is full ({most} bytes).")
             total += self._drop(gone)
@@ -486,7 +497,7 @@ def read_traffic(root: Path) -> list[Record]:
         DataError: It is not such a folder, or it is damaged.
     """
     _check_ours(root, make=False)
-    return [upgraded(line) for line in read_lines(root / EXAMPLES)]
+    return _records(root / EXAMPLES)
 
 
 def read_feedback(root: Path) -> dict[str, Feedback]:
@@ -496,7 +507,14 @@ def read_feedback(root: Path) -> dict[str, Feedback]:
         DataError: It is not such a folder, or it is damaged.
     """
     _check_ours(root, make=False)
-    return {line["id"]: Feedback.of(line) for line in read_lines(root / FEEDBACK)}
+    path = root / FEEDBACK
+    with using(path):
+        return {line["id"]: Feedback.of(line) for line in read_lines(path)}
+
+
+def _records(path: Path) -> list[Record]:
+    with using(path):
+        return [upgraded(line) for line in read_lines(path)]
 
 
 def _cut(path: Path, whole: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -18,11 +19,16 @@ from PIL import Image
 from m3router.data.errors import DataError
 from m3router.data.example import Example
 from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.texts import writable
 
 DATASET = "traffic"
 LONGEST_TEXT = 100_000
 """Characters from which on a question or an answer is not kept: it may be the beginning of one."""
 _EXAMPLE = frozenset(field.name for field in fields(Example))
+_KINDS = {
+    **dict.fromkeys(("id", "image", "question", "time", "key", "answer", "option"), str),
+    **dict.fromkeys(("estimates", "usage", "asked", "made_by"), dict),
+}
 _OLD_USAGE = ("visual_tokens", "spent_tokens", "text_tokens", "answer_tokens")
 
 
@@ -97,17 +103,18 @@ def record_of(request: ServedRequest, made_by: MadeBy, *, time: datetime) -> dic
     Raises:
         DataError: The id or the question cannot be an example's, such as half of a surrogate pair,
             or a text is too long.
+        ValueError: Another text holds half of a surrogate pair.
     """
     if max(len(request.question), len(request.answer)) >= LONGEST_TEXT:
         raise DataError(f"A text of a record has fewer than {LONGEST_TEXT} characters.")
     served = {
-        "answer": request.answer,
+        "answer": writable(request.answer),
         "option": request.option,
         "estimates": dict(request.estimates),
         "usage": dict(request.usage),
         "escalated": request.escalated,
         "reason": request.reason,
-        "finish": request.finish,
+        "finish": writable(request.finish),
         "fallback": request.fallback,
     }
     if request.answer_id not in ("", request.id):
@@ -126,6 +133,7 @@ def record_of(request: ServedRequest, made_by: MadeBy, *, time: datetime) -> dic
         "made_by": {**asdict(made_by), "options": list(made_by.options)},
     }
     example_of(record)
+    json.dumps(record, ensure_ascii=False).encode()
     return record
 
 
@@ -137,7 +145,7 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
     """
     served = record["served"]
     if "option" in served:
-        return record
+        return _checked(record)
     now = {
         "answer": served["answer"],
         "option": str(served["scale"]),
@@ -148,7 +156,20 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         "finish": served.get("reason", ""),
         "fallback": served.get("fallback", ""),
     }
-    return {**record, "served": now}
+    return _checked({**record, "served": now})
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """A line whose values are of the kinds that are read.
+
+    Raises:
+        TypeError: One is of another.
+    """
+    given = record | record["served"]
+    for name, kind in _KINDS.items():
+        if not isinstance(given.get(name, kind()), kind):
+            raise TypeError(f"{name} cannot be {given[name]!r:.60}")
+    return record
 
 
 def example_of(record: dict[str, Any]) -> Example:

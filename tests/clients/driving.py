@@ -55,19 +55,27 @@ class Asked:
     stop: str
 
 
-def ask(
-    client: str, asked: Asked, cases: Sequence[str] = (), *, cache: Path
-) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Told:
+    """What a script says.
+
+    Attributes:
+        cases: All that it can do.
+        found: Case to `text`, or to `error` with `kind`, `text` and `status`.
+    """
+
+    cases: tuple[str, ...]
+    found: dict[str, dict[str, Any]]
+
+
+def ask(client: str, asked: Asked, cases: Sequence[str], *, cache: Path) -> Told:
     """Let a client do some cases.
 
     Args:
         client: A key of `SCRIPTS`.
         asked: What.
-        cases: Names; none to be told those that there are, without asking anything.
+        cases: Names.
         cache: Where clients are installed.
-
-    Returns:
-        Case to `text`, or to `error` with `kind`, `text` and `status`.
     """
     script = SCRIPTS[client]
     if script.endswith(".mjs"):
@@ -84,8 +92,8 @@ def ask(
         env=environment(),
     )
     assert done.returncode == 0, done.stderr[-2_000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found if cases else dict.fromkeys(found, {})
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Told(tuple(told["cases"]), told["found"])
 
 
 def environment() -> dict[str, str]:

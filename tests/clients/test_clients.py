@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 
 from m3router.router.inference.pipeline import AutoScalePipeline
 from tests.clients.driving import PROXY, SCRIPTS, Asked, ask, litellm_proxy
+from tests.clients.tables import SERVER, table
 from tests.serve.served import data_url, end, start
 from tests.serve.small_run import make_small_run
 
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-CASES = {
-    "an image, whole": "whole",
-    "an image, streamed": "streamed",
-    "several requests at once": "at once",
-    "LangChain's own image block": "own block",
-    "`/v1/models`": "models",
-    "temperature 0": "greedy",
-    "temperature 0.7": "temperature",
-    "a system message": "system",
-    "`stop`": "stop",
-    "`detail: low`": "detail",
-    "history": "history",
-    "tools": "tools",
-}
-"""Row of the table to a case of the scripts."""
-WITHOUT = "–"
 SAYS = {
     "whole": "started without sampling",
     "streamed": "started without sampling",
@@ -43,27 +25,11 @@ SAYS = {
 """What a client's user reads where a case is refused."""
 
 
-def table() -> dict[str, dict[str, str]]:
-    """Column of the documentation's table to case to what the page says of it."""
-    rows = [
-        [cell.strip() for cell in line.strip("|\n ").split("|")]
-        for line in PAGE.read_text(encoding="utf-8").splitlines()
-        if line.startswith("|")
-    ]
-    head, _, *body = rows
-    return {
-        client: {CASES[row[0]]: row[place] for row in body}
-        for place, client in enumerate(head)
-        if place
-    }
-
-
-def test_the_table_has_every_client_and_case():
-    told = table()
+def test_the_table_has_every_client():
+    told = table(SERVER)
     assert list(told) == list(SCRIPTS)
     for column in told.values():
-        assert set(column) == set(CASES.values())
-        assert set(column.values()) <= {"yes", "option", "refused", WITHOUT}
+        assert set(column.values()) <= {"yes", "option", "refused"}
 
 
 @dataclass(frozen=True)
@@ -113,21 +79,11 @@ def served(tmp_path_factory) -> Iterator[Served]:
         yield Served(*urls, data_url(image), question, answers[place], coarse.text)
 
 
-@pytest.fixture(scope="module")
-def cache(request, tmp_path_factory) -> Path:
-    if os.environ.get("M3ROUTER_CLIENTS_CACHE"):
-        return Path(os.environ["M3ROUTER_CLIENTS_CACHE"])
-    kept = getattr(request.config, "cache", None)
-    return kept.mkdir("clients") if kept else tmp_path_factory.mktemp("clients")
-
-
 @pytest.mark.clients
 @pytest.mark.parametrize("client", list(SCRIPTS))
 def test_what_passes_through_a_client(client, served, cache, tmp_path):
-    said = table()[client]
-    known = ask(client, served.asked(served.plain), cache=cache)
-    assert set(known) == {case for case, cell in said.items() if cell != WITHOUT}
-
+    said = table(SERVER)[client]
+    known = list(said)
     plain_asked, willing_asked = served.asked(served.plain), served.asked(served.willing)
     with contextlib.ExitStack() as stack:
         if client == PROXY:
@@ -135,16 +91,16 @@ def test_what_passes_through_a_client(client, served, cache, tmp_path):
             url = stack.enter_context(litellm_proxy(models, tmp_path, cache=cache))
             plain_asked = replace(plain_asked, base_url=url)
             willing_asked = replace(willing_asked, base_url=url, model="m3-willing")
-        plain = ask(client, plain_asked, list(known), cache=cache)
+        plain = ask(client, plain_asked, known, cache=cache).found
         refused = [case for case in known if "error" in plain[case]]
-        willing = ask(client, willing_asked, refused, cache=cache)
+        willing = ask(client, willing_asked, refused, cache=cache).found
     told = {
         case: "yes"
         if "error" not in plain[case]
         else ("refused" if "error" in willing[case] else "option")
         for case in known
     }
-    assert told == {case: said[case] for case in known}, {case: plain[case] for case in refused}
+    assert told == said, {case: plain[case] for case in refused}
     wanted = {"detail": served.coarse, "stop": served.answer[0]}
     for case, answer in plain.items():
         if case in refused:

@@ -27,7 +27,7 @@ from m3router.router.features.store import VectorStore
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
 from m3router.router.stages.checks import check_run
-from m3router.router.stages.evaluating import evaluate_stage, read_document
+from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.reporting import report_stage
 from tests.fuzz.driver import Limits
 from tests.serve.small_run import make_small_run
@@ -46,6 +46,8 @@ FILES = (
     "policies/manifest.json",
     "evaluation/manifest.json",
     "evaluation/evaluation.json",
+    "importance/manifest.json",
+    "importance/importance.json",
 )
 """What every reader of a run depends on."""
 ASIDE = ("log/journal.jsonl", "features/vectors/journal.jsonl")
@@ -89,10 +91,10 @@ def check(case: Damage) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "run"
-        shutil.copytree(finished_run(), root)
+        shutil.copytree(finished_run(), root, ignore=shutil.ignore_patterns("report"))
         before = root.joinpath(case.file).read_bytes()
         apply(root, case)
-        told = messages(root)
+        told = messages(root, case.file)
         path = root / case.file
         same = path.is_file() and os.access(path, os.R_OK) and path.read_bytes() == before
         if case.file in FILES and not case.sealed and not same:
@@ -101,10 +103,12 @@ def check(case: Damage) -> None:
             assert len(message) < 2_000 and message.isprintable(), f"{case}: {message[:300]!r}"
 
 
-def messages(root: Path) -> list[str]:
-    """What the readers of a run say is wrong with it; [] where it is fine."""
+def messages(root: Path, file: str = "") -> list[str]:
+    """What the readers of a run, or of one of its files, say is wrong; [] where it is fine."""
     run, told = Run(root), []
-    for reader in READERS:
+    for folders, reader in READERS:
+        if file and not file.startswith(folders):
+            continue
         try:
             reader(run)
         except M3RouterError as error:
@@ -139,18 +143,19 @@ def _inspect(run: Run) -> None:
     find_log(run.root)
 
 
-def _document(run: Run) -> None:
-    read_document(run)
+def _report(run: Run) -> None:
+    report_stage(run)
 
 
-READERS: tuple[Callable[[Run], object], ...] = (
-    _serve,
-    _rules,
-    _inspect,
-    _document,
-    _journals,
-    _vectors,
+READERS: tuple[tuple[tuple[str, ...], Callable[[Run], object]], ...] = (
+    (("log", "features", "split", "router", "policies"), _serve),
+    (("router", "policies"), _rules),
+    (("log",), _inspect),
+    (("log",), _journals),
+    (("features",), _vectors),
+    (("evaluation", "importance"), _report),
 )
+"""What reads a run, and of which of its folders; the checks of `m3router check` read all."""
 
 
 @cache

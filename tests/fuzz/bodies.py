@@ -15,7 +15,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -97,12 +97,17 @@ def case(rng: random.Random) -> Body:
 
 
 def check(body: Body) -> None:
-    """Ask, and judge the answer.
+    """Ask the application that was named, and judge the answer; see :func:`check_answer`."""
+    check_answer(body, _named(os.environ.get("M3ROUTER_FUZZ_APP", f"{__name__}:model_server")))
+
+
+def check_answer(body: Body, make: Callable[[], Any]) -> None:
+    """Ask an application that a function gives, and judge the answer.
 
     Raises:
         AssertionError: It is a 5xx, not of OpenAI's form, or took long.
     """
-    runner, client = _connection()
+    runner, client = _connection(make)
     began = time.process_time()
     got = runner.run(
         client.request(
@@ -257,11 +262,36 @@ def model_server() -> Any:
     return create_app(front)
 
 
+def _named(place: str) -> Callable[[], Any]:
+    module, _, name = place.partition(":")
+    function: Callable[[], Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
 @cache
-def _connection() -> tuple[asyncio.Runner, httpx.AsyncClient]:
-    module, _, name = os.environ.get("M3ROUTER_FUZZ_APP", f"{__name__}:model_server").partition(":")
-    app = getattr(importlib.import_module(module), name)()
-    runner = asyncio.Runner()
+def _connection(make: Callable[[], Any]) -> tuple[asyncio.Runner, httpx.AsyncClient]:
+    """A client of an application that was started, and the loop where both live."""
+    app, runner = make(), asyncio.Runner()
     atexit.register(runner.close)
+    runner.run(_started(app))
     transport = httpx.ASGITransport(app)
     return runner, httpx.AsyncClient(transport=transport, base_url="http://server", timeout=None)
+
+
+async def _started(app: Any) -> None:
+    """Begin its life, which ends with the loop."""
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    ends, begins = asyncio.Event(), [{"type": "lifespan.startup"}]
+
+    async def receive() -> Any:
+        if not begins:
+            await ends.wait()
+        return begins.pop()
+
+    _LIVES.append(asyncio.create_task(app({"type": "lifespan"}, receive, told.put)))
+    message = await told.get()
+    assert message["type"] == "lifespan.startup.complete", getattr(app, "error", message)
+
+
+_LIVES: list[asyncio.Task[None]] = []
+"""So that nothing lets go of them."""

@@ -156,8 +156,8 @@ def _watch(process: subprocess.Popen[bytes], place: Path, limits: Limits) -> flo
         time.sleep(POLL)
         number, began = _AT.unpack(place.read_bytes())
         if number != last:
-            last, spent = number, _worked(process.pid)
-        worked = _worked(process.pid) - spent
+            last, spent = number, processor_seconds(process.pid)
+        worked = processor_seconds(process.pid) - spent
         limit = limits.asleep if number >= 0 else limits.start_seconds
         over = time.monotonic() - (began if number >= 0 else started) > limit
         if over or (number >= 0 and worked > limits.seconds):
@@ -166,7 +166,7 @@ def _watch(process: subprocess.Popen[bytes], place: Path, limits: Limits) -> flo
     return 0.0
 
 
-def _worked(process: int) -> float:
+def processor_seconds(process: int) -> float:
     """Seconds of processor time that a process has had; 0 where it has just ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

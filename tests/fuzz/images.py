@@ -1,7 +1,8 @@
 """Images that are broken on purpose, from a seed: lengths, sizes, counts, cuts and splices.
 
 Each is given to a process that decodes, with the server's own limits. What the process answers is
-an image or a refusal; that it ends, grows or takes long is a find.
+an image or a refusal; that it ends, grows or takes long is a find. Its processor time is counted,
+so that a busy machine finds nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +18,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.image_formats import format_of
 from m3router.router.serve.images.limits import ImageLimits
 from m3router.router.serve.images.worker import DiedError, Worker
+from tests.fuzz.driver import Limits, processor_seconds
 
-SECONDS = 15.0
-LIMITS = ImageLimits(seconds=SECONDS)
+LIMITS = Limits(seconds=60.0, asleep=300.0)
+IMAGES = ImageLimits(seconds=13.0)
+SLOW = 5.0
+"""Seconds of processor time from which on an image that is decoded or refused is a find, too."""
+WAIT = 240.0  # seconds for a process that does not work at all
+GROWTH = 256 << 20
+"""Bytes; the C library keeps some of a large image's memory for the next one."""
+WARM_UP = 2_000  # images after which a process must not grow any more
 SPECIAL = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -36,14 +45,16 @@ class Found:
     Attributes:
         images: How many were tried.
         decoded: How many were.
-        slowest: Seconds, with the first bytes of the image.
-        resident: Most bytes that the process has held at one time.
+        slowest: Seconds of processor time, with the first bytes of the image.
+        peak: Most bytes that the process has held at one time.
+        held: Bytes that it held after so many images that it should not grow any more.
     """
 
     images: int = 0
     decoded: int = 0
     slowest: tuple[float, str] = (0.0, "")
-    resident: int = 0
+    peak: int = 0
+    held: int = 0
 
 
 FOUND = Found()
@@ -62,21 +73,27 @@ def cases(seed: int) -> Iterator[bytes]:
         yield bytes(data)
 
 
+def prepare() -> None:
+    """Start the process that decodes, before there are limits of memory for the one that asks."""
+    if not _worker().alive:
+        _worker().start()
+
+
 def check(data: bytes) -> None:
     """Have an image decoded.
 
     Raises:
         AssertionError: If that ends the process, takes too long or too much, or gives no image.
     """
-    worker = _worker()
-    if not worker.alive:
-        worker.start()
     if not format_of(data):  # refused by the server itself
         return
-    began = time.monotonic()
+    prepare()
+    worker = _worker()
+    assert worker.pid is not None
+    began = processor_seconds(worker.pid)
     FOUND.images += 1
     try:
-        image = worker.pixels(data, began + SECONDS)
+        image = worker.pixels(data, time.monotonic() + WAIT)
     except ApiError as error:
         assert error.status in (400, 413) and error.code, error
     except DiedError as error:
@@ -85,9 +102,21 @@ def check(data: bytes) -> None:
     else:
         FOUND.decoded += 1
         assert image.mode == "RGB" and min(image.size) >= 1
-        assert max(image.size) <= LIMITS.longest_side
-    FOUND.slowest = max(FOUND.slowest, (time.monotonic() - began, data[:12].hex()))
-    FOUND.resident = max(FOUND.resident, resident(worker.pid, "VmHWM"))
+        assert max(image.size) <= IMAGES.longest_side
+    spent = processor_seconds(worker.pid) - began
+    assert spent < SLOW, f"{len(data)} bytes of {format_of(data)} took {spent:.1f} s"
+    FOUND.slowest = max(FOUND.slowest, (spent, data[:12].hex()))
+    FOUND.peak = max(FOUND.peak, resident(worker.pid, "VmHWM"))
+    _check_growth(resident(worker.pid, "VmRSS"))
+
+
+def _check_growth(now: int) -> None:
+    if FOUND.images <= WARM_UP:
+        FOUND.held = max(FOUND.held, now)
+    grown = now - FOUND.held
+    if grown > GROWTH:
+        FOUND.held = now  # it is told once
+        raise AssertionError(f"the process grew by {grown >> 20} MiB")
 
 
 def report() -> str:
@@ -95,7 +124,8 @@ def report() -> str:
     now = resident(_worker().pid, "VmRSS")
     return (
         f"{FOUND.images} images, {FOUND.decoded} decoded; slowest {FOUND.slowest[0]:.2f} s "
-        f"(begins {FOUND.slowest[1]}); peak {FOUND.resident >> 20} MiB, now {now >> 20} MiB"
+        f"(begins {FOUND.slowest[1]}); peak {FOUND.peak >> 20} MiB, now {now >> 20} MiB, "
+        f"{(now - FOUND.held) / 2**20:+.0f} MiB after the first {WARM_UP}"
     )
 
 
@@ -110,7 +140,7 @@ def resident(pid: int | None, name: str) -> int:
 
 @functools.cache
 def _worker() -> Worker:
-    worker = Worker(LIMITS)
+    worker = Worker(IMAGES)
     atexit.register(worker.close)
     return worker
 
@@ -118,7 +148,8 @@ def _worker() -> Worker:
 @functools.cache
 def seeds() -> tuple[bytes, ...]:
     """Sound images of all formats that are taken, in many kinds."""
-    noise = Image.effect_noise((61, 47), 90).convert("RGB")
+    grey = np.random.default_rng(5).normal(128, 90, (47, 61)).clip(0, 255).astype(np.uint8)
+    noise = Image.fromarray(grey).convert("RGB")
     plain = Image.linear_gradient("L").resize((40, 30)).convert("RGB")
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "x" * 40

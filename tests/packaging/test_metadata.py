@@ -107,6 +107,7 @@ def test_every_import_is_declared_and_extras_only_where_needed():
                         needed
                         | optional
                         | {"starlette", "pydantic", "pydantic-core", "jsonschema"}
+                        | {"yarl"}  # whose URLs aiohttp takes
                         | {"rapidocr-onnxruntime"}  # a model under test, in its README
                         | {"litellm"}  # whose process the plug-in is loaded in
                     )

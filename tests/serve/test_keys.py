@@ -75,13 +75,28 @@ def test_the_token_is_nowhere_in_the_file(file: Path) -> None:
     assert len({add_key(file, f"name{number}") for number in range(20)}) == 20
 
 
+def named(token: str) -> Key:
+    """The key of a token of the environment."""
+    return Key("environment-" + hashlib.sha256(token.encode()).hexdigest()[:6])
+
+
 def test_environment() -> None:
     ring = KeyRing.of(None, f" {LONG}, second-token-of-some-length ,,")
     assert ring.needed
-    assert ring.authenticate(LONG) == Key("environment-1")
-    assert ring.authenticate("second-token-of-some-length") == Key("environment-2")
+    assert ring.authenticate(LONG) == named(LONG)
+    assert ring.authenticate("second-token-of-some-length") == named("second-token-of-some-length")
+    again = KeyRing.of(None, f"third-token-of-some-length,second-token-of-some-length,{LONG}")
+    assert again.authenticate(LONG) == named(LONG), "whatever stands before it"
     assert ring.authenticate("") is None and ring.authenticate(" ") is None
     assert LONG not in repr(ring)
+
+
+def test_no_two_keys_have_one_name(file: Path) -> None:
+    with pytest.raises(DataError, match="Two tokens of M3ROUTER_API_KEYS would have the same name"):
+        KeyRing.of(None, "token-number-7538-of-many,token-number-9369-of-many")
+    add_key(file, named(LONG).name)
+    with pytest.raises(DataError, match=f"its name {named(LONG).name} is that of a token in"):
+        KeyRing.of(file, LONG)
 
 
 @pytest.mark.parametrize("value", ["", " ", ",", " , "])
@@ -111,7 +126,7 @@ def test_keys_come_and_go_without_restart(file: Path) -> None:
     assert clock.later(ring).authenticate(alice) is None
     revoke_key(file, "bob")
     assert clock.later(ring).authenticate(bob) is None
-    assert ring.needed and ring.authenticate(LONG) == Key("environment-1")
+    assert ring.needed and ring.authenticate(LONG) == named(LONG)
 
 
 def test_a_change_that_leaves_size_and_time_alone_is_seen(file: Path) -> None:

@@ -240,6 +240,8 @@ def test_what_cannot_be_an_example_is_dropped_and_not_logged(start, caplog):
     assert "secret" not in caplog.text
     recorder.stop()
     load_jsonl(recorder.folder / EXAMPLES, images=recorder.folder / IMAGES)
+    (line,) = read_traffic(recorder.folder)
+    assert line["served"]["answer"] == "?", "half of a pair, which no file can hold"
 
 
 def test_forgetting_while_the_server_runs(start):

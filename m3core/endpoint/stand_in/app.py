@@ -22,6 +22,8 @@ from m3router.data.images import read_image
 from m3router.m3core.endpoint.stand_in.answers import END, Token, answered, pieces
 from m3router.m3core.endpoint.stand_in.dialects import Json, RefusedError, dialect_named
 from m3router.m3core.endpoint.stand_in.faults import HEADER, FaultPlan
+from m3router.m3core.endpoint.stand_in.forms import called, choices, formed, schema_of, stopped
+from m3router.m3core.endpoint.stand_in.responses import as_chat, events, response
 from m3router.m3core.endpoint.stand_in.seeing import Seen, family_named
 
 if TYPE_CHECKING:
@@ -130,6 +132,8 @@ class StandIn:
         app.add_exception_handler(RefusedError, self._refused)
         app.add_route("/v1/models", self._models, methods=["GET"])
         app.add_route("/v1/chat/completions", self._chat, methods=["POST"])
+        if self.dialect.responses:
+            app.add_route("/v1/responses", self._chat, methods=["POST"])
         if self.dialect.tokenize:
             app.add_route("/tokenize", self._tokenize, methods=["POST"])
         return app
@@ -174,10 +178,13 @@ class StandIn:
         from fastapi.responses import HTMLResponse, StreamingResponse
 
         self._check_key(request)
-        body = await self._body(request)
+        given = await self._body(request)
+        as_response = request.url.path == "/v1/responses"
+        body = as_chat(given) if as_response else given
         question = _texts(_messages(body)[-1])
         fault = self.faults.next(question, request.headers.get(HEADER))
-        options = {key: value for key, value in body.items() if key not in ("messages", "stream")}
+        said_elsewhere = ("messages", "input", "stream")
+        options = {key: value for key, value in given.items() if key not in said_elsewhere}
         hit |= {"question": question, "fault": fault, "status": 200, "body": options}
         if fault in ("html", "html-200"):
             hit["status"] = 502 if fault == "html" else 200
@@ -196,6 +203,10 @@ class StandIn:
                 f"your request has {asked.prompt_tokens} input tokens.",
             )
         tokens = answered(asked.question, asked.seen)
+        if self.dialect.forms:
+            function = called(body)
+            schema = schema_of(body) if function is None else function.get("parameters") or {}
+            tokens = stopped(formed(tokens, schema), body.get("stop"))
         said = tokens[: min(room, _longest(body, len(tokens)))]
         made = {
             "id": f"chatcmpl-{next(self._numbers)}",
@@ -207,9 +218,15 @@ class StandIn:
         if self.dialect.fingerprint is not None or fault == "fingerprint":
             other = "fp_another" if fault == "fingerprint" else self.dialect.fingerprint
             made["system_fingerprint"] = other
-        usage = None if fault == "no-usage" else self._usage(asked, said, fault)
+        count = self._count(body)
+        usage = None if fault == "no-usage" else self._usage(asked, said, count, fault)
+        whole = self._whole(made, body, said, usage)
+        if as_response:
+            whole = response(whole, given)
+        if as_response and body.get("stream"):
+            texts = [one.text for one in said if one.text != END]
+            return StreamingResponse(events(whole, texts), media_type="text/event-stream")
         if not body.get("stream"):
-            whole = self._whole(made, body, said, usage)
             if fault == "cut":
                 half = json.dumps(whole).encode()[:-40]
                 headers = {"content-length": str(len(half) + 40)}  # more than ever comes
@@ -217,24 +234,32 @@ class StandIn:
                     _once(half), media_type="application/json", headers=headers
                 )
             return _response(whole)
-        events = self._events(made, body, said, usage, fault)
-        return StreamingResponse(events, media_type="text/event-stream")
+        chunks = self._events(made, body, said, usage, fault)
+        return StreamingResponse(chunks, media_type="text/event-stream")
 
     def _whole(self, made: Json, body: Json, said: list[Token], usage: Json | None) -> Json:
         choice = {
-            "index": 0,
             "message": {"role": "assistant", "content": _text(said)},
             "logprobs": self._logprobs(body, said),
             "finish_reason": _reason(said),
         }
-        return {**made, "object": "chat.completion", "choices": [choice], "usage": usage}
+        function = self._function(body)
+        if function is not None:
+            call = _call(function, _text(said))
+            choice["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
+            choice["finish_reason"] = "tool_calls"
+        made = {**made, "object": "chat.completion", "usage": usage}
+        return {**made, "choices": [{"index": at, **choice} for at in range(self._count(body))]}
 
     async def _events(
         self, made: Json, body: Json, said: list[Token], usage: Json | None, fault: str | None
     ) -> AsyncIterator[str]:
+        function = self._function(body)
+
         def chunk(delta: Json, reason: str | None = None, told: Json | None = None) -> Json:
-            choice = {"index": 0, "delta": delta, "logprobs": told, "finish_reason": reason}
-            return {**made, "object": "chat.completion.chunk", "choices": [choice]}
+            choice = {"delta": delta, "logprobs": told, "finish_reason": reason}
+            all_of_them = [{"index": at, **choice} for at in range(self._count(body))]
+            return {**made, "object": "chat.completion.chunk", "choices": all_of_them}
 
         yield _event(chunk({"role": "assistant", "content": ""}))
         for place, token in enumerate(said):
@@ -243,7 +268,12 @@ class StandIn:
                     raise ConnectionError("the stand-in was told to cut this stream")
                 return
             reason = _reason(said) if place == len(said) - 1 else None
-            last = chunk({"content": _text([token])}, reason, self._logprobs(body, [token]))
+            delta: Json = {"content": _text([token])}
+            if function is not None:
+                call = _call(function if place == 0 else None, _text([token]))
+                delta = {"tool_calls": [{"index": 0, **call}]}
+                reason = reason and "tool_calls"
+            last = chunk(delta, reason, self._logprobs(body, [token]))
             if reason and not self.dialect.usage_chunk:
                 last["usage"] = usage
             yield _event(last)
@@ -254,8 +284,15 @@ class StandIn:
         if self.dialect.done and fault != "no-done":
             yield "data: [DONE]\n\n"
 
-    def _usage(self, asked: Asked, said: list[Token], fault: str | None) -> Json:
+    def _function(self, body: Json) -> Json | None:
+        return called(body) if self.dialect.forms else None
+
+    def _count(self, body: Json) -> int:
+        return choices(body) if self.dialect.forms else 1
+
+    def _usage(self, asked: Asked, said: list[Token], count: int, fault: str | None) -> Json:
         answer = len(said) - (not self.dialect.end_counts and said[-1].text == END)
+        answer *= count
         cached = self._cached(asked)
         prompt = asked.image_tokens // 2 if fault == "wrong-usage" else asked.prompt_tokens
         usage: Json = {
@@ -448,6 +485,14 @@ def _longest(body: Json, default: int) -> int:
     if not isinstance(found, int) or found < 1:
         raise RefusedError(400, f"max_tokens must be at least 1, got {found!r}")
     return found
+
+
+def _call(function: Json | None, arguments: str) -> Json:
+    """A tool's call; without a function, what goes on with one."""
+    if function is None:
+        return {"function": {"arguments": arguments}}
+    called_as = {"name": function["name"], "arguments": arguments}
+    return {"id": "call_1", "type": "function", "function": called_as}
 
 
 def _reason(said: list[Token]) -> str:

@@ -52,6 +52,8 @@ class Dialect:
         fingerprint: ``system_fingerprint``; None where there is none.
         version: What ``GET /version`` says; None where there is no such route.
         tokenize: Whether ``POST /tokenize`` counts a prompt.
+        forms: Whether ``n``, ``stop``, JSON schemas and tools that must be called are heeded.
+        responses: Whether there is ``/v1/responses``.
     """
 
     family: str
@@ -71,6 +73,8 @@ class Dialect:
     fingerprint: str | None = None
     version: str | None = None
     tokenize: bool = False
+    forms: bool = True
+    responses: bool = True
 
 
 def dialect_named(name: str) -> Dialect:
@@ -207,6 +211,7 @@ DIALECTS: dict[str, Dialect] = {
         logprobs=False,
         done=False,
         usage_chunk=False,
+        forms=False,
     ),
     "sglang": Dialect(
         family="internvl3",
@@ -214,7 +219,9 @@ DIALECTS: dict[str, Dialect] = {
         error=_flat_error,
         details=lambda image, cached: {"cached_tokens": cached, "image_tokens": image},
     ),
-    "lmdeploy": Dialect(family="qwen2.5-vl", arguments=_pixel_limits, error=_flat_error),
+    "lmdeploy": Dialect(
+        family="qwen2.5-vl", arguments=_pixel_limits, error=_flat_error, responses=False
+    ),
     "openai": Dialect(
         family="gpt-4o",
         arguments=_detail,

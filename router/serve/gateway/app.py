@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from m3router.data.errors import MismatchError
+from m3router.data.errors import DataError, MismatchError
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import INPUT, MESSAGES
+from m3router.router.serve.gateway.counting import LEFT, Metrics
 from m3router.router.serve.gateway.deciding import Decider, RouterFacts
 from m3router.router.serve.gateway.exchange import (
-    LEFT,
     Exchange,
     Gateway,
-    Metrics,
     client_of,
     error_body,
     while_there,
@@ -53,6 +52,8 @@ MOST_HELD = 256 << 20
 """Bytes of all requests that wait for their answers; a process takes about four times as much."""
 LONGEST_LIST = 1 << 20
 """Bytes of an upstream's list of models that are read."""
+LIST_SECONDS = 10.0
+"""That an upstream may take to list its models."""
 
 _ID = re.compile(r"(?!\.+$)[A-Za-z0-9_.:-]{1,256}")
 
@@ -227,7 +228,12 @@ class GatewayState:
         }
         listed: dict[str, list[str]] = {}
         for server in servers:
-            cards = await self.models(server, []) or []
+            cards = await self.models(server, [])
+            if cards is None:
+                raise DataError(
+                    f"The options name no model, and the server {server.url} does not say which "
+                    "it has: start it first, or give --model NAME."
+                )
             listed[server.name] = [str(one.get("id")) for one in cards]
         return with_models(self.upstreams, lambda server: listed[server.name])
 
@@ -238,13 +244,16 @@ class GatewayState:
         sent = sent_headers(headers, server, own_key=self.front.keys.needed, json=False)
         read = bytearray()
         try:
-            async with self.relay.ask(server, "GET", "/models", sent, None) as reply:
+            async with (
+                asyncio.timeout(LIST_SECONDS),
+                self.relay.ask(server, "GET", "/models", sent, None) as reply,
+            ):
                 async for piece in reply.pieces():
                     read += piece
                     if len(read) > LONGEST_LIST:
                         return None
             content = json.loads(read)
-        except (ApiError, CutError, ValueError, RecursionError):
+        except (ApiError, CutError, TimeoutError, ValueError, RecursionError):
             return None
         cards = content.get("data") if isinstance(content, dict) else None
         if not isinstance(cards, list):
@@ -436,6 +445,7 @@ async def _models(state: GatewayState, request: Request) -> list[dict[str, Any]]
     ours = [AUTO, *(PREFIX + name for name in state.upstreams.options)]
     for name in [*sorted(state.upstreams.models), *ours]:
         cards.setdefault(name, _card(name, state.started))
+    cards[AUTO] = {**cards[AUTO], "guarantee": state.judge().facts.guarantee}
     return list(cards.values())
 
 

@@ -7,17 +7,15 @@ request cannot be judged then. A field that is null was not given.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from m3router.router.serve.errors import ApiError
+from m3router.router.serve.images.decoding import file_in, is_data_url
 
 Json = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -27,11 +25,9 @@ MESSAGES, INPUT = "messages", "input"
 """The field that a conversation is in: of `/v1/chat/completions`, and of `/v1/responses`."""
 TEXTS = ("text", "input_text", "output_text")
 IMAGES = ("image_url", "input_image")
-SILENT = ("refusal",)
+SILENT = ("refusal", "thinking", "reasoning", "reasoning_text", "summary_text")
 """Kinds of parts that are neither text of a user nor anything to look at."""
 
-_DATA = re.compile(r"data:[^,;]{0,200}((?:;[^,;]{1,200}){0,8}),", re.I)
-_SPACE = re.compile(rb"\s+")
 _LONGEST_KIND = 40
 
 
@@ -63,6 +59,7 @@ class Turn:
         earlier_other: Whether there is such a part anywhere else.
         user: Whether there is a user's turn at all.
         previous: Id of the response that this one follows, "" without.
+        conversation: Id of the conversation that the upstream keeps, "" without.
     """
 
     question: str
@@ -71,6 +68,12 @@ class Turn:
     earlier_other: bool = False
     user: bool = True
     previous: str = ""
+    conversation: str = ""
+
+    @property
+    def follows(self) -> str:
+        """By what the upstream knows what came before; "" where the body has all of it."""
+        return self.previous or self.conversation
 
     @property
     def current(self) -> tuple[ImagePart, ...]:
@@ -123,10 +126,9 @@ def read_turn(body: Mapping[str, Any], field: str) -> Turn:
     'Hi'
     """
     content = body.get(field)
-    previous = body.get("previous_response_id")
-    previous = previous if isinstance(previous, str) and field == INPUT else ""
+    previous, conversation = _kept_elsewhere(body) if field == INPUT else ("", "")
     if isinstance(content, str):
-        return Turn(question=content, previous=previous)
+        return Turn(question=content, previous=previous, conversation=conversation)
     items = content if isinstance(content, list) else []
     turn = _last_turn(items)
     texts: list[str] = []
@@ -152,7 +154,18 @@ def read_turn(body: Mapping[str, Any], field: str) -> Turn:
         earlier_other=earlier_other,
         user=bool(turn),
         previous=previous,
+        conversation=conversation,
     )
+
+
+def _kept_elsewhere(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Ids of the response, and of the conversation, that a body goes on from; "" without."""
+    conversation = body.get("conversation")
+    if isinstance(conversation, Mapping):
+        conversation = conversation.get("id")
+    found = (body.get("previous_response_id"), conversation)
+    previous, conversation = (one if isinstance(one, str) else "" for one in found)
+    return previous, conversation
 
 
 def _last_turn(items: Sequence[Any]) -> range:
@@ -174,7 +187,7 @@ def _parts(item: Any, place: Place) -> Iterator[tuple[Place, Any]]:
         return
     for name in ("content", "output"):
         content = item.get(name)
-        if isinstance(content, str):
+        if isinstance(content, str | Mapping):  # a screenshot stands there by itself
             yield (*place, name), content
         for at, part in enumerate(content if isinstance(content, list) else ()):
             if part is not None:
@@ -226,16 +239,11 @@ class ImageFile:
     problem: str = ""
 
 
-def is_data_url(url: str) -> bool:
-    """Whether an image is in its own URL."""
-    return url[:5].lower() == "data:"
-
-
 def image_file(part: ImagePart, max_bytes: int) -> ImageFile:
     """The file of an image, where the body has it.
 
-    What is a bit wrong is read all the same, as upstreams do: another type than the data's, white
-    space in base64, its alphabet for URLs, no padding.
+    What is a bit wrong is read all the same, as upstreams do; see
+    :func:`m3router.router.serve.images.decoding.file_in`.
 
     Args:
         part: Of a body.
@@ -247,30 +255,14 @@ def image_file(part: ImagePart, max_bytes: int) -> ImageFile:
         return ImageFile(problem="The image has no URL.")
     if not is_data_url(part.url):
         return ImageFile(digest=_digest("address", part.url.encode("utf-8", "surrogatepass")))
-    head = _DATA.match(part.url)
-    if head is None or "base64" not in head.group(1).lower().split(";"):
-        return ImageFile(problem="The image's data URL is not in base64.")
-    if len(part.url) - head.end() > 2 * max_bytes:
-        return ImageFile(problem=f"The image has more than {max_bytes} bytes.")
     try:
-        text = part.url[head.end() :].encode("ascii")
-        data = _from_base64(text)
-    except (binascii.Error, ValueError):
-        return ImageFile(problem="The image is not valid base64.")
+        data = file_in(part.url, max_bytes)
+    except ApiError as error:
+        return ImageFile(problem=str(error))
     if not data:
         return ImageFile(problem="The image is empty.")
-    if len(data) > max_bytes:
-        return ImageFile(problem=f"The image has more than {max_bytes} bytes.")
     content = hashlib.sha256(data).hexdigest()
     return ImageFile(digest=content, content=content, data=data)
-
-
-def _from_base64(text: bytes) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        plain = _SPACE.sub(b"", text).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
-        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
 
 
 def _digest(kind: str, name: bytes) -> str:

@@ -45,7 +45,7 @@ from m3router.router.serve.gateway.decider_wire import (
     receive,
     send,
 )
-from m3router.router.serve.gateway.deciding import RouterFacts, Wish
+from m3router.router.serve.gateway.deciding import MOST_CHARACTERS, RouterFacts, Wish
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,6 @@ KEPT = 2048
 """Images of which is kept what was seen; some 20 KB each, with a large encoder."""
 MOST_PIXELS = 128 << 20
 """Bytes of images that were sent for and not looked at yet; a larger image comes by itself."""
-MOST_CHARACTERS = 1 << 16
-"""Longest question that is judged: reading it takes a moment of everybody's time."""
 WATCH = 1.0  # seconds between looks at whether the parent lives
 
 AnyRule = Policy | Cascade | str
@@ -134,11 +132,17 @@ class Rules:
         self._router = router
         self._policies = Policies(run, router.router)
         self._run = Run(run)
-        self._named: dict[str, AnyRule] = {policy: router.rule()}
+        self._named: dict[tuple[str, bool], AnyRule] = {
+            (policy, again): router.rule(again=again) for again in (True, False)
+        }
         self.own = policy
 
-    def at_hand(self, wish: Wish) -> AnyRule | None:
+    def at_hand(self, wish: Wish, *, again: bool) -> AnyRule | None:
         """The rule, or None where it must be made first.
+
+        Args:
+            wish: What is wished for.
+            again: Whether it may be a cascade.
 
         Raises:
             DataError: If the wish is for several things at once, or for no number.
@@ -156,9 +160,9 @@ class Rules:
             return self._policies.at_hand(budget=wish.budget)
         if wish.max_loss is not None:
             return self._policies.at_hand(max_loss=wish.max_loss)
-        return self._named.get(self.own if wish.policy is None else wish.policy)
+        return self._named.get((self.own if wish.policy is None else wish.policy, again))
 
-    def made(self, wish: Wish) -> AnyRule:
+    def made(self, wish: Wish, *, again: bool) -> AnyRule:
         """The rule of a wish that `at_hand` had none for.
 
         Raises:
@@ -172,7 +176,8 @@ class Rules:
         name = wish.policy or ""
         if name not in self._run.policy_names():
             raise MismatchError(unknown_name("policy", name, self._run.policy_names()))
-        return self._named.setdefault(name, self._router.rule(policy=name))
+        made = self._router.rule(policy=name, again=again)
+        return self._named.setdefault((name, again), made)
 
 
 class Desk:
@@ -221,7 +226,7 @@ class Desk:
         job = self._jobs[asked.number] = Job(asked)
         try:
             check(asked, needs_image=self._router.needs_image)
-            job.rule = self._rules.at_hand(asked.wish)
+            job.rule = self._rules.at_hand(asked.wish, again=asked.again)
         except M3RouterError as error:
             self._refuse(job, error)
             return
@@ -237,7 +242,7 @@ class Desk:
         if job.asked.number not in self._jobs:
             return
         try:
-            rule = self._rules.made(job.asked.wish)
+            rule = self._rules.made(job.asked.wish, again=job.asked.again)
         except Exception as error:  # whatever a library does, other questions go on
             self._fail([job], error)
             return

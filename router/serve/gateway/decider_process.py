@@ -202,7 +202,7 @@ class Child:
         one = Waiting(asyncio.get_running_loop().create_future(), image)
         self._waiting[number] = one
         digest, size = ("", None) if image is None else (image.digest, image.size)
-        self._send(Question(number, asked.question, asked.wish, digest, size))
+        self._send(Question(number, asked.question, asked.wish, digest, size, asked.again))
         try:
             return await one.answer
         finally:

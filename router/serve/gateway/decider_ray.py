@@ -72,6 +72,7 @@ class DecidingReplica:
         digest: str,
         size: tuple[int, int] | None,
         pixels: npt.NDArray[np.uint8] | None,
+        again: bool = True,
     ) -> Judged | Refused | NeedsPixels:
         """Decide for one question; errors come as values.
 
@@ -81,6 +82,7 @@ class DecidingReplica:
             digest: Of the image; "" for not known.
             size: Width and height; None without an image.
             pixels: RGB (height, width, 3); None to be asked for them where that is not enough.
+            again: Whether another option can be asked after the answer.
         """
 
         async def seen() -> Image.Image:
@@ -90,7 +92,9 @@ class DecidingReplica:
 
         image = None if size is None else AskedImage(size=size, pixels=seen, digest=digest)
         try:
-            return await self._decider.decide(Asked(question=question, image=image, wish=wish))
+            return await self._decider.decide(
+                Asked(question=question, image=image, wish=wish, again=again)
+            )
         except UnseenError:
             return NeedsPixels(0)
         except M3RouterError as error:
@@ -131,7 +135,9 @@ class RayDecider:
         self._waiting += 1
         try:
             while lost < TIMES:
-                told = await self._once(asked.question, asked.wish, digest, size, pixels)
+                told = await self._once(
+                    asked.question, asked.wish, digest, size, pixels, asked.again
+                )
                 if isinstance(told, Judged):
                     return told
                 if isinstance(told, Refused):

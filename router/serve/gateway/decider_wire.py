@@ -41,13 +41,17 @@ class Loading:
 
 @dataclass(frozen=True)
 class Question:
-    """A question: its number, what is asked, how to route it, about an image of which size."""
+    """A question: its number, what is asked, how to route it, about an image of which size.
+
+    `again` is that of :class:`m3router.router.serve.gateway.deciding.Asked`.
+    """
 
     number: int
     question: str
     wish: Wish
     digest: str
     size: tuple[int, int] | None
+    again: bool = True
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from PIL import Image
 from m3router.router.cascade.rule import Cascade
 from m3router.router.inference.decision import Decision
 
+MOST_CHARACTERS = 1 << 16
+"""Longest question that is judged: reading it takes a moment of everybody's time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
@@ -56,11 +59,14 @@ class Asked:
         question: Not empty.
         image: None for a question without one.
         wish: How it wants to be routed.
+        again: Whether another option can be asked after the answer. Where it cannot, the plain
+            policy that goes with a cascade decides, which was calibrated for one answer.
     """
 
     question: str
     image: AskedImage | None
     wish: Wish = field(default_factory=Wish)
+    again: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,19 +8,26 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
-from m3router.m3core.endpoint.completions import BrokenReplyError, read_completion
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import INPUT, MESSAGES, Json, parsed, written
-from m3router.router.serve.gateway.deciding import Judged, Wish
+from m3router.router.serve.gateway.counting import (
+    TIMEOUT,
+    TOKENS,
+    UNREACHABLE,
+    Metrics,
+    count_usage,
+    saved,
+)
+from m3router.router.serve.gateway.deciding import Wish
+from m3router.router.serve.gateway.escalating import Answer, can_ask_again, escalated
 from m3router.router.serve.gateway.judging import IN_A_THREAD, Judge, Plan, Reason
 from m3router.router.serve.gateway.relaying import (
+    CREDENTIALS,
     CutError,
     Headers,
     Relay,
@@ -29,60 +36,14 @@ from m3router.router.serve.gateway.relaying import (
 )
 from m3router.router.serve.gateway.upstreams import Upstream, Upstreams
 from m3router.router.serve.gateway.usage_reader import Said, UsageReader
-from m3router.router.serve.gateway.wishes import FIELD, PREFIX, wish_of
+from m3router.router.serve.gateway.wishes import FIELD, PREFIX, shown_headers, wish_of
 from m3router.router.serve.guard.request_guard import Receive, Scope, Send
 
-LEFT = 499
-"""Status in metrics of a request whose client left, as nginx has it."""
-LONGEST_TRIED = 4 << 20
-"""Bytes of an answer that may be thrown away; a longer one is given as it is."""
 LONGEST_REASON = 600
-TIMEOUT, UNREACHABLE = "timeout", "unreachable"
-"""What metrics call an upstream without an answer."""
-TOKENS = "tokens"
-MONEY = "price"
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 logger = logging.getLogger(__name__)
-
-
-class Metrics(Protocol):
-    """Counts; see :mod:`m3router.router.serve.gateway.metrics`."""
-
-    def request(
-        self, status: int, option: str, reason: str, seconds: float, first_seconds: float | None
-    ) -> None:
-        """Count a request that ended."""
-        ...
-
-    def decided(self, judged: Judged, seconds: float) -> None:
-        """Count a decision."""
-        ...
-
-    def usage(
-        self,
-        option: str,
-        prompt_tokens: float | None,
-        completion_tokens: float | None,
-        image_tokens: float | None,
-        saved: float | None,
-        saved_money: float | None,
-    ) -> None:
-        """Count what an answer cost."""
-        ...
-
-    def escalated(self) -> None:
-        """Count that another option was asked after an answer."""
-        ...
-
-    def upstream(self, name: str, status: int | str) -> None:
-        """Count an upstream's answer, or what went wrong with it."""
-        ...
-
-    def page(self) -> bytes:
-        """All of it, in Prometheus' format."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,40 +92,6 @@ class Exchange:
     status: int = 0
     first: float | None = None
     complete: bool = False
-
-
-@dataclass(kw_only=True)
-class Asked:
-    """An answer that is coming.
-
-    Attributes:
-        reply: Its beginning.
-        plan: How it was asked; None for what is not routed.
-        read: What was read of its body already.
-        cut: Whether it broke off there.
-        earlier: Answers that were thrown away.
-    """
-
-    reply: Reply
-    plan: Plan | None = None
-    read: Sequence[bytes] = ()
-    cut: bool = False
-    whole: bool = False
-    earlier: int = 0
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body's bytes.
-
-        Raises:
-            CutError: If it breaks off.
-        """
-        for piece in self.read:
-            yield piece
-        if self.cut:
-            raise CutError("while it was read")
-        if not self.whole:
-            async for piece in self.reply.pieces():
-                yield piece
 
 
 class Gateway:
@@ -219,10 +146,7 @@ class Gateway:
         """
         large = len(raw) > IN_A_THREAD
         body = await asyncio.to_thread(parsed, raw) if large else parsed(raw)
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        wish = wish_of(body, headers, self.upstreams().options)
+        wish = wish_of(body, shown_headers(scope["headers"]), self.upstreams().options)
         who = client_of(scope)
         if (reason := self._unrouted(body)) is not None:
             if wish != Wish():
@@ -240,27 +164,28 @@ class Gateway:
             await self._pass(scope, raw, send, exchange, path, self._server_of(body))
             return
         judge = self.judge()
-        plan = await self._plan(body, field, who, wish, large)
+        again = can_ask_again(body, field, ask_logprobs=self.ask_logprobs)
+        plan = await self._plan(body, field, who, wish, large=large, again=again)
+        self._tell(exchange, plan, plan.told)
         async with contextlib.AsyncExitStack() as stack:
             route = _Route(self, scope, body, path, stack)
-            if field == MESSAGES and self._may_escalate(plan, body):
-                self._tell(exchange, plan, plan.reason)
-                asked = await self._escalated(route, plan)
-                assert asked.plan is not None, "routed"
-                self._tell(exchange, asked.plan, asked.plan.reason)
+            if plan.cascade is None:
+                answer = await route.ask(plan)
             else:
-                plan = _not_again(plan)
-                self._tell(exchange, plan, plan.reason)
-                asked = await route.ask(plan)
-                assert asked.plan is not None, "routed"
-            if asked.reply.status < 300:
-                judge.remember(asked.plan, who)
-            said = await self._return(asked, send, exchange, texts=self.on_served is not None)
-        if said is None or asked.reply.status >= 300:
+                if not body.get("logprobs"):
+                    route.body = {**body, "logprobs": True}
+                answer = await escalated(plan, plan.cascade, route.ask, self._thrown)
+            assert answer.plan is not None, "routed"
+            plan = answer.plan
+            self._tell(exchange, plan, plan.told)
+            if answer.reply.status < 300:
+                judge.remember(plan, who)
+            said = await self._return(answer, send, exchange, texts=self.on_served is not None)
+        if said is None or answer.reply.status >= 300:
             return
         if field == INPUT and said.id:
-            judge.remember(asked.plan, who, said.id)
-        self._count(asked.plan, said)
+            judge.remember(plan, who, said.id)
+        self._count(plan, said)
         if self.on_served is not None:
             key = str(scope.get("state", {}).get("key", ""))
             await self.on_served(
@@ -269,14 +194,14 @@ class Gateway:
                     key=key,
                     who=who,
                     body=body,
-                    plan=asked.plan,
+                    plan=plan,
                     said=said,
-                    escalated=asked.earlier,
+                    escalated=answer.earlier,
                 )
             )
 
     async def plan(self, body: Json, headers: Mapping[str, str], *, who: str = "") -> Plan:
-        """How a chat would be asked, for those who ask themselves; nothing is remembered.
+        """How a chat would be asked, for those who ask themselves, once; nothing is remembered.
 
         Args:
             body: Of a chat.
@@ -288,10 +213,12 @@ class Gateway:
                 refuse then.
         """
         wish = wish_of(body, headers, self.upstreams().options)
-        return await self._plan(body, MESSAGES, who, wish, large=True)
+        return await self._plan(body, MESSAGES, who, wish, large=True, again=False)
 
-    async def _plan(self, body: Json, field: str, who: str, wish: Wish, large: bool) -> Plan:
-        plan = await self.judge().plan(body, field, who=who, wish=wish, large=large)
+    async def _plan(
+        self, body: Json, field: str, who: str, wish: Wish, *, large: bool, again: bool
+    ) -> Plan:
+        plan = await self.judge().plan(body, field, who=who, wish=wish, large=large, again=again)
         if plan.judged is not None:
             self.metrics.decided(plan.judged, plan.seconds)
         return plan
@@ -313,51 +240,6 @@ class Gateway:
             if model is not None and option.model == model:
                 return upstreams.serving[name]
         return upstreams.serving[upstreams.finest]
-
-    # --- escalation --------------------------------------------------------------------------
-
-    def _may_escalate(self, plan: Plan, body: Mapping[str, Any]) -> bool:
-        """Whether another option may be asked after the answer."""
-        if plan.judged is None or plan.judged.cascade is None or plan.reason.code != "routed":
-            return False
-        if not plan.judged.decision.escalates or body.get("stream"):
-            return False
-        alone = body.get("n") is None or body.get("n") == 1
-        return alone and bool(body.get("logprobs") or self.ask_logprobs)
-
-    async def _escalated(self, route: _Route, plan: Plan) -> Asked:
-        """The answer that a cascade gives in the end."""
-        assert plan.judged is not None and plan.judged.cascade is not None
-        cascade, decision = plan.judged.cascade, plan.judged.decision
-        names = list(decision.estimates)
-        p = np.array(list(decision.estimates.values()))
-        costs = np.array(list(decision.costs.values()))
-        if not route.body.get("logprobs"):
-            route.body = {**route.body, "logprobs": True}
-        asked = await _read(await route.ask(plan))
-        for step in range(len(names)):
-            seen = _seen(asked)
-            if seen is None:
-                break
-            following = cascade.decide_after(
-                p, costs, names.index(plan.option), confidence=seen[0], logprob=seen[1], step=step
-            )
-            if following is None:
-                break
-            finer = _again(plan, names[following])
-            try:
-                other = await _read(await route.ask(finer))
-            except ApiError:
-                other = None
-            if other is None or other.cut or other.reply.status != 200:
-                asked.plan = _noted(plan, f"The option {finer.option}, asked again, failed.")
-                break
-            self._count(plan, _said(asked))
-            self.metrics.escalated()
-            plan = finer
-            other.earlier = asked.earlier + 1
-            asked = other
-        return asked
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -386,7 +268,8 @@ class Gateway:
             if scope["method"] == "DELETE":
                 judge.memory.forget(who, f"response:{response}")
         elif raw is not None and len(upstreams.servers) > 1:
-            server = self._server_of(parsed(raw))
+            large = len(raw) > IN_A_THREAD
+            server = self._server_of(await asyncio.to_thread(parsed, raw) if large else parsed(raw))
         self._tell(exchange, None, Reason(code="not-routed", text="Requests here are passed on."))
         await self._pass(scope, raw, send, exchange, path, server)
 
@@ -406,7 +289,7 @@ class Gateway:
         async with self.ask(
             server, scope["method"], path + (f"?{query}" if query else ""), headers, raw
         ) as reply:
-            await self._return(Asked(reply=reply), send, exchange)
+            await self._return(Answer(reply=reply), send, exchange)
 
     @contextlib.asynccontextmanager
     async def ask(
@@ -428,13 +311,13 @@ class Gateway:
             yield reply
 
     async def _return(
-        self, asked: Asked, send: Send, exchange: Exchange, *, texts: bool = False
+        self, answer: Answer, send: Send, exchange: Exchange, *, texts: bool = False
     ) -> Said | None:
         """Return an answer's bytes; what was read of it, or None where it broke off.
 
         An answer that breaks off is left unfinished, so that the client sees what happened.
         """
-        reply = asked.reply
+        reply = answer.reply
         exchange.status = reply.status
         told = {name for name, _ in reply.headers}
         headers = [*reply.headers, *exchange.headers]
@@ -444,7 +327,7 @@ class Gateway:
         reader = UsageReader(reply.header(b"content-type"), texts=texts)
         readable = reply.header(b"content-encoding") in ("", "identity")
         try:
-            async for piece in asked.pieces():
+            async for piece in answer.pieces():
                 if exchange.first is None:
                     exchange.first = time.monotonic() - exchange.started
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -465,47 +348,24 @@ class Gateway:
         told = {"reason": str(reason)[:LONGEST_REASON]}
         if plan is not None:
             exchange.option = plan.option
-            told["option"] = self._shown(plan)
+            told["option"] = plan.shown
             if plan.judged is not None:
                 decision = plan.judged.decision
                 if (estimate := decision.estimates.get(told["option"])) is not None:
                     told["estimate"] = f"{estimate:.4f}"
                 if TOKENS in decision.cost_unit:
-                    told["saved-tokens"] = f"{self._saved(plan):.0f}"
+                    told["saved-tokens"] = f"{saved(plan, self.upstreams().finest):.0f}"
         exchange.headers = [
             (f"x-m3router-{name}".encode(), quote(value, safe=_PLAIN, errors="replace").encode())
             for name, value in told.items()
         ]
 
-    @staticmethod
-    def _shown(plan: Plan) -> str:
-        """The option of the last turn's image, or of the request."""
-        own = [
-            option
-            for part, option in zip(plan.turn.images, plan.options, strict=True)
-            if part.current
-        ]
-        return own[0] if len(own) == 1 else plan.option
-
-    def _saved(self, plan: Plan) -> float:
-        """Cost below that of the finest option, as it was expected."""
-        if plan.judged is None:
-            return 0.0
-        costs = plan.judged.decision.costs
-        finest = self.upstreams().finest
-        return costs.get(finest, 0.0) - costs.get(self._shown(plan), 0.0)
-
     def _count(self, plan: Plan, said: Said) -> None:
-        counts, unit = said.counts, plan.judged.decision.cost_unit if plan.judged else ""
-        saved = self._saved(plan)
-        self.metrics.usage(
-            self._shown(plan),
-            counts.prompt,
-            counts.answer,
-            counts.image,
-            saved if TOKENS in unit else None,
-            saved if unit == MONEY else None,
-        )
+        count_usage(self.metrics, plan, said, finest=self.upstreams().finest)
+
+    def _thrown(self, plan: Plan, said: Said) -> None:
+        self._count(plan, said)
+        self.metrics.escalated()
 
 
 @dataclass
@@ -518,7 +378,7 @@ class _Route:
     path: str
     stack: contextlib.AsyncExitStack
 
-    async def ask(self, plan: Plan) -> Asked:
+    async def ask(self, plan: Plan) -> Answer:
         """Ask as a plan says.
 
         Raises:
@@ -536,7 +396,7 @@ class _Route:
             self.scope["headers"], server, own_key=self.gateway.own_keys, json=True
         )
         asking = self.gateway.ask(server, "POST", self.path, headers, raw)
-        return Asked(reply=await self.stack.enter_async_context(asking), plan=plan)
+        return Answer(reply=await self.stack.enter_async_context(asking), plan=plan)
 
     @property
     def _length(self) -> int:
@@ -544,74 +404,12 @@ class _Route:
         return int(found) if found.isdigit() else IN_A_THREAD + 1
 
 
-def _again(plan: Plan, option: str) -> Plan:
-    asked = f"The answer at {plan.option} looked wrong, so that {option} was asked."
-    return _noted(plan.at(option), asked)
-
-
-def _noted(plan: Plan, note: str) -> Plan:
-    return replace(plan, reason=replace(plan.reason, text=f"{plan.reason.text} {note}"))
-
-
-def _not_again(plan: Plan) -> Plan:
-    """A plan whose reason says that a cascade's second half does not happen."""
-    judged = plan.judged
-    if judged is None or not judged.decision.escalates or plan.reason.code != "routed":
-        return plan
-    return _noted(
-        plan, "It is not asked again: that needs one whole answer with log-probabilities."
-    )
-
-
-async def _read(asked: Asked) -> Asked:
-    """Read an answer whole, unless it is too long to be thrown away."""
-    read: list[bytes] = []
-    length = 0
-    pieces = asked.reply.pieces()
-    try:
-        async for piece in pieces:
-            read.append(piece)
-            length += len(piece)
-            if length > LONGEST_TRIED:
-                break
-        else:
-            asked.whole = True
-    except CutError:
-        asked.cut = True
-    asked.read = read
-    return asked
-
-
-def _seen(asked: Asked) -> tuple[float, float] | None:
-    """Confidence and log-probability of a whole answer; None where it does not say them."""
-    if not asked.whole or asked.reply.status != 200:
-        return None
-    try:
-        completion = read_completion(
-            b"".join(asked.read), content_type=asked.reply.header(b"content-type")
-        )
-    except BrokenReplyError:
-        return None
-    if completion.missing is not None or completion.confidence is None:
-        return None
-    assert completion.logprob is not None, "known with the confidence"
-    return completion.confidence, completion.logprob
-
-
-def _said(asked: Asked) -> Said:
-    """What was read of an answer that is thrown away."""
-    reader = UsageReader(asked.reply.header(b"content-type"))
-    for piece in asked.read:
-        reader.feed(piece)
-    return reader.end()
-
-
 def client_of(scope: Scope) -> str:
     """Who asks, for what is remembered: a key of the gateway's, or any that goes on."""
     name = scope.get("state", {}).get("key")
     if name:
         return f"key {name}"
-    shown = next((value for own, value in scope["headers"] if own == b"authorization"), b"")
+    shown = next((value for own, value in scope["headers"] if own in CREDENTIALS), b"")
     return hashlib.sha256(shown).hexdigest() if shown else ""
 
 

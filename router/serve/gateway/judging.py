@@ -15,6 +15,7 @@ from PIL import Image
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.endpoint.sent_images import Sending
+from m3router.router.cascade.rule import Cascade
 from m3router.router.serve.errors import ApiError, where
 from m3router.router.serve.gateway.bodies import (
     ImageFile,
@@ -23,10 +24,10 @@ from m3router.router.serve.gateway.bodies import (
     Place,
     Turn,
     image_file,
-    is_data_url,
     read_turn,
 )
 from m3router.router.serve.gateway.deciding import (
+    MOST_CHARACTERS,
     Asked,
     AskedImage,
     Decider,
@@ -34,6 +35,7 @@ from m3router.router.serve.gateway.deciding import (
     RouterFacts,
     Wish,
 )
+from m3router.router.serve.gateway.examples import as_labelled
 from m3router.router.serve.gateway.history import Memory
 from m3router.router.serve.gateway.patching import (
     ImagePatch,
@@ -42,7 +44,7 @@ from m3router.router.serve.gateway.patching import (
     re_encoded,
 )
 from m3router.router.serve.gateway.upstreams import Upstreams
-from m3router.router.serve.images.decoding import Fetches
+from m3router.router.serve.images.decoding import Fetches, is_data_url
 
 DECIDE_SECONDS = 2.0
 """That reading an image and deciding may take; the request then goes on without."""
@@ -112,11 +114,21 @@ def option_asked(option: str) -> Reason:
     return Reason(code="asked", text=f"The option {option} was asked for.")
 
 
+ROUTED = "routed"
+"""Code of the reason of what was decided."""
+UNCERTIFIED = "Nothing is certified about that."
+CERTIFIED = "The policy's guarantee is about such requests."
+OTHERWISE = "The policy's guarantee is not about it: that is for a question and its image alone."
+
 NO_TURN = Reason(code="no-user-turn", text="There is no message of a user that could be judged.")
 NO_IMAGE = Reason(code="no-image", text="The last user turn has no image.")
 NO_TEXT = Reason(code="no-text", text="The last user turn has no text.")
 ODD_TEXT = Reason(
     code="no-text", text="The last user turn has half a surrogate pair, which is no text."
+)
+LONG_TEXT = Reason(
+    code="long-text",
+    text=f"The last user turn has more than {MOST_CHARACTERS} characters.",
 )
 SEVERAL = Reason(code="several-images", text="The last user turn has several images.")
 ELSEWHERE = Reason(
@@ -130,7 +142,8 @@ KEPT = Reason(
 )
 HISTORY = Reason(
     code="history",
-    text="An image of an earlier turn was answered at this option, which a whole request shares.",
+    text="What came earlier was answered at this option, or at its server, which a whole request "
+    "shares.",
 )
 FAILED = Reason(code="router-failed", text="The router failed to judge this request.")
 SLOW = Reason(code="router-failed", text="The router did not judge this request in time.")
@@ -182,6 +195,8 @@ class Plan:
         wish: What was wished for.
         judged: What was decided; None where nothing was.
         seconds: What deciding took.
+        guarantee: What is certified about requests that are routed so, one sentence; "" without.
+        note: A sentence about that; "" where nothing is to be said.
     """
 
     option: str
@@ -192,9 +207,44 @@ class Plan:
     wish: Wish = field(default_factory=Wish)
     judged: Judged | None = None
     seconds: float = 0.0
+    guarantee: str = ""
+    note: str = ""
+
+    @property
+    def told(self) -> Reason:
+        """Why it is asked so, and what is certified about that."""
+        return replace(self.reason, text=f"{self.reason.text} {self.note}".rstrip())
+
+    @property
+    def shown(self) -> str:
+        """The option of the last turn's image, or of the request."""
+        own = [
+            option
+            for part, option in zip(self.turn.images, self.options, strict=True)
+            if part.current
+        ]
+        return own[0] if len(own) == 1 else self.option
+
+    @property
+    def cascade(self) -> Cascade | None:
+        """What decides after the answer whether another option is asked; None where none does."""
+        if self.judged is None or self.reason.code != ROUTED:
+            return None
+        return self.judged.cascade if self.judged.decision.escalates else None
+
+    def again(self, option: str) -> Plan:
+        """The same request, asked again at another option."""
+        asked = f"The answer at {self.option} looked wrong, so that {option} was asked."
+        reason = replace(self.reason, text=f"{self.reason.text} {asked}")
+        return replace(self.at(option), reason=reason)
+
+    def unfinished(self, why: str) -> Plan:
+        """The same request, where a cascade could not go on."""
+        note = f"It could not be asked again: {why}."
+        return replace(self, guarantee="", note=f"{note} {UNCERTIFIED}" if self.guarantee else note)
 
     def at(self, option: str) -> Plan:
-        """The same request at another option, as an escalation asks it."""
+        """The same request at another option."""
         options = tuple(
             option if part.current else own
             for part, own in zip(self.turn.images, self.options, strict=True)
@@ -245,7 +295,14 @@ class Judge:
         self._encodings = {one.sending.encoding for one in upstreams.options.values()}
 
     async def plan(
-        self, body: Mapping[str, Any], field: str, *, who: str, wish: Wish, large: bool = False
+        self,
+        body: Mapping[str, Any],
+        field: str,
+        *,
+        who: str,
+        wish: Wish,
+        large: bool = False,
+        again: bool = False,
     ) -> Plan:
         """How a request is asked.
 
@@ -255,6 +312,7 @@ class Judge:
             who: The client, for what is remembered.
             wish: How it wants to be routed.
             large: Whether to read the body beside the event loop.
+            again: Whether another option can be asked after the answer.
 
         Raises:
             ApiError: 400 if the wish cannot be met; 503 where the router fails and the gateway
@@ -268,7 +326,7 @@ class Judge:
         judged = None
         files = await self._fetched(turn, files)
         try:
-            found = await self._judge(turn, files, wish)
+            found = await self._judge(turn, files, wish, again=again)
         except RouterFailedError as error:
             if wish.option is None and not self.fails_open:
                 raise ApiError(
@@ -287,15 +345,22 @@ class Judge:
         if wish.option is not None:
             own, reason = wish.option, option_asked(wish.option)
         option, options, forced = self._together(turn, files, own, who, fixed=wish.option)
+        reason = HISTORY if forced else reason
+        guarantee, note = "", ""
+        if judged is not None and reason.code == ROUTED and judged.decision.guarantee:
+            alone = as_labelled(body, field)
+            guarantee, note = (judged.decision.guarantee, CERTIFIED) if alone else ("", OTHERWISE)
         return Plan(
             option=option,
-            reason=HISTORY if forced else reason,
+            reason=reason,
             turn=turn,
             files=files,
             options=options,
             wish=wish,
             judged=judged,
             seconds=time.monotonic() - began,
+            guarantee=guarantee,
+            note=note,
         )
 
     async def body(self, plan: Plan, body: Mapping[str, Any]) -> Json:
@@ -319,8 +384,9 @@ class Judge:
         for part, file, option in zip(plan.turn.images, plan.files, plan.options, strict=True):
             if part.current and file.digest:
                 self.memory.keep(who, file.digest, option)
-        if response:
-            self.memory.keep(who, f"response:{response}", plan.option)
+        for name in (response, plan.turn.conversation):
+            if name:
+                self.memory.keep(who, f"response:{name}", plan.option)
 
     def _read(self, body: Mapping[str, Any], field: str) -> tuple[Turn, tuple[ImageFile, ...]]:
         turn = read_turn(body, field)
@@ -332,7 +398,9 @@ class Judge:
             files.append(known[part.url])
         return turn, tuple(files)
 
-    async def _judge(self, turn: Turn, files: tuple[ImageFile, ...], wish: Wish) -> Reason | Judged:
+    async def _judge(
+        self, turn: Turn, files: tuple[ImageFile, ...], wish: Wish, *, again: bool
+    ) -> Reason | Judged:
         """What is decided, or why nothing is.
 
         Raises:
@@ -355,7 +423,7 @@ class Judge:
                     if isinstance(seen, Reason):
                         return seen
                     image = seen
-                asked = Asked(question=turn.question, image=image, wish=wish)
+                asked = Asked(question=turn.question, image=image, wish=wish, again=again)
                 return await self.decider.decide(asked)
         except TimeoutError:
             raise RouterFailedError(SLOW) from None
@@ -385,7 +453,9 @@ class Judge:
             return NO_TEXT
         if any("\ud800" <= one <= "\udfff" for one in turn.question):
             return ODD_TEXT
-        if not current and (self.facts.needs_image or turn.images or turn.previous):
+        if len(turn.question) > MOST_CHARACTERS:
+            return LONG_TEXT
+        if not current and (self.facts.needs_image or turn.images or turn.follows):
             return NO_IMAGE
         return None
 
@@ -428,7 +498,7 @@ class Judge:
         if familiarity is not None and familiarity <= self.unlike:
             return self.upstreams.finest, unlike(familiarity)
         text = " ".join(one for one in (decision.reason, decision.fallback) if one)
-        return decision.option, Reason(code="routed", text=text)
+        return decision.option, Reason(code=ROUTED, text=text)
 
     def _unjudged(
         self, turn: Turn, files: tuple[ImageFile, ...], reason: Reason, who: str
@@ -437,9 +507,11 @@ class Judge:
         if reason is not NO_IMAGE:
             return self.upstreams.finest, reason
         earlier = [self._earlier(file.digest, who) for file in files]
-        if not earlier and turn.previous:
-            known = self.memory.option(who, f"response:{turn.previous}")
-            return (self.upstreams.finest, reason) if known is None else (known, KEPT)
+        if turn.follows:
+            known = self.memory.option(who, f"response:{turn.follows}")
+            if known is None and not earlier:
+                return self.upstreams.finest, reason
+            earlier.append(known or self.upstreams.finest)
         if not earlier:
             return self.upstreams.finest, reason
         return self._finest(earlier), KEPT
@@ -457,11 +529,21 @@ class Judge:
             for part, file in zip(turn.images, files, strict=True)
         ]
         everything = [own, *wanted, *([self.upstreams.finest] if turn.earlier_other else [])]
+        before = self._earlier(f"response:{turn.follows}", who) if turn.follows else own
+        everything.append(before)
         option = own
         if fixed is None and not all(self.upstreams.alike(own, one) for one in everything):
             option = self._finest(everything)
+        if fixed is None and turn.follows:
+            option = self._at_home(option, before)
         options = tuple(one if self.upstreams.alike(one, option) else option for one in wanted)
         return option, options, option != own
+
+    def _at_home(self, option: str, earlier: str) -> str:
+        """The option, or the finest of the server that has the response that is followed."""
+        home = self.upstreams.serving[earlier]
+        there = [name for name, one in self.upstreams.serving.items() if one == home]
+        return option if option in there else self._finest(there)
 
     def _finest(self, options: Iterable[str]) -> str:
         return max(options, key=list(self.upstreams.options).index)

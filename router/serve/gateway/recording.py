@@ -15,10 +15,11 @@ from starlette.routing import BaseRoute
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import Json
 from m3router.router.serve.gateway.deciding import RouterFacts
-from m3router.router.serve.gateway.examples import can_be_example
+from m3router.router.serve.gateway.examples import as_labelled
 from m3router.router.serve.gateway.exchange import Gateway, Served, client_of
 from m3router.router.serve.gateway.judging import Images
 from m3router.router.serve.gateway.route_api import Judgement, RouteApi
+from m3router.router.serve.gateway.wishes import shown_headers
 from m3router.router.serve.http.feedback import TrafficRoutes
 from m3router.router.traffic.recorder import Recorder
 from m3router.router.traffic.records import MadeBy, ServedRequest
@@ -37,7 +38,8 @@ def more_routes(gateway: Gateway, recorder: Recorder | None) -> Sequence[BaseRou
     """
 
     async def judge(body: Json, request: Request) -> Judgement:
-        plan = await gateway.plan(body, request.headers, who=client_of(request.scope))
+        headers = shown_headers(request.scope["headers"])
+        plan = await gateway.plan(body, headers, who=client_of(request.scope))
 
         async def image() -> str | None:
             current = [one for one in plan.turn.images if one.current]
@@ -50,7 +52,11 @@ def more_routes(gateway: Gateway, recorder: Recorder | None) -> Sequence[BaseRou
             return None if url == current[0].url else url
 
         return Judgement(
-            judged=plan.judged, option=plan.option, reason=plan.reason.text, image=image
+            judged=plan.judged,
+            option=plan.shown,
+            reason=plan.told.text,
+            guarantee=plan.guarantee,
+            image=image,
         )
 
     def who(request: Request) -> str:
@@ -80,7 +86,7 @@ async def record(recorder: Recorder, images: Images, served: Served) -> None:
     (file, *others) = plan.files or (None,)
     if file is None or file.data is None or others or plan.judged is None:
         return
-    if not can_be_example(served.body):
+    if not as_labelled(served.body):
         return
     store = served.body.get("store")
     consented = store if isinstance(store, bool) else None
@@ -111,7 +117,7 @@ async def record(recorder: Recorder, images: Images, served: Served) -> None:
             estimates=plan.judged.decision.estimates,
             answer=served.said.text,
             usage={name: value for name, value in usage.items() if value is not None},
-            reason=str(plan.reason),
+            reason=str(plan.told),
             escalated=served.escalated,
             fallback=plan.judged.decision.fallback,
             finish=served.said.finish,

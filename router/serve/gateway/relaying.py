@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ that no request meets a connection that is just being closed."""
 PIECES = 64 << 10
 """Bytes of an answer that wait here at most, about."""
 
+LONGEST_HEADER = 64 << 10
+"""Bytes of one header of an answer; a content security policy may be long."""
+
 HOP_BY_HOP = frozenset(
     (
         *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization"),
@@ -47,6 +51,9 @@ their usage can be read."""
 NOT_RETURNED = HOP_BY_HOP | {b"date", b"server", b"set-cookie"}
 """Headers of an upstream that do not go on. Cookies belong to one client; the upstream sees one."""
 OURS = b"x-m3router-"
+
+
+_ENDS = re.compile(rb"[\r\n\0]")  # aiohttp's parser lets them through
 
 
 class CutError(Exception):
@@ -121,6 +128,8 @@ class Relay:
                 total=None, sock_connect=CONNECT_SECONDS, sock_read=self.silence
             ),
             read_bufsize=PIECES,
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
         )
 
     async def stop(self) -> None:
@@ -174,7 +183,9 @@ class Relay:
             passed = [
                 (name.lower(), value)
                 for name, value in response.raw_headers
-                if name.lower() not in NOT_RETURNED and not name.lower().startswith(OURS)
+                if name.lower() not in NOT_RETURNED
+                and not name.lower().startswith(OURS)
+                and not _ENDS.search(value)
             ]
             yield Reply(status=response.status, headers=passed, _response=response)
         finally:

@@ -38,7 +38,8 @@ class Judgement:
     Attributes:
         judged: What was decided; None where the body cannot be judged.
         option: The option to ask: what was decided, or the finest.
-        reason: Why, one sentence.
+        reason: Why, one or two sentences.
+        guarantee: What is certified about requests that are routed so; "" without.
         image: Makes a data URL of the body's image as that option sends it; it gives None where
             that is as it came. None where nothing can make one.
     """
@@ -46,6 +47,7 @@ class Judgement:
     judged: Judged | None
     option: str
     reason: str
+    guarantee: str = ""
     image: Callable[[], Awaitable[str | None]] | None = None
 
 
@@ -134,12 +136,12 @@ def route_answer(
     finest = told["costs"].get(list(options)[-1])
     own = told["costs"].get(found.option)
     saved = None if finest is None or own is None else finest - own
-    names = ("estimates", "costs", "cost_unit", "familiarity", "guarantee", "fallback")
+    names = ("estimates", "costs", "cost_unit", "familiarity", "fallback")
     return {
         **answer,
         **{name: told[name] for name in names},
         "saved": saved,
-        "escalates": found.judged.cascade is not None and told["escalates"],
+        "guarantee": found.guarantee,
         "milliseconds": told["milliseconds"],
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -63,6 +63,25 @@ def wish_of(body: Mapping[str, Any], headers: Mapping[str, str], options: Collec
         told = unknown_name("option", wish.option[:LONGEST], options)
         raise ApiError(400, told, code="unknown_option")
     return wish
+
+
+def shown_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A request's headers of wishes as text; different ones of a name, one behind the other.
+
+    >>> shown_headers([(b"x-m3router-budget", b"40"), (b"accept", b"*/*")])
+    {'x-m3router-budget': '40'}
+    """
+    found: dict[str, str] = {}
+    for raw, value in headers:
+        name = raw.decode("latin-1")
+        if not name.startswith(HEADER):
+            continue
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        found[name] = text if found.get(name, text) == text else f"{found[name]}, {text}"
+    return found
 
 
 def _of_model(model: str, options: Collection[str]) -> tuple[str, str]:

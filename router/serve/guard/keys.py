@@ -27,6 +27,9 @@ from m3router.data.registry import unknown_name
 
 ENVIRONMENT = "M3ROUTER_API_KEYS"
 """Tokens in plain text, separated by commas."""
+NAMED, SHOWN = "environment-", 6
+"""What such a token's key is named: this, and so many digits of the token's SHA-256, whatever the
+order of the tokens is; what is recorded for a key stays that key's."""
 LOOK_EVERY = 1.0
 """Seconds between two looks at the file."""
 SETTLED = 2.0
@@ -251,6 +254,11 @@ class KeyRing:
             raise DataError(f"{error.strerror or error}.") from error
         except UnicodeDecodeError:
             raise DataError("it is not UTF-8 text.") from None
+        both = {key.name for key in keys} & {key.name for _, key in self.fixed}
+        if both:
+            raise DataError(
+                f"its name {min(both)} is that of a token in {ENVIRONMENT}; give it another one."
+            )
         self._stored = [
             (bytes.fromhex(key.sha256), Key(key.name, key.requests_per_minute)) for key in keys
         ]
@@ -285,7 +293,10 @@ def _from_environment(value: str | None) -> list[tuple[bytes, Key]]:
             ENVIRONMENT,
             SHORTEST,
         )
-    return [
-        (bytes.fromhex(sha256_of(token)), Key(f"environment-{number}"))
-        for number, token in enumerate(dict.fromkeys(tokens), start=1)
-    ]
+    keys = {digest: Key(NAMED + digest[:SHOWN]) for digest in map(sha256_of, tokens)}
+    if len({key.name for key in keys.values()}) < len(keys):
+        raise DataError(
+            f"Two tokens of {ENVIRONMENT} would have the same name, as the first {SHOWN} digits of "
+            "their SHA-256 are the same. Draw another one: `m3router keys add` does."
+        )
+    return [(bytes.fromhex(digest), key) for digest, key in keys.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import ssl
@@ -171,9 +172,17 @@ def run(server: uvicorn.Server, listener: socket.socket) -> None:
     def heard(_number: int, _frame: FrameType | None) -> None:
         return None
 
+    spoken = logging.getLogger("uvicorn.error")
+    spoken.addFilter(_no_echo)
     before = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listener])
     finally:
+        spoken.removeFilter(_no_echo)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _no_echo(record: logging.LogRecord) -> bool:
+    """Leave out that the application did not start: why is told by whoever knows it."""
+    return not str(record.msg).startswith("Application startup failed")

@@ -17,6 +17,7 @@ from PIL import Image
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.workers import ImageWorkers, too_many_bytes
 
+_MOST_BEFORE = 105  # characters: white space, and then the word
 _HEAD = re.compile(r"\s{0,100}data:([^,]{0,1000}),", re.I)
 _SPACE = b" \t\r\n\f\v"
 _ALPHABET = bytes.maketrans(b"-_", b"+/")
@@ -77,8 +78,7 @@ async def file_of(
     """The bytes of the file that an ``image_url`` names; nothing is known of them.
 
     Args:
-        url: A data URL in base64, or an address where `fetch` is given. White space, the URL-safe
-            alphabet and missing padding are taken as they come; whatever type it says is ignored.
+        url: A data URL, as :func:`file_in` takes it, or an address where `fetch` is given.
         max_bytes: Of the file.
         fetch: Gets addresses; None to refuse them.
         param: Name of the field, for errors.
@@ -87,15 +87,10 @@ async def file_of(
         ApiError: 413 if it is too long, 400 for all else.
     """
     try:
-        head = _HEAD.match(url, 0, 1200)
-        if head is not None:
-            return await _decoded(url, head, max_bytes)
-        if url[:200].lstrip()[:5].lower() == "data:":
-            raise ApiError(
-                400,
-                "The data URL is not of the form data:image/png;base64,...",
-                code="invalid_image_url",
-            )
+        if is_data_url(url):
+            if len(url) <= _SHORT:
+                return file_in(url, max_bytes)
+            return await asyncio.to_thread(file_in, url, max_bytes)
         if fetch is None:
             raise ApiError(
                 400,
@@ -109,15 +104,39 @@ async def file_of(
         raise
 
 
-async def _decoded(url: str, head: re.Match[str], max_bytes: int) -> bytes:
+def is_data_url(url: str) -> bool:
+    """Whether an image is in its own URL.
+
+    >>> is_data_url(" DATA:;base64,AAAA"), is_data_url("https://example.org/data:")
+    (True, False)
+    """
+    return url[:_MOST_BEFORE].lstrip()[:5].lower() == "data:"
+
+
+def file_in(url: str, max_bytes: int) -> bytes:
+    """The bytes of the file that is in a data URL, decoded in slices.
+
+    Args:
+        url: In base64. White space, the URL-safe alphabet and missing padding are taken as they
+            come; whatever type it says is ignored.
+        max_bytes: Of the file.
+
+    Raises:
+        ApiError: 413 if it is too long, 400 for all else.
+    """
+    head = _HEAD.match(url, 0, 1200)
+    if head is None:
+        raise ApiError(
+            400,
+            "The data URL is not of the form data:image/png;base64,...",
+            code="invalid_image_url",
+        )
     if head[1].split(";")[-1].strip().lower() != "base64":
         raise ApiError(400, "The data URL is not in base64.", code="invalid_base64_image")
     start = head.end()
     if len(url) - start > (1 + _MOST_SPACE) * 4 * ((max_bytes + 2) // 3):
         raise too_many_bytes(max_bytes)
-    if len(url) - start <= _SHORT:
-        return _from_base64(url, start, max_bytes)
-    return await asyncio.to_thread(_from_base64, url, start, max_bytes)
+    return _from_base64(url, start, max_bytes)
 
 
 def _from_base64(url: str, start: int, max_bytes: int) -> bytes:

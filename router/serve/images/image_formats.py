@@ -30,6 +30,7 @@ PLAIN_TIFF = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackB
 """Compressions of a TIFF that are taken; the others have decoders that few files need."""
 
 _COMPRESSION, _STRIPS, _TILES = 259, 273, 324
+_GIF_NEXT = re.compile(rb"[!,;]")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END, _SCAN, _ALONE = 0xD9, 0xDA, 0x01
 _HEAD = 1 << 20
@@ -114,18 +115,28 @@ def _jpeg(data: bytes) -> str:
 
 
 def _gif(data: bytes) -> str:
-    palette = 3 << ((data[10] & 7) + 1) if len(data) > 10 and data[10] & 0x80 else 0
-    at, inside = 13 + palette, False
-    for _ in range(MAX_GIF_BLOCKS):
-        if at >= len(data):
-            return ""  # the decoder says what is missing
-        if inside:  # an extension's blocks, each with its length, up to an empty one
-            inside = data[at] > 0
-            at += 1 + data[at]
-        elif data[at] == 0x21:
-            at, inside = at + 2, True
-        else:
+    """Count blocks as Pillow walks them, which is not always as they are meant."""
+    at = 13 + (3 << ((data[10] & 7) + 1) if len(data) > 10 and data[10] & 0x80 else 0)
+    blocks = 0
+
+    def block() -> bytes:
+        nonlocal at, blocks
+        size = data[at] if at < len(data) else 0
+        found, at, blocks = data[at + 1 : at + 1 + size], at + 1 + size, blocks + 1
+        return found
+
+    while blocks <= MAX_GIF_BLOCKS:
+        found = _GIF_NEXT.search(data, at)  # what is before it is passed over
+        if found is None or found[0] != b"!":
             return ""
+        label, at = data[found.end() : found.end() + 1], found.end() + 1
+        first = block()
+        if label == b"\xff" and first.startswith(b"NETSCAPE2.0"):
+            block()
+        if label == b"\xfe" and not first:
+            continue
+        while blocks <= MAX_GIF_BLOCKS and block():
+            pass
     return "it has too many blocks before its first frame"
 
 

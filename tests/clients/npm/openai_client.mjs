@@ -5,7 +5,14 @@ const asked = JSON.parse(process.argv[2]);
 const names = process.argv.slice(3);
 const client = new OpenAI({ baseURL: asked.base_url, apiKey: "none", maxRetries: 0 });
 const system = { role: "system", content: "Answer in one word." };
-const tool = { type: "function", function: { name: "look", parameters: { type: "object" } } };
+const schema = {
+  type: "object",
+  properties: { word: { type: "string" } },
+  required: ["word"],
+  additionalProperties: false,
+};
+const tool = { type: "function", function: { name: "look", parameters: schema } };
+const form = { type: "json_schema", json_schema: { name: "seen", schema, strict: true } };
 
 function user(image = {}) {
   return {
@@ -51,6 +58,67 @@ async function atOnce() {
   return all.at(-1);
 }
 
+async function called() {
+  const chosen = { type: "function", function: { name: "look" } };
+  const made = await create(undefined, { tools: [tool], tool_choice: chosen });
+  const [call] = made.choices[0].message.tool_calls;
+  return { text: `${call.function.name} ${call.function.arguments}` };
+}
+
+async function calledInPieces() {
+  const runner = client.chat.completions.stream({
+    model: asked.model,
+    messages: [user()],
+    tools: [tool],
+    tool_choice: "required",
+  });
+  const [call] = (await runner.finalChatCompletion()).choices[0].message.tool_calls;
+  return { text: `${call.function.name} ${call.function.arguments}` };
+}
+
+async function several() {
+  const made = await create(undefined, { n: 2, temperature: 0.7 });
+  return { text: made.choices.map((one) => `${one.index}=${one.message.content}`).join(" ") };
+}
+
+async function logprobs() {
+  const made = await create(undefined, { logprobs: true, top_logprobs: 2 });
+  return { text: made.choices[0].logprobs.content.map((one) => one.token).join("") };
+}
+
+function respond(fields) {
+  const content = [
+    { type: "input_text", text: asked.question },
+    { type: "input_image", image_url: asked.image, detail: "auto" },
+  ];
+  return client.responses.create({
+    model: asked.model,
+    input: [{ role: "user", content }],
+    ...fields,
+  });
+}
+
+async function response() {
+  const format = { type: "json_schema", name: "seen", schema, strict: true };
+  const made = await respond({ instructions: "Be short.", text: { format } });
+  return { text: made.output_text };
+}
+
+async function responseInPieces() {
+  const texts = [];
+  for await (const event of await respond({ stream: true })) {
+    if (event.type === "response.output_text.delta") texts.push(event.delta);
+  }
+  return { text: texts.join(""), pieces: texts.length };
+}
+
+const call = { name: "look", arguments: '{"word": "left"}' };
+const afterATool = [
+  { role: "assistant", content: null, tool_calls: [{ id: "c9", type: "function", function: call }] },
+  { role: "tool", tool_call_id: "c9", content: "Nothing is there." },
+];
+const words = { role: "user", content: "What is two and two?" };
+const twoImages = () => [{ ...user(), content: [...user().content, user().content[1]] }];
 const earlier = [{ role: "assistant", content: "3" }, { role: "user", content: "And the other?" }];
 const cases = {
   whole: () => answer(create()),
@@ -64,9 +132,19 @@ const cases = {
   detail: () => answer(create([user({ detail: "low" })])),
   history: () => answer(create([user(), ...earlier])),
   tools: () => answer(create(undefined, { tools: [tool] })),
+  tool: called,
+  "tool streamed": calledInPieces,
+  "tool result": () => answer(create([user(), ...afterATool], { tools: [tool] })),
+  schema: () => answer(create(undefined, { response_format: form })),
+  n: several,
+  logprobs,
+  images: () => answer(create(twoImages())),
+  words: () => answer(create([words])),
+  responses: response,
+  "responses streamed": responseInPieces,
 };
 
-const found = names.length ? {} : Object.keys(cases);
+const found = {};
 for (const name of names) {
   try {
     found[name] = await cases[name]();
@@ -75,4 +153,4 @@ for (const name of names) {
     found[name] = { error: { kind: error.constructor.name, text, status: error.status ?? null } };
   }
 }
-console.log(JSON.stringify(found));
+console.log(JSON.stringify({ cases: Object.keys(cases), found }));

@@ -5,9 +5,9 @@ A script runs in a process of its own, in the environment of its client:
     python SCRIPT ASKED CASE CASE ...
 
 ASKED is a JSON object of `base_url`, `model`, `image` (a data URL), `question` and `stop`. The
-script writes one JSON object: case to the answer's `text`, or to the `error` as the client told it.
-An address and a model are all that tie it to a server, so that the same scripts ask a gateway.
-Without cases it writes the names of those that there are.
+script writes one JSON object: `cases`, the names of all that there are, and `found`, case to the
+answer's `text`, or to the `error` as the client told it. An address and a model are all that tie it
+to a server, so that the same scripts ask a gateway.
 """
 
 from __future__ import annotations
@@ -26,16 +26,13 @@ SYSTEM = "Answer in one word."
 def run(cases: Mapping[str, Case]) -> None:
     """Do the cases that the command line names."""
     asked, names = json.loads(sys.argv[1]), sys.argv[2:]
-    if not names:
-        sys.stdout.write(json.dumps(list(cases)) + "\n")
-        return
     found = {}
     for name in names:
         try:
             found[name] = cases[name](asked)
         except Exception as error:  # whatever a client raises is the finding
             found[name] = {"error": told(error)}
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps({"cases": list(cases), "found": found}) + "\n")
 
 
 def told(error: Exception) -> dict[str, Any]:
@@ -57,9 +54,50 @@ def user(asked: Asked) -> dict[str, Any]:
     return {"role": "user", "content": parts(asked)}
 
 
+def two_images(asked: Asked) -> dict[str, Any]:
+    """A user's message with two images."""
+    return {"role": "user", "content": [*parts(asked), parts(asked)[1]]}
+
+
+def words() -> dict[str, Any]:
+    """A user's message without an image."""
+    return {"role": "user", "content": "What is two and two?"}
+
+
 def system() -> dict[str, Any]:
     """A system message."""
     return {"role": "system", "content": SYSTEM}
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"word": {"type": "string"}},
+    "required": ["word"],
+    "additionalProperties": False,
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "look", "description": "Look somewhere.", "parameters": SCHEMA},
+}
+FORM = {"type": "json_schema", "json_schema": {"name": "seen", "schema": SCHEMA, "strict": True}}
+CHOSEN = {"type": "function", "function": {"name": "look"}}
+
+
+def after_a_tool(asked: Asked) -> list[dict[str, Any]]:
+    """A question, a tool's call and its result."""
+    call = {"name": "look", "arguments": '{"word": "left"}'}
+    calls = [{"id": "call_9", "type": "function", "function": call}]
+    return [
+        user(asked),
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call_9", "content": "Nothing is there."},
+    ]
+
+
+def called(choice: Any) -> dict[str, Any]:
+    """A choice that calls a tool."""
+    (call,) = choice.message.tool_calls
+    return {"text": f"{call.function.name} {call.function.arguments}"}
 
 
 def joined(texts: list[str | None]) -> dict[str, Any]:

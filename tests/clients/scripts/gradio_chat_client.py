@@ -12,15 +12,17 @@ import gradio
 from asking import Asked, run
 
 
-def said(asked: Asked, history: list[Any] | None = None, **settings: Any) -> dict[str, Any]:
-    """One message with a file, as the page hands it over."""
+def said(
+    asked: Asked, history: list[Any] | None = None, *, images: int = 1, **settings: Any
+) -> dict[str, Any]:
+    """One message with files, as the page hands it over."""
     chat = gradio.load_chat(
         asked["base_url"], model=asked["model"], file_types=["image"], **settings
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "image.png"
         file.write_bytes(base64.b64decode(asked["image"].partition(",")[2]))
-        message = {"text": asked["question"], "files": [str(file)]}
+        message = {"text": asked["question"], "files": [str(file)] * images}
         got = chat.fn(message, history or [])
         if isinstance(got, Iterator):
             pieces = list(got)
@@ -38,5 +40,7 @@ run(
         "whole": lambda asked: said(asked, streaming=False),
         "streamed": lambda asked: said(asked),
         "history": lambda asked: said(asked, EARLIER),
+        "images": lambda asked: said(asked, images=2),
+        "words": lambda asked: said(asked, images=0),
     }
 )

@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import litellm
-from asking import Asked, joined, run, system, user
+from asking import (
+    CHOSEN,
+    FORM,
+    TOOL,
+    Asked,
+    after_a_tool,
+    called,
+    joined,
+    run,
+    system,
+    two_images,
+    user,
+    words,
+)
 
 litellm.suppress_debug_info = True
 
@@ -30,7 +43,30 @@ def answer(completion: Any) -> dict[str, Any]:
     }
 
 
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+def several(asked: Asked) -> dict[str, Any]:
+    made = create(asked, n=2, temperature=0.7)
+    return {"text": " ".join(f"{one.index}={one.message.content}" for one in made.choices)}
+
+
+def logprobs(asked: Asked) -> dict[str, Any]:
+    made = create(asked, logprobs=True, top_logprobs=2)
+    return {"text": "".join(one.token for one in made.choices[0].logprobs.content)}
+
+
+def response(asked: Asked) -> dict[str, Any]:
+    parts = [
+        {"type": "input_text", "text": asked["question"]},
+        {"type": "input_image", "image_url": asked["image"]},
+    ]
+    made = litellm.responses(
+        model=f"openai/{asked['model']}",
+        api_base=asked["base_url"],
+        api_key="none",
+        input=[{"role": "user", "content": parts}],
+        max_retries=0,
+    )
+    return {"text": made.output[0].content[0].text}
+
 
 run(
     {
@@ -43,6 +79,14 @@ run(
         "temperature": lambda asked: answer(create(asked, temperature=0.7)),
         "stop": lambda asked: answer(create(asked, stop=[asked["stop"]])),
         "tools": lambda asked: answer(create(asked, tools=[TOOL])),
+        "tool": lambda asked: called(create(asked, tools=[TOOL], tool_choice=CHOSEN).choices[0]),
+        "tool result": lambda asked: answer(create(asked, *after_a_tool(asked), tools=[TOOL])),
+        "schema": lambda asked: answer(create(asked, response_format=FORM)),
+        "n": several,
+        "logprobs": logprobs,
+        "images": lambda asked: answer(create(asked, two_images(asked))),
+        "words": lambda asked: answer(create(asked, words())),
+        "responses": response,
         "history": lambda asked: answer(
             create(
                 asked,

@@ -6,7 +6,21 @@ import asyncio
 from typing import Any
 
 import openai
-from asking import Asked, joined, run, system, user
+from asking import (
+    CHOSEN,
+    FORM,
+    SCHEMA,
+    TOOL,
+    Asked,
+    after_a_tool,
+    called,
+    joined,
+    run,
+    system,
+    two_images,
+    user,
+    words,
+)
 
 
 def create(asked: Asked, *messages: dict[str, Any], **fields: Any) -> Any:
@@ -56,7 +70,42 @@ def models(asked: Asked) -> dict[str, Any]:
     return {"text": " ".join(one.id for one in client.models.list())}
 
 
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+def logprobs(asked: Asked) -> dict[str, Any]:
+    made = create(asked, logprobs=True, top_logprobs=2)
+    return {"text": "".join(one.token for one in made.choices[0].logprobs.content)}
+
+
+def several(asked: Asked) -> dict[str, Any]:
+    made = create(asked, n=2, temperature=0.7)
+    return {"text": " ".join(f"{one.index}={one.message.content}" for one in made.choices)}
+
+
+def called_in_pieces(asked: Asked) -> dict[str, Any]:
+    stream = create(asked, stream=True, tools=[TOOL], tool_choice="required")
+    calls = [call for one in stream for call in one.choices[0].delta.tool_calls or ()]
+    return joined([f"{call.function.name or ''}{call.function.arguments}" for call in calls])
+
+
+def respond(asked: Asked, **fields: Any) -> Any:
+    client = openai.OpenAI(base_url=asked["base_url"], api_key="none", max_retries=0)
+    parts = [
+        {"type": "input_text", "text": asked["question"]},
+        {"type": "input_image", "image_url": asked["image"], "detail": "auto"},
+    ]
+    said = [{"role": "user", "content": parts}]
+    return client.responses.create(model=asked["model"], input=said, **fields)
+
+
+def response(asked: Asked) -> dict[str, Any]:
+    wanted = {"type": "json_schema", "name": "seen", "schema": SCHEMA, "strict": True}
+    made = respond(asked, instructions="Be short.", text={"format": wanted})
+    return {"text": made.output_text, "tokens": made.usage.total_tokens}
+
+
+def response_in_pieces(asked: Asked) -> dict[str, Any]:
+    events = respond(asked, stream=True)
+    return joined([one.delta for one in events if one.type == "response.output_text.delta"])
+
 
 run(
     {
@@ -71,5 +120,17 @@ run(
         "detail": detail,
         "history": history,
         "tools": lambda asked: answer(create(asked, tools=[TOOL])),
+        "tool": lambda asked: called(
+            create(asked, tools=[TOOL], tool_choice=CHOSEN, parallel_tool_calls=False).choices[0]
+        ),
+        "tool streamed": called_in_pieces,
+        "tool result": lambda asked: answer(create(asked, *after_a_tool(asked), tools=[TOOL])),
+        "schema": lambda asked: answer(create(asked, response_format=FORM)),
+        "n": several,
+        "logprobs": logprobs,
+        "images": lambda asked: answer(create(asked, two_images(asked))),
+        "words": lambda asked: answer(create(asked, words())),
+        "responses": response,
+        "responses streamed": response_in_pieces,
     }
 )

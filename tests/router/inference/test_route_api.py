@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from m3router.router.inference.router import Router
-from m3router.router.serve.gateway.examples import can_be_example
+from m3router.router.serve.gateway.examples import as_labelled
 from tests.router.inference.world import QUESTIONS
 from tests.serve.routing import OPTIONS, asked_of, data_url, gateway, parts
 
@@ -116,4 +116,4 @@ def test_a_wish_that_cannot_be_met_is_refused(served, image):
 )
 def test_only_a_question_about_an_image_alone_can_be_an_example(changes, kept):
     body = {"messages": asked_of("data:,", "What is it?"), **changes}
-    assert can_be_example(body) is kept
+    assert as_labelled(body) is kept

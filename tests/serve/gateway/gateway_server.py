@@ -74,6 +74,7 @@ class ToldDecider:
     seconds: float = 0.0
     familiarity: float | None = None
     cascade: Any = None
+    guarantee: str = ""
     needs_image: bool = True
     needs_pixels: bool = False
     asked: list[Asked] = field(default_factory=list)
@@ -92,11 +93,12 @@ class ToldDecider:
             costs={name: 100.0 * (at + 1) for at, name in enumerate(self.options)},
             cost_unit="image tokens",
             reason="As the test says.",
-            escalates=self.cascade is not None,
+            guarantee=self.guarantee,
+            escalates=self.cascade is not None and asked.again,
             familiarity=self.familiarity,
             milliseconds={},
         )
-        return Judged(decision=decision, cascade=self.cascade)
+        return Judged(decision=decision, cascade=self.cascade if asked.again else None)
 
     def load(self) -> dict[str, float]:
         return {}
@@ -177,6 +179,7 @@ def gateway(
         for name in ("fetch", "decide_seconds", "recorder")
         if name in settings
     }
+    own.setdefault("decide_seconds", 30.0)  # the machine may be busy
     metrics = CountingMetrics()
     front = GatewayFront(
         upstreams=upstreams,

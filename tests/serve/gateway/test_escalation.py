@@ -58,6 +58,7 @@ def asked(upstream):
     asked = upstreams_of({"log": {"spec": SPEC}}, NAMES, upstream=upstream.url)
     decider = ToldDecider(NAMES, cascade=cascade())
     with gateway(asked, decider) as running:
+        running.decider = decider
 
         def ask(**more):
             upstream.heard.clear()
@@ -95,11 +96,12 @@ def test_an_answer_that_looks_wrong_is_asked_for_again(asked):
     "more",
     [{}, {"logprobs": True, "stream": True}, {"logprobs": True, "n": 2}, {"logprobs": False}],
 )
-def test_what_cannot_be_told_is_not_asked_again(asked, more):
-    upstream, ask, _ = asked
+def test_what_cannot_be_told_is_decided_by_the_plain_policy(asked, more):
+    upstream, ask, running = asked
     says(upstream, 0.4)
     found, models = ask(**more)
-    assert models == ["small"] and "not asked again" in found.headers["x-m3router-reason"]
+    assert models == ["small"] and found.headers["x-m3router-reason"] == "routed: As the test says."
+    assert not running.decider.asked[-1].again
 
 
 def test_answers_without_log_probabilities_or_too_long_stay(asked):
@@ -107,6 +109,7 @@ def test_answers_without_log_probabilities_or_too_long_stay(asked):
     says(upstream, None)
     found, models = ask(logprobs=True)
     assert models == ["small"] and found.content == answer("small", None)
+    assert "could not be asked again: the answer has no" in found.headers["x-m3router-reason"]
     long = answer("small", 0.4) + b" " * (5 << 20)
     upstream.script = lambda heard: Said([long])
     found, models = ask(logprobs=True)
@@ -127,7 +130,7 @@ def test_a_second_answer_that_fails_leaves_the_first(asked, more):
     found, models = ask(logprobs=True)
     assert models == ["small", "large"] and found.content == answer("small", 0.4)
     assert found.headers["x-m3router-option"] == "coarse"
-    assert "asked again, failed" in found.headers["x-m3router-reason"]
+    assert "could not be asked again: the option fine" in found.headers["x-m3router-reason"]
 
 
 def test_log_probabilities_are_asked_for_where_told(upstream):

@@ -64,7 +64,8 @@ class Picture:
 
     Attributes:
         digest: "" where it is not known.
-        size: Width and height.
+        size: Width and height, as its header says.
+        decoded: The same of its pixels.
         look: What was seen of it; None until then.
         looking: Whether it is being looked at.
         supplier: The question whose pixels were sent for; None where none were.
@@ -80,11 +81,12 @@ class Picture:
     supplier: int | None = None
     pixels: bytearray = field(default_factory=bytearray)
     missing: int = 0
+    decoded: tuple[int, int] = (0, 0)
     jobs: dict[int, Job] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
-        """Of all its pixels."""
+        """Of all its pixels, at most."""
         return 3 * self.size[0] * self.size[1]
 
     @property
@@ -94,7 +96,7 @@ class Picture:
 
     def opened(self) -> Image.Image:
         """The image."""
-        return Image.frombytes("RGB", self.size, self.pixels)
+        return Image.frombytes("RGB", self.decoded, self.pixels)
 
 
 @dataclass(eq=False)
@@ -277,7 +279,7 @@ class Desk:
     def _supply(self, picture: Picture) -> None:
         """Ask the first question about an image for all of its pixels."""
         picture.supplier = next(iter(picture.jobs))
-        picture.pixels, picture.missing = bytearray(picture.bytes), picture.bytes
+        picture.pixels, picture.missing = bytearray(), picture.bytes
         self._tell(NeedsPixels(picture.supplier))
 
     def _filled(self, message: Pixels, pixels: bytearray) -> None:
@@ -285,6 +287,9 @@ class Desk:
         picture = None if job is None else job.picture
         if picture is None or picture.supplier != message.number:
             return
+        if not message.start:
+            picture.decoded, picture.missing = message.size, 3 * math.prod(message.size)
+            picture.pixels = bytearray(picture.missing)
         picture.pixels[message.start : message.start + len(pixels)] = pixels
         picture.missing -= len(pixels)
         if not picture.missing:

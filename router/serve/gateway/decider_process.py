@@ -8,11 +8,10 @@ import itertools
 import logging
 import os
 import pickle
-import queue
 import socket
 import sys
-import threading
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -32,9 +31,9 @@ from m3router.router.serve.gateway.decider_wire import (
     Refused,
     Started,
     Told,
-    send,
+    packed,
 )
-from m3router.router.serve.gateway.deciding import Asked, Judged, RouterFacts
+from m3router.router.serve.gateway.deciding import Asked, AskedImage, Judged, RouterFacts
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +86,7 @@ class ProcessDecider:
         return self._child.facts
 
     async def decide(self, asked: Asked) -> Judged:
-        """Decide for one question; see the protocol.
-
-        Its image must not be closed or changed before this returns.
-        """
+        """Decide for one question; see the protocol."""
         if self._child is None:
             raise UnavailableError(GONE)
         return await self._child.decide(asked)
@@ -137,6 +133,21 @@ class ProcessDecider:
                     await child.end()
 
 
+@dataclass(eq=False)
+class Waiting:
+    """A question that waits.
+
+    Attributes:
+        answer: What it waits for.
+        image: That it is about.
+        supply: Sends the image's pixels; None where nobody asked for them.
+    """
+
+    answer: asyncio.Future[Judged]
+    image: AskedImage | None
+    supply: asyncio.Task[None] | None = None
+
+
 class Child:
     """A process that decides, and its sockets; see `started`."""
 
@@ -145,20 +156,15 @@ class Child:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        asked: socket.socket,
+        told: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        asked: asyncio.StreamWriter,
     ) -> None:
         self.process = process
         self.cached = 0
-        self._reader, self._writer = reader, writer
-        self._loop = asyncio.get_running_loop()
+        self._told, self._asked = told, asked
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, tuple[asyncio.Future[Judged], Image.Image | None]] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._gone = False
-        self._outgoing: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._sender = threading.Thread(target=self._send, args=(asked,), daemon=True)
-        self._sender.start()
         self._listener: asyncio.Task[None] | None = None
 
     @classmethod
@@ -172,10 +178,10 @@ class Child:
         told, theirs_too = socket.socketpair()
         with theirs, theirs_too:
             process = await _spawned(theirs.fileno(), theirs_too.fileno())
-        reader, writer = await asyncio.open_connection(sock=told)
-        child = cls(process, reader, writer, asked)
+        _, writer = await asyncio.open_connection(sock=asked)
+        child = cls(process, await asyncio.open_connection(sock=told), writer)
         try:
-            child._outgoing.put(loading)
+            child._send(loading)
             child.facts = await child._facts()
         except BaseException:
             await child.end()
@@ -193,22 +199,22 @@ class Child:
         if self._gone:
             raise UnavailableError(GONE)
         number, image = next(self._numbers), asked.image
-        answer: asyncio.Future[Judged] = self._loop.create_future()
-        self._waiting[number] = answer, image
-        size = None if image is None else image.size
-        self._outgoing.put(
-            Question(number, asked.question, asked.wish, asked.digest, size, asked.again)
-        )
+        one = Waiting(asyncio.get_running_loop().create_future(), image)
+        self._waiting[number] = one
+        digest, size = ("", None) if image is None else (image.digest, image.size)
+        self._send(Question(number, asked.question, asked.wish, digest, size, asked.again))
         try:
-            return await answer
+            return await one.answer
         finally:
+            if one.supply is not None:
+                one.supply.cancel()
             if self._waiting.pop(number, None) is not None:  # given up
-                self._outgoing.put(Dropped(number))
+                self._send(Dropped(number))
 
     async def end(self) -> None:
         """End the process for sure; what waits is told so."""
-        self._outgoing.put(None)
-        self._writer.close()
+        for writer in (self._asked, self._told[1]):
+            writer.close()
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.process.wait()
@@ -234,8 +240,9 @@ class Child:
 
     async def _heard(self) -> object:
         try:
-            length, _ = HEAD.unpack(await self._reader.readexactly(HEAD.size))
-            return pickle.loads(await self._reader.readexactly(length))
+            reader, _ = self._told
+            length, _ = HEAD.unpack(await reader.readexactly(HEAD.size))
+            return pickle.loads(await reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise EOFError from error
 
@@ -251,8 +258,9 @@ class Child:
 
     def _take(self, message: object) -> None:
         if isinstance(message, NeedsPixels):
-            if message.number in self._waiting:
-                self._outgoing.put((message.number, self._waiting[message.number][1]))
+            one = self._waiting.get(message.number)
+            if one is not None and one.image is not None:
+                one.supply = asyncio.create_task(self._supply(message.number, one.image))
         elif isinstance(message, Told):
             self.cached = message.cached
             cascade = _cascade(message.cascade) if message.cascade else None
@@ -260,37 +268,49 @@ class Child:
         elif isinstance(message, Refused):
             self._settle(message.number, message.error)
 
-    def _settle(self, number: int, answer: Judged | M3RouterError) -> None:
-        future, _ = self._waiting.pop(number, (None, None))
-        if future is None or future.done():
+    def _settle(self, number: int, answer: Judged | Exception) -> None:
+        one = self._waiting.pop(number, None)
+        if one is None or one.answer.done():
             return
         if isinstance(answer, Judged):
-            future.set_result(answer)
+            one.answer.set_result(answer)
         else:
-            future.set_exception(answer)
+            one.answer.set_exception(answer)
 
-    def _send(self, end: socket.socket) -> None:
-        """Send what is put into the queue, until None is; runs in a thread."""
-        with end, contextlib.suppress(OSError):  # that the process is gone, the listener is told
-            while (item := self._outgoing.get()) is not None:
-                if isinstance(item, tuple):
-                    self._send_pixels(end, *item)
-                else:
-                    send(end, item)
+    def _send(self, message: object, pixels: bytes = b"") -> None:
+        """Send a message; that the process is gone, the listener is told."""
+        if not self._gone:
+            self._asked.write(packed(message, pixels) + pixels)
 
-    def _send_pixels(self, end: socket.socket, number: int, image: Image.Image) -> None:
-        width, height = image.size
-        rows = max(1, PIECE // (3 * width))
-        for top in range(0, height, rows):
-            try:
-                piece = image.crop((0, top, width, min(height, top + rows)))
-                pixels = (piece if piece.mode == "RGB" else piece.convert("RGB")).tobytes()
-            except (OSError, ValueError) as error:  # cut short, or closed meanwhile
-                refused = DataError(f"The image cannot be read: {error}.")
-                self._loop.call_soon_threadsafe(self._settle, number, refused)
-                send(end, Dropped(number))
-                return
-            send(end, Pixels(number, 3 * width * top), pixels)
+    async def _supply(self, number: int, image: AskedImage) -> None:
+        """Send an image piece by piece, as fast as it is taken; or tell why it cannot be sent."""
+        try:
+            found = await image.pixels()
+            width, height = found.size
+            rows = max(1, PIECE // (3 * width))
+            for top in range(0, height, rows):
+                pixels = _rows(found, top, min(height, top + rows))
+                self._send(Pixels(number, 3 * width * top, found.size), pixels)
+                await self._asked.drain()
+        except ConnectionError:
+            return  # as above
+        except Exception as error:  # whatever a decoder does, who asked is told
+            if number in self._waiting:
+                self._settle(number, error)
+                self._send(Dropped(number))
+
+
+def _rows(image: Image.Image, top: int, bottom: int) -> bytes:
+    """Some rows of an image.
+
+    Raises:
+        DataError: If it is cut short, or was closed.
+    """
+    try:
+        piece = image.crop((0, top, image.width, bottom))
+        return (piece if piece.mode == "RGB" else piece.convert("RGB")).tobytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"The image cannot be read: {error}.") from error
 
 
 async def _spawned(*ends: int) -> asyncio.subprocess.Process:

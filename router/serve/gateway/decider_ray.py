@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +21,15 @@ from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.backends.ray.application import RayApplication
 from m3router.router.serve.backends.ray.fence import keep_inside
 from m3router.router.serve.backends.ray.settings import RaySettings
-from m3router.router.serve.gateway.decider_wire import Refused
-from m3router.router.serve.gateway.deciding import Asked, Decider, Judged, RouterFacts, Wish
+from m3router.router.serve.gateway.decider_wire import NeedsPixels, Refused
+from m3router.router.serve.gateway.deciding import (
+    Asked,
+    AskedImage,
+    Decider,
+    Judged,
+    RouterFacts,
+    Wish,
+)
 
 ONGOING = 64
 """Most questions in a replica's hands, where nothing else is set: they are decided in batches."""
@@ -34,11 +40,8 @@ PAUSE = 0.2
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Sized:
-    """An image of which nothing is wanted but its size."""
-
-    size: tuple[int, int]
+class UnseenError(Exception):
+    """A replica has not seen the image yet."""
 
 
 class DecidingReplica:
@@ -70,7 +73,7 @@ class DecidingReplica:
         size: tuple[int, int] | None,
         pixels: npt.NDArray[np.uint8] | None,
         again: bool = True,
-    ) -> Judged | Refused:
+    ) -> Judged | Refused | NeedsPixels:
         """Decide for one question; errors come as values.
 
         Args:
@@ -78,16 +81,22 @@ class DecidingReplica:
             wish: How it wants to be routed.
             digest: Of the image; "" for not known.
             size: Width and height; None without an image.
-            pixels: RGB (height, width, 3); None where its size is enough.
+            pixels: RGB (height, width, 3); None to be asked for them where that is not enough.
             again: Whether another option can be asked after the answer.
         """
-        image = None if size is None else cast("Image.Image", Sized(size))
-        if pixels is not None:
-            image = Image.fromarray(pixels)
+
+        async def seen() -> Image.Image:
+            if pixels is None:
+                raise UnseenError
+            return Image.fromarray(pixels)
+
+        image = None if size is None else AskedImage(size=size, pixels=seen, digest=digest)
         try:
             return await self._decider.decide(
-                Asked(question=question, image=image, digest=digest, wish=wish, again=again)
+                Asked(question=question, image=image, wish=wish, again=again)
             )
+        except UnseenError:
+            return NeedsPixels(0)
         except M3RouterError as error:
             return Refused.because(0, error)
 
@@ -120,20 +129,24 @@ class RayDecider:
         """Decide for one question; see the protocol."""
         if self._facts is None:
             raise UnavailableError("The replicas that decide are not there.")
-        size = None if asked.image is None else asked.image.size
-        pixels = None
+        image, pixels = asked.image, None
+        digest, size = ("", None) if image is None else (image.digest, image.size)
+        lost = 0
         self._waiting += 1
         try:
-            if asked.image is not None and self._facts.needs_pixels:
-                pixels = await asyncio.to_thread(self._put, asked.image)
-            for _ in range(TIMES):
+            while lost < TIMES:
                 told = await self._once(
-                    asked.question, asked.wish, asked.digest, size, pixels, asked.again
+                    asked.question, asked.wish, digest, size, pixels, asked.again
                 )
                 if isinstance(told, Judged):
                     return told
                 if isinstance(told, Refused):
                     raise told.error
+                if isinstance(told, NeedsPixels):
+                    assert image is not None, "a replica asks for what there is"
+                    pixels = await asyncio.to_thread(self._put, await image.pixels())
+                    continue
+                lost += 1
                 await asyncio.sleep(PAUSE)
             raise UnavailableError("The replicas that decide were lost, one after the other.")
         finally:
@@ -156,11 +169,11 @@ class RayDecider:
         """Pixels where replicas find them: once for all that are asked."""
         return self._app.ray.put(np.asarray(image.convert("RGB")))
 
-    async def _once(self, *arguments: object) -> Judged | Refused | None:
+    async def _once(self, *arguments: object) -> Judged | Refused | NeedsPixels | None:
         """Ask one replica; None where it is lost."""
         response = self._app.handle.decide.remote(*arguments)
         try:
-            return cast("Judged | Refused", await response)
+            return cast("Judged | Refused | NeedsPixels", await response)
         except asyncio.CancelledError:
             response.cancel()
             raise

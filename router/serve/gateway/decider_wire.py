@@ -63,10 +63,14 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Pixels:
-    """A part of the image of a question: RGB, row by row, from this byte on; behind the message."""
+    """A part of the image of a question: RGB, row by row, from this byte on; behind the message.
+
+    The image is of this size, which may be below that of its header.
+    """
 
     number: int
     start: int
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)

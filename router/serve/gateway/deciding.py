@@ -5,6 +5,7 @@ The gateway's own processes load neither torch nor an encoder. A :class:`Decider
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,22 +37,34 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class AskedImage:
+    """An image that a question is about, decoded only where somebody must look at it.
+
+    Attributes:
+        size: Width and height as its header says, upright.
+        pixels: Decodes it: RGB, upright, of that size or smaller.
+        digest: Equal for equal images only, such as a hash of the file; "" for not known.
+    """
+
+    size: tuple[int, int]
+    pixels: Callable[[], Awaitable[Image.Image]]
+    digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Asked:
     """A question that an option is wanted for.
 
     Attributes:
         question: Not empty.
-        image: RGB, or of any mode where `RouterFacts.needs_pixels` is false: then its size alone
-            counts; None for a question without one.
-        digest: Equal for equal images only, such as a hash of the file; "" for not known.
+        image: None for a question without one.
         wish: How it wants to be routed.
         again: Whether another option can be asked after the answer. Where it cannot, the plain
             policy that goes with a cascade decides, which was calibrated for one answer.
     """
 
     question: str
-    image: Image.Image | None
-    digest: str = ""
+    image: AskedImage | None
     wish: Wish = field(default_factory=Wish)
     again: bool = True
 
@@ -116,6 +129,7 @@ class Decider(Protocol):
             MismatchError: If there is no such option or policy.
             UnavailableError: If what decides is gone or broke down. The gateway then goes on, or
                 refuses, as it was configured.
+            Exception: Whatever decoding the image raises, where that is needed.
         """
         ...
 

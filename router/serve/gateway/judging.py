@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from PIL import Image
@@ -28,6 +29,7 @@ from m3router.router.serve.gateway.bodies import (
 from m3router.router.serve.gateway.deciding import (
     MOST_CHARACTERS,
     Asked,
+    AskedImage,
     Decider,
     Judged,
     RouterFacts,
@@ -53,18 +55,6 @@ IN_A_THREAD = 256 << 10
 """Bytes of a body from which on it is read and written beside the event loop."""
 
 logger = logging.getLogger(__name__)
-
-
-class SizedImage(Image.Image):
-    """An image of which the size alone is known: no memory follows what a header claims.
-
-    Args:
-        size: Width and height.
-    """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self._size = size
 
 
 class SentUrl(Protocol):
@@ -426,17 +416,15 @@ class Judge:
         made = wish.option is None and wish != Wish()
         seconds = max(self.seconds, WISH_SECONDS) if made else self.seconds
         deadline = time.monotonic() + seconds
-        image, digest = None, ""
+        image = None
         try:
             async with asyncio.timeout(seconds):
                 if found:
                     seen = await self._seen(*found[0], deadline)
                     if isinstance(seen, Reason):
                         return seen
-                    image, digest = seen
-                asked = Asked(
-                    question=turn.question, image=image, digest=digest, wish=wish, again=again
-                )
+                    image = seen
+                asked = Asked(question=turn.question, image=image, wish=wish, again=again)
                 return await self.decider.decide(asked)
         except TimeoutError:
             raise RouterFailedError(SLOW) from None
@@ -472,10 +460,8 @@ class Judge:
             return NO_IMAGE
         return None
 
-    async def _seen(
-        self, part: ImagePart, file: ImageFile, deadline: float
-    ) -> Reason | tuple[Image.Image, str]:
-        """What the router sees of an image, and the file's digest; or why it does not.
+    async def _seen(self, part: ImagePart, file: ImageFile, deadline: float) -> Reason | AskedImage:
+        """What the router may see of an image, or why it does not.
 
         Raises:
             ApiError: If it cannot be read.
@@ -484,10 +470,11 @@ class Judge:
             return unreadable(file.problem)
         if file.data is None:
             return FILE_ID if part.url is None else ELSEWHERE
-        if self.facts.needs_pixels:
-            return await self.images.decode(file.data, deadline=deadline), file.content
-        size = await self.images.size(file.data, deadline=deadline)
-        return SizedImage(size), file.content
+        return AskedImage(
+            size=await self.images.size(file.data, deadline=deadline),
+            pixels=partial(self.images.decode, file.data, deadline=deadline),
+            digest=file.content,
+        )
 
     async def _fetched(self, turn: Turn, files: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
         """The files, the only one of the last turn fetched where it is elsewhere and may be."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from m3router.router.serve.errors import ApiError
 from m3router.router.serve.images.image_formats import FORMATS, format_of, weight_of
 from m3router.router.serve.images.in_flight import BytesInFlight
 from m3router.router.serve.images.limits import PIXEL_BYTES, ImageLimits
+from m3router.router.serve.images.plain_size import plain_size
 from m3router.router.serve.images.waiting import until
 from m3router.router.serve.images.worker import DiedError, Worker
 
@@ -120,6 +122,9 @@ class ImageWorkers:
             ApiError: As :meth:`decode`.
         """
         async with self._turn(data, deadline, light=True):
+            size = plain_size(data)
+            if size is not None and math.prod(size) <= self.limits.max_pixels:
+                return size
             return await self._asked(lambda one, at: one.size(data, at), deadline)
 
     async def sent(self, data: bytes, sending: Sending, *, deadline: float) -> SentImage:

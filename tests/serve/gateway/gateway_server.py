@@ -19,12 +19,21 @@ from m3router.router.inference.decision import Decision
 from m3router.router.inference.router import Router
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.app import GatewayFront, create_gateway
-from m3router.router.serve.gateway.deciding import Asked, Judged, RouterFacts
+from m3router.router.serve.gateway.deciding import Asked, AskedImage, Judged, RouterFacts
 from m3router.router.serve.gateway.upstreams import Upstreams
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.running import server_of
 from m3router.router.serve.settings import ServeSettings
+
+
+def asked_image(image: Image.Image, digest: str = "") -> AskedImage:
+    """An image that is decoded already."""
+
+    async def pixels() -> Image.Image:
+        return image
+
+    return AskedImage(size=image.size, pixels=pixels, digest=digest)
 
 
 class ThreadDecider:
@@ -40,7 +49,7 @@ class ThreadDecider:
         wish = asked.wish
         decision = await asyncio.to_thread(
             self.router.decide,
-            asked.image,
+            None if asked.image is None else await asked.image.pixels(),
             asked.question,
             budget=wish.budget,
             option=wish.option,

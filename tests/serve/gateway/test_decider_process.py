@@ -15,11 +15,13 @@ from PIL import Image
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.inference.router import Router
 from m3router.router.runs.calibration_data import CalibrationData
+from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.decider_process import ProcessDecider
 from m3router.router.serve.gateway.deciding import Asked, Wish
 from m3router.router.stages.learning import calibrate_stage, train_stage
 from tests.router.inference.conftest import imported, opened, tiny_clip  # noqa: F401
 from tests.router.inference.world import QUESTIONS
+from tests.serve.gateway.gateway_server import asked_image
 
 
 def untimed(decision):
@@ -55,7 +57,11 @@ def test_decisions_are_exactly_the_routers_own(decider, router, imported, opened
     images = {n: opened(n) for n in range(12)}
     wishes = [Wish(), Wish(option="low"), Wish(budget=70.0), Wish(policy="default")]
     asked = [
-        Asked(question=QUESTIONS[n % 2], image=image, digest=f"d{n % 7}" if n < 7 else "", wish=w)
+        Asked(
+            question=QUESTIONS[n % 2],
+            image=asked_image(image, f"d{n % 7}" if n < 7 else ""),
+            wish=w,
+        )
         for n, image in images.items()
         for w in wishes
     ]
@@ -67,8 +73,8 @@ def test_decisions_are_exactly_the_routers_own(decider, router, imported, opened
         Wish(policy="default"): {"policy": "default"},
     }
     judged = ask(decider, *asked)
-    for one, found in zip(asked, judged, strict=True):
-        own = router.decide(one.image, one.question, **rules[one.wish])
+    for n, (one, found) in enumerate(zip(asked, judged, strict=True)):
+        own = router.decide(images[n // len(wishes)], one.question, **rules[one.wish])
         assert untimed(found.decision) == untimed(own)
     assert decider[1].load() == {"waiting": 0, "cached": 7}
     facts = decider[2]
@@ -77,13 +83,24 @@ def test_decisions_are_exactly_the_routers_own(decider, router, imported, opened
 
 
 def test_what_is_known_of_an_image_needs_no_pixels_again(decider, opened):  # noqa: F811
-    seen = Asked(question=QUESTIONS[0], image=opened(3), digest="the same")
-    other = replace(seen, image=Image.new("RGB", seen.image.size))
+    seen = Asked(question=QUESTIONS[0], image=asked_image(opened(3), "the same"))
+
+    async def never():
+        raise ApiError(400, "It was decoded.")
+
+    other = replace(seen, image=replace(seen.image, pixels=never))
     (first,) = ask(decider, seen)
     (second,) = ask(decider, other)
     assert untimed(first.decision) == untimed(second.decision)
-    (anew,) = ask(decider, replace(other, digest="another"))
-    assert anew.decision.estimates != first.decision.estimates
+    (anew,) = ask(decider, replace(other, image=replace(other.image, digest="another")))
+    assert isinstance(anew, ApiError)
+
+
+def test_an_image_may_be_smaller_than_its_header_says(decider, router, opened):  # noqa: F811
+    image = opened(3)
+    wide = replace(asked_image(image), size=(image.width + 300, image.height + 1))
+    (found,) = ask(decider, Asked(question=QUESTIONS[0], image=wide))
+    assert untimed(found.decision) == untimed(router.decide(image, QUESTIONS[0]))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +125,7 @@ def test_what_cannot_be_decided_is_told_to_who_asked_only(
     error,
     told,
 ):
-    good = Asked(question=QUESTIONS[0], image=opened(5), digest="five")
+    good = Asked(question=QUESTIONS[0], image=asked_image(opened(5), "five"))
     before, failed, after = ask(decider, good, replace(good, **change), good)
     assert isinstance(failed, error) and told in str(failed)
     assert untimed(before.decision) == untimed(after.decision)
@@ -116,8 +133,8 @@ def test_what_cannot_be_decided_is_told_to_who_asked_only(
 
 def test_an_image_that_cannot_be_sent_harms_nobody_else(decider, opened):  # noqa: F811
     closed = opened(6)
-    good = Asked(question=QUESTIONS[0], image=opened(6), digest="six")
-    lost = replace(good, image=closed)
+    good = Asked(question=QUESTIONS[0], image=asked_image(opened(6), "six"))
+    lost = replace(good, image=asked_image(closed, "six"))
     size = closed.size
     closed.close()
     closed._size = size
@@ -130,7 +147,7 @@ def test_a_question_that_is_given_up_frees_its_place(decider, opened):  # noqa: 
 
     async def give_up():
         image = Image.new("RGB", (3000, 3000))
-        asked = Asked(question=QUESTIONS[0], image=image, digest="large")
+        asked = Asked(question=QUESTIONS[0], image=asked_image(image, "large"))
         tasks = [asyncio.create_task(one.decide(asked)) for _ in range(4)]
         await asyncio.sleep(0.01)
         for task in tasks[:3]:
@@ -150,15 +167,15 @@ from pathlib import Path
 from m3router.data.errors import DataError
 from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.gateway.decider_process import ProcessDecider
-from m3router.router.serve.gateway.deciding import Asked, Wish
+from m3router.router.serve.gateway.deciding import Asked, AskedImage, Wish
 
 async def main():
     nothing, decider = ProcessDecider(Path("nowhere")), ProcessDecider(Path(sys.argv[1]))
     failed, facts = await asyncio.gather(nothing.start(), decider.start(), return_exceptions=True)
     assert isinstance(failed, DataError) and "nowhere" in str(failed), failed
     assert not facts.needs_pixels and facts.needs_image
-    from PIL import Image
-    asked = Asked(question="what is it?", image=Image.new("1", (300, 200)))
+    image = AskedImage(size=(300, 200), pixels=lambda: 1 / 0)
+    asked = Asked(question="what is it?", image=image)
     first = await decider.decide(asked)
     os.kill(decider._child.process.pid, 9)
     try:

@@ -19,6 +19,7 @@ from m3router.router.serve.gateway.decider_ray import RayDecider
 from m3router.router.serve.gateway.deciding import Asked, Wish
 from tests.router.inference.conftest import imported, opened, tiny_clip  # noqa: F401
 from tests.router.inference.world import QUESTIONS
+from tests.serve.gateway.gateway_server import asked_image
 from tests.serve.ray_here import ray_here
 
 
@@ -44,13 +45,16 @@ def test_replicas_decide_as_the_router_does_and_one_that_dies_loses_nothing(impo
     images = [opened(n) for n in range(12)]
     wishes = [Wish(), Wish(option="low"), Wish(policy="default")]
     asked = [
-        Asked(question=QUESTIONS[n % 2], image=image, digest=f"d{n}", wish=wish)
+        Asked(question=QUESTIONS[n % 2], image=asked_image(image, f"d{n}"), wish=wish)
         for n, image in enumerate(images)
         for wish in wishes
     ]
     wrong = [
-        (Asked(question=" ", image=images[0]), DataError),
-        (Asked(question="x?", image=images[0], wish=Wish(option="none")), MismatchError),
+        (Asked(question=" ", image=asked_image(images[0])), DataError),
+        (
+            Asked(question="x?", image=asked_image(images[0]), wish=Wish(option="none")),
+            MismatchError,
+        ),
     ]
 
     async def main():
@@ -78,8 +82,8 @@ def test_replicas_decide_as_the_router_does_and_one_that_dies_loses_nothing(impo
     with ray_here(cpus=None):
         facts, told, refused = asyncio.run(main())
     assert facts.options == router.options
-    for one, judged in zip(asked, told, strict=True):
-        wish = one.wish
-        wanted = router.decide(one.image, one.question, option=wish.option, policy=wish.policy)
+    for n, (one, judged) in enumerate(zip(asked, told, strict=True)):
+        image, wish = images[n // len(wishes)], one.wish
+        wanted = router.decide(image, one.question, option=wish.option, policy=wish.policy)
         assert untimed(judged.decision) == untimed(wanted)
     assert [type(error) for error in refused] == [kind for _, kind in wrong]

@@ -147,7 +147,7 @@ def test_what_a_tolerant_reader_reads(wide):
     ):
         wide(chat(user("What?", {"type": "image_url", "image_url": {"url": url}})))
         assert (wide.option, wide.reason) == ("coarse", "routed"), url[:60]
-        digests = {one.digest for one in wide.decider.asked}
+        digests = {one.image.digest for one in wide.decider.asked}
     assert len(digests) == 1
     wide(
         {

@@ -18,7 +18,6 @@ from m3router.router.serve.logs import LogFormat
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.traffic.consent import FOLDER_BYTES, Consent
 
-
 LIMITS = "Limits"
 MODEL_SERVER = "The model server"
 GATEWAY = "The gateway"

@@ -203,6 +203,15 @@ def gateway_front(
     limits = _limits(settings)
     decider = _decider(settings)
     images = ImageWorkers(limits)
+    recorder = _recorder(settings)
+    metrics = GatewayMetrics(
+        options=tuple(upstreams.options),
+        unlike=settings.unlike,
+        load=lambda: {**decider.load(), **_load(images)},
+        folder=shared,
+    )
+    if recorder is not None:
+        metrics.of_traffic(recorder.counts)
     return GatewayFront(
         upstreams=upstreams,
         decider=decider,
@@ -210,14 +219,9 @@ def gateway_front(
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst, processes=settings.processes),
         settings=settings,
-        metrics=GatewayMetrics(
-            options=tuple(upstreams.options),
-            unlike=settings.unlike,
-            load=lambda: {**decider.load(), **_load(images)},
-            folder=shared,
-        ),
+        metrics=metrics,
         fetch=_fetcher(settings, limits),
-        recorder=_recorder(settings),
+        recorder=recorder,
         hosts=hosts,
     )
 

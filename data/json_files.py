@@ -127,7 +127,7 @@ def values_of(path: Path, *, redo: str, also: tuple[type[Exception], ...] = ()) 
     """
     try:
         yield
-    except (*UNFIT, *also) as error:
+    except UNFIT + also as error:
         raise DataError(unfit(path, error, redo=redo)) from error
 
 

@@ -26,7 +26,14 @@ MOST_DEPTH = 100
 MOST_DIGITS = 300
 """Of a whole number; any of so many still is a finite floating-point number."""
 
-UNFIT = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
+UNFIT: tuple[type[Exception], ...] = (
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    ValueError,
+    ArithmeticError,
+)
 """What Python raises where a value is missing, or of another kind than is needed."""
 
 _log = logging.getLogger(__name__)
@@ -127,7 +134,7 @@ def values_of(path: Path, *, redo: str, also: tuple[type[Exception], ...] = ()) 
     """
     try:
         yield
-    except (*UNFIT, *also) as error:
+    except UNFIT + also as error:
         raise DataError(unfit(path, error, redo=redo)) from error
 
 

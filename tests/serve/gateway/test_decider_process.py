@@ -206,7 +206,7 @@ def test_a_process_that_dies_is_started_again_and_none_outlives_its_parent(
     train_stage(run, estimator="logistic", feature_groups=["question", "size"], ablations=False)
     calibrate_stage(run, budget=80)
     done = subprocess.run(
-        [sys.executable, "-c", PARENT, str(run.root)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", PARENT, str(run.root)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 9, done.stderr
     told, pid = done.stdout.split()

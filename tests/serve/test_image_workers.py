@@ -576,7 +576,7 @@ def test_no_process_outlives_a_server_that_is_killed() -> None:
     )
     assert server.stdin is not None and server.stdout is not None
     pids = [int(pid) for pid in server.stdout.readline().split()]
-    server.stdin.write(scans(90))
+    server.stdin.write(scans(30))
     server.stdin.close()
     time.sleep(0.3)
     server.kill()

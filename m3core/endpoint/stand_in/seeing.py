@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,19 +56,24 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
+_IMPORTING = threading.Lock()
+"""Of two threads that import from transformers at once, one may not find what it looks for."""
+
 # --- Qwen-VL: any number of pixels ---------------------------------------------------------------
 
 
 @functools.cache
 def _qwen2_5_processor() -> Any:
-    from transformers import Qwen2VLImageProcessorPil
+    with _IMPORTING:
+        from transformers import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil()  # as in Qwen/Qwen2.5-VL-3B-Instruct
 
 
 @functools.cache
 def _qwen3_processor() -> Any:
-    from transformers import Qwen2VLImageProcessorPil
+    with _IMPORTING:
+        from transformers import Qwen2VLImageProcessorPil
 
     # preprocessor_config.json of Qwen/Qwen3-VL-2B-Instruct
     return Qwen2VLImageProcessorPil(
@@ -92,7 +98,8 @@ def _see_grid(processor: Any, image: Image.Image, arguments: Mapping[str, Any]) 
 
 @functools.cache
 def _gemma4_processor() -> Any:
-    from transformers import Gemma4ImageProcessorPil
+    with _IMPORTING:
+        from transformers import Gemma4ImageProcessorPil
 
     return Gemma4ImageProcessorPil()
 
@@ -113,7 +120,8 @@ def _see_gemma4(image: Image.Image, arguments: Mapping[str, Any]) -> Seen:
 
 @functools.cache
 def _internvl_processor() -> Any:
-    from transformers import GotOcr2ImageProcessorPil
+    with _IMPORTING:
+        from transformers import GotOcr2ImageProcessorPil
 
     # preprocessor_config.json of OpenGVLab/InternVL3-2B-hf
     return GotOcr2ImageProcessorPil(

@@ -21,6 +21,10 @@ LOSSLESS = ("png", "webp:lossless")
 LONG = 1024
 """Letters of a URL that is not looked at letter by letter."""
 
+_MARK = secrets.token_hex(16)
+"""Stands for a URL before anything is sent: nobody ever sees it, so that no text can hold it."""
+_MARKED = re.compile(rf"{_MARK}-(\d+)-".encode())
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePatch:
@@ -72,25 +76,25 @@ def written_apart(body: Mapping[str, Any], places: Iterable[Place]) -> bytes:
         body: To be written; not changed.
         places: Of parts with images.
     """
-    new, mark = dict(body), secrets.token_hex(16)  # that no text of a client's can hold
-    texts: list[bytes] = []
+    new, texts = dict(body), list[bytes]()
     for place in places:
-        _change(new, place, partial(_shortened, mark, texts))
-    pieces = re.split(rf"{mark}-(\d+)-".encode(), written(new))
+        _change(new, place, partial(_shortened, texts))
+    pieces = _MARKED.split(written(new))
     pieces[1::2] = (texts[int(number)] for number in pieces[1::2])
     return b"".join(pieces)
 
 
-def _shortened(mark: str, texts: list[bytes], part: Any) -> Any:
+def _shortened(texts: list[bytes], part: Any) -> Any:
     """An image's part with a mark for its URL, where that is written as it is."""
     found = part.get("image_url")
     url = found.get("url") if isinstance(found, Mapping) else found
     if not isinstance(url, str) or len(url) < LONG or not url.isascii():
         return part
     text = url.encode("ascii")
-    if b'"' in text or b"\\" in text or np.frombuffer(text, np.uint8).min() < 0x20:
+    letters = np.frombuffer(text, np.uint8)
+    if b'"' in text or b"\\" in text or letters.min() < ord(" ") or letters.max() > ord("~"):
         return part
-    short = f"{mark}-{len(texts)}-"
+    short = f"{_MARK}-{len(texts)}-"
     texts.append(text)
     return {**part, "image_url": short if found is url else {**found, "url": short}}
 

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import secrets
+import stat
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,6 +78,7 @@ def atomic_write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> N
     temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_to_replace(path)
         made = 0o666 if mode is None else mode
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, made)) as file:
             if mode is not None:
@@ -90,6 +92,22 @@ def atomic_write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> N
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise DataError(write_failure(path, error)) from error
+
+
+def _refuse_to_replace(path: Path) -> None:
+    """Let a file, or a link to one, be replaced: not a folder, and no pipe or device.
+
+    Raises:
+        OSError: It is something else.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a plain file", str(path))
 
 
 def atomic_write_text(path: Path, text: str) -> None:

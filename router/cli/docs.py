@@ -65,7 +65,8 @@ def _clean(text: str | None) -> str:
 
 
 def _parameters(command: Any) -> str:
-    lines = ["| option | what it is | default |", "|---|---|---|"]
+    """A table of what a command takes, or one for each heading of its help."""
+    tables: dict[str, list[str]] = {}
     for parameter in command.params:
         if parameter.name == "help":
             continue
@@ -73,8 +74,13 @@ def _parameters(command: Any) -> str:
         name = ", ".join([*parameter.opts, *parameter.secondary_opts])
         shown = f"`{name}`" if is_option else f"`{parameter.name.upper()}`"
         text = (parameter.help or "").replace("|", "\\|")
+        heading = getattr(parameter, "rich_help_panel", None) or ""
+        lines = tables.setdefault(heading, ["| option | what it is | default |", "|---|---|---|"])
         lines.append(f"| {shown} | {text} | {_default(parameter)} |")
-    return "\n".join(lines)
+    return "\n\n".join(
+        (f"**{heading}**\n\n" if heading else "") + "\n".join(lines)
+        for heading, lines in sorted(tables.items(), key=lambda one: one[0] != "")
+    )
 
 
 def _default(parameter: Any) -> str:

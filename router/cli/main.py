@@ -53,6 +53,10 @@ COMMANDS: dict[str, str] = {
 """Name -> "module:function", or "module:app" for a group of subcommands; in the order of use."""
 
 
+WRITES = ("--out", "--html", "--csv", "--work", "--traffic")
+"""Options that say where something is written."""
+
+
 class LazyCommand(TyperCommand):
     """A command whose module is imported when it is called, not when it is listed."""
 
@@ -66,6 +70,7 @@ class LazyCommand(TyperCommand):
         """The context of the real command."""
         if not extra.get("resilient_parsing"):  # as it is while a shell completes
             refuse_renamed(str(self.name), args)
+            _refuse_nowhere(args)
         return self.load().make_context(info_name, list(args), parent=parent, **extra)
 
     def load(self) -> Any:
@@ -79,6 +84,18 @@ class LazyCommand(TyperCommand):
         command = typer.main.get_command(found)
         command.name = self.name
         return command
+
+
+def _refuse_nowhere(args: Sequence[str]) -> None:
+    """Refuse to write to "", as of a variable that is not set: a path makes it the present folder.
+
+    Raises:
+        BadParameter: It is asked for.
+    """
+    for option in WRITES:
+        empty = f"{option}=" in args or (option, "") in zip(args, args[1:], strict=False)
+        if empty:
+            raise typer.BadParameter(f"{option} is empty; the present folder is written as .")
 
 
 def _summary(target: str) -> str:

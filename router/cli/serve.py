@@ -21,27 +21,33 @@ logger = logging.getLogger("m3router.serve")
 
 @takes_settings(ServeSettings)
 def serve(settings: ServeSettings) -> None:
-    """Serve a routed model to OpenAI's clients, or route in front of servers that exist.
+    """Route in front of a server that exists, or serve a Matryoshka model, for OpenAI's clients.
 
-    With --upstream URL, or a run that was labelled over an endpoint, every chat request goes on to
-    that server at the option that suffices, and its answer comes back byte by byte: see
-    docs/gateway.md. Else the run's Matryoshka model answers in this process:
+    The gateway: with --upstream URL, or a run that was labelled over an endpoint, every chat
+    request goes on to that server at the option that suffices, and its answer comes back byte by
+    byte. Clients change the address and nothing else. A request may ask for m3router/OPTION or
+    m3router/budget=40 in place of its model; headers of the answer tell the option, the reason and
+    what was saved. See docs/gateway.md.
 
-    POST /v1/chat/completions takes one question about one image (a data URL), answered whole or
+    The model server: without an upstream the run's Matryoshka model answers in this process. POST
+    /v1/chat/completions takes one question about one image (a data URL), answered whole or
     streamed; models are m3-auto, routed by the policy, and m3-1, m3-9, ... at a fixed scale. Extra
     fields: scale, budget (mean visual tokens), max_regret (certified on the run's calibration
     split). Answers tell their scale, how likely each scale was thought to suffice, tokens and times
-    in m3. Also /v1/models, /health, /ready, /metrics. See docs/serving.md and docs/security.md.
+    in m3. See docs/serving.md.
 
-    Keys come from --keys or the environment variable M3ROUTER_API_KEYS. Images and questions
-    are never logged, and kept only with --traffic.
+    Both have /v1/models, /health, /ready and /metrics, and listen on this machine only unless
+    --host says otherwise. Keys come from --keys or the environment variable M3ROUTER_API_KEYS.
+    Images and questions are never logged, and kept only with --traffic. See docs/security.md and
+    docs/operations.md.
 
     ```
+    m3router serve run/ --upstream http://gpu-1:8000/v1
+    m3router serve run/ --upstream upstreams.toml --options options.toml
+    m3router serve run/ --upstream http://gpu-1:8000/v1 --processes 2 --log-format json
     m3router serve run/ --model embedded
     m3router serve run/ --policy frugal --host 0.0.0.0 --keys keys.jsonl
     m3router serve run/ --ray --autoscale 1:4
-    m3router serve run/ --upstream http://gpu-1:8000/v1
-    m3router serve run/ --upstream upstreams.toml --options options.toml
     hf download me/my-router --local-dir theirs/
     m3router serve theirs/
     ```
@@ -53,7 +59,7 @@ def serve(settings: ServeSettings) -> None:
         launch(
             settings,
             environment=os.environ,
-            on_start=lambda address: tell(f"listening at {address}, loading the model"),
+            on_start=lambda address: tell(f"listening at {address}, loading"),
             on_ready=lambda served: tell(_ready(served)),
         )
     except M3RouterError as error:

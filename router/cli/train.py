@@ -11,6 +11,7 @@ import typer
 
 from m3router.data.log.parts import part_sizes
 from m3router.data.log.warnings import lone_groups
+from m3router.data.plain_files import real_path
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import (
     GapRule,
@@ -134,7 +135,7 @@ def train(
     elif trial is not None:
         raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
     given = place = Run(run).opened()
-    if out is not None and out.resolve() != run.resolve():
+    if out is not None and real_path(out) != real_path(run):
         place = given.copy_data(out).opened()
     with progress("training") as advance:
         router = train_stage(

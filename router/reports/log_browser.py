@@ -27,6 +27,7 @@ from m3router.data.log.checks import LENGTH
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_text
 from m3router.data.media_files import file_in, find_file, leaves_folder
+from m3router.data.plain_files import real_path
 from m3router.data.videos import FRAMES
 from m3router.router.metrics.choices import Floats
 from m3router.router.metrics.oracles import NEVER, answer_codes, smallest_sufficient
@@ -305,7 +306,7 @@ def spelled_otherwise(images: Path, names: Sequence[str]) -> dict[int, str]:
 def relative_url(folder: Path, page: Path) -> str:
     """The address of a folder as seen from a page, with a slash at its end; "" on other drives."""
     try:
-        path = Path(os.path.relpath(folder.resolve(), page.resolve().parent)).as_posix()
+        path = Path(os.path.relpath(real_path(folder), real_path(page).parent)).as_posix()
     except ValueError:
         return ""
     return quote(f"./{path}/", safe="/.")

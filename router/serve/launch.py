@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3router.data.errors import DataError
+from m3router.data.plain_files import real_path
 from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
 from m3router.router.serve.backends.factory import backend_of
@@ -202,6 +203,15 @@ def gateway_front(
     limits = _limits(settings)
     decider = _decider(settings)
     images = ImageWorkers(limits)
+    recorder = _recorder(settings)
+    metrics = GatewayMetrics(
+        options=tuple(upstreams.options),
+        unlike=settings.unlike,
+        load=lambda: {**decider.load(), **_load(images)},
+        folder=shared,
+    )
+    if recorder is not None:
+        metrics.of_traffic(recorder.counts)
     return GatewayFront(
         upstreams=upstreams,
         decider=decider,
@@ -209,14 +219,9 @@ def gateway_front(
         keys=keys,
         rates=Rates(settings.requests_per_minute, settings.burst, processes=settings.processes),
         settings=settings,
-        metrics=GatewayMetrics(
-            options=tuple(upstreams.options),
-            unlike=settings.unlike,
-            load=lambda: {**decider.load(), **_load(images)},
-            folder=shared,
-        ),
+        metrics=metrics,
         fetch=_fetcher(settings, limits),
-        recorder=_recorder(settings),
+        recorder=recorder,
         hosts=hosts,
     )
 
@@ -233,7 +238,7 @@ def _decider(settings: ServeSettings) -> Decider:
     """What decides: a process beside this one, or replicas."""
     make = partial(
         ProcessDecider,
-        Path(settings.run).resolve(),
+        real_path(Path(settings.run)),
         policy=settings.policy,
         encoder=None,
         device=settings.device,

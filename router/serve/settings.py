@@ -18,6 +18,13 @@ from m3router.router.serve.logs import LogFormat
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.traffic.consent import FOLDER_BYTES, Consent
 
+LIMITS = "Limits"
+MODEL_SERVER = "The model server"
+GATEWAY = "The gateway"
+TRAFFIC = "Keeping requests"
+REPLICAS = "Replicas, and a vLLM server behind the model server"
+"""Headings of the command's help."""
+
 
 class WhenRouterFails(StrEnum):
     """What becomes of a request that the router fails to judge.
@@ -80,7 +87,8 @@ class EngineSettings:
     model: Annotated[
         str,
         typer.Option(
-            help="Name, folder or hub id of the model that was labelled. [default: the run's]",
+            help="Name, folder or hub id of the model that was labelled; in the gateway, what the "
+            "upstream calls it. [default: the run's]",
             show_default=False,
         ),
     ] = ""
@@ -88,16 +96,35 @@ class EngineSettings:
         str, typer.Option(help="Such as cpu or cuda; auto takes a GPU if there is one.")
     ] = "auto"
     threads: Annotated[
-        int | None, typer.Option(help="Processor threads. [default: all]", show_default=False)
+        int | None,
+        typer.Option(
+            help="Processor threads; in the gateway, those that decide. [default: all; in the "
+            "gateway all but one]",
+            show_default=False,
+        ),
     ] = None
-    queue: Annotated[int, typer.Option(help="Most questions that wait; then 429.")] = 64
+    queue: Annotated[
+        int, typer.Option(help="Most questions that wait; then 429.", rich_help_panel=MODEL_SERVER)
+    ] = 64
     workers: int | None = None
-    batch: Annotated[int, typer.Option(help="Most questions that are answered at once.")] = 32
+    batch: Annotated[
+        int,
+        typer.Option(
+            help="Most questions that are answered at once.", rich_help_panel=MODEL_SERVER
+        ),
+    ] = 32
     encode_batch_size: Annotated[
-        int, typer.Option(help="Most images that the tower encodes at once.")
+        int,
+        typer.Option(
+            help="Most images that the tower encodes at once.", rich_help_panel=MODEL_SERVER
+        ),
     ] = 4
     image_cache_size: Annotated[
-        int, typer.Option(help="Encodings kept for further questions about the same images.")
+        int,
+        typer.Option(
+            help="Encodings kept for further questions about the same images.",
+            rich_help_panel=MODEL_SERVER,
+        ),
     ] = 32
 
 
@@ -111,32 +138,49 @@ class FrontSettings:
     """
 
     request_timeout: Annotated[
-        float, typer.Option(help="Seconds within which a question must be answered; then 504.")
+        float,
+        typer.Option(
+            help="Seconds within which a question must be answered; then 504.",
+            rich_help_panel=MODEL_SERVER,
+        ),
     ] = 60.0
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Longest answer in tokens. [default: the run's]", show_default=False),
+        typer.Option(
+            help="Longest answer, in tokens. [default: the run's]",
+            show_default=False,
+            rich_help_panel=MODEL_SERVER,
+        ),
     ] = None
-    max_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 20 << 20
-    max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 25_000_000
+    max_bytes: Annotated[
+        int, typer.Option(help="Bytes of a request's body, at most.", rich_help_panel=LIMITS)
+    ] = 20 << 20
+    max_pixels: Annotated[
+        int, typer.Option(help="Pixels of an image, at most.", rich_help_panel=LIMITS)
+    ] = 25_000_000
     system_text: Annotated[
         SystemText,
         typer.Option(
             help="prepend: put the text of system messages before the question; nothing is "
-            "certified about such answers."
+            "certified about such answers.",
+            rich_help_panel=MODEL_SERVER,
         ),
     ] = SystemText.REFUSE
     temperature: Annotated[
         Temperature,
         typer.Option(
             help="A temperature above 0, which many clients send unasked. ignore: answer greedily "
-            "all the same; honour: draw the answer's tokens, about which nothing is certified."
+            "all the same; honour: draw the answer's tokens, about which nothing is certified.",
+            rich_help_panel=MODEL_SERVER,
         ),
     ] = Temperature.REFUSE
     body_seconds: float = 30.0
     max_depth: int = 16
     shutdown_timeout: Annotated[
-        float, typer.Option(help="Seconds for answers that run when SIGTERM comes.")
+        float,
+        typer.Option(
+            help="Seconds that running answers get when SIGTERM comes.", rich_help_panel=LIMITS
+        ),
     ] = 30.0
 
     def __post_init__(self) -> None:
@@ -163,6 +207,7 @@ class GatewaySettings:
             "as http://gpu-1:8000/v1; or a TOML file of named upstreams, see docs/gateway.md. "
             "[default: the endpoint that the run was labelled with, if any]",
             show_default=False,
+            rich_help_panel=GATEWAY,
         ),
     ] = None
     options: Annotated[
@@ -171,12 +216,15 @@ class GatewaySettings:
             help="TOML file that says how each option is asked, see docs/endpoints.md. [default: "
             "as the run was labelled]",
             show_default=False,
+            rich_help_panel=GATEWAY,
         ),
     ] = None
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Ask options as this preset says, such as vllm-qwen3-vl.", show_default=False
+            help="Ask options as this preset says, such as vllm-qwen3-vl.",
+            show_default=False,
+            rich_help_panel=GATEWAY,
         ),
     ] = None
     upstream_key_env: Annotated[
@@ -185,40 +233,55 @@ class GatewaySettings:
             help="Environment variable with the upstream's key. Without it, and without keys of "
             "the gateway's own, a client's key goes on to the upstream.",
             show_default=False,
+            rich_help_panel=GATEWAY,
         ),
     ] = None
     upstream_timeout: Annotated[
-        float, typer.Option(help="Seconds that an upstream may be silent; then 504.")
+        float,
+        typer.Option(
+            help="Seconds that an upstream may be silent; then 504.", rich_help_panel=GATEWAY
+        ),
     ] = 600.0
     trust_env: Annotated[
         bool,
-        typer.Option("--trust-env", help="Reach upstreams by the environment's proxies."),
+        typer.Option(
+            "--trust-env",
+            help="Reach upstreams through the environment's proxies, which then see their keys.",
+            rich_help_panel=GATEWAY,
+        ),
     ] = False
     when_router_fails: Annotated[
         WhenRouterFails,
-        typer.Option(help="open: ask the finest option all the same; closed: refuse with 503."),
+        typer.Option(
+            help="open: ask the finest option; closed: refuse with 503.", rich_help_panel=GATEWAY
+        ),
     ] = WhenRouterFails.OPEN
     unlike: Annotated[
         float,
         typer.Option(
             parser=fraction,
             metavar=METAVAR,
-            help="Ask the finest option about images that at most this share of the training "
-            "images is as unlike the others as; 0 to route every image.",
+            help="Ask the finest option about an image if at most this share of the training's "
+            "images is as unusual; 0 to route every image.",
+            rich_help_panel=GATEWAY,
         ),
     ] = 0.01
     ask_logprobs: Annotated[
         bool,
         typer.Option(
             "--ask-logprobs",
-            help="Ask for log-probabilities where the client did not and the policy may ask again.",
+            help="Ask for log-probabilities where the client did not, so that a policy with a "
+            "cascade can ask again; the answers then have them.",
+            rich_help_panel=GATEWAY,
         ),
     ] = False
-    processes: Annotated[int, typer.Option(help="Processes that relay, behind one port.")] = 1
+    processes: Annotated[
+        int, typer.Option(help="Processes that relay, behind one port.", rich_help_panel=GATEWAY)
+    ] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
+class ServeSettings(GatewaySettings, FrontSettings, EngineSettings):
     """How a server is run."""
 
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1"
@@ -235,9 +298,16 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
     ] = False
     requests_per_minute: Annotated[
         float | None,
-        typer.Option(help="For each key or address. [default: no limit]", show_default=False),
+        typer.Option(
+            help="Requests a minute for each key or address. [default: no limit]",
+            show_default=False,
+            rich_help_panel=LIMITS,
+        ),
     ] = None
-    burst: Annotated[int, typer.Option(help="Requests that may come at once within that.")] = 32
+    burst: Annotated[
+        int,
+        typer.Option(help="Requests that may come at once within that.", rich_help_panel=LIMITS),
+    ] = 32
     image_hosts: Annotated[
         list[str] | None,
         typer.Option(
@@ -245,27 +315,44 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
             help="Host that images may be fetched from, such as img.example.org or "
             "*.example.org; may be repeated. [default: none]",
             show_default=False,
+            rich_help_panel=LIMITS,
         ),
     ] = None
     traffic: Annotated[
         Path | None,
-        typer.Option(help="Keep a share of the traffic in this folder.", show_default=False),
+        typer.Option(
+            help="Keep a share of the traffic in this folder.",
+            show_default=False,
+            rich_help_panel=TRAFFIC,
+        ),
     ] = None
     traffic_share: Annotated[
         float,
         typer.Option(
-            parser=fraction, metavar=METAVAR, help="Share of the requests to keep, such as 1%."
+            parser=fraction,
+            metavar=METAVAR,
+            help="Share of the requests to keep, such as 1%.",
+            rich_help_panel=TRAFFIC,
         ),
     ] = 0.01
     traffic_days: Annotated[
-        float, typer.Option(help="Days to keep requests; older ones are deleted.")
+        float,
+        typer.Option(
+            help="Days to keep requests; older ones are deleted.", rich_help_panel=TRAFFIC
+        ),
     ] = 30.0
     traffic_bytes: Annotated[
         int,
-        typer.Option(help="Most bytes of the folder; the oldest requests go for new ones."),
+        typer.Option(
+            help="Most bytes of the folder; the oldest requests go for new ones.",
+            rich_help_panel=TRAFFIC,
+        ),
     ] = FOLDER_BYTES
     traffic_consent: Annotated[
-        Consent, typer.Option(help="How much a request's own `store` field counts.")
+        Consent,
+        typer.Option(
+            help="How much a request's own `store` field counts.", rich_help_panel=TRAFFIC
+        ),
     ] = Consent.OPT_OUT
     log_format: Annotated[
         LogFormat, typer.Option(help="json: each log line is an object, with the request's id.")
@@ -285,10 +372,18 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
         ),
     ] = None
     ray: Annotated[
-        bool, typer.Option("--ray", help="Answer by replicas under Ray Serve; the extra 'ray'.")
+        bool,
+        typer.Option(
+            "--ray",
+            help="Answer by replicas under Ray Serve; the extra 'ray'.",
+            rich_help_panel=REPLICAS,
+        ),
     ] = False
     replicas: Annotated[
-        int | None, typer.Option(help="Number of replicas, with --ray.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Number of replicas, with --ray.", show_default=False, rich_help_panel=REPLICAS
+        ),
     ] = None
     autoscale: Annotated[
         str | None,
@@ -296,22 +391,32 @@ class ServeSettings(FrontSettings, EngineSettings, GatewaySettings):
             metavar="FEWEST:MOST",
             help="Fewest and most replicas, such as 1:4, with --ray.",
             show_default=False,
+            rich_help_panel=REPLICAS,
         ),
     ] = None
     ray_config: Annotated[
         Path | None,
-        typer.Option(help="TOML file of more settings, see docs/scale-out.md.", show_default=False),
+        typer.Option(
+            help="TOML file of more settings, see docs/scale-out.md.",
+            show_default=False,
+            rich_help_panel=REPLICAS,
+        ),
     ] = None
     vllm: Annotated[
         str | None,
         typer.Option(
             help="Address of a vLLM server that runs the language model, such as "
-            "http://gpu-1:8000. NOT YET RUN against a real one.",
+            "http://gpu-1:8000; docs/scale-out.md says what was tried.",
             show_default=False,
+            rich_help_panel=REPLICAS,
         ),
     ] = None
     vllm_model: Annotated[
-        str, typer.Option(help="What the vLLM server calls the model; its key: M3ROUTER_VLLM_KEY.")
+        str,
+        typer.Option(
+            help="What the vLLM server calls the model; its key: M3ROUTER_VLLM_KEY.",
+            rich_help_panel=REPLICAS,
+        ),
     ] = "m3"
 
     def __post_init__(self) -> None:

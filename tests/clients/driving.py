@@ -141,7 +141,7 @@ def litellm_proxy(models: Mapping[str, Asked], folder: Path, *, cache: Path) -> 
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not _lives(url):
             assert process.poll() is None and time.monotonic() < until, log.read_text()[-3_000:]
             time.sleep(0.2)

@@ -1,7 +1,4 @@
-"""The plug-in in a real LiteLLM proxy, between a client and two stand-in models.
-
-M3ROUTER_CLIENTS names a virtual environment with ``litellm[proxy]``.
-"""
+"""The plug-in in a real LiteLLM proxy, between a client and two stand-in models."""
 
 from __future__ import annotations
 
@@ -22,16 +19,13 @@ from PIL import Image
 import m3router.router.serve.litellm_plugin as plugin
 from m3router.m3core.endpoint.stand_in import StandIn, running
 from m3router.router.inference.router import Router
+from tests.clients.environments import python_clients
 from tests.router.inference.conftest import imported as imported
 from tests.router.inference.conftest import tiny_clip as tiny_clip
 from tests.router.inference.world import QUESTIONS
 from tests.serve.routing import OPTIONS, asked_of, data_url, gateway
 
-CLIENTS = os.environ.get("M3ROUTER_CLIENTS", "")
-pytestmark = [
-    pytest.mark.clients,
-    pytest.mark.skipif(not CLIENTS, reason="M3ROUTER_CLIENTS names no environment"),
-]
+pytestmark = pytest.mark.clients
 CONFIG = """
 model_list:
   - model_name: m3router/auto
@@ -46,7 +40,7 @@ litellm_settings:
 
 
 @pytest.fixture(scope="module")
-def world(imported, tmp_path_factory):
+def world(imported, tmp_path_factory, cache):
     """A proxy in front of a stand-in, and a gateway that decides; and how to end the latter."""
     folder = tmp_path_factory.mktemp("litellm")
     shutil.copy(plugin.__file__, folder / "m3router_plugin.py")
@@ -59,14 +53,14 @@ def world(imported, tmp_path_factory):
     ):
         (folder / "config.yaml").write_text(CONFIG.format(url=upstream.url))
         url = deciding.enter_context(gateway(router))
-        with Proxy(folder, url) as client:
+        with Proxy(python_clients(cache) / "litellm", folder, url) as client:
             yield upstream, client, image, deciding.close
 
 
 class Proxy:
     """LiteLLM's proxy with a folder's config."""
 
-    def __init__(self, folder: Path, gateway: str) -> None:
+    def __init__(self, executable: Path, folder: Path, gateway: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -78,7 +72,7 @@ class Proxy:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "DISABLE_ADMIN_UI": "True",
         }
-        command = [Path(CLIENTS) / "bin" / "litellm", "--config", "config.yaml"]
+        command = [executable, "--config", "config.yaml"]
         self.log = (folder / "log.txt").open("w+")
         self.process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(self.port), "--telemetry", "False"],

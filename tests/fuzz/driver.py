@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-TARGETS = {"images": 100_000, "bodies": 20_000, "artefacts": 5_000}
+TARGETS = {"images": 100_000, "bodies": 20_000, "gateway": 20_000, "artefacts": 2_000}
 """Name of a target -> cases of a long run."""
 MOST_FINDINGS = 20
 WARM_UP = 0.2  # share of the cases after which memory must not grow any more

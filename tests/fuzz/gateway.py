@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from m3router.m3core.endpoint.request_options import RequestOption
+from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.m3core.endpoint.sent_images import Sending, SentImage
 from m3router.router.serve.gateway.app import GatewayFront, create_gateway
+from m3router.router.serve.gateway.deciding import Asked, Judged
 from m3router.router.serve.gateway.upstreams import Upstream, Upstreams
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
@@ -22,6 +22,12 @@ from tests.fuzz.bodies import cases as cases
 from tests.serve.gateway.gateway_server import CountingMetrics, ToldDecider
 from tests.serve.gateway.raw_upstream import Heard, Said, raw_upstream
 
+OPTIONS = {
+    "low": EndpointOption(
+        name="low", model="m", sending=Sending(longest_side=100, encoding="jpeg")
+    ),
+    "high": EndpointOption(name="high", model="m", image={"detail": "high"}),
+}
 YES = (
     b'{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":'
     b'"assistant","content":"yes"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,'
@@ -45,19 +51,34 @@ def application() -> Any:
         return Said([YES])
 
     upstream.script = yes
-    options = OPTIONS
+    server = Upstream(name="upstream", url=f"{upstream.url}/v1")
     front = GatewayFront(
-        upstreams=Upstreams(
-            options=options, serving=dict.fromkeys(options, Upstream(name="", url=upstream.url))
-        ),
-        decider=ToldDecider(tuple(options)),
+        upstreams=Upstreams(options=OPTIONS, serving=dict.fromkeys(OPTIONS, server)),
+        decider=_Decider(tuple(OPTIONS)),
         images=_Images(),
         keys=KeyRing.of(None, None),
         rates=Rates(None, 1),
         settings=ServeSettings(run="run"),
-        metrics=_Forgetful(),
+        metrics=_Metrics(),
     )
     return create_gateway(front)
+
+
+class _Decider(ToldDecider):
+    """Remembers nothing, so that memory does not grow."""
+
+    async def decide(self, asked: Asked) -> Judged:
+        self.asked.clear()
+        return await super().decide(asked)
+
+
+class _Metrics(CountingMetrics):
+    """Remembers nothing either."""
+
+    def request(self, *told: Any) -> None:
+        """Nothing to count."""
+
+    usage = upstream = request
 
 
 class _Images:

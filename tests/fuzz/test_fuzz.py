@@ -10,7 +10,7 @@ import pytest
 
 from tests.fuzz.driver import TARGETS, available, numbered, run, target_of
 
-SHORT = {"images": 150, "bodies": 150, "artefacts": 15}
+SHORT = {"images": 150, "bodies": 150, "gateway": 100, "artefacts": 10}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_nothing_is_found_in_a_short_run(name):
             raise AssertionError(f"{name}, seed 17, case {number}: {str(case)[:500]}") from error
 
 
-@pytest.mark.parametrize("name", ["bodies", "artefacts"])
+@pytest.mark.parametrize("name", ["bodies", "gateway", "artefacts"])
 def test_a_seed_gives_the_same_cases_again(name):
     target = target_of(name)
     once, again = (list(islice(map(repr, target.cases(3)), 50)) for _ in range(2))

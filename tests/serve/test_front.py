@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from dataclasses import replace
 
 import httpx
 import pytest
+from PIL import Image
 
 from m3router.m3core.matryoshka.base import Answer
 from m3router.router.inference.query import Served
 from m3router.router.inference.result import RoutedAnswer
+from m3router.router.serve.backends.backend import BusyError
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.app import Front, create_app
@@ -139,3 +142,52 @@ def test_usage_and_metrics_count_everything_that_was_tried():
         assert f'm3router_tokens_total{{kind="{kind}"}} {count}.0' in page
     kept = replace(routed, peek_tokens=0, earlier=())
     assert usage_of(kept).prompt_tokens == 9 + 20
+
+
+def test_an_image_of_megabytes_is_not_kept_while_it_is_answered():
+    held = []
+
+    class Measures(Full):
+        def load(self):
+            return super().load() | {"queued": 0}
+
+        def check(self, query):
+            pass
+
+        async def ask(self, query):
+            held.append(tracemalloc.get_traced_memory()[0])
+            raise BusyError("Measured.", retry_after=1)
+            yield
+
+    async def image(url: str) -> Image.Image:
+        held.append(tracemalloc.get_traced_memory()[0])
+        return Image.new("RGB", (4, 4))
+
+    async def body():
+        part = '{"type": "image_url", "image_url": {"url": "data:;base64,'
+        yield b'{"model": "m3-auto", "messages": [{"role": "user", "content": [' + part.encode()
+        for _ in range(64):
+            yield b"A" * (1 << 16)
+        yield b'"}}, {"type": "text", "text": "Is it?"}]}]}'
+
+    front = Front(
+        backend=Measures(),
+        image=image,
+        keys=KeyRing.of(None, None),
+        rates=Rates(None, 1),
+        settings=FrontSettings(),
+    )
+
+    async def main():
+        transport = httpx.ASGITransport(create_app(front))
+        async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
+            headers = {"content-type": "application/json"}
+            await client.get("/v1/models")
+            tracemalloc.start()
+            found = await client.post("/v1/chat/completions", content=body(), headers=headers)
+            tracemalloc.stop()
+            return found
+
+    assert "Measured" in asyncio.run(main()).text
+    while_read, while_answered = held
+    assert while_read > 4 << 20 > 4 * while_answered

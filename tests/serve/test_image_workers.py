@@ -1,38 +1,49 @@
-"""What images can do to the server: memory and time are measured from outside, in the processes."""
+"""What images can do to the server: memory and time are measured from outside, in the processes.
+
+Processor time is what is limited here, and what comes before what: how long anything takes on the
+clock depends on whatever else the machine does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import io
 import itertools
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from m3router.data.images import read_image
 from m3router.m3core.endpoint.sent_images import Sending
 from m3router.router.serve.errors import ApiError
-from m3router.router.serve.images.image_formats import FORMATS, format_of
+from m3router.router.serve.images.image_formats import FORMATS, format_of, problem_of, weight_of
 from m3router.router.serve.images.limits import ImageLimits
+from m3router.router.serve.images.worker import Worker
 from m3router.router.serve.images.workers import ImageWorkers
 from tests.fuzz import images as fuzz
+from tests.fuzz.driver import processor_seconds
 from tests.serve.test_images import png_chunk, png_of
 
-USUAL = ImageLimits(max_bytes=20 << 20, processes=1)
+USUAL = ImageLimits(max_bytes=20 << 20, processes=1, seconds=60.0)
+ENOUGH = 60 << 20
+"""Bytes of memory beyond what a process has, for all but large images."""
 NOISE = Image.fromarray(np.random.default_rng(3).integers(0, 255, (40, 60, 3), dtype=np.uint8))
 
 
@@ -52,7 +63,7 @@ async def started(limits: ImageLimits = USUAL) -> AsyncIterator[ImageWorkers]:
         await workers.stop()
 
 
-def soon(seconds: float = 60.0) -> float:
+def soon(seconds: float = 120.0) -> float:
     return time.monotonic() + seconds
 
 
@@ -60,6 +71,33 @@ async def error_of(work: Awaitable[Any]) -> ApiError:
     with pytest.raises(ApiError) as caught:
         await work
     return caught.value
+
+
+async def at_work(workers: ImageWorkers) -> None:
+    """Wait until a process is in the middle of an image."""
+    before = {pid: processor_seconds(pid) for pid in workers.pids}
+    while all(processor_seconds(pid) < spent + 0.05 for pid, spent in before.items()):
+        await asyncio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def process(memory: int) -> Iterator[Worker]:
+    one = Worker(replace(USUAL, memory=memory))
+    one.start()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Worker]:
+    with process(3 << 30) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def tight() -> Iterator[Worker]:
+    with process(ENOUGH) as one:
+        yield one
 
 
 def tiff_of_tags(count: int, size: int) -> bytes:
@@ -82,18 +120,24 @@ def exif_jpeg(tags: bytes) -> bytes:
 
 def text_png(kind: bytes, count: int) -> bytes:
     packed = zlib.compress(bytes(1_000_000))
-    bodies = {
+    body = {
         b"zTXt": b"a\0\0" + packed,
         b"iTXt": b"a\0\1\0\0\0" + packed,
-        b"iCCP": b"a\0\0" + zlib.compress(bytes(300 << 20)),
+        b"iCCP": b"a\0\0" + packed * 300,
         b"eXIf": tiff_of_tags(20_000, 3_000_000),
-    }
+    }[kind]
     data = saved()
-    return data[:33] + png_chunk(kind, bodies[kind]) * count + data[33:]
+    return data[:33] + png_chunk(kind, body) * count + data[33:]
+
+
+@functools.cache
+def progressive() -> bytes:
+    return saved("JPEG", Image.new("RGB", (4000, 4000)), progressive=True)
 
 
 def scans(count: int) -> bytes:
-    data = saved("JPEG", Image.new("RGB", (4000, 4000)), progressive=True)
+    """An image of a few kilobytes that is slow to decode."""
+    data = progressive()
     start = data.rindex(b"\xff\xda")
     return data[:-2] + data[start:-2] * count + data[-2:]
 
@@ -112,17 +156,18 @@ def claimed_webp(width: int, height: int) -> bytes:
     return bytes(data)
 
 
-def gif_of_comments(count: int) -> bytes:
-    data = saved("GIF")
-    return data[:13] + b"\x21\xfe" + (b"\xff" + b"a" * 255) * count + b"\0" + data[13:]
+def gif_of_comments(count: int, before: bytes) -> bytes:
+    """Before the first frame, behind something that decoders pass over."""
+    data = saved("GIF", NOISE.convert("L"))
+    at = data.index(b",", 13 + 768)
+    comments = b"\x21\xfe" + (b"\xff" + b"a" * 255) * count + b"\0"
+    return data[:at] + before + comments + data[at:]
 
 
 LONG = (24_999_999, 1)
 ATTACKS: dict[str, Callable[[], bytes]] = {
-    "wide": lambda: saved(image=Image.new("RGB", LONG)),
-    "tall": lambda: saved(image=Image.new("L", LONG[::-1])),
+    "wide": lambda: saved(image=Image.new("L", LONG)),
     "panorama": lambda: saved("JPEG", Image.new("RGB", (24_000, 1_000))),
-    "largest": lambda: saved(image=Image.new("RGBA", (5_000, 5_000))),
     "pixels of a header": lambda: png_of(5_000, 5_000),
     "tiff tags": lambda: tiff_of_tags(60_000, 4_000_000),
     "exif": lambda: exif_jpeg(tiff_of_tags(5_000, 1_000_000)),
@@ -130,34 +175,88 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "png zTXt": lambda: text_png(b"zTXt", 5_000),
     "png iTXt": lambda: text_png(b"iTXt", 5_000),
     "png iCCP": lambda: text_png(b"iCCP", 10),
-    "scans": lambda: scans(80),
-    "gif comments": lambda: gif_of_comments(70_000),
+    "gif comments": lambda: gif_of_comments(70_000, b""),
+    "gif comments behind a byte": lambda: gif_of_comments(70_000, b"\1"),
+    "gif comments behind an empty block": lambda: gif_of_comments(70_000, b"\x21\1\0,\0"),
+    "gif comments behind a loop": lambda: gif_of_comments(70_000, b"\x21\xff\x0bNETSCAPE2.0\0;\0"),
     "gif canvas": lambda: saved("GIF")[:6] + b"\x50\xc3\xf4\x01" + saved("GIF")[10:],
     "webp canvas": lambda: claimed_webp(1 << 24, 255),
-    "avif box": lambda: claimed_avif(b"mdat", -4, b"\x7f\xff\xff\xff"),
     "avif size": lambda: claimed_avif(b"ispe", 8, b"\0\0\x13\x88\0\0\x13\x88"),
     "avif extent": lambda: claimed_avif(b"iloc", 24, b"\x7f\xff\xff\xff"),
 }
+LONG_ATTACKS: dict[str, Callable[[], bytes]] = {
+    "tall": lambda: saved(image=Image.new("L", LONG[::-1])),
+    "largest": lambda: saved(image=Image.new("RGBA", (5_000, 5_000))),
+    "floats": lambda: saved("TIFF", Image.new("F", (5_000, 5_000)), compression="tiff_lzw"),
+    "scans": lambda: scans(80),
+}
+
+
+def attack(decoder: Worker, data: bytes) -> None:
+    if not decoder.alive:
+        decoder.start()
+    assert decoder.pid is not None
+    with contextlib.suppress(OSError), open(f"/proc/{decoder.pid}/clear_refs", "w") as file:
+        file.write("5")  # the peak begins anew
+    before = processor_seconds(decoder.pid)
+    try:
+        image = decoder.pixels(data, soon())
+        assert max(image.size) <= USUAL.longest_side
+    except ApiError as error:
+        assert error.status in (400, 413), error
+    assert processor_seconds(decoder.pid) - before < 4.0
+    assert fuzz.resident(decoder.pid, "VmHWM") < 800 << 20
 
 
 @pytest.mark.parametrize("kind", ATTACKS)
-def test_no_image_takes_more_than_its_pixels_need(kind: str) -> None:
-    """Neither here nor in the process that decodes, whatever the bytes claim."""
-    data = ATTACKS[kind]()
+def test_no_image_takes_more_than_its_pixels_need(kind: str, decoder: Worker) -> None:
+    """Whatever its bytes claim."""
+    attack(decoder, ATTACKS[kind]())
 
-    async def main() -> tuple[float, int]:
-        async with started(replace(USUAL, memory=3 << 30)) as workers:
-            before = time.monotonic()
-            try:
-                image = await workers.decode(data, deadline=soon())
-                assert max(image.size) <= USUAL.longest_side
-            except ApiError as error:
-                assert error.status in (400, 413), error
-            return time.monotonic() - before, fuzz.resident(workers.pids[0], "VmHWM")
 
-    seconds, peak = asyncio.run(main())
-    assert seconds < USUAL.seconds + 1
-    assert peak < 800 << 20
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LONG_ATTACKS)
+def test_no_large_image_takes_more_than_its_pixels_need(kind: str, decoder: Worker) -> None:
+    attack(decoder, LONG_ATTACKS[kind]())
+
+
+def avifs() -> Iterator[bytes]:
+    """An AVIF each of whose boxes says that it is huge, and one that has hardly any."""
+    data = saved("AVIF")
+    for found in re.finditer(rb"ftyp|meta|hdlr|pitm|iloc|iinf|iprp|ipco|ispe|ipma|mdat", data):
+        start = found.start() - 4
+        for length in (b"\0\0\0\0", b"\x40\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff"):
+            yield data[:start] + length + found[0] + data[start + 8 :]
+        long = b"\0\0\0\1" + found[0] + (1 << 40).to_bytes(8, "big")
+        yield data[:start] + long + data[start + 8 :]
+    head = b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf"
+    yield head + b"\x40\0\0\0mdat" + bytes(253 - 8 - len(head))
+
+
+def test_nothing_is_filled_up_to_what_a_box_claims(tight: Worker) -> None:
+    """253 bytes took a gigabyte once: an AVIF was filled up to the end of its last box."""
+    whole = list(avifs())
+    tracemalloc.start()
+    for data in whole:
+        assert format_of(data) in ("AVIF", "")
+        problem_of("AVIF", data)
+        weight_of("AVIF", data)
+        try:
+            assert tight.pixels(data, soon()).size == NOISE.size
+        except ApiError as error:
+            assert error.status == 400, error
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert len(whole[-1]) == 253
+    assert fuzz.resident(tight.pid, "VmHWM") < ENOUGH + (100 << 20)
+
+
+def test_memory_is_limited_by_the_system(tight: Worker) -> None:
+    data = saved(image=Image.new("RGB", (4_000, 4_000)))
+    with pytest.raises(ApiError, match="too much memory") as caught:
+        tight.pixels(data, soon())
+    assert (caught.value.status, caught.value.code) == (413, "image_too_large")
+    assert tight.pixels(saved(), soon()).size == NOISE.size
 
 
 @pytest.mark.parametrize(
@@ -184,37 +283,91 @@ def test_other_formats_are_refused_by_their_first_bytes(data: bytes) -> None:
     assert all(name in str(error) for name in FORMATS)
 
 
-def kinds() -> list[tuple[str, str, dict[str, Any]]]:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    plain = [("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
-    plain += [("TIFF", mode, {}) for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F")]
-    packed = [
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+PHOTO = Image.blend(
+    NOISE.resize((90, 60)),
+    Image.merge(
+        "RGB", [Image.linear_gradient("L").resize((90, 60)).rotate(turn) for turn in (0, 180, 0)]
+    ),
+    0.8,
+)
+KINDS: list[tuple[str, str, dict[str, Any]]] = [
+    *(("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+    ("PNG", "P", {"transparency": 3}),
+    ("PNG", "RGB", {"save_all": True}),
+    *(("TIFF", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")),
+    *(
         ("TIFF", "RGB", {"compression": one})
         for one in ("tiff_lzw", "tiff_adobe_deflate", "packbits")
-    ]
-    turned = [(name, "RGB", {"exif": exif}) for name in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")]
-    return plain + packed + turned + [("GIF", "P", {}), ("JPEG", "CMYK", {}), ("WEBP", "RGBA", {})]
+    ),
+    *((name, "RGB", {"exif": EXIF}) for name in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")),
+    *(("JPEG", mode, {}) for mode in ("L", "RGB", "CMYK")),
+    ("JPEG", "RGB", {"progressive": True, "quality": 95}),
+    ("MPO", "RGB", {"save_all": True}),
+    ("GIF", "P", {"transparency": 3}),
+    *((name, mode, {}) for name in ("WEBP", "AVIF") for mode in ("RGB", "RGBA")),
+    *((name, "RGB", {"save_all": True}) for name in ("GIF", "WEBP", "AVIF")),
+]
 
 
-def test_pixels_sizes_and_sent_images_are_those_of_this_library() -> None:
-    """Upright, on white, to the pixel; an option's image is what it makes of these pixels."""
+def by_pillow(data: bytes) -> Image.Image:
+    """Pillow's own decode of the first frame, upright and on white."""
+    with Image.open(io.BytesIO(data)) as file:
+        upright = ImageOps.exif_transpose(file)
+        if not upright.has_transparency_data:
+            return upright.convert("RGB")
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def written(name: str, mode: str, options: dict[str, Any]) -> bytes:
+    shown = PHOTO.convert("L" if mode == "LA" else "RGB").convert(mode)
+    if mode in ("LA", "RGBA"):
+        shown.putalpha(Image.linear_gradient("L").resize(shown.size))
+    more = {"append_images": [shown.rotate(180)]} if "save_all" in options else {}
+    return saved(name, shown, **options, **more)
+
+
+def test_pixels_sizes_and_sent_images_are_those_of_pillow() -> None:
+    """To the pixel; what an option sends is what it makes of these pixels."""
     sending = Sending(longest_side=20, encoding="png")
 
     async def main() -> None:
         async with started() as workers:
-            for name, mode, options in kinds():
-                shown = NOISE.convert("L" if mode in ("I;16", "LA") else "RGB").convert(mode)
-                data = saved(name, shown, **options)
-                expected = read_image(data)
+            for name, mode, options in KINDS:
+                data = written(name, mode, options)
+                expected = by_pillow(data)
                 got = await workers.decode(data, deadline=soon())
-                assert got.tobytes() == expected.tobytes(), (name, mode)
+                assert (got.mode, got.size) == ("RGB", expected.size), (name, mode)
+                assert got.tobytes() == expected.tobytes(), (name, mode, options)
+                assert got.tobytes() == read_image(data).tobytes()
                 assert await workers.size(data, deadline=soon()) == expected.size
                 assert await workers.sent(data, sending, deadline=soon()) == sending.encode(
                     expected
                 )
 
     asyncio.run(main())
+
+
+def test_more_than_eight_bits_are_scaled_to_eight(decoder: Worker) -> None:
+    values = np.linspace(0, 65_535, 40 * 60).reshape(40, 60)
+    grey = Image.fromarray(values.astype(np.uint16))
+    floats = Image.fromarray((values / 65_535).astype(np.float32))
+    expected = np.rint(values.astype(np.uint16) * (255 / 65_535))
+    for data in (saved("PNG", grey), saved("TIFF", grey), saved("TIFF", floats)):
+        got = np.asarray(decoder.pixels(data, soon())).astype(int)
+        assert np.abs(got - expected[..., None]).max() <= (0 if data[:2] == b"\x89P" else 1)
+    rows = b"".join(b"\0" + row.repeat(3).astype(">u2").tobytes() for row in values)
+    colour = b"\x89PNG\r\n\x1a\n" + b"".join(
+        png_chunk(kind, body)
+        for kind, body in (
+            (b"IHDR", struct.pack(">IIBBBBB", 60, 40, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(rows)),
+            (b"IEND", b""),
+        )
+    )
+    assert decoder.pixels(colour, soon()).tobytes() == by_pillow(colour).tobytes()
 
 
 def test_long_images_are_made_smaller_and_others_are_not() -> None:
@@ -239,15 +392,14 @@ def test_long_images_are_made_smaller_and_others_are_not() -> None:
 
 def test_what_is_in_flight_is_counted_until_it_is_let_go_of() -> None:
     """Many images of a few kilobytes at once, of which there is room for two."""
-    limits = replace(USUAL, processes=2, max_pixels=4_000_000, in_flight=40_000_000)
-    data = saved(image=Image.new("RGB", (2_000, 2_000)))
+    limits = replace(USUAL, processes=2, max_pixels=1_000_000, in_flight=10_000_000)
+    data = saved(image=Image.new("RGB", (1_000, 1_000)))
     taken = []
 
     async def one(workers: ImageWorkers) -> None:
         image = await workers.decode(data, deadline=soon())
-        await asyncio.sleep(0.01)
         taken.append(workers.in_flight.taken)
-        assert image.size == (2_000, 2_000)
+        assert image.size == (1_000, 1_000)
 
     async def main() -> None:
         async with started(limits) as workers:
@@ -258,13 +410,13 @@ def test_what_is_in_flight_is_counted_until_it_is_let_go_of() -> None:
             assert error.headers["Retry-After"]
             kept.clear()
             gc.collect()
-            assert (await workers.decode(data, deadline=soon())).size == (2_000, 2_000)
-            await asyncio.sleep(0.05)
-            assert workers.in_flight.taken == 0 and workers.waiting == 0
+            assert (await workers.decode(data, deadline=soon())).size == (1_000, 1_000)
+            while workers.in_flight.taken:
+                await asyncio.sleep(0.01)
+            assert workers.waiting == 0
 
     asyncio.run(main())
     assert len(taken) == 24 and max(taken) <= limits.in_flight
-    assert fuzz.resident(os.getpid(), "VmHWM") < 2 << 30
 
 
 def test_files_that_wait_are_counted() -> None:
@@ -288,34 +440,54 @@ def test_files_that_wait_are_counted() -> None:
     asyncio.run(main())
 
 
-def test_time_is_limited_and_large_images_hold_up_no_small_ones() -> None:
-    """A process that takes too long is ended; meanwhile another one is free for small images."""
-    slow = scans(90)
-    limits = replace(USUAL, processes=2, seconds=1.0)
+def test_time_is_limited() -> None:
+    """A process that takes too long is ended, and another takes its place."""
+    limits = replace(USUAL, seconds=3.0)
 
     async def main() -> None:
         async with started(limits) as workers:
-            before = workers.pids
-            large = [asyncio.create_task(workers.decode(slow, deadline=soon())) for _ in range(3)]
-            await asyncio.sleep(0.2)
-            waits = []
-            for _ in range(20):
-                began = time.monotonic()
-                await workers.decode(saved(), deadline=soon())
-                waits.append(time.monotonic() - began)
-                await asyncio.sleep(0.02)
-            assert sorted(waits)[10] < 0.3, waits
-            for one in await asyncio.gather(*large, return_exceptions=True):
-                assert isinstance(one, ApiError)
-                assert (one.status, one.code) == (413, "image_too_large"), one
-            error = await error_of(workers.decode(slow, deadline=soon(0.4)))
-            assert (error.status, error.code) == (504, "timeout")
-            assert (await workers.decode(saved(), deadline=soon())).size == NOISE.size
-            assert not set(before) <= set(workers.pids)
+            for seconds, status, code in ((120, 413, "image_too_large"), (0.3, 504, "timeout")):
+                (stopped,) = workers.pids
+                os.kill(stopped, signal.SIGSTOP)  # it gets nowhere from here on
+                error = await error_of(workers.decode(saved(), deadline=soon(seconds)))
+                assert (error.status, error.code) == (status, code)
+                assert (await workers.decode(saved(), deadline=soon())).size == NOISE.size
+                assert workers.pids != [stopped]
 
     asyncio.run(main())
 
 
+def test_large_images_hold_up_no_small_ones() -> None:
+    """However many come, they leave one process to the others."""
+
+    async def main() -> None:
+        async with started(replace(USUAL, processes=2)) as workers:
+            large = [
+                asyncio.create_task(workers.decode(scans(25), deadline=soon())) for _ in range(3)
+            ]
+            await at_work(workers)
+            for _ in range(10):
+                await workers.decode(saved(), deadline=soon())
+            assert not all(one.done() for one in large)
+            assert [one.size for one in await asyncio.gather(*large)] == [(4000, 4000)] * 3
+
+    asyncio.run(main())
+
+
+def test_the_event_loop_does_nothing_itself() -> None:
+    data = saved(image=Image.new("RGB", (3_000, 3_000)))
+
+    async def main() -> float:
+        async with started() as workers:
+            before = time.thread_time()
+            for _ in range(3):
+                assert (await workers.decode(data, deadline=soon())).size == (3_000, 3_000)
+            return time.thread_time() - before
+
+    assert asyncio.run(main()) < 0.03
+
+
+@pytest.mark.slow
 def test_the_event_loop_goes_on() -> None:
     data = saved(image=Image.new("RGB", (5_000, 5_000)))
 
@@ -339,12 +511,10 @@ def test_the_event_loop_goes_on() -> None:
 
 
 def test_a_process_that_dies_costs_one_image() -> None:
-    slow = scans(60)
-
     async def main() -> None:
         async with started() as workers:
-            task = asyncio.create_task(workers.decode(slow, deadline=soon()))
-            await asyncio.sleep(0.4)
+            task = asyncio.create_task(workers.decode(scans(90), deadline=soon()))
+            await at_work(workers)
             os.kill(workers.pids[0], signal.SIGKILL)
             error = await error_of(task)
             assert (error.status, error.code) == (400, "image_parse_error")
@@ -356,30 +526,16 @@ def test_a_process_that_dies_costs_one_image() -> None:
     asyncio.run(main())
 
 
-def test_memory_is_limited_by_the_system() -> None:
-    data = saved(image=Image.new("RGB", (4_000, 4_000)))
-
-    async def main() -> None:
-        async with started(replace(USUAL, memory=30 << 20)) as workers:
-            error = await error_of(workers.decode(data, deadline=soon()))
-            assert (error.status, error.code) == (413, "image_too_large")
-            assert "memory" in str(error)
-            assert (await workers.decode(saved(), deadline=soon())).size == NOISE.size
-
-    asyncio.run(main())
-
-
 def test_a_client_that_leaves_frees_its_process() -> None:
-    slow = scans(90)
-
     async def main() -> None:
         async with started() as workers:
-            task = asyncio.create_task(workers.decode(slow, deadline=soon()))
-            await asyncio.sleep(0.3)
+            (busy,) = workers.pids
+            task = asyncio.create_task(workers.decode(scans(90), deadline=soon()))
+            await at_work(workers)
+            os.kill(busy, signal.SIGSTOP)
             task.cancel()
-            began = time.monotonic()
             assert (await workers.decode(saved(), deadline=soon())).size == NOISE.size
-            assert time.monotonic() - began < 4
+            assert workers.pids != [busy] and workers.restarts == 1
             assert workers.in_flight.taken <= 4 * 60 * 40
 
     asyncio.run(main())
@@ -390,7 +546,7 @@ def test_nothing_is_left_behind() -> None:
         async with started(replace(USUAL, processes=2)) as workers:
             pids = workers.pids
             busy = asyncio.create_task(workers.decode(scans(90), deadline=soon()))
-            await asyncio.sleep(0.2)
+            await at_work(workers)
         assert (await error_of(busy)).status in (400, 503)
         return pids
 
@@ -426,16 +582,11 @@ def test_no_process_outlives_a_server_that_is_killed() -> None:
     server.kill()
     server.wait()
     server.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len(pids) == 2 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
-def test_broken_images_are_read_or_refused() -> None:
-    """The fuzzer, for a moment; `tests/fuzz/images.py` says what it looks for."""
-    for data in itertools.islice(fuzz.cases(0), 400):
-        fuzz.check(data)
-    assert fuzz.FOUND.images > 350 and fuzz.FOUND.decoded > 80, fuzz.report()
+def test_the_fuzzer_knows_every_format() -> None:
     assert {format_of(one) for one in fuzz.seeds()} == set(FORMATS)
-    assert fuzz.FOUND.resident < USUAL.process_memory

@@ -12,6 +12,9 @@ import pytest
 
 from m3router.data.errors import DataError
 from m3router.router.serve.errors import ApiError
+from m3router.router.serve.guard.admission import OPEN_A_MINUTE, OPEN_BURST, admission
+from m3router.router.serve.guard.keys import KeyRing
+from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.guard.request_guard import HEADERS, RequestGuard
 
 JSON = (b"content-type", b"application/json")
@@ -223,6 +226,22 @@ def test_the_door_comes_before_the_body() -> None:
     talk = Talk([b"{}"], [JSON, length(2)]).through(shield(admit=admit))
     assert (talk.status, talk.read, talk.error["type"]) == (401, 0, "authentication_error")
     assert talk.answer[b"www-authenticate"] == b"B" and talk.answer[b"connection"] == b"close"
+
+
+def test_some_paths_take_more_values() -> None:
+    body = b"[" + b"1," * 200 + b"1]"
+    guard = shield(max_bytes=10**6, max_marks=100, max_marks_at={"/numbers": 300})
+    for path, status in (("/x", 400), ("/numbers", 200)):
+        talk = Talk([body], [JSON, length(len(body))]).through(guard, path=path)
+        assert talk.status == status
+
+
+def test_looks_at_health_are_never_refused_but_come_at_a_pace() -> None:
+    door = admission(KeyRing.of(None, "a key that is long enough"), Rates(1, 1))
+    look = {"path": "/health", "headers": [], "client": ("192.0.2.1", 1)}
+    waits = [door(look) for _ in range(OPEN_BURST + 5)]
+    assert not any(waits[:OPEN_BURST]) and 0 < max(waits) <= 60 / OPEN_A_MINUTE
+    assert door({**look, "client": ("192.0.2.1", 2)}) == 0, "another connection"
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,9 @@ def as_chat(body: Mapping[str, Any]) -> Json:
     chat["messages"] = messages
     if body.get("max_output_tokens") is not None:
         chat["max_tokens"] = body["max_output_tokens"]
-    wanted = (body.get("text") or {}).get("format")
-    if wanted is not None:
+    text = body.get("text")
+    wanted = text.get("format") if isinstance(text, dict) else None
+    if isinstance(wanted, dict):
         schema = wanted.get("type") == "json_schema"
         chat["response_format"] = (
             {"type": "json_schema", "json_schema": wanted} if schema else wanted

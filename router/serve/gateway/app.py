@@ -31,9 +31,9 @@ from m3router.router.serve.gateway.recording import made_by, more_routes, record
 from m3router.router.serve.gateway.relaying import CutError, Relay, sent_headers
 from m3router.router.serve.gateway.upstreams import Upstream, Upstreams, with_models
 from m3router.router.serve.gateway.wishes import AUTO, PREFIX
-from m3router.router.serve.guard.admission import admit
+from m3router.router.serve.guard.admission import admission
 from m3router.router.serve.guard.keys import KeyRing
-from m3router.router.serve.guard.rates import Rates
+from m3router.router.serve.guard.rates import Rates, neighbourhood
 from m3router.router.serve.guard.request_guard import Receive, RequestGuard, Scope, Send
 from m3router.router.serve.http.lifespan import Lifespan
 from m3router.router.serve.http.request_ids import RequestIds
@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 64
 """Lists and objects within each other: the schema of a tool is deeper than a conversation."""
+MAX_MARKS = 50_000
+"""Values in a conversation, with its history and its tools: parsed within some 10 ms."""
+UNREAD = ("/v1/embeddings", "/v1/completions")
+"""Whose bodies go on as they are; their values may be the numbers of tokens."""
+MAX_TOKENS = 400_000
 MOST_HELD = 256 << 20
 """Bytes of all requests that wait for their answers; a process takes about four times as much."""
 LONGEST_LIST = 1 << 20
@@ -283,7 +288,9 @@ def create_gateway(
         body_seconds=front.settings.body_seconds,
         max_depth=max(front.settings.max_depth, MAX_DEPTH),
         hosts=front.hosts,
-        admit=partial(admit, front.keys, front.rates),
+        max_marks=MAX_MARKS,
+        max_marks_at=dict.fromkeys(UNREAD, MAX_TOKENS),
+        admit=admission(front.keys, front.rates),
     )
     return Lifespan(RequestIds(guard), start=start, stop=state.stop)
 
@@ -307,7 +314,7 @@ class _Endpoint:
             return
         status = 500
         try:
-            with self.state.held.taken(client_of(scope), len(raw)):
+            with self.state.held.taken(client_of(scope) or _address(scope), len(raw)):
                 work = self._serve(scope, raw, send, exchange)
                 stayed = await while_there(receive, work, exchange)
             status = exchange.status if stayed else LEFT
@@ -336,6 +343,11 @@ class _Endpoint:
             )
         else:
             await gateway.conversation(scope, raw, send, exchange, path=path, field=self.field)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return neighbourhood(str(client[0])) if client else ""
 
 
 async def _body(receive: Receive) -> bytes | None:

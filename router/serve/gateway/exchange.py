@@ -39,6 +39,7 @@ from m3router.router.serve.gateway.upstreams import Upstream, Upstreams
 from m3router.router.serve.gateway.usage_reader import Said, UsageReader
 from m3router.router.serve.gateway.wishes import FIELD, PREFIX, shown_headers, wish_of
 from m3router.router.serve.guard.request_guard import Receive, Scope, Send
+from m3router.router.serve.in_turn import in_turn
 
 LONGEST_REASON = 600
 
@@ -146,7 +147,7 @@ class Gateway:
             ApiError: If it cannot be asked.
         """
         large = len(raw) > IN_A_THREAD
-        body = await asyncio.to_thread(parsed, raw) if large else parsed(raw)
+        body = await in_turn(parsed, raw) if large else parsed(raw)
         wish = wish_of(body, shown_headers(scope["headers"]), self.upstreams().options)
         who = client_of(scope)
         if (reason := self._unrouted(body)) is not None:
@@ -206,7 +207,7 @@ class Gateway:
 
         Args:
             body: Of a chat.
-            headers: Names in small letters.
+            headers: As :func:`.wishes.shown_headers` gives them.
             who: The client, as :func:`client_of` says.
 
         Raises:
@@ -227,7 +228,9 @@ class Gateway:
     def _unrouted(self, body: Mapping[str, Any]) -> Reason | None:
         """Why a model's name is not routed; None where it is."""
         model = body.get("model")
-        if model is None or (isinstance(model, str) and model.startswith(PREFIX)):
+        if model is None or model == "":  # servers take both for their own model
+            return None
+        if isinstance(model, str) and model.startswith(PREFIX):
             return None
         if isinstance(model, str) and model in self.upstreams().models:
             return None
@@ -270,7 +273,7 @@ class Gateway:
                 judge.memory.forget(who, f"response:{response}")
         elif raw is not None and len(upstreams.servers) > 1:
             large = len(raw) > IN_A_THREAD
-            server = self._server_of(await asyncio.to_thread(parsed, raw) if large else parsed(raw))
+            server = self._server_of(await in_turn(parsed, raw) if large else parsed(raw))
         self._tell(exchange, None, Reason(code="not-routed", text="Requests here are passed on."))
         await self._pass(scope, raw, send, exchange, path, server)
 
@@ -340,7 +343,7 @@ class Gateway:
         exchange.complete = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         if reader.waiting > IN_A_THREAD:
-            return await asyncio.to_thread(reader.end)
+            return await in_turn(reader.end)
         return reader.end()
 
     def _tell(self, exchange: Exchange, plan: Plan | None, reason: Reason) -> None:
@@ -389,7 +392,7 @@ class _Route:
         body = await judge.body(plan, self.body)
         places = [part.place for part in plan.turn.images]
         if self._length > IN_A_THREAD:
-            raw = await asyncio.to_thread(written_apart, body, places)
+            raw = await in_turn(written_apart, body, places)
         else:
             raw = written_apart(body, places)
         server = self.gateway.upstreams().serving[plan.option]

@@ -45,6 +45,7 @@ from m3router.router.serve.gateway.patching import (
 )
 from m3router.router.serve.gateway.upstreams import Upstreams
 from m3router.router.serve.images.decoding import Fetches, is_data_url
+from m3router.router.serve.in_turn import in_turn
 
 DECIDE_SECONDS = 2.0
 """That reading an image and deciding may take; the request then goes on without."""
@@ -319,7 +320,7 @@ class Judge:
                 fails closed.
         """
         if large:
-            turn, files = await asyncio.to_thread(self._read, body, field)
+            turn, files = await in_turn(self._read, body, field)
         else:
             turn, files = self._read(body, field)
         began = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -48,8 +48,9 @@ def more_routes(gateway: Gateway, recorder: Recorder | None) -> Sequence[BaseRou
             part: Any = await gateway.judge().body(plan, body)
             for step in current[0].place:
                 part = part[step]
-            url = part["image_url"]["url"]
-            return None if url == current[0].url else url
+            found = part.get("image_url")
+            url = found.get("url") if isinstance(found, Mapping) else found
+            return url if isinstance(url, str) and url != current[0].url else None
 
         return Judgement(
             judged=plan.judged,

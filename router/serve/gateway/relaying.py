@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,9 +50,6 @@ their usage can be read."""
 NOT_RETURNED = HOP_BY_HOP | {b"date", b"server", b"set-cookie"}
 """Headers of an upstream that do not go on. Cookies belong to one client; the upstream sees one."""
 OURS = b"x-m3router-"
-
-
-_ENDS = re.compile(rb"[\r\n\0]")  # aiohttp's parser lets them through
 
 
 class CutError(Exception):
@@ -128,7 +124,6 @@ class Relay:
                 total=None, sock_connect=CONNECT_SECONDS, sock_read=self.silence
             ),
             read_bufsize=PIECES,
-            max_line_size=LONGEST_HEADER,
             max_field_size=LONGEST_HEADER,
         )
 
@@ -180,14 +175,10 @@ class Relay:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise unreachable(upstream, "broke off before it answered") from error
         try:
-            passed = [
-                (name.lower(), value)
-                for name, value in response.raw_headers
-                if name.lower() not in NOT_RETURNED
-                and not name.lower().startswith(OURS)
-                and not _ENDS.search(value)
-            ]
-            yield Reply(status=response.status, headers=passed, _response=response)
+            if not 200 <= response.status < 600:
+                raise unreachable(upstream, f"answered with the status {response.status}")
+            headers = returned_headers(response.raw_headers)
+            yield Reply(status=response.status, headers=headers, _response=response)
         finally:
             response.release() if response.content.at_eof() else response.close()
 
@@ -231,6 +222,13 @@ def sent_headers(
         sent.append((b"content-type", b"application/json"))
     sent.append((b"accept-encoding", b"identity"))
     return sent
+
+
+def returned_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """An upstream's headers as they go on to the client, names in small letters."""
+    found = [(name.lower(), value) for name, value in headers]
+    named = _named(found) | NOT_RETURNED
+    return [one for one in found if one[0] not in named and not one[0].startswith(OURS)]
 
 
 def _is_utf8(value: bytes) -> bool:

@@ -6,7 +6,6 @@ beside. What cannot be judged is told the finest option and why, as when it is r
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +22,7 @@ from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.deciding import Judged
+from m3router.router.serve.in_turn import in_turn
 
 Json = dict[str, Any]
 IN_A_THREAD = 256 << 10
@@ -89,7 +89,7 @@ class RouteApi:
         try:
             raw = await request.body()
             large = len(raw) > IN_A_THREAD
-            body = await asyncio.to_thread(chat_body, raw) if large else chat_body(raw)
+            body = await in_turn(chat_body, raw) if large else chat_body(raw)
             try:
                 found = await self._judge(body, request)
             except (DataError, MismatchError) as error:

@@ -29,22 +29,25 @@ def wish_of(body: Mapping[str, Any], headers: Mapping[str, str], options: Collec
 
     Args:
         body: Of the request.
-        headers: Names in small letters.
+        headers: As :func:`shown_headers` gives them.
         options: Names of the router's options.
 
     Raises:
-        ApiError: 400 if a wish cannot be read or contradicts another; 404 for a model's name that
-            begins with ``m3router/`` and is none.
+        ApiError: 400 if a wish is unknown, cannot be read or contradicts another; 404 for a
+            model's name that begins with ``m3router/`` and is none.
     """
     found: dict[str, tuple[Any, str]] = {}
     model = body.get("model")
     if isinstance(model, str) and model.startswith(PREFIX) and model != AUTO:
         name, text = _of_model(model, options)
         _add(found, name, text, f"the model {model[:LONGEST]}", "model")
-    for name in KINDS:
-        shown = headers.get(HEADER + name, "").strip()
-        if shown:
-            _add(found, name, unquote(shown), f"the header {HEADER}{name}", None)
+    for header, text in headers.items():
+        name = header.removeprefix(HEADER)
+        if name not in KINDS:
+            names = [HEADER + one for one in KINDS]
+            raise ApiError(400, unknown_name("header", header[:LONGEST], names))
+        if text.strip():
+            _add(found, name, unquote(text.strip()), f"the header {header}", None)
     for name, value in _of_field(body).items():
         _add(found, name, value, f"the field {FIELD}.{name.replace('-', '_')}", FIELD)
     if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from m3router.router.serve.errors import ApiError
@@ -13,15 +13,34 @@ OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 """Paths that need no key: they tell nothing of what is asked."""
 
 
-def admit(keys: KeyRing, rates: Rates, scope: MutableMapping[str, Any]) -> None:
-    """Let a request in by its key and its rate, before its body is read.
+OPEN_A_MINUTE, OPEN_BURST = 1200, 20
+"""Requests for these on one connection; more come later. No 429: it is how a server's health is
+looked at."""
 
-    Raises:
-        ApiError: 401 without a valid key, 429 where requests come too fast.
+
+def admission(keys: KeyRing, rates: Rates) -> Callable[[MutableMapping[str, Any]], float]:
+    """What lets requests in by their key and their rate, before their bodies are read.
+
+    Returns:
+        What :class:`~m3router.router.serve.guard.request_guard.RequestGuard` takes: from a
+        request's scope to the seconds that it waits. It raises ApiError: 401 without a valid key,
+        429 where requests come too fast.
     """
-    if scope["path"] in OPEN:
-        return
-    client = scope.get("client") or ("unknown", 0)
+    looks = Rates(OPEN_A_MINUTE, OPEN_BURST)
+
+    def admit(scope: MutableMapping[str, Any]) -> float:
+        client = scope.get("client") or ("unknown", 0)
+        if scope["path"] in OPEN:
+            return looks.take(f"{client[0]}:{client[1]}")
+        _check(keys, rates, scope, client)
+        return 0.0
+
+    return admit
+
+
+def _check(
+    keys: KeyRing, rates: Rates, scope: MutableMapping[str, Any], client: tuple[str, int]
+) -> None:
     who, own_rate = neighbourhood(str(client[0])), None
     if keys.needed:
         key = keys.authenticate(_token(scope))

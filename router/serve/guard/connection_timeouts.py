@@ -50,7 +50,7 @@ class ConnectionTimeouts:
         header_seconds: From the first byte of a request (or the connection's beginning) until its
             headers are whole.
         write_seconds: That a client may leave its answer unread while more is to be sent.
-        connections: Open at once.
+        connections: Open at once; beyond it, one that waits for a request gives way to a new one.
         per_address: Of these from one address; 0 for no limit. The machine's own addresses have
             none, since a proxy may stand there.
     """
@@ -128,6 +128,10 @@ def protocol_of(timeouts: ConnectionTimeouts) -> type[H11Protocol]:
         What ``uvicorn.Config(http=...)`` takes.
     """
     counts: Counter[str] = Counter()
+    # Connections that wait for a request, those first that have done so longest: where there are
+    # too many, they go, so that nobody keeps others out by holding connections open.
+    silent: dict[H11Protocol, None] = {}
+    rested: dict[H11Protocol, None] = {}
 
     class GuardedProtocol(H11Protocol):
         """Closes connections that keep it waiting, and parses what is wanted only."""
@@ -152,10 +156,17 @@ def protocol_of(timeouts: ConnectionTimeouts) -> type[H11Protocol]:
             self.flow = self._reading
             self._address = self.client[0] if self.client else ""
             counts[self._address] += 1
-            crowded = len(self.connections) > timeouts.connections
-            if crowded or _too_many(self._address, counts, timeouts.per_address):
+            if _too_many(self._address, counts, timeouts.per_address):
                 transport.abort()
                 return
+            if len(self.connections) > timeouts.connections:
+                gives_way = next(iter(silent), None) or next(iter(rested), self)
+                silent.pop(gives_way, None)
+                rested.pop(gives_way, None)
+                gives_way.transport.abort()
+                if gives_way is self:
+                    return
+            silent[self] = None
             self._wait_for_headers()
 
         def data_received(self, data: bytes) -> None:
@@ -177,6 +188,7 @@ def protocol_of(timeouts: ConnectionTimeouts) -> type[H11Protocol]:
             """Let go of a body that was not read; else see to the next request."""
             if self.conn.their_state is h11.SEND_BODY:
                 self.transport.close()
+            rested[self] = None
             super().on_response_complete()
             if self._came and not self.transport.is_closing():
                 self._next_turn = self.loop.call_later(TURN_SECONDS, self._turn)
@@ -203,6 +215,8 @@ def protocol_of(timeouts: ConnectionTimeouts) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget the connection."""
             self._stop_waiting()
+            silent.pop(self, None)
+            rested.pop(self, None)
             self._reading.end()
             for timer in (self._next_turn, self._refusal):
                 if timer is not None:
@@ -229,6 +243,8 @@ def protocol_of(timeouts: ConnectionTimeouts) -> type[H11Protocol]:
                 self._wait_for_headers()
                 return
             self._stop_waiting()
+            silent.pop(self, None)
+            rested.pop(self, None)
             head = bytes(self._came[:end])
             del self._came[:end]
             check_framing(head)

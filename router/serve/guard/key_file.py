@@ -11,6 +11,7 @@ from pathlib import Path
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_bytes
+from m3router.data.plain_files import is_there, open_file, real_path
 from m3router.router.serve.guard.keys import StoredKey, check_name, new_token, parse_keys, sha256_of
 
 HEAD = "# Keys of m3router serve. One JSON object a line; only hashes, never a token.\n"
@@ -40,9 +41,9 @@ def add_key(file: Path, name: str, *, requests_per_minute: float | None = None) 
         DataError: The name is taken or not allowed, or the file is damaged or cannot be written.
     """
     check_name(name)
-    file = file.resolve()
+    file = real_path(file)
     with _alone(file):
-        text = _text(file) if file.exists() else ""
+        text = _text(file) if is_there(file) else ""
         text = text if text.strip() else HEAD
         if any(key.name == name for key in _parse(file, text)):
             raise DataError(f"Keys {file} have a key {name}; revoke it first, or choose another.")
@@ -59,7 +60,7 @@ def revoke_key(file: Path, name: str) -> None:
     Raises:
         DataError: There is no such key, or the file is missing, damaged or cannot be written.
     """
-    file = file.resolve()
+    file = real_path(file)
     with _alone(file):
         text = _text(file)
         if all(key.name != name for key in _parse(file, text)):
@@ -77,7 +78,8 @@ def _is_line_of(line: str, name: str) -> bool:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        with open_file(file) as opened:
+            return opened.read().decode("utf-8")
     except OSError as error:
         raise DataError(f"Keys {file} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError:

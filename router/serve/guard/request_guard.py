@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from m3router.data.errors import DataError
@@ -25,8 +25,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MAX_MARKS = 20_000
-"""Values in a JSON body, about; a conversation has tens."""
+MAX_MARKS = 10_000
+"""Values in a JSON body, about, where nothing else is said: parsed within some 2 ms."""
 
 AT_ONCE = 64 << 10
 """Bytes of a body that are judged without a thought of others."""
@@ -44,13 +44,17 @@ class RequestGuard:
             or as soon as more has come.
         body_seconds: Within which a body must have come whole.
         max_depth: Lists and objects within each other.
+        max_marks: Values in a body, about.
+        max_marks_at: The same for single paths that take another number.
         total_bytes: Of all bodies being received at once; beyond it requests are told to come
             again. None for 16 bodies of the longest kind.
         hosts: What the Host header may say, without the port; None for anything. Where no keys
             are asked for, it keeps web pages from reaching a server of this machine by a name
             of theirs (DNS rebinding).
         admit: Called with the scope before anything of the body is read; raises ApiError to
-            refuse. Keys and rates belong here: strangers then cannot make the server read.
+            refuse, or returns the seconds that the request waits, if any. Keys and rates belong
+            here:
+            strangers then cannot make the server read.
 
     Raises:
         DataError: If a limit is below 1.
@@ -63,9 +67,11 @@ class RequestGuard:
         body_seconds: float,
         max_depth: int,
         *,
+        max_marks: int = MAX_MARKS,
+        max_marks_at: Mapping[str, int] | None = None,
         total_bytes: int | None = None,
         hosts: frozenset[str] | None = None,
-        admit: Callable[[Scope], None] | None = None,
+        admit: Callable[[Scope], float | None] | None = None,
     ) -> None:
         if max_bytes < 1 or max_depth < 1 or not body_seconds > 0:
             raise DataError(
@@ -76,6 +82,8 @@ class RequestGuard:
         self.max_bytes = max_bytes
         self.body_seconds = body_seconds
         self.max_depth = max_depth
+        self.max_marks = max_marks
+        self.max_marks_at = max_marks_at or {}
         self.total_bytes = 16 * max_bytes if total_bytes is None else total_bytes
         self.hosts = hosts
         self.admit = admit
@@ -116,8 +124,8 @@ class RequestGuard:
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = scope["headers"]
         self._check_host(headers)
-        if self.admit is not None:
-            self.admit(scope)
+        if self.admit is not None and (wait := self.admit(scope)):
+            await asyncio.sleep(wait)
         length = _value(headers, b"content-length")
         if length in (None, b"0") and _value(headers, b"transfer-encoding") is None:
             answer.closes = False
@@ -134,14 +142,16 @@ class RequestGuard:
         answer.closes = False
         if b"\0" in body:
             raise ApiError(400, "The body must be JSON in UTF-8.", code="invalid_json")
-        if await self._too_deep(body):
+        most = self.max_marks_at.get(scope["path"], self.max_marks)
+        if await self._too_deep(body, most):
             raise ApiError(
                 400,
-                f"The body is nested deeper than {self.max_depth} or has more than {MAX_MARKS} "
-                "values.",
+                f"The body is nested deeper than {self.max_depth} or has more than {most} values.",
                 code="json_too_deep",
             )
-        await self.app(scope, _replay(body, receive), answer.send)
+        again = _replay(body, receive)
+        del body  # whoever reads it may let go of it
+        await self.app(scope, again, answer.send)
 
     async def _receive(self, receive: Receive) -> bytes | None:
         """Read a body; None where the client left before its end."""
@@ -178,11 +188,11 @@ class RequestGuard:
         finally:
             self.held -= size
 
-    async def _too_deep(self, body: bytes) -> bool:
+    async def _too_deep(self, body: bytes, most: int) -> bool:
         """Judge a body; a long one in turns with other long ones, so that nobody waits for it."""
         if len(body) <= AT_ONCE:
-            return too_deep(body, self.max_depth, MAX_MARKS)
-        look = looking(body, self.max_depth, MAX_MARKS)
+            return too_deep(body, self.max_depth, most)
+        look = looking(body, self.max_depth, most)
         while True:
             async with self._turn:
                 try:
@@ -259,14 +269,13 @@ def _value(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """Give a body that was read once more, whole; then what comes after it."""
-    given = False
+    rest = [body]
+    del body
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        if not rest:
             return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": rest.pop(), "more_body": False}
 
     return again
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 
 from fastapi import FastAPI
 from PIL import Image
@@ -12,7 +11,7 @@ from PIL import Image
 from m3router.data.errors import M3RouterError
 from m3router.router.inference.query import Served
 from m3router.router.serve.backends.backend import Backend
-from m3router.router.serve.guard.admission import OPEN, admit
+from m3router.router.serve.guard.admission import OPEN, admission
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.guard.request_guard import RequestGuard
@@ -103,7 +102,7 @@ def create_app(front: Front, *, on_ready: Callable[[Served], None] | None = None
         body_seconds=settings.body_seconds,
         max_depth=settings.max_depth,
         hosts=front.hosts,
-        admit=partial(admit, front.keys, front.rates),
+        admit=admission(front.keys, front.rates),
     )
     return Lifespan(RequestIds(guard), start=start, stop=stop)
 

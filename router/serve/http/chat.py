@@ -32,6 +32,7 @@ from m3router.router.serve.http.convert import (
     asked_sampling,
     asked_scale,
     completion,
+    let_go_of_images,
     query_of,
     routing_of,
     usage_of,
@@ -168,6 +169,7 @@ class Chat:
         asked_sampling(one.request, self._settings)
         question = asked_question(one.request, self._settings)
         image = await self._read(question)
+        let_go_of_images(one.request)
         one.opening = one.seconds * 1000
         query = query_of(
             one.request,

@@ -155,6 +155,14 @@ def asked_question(request: ChatRequest, settings: FrontSettings) -> Question:
     )
 
 
+def let_go_of_images(request: ChatRequest) -> None:
+    """Drop the addresses of images, of megabytes each, from a request whose image was read."""
+    for message in request.messages:
+        for part in () if isinstance(message.content, str) else message.content:
+            if isinstance(part, ImagePart):
+                part.image_url.url = ""
+
+
 def _texts(parts: list[TextPart | ImagePart] | list[TextPart]) -> list[str]:
     return [part.text for part in parts if isinstance(part, TextPart)]
 

@@ -32,8 +32,11 @@ def describe(app: FastAPI, backend: Backend, *, keys: bool, open_paths: Collecti
         keys: Whether API keys are needed.
         open_paths: Those that need none.
     """
+    early: list[dict[str, Any]] = []  # the description of before the models are known
 
     def openapi() -> dict[str, Any]:
+        if early and not backend.ready():
+            return early[0]
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             schemas = schema["components"]["schemas"]
@@ -58,6 +61,8 @@ def describe(app: FastAPI, backend: Backend, *, keys: bool, open_paths: Collecti
                 names = list(model_names(backend.served()))
                 request["properties"]["model"]["enum"] = names
                 app.openapi_schema = schema
+            else:
+                early.append(schema)
             return schema
         return app.openapi_schema
 

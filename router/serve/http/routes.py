@@ -16,7 +16,14 @@ from m3router.router.serve.http.description import BODY, CHAT
 from m3router.router.serve.http.feedback import FEEDBACK, FORGET, TrafficRoutes
 from m3router.router.serve.http.metrics import Metrics
 from m3router.router.serve.http.reading import chat_request
-from m3router.router.serve.http.schema import ChatCompletion, ErrorAnswer, ModelCard, ModelList
+from m3router.router.serve.http.schema import (
+    ChatCompletion,
+    ChatRequest,
+    ErrorAnswer,
+    ModelCard,
+    ModelList,
+)
+from m3router.router.serve.in_turn import LONG, in_turn
 from m3router.router.traffic.recorder import Recorder
 
 
@@ -29,10 +36,15 @@ def chat_routes(chat: Chat) -> APIRouter:
     )
     async def chat_completions(http: Request) -> ChatCompletion:
         """Answer one question about one image, at the scale that suffices."""
-        request = chat_request(await http.body())
-        return await chat.answer(request, http)  # type: ignore[return-value]
+        # Nothing here keeps the body, most of which is an image, while it is answered.
+        return await chat.answer(await _asked(http), http)  # type: ignore[return-value]
 
     return router
+
+
+async def _asked(http: Request) -> ChatRequest:
+    body = b"".join([part async for part in http.stream()])
+    return await in_turn(chat_request, body) if len(body) > LONG else chat_request(body)
 
 
 def model_routes(backend: Backend) -> APIRouter:

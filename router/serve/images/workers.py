@@ -203,6 +203,7 @@ class ImageWorkers:
             if not work.done():
                 worker.kill()
                 await asyncio.wait({work})
+            work.exception()  # nobody is told
             raise
         except DiedError as error:
             if not error.late:

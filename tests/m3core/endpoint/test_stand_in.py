@@ -153,6 +153,40 @@ def test_a_stream_says_the_same(vllm):
     assert 0 < cached < whole.usage.prompt_tokens and cached % 16 == 0
 
 
+def test_an_answer_has_the_form_that_is_asked_for(vllm):
+    image = coded_image("seven", cells=8)
+    schema = {"type": "object", "properties": {"word": {"type": "string"}}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": schema}}
+    assert ask(vllm, "What?", image, stop="ev").choices[0].message.content == "s"
+    two = ask(vllm, "What?", image, n=2)
+    assert [one.message.content for one in two.choices] == ["seven", "seven"]
+    form = {"type": "json_schema", "json_schema": {"name": "seen", "schema": schema}}
+    made = ask(vllm, "What?", image, response_format=form)
+    assert made.choices[0].message.content == '{"word": "seven"}'
+    free = ask(vllm, "What?", image, tools=[tool])
+    assert free.choices[0].message.content == "seven"
+    call = ask(vllm, "What?", image, tools=[tool], tool_choice="required").choices[0]
+    assert call.message.tool_calls[0].function.arguments == '{"word": "seven"}'
+    for wrong in ({"tool_choice": "required"}, {"n": 0}, {"extra_body": {"stop": 3}}):
+        with pytest.raises(openai.BadRequestError):
+            ask(vllm, "What?", image, **wrong)
+
+
+def test_responses_say_what_chats_say(vllm):
+    picture = part(coded_image("seven", cells=8))["image_url"]["url"]
+    parts = [
+        {"type": "input_text", "text": "What?"},
+        {"type": "input_image", "image_url": picture, "detail": "auto"},
+    ]
+    asked = {"model": "stand-in", "input": [{"role": "user", "content": parts}]}
+    whole = client(vllm).responses.create(**asked)
+    assert whole.output_text == "seven" and whole.usage.input_tokens > 200
+    events = list(client(vllm).responses.create(**asked, stream=True))
+    assert events[-1].response.output_text == "seven"
+    deltas = [one.delta for one in events if one.type == "response.output_text.delta"]
+    assert "".join(deltas) == "seven" and len(deltas) > 1
+
+
 def test_answers_follow_pixels_and_questions(vllm):
     images = [noise(64, 64, seed) for seed in (1, 2)]
     said = {

@@ -15,7 +15,12 @@ from m3router import AutoScalePipeline, OptionPipeline, open_pipeline
 from m3router.data.errors import DataError, MismatchError, ModelError
 from m3router.m3core.endpoint.stand_in import StandIn, running
 from m3router.m3core.options import Answer, Failure, Usage, total_usage
+from m3router.router.cascade.rule import Cascade
+from m3router.router.inference.router import Router
+from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
+from m3router.router.serve.gateway.decider_child import Rules
+from m3router.router.serve.gateway.deciding import Wish
 from tests.data.clips import write_video
 from tests.router.inference.reading import (
     READ,
@@ -85,6 +90,20 @@ def test_a_batch_is_answered_as_each_alone_and_each_is_asked_once(run, images, s
         assert one.usage.price == pytest.approx(one.usage.cost / 1000)
         assert one.usage == total_usage(answer.usage for _, answer in told)
         assert one.failed is None and one.cost_unit == "tokens"
+
+
+def test_where_nothing_can_be_asked_again_the_plain_policy_of_that_name_decides(run):
+    router, folder = Router.load(run, policy="sure"), Run(run)
+    plain, cascade = router.rule(again=False), router.rule()
+    assert isinstance(cascade, Cascade) and isinstance(plain, Policy)
+    assert plain.knob == cascade.knob and plain == Policy.read(folder.policy("sure"))
+    assert router.rule(policy="sure", again=False) == plain
+    assert Router.load(run).rule(again=False) == Policy.read(folder.policy("default"))
+    rules = Rules(router, run, "sure")
+    assert rules.at_hand(Wish(), again=True) == cascade
+    assert rules.at_hand(Wish(), again=False) == plain
+    assert rules.at_hand(Wish(policy="default"), again=False) is None
+    assert rules.made(Wish(policy="default"), again=False) == Policy.read(folder.policy("default"))
 
 
 def test_what_may_ask_again_is_the_cascade_of_the_named_policy_alone(run, images, sure):

@@ -196,7 +196,7 @@ def gateway(
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not server.started:
             if app.error is not None:
                 raise app.error

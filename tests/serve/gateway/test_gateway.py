@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 
 import httpx
 import openai
@@ -10,7 +13,9 @@ import pytest
 
 from m3router.m3core.endpoint.merge_patch import merge_patch
 from m3router.router.inference.router import Router
+from m3router.router.serve.gateway.decider_process import ProcessDecider
 from m3router.router.serve.gateway.upstreams import upstreams_of
+from m3router.router.serve.settings import WhenRouterFails
 from tests.serve.gateway.endpoint_run import (
     LARGE,
     OPTIONS,
@@ -23,6 +28,28 @@ from tests.serve.gateway.endpoint_run import (
 from tests.serve.gateway.gateway_server import ThreadDecider, decided, gateway
 
 PATCHES = {one["name"]: one["body"] for one in OPTIONS["option"]}
+
+
+def test_a_deciding_process_that_is_killed(endpoint_run, stand_in):
+    """Fails closed while it is gone, but for who names an option; then goes on."""
+    decider = ProcessDecider(endpoint_run.root, threads=1)
+    metadata = Router.load(endpoint_run.root).router.metadata
+    upstreams = upstreams_of(metadata, ("coarse", "fine"), upstream=stand_in.url)
+    data, _ = asked_image(1, cells=8)
+    body = chat(user(image_part(data), LARGE), max_tokens=8)
+    with gateway(upstreams, decider, when_router_fails=WhenRouterFails.CLOSED) as served:
+        assert post(served.url, body).headers["x-m3router-option"] == "coarse"
+        os.kill(decider._child.process.pid, signal.SIGKILL)
+        refused = post(served.url, {**body, "messages": [user(image_part(data), SMALL)]})
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "router_failed"
+        named = post(served.url, {**body, "model": "m3router/fine"})
+        assert (named.status_code, named.headers["x-m3router-option"]) == (200, "fine")
+        until = time.monotonic() + 120
+        while (again := post(served.url, body)).status_code != 200:
+            assert again.status_code == 503 and time.monotonic() < until
+            time.sleep(0.2)
+        assert again.headers["x-m3router-reason"].startswith("routed: ")
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +174,16 @@ def test_the_official_client(served, stand_in):
     with pytest.raises(openai.RateLimitError):
         stand_in.faults.queue("429")
         client.chat.completions.create(model="m3router/auto", messages=messages)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("429", openai.RateLimitError), ("500", openai.InternalServerError)]
+)
+def test_only_the_client_asks_again(served, stand_in, fault, error):
+    stand_in.retry_after = 0.01
+    stand_in.faults.queue(*[fault] * 8)
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")  # its own two retries
+    message = user(image_part(asked_image(3, cells=8)[0]), LARGE)
+    with pytest.raises(error):
+        client.chat.completions.create(model="m3router/auto", messages=[message])
+    assert [one["status"] for one in stand_in.hits] == [int(fault)] * 3

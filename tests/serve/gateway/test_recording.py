@@ -82,4 +82,12 @@ def test_route_says_what_would_be_asked(kept, stand_in):
     assert told["option"] == "high" and told["ask"]["image"] == {"detail": "high"}
     assert client.post("/v1/route", json={"question": "Hello?"}).json()["judged"] is False
     assert client.post("/v1/route", json={"question": "Hello?", "m3router": 5}).status_code == 400
+    (image, text) = body["messages"][0]["content"]
+    for kind, option in (("image_url", "low"), ("image_url", "high"), ("input_image", "low")):
+        part = {"type": kind, "image_url": image["image_url"]["url"]}
+        short = chat({"role": "user", "content": [part, text]}, model=f"m3router/{option}")
+        told = client.post("/v1/route?image=1", json=short).json()
+        assert ("image" in told) is (option == "low")
+    lost = chat({"role": "user", "content": [{"type": "input_image", "file_id": "f"}, text]})
+    assert "image" not in client.post("/v1/route?image=1", json=lost).json()
     assert stand_in.hits == []

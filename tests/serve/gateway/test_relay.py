@@ -58,6 +58,15 @@ def test_answers_come_as_they_are(upstream):
         assert [one[0] for one in running.metrics.requests] == [200, 400, 429, 500, 503, 200, 204]
 
 
+def test_what_is_no_answer_of_http_is_told(upstream):
+    with gateway(upstreams(upstream.url), ToldDecider(NAMES)) as running:
+        for status, told in ((529, 529), (999, 502), (101, 502)):
+            upstream.script = lambda heard, status=status: Said(status=status, closes=True)
+            assert ask(running.url).status_code == told
+        upstream.script = lambda heard: Said(headers={"X-Long": "x" * 40_000})
+        assert len(ask(running.url).headers["x-long"]) == 40_000
+
+
 def test_pieces_come_when_they_come(upstream):
     upstream.script = lambda heard: Said(
         EVENTS, headers={"Content-Type": "text/event-stream"}, between=0.25

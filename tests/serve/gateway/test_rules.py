@@ -14,7 +14,7 @@ from PIL import Image
 
 from m3router.data.errors import DataError
 from m3router.router.serve.backends.backend import UnavailableError
-from m3router.router.serve.gateway.upstreams import Upstreams, upstreams_of
+from m3router.router.serve.gateway.upstreams import Upstream, Upstreams, upstreams_of
 from m3router.router.serve.settings import WhenRouterFails
 from tests.serve.gateway.endpoint_run import (
     OPTIONS,
@@ -25,9 +25,10 @@ from tests.serve.gateway.endpoint_run import (
     user,
 )
 from tests.serve.gateway.gateway_server import ToldDecider, gateway
-from tests.serve.gateway.raw_upstream import Said
+from tests.serve.gateway.raw_upstream import Said, raw_upstream
 
 NAMES = ("coarse", "fine")
+OPTION, REASON = "x-m3router-option", "x-m3router-reason"
 BODY_WIDE = OPTIONS
 PER_IMAGE = {
     "model": "stand-in",
@@ -103,6 +104,8 @@ UNJUDGED = [
     ("several-images", chat(user(image_part(A)), user("What?", image_part(B)))),
     ("no-text", chat(user(image_part(A)))),
     ("no-text", chat(user(" ", image_part(A)))),
+    ("long-text", chat(user("x" * 70_000, image_part(A)))),
+    ("no-image", {**chat(user("What?")), "model": ""}),
     ("other-part", chat(user("x", image_part(A), {"type": "video_url", "video_url": {}}))),
     ("other-part", chat(user("x", image_part(A), {"type": "input_audio", "input_audio": {}}))),
     ("other-part", chat(user("x", image_part(A), {"type": "file", "file": {}}))),
@@ -303,6 +306,58 @@ def test_responses(local):
         assert ask(odd)["input"] == odd and local.option == "fine"
 
 
+def test_what_follows_a_response_goes_to_the_server_that_has_it(upstream):
+    with raw_upstream() as second:
+        for one, name in ((upstream, "one"), (second, "two")):
+            told = json.dumps({"id": f"resp_{name}", "object": "response"}).encode()
+            one.script = lambda heard, told=told: Said([told])
+        servers = {
+            "coarse": Upstream(name="one", url=f"{upstream.url}/v1"),
+            "fine": Upstream(name="two", url=f"{second.url}/v1"),
+        }
+        two = Upstreams(options=upstreams(upstream.url).options, serving=servers)
+        decider = ToldDecider(NAMES)
+        with gateway(two, decider) as running:
+
+            def ask(option: str, **more) -> tuple[str, str]:
+                decider.option = option
+                part = {"type": "input_image", "image_url": data_url(A)}
+                turn = {"role": "user", "content": [{"type": "input_text", "text": "?"}, part]}
+                body = {"model": "m3router/auto", "input": [turn], **more}
+                answer = httpx.post(f"{running.url}/v1/responses", json=body)
+                assert answer.json()["id"] == f"resp_{servers[answer.headers[OPTION]].name}"
+                return answer.headers[OPTION], answer.headers[REASON].partition(":")[0]
+
+            assert ask("coarse", conversation={"id": "conv_1"}) == ("fine", "history")
+            assert ask("coarse") == ("coarse", "routed")
+            assert ask("fine", previous_response_id="resp_one") == ("coarse", "history")
+            assert ask("coarse", previous_response_id="resp_two") == ("fine", "history")
+            assert ask("coarse", conversation="conv_1") == ("fine", "history")
+            assert ask("coarse", previous_response_id="unknown") == ("fine", "history")
+
+
+def test_what_is_certified_is_told_of_what_it_is_about_alone(upstream):
+    decider = ToldDecider(NAMES, guarantee="With 95 % confidence.")
+    asked = user("What?", image_part(A))
+    with gateway(upstreams(upstream.url), decider) as running:
+        client = Client(running, upstream)
+        for body, certified in (
+            (chat(asked, tools=[], temperature=0.2), True),
+            (chat({"role": "system", "content": "Be brief."}, asked), False),
+            (chat(asked, tools=[{"type": "function", "function": {"name": "f"}}]), False),
+            (chat(asked, {"role": "assistant", "content": "x"}, asked), False),
+        ):
+            client(body)
+            told = client.answer.headers[REASON]
+            assert ("guarantee is about such" in told) is certified
+            assert ("guarantee is not about it" in told) is not certified
+            route = httpx.post(f"{running.url}/v1/route", json=body).json()
+            assert route["guarantee"] == (decider.guarantee if certified else "")
+        client(chat(asked, model="m3router/fine"))
+        assert "guarantee" not in client.answer.headers[REASON]
+    assert not any(one.again for one in decider.asked), "nobody asked for log-probabilities"
+
+
 def test_wishes(wide):
     body = chat(user("What?", image_part(A)))
     for more, headers, wished in (
@@ -338,6 +393,7 @@ def test_wishes(wide):
         ({"m3router": [1]}, {}, "must be an object"),
         ({"m3router": {"option": "finee"}}, {}, "Did you mean 'fine'"),
         ({"model": "gpt"}, {"x-m3router-budget": "1"}, "none of the options'"),
+        ({}, {"x-m3router-optoin": "fine"}, "Did you mean 'x-m3router-option'"),
     ):
         wide({**body, **more}, **headers)
         error = wide.answer.json()["error"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.plain_files import real_path
 from m3router.router.inference.query import Query, Served
 from m3router.router.inference.result import RoutedAnswer
 from m3router.router.serve.backends.backend import BusyError, OverdueError, UnavailableError
@@ -45,7 +46,7 @@ class RayBackend:
     """
 
     def __init__(self, settings: EngineSettings, ray: RaySettings) -> None:
-        self._settings = replace(settings, run=str(Path(settings.run).resolve()))
+        self._settings = replace(settings, run=str(real_path(Path(settings.run))))
         self._ray_settings = ray
         self._taking = False
         self._app = RayApplication(ray, Replica, self._settings, ongoing=settings.batch)

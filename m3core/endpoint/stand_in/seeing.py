@@ -56,24 +56,33 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-_IMPORTING = threading.Lock()
-"""Of two threads that import from transformers at once, one may not find what it looks for."""
+_loading = threading.Lock()
+
+
+def _loaded(load: Callable[[], Any]) -> Callable[[], Any]:
+    """Loads once, for whichever thread is first: two may not import transformers at a time."""
+    once = functools.cache(load)
+
+    def loaded() -> Any:
+        with _loading:
+            return once()
+
+    return loaded
+
 
 # --- Qwen-VL: any number of pixels ---------------------------------------------------------------
 
 
-@functools.cache
+@_loaded
 def _qwen2_5_processor() -> Any:
-    with _IMPORTING:
-        from transformers import Qwen2VLImageProcessorPil
+    from transformers import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil()  # as in Qwen/Qwen2.5-VL-3B-Instruct
 
 
-@functools.cache
+@_loaded
 def _qwen3_processor() -> Any:
-    with _IMPORTING:
-        from transformers import Qwen2VLImageProcessorPil
+    from transformers import Qwen2VLImageProcessorPil
 
     # preprocessor_config.json of Qwen/Qwen3-VL-2B-Instruct
     return Qwen2VLImageProcessorPil(
@@ -96,10 +105,9 @@ def _see_grid(processor: Any, image: Image.Image, arguments: Mapping[str, Any]) 
 # --- Gemma 4: a number of soft tokens ------------------------------------------------------------
 
 
-@functools.cache
+@_loaded
 def _gemma4_processor() -> Any:
-    with _IMPORTING:
-        from transformers import Gemma4ImageProcessorPil
+    from transformers import Gemma4ImageProcessorPil
 
     return Gemma4ImageProcessorPil()
 
@@ -118,10 +126,9 @@ def _see_gemma4(image: Image.Image, arguments: Mapping[str, Any]) -> Seen:
 # --- InternVL3: tiles ----------------------------------------------------------------------------
 
 
-@functools.cache
+@_loaded
 def _internvl_processor() -> Any:
-    with _IMPORTING:
-        from transformers import GotOcr2ImageProcessorPil
+    from transformers import GotOcr2ImageProcessorPil
 
     # preprocessor_config.json of OpenGVLab/InternVL3-2B-hf
     return GotOcr2ImageProcessorPil(
@@ -130,9 +137,9 @@ def _internvl_processor() -> Any:
 
 
 def _see_internvl(image: Image.Image, arguments: Mapping[str, Any]) -> Seen:
+    processor = _internvl_processor()
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-    processor = _internvl_processor()
     (tiles,) = processor(images=[image], **arguments)["num_patches"]
     side, patch, shuffle = processor.size["height"], 14, 2
     least = arguments.get("min_patches", processor.min_patches)

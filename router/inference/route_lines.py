@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +111,6 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
         values = parse_json(line.decode("utf-8"), nan=True)
         if not isinstance(values, Mapping):
             raise DataError(f"line {number} is not a JSON object")
-        _check_texts(values, number)
         name = str(values["id"]) if values.get("id") is not None else name
         question = values.get("question")
         if not isinstance(question, str) or not question.strip():
@@ -122,14 +120,6 @@ def _read(line: bytes, number: int, images: Path | None, router: Router) -> _Ask
         return {"id": name, "error": f"line {number} is not JSON: {error}"}
     except M3RouterError as error:
         return {"id": name, "error": str(error)}
-
-
-def _check_texts(values: Mapping[str, Any], number: int) -> None:
-    """Refuse halves of surrogate pairs: JSON can hold them, but no file or name can."""
-    try:
-        json.dumps(dict(values), ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"line {number} holds a text that is no Unicode: {error}") from error
 
 
 def _opened(

@@ -170,7 +170,7 @@ def test_what_is_read_only_is_told_and_left(given, tmp_path):
 
 
 def test_a_line_break_in_a_name_is_a_name(given, tmp_path):
-    wanted = {name: commands(FILES, given, tmp_path / f"a\n{name}")[name] for name in FILES}
+    wanted = {one: commands(FILES, given, tmp_path / f"{one}\nb")[one] for one in FILES}
     wanted |= {"export": commands(FOLDERS, given, tmp_path / "c\nd")["export"]}
     for name, (exception, output) in told(wanted, tmp_path / "told").items():
         assert exception == "None", (name, output)

@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
@@ -68,6 +68,7 @@ PATCHES = st.dictionaries(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 @given(BODIES, PATCHES, st.dictionaries(st.text(min_size=1), JSON, max_size=2))
 def test_nothing_changes_but_what_the_option_says(body, patch, image):
     image.pop("url", None)

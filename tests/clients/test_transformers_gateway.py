@@ -48,6 +48,7 @@ def noise(seed: int) -> Image.Image:
 def command(*words: object) -> str:
     done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    print(done.output)  # noqa: T201
     return done.output
 
 

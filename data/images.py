@@ -84,7 +84,9 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         path: The file; composed and decomposed spellings of its name are equal, see
             :func:`m3router.data.media_files.find_file`.
         max_pixels: Refuse larger images, by their header, before anything is decoded.
-            NOTE: Pillow itself refuses more than twice its ``Image.MAX_IMAGE_PIXELS``.
+            NOTE: Pillow itself refuses more than twice its ``Image.MAX_IMAGE_PIXELS``. An AVIF's
+            frame may be larger than its header says; libavif decodes up to 16384 x 16384 pixels of
+            it before it makes them smaller.
 
     Returns:
         The image, mode ``RGB``, at least 1 x 1.

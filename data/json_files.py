@@ -26,7 +26,14 @@ MOST_DEPTH = 100
 MOST_DIGITS = 300
 """Of a whole number; any of so many still is a finite floating-point number."""
 
-UNFIT = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
+UNFIT: tuple[type[Exception], ...] = (
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    ValueError,
+    ArithmeticError,
+)
 """What Python raises where a value is missing, or of another kind than is needed."""
 
 _log = logging.getLogger(__name__)

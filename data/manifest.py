@@ -117,7 +117,8 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 def write_failure(path: Path, error: OSError) -> str:
     """Word the failure to write a file: which file, why, what to do."""
-    reason = error.strerror or str(error)
+    blocked = isinstance(error, FileExistsError)  # by a file where a folder is needed
+    reason = os.strerror(errno.ENOTDIR) if blocked else error.strerror or str(error)
     if error.errno in FULL_DISK:
         return (
             f"Disk full while writing {path} ({reason}); what stood there before is untouched. "

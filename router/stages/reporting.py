@@ -22,7 +22,7 @@ from m3router.router.stages.evaluating import read_document
 from m3router.router.stages.importance import DOCUMENT as IMPORTANCE
 from m3router.router.stages.importance import STAGE, importance_stage
 
-UNSHOWN = UNFIT + (TemplateError,)
+UNSHOWN: tuple[type[Exception], ...] = (*UNFIT, TemplateError)
 """What drawing and writing raise where a value is missing, or of another kind than is needed."""
 EXTRAS = (
     ("importance", STAGE, IMPORTANCE),

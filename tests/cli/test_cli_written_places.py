@@ -22,9 +22,9 @@ from tests.traffic.made import add
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 FOLDERS = {  # whose --out is a folder
     "label": "label --examples {scenes}/examples.jsonl --images {scenes}/images --model fake",
-    "import": "import table {table} --score correct",
+    "import": "import table {table}",
     "export": "export {run}",
-    "push": "push {run} me/name",
+    "push": "push {run} me/name --license mit",
     "train": "train {run} --estimator logistic --no-ablations",
     "quickstart": "quickstart --scenes 20",
     "fetch": "fetch pope --file {table}",
@@ -77,7 +77,7 @@ def commands(table: dict[str, str], given: dict[str, Path], out: Path) -> dict[s
     return found
 
 
-def told(wanted: dict[str, list[str]], place: Path, *, seconds: int = 60) -> dict[str, list[str]]:
+def told(wanted: dict[str, list[str]], place: Path, *, seconds: int = 300) -> dict[str, list[str]]:
     """What each says, in a child to which modes of files count, and which ends where one hangs."""
     child = os.fork()
     if not child:

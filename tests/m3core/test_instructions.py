@@ -108,7 +108,7 @@ def test_several_turns_against_the_hand(tokenizer, image):
 words = st.text("ab cdt3.,é猫\n", min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(
     turns=st.lists(st.tuples(words, words), min_size=1, max_size=3),
     image=st.sampled_from(["a.png", None]),

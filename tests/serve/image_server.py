@@ -14,6 +14,7 @@ from PIL import Image
 from m3router.router.serve.images.decoding import image_of
 from m3router.router.serve.images.limits import ImageLimits
 from m3router.router.serve.images.workers import ImageWorkers
+from tests.fuzz.driver import processor_seconds
 
 Found = TypeVar("Found")
 PARAM = "messages.0.content.1"
@@ -43,3 +44,8 @@ def read(url: str, limits: ImageLimits = LIMITS, seconds: float = 60.0) -> Image
     """What an ``image_url`` shows."""
     deadline = time.monotonic() + seconds
     return run(image_of(url, workers(limits), deadline=deadline, param=PARAM))
+
+
+def spent(limits: ImageLimits = LIMITS) -> float:
+    """Seconds of processor time so far, here and in the processes that decode."""
+    return time.process_time() + sum(processor_seconds(pid) for pid in workers(limits).pids)

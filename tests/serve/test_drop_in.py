@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from functools import partial
 
 import httpx
 import pytest
@@ -23,8 +22,9 @@ from m3router.router.serve.backends.vllm.protocol import request_body
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.app import Front, create_app
-from m3router.router.serve.images.decoding import ImageLimits, image_of
+from m3router.router.serve.images.limits import ImageLimits
 from m3router.router.serve.settings import EngineSettings, FrontSettings, SystemText, Temperature
+from tests.serve import image_server
 from tests.serve.served import data_url
 
 WILLING = FrontSettings(system_text=SystemText.PREPEND, temperature=Temperature.HONOUR)
@@ -59,7 +59,7 @@ def post(small_run, pipeline, asked):
     def post(settings: FrontSettings, *bodies: dict) -> list[httpx.Response]:
         front = Front(
             backend=LocalEngine(engine, pipeline=pipeline),
-            image=partial(image_of, limits=ImageLimits()),
+            image=lambda url: asyncio.to_thread(image_server.read, url, ImageLimits()),
             keys=KeyRing.of(None, None),
             rates=Rates(None, 1),
             settings=settings,

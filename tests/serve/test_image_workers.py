@@ -7,6 +7,7 @@ clock depends on whatever else the machine does.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import gc
@@ -164,6 +165,17 @@ def gif_of_comments(count: int, before: bytes) -> bytes:
     return data[:at] + before + comments + data[at:]
 
 
+LARGE_FRAME = zlib.decompress(
+    base64.b64decode(
+        "eNpjYGCQSSupLEgsy0xjAAIQnZuZZpibmQjiv8xNLUlkgADFjJScIiiboSAzuYQBDfAVZJbkglmMQCyXmZOfDOK4gP"
+        "iMEFFGXgYGJhBbIzMzLw2uVgrISWWC8hLLDAyd83PywXZlZBYUFQBpz8yC5HwgLZJZXJAKtU8AioH2VmSCNXMACZ7E"
+        "MkPnRnkZkIBwcn5OUV5yTgXQXF4GtgagkHhmQS7MR0BnsTAyNbMA3cSZm5JYIsTAxSX/2f7//28zODJMjT4wS/C2zr"
+        "1ToLOGwfr8KR3vDbdY1qWpW6xjVVj3YrrkAZ2Ov1/V4jzlU4IzY5YYhu6I3bOwM9TjPfOMGv7l8yMLo0WusjUtKVqp"
+        "cmBUMz01U6IXAFI1ESs="
+    )
+)
+"""An AVIF of 8192 x 8192 grey pixels whose header says 16 x 16, in 782 bytes."""
+
 LONG = (24_999_999, 1)
 ATTACKS: dict[str, Callable[[], bytes]] = {
     "wide": lambda: saved(image=Image.new("L", LONG)),
@@ -182,6 +194,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "gif canvas": lambda: saved("GIF")[:6] + b"\x50\xc3\xf4\x01" + saved("GIF")[10:],
     "webp canvas": lambda: claimed_webp(1 << 24, 255),
     "avif size": lambda: claimed_avif(b"ispe", 8, b"\0\0\x13\x88\0\0\x13\x88"),
+    "avif frame": lambda: LARGE_FRAME,
     "avif extent": lambda: claimed_avif(b"iloc", 24, b"\x7f\xff\xff\xff"),
 }
 LONG_ATTACKS: dict[str, Callable[[], bytes]] = {
@@ -256,6 +269,9 @@ def test_memory_is_limited_by_the_system(tight: Worker) -> None:
     with pytest.raises(ApiError, match="too much memory") as caught:
         tight.pixels(data, soon())
     assert (caught.value.status, caught.value.code) == (413, "image_too_large")
+    with pytest.raises(ApiError, match="cannot be read") as caught:  # the decoder does not say why
+        tight.pixels(LARGE_FRAME, soon())
+    assert caught.value.status == 400
     assert tight.pixels(saved(), soon()).size == NOISE.size
 
 
@@ -576,7 +592,7 @@ def test_no_process_outlives_a_server_that_is_killed() -> None:
     )
     assert server.stdin is not None and server.stdout is not None
     pids = [int(pid) for pid in server.stdout.readline().split()]
-    server.stdin.write(scans(90))
+    server.stdin.write(scans(30))
     server.stdin.close()
     time.sleep(0.3)
     server.kill()

@@ -365,6 +365,19 @@ def test_tls(tmp_path: Path) -> None:
             secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert secure.version() in ("TLSv1.2", "TLSv1.3")
             assert secure.recv(1000).startswith(b"HTTP/1.1 200")
+        chunked, smuggled = b"Transfer-Encoding: chunked\r\n", b"GET /smuggled HTTP/1.1\r\n\r\n"
+        for sent, code in (
+            (b"Content-Length: 2\r\n" + chunked + b"\r\n0\r\n\r\n", b"invalid_framing"),
+            (chunked + b"\r\n2\r\n{}\r\n0\r\nX: y\r\n\r\n", b"invalid_chunks"),
+        ):
+            with (
+                socket.create_connection(("127.0.0.1", found)) as plain,
+                client.wrap_socket(plain, server_hostname="localhost") as secure,
+            ):
+                secure.sendall(HEAD + sent + smuggled)
+                answer = all_of(secure)
+            assert answer.startswith(b"HTTP/1.1 400") and code in answer
+            assert answer.count(b"HTTP/1.1") == 1, "closed, and nothing behind it was read"
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         with pytest.warns(DeprecationWarning):
             old.maximum_version = ssl.TLSVersion.TLSv1_1

@@ -16,23 +16,22 @@ from pathlib import Path
 
 from experiments.benchmarks.gateway.figures import figure_of
 from experiments.benchmarks.gateway.page import markdown
-from experiments.benchmarks.gateway.running import GROUPS, Bench, Plan
+from experiments.benchmarks.gateway.running import CLIENTS, GROUPS, Bench, Plan
 from experiments.benchmarks.gateway.summary import against_targets
 from experiments.recording import provenance
 from m3router.data.manifest import atomic_write_text, library_versions
 from m3router.router.reports.figures import write_figure
 
 RESULTS = Path(__file__).parent.parent / "results" / "gateway.json"
-CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def main() -> None:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("gateway-bench"))
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured in each round")
-    parser.add_argument("--warm", type=float, default=1.0, help="seconds before that")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=1.5, help="measured in each round")
+    parser.add_argument("--warm", type=float, default=0.5, help="seconds before that")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
     parser.add_argument("--groups", nargs="+", help="only these, by name [default: all]")
     parser.add_argument("--seed", type=int, default=0)

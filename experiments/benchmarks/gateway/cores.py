@@ -16,10 +16,11 @@ ROLES = ("upstream", "gateway", "beside", "clients")
 def assigned(cores: Sequence[int]) -> dict[str, int]:
     """Role to core; with fewer than four, roles share.
 
-    The gateway has its core to itself from three on. With two, those who ask are on it, which costs
-    the gateway what they take; the upstream then has the processes beside the gateway.
+    The upstream shares its core with nobody from two on, the gateway from three on. With two, the
+    processes beside the gateway and those who ask are on the gateway's core, which costs it what
+    they take.
     """
-    places = {1: (0, 0, 0, 0), 2: (0, 1, 0, 1), 3: (0, 1, 2, 2)}.get(len(cores), (0, 1, 2, 3))
+    places = {1: (0, 0, 0, 0), 2: (0, 1, 1, 1), 3: (0, 1, 2, 2)}.get(len(cores), (0, 1, 2, 3))
     return {role: cores[place] for role, place in zip(ROLES, places, strict=True)}
 
 

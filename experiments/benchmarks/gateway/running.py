@@ -27,10 +27,12 @@ from experiments.benchmarks.gateway.cores import assigned, pin, pin_server
 from experiments.benchmarks.gateway.summary import compared, round_of
 from experiments.benchmarks.serving.servers import HOST, Server, free_port
 
+CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 FASTEST = 0.02
 """Seconds that the upstream takes at least, where it is not asked for all that it has."""
 PARTS = {"no encoder": ("question", "size"), "encoder": ("image", "question")}
 """Router -> the feature groups that it reads."""
+POLICY = Path("policies", "default.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class Group:
             where it answers as fast as it can.
         fresh: Whether no image comes twice.
         target: What it is held against: "added", "throughput", or "" for nothing.
+        clients: How many ask at a time.
     """
 
     name: str
@@ -51,12 +54,19 @@ class Group:
     rate: float
     fresh: bool
     target: str = ""
+    clients: tuple[int, ...] = CLIENTS
 
 
 GROUPS = (
     Group(name="no encoder", router="no encoder", rate=60, fresh=True, target="added"),
-    Group(name="encoder, images seen before", router="encoder", rate=60, fresh=False),
-    Group(name="encoder, new images", router="encoder", rate=6, fresh=True),
+    Group(
+        name="encoder, images seen before",
+        router="encoder",
+        rate=60,
+        fresh=False,
+        clients=(1, 16),
+    ),
+    Group(name="encoder, new images", router="encoder", rate=6, fresh=True, clients=(1, 8)),
     Group(
         name="no encoder, all it has",
         router="no encoder",
@@ -70,6 +80,7 @@ GROUPS = (
         rate=math.inf,
         fresh=False,
         target="throughput",
+        clients=(16,),
     ),
 )
 
@@ -81,7 +92,7 @@ class Plan:
     Attributes:
         work: Folder of runs and logs; what it holds is not made again.
         groups: Kinds of levels.
-        clients: How many ask at a time.
+        clients: Of each group's numbers of clients, those that are measured.
         rounds: Of each arm at each level.
         warm: Seconds of each round that are not measured.
         seconds: Seconds that are.
@@ -169,7 +180,8 @@ class Bench:
                     "target": group.target,
                     "levels": [
                         self._level(pool, group, gateways[group.router], options, clients)
-                        for clients in self.plan.clients
+                        for clients in group.clients
+                        if clients in self.plan.clients
                     ],
                 }
                 for group in self.plan.groups
@@ -190,7 +202,7 @@ class Bench:
             ask=Ask(model="stand-in", shares={}, bodies=options),
             clients=clients,
             warm=plan.warm + takes,
-            seconds=max(plan.seconds, 4 * takes),
+            seconds=max(plan.seconds, 3 * takes),
             fresh=group.fresh,
             seed=plan.seed,
         )
@@ -244,7 +256,7 @@ class Bench:
         demo = Path(__file__).parents[3] / "deploy" / "demo"
         work, first = self.plan.work, self.plan.run("encoder")
         program = [sys.executable, "-m", "m3router"]
-        if not (first / "log").is_dir() or not any(self.plan.images.glob("*.png")):
+        if not all((self.plan.run(name) / POLICY).is_file() for name in PARTS):
             _call([sys.executable, str(demo / "questions.py"), str(work / "questions")])
             with self.upstream(0.0) as upstream:
                 label = [*program, "label", "--out", str(first), "--endpoint", f"{upstream.url}/v1"]
@@ -253,7 +265,7 @@ class Bench:
                 _call([*label, "--options", str(demo / "options.toml")])
         for name, parts in PARTS.items():
             run = self.plan.run(name)
-            if not (run / "policies" / "default.json").is_file():
+            if not (run / POLICY).is_file():
                 if run == first:  # the other one has copied what there was before
                     looks = [*program, "featurize", str(run), "--images", str(self.plan.images)]
                     _call([*looks, "--feature-group", "image", "--feature-group", "question"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,17 +56,31 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
+_loading = threading.Lock()
+
+
+def _loaded(load: Callable[[], Any]) -> Callable[[], Any]:
+    """Loads once, for whichever thread is first: two may not import transformers at a time."""
+    once = functools.cache(load)
+
+    def loaded() -> Any:
+        with _loading:
+            return once()
+
+    return loaded
+
+
 # --- Qwen-VL: any number of pixels ---------------------------------------------------------------
 
 
-@functools.cache
+@_loaded
 def _qwen2_5_processor() -> Any:
     from transformers import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil()  # as in Qwen/Qwen2.5-VL-3B-Instruct
 
 
-@functools.cache
+@_loaded
 def _qwen3_processor() -> Any:
     from transformers import Qwen2VLImageProcessorPil
 
@@ -90,7 +105,7 @@ def _see_grid(processor: Any, image: Image.Image, arguments: Mapping[str, Any]) 
 # --- Gemma 4: a number of soft tokens ------------------------------------------------------------
 
 
-@functools.cache
+@_loaded
 def _gemma4_processor() -> Any:
     from transformers import Gemma4ImageProcessorPil
 
@@ -111,7 +126,7 @@ def _see_gemma4(image: Image.Image, arguments: Mapping[str, Any]) -> Seen:
 # --- InternVL3: tiles ----------------------------------------------------------------------------
 
 
-@functools.cache
+@_loaded
 def _internvl_processor() -> Any:
     from transformers import GotOcr2ImageProcessorPil
 
@@ -122,9 +137,9 @@ def _internvl_processor() -> Any:
 
 
 def _see_internvl(image: Image.Image, arguments: Mapping[str, Any]) -> Seen:
+    processor = _internvl_processor()
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-    processor = _internvl_processor()
     (tiles,) = processor(images=[image], **arguments)["num_patches"]
     side, patch, shuffle = processor.size["height"], 14, 2
     least = arguments.get("min_patches", processor.min_patches)

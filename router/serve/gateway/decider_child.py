@@ -46,6 +46,7 @@ from m3router.router.serve.gateway.decider_wire import (
     send,
 )
 from m3router.router.serve.gateway.deciding import MOST_CHARACTERS, RouterFacts, Wish
+from m3router.router.serve.logs import continue_logging
 
 logger = logging.getLogger(__name__)
 
@@ -493,6 +494,7 @@ def opened(loading: Loading, tell: Callable[[object], None]) -> tuple[Desk, Rout
 
 def main(asked: socket.socket, told: socket.socket) -> None:
     """Load what the first message says, then decide until the gateway is gone."""
+    continue_logging()
     for name in (signal.SIGINT, signal.SIGTERM):  # the gateway has questions to finish by then
         signal.signal(name, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

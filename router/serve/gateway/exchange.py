@@ -26,6 +26,7 @@ from m3router.router.serve.gateway.counting import (
 from m3router.router.serve.gateway.deciding import Wish
 from m3router.router.serve.gateway.escalating import Answer, can_ask_again, escalated
 from m3router.router.serve.gateway.judging import IN_A_THREAD, Judge, Plan, Reason
+from m3router.router.serve.gateway.patching import written_apart
 from m3router.router.serve.gateway.relaying import (
     CREDENTIALS,
     CutError,
@@ -389,11 +390,11 @@ class _Route:
         """
         judge = self.gateway.judge()
         body = await judge.body(plan, self.body)
-        large = (
-            any(len(file.data or b"") > IN_A_THREAD for file in plan.files)
-            or self._length > IN_A_THREAD
-        )
-        raw = await in_turn(written, body) if large else written(body)
+        places = [part.place for part in plan.turn.images]
+        if self._length > IN_A_THREAD:
+            raw = await in_turn(written_apart, body, places)
+        else:
+            raw = written_apart(body, places)
         server = self.gateway.upstreams().serving[plan.option]
         headers = sent_headers(
             self.scope["headers"], server, own_key=self.gateway.own_keys, json=True

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.m3core.endpoint.merge_patch import merge_patch
 from m3router.m3core.endpoint.sent_images import Sending
-from m3router.router.serve.gateway.bodies import Json, Place
+from m3router.router.serve.gateway.bodies import Json, Place, written
 from m3router.router.serve.gateway.wishes import FIELD
 
 LOSSLESS = ("png", "webp:lossless")
+LONG = 1024
+"""Letters of a URL that is not looked at letter by letter."""
+
+_MARK = secrets.token_hex(16)
+"""Stands for a URL before anything is sent: nobody ever sees it, so that no text can hold it."""
+_MARKED = re.compile(rf"{_MARK}-(\d+)-".encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +65,52 @@ def patched(
     if option.model is not None:
         new["model"] = option.model
     for place, patch in images.items():
-        _change(new, place, patch)
+        _change(new, place, partial(_part, patch))
     return new
 
 
-def _change(container: Any, place: Place, patch: ImagePatch) -> None:
+def written_apart(body: Mapping[str, Any], places: Iterable[Place]) -> bytes:
+    """The same bytes as :func:`.bodies.written` gives, without a look at each letter of an image.
+
+    Args:
+        body: To be written; not changed.
+        places: Of parts with images.
+    """
+    new, texts = dict(body), list[bytes]()
+    for place in places:
+        _change(new, place, partial(_shortened, texts))
+    pieces = _MARKED.split(written(new))
+    pieces[1::2] = (texts[int(number)] for number in pieces[1::2])
+    return b"".join(pieces)
+
+
+def _shortened(texts: list[bytes], part: Any) -> Any:
+    """An image's part with a mark for its URL, where that is written as it is."""
+    found = part.get("image_url")
+    url = found.get("url") if isinstance(found, Mapping) else found
+    if not isinstance(url, str) or len(url) < LONG or not url.isascii():
+        return part
+    text = url.encode("ascii")
+    letters = np.frombuffer(text, np.uint8)
+    if b'"' in text or b"\\" in text or letters.min() < ord(" ") or letters.max() > ord("~"):
+        return part
+    short = f"{_MARK}-{len(texts)}-"
+    texts.append(text)
+    return {**part, "image_url": short if found is url else {**found, "url": short}}
+
+
+def _change(container: Any, place: Place, change: Callable[[Any], Any]) -> None:
     """Change the part at a place, in copies of all that is around it."""
     name, *rest = place
     inner = container[name]
     if not rest:
-        container[name] = _part(inner, patch)
+        container[name] = change(inner)
         return
     container[name] = list(inner) if isinstance(inner, list) else dict(inner)
-    _change(container[name], tuple(rest), patch)
+    _change(container[name], tuple(rest), change)
 
 
-def _part(part: Any, patch: ImagePatch) -> Any:
+def _part(patch: ImagePatch, part: Any) -> Any:
     """An image's part, changed.
 
     The object that is patched is ``image_url`` in chat bodies, also where a text stands for it, and

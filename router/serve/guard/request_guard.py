@@ -53,8 +53,7 @@ class RequestGuard:
             of theirs (DNS rebinding).
         admit: Called with the scope before anything of the body is read; raises ApiError to
             refuse, or returns the seconds that the request waits, if any. Keys and rates belong
-            here:
-            strangers then cannot make the server read.
+            here: strangers then cannot make the server read.
 
     Raises:
         DataError: If a limit is below 1.

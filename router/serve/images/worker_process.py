@@ -8,13 +8,14 @@ all limits; macOS has no limit of memory, Windows none at all: there the parent'
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import sys
 import warnings
 from typing import Any
 
-from PIL import AvifImagePlugin
+from PIL import AvifImagePlugin, Image
 
 from m3router.m3core.endpoint.sent_images import Sending
 from m3router.router.serve.errors import ApiError
@@ -38,6 +39,7 @@ def main(limits: ImageLimits) -> None:
         limits: What images may be.
     """
     requests, answers = sys.stdin.buffer, _own_output()
+    _warm_up(limits)
     send(answers, {"ready": True})
     with open(os.devnull, "wb") as nowhere:  # decoders write what a file makes them write
         os.dup2(nowhere.fileno(), 2)
@@ -63,6 +65,18 @@ def main(limits: ImageLimits) -> None:
             _refuse(answers, too_much_memory())
         except BrokenPipeError:
             return
+
+
+def _warm_up(limits: ImageLimits) -> None:
+    """Load what the first image needs.
+
+    On a busy machine that takes seconds: an image with less time than that would end the process,
+    and the next one, asked of a new process, would do so again.
+    """
+    for kind in ("PNG", "JPEG"):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, kind)
+        pixels_of(file.getvalue(), limits)
 
 
 def _answer(answers: Pipe, head: dict[str, Any], data: bytes, limits: ImageLimits) -> None:

@@ -20,7 +20,7 @@ from m3router.router.serve.gateway.bodies import (
     read_turn,
     written,
 )
-from m3router.router.serve.gateway.patching import ImagePatch, patched
+from m3router.router.serve.gateway.patching import ImagePatch, patched, written_apart
 from m3router.router.serve.gateway.usage_reader import UsageReader
 from tests.serve.gateway.endpoint_run import data_url, picture
 
@@ -109,6 +109,25 @@ def test_a_body_that_no_option_changes_is_the_same(body):
     new = patched(body, EndpointOption(name="o"), {})
     assert new == body and list(new) == list(body)
     assert parsed(written(body)) == body
+
+
+ENDS = ["", "=", '"', "\\", "\n", "\0", "\x7f", "é", "\ud800", "-0-"]
+
+
+@given(BODIES, st.sampled_from(ENDS), st.sampled_from(ENDS))
+def test_images_are_written_apart_as_they_are_written_together(body, first, second):
+    field = MESSAGES if MESSAGES in body else INPUT
+    for number, part in enumerate(read_turn(body, field).images):
+        target = body
+        for name in part.place:
+            target = target[name]
+        url = f"{URL}{'A' * 2000}{(first, second)[number % 2]}"
+        if isinstance(target["image_url"], dict) and target["type"] != "input_image":
+            target["image_url"] = {**target["image_url"], "url": url}
+        else:
+            target["image_url"] = url
+    before, places = copy.deepcopy(body), [one.place for one in read_turn(body, field).images]
+    assert written_apart(body, places) == written(body) and body == before
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 OURS = {
     "model": "write it as the option's `model`",
     "messages": "they are made of the image and the question",
+    "input": "it is made of the image and the question",
     "stream": "write `stream = true` at the top of the file",
     "stream_options": "write `stream = true` at the top of the file",
     "n": "one answer is asked for",

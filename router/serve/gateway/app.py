@@ -326,7 +326,7 @@ class _Endpoint:
                 status,
                 exchange.option,
                 exchange.reason,
-                time.monotonic() - exchange.started,
+                exchange.seconds or time.monotonic() - exchange.started,
                 exchange.first,
             )
 

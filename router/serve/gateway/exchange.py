@@ -84,6 +84,7 @@ class Exchange:
         status: Of the answer; 0 until it has begun.
         first: Seconds to the first bytes of the answer's body.
         complete: Whether the answer is whole.
+        seconds: From the request to the whole answer; None before.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Exchange:
     status: int = 0
     first: float | None = None
     complete: bool = False
+    seconds: float | None = None
 
 
 class Gateway:
@@ -342,6 +344,7 @@ class Gateway:
             return None
         exchange.complete = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        exchange.seconds = time.monotonic() - exchange.started
         if reader.waiting > IN_A_THREAD:
             return await in_turn(reader.end)
         return reader.end()

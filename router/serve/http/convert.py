@@ -265,6 +265,7 @@ def routing_of(routed: RoutedAnswer, *, opening: float) -> Routing:
         gflops={part: round(flops / 1e9, 6) for part, flops in routed.flops.items()},
         fallback=routed.fallback,
         guarantee=routed.guarantee,
+        familiarity=routed.familiarity,
     )
 
 

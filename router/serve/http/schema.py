@@ -503,6 +503,13 @@ class Routing(BaseModel):
         dict[str, float], Field(description="By stage, from letting in to the last token.")
     ]
     gflops: Annotated[dict[str, float], Field(description="Operations by part of the model.")]
+    familiarity: Annotated[
+        float | None,
+        Field(
+            description="Share of the training images that are at least as unlike the others as "
+            "this one; null where that is not known."
+        ),
+    ] = None
     fallback: Annotated[
         str, Field(description="Why the reference scale was used, where no policy met the wish.")
     ]

@@ -19,7 +19,7 @@ sees by channel, how much detail there is, cues of the pixels. What counts is th
 like what it is on the reference images: each log s is less its median there, in units of how far
 below that the lowest twentieth begins.
 
-Scores of held-out images, of the tune and the calibration split, turn that into a p-value,
+Scores of held-out images, of which nothing was learned here, turn that into a p-value,
 
     p(x) = (1 + |{held-out images whose score is at most that of x}|) / (n + 1),
 
@@ -66,7 +66,7 @@ FILE, ARRAYS = "familiarity.json", "familiarity.safetensors"
 FILES = (FILE, ARRAYS)
 REFERENCES = 512
 """Most reference images."""
-FEWEST = 20
+FEWEST = 15
 """Images to learn from, of reference, and held out; with fewer of one there is no score."""
 FLAT = 1e-3
 """Share of the usual deviation that a feature or component counts as having if it has less."""
@@ -328,6 +328,9 @@ def familiarity_of(
 ) -> Familiarity | None:
     """Learn what the images of a log look like; one question of each image counts.
 
+    Of the images of the fit split one third is learned from, one is the reference, and one is held
+    out, together with those of the tune split. Policies are certified on images that take no part.
+
     Args:
         log: With the images.
         features: Of the log.
@@ -345,16 +348,18 @@ def familiarity_of(
         for name in blocks
         if name in LOOKS and made.get(name, {}).get("made_with", {}).get("pictures", True)
     ]
-    fit, *others = (part_rows(log, split, one, gaps=gaps) for one in ("fit", "tune", "calibrate"))
-    held_out = np.concatenate(others)
-    images = [len(np.unique(log.groups[rows])) for rows in (fit, held_out)]
-    if images[0] < 2 * FEWEST or images[1] < FEWEST:
+    fit, tune = (part_rows(log, split, one, gaps=gaps) for one in ("fit", "tune"))
+    images = [len(np.unique(log.groups[rows])) for rows in (fit, tune)]
+    if images[0] < 3 * FEWEST:
         return None
     generator = np.random.default_rng(seed)
-    fit, held_out = (rows[one_each(log.groups[rows], generator)] for rows in (fit, held_out))
-    half = max(len(fit) - REFERENCES, len(fit) // 2)
+    fit = fit[one_each(log.groups[fit], generator)]
+    tune = tune[one_each(log.groups[tune], generator)] if images[1] > 1 else tune[:0]
+    third = len(fit) // 3
+    references = fit[:third][:REFERENCES]
+    held_out = np.concatenate([fit[third : 2 * third], tune])
     parts = []
-    for rows in (fit[:half], fit[half:], held_out):
+    for rows in (fit[2 * third :], references, held_out):
         ids = [log.ids[row] for row in rows]
         parts.append({name: features.matrix([name], ids=ids) for name in names})
     return learn(*parts, scales=len(features.metadata.get("grid", ())))

@@ -216,7 +216,12 @@ def test_nobody_but_a_session_or_an_option_decides_what_follows_an_answer():
         for path in root.rglob("*.py")
         if "decide_after(" in path.read_text(encoding="utf-8")
     }
-    assert users == {"cascade/rule.py", "inference/option_pipeline.py", "inference/session.py"}
+    assert users == {
+        "cascade/rule.py",
+        "inference/option_pipeline.py",
+        "inference/session.py",
+        "serve/gateway/escalating.py",
+    }
 
 
 def test_a_scale_given_by_the_caller_is_used_and_checked(pipeline, world):

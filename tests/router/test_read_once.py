@@ -6,6 +6,7 @@ of it, so that calls of pyarrow are counted beside.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections import Counter
@@ -53,8 +54,9 @@ COUNTS = Counts()
 
 def _watch(event: str, arguments: tuple) -> None:
     if COUNTS.on and event == "open" and isinstance(arguments[0], str | bytes | Path):
-        path, mode = str(arguments[0]), arguments[1]
-        if "r" in str(mode):
+        path, mode, flags = str(arguments[0]), arguments[1], arguments[2]
+        reads = flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_DIRECTORY
+        if "r" in str(mode) or (mode is None and reads and not os.path.isdir(path)):
             COUNTS.opened[path] += 1
 
 
@@ -63,17 +65,19 @@ sys.addaudithook(_watch)  # nobody can take it away again; it counts only while 
 
 @contextmanager
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
-    def counted(read: Callable) -> Callable:
-        def reading(source, *args, **kwargs):
-            COUNTS.parsed[str(source)] += 1
-            return read(source, *args, **kwargs)
+    class Counted(pq.ParquetFile):
+        def __init__(self, source, *args, **kwargs):
+            super().__init__(source, *args, **kwargs)
+            self.path = str(source)
 
-        return reading
+        def read(self, *args, **kwargs):
+            COUNTS.parsed[self.path] += 1
+            return super().read(*args, **kwargs)
 
     COUNTS.opened.clear()
     COUNTS.parsed.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "read_table", counted(pq.read_table))
+        patch.setattr(pq, "ParquetFile", Counted)
         COUNTS.on = True
         try:
             yield COUNTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 import httpx
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from PIL import Image
 
 from m3router.m3core.matryoshka.base import Request
 from m3router.m3core.matryoshka.sampling import Draw, Sampling
@@ -22,12 +24,18 @@ from m3router.router.serve.backends.vllm.protocol import request_body
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.http.app import Front, create_app
+from m3router.router.serve.images.decoding import image_of
 from m3router.router.serve.images.limits import ImageLimits
 from m3router.router.serve.settings import EngineSettings, FrontSettings, SystemText, Temperature
 from tests.serve import image_server
 from tests.serve.served import data_url
 
 WILLING = FrontSettings(system_text=SystemText.PREPEND, temperature=Temperature.HONOUR)
+
+
+def shown(url: str) -> Image.Image:
+    workers = image_server.workers(ImageLimits())
+    return image_server.run(image_of(url, workers, deadline=time.monotonic() + 60))
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +63,12 @@ def post(small_run, pipeline, asked):
     ]
     plain = {"model": "m3-auto", "messages": [{"role": "user", "content": parts}]}
     engine = EngineSettings(run=str(small_run.root))
+    image_server.workers(ImageLimits())  # started before several threads ask for them
 
     def post(settings: FrontSettings, *bodies: dict) -> list[httpx.Response]:
         front = Front(
             backend=LocalEngine(engine, pipeline=pipeline),
-            image=lambda url: asyncio.to_thread(image_server.read, url, ImageLimits()),
+            image=lambda url: asyncio.to_thread(shown, url),
             keys=KeyRing.of(None, None),
             rates=Rates(None, 1),
             settings=settings,

@@ -215,7 +215,9 @@ def test_loss_is_met_by_the_cheapest_price_or_it_falls_back(problem, points):
     assert policy.calibration["accuracy"] == pytest.approx(scores[rows, choice].mean())
     if policy.fallback:
         assert policy.kind == "fixed"
-        assert np.all(choice == best)
+        # Equal means may differ in their last bit, by the order of their terms.
+        assert np.all(choice == choice[0])
+        assert scores[:, choice[0]].mean() == pytest.approx(scores[:, best].mean(), abs=1e-12)
         assert "no price reaches" in policy.reason
     else:
         assert scores[rows, choice].mean() >= target - 1e-9

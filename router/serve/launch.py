@@ -15,7 +15,6 @@ from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
 from m3router.router.serve.backends.factory import backend_of
 from m3router.router.serve.backends.ray.application import ray_settings
-from m3router.router.serve.gateway.app import GatewayFront, create_gateway
 from m3router.router.serve.gateway.decider_process import ProcessDecider
 from m3router.router.serve.gateway.decider_ray import RayDecider
 from m3router.router.serve.gateway.deciding import Decider, RouterFacts
@@ -36,6 +35,7 @@ from m3router.router.training.scale_router import ScaleRouter
 if TYPE_CHECKING:
     from PIL import Image
 
+    from m3router.router.serve.gateway.app import GatewayFront
     from m3router.router.serve.http.app import Front
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -133,6 +133,7 @@ def _in_a_process(
     settings: ServeSettings, environment: Mapping[str, str], place: Place
 ) -> Lifespan:
     """The gateway in one of several processes."""
+    from m3router.router.serve.gateway.app import create_gateway
     from m3router.router.serve.gateway.metrics import share
 
     share(place.folder, place.number)
@@ -155,6 +156,8 @@ def application(
     """
     upstreams = upstreams_for(settings)
     if upstreams is not None:
+        from m3router.router.serve.gateway.app import create_gateway
+
         return create_gateway(gateway_front(settings, environment, upstreams), on_ready=on_ready)
     from m3router.router.serve.http.app import create_app  # loads torch
 
@@ -197,6 +200,7 @@ def gateway_front(
     Raises:
         DataError: If a setting is wrong, or the gateway would be open to others without keys.
     """
+    from m3router.router.serve.gateway.app import GatewayFront
     from m3router.router.serve.gateway.metrics import GatewayMetrics
 
     keys, hosts = _admitted(settings, environment)

@@ -6,11 +6,9 @@ beside. What cannot be judged is told the finest option and why, as when it is r
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,10 +19,10 @@ from m3router.data.registry import unknown_name
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.errors import ApiError
+from m3router.router.serve.gateway.bodies import Json, parsed
 from m3router.router.serve.gateway.deciding import Judged
 from m3router.router.serve.in_turn import in_turn
 
-Json = dict[str, Any]
 IN_A_THREAD = 256 << 10
 """Bytes of a body from which on it is read beside the event loop."""
 SHORT = ("image", "question", "m3router", "model")
@@ -155,12 +153,7 @@ def chat_body(raw: bytes) -> Json:
     Raises:
         ApiError: 400 if it is no JSON object, or has neither.
     """
-    try:
-        body = json.loads(raw, parse_float=_number, parse_constant=_number)
-    except (ValueError, RecursionError):
-        raise ApiError(400, "The body is not valid JSON.", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
+    body = parsed(raw)
     if body.get("messages") is not None:
         if not isinstance(body["messages"], list):
             raise ApiError(400, "messages must be a list.", param="messages")
@@ -187,10 +180,3 @@ def chat_body(raw: bytes) -> Json:
 
 def _wanted(request: Request) -> bool:
     return request.query_params.get("image", "").lower() in ("1", "true", "yes")
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("no number of JSON")
-    return value

@@ -174,7 +174,7 @@ def chat_body(raw: bytes) -> Json:
     content: list[Json] = [{"type": "text", "text": question}]
     if image is not None:
         content.insert(0, {"type": "image_url", "image_url": {"url": image}})
-    rest = {name: given[name] for name in ("m3router", "model") if name in given}
+    rest: Json = {name: given[name] for name in ("m3router", "model") if name in given}
     return {**rest, "messages": [{"role": "user", "content": content}]}
 
 

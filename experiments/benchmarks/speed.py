@@ -113,11 +113,11 @@ def bench_decision(pipeline: AutoScalePipeline, image: Image.Image) -> dict[str,
 
 def one_point_policy(run: Run) -> Policy:
     """The cheapest policy at most one point below the finest scale on the calibration split."""
-    log = run.read_log()
-    router, split = run.read_router(), run.read_split(log)
+    log = run.log()
+    router, split = run.router(), run.split(log)
     rows = split.part("calibrate")
-    p = router.predict(run.read_features(log).align(log.ids))
-    binding = run.read_policies(router, split)["default"].binding
+    p = router.predict(run.features(log).align(log.ids))
+    binding = run.policies(router, split)["default"].binding
     return for_max_loss(
         p[rows],
         log.costs[rows],
@@ -189,14 +189,12 @@ def run_all(folder: Path, *, scenes: int, naive_scenes: int, questions: int) -> 
     if not source.is_file():
         raise DataError(f"{folder} holds no quickstart run; run `m3router quickstart` first")
     model = load_model("embedded", device="cpu")
-    log = run.read_log()
+    log = run.log()
     images = source.parent / "images"
     by_id = {one.id: one for one in load_jsonl(source, images=images)}
-    rows = run.read_split(log).part("test")[:questions]
+    rows = run.split(log).part("test")[:questions]
     examples = [by_id[log.ids[row]] for row in rows]
-    pipeline = AutoScalePipeline(
-        model=model, router=run.read_router(), policy=one_point_policy(run)
-    )
+    pipeline = AutoScalePipeline(model=model, router=run.router(), policy=one_point_policy(run))
     return {
         "machine": {
             "processor": platform.machine(),

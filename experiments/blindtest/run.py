@@ -37,7 +37,7 @@ def models_in(folder: Path) -> list[str]:
 
 def imported(folder: Path, run: Run, *, model: str | None) -> Run:
     """A run folder with the log of one model, or of all, and its features."""
-    if not (run.features / MANIFEST).is_file():
+    if not (run.features_folder / MANIFEST).is_file():
         import_stage(run, "blindtest", folder, model=model)
         featurize_stage(
             run,

@@ -91,13 +91,13 @@ def _readers(place: Path) -> Iterator[tuple[str, _Source]]:
 
 def _read(name: str, source: _Source, work: Path) -> RealLog:
     run = Run(source.path if source.kind == "run" else work)
-    if source.kind == "table" and not (run.log / MANIFEST).is_file():
+    if source.kind == "table" and not (run.log_folder / MANIFEST).is_file():
         import_stage(run, "table", source.path)
-    if source.kind == "blindtest" and not (run.log / MANIFEST).is_file():
+    if source.kind == "blindtest" and not (run.log_folder / MANIFEST).is_file():
         import_stage(run, "blindtest", source.path, model=source.model)
-    if not (run.features / MANIFEST).is_file():
+    if not (run.features_folder / MANIFEST).is_file():
         if source.kind == "run":  # the given folder is only read
-            OracleLog.read(run.log).write(work / "log")
+            OracleLog.read(run.log_folder).write(work / "log")
             run = Run(work)
         images = source.path if source.kind == "blindtest" else None
         featurize_stage(
@@ -106,8 +106,8 @@ def _read(name: str, source: _Source, work: Path) -> RealLog:
             questions="hashed",
             feature_groups=WITH_IMAGES if images else WITHOUT,
         )
-    log = run.read_log()
-    features = run.read_features(log)
+    log = run.log()
+    features = run.features(log)
     log = log.require_complete("drop")
     return RealLog(
         name=name,

@@ -141,13 +141,13 @@ def described(log: OracleLog) -> dict[str, Any]:
 def seconds_taken(run: Run) -> dict[str, float]:
     """Mean seconds of the processor on the test split: each option's, and each policy's."""
     run = run.opened()
-    router, log = run.read_router(), run.read_log()
-    split = run.read_split(log)
+    router, log = run.router(), run.log()
+    split = run.split(log)
     test = split.test
-    p = predictions(router, run.read_features(log), log, test)[test]
+    p = predictions(router, run.features(log), log, test)[test]
     seconds, costs = log.laid_out("seconds")[test], log.costs[test]
     found = dict(zip(log.options, seconds.mean(axis=0).tolist(), strict=True))
-    for name, policy in run.read_policies(router, split).items():
+    for name, policy in run.policies(router, split).items():
         found[name] = float(taken(seconds, policy.choose(p, costs)).mean())
     return {name: round(value, 4) for name, value in found.items()}
 
@@ -163,7 +163,7 @@ def studied(
 ) -> dict[str, Any]:
     """Everything that is recorded, but where it came from."""
     source = labelled(out, images=images, keys=keys, model=model)
-    log = source.read_log()
+    log = source.log()
     finest = float(log.costs[:, -1].mean())
     budgets = [float(f"{share * finest:.3g}") for share in SHARES]
     runs = {arm: arm_run(out, source, arm, seed=seed) for arm in ARMS}

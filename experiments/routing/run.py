@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results["leave_one_out"] = leave_one_out_stage(runs[MAIN])
     report_stage(runs[MAIN], images=told.work / "scenes" / "images", reuse=True)
     atomic_write_text(told.out, json.dumps(results, indent=1) + "\n")
-    print(f"results: {told.out}\nreport: {runs[MAIN].report / 'report.html'}")
+    print(f"results: {told.out}\nreport: {runs[MAIN].report_folder / 'report.html'}")
 
 
 if __name__ == "__main__":

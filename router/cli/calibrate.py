@@ -106,8 +106,8 @@ def calibrate(
         most=most,
     )
     Target.of(knobs)  # numbers out of range are refused before anything is read
-    place.read_router()  # what is missing is named in the order of the stages: first a router
-    words = words_of(place.read_log())
+    place.router()  # what is missing is named in the order of the stages: first a router
+    words = words_of(place.log())
     if escalate and (price is not None or cap is not None):
         raise DataError(
             "--escalate goes with --budget, --max-loss, --max-loss-observed or --max-regret, not "
@@ -144,7 +144,7 @@ def _show_policy(policy: Policy, place: Run, name: str) -> None:
     accuracy = found.get("accuracy")
     right = "" if accuracy is None else f", {percent(accuracy)} % right"
     out.print(
-        f"policy {name!r} in {place.policy(name)}: mean cost {number(found['mean_cost'])} "
+        f"policy {name!r} in {place.policy_file(name)}: mean cost {number(found['mean_cost'])} "
         f"{policy.binding.cost_unit}{right} on {found['n']:.0f} calibration examples"
     )
 

@@ -61,7 +61,7 @@ def compare(
     if json:
         out.file.write(dumps(versus.to_dict(), indent=2, allow_nan=False) + "\n")
     else:
-        _show(versus, words_of(a.read_log()))
+        _show(versus, words_of(a.log()))
 
 
 def _show(versus: PairedComparison, words: Words) -> None:

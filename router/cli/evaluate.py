@@ -63,4 +63,4 @@ def evaluate(
     show_usage(document)
     show_methods(document)
     show_ends(document)
-    out.print(f"written to {place.evaluation}", style="dim")
+    out.print(f"written to {place.evaluation_folder}", style="dim")

@@ -59,7 +59,9 @@ def export(
     if private and not push:
         raise typer.BadParameter("--private is for an upload: --push-to-hub OWNER/NAME")
     run = Run(log)
-    found = run.read_log(as_labelled=True) if is_there(run.log / MANIFEST) else OracleLog.read(log)
+    found = (
+        run.log(as_labelled=True) if is_there(run.log_folder / MANIFEST) else OracleLog.read(log)
+    )
     export_log(found, out, licence=licence or NO_LICENCE)
     results.print(f"{len(found)} examples at {len(found.options)} options in {out}", markup=False)
     if push:

@@ -275,7 +275,7 @@ def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **optio
     gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
     results.print(
         f"{len(log)} examples with the options {', '.join(log.options)} (cost in "
-        f"{log.cost_unit}{gaps}) in {run.log}",
+        f"{log.cost_unit}{gaps}) in {run.log_folder}",
         markup=False,
     )
     for sentence in log.metadata.get(UNMAPPED, ()):

@@ -152,7 +152,7 @@ def judge(
 
 def _protocol(run: Run, name: str | None, prompt: Path | None) -> Protocol:
     """The protocol, with another prompt where there is a file of one."""
-    found = protocol_of(name or protocol_for(run.read_log(as_labelled=True)))
+    found = protocol_of(name or protocol_for(run.log(as_labelled=True)))
     if prompt is None:
         return found
     try:

@@ -331,7 +331,7 @@ def label(
         show_flips(found)
     if judge is not None and judge_model is not None:
         have_judged(out, judge, judge_model, examples=examples, key_env=judge_key_env)
-        log = run.read_log(as_labelled=True)
+        log = run.log(as_labelled=True)
     if show_errors(log):
         raise typer.Exit(FINISHED_WITH_ERRORS)
 

@@ -99,7 +99,7 @@ def _show_result(run: Run, log: OracleLog) -> None:
         what = f"share that says what the finest {option} says" if alone else "mean score"
         if not alone and log.metadata.get(ASKED) != "references":
             _show_verdict(log)
-        out.print(f"{len(log)} examples in {run.log}; {what} by {option}: {scales}")
+        out.print(f"{len(log)} examples in {run.log_folder}; {what} by {option}: {scales}")
     cut = log.frame["finish"] == LENGTH
     if cut.any():
         out.print(
@@ -114,7 +114,7 @@ def _show_result(run: Run, log: OracleLog) -> None:
             f"{unknown} examples were asked up to their first right answer; means are over what "
             "was asked. Train with --rule reached."
         )
-    _show_stats(run.log / STATS)
+    _show_stats(run.log_folder / STATS)
 
 
 def _show_verdict(log: OracleLog) -> None:

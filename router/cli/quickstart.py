@@ -69,7 +69,7 @@ def quickstart(
     page = _measure(run, folder / "images")
     _answer(run, folder / "images", loaded)
     results.print(
-        f"\n[bold]report[/bold]  {page}\n[bold]figure[/bold]  {run.report / 'pareto.png'}"
+        f"\n[bold]report[/bold]  {page}\n[bold]figure[/bold]  {run.report_folder / 'pareto.png'}"
     )
     results.print(f"[bold]next[/bold]    m3router ask {run.root} IMAGE QUESTION")
     results.print(f"{time.monotonic() - began:.0f} s in all", style="dim")
@@ -85,8 +85,8 @@ def _learn(run: Run, *, seed: int) -> None:
             reuse=True,
             progress=lambda name, done, total: advance(done, total, name),
         )
-    log = run.read_log()
-    rows = part_rows(log, run.read_split(log), "calibrate", gaps="drop")
+    log = run.log()
+    rows = part_rows(log, run.split(log), "calibrate", gaps="drop")
     for name, budget in zip(POLICIES, default_budgets(log.costs[rows]), strict=True):
         calibrate_stage(run, name=name, budget=budget)
 
@@ -96,7 +96,7 @@ def _measure(run: Run, images: Path) -> Path:
     with err.status("evaluating"):
         document = evaluate_stage(run, reuse=True)
     results.print()
-    with values_of(run.evaluation / DOCUMENT, redo=REDO):  # it may be one that was there
+    with values_of(run.evaluation_folder / DOCUMENT, redo=REDO):  # it may be one that was there
         show_verdict(document)
         show_headline(document)
     with err.status("drawing"):

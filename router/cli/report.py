@@ -31,4 +31,4 @@ def report(
     place = Run(run).opened()
     with err.status("drawing"):
         page = report_stage(place, images=images)
-    out.print(f"{page}\n{place.report / 'pareto.png'}\n{place.report / 'tables'}")
+    out.print(f"{page}\n{place.report_folder / 'pareto.png'}\n{place.report_folder / 'tables'}")

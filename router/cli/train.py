@@ -152,11 +152,11 @@ def train(
             datasets=datasets.value if datasets else None,
             progress=lambda name, done, total: advance(done, total, name),
         )
-    log = place.read_log()
+    log = place.log()
     if split is None and not tuned:
         for warning in lone_groups(log.groups, log.datasets):
             say(warning + ".")
-    sizes = part_sizes(log, place.read_split(log))
+    sizes = part_sizes(log, place.split(log))
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
     calibrated = router.metadata["calibration"]

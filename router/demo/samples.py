@@ -144,8 +144,8 @@ def logged_samples(run: Run, images: Path, folder: Path) -> list[Sample]:
     Raises:
         DataError: When the log or the split is missing or damaged.
     """
-    log = run.read_log()
-    rows = part_rows(log, run.read_split(log), "test", gaps="drop")
+    log = run.log()
+    rows = part_rows(log, run.split(log), "test", gaps="drop")
     said = log.laid_out("answer")[:, -1]
     found: list[Sample] = []
     for easy, hard in _pairs(log, rows):
@@ -181,9 +181,9 @@ def first_questions(run: Run, images: Path, folder: Path) -> list[FirstQuestions
     Raises:
         DataError: When the log or the split is missing or damaged.
     """
-    log = run.read_log()
+    log = run.log()
     asked: dict[str, list[str]] = {}
-    for row in part_rows(log, run.read_split(log), "test", gaps="drop"):
+    for row in part_rows(log, run.split(log), "test", gaps="drop"):
         questions = asked.setdefault(str(log.images[row]), [])
         if str(log.questions[row]) not in questions:
             questions.append(str(log.questions[row]))

@@ -25,12 +25,12 @@ def held_out(run: Run, *, policy: str = "default", count: int = 3) -> list[tuple
         MismatchError: when parts of the run do not belong together.
     """
     run = run.opened()
-    router = run.read_router()
-    log = run.read_log()
-    split = run.read_split(log)
+    router = run.router()
+    log = run.log()
+    split = run.split(log)
     rows = part_rows(log, split, "test", gaps=router.metadata["gaps"])
-    part = labelled(router, run.read_features(log), log, rows)
-    choice = run.read_policies(router, split)[policy].choose(part.p, part.costs)
+    part = labelled(router, run.features(log), log, rows)
+    choice = run.policies(router, split)[policy].choose(part.p, part.costs)
     options = np.unique(choice)
     wanted = options[np.unique(np.linspace(0, len(options) - 1, count).round().astype(int))]
     picked: list[int] = []

@@ -40,21 +40,21 @@ def run_files(run: Run, facts: Facts) -> Files:
         MismatchError: when a part belongs to another router.
     """
     run = run.opened()
-    router = run.read_router()
+    router = run.router()
     refuse_local_paths(router)
-    policies, cascades = run.read_policies(router), run.read_cascades(router)
+    policies, cascades = run.policies(router), run.cascades(router)
     evaluation = None
-    if is_there(run.evaluation / MANIFEST):
-        run.verify(run.evaluation, "evaluate")
-        evaluation = evaluation_in(run.evaluation / DOCUMENT)
+    if is_there(run.evaluation_folder / MANIFEST):
+        run.verify(run.evaluation_folder, "evaluate")
+        evaluation = evaluation_in(run.evaluation_folder / DOCUMENT)
     known = replace(facts, trained=run.verify(run.arm(), "train"), evaluation=evaluation)
-    with values_of(run.evaluation / DOCUMENT, redo=REDO) if evaluation else nullcontext():
+    with values_of(run.evaluation_folder / DOCUMENT, redo=REDO) if evaluation else nullcontext():
         files = {CARD: model_card(router, policies, cascades, known).encode()}
     for file in router_files():
         if is_there(run.arm() / file):
             files[f"router/{file}"] = (run.arm() / file).read_bytes()
     for one in policies:
-        files[f"policies/{one}.json"] = run.policy(one).read_bytes()
+        files[f"policies/{one}.json"] = run.policy_file(one).read_bytes()
     for one in cascades:
         files[f"cascades/{one}.json"] = cascade_path(run.root, one).read_bytes()
     return files
@@ -99,7 +99,7 @@ def save_router(router: ScaleRouter, folder: Path) -> None:
 
 def save_policy(policy: Policy, folder: Path, *, name: str = "default") -> None:
     """Write a policy into a folder as it lies in a repository: `policies/<name>.json`."""
-    policy.write(Run(folder).policy(name))
+    policy.write(Run(folder).policy_file(name))
 
 
 def push_router(
@@ -162,9 +162,9 @@ def push_policy(
     with TemporaryDirectory() as folder:
         save_policy(policy, Path(folder), name=name)
         files = _files_in(Path(folder))
-    policies = {**run.read_policies(router), name: policy}
+    policies = {**run.policies(router), name: policy}
     card = card_of(there.origin, token=token)
-    rewritten = with_policies(card, policies, run.read_cascades(router))
+    rewritten = with_policies(card, policies, run.cascades(router))
     if rewritten != card:
         files[CARD] = rewritten.encode()
     return publish(repository, files, message=message, token=token, replace=False)

@@ -154,7 +154,7 @@ class Router:
         place = Run(Path(run)).opened()
         router = ScaleRouter.read(place.arm())
         rule: tuple[Policy | None, Cascade | None] = (None, None)
-        if policy != "default" or place.policy(policy).is_file():
+        if policy != "default" or place.policy_file(policy).is_file():
             rule = read_rule(place, policy)
         peeks = PEEK in router.blocks  # refused, but not after loading a large model
         loaded = None if peeks else load_encoder_of(router, encoder, device=device)
@@ -472,8 +472,8 @@ def _mean_costs(run: Run, router: ScaleRouter) -> ExpectedCosts:
     Their policies were fitted by the log's own costs, and so say nothing certain about these,
     unless every option always cost the same.
     """
-    log = run.read_log()
-    rows = part_rows(log, run.read_split(log), "fit", gaps=router.metadata["gaps"])
+    log = run.log()
+    rows = part_rows(log, run.split(log), "fit", gaps=router.metadata["gaps"])
     return ExpectedCosts.learn(log.costs[rows], None, counted=True)
 
 

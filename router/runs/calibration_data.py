@@ -59,8 +59,8 @@ class CalibrationData:
             MismatchError: When router, log, features and split do not belong together.
         """
         run = run.opened()
-        router, log = run.read_router(), run.read_log()
-        return cls.of(router, log, run.read_features(log), run.read_split(log))
+        router, log = run.router(), run.log()
+        return cls.of(router, log, run.features(log), run.split(log))
 
     @classmethod
     def of(

@@ -73,45 +73,45 @@ class Run:
         return OpenRun(self.root)
 
     @property
-    def log(self) -> Path:
+    def log_folder(self) -> Path:
         """Folder of the oracle log."""
         return self.root / "log"
 
     @property
-    def features(self) -> Path:
+    def features_folder(self) -> Path:
         """Folder of the feature table."""
         return self.root / "features"
 
     @property
-    def split(self) -> Path:
+    def split_file(self) -> Path:
         """File of the split."""
         return self.root / "split.json"
 
     @property
-    def policies(self) -> Path:
+    def policies_folder(self) -> Path:
         """Folder of the policies."""
         return self.root / "policies"
 
     @property
-    def evaluation(self) -> Path:
+    def evaluation_folder(self) -> Path:
         """Folder of the evaluation."""
         return self.root / "evaluation"
 
     @property
-    def report(self) -> Path:
+    def report_folder(self) -> Path:
         """Folder of the report."""
         return self.root / "report"
 
     @property
     def published(self) -> bool:
         """Whether it holds a router and policies alone, as hubs do: nothing they were made from."""
-        return not any(map(is_there, (self.log, self.features, self.split)))
+        return not any(map(is_there, (self.log_folder, self.features_folder, self.split_file)))
 
     def arm(self, name: str = "router") -> Path:
         """Folder of the router, or of an ablation in `ARMS`."""
         return self.root / ARMS[name][0]
 
-    def policy(self, name: str) -> Path:
+    def policy_file(self, name: str) -> Path:
         """File of a policy.
 
         Raises:
@@ -121,45 +121,45 @@ class Run:
             raise DataError(
                 f"A policy's name must be letters, digits, '-', '_' and '.', not {name!r}."
             )
-        return self.policies / f"{name}.json"
+        return self.policies_folder / f"{name}.json"
 
     def arms(self) -> list[str]:
         """The router and the ablations that were trained."""
         return [name for name in ARMS if is_there(self.arm(name) / MANIFEST)]
 
-    def read_log(self, *, as_labelled: bool = False) -> OracleLog:
+    def log(self, *, as_labelled: bool = False) -> OracleLog:
         """The oracle log; examples that can get no features are gaps unless `as_labelled`.
 
         Raises:
             DataError: when it is missing or damaged.
         """
-        self._need(self.log / MANIFEST, "label")
-        log = OracleLog.read(self.log, sha256=self.sha256)
-        return log if as_labelled else without_featureless(log, self.features)
+        self._need(self.log_folder / MANIFEST, "label")
+        log = OracleLog.read(self.log_folder, sha256=self.sha256)
+        return log if as_labelled else without_featureless(log, self.features_folder)
 
-    def read_features(self, log: OracleLog) -> FeatureTable:
+    def features(self, log: OracleLog) -> FeatureTable:
         """The feature table of this log.
 
         Raises:
             DataError: when it is missing or damaged.
             MismatchError: when it was computed for other examples.
         """
-        self._need(self.features / MANIFEST, "featurize")
-        table = FeatureTable.read(self.features, sha256=self.sha256)
+        self._need(self.features_folder / MANIFEST, "featurize")
+        table = FeatureTable.read(self.features_folder, sha256=self.sha256)
         ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
         if None not in (ours, theirs) and ours != theirs:
             raise MismatchError(
-                f"{self.features} was computed for the examples {str(theirs)[:12]}, but {self.log} "
+                f"{self.features_folder} was computed for the examples {str(theirs)[:12]}, but {self.log_folder} "
                 f"holds the examples {str(ours)[:12]}. Compute the features of this log."
             )
         if not of_same_examples(table, log):
             raise MismatchError(
-                f"{self.features} was computed for other ids, questions or images than "
-                f"{self.log} holds. Compute the features of this log (m3router featurize)."
+                f"{self.features_folder} was computed for other ids, questions or images than "
+                f"{self.log_folder} holds. Compute the features of this log (m3router featurize)."
             )
         return table
 
-    def read_router(self, arm: str = "router") -> ScaleRouter:
+    def router(self, arm: str = "router") -> ScaleRouter:
         """The router, or an ablation, after checking what it was trained on.
 
         Raises:
@@ -171,17 +171,17 @@ class Run:
         folder = self.arm(arm)
         return replace(ScaleRouter.read(folder), held_out=HeldOut.read(folder))
 
-    def read_split(self, log: OracleLog) -> Split:
+    def split(self, log: OracleLog) -> Split:
         """The split, applied to the log.
 
         Raises:
             DataError: when it is missing or damaged.
             MismatchError: when it was made from another log.
         """
-        self._need(self.split, "train")
-        return Split.read(self.split, log.groups)
+        self._need(self.split_file, "train")
+        return Split.read(self.split_file, log.groups)
 
-    def read_policies(self, router: ScaleRouter, split: Split | None = None) -> dict[str, Policy]:
+    def policies(self, router: ScaleRouter, split: Split | None = None) -> dict[str, Policy]:
         """All policies, by name.
 
         Raises:
@@ -190,21 +190,23 @@ class Run:
         """
         policies = {}
         for name in self.policy_names():
-            path = self.policy(name)
+            path = self.policy_file(name)
             policies[name] = Policy.read(path)
             self._fits(path, policies[name], router, split)
         return policies
 
     def policy_names(self) -> list[str]:
         """Names of the policies that there are."""
-        return sorted(one.stem for one in self.policies.glob("*.json") if one.name != MANIFEST)
+        return sorted(
+            one.stem for one in self.policies_folder.glob("*.json") if one.name != MANIFEST
+        )
 
-    def read_cascades(self, router: ScaleRouter) -> dict[str, Cascade]:
-        """The cascades that go with policies, by name; raises as `read_cascade`."""
-        found = {name: self.read_cascade(name, router) for name in self.policy_names()}
+    def cascades(self, router: ScaleRouter) -> dict[str, Cascade]:
+        """The cascades that go with policies, by name; raises as `cascade`."""
+        found = {name: self.cascade(name, router) for name in self.policy_names()}
         return {name: one for name, one in found.items() if one is not None}
 
-    def read_cascade(self, name: str, router: ScaleRouter) -> Cascade | None:
+    def cascade(self, name: str, router: ScaleRouter) -> Cascade | None:
         """The cascade that goes with the policy of that name; None where none does.
 
         Raises:
@@ -224,8 +226,8 @@ class Run:
         Raises:
             DataError: when the model must be given by its folder or hub id.
         """
-        if is_there(self.log / MANIFEST) or not self.arm().is_dir():
-            name = str(self.read_log().metadata.get("model", ""))
+        if is_there(self.log_folder / MANIFEST) or not self.arm().is_dir():
+            name = str(self.log().metadata.get("model", ""))
         else:
             name = ScaleRouter.read(self.arm()).model
         if name not in BY_NAME:
@@ -242,15 +244,15 @@ class Run:
             MismatchError: when the other folder holds another log.
         """
         other = Run(root)
-        self.read_features(self.read_log())
+        self.features(self.log())
         theirs = other.inputs("log")["log"]
         if theirs.is_file() and sha256_file(theirs) != sha256_file(self.inputs("log")["log"]):
             raise MismatchError(
-                f"{other.log} holds another log than {self.log}. Choose a new folder."
+                f"{other.log_folder} holds another log than {self.log_folder}. Choose a new folder."
             )
         for ours, copy, file in (
-            (self.log, other.log, PARQUET),
-            (self.features, other.features, FEATURES_FILE),
+            (self.log_folder, other.log_folder, PARQUET),
+            (self.features_folder, other.features_folder, FEATURES_FILE),
         ):
             for name in (file, MANIFEST):
                 atomic_write_bytes(copy / name, (ours / name).read_bytes())
@@ -259,10 +261,10 @@ class Run:
     def inputs(self, *names: str) -> dict[str, Path]:
         """Files that stages read, by name: log, features, split, evaluation, or an arm."""
         known = {
-            "log": self.log / PARQUET,
-            "features": self.features / FEATURES_FILE,
-            "split": self.split,
-            "evaluation": self.evaluation / "evaluation.json",
+            "log": self.log_folder / PARQUET,
+            "features": self.features_folder / FEATURES_FILE,
+            "split": self.split_file,
+            "evaluation": self.evaluation_folder / "evaluation.json",
             **{name: self.arm(name) / ROUTER_FILE for name in ARMS},
         }
         return {name: known[name] for name in names}
@@ -323,7 +325,7 @@ class Run:
 
     def _refuse_damaged(self, path: Path, found: str) -> None:
         """Tell a file that is damaged from one that was made anew: its own folder knows."""
-        for stage, folder in (("log", self.log), ("features", self.features)):
+        for stage, folder in (("log", self.log_folder), ("features", self.features_folder)):
             if path.parent != real_path(folder) or not is_there(folder / MANIFEST):
                 continue
             own = read_manifest(folder, stage=stage).get("files", {}).get(path.name, found)
@@ -396,8 +398,12 @@ class OpenRun(Run):
 
     def wrote(self, *paths: Path) -> None:
         """Forget what is known of files that were written anew."""
-        places = {"log": self.log, "log as labelled": self.log, "features": self.features}
-        places |= {"split": self.split, **{name: self.arm(name) for name in ARMS}}
+        places = {
+            "log": self.log_folder,
+            "log as labelled": self.log_folder,
+            "features": self.features_folder,
+        }
+        places |= {"split": self.split_file, **{name: self.arm(name) for name in ARMS}}
         for path in paths:
             self._hashes.pop(real_path(path), None)
             for part, place in places.items():
@@ -417,36 +423,38 @@ class OpenRun(Run):
         self.wrote(*files)
         super().record(folder, stage, inputs=inputs, params=params, files=files)
 
-    def read_log(self, *, as_labelled: bool = False) -> OracleLog:
+    def log(self, *, as_labelled: bool = False) -> OracleLog:
         """As in `Run`, once."""
         if "log as labelled" not in self._parts:
-            self._parts["log as labelled"] = super().read_log(as_labelled=True)
+            self._parts["log as labelled"] = super().log(as_labelled=True)
         if as_labelled:
             return self._parts["log as labelled"]
         if "log" not in self._parts:
-            self._parts["log"] = without_featureless(self._parts["log as labelled"], self.features)
+            self._parts["log"] = without_featureless(
+                self._parts["log as labelled"], self.features_folder
+            )
         return self._parts["log"]
 
-    def read_features(self, log: OracleLog) -> FeatureTable:
+    def features(self, log: OracleLog) -> FeatureTable:
         """As in `Run`, once for the run's own log."""
         if log is not self._parts.get("log"):
-            return super().read_features(log)
+            return super().features(log)
         if "features" not in self._parts:
-            self._parts["features"] = super().read_features(log)
+            self._parts["features"] = super().features(log)
         return self._parts["features"]
 
-    def read_router(self, arm: str = "router") -> ScaleRouter:
+    def router(self, arm: str = "router") -> ScaleRouter:
         """As in `Run`, once."""
         if arm not in self._parts:
-            self._parts[arm] = super().read_router(arm)
+            self._parts[arm] = super().router(arm)
         return self._parts[arm]
 
-    def read_split(self, log: OracleLog) -> Split:
+    def split(self, log: OracleLog) -> Split:
         """As in `Run`, once for the run's own log."""
         if log is not self._parts.get("log"):
-            return super().read_split(log)
+            return super().split(log)
         if "split" not in self._parts:
-            self._parts["split"] = super().read_split(log)
+            self._parts["split"] = super().split(log)
         return self._parts["split"]
 
     def sha256(self, path: Path) -> str:

@@ -81,13 +81,13 @@ def check_run(run: Run) -> list[Check]:
     """
     run = run.opened()
     checks = [_attempt("log", partial(_log, run))]
-    if is_there(run.features / MANIFEST):
+    if is_there(run.features_folder / MANIFEST):
         checks.append(_attempt("features", partial(_features, run)))
     for arm in run.arms():
         checks.append(_attempt(ARMS[arm][0], partial(_router, run, arm)))
-    if is_there(run.split):
+    if is_there(run.split_file):
         checks.append(_attempt("split", partial(_split, run)))
-    if is_there(run.policies / MANIFEST):
+    if is_there(run.policies_folder / MANIFEST):
         checks.append(_attempt("policies", partial(_stage, run, "policies", "calibrate")))
     for name in run.policy_names():
         checks.append(_attempt(f"policy {name}", partial(_policy, run, name)))
@@ -134,44 +134,44 @@ def _try_model(name: str) -> str:
 
 
 def _log(run: Run) -> str:
-    log = run.read_log()
+    log = run.log()
     gaps = f", {log.n_gaps} gaps" if log.n_gaps else ""
     return f"{len(log)} examples at {', '.join(log.options)}{gaps}"
 
 
 def _features(run: Run) -> str:
-    log = run.read_log()
-    table = run.read_features(log)
+    log = run.log()
+    table = run.features(log)
     table.align([log.ids[row] for row in log.complete.nonzero()[0]])
     return f"{len(table)} examples, {table.widths}"
 
 
 def _router(run: Run, arm: str) -> str:
-    router = run.read_router(arm)
+    router = run.router(arm)
     return f"{router.estimator_name} on {', '.join(router.blocks)} ({router.fingerprint[:12]})"
 
 
 def _split(run: Run) -> str:
-    log = run.read_log()
-    split = run.read_split(log)
+    log = run.log()
+    split = run.split(log)
     split.prove_disjoint(log.groups)
     return f"no {words_of(log).of('image')} on two sides ({split.fingerprint[:12]})"
 
 
 def _policy(run: Run, name: str) -> str:
-    log = run.read_log()
-    policy = Policy.read(run.policy(name))
+    log = run.log()
+    policy = Policy.read(run.policy_file(name))
     policy.check_fits(
         options=log.options,
-        router=run.read_router().fingerprint,
-        split=run.read_split(log).fingerprint,
+        router=run.router().fingerprint,
+        split=run.split(log).fingerprint,
     )
     return f"{policy.kind}, {dict(policy.knob)}{', falls back' if policy.fallback else ''}"
 
 
 def _cascade(run: Run, name: str) -> str:
     cascade = Cascade.read(cascade_path(run.root, name))
-    router = run.read_router()
+    router = run.router()
     cascade.check_fits(options=router.options, router=router.fingerprint)
     return f"{cascade.knob}, {'asks again' if cascade.rule.start else 'never asks again'}"
 

@@ -121,8 +121,8 @@ def compare_runs(
 
 def _same_questions(a: OpenRun, b: OpenRun) -> tuple[OracleLog, Split]:
     """The log and split of both runs."""
-    log = a.read_log()
-    b.read_log()
+    log = a.log()
+    b.log()
     ours, theirs = (run.sha256(run.inputs("log")["log"]) for run in (a, b))
     if ours != theirs:
         raise MismatchError(
@@ -130,7 +130,7 @@ def _same_questions(a: OpenRun, b: OpenRun) -> tuple[OracleLog, Split]:
             f"{ours[:12]}, that of {b.root} has {theirs[:12]}. Train both on one log "
             "(`m3router train --out` makes a second run of the same log)."
         )
-    split, other = a.read_split(log), b.read_split(log)
+    split, other = a.split(log), b.split(log)
     if split.fingerprint != other.fingerprint:
         raise MismatchError(
             "Two routers can be compared on the same split only, or one has learned what the "
@@ -142,18 +142,18 @@ def _same_questions(a: OpenRun, b: OpenRun) -> tuple[OracleLog, Split]:
 
 
 def _rows(run: OpenRun, log: OracleLog, split: Split, part: str) -> np.ndarray:
-    return part_rows(log, split, part, gaps=run.read_router().metadata["gaps"])
+    return part_rows(log, split, part, gaps=run.router().metadata["gaps"])
 
 
 def _side(run: OpenRun, log: OracleLog, rows: np.ndarray) -> Side:
-    part = labelled(run.read_router(), run.read_features(log), log, rows)
+    part = labelled(run.router(), run.features(log), log, rows)
     return Side(p=part.p, costs=part.costs, paid=part.paid)
 
 
 def _common_policies(
     a: Run, b: Run, split: Split, wanted: Sequence[str] | None
 ) -> dict[str, tuple[Policy, Policy]]:
-    ours, theirs = (run.read_policies(run.read_router(), split) for run in (a, b))
+    ours, theirs = (run.policies(run.router(), split) for run in (a, b))
     if wanted is None:
         names = [n for n in ours if n in theirs and dict(ours[n].knob) == dict(theirs[n].knob)]
         return {name: (ours[name], theirs[name]) for name in names}

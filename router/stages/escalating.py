@@ -61,10 +61,10 @@ def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -
         raise DataError("To escalate, give one of a budget, a maximal loss and a maximal regret.")
     if knobs.get("cap") is not None:
         raise DataError("A cascade cannot be capped: what it asks again would break the cap.")
-    path, run = run.policy(name), run.opened()
-    router, log = run.read_router(), run.read_log()
-    split = run.read_split(log)
-    features = run.read_features(log)
+    path, run = run.policy_file(name), run.opened()
+    router, log = run.router(), run.log()
+    split = run.split(log)
+    features = run.features(log)
     data = CalibrationData.of(router, log, features, split)
     plain = data.policy(**knobs)
     rows = {part: part_rows(log, split, part, gaps=router.metadata["gaps"]) for part in SPLITS}

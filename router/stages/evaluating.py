@@ -63,12 +63,12 @@ def evaluate_stage(
         MismatchError: when parts of the run do not belong together.
     """
     run = run.opened()
-    router = run.read_router()
-    log = run.read_log()
-    split = run.read_split(log)
-    policies = run.read_policies(router, split)
-    cascades = run.read_cascades(router)
-    features = run.read_features(log)
+    router = run.router()
+    log = run.log()
+    split = run.split(log)
+    policies = run.policies(router, split)
+    cascades = run.cascades(router)
+    features = run.features(log)
     rows = {
         part: part_rows(log, split, part, gaps=router.metadata["gaps"])
         for part in ("tune", "calibrate", "test")
@@ -81,14 +81,14 @@ def evaluate_stage(
         else default_budgets(log.costs[inside], None if going_by is None else going_by[inside])
     )
     inputs = run.inputs("log", "features", "split", *run.arms())
-    inputs |= {f"policy {name}": run.policy(name) for name in policies}
+    inputs |= {f"policy {name}": run.policy_file(name) for name in policies}
     inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}
     params = {"budgets": list(chosen), "draws": draws, "seed": seed, "schema": SCHEMA}
     params["reference"] = reference
-    if reuse and run.is_current(run.evaluation, "evaluate", inputs=inputs, params=params):
+    if reuse and run.is_current(run.evaluation_folder, "evaluate", inputs=inputs, params=params):
         return read_document(run)
     known = np.concatenate(list(rows.values()))
-    routers = {arm: run.read_router(arm) for arm in run.arms()}
+    routers = {arm: run.router(arm) for arm in run.arms()}
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
     shown = [{"budget": budget} for budget in chosen]
@@ -111,9 +111,9 @@ def evaluate_stage(
     details = _Details(log, rows["test"], p["router"], reads["router"], going_by)
     document |= details.told(document, draws=draws, seed=seed)
     document |= _provenance(run, router, log, split) | _vision(document)
-    path = run.evaluation / DOCUMENT
+    path = run.evaluation_folder / DOCUMENT
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    run.record(run.evaluation, "evaluate", inputs=inputs, params=params, files=[path])
+    run.record(run.evaluation_folder, "evaluate", inputs=inputs, params=params, files=[path])
     return document
 
 
@@ -124,10 +124,10 @@ def read_document(run: Run) -> dict[str, Any]:
         DataError: when it is missing or damaged.
         MismatchError: when the run changed since.
     """
-    path = run.evaluation / DOCUMENT
+    path = run.evaluation_folder / DOCUMENT
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
-    run.verify(run.evaluation, "evaluate")
+    run.verify(run.evaluation_folder, "evaluate")
     return evaluation_in(path)
 
 

@@ -58,11 +58,11 @@ def importance_stage(
     params = {"repeats": repeats, "draws": draws, "seed": seed, "schema": SCHEMA}
     if reuse and run.is_current(folder, STAGE, inputs=inputs, params=params):
         return read_json_object(folder / DOCUMENT, redo="Remove that folder and report again.")
-    router, log = run.read_router(), run.read_log()
-    rows = part_rows(log, run.read_split(log), PART, gaps=router.metadata["gaps"])
+    router, log = run.router(), run.log()
+    rows = part_rows(log, run.split(log), PART, gaps=router.metadata["gaps"])
     if not len(rows):
         raise DataError(f"The {PART} split has no complete example. Label more questions.")
-    features = run.read_features(log)
+    features = run.features(log)
     table = features.align([log.ids[row] for row in rows])
     part = labelled(router, features, log, rows)
     examples = Examples(

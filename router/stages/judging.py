@@ -76,7 +76,7 @@ def judge_stage(
         DataError: when there is no log, or nothing in it that can be judged.
         ModelError: when the judge cannot be asked any more; verdicts that are there are kept.
     """
-    log = run.read_log(as_labelled=True)
+    log = run.log(as_labelled=True)
     folder = verdicts_folder(run, judge)
     with stop_on_signals() as stop:
         judged = judge_log(
@@ -92,5 +92,5 @@ def judge_stage(
     before = run.root / "judging" / BEFORE
     if JUDGE not in log.metadata:
         log.write(before)
-    judged.write(run.log, inputs={"before": before})
+    judged.write(run.log_folder, inputs={"before": before})
     return judged

@@ -85,7 +85,12 @@ def label_stage(
     if not isinstance(model, MultiScaleModel):
         groups = _groups_without_model(feature_groups, encoder)
         log = label(
-            examples, images=images, model=model, folder=run.log, progress=progress, **options
+            examples,
+            images=images,
+            model=model,
+            folder=run.log_folder,
+            progress=progress,
+            **options,
         )
         if ranks.is_first and log.complete.any():
             own = None if questions == MODEL else questions
@@ -105,13 +110,15 @@ def label_stage(
     )
     asked = [FeatureInput(one.id, one.image, one.question) for one in examples]
     with ranks.first_then_others(
-        lambda: FeatureCollector(run.features, featurizer, asked, images=images, rank=ranks.index)
+        lambda: FeatureCollector(
+            run.features_folder, featurizer, asked, images=images, rank=ranks.index
+        )
     ) as collector:
         log = label(
             examples,
             images=images,
             model=model,
-            folder=run.log,
+            folder=run.log_folder,
             on_encoded=collector,
             progress=progress,
             **options,
@@ -123,7 +130,7 @@ def label_stage(
         lost = collector.left_out(log)
         if lost:  # an answer without features is of no use; the journal keeps it for a retry
             log = with_errors(log, lost)
-            log.write(run.log)
+            log.write(run.log_folder)
         if np.isfinite(log.costs).all(axis=1).any():
             collector.finish(log)
     return log
@@ -176,7 +183,7 @@ def verify_stage(
         Flips, answers compared and flip rate, each by option.
     """
     log = verify(
-        run.read_log(as_labelled=True),
+        run.log(as_labelled=True),
         examples,
         images=images,
         model=model,
@@ -185,7 +192,7 @@ def verify_stage(
         frames=frames,
         progress=progress,
     )
-    log.write(run.log)
+    log.write(run.log_folder)
     found: dict[str, Any] = log.metadata[VERIFIED]
     return found
 
@@ -207,8 +214,13 @@ def import_stage(
             a labelled log.
     """
     read = importer(kind)
-    if is_there(run.log / MANIFEST) and "source" not in OracleLog.read(run.log).metadata:
-        raise DataError(f"{run.log} holds a log that was labelled here; import into a new folder.")
+    if (
+        is_there(run.log_folder / MANIFEST)
+        and "source" not in OracleLog.read(run.log_folder).metadata
+    ):
+        raise DataError(
+            f"{run.log_folder} holds a log that was labelled here; import into a new folder."
+        )
     log: OracleLog = read(source, **options)
     if isinstance(source, Path):
         paths = {"source": source}
@@ -219,7 +231,7 @@ def import_stage(
             for option, of in given.items()
             for number, path in enumerate(of, start=1)
         }
-    log.write(run.log, inputs={name: path for name, path in paths.items() if path.is_file()})
+    log.write(run.log_folder, inputs={name: path for name, path in paths.items() if path.is_file()})
     return log
 
 
@@ -257,10 +269,10 @@ def featurize_stage(
     """
     if images is not None and not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
-    log = run.read_log(as_labelled=True)
+    log = run.log(as_labelled=True)
     featurizer = _featurizer(log, images, encoder, questions, feature_groups)
     with FeatureCollector(
-        run.features, featurizer, feature_inputs(log), images=images
+        run.features_folder, featurizer, feature_inputs(log), images=images
     ) as collector:
         collector.collect(progress=progress)
         return collector.finish(log, progress), collector.causes

@@ -71,13 +71,13 @@ def train_stage(
             there.
     """
     run = run.opened()
-    log = run.read_log()
+    log = run.log()
     require_choice(log)
-    features = run.read_features(log)
+    features = run.features(log)
     for feature_group in feature_groups or ():
         if feature_group not in features.blocks:
             raise MismatchError(
-                f"There is no feature block {feature_group!r} in {run.features}, which has "
+                f"There is no feature block {feature_group!r} in {run.features_folder}, which has "
                 f"{list(features.blocks)}. Compute it: m3router featurize {run.root} "
                 f"--feature-group {feature_group}"
             )
@@ -121,8 +121,8 @@ def train_stage(
             router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
         (folder / MANIFEST).unlink(missing_ok=True)
         if not written:  # only now: a training that fails leaves the old router usable
-            split.write(run.split)
-            run.wrote(run.split)
+            split.write(run.split_file)
+            run.wrote(run.split_file)
             written = True
         router.write(folder)
         names = (ROUTER_FILE, HELD_OUT, *FAMILIARITY)
@@ -131,7 +131,7 @@ def train_stage(
     if progress:
         progress("done", len(wanted), len(wanted))
     warn_of_constants(targets, part_rows(targets, split, "fit", gaps=gaps))
-    return run.read_router()
+    return run.router()
 
 
 def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Policy:
@@ -147,7 +147,7 @@ def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) 
             name that is not a plain file name.
         MismatchError: when router, log, features and split do not belong together.
     """
-    path, run = run.policy(name), run.opened()
+    path, run = run.policy_file(name), run.opened()
     policy = CalibrationData.read(run).policy(**knobs)
     cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before
     policy.write(path)
@@ -157,9 +157,9 @@ def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) 
 
 def record_policies(run: Run) -> None:
     """Write the manifest of all policies that there are."""
-    files = [run.policy(name) for name in run.policy_names()]
+    files = [run.policy_file(name) for name in run.policy_names()]
     run.record(
-        run.policies,
+        run.policies_folder,
         "calibrate",
         inputs=run.inputs("log", "features", "split", "router"),
         params={one.stem: dict(Policy.read(one).knob) for one in files},

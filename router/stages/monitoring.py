@@ -66,17 +66,17 @@ def monitor_stage(
         MismatchError: when run and traffic, or traffic and references, do not belong together.
     """
     run, fresh = run.opened(), fresh.opened()
-    router = run.read_router()
-    log = run.read_log()
-    split = run.read_split(log)
+    router = run.router()
+    log = run.log()
+    split = run.split(log)
     policy = _policy(run, name, router, split)
     gaps = router.metadata["gaps"]
-    everything = fresh.read_log()
+    everything = fresh.log()
     _check_fits(router, everything, fresh)
     traffic = everything.require_complete(gaps)
     _refuse_known(log, split, traffic, fresh)
-    features, seen = run.read_features(log), fresh.read_features(everything)
-    fresh.verify(fresh.features, "features")
+    features, seen = run.features(log), fresh.features(everything)
+    fresh.verify(fresh.features_folder, "features")
     fit, calibrate = (part_rows(log, split, part, gaps=gaps) for part in ("fit", "calibrate"))
     every = np.arange(len(traffic))
     known = labelled(router, features, log, calibrate)
@@ -90,7 +90,7 @@ def monitor_stage(
     most = default_most(image_sizes(log, split, gaps=gaps), images=len(np.unique(asked.groups)))
     known, asked = replace(known, most=most), replace(asked, most=most, scores=scores)
     said = (_answers(log, calibrate), _answers(traffic, every))
-    cascade = run.read_cascade(name, router)
+    cascade = run.cascade(name, router)
     if cascade is None:
         guarantee = policy.guarantee
         before, now = by_policy(policy, known, said[0]), by_policy(policy, asked, said[1])
@@ -116,10 +116,10 @@ def monitor_stage(
 
 
 def _policy(run: Run, name: str, router: ScaleRouter, split: Split) -> Policy:
-    path, policies = run.policy(name), run.read_policies(router, split)
+    path, policies = run.policy_file(name), run.policies(router, split)
     if name not in policies:
         raise DataError(
-            f"{path} does not exist; {run.policies} has "
+            f"{path} does not exist; {run.policies_folder} has "
             f"{', '.join(sorted(policies)) or 'no policies'}. Run `m3router calibrate` first."
         )
     return policies[name]
@@ -136,7 +136,7 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
     if log.metadata.get(ASKED) != AGREEMENT:
         if references:
             raise DataError(
-                f"{of.log} was labelled with reference answers; others can be given only for "
+                f"{of.log_folder} was labelled with reference answers; others can be given only for "
                 f"questions that have none (metric {AGREEMENT!r})."
             )
         return log.scores
@@ -148,13 +148,13 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
             if log.questions[row] != one.question:
                 raise MismatchError(
                     f"The right answer of {one.id!r} is for the question {one.question!r}; "
-                    f"{of.log} asked {log.questions[row]!r}."
+                    f"{of.log_folder} asked {log.questions[row]!r}."
                 )
             scores[row] = [one.score(text) for text in answers[row]]
     if references and not np.isfinite(scores).any():
         raise MismatchError(
             f"None of the {len(references)} examples given has a right answer to a question in "
-            f"{of.log}. Give those of this traffic."
+            f"{of.log_folder}. Give those of this traffic."
         )
     return scores
 
@@ -168,10 +168,10 @@ def _heard(scores: Floats, log: OracleLog, feedback: Path, of: Run) -> Floats:
     """
     if log.metadata.get(ASKED) != AGREEMENT:
         raise DataError(
-            f"{of.log} was labelled with reference answers; feedback counts only for questions "
+            f"{of.log_folder} was labelled with reference answers; feedback counts only for questions "
             f"that have none (metric {AGREEMENT!r})."
         )
-    told = known_scores(log, read_judged(feedback), of=of.log)
+    told = known_scores(log, read_judged(feedback), of=of.log_folder)
     return np.where(np.isnan(scores), told, scores)
 
 

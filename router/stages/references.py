@@ -30,8 +30,8 @@ def reference_stage(
         MismatchError: when router, log and split do not belong together.
     """
     run = run.opened()
-    router, log = run.read_router(), run.read_log()
-    rows = part_rows(log, run.read_split(log), "calibrate", gaps=router.metadata["gaps"])
+    router, log = run.router(), run.log()
+    rows = part_rows(log, run.split(log), "calibrate", gaps=router.metadata["gaps"])
     if not len(rows):
         raise DataError("The calibration split has no complete example. Label more questions.")
     return reference_summary(

@@ -54,8 +54,8 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
     inputs = run.inputs("evaluation")
     inputs |= {kind: run.root / kind / STUDY for kind in studies}
     params = {"pictures": images is not None}
-    page = run.report / PAGE
-    if reuse and run.is_current(run.report, "report", inputs=inputs, params=params):
+    page = run.report_folder / PAGE
+    if reuse and run.is_current(run.report_folder, "report", inputs=inputs, params=params):
         return page
     extras = Extras(
         importance=importance,
@@ -63,12 +63,14 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
         left_out=studies.get(LEFT_OUT),
         notes=tuple(notes),
     )
-    evaluated = read_manifest(run.evaluation, stage="evaluate")
+    evaluated = read_manifest(run.evaluation_folder, stage="evaluate")
     try:
-        files = write_report(document, run.report, extras=extras, manifest=evaluated, images=images)
+        files = write_report(
+            document, run.report_folder, extras=extras, manifest=evaluated, images=images
+        )
     except UNSHOWN as error:
         raise DataError(_damaged(run, document, extras, error)) from error
-    run.record(run.report, "report", inputs=inputs, params=params, files=files)
+    run.record(run.report_folder, "report", inputs=inputs, params=params, files=files)
     return page
 
 
@@ -80,7 +82,7 @@ def _damaged(run: Run, document: Document, extras: Extras, error: Exception) -> 
             if part is not None and (found := _shown(document, Extras(**{field: part}))):
                 place = run.root / folder
                 return unfit(place / file, found, redo=f"Remove {place}, or make it again.")
-    return unfit(run.evaluation / DOCUMENT, error, redo=REDO)
+    return unfit(run.evaluation_folder / DOCUMENT, error, redo=REDO)
 
 
 def _shown(document: Document, extras: Extras) -> Exception | None:

@@ -164,8 +164,8 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
         check_entries(Tuned, setting)
         folds = int(made_from["folds"])
     run = run.opened()
-    log = run.read_log()
-    features = run.read_features(log)
+    log = run.log()
+    features = run.features(log)
     split = Split.read(tuning_folder(run) / SPLIT, log.groups)
     hashes = gather(
         apply_rule(log, made_from["rule"]),
@@ -188,11 +188,11 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
 def _read(
     run: Run, *, rule: str, seed: int, splitting: Splitting | None
 ) -> tuple[OracleLog, FeatureTable, Split]:
-    log = run.read_log()
+    log = run.log()
     require_choice(log)
-    features = run.read_features(log)
-    if splitting is None and is_there(run.split):
-        split = run.read_split(log)
+    features = run.features(log)
+    if splitting is None and is_there(run.split_file):
+        split = run.split(log)
     else:
         split = (splitting or Splitting()).apply(log, seed=seed)
     return apply_rule(log, rule), features, split

@@ -26,8 +26,8 @@ PROMISE = ("--max-regret", 0.1)
 
 def write_run(folder, log, features):
     run = Run(folder)
-    log.write(run.log)
-    features.write(run.features, inputs={"log": run.inputs("log")["log"]})
+    log.write(run.log_folder)
+    features.write(run.features_folder, inputs={"log": run.inputs("log")["log"]})
     return run
 
 
@@ -61,9 +61,9 @@ def trained(_trained, tmp_path):
 
 def calibrate_part(folder):
     run = Run(folder)
-    router, log = run.read_router(), run.read_log()
-    rows = part_rows(log, run.read_split(log), "calibrate", gaps="error")
-    return labelled(router, run.read_features(log), log, rows)
+    router, log = run.router(), run.log()
+    rows = part_rows(log, run.split(log), "calibrate", gaps="error")
+    return labelled(router, run.features(log), log, rows)
 
 
 def test_a_guarantee_is_said_and_recorded(invoke, trained):
@@ -96,14 +96,14 @@ def test_labels_of_fit_and_test_do_not_matter(invoke, trained, tmp_path):
     invoke("calibrate", trained, *PROMISE)
     honest = Policy.read(trained / "policies/default.json")
     run = Run(trained)
-    log = run.read_log()
-    frame, parts = log.frame, run.read_split(log)
+    log = run.log()
+    frame, parts = log.frame, run.split(log)
     kept = {log.ids[row] for name in ("calibrate", "tune") for row in parts.part(name)}
     other = ~frame["example_id"].isin(kept)
     frame.loc[other, "score"] = 1 - frame.loc[other, "score"]
     poisoned = OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata)
-    router = run.read_router()
-    split, features = run.read_split(log), run.read_features(log)
+    router = run.router()
+    split, features = run.split(log), run.features(log)
     part, tune = (
         labelled(router, features, poisoned, split.part(name)) for name in ("calibrate", "tune")
     )
@@ -169,7 +169,7 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
     assert "Falls back to the reference option" in result.stdout
     assert "200 questions about 100 images" in result.stdout
     assert "such images" in result.stdout or "no number of images" in result.stdout
-    policy = Policy.read(run.policy("default"))
+    policy = Policy.read(run.policy_file("default"))
     assert policy.kind == "fixed"
     assert policy.calibration["mean_cost"] == 576
 
@@ -291,13 +291,13 @@ def test_traffic_that_does_not_fit_is_refused(invoke, trained, tmp_path):
     assert missing.exit_code == 1
     assert "default" in missing.stderr
     run = Run(fresh)
-    table = run.read_features(run.read_log())
-    replace(table, metadata={"source": "another encoder"}).write(run.features)
+    table = run.features(run.log())
+    replace(table, metadata={"source": "another encoder"}).write(run.features_folder)
     other = invoke("monitor", trained, "--traffic", fresh)
     assert other.exit_code == 1
     assert "another encoder" in other.stderr.replace("\n", " ")
     narrow = FeatureTable(ids=table.ids, blocks={"image": table.blocks["image"]})
-    narrow.write(run.features)
+    narrow.write(run.features_folder)
     assert invoke("monitor", trained, "--traffic", fresh).exit_code == 1
 
 
@@ -310,7 +310,7 @@ def test_a_router_that_peeks_pays_for_it_when_it_is_calibrated(invoke, tmp_path)
     assert invoke("calibrate", run.root, "--price", 0).exit_code == 0
     part, log = calibrate_part(run.root), world.log
     assert np.all(part.costs[:, 1:] == log.costs[: len(part.costs), 1:] + 1)
-    policy = Policy.read(run.policy("default"))
+    policy = Policy.read(run.policy_file("default"))
     choice = policy.choose(part.p, part.costs)
     paid = routed_costs(np.tile(log.costs[0], (len(choice), 1)), ["peek"])
     expected = paid[np.arange(len(choice)), choice].mean()

@@ -89,7 +89,7 @@ def pushed(finished: Path, hub: StandIn, invoke) -> Run:
 
 
 def decisions(router: ScaleRouter, policy: Policy, run: Run) -> tuple[np.ndarray, np.ndarray]:
-    p = router.predict(FeatureTable.read(run.features))
+    p = router.predict(FeatureTable.read(run.features_folder))
     costs = np.tile([float(one) for one in router.options], (len(p), 1))
     return p, policy.choose(p, costs)
 
@@ -102,7 +102,7 @@ def test_a_fresh_process_decides_the_same(pushed: Run, hub: StandIn, tmp_path: P
     }  # fmt: skip
     assert hub.large, "the weights went as a large file"
     done = subprocess.run(
-        [sys.executable, "-c", DECIDE, NAME, pushed.features, tmp_path / "out.npz", commit],
+        [sys.executable, "-c", DECIDE, NAME, pushed.features_folder, tmp_path / "out.npz", commit],
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -117,7 +117,7 @@ def test_a_fresh_process_decides_the_same(pushed: Run, hub: StandIn, tmp_path: P
     )
     assert done.returncode == 0, done.stderr
     there = np.load(tmp_path / "out.npz")
-    p, chosen = decisions(pushed.read_router(), Policy.read(pushed.policy("default")), pushed)
+    p, chosen = decisions(pushed.router(), Policy.read(pushed.policy("default")), pushed)
     np.testing.assert_allclose(there["p"], p, rtol=1e-9)
     assert np.array_equal(there["chosen"], chosen)
     assert len(np.unique(chosen)) > 1
@@ -127,7 +127,7 @@ def test_only_what_is_on_the_list_is_asked_for(pushed: Run, hub: StandIn) -> Non
     hub.commit(NAME, {**hub.files(NAME), "model.bin": b"x", "estimator.pkl": pickle.dumps(1)})
     hub.requests.clear()
     router = load_router(NAME)
-    assert router.fingerprint == pushed.read_router().fingerprint
+    assert router.fingerprint == pushed.router().fingerprint
     assert router.origin == f"{NAME}@{hub.commits[NAME][-1][0]}"
     asked = {path.rpartition("/resolve/")[2] for _, path in hub.requests if "/resolve/" in path}
     names = {path.partition("/")[2] for path in asked}
@@ -146,11 +146,11 @@ def test_the_card_says_it_all_and_its_code_works(
     assert (told["license"], told["library_name"]) == ("apache-2.0", "m3router")
     assert data.datasets == ["me/questions"] and "m3router" in data.tags
     assert ModelCard(card.content).data.to_dict() == told
-    router = pushed.read_router()
-    log = pushed.read_log().metadata
+    router = pushed.router()
+    log = pushed.log().metadata
     for said in (router.fingerprint, log["prompt"], router.estimator_name, "| part: test |"):
         assert said in text
-    document = json.loads((pushed.evaluation / "evaluation.json").read_text())
+    document = json.loads((pushed.evaluation_folder / "evaluation.json").read_text())
     for row in document["rows"]:
         accuracy = row["accuracy"]
         low, high = 100 * accuracy["low"], 100 * accuracy["high"]
@@ -190,7 +190,7 @@ def test_a_pipeline_and_the_commands_take_what_was_downloaded(
 
 
 def test_one_by_one_as_hub_users_do(pushed: Run, hub: StandIn, tmp_path: Path) -> None:
-    router, policy = pushed.read_router(), Policy.read(pushed.policy("default"))
+    router, policy = pushed.router(), Policy.read(pushed.policy("default"))
     push_router(router, "me/alone", licence="mit", message="A router alone")
     assert hub.messages[-1] == "A router alone"
     assert "None yet." in hub.files("me/alone")["README.md"].decode()
@@ -232,7 +232,7 @@ def test_no_access_and_no_such_thing(pushed: Run, hub: StandIn, monkeypatch) -> 
         fetch(NAME, token="hf_wrong")
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(DataError, match=r"status 401.*hf auth login") as caught:
-        push_router(pushed.read_router(), NAME)
+        push_router(pushed.router(), NAME)
     assert TOKEN not in str(caught.value)
 
 

@@ -27,7 +27,7 @@ def test_inspect_prints_every_table(invoke, finished):
         assert f"{title}\n" in result.stdout
     assert "Errors by cause" not in result.stdout
     assert "takes away too much" in result.stdout
-    log = Run(finished).read_log()
+    log = Run(finished).log()
     for place, scale in enumerate(log.options):
         shown = f"{100 * log.scores[:, place].mean():.1f}"
         assert re.search(rf"^fixed {scale} +{re.escape(shown)} ", result.stdout, re.MULTILINE)
@@ -42,7 +42,7 @@ def test_inspect_as_json_is_json_alone_and_may_be_narrowed(invoke, finished):
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     (part,) = document["parts"]
-    log = Run(finished).read_log()
+    log = Run(finished).log()
     rows = log.datasets == "long"
     assert (part["dataset"], part["examples"]) == ("long", rows.sum())
     assert [one["rule"] for one in part["oracles"]] == ["stable"]
@@ -63,7 +63,7 @@ def test_inspect_writes_a_page_and_tables(invoke, finished, small_world, tmp_pat
     with (tables / "scales.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 5
-    log = Run(finished).read_log()
+    log = Run(finished).log()
     assert float(rows[2]["accuracy"]) == pytest.approx(log.scores[:, 2].mean())
     assert {"oracles.csv", "smallest.csv", "disagreements.csv", "steps.csv", "expensive.csv"} < {
         path.name for path in tables.iterdir()
@@ -71,7 +71,7 @@ def test_inspect_writes_a_page_and_tables(invoke, finished, small_world, tmp_pat
 
 
 def test_inspect_looks_at_an_unfinished_run_and_at_errors(invoke, finished, tmp_path):
-    log = Run(finished).read_log()
+    log = Run(finished).log()
     rows = json.loads(log.frame.to_json(orient="records"))[:23]
     for row in rows[:5]:
         row |= {"score": None, "cost": None, "error": "Image 0.png cannot be read: no such file."}

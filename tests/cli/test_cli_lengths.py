@@ -25,12 +25,12 @@ def test_the_option_goes_before_examples_and_a_run_keeps_its_lengths(invoke, wor
     own, run = tmp_path / "own", tmp_path / "run"
     label = ["label", "--examples", world.examples, "--images", world.images, "--model", "fake"]
     assert invoke(*label, "--out", own).exit_code == 0
-    log = Run(own).read_log()
+    log = Run(own).log()
     assert log.metadata["max_new_tokens"] == {"1": 72, "5": 72}  # 1 is the fake's own
     assert log.max_new_tokens[:4].tolist() == [5, 1, 5, 1]
     command = [*label, "--out", run, "--max-new-tokens"]
     assert invoke(*command, 7).exit_code == 0
-    assert Run(run).read_log().metadata["max_new_tokens"] == 7
+    assert Run(run).log().metadata["max_new_tokens"] == 7
     again = invoke(*command, 8)
     assert again.exit_code == 1
     told = " ".join(again.stderr.split())

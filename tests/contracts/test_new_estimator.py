@@ -80,16 +80,16 @@ def run(tmp_path):
     full = make_world(n=160, seed=1)
     log = log_of(full.log.scores[:, ::2], groups=list(full.log.groups))
     run = Run(tmp_path / "run")
-    log.write(run.log)
-    FeatureTable(ids=log.ids, blocks=full.features.blocks).write(run.features)
+    log.write(run.log_folder)
+    FeatureTable(ids=log.ids, blocks=full.features.blocks).write(run.features_folder)
     return run
 
 
 def test_it_trains_saves_loads_and_weighs_its_features(toy, run):
     trained = train_stage(run, estimator="toy")
-    again = run.read_router()
+    again = run.router()
     assert again.estimator_name == "toy" and again.fingerprint == trained.fingerprint
-    features = run.read_features(run.read_log())
+    features = run.features(run.log())
     np.testing.assert_array_equal(again.predict(features), trained.predict(features))
     assert (run.arm() / "toy.json").is_file()
     assert "toy.json" in router_files()  # what the hub takes and gives

@@ -84,8 +84,8 @@ def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
 ):
     run = Run(tmp_path / "run")
     log, features = simulated_log()
-    log.write(run.log)
-    features.write(run.features)
+    log.write(run.log_folder)
+    features.write(run.features_folder)
     train_stage(run)
     calibrate_stage(run, budget=9)
     document = evaluate_stage(run, draws=20)
@@ -106,19 +106,19 @@ def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
 
     assert f'<th scope="col">{TITLE}</th>' in page
     assert f"<b>{100 * value:.3f}</b>" in page
-    with (run.report / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
+    with (run.report_folder / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert float(rows["router"]["toy_mean"]) == value
     assert float(rows["router"]["toy_mean_low"]) < value < float(rows["router"]["toy_mean_high"])
-    latex = (run.report / "tables/baselines.tex").read_text(encoding="utf-8")
+    latex = (run.report_folder / "tables/baselines.tex").read_text(encoding="utf-8")
     assert "toy mean" in latex and f"{value:.4g}" in latex
 
 
 def test_so_is_a_metric_of_a_row(with_toy, tmp_path, capsys):
     run = Run(tmp_path / "run")
     log, features = simulated_log()
-    log.write(run.log)
-    features.write(run.features)
+    log.write(run.log_folder)
+    features.write(run.features_folder)
     train_stage(run)
     calibrate_stage(run, budget=9)
     document = evaluate_stage(run, draws=20)
@@ -131,9 +131,9 @@ def test_so_is_a_metric_of_a_row(with_toy, tmp_path, capsys):
     assert re.search(rf"fixed 1 .*\b{100 * value:.1f}", text) and "twice" in text
     assert f'<th scope="col">{ROW_TITLE}</th>' in page
     assert f"<b>{100 * value:.1f}</b>" in page
-    with (run.report / "tables/headline.csv").open(encoding="utf-8", newline="") as file:
+    with (run.report_folder / "tables/headline.csv").open(encoding="utf-8", newline="") as file:
         assert float(next(csv.DictReader(file))["twice"]) == value
-    assert "twice" in (run.report / "tables/headline.tex").read_text(encoding="utf-8")
+    assert "twice" in (run.report_folder / "tables/headline.tex").read_text(encoding="utf-8")
 
 
 def test_a_metric_that_needs_probabilities_is_none_without_them_and_the_rest_goes_on(monkeypatch):

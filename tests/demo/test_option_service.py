@@ -155,8 +155,8 @@ def test_bad_questions_and_files_are_told(service, picture, tmp_path):
 
 def test_examples_are_the_run_s_own_or_none(service, run, tmp_path):
     samples = first_questions(Run(run), run.parent / "images", tmp_path)
-    log = Run(run).read_log()
-    held_out = {str(log.images[row]) for row in Run(run).read_split(log).test}
+    log = Run(run).log()
+    held_out = {str(log.images[row]) for row in Run(run).split(log).test}
     assert len(samples) == 3 and {one.path.name for one in samples} <= held_out
     assert [question for _, question in samples[0].buttons] == list(READ)
     found, why = _samples(service, run, None, tmp_path)

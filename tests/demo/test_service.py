@@ -326,8 +326,8 @@ def test_examples_that_a_model_does_not_bear_out_are_left_out(tmp_path):
 def test_examples_of_a_run_are_held_out_and_what_they_claim(service, world, tmp_path):
     run = Run(world.run)
     samples = logged_samples(run, world.images, tmp_path)
-    log = run.read_log()
-    held_out = {str(log.images[row]) for row in run.read_split(log).part("test")}
+    log = run.log()
+    held_out = {str(log.images[row]) for row in run.split(log).part("test")}
     assert samples and {one.path.name for one in samples} <= held_out
     for sample in samples:
         assert set(needs(service.pipeline.model, sample.path, sample.easy)) == {sample.easy_answer}

@@ -119,22 +119,22 @@ def messages(root: Path, file: str = "") -> list[str]:
 
 def _serve(run: Run) -> None:
     """What `m3router serve` reads before it takes questions."""
-    router = run.read_router()
-    run.read_policies(router)
+    router = run.router()
+    run.policies(router)
     CalibrationData.read(run)
 
 
 def _rules(run: Run) -> None:
     for name in run.policy_names():
-        run.read_cascade(name, run.read_router())
+        run.cascade(name, run.router())
 
 
 def _journals(run: Run) -> None:
-    read_journal(run.log)
+    read_journal(run.log_folder)
 
 
 def _vectors(run: Run) -> None:
-    with VectorStore(run.features) as store:
+    with VectorStore(run.features_folder) as store:
         for one in store.read():
             assert one.values.ndim == 1
 

@@ -88,7 +88,7 @@ def test_a_report_names_the_document_that_it_cannot_show(run, file):
 
 @pytest.mark.parametrize("written", ["NaN", "1e999", "-1e999", "1" * 5000])
 def test_numbers_that_are_none_are_named_with_their_file(run, written):
-    path = run.policy("default")
+    path = run.policy_file("default")
     text = path.read_text()
     start = text.index('"lam": ') + len('"lam": ')
     path.write_text(text[:start] + written + text[text.index(",", start) :])
@@ -109,7 +109,7 @@ def commands(run):
 
 @pytest.mark.parametrize("number", range(4))
 def test_commands_refuse_a_truncated_log_in_one_message(run, number, caplog):
-    path = run.log / "oracle.parquet"
+    path = run.log_folder / "oracle.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     got = CliRunner().invoke(app, commands(run)[number])
     assert got.exit_code == 1 and isinstance(got.exception, SystemExit), got.exception
@@ -120,15 +120,15 @@ def test_commands_refuse_a_truncated_log_in_one_message(run, number, caplog):
 
 
 def test_no_log_and_a_damaged_log_are_different_things(run):
-    router = run.read_router()
-    (run.log / "manifest.json").unlink()
+    router = run.router()
+    (run.log_folder / "manifest.json").unlink()
     with pytest.raises(DataError, match=r"log/manifest\.json does not exist"):
         Policies(run.root, router)
-    for folder in (run.log, run.features):
+    for folder in (run.log_folder, run.features_folder):
         shutil.rmtree(folder)
     with pytest.raises(M3RouterError, match="log"):
         Policies(run.root, router)  # the split is still there: something was lost
-    run.split.unlink()
+    run.split_file.unlink()
     Policies(run.root, router)  # as it is published: a router and policies alone
 
 

@@ -61,9 +61,12 @@ def root(tmp_path_factory):
 
 def assert_same(folder: Path, undisturbed: Path) -> None:
     """Logs are equal row for row, and so are the features."""
-    ours, theirs = OracleLog.read(Run(folder).log), OracleLog.read(Run(undisturbed).log)
+    ours, theirs = (
+        OracleLog.read(Run(folder).log_folder),
+        OracleLog.read(Run(undisturbed).log_folder),
+    )
     assert ours.frame.equals(theirs.frame)
-    first, second = (FeatureTable.read(Run(one).features) for one in (folder, undisturbed))
+    first, second = (FeatureTable.read(Run(one).features_folder) for one in (folder, undisturbed))
     assert first.ids == second.ids
     for name, block in first.blocks.items():
         np.testing.assert_array_equal(block, second.blocks[name])

@@ -301,7 +301,7 @@ def test_a_router_is_trained_evaluated_and_used(small, labelled):
     policy = calibrate_stage(run, budget=budget)
     assert policy.calibration["mean_cost"] <= budget
     document = evaluate_stage(run, draws=50)
-    test = run.read_split(log).part("test")
+    test = run.split(log).part("test")
     fixed = {
         row["name"]: row["cost"]["value"] for row in document["rows"] if row["kind"] == "fixed"
     }
@@ -313,8 +313,8 @@ def test_a_router_is_trained_evaluated_and_used(small, labelled):
 
     # Decisions online use each image's own costs, as offline.
     pipeline = AutoScalePipeline.load(run.root, model=small)
-    router = run.read_router()
-    p = router.predict(run.read_features(log).align([log.ids[row] for row in test]))
+    router = run.router()
+    p = router.predict(run.features(log).align([log.ids[row] for row in test]))
     offline = policy.choose(p, routed_costs(log.costs[test], router.blocks))
     online = pipeline.answer(
         [images[log.images[row]] for row in test], [str(log.questions[row]) for row in test]

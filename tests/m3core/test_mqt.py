@@ -381,7 +381,7 @@ def test_labels_and_features_of_one_pass(mqt, tmp_path):
         questions="hashed",
         feature_groups=tuple(FEATURE_GROUPS),
     )
-    table = run.read_features(log)
+    table = run.features(log)
     assert log.options == tuple(str(scale) for scale in MQT_SCALES)
     assert log.costs.tolist() == [list(MQT_SCALES)] * 2
     assert table.blocks["image"].shape == (2, 48 + 7 * 50)

@@ -50,7 +50,7 @@ def ask(run: Path) -> str:
 
 assert_type(load_router("me/router"), ScaleRouter)
 assert_type(Policy.read(Path("policy.json")), Policy)
-assert_type(Run(Path("run")).read_log(), OracleLog)
+assert_type(Run(Path("run")).log(), OracleLog)
 assert_type(ScaleGrid, type[ScaleGrid])
 assert_type(load_jsonl(Path("a.jsonl"), images=Path("b")), list[Example])
 assert_type(m3router.__version__, str)

@@ -91,7 +91,7 @@ def test_strange_files_are_records_and_the_others_get_features(images, tmp_path)
     run = Run(tmp_path / "run")
     log = label_all(run, asked, images)
     assert set(causes(log)) == set(bad)
-    assert run.read_features(log).ids == ("0", "1", "2", "3", "last")
+    assert run.features(log).ids == ("0", "1", "2", "3", "last")
     again = label_all(run, asked, images)  # nothing is asked again, and nothing ends it
     assert again.frame.equals(log.frame)
     table, found = featurize_stage(run, images=images, feature_groups=("question", "cheap"))
@@ -115,22 +115,22 @@ def test_a_file_that_vanishes_after_its_encoding(images, tmp_path):
     log = label_all(run, asked, images, Vanishing(images / "3.png"))
     assert list(causes(log)) == ["3"]
     assert "No features: Image" in causes(log)["3"] and "no such file" in causes(log)["3"]
-    assert len(run.read_features(log).ids) == 19
-    assert OracleLog.read(run.log).frame.equals(log.frame)
+    assert len(run.features(log).ids) == 19
+    assert OracleLog.read(run.log_folder).frame.equals(log.frame)
 
 
 def test_features_made_later_without_a_file_that_is_gone(images, tmp_path):
     run, asked = Run(tmp_path / "run"), usual(20)
     whole = label_all(run, asked, images)
-    shutil.rmtree(run.features)
+    shutil.rmtree(run.features_folder)
     kept = (images / "3.png").read_bytes()
     (images / "3.png").unlink()
     log = label_all(run, asked, images)
-    assert list(causes(log)) == ["3"] and len(run.read_features(log).ids) == 19
+    assert list(causes(log)) == ["3"] and len(run.features(log).ids) == 19
     (images / "3.png").write_bytes(kept)
     assert label_all(run, asked, images).frame.equals(whole.frame)
-    assert len(run.read_features(whole).ids) == 20
-    shutil.rmtree(run.features)
+    assert len(run.features(whole).ids) == 20
+    shutil.rmtree(run.features_folder)
     shutil.rmtree(images)
     images.mkdir()
     assert len(causes(label_all(run, asked, images))) == 20
@@ -139,19 +139,21 @@ def test_features_made_later_without_a_file_that_is_gone(images, tmp_path):
 def test_training_leaves_out_what_has_no_features(images, tmp_path):
     run, asked = Run(tmp_path / "run"), usual()
     whole = label_all(run, asked, images)
-    shutil.rmtree(run.features)
+    shutil.rmtree(run.features_folder)
     (images / "3.png").write_bytes(b"")
     featurize_stage(run, images=images, feature_groups=("question", "cheap"))
-    assert OracleLog.read(run.log).frame.equals(whole.frame)  # an imported log cannot be redone
-    assert run.read_log(as_labelled=True).frame.equals(whole.frame)
-    log = run.read_log()
+    assert OracleLog.read(run.log_folder).frame.equals(
+        whole.frame
+    )  # an imported log cannot be redone
+    assert run.log(as_labelled=True).frame.equals(whole.frame)
+    log = run.log()
     assert list(causes(log)) == ["3"] and log.complete.sum() == COUNT - 1
     with pytest.raises(DataError, match="No features: Image .*empty.*gaps drop"):
         train_stage(run, estimator="logistic")
     assert train_stage(run, estimator="logistic", gaps="drop").metadata["n"]
     Image.fromarray(render(make_scene(3))).save(images / "3.png")
     featurize_stage(run, images=images, feature_groups=("question", "cheap"))
-    assert run.read_log().frame.equals(whole.frame)
+    assert run.log().frame.equals(whole.frame)
 
 
 def test_asking_again_leaves_out_what_cannot_be_read(images, tmp_path):
@@ -161,7 +163,7 @@ def test_asking_again_leaves_out_what_cannot_be_read(images, tmp_path):
     found = verify_stage(run, asked, images=images, model=FakeModel(), count=6)
     assert found["examples"] == 5 and list(found["unreadable"]) == ["2"]
     assert set(found["asked"].values()) == {5}
-    assert OracleLog.read(run.log).metadata[VERIFIED] == found
+    assert OracleLog.read(run.log_folder).metadata[VERIFIED] == found
 
 
 @pytest.mark.parametrize(("disk", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
@@ -174,7 +176,7 @@ def test_either_spelling_of_a_name_is_labelled_and_shown(images, tmp_path, disk,
     run = Run(tmp_path / "run")
     log = label_all(run, [*usual(3), example("cafe", spelled(asked))], images)
     assert log.n_gaps == 0 and log.images[3] == spelled(asked)
-    assert len(run.read_features(log).ids) == 4
+    assert len(run.features(log).ids) == 4
     shown = thumbnails([{"id": "cafe", "image": spelled(asked)}], images, frames=6)
     assert list(shown) == ["cafe"]
     page = tmp_path / "page.html"

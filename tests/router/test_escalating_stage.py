@@ -27,8 +27,8 @@ from tests.router.answered import answered_world
 def run_of(root, **world):
     made = answered_world(**world)
     run = Run(root)
-    made.log.write(run.log)
-    made.features.write(run.features)
+    made.log.write(run.log_folder)
+    made.features.write(run.features_folder)
     train_stage(run, ablations=False)
     return run
 
@@ -47,7 +47,7 @@ def test_a_policy_and_its_cascade(run):
     cascade = escalate_stage(run, name="sure", budget=100)
     assert cascade == Cascade.read(cascade_path(run.root, "sure"))
     assert cascade.calibration["mean_cost"] <= 100
-    policy = Policy.read(run.policy("sure"))
+    policy = Policy.read(run.policy_file("sure"))
     assert policy.knob == cascade.knob and policy.calibration["mean_cost"] <= 100
     assert policy.binding == cascade.binding
     document = evaluate_stage(run, draws=50, budgets=[100])
@@ -68,14 +68,14 @@ def test_a_tolerable_loss_takes_the_cheapest(run):
 
 def test_the_test_part_is_not_read(run):
     before = escalate_stage(run, budget=100)
-    log = run.read_log()
-    rows = run.read_split(log).test
+    log = run.log()
+    rows = run.split(log).test
     frame = log.frame
     touched = frame["example_id"].isin([log.ids[row] for row in rows])
     frame.loc[touched, ["confidence", "logprob"]] = [0.5, -3.0]
     frame.loc[touched, "score"] = 1 - frame.loc[touched, "score"]
     poisoned = type(log)(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata)
-    poisoned.write(run.log)
+    poisoned.write(run.log_folder)
     train_stage(run, ablations=False)
     after = escalate_stage(run, budget=100)
     assert after.rule == before.rule
@@ -125,7 +125,7 @@ def test_from_the_command_line(run):
     assert done.exit_code == 0, done.output
     for said in ("confidence cascade", "router + escalation", "fixed scales mixed at random"):
         assert said in done.output
-    rows = json.loads((run.evaluation / "evaluation.json").read_text())["escalation"]["rows"]
+    rows = json.loads((run.evaluation_folder / "evaluation.json").read_text())["escalation"]["rows"]
     (row,) = (row for row in rows if row["policy"]["kind"] == "cascade")
     right = f"{100 * row['accuracy']['value']:.1f} % right"
     assert f"router + escalation, default: {right}" in done.output
@@ -135,7 +135,7 @@ def test_two_options_print_and_keep_their_apgr(tmp_path):
     run = run_of(tmp_path / "two", n=900, options=2)
     done = CliRunner().invoke(app, ["evaluate", str(run.root), "--draws", "50"])
     assert done.exit_code == 0, done.output
-    document = json.loads((run.evaluation / "evaluation.json").read_text())
+    document = json.loads((run.evaluation_folder / "evaluation.json").read_text())
     value = document["metrics"]["apgr"]["value"]
     assert f"APGR between 144 and 576: {value:.3f}" in done.output
     assert 0.5 < value < 1
@@ -147,9 +147,9 @@ def test_the_regret_of_a_cascade_is_certified(tmp_path):
     kept = cascade.guarantee
     assert kept["max_regret"] == 0.05 and kept["p_value"] <= 0.05 < 1
     assert kept["regret"] < 0.05 and kept["upper_limit"] <= 0.05 + 1e-6
-    log = run.read_log()
-    rows = run.read_split(log).calibrate
-    p = predictions(run.read_router(), run.read_features(log), log, rows)[rows]
+    log = run.log()
+    rows = run.split(log).calibrate
+    p = predictions(run.router(), run.features(log), log, rows)[rows]
     signals = [np.asarray(log.laid_out(name), float)[rows] for name in ("confidence", "logprob")]
     asked = cascade.rule.ask(
         p, log.costs[rows], log.costs[rows], cascade.rule.believe(p, *signals), cascade.price
@@ -157,7 +157,7 @@ def test_the_regret_of_a_cascade_is_certified(tmp_path):
     final = log.scores[rows, asked.final]
     regret = np.maximum(0, log.scores[rows, -1] - final).mean()
     assert regret == pytest.approx(kept["regret"])
-    plain = Policy.read(run.policy("safe"))
+    plain = Policy.read(run.policy_file("safe"))
     assert plain.guarantee["max_regret"] == 0.05
     assert cascade.calibration["mean_cost"] < plain.calibration["mean_cost"]
     assert Cascade.read(cascade_path(run.root, "safe")) == cascade
@@ -170,9 +170,9 @@ def test_the_net_loss_of_a_cascade_is_certified(tmp_path):
     cascade = escalate_stage(run, name="net", max_loss=0.05)
     kept = cascade.guarantee
     assert kept["max_loss"] == 0.05 and kept["p_value"] <= 0.05 and "max_regret" not in kept
-    log = run.read_log()
-    rows = run.read_split(log).calibrate
-    p = predictions(run.read_router(), run.read_features(log), log, rows)[rows]
+    log = run.log()
+    rows = run.split(log).calibrate
+    p = predictions(run.router(), run.features(log), log, rows)[rows]
     signals = [np.asarray(log.laid_out(name), float)[rows] for name in ("confidence", "logprob")]
     asked = cascade.rule.ask(
         p, log.costs[rows], log.costs[rows], cascade.rule.believe(p, *signals), cascade.price
@@ -181,7 +181,7 @@ def test_the_net_loss_of_a_cascade_is_certified(tmp_path):
     assert net == pytest.approx(kept["loss"])
     assert kept["loss"] < kept["upper_limit"] <= 0.05
     assert cascade.knob == {"max_loss": 0.05, "confidence": 0.95}
-    plain = Policy.read(run.policy("net"))
+    plain = Policy.read(run.policy_file("net"))
     assert plain.guarantee["max_loss"] == 0.05
 
 
@@ -202,10 +202,10 @@ def test_what_is_monitored_is_the_cascade(run, tmp_path):
     frame["example_id"] = "fresh-" + frame["example_id"]
     frame["group"] = "fresh-" + frame["group"]
     log = type(made.log)(frame, options=made.log.options, cost_unit=made.log.cost_unit)
-    log.write(fresh.log)
+    log.write(fresh.log_folder)
     ids = tuple(f"fresh-{name}" for name in features.ids)
     table = type(features)(ids=ids, blocks=features.blocks, metadata=features.metadata)
-    table.write(fresh.features)
+    table.write(fresh.features_folder)
     found = monitor_stage(run, fresh, name="both")
     for name in ("cost", "accuracy"):
         kept = cascade.calibration[{"cost": "mean_cost"}.get(name, name)]
@@ -213,8 +213,8 @@ def test_what_is_monitored_is_the_cascade(run, tmp_path):
     assert found["cost"]["fresh"] == pytest.approx(cascade.calibration["mean_cost"], rel=0.3)
     assert not found["alarm"]
     frame["confidence"] = None
-    type(log)(frame, options=log.options, cost_unit=log.cost_unit).write(fresh.log)
-    table.write(fresh.features)
+    type(log)(frame, options=log.options, cost_unit=log.cost_unit).write(fresh.log_folder)
+    table.write(fresh.features_folder)
     with pytest.raises(DataError, match=r"goes by the confidence of answers; \d+ of \d+"):
         monitor_stage(run, fresh, name="both")
 
@@ -228,15 +228,15 @@ def test_a_cascade_is_against_the_best_option_or_the_one_that_is_named(tmp_path)
         frame, options=made.log.options, cost_unit=made.log.cost_unit, metadata=made.log.metadata
     )
     run = Run(tmp_path / "run")
-    log.write(run.log)
-    made.features.write(run.features)
+    log.write(run.log_folder)
+    made.features.write(run.features_folder)
     train_stage(run, ablations=False)
-    rows = run.read_split(log).calibrate
+    rows = run.split(log).calibrate
     accuracy = log.scores[rows].mean(axis=0)
     best = log.options[int(accuracy.argmax())]
     assert best != log.options[-1]
     cascade = escalate_stage(run, max_loss_observed=0.0)
-    assert cascade.reference == best == Policy.read(run.policy("default")).reference
+    assert cascade.reference == best == Policy.read(run.policy_file("default")).reference
     assert cascade.calibration["accuracy"] >= accuracy.max() - 1e-12
     named = escalate_stage(run, max_loss_observed=0.0, reference=log.options[-1])
     assert named.reference == log.options[-1]

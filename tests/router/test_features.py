@@ -105,8 +105,8 @@ def test_features_of_the_labelling_pass_equal_those_of_a_pass_of_their_own(sourc
     images, asked = source
     run, other = Run(tmp_path / "a"), Run(tmp_path / "b")
     label_stage(run, asked, images=images, model=FakeModel(), feature_groups=tuple(FEATURE_GROUPS))
-    table = run.read_features(run.read_log())
-    label(asked, images=images, model=FakeModel(), folder=other.log)
+    table = run.features(run.log())
+    label(asked, images=images, model=FakeModel(), folder=other.log_folder)
     alone, causes = featurize_stage(
         other, images=images, encoder="fake", feature_groups=tuple(FEATURE_GROUPS)
     )
@@ -136,7 +136,7 @@ def test_an_interrupted_collection_goes_on(source, tmp_path):
 def test_unreadable_images_are_named_and_left_out(source, tmp_path):
     images, asked = source
     run = Run(tmp_path / "run")
-    label(asked, images=images, model=FakeModel(), folder=run.log)
+    label(asked, images=images, model=FakeModel(), folder=run.log_folder)
     (images / "1.png").write_bytes(b"no picture")
     table, causes = featurize_stage(run, images=images, encoder="fake")
     assert list(causes) == ["1.png"]
@@ -144,7 +144,7 @@ def test_unreadable_images_are_named_and_left_out(source, tmp_path):
     for number in range(5):
         (images / f"{number}.png").unlink()
     other = Run(tmp_path / "other")
-    label(asked, images=images, model=FakeModel(), folder=other.log)
+    label(asked, images=images, model=FakeModel(), folder=other.log_folder)
     with pytest.raises(DataError, match="no image could be read"):
         featurize_stage(other, images=images, encoder="fake")
     with pytest.raises(DataError, match="images folder .* does not exist"):
@@ -167,7 +167,7 @@ def test_any_log_gets_features_from_a_clip_tower_without_an_lmm(source, tmp_path
     CLIPImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(clip)
     assert load_encoder(clip).grid.scales == (1, 4, 16, 64)
     run = Run(tmp_path / "run")
-    label(asked, images=images, model=FakeModel(), folder=run.log)
+    label(asked, images=images, model=FakeModel(), folder=run.log_folder)
     table, causes = featurize_stage(run, images=images, encoder=clip)
     assert table.widths == {"image": 16 + 3 * 18, "question": 128, "size": 4} and causes == {}
     assert table.metadata["question_encoder"] == "hashed"

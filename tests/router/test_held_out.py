@@ -38,10 +38,10 @@ def test_the_tune_part_is_judged_by_what_has_not_seen_it(world, trained):
 
 def test_it_stays_with_the_run(world, trained, tmp_path):
     run = Run(tmp_path)
-    world.log.write(run.log)
-    world.features.write(run.features)
+    world.log.write(run.log_folder)
+    world.features.write(run.features_folder)
     train_stage(run, ablations=False)
-    again = run.read_router()
+    again = run.router()
     assert (run.arm() / FILE).is_file()
     assert set(again.held_out.ids) == set(trained.held_out.ids)
     save_router(again, tmp_path / "copy")
@@ -50,9 +50,9 @@ def test_it_stays_with_the_run(world, trained, tmp_path):
     assert load_router(tmp_path / "copy").fingerprint == again.fingerprint
     (run.arm() / FILE).write_bytes(b"other")
     with pytest.raises(DataError):
-        run.read_router()
+        run.router()
     train_stage(run, estimator="logistic", ablations=False)
-    assert run.read_router().held_out is None  # it is not fitted on the tune split
+    assert run.router().held_out is None  # it is not fitted on the tune split
 
 
 def test_what_is_not_held_out_is_left_alone(tmp_path):

@@ -92,8 +92,8 @@ def test_a_runs_blocks_matter_and_its_strong_features_are_those_that_decide(
     estimator, world, tmp_path
 ):
     run = Run(tmp_path)
-    world.log.write(run.log)
-    world.features.write(run.features)
+    world.log.write(run.log_folder)
+    world.features.write(run.features_folder)
     train_stage(run, estimator=estimator, ablations=False)
     document = importance_stage(run, repeats=3, draws=50)
     assert document["part"] == "calibrate"
@@ -112,8 +112,8 @@ def test_the_test_part_is_not_looked_at(world, tmp_path):
     run = Run(tmp_path)
     frame = world.log.frame
     test = {world.log.ids[row] for row in world.split.test}
-    world.log.write(run.log)
-    world.features.write(run.features)
+    world.log.write(run.log_folder)
+    world.features.write(run.features_folder)
     train_stage(run, ablations=False)
     clean = importance_stage(run, repeats=2, draws=20)
     poisoned = frame.copy()
@@ -124,7 +124,7 @@ def test_the_test_part_is_not_looked_at(world, tmp_path):
         options=world.log.options,
         cost_unit=world.log.cost_unit,
         metadata=world.log.metadata,
-    ).write(other.log)
-    world.features.write(other.features)
+    ).write(other.log_folder)
+    world.features.write(other.features_folder)
     train_stage(other, ablations=False)
     assert importance_stage(other, repeats=2, draws=20) == clean

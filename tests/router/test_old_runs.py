@@ -66,32 +66,32 @@ def test_an_old_run_still_checks(run):
 
 @pytest.mark.parametrize("name", ["vain", "regret", "capped", "again"])
 def test_old_policies_are_against_the_last_option(run, name):
-    written = json.loads(run.policy(name).read_text())
+    written = json.loads(run.policy_file(name).read_text())
     assert written["schema"] == 2 and "reference" not in written["policy"]
-    policy = Policy.read(run.policy(name))
+    policy = Policy.read(run.policy_file(name))
     assert policy.reference == "576"
     assert policy.kind == {"finest": "fixed"}.get(written["policy"]["kind"], policy.kind)
     # written again it has the present schema and reads as the same policy
-    policy.write(run.policy(name))
-    assert json.loads(run.policy(name).read_text())["schema"] == 3
-    assert Policy.read(run.policy(name)) == policy
+    policy.write(run.policy_file(name))
+    assert json.loads(run.policy_file(name).read_text())["schema"] == 3
+    assert Policy.read(run.policy_file(name)) == policy
 
 
 def test_old_policies_decide_as_they_did(run):
     part = CalibrationData.read(run).calibrate
     rows = np.arange(len(part.p))
     for name in ("vain", "regret", "capped"):
-        policy = Policy.read(run.policy(name))
+        policy = Policy.read(run.policy_file(name))
         choice = policy.choose(part.p, part.costs)
         assert part.costs[rows, choice].mean() == pytest.approx(policy.calibration["mean_cost"])
         if policy.guarantee:
             lost = np.maximum(0, part.scores[rows, policy.reference_choice(part.costs)])
             lost = np.maximum(0, lost - part.scores[rows, choice])
             assert lost.mean() == pytest.approx(policy.guarantee["regret"])
-    assert set(Policy.read(run.policy("vain")).choose(part.p, part.costs)) == {4}
-    assert told_by(Policy.read(run.policy("vain"))) == ""
-    assert told_by(Policy.read(run.policy("regret"))) == SENTENCE
-    capped = told_by(Policy.read(run.policy("capped")))
+    assert set(Policy.read(run.policy_file("vain")).choose(part.p, part.costs)) == {4}
+    assert told_by(Policy.read(run.policy_file("vain"))) == ""
+    assert told_by(Policy.read(run.policy_file("regret"))) == SENTENCE
+    capped = told_by(Policy.read(run.policy_file("capped")))
     assert "right at the reference option, 576 (or what stands for it within the cap of 144) and"
     assert "within the cap of 144" in capped
 
@@ -109,7 +109,7 @@ def test_an_old_cascade_is_against_the_last_option(run):
 
 def test_an_old_evaluation_is_reported_with_its_reference(run):
     document = read_document(run)
-    written = json.loads((run.evaluation / "evaluation.json").read_text())
+    written = json.loads((run.evaluation_folder / "evaluation.json").read_text())
     assert written["schema"] == 3 < SCHEMA
     assert document["reference"]["option"] == "576"
     for row, old in zip(headline(document), written["rows"], strict=True):
@@ -173,9 +173,9 @@ def alike(found, wanted):
 
 def test_an_old_hub_folder_decides_as_it_did(run):
     expected = json.loads((OLD_HUB / "expected.json").read_text())
-    router, log = load_router(OLD_HUB), run.read_log()
-    assert router.fingerprint == run.read_router().fingerprint
-    p = router.predict(run.read_features(log).align(log.ids))
+    router, log = load_router(OLD_HUB), run.log()
+    assert router.fingerprint == run.router().fingerprint
+    p = router.predict(run.features(log).align(log.ids))
     np.testing.assert_allclose(p.mean(axis=0), expected["p_mean"])
     assert set(expected["choices"]) == {*KNOBS, *CASCADES}
     for name, choices in expected["choices"].items():
@@ -184,7 +184,7 @@ def test_an_old_hub_folder_decides_as_it_did(run):
     signals = [np.asarray(log.laid_out(name), float) for name in ("confidence", "logprob")]
     assert set(expected["first"]) == set(CASCADES)
     for name, first in expected["first"].items():
-        cascade = Run(OLD_HUB).read_cascade(name, router)
+        cascade = Run(OLD_HUB).cascade(name, router)
         beliefs = cascade.rule.believe(p, *signals)
         asked = cascade.rule.ask(p, log.costs, log.costs, beliefs, cascade.price)
         assert "".join(map(str, asked.first)) == first
@@ -192,12 +192,12 @@ def test_an_old_hub_folder_decides_as_it_did(run):
 
 
 def test_calibrated_again_policies_and_cascades_are_the_same(run):
-    shutil.rmtree(run.policies)
+    shutil.rmtree(run.policies_folder)
     for name, knobs in KNOBS.items():
         calibrate_stage(run, name=name, **knobs)
-        path = run.policy(name)
+        path = run.policy_file(name)
         alike(content(path), content(OLD_HUB / "policies" / path.name))
     for name, knobs in CASCADES.items():
         escalate_stage(run, name=name, **knobs)
-        for path in (run.policy(name), cascade_path(run.root, name)):
+        for path in (run.policy_file(name), cascade_path(run.root, name)):
             alike(content(path), content(OLD_HUB / path.parent.name / path.name))

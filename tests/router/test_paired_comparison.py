@@ -190,8 +190,8 @@ def test_runs_of_other_splits_or_logs_are_refused(two_runs, build_world, tmp_pat
         compare_runs(a, c, draws=5)
     d = Run(tmp_path / "d")
     other = build_world(200, seed=3)
-    other.log.write(d.log)
-    other.features.write(d.features)
+    other.log.write(d.log_folder)
+    other.features.write(d.features_folder)
     train_stage(d, ablations=False)
     with pytest.raises(MismatchError, match=f"{a.root} has SHA-256 .*{d.root} has"):
         compare_runs(a, d, draws=5)

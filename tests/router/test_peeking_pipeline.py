@@ -32,7 +32,7 @@ def world(tmp_path_factory):
         run, asked, images=root / "images", model=model, feature_groups=["cheap", "peek"]
     )
     split = split_by_group(log.groups, seed=0)
-    router = train_router(log, run.read_features(log), split)
+    router = train_router(log, run.features(log), split)
     binding = Binding(
         options=router.options,
         cost_unit=router.cost_unit,
@@ -85,7 +85,7 @@ def test_where_none_stays_every_peek_is_counted(world):
 
 def test_mixed_decisions_are_those_of_the_log(world):
     _, _, run, log, router, policy = world
-    p = router.predict(run.read_features(log))
+    p = router.predict(run.features(log))
     costs = routed_costs(log.costs, router.blocks)
     seen = set()
     for lam in (1e-4, 1e-3, 1e-2):

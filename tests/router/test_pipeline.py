@@ -55,7 +55,7 @@ def world(tmp_path_factory):
     log = label_stage(
         Run(root), examples, images=root, model=model, feature_groups=tuple(FEATURE_GROUPS)
     )
-    table = Run(root).read_features(log)
+    table = Run(root).features(log)
     split = split_by_group(log.groups, seed=0)
     rows = split.part("calibrate")
     routers = {}

@@ -109,8 +109,8 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("once")
     world = answered_world(n=400)
     run = Run(root / "run")
-    world.log.write(run.log)
-    world.features.write(run.features)
+    world.log.write(run.log_folder)
+    world.features.write(run.features_folder)
     train_stage(run)
     calibrate_stage(run, budget=100)
     escalate_stage(run, name="again", budget=100)
@@ -122,9 +122,9 @@ def made(tmp_path_factory):
     for column in ("example_id", "group"):
         frame[column] = "fresh-" + frame[column]
     log = type(world.log)(frame, options=world.log.options, cost_unit=world.log.cost_unit)
-    log.write(fresh.log)
+    log.write(fresh.log_folder)
     ids = tuple(f"fresh-{name}" for name in other.ids)
-    type(other)(ids=ids, blocks=other.blocks, metadata=other.metadata).write(fresh.features)
+    type(other)(ids=ids, blocks=other.blocks, metadata=other.metadata).write(fresh.features_folder)
     return root
 
 
@@ -159,7 +159,7 @@ def test_a_stage_reads_once(root, stage, monkeypatch):
     run, fresh = Run(root / "run"), Run(root / "fresh")
     with counting(monkeypatch) as counts:
         STAGES[stage](run, fresh)
-    assert counts.opened[str(run.log / "oracle.parquet")] == 1
+    assert counts.opened[str(run.log_folder / "oracle.parquet")] == 1
     check(counts, root, uploaded=stage == "publish")
 
 
@@ -184,14 +184,14 @@ def test_a_command_reads_once(root, command, monkeypatch):
     with counting(monkeypatch) as counts:
         done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.output
-    assert counts.opened[str(run.log / "oracle.parquet")] == 1
+    assert counts.opened[str(run.log_folder / "oracle.parquet")] == 1
     check(counts, root, uploaded="push" in command)
 
 
 def test_an_open_run_sees_what_is_written_while_it_is_open(root):
     run = Run(root / "run").opened()
-    before = run.read_router().fingerprint
+    before = run.router().fingerprint
     train_stage(run, seed=3)
-    after = run.read_router().fingerprint
-    assert before != after == Run(run.root).read_router().fingerprint
-    assert run.read_split(run.read_log()).seed == 3
+    after = run.router().fingerprint
+    assert before != after == Run(run.root).router().fingerprint
+    assert run.split(run.log()).seed == 3

@@ -39,8 +39,8 @@ LOADING = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
 def reported(tmp_path_factory, build_log_world) -> tuple[Run, dict, str]:
     run = Run(tmp_path_factory.mktemp("report") / "run")
     log, features = build_log_world
-    log.write(run.log)
-    features.write(run.features)
+    log.write(run.log_folder)
+    features.write(run.features_folder)
     train_stage(run)
     calibrate_stage(run, name="careful", max_loss_observed=0.01)
     document = evaluate_stage(run, draws=100)
@@ -225,7 +225,7 @@ def test_sections_are_linked_and_headed(page):
 
 def test_table_2_has_a_line_per_option_router_and_oracle(reported, page):
     run, document, _ = reported
-    with (run.report / "tables/table-2.csv").open(encoding="utf-8", newline="") as file:
+    with (run.report_folder / "tables/table-2.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["answered by", "quantity", "tiny digits", "shapes <i>", "all"]
     assert [row[0] for row in rows[1:6]] == [f"fixed {s}" for s in (576, 144, 36, 9, 1)]
@@ -243,7 +243,7 @@ def test_table_2_has_a_line_per_option_router_and_oracle(reported, page):
 
 def test_every_baseline_is_in_the_table_with_its_interval(reported, page):
     run, document, _ = reported
-    with (run.report / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
+    with (run.report_folder / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     measured = {n: arm for n, arm in document["baselines"].items() if arm.get("metrics")}
     assert {"dataset lookup", "question-type lookup"} <= set(measured)
@@ -257,7 +257,7 @@ def test_every_baseline_is_in_the_table_with_its_interval(reported, page):
     assert rows["router"]["aiq_minus_router"] == ""
     gain = document["metrics"]["aiq_minus_fixed"]
     assert float(rows["mixing fixed options"]["aiq_minus_router_low"]) == -gain["high"]
-    with (run.report / "tables/rules.csv").open(encoding="utf-8", newline="") as file:
+    with (run.report_folder / "tables/rules.csv").open(encoding="utf-8", newline="") as file:
         points = {row["name"]: row for row in csv.DictReader(file)}
     single = {n: a for n, a in document["baselines"].items() if a.get("rows") and n not in measured}
     assert set(points) == set(single) >= {"best fixed per dataset"}
@@ -304,7 +304,7 @@ def test_lost_questions_say_what_was_expected(reported, page):
     shown = re.sub(r"\s+", " ", " ".join(page.text))
     wanted = re.sub(r"\s+", " ", f"expected: {HOSTILE} right (2), red (<i>exact</i>)")
     assert shown.count(wanted) == count > 0
-    with (run.report / "tables/lost.csv").open(encoding="utf-8", newline="") as file:
+    with (run.report_folder / "tables/lost.csv").open(encoding="utf-8", newline="") as file:
         assert {line["expected"] for line in csv.DictReader(file)} == {f"{HOSTILE} right (2), red"}
 
 
@@ -329,7 +329,7 @@ def test_images_of_lost_questions_are_inside(reported, page):
 
 def test_csv_tables_hold_the_evaluation_exactly(reported):
     run, document, _ = reported
-    with (run.report / "tables/headline.csv").open(encoding="utf-8") as file:
+    with (run.report_folder / "tables/headline.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["kind"] for row in rows] == [row["kind"] for row in document["rows"]]
     for row, truth in zip(rows, document["rows"], strict=True):
@@ -339,9 +339,9 @@ def test_csv_tables_hold_the_evaluation_exactly(reported):
         assert float(row["language_gflops"]) == truth["gflops"]["value"]
         assert float(row["vision_gflops"]) == 5.0
         assert float(row["minus_reference"]) == truth["minus_reference"]["value"]
-    with (run.report / "tables/lost.csv").open(encoding="utf-8", newline="") as file:
+    with (run.report_folder / "tables/lost.csv").open(encoding="utf-8", newline="") as file:
         assert all(row["question"].startswith(HOSTILE) for row in csv.DictReader(file))
-    with (run.report / "tables/shares.csv").open(encoding="utf-8") as file:
+    with (run.report_folder / "tables/shares.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             total = sum(float(row[option]) for option in document["options"])
             assert total == pytest.approx(1.0)
@@ -350,11 +350,11 @@ def test_csv_tables_hold_the_evaluation_exactly(reported):
 def test_figures_are_files_of_their_kind_and_deterministic(reported):
     run, document, _ = reported
     for name in ("pareto", "shares", "calibration", "importance"):
-        content = (run.report / f"{name}.png").read_bytes()
+        content = (run.report_folder / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n")
-        with Image.open(run.report / f"{name}.png") as image:
+        with Image.open(run.report_folder / f"{name}.png") as image:
             assert image.width >= 900
-        text = (run.report / f"{name}.svg").read_text(encoding="utf-8")
+        text = (run.report_folder / f"{name}.svg").read_text(encoding="utf-8")
         assert text.lstrip().startswith("<?xml")
         assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>', "", text)
     first = figures.svg(figures.still(plots.pareto(document)), name="x")
@@ -395,4 +395,4 @@ def test_a_report_without_images_says_nothing_about_them(reported, tmp_path):
     run, _, _ = reported
     page = report_stage(Run(run.root)).read_text(encoding="utf-8")
     assert "<img" not in page
-    assert Path(run.report / "report.html").is_file()
+    assert Path(run.report_folder / "report.html").is_file()

@@ -112,8 +112,8 @@ def trained(world, tmp_path):
     frame["dataset"] = np.where(np.arange(len(frame)) // 5 % 3 == 0, "few $ & <b>", "many")
     OracleLog(
         frame, options=world.log.options, cost_unit="visual tokens", metadata={"model": "x"}
-    ).write(run.log)
-    world.features.write(run.features)
+    ).write(run.log_folder)
+    world.features.write(run.features_folder)
     train_stage(run, estimator="lightgbm", ablations=False)
     return run
 
@@ -168,13 +168,13 @@ def test_shares_must_be_shares(trained):
 def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained):
     """Poisoning what is left out, except in the test split, changes nothing for it."""
     clean = {one["without"]: one for one in leave_one_out_stage(trained, draws=30)["cells"]}
-    log = trained.read_log()
-    test = {log.ids[row] for row in trained.read_split(log).test}
+    log = trained.log()
+    test = {log.ids[row] for row in trained.split(log).test}
     frame = log.frame
     learned = ~frame["example_id"].isin(test) & (frame["dataset"] == "many")
     frame.loc[learned, "score"] = 1 - frame.loc[learned, "score"]
     OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata).write(
-        trained.log
+        trained.log_folder
     )
     train_stage(trained, estimator="lightgbm", ablations=False)
     poisoned = {one["without"]: one for one in leave_one_out_stage(trained, draws=30)["cells"]}
@@ -187,7 +187,7 @@ def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained):
 def test_left_out_values_are_tested_on_their_own_test_questions(trained):
     document = leave_one_out_stage(trained, draws=30)
     cells = {cell["without"]: cell for cell in document["cells"]}
-    log, split = trained.read_log(), trained.read_split(trained.read_log())
+    log, split = trained.log(), trained.split(trained.log())
     for name, cell in cells.items():
         inside = split.test[log.datasets[split.test].astype(str) == name]
         assert cell["n"] == len(inside)
@@ -222,12 +222,12 @@ def test_a_column_must_have_few_values_one_per_example(trained):
 
 
 def test_a_value_that_is_only_in_some_parts_is_skipped_with_a_reason(trained):
-    log = trained.read_log()
-    rare = log.ids[trained.read_split(log).test[0]]
+    log = trained.log()
+    rare = log.ids[trained.split(log).test[0]]
     frame = log.frame
     frame.loc[frame["example_id"] == rare, "dataset"] = "rare"
     OracleLog(frame, options=log.options, cost_unit=log.cost_unit, metadata=log.metadata).write(
-        trained.log
+        trained.log_folder
     )
     train_stage(trained, estimator="lightgbm", ablations=False)
     document = leave_one_out_stage(trained, draws=20)
@@ -250,5 +250,5 @@ def test_the_report_shows_studies_of_this_router_and_says_which_are_of_another(t
     page = report_stage(trained).read_text(encoding="utf-8")
     assert "Trained and calibrated without one dataset" not in page
     assert "Run `m3router study learning-curve` again." in page
-    manifest = json.loads((trained.report / "manifest.json").read_text())
+    manifest = json.loads((trained.report_folder / "manifest.json").read_text())
     assert set(manifest["inputs"]) == {"evaluation"}

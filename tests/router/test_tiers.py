@@ -166,7 +166,7 @@ def images(tmp_path):
 @pytest.fixture
 def run(images, tmp_path):
     run = Run(tmp_path / "run")
-    label(examples(), images=images, model=FakeModel(), folder=run.log)
+    label(examples(), images=images, model=FakeModel(), folder=run.log_folder)
     return run
 
 
@@ -199,7 +199,7 @@ def test_a_peek_is_only_made_when_asked_for(run, images):
 
 def test_tiers_are_added_one_after_the_other(run, images):
     at_once, _ = featurize(run, images)
-    shutil.rmtree(run.features)
+    shutil.rmtree(run.features_folder)
     first, looked = featurize(run, images, "image", "question")
     assert list(first.blocks) == ["image", "question"] and looked
     second, looked = featurize(run, images, "cheap")
@@ -214,22 +214,22 @@ def test_tiers_are_added_one_after_the_other(run, images):
 def test_what_is_there_is_not_computed_again(run, images):
     first, looked = featurize(run, images)
     assert looked
-    costs = measured_costs(run.features)
+    costs = measured_costs(run.features_folder)
     assert set(costs) == set(ALL)
     assert all(one["milliseconds_per_example"] > 0 for one in costs.values())
     assert costs["image"]["milliseconds_per_picture"] > costs["image"]["milliseconds_per_example"]
     assert costs["peek"]["flops_per_example"] > 0
-    before = (run.features / "features.parquet").read_bytes()
+    before = (run.features_folder / "features.parquet").read_bytes()
     again, looked = featurize(run, images)
     assert looked == [] and again.metadata == first.metadata
-    assert measured_costs(run.features) == costs  # as measured where it was computed
-    assert (run.features / "features.parquet").read_bytes() == before
+    assert measured_costs(run.features_folder) == costs  # as measured where it was computed
+    assert (run.features_folder / "features.parquet").read_bytes() == before
 
 
 def test_a_copied_table_is_enough_to_go_on(run, images, tmp_path):
     featurize(run, images, "image", "question")
     other = run.copy_data(tmp_path / "copy")
-    assert not (other.features / "vectors").exists()
+    assert not (other.features_folder / "vectors").exists()
     table, looked = featurize(other, images, "image", "question")
     assert looked == [] and list(table.blocks) == ["image", "question"]
 
@@ -283,10 +283,10 @@ def test_features_of_another_log_are_refused(run, images, tmp_path):
     asked = examples()
     asked[4] = Example(**(asked[4].to_dict() | {"question": "Is it another?"}))
     other = Run(tmp_path / "other")
-    log = label(asked, images=images, model=FakeModel(), folder=other.log)
-    shutil.copytree(run.features, other.features)
+    log = label(asked, images=images, model=FakeModel(), folder=other.log_folder)
+    shutil.copytree(run.features_folder, other.features_folder)
     with pytest.raises(MismatchError, match="was computed for the examples"):
-        other.read_features(log)
+        other.features(log)
 
 
 def plain_log(run, tmp_path, questions):
@@ -320,7 +320,7 @@ def test_a_log_of_texts_needs_no_images_and_no_model(tmp_path):
     router = train_stage(run)
     assert list(router.blocks) == ["question", "cheap"]
     assert set(run.arms()) == {"router", "question-only"}
-    assert np.isfinite(router.predict(run.read_features(log))).all()
+    assert np.isfinite(router.predict(run.features(log))).all()
     alone = train_stage(run, feature_groups=["cheap"])
     assert list(alone.blocks) == ["cheap"]
     with pytest.raises(MismatchError, match="no feature block 'peek'.*--feature-group peek"):
@@ -333,9 +333,9 @@ def test_features_of_other_texts_are_refused(tmp_path):
     plain_log(one, tmp_path, [f"Is it {number}?" for number in range(20)])
     log = plain_log(other, tmp_path, [f"Was it {number}?" for number in range(20)])
     featurize_stage(one)
-    shutil.copytree(one.features, other.features)
+    shutil.copytree(one.features_folder, other.features_folder)
     with pytest.raises(MismatchError, match="computed for other ids, questions or images"):
-        other.read_features(log)
+        other.features(log)
 
 
 def test_images_are_asked_for_where_a_tier_looks_at_them(run):
@@ -351,7 +351,7 @@ def test_a_question_that_does_not_fit_has_no_peek_and_a_cause(images, tmp_path):
     asked[2] = Example(**(asked[2].to_dict() | {"question": "why " * 1100}))
     run = Run(tmp_path / "long")
     label_stage(run, asked, images=images, model=FakeModel())
-    assert list(run.read_features(run.read_log()).blocks) == ["image", "question"]
+    assert list(run.features(run.log()).blocks) == ["image", "question"]
     table, causes = featurize(run, images, refused=True)
     assert list(causes) == ["1-0"] and "does not fit" in causes["1-0"]
     assert len(table) == 11 and "1-0" not in table.ids
@@ -360,7 +360,7 @@ def test_a_question_that_does_not_fit_has_no_peek_and_a_cause(images, tmp_path):
 def test_only_chosen_tiers_are_made_while_labelling(images, tmp_path):
     run = Run(tmp_path / "few")
     log = label_stage(run, examples(), images=images, model=FakeModel(), feature_groups=["cheap"])
-    assert list(run.read_features(log).blocks) == ["cheap"]
+    assert list(run.features(log).blocks) == ["cheap"]
 
 
 def test_processes_see_what_others_have_kept(tmp_path):
@@ -376,10 +376,10 @@ def test_processes_see_what_others_have_kept(tmp_path):
 
 def test_a_table_that_was_edited_is_made_again_rather_than_trusted(run, images):
     first, _ = featurize(run, images)
-    path = run.features / "features.parquet"
+    path = run.features_folder / "features.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="manifest says"):
-        run.read_features(run.read_log())
+        run.features(run.log())
     again, looked = featurize(run, images)
     assert looked == []  # the vectors beside it are whole
     np.testing.assert_array_equal(again.matrix(), first.matrix())
@@ -393,7 +393,7 @@ def test_a_router_keeps_no_timing(run, images):
 
 def test_only_the_model_that_answered_can_peek(images, tmp_path):
     run = Run(tmp_path / "average")
-    label(examples(), images=images, model=FakeModel(pooling="spatial"), folder=run.log)
+    label(examples(), images=images, model=FakeModel(pooling="spatial"), folder=run.log_folder)
     with pytest.raises(MismatchError, match="log was made by fake .*--encoder is fake@"):
         featurize(run, images, "image", "peek")
     table, _ = featurize(run, images, "image", "question", "cheap")

@@ -254,8 +254,8 @@ def test_an_option_that_never_varies_is_told(build_log, caplog, tmp_path, score,
     scores[:, 0] = score
     log = build_log(scores)
     run = Run(tmp_path)
-    log.write(run.log)
-    features_for(log).write(run.features)
+    log.write(run.log_folder)
+    features_for(log).write(run.features_folder)
     train_stage(run)
     assert f"Option 1 scores {score:g} on all" in caplog.text
     assert caplog.text.count("scores") == 1

@@ -35,8 +35,8 @@ TRIALS = 14
 
 def write_run(folder: Path, log, features) -> Run:
     run = Run(folder)
-    log.write(run.log)
-    features.write(run.features)
+    log.write(run.log_folder)
+    features.write(run.features_folder)
     return run
 
 
@@ -194,7 +194,7 @@ def test_a_study_of_something_else_is_refused(tuned, small, build_log):
         tune_stage(tuned, Search(trials=20, estimators=("logistic",)), splitting=shares)
     scores = world.log.scores.copy()
     scores[world.split.fit[0]] = 1 - scores[world.split.fit[0]]
-    build_log(scores, groups=list(world.log.groups)).write(tuned.log)
+    build_log(scores, groups=list(world.log.groups)).write(tuned.log_folder)
     with pytest.raises(MismatchError, match="log .* there, .* here.*--study"):
         searched(tuned)
     with pytest.raises(MismatchError, match="tuned on another log"):
@@ -206,7 +206,7 @@ def test_a_study_of_something_else_is_refused(tuned, small, build_log):
 def test_changed_features_are_refused(tuned, small):
     features = small[0].features
     blocks = {name: block * 2 for name, block in features.blocks.items()}
-    dataclasses.replace(features, blocks=blocks).write(tuned.features)
+    dataclasses.replace(features, blocks=blocks).write(tuned.features_folder)
     with pytest.raises(MismatchError, match="features"):
         searched(tuned)
     with pytest.raises(MismatchError, match="features"):
@@ -439,14 +439,14 @@ def test_another_split_invalidates_policies_and_evaluation(tuned):
     evaluate_stage(tuned, draws=20)
     shares = Splitting(shares=(0.15, 0.05, 0.1, 0.7))
     router = train_stage(tuned, splitting=shares)
-    log = tuned.read_log()
-    sizes = [len(tuned.read_split(log).part(name)) for name in SPLITS]
+    log = tuned.log()
+    sizes = [len(tuned.split(log).part(name)) for name in SPLITS]
     assert sizes == [24, 8, 16, 112]
-    assert router.metadata["split"] == tuned.read_split(log).fingerprint
+    assert router.metadata["split"] == tuned.split(log).fingerprint
     with pytest.raises(MismatchError, match="default"):
         evaluate_stage(tuned, draws=20)
     with pytest.raises(MismatchError, match="made from the split"):
-        tuned.verify(tuned.evaluation, "evaluate")
+        tuned.verify(tuned.evaluation_folder, "evaluate")
     calibrate_stage(tuned, budget=100)
     assert evaluate_stage(tuned, draws=20)["n"]["test"] == 112
 
@@ -460,7 +460,7 @@ def test_a_given_split_is_trained_and_tuned_on(small, tmp_path):
     lines = [f"{group},{part}" for group, part in zip(groups, parts, strict=True)]
     path.write_text("\n".join(["group,split", *lines]))
     train_stage(run, splitting=Splitting(file=path))
-    split = run.read_split(run.read_log())
+    split = run.split(run.log())
     assert set(world.log.groups[split.test]) == set(groups[24:])
     found = searched(run, trials=2)  # takes the run's own split
     assert found["made_from"]["split"] == split.fingerprint

@@ -28,7 +28,7 @@ class SmallRun:
 def make_small_run(folder: Path, *, scenes: int = 20, questions: int = 2) -> SmallRun:
     """Draw, label, train and calibrate; what the folder already holds is not made again."""
     run, images = Run(folder / "run"), folder / "scenes" / "images"
-    if not run.policy("default").is_file():
+    if not run.policy_file("default").is_file():
         seeds = range(LABEL_SEEDS.start, LABEL_SEEDS.start + scenes)
         write_scenes(folder / "scenes", seeds, questions=questions)
         examples = _examples(folder)

@@ -89,7 +89,7 @@ def monitored(world, *arguments: object) -> dict:
 
 
 def test_the_log_of_the_traffic_holds_what_was_served(world):
-    log = Run(world["root"] / "fresh").read_log()
+    log = Run(world["root"] / "fresh").log()
     assert list(log.ids) == [one.id for one in world["examples"]]
     answers, options = log.laid_out("answer"), [int(option) for option in log.options]
     for row, routed in enumerate(world["routed"]):
@@ -116,7 +116,7 @@ def test_monitor_without_references_agrees_with_the_hand(world):
 
 def test_what_is_disputed_is_so_against_the_reference_that_is_named(world, tmp_path):
     root = world["root"]
-    log = Run(root / "fresh").read_log()
+    log = Run(root / "fresh").log()
     answers = log.laid_out("answer")
     said = {
         one.id: r.answer.text for one, r in zip(world["examples"], world["routed"], strict=True)

@@ -38,8 +38,8 @@ def test_part(folder: Path, *, images: int) -> list[Question]:
     place = source.parent / "images"
     by_id = {one.id: one for one in load_jsonl(source, images=place)}
     run = Run(folder / "run")
-    log = run.read_log()
-    rows = run.read_split(log).part("test")
+    log = run.log()
+    rows = run.split(log).part("test")
     asked = [by_id[log.ids[row]] for row in rows]
     kept = set(list(dict.fromkeys(one.image for one in asked))[:images])
     return [_question(one, place) for one in asked if one.image in kept]

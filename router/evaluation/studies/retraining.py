@@ -54,14 +54,14 @@ class Recipe:
             MismatchError: when parts do not belong together.
         """
         run = run.opened()
-        router, log = run.read_router(), run.read_log()
+        router, log = run.router(), run.log()
         params = dict(read_manifest(run.arm(), stage="train")["params"])
         files = run.inputs("log", "features", "split", "router")
         return cls(
             router=router,
             log=log,
-            features=run.read_features(log),
-            split=run.read_split(log),
+            features=run.features(log),
+            split=run.split(log),
             params=params,
             bound={**{name: run.sha256(path) for name, path in files.items()}, "train": params},
         )

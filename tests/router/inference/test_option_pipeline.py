@@ -96,14 +96,16 @@ def test_where_nothing_can_be_asked_again_the_plain_policy_of_that_name_decides(
     router, folder = Router.load(run, policy="sure"), Run(run)
     plain, cascade = router.rule(again=False), router.rule()
     assert isinstance(cascade, Cascade) and isinstance(plain, Policy)
-    assert plain.knob == cascade.knob and plain == Policy.read(folder.policy("sure"))
+    assert plain.knob == cascade.knob and plain == Policy.read(folder.policy_file("sure"))
     assert router.rule(policy="sure", again=False) == plain
-    assert Router.load(run).rule(again=False) == Policy.read(folder.policy("default"))
+    assert Router.load(run).rule(again=False) == Policy.read(folder.policy_file("default"))
     rules = Rules(router, run, "sure")
     assert rules.at_hand(Wish(), again=True) == cascade
     assert rules.at_hand(Wish(), again=False) == plain
     assert rules.at_hand(Wish(policy="default"), again=False) is None
-    assert rules.made(Wish(policy="default"), again=False) == Policy.read(folder.policy("default"))
+    assert rules.made(Wish(policy="default"), again=False) == Policy.read(
+        folder.policy_file("default")
+    )
 
 
 def test_what_may_ask_again_is_the_cascade_of_the_named_policy_alone(run, images, sure):
@@ -279,7 +281,7 @@ def test_answers_may_be_as_long_as_in_the_log(run, images, sure, monkeypatch):
     ask = model.answer
     monkeypatch.setattr(model, "answer", lambda asked: (seen.extend(asked), ask(asked))[1])
     pipeline = OptionPipeline(model=model, router=sure.router)
-    (longest,) = set(Run(run).read_log().max_new_tokens)
+    (longest,) = set(Run(run).log().max_new_tokens)
     pipeline.answer(images[:1], [READ[0]])
     pipeline.answer(images[:1], [READ[0]], max_new_tokens=3)
     assert {one.max_new_tokens for one in seen} == {int(longest), 3}

@@ -32,11 +32,11 @@ def router(imported):
 
 def test_decisions_are_those_that_the_policy_was_calibrated_with(imported, router):
     run = imported.run.opened()
-    trained, log = run.read_router(), run.read_log()
+    trained, log = run.router(), run.log()
     assert list(trained.blocks) == ["image", "question", "size"]
-    rows = part_rows(log, run.read_split(log), "test", gaps="error")
-    part = labelled(trained, run.read_features(log), log, rows)
-    policy = Policy.read(run.policy("default"))
+    rows = part_rows(log, run.split(log), "test", gaps="error")
+    part = labelled(trained, run.features(log), log, rows)
+    policy = Policy.read(run.policy_file("default"))
     decisions = router.decide_many(
         [imported.images / log.images[row] for row in rows], [log.questions[row] for row in rows]
     )
@@ -51,16 +51,16 @@ def test_decisions_are_those_that_the_policy_was_calibrated_with(imported, route
 def test_choices_go_by_expected_costs_and_count_what_was_paid(imported):
     run = imported.run.opened()
     data = CalibrationData.read(run)
-    part, policy = data.calibrate, Policy.read(run.policy("default"))
+    part, policy = data.calibrate, Policy.read(run.policy_file("default"))
     assert not np.array_equal(part.costs, part.paid)
     choice = policy.choose(part.p, part.costs)
     spent = part.paid[np.arange(len(choice)), choice].mean()
     assert policy.calibration["mean_cost"] == spent <= 80
     document = evaluate_stage(run, draws=10)
     (row,) = (one for one in document["rows"] if one["name"] == "default")
-    log, trained = run.read_log(), run.read_router()
-    rows = part_rows(log, run.read_split(log), "test", gaps="error")
-    test = labelled(trained, run.read_features(log), log, rows)
+    log, trained = run.log(), run.router()
+    rows = part_rows(log, run.split(log), "test", gaps="error")
+    test = labelled(trained, run.features(log), log, rows)
     choice = policy.choose(test.p, test.costs)
     true = log.costs[rows][np.arange(len(rows)), choice].mean()
     assert row["cost"]["value"] == pytest.approx(true)
@@ -85,12 +85,12 @@ def test_expected_costs_are_kept_with_the_router_and_not_needed_of_older_ones(im
 def test_a_router_without_expected_costs_takes_the_means_of_its_log(imported, tmp_path):
     run = Run(tmp_path)
     imported.run.copy_data(tmp_path)
-    run.split.write_bytes(imported.run.split.read_bytes())
+    run.split_file.write_bytes(imported.run.split_file.read_bytes())
     older = replace(ScaleRouter.read(imported.run.arm()), expected_costs=None)
     older.write(run.arm())
     decision = Router.load(tmp_path).decide(imported.images / "0.png", QUESTIONS[0], option="low")
-    log = run.read_log()
-    rows = part_rows(log, run.read_split(log), "fit", gaps="error")
+    log = run.log()
+    rows = part_rows(log, run.split(log), "fit", gaps="error")
     np.testing.assert_allclose(list(decision.costs.values()), log.costs[rows].mean(axis=0))
     assert decision.option == "low" and decision.guarantee == ""
 
@@ -114,7 +114,7 @@ def test_a_model_s_own_counts_decide_where_policies_were_fitted_by_them(imported
     trained = ScaleRouter.read(imported.run.arm())
     expected = replace(trained.expected_costs, counted=True)
     kept = {"max_regret": 0.5, "confidence": 0.9, "pictures": 9, "questions": 18, "most": 2}
-    policy = replace(Policy.read(imported.run.policy("default")), kind="price", guarantee=kept)
+    policy = replace(Policy.read(imported.run.policy_file("default")), kind="price", guarantee=kept)
     encoder = load_encoder(imported.encoder)
     counting = Router(router=trained, encoder=encoder, costs=expected, policy=policy)
     assert counting.counts
@@ -214,8 +214,8 @@ def test_the_command_takes_the_run_first_or_last(imported, opened, tmp_path):
 def test_sizes_need_images_and_are_read_back_to_the_pixel(imported):
     with pytest.raises(DataError, match="size look at images"):
         featurize_stage(imported.run, feature_groups=["size"])
-    log = imported.run.read_log()
-    found = image_sizes(imported.run.read_features(log))
+    log = imported.run.log()
+    found = image_sizes(imported.run.features(log))
     assert found.tolist() == [list(SIZES[int(name.split("-")[0]) % 4]) for name in log.ids]
 
 

@@ -40,15 +40,15 @@ def labelled(tmp_path_factory):
 
 
 def asked(run, images):
-    log = run.read_log()
-    rows = part_rows(log, run.read_split(log), "test", gaps="error")
+    log = run.log()
+    rows = part_rows(log, run.split(log), "test", gaps="error")
     return [images / log.images[row] for row in rows], [str(log.questions[row]) for row in rows]
 
 
 def test_the_model_s_own_encoding_decides_as_in_the_pipeline(labelled):
     run, images = labelled
     router, pipeline = Router.load(run.root), AutoScalePipeline.load(run.root)
-    assert run.read_router().expected_costs is None and not router.counts
+    assert run.router().expected_costs is None and not router.counts
     about = asked(run, images)
     decisions, answers = router.decide_many(*about), pipeline.answer(*about)
     assert [one.option for one in decisions] == [str(one.scale) for one in answers]

@@ -149,8 +149,8 @@ class Run:
         ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
         if None not in (ours, theirs) and ours != theirs:
             raise MismatchError(
-                f"{self.features_folder} was computed for the examples {str(theirs)[:12]}, but {self.log_folder} "
-                f"holds the examples {str(ours)[:12]}. Compute the features of this log."
+                f"{self.features_folder} was computed for the examples {str(theirs)[:12]}, but "
+                f"{self.log_folder} holds the examples {str(ours)[:12]}. Compute the features of this log."
             )
         if not of_same_examples(table, log):
             raise MismatchError(

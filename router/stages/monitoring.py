@@ -136,8 +136,8 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
     if log.metadata.get(ASKED) != AGREEMENT:
         if references:
             raise DataError(
-                f"{of.log_folder} was labelled with reference answers; others can be given only for "
-                f"questions that have none (metric {AGREEMENT!r})."
+                f"{of.log_folder} was labelled with reference answers; others can be given only "
+                f"for questions that have none (metric {AGREEMENT!r})."
             )
         return log.scores
     scores, answers = np.full(log.scores.shape, np.nan), log.laid_out("answer")
@@ -168,8 +168,8 @@ def _heard(scores: Floats, log: OracleLog, feedback: Path, of: Run) -> Floats:
     """
     if log.metadata.get(ASKED) != AGREEMENT:
         raise DataError(
-            f"{of.log_folder} was labelled with reference answers; feedback counts only for questions "
-            f"that have none (metric {AGREEMENT!r})."
+            f"{of.log_folder} was labelled with reference answers; feedback counts only for "
+            f"questions that have none (metric {AGREEMENT!r})."
         )
     told = known_scores(log, read_judged(feedback), of=of.log_folder)
     return np.where(np.isnan(scores), told, scores)

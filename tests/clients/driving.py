@@ -85,7 +85,8 @@ def ask(client: str, asked: Asked, cases: Sequence[str], *, cache: Path) -> Told
     else:
         command = [str(python_clients(cache) / "python"), str(HERE / "scripts" / script)]
     done = subprocess.run(
-        [*command, json.dumps(asdict(asked)), *cases],
+        [*command, *cases],
+        input=json.dumps(asdict(asked)),
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,8 +1,9 @@
 // The official npm client; arguments and output as in scripts/asking.py.
+import { readFileSync } from "node:fs";
 import OpenAI from "openai";
 
-const asked = JSON.parse(process.argv[2]);
-const names = process.argv.slice(3);
+const asked = JSON.parse(readFileSync(0, "utf8"));
+const names = process.argv.slice(2);
 const client = new OpenAI({ baseURL: asked.base_url, apiKey: "none", maxRetries: 0 });
 const system = { role: "system", content: "Answer in one word." };
 const schema = {

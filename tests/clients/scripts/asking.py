@@ -2,12 +2,12 @@
 
 A script runs in a process of its own, in the environment of its client:
 
-    python SCRIPT ASKED CASE CASE ...
+    python SCRIPT CASE CASE ... < ASKED
 
-ASKED is a JSON object of `base_url`, `model`, `image` (a data URL), `question` and `stop`. The
-script writes one JSON object: `cases`, the names of all that there are, and `found`, case to the
-answer's `text`, or to the `error` as the client told it. An address and a model are all that tie it
-to a server, so that the same scripts ask a gateway.
+ASKED is a JSON object of `base_url`, `model`, `image` (a data URL, which would be too long for a
+command line), `question` and `stop`. The script writes one JSON object: `cases`, the names of all
+that there are, and `found`, case to the answer's `text`, or to the `error` as the client told it.
+An address and a model are all that tie it to a server, so that the same scripts ask a gateway.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SYSTEM = "Answer in one word."
 
 def run(cases: Mapping[str, Case]) -> None:
     """Do the cases that the command line names."""
-    asked, names = json.loads(sys.argv[1]), sys.argv[2:]
+    asked, names = json.load(sys.stdin), sys.argv[1:]
     found = {}
     for name in names:
         try:

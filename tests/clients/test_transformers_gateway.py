@@ -23,7 +23,7 @@ from tests.serve.served import data_url, end, start
 
 pytestmark = pytest.mark.clients
 PRESET = "transformers-qwen3-vl"
-COARSEST, FINEST = "64", "1024"
+COARSEST, FINEST = "64", "2048"
 """The image has fewer tokens than this option allows, and than the server does by itself."""
 CASES = {
     "OpenAI (Python)": ("whole", "streamed", "system", "history"),
@@ -68,7 +68,8 @@ def gateway(tmp_path_factory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("transformers")
     model = save_tiny("qwen3_vl", folder / "tiny")
     settings = json.loads((model / "generation_config.json").read_text())
-    settings["eos_token_id"] = list(range(1, 200))  # it ends after a few of its random words
+    # It says something, and ends after a few of its random words.
+    settings |= {"eos_token_id": list(range(1, 200)), "min_new_tokens": 4}
     (model / "generation_config.json").write_text(json.dumps(settings))
     with transformers_serve(model) as url:
         lines = []

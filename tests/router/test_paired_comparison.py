@@ -142,8 +142,8 @@ def test_a_single_image_has_no_interval_but_costs_and_values():
 @pytest.fixture(scope="module")
 def two_runs(world, tmp_path_factory):
     a = Run(tmp_path_factory.mktemp("versus") / "a")
-    world.log.write(a.log)
-    world.features.write(a.features)
+    world.log.write(a.log_folder)
+    world.features.write(a.features_folder)
     b = a.copy_data(a.root.parent / "b")
     train_stage(a, ablations=False)
     train_stage(b, estimator="lightgbm", ablations=False)

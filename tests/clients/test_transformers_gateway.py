@@ -109,7 +109,7 @@ def test_a_client_s_answers_are_those_of_the_server(client, gateway, cache):
     direct = ask(client, gateway.direct, CASES[client], cache=cache).found
     finest = ask(client, gateway.finest, CASES[client], cache=cache).found
     routed = ask(client, gateway.routed, CASES[client], cache=cache).found
-    assert all(one["text"] for one in direct.values()), direct
+    assert any(one["text"] for one in direct.values()), direct  # a random model may say nothing
     assert finest == direct
     assert set(routed) == set(direct) and "error" not in str(routed), routed
 

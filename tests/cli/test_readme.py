@@ -1,7 +1,9 @@
-"""What the README tells a newcomer to type works, with the fake model in the real one's place."""
+"""What README and guide tell a newcomer to type works, with the fake model in the real one's place."""
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import shlex
 import shutil
@@ -23,13 +25,15 @@ from tests.docs.fences import NOT_RUN, Fence, fences
 
 ROOT = Path(__file__).resolve().parents[2]
 STAYING = {"serve", "demo"}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, GUIDE = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md")
+)
 
 
 def block(language: str, holding: str = "") -> str:
     return next(
         fence.text
-        for fence in fences(README)
+        for fence in [*fences(README), *fences(GUIDE)]
         if fence.language == language and holding in fence.text
     )
 
@@ -45,6 +49,13 @@ def folder(small_world, tmp_path, monkeypatch) -> Iterator[Path]:
     shutil.copytree(small_world.images, tmp_path / "images")
     shutil.copy(small_world.images / "9.png", tmp_path / "images" / "tag.png")
     shutil.copy(small_world.examples, tmp_path / "my.jsonl")
+    rows = [json.loads(line) for line in small_world.examples.read_text().splitlines()]
+    with (tmp_path / "my.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["image", "question", "answers"])
+        table.writeheader()
+        for row in rows:
+            answer = {"answers": row["answers"][0]}
+            table.writerow({name: row[name] for name in ("image", "question")} | answer)
     (tmp_path / "reader.py").write_text(block("python", "def answer"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -52,11 +63,12 @@ def folder(small_world, tmp_path, monkeypatch) -> Iterator[Path]:
     sys.modules.pop("reader", None)
 
 
-def test_the_commands_run_as_written(folder, invoke):
-    typed = [fence for fence in fences(README) if not fence.title.startswith(NOT_RUN)]
+@pytest.mark.parametrize("page, count", [(README, 6), (GUIDE, 8)], ids=["README", "guide"])
+def test_the_commands_run_as_written(page, count, folder, invoke):
+    typed = [fence for fence in fences(page) if not fence.title.startswith(NOT_RUN)]
     lines = [line for fence in typed for line in commands(fence)]
     ending = [line for line in lines if line.split()[1] not in STAYING]
-    assert len(ending) == 8
+    assert len(ending) == count
     for line in ending:
         arguments = ["fake" if word == "embedded" else word for word in shlex.split(line)[1:]]
         result = invoke(*arguments)
@@ -69,12 +81,11 @@ def test_the_commands_that_are_not_run_take_what_is_written():
     known = typer.main.get_command(app).commands
     waiting = [
         shlex.split(line)[1:]
-        for fence in fences(README)
+        for fence in [*fences(README), *fences(GUIDE)]
         for line in commands(fence)
         if line.split()[1] in STAYING or fence.title.startswith(NOT_RUN)
     ]
-    gateway = ["label", "train", "calibrate", "serve"]
-    assert [words[0] for words in waiting] == ["label"] * 4 + ["serve", *gateway, "demo"]
+    assert [words[0] for words in waiting] == ["advise"] * 2 + ["serve"] + ["label"] * 4
     for name, *arguments in waiting:
         known[name].make_context(name, list(arguments))
 
@@ -104,7 +115,7 @@ def test_the_documented_functions_are_models(tmp_path, monkeypatch):
 
 
 def test_the_python_example_runs_as_written(folder):
-    code = block("python", "load_model")
+    code = block("python", "load_model") + "\n" + block("python", "open_pipeline")
     assert 'load_model("embedded")' in code
     done = subprocess.run(
         [sys.executable, "-c", code.replace("embedded", "fake")],
@@ -113,10 +124,14 @@ def test_the_python_example_runs_as_written(folder):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert re.match(r"(yes|no) \d+ \{1: ", done.stdout)
+    assert re.match(r"(yes|no) \d+ \{1: .*\n(yes|no) \d+$", done.stdout)
 
 
 def test_every_named_target_and_command_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
-    assert set(re.findall(r"m3router ([a-z]+)", README)) <= set(COMMANDS)
+    assert set(re.findall(r"make ([a-z-]+)", README + GUIDE)) <= targets
+    assert set(re.findall(r"m3router ([a-z]+)", README + GUIDE)) <= set(COMMANDS)
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) < 900

@@ -1,4 +1,4 @@
-"""What README and guide tell a newcomer to type works, with the fake model in the real one's place."""
+"""What README and guide tell a newcomer to type works, with the fake model in place of others."""
 
 from __future__ import annotations
 

@@ -31,8 +31,7 @@ def attacked(
     endpoint_run: EndpointRun, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Attacked]:
     port, folder = free_port(), tmp_path_factory.mktemp("gateway")
-    stand_in = ("m3router.m3core.endpoint.stand_in", "--port", str(port))
-    with process(*stand_in, "--trust-request-mm-kwargs"):
+    with process("tests.serve.gateway.careless_upstream", str(port)):
         await_ready(port, "/v1/models")
         command = (str(endpoint_run.root), "--upstream", f"http://127.0.0.1:{port}/v1")
         with served(folder, *command, model="m3router/auto") as found:

@@ -150,7 +150,8 @@ class Run:
         if None not in (ours, theirs) and ours != theirs:
             raise MismatchError(
                 f"{self.features_folder} was computed for the examples {str(theirs)[:12]}, but "
-                f"{self.log_folder} holds the examples {str(ours)[:12]}. Compute the features of this log."
+                f"{self.log_folder} holds the examples {str(ours)[:12]}. Compute the features of "
+                f"this log."
             )
         if not of_same_examples(table, log):
             raise MismatchError(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from m3router.router.serve.errors import ApiError
@@ -28,6 +29,8 @@ IMAGES = ("image_url", "input_image")
 SILENT = ("refusal", "thinking", "reasoning", "reasoning_text", "summary_text")
 """Kinds of parts that are neither text of a user nor anything to look at."""
 
+MOST_FIELDS = 1_000
+"""Of a body itself, and not of what is in them."""
 _LONGEST_KIND = 40
 
 
@@ -81,26 +84,6 @@ class Turn:
         return tuple(one for one in self.images if one.current)
 
 
-def parsed(raw: bytes) -> Json:
-    """A body as JSON.
-
-    Raises:
-        ApiError: 400 if it is no JSON object, or has a number that is none.
-    """
-    try:
-        body = json.loads(raw, parse_float=_number, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise ApiError(400, "The body is not valid JSON.", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
-    return body
-
-
-def written(body: Mapping[str, Any]) -> bytes:
-    """A body as bytes of JSON in ASCII."""
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -110,6 +93,109 @@ def _number(text: str) -> float:
 
 def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
+
+
+_SCAN = json.JSONDecoder(parse_float=_number, parse_constant=_no_constant).scan_once
+_WHITE = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadBody:
+    """A body as JSON, with how its fields were written.
+
+    Attributes:
+        fields: The body.
+        text: All of it as it came.
+        spans: Field -> where its value begins and ends in the text.
+    """
+
+    fields: Json
+    text: str = ""
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def text_of(self, name: str, value: Any) -> str | None:
+        """How a field's value was written; None where it is another than came."""
+        if name not in self.spans or self.fields[name] is not value:
+            return None
+        begin, end = self.spans[name]
+        return self.text[begin:end]
+
+
+def read_body(raw: bytes) -> ReadBody:
+    """Read a body as JSON, as :func:`json.loads` does.
+
+    Raises:
+        ApiError: 400 if it is no JSON object, or has a number that is none, or more fields than any
+            conversation.
+    """
+    try:
+        text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+        at = _blank(text, 0)
+        if text[at : at + 1] != "{":
+            json.loads(text)
+            raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
+        return _read_object(text, at)
+    except (ValueError, RecursionError, StopIteration):
+        raise ApiError(400, "The body is not valid JSON.", code="invalid_json") from None
+
+
+def _read_object(text: str, at: int) -> ReadBody:
+    """The object that begins at a place and is all of the text.
+
+    Raises:
+        ValueError, StopIteration: It is not valid.
+    """
+    fields: Json = {}
+    spans: dict[str, tuple[int, int]] = {}
+    at = _blank(text, at + 1)
+    mark = "}" if text[at : at + 1] == "}" else ","
+    for _ in range(MOST_FIELDS):
+        if mark == "}":
+            break
+        name, at = _SCAN(text, at)
+        at = _blank(text, at)
+        if not isinstance(name, str) or text[at : at + 1] != ":":
+            raise ValueError("a field without a name or a value")
+        begin = _blank(text, at + 1)
+        fields[name], at = _SCAN(text, begin)
+        spans[name] = begin, at
+        at = _blank(text, at)
+        mark = text[at : at + 1]
+        if mark not in ("}", ","):
+            raise ValueError("a field without an end")
+        at = _blank(text, at + 1) if mark == "," else at
+    if mark == ",":
+        raise ApiError(400, f"The body has more than {MOST_FIELDS:,} fields.".replace(",", " "))
+    if _blank(text, at + 1) != len(text):
+        raise ValueError("something after the end")
+    return ReadBody(fields=fields, text=text, spans=spans)
+
+
+def _blank(text: str, at: int) -> int:
+    """Where the white space that begins at a place ends."""
+    found = _WHITE.match(text, at)
+    return found.end() if found else at
+
+
+def parsed(raw: bytes) -> Json:
+    """A body as JSON; raises as :func:`read_body`."""
+    return read_body(raw).fields
+
+
+def written(body: Mapping[str, Any], came: ReadBody | None = None) -> bytes:
+    """A body as bytes of JSON.
+
+    Args:
+        body: To be written.
+        came: Of what it was made: what nobody changed is written as it came, letter by letter.
+    """
+    came = came or ReadBody(fields={})
+    pieces = []
+    for name, value in body.items():
+        if (text := came.text_of(name, value)) is None:
+            text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+        pieces.append(f"{json.dumps(name)}:{text}")
+    return f"{{{','.join(pieces)}}}".encode("utf-8", "surrogatepass")
 
 
 def read_turn(body: Mapping[str, Any], field: str) -> Turn:

@@ -14,7 +14,15 @@ from typing import Any
 from urllib.parse import quote
 
 from m3router.router.serve.errors import ApiError
-from m3router.router.serve.gateway.bodies import INPUT, MESSAGES, Json, parsed, written
+from m3router.router.serve.gateway.bodies import (
+    INPUT,
+    MESSAGES,
+    Json,
+    ReadBody,
+    parsed,
+    read_body,
+    written,
+)
 from m3router.router.serve.gateway.counting import (
     TIMEOUT,
     TOKENS,
@@ -149,7 +157,8 @@ class Gateway:
             ApiError: If it cannot be asked.
         """
         large = len(raw) > IN_A_THREAD
-        body = await in_turn(parsed, raw) if large else parsed(raw)
+        came = await in_turn(read_body, raw) if large else read_body(raw)
+        body = came.fields
         wish = wish_of(body, shown_headers(scope["headers"]), self.upstreams().options)
         who = client_of(scope)
         if (reason := self._unrouted(body)) is not None:
@@ -163,8 +172,8 @@ class Gateway:
                 )
             self._tell(exchange, None, reason)
             if FIELD in body:
-                body.pop(FIELD)
-                raw = written(body)
+                body = {name: value for name, value in body.items() if name != FIELD}
+                raw = written(body, came)
             await self._pass(scope, raw, send, exchange, path, self._server_of(body))
             return
         judge = self.judge()
@@ -172,7 +181,7 @@ class Gateway:
         plan = await self._plan(body, field, who, wish, large=large, again=again)
         self._tell(exchange, plan, plan.told)
         async with contextlib.AsyncExitStack() as stack:
-            route = _Route(self, scope, body, path, stack)
+            route = _Route(self, scope, came, body, path, stack)
             if plan.cascade is None:
                 answer = await route.ask(plan)
             else:
@@ -381,6 +390,7 @@ class _Route:
 
     gateway: Gateway
     scope: Scope
+    came: ReadBody
     body: Json
     path: str
     stack: contextlib.AsyncExitStack
@@ -395,9 +405,9 @@ class _Route:
         body = await judge.body(plan, self.body)
         places = [part.place for part in plan.turn.images]
         if self._length > IN_A_THREAD:
-            raw = await in_turn(written_apart, body, places)
+            raw = await in_turn(written_apart, body, places, self.came)
         else:
-            raw = written_apart(body, places)
+            raw = written_apart(body, places, self.came)
         server = self.gateway.upstreams().serving[plan.option]
         headers = sent_headers(
             self.scope["headers"], server, own_key=self.gateway.own_keys, json=True

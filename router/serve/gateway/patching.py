@@ -14,7 +14,7 @@ import numpy as np
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.m3core.endpoint.merge_patch import merge_patch
 from m3router.m3core.endpoint.sent_images import Sending
-from m3router.router.serve.gateway.bodies import Json, Place, written
+from m3router.router.serve.gateway.bodies import Json, Place, ReadBody, written
 from m3router.router.serve.gateway.wishes import FIELD
 
 LOSSLESS = ("png", "webp:lossless")
@@ -69,17 +69,22 @@ def patched(
     return new
 
 
-def written_apart(body: Mapping[str, Any], places: Iterable[Place]) -> bytes:
+def written_apart(
+    body: Mapping[str, Any], places: Iterable[Place], came: ReadBody | None = None
+) -> bytes:
     """The same bytes as :func:`.bodies.written` gives, without a look at each letter of an image.
 
     Args:
         body: To be written; not changed.
         places: Of parts with images.
+        came: Of what it was made, see :func:`.bodies.written`.
     """
     new, texts = dict(body), list[bytes]()
     for place in places:
-        _change(new, place, partial(_shortened, texts))
-    pieces = _MARKED.split(written(new))
+        name = str(place[0])
+        if came is None or came.text_of(name, body[name]) is None:
+            _change(new, place, partial(_shortened, texts))
+    pieces = _MARKED.split(written(new, came))
     pieces[1::2] = (texts[int(number)] for number in pieces[1::2])
     return b"".join(pieces)
 

@@ -15,8 +15,10 @@ from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import (
     INPUT,
     MESSAGES,
+    MOST_FIELDS,
     image_file,
     parsed,
+    read_body,
     read_turn,
     written,
 )
@@ -128,6 +130,10 @@ def test_images_are_written_apart_as_they_are_written_together(body, first, seco
             target["image_url"] = url
     before, places = copy.deepcopy(body), [one.place for one in read_turn(body, field).images]
     assert written_apart(body, places) == written(body) and body == before
+    came = read_body(written(body))
+    assert written_apart(came.fields, places, came) == written(body)
+    changed = {**came.fields, field: copy.copy(came.fields[field])}
+    assert written_apart(changed, places, came) == written(body)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +153,62 @@ def test_what_is_no_object_is_refused(raw):
     with pytest.raises(ApiError) as told:
         parsed(raw)
     assert told.value.status == 400 and told.value.code == "invalid_json"
+
+
+SPACE = st.text(" \t\r\n", max_size=3)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), VALUES, max_size=5), st.data())
+def test_what_nobody_changed_is_sent_as_it_came(body, data):
+    """Blanks, escapes and the spelling of numbers included; keys may come twice."""
+    fields = [
+        (name, json.dumps(value, ensure_ascii=data.draw(st.booleans()), indent=data.draw(indents)))
+        for name, value in body.items()
+        for _ in range(data.draw(st.integers(1, 2)))
+        for indents in [st.sampled_from([None, 1])]
+    ]
+    inside = ",".join(
+        "".join((data.draw(SPACE), json.dumps(name), data.draw(SPACE), ":", data.draw(SPACE), text))
+        + data.draw(SPACE)
+        for name, text in fields
+    )
+    raw = f"{data.draw(SPACE)}{{{inside or data.draw(SPACE)}}}{data.draw(SPACE)}".encode()
+    came = read_body(raw)
+    assert came.fields == json.loads(raw) == body
+    new = {**body, **came.fields, "new": [1]}
+    sent = written(new, came)
+    assert json.loads(sent) == {**body, "new": [1]}
+    for name, text in dict(fields).items():
+        assert f"{json.dumps(name)}:{text}".encode() in sent or name == "new"
+
+
+@given(st.text('{}[]",:ab1 \\', max_size=12))
+def test_bodies_are_read_as_json_reads_them(text):
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    try:
+        assert parsed(text.encode()) == found
+    except ApiError:
+        assert not isinstance(found, dict)
+
+
+def test_no_conversation_has_so_many_fields():
+    many = {str(number): 0 for number in range(MOST_FIELDS)}
+    assert parsed(json.dumps(many).encode()) == many
+    for raw in (json.dumps({**many, "one": 1}), '{"a":1,' + '"a":1,' * MOST_FIELDS + '"a":1}'):
+        with pytest.raises(ApiError, match="more than 1 000 fields"):
+            parsed(raw.encode())
 
 
 def test_half_a_pair_and_large_numbers_go_on():

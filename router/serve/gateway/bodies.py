@@ -95,7 +95,7 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
 
 
-_SCAN = json.JSONDecoder(parse_float=_number, parse_constant=_no_constant).scan_once
+_SCAN = json.JSONDecoder(parse_float=_number, parse_constant=_no_constant).raw_decode
 _WHITE = re.compile(r"[ \t\n\r]*")
 
 
@@ -135,7 +135,7 @@ def read_body(raw: bytes) -> ReadBody:
             json.loads(text)
             raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
         return _read_object(text, at)
-    except (ValueError, RecursionError, StopIteration):
+    except (ValueError, RecursionError):
         raise ApiError(400, "The body is not valid JSON.", code="invalid_json") from None
 
 
@@ -143,7 +143,7 @@ def _read_object(text: str, at: int) -> ReadBody:
     """The object that begins at a place and is all of the text.
 
     Raises:
-        ValueError, StopIteration: It is not valid.
+        ValueError: It is not valid.
     """
     fields: Json = {}
     spans: dict[str, tuple[int, int]] = {}

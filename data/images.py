@@ -8,7 +8,6 @@ import logging
 import struct
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image, ImageCms, ImageFile
 from m3router.data.errors import ImageError, ImageSizeError
 from m3router.data.image_claims import canvas_of, claims_too_much, tags_claim_too_much
 from m3router.data.media_files import open_file
+from m3router.data.paths import StrPath, as_path
 from m3router.data.png_chunks import exif_of, only_pixels
 from m3router.data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
@@ -71,7 +71,7 @@ _FILLERS = (
 _log = logging.getLogger(__name__)
 
 
-def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image as upright 8-bit RGB.
 
     Rotation by EXIF is applied, transparency is laid onto white, CMYK and palettes are
@@ -95,6 +95,7 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: The file is missing, not ours to read, no ordinary file, empty, truncated, too
             large or no image; the message names the path and the cause.
     """
+    path = as_path(path)
     with open_file(path) as file:
         return _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
 

@@ -28,6 +28,7 @@ from m3router.data.log.checks import JUDGE, LATER, SCHEMA
 from m3router.data.log.journal import Journal
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_bytes
+from m3router.data.paths import StrPath, as_path
 from m3router.data.videos import FRAMES
 from m3router.m3core.labelling.by_option import (
     OptionLabeller,
@@ -89,9 +90,9 @@ class Stopped(Exception):
 def label(
     examples: Sequence[Example],
     *,
-    images: Path,
+    images: StrPath,
     model: MultiScaleModel | OptionModel,
-    folder: Path,
+    folder: StrPath,
     on_encoded: Callable[[Encoded], None] | None = None,
     progress: Callable[[LabelProgress], None] | None = None,
     retry_errors: bool = False,
@@ -138,6 +139,8 @@ def label(
         MismatchError: If ``folder`` holds a run over other examples, of another model, with other
             longest answers, or of videos at another number of frames.
     """
+    images = as_path(images)
+    folder = as_path(folder)
     if not examples:
         raise DataError("there is nothing to label: no examples were given")
     if problems := length_problems(max_new_tokens):

@@ -8,6 +8,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from m3router.data.paths import StrPath, as_path
 from m3router.data.sources.instructions import Conversation
 from m3router.m3core.checkpoints.conversion import write_trained
 from m3router.m3core.checkpoints.families.table import trainable_of
@@ -22,12 +23,12 @@ from m3router.m3core.training.recipe import TrainingRecipe
 def finetune(
     source: str,
     conversations: Sequence[Conversation],
-    destination: Path,
+    destination: StrPath,
     *,
-    images: Path,
+    images: StrPath,
     recipe: TrainingRecipe,
     batch: int,
-    work: Path,
+    work: StrPath,
     dtype: str | None = None,
 ) -> Path:
     """Train a checkpoint on conversations and write the result; resumes from ``work``.
@@ -51,6 +52,9 @@ def finetune(
         MismatchError: If model, recipe, template and state do not fit together.
         DataError: If conversations or images cannot be used.
     """
+    destination = as_path(destination)
+    images = as_path(images)
+    work = as_path(work)
     check_destination(destination, dtype=dtype)
     model: Any = load_model(source, device="cpu", dtype="float32")
     trainable = trainable_of(model)

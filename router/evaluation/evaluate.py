@@ -43,6 +43,7 @@ from m3router.router.evaluation.reference_summary import (
 )
 from m3router.router.evaluation.summary_text import evaluation_verdict, few_images
 from m3router.router.evaluation.usage import LogUsage
+from m3router.router.evaluation_document import Evaluation
 from m3router.router.features.table import FeatureTable
 from m3router.router.metrics.choices import taken
 from m3router.router.metrics.oracles import first_correct, stable
@@ -101,7 +102,7 @@ def evaluate(
     known_costs: Floats | None = None,
     reference: str | None = None,
     settings: Settings | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Everything that a report says about one router, as a JSON-able mapping.
 
     Args:
@@ -263,7 +264,7 @@ def evaluate(
     words = words_of(log)
     about = {"n": sizes, "options": list(log.options), "words": words.to_dict()}
     verdict = evaluation_verdict({**report, **about}, chance=float(test.chance.mean()))
-    return {
+    document = {
         "schema": SCHEMA,
         "verdict": verdict.to_dict(),
         "warnings": [*few_images(sizes["test_groups"], words), *not_the_best(against)],
@@ -282,6 +283,7 @@ def evaluate(
         "intervals": words.of(INTERVALS),
         **report,
     }
+    return Evaluation(document)
 
 
 def _report(

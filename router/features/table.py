@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 from m3router.data.parquet_files import read_parquet
+from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import is_there
 from m3router.router.features.mapped import finite_rows, read_lists, side_by_side
 
@@ -116,7 +117,7 @@ class FeatureTable:
 
     def write(
         self,
-        folder: Path,
+        folder: StrPath,
         *,
         inputs: Mapping[str, Path] | None = None,
         params: Mapping[str, Any] | None = None,
@@ -128,6 +129,7 @@ class FeatureTable:
             inputs: name -> file that the features were computed from, for the manifest.
             params: how they were computed, for the manifest.
         """
+        folder = as_path(folder)
         columns: dict[str, pa.Array] = {ID_COLUMN: pa.array(self.ids, type=pa.string())}
         for name, block in self.blocks.items():
             flat = pa.array(np.ascontiguousarray(block).reshape(-1), type=pa.float32())
@@ -145,7 +147,7 @@ class FeatureTable:
         )
 
     @classmethod
-    def read(cls, folder: Path, *, sha256: Callable[[Path], str] = sha256_file) -> Self:
+    def read(cls, folder: StrPath, *, sha256: Callable[[Path], str] = sha256_file) -> Self:
         """Read what `write` wrote.
 
         Args:
@@ -155,6 +157,7 @@ class FeatureTable:
         Raises:
             DataError: when the folder holds no feature table, or the file was cut or edited.
         """
+        folder = as_path(folder)
         manifest = read_manifest(folder, stage=STAGE)
         path = folder / FILE
         expected = manifest.get("files", {}).get(FILE)

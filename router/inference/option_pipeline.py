@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -33,6 +32,7 @@ from m3router.router.inference.decision import Decision
 from m3router.router.inference.images import AnyImage, OpenedImages, opened
 from m3router.router.inference.router import Router, counted_costs
 from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import AnyRun
 from m3router.router.training.scale_router import ScaleRouter
 
 UNSURE = (
@@ -118,7 +118,7 @@ class OptionPipeline:
     @classmethod
     def load(
         cls,
-        run: Path | str,
+        run: AnyRun,
         *,
         model: OptionModel | str | None = None,
         policy: str = "default",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.matryoshka.base import MultiScaleModel
@@ -17,7 +16,7 @@ from m3router.router.inference.loading import load_labelled_model, read_rule, re
 from m3router.router.inference.result import RoutedAnswer as RoutedAnswer
 from m3router.router.inference.session import Encoder, Session
 from m3router.router.policies.policy import Policy
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.training.scale_router import ScaleRouter
 
 
@@ -68,7 +67,7 @@ class AutoScalePipeline:
     @classmethod
     def load(
         cls,
-        run: Path | str,
+        run: AnyRun,
         *,
         model: MultiScaleModel | str | None = None,
         policy: str = "default",
@@ -88,21 +87,21 @@ class AutoScalePipeline:
             DataError: When a part is missing or damaged, or the model must be given.
             MismatchError: When the parts do not belong together.
         """
-        folder = Path(run)
-        router = ScaleRouter.read(folder / "router")
+        run = as_run(run)
+        router = ScaleRouter.read(run.arm())
         revision = router.metadata.get("log", {}).get("revision")
         if revision and not reads_own_model(router):
             raise MismatchError(
-                f"The router of {run} decides before the model sees the image; this pipeline is "
-                "for routers that read a Matryoshka model's own features. Open the run with "
+                f"The router of {run.root} decides before the model sees the image; this pipeline "
+                "is for routers that read a Matryoshka model's own features. Open the run with "
                 "m3router.open_pipeline(run)."
             )
         if model is None:
-            model = Run(folder).model_name()
+            model = run.model_name()
         if isinstance(model, str):
             model = load_labelled_model(model, router, device=device)
-        rule, cascade = read_rule(Run(folder), policy)
-        return cls(model=model, router=router, policy=rule, cascade=cascade, run=Run(folder))
+        rule, cascade = read_rule(run, policy)
+        return cls(model=model, router=router, policy=rule, cascade=cascade, run=run)
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.paths import StrPath, as_path
 from m3router.router.estimators.base import Floats
 from m3router.router.policies.price_sweep import (
     LAST,
@@ -201,12 +201,13 @@ class Policy:
                     f"used with the {what} {theirs[:12]}. Calibrate it again."
                 )
 
-    def write(self, path: Path) -> None:
+    def write(self, path: StrPath) -> None:
         """Write policy.json, sealed with its own SHA-256."""
+        path = as_path(path)
         write_sealed(path, {"kind": KIND, "schema": SCHEMA, "policy": asdict(self)})
 
     @classmethod
-    def read(cls, path: Path) -> Policy:
+    def read(cls, path: StrPath) -> Policy:
         """Read what `write` wrote.
 
         Before schema 3 the reference was the last option, and the kind "fixed" called "finest".
@@ -214,6 +215,7 @@ class Policy:
         Raises:
             DataError: when it is missing, cut short, edited, newer, or not a valid policy.
         """
+        path = as_path(path)
         payload = read_sealed(path, kind=KIND, schema=SCHEMA)
         try:
             entries: dict[str, Any] = dict(payload["policy"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import part_rows, part_sizes
 from m3router.data.manifest import atomic_write_text, library_versions, read_manifest
@@ -16,7 +15,7 @@ from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.breakdown import by_dataset, lost_questions, reliability
-from m3router.router.evaluation.documents import DOCUMENT, evaluation_in
+from m3router.router.evaluation.documents import DOCUMENT
 from m3router.router.evaluation.evaluate import (
     SCHEMA,
     Settings,
@@ -25,23 +24,24 @@ from m3router.router.evaluation.evaluate import (
     evaluate,
 )
 from m3router.router.evaluation.usage import LogUsage
+from m3router.router.evaluation_document import Evaluation
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.runs.calibration_data import known_costs, predictions
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING
 
 
 def evaluate_stage(
-    run: Run,
+    run: AnyRun,
     *,
     budgets: Sequence[float] | None = None,
     draws: int = 1000,
     seed: int = 0,
     reuse: bool = False,
     reference: str | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measure router, policies, ablations and oracles on the test split.
 
     Args:
@@ -62,7 +62,7 @@ def evaluate_stage(
             reference is unknown.
         MismatchError: when parts of the run do not belong together.
     """
-    run = run.opened()
+    run = as_run(run).opened()
     router = run.router()
     log = run.log()
     split = run.split(log)
@@ -86,7 +86,7 @@ def evaluate_stage(
     params = {"budgets": list(chosen), "draws": draws, "seed": seed, "schema": SCHEMA}
     params["reference"] = reference
     if reuse and run.is_current(run.evaluation_folder, "evaluate", inputs=inputs, params=params):
-        return read_document(run)
+        return run.evaluation()
     known = np.concatenate(list(rows.values()))
     routers = {arm: run.router(arm) for arm in run.arms()}
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
@@ -117,18 +117,9 @@ def evaluate_stage(
     return document
 
 
-def read_document(run: Run) -> dict[str, Any]:
-    """The evaluation, after checking that it is of this run.
-
-    Raises:
-        DataError: when it is missing or damaged.
-        MismatchError: when the run changed since.
-    """
-    path = run.evaluation_folder / DOCUMENT
-    if not path.is_file():
-        raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
-    run.verify(run.evaluation_folder, "evaluate")
-    return evaluation_in(path)
+def read_document(run: AnyRun) -> Evaluation:
+    """The evaluation, after checking that it is of this run; see `Run.evaluation`."""
+    return as_run(run).evaluation()
 
 
 def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:

@@ -14,7 +14,7 @@ from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.m3core.judging.judge import IN_FLIGHT, Judge
 from m3router.m3core.judging.protocols.table import PROTOCOLS
 from m3router.m3core.judging.run import Progress, judge_log
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.tuning.stopping import stop_on_signals
 
 BEFORE = "before"
@@ -47,7 +47,7 @@ def verdicts_folder(run: Run, judge: Judge) -> Path:
 
 
 def judge_stage(
-    run: Run,
+    run: AnyRun,
     judge: Judge,
     *,
     examples: Iterable[Example] = (),
@@ -76,6 +76,7 @@ def judge_stage(
         DataError: when there is no log, or nothing in it that can be judged.
         ModelError: when the judge cannot be asked any more; verdicts that are there are kept.
     """
+    run = as_run(run)
     log = run.log(as_labelled=True)
     folder = verdicts_folder(run, judge)
     with stop_on_signals() as stop:

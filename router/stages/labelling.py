@@ -15,6 +15,7 @@ from m3router.data.importers import importer
 from m3router.data.importers.joined import places
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
+from m3router.data.paths import StrPath, as_path, as_path_or_none
 from m3router.data.plain_files import is_there
 from m3router.data.videos import FRAMES
 from m3router.m3core.checkpoints import EMBEDDED
@@ -39,14 +40,14 @@ from m3router.router.features.groups import (
 )
 from m3router.router.features.question import HASHED, MODEL, question_encoder
 from m3router.router.features.table import FeatureTable
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, as_run
 
 
 def label_stage(
-    run: Run,
+    run: AnyRun,
     examples: Sequence[Example],
     *,
-    images: Path,
+    images: StrPath,
     model: MultiScaleModel | OptionModel,
     progress: Callable[[LabelProgress], None] | None = None,
     questions: str = MODEL,
@@ -81,6 +82,8 @@ def label_stage(
         MismatchError: when the run folder holds other examples, another model, or videos at
             another number of frames.
     """
+    run = as_run(run)
+    images = as_path(images)
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
     if not isinstance(model, MultiScaleModel):
         groups = _groups_without_model(feature_groups, encoder)
@@ -157,10 +160,10 @@ def _groups_without_model(
 
 
 def verify_stage(
-    run: Run,
+    run: AnyRun,
     examples: Sequence[Example],
     *,
-    images: Path,
+    images: StrPath,
     model: MultiScaleModel | OptionModel,
     count: int,
     seed: int = 0,
@@ -182,6 +185,8 @@ def verify_stage(
     Returns:
         Flips, answers compared and flip rate, each by option.
     """
+    run = as_run(run)
+    images = as_path(images)
     log = verify(
         run.log(as_labelled=True),
         examples,
@@ -198,7 +203,10 @@ def verify_stage(
 
 
 def import_stage(
-    run: Run, kind: str, source: Path | Mapping[str, Path | Sequence[Path]], **options: Any
+    run: AnyRun,
+    kind: str,
+    source: StrPath | Mapping[str, StrPath | Sequence[StrPath]],
+    **options: Any,
 ) -> OracleLog:
     """Read an oracle log that another tool wrote into the run folder.
 
@@ -213,6 +221,7 @@ def import_stage(
         DataError: when the format is unknown or does not fit, or the run folder already holds
             a labelled log.
     """
+    run = as_run(run)
     read = importer(kind)
     if (
         is_there(run.log_folder / MANIFEST)
@@ -222,8 +231,8 @@ def import_stage(
             f"{run.log_folder} holds a log that was labelled here; import into a new folder."
         )
     log: OracleLog = read(source, **options)
-    if isinstance(source, Path):
-        paths = {"source": source}
+    if isinstance(source, str | os.PathLike):
+        paths = {"source": as_path(source)}
     else:
         given = {option: places(of) for option, of in source.items()}
         paths = {
@@ -236,9 +245,9 @@ def import_stage(
 
 
 def featurize_stage(
-    run: Run,
+    run: AnyRun,
     *,
-    images: Path | None = None,
+    images: StrPath | None = None,
     encoder: str = EMBEDDED,
     questions: str | None = None,
     feature_groups: Sequence[str] | None = None,
@@ -267,6 +276,8 @@ def featurize_stage(
         MismatchError: when the folder holds further blocks of other examples or another encoder,
             or a peek is asked for by another model than answered.
     """
+    run = as_run(run)
+    images = as_path_or_none(images)
     if images is not None and not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     log = run.log(as_labelled=True)

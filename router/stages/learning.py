@@ -18,7 +18,7 @@ from m3router.router.policies.costs import PEEK
 from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
-from m3router.router.runs.run import ARMS, Run
+from m3router.router.runs.run import ARMS, AnyRun, Run, as_run
 from m3router.router.stages.splitting import Splitting
 from m3router.router.training.fit import datasets_of, train_router, warn_of_constants
 from m3router.router.training.held_out import FILE as HELD_OUT
@@ -29,7 +29,7 @@ from m3router.router.tuning.setting import Tuned
 
 
 def train_stage(
-    run: Run,
+    run: AnyRun,
     *,
     estimator: str = estimators.DEFAULT,
     seed: int = 0,
@@ -70,7 +70,7 @@ def train_stage(
         MismatchError: when features and log do not belong together, or a feature group is not
             there.
     """
-    run = run.opened()
+    run = as_run(run).opened()
     log = run.log()
     require_choice(log)
     features = run.features(log)
@@ -134,7 +134,7 @@ def train_stage(
     return run.router()
 
 
-def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Policy:
+def calibrate_stage(run: AnyRun, *, name: str = "default", **knobs: Unpack[Knobs]) -> Policy:
     """Choose a policy on the calibration split.
 
     Args:
@@ -147,6 +147,7 @@ def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) 
             name that is not a plain file name.
         MismatchError: when router, log, features and split do not belong together.
     """
+    run = as_run(run)
     path, run = run.policy_file(name), run.opened()
     policy = CalibrationData.read(run).policy(**knobs)
     cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before

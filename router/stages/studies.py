@@ -16,7 +16,7 @@ from m3router.router.reports import plots
 from m3router.router.reports.figures import still, write_figure
 from m3router.router.reports.latex import write_latex
 from m3router.router.reports.tables import write_csv
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 
 Table = tuple[Sequence[str], list[Sequence[Any]]]
 ENDS = ("value", "low", "high")
@@ -24,7 +24,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def learning_curve_stage(
-    run: Run,
+    run: AnyRun,
     *,
     shares: Sequence[float] = SHARES,
     seeds: int = 3,
@@ -36,6 +36,7 @@ def learning_curve_stage(
     Args, result and errors are those of
     `m3router.router.evaluation.studies.learning_curve.learning_curve`.
     """
+    run = as_run(run)
     document = learning_curve(run, shares=shares, seeds=seeds, draws=draws, progress=progress)
     folder = run.root / LEARNING
     tables = {"learning-curve": learning_table(document), "cells": learning_cells(document)}
@@ -48,13 +49,14 @@ def learning_curve_stage(
 
 
 def leave_one_out_stage(
-    run: Run, *, by: str = "dataset", draws: int = 200, progress: Progress | None = None
+    run: AnyRun, *, by: str = "dataset", draws: int = 200, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Measure what was never seen and write `leave-one-out/`: study.json, figures and tables.
 
     Args, result and errors are those of
     `m3router.router.evaluation.studies.leave_one_out.leave_one_out`.
     """
+    run = as_run(run)
     document = leave_one_out(run, by=by, draws=draws, progress=progress)
     folder = run.root / LEFT_OUT
     tables = {"leave-one-out": left_out_table(document)}

@@ -14,7 +14,7 @@ from m3router.data.log.parts import Gaps, require_choice
 from m3router.data.plain_files import is_there
 from m3router.data.splits.split import Split
 from m3router.router.features.table import FeatureTable
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.sealed_files import check_entries
 from m3router.router.stages.splitting import Splitting
 from m3router.router.training.targets import DEFAULT, apply_rule
@@ -64,7 +64,7 @@ def tuning_folder(run: Run) -> Path:
 
 
 def tune_stage(
-    run: Run,
+    run: AnyRun,
     wanted: Search,
     *,
     seed: int = 0,
@@ -94,6 +94,7 @@ def tune_stage(
         MismatchError: when the study was made from another log, features, split or options.
         NotLearnableError: when everything is right, wrong, or independent of the option.
     """
+    run = as_run(run)
     named = searchable() if wanted.estimators is None else wanted.estimators
     estimators = known_estimators(named)
     run = run.opened()
@@ -130,7 +131,7 @@ def tune_stage(
     return results, counts, stop.asked
 
 
-def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
+def tuned_setting(run: AnyRun, *, trial: int | None = None) -> Tuned:
     """What `tune_stage` found, after checking that it was found on this very run.
 
     Args:
@@ -141,6 +142,7 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
         DataError: when there is no such trial, or a part of the run is missing or damaged.
         MismatchError: when log, features or split are not those that tuning read.
     """
+    run = as_run(run)
     path = tuning_folder(run) / FILE
     found = read_results(tuning_folder(run))
     with values_of(path, redo="Run `m3router tune` again."):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.paths import StrPath, as_path
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
 from m3router.router.features.table import FeatureTable
@@ -166,12 +166,13 @@ class ScaleRouter:
                 f"The router chooses between {list(self.options)}, but {of} has {list(options)}."
             )
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: StrPath) -> None:
         """Write the estimator's files, then router.json, which holds their hashes.
 
         Raises:
             DataError: when the estimator cannot be saved: a classifier of scikit-learn's.
         """
+        folder = as_path(folder)
         files = self.estimator.dump()
         (folder / HELD_OUT).unlink(missing_ok=True)
         if self.held_out is not None:
@@ -184,12 +185,13 @@ class ScaleRouter:
         _write_sealed(folder / FILE, self._payload(hashes))
 
     @classmethod
-    def read(cls, folder: Path) -> ScaleRouter:
+    def read(cls, folder: StrPath) -> ScaleRouter:
         """Read what `write` wrote; every byte is verified before it is parsed.
 
         Raises:
             DataError: when a part is missing, cut short, edited or of a newer schema.
         """
+        folder = as_path(folder)
         payload = read_sealed(folder / FILE, kind=KIND, schema=SCHEMA)
         try:
             names, widths = payload["blocks"], payload["widths"]

@@ -40,6 +40,11 @@ _UPRIGHT = {
 """EXIF orientation (CIPA DC-008, tag 274) to what sets the image upright."""
 _SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
+_OF_BYTES = frozenset(
+    ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
+)
+"""Pillow's modes whose samples are 8 bits, or one."""
+
 _DECODER_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -332,6 +337,28 @@ def _to_rgb(image: Image.Image, file: BinaryIO) -> Image.Image:
         found = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         return image if found is None else found
     return on_white(image)
+
+
+def rgb_of(image: Image.Image) -> Image.Image:
+    """An image of Pillow's as RGB, as :func:`open_image` would show its file; RGB is itself.
+
+    NOTE: it is not set upright by its EXIF data: whoever opened it may have done so.
+
+    Raises:
+        ImageError: Its samples have more than 8 bits, whose white nobody knows here; or its file
+            is damaged, or closed.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode not in _OF_BYTES:
+        raise ImageError(
+            f"An image of Pillow's mode {image.mode!r} has no agreed white: give its file, or "
+            "convert it to 'RGB' or 'L' first."
+        )
+    try:
+        return on_white(image)
+    except _DECODER_ERRORS as error:
+        raise _damaged("The image", error) from error
 
 
 def on_white(image: Image.Image) -> Image.Image:

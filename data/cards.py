@@ -66,12 +66,15 @@ def strong(text: Any) -> Html:
     return Html(f"<strong>{escaped(text)}</strong>")
 
 
-def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Html:
-    """A table: the first column holds names, the others numbers or short texts."""
+def table(header: Sequence[Any], rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> Html:
+    """A table: the first column holds names, the others `numbers`, or texts too."""
 
     def cells(row: Sequence[Any], tag: str) -> str:
-        sides = ["left", *["right"] * (len(row) - 1)]
-        style = f"padding:.15em .7em;border:0;border-bottom:{_LINE};background:transparent"
+        sides = ["left", *["right" if numbers else "left"] * (len(row) - 1)]
+        style = (
+            "padding:.15em .7em;border:0;background:transparent;color:inherit;"
+            f"border-bottom:{_LINE}"
+        )
         return "".join(
             f"<{tag} style='text-align:{side};{style}'>{escaped(one)}</{tag}>"
             for side, one in zip(sides, row, strict=True)
@@ -79,7 +82,7 @@ def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Html:
 
     lines = [f"<tr style='background:transparent'>{cells(row, 'td')}</tr>" for row in rows]
     return Html(
-        "<table style='border-collapse:collapse;margin:0'>"
+        "<table style='border-collapse:collapse;margin:0;color:inherit;font-size:inherit'>"
         f"<thead><tr>{cells(header, 'th')}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 

@@ -21,7 +21,7 @@ SPLITS = ("fit", "tune", "calibrate", "test")
 FRACTIONS = (0.5, 0.1, 0.2, 0.2)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Split:
     """Which rows are for what.
 
@@ -42,6 +42,11 @@ class Split:
     parts: Mapping[str, str]
     seed: int
     fractions: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        """How many rows each part has."""
+        sizes = ", ".join(f"{name}: {len(self.part(name))}" for name in SPLITS)
+        return f"Split({sizes} rows, fingerprint {self.fingerprint[:12]})"
 
     @property
     def fingerprint(self) -> str:

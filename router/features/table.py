@@ -29,7 +29,7 @@ ID_COLUMN = "example_id"
 ROW_GROUP = 1 << 16  # rows; so that a large table can be read in parts
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FeatureTable:
     """Features of N examples in named blocks, such as "image" and "question".
 
@@ -59,6 +59,12 @@ class FeatureTable:
         blocks = {name: _checked(name, block, ids) for name, block in self.blocks.items()}
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "blocks", blocks)
+
+    def __repr__(self) -> str:
+        """The sizes, and what made the features."""
+        blocks = ", ".join(f"{name}: {width}" for name, width in self.widths.items())
+        source = self.metadata.get("source", "an unknown source")
+        return f"FeatureTable({len(self)} examples, features {{{blocks}}} of {source})"
 
     def __len__(self) -> int:
         """Number of examples N."""

@@ -32,7 +32,7 @@ def run_card(run: Run) -> str:
     ]
     return card(
         f"Run {run.root}",
-        table(["stage", "", ""], rows),
+        table(["stage", "", ""], rows, numbers=False),
         f"Next: {following}" if following else strong("All stages are done."),
         soft(".log(), .features(), .router(), .policies() and .evaluation() read its parts"),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import part_rows, part_sizes
 from m3router.data.manifest import atomic_write_text, library_versions, read_manifest
+from m3router.data.progress import Advance, as_counted, watched
 from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.estimators.base import Floats
@@ -41,6 +42,7 @@ def evaluate_stage(
     seed: int = 0,
     reuse: bool = False,
     reference: str | None = None,
+    progress: Advance | bool | None = True,
 ) -> Evaluation:
     """Measure router, policies, ablations and oracles on the test split.
 
@@ -53,6 +55,8 @@ def evaluate_stage(
         reuse: keep what was evaluated on the same inputs with the same options.
         reference: name of the option that accuracies are compared with; None for the best of the
             calibration split.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (methods measured, methods in all, the next one).
 
     Returns:
         The document that reports are made from.
@@ -93,21 +97,23 @@ def evaluate_stage(
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
     shown = [{"budget": budget} for budget in chosen]
     named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
-    document = evaluate(
-        log,
-        p["router"],
-        split=split,
-        policies=named,
-        gflops=_gflops(log, known),
-        usage=LogUsage.of(log, encoder=_encoder_gflops(router)),
-        ablations={arm: values for arm, values in p.items() if arm != "router"},
-        features=features,
-        reads=reads,
-        cascades=cascades,
-        known_costs=going_by,
-        reference=reference,
-        settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
-    )
+    with watched(progress, "evaluating", as_counted) as show:
+        document = evaluate(
+            log,
+            p["router"],
+            split=split,
+            policies=named,
+            gflops=_gflops(log, known),
+            usage=LogUsage.of(log, encoder=_encoder_gflops(router)),
+            ablations={arm: values for arm, values in p.items() if arm != "router"},
+            features=features,
+            reads=reads,
+            cascades=cascades,
+            known_costs=going_by,
+            reference=reference,
+            progress=show,
+            settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
+        )
     details = _Details(log, rows["test"], p["router"], reads["router"], going_by)
     document |= details.told(document, draws=draws, seed=seed)
     document |= _provenance(run, router, log, split) | _vision(document)

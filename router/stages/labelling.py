@@ -17,6 +17,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
 from m3router.data.paths import StrPath, as_path, as_path_or_none
 from m3router.data.plain_files import is_there
+from m3router.data.progress import as_counted, watched
 from m3router.data.videos import FRAMES
 from m3router.m3core.checkpoints import EMBEDDED
 from m3router.m3core.encoders import load_encoder
@@ -49,7 +50,7 @@ def label_stage(
     *,
     images: StrPath,
     model: MultiScaleModel | OptionModel,
-    progress: Callable[[LabelProgress], None] | None = None,
+    progress: Callable[[LabelProgress], None] | bool | None = True,
     questions: str = MODEL,
     feature_groups: Sequence[str] | None = None,
     encoder: str | None = None,
@@ -68,7 +69,8 @@ def label_stage(
         examples: what to ask.
         images: folder that the examples' image paths start from.
         model: the frozen model.
-        progress: called after every chunk of images.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called after every chunk of images.
         questions: name of a question encoder, see `m3router.router.features.question`.
         feature_groups: names of feature blocks, see `m3router.router.features.groups`; None for the
             usual ones.
@@ -103,6 +105,7 @@ def label_stage(
                 encoder=encoder or EMBEDDED,
                 questions=HASHED if own is None and encoder is None else own,
                 feature_groups=groups,
+                progress=progress is True,
             )
         return log
     featurizer = Featurizer(
@@ -168,7 +171,7 @@ def verify_stage(
     count: int,
     seed: int = 0,
     frames: int = FRAMES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = True,
 ) -> dict[str, Any]:
     """Ask a random part of the log again, one request at a time; see :func:`label_stage`.
 
@@ -180,23 +183,25 @@ def verify_stage(
         count: examples to ask again.
         seed: of the draw.
         frames: frames of a video's collage.
-        progress: called with (examples done, examples in all).
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (examples done, examples in all).
 
     Returns:
         Flips, answers compared and flip rate, each by option.
     """
     run = as_run(run)
     images = as_path(images)
-    log = verify(
-        run.log(as_labelled=True),
-        examples,
-        images=images,
-        model=model,
-        count=count,
-        seed=seed,
-        frames=frames,
-        progress=progress,
-    )
+    with watched(progress, "asking again", as_counted) as show:
+        log = verify(
+            run.log(as_labelled=True),
+            examples,
+            images=images,
+            model=model,
+            count=count,
+            seed=seed,
+            frames=frames,
+            progress=show,
+        )
     log.write(run.log_folder)
     found: dict[str, Any] = log.metadata[VERIFIED]
     return found
@@ -251,7 +256,7 @@ def featurize_stage(
     encoder: str = EMBEDDED,
     questions: str | None = None,
     feature_groups: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
 ) -> tuple[FeatureTable, dict[str, str]]:
     """Compute features for any log; what is there already and still true is kept.
 
@@ -266,7 +271,8 @@ def featurize_stage(
         feature_groups: names of feature blocks, see `m3router.router.features.groups`; None takes
             the usual ones that are available with or without images, with the images' size
             where the encoder is another model than answered.
-        progress: called with (done, in all, of what).
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (done, in all, of what).
 
     Returns:
         The table, and image or example -> cause for those that cannot be used.
@@ -282,11 +288,14 @@ def featurize_stage(
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     log = run.log(as_labelled=True)
     featurizer = _featurizer(log, images, encoder, questions, feature_groups)
-    with FeatureCollector(
-        run.features_folder, featurizer, feature_inputs(log), images=images
-    ) as collector:
-        collector.collect(progress=progress)
-        return collector.finish(log, progress), collector.causes
+    with (
+        FeatureCollector(
+            run.features_folder, featurizer, feature_inputs(log), images=images
+        ) as collector,
+        watched(progress, "features", as_counted) as show,
+    ):
+        collector.collect(progress=show)
+        return collector.finish(log, show), collector.causes
 
 
 def _featurizer(

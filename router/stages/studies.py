@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.manifest import atomic_write_text
+from m3router.data.progress import as_counted, watched
 from m3router.router.evaluation.studies.learning_curve import DOCUMENT, SHARES, learning_curve
 from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
 from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
@@ -29,7 +30,7 @@ def learning_curve_stage(
     shares: Sequence[float] = SHARES,
     seeds: int = 3,
     draws: int = 200,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
 ) -> dict[str, Any]:
     """Measure a learning curve and write `learning-curve/`: study.json, figures and tables.
 
@@ -37,7 +38,8 @@ def learning_curve_stage(
     `m3router.router.evaluation.studies.learning_curve.learning_curve`.
     """
     run = as_run(run)
-    document = learning_curve(run, shares=shares, seeds=seeds, draws=draws, progress=progress)
+    with watched(progress, "training", as_counted) as show:
+        document = learning_curve(run, shares=shares, seeds=seeds, draws=draws, progress=show)
     folder = run.root / LEARNING
     tables = {"learning-curve": learning_table(document), "cells": learning_cells(document)}
     captions = {"learning-curve": "What the router reaches with a part of the labels."}
@@ -49,7 +51,7 @@ def learning_curve_stage(
 
 
 def leave_one_out_stage(
-    run: AnyRun, *, by: str = "dataset", draws: int = 200, progress: Progress | None = None
+    run: AnyRun, *, by: str = "dataset", draws: int = 200, progress: Progress | bool | None = True
 ) -> dict[str, Any]:
     """Measure what was never seen and write `leave-one-out/`: study.json, figures and tables.
 
@@ -57,7 +59,8 @@ def leave_one_out_stage(
     `m3router.router.evaluation.studies.leave_one_out.leave_one_out`.
     """
     run = as_run(run)
-    document = leave_one_out(run, by=by, draws=draws, progress=progress)
+    with watched(progress, "training", as_counted) as show:
+        document = leave_one_out(run, by=by, draws=draws, progress=show)
     folder = run.root / LEFT_OUT
     tables = {"leave-one-out": left_out_table(document)}
     captions = {"leave-one-out": f"The router without one {document['by']}, tested on it."}

@@ -12,6 +12,7 @@ from m3router.data.json_files import values_of
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, require_choice
 from m3router.data.plain_files import is_there
+from m3router.data.progress import watched
 from m3router.data.splits.split import Split
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import AnyRun, Run, as_run
@@ -71,7 +72,7 @@ def tune_stage(
     gaps: Gaps = "error",
     rule: str = DEFAULT,
     splitting: Splitting | None = None,
-    progress: Callable[[Counts, float | None], None] | None = None,
+    progress: Callable[[Counts, float | None], None] | bool | None = True,
 ) -> tuple[dict[str, Any], Counts, bool]:
     """Search for an estimator, its hyper-parameters and feature blocks, on `fit` and `tune`.
 
@@ -82,8 +83,9 @@ def tune_stage(
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
         rule: a name in `m3router.router.training.targets.RULES`.
         splitting: how to split; None takes the run's own split, or makes the one of `train`.
-        progress: called before the first and after every trial with the counts and the best mean
-            of both objectives so far.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called before the first and after every trial with the counts and the best mean of
+            both objectives so far.
 
     Returns:
         The document in `tuning/study.json`, how many trials the study has, and whether a signal
@@ -118,9 +120,10 @@ def tune_stage(
     )
     with stop_on_signals() as stop:
         objective = Objective(found, estimators, stop)
-        counts = search(
-            study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=progress
-        )
+        with watched(progress, "tuning", _told(wanted.trials)) as show:
+            counts = search(
+                study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=show
+            )
         split.write(tuning_folder(run) / SPLIT)
         while True:
             results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())
@@ -129,6 +132,19 @@ def tune_stage(
             if len(finished(study)) == len(results["trials"]):
                 break
     return results, counts, stop.asked
+
+
+def _told(trials: int) -> Callable[[Counts, float | None], tuple[int, int, str]]:
+    def told(counts: Counts, best: float | None) -> tuple[int, int, str]:
+        return counts.finished, trials, tuning_note(counts, best)
+
+    return told
+
+
+def tuning_note(counts: Counts, best: float | None) -> str:
+    """What a bar says beside the count of trials."""
+    shown = "" if best is None else f"best {100 * best:.2f} %, "
+    return f"{shown}{counts.pruned} pruned, {counts.failed} failed"
 
 
 def tuned_setting(run: AnyRun, *, trial: int | None = None) -> Tuned:

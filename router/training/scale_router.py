@@ -43,7 +43,7 @@ SCHEMA = 4  # 1 has no calibration, 2 no joint one, 3 no expected costs; routers
 # written as those
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScaleRouter:
     """P(correct at every option | features), without any price: a `Policy` decides.
 
@@ -76,6 +76,14 @@ class ScaleRouter:
     origin: str = field(default="", compare=False)
     held_out: HeldOut | None = field(default=None, compare=False, repr=False)
     familiarity: Familiarity | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        """What it is, what it reads and what it chooses between."""
+        blocks = ", ".join(f"{name}: {width}" for name, width in self.blocks.items())
+        return (
+            f"ScaleRouter({self.estimator_name}, features {{{blocks}}}, options "
+            f"{list(self.options)}, fingerprint {self.fingerprint[:12]})"
+        )
 
     @property
     def told(self) -> bool:

@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
+_COLUMNS = 80
 SILENCE = "M3ROUTER_PROGRESS"
 """Environment variable that says whether progress is shown: "0" for not."""
 
@@ -120,7 +121,7 @@ class _Bar:
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         if self.bar is None:
-            self.bar = tqdm(desc=self.what, total=total, initial=done, dynamic_ncols=True)
+            self.bar = tqdm(desc=self.what, total=total, initial=done, **_width())
         elif total != self.bar.total or done < self.bar.n:
             self.bar.reset(total)
         self.bar.set_postfix_str(note, refresh=False)
@@ -130,6 +131,15 @@ class _Bar:
         if self.bar is not None:
             self.bar.refresh()
             self.bar.close()
+
+
+def _width() -> dict[str, Any]:
+    """As wide as the terminal; some say that they have no columns at all."""
+    try:
+        known = in_notebook() or os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": _COLUMNS}
 
 
 class _Lines:

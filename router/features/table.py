@@ -188,6 +188,25 @@ class FeatureTable:
         return cls(ids=tuple(ids), blocks=blocks, metadata=manifest.get("metadata", {}))
 
 
+def table_of(blocks: Mapping[str, npt.ArrayLike], ids: Sequence[str] | None = None) -> FeatureTable:
+    """A table of arrays, such as an encoder of your own gives.
+
+    Args:
+        blocks: Block name -> (N, d).
+        ids: Of the examples; None numbers them.
+
+    Raises:
+        DataError: As :class:`FeatureTable`.
+
+    >>> table_of({"mine": [[0.0, 1.0], [2.0, 3.0]]})
+    FeatureTable(2 examples, features {mine: 2} of an unknown source)
+    """
+    arrays = {name: np.asarray(block, dtype=np.float32) for name, block in blocks.items()}
+    count = max((len(one) for one in arrays.values() if one.ndim), default=0)
+    names = tuple(map(str, range(count))) if ids is None else tuple(ids)
+    return FeatureTable(ids=names, blocks=arrays)
+
+
 def _checked(
     name: str, block: npt.NDArray[np.floating], ids: tuple[str, ...]
 ) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.paths import StrPath, as_path
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
-from m3router.router.features.table import FeatureTable
+from m3router.router.features.table import FeatureTable, table_of
 from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
 from m3router.router.monitoring.familiarity import Familiarity
 from m3router.router.policies.expected_costs import ExpectedCosts
@@ -98,12 +98,17 @@ class ScaleRouter:
         return bool(revision) and source.rpartition("@")[2] == revision
 
     def predict(
-        self, features: FeatureTable, *, datasets: Sequence[str] | npt.NDArray[Any] | None = None
+        self,
+        features: FeatureTable | Mapping[str, npt.ArrayLike],
+        *,
+        datasets: Sequence[str] | npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Probabilities (N, K) for every example of the table.
+        """Probabilities (N, K) that each option answers each example correctly.
+
+        This is the way without a pipeline: nothing but arrays goes in and comes out.
 
         Args:
-            features: of the examples.
+            features: of the examples: a table, or block name -> array (N, d).
             datasets: (N,) which dataset each is from, for a router that is told; where nobody says,
                 it is recognised in the features.
 
@@ -111,6 +116,8 @@ class ScaleRouter:
             MismatchError: when the table lacks a block, has it at another width, or comes from
                 another source than the router was trained on.
         """
+        if not isinstance(features, FeatureTable):
+            features = table_of(features)
         needed = dict(self.blocks)
         found = {name: features.widths.get(name) for name in needed}
         if found != needed:

@@ -49,7 +49,7 @@ def _advice_on_axes(shape: tuple[int, ...]) -> str:
     if shape[2] == 4:
         return (
             "of four channels, keep the colours, by array[:, :, :3], or say what the fourth is: "
-            "PIL.Image.fromarray(array, 'RGBA') or 'CMYK'"
+            "PIL.Image.fromarray(array, mode), mode 'RGBA' or 'CMYK'"
         )
     if shape[0] == 4:
         return "put the channels last and keep the colours, by array[:3].transpose(1, 2, 0)"

@@ -120,10 +120,10 @@ class _Bar:
         self.bar: Any = None
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        if self.bar is not None and (total != self.bar.total or done < self.bar.n):
+            self.close()  # the next part counts anew, below what is done
         if self.bar is None:
             self.bar = tqdm(desc=self.what, total=total, initial=done, **_width())
-        elif total != self.bar.total or done < self.bar.n:
-            self.bar.reset(total)
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(done - self.bar.n)
 
@@ -131,6 +131,7 @@ class _Bar:
         if self.bar is not None:
             self.bar.refresh()
             self.bar.close()
+            self.bar = None
 
 
 def _width() -> dict[str, Any]:

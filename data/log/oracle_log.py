@@ -277,7 +277,7 @@ class OracleLog:
         )
 
     def write(
-        self, folder: StrPath, *, inputs: Mapping[str, Path] | None = None, file: str = PARQUET
+        self, folder: StrPath, *, inputs: Mapping[str, StrPath] | None = None, file: str = PARQUET
     ) -> None:
         """Write the rows as Parquet, and the manifest of the stage ``log``.
 

@@ -71,16 +71,20 @@ def local_tower(name: str, folder: Path) -> Path | None:
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 
-def revision_of(folder: StrPath, *more: Path) -> str:
+def revision_of(folder: StrPath, *more: StrPath) -> str:
     """SHA-256 over the files that decide a model's answers, in hexadecimal.
 
     Args:
         folder: The checkpoint.
         more: Further folders it reads, such as that of its vision tower.
+
+    Raises:
+        ModelError: If one of them is no folder.
     """
-    folder = as_path(folder)
     digest = hashlib.sha256()
-    for place in (folder, *more):
+    for place in map(as_path, (folder, *more)):
+        if not place.is_dir():
+            raise ModelError(f"{place} is no folder of a checkpoint. Check the path.")
         for file in sorted(place.iterdir()):
             if file.suffix in _DECISIVE and not file.is_dir():
                 digest.update(f"{file.name}:{sha256_file(file)}\n".encode())

@@ -125,7 +125,7 @@ class FeatureTable:
         self,
         folder: StrPath,
         *,
-        inputs: Mapping[str, Path] | None = None,
+        inputs: Mapping[str, StrPath] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> None:
         """Write features.parquet and its manifest into `folder`.

@@ -7,7 +7,7 @@ and hands it on: an open run reads, hashes and verifies each of its files once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -343,12 +343,12 @@ class Run:
         folder: StrPath,
         stage: str,
         *,
-        inputs: Mapping[str, Path],
+        inputs: Mapping[str, StrPath],
         params: Mapping[str, Any],
-        files: list[Path],
+        files: Sequence[StrPath],
     ) -> None:
         """Write a stage's manifest: what it read, how it ran, and what it wrote."""
-        folder = as_path(folder)
+        folder, files = as_path(folder), [as_path(path) for path in files]
         hashes = {path.relative_to(folder).as_posix(): self.sha256(path) for path in files}
         write_manifest(
             folder, stage=stage, inputs=inputs, params=params, sha256=self.sha256, files=hashes
@@ -407,7 +407,12 @@ class Run:
                 )
 
     def is_current(
-        self, folder: StrPath, stage: str, *, inputs: Mapping[str, Path], params: Mapping[str, Any]
+        self,
+        folder: StrPath,
+        stage: str,
+        *,
+        inputs: Mapping[str, StrPath],
+        params: Mapping[str, Any],
     ) -> bool:
         """Whether a stage was run on these very inputs, with these options and libraries."""
         folder = as_path(folder)
@@ -469,7 +474,7 @@ class OpenRun(Run):
         """Itself."""
         return self
 
-    def wrote(self, *paths: Path) -> None:
+    def wrote(self, *paths: StrPath) -> None:
         """Forget what is known of files that were written anew."""
         places = {
             "log": self.log_folder,
@@ -477,7 +482,7 @@ class OpenRun(Run):
             "features": self.features_folder,
         }
         places |= {"split": self.split_file, **{name: self.arm(name) for name in ARMS}}
-        for path in paths:
+        for path in map(as_path, paths):
             self._hashes.pop(real_path(path), None)
             for part, place in places.items():
                 if path.is_relative_to(place):
@@ -488,12 +493,11 @@ class OpenRun(Run):
         folder: StrPath,
         stage: str,
         *,
-        inputs: Mapping[str, Path],
+        inputs: Mapping[str, StrPath],
         params: Mapping[str, Any],
-        files: list[Path],
+        files: Sequence[StrPath],
     ) -> None:
         """As in `Run`; the files are those that the stage has just written."""
-        folder = as_path(folder)
         self.wrote(*files)
         super().record(folder, stage, inputs=inputs, params=params, files=files)
 

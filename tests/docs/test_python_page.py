@@ -16,7 +16,7 @@ from tests.docs.fences import fences
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 IMAGES = 48
 TOTAL, DATE = "What is the total?", "What is the date?"
-READER = '''
+READER = """
 from m3router import FunctionModel
 
 
@@ -35,7 +35,7 @@ model = FunctionModel(
     cost_unit="visual tokens",
     revision="1",
 )
-'''
+"""
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import PartialState
 
 from m3router.data.paths import StrPath, as_path
+from m3router.data.progress import Advance, as_counted, watched
 from m3router.data.sources.instructions import Conversation
 from m3router.m3core.checkpoints.conversion import write_trained
 from m3router.m3core.checkpoints.families.table import trainable_of
@@ -30,6 +31,7 @@ def finetune(
     batch: int,
     work: StrPath,
     dtype: str | None = None,
+    progress: Advance | bool | None = True,
 ) -> Path:
     """Train a checkpoint on conversations and write the result; resumes from ``work``.
 
@@ -42,6 +44,8 @@ def finetune(
         batch: Conversations in a batch of one process.
         work: Receives the state and the log.
         dtype: Number format of the written weights; by default that of ``source``.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called by the main process with (steps done, steps in all, the loss).
 
     Returns:
         The destination.
@@ -67,7 +71,9 @@ def finetune(
         finest=recipe.scales[-1],
         seed=recipe.seed,
     )
-    weights = train(trainable, batches, recipe=recipe, folder=work)
+    shown = progress if callable(progress) or PartialState().is_main_process else False
+    with watched(shown, "training", as_counted) as show:
+        weights = train(trainable, batches, recipe=recipe, folder=work, progress=show)
     if PartialState().is_main_process:
         write_trained(source, weights, destination, scales=recipe.scales, dtype=dtype)
     PartialState().wait_for_everyone()

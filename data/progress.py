@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import Any
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that a notebook lacks ipywidgets: it then gets bars of text
@@ -27,7 +27,6 @@ SILENCE = "M3ROUTER_PROGRESS"
 
 Advance = Callable[[int, int | None, str], None]
 """Called with (done, in all or None where nobody knows, note)."""
-Told = ParamSpec("Told")
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +48,7 @@ def progress_bar(what: str, *, line: Callable[[str], None] | None = None) -> Ite
         another count.
     """
     if os.environ.get(SILENCE) == "0":
-        yield lambda done, total, note="": None
+        yield _nothing
     elif in_notebook() or sys.stderr.isatty():
         shown = _Bar(what)
         try:
@@ -73,10 +72,10 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def watched(
-    progress: Callable[Told, None] | bool | None,
+    progress: Callable[..., None] | bool | None,
     what: str,
-    told: Callable[Told, tuple[int, int, str]],
-) -> Iterator[Callable[Told, None] | None]:
+    told: Callable[..., tuple[int, int | None, str]],
+) -> Iterator[Callable[..., None] | None]:
     """What a long function calls where it was told how to show its progress.
 
     Args:
@@ -93,11 +92,7 @@ def watched(
         yield None
     else:
         with progress_bar(what) as advance:
-
-            def show(*values: Told.args, **named: Told.kwargs) -> None:
-                advance(*told(*values, **named))
-
-            yield show
+            yield lambda *values: advance(*told(*values))
 
 
 def as_counted(done: int, total: int, note: str = "") -> tuple[int, int, str]:
@@ -110,6 +105,10 @@ def in_notebook() -> bool:
     shell = sys.modules.get("IPython")
     running = None if shell is None else shell.get_ipython()
     return running is not None and "IPKernelApp" in running.config
+
+
+def _nothing(done: int, total: int | None, note: str = "") -> None:
+    """What is called where nothing is shown."""
 
 
 class _Bar:

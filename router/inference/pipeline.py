@@ -136,7 +136,7 @@ class AutoScalePipeline:
         return told
 
     @overload
-    def answer(
+    def answer(  # type: ignore[overload-overlap]  # a text is a sequence of texts
         self, images: AnyImage, questions: str, **how: Unpack[HowToAnswer]
     ) -> RoutedAnswer: ...
 

@@ -348,8 +348,9 @@ class Run:
         files: Sequence[StrPath],
     ) -> None:
         """Write a stage's manifest: what it read, how it ran, and what it wrote."""
-        folder, files = as_path(folder), [as_path(path) for path in files]
-        hashes = {path.relative_to(folder).as_posix(): self.sha256(path) for path in files}
+        folder = as_path(folder)
+        written = [as_path(path) for path in files]
+        hashes = {path.relative_to(folder).as_posix(): self.sha256(path) for path in written}
         write_manifest(
             folder, stage=stage, inputs=inputs, params=params, sha256=self.sha256, files=hashes
         )

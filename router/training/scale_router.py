@@ -99,7 +99,7 @@ class ScaleRouter:
 
     def predict(
         self,
-        features: FeatureTable | Mapping[str, npt.ArrayLike],
+        features: FeatureTable | Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
         *,
         datasets: Sequence[str] | npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.float64]:
@@ -108,7 +108,8 @@ class ScaleRouter:
         This is the way without a pipeline: nothing but arrays goes in and comes out.
 
         Args:
-            features: of the examples: a table, or block name -> array (N, d).
+            features: of the examples: a table, block name -> array (N, d), or one array (N, d) for
+                a router that reads one block.
             datasets: (N,) which dataset each is from, for a router that is told; where nobody says,
                 it is recognised in the features.
 
@@ -117,7 +118,7 @@ class ScaleRouter:
                 another source than the router was trained on.
         """
         if not isinstance(features, FeatureTable):
-            features = table_of(features)
+            features = table_of(self._by_block(features))
         needed = dict(self.blocks)
         found = {name: features.widths.get(name) for name in needed}
         if found != needed:
@@ -137,6 +138,17 @@ class ScaleRouter:
             names = None if datasets is None else np.asarray(datasets).astype(str)
             return self.calibration.apply(self.estimator.predict_told(X, names))
         return self.calibration.apply(self.estimator.predict(X))
+
+    def _by_block(self, features: Any) -> Mapping[str, npt.ArrayLike]:
+        """Arrays by the blocks they are."""
+        if isinstance(features, Mapping):
+            return features
+        if isinstance(features, np.ndarray) and len(self.blocks) == 1:
+            return dict.fromkeys(self.blocks, features)
+        raise MismatchError(
+            f"The router reads the feature blocks {dict(self.blocks)}: give a FeatureTable, or an "
+            f"array (N, d) for each by its name, not {type(features).__name__}."
+        )
 
     def predict_one(self, blocks: Mapping[str, Floats]) -> npt.NDArray[np.float64]:
         """Probabilities (K,) for one example given as block name -> vector (d,).

@@ -138,8 +138,10 @@ def test_the_way_without_a_pipeline(log):
     with pytest.raises(MismatchError, match="costs has no names"):
         policy.decide(by_name, log.costs[0])
     assert evaluate(log, p, split=split).verdict
-    with pytest.raises(MismatchError, match="reads the feature blocks"):
-        router.predict({"theirs": mine})
+    assert np.array_equal(p, router.predict(mine))
+    for wrong in ({"theirs": mine}, None, [mine]):
+        with pytest.raises(MismatchError, match="reads the feature blocks"):
+            router.predict(wrong)
 
 
 def test_a_log_is_a_card(log):

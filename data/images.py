@@ -8,7 +8,6 @@ import logging
 import struct
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image, ImageCms, ImageFile
 from m3router.data.errors import ImageError, ImageSizeError
 from m3router.data.image_claims import canvas_of, claims_too_much, tags_claim_too_much
 from m3router.data.media_files import open_file
+from m3router.data.paths import StrPath, as_path
 from m3router.data.png_chunks import exif_of, only_pixels
 from m3router.data.wide_pixels import brightened, float_to_bytes, grey_to_bytes, is_wide
 
@@ -39,6 +39,11 @@ _UPRIGHT = {
 }
 """EXIF orientation (CIPA DC-008, tag 274) to what sets the image upright."""
 _SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+
+_OF_BYTES = frozenset(
+    ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
+)
+"""Pillow's modes whose samples are 8 bits, or one."""
 
 _DECODER_ERRORS = (
     ArithmeticError,
@@ -71,7 +76,7 @@ _FILLERS = (
 _log = logging.getLogger(__name__)
 
 
-def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image as upright 8-bit RGB.
 
     Rotation by EXIF is applied, transparency is laid onto white, CMYK and palettes are
@@ -95,6 +100,7 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: The file is missing, not ours to read, no ordinary file, empty, truncated, too
             large or no image; the message names the path and the cause.
     """
+    path = as_path(path)
     with open_file(path) as file:
         return _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
 
@@ -331,6 +337,28 @@ def _to_rgb(image: Image.Image, file: BinaryIO) -> Image.Image:
         found = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         return image if found is None else found
     return on_white(image)
+
+
+def rgb_of(image: Image.Image) -> Image.Image:
+    """An image of Pillow's as RGB, as :func:`open_image` would show its file; RGB is itself.
+
+    NOTE: it is not set upright by its EXIF data: whoever opened it may have done so.
+
+    Raises:
+        ImageError: Its samples have more than 8 bits, whose white nobody knows here; or its file
+            is damaged, or closed.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode not in _OF_BYTES:
+        raise ImageError(
+            f"An image of Pillow's mode {image.mode!r} has no agreed white: give its file, or "
+            "convert it to 'RGB' or 'L' first."
+        )
+    try:
+        return on_white(image)
+    except _DECODER_ERRORS as error:
+        raise _damaged("The image", error) from error
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -22,6 +22,7 @@ from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.data.json_files import read_json
+from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import is_there, open_file, real_path
 
 SCHEMA = 2
@@ -140,7 +141,7 @@ def write_manifest(
     folder: Path,
     *,
     stage: str,
-    inputs: Mapping[str, Path],
+    inputs: Mapping[str, StrPath],
     params: Mapping[str, Any],
     sha256: Callable[[Path], str] = sha256_file,
     **extra: Any,
@@ -161,6 +162,7 @@ def write_manifest(
     """
     recorded = {}
     for name, path in inputs.items():
+        path = as_path(path)
         target = path / MANIFEST if path.is_dir() else path
         recorded[name] = {"path": _relative(target, folder), "sha256": sha256(target)}
     manifest = {

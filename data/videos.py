@@ -27,6 +27,7 @@ from PIL import Image
 from m3router.data.errors import DataError, VideoError
 from m3router.data.images import MAX_PIXELS, open_image
 from m3router.data.media_files import open_file
+from m3router.data.paths import StrPath, as_path
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -188,7 +189,7 @@ _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 """Elements that a Matroska or WebM file consists of."""
 
 
-def is_video(path: Path | str) -> bool:
+def is_video(path: StrPath) -> bool:
     """Whether a file is taken for a video, by the end of its name.
 
     >>> is_video("clips/Dog.MP4"), is_video("dog.gif")
@@ -197,7 +198,7 @@ def is_video(path: Path | str) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def open_media(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_media(path: StrPath, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image, or a video as a collage of its frames.
 
     Args:
@@ -213,12 +214,13 @@ def open_media(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS
             :func:`open_video`.
         DataError: It is a video and PyAV is missing, or ``frames`` is below 1.
     """
+    path = as_path(path)
     if is_video(path):
         return open_video(path, frames=frames, max_pixels=max_pixels)
     return open_image(path, max_pixels=max_pixels)
 
 
-def open_video(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_video(path: StrPath, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a video as a collage of its frames, as a player shows them, in order of time.
 
     Frames are counted by decoding: what the header says of their number is not believed. Only
@@ -240,6 +242,7 @@ def open_video(path: Path, *, frames: int = FRAMES, max_pixels: int = MAX_PIXELS
             path and the cause.
         DataError: PyAV is missing, or ``frames`` is below 1.
     """
+    path = as_path(path)
     if frames < 1:
         raise DataError(f"frames must be 1 or more, got {frames}.")
     av = _pyav()

@@ -8,6 +8,7 @@ from m3router.data.registry import exports
 
 if TYPE_CHECKING:
     from m3router.router.evaluation.evaluate import evaluate as evaluate
+    from m3router.router.evaluation_document import Evaluation as Evaluation
     from m3router.router.features.table import FeatureTable as FeatureTable
     from m3router.router.inference.pipeline import AutoScalePipeline as AutoScalePipeline
     from m3router.router.policies.policy import Policy as Policy
@@ -27,6 +28,7 @@ if not TYPE_CHECKING:
         {
             "__version__": "m3router.router.version",
             "AutoScalePipeline": "m3router.router.inference.pipeline",
+            "Evaluation": "m3router.router.evaluation_document",
             "FeatureTable": "m3router.router.features.table",
             "Policy": "m3router.router.policies.policy",
             "Run": "m3router.router.runs.run",

@@ -6,7 +6,6 @@ line-intersection and touching-circle tasks: ``oracle.jsonl`` beside the folder 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from m3router.data.errors import DataError
 from m3router.data.json_files import parse_json
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.paths import StrPath, as_path
 from m3router.data.registry import unknown_name
 
 FILE = "oracle.jsonl"
@@ -21,7 +21,7 @@ OPTIONS = ("384px", "768px", "1152px")
 CHANCE = {"circles": 1 / 2, "lines": 1 / 3}
 
 
-def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
+def read_blindtest(folder: StrPath, *, model: str | None = None) -> OracleLog:
     """Read the log; every (image, prompt, model) is an example.
 
     The options are the three resolutions in ascending order of pixels. NOTE: the circle images
@@ -39,6 +39,7 @@ def read_blindtest(folder: Path, *, model: str | None = None) -> OracleLog:
     Raises:
         DataError: The file is missing or not of this form, or there is no such model.
     """
+    folder = as_path(folder)
     path = folder / FILE
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -7,9 +7,9 @@ the index of another row whose image it is (``vlmeval/dataset/image_base.py``).
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from m3router.data.errors import DataError
+from m3router.data.paths import StrPath, as_path
 from m3router.data.tables.table import read_cells
 
 IDS = ("index", "doc_id", "id", "question_id", "questionId")
@@ -18,7 +18,7 @@ LONGEST_REFERENCE = 64
 """Longest text of an ``image`` that may be another row's index."""
 
 
-def read_groups(path: Path) -> dict[str, str]:
+def read_groups(path: StrPath) -> dict[str, str]:
     """Read which questions share an image.
 
     Args:
@@ -32,7 +32,7 @@ def read_groups(path: Path) -> dict[str, str]:
     Raises:
         DataError: The table cannot be read or has no such columns.
     """
-    table = read_cells(path)
+    table = read_cells(as_path(path))
     ids = next((name for name in IDS if name in table.names), None)
     groups = next((name for name in GROUPS if name in table.names), None)
     if ids is None or groups is None:

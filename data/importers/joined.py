@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from m3router.data.importers.usage import NOTHING, CellUsage
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import lone_groups
 from m3router.data.media_files import leaves_folder
+from m3router.data.paths import StrPath, as_path
 from m3router.data.prices import Prices
 
 
@@ -79,7 +81,7 @@ class Sample:
     own_cost: float | None = None
 
 
-Runs = Mapping[str, Path | Sequence[Path]]
+Runs = Mapping[str, StrPath | Sequence[StrPath]]
 """Option -> its file or folder, or several of them."""
 
 Samples = Mapping[str, Sample]
@@ -92,7 +94,7 @@ def join(
     costs: Costs,
     metadata: Mapping[str, Any],
     images: str | None = None,
-    groups: Mapping[str, Path] | None = None,
+    groups: Mapping[str, StrPath] | None = None,
     notes: Mapping[str, Sequence[str]],
     skip_bad: bool = False,
 ) -> OracleLog:
@@ -250,9 +252,11 @@ def option_costs(options: Sequence[str], costs: Mapping[str, float]) -> dict[str
     return found
 
 
-def places(given: Path | Sequence[Path]) -> list[Path]:
+def places(given: StrPath | Sequence[StrPath]) -> list[Path]:
     """Give an option's files or folders as a list."""
-    return [given] if isinstance(given, Path) else list(given)
+    if isinstance(given, str | os.PathLike):
+        return [as_path(given)]
+    return [as_path(one) for one in given]
 
 
 def _number(text: str) -> float | None:
@@ -279,7 +283,7 @@ def _first(runs: Mapping[str, Samples], name: str, images: str | None) -> Sample
     return replace(first, image=image)
 
 
-def _grouped(firsts: dict[str, Sample], tables: Mapping[str, Path]) -> dict[str, Sample]:
+def _grouped(firsts: dict[str, Sample], tables: Mapping[str, StrPath]) -> dict[str, Sample]:
     """The examples with the groups that tables tell."""
     read = {dataset: read_groups(path) for dataset, path in tables.items()}
     found = dict(firsts)

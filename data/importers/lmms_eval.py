@@ -35,6 +35,7 @@ from m3router.data.importers.usage import NOTHING, CellUsage, amount, usage_in
 from m3router.data.json_files import parse_json
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import leaves_folder
+from m3router.data.paths import StrPath
 from m3router.data.prices import Prices
 from m3router.data.scoring.benchmark_rules import score_mmbench
 from m3router.data.scoring.metrics import in_place
@@ -280,7 +281,7 @@ def read_lmms_eval(
     cost_unit: str | None = None,
     metric: Mapping[str, str] | None = None,
     images: str | None = None,
-    groups: Mapping[str, Path] | None = None,
+    groups: Mapping[str, StrPath] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read the runs of each option and join them by task and ``doc_id``.

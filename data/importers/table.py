@@ -21,6 +21,7 @@ from m3router.data.importers.usage import REPORTED, CellUsage, amount
 from m3router.data.log.checks import COUNTS, REACH, within_reach
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import lone_groups
+from m3router.data.paths import StrPath, as_path
 from m3router.data.prices import Prices
 from m3router.data.registry import unknown_name
 from m3router.data.tables.cells import Cell, Nested, key_of, number_of, verdict_of
@@ -280,7 +281,7 @@ _NO_VALUE = "no value in the column 'correct'"
 
 
 def read_table(
-    path: Path,
+    path: StrPath,
     *,
     cost_unit: str | None = None,
     costs: Mapping[str, float] | str | None = None,
@@ -319,6 +320,7 @@ def read_table(
     Raises:
         DataError: The table cannot be read or does not fit; every problem found is listed.
     """
+    path = as_path(path)
     torn: list[str] = []
     source = read_cells(path, left_out=torn if skip_bad else None)
     asked = Costs.given(costs, prices, cost_unit)

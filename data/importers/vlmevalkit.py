@@ -41,6 +41,7 @@ from m3router.data.importers.shared_images import shared_images
 from m3router.data.importers.usage import QUANTITIES, amount, usage_in, used_names
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import leaves_folder
+from m3router.data.paths import StrPath
 from m3router.data.prices import Prices
 from m3router.data.scoring.metrics import in_place, load_metric
 from m3router.data.tables.cells import Nested, verdict_of
@@ -365,7 +366,7 @@ def read_vlmevalkit(
     metric: Mapping[str, str] | None = None,
     dataset: str | None = None,
     images: str | None = None,
-    groups: Mapping[str, Path] | None = None,
+    groups: Mapping[str, StrPath] | None = None,
     skip_bad: bool = False,
 ) -> OracleLog:
     """Read judged tables, of one or several data sets, and join them by ``index``.

@@ -8,7 +8,6 @@ the same log, after checking its hash.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
@@ -18,6 +17,7 @@ from m3router.data.log.card import data_card
 from m3router.data.log.files import HUB_PARQUET
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST, atomic_write_text
+from m3router.data.paths import StrPath, as_path
 
 README = "README.md"
 NO_LICENCE = "unknown"
@@ -26,7 +26,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def export_log(log: OracleLog, folder: Path, *, licence: str = NO_LICENCE) -> None:
+def export_log(log: OracleLog, folder: StrPath, *, licence: str = NO_LICENCE) -> None:
     """Write rows, data card and manifest.
 
     Args:
@@ -38,6 +38,7 @@ def export_log(log: OracleLog, folder: Path, *, licence: str = NO_LICENCE) -> No
         DataError: The log is empty, the folder holds something else or cannot be written, or the
             licence is not an identifier.
     """
+    folder = as_path(folder)
     if len(log) == 0:
         raise DataError("The oracle log is empty: there is nothing to export.")
     if not _LICENCE.fullmatch(licence):
@@ -53,16 +54,17 @@ def export_log(log: OracleLog, folder: Path, *, licence: str = NO_LICENCE) -> No
     atomic_write_text(folder / README, data_card(log, licence=licence))
 
 
-def read_exported(folder: Path) -> OracleLog:
+def read_exported(folder: StrPath) -> OracleLog:
     """Read an exported log back.
 
     Raises:
         DataError: The folder holds none, or it was changed since.
     """
+    folder = as_path(folder)
     return OracleLog.read(folder)
 
 
-def push_to_hub(folder: Path, name: str, *, private: bool) -> str:
+def push_to_hub(folder: StrPath, name: str, *, private: bool) -> str:
     """Upload an exported log as a data set of the Hugging Face hub.
 
     The token is the one of ``hf auth login`` or of ``HF_TOKEN``. Nothing but the card, the rows
@@ -79,6 +81,7 @@ def push_to_hub(folder: Path, name: str, *, private: bool) -> str:
     Raises:
         DataError: There is no token, no connection, no such name, or the hub refuses.
     """
+    folder = as_path(folder)
     OracleLog.read(folder)
     if not _REPOSITORY.fullmatch(name):
         raise DataError(f"The data set's name must be 'owner/name', got {name!r}.")

@@ -15,6 +15,7 @@ from m3router.data.errors import DataError
 from m3router.data.log.checks import SCHEMA
 from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 from m3router.data.parquet_files import read_parquet
+from m3router.data.paths import StrPath
 
 PARQUET = "oracle.parquet"
 HUB_PARQUET = "data/train-00000-of-00001.parquet"
@@ -23,7 +24,7 @@ STAGE = "log"
 
 
 def save(
-    folder: Path, frame: pd.DataFrame, *, file: str, inputs: Mapping[str, Path], **recorded: Any
+    folder: Path, frame: pd.DataFrame, *, file: str, inputs: Mapping[str, StrPath], **recorded: Any
 ) -> None:
     """Write the rows, then the manifest of the stage ``log``.
 

@@ -20,7 +20,9 @@ import pandas as pd
 from m3router.data.errors import DataError
 from m3router.data.log.checks import ASKED, UNTIL_CORRECT, checked_frame, row_numbers
 from m3router.data.log.files import PARQUET, load, save
+from m3router.data.log.notebook import log_card
 from m3router.data.manifest import sha256_file
+from m3router.data.paths import StrPath, as_path
 
 MATRYOSHKA = "matryoshka"
 """What ``spec`` in a log's metadata calls a model whose options share one pass of the tower."""
@@ -70,6 +72,10 @@ class OracleLog:
             f"{self.options}, cost in {self.cost_unit}, {self.n_gaps} gaps)"
         )
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how often each option is right, and what it costs."""
+        return log_card(self)
+
     @property
     def metadata(self) -> dict[str, Any]:
         """How the log came about; a copy."""
@@ -77,8 +83,15 @@ class OracleLog:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """All rows, by example and then by option; a copy."""
-        return self._frame.copy()
+        """All rows, by example and then by option; a copy.
+
+        ``scale`` holds the options as ordered categories, coarsest first, so that tables, groups
+        and plots keep their order. It stays so in joins with frames of the same options, and in
+        Parquet; a log can be made from such a frame again.
+        """
+        frame = self._frame.copy()
+        frame["scale"] = self._ordered(frame["scale"])
+        return frame
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -186,7 +199,7 @@ class OracleLog:
 
     def errors(self) -> pd.DataFrame:
         """Give the rows whose generation failed, with its cause in ``error``."""
-        return self._frame[self._frame["error"].notna()].reset_index(drop=True)
+        return self.frame[self._frame["error"].notna()].reset_index(drop=True)
 
     def select(self, keys: Sequence[int] | Sequence[str] | np.ndarray) -> OracleLog:
         """Keep some examples, in the order asked for.
@@ -264,7 +277,7 @@ class OracleLog:
         )
 
     def write(
-        self, folder: Path, *, inputs: Mapping[str, Path] | None = None, file: str = PARQUET
+        self, folder: StrPath, *, inputs: Mapping[str, StrPath] | None = None, file: str = PARQUET
     ) -> None:
         """Write the rows as Parquet, and the manifest of the stage ``log``.
 
@@ -276,6 +289,7 @@ class OracleLog:
         Raises:
             DataError: It cannot be written; a log that stood there before is not half replaced.
         """
+        folder = as_path(folder)
         save(
             folder,
             self._frame,
@@ -289,7 +303,7 @@ class OracleLog:
         )
 
     @classmethod
-    def read(cls, folder: Path, *, sha256: Callable[[Path], str] = sha256_file) -> OracleLog:
+    def read(cls, folder: StrPath, *, sha256: Callable[[Path], str] = sha256_file) -> OracleLog:
         """Read a log and check it against its manifest.
 
         Args:
@@ -299,6 +313,7 @@ class OracleLog:
         Raises:
             DataError: The folder holds no log, a newer one, or a damaged one.
         """
+        folder = as_path(folder)
         frame, options, cost_unit, metadata = load(folder, sha256=sha256)
         return cls(frame, options=options, cost_unit=cost_unit, metadata=metadata)
 
@@ -308,6 +323,10 @@ class OracleLog:
         column = {option: code for code, option in enumerate(self.options)}
         rows, _ = pd.factorize(self._frame["example_id"])
         return rows, self._frame["scale"].map(column).to_numpy(dtype=np.intp)
+
+    def _ordered(self, names: pd.Series) -> pd.Categorical:
+        """Names of options as ordered categories."""
+        return pd.Categorical(names, categories=list(self.options), ordered=True)
 
     def _wide(self, name: str) -> np.ndarray:
         """Lay a number column out as (N, K), read-only."""

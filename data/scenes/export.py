@@ -10,6 +10,7 @@ from PIL import Image
 
 from m3router.data.example import Example
 from m3router.data.manifest import atomic_write_text
+from m3router.data.paths import StrPath, as_path
 from m3router.data.scenes.drawing import render
 from m3router.data.scenes.questions import CHANCE, ask_about
 from m3router.data.scenes.world import Scene, make_scene
@@ -39,7 +40,7 @@ def scene_examples(scene: Scene, questions: int) -> list[Example]:
 
 
 def write_scenes(
-    folder: Path,
+    folder: StrPath,
     seeds: range,
     *,
     questions: int,
@@ -56,6 +57,7 @@ def write_scenes(
     Returns:
         Path of ``examples.jsonl``.
     """
+    folder = as_path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     lines = []
     for done, seed in enumerate(seeds, start=1):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import fsync_folder, sha256_file, write_failure, write_manifest
+from m3router.data.paths import StrPath, as_path
 from m3router.data.sources.benchmarks.table import benchmark
 from m3router.data.sources.hub import Origin, iter_benchmark
 
@@ -38,7 +39,7 @@ class Fetched:
 def fetch_benchmark(
     name: str,
     *,
-    folder: Path,
+    folder: StrPath,
     origin: Origin | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fetched:
@@ -60,6 +61,7 @@ def fetch_benchmark(
         DataError: The folder holds examples, or cannot be written; or see
             :func:`m3router.data.sources.hub.iter_benchmark`.
     """
+    folder = as_path(folder)
     origin, entry = origin or Origin(), benchmark(name)
     path = folder / EXAMPLES
     if path.exists():

@@ -18,6 +18,7 @@ from typing import Any
 from m3router.data.errors import DataError
 from m3router.data.json_files import parse_json
 from m3router.data.media_files import leaves_folder
+from m3router.data.paths import StrPath, as_path
 
 IMAGE_TAG = "<image>"
 HUMAN, MODEL = "human", "gpt"
@@ -41,7 +42,7 @@ class Conversation:
     turns: tuple[tuple[str, str], ...]
 
 
-def load_instructions(path: Path) -> list[Conversation]:
+def load_instructions(path: StrPath) -> list[Conversation]:
     """Read a file of instructions.
 
     As in LLaVA, a first value that is not a human's is skipped, and a last question without an
@@ -61,6 +62,7 @@ def load_instructions(path: Path) -> list[Conversation]:
         DataError: The file cannot be read, is not a JSON list, or entries are bad: up to 20 of them
             are listed with their numbers, from 1, and ids.
     """
+    path = as_path(path)
     entries = _read_list(path)
     conversations: list[Conversation] = []
     problems: list[str] = []

@@ -11,6 +11,7 @@ from m3router.data.errors import DataError
 from m3router.data.example import Example
 from m3router.data.json_files import parse_json
 from m3router.data.media_files import brief, leaves_folder
+from m3router.data.paths import StrPath, as_path
 from m3router.data.registry import unknown_name
 from m3router.data.videos import is_video
 
@@ -23,7 +24,7 @@ _RECORDED = frozenset({"time", "key", "asked", "served", "made_by", "crc"})
 """What the server's records of requests hold beside an example, see docs/traffic.md."""
 
 
-def load_jsonl(path: Path, *, images: Path) -> list[Example]:
+def load_jsonl(path: StrPath, *, images: StrPath) -> list[Example]:
     """Read examples, one JSON object a line.
 
     A line has at least ``id``, ``image`` (or ``video``), ``question`` and ``answers`` (a list) or
@@ -44,6 +45,8 @@ def load_jsonl(path: Path, *, images: Path) -> list[Example]:
         DataError: The file or the folder cannot be read, or lines are bad: up to 20 of them are
             listed with their numbers.
     """
+    path = as_path(path)
+    images = as_path(images)
     if not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     try:

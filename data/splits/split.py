@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,14 @@ import numpy as np
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.json_files import read_json
 from m3router.data.manifest import atomic_write_text
+from m3router.data.paths import StrPath, as_path
 from m3router.data.registry import unknown_name
 
 SPLITS = ("fit", "tune", "calibrate", "test")
 FRACTIONS = (0.5, 0.1, 0.2, 0.2)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Split:
     """Which rows are for what.
 
@@ -42,6 +42,11 @@ class Split:
     parts: Mapping[str, str]
     seed: int
     fractions: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        """How many rows each part has."""
+        sizes = ", ".join(f"{name}: {len(self.part(name))}" for name in SPLITS)
+        return f"Split({sizes} rows, fingerprint {self.fingerprint[:12]})"
 
     @property
     def fingerprint(self) -> str:
@@ -133,22 +138,24 @@ class Split:
             )
         return split
 
-    def write(self, path: Path) -> None:
+    def write(self, path: StrPath) -> None:
         """Write the assignment as JSON, whole or not at all.
 
         Raises:
             DataError: It cannot be written.
         """
+        path = as_path(path)
         atomic_write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path, groups: Sequence[str] | np.ndarray) -> Split:
+    def read(cls, path: StrPath, groups: Sequence[str] | np.ndarray) -> Split:
         """Read an assignment and apply it to rows; see :meth:`from_dict`.
 
         Raises:
             DataError: The file is missing or damaged.
             MismatchError: A group is not in the assignment.
         """
+        path = as_path(path)
         return cls.from_dict(read_json(path, redo="Split again."), groups)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from m3router.data.paths import StrPath, as_path
 from m3router.m3core.checkpoints.families.table import get_family, recognise
 from m3router.m3core.checkpoints.file_checks import check_files
 from m3router.m3core.checkpoints.places import resolve
 from m3router.m3core.checkpoints.writing import check_destination
 
 
-def convert(source: str, destination: Path, *, dtype: str | None = None) -> Path:
+def convert(source: str, destination: StrPath, *, dtype: str | None = None) -> Path:
     """Write a checkpoint once in the Hugging Face layout, so that any tool can load it.
 
     Args:
@@ -28,6 +29,7 @@ def convert(source: str, destination: Path, *, dtype: str | None = None) -> Path
         ModelError: If the checkpoint is not complete, its family has no Hugging Face layout, the
             number format is unknown, or the destination is not empty.
     """
+    destination = as_path(destination)
     check_destination(destination, dtype=dtype)
     folder = resolve(source)
     check_files(folder)

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from m3router.data.errors import ModelError
 from m3router.data.json_files import parse_json
 from m3router.data.manifest import sha256_file
+from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import open_file
 
 EMBEDDED = "embedded"
@@ -70,15 +71,20 @@ def local_tower(name: str, folder: Path) -> Path | None:
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 
-def revision_of(folder: Path, *more: Path) -> str:
+def revision_of(folder: StrPath, *more: StrPath) -> str:
     """SHA-256 over the files that decide a model's answers, in hexadecimal.
 
     Args:
         folder: The checkpoint.
         more: Further folders it reads, such as that of its vision tower.
+
+    Raises:
+        ModelError: If one of them is no folder.
     """
     digest = hashlib.sha256()
-    for place in (folder, *more):
+    for place in map(as_path, (folder, *more)):
+        if not place.is_dir():
+            raise ModelError(f"{place} is no folder of a checkpoint. Check the path.")
         for file in sorted(place.iterdir()):
             if file.suffix in _DECISIVE and not file.is_dir():
                 digest.update(f"{file.name}:{sha256_file(file)}\n".encode())

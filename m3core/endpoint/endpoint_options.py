@@ -11,6 +11,7 @@ from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.data.json_files import parse_json
+from m3router.data.paths import StrPath, as_path_or_none
 from m3router.data.prices import Prices
 from m3router.data.registry import unknown_name
 from m3router.m3core.endpoint.merge_patch import joined_patches
@@ -109,7 +110,7 @@ class EndpointOptions:
 
 
 def read_options(
-    path: Path | None = None,
+    path: StrPath | None = None,
     *,
     preset: str | None = None,
     model: str | None = None,
@@ -127,6 +128,7 @@ def read_options(
         DataError: If the file cannot be read, or anything in it is wrong; the message has all
             that is wrong.
     """
+    path = as_path_or_none(path)
     content = {} if path is None else _content(path)
     where = "the options" if path is None else str(path)
     content |= {name: value for name, value in (("preset", preset), ("model", model)) if value}

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from m3router.data.errors import DataError
+from m3router.data.paths import StrPath, as_path
 
 ENDING = "/chat/completions"
 HIDDEN = "[key]"
@@ -75,12 +76,13 @@ class Key:
         return cls(os.environ[name], source={"environment": name})
 
     @classmethod
-    def from_file(cls, path: Path) -> Key:
+    def from_file(cls, path: StrPath) -> Key:
         """The key in a file that holds nothing else; warns where others may read the file.
 
         Raises:
             DataError: If it cannot be read, or is no key.
         """
+        path = as_path(path)
         try:
             mode = path.stat().st_mode
             text = path.read_text(encoding="ascii")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from m3router.data.example import Example
 from m3router.data.log.checks import ASKED, JUDGE
 from m3router.data.log.journal import Journal
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.paths import StrPath, as_path
 from m3router.data.registry import unknown_name
 from m3router.data.scoring.judged import NOT_JUDGED, is_waiting
 from m3router.data.scoring.metrics import JUDGED
@@ -55,7 +55,7 @@ def judge_log(
     log: OracleLog,
     judge: Judge,
     *,
-    folder: Path,
+    folder: StrPath,
     examples: Iterable[Example] = (),
     datasets: Sequence[str] = (),
     in_flight: int = IN_FLIGHT,
@@ -91,6 +91,7 @@ def judge_log(
             full (nothing is lost then).
         ModelError: If nothing can be asked any more, or all of the first verdicts failed.
     """
+    folder = as_path(folder)
     if in_flight < 1:
         raise DataError(f"at least 1 request must be in flight, not {in_flight}")
     requests = requests_of(log, judge, examples=examples, datasets=datasets)

@@ -94,6 +94,7 @@ class LabelProgress:
         done: Examples labelled, those of earlier runs included.
         errors: Examples with an error record.
         seconds: Time spent in this run.
+        began: Examples that earlier runs had labelled; None before that is known.
         scores: Sum of the scores and number of answers so far, by scale.
         stats: What this run computed.
     """
@@ -102,6 +103,7 @@ class LabelProgress:
     done: int = 0
     errors: int = 0
     seconds: float = 0.0
+    began: int | None = None
     scores: dict[str, tuple[float, int]] = field(default_factory=dict)
     stats: LabelStats = field(default_factory=LabelStats)
 
@@ -109,6 +111,16 @@ class LabelProgress:
     def accuracy(self) -> dict[str, float]:
         """Mean score so far by scale, in [0, 1]."""
         return {scale: total / count for scale, (total, count) in self.scores.items() if count}
+
+    @property
+    def note(self) -> str:
+        """Accuracy so far by scale, errors and examples a second, for a bar."""
+        parts = [f"{scale}:{share:.2f}" for scale, share in self.accuracy.items()]
+        if self.errors:
+            parts.append(f"errors:{self.errors}")
+        if self.seconds and self.began is not None:
+            parts.append(f"{(self.done - self.began) / self.seconds:.1f}/s")
+        return " ".join(parts)
 
     def count(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take the journalled rows of whole examples into account, example after example."""

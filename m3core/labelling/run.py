@@ -28,6 +28,8 @@ from m3router.data.log.checks import JUDGE, LATER, SCHEMA
 from m3router.data.log.journal import Journal
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import atomic_write_bytes
+from m3router.data.paths import StrPath, as_path
+from m3router.data.progress import watched
 from m3router.data.videos import FRAMES
 from m3router.m3core.labelling.by_option import (
     OptionLabeller,
@@ -89,11 +91,11 @@ class Stopped(Exception):
 def label(
     examples: Sequence[Example],
     *,
-    images: Path,
+    images: StrPath,
     model: MultiScaleModel | OptionModel,
-    folder: Path,
+    folder: StrPath,
     on_encoded: Callable[[Encoded], None] | None = None,
-    progress: Callable[[LabelProgress], None] | None = None,
+    progress: Callable[[LabelProgress], None] | bool | None = True,
     retry_errors: bool = False,
     max_new_tokens: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -112,7 +114,8 @@ def label(
         folder: Receives the journals while running, and the finished log.
         on_encoded: Called with (image path, encoding) pairs before their answers are kept, so
             that features come from the same pass; by Matryoshka models only, others have none.
-        progress: Called whenever something was kept.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called whenever something was kept.
         retry_errors: Ask again the examples that an earlier run recorded an error for.
         max_new_tokens: Tokens of the longest answer to every example; None for each example's own,
             or the model's where it has none.
@@ -138,6 +141,8 @@ def label(
         MismatchError: If ``folder`` holds a run over other examples, of another model, with other
             longest answers, or of videos at another number of frames.
     """
+    images = as_path(images)
+    folder = as_path(folder)
     if not examples:
         raise DataError("there is nothing to label: no examples were given")
     if problems := length_problems(max_new_tokens):
@@ -158,12 +163,13 @@ def label(
     )
     by_scale = isinstance(model, MultiScaleModel)
     signals = [signal.SIGTERM] if by_scale else [signal.SIGTERM, signal.SIGINT]
-    with journal, stop_on(signals) as stopped:
+    shown = watched(progress if ranks.is_first or callable(progress) else False, "labelling", _told)
+    with journal, stop_on(signals) as stopped, shown as show:
         mine = ranks.share(examples)
         waiting = [one for one in mine if not journal.has(one.id, option_names(model))]
         state = _begun(journal, mine, waiting)
-        if progress:
-            progress(state)
+        if show:
+            show(state)
         steps: Iterator[None]
         if isinstance(model, MultiScaleModel):
             labeller = Labeller(
@@ -195,8 +201,8 @@ def label(
             ).label(waiting, stopped)
         for _ in steps:
             state.seconds = time.monotonic() - began
-            if progress:
-                progress(state)
+            if show:
+                show(state)
         if number := stopped():
             raise Stopped(state, interrupted=number == signal.SIGINT)
         all_stats = ranks.gathered((len(waiting), state.seconds, state.stats))
@@ -207,6 +213,10 @@ def label(
                 _write_stats(all_stats, model, folder)
         ranks.wait()
     return OracleLog.read(folder)
+
+
+def _told(state: LabelProgress) -> tuple[int, int, str]:
+    return state.done, state.total, state.note
 
 
 def _begun(
@@ -222,6 +232,7 @@ def _begun(
     kept.sort(key=lambda row: str(row["example_id"]))  # answers of several examples may be mixed
     state = LabelProgress(total=len(examples))
     state.count(kept)
+    state.began = state.done
     return state
 
 

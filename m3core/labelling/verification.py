@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from m3router.data.example import Example
 from m3router.data.log.checks import ASKED
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.media_files import file_in
+from m3router.data.paths import StrPath, as_path
 from m3router.data.videos import FRAMES, open_media
 from m3router.m3core.labelling.labeller import Labeller
 from m3router.m3core.labelling.progress import LabelStats
@@ -31,7 +31,7 @@ def verify(
     log: OracleLog,
     examples: Sequence[Example],
     *,
-    images: Path,
+    images: StrPath,
     model: MultiScaleModel | OptionModel,
     count: int,
     seed: int = 0,
@@ -57,6 +57,7 @@ def verify(
         is another one alone than in its batch. Examples whose image can no longer be read are
         left out and named there, under ``unreadable``.
     """
+    images = as_path(images)
     known = {one.id: one for one in examples}
     mode = LabelMode(log.metadata.get(ASKED, LabelMode.ALL.value))
     answered = [row for row in range(len(log)) if _has_no_error(log, row)]

@@ -8,6 +8,8 @@ from typing import Any
 
 from accelerate import PartialState
 
+from m3router.data.paths import StrPath, as_path
+from m3router.data.progress import Advance, as_counted, watched
 from m3router.data.sources.instructions import Conversation
 from m3router.m3core.checkpoints.conversion import write_trained
 from m3router.m3core.checkpoints.families.table import trainable_of
@@ -22,13 +24,14 @@ from m3router.m3core.training.recipe import TrainingRecipe
 def finetune(
     source: str,
     conversations: Sequence[Conversation],
-    destination: Path,
+    destination: StrPath,
     *,
-    images: Path,
+    images: StrPath,
     recipe: TrainingRecipe,
     batch: int,
-    work: Path,
+    work: StrPath,
     dtype: str | None = None,
+    progress: Advance | bool | None = True,
 ) -> Path:
     """Train a checkpoint on conversations and write the result; resumes from ``work``.
 
@@ -41,6 +44,8 @@ def finetune(
         batch: Conversations in a batch of one process.
         work: Receives the state and the log.
         dtype: Number format of the written weights; by default that of ``source``.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called by the main process with (steps done, steps in all, the loss).
 
     Returns:
         The destination.
@@ -51,6 +56,9 @@ def finetune(
         MismatchError: If model, recipe, template and state do not fit together.
         DataError: If conversations or images cannot be used.
     """
+    destination = as_path(destination)
+    images = as_path(images)
+    work = as_path(work)
     check_destination(destination, dtype=dtype)
     model: Any = load_model(source, device="cpu", dtype="float32")
     trainable = trainable_of(model)
@@ -63,7 +71,9 @@ def finetune(
         finest=recipe.scales[-1],
         seed=recipe.seed,
     )
-    weights = train(trainable, batches, recipe=recipe, folder=work)
+    shown = progress if callable(progress) or PartialState().is_main_process else False
+    with watched(shown, "training", as_counted) as show:
+        weights = train(trainable, batches, recipe=recipe, folder=work, progress=show)
     if PartialState().is_main_process:
         write_trained(source, weights, destination, scales=recipe.scales, dtype=dtype)
     PartialState().wait_for_everyone()

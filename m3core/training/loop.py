@@ -17,6 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedTy
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.json_files import read_json_object
 from m3router.data.manifest import atomic_write_text
+from m3router.data.progress import Advance
 from m3router.m3core.matryoshka.trainable import Trainable
 from m3router.m3core.training.lora import add_lora, merged
 from m3router.m3core.training.objective import MatryoshkaBatch, MatryoshkaLoss
@@ -180,6 +181,7 @@ def train(
     recipe: TrainingRecipe,
     folder: Path,
     on_save: Callable[[int], dict[str, float]] | None = None,
+    progress: Advance | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train in place with the Matryoshka objective, resuming from ``folder``.
 
@@ -192,6 +194,7 @@ def train(
         recipe: How to train.
         folder: Receives ``state/`` (weights, optimiser, step) and ``training_log.jsonl``.
         on_save: Called at every save with the step; its figures join the log line.
+        progress: Called by the main process with (steps done, steps in all, the loss).
 
     Returns:
         The trained weights by their names in ``trainable.module``, updates by LoRA merged in; the
@@ -222,6 +225,8 @@ def train(
         for m, loss in zip(scales, losses.detach().tolist(), strict=True):
             sums[m][0] += loss
             sums[m][1] += 1
+        if progress and accelerator.is_main_process:
+            progress(step + 1, recipe.steps, f"loss {losses.detach().mean():.3f}")
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             line: dict[str, float] = {"step": step + 1, "seconds": time.monotonic() - began}
             line |= {f"loss@{m}": total / count for m, (total, count) in sums.items() if count}

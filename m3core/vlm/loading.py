@@ -12,6 +12,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from m3router.data.errors import ModelError, listed
+from m3router.data.paths import StrPath
 from m3router.data.registry import unknown_name
 from m3router.m3core.checkpoints.file_checks import UNREADABLE, check_files, check_finite
 from m3router.m3core.checkpoints.placement import Placement
@@ -29,7 +30,7 @@ KIND = "vlm"
 """In the model's ``spec``."""
 
 
-def is_vlm(folder: str | Path) -> bool:
+def is_vlm(folder: StrPath) -> bool:
     """Whether a folder holds a model of one of the families, as its ``config.json`` says.
 
     Raises:

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 
 from m3router.data.errors import ModelError
+from m3router.data.paths import StrPath
 from m3router.data.registry import unknown_name
 
 _CHAT = (
@@ -441,7 +442,7 @@ TINY: Mapping[str, Callable[[Sizes], Blueprint]] = {
 """By the ``model_type`` of their ``config.json``."""
 
 
-def save_tiny(name: str, folder: str | Path, *, width: int = 32, layers: int = 2) -> Path:
+def save_tiny(name: str, folder: StrPath, *, width: int = 32, layers: int = 2) -> Path:
     """Write a random model of a family with its processor and tokenizer.
 
     Args:

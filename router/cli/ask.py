@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from m3router.data.images import open_image
+from m3router.data.progress import waiting
 from m3router.data.videos import is_video
 from m3router.router.cli.options import Device, PolicyName, RunFolder
-from m3router.router.cli.streams import err
 
 
 def ask(
@@ -55,7 +55,7 @@ def ask(
     from m3router.router.inference.option_pipeline import OptionAnswer
 
     opened = image if is_video(image) else open_image(image)  # the run knows how many frames
-    with err.status("loading"):
+    with waiting("loading"):
         pipeline = open_pipeline(run, model=model, policy=policy, device=device)
     (told,) = pipeline.answer([opened], [question], option=option)
     if isinstance(told, OptionAnswer):

@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from m3router.data.progress import waiting
 from m3router.router.cli.console import print_table
-from m3router.router.cli.streams import err, out
+from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 
 
@@ -29,7 +30,7 @@ def check(
     """
     from m3router.router.stages.checks import check_environment, check_run
 
-    with err.status("checking"):
+    with waiting("checking"):
         checks = check_environment(model)
         if run is not None:
             checks += check_run(Run(run))

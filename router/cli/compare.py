@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from m3router.data.progress import waiting
 from m3router.router.cli.console import show_table
-from m3router.router.cli.streams import err, out
+from m3router.router.cli.streams import out
 from m3router.router.evaluation.paired_comparison import AIQ, SAVED, Difference
 from m3router.router.metrics.intervals import LEAST_FOR_CURVES
 from m3router.router.runs.run import Run
@@ -56,7 +57,7 @@ def compare(
     ```
     """
     a, b = Run(run_a).opened(), Run(run_b).opened()
-    with err.status("comparing"):
+    with waiting("comparing"):
         versus = compare_runs(a, b, budgets=budget, policies=policy, draws=draws, seed=seed)
     if json:
         out.file.write(dumps(versus.to_dict(), indent=2, allow_nan=False) + "\n")

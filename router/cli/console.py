@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column, Table
 from rich.text import Text
 
 from m3router.data.log.checks import ASKED
+from m3router.data.progress import Advance, progress_bar
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.router.cli.streams import err, out
 from m3router.router.evaluation import metric_table
@@ -43,61 +35,16 @@ from m3router.router.text.words import Words, words_in
 
 ESCALATION = "router + escalation"
 Estimate = Mapping[str, float | None]
-PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal
 LONG = 24  # letters from which on a column of a table may be folded
 FOLDED = 12  # letters that such a column keeps at least
 ENDLESS = 1_000_000  # letters, more than any row has
-
-Advance = Callable[[int, int, str], None]
-"""Called with (done, total, note)."""
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Advance]:
     """A bar with the time left on a terminal, a line every few seconds elsewhere."""
-    if not err.is_terminal:
-        yield _Lines(what)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
-        TimeElapsedColumn(),
-        TextColumn("left", style="dim"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task(what, total=None, note="")
-
-        def advance(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
-
+    with progress_bar(what, line=say) as advance:
         yield advance
-
-
-class _Lines:
-    """Plain progress: the first, the last, and a line every few seconds in between."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.began = time.monotonic()
-        self.first: int | None = None
-        self.shown: tuple[float, int] | None = None
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if self.first is None:
-            self.first, self.began = done, now
-        last = self.shown
-        if last and (last[1] == done or (done < total and now - last[0] < PLAIN_EVERY)):
-            return
-        self.shown = now, done
-        spent, new = now - self.began, done - self.first
-        left = f", about {spent / new * (total - done):.0f} s left" if 0 < new < total - 0 else ""
-        if done >= total:
-            left = f", {spent:.1f} s"
-        say(f"{self.what}: {done}/{total}{left}{f' ({note})' if note else ''}")
 
 
 def say(text: str) -> None:

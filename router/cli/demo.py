@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from m3router.data.errors import DataError
+from m3router.data.progress import waiting
 from m3router.router.cli.options import Device, PolicyName, RunFolder
-from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as console
 
 
@@ -53,7 +53,7 @@ def demo(
     need_gradio()
     if examples is not None and not examples.is_dir():
         raise DataError(f"--examples must be a folder of images; {str(examples)!r} is not one.")
-    with err.status("loading"):
+    with waiting("loading"):
         service = open_service(run, model=model, policy=policy, device=device)
 
     def started(address: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from m3router.router.cli.console import (
+    progress,
     show_ends,
     show_headline,
     show_methods,
@@ -14,7 +15,7 @@ from m3router.router.cli.console import (
     show_verdict,
 )
 from m3router.router.cli.options import RunFolder
-from m3router.router.cli.streams import err, out
+from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import evaluate_stage
 
@@ -54,9 +55,9 @@ def evaluate(
     ```
     """
     place = Run(run).opened()
-    with err.status("evaluating"):
+    with progress("evaluating") as advance:
         document = evaluate_stage(
-            place, budgets=budget, draws=draws, seed=seed, reference=reference
+            place, budgets=budget, draws=draws, seed=seed, reference=reference, progress=advance
         )
     show_verdict(document)
     show_headline(document)

@@ -11,7 +11,7 @@ from m3router.data.log.exporting import NO_LICENCE, export_log, push_to_hub
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
 from m3router.data.plain_files import is_there
-from m3router.router.cli.streams import err
+from m3router.data.progress import waiting
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
 
@@ -65,6 +65,6 @@ def export(
     export_log(found, out, licence=licence or NO_LICENCE)
     results.print(f"{len(found)} examples at {len(found.options)} options in {out}", markup=False)
     if push:
-        with err.status("uploading"):
+        with waiting("uploading"):
             address = push_to_hub(out, push, private=private)
         results.print(f"uploaded: {address}", markup=False)

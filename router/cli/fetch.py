@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.data.sources.fetching import fetch_benchmark
 from m3router.data.sources.hub import Origin
-from m3router.router.cli.console import PLAIN_EVERY, say, show_table
+from m3router.router.cli.console import progress, show_table
 from m3router.router.cli.streams import out as results
 
 
@@ -79,7 +78,10 @@ def fetch(
         image_files=tuple(image_files or ()),
         videos=videos,
     )
-    fetched = fetch_benchmark(name, folder=out, origin=origin, progress=_Lines())
+    with progress("fetching") as advance:
+        fetched = fetch_benchmark(
+            name, folder=out, origin=origin, progress=lambda done: advance(done, None, "examples")
+        )
     results.print(f"{fetched.count} examples in {fetched.examples}", markup=False)
     for reason, count in fetched.left_out.items():
         results.print(f"{count} rows left out: {reason}", markup=False)
@@ -87,18 +89,6 @@ def fetch(
         f"next: m3router label --examples {fetched.examples} --images {fetched.images}",
         markup=False,
     )
-
-
-class _Lines:
-    """A line every few seconds; how many rows there are is not known before the last."""
-
-    def __init__(self) -> None:
-        self.shown = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        if time.monotonic() - self.shown >= PLAIN_EVERY:
-            self.shown = time.monotonic()
-            say(f"fetching: {done} examples")
 
 
 def _show_list() -> None:

@@ -24,6 +24,7 @@ from m3router.data.importers.usage import prices_of
 from m3router.data.importers.vlmevalkit import by_model, tables_in
 from m3router.data.log.warnings import log_warnings
 from m3router.data.prices import Prices
+from m3router.data.progress import waiting
 from m3router.router.cli.console import say
 from m3router.router.cli.options import pairs
 from m3router.router.cli.streams import out as results
@@ -271,7 +272,8 @@ def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **optio
     from m3router.router.stages.labelling import import_stage  # loads torch
 
     run = Run(out)
-    log = import_stage(run, kind, source, **{name: one for name, one in options.items() if one})
+    with waiting("importing"):
+        log = import_stage(run, kind, source, **{name: one for name, one in options.items() if one})
     gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
     results.print(
         f"{len(log)} examples with the options {', '.join(log.options)} (cost in "

@@ -48,16 +48,10 @@ def label_with_progress(
     ranks = options.get("ranks") or Ranks()
     bar = progress("labelling") if ranks.is_first else nullcontext(_silent)
     with _meter_shown(model, ranks), bar as advance:
-        began = None
 
         def show(state: LabelProgress) -> None:
-            nonlocal began
-            began = state.done if began is None else began
-            note = " ".join(f"{scale}:{share:.2f}" for scale, share in state.accuracy.items())
-            failed = f" errors:{state.errors}" if state.errors else ""
-            rate = f" {(state.done - began) / state.seconds:.1f}/s" if state.seconds else ""
             used = f", {model.meter}" if isinstance(model, EndpointModel) else ""
-            advance(state.done, state.total, (note + failed + rate + used).strip(" ,"))
+            advance(state.done, state.total, (state.note + used).strip(" ,"))
 
         log = label_stage(
             run,

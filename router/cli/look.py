@@ -10,9 +10,9 @@ import typer
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_bytes
+from m3router.data.progress import waiting
 from m3router.data.videos import open_media
 from m3router.router.cli.options import Device, Dtype, Frames, Grids, Pooling, UnlistedGrids
-from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as console
 
 
@@ -63,7 +63,7 @@ def look(
     if out.suffix.lower() != ".png":
         raise DataError(f"--out must end in .png, got {str(out)!r}.")
     opened = open_media(image, frames=frames)
-    with err.status("looking"):
+    with waiting("looking"):
         loaded = load_model(
             model,
             device=device,

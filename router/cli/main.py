@@ -15,6 +15,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from m3router.data.errors import M3RouterError
+from m3router.data.progress import silence
 from m3router.router.cli.renamed import refuse_renamed
 from m3router.router.cli.streams import err, out
 from m3router.router.serve.logs import LogFormat, start_logging
@@ -156,6 +157,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -183,6 +185,8 @@ def main(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars are noise in a log file
+    if quiet:
+        silence()
     level = logging.INFO if verbose else logging.WARNING
     start_logging(LogFormat.TEXT, level, times=verbose)
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from m3router.data.progress import waiting
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.cli.console import show_table
 from m3router.router.cli.options import PolicyName, RunFolder
-from m3router.router.cli.streams import err, out
+from m3router.router.cli.streams import out
 from m3router.router.monitoring.regret import UNDECIDED
 from m3router.router.runs.run import Run
 from m3router.router.stages.monitoring import monitor_stage
@@ -92,7 +93,7 @@ def monitor(
     m3router monitor run/ --traffic week-34/ --policy safe --json
     ```
     """
-    with err.status("testing"):
+    with waiting("testing"):
         found = monitor_stage(
             Run(run),
             Run(traffic),

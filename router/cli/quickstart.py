@@ -12,11 +12,11 @@ from rich.text import Text
 from m3router.data.images import open_image
 from m3router.data.json_files import values_of
 from m3router.data.log.parts import part_rows
+from m3router.data.progress import waiting
 from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.cli.console import progress, show_headline, show_verdict
 from m3router.router.cli.options import Device
-from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.evaluation.documents import DOCUMENT, REDO
 from m3router.router.evaluation.evaluate import default_budgets
@@ -59,7 +59,7 @@ def quickstart(
         path = write_scenes(
             folder, seeds, questions=QUESTIONS, progress=lambda d, n: advance(d, n, "scenes")
         )
-    with err.status("loading the model"):
+    with waiting("loading the model"):
         loaded = load_model(model, device=device)
     examples = load_jsonl(path, images=folder / "images")
     log = label_with_progress(run, examples, images=folder / "images", model=loaded)
@@ -93,13 +93,13 @@ def _learn(run: Run, *, seed: int) -> None:
 
 def _measure(run: Run, images: Path) -> Path:
     """Evaluate, print the table, write the report."""
-    with err.status("evaluating"):
-        document = evaluate_stage(run, reuse=True)
+    with progress("evaluating") as advance:
+        document = evaluate_stage(run, reuse=True, progress=advance)
     results.print()
     with values_of(run.evaluation_folder / DOCUMENT, redo=REDO):  # it may be one that was there
         show_verdict(document)
         show_headline(document)
-    with err.status("drawing"):
+    with waiting("drawing"):
         return report_stage(run, images=images, reuse=True)
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from m3router.data.progress import waiting
 from m3router.router.cli.options import RunFolder
-from m3router.router.cli.streams import err, out
+from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 from m3router.router.stages.reporting import report_stage
 
@@ -29,6 +30,6 @@ def report(
     ```
     """
     place = Run(run).opened()
-    with err.status("drawing"):
+    with waiting("drawing"):
         page = report_stage(place, images=images)
     out.print(f"{page}\n{place.report_folder / 'pareto.png'}\n{place.report_folder / 'tables'}")

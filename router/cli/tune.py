@@ -21,7 +21,7 @@ from m3router.router.cli.options import (
 )
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
-from m3router.router.stages.tuning import Search, tune_stage
+from m3router.router.stages.tuning import Search, tune_stage, tuning_note
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
 
 INTERRUPTED = 130  # as shells say it
@@ -104,7 +104,9 @@ def tune(
             gaps=gaps.value,
             rule=rule,
             splitting=splitting_of(shares, split, split_column, split_id),
-            progress=lambda counts, best: advance(counts.finished, trials, _best(counts, best)),
+            progress=lambda counts, best: advance(
+                counts.finished, trials, tuning_note(counts, best)
+            ),
         )
     _show(found)
     out.print(
@@ -116,11 +118,6 @@ def tune(
     if stopped:
         raise typer.Exit(INTERRUPTED)
     out.print(f"Train with it: m3router train {run} --tuned")
-
-
-def _best(counts: Any, best: float | None) -> str:
-    shown = "" if best is None else f"best {100 * best:.2f} %, "
-    return f"{shown}{counts.pruned} pruned, {counts.failed} failed"
 
 
 def _show(found: dict[str, Any]) -> None:

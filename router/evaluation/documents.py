@@ -8,6 +8,7 @@ from typing import Any
 
 from m3router.data.json_files import read_json_object, values_of
 from m3router.router.evaluation.usage import tower_sentence
+from m3router.router.evaluation_document import Evaluation
 
 Document = Mapping[str, Any]
 """An evaluation; see `m3router.router.evaluation.evaluate.evaluate`."""
@@ -27,16 +28,16 @@ _RENAMED = {
 }
 
 
-def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded(document: Mapping[str, Any]) -> Evaluation:
     """An evaluation of any schema with the names of the present one.
 
     Before schema 4 the reference of everything was the last option, and before schema 6 the vision
     tower cost the same at every option.
     """
-    return _with_tower(_referenced(document))
+    return Evaluation(_with_tower(_referenced(document)))
 
 
-def evaluation_in(path: Path) -> dict[str, Any]:
+def evaluation_in(path: Path) -> Evaluation:
     """Read an evaluation's file, of any schema.
 
     Raises:

@@ -20,6 +20,7 @@ import numpy as np
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, part_rows
+from m3router.data.progress import Advance
 from m3router.data.splits.split import SPLITS, Split
 from m3router.router.cascade.rule import Cascade
 from m3router.router.estimators.base import Floats
@@ -43,6 +44,7 @@ from m3router.router.evaluation.reference_summary import (
 )
 from m3router.router.evaluation.summary_text import evaluation_verdict, few_images
 from m3router.router.evaluation.usage import LogUsage
+from m3router.router.evaluation_document import Evaluation
 from m3router.router.features.table import FeatureTable
 from m3router.router.metrics.choices import taken
 from m3router.router.metrics.oracles import first_correct, stable
@@ -101,7 +103,8 @@ def evaluate(
     known_costs: Floats | None = None,
     reference: str | None = None,
     settings: Settings | None = None,
-) -> dict[str, Any]:
+    progress: Advance | None = None,
+) -> Evaluation:
     """Everything that a report says about one router, as a JSON-able mapping.
 
     Args:
@@ -125,6 +128,7 @@ def evaluate(
         reference: name of the option that "minus_reference" is about; None for the best of the
             calibration split.
         settings: budgets, bootstrap and curves.
+        progress: called with (methods measured, methods in all, the next one).
 
     Returns:
         "verdict" ({"kind", "text"}, see `m3router.router.evaluation.summary_text`) and "warnings",
@@ -239,7 +243,9 @@ def evaluate(
     before = part_of(log, known_rows, "fit, tune and calibrate", gflops=None)
     place = log.options.index(against["option"])
     table = Comparison(test, before, columns, options=tuple(log.options), reference=place)
-    for name, method in methods.items():
+    for done, (name, method) in enumerate(methods.items()):
+        if progress:
+            progress(done, len(methods), name)
         own = name == "router"
         applied = apply_method(
             method,
@@ -254,6 +260,8 @@ def evaluate(
             of_run = cascade_settings(cascades or {}, known, p, test, reads=method.reads)
             applied = replace(applied, settings=[*applied.settings, *of_run])
         table.add(name, applied)
+    if progress:
+        progress(len(methods), len(methods), "")
     report = _report(table, list(ablations or {}), undefined, escalation)
     sizes = {
         "calibrate": len(calibrate.rows),
@@ -263,7 +271,7 @@ def evaluate(
     words = words_of(log)
     about = {"n": sizes, "options": list(log.options), "words": words.to_dict()}
     verdict = evaluation_verdict({**report, **about}, chance=float(test.chance.mean()))
-    return {
+    document = {
         "schema": SCHEMA,
         "verdict": verdict.to_dict(),
         "warnings": [*few_images(sizes["test_groups"], words), *not_the_best(against)],
@@ -282,6 +290,7 @@ def evaluate(
         "intervals": words.of(INTERVALS),
         **report,
     }
+    return Evaluation(document)
 
 
 def _report(

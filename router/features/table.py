@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.manifest import atomic_write_bytes, read_manifest, sha256_file, write_manifest
 from m3router.data.parquet_files import read_parquet
+from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import is_there
 from m3router.router.features.mapped import finite_rows, read_lists, side_by_side
 
@@ -28,7 +29,7 @@ ID_COLUMN = "example_id"
 ROW_GROUP = 1 << 16  # rows; so that a large table can be read in parts
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FeatureTable:
     """Features of N examples in named blocks, such as "image" and "question".
 
@@ -58,6 +59,12 @@ class FeatureTable:
         blocks = {name: _checked(name, block, ids) for name, block in self.blocks.items()}
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "blocks", blocks)
+
+    def __repr__(self) -> str:
+        """The sizes, and what made the features."""
+        blocks = ", ".join(f"{name}: {width}" for name, width in self.widths.items())
+        source = self.metadata.get("source", "an unknown source")
+        return f"FeatureTable({len(self)} examples, features {{{blocks}}} of {source})"
 
     def __len__(self) -> int:
         """Number of examples N."""
@@ -116,9 +123,9 @@ class FeatureTable:
 
     def write(
         self,
-        folder: Path,
+        folder: StrPath,
         *,
-        inputs: Mapping[str, Path] | None = None,
+        inputs: Mapping[str, StrPath] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> None:
         """Write features.parquet and its manifest into `folder`.
@@ -128,6 +135,7 @@ class FeatureTable:
             inputs: name -> file that the features were computed from, for the manifest.
             params: how they were computed, for the manifest.
         """
+        folder = as_path(folder)
         columns: dict[str, pa.Array] = {ID_COLUMN: pa.array(self.ids, type=pa.string())}
         for name, block in self.blocks.items():
             flat = pa.array(np.ascontiguousarray(block).reshape(-1), type=pa.float32())
@@ -145,7 +153,7 @@ class FeatureTable:
         )
 
     @classmethod
-    def read(cls, folder: Path, *, sha256: Callable[[Path], str] = sha256_file) -> Self:
+    def read(cls, folder: StrPath, *, sha256: Callable[[Path], str] = sha256_file) -> Self:
         """Read what `write` wrote.
 
         Args:
@@ -155,6 +163,7 @@ class FeatureTable:
         Raises:
             DataError: when the folder holds no feature table, or the file was cut or edited.
         """
+        folder = as_path(folder)
         manifest = read_manifest(folder, stage=STAGE)
         path = folder / FILE
         expected = manifest.get("files", {}).get(FILE)
@@ -177,6 +186,25 @@ class FeatureTable:
         if not all(isinstance(one, str) for one in ids):
             raise DataError(f"{path} holds an id that is no text. {redo}")
         return cls(ids=tuple(ids), blocks=blocks, metadata=manifest.get("metadata", {}))
+
+
+def table_of(blocks: Mapping[str, npt.ArrayLike], ids: Sequence[str] | None = None) -> FeatureTable:
+    """A table of arrays, such as an encoder of your own gives.
+
+    Args:
+        blocks: Block name -> (N, d).
+        ids: Of the examples; None numbers them.
+
+    Raises:
+        DataError: As :class:`FeatureTable`.
+
+    >>> table_of({"mine": [[0.0, 1.0], [2.0, 3.0]]})
+    FeatureTable(2 examples, features {mine: 2} of an unknown source)
+    """
+    arrays = {name: np.asarray(block, dtype=np.float32) for name, block in blocks.items()}
+    count = max((len(one) for one in arrays.values() if one.ndim), default=0)
+    names = tuple(map(str, range(count))) if ids is None else tuple(ids)
+    return FeatureTable(ids=names, blocks=arrays)
 
 
 def _checked(

@@ -274,13 +274,11 @@ pip install m3router
 ```
 
 ```python
-from PIL import Image
 from m3router.router.hub import load_pipeline
 
 pipeline = load_pipeline({name!r}, model={model!r}, policy={policy!r})
-image = Image.open("image.png").convert("RGB")
-(answer,) = pipeline.answer([image], ["What number is on the red tag?"])
-print(answer.answer.text, answer.scale, answer.sufficiency)
+answer = pipeline.ask("image.png", "What number is on the red tag?")
+print(answer.text, answer.option, answer.estimates)
 ```
 
 `revision=` takes a commit, so that it stays what it is."""

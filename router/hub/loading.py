@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
+from m3router.data.paths import StrPath
 from m3router.router.hub.repository import fetch
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
@@ -12,11 +12,11 @@ from m3router.router.training.scale_router import ScaleRouter
 
 
 def load_router(
-    repository: str | Path,
+    repository: StrPath,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
+    cache_dir: StrPath | None = None,
 ) -> ScaleRouter:
     """Load a router; where it is from is then in its `origin`.
 
@@ -34,12 +34,12 @@ def load_router(
 
 
 def load_policy(
-    repository: str | Path,
+    repository: StrPath,
     *,
     name: str = "default",
     revision: str | None = None,
     token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
+    cache_dir: StrPath | None = None,
 ) -> Policy:
     """Load a policy of that name; the rest as in `load_router`.
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
+from m3router.data.paths import StrPath
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.router.hub.repository import fetch
 from m3router.router.inference.pipeline import AutoScalePipeline
 
 
 def load_pipeline(
-    repository: str | Path,
+    repository: StrPath,
     *,
     model: MultiScaleModel | str | None = None,
     policy: str = "default",
     device: str = "auto",
     revision: str | None = None,
     token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
+    cache_dir: StrPath | None = None,
 ) -> AutoScalePipeline:
     """Load router, policy and cascade as a pipeline; where they are from is in `router.origin`.
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from m3router.data.errors import DataError
 from m3router.data.json_files import values_of
 from m3router.data.manifest import MANIFEST, atomic_write_bytes
+from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import is_there
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.evaluation.documents import DOCUMENT, REDO, evaluation_in
@@ -89,16 +90,18 @@ def push_run(
     return publish(facts.name, files, message=message, private=private, token=token)
 
 
-def save_router(router: ScaleRouter, folder: Path) -> None:
+def save_router(router: ScaleRouter, folder: StrPath) -> None:
     """Write a router into a folder as it lies in a repository: `router/`.
 
     What it thought of its own training examples stays here.
     """
+    folder = as_path(folder)
     replace(router, held_out=None).write(Run(folder).arm())
 
 
-def save_policy(policy: Policy, folder: Path, *, name: str = "default") -> None:
+def save_policy(policy: Policy, folder: StrPath, *, name: str = "default") -> None:
     """Write a policy into a folder as it lies in a repository: `policies/<name>.json`."""
+    folder = as_path(folder)
     policy.write(Run(folder).policy_file(name))
 
 

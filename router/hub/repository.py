@@ -25,6 +25,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 
 from m3router.data.errors import DataError
+from m3router.data.paths import StrPath, as_path_or_none
 from m3router.router.estimators import estimator_files
 from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
 
@@ -57,11 +58,11 @@ class Fetched:
 
 
 def fetch(
-    name: str | Path,
+    name: StrPath,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
+    cache_dir: StrPath | None = None,
 ) -> Fetched:
     """Download a repository's router, policies and cascades, unless `name` is a folder here.
 
@@ -238,7 +239,7 @@ class _Place:
 
     name: str
     token: str | bool | None
-    cache_dir: str | Path | None
+    cache_dir: StrPath | None
 
     def download(self, revision: str | None, patterns: list[str], *, local: bool = False) -> Path:
         return Path(
@@ -246,7 +247,7 @@ class _Place:
                 self.name,
                 revision=revision,
                 token=self.token,
-                cache_dir=self.cache_dir,
+                cache_dir=as_path_or_none(self.cache_dir),
                 allow_patterns=patterns,
                 local_files_only=local,
             )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from m3router.data.errors import MismatchError
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.options import OptionModel
 from m3router.router.inference.loading import reads_own_model
 from m3router.router.inference.option_pipeline import OptionPipeline
 from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.runs.run import AnyRun, as_run
 from m3router.router.training.scale_router import ScaleRouter
 
 
 def open_pipeline(
-    run: Path | str,
+    run: AnyRun,
     *,
     model: MultiScaleModel | OptionModel | str | None = None,
     policy: str = "default",
@@ -37,16 +36,17 @@ def open_pipeline(
         ModelError: When a model cannot be loaded.
         MismatchError: When the parts do not belong together.
     """
-    if reads_own_model(ScaleRouter.read(Path(run) / "router")):
+    run = as_run(run)
+    if reads_own_model(ScaleRouter.read(run.arm())):
         if not (model is None or isinstance(model, str | MultiScaleModel)):
             raise MismatchError(
-                f"the router of {run} reads what a Matryoshka model's own tower made, but the "
+                f"the router of {run.root} reads what a Matryoshka model's own tower made, but the "
                 f"model is a {type(model).__name__}; give the Matryoshka model that was labelled"
             )
         return AutoScalePipeline.load(run, model=model, policy=policy, device=device)
     if not (model is None or isinstance(model, str | OptionModel)):
         raise MismatchError(
-            f"the run {run} needs a model that is asked by option (OptionModel), got a "
+            f"the run {run.root} needs a model that is asked by option (OptionModel), got a "
             f"{type(model).__name__}"
         )
     return OptionPipeline.load(run, model=model, policy=policy, device=device)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -29,10 +29,12 @@ from m3router.m3core.options import (
     total_usage,
 )
 from m3router.router.cascade.rule import STEPS, Cascade
+from m3router.router.inference.answer_card import answer_card, answer_line
 from m3router.router.inference.decision import Decision
-from m3router.router.inference.images import AnyImage, OpenedImages, opened
+from m3router.router.inference.images import AnyImage, OpenedImages, is_one_image, opened, paired
 from m3router.router.inference.router import Router, counted_costs
 from m3router.router.policies.policy import Policy
+from m3router.router.runs.run import AnyRun
 from m3router.router.training.scale_router import ScaleRouter
 
 UNSURE = (
@@ -42,7 +44,7 @@ UNSURE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class OptionAnswer:
     """An answer, the option it was given at and why.
 
@@ -56,6 +58,8 @@ class OptionAnswer:
             before it is given although it looked wrong; None where nothing failed.
         milliseconds: Wall-clock time by stage (``vision`` of the router's small encoder,
             ``features``, ``route``, ``answer``); a batch's time is shared equally.
+        question: What was asked.
+        image: What it was asked about, RGB; None where that is not at hand.
     """
 
     answer: Answer
@@ -65,11 +69,28 @@ class OptionAnswer:
     earlier: tuple[tuple[str, Answer], ...] = ()
     failed: tuple[str, Failure] | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+    question: str = ""
+    image: Image.Image | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str:
         """What was answered."""
         return self.answer.text
+
+    @property
+    def scale(self) -> str:
+        """The option again: what a Matryoshka model calls it."""
+        return self.option
+
+    @property
+    def sufficiency(self) -> Mapping[str, float]:
+        """The estimates again, see `estimates`."""
+        return self.decision.estimates
+
+    @property
+    def familiarity(self) -> float | None:
+        """How unlike the training images this one is, see `Decision.familiarity`."""
+        return self.decision.familiarity
 
     @property
     def estimates(self) -> Mapping[str, float]:
@@ -83,6 +104,27 @@ class OptionAnswer:
         if self.failed is not None and self.failed[1].usage is not None:
             paid.append(self.failed[1].usage)
         return total_usage(paid)
+
+    def __str__(self) -> str:
+        """What was answered."""
+        return self.text
+
+    def __repr__(self) -> str:
+        """Text, option, estimates and cost in one line."""
+        return answer_line(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: image, text, option and estimates."""
+        return answer_card(self, self.image, cost_unit=self.cost_unit)
+
+
+class HowToAnswer(TypedDict, total=False):
+    """What may be said of how to answer, see :meth:`OptionPipeline.answer`."""
+
+    option: str | None
+    policy: Policy | Cascade | str | None
+    budget: float | None
+    max_new_tokens: int | None
 
 
 class OptionPipeline:
@@ -118,7 +160,7 @@ class OptionPipeline:
     @classmethod
     def load(
         cls,
-        run: Path | str,
+        run: AnyRun,
         *,
         model: OptionModel | str | None = None,
         policy: str = "default",
@@ -155,22 +197,51 @@ class OptionPipeline:
         """Frames of a video's collage, as many as the router was trained on."""
         return self.router.frames
 
+    def ask(self, image: AnyImage, question: str, **how: Unpack[HowToAnswer]) -> OptionAnswer:
+        """Answer one question about one image, at the option that suffices.
+
+        Args:
+            image: A PIL image, the path of an image or video, a uint8 array (height, width, 3) or
+                (height, width), or the bytes of an image file.
+            question: What is asked.
+            how: As in :meth:`answer`: option, policy, budget, max_new_tokens.
+
+        Raises:
+            DataError: As :meth:`answer`.
+        """
+        (told,) = self.answer([image], [question], **how)
+        return told
+
+    @overload
+    def answer(
+        self, images: AnyImage, questions: str, **how: Unpack[HowToAnswer]
+    ) -> OptionAnswer: ...
+
+    @overload
     def answer(
         self,
-        images: Sequence[AnyImage],
+        images: AnyImage | Sequence[AnyImage],
         questions: Sequence[str],
+        **how: Unpack[HowToAnswer],
+    ) -> list[OptionAnswer]: ...
+
+    def answer(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        questions: str | Sequence[str],
         *,
         option: str | None = None,
         policy: Policy | Cascade | str | None = None,
         budget: float | None = None,
         max_new_tokens: int | None = None,
-    ) -> list[OptionAnswer]:
+    ) -> OptionAnswer | list[OptionAnswer]:
         """Answer question i about image i, each at its own option.
 
         Args:
-            images: RGB images, or files of images and videos. What comes several times (the same
-                object, or equal paths) is opened once.
-            questions: One for each image.
+            images: As in :meth:`ask`. What comes several times (the same object, or equal paths)
+                is opened once. A single image goes with all questions.
+            questions: One for each image; a single one goes with all images. A single image and
+                a single question give a single answer, as :meth:`ask` does.
             option: Answer everything at this option instead of routing.
             policy: Route by this policy or cascade, or by the run's of this name, instead of the
                 pipeline's own.
@@ -183,7 +254,8 @@ class OptionPipeline:
                 one of them; the first two before anything is asked.
             ModelError: If the model cannot be asked any more.
         """
-        _check_lengths(images, questions)
+        alone = isinstance(questions, str) and is_one_image(images)
+        images, questions = paired(images, questions)
         for row, question in enumerate(questions):
             if not question.strip():
                 raise DataError(f"question {row} is empty; ask something")
@@ -201,7 +273,7 @@ class OptionPipeline:
             if isinstance(told, Failure):
                 raise DataError(f"question {place} was not answered: {told.message}")
             answers.append(told)
-        return answers
+        return answers[0] if alone else answers
 
     def answer_each(
         self,
@@ -220,7 +292,7 @@ class OptionPipeline:
             DataError: If more than one of option, policy and budget is given, or none decides.
             ModelError: If the model cannot be asked any more, and nothing was answered yet.
         """
-        _check_lengths(images, questions)
+        images, questions = paired(images, questions)
         if not images:
             return []
         rule = self.router.rule(policy=policy, budget=budget, option=option)
@@ -399,12 +471,9 @@ class _Asked:
             earlier=self.earlier,
             failed=self.failed,
             milliseconds={**self.decision.milliseconds, "answer": self.milliseconds},
+            question=self.question,
+            image=self.image,
         )
-
-
-def _check_lengths(images: Sequence[AnyImage], questions: Sequence[str]) -> None:
-    if len(images) != len(questions):
-        raise MismatchError(f"{len(images)} images but {len(questions)} questions were given")
 
 
 def _labelled_model(router: ScaleRouter, name: str | None, device: str) -> OptionModel:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from PIL import Image
+
 from m3router.m3core.matryoshka.base import Answer, MultiScaleModel, VisualEncoding
 from m3router.m3core.options import Usage
+from m3router.router.inference.answer_card import answer_card, answer_line
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RoutedAnswer:
     """An answer, the scale it was given at and why.
 
@@ -38,6 +41,8 @@ class RoutedAnswer:
         familiarity: How unlike the training images this one is, see
             :attr:`m3router.router.inference.decision.Decision.familiarity`; None also where the
             caller fixed the scale.
+        question: What was asked; "" where another process answered.
+        image: What it was asked about, RGB; None where another process answered.
     """
 
     answer: Answer
@@ -52,6 +57,20 @@ class RoutedAnswer:
     fallback: str = ""
     guarantee: str = ""
     familiarity: float | None = None
+    question: str = field(default="", compare=False)
+    image: Image.Image | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        """What was answered."""
+        return self.text
+
+    def __repr__(self) -> str:
+        """Text, option, estimates and cost in one line."""
+        return answer_line(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: image, text, option and estimates."""
+        return answer_card(self, self.image, cost_unit="visual tokens")
 
     @property
     def reason(self) -> Literal["stop", "length"]:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -39,7 +38,7 @@ from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.training.scale_router import ScaleRouter
 
 CHUNK = 32
@@ -130,7 +129,7 @@ class Router:
     @classmethod
     def load(
         cls,
-        run: Path | str,
+        run: AnyRun,
         *,
         policy: str = "default",
         encoder: str | None = None,
@@ -151,7 +150,7 @@ class Router:
             ModelError: If the encoder cannot be loaded.
             MismatchError: If the parts do not belong together, or the router reads a peek.
         """
-        place = Run(Path(run)).opened()
+        place = as_run(run).opened()
         router = ScaleRouter.read(place.arm())
         rule: tuple[Policy | None, Cascade | None] = (None, None)
         if policy != "default" or place.policy_file(policy).is_file():

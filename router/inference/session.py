@@ -140,6 +140,8 @@ class Session:
             fallback=by.reason if isinstance(by, Policy) and by.fallback else "",
             guarantee="" if by is None else told_by(by),
             familiarity=self.familiarity,
+            question=self.question,
+            image=self.image,
         )
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.paths import StrPath, as_path
+from m3router.data.registry import unknown_name
 from m3router.router.estimators.base import Floats
 from m3router.router.policies.price_sweep import (
     LAST,
@@ -155,14 +156,37 @@ class Policy:
         costs = np.asarray(costs, dtype=np.float64)
         return reference_allowed(allowed(costs, self.cap), costs, self.reference_index)
 
-    def decide(self, p: Floats, costs: Floats) -> int:
-        """Option index for one example, p and costs (K,); equal to `choose` on one row.
+    @overload
+    def decide(self, p: Mapping[str, float], costs: Mapping[str, float]) -> str: ...
+
+    @overload
+    def decide(self, p: Floats | Sequence[float], costs: Floats | Sequence[float]) -> int: ...
+
+    def decide(
+        self,
+        p: Floats | Sequence[float] | Mapping[str, float],
+        costs: Floats | Sequence[float] | Mapping[str, float],
+    ) -> int | str:
+        """The option for one example; equal to `choose` on one row.
+
+        Args:
+            p: probability of a correct answer at each option: (K,) in the order of the options, or
+                by their names, such as an answer's `estimates`.
+            costs: cost of each option, in the same form.
+
+        Returns:
+            The option's place for arrays, its name for names.
 
         Raises:
             DataError: when a probability is outside [0, 1] or a cost not finite or negative, or
                 when the cap is below the cheapest option.
-            MismatchError: when K is not the number of options.
+            MismatchError: when K is not the number of options, names are not those of the options,
+                or one has names and the other has not.
         """
+        if isinstance(p, Mapping) or isinstance(costs, Mapping):
+            place = self.decide(self._in_order("p", p), self._in_order("costs", costs))
+            return self.binding.options[place]
+        p, costs = np.asarray(p, dtype=np.float64), np.asarray(costs, dtype=np.float64)
         self._check_width(len(p))
         self._check_width(len(costs))
         return decide_at(
@@ -173,6 +197,23 @@ class Policy:
             cap=self.cap,
             reference=LAST if self.kind == "price" else self.reference_index,
         )
+
+    def _in_order(self, what: str, values: Any) -> Floats:
+        """Values by name, in the order of the options."""
+        options = self.binding.options
+        if not isinstance(values, Mapping):
+            raise MismatchError(
+                f"Of p and costs, {what} has no names: give both by the names of the options, "
+                f"{list(options)}, or both as arrays in that order."
+            )
+        named = {str(name): value for name, value in values.items()}
+        for name in named:
+            if name not in options:
+                raise MismatchError(f"{what}: {unknown_name('option', name, options)}")
+        missing = [name for name in options if name not in named]
+        if missing:
+            raise MismatchError(f"{what} lacks the options {missing}: give one value for each.")
+        return np.array([named[name] for name in options], dtype=np.float64)
 
     def fall_back(self, cause: str, *, advice: str = "") -> Policy:
         """This policy, of kind "fixed", as what remains when nothing qualifies, and why."""
@@ -201,12 +242,13 @@ class Policy:
                     f"used with the {what} {theirs[:12]}. Calibrate it again."
                 )
 
-    def write(self, path: Path) -> None:
+    def write(self, path: StrPath) -> None:
         """Write policy.json, sealed with its own SHA-256."""
+        path = as_path(path)
         write_sealed(path, {"kind": KIND, "schema": SCHEMA, "policy": asdict(self)})
 
     @classmethod
-    def read(cls, path: Path) -> Policy:
+    def read(cls, path: StrPath) -> Policy:
         """Read what `write` wrote.
 
         Before schema 3 the reference was the last option, and the kind "fixed" called "finest".
@@ -214,6 +256,7 @@ class Policy:
         Raises:
             DataError: when it is missing, cut short, edited, newer, or not a valid policy.
         """
+        path = as_path(path)
         payload = read_sealed(path, kind=KIND, schema=SCHEMA)
         try:
             entries: dict[str, Any] = dict(payload["policy"])

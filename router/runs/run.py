@@ -7,7 +7,7 @@ and hands it on: an open run reads, hashes and verifies each of its files once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,17 @@ from m3router.data.manifest import (
     sha256_file,
     write_manifest,
 )
+from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import is_there, real_path
+from m3router.data.registry import load, unknown_name
 from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import Cascade, cascade_path
+from m3router.router.evaluation_document import Evaluation
 from m3router.router.features.examples import of_same_examples, without_featureless
 from m3router.router.features.table import FILE as FEATURES_FILE
 from m3router.router.features.table import FeatureTable
 from m3router.router.policies.policy import Policy
+from m3router.router.runs.notebook import run_card
 from m3router.router.training.held_out import HeldOut
 from m3router.router.training.scale_router import FILE as ROUTER_FILE
 from m3router.router.training.scale_router import ScaleRouter
@@ -54,6 +58,9 @@ STAGES = {
 }
 """Stage, as manifests name it -> the command that writes it."""
 
+_READS_EVALUATIONS = "m3router.router.evaluation.documents:evaluation_in"
+"""Evaluations know runs; a run asks for their reader by its name."""
+
 BY_NAME = ("embedded", "fake")
 """Models that their name alone finds anywhere."""
 
@@ -67,6 +74,10 @@ class Run:
     """
 
     root: Path
+
+    def __init__(self, root: StrPath) -> None:
+        """Name the folder, as a text or a path; nothing is read."""
+        object.__setattr__(self, "root", as_path(root))
 
     def opened(self) -> OpenRun:
         """This run, to read each part of it once; an open run is itself."""
@@ -137,13 +148,17 @@ class Run:
         log = OracleLog.read(self.log_folder, sha256=self.sha256)
         return log if as_labelled else without_featureless(log, self.features_folder)
 
-    def features(self, log: OracleLog) -> FeatureTable:
+    def features(self, log: OracleLog | None = None) -> FeatureTable:
         """The feature table of this log.
+
+        Args:
+            log: The run's, where it was read before; None reads it.
 
         Raises:
             DataError: when it is missing or damaged.
             MismatchError: when it was computed for other examples.
         """
+        log = self.log() if log is None else log
         self._need(self.features_folder / MANIFEST, "featurize")
         table = FeatureTable.read(self.features_folder, sha256=self.sha256)
         ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
@@ -151,7 +166,7 @@ class Run:
             raise MismatchError(
                 f"{self.features_folder} was computed for the examples {str(theirs)[:12]}, but "
                 f"{self.log_folder} holds the examples {str(ours)[:12]}. Compute the features of "
-                f"this log."
+                "this log."
             )
         if not of_same_examples(table, log):
             raise MismatchError(
@@ -172,23 +187,34 @@ class Run:
         folder = self.arm(arm)
         return replace(ScaleRouter.read(folder), held_out=HeldOut.read(folder))
 
-    def split(self, log: OracleLog) -> Split:
+    def split(self, log: OracleLog | None = None) -> Split:
         """The split, applied to the log.
+
+        Args:
+            log: The run's, where it was read before; None reads it.
 
         Raises:
             DataError: when it is missing or damaged.
             MismatchError: when it was made from another log.
         """
+        log = self.log() if log is None else log
         self._need(self.split_file, "train")
         return Split.read(self.split_file, log.groups)
 
-    def policies(self, router: ScaleRouter, split: Split | None = None) -> dict[str, Policy]:
+    def policies(
+        self, router: ScaleRouter | None = None, split: Split | None = None
+    ) -> dict[str, Policy]:
         """All policies, by name.
+
+        Args:
+            router: The run's, where it was read before; None reads it.
+            split: That they must have been calibrated on; None leaves that unchecked.
 
         Raises:
             DataError: when one is damaged.
             MismatchError: when one was calibrated for another router, or split where one is given.
         """
+        router = self.router() if router is None else router
         policies = {}
         for name in self.policy_names():
             path = self.policy_file(name)
@@ -202,13 +228,37 @@ class Run:
             one.stem for one in self.policies_folder.glob("*.json") if one.name != MANIFEST
         )
 
-    def cascades(self, router: ScaleRouter) -> dict[str, Cascade]:
-        """The cascades that go with policies, by name; raises as `cascade`."""
+    def policy(self, name: str = "default", router: ScaleRouter | None = None) -> Policy:
+        """One policy, after checking that it was calibrated for the run's router.
+
+        Args:
+            name: Its name.
+            router: The run's, where it was read before; None reads it.
+
+        Raises:
+            DataError: when there is none of that name, or it is damaged.
+            MismatchError: when it was calibrated for another router.
+        """
+        path, known = self.policy_file(name), self.policy_names()
+        if known and name not in known:
+            raise DataError(f"{unknown_name('policy', name, known)} They are those of {self.root}.")
+        self._need(path, "calibrate")
+        policy = Policy.read(path)
+        self._fits(path, policy, self.router() if router is None else router, None)
+        return policy
+
+    def cascades(self, router: ScaleRouter | None = None) -> dict[str, Cascade]:
+        """The cascades that go with policies, by name; arguments and errors as `policies`."""
+        router = self.router() if router is None else router
         found = {name: self.cascade(name, router) for name in self.policy_names()}
         return {name: one for name, one in found.items() if one is not None}
 
-    def cascade(self, name: str, router: ScaleRouter) -> Cascade | None:
+    def cascade(self, name: str = "default", router: ScaleRouter | None = None) -> Cascade | None:
         """The cascade that goes with the policy of that name; None where none does.
+
+        Args:
+            name: Of the policy.
+            router: The run's, where it was read before; None reads it.
 
         Raises:
             DataError: when it is damaged.
@@ -218,8 +268,26 @@ class Run:
         if not is_there(path):
             return None
         cascade = Cascade.read(path)
+        router = self.router() if router is None else router
         cascade.check_fits(options=router.options, router=router.fingerprint)
         return cascade
+
+    def evaluation(self) -> Evaluation:
+        """What `m3router evaluate` found, after checking that it is of this run.
+
+        Raises:
+            DataError: when it is missing or damaged.
+            MismatchError: when the run changed since.
+        """
+        path = self.inputs("evaluation")["evaluation"]
+        self._need(path, "evaluate")
+        self.verify(self.evaluation_folder, "evaluate")
+        found: Evaluation = load(_READS_EVALUATIONS)(path)
+        return found
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the stages done, the sizes, and what comes next."""
+        return run_card(self)
 
     def model_name(self) -> str:
         """The name of the model that labelled the log, where it is enough to load it.
@@ -237,7 +305,7 @@ class Run:
             )
         return name
 
-    def copy_data(self, root: Path) -> Run:
+    def copy_data(self, root: StrPath) -> Run:
         """Copy log and features into another run folder, to train there.
 
         Raises:
@@ -245,7 +313,7 @@ class Run:
             MismatchError: when the other folder holds another log.
         """
         other = Run(root)
-        self.features(self.log())
+        self.features()
         theirs = other.inputs("log")["log"]
         if theirs.is_file() and sha256_file(theirs) != sha256_file(self.inputs("log")["log"]):
             raise MismatchError(
@@ -272,20 +340,22 @@ class Run:
 
     def record(
         self,
-        folder: Path,
+        folder: StrPath,
         stage: str,
         *,
-        inputs: Mapping[str, Path],
+        inputs: Mapping[str, StrPath],
         params: Mapping[str, Any],
-        files: list[Path],
+        files: Sequence[StrPath],
     ) -> None:
         """Write a stage's manifest: what it read, how it ran, and what it wrote."""
-        hashes = {path.relative_to(folder).as_posix(): self.sha256(path) for path in files}
+        folder = as_path(folder)
+        written = [as_path(path) for path in files]
+        hashes = {path.relative_to(folder).as_posix(): self.sha256(path) for path in written}
         write_manifest(
             folder, stage=stage, inputs=inputs, params=params, sha256=self.sha256, files=hashes
         )
 
-    def verify(self, folder: Path, stage: str) -> dict[str, Any]:
+    def verify(self, folder: StrPath, stage: str) -> dict[str, Any]:
         """Check a stage's own files and that it read what lies in the run folder now.
 
         Inputs from outside of the run folder are not looked for: they may be elsewhere.
@@ -297,6 +367,7 @@ class Run:
             DataError: when the manifest or a file of the stage is missing or damaged.
             MismatchError: when an input is another one than the stage read.
         """
+        folder = as_path(folder)
         manifest = read_manifest(folder, stage=stage)
         redo = f"Run `m3router {STAGES[stage]}` again."
         try:
@@ -337,9 +408,15 @@ class Run:
                 )
 
     def is_current(
-        self, folder: Path, stage: str, *, inputs: Mapping[str, Path], params: Mapping[str, Any]
+        self,
+        folder: StrPath,
+        stage: str,
+        *,
+        inputs: Mapping[str, StrPath],
+        params: Mapping[str, Any],
     ) -> bool:
         """Whether a stage was run on these very inputs, with these options and libraries."""
+        folder = as_path(folder)
         try:
             manifest = self.verify(folder, stage)
             hashes = {name: self.sha256(path) for name, path in inputs.items()}
@@ -373,12 +450,13 @@ class Run:
     def _digest(self, path: Path) -> str:
         return self.sha256(path) if is_there(path) else "missing"
 
-    def sha256(self, path: Path) -> str:
+    def sha256(self, path: StrPath) -> str:
         """Hash a file of the run.
 
         Raises:
             DataError: when it cannot be read.
         """
+        path = as_path(path)
         return sha256_file(path)
 
 
@@ -397,7 +475,7 @@ class OpenRun(Run):
         """Itself."""
         return self
 
-    def wrote(self, *paths: Path) -> None:
+    def wrote(self, *paths: StrPath) -> None:
         """Forget what is known of files that were written anew."""
         places = {
             "log": self.log_folder,
@@ -405,7 +483,7 @@ class OpenRun(Run):
             "features": self.features_folder,
         }
         places |= {"split": self.split_file, **{name: self.arm(name) for name in ARMS}}
-        for path in paths:
+        for path in map(as_path, paths):
             self._hashes.pop(real_path(path), None)
             for part, place in places.items():
                 if path.is_relative_to(place):
@@ -413,12 +491,12 @@ class OpenRun(Run):
 
     def record(
         self,
-        folder: Path,
+        folder: StrPath,
         stage: str,
         *,
-        inputs: Mapping[str, Path],
+        inputs: Mapping[str, StrPath],
         params: Mapping[str, Any],
-        files: list[Path],
+        files: Sequence[StrPath],
     ) -> None:
         """As in `Run`; the files are those that the stage has just written."""
         self.wrote(*files)
@@ -436,8 +514,9 @@ class OpenRun(Run):
             )
         return self._parts["log"]
 
-    def features(self, log: OracleLog) -> FeatureTable:
+    def features(self, log: OracleLog | None = None) -> FeatureTable:
         """As in `Run`, once for the run's own log."""
+        log = self.log() if log is None else log
         if log is not self._parts.get("log"):
             return super().features(log)
         if "features" not in self._parts:
@@ -450,17 +529,32 @@ class OpenRun(Run):
             self._parts[arm] = super().router(arm)
         return self._parts[arm]
 
-    def split(self, log: OracleLog) -> Split:
+    def split(self, log: OracleLog | None = None) -> Split:
         """As in `Run`, once for the run's own log."""
+        log = self.log() if log is None else log
         if log is not self._parts.get("log"):
             return super().split(log)
         if "split" not in self._parts:
             self._parts["split"] = super().split(log)
         return self._parts["split"]
 
-    def sha256(self, path: Path) -> str:
+    def sha256(self, path: StrPath) -> str:
         """As in `Run`, once."""
+        path = as_path(path)
         key = real_path(path)
         if key not in self._hashes:
             self._hashes[key] = super().sha256(path)
         return self._hashes[key]
+
+
+AnyRun = Run | StrPath
+"""A run, or its folder."""
+
+
+def as_run(run: AnyRun) -> Run:
+    """The run of a folder; a run is itself.
+
+    >>> as_run("runs/first").root.name
+    'first'
+    """
+    return run if isinstance(run, Run) else Run(run)

@@ -22,7 +22,7 @@ from m3router.m3core.checkpoints import load_model
 from m3router.m3core.matryoshka.base import Request
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.policies.policy import Policy
-from m3router.router.runs.run import ARMS, Run
+from m3router.router.runs.run import ARMS, AnyRun, Run, as_run
 from m3router.router.text.words import words_of
 
 PACKAGE = "m3router"
@@ -74,12 +74,12 @@ def check_environment(model: str = "embedded") -> list[Check]:
     return checks
 
 
-def check_run(run: Run) -> list[Check]:
+def check_run(run: AnyRun) -> list[Check]:
     """Check every manifest and hash of a run folder, and that its parts belong together.
 
     Stages that have not been run are not listed.
     """
-    run = run.opened()
+    run = as_run(run).opened()
     checks = [_attempt("log", partial(_log, run))]
     if is_there(run.features_folder / MANIFEST):
         checks.append(_attempt("features", partial(_features, run)))

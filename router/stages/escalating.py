@@ -30,7 +30,7 @@ from m3router.router.policies.guarantee import (
 from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.outcomes import Prices, outcome_of
 from m3router.router.runs.calibration_data import CalibrationData, known_costs
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, as_run
 from m3router.router.stages.learning import record_policies
 from m3router.router.training.scale_router import ScaleRouter
 
@@ -40,7 +40,7 @@ CERTIFIED = 200
 """Prices from the tune split that are certified one after the other."""
 
 
-def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Cascade:
+def escalate_stage(run: AnyRun, *, name: str = "default", **knobs: Unpack[Knobs]) -> Cascade:
     """Learn on the tune split when to ask again, and choose the price on the calibration split.
 
     Args:
@@ -56,6 +56,7 @@ def escalate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -
         NotLearnableError: when the log has no confidences, or too few images to tune on.
         MismatchError: when router, log, features and split do not belong together.
     """
+    run = as_run(run)
     target, budget, lost = Target.of(knobs), knobs.get("budget"), knobs.get("max_loss_observed")
     if [budget, lost, target].count(None) != 2 or knobs.get("price") is not None:
         raise DataError("To escalate, give one of a budget, a maximal loss and a maximal regret.")

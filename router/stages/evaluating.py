@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import part_rows, part_sizes
 from m3router.data.manifest import atomic_write_text, library_versions, read_manifest
+from m3router.data.progress import Advance, as_counted, watched
 from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.breakdown import by_dataset, lost_questions, reliability
-from m3router.router.evaluation.documents import DOCUMENT, evaluation_in
+from m3router.router.evaluation.documents import DOCUMENT
 from m3router.router.evaluation.evaluate import (
     SCHEMA,
     Settings,
@@ -25,23 +25,25 @@ from m3router.router.evaluation.evaluate import (
     evaluate,
 )
 from m3router.router.evaluation.usage import LogUsage
+from m3router.router.evaluation_document import Evaluation
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.runs.calibration_data import known_costs, predictions
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING
 
 
 def evaluate_stage(
-    run: Run,
+    run: AnyRun,
     *,
     budgets: Sequence[float] | None = None,
     draws: int = 1000,
     seed: int = 0,
     reuse: bool = False,
     reference: str | None = None,
-) -> dict[str, Any]:
+    progress: Advance | bool | None = True,
+) -> Evaluation:
     """Measure router, policies, ablations and oracles on the test split.
 
     Args:
@@ -53,6 +55,8 @@ def evaluate_stage(
         reuse: keep what was evaluated on the same inputs with the same options.
         reference: name of the option that accuracies are compared with; None for the best of the
             calibration split.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (methods measured, methods in all, the next one).
 
     Returns:
         The document that reports are made from.
@@ -62,7 +66,7 @@ def evaluate_stage(
             reference is unknown.
         MismatchError: when parts of the run do not belong together.
     """
-    run = run.opened()
+    run = as_run(run).opened()
     router = run.router()
     log = run.log()
     split = run.split(log)
@@ -86,28 +90,30 @@ def evaluate_stage(
     params = {"budgets": list(chosen), "draws": draws, "seed": seed, "schema": SCHEMA}
     params["reference"] = reference
     if reuse and run.is_current(run.evaluation_folder, "evaluate", inputs=inputs, params=params):
-        return read_document(run)
+        return run.evaluation()
     known = np.concatenate(list(rows.values()))
     routers = {arm: run.router(arm) for arm in run.arms()}
     p = {arm: predictions(one, features, log, known) for arm, one in routers.items()}
     reads = {arm: tuple(one.blocks) for arm, one in routers.items()}
     shown = [{"budget": budget} for budget in chosen]
     named = {name: one for name, one in policies.items() if dict(one.knob) not in shown}
-    document = evaluate(
-        log,
-        p["router"],
-        split=split,
-        policies=named,
-        gflops=_gflops(log, known),
-        usage=LogUsage.of(log, encoder=_encoder_gflops(router)),
-        ablations={arm: values for arm, values in p.items() if arm != "router"},
-        features=features,
-        reads=reads,
-        cascades=cascades,
-        known_costs=going_by,
-        reference=reference,
-        settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
-    )
+    with watched(progress, "evaluating", as_counted) as show:
+        document = evaluate(
+            log,
+            p["router"],
+            split=split,
+            policies=named,
+            gflops=_gflops(log, known),
+            usage=LogUsage.of(log, encoder=_encoder_gflops(router)),
+            ablations={arm: values for arm, values in p.items() if arm != "router"},
+            features=features,
+            reads=reads,
+            cascades=cascades,
+            known_costs=going_by,
+            reference=reference,
+            progress=show,
+            settings=Settings(budgets=chosen, draws=draws, seed=seed, gaps=router.metadata["gaps"]),
+        )
     details = _Details(log, rows["test"], p["router"], reads["router"], going_by)
     document |= details.told(document, draws=draws, seed=seed)
     document |= _provenance(run, router, log, split) | _vision(document)
@@ -117,18 +123,9 @@ def evaluate_stage(
     return document
 
 
-def read_document(run: Run) -> dict[str, Any]:
-    """The evaluation, after checking that it is of this run.
-
-    Raises:
-        DataError: when it is missing or damaged.
-        MismatchError: when the run changed since.
-    """
-    path = run.evaluation_folder / DOCUMENT
-    if not path.is_file():
-        raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
-    run.verify(run.evaluation_folder, "evaluate")
-    return evaluation_in(path)
+def read_document(run: AnyRun) -> Evaluation:
+    """The evaluation, after checking that it is of this run; see `Run.evaluation`."""
+    return as_run(run).evaluation()
 
 
 def _gflops(log: OracleLog, rows: np.ndarray) -> Floats | None:

@@ -20,7 +20,7 @@ from m3router.router.evaluation.permutation_importance import (
     strongest,
 )
 from m3router.router.runs.calibration_data import labelled
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, as_run
 from m3router.router.training.scale_router import ScaleRouter
 
 STAGE = "importance"
@@ -30,7 +30,7 @@ SINGLE = 8
 
 
 def importance_stage(
-    run: Run, *, repeats: int = REPEATS, draws: int = 200, seed: int = 0, reuse: bool = False
+    run: AnyRun, *, repeats: int = REPEATS, draws: int = 200, seed: int = 0, reuse: bool = False
 ) -> dict[str, Any]:
     """Measure what each feature block, and the strongest single features, are worth.
 
@@ -52,7 +52,7 @@ def importance_stage(
         DataError: when a part of the run is missing or damaged.
         MismatchError: when parts of the run do not belong together.
     """
-    run = run.opened()
+    run = as_run(run).opened()
     folder = run.root / STAGE
     inputs = run.inputs("log", "features", "split", "router")
     params = {"repeats": repeats, "draws": draws, "seed": seed, "schema": SCHEMA}

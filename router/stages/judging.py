@@ -9,12 +9,13 @@ from m3router.data.errors import DataError
 from m3router.data.example import Example
 from m3router.data.log.checks import JUDGE
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.progress import as_counted, watched
 from m3router.data.scoring.metrics import JUDGED
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.m3core.judging.judge import IN_FLIGHT, Judge
 from m3router.m3core.judging.protocols.table import PROTOCOLS
 from m3router.m3core.judging.run import Progress, judge_log
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.tuning.stopping import stop_on_signals
 
 BEFORE = "before"
@@ -47,13 +48,13 @@ def verdicts_folder(run: Run, judge: Judge) -> Path:
 
 
 def judge_stage(
-    run: Run,
+    run: AnyRun,
     judge: Judge,
     *,
     examples: Iterable[Example] = (),
     datasets: Sequence[str] = (),
     in_flight: int = IN_FLIGHT,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
 ) -> OracleLog:
     """Score the answers of a run's log by a judge; works on imported logs too.
 
@@ -66,7 +67,8 @@ def judge_stage(
         examples: those that the log was made from, where it lacks what the judge must know.
         datasets: judge these only; see `m3router.m3core.judging.judge_log`.
         in_flight: most requests at a time.
-        progress: called with (verdicts that are there, verdicts in all).
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (verdicts that are there, verdicts in all).
 
     Returns:
         The log with the judge's scores.
@@ -76,9 +78,10 @@ def judge_stage(
         DataError: when there is no log, or nothing in it that can be judged.
         ModelError: when the judge cannot be asked any more; verdicts that are there are kept.
     """
+    run = as_run(run)
     log = run.log(as_labelled=True)
     folder = verdicts_folder(run, judge)
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, watched(progress, "judging", as_counted) as show:
         judged = judge_log(
             log,
             judge,
@@ -86,7 +89,7 @@ def judge_stage(
             examples=examples,
             datasets=datasets,
             in_flight=in_flight,
-            progress=progress,
+            progress=show,
             stopped=lambda: stop.asked,
         )
     before = run.root / "judging" / BEFORE

@@ -15,7 +15,9 @@ from m3router.data.importers import importer
 from m3router.data.importers.joined import places
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
+from m3router.data.paths import StrPath, as_path, as_path_or_none
 from m3router.data.plain_files import is_there
+from m3router.data.progress import as_counted, watched
 from m3router.data.videos import FRAMES
 from m3router.m3core.checkpoints import EMBEDDED
 from m3router.m3core.encoders import load_encoder
@@ -39,16 +41,16 @@ from m3router.router.features.groups import (
 )
 from m3router.router.features.question import HASHED, MODEL, question_encoder
 from m3router.router.features.table import FeatureTable
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, as_run
 
 
 def label_stage(
-    run: Run,
+    run: AnyRun,
     examples: Sequence[Example],
     *,
-    images: Path,
+    images: StrPath,
     model: MultiScaleModel | OptionModel,
-    progress: Callable[[LabelProgress], None] | None = None,
+    progress: Callable[[LabelProgress], None] | bool | None = True,
     questions: str = MODEL,
     feature_groups: Sequence[str] | None = None,
     encoder: str | None = None,
@@ -67,7 +69,8 @@ def label_stage(
         examples: what to ask.
         images: folder that the examples' image paths start from.
         model: the frozen model.
-        progress: called after every chunk of images.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called after every chunk of images.
         questions: name of a question encoder, see `m3router.router.features.question`.
         feature_groups: names of feature blocks, see `m3router.router.features.groups`; None for the
             usual ones.
@@ -81,6 +84,8 @@ def label_stage(
         MismatchError: when the run folder holds other examples, another model, or videos at
             another number of frames.
     """
+    run = as_run(run)
+    images = as_path(images)
     ranks, frames = options.get("ranks") or Ranks(), options.get("frames", FRAMES)
     if not isinstance(model, MultiScaleModel):
         groups = _groups_without_model(feature_groups, encoder)
@@ -100,6 +105,7 @@ def label_stage(
                 encoder=encoder or EMBEDDED,
                 questions=HASHED if own is None and encoder is None else own,
                 feature_groups=groups,
+                progress=progress is True,
             )
         return log
     featurizer = Featurizer(
@@ -157,15 +163,15 @@ def _groups_without_model(
 
 
 def verify_stage(
-    run: Run,
+    run: AnyRun,
     examples: Sequence[Example],
     *,
-    images: Path,
+    images: StrPath,
     model: MultiScaleModel | OptionModel,
     count: int,
     seed: int = 0,
     frames: int = FRAMES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = True,
 ) -> dict[str, Any]:
     """Ask a random part of the log again, one request at a time; see :func:`label_stage`.
 
@@ -177,28 +183,35 @@ def verify_stage(
         count: examples to ask again.
         seed: of the draw.
         frames: frames of a video's collage.
-        progress: called with (examples done, examples in all).
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (examples done, examples in all).
 
     Returns:
         Flips, answers compared and flip rate, each by option.
     """
-    log = verify(
-        run.log(as_labelled=True),
-        examples,
-        images=images,
-        model=model,
-        count=count,
-        seed=seed,
-        frames=frames,
-        progress=progress,
-    )
+    run = as_run(run)
+    images = as_path(images)
+    with watched(progress, "asking again", as_counted) as show:
+        log = verify(
+            run.log(as_labelled=True),
+            examples,
+            images=images,
+            model=model,
+            count=count,
+            seed=seed,
+            frames=frames,
+            progress=show,
+        )
     log.write(run.log_folder)
     found: dict[str, Any] = log.metadata[VERIFIED]
     return found
 
 
 def import_stage(
-    run: Run, kind: str, source: Path | Mapping[str, Path | Sequence[Path]], **options: Any
+    run: AnyRun,
+    kind: str,
+    source: StrPath | Mapping[str, StrPath | Sequence[StrPath]],
+    **options: Any,
 ) -> OracleLog:
     """Read an oracle log that another tool wrote into the run folder.
 
@@ -213,6 +226,7 @@ def import_stage(
         DataError: when the format is unknown or does not fit, or the run folder already holds
             a labelled log.
     """
+    run = as_run(run)
     read = importer(kind)
     if (
         is_there(run.log_folder / MANIFEST)
@@ -222,8 +236,8 @@ def import_stage(
             f"{run.log_folder} holds a log that was labelled here; import into a new folder."
         )
     log: OracleLog = read(source, **options)
-    if isinstance(source, Path):
-        paths = {"source": source}
+    if isinstance(source, str | os.PathLike):
+        paths = {"source": as_path(source)}
     else:
         given = {option: places(of) for option, of in source.items()}
         paths = {
@@ -236,13 +250,13 @@ def import_stage(
 
 
 def featurize_stage(
-    run: Run,
+    run: AnyRun,
     *,
-    images: Path | None = None,
+    images: StrPath | None = None,
     encoder: str = EMBEDDED,
     questions: str | None = None,
     feature_groups: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
 ) -> tuple[FeatureTable, dict[str, str]]:
     """Compute features for any log; what is there already and still true is kept.
 
@@ -257,7 +271,8 @@ def featurize_stage(
         feature_groups: names of feature blocks, see `m3router.router.features.groups`; None takes
             the usual ones that are available with or without images, with the images' size
             where the encoder is another model than answered.
-        progress: called with (done, in all, of what).
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (done, in all, of what).
 
     Returns:
         The table, and image or example -> cause for those that cannot be used.
@@ -267,15 +282,20 @@ def featurize_stage(
         MismatchError: when the folder holds further blocks of other examples or another encoder,
             or a peek is asked for by another model than answered.
     """
+    run = as_run(run)
+    images = as_path_or_none(images)
     if images is not None and not os.path.isdir(images):
         raise DataError(f"The images folder {images} does not exist. Check the path.")
     log = run.log(as_labelled=True)
     featurizer = _featurizer(log, images, encoder, questions, feature_groups)
-    with FeatureCollector(
-        run.features_folder, featurizer, feature_inputs(log), images=images
-    ) as collector:
-        collector.collect(progress=progress)
-        return collector.finish(log, progress), collector.causes
+    with (
+        FeatureCollector(
+            run.features_folder, featurizer, feature_inputs(log), images=images
+        ) as collector,
+        watched(progress, "features", as_counted) as show,
+    ):
+        collector.collect(progress=show)
+        return collector.finish(log, show), collector.causes
 
 
 def _featurizer(

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from m3router.data.errors import MismatchError
 from m3router.data.log.parts import Gaps, part_rows, require_choice
 from m3router.data.manifest import MANIFEST
+from m3router.data.progress import watched
 from m3router.router import estimators
 from m3router.router.cascade.rule import cascade_path
 from m3router.router.features.table import FeatureTable
@@ -18,7 +19,7 @@ from m3router.router.policies.costs import PEEK
 from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
-from m3router.router.runs.run import ARMS, Run
+from m3router.router.runs.run import ARMS, AnyRun, Run, as_run
 from m3router.router.stages.splitting import Splitting
 from m3router.router.training.fit import datasets_of, train_router, warn_of_constants
 from m3router.router.training.held_out import FILE as HELD_OUT
@@ -29,7 +30,7 @@ from m3router.router.tuning.setting import Tuned
 
 
 def train_stage(
-    run: Run,
+    run: AnyRun,
     *,
     estimator: str = estimators.DEFAULT,
     seed: int = 0,
@@ -39,7 +40,7 @@ def train_stage(
     ablations: bool = True,
     feature_groups: Sequence[str] | None = None,
     reuse: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | bool | None = True,
     splitting: Splitting | None = None,
     tuned: Tuned | None = None,
     datasets: Datasets | None = None,
@@ -58,7 +59,8 @@ def train_stage(
             peek, which costs a call of the model for every question. The ablations keep to their
             own.
         reuse: keep what was trained on the same inputs with the same options.
-        progress: called with (router, routers done, routers in all).
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called with (router, routers done, routers in all).
         splitting: how to split; None for the usual shares by seed.
         tuned: the setting to train with, in place of estimator, seed, gaps, rule and splitting;
             the ablations take it with their own blocks.
@@ -70,7 +72,7 @@ def train_stage(
         MismatchError: when features and log do not belong together, or a feature group is not
             there.
     """
-    run = run.opened()
+    run = as_run(run).opened()
     log = run.log()
     require_choice(log)
     features = run.features(log)
@@ -92,49 +94,54 @@ def train_stage(
     for name in set(ARMS) - set(wanted):
         shutil.rmtree(run.arm(name), ignore_errors=True)
     written = False
-    for done, name in enumerate(wanted):
-        if progress:
-            progress(name, done, len(wanted))
-        own = tuned.blocks if tuned else feature_groups or _usual(features)
-        blocks = list(dict.fromkeys(ARMS[name][1] or own))
-        params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
-        params["datasets"] = datasets or datasets_of(targets)
-        if tuned:
-            params["tuning"] = tuned.record
-        inputs = run.inputs("log", "features", "split")
-        folder = run.arm(name)
-        if reuse and run.is_current(folder, "train", inputs=inputs, params=params):
-            continue
-        router = train_router(
-            targets,
-            features,
-            split,
-            estimator=estimator,
-            blocks=blocks,
-            seed=seed,
-            gaps=gaps,
-            hyperparameters=tuned.hyperparameters if tuned else None,
-            threads=threads,
-            datasets=params["datasets"],
-        )
-        if tuned:
-            router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
-        (folder / MANIFEST).unlink(missing_ok=True)
-        if not written:  # only now: a training that fails leaves the old router usable
-            split.write(run.split_file)
-            run.wrote(run.split_file)
-            written = True
-        router.write(folder)
-        names = (ROUTER_FILE, HELD_OUT, *FAMILIARITY)
-        files = [folder / one for one in names if (folder / one).is_file()]
-        run.record(folder, "train", inputs=inputs, params=params, files=files)
-    if progress:
-        progress("done", len(wanted), len(wanted))
+    with watched(progress, "training", _told) as show:
+        for done, name in enumerate(wanted):
+            if show:
+                show(name, done, len(wanted))
+            own = tuned.blocks if tuned else feature_groups or _usual(features)
+            blocks = list(dict.fromkeys(ARMS[name][1] or own))
+            params = _train_params(estimator, blocks, seed=seed, gaps=gaps, rule=rule)
+            params["datasets"] = datasets or datasets_of(targets)
+            if tuned:
+                params["tuning"] = tuned.record
+            inputs = run.inputs("log", "features", "split")
+            folder = run.arm(name)
+            if reuse and run.is_current(folder, "train", inputs=inputs, params=params):
+                continue
+            router = train_router(
+                targets,
+                features,
+                split,
+                estimator=estimator,
+                blocks=blocks,
+                seed=seed,
+                gaps=gaps,
+                hyperparameters=tuned.hyperparameters if tuned else None,
+                threads=threads,
+                datasets=params["datasets"],
+            )
+            if tuned:
+                router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
+            (folder / MANIFEST).unlink(missing_ok=True)
+            if not written:  # only now: a training that fails leaves the old router usable
+                split.write(run.split_file)
+                run.wrote(run.split_file)
+                written = True
+            router.write(folder)
+            names = (ROUTER_FILE, HELD_OUT, *FAMILIARITY)
+            files = [folder / one for one in names if (folder / one).is_file()]
+            run.record(folder, "train", inputs=inputs, params=params, files=files)
+        if show:
+            show("done", len(wanted), len(wanted))
     warn_of_constants(targets, part_rows(targets, split, "fit", gaps=gaps))
     return run.router()
 
 
-def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) -> Policy:
+def _told(name: str, done: int, total: int) -> tuple[int, int, str]:
+    return done, total, "" if done == total else name
+
+
+def calibrate_stage(run: AnyRun, *, name: str = "default", **knobs: Unpack[Knobs]) -> Policy:
     """Choose a policy on the calibration split.
 
     Args:
@@ -147,6 +154,7 @@ def calibrate_stage(run: Run, *, name: str = "default", **knobs: Unpack[Knobs]) 
             name that is not a plain file name.
         MismatchError: when router, log, features and split do not belong together.
     """
+    run = as_run(run)
     path, run = run.policy_file(name), run.opened()
     policy = CalibrationData.read(run).policy(**knobs)
     cascade_path(run.root, name).unlink(missing_ok=True)  # it went with the policy before

@@ -14,6 +14,7 @@ from m3router.data.example import Example
 from m3router.data.log.checks import ASKED
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import part_rows
+from m3router.data.paths import StrPath, as_path_or_none
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.splits.split import Split
 from m3router.router.estimators.base import Floats
@@ -23,7 +24,7 @@ from m3router.router.monitoring.regret import News, Texts, by_cascade, by_policy
 from m3router.router.policies.policy import Policy
 from m3router.router.policies.thinning import default_most
 from m3router.router.runs.calibration_data import image_sizes, known_costs, labelled
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.traffic.judgements import known_scores, read_judged
 from m3router.router.training.scale_router import ScaleRouter
 
@@ -32,12 +33,12 @@ USED = ("fit", "tune", "calibrate")
 
 
 def monitor_stage(
-    run: Run,
+    run: AnyRun,
     fresh: Run,
     *,
     name: str = "default",
     references: Sequence[Example] = (),
-    feedback: Path | None = None,
+    feedback: StrPath | None = None,
     false_alarm: float = 0.01,
     bound: str = "betting",
     seed: int = 0,
@@ -65,6 +66,8 @@ def monitor_stage(
             the traffic were used to make the policy.
         MismatchError: when run and traffic, or traffic and references, do not belong together.
     """
+    run = as_run(run)
+    feedback = as_path_or_none(feedback)
     run, fresh = run.opened(), fresh.opened()
     router = run.router()
     log = run.log()

@@ -8,11 +8,11 @@ from m3router.data.errors import DataError
 from m3router.data.log.parts import part_rows
 from m3router.router.evaluation.reference_summary import reference_summary
 from m3router.router.policies.costs import routed_costs
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, as_run
 
 
 def reference_stage(
-    run: Run, *, reference: str | None = None, cap: float | None = None
+    run: AnyRun, *, reference: str | None = None, cap: float | None = None
 ) -> dict[str, Any]:
     """Which option losses, regrets and fallbacks are against, and how good it is.
 
@@ -29,7 +29,7 @@ def reference_stage(
             unknown, or the cap below the cheapest option of an example.
         MismatchError: when router, log and split do not belong together.
     """
-    run = run.opened()
+    run = as_run(run).opened()
     router, log = run.router(), run.log()
     rows = part_rows(log, run.split(log), "calibrate", gaps=router.metadata["gaps"])
     if not len(rows):

@@ -11,13 +11,14 @@ from jinja2 import TemplateError
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.json_files import UNFIT, read_json_object, unfit
 from m3router.data.manifest import read_manifest
+from m3router.data.paths import StrPath, as_path_or_none
 from m3router.data.plain_files import is_there
 from m3router.router.evaluation.documents import DOCUMENT, REDO, Document
 from m3router.router.evaluation.studies.learning_curve import DOCUMENT as STUDY
 from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
 from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
 from m3router.router.reports.html import PAGE, Extras, write_report
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.stages.evaluating import read_document
 from m3router.router.stages.importance import DOCUMENT as IMPORTANCE
 from m3router.router.stages.importance import STAGE, importance_stage
@@ -32,7 +33,7 @@ EXTRAS = (
 """What is shown beside an evaluation: field of `Extras`, folder in the run, file."""
 
 
-def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -> Path:
+def report_stage(run: AnyRun, *, images: StrPath | None = None, reuse: bool = False) -> Path:
     """Write the HTML report, its figures and its tables.
 
     Args:
@@ -47,6 +48,8 @@ def report_stage(run: Run, *, images: Path | None = None, reuse: bool = False) -
         DataError: when the evaluation is missing or damaged.
         MismatchError: when the run changed since it was evaluated.
     """
+    run = as_run(run)
+    images = as_path_or_none(images)
     run = run.opened()
     document = read_document(run)
     importance = importance_stage(run, reuse=True)

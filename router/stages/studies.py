@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.manifest import atomic_write_text
+from m3router.data.progress import as_counted, watched
 from m3router.router.evaluation.studies.learning_curve import DOCUMENT, SHARES, learning_curve
 from m3router.router.evaluation.studies.learning_curve import STAGE as LEARNING
 from m3router.router.evaluation.studies.leave_one_out import STAGE as LEFT_OUT
@@ -16,7 +17,7 @@ from m3router.router.reports import plots
 from m3router.router.reports.figures import still, write_figure
 from m3router.router.reports.latex import write_latex
 from m3router.router.reports.tables import write_csv
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 
 Table = tuple[Sequence[str], list[Sequence[Any]]]
 ENDS = ("value", "low", "high")
@@ -24,19 +25,21 @@ Progress = Callable[[int, int, str], None]
 
 
 def learning_curve_stage(
-    run: Run,
+    run: AnyRun,
     *,
     shares: Sequence[float] = SHARES,
     seeds: int = 3,
     draws: int = 200,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
 ) -> dict[str, Any]:
     """Measure a learning curve and write `learning-curve/`: study.json, figures and tables.
 
     Args, result and errors are those of
     `m3router.router.evaluation.studies.learning_curve.learning_curve`.
     """
-    document = learning_curve(run, shares=shares, seeds=seeds, draws=draws, progress=progress)
+    run = as_run(run)
+    with watched(progress, "training", as_counted) as show:
+        document = learning_curve(run, shares=shares, seeds=seeds, draws=draws, progress=show)
     folder = run.root / LEARNING
     tables = {"learning-curve": learning_table(document), "cells": learning_cells(document)}
     captions = {"learning-curve": "What the router reaches with a part of the labels."}
@@ -48,14 +51,16 @@ def learning_curve_stage(
 
 
 def leave_one_out_stage(
-    run: Run, *, by: str = "dataset", draws: int = 200, progress: Progress | None = None
+    run: AnyRun, *, by: str = "dataset", draws: int = 200, progress: Progress | bool | None = True
 ) -> dict[str, Any]:
     """Measure what was never seen and write `leave-one-out/`: study.json, figures and tables.
 
     Args, result and errors are those of
     `m3router.router.evaluation.studies.leave_one_out.leave_one_out`.
     """
-    document = leave_one_out(run, by=by, draws=draws, progress=progress)
+    run = as_run(run)
+    with watched(progress, "training", as_counted) as show:
+        document = leave_one_out(run, by=by, draws=draws, progress=show)
     folder = run.root / LEFT_OUT
     tables = {"leave-one-out": left_out_table(document)}
     captions = {"leave-one-out": f"The router without one {document['by']}, tested on it."}

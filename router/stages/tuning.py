@@ -12,9 +12,10 @@ from m3router.data.json_files import values_of
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, require_choice
 from m3router.data.plain_files import is_there
+from m3router.data.progress import watched
 from m3router.data.splits.split import Split
 from m3router.router.features.table import FeatureTable
-from m3router.router.runs.run import Run
+from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.sealed_files import check_entries
 from m3router.router.stages.splitting import Splitting
 from m3router.router.training.targets import DEFAULT, apply_rule
@@ -64,14 +65,14 @@ def tuning_folder(run: Run) -> Path:
 
 
 def tune_stage(
-    run: Run,
+    run: AnyRun,
     wanted: Search,
     *,
     seed: int = 0,
     gaps: Gaps = "error",
     rule: str = DEFAULT,
     splitting: Splitting | None = None,
-    progress: Callable[[Counts, float | None], None] | None = None,
+    progress: Callable[[Counts, float | None], None] | bool | None = True,
 ) -> tuple[dict[str, Any], Counts, bool]:
     """Search for an estimator, its hyper-parameters and feature blocks, on `fit` and `tune`.
 
@@ -82,8 +83,9 @@ def tune_stage(
         gaps: "error" refuses a log with gaps, "drop" leaves those examples out.
         rule: a name in `m3router.router.training.targets.RULES`.
         splitting: how to split; None takes the run's own split, or makes the one of `train`.
-        progress: called before the first and after every trial with the counts and the best mean
-            of both objectives so far.
+        progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
+            is called before the first and after every trial with the counts and the best mean of
+            both objectives so far.
 
     Returns:
         The document in `tuning/study.json`, how many trials the study has, and whether a signal
@@ -94,6 +96,7 @@ def tune_stage(
         MismatchError: when the study was made from another log, features, split or options.
         NotLearnableError: when everything is right, wrong, or independent of the option.
     """
+    run = as_run(run)
     named = searchable() if wanted.estimators is None else wanted.estimators
     estimators = known_estimators(named)
     run = run.opened()
@@ -117,9 +120,10 @@ def tune_stage(
     )
     with stop_on_signals() as stop:
         objective = Objective(found, estimators, stop)
-        counts = search(
-            study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=progress
-        )
+        with watched(progress, "tuning", _told(wanted.trials)) as show:
+            counts = search(
+                study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=show
+            )
         split.write(tuning_folder(run) / SPLIT)
         while True:
             results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())
@@ -130,7 +134,20 @@ def tune_stage(
     return results, counts, stop.asked
 
 
-def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
+def _told(trials: int) -> Callable[[Counts, float | None], tuple[int, int, str]]:
+    def told(counts: Counts, best: float | None) -> tuple[int, int, str]:
+        return counts.finished, trials, tuning_note(counts, best)
+
+    return told
+
+
+def tuning_note(counts: Counts, best: float | None) -> str:
+    """What a bar says beside the count of trials."""
+    shown = "" if best is None else f"best {100 * best:.2f} %, "
+    return f"{shown}{counts.pruned} pruned, {counts.failed} failed"
+
+
+def tuned_setting(run: AnyRun, *, trial: int | None = None) -> Tuned:
     """What `tune_stage` found, after checking that it was found on this very run.
 
     Args:
@@ -141,6 +158,7 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
         DataError: when there is no such trial, or a part of the run is missing or damaged.
         MismatchError: when log, features or split are not those that tuning read.
     """
+    run = as_run(run)
     path = tuning_folder(run) / FILE
     found = read_results(tuning_folder(run))
     with values_of(path, redo="Run `m3router tune` again."):

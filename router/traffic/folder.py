@@ -42,6 +42,7 @@ from m3router.data.example import Example
 from m3router.data.locks import take_lock
 from m3router.data.log.journal import write_line
 from m3router.data.manifest import atomic_write_bytes, fsync_folder, write_failure
+from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import read_bytes
 from m3router.router.traffic.feedback import Feedback
 from m3router.router.traffic.files import (
@@ -102,8 +103,9 @@ class TrafficFolder:
         max_bytes: Most bytes of all files; None for any number.
     """
 
-    def __init__(self, root: Path, *, lock: int, max_bytes: int | None = None) -> None:
+    def __init__(self, root: StrPath, *, lock: int, max_bytes: int | None = None) -> None:
         """Keep the locked folder; use :meth:`open` instead."""
+        root = as_path(root)
         self.root = root
         self.key = b""
         self.max_bytes = max_bytes
@@ -117,7 +119,9 @@ class TrafficFolder:
         self._unswept = True
 
     @classmethod
-    def open(cls, root: Path, *, make: bool = False, max_bytes: int | None = None) -> TrafficFolder:
+    def open(
+        cls, root: StrPath, *, make: bool = False, max_bytes: int | None = None
+    ) -> TrafficFolder:
         """Open a folder for this process alone, and finish what a killed one left.
 
         Args:
@@ -130,6 +134,7 @@ class TrafficFolder:
             DataError: There is none, it is somebody else's, others can read it and that cannot be
                 changed, another process has it open, it is damaged, or it cannot be written.
         """
+        root = as_path(root)
         with contextlib.ExitStack() as undo:
             try:
                 _check_ours(root, make=make)
@@ -488,7 +493,7 @@ class TrafficFolder:
             raise DataError(f"{self.root} is closed.")
 
 
-def read_traffic(root: Path) -> list[Record]:
+def read_traffic(root: StrPath) -> list[Record]:
     """The records of a folder, oldest first; another process may be writing it.
 
     Records of earlier versions come as this one writes them.
@@ -496,16 +501,18 @@ def read_traffic(root: Path) -> list[Record]:
     Raises:
         DataError: It is not such a folder, or it is damaged.
     """
+    root = as_path(root)
     _check_ours(root, make=False)
     return _records(root / EXAMPLES)
 
 
-def read_feedback(root: Path) -> dict[str, Feedback]:
+def read_feedback(root: StrPath) -> dict[str, Feedback]:
     """What those who asked say of their answers, by the ids of the records.
 
     Raises:
         DataError: It is not such a folder, or it is damaged.
     """
+    root = as_path(root)
     _check_ours(root, make=False)
     path = root / FEEDBACK
     with using(path):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.example import Example
 from m3router.data.log.oracle_log import OracleLog
+from m3router.data.paths import StrPath, as_path
 from m3router.router.traffic.answers import METRIC
 from m3router.router.traffic.feedback import Feedback
 from m3router.router.traffic.files import Record
@@ -18,12 +19,13 @@ from m3router.router.traffic.folder import read_feedback, read_traffic
 from m3router.router.traffic.records import example_of
 
 
-def read_judged(root: Path) -> list[tuple[Record, Feedback]]:
+def read_judged(root: StrPath) -> list[tuple[Record, Feedback]]:
     """The records of a folder that have feedback, each with it.
 
     Raises:
         DataError: It is not such a folder, or it is damaged.
     """
+    root = as_path(root)
     told = read_feedback(root)
     return [(one, told[one["id"]]) for one in read_traffic(root) if one["id"] in told]
 

@@ -8,9 +8,9 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from m3router.data.errors import DataError
+from m3router.data.paths import StrPath, as_path
 from m3router.router.traffic.consent import FOLDER_BYTES
 from m3router.router.traffic.consent import Consent as Consent
 from m3router.router.traffic.feedback import Feedback
@@ -46,13 +46,14 @@ class Recorder:
 
     def __init__(
         self,
-        folder: Path,
+        folder: StrPath,
         *,
         share: float = 0.01,
         keep_days: float = 30,
         consent: Consent = Consent.OPT_OUT,
         max_bytes: int = FOLDER_BYTES,
     ) -> None:
+        folder = as_path(folder)
         if not 0 <= share <= 1:
             raise DataError(f"The share of recorded requests must lie in [0, 1], got {share}.")
         if not 0 < keep_days <= 36_500:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.paths import StrPath, as_path
 from m3router.router.estimators import estimator_class
 from m3router.router.estimators.base import Floats, GroupedEstimator, SufficiencyEstimator
-from m3router.router.features.table import FeatureTable
+from m3router.router.features.table import FeatureTable, table_of
 from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
 from m3router.router.monitoring.familiarity import Familiarity
 from m3router.router.policies.expected_costs import ExpectedCosts
@@ -43,7 +43,7 @@ SCHEMA = 4  # 1 has no calibration, 2 no joint one, 3 no expected costs; routers
 # written as those
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScaleRouter:
     """P(correct at every option | features), without any price: a `Policy` decides.
 
@@ -77,6 +77,14 @@ class ScaleRouter:
     held_out: HeldOut | None = field(default=None, compare=False, repr=False)
     familiarity: Familiarity | None = field(default=None, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        """What it is, what it reads and what it chooses between."""
+        blocks = ", ".join(f"{name}: {width}" for name, width in self.blocks.items())
+        return (
+            f"ScaleRouter({self.estimator_name}, features {{{blocks}}}, options "
+            f"{list(self.options)}, fingerprint {self.fingerprint[:12]})"
+        )
+
     @property
     def told(self) -> bool:
         """Whether it was trained being told which dataset each question is from."""
@@ -90,12 +98,18 @@ class ScaleRouter:
         return bool(revision) and source.rpartition("@")[2] == revision
 
     def predict(
-        self, features: FeatureTable, *, datasets: Sequence[str] | npt.NDArray[Any] | None = None
+        self,
+        features: FeatureTable | Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
+        *,
+        datasets: Sequence[str] | npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Probabilities (N, K) for every example of the table.
+        """Probabilities (N, K) that each option answers each example correctly.
+
+        This is the way without a pipeline: nothing but arrays goes in and comes out.
 
         Args:
-            features: of the examples.
+            features: of the examples: a table, block name -> array (N, d), or one array (N, d) for
+                a router that reads one block.
             datasets: (N,) which dataset each is from, for a router that is told; where nobody says,
                 it is recognised in the features.
 
@@ -103,6 +117,8 @@ class ScaleRouter:
             MismatchError: when the table lacks a block, has it at another width, or comes from
                 another source than the router was trained on.
         """
+        if not isinstance(features, FeatureTable):
+            features = table_of(self._by_block(features))
         needed = dict(self.blocks)
         found = {name: features.widths.get(name) for name in needed}
         if found != needed:
@@ -122,6 +138,17 @@ class ScaleRouter:
             names = None if datasets is None else np.asarray(datasets).astype(str)
             return self.calibration.apply(self.estimator.predict_told(X, names))
         return self.calibration.apply(self.estimator.predict(X))
+
+    def _by_block(self, features: Any) -> Mapping[str, npt.ArrayLike]:
+        """Arrays by the blocks they are."""
+        if isinstance(features, Mapping):
+            return features
+        if isinstance(features, np.ndarray) and len(self.blocks) == 1:
+            return dict.fromkeys(self.blocks, features)
+        raise MismatchError(
+            f"The router reads the feature blocks {dict(self.blocks)}: give a FeatureTable, or an "
+            f"array (N, d) for each by its name, not {type(features).__name__}."
+        )
 
     def predict_one(self, blocks: Mapping[str, Floats]) -> npt.NDArray[np.float64]:
         """Probabilities (K,) for one example given as block name -> vector (d,).
@@ -166,12 +193,13 @@ class ScaleRouter:
                 f"The router chooses between {list(self.options)}, but {of} has {list(options)}."
             )
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: StrPath) -> None:
         """Write the estimator's files, then router.json, which holds their hashes.
 
         Raises:
             DataError: when the estimator cannot be saved: a classifier of scikit-learn's.
         """
+        folder = as_path(folder)
         files = self.estimator.dump()
         (folder / HELD_OUT).unlink(missing_ok=True)
         if self.held_out is not None:
@@ -184,12 +212,13 @@ class ScaleRouter:
         _write_sealed(folder / FILE, self._payload(hashes))
 
     @classmethod
-    def read(cls, folder: Path) -> ScaleRouter:
+    def read(cls, folder: StrPath) -> ScaleRouter:
         """Read what `write` wrote; every byte is verified before it is parsed.
 
         Raises:
             DataError: when a part is missing, cut short, edited or of a newer schema.
         """
+        folder = as_path(folder)
         payload = read_sealed(folder / FILE, kind=KIND, schema=SCHEMA)
         try:
             names, widths = payload["blocks"], payload["widths"]

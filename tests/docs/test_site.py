@@ -42,6 +42,9 @@ class _Loader(yaml.SafeLoader):
 def test_every_page_is_in_the_navigation():
     named = listed(yaml.load(NAVIGATION, Loader=_Loader)["nav"])
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    notebooks = (ROOT / "docs").rglob("*.ipynb")  # pages are made of them
+    made = {path.relative_to(ROOT / "docs").with_suffix(".md").as_posix() for path in notebooks}
+    pages |= made
     assert pages <= named
     for page in named - pages:
         assert (ROOT / page).is_file(), page

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from m3router.router.cli.console import print_table
+from m3router.router.cli.exit_codes import DEFECT
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
 
@@ -43,5 +44,5 @@ def check(
     wrong = sum(not one.ok for one in checks)
     if wrong:
         out.print(f"{wrong} of {len(checks)} checks failed.", style="bold red")
-        raise typer.Exit(1)
+        raise typer.Exit(DEFECT)
     out.print(f"All {len(checks)} checks passed.", style="green")

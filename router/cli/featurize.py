@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from m3router.router.cli.console import progress, show_table
+from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.options import FeatureGroups, RunFolder
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
@@ -68,4 +69,4 @@ def featurize(
         out.print(f"{len(causes)} {what} cannot be used:", style="yellow")
         rows = [list(item) for item in causes.items()][:CAUSES_SHOWN]
         show_table(["image or example" if images else "example", "cause"], rows)
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)

@@ -29,13 +29,12 @@ from m3router.router.cli.endpoint_options import (
     key_of,
     prices_of,
 )
+from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
 from m3router.router.stages.judging import judge_stage, protocol_for
 from m3router.router.text.numbers import number, percent
-
-FINISHED_WITH_ERRORS = 3
 
 
 def judge(
@@ -147,7 +146,7 @@ def judge(
         first = log.frame["error"][log.frame["error"].map(is_waiting)].iloc[0]
         console.print(f"{failed} answers were {first}", style="yellow", markup=False)
         console.print("The same command asks for them again.")
-        raise typer.Exit(FINISHED_WITH_ERRORS)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _protocol(run: Run, name: str | None, prompt: Path | None) -> Protocol:

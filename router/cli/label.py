@@ -29,6 +29,7 @@ from m3router.router.cli.endpoint_options import (
     RequestTimeout,
     connect_from,
 )
+from m3router.router.cli.exit_codes import SOME_FAILED, STOPPED
 from m3router.router.cli.judge import judge as have_judged
 from m3router.router.cli.options import (
     Bits,
@@ -46,9 +47,6 @@ from m3router.router.cli.options import (
 )
 from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
-
-FINISHED_WITH_ERRORS = 3
-INTERRUPTED = 130
 
 
 class Scoring(StrEnum):
@@ -311,10 +309,10 @@ def label(
         )
     except Stopped as stopped:
         console.print(f"{stopped}; all of it is kept: go on with the same command")
-        raise typer.Exit(INTERRUPTED if stopped.interrupted else 0) from None
+        raise typer.Exit(STOPPED if stopped.interrupted else 0) from None
     except KeyboardInterrupt:
         console.print("ended at once; what was answered is kept: go on with the same command")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(STOPPED) from None
     if not ranks.is_first:
         return
     if verify:
@@ -333,7 +331,7 @@ def label(
         have_judged(out, judge, judge_model, examples=examples, key_env=judge_key_env)
         log = run.log(as_labelled=True)
     if show_errors(log):
-        raise typer.Exit(FINISHED_WITH_ERRORS)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _refuse_ignored(

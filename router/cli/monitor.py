@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.cli import exit_codes
 from m3router.router.cli.console import show_table
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import err, out
@@ -18,8 +19,6 @@ from m3router.router.runs.run import Run
 from m3router.router.stages.monitoring import monitor_stage
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.text.numbers import number, percent
-
-ALARM, UNDECIDED_CODE = 4, 5
 
 
 def monitor(
@@ -108,9 +107,9 @@ def monitor(
     else:
         _show(found)
     if found["alarm"]:
-        raise typer.Exit(ALARM)
+        raise typer.Exit(exit_codes.ALARM)
     if found["regret"]["verdict"] == UNDECIDED:
-        raise typer.Exit(UNDECIDED_CODE)
+        raise typer.Exit(exit_codes.UNDECIDED)
 
 
 def _show(found: Mapping[str, Any]) -> None:

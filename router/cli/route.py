@@ -11,6 +11,7 @@ import typer
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_text
 from m3router.router.cli.console import say, show_table
+from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.options import Device
 from m3router.router.cli.streams import out as results
 from m3router.router.text.familiarity import unlike
@@ -160,7 +161,7 @@ def _route_examples(
     if failed:
         for one in failed[:SHOWN]:
             say(f"{one['id']}: {one['error']}")
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _show(decision: Decision) -> None:

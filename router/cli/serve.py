@@ -8,6 +8,7 @@ import os
 import typer
 
 from m3router.data.errors import M3RouterError
+from m3router.router.cli.exit_codes import WRONG_USE
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
 from m3router.router.inference.query import Served
@@ -66,7 +67,7 @@ def serve(settings: ServeSettings) -> None:
         if settings.log_format is LogFormat.TEXT:
             raise
         logger.error(str(error))
-        raise typer.Exit(1) from error
+        raise typer.Exit(WRONG_USE) from error
 
 
 def _ready(served: Served | RouterFacts) -> str:

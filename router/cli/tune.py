@@ -8,6 +8,7 @@ import optuna
 import typer
 
 from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.options import (
     GapRule,
     Rule,
@@ -23,8 +24,6 @@ from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 from m3router.router.stages.tuning import Search, tune_stage
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
-
-INTERRUPTED = 130  # as shells say it
 
 
 def tune(
@@ -114,7 +113,7 @@ def tune(
     if counts.finished < trials:
         say(f"{counts.finished} of {trials} trials are done: the same command goes on.")
     if stopped:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(STOPPED)
     out.print(f"Train with it: m3router train {run} --tuned")
 
 

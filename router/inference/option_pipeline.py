@@ -107,9 +107,10 @@ class OptionPipeline:
         labelled = str(trained.metadata.get("log", {}).get("revision", ""))
         if labelled and labelled != model.revision:
             raise MismatchError(
-                f"the router was trained on answers of {trained.model}@{labelled[:16]}, but the "
-                f"model is {model.name}@{model.revision[:16]}: its weights, options, prompt or "
-                "image encoding differ. Label and train with this model, or load the other one."
+                f"The router was trained on answers of another model than {model.name}: weights, "
+                "options, prompt or image encoding differ. Label and train with this model, or "
+                f"load the other one. ({trained.model}@{labelled[:16]}, not "
+                f"{model.name}@{model.revision[:16]})"
             )
         self.model = model
         self.router = router

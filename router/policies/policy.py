@@ -197,8 +197,9 @@ class Policy:
         for what, mine, theirs in (("router", ours.router, router), ("split", ours.split, split)):
             if theirs and mine != theirs:
                 raise MismatchError(
-                    f"The policy was calibrated for the {what} {mine[:12] or '(none)'}, but is "
-                    f"used with the {what} {theirs[:12]}. Calibrate it again."
+                    f"The policy was calibrated for another {what} than it is used with: the "
+                    f"{what} was made again. Calibrate it again. ({mine[:12] or 'None'} and "
+                    f"{theirs[:12]})"
                 )
 
     def write(self, path: Path) -> None:

@@ -7,6 +7,7 @@ and hands it on: an open run reads, hashes and verifies each of its files once.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,29 @@ STAGES = {
     "leave-one-out": "study leave-one-out",
 }
 """Stage, as manifests name it -> the command that writes it."""
+
+MADE = {
+    "train": "the router was trained",
+    "calibrate": "the policies were calibrated",
+    "evaluate": "the run was evaluated",
+    "importance": "the report was written",
+    "report": "the report was written",
+    "learning-curve": "the study was made",
+    "leave-one-out": "the study was made",
+}
+"""Stage -> what it did, in the middle of a sentence."""
+MADE_AGAIN = {
+    "log": "log was labelled or imported again",
+    "features": "features were computed again",
+    "split": "split was made again",
+    "evaluation": "evaluation was made again",
+}
+"""Input -> what happened to it where it is another one now; all others are routers."""
+MISSING = "missing"
+"""In place of the hash of a file that is not there."""
+MAKES = "`m3router label` or `m3router import` makes one"
+LACKS = {"featurize": "features", "train": "router"}
+"""Command -> what a run lacks before it."""
 
 BY_NAME = ("embedded", "fake")
 """Models that their name alone finds anywhere."""
@@ -149,13 +173,16 @@ class Run:
         ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
         if None not in (ours, theirs) and ours != theirs:
             raise MismatchError(
-                f"{self.features_folder} was computed for the examples {str(theirs)[:12]}, but "
-                f"{self.log_folder} holds the examples {str(ours)[:12]}. Compute the features of this log."
+                f"The features in {self.features_folder} were computed for other examples than the "
+                f"log in {self.log_folder} holds. Compute those of this log: "
+                f"`{self._command('featurize')}`. (Examples {str(theirs)[:12]}, in the log "
+                f"{str(ours)[:12]})"
             )
         if not of_same_examples(table, log):
             raise MismatchError(
                 f"{self.features_folder} was computed for other ids, questions or images than "
-                f"{self.log_folder} holds. Compute the features of this log (m3router featurize)."
+                f"{self.log_folder} holds. Compute the features of this log: "
+                f"`{self._command('featurize')}`."
             )
         return table
 
@@ -297,7 +324,7 @@ class Run:
             MismatchError: when an input is another one than the stage read.
         """
         manifest = read_manifest(folder, stage=stage)
-        redo = f"Run `m3router {STAGES[stage]}` again."
+        redo = f"Run `{self._command(STAGES[stage])}` again."
         try:
             files = {name: str(digest) for name, digest in manifest["files"].items()}
             inputs = {n: (one["path"], one["sha256"]) for n, one in manifest["inputs"].items()}
@@ -306,9 +333,11 @@ class Run:
         for name, recorded in files.items():
             found = self._digest(folder / name)
             if found != recorded:
+                if found == MISSING:
+                    raise DataError(f"{folder / name} is missing, which the stage wrote. {redo}")
                 raise DataError(
-                    f"{folder / name} is damaged or was changed: its SHA-256 is {found[:12]}, the "
-                    f"manifest says {recorded[:12]}. {redo}"
+                    f"{folder / name} is damaged or was changed. {redo} (SHA-256 {found[:12]}, as "
+                    f"written {recorded[:12]})"
                 )
         for name, (relative, recorded) in inputs.items():
             path = real_path(folder / relative)
@@ -317,9 +346,14 @@ class Run:
             found = self._digest(path)
             if found != recorded:
                 self._refuse_damaged(path, found)
+                if found == MISSING:
+                    told = f"{path} is missing, from which {folder} was made"
+                    raise MismatchError(f"{told}. {redo}")
+                again = MADE_AGAIN.get(name, "router was trained again")
                 raise MismatchError(
-                    f"{folder} was made from the {name} {relative} with SHA-256 {recorded[:12]}, "
-                    f"but that file is now {found[:12]}. {redo}"
+                    f"The {again} after {MADE.get(stage, f'{folder} was made')}, so that they do "
+                    f"not belong together any more. {redo} (SHA-256 of {path} now {found[:12]}, "
+                    f"then {recorded[:12]})"
                 )
         return manifest
 
@@ -330,9 +364,12 @@ class Run:
                 continue
             own = read_manifest(folder, stage=stage).get("files", {}).get(path.name, found)
             if own != found:
+                if found == MISSING:
+                    told = f"{path} is missing. Copy the run again, or run"
+                    raise DataError(f"{told} `m3router {STAGES[stage]}` again.")
                 raise DataError(
-                    f"{path} is damaged or was changed: its SHA-256 is {found[:12]}, its manifest "
-                    f"says {own[:12]}. Copy it again, or run `m3router {STAGES[stage]}` again."
+                    f"{path} is damaged or was changed. Copy it again, or run `m3router "
+                    f"{STAGES[stage]}` again. (SHA-256 {found[:12]}, as written {own[:12]})"
                 )
 
     def is_current(
@@ -360,17 +397,33 @@ class Run:
             )
         except MismatchError as error:
             raise MismatchError(
-                f"{path}: {error} (m3router calibrate --policy {path.stem})"
+                f"{path}: {error} ({self._command('calibrate')} --policy {path.stem})"
             ) from error
 
     def _need(self, path: Path, command: str) -> None:
-        if not is_there(path):
+        if is_there(path):
+            return
+        root = self.root
+        if not is_there(root):
+            raise DataError(f"{root} does not exist. Check the path; {MAKES}.")
+        if not root.is_dir():
+            raise DataError(f"{root} is a file, not a run folder. Give the folder; {MAKES}.")
+        if command == "label" and self.policies_folder.is_dir():
             raise DataError(
-                f"{path} does not exist. Run `m3router {command}` on {self.root} first."
+                f"{root} has no log: it holds a router and policies alone. Use the run that they "
+                "were made in, or `m3router ask`, `route` or `serve`, which need no log."
             )
+        if command == "label" or self.published:
+            raise DataError(f"{root} is not a run folder: it has no log. {MAKES.capitalize()}.")
+        lacking = LACKS.get(command, command)
+        raise DataError(f"{root} has no {lacking} yet. Run `{self._command(command)}` first.")
+
+    def _command(self, command: str) -> str:
+        """A stage's command for this run, as it is typed."""
+        return f"m3router {command} {shlex.quote(str(self.root))}"
 
     def _digest(self, path: Path) -> str:
-        return self.sha256(path) if is_there(path) else "missing"
+        return self.sha256(path) if is_there(path) else MISSING
 
     def sha256(self, path: Path) -> str:
         """Hash a file of the run.

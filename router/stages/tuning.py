@@ -177,10 +177,10 @@ def tuned_setting(run: Run, *, trial: int | None = None) -> Tuned:
     ).hashes
     other = [name for name, digest in hashes.items() if made_from.get(name) != digest]
     if other:
-        sides = ", ".join(f"{n} {made_from.get(n)!s:.12} (now {hashes[n][:12]})" for n in other)
+        sides = ", ".join(f"{n} then {made_from.get(n)!s:.12}, now {hashes[n][:12]}" for n in other)
         raise MismatchError(
-            f"{tuning_folder(run)} was tuned on another {sides}. "
-            "Run `m3router tune` with another --study."
+            f"The study in {tuning_folder(run)} was made from another {' and '.join(other)} than "
+            f"the run has now. Run `m3router tune` with another --study. (SHA-256: {sides})"
         )
     return Tuned(split=split, **setting)
 

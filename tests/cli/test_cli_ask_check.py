@@ -31,7 +31,7 @@ def test_ask_takes_a_scale_of_the_grid_only(invoke, finished, small_world):
     assert fixed.exit_code == 0, fixed.output
     assert "scale   36, asked for" in fixed.stdout
     wrong = invoke("ask", finished, image, "Is it?", "--scale", 100)
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "1, 9, 36, 144, 576" in wrong.stderr
 
 
@@ -48,7 +48,7 @@ def test_ask_says_what_is_wrong_with_image_question_and_policy(
         (good, "Is it?", ["--policy", "unknown"], "unknown.json"),
     ):
         result = invoke("ask", finished, image, question, *extra)
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 2, result.output
         assert message in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output
 
@@ -79,7 +79,7 @@ def test_check_finds_every_damaged_file(invoke, finished, file, part):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     result = invoke("check", finished, "--model", "fake")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert re.search(rf"^not OK +{part}\b", result.stdout, re.MULTILINE), result.stdout
 
 
@@ -102,14 +102,14 @@ def test_check_looks_at_studies_and_tuning_too(invoke, finished):
         path = finished / file
         path.write_text(path.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
     damaged = invoke("check", finished, "--model", "fake")
-    assert damaged.exit_code == 1
+    assert damaged.exit_code == 2
     for part in files:
         assert re.search(rf"^not OK +{part}\b", damaged.stdout, re.MULTILINE), damaged.stdout
 
 
 def test_check_names_a_model_that_is_none(invoke, tmp_path):
     result = invoke("check", "--model", tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert re.search(r"^not OK +model", result.stdout, re.MULTILINE)
 
 
@@ -159,7 +159,7 @@ def test_help_comes_without_loading_a_model_library():
 def test_an_error_reaches_the_shell_as_exit_code_1_and_one_message(tmp_path):
     command = [sys.executable, "-m", "m3router", "train", str(tmp_path / "nothing")]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

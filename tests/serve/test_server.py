@@ -354,7 +354,7 @@ def test_a_server_beyond_this_machine_wants_keys(small_run, tmp_path, monkeypatc
 
     def refused(*arguments: str) -> str:
         done = CliRunner().invoke(app, ["serve", *arguments])
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         return " ".join(done.output.split())
 
     run = str(small_run.root)

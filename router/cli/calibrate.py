@@ -10,6 +10,7 @@ import typer
 
 from m3router.data.errors import DataError, NotLearnableError
 from m3router.router.cascade.rule import Cascade
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import say, say_about_reference
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import out
@@ -125,6 +126,7 @@ def calibrate(
         _show_policy(chosen, place, policy)
     say_about_reference(summary, words, whole=bool(certified) or max_loss_observed is not None)
     _show_promise(cascade if escalate else chosen, words, observed=max_loss_observed is not None)
+    next_steps.show_next("evaluate", run)
 
 
 def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:

@@ -11,6 +11,7 @@ from m3router.data.log.exporting import NO_LICENCE, export_log, push_to_hub
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
 from m3router.data.plain_files import is_there
+from m3router.router.cli import next_steps
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
@@ -68,3 +69,6 @@ def export(
         with err.status("uploading"):
             address = push_to_hub(out, push, private=private)
         results.print(f"uploaded: {address}", markup=False)
+        return
+    told = f"Look through {out / 'README.md'} before you publish it. Anybody reads it back so:"
+    next_steps.show_next("import", "exported", out, "--out", f"{out}-run", where=told)

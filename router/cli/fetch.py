@@ -11,6 +11,7 @@ import typer
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.data.sources.fetching import fetch_benchmark
 from m3router.data.sources.hub import Origin
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import PLAIN_EVERY, say, show_table
 from m3router.router.cli.streams import out as results
 
@@ -83,10 +84,7 @@ def fetch(
     results.print(f"{fetched.count} examples in {fetched.examples}", markup=False)
     for reason, count in fetched.left_out.items():
         results.print(f"{count} rows left out: {reason}", markup=False)
-    results.print(
-        f"next: m3router label --examples {fetched.examples} --images {fetched.images}",
-        markup=False,
-    )
+    next_steps.after_examples(fetched.examples, fetched.images, out / "run")
 
 
 class _Lines:

@@ -13,6 +13,7 @@ from m3router.data.errors import MismatchError
 from m3router.data.sources.instructions import load_instructions
 from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
 from m3router.m3core.training.recipe import TrainingRecipe
+from m3router.router.cli import next_steps
 from m3router.router.cli.options import Dtype
 from m3router.router.cli.streams import out as console
 
@@ -147,3 +148,4 @@ def finetune(
     )
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one says so
         console.print(f"written: {written}", markup=False)
+        next_steps.show_next("check", "--model", written)

@@ -24,6 +24,7 @@ from m3router.data.importers.usage import prices_of
 from m3router.data.importers.vlmevalkit import by_model, tables_in
 from m3router.data.log.warnings import log_warnings
 from m3router.data.prices import Prices
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import say
 from m3router.router.cli.options import pairs
 from m3router.router.cli.streams import out as results
@@ -282,6 +283,7 @@ def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **optio
         say(f"not mapped: {sentence}")
     for warning in log_warnings(log):
         say(warning)
+    next_steps.after_import(run, log)
 
 
 def _named_by_model(sources: list[str]) -> list[str]:

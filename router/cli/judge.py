@@ -19,6 +19,7 @@ from m3router.m3core.judging.judge import IN_FLIGHT, connect_judge
 from m3router.m3core.judging.protocols.base import Protocol
 from m3router.m3core.judging.protocols.table import protocol as protocol_of
 from m3router.m3core.judging.run import JudgingStopped
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, show_table
 from m3router.router.cli.endpoint_options import (
     InFlight,
@@ -141,6 +142,7 @@ def judge(
         console.print(f"{stopped}", markup=False)
         raise typer.Exit(0) from None
     _show(log)
+    next_steps.after_judge(folder, log)
     failed = int(log.frame["error"].map(is_waiting).sum())
     if failed:
         first = log.frame["error"][log.frame["error"].map(is_waiting)].iloc[0]

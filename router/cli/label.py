@@ -12,6 +12,7 @@ import typer
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.checkpoints.places import EMBEDDED
 from m3router.m3core.options import OptionModel
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress
 from m3router.router.cli.endpoint_options import (
     IN_FLIGHT,
@@ -46,6 +47,7 @@ from m3router.router.cli.options import (
     UnlistedGrids,
 )
 from m3router.router.cli.streams import out as console
+from m3router.router.cli.toys import say_if_toy
 from m3router.router.runs.run import Run
 
 
@@ -252,6 +254,8 @@ def label(
         },
     )
     ranks = Ranks.current()
+    if ranks.is_first and endpoint is None:
+        say_if_toy(model)
     items = load_jsonl(examples, images=images)
     matryoshka: dict[str, Any] = {
         "device_map": device_map,
@@ -330,7 +334,9 @@ def label(
     if judge is not None and judge_model is not None:
         have_judged(out, judge, judge_model, examples=examples, key_env=judge_key_env)
         log = run.log(as_labelled=True)
-    if show_errors(log):
+    failed = show_errors(log)
+    next_steps.after_label(run, log)
+    if failed:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.sources.jsonl import load_jsonl
-from m3router.router.cli import exit_codes
+from m3router.router.cli import exit_codes, next_steps
 from m3router.router.cli.console import show_table
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import err, out
@@ -106,6 +106,7 @@ def monitor(
         out.file.write(dumps(found, indent=2, allow_nan=False) + "\n")
     else:
         _show(found)
+    next_steps.after_monitor(found, Run(run), Run(traffic), policy)
     if found["alarm"]:
         raise typer.Exit(exit_codes.ALARM)
     if found["regret"]["verdict"] == UNDECIDED:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from m3router.router.cli import next_steps
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
@@ -32,3 +33,4 @@ def report(
     with err.status("drawing"):
         page = report_stage(place, images=images)
     out.print(f"{page}\n{place.report_folder / 'pareto.png'}\n{place.report_folder / 'tables'}")
+    next_steps.after_report(place)

@@ -8,6 +8,7 @@ import os
 import typer
 
 from m3router.data.errors import M3RouterError
+from m3router.m3core.checkpoints.places import EMBEDDED
 from m3router.router.cli.exit_codes import WRONG_USE
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
@@ -76,4 +77,5 @@ def _ready(served: Served | RouterFacts) -> str:
         kind, names = "scales", list(map(str, served.scales))
     else:
         kind, names = "options", list(served.options)
-    return f"ready: {served.model} at the {kind} {', '.join(names)}, policy {served.policy}"
+    toy = " (which reads drawn scenes only)" if served.model == EMBEDDED else ""
+    return f"ready: {served.model}{toy} at the {kind} {', '.join(names)}, policy {served.policy}"

@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 
 from m3router.data.log.partial_log import find_log
+from m3router.router.cli import next_steps
 from m3router.router.cli.streams import out
 from m3router.router.traffic.answers import disputed as disputed_in
 from m3router.router.traffic.answers import read_sheet, write_sheet
@@ -121,11 +122,8 @@ def write(
         told = references(read_judged(folder)) if feedback else None
         count = opened.write_set(name, told)
         path = folder / SETS / f"{name}.jsonl"
-        out.print(f"{count} requests in {path}; label them with", markup=False)
-        out.print(
-            f"m3router label --examples {path} --images {folder / IMAGES} --out {name}/",
-            markup=False,
-        )
+        out.print(f"{count} requests in {path}", markup=False)
+        next_steps.after_examples(path, folder / IMAGES, Path(name))
 
 
 @app.command("sheet")

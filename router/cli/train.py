@@ -12,6 +12,7 @@ import typer
 from m3router.data.log.parts import part_sizes
 from m3router.data.log.warnings import lone_groups
 from m3router.data.plain_files import real_path
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import (
     GapRule,
@@ -171,6 +172,7 @@ def train(
             f"question{'' if judged == 1 else 's'} cannot say how far probabilities are off.",
             highlight=False,
         )
+        next_steps.after_train(place, log)
         return
     results.print(
         f"Probability calibration: {calibrated['method']}. Expected calibration error on {judged} "
@@ -178,6 +180,7 @@ def train(
         highlight=False,
     )
     show_table(["", "overall", *router.options], calibration_rows(calibrated["ece"]))
+    next_steps.after_train(place, log)
 
 
 def members_line(members: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import optuna
 import typer
 
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.options import (
@@ -114,7 +115,7 @@ def tune(
         say(f"{counts.finished} of {trials} trials are done: the same command goes on.")
     if stopped:
         raise typer.Exit(STOPPED)
-    out.print(f"Train with it: m3router train {run} --tuned")
+    next_steps.show_next("train", run, "--tuned")
 
 
 def _best(counts: Any, best: float | None) -> str:

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from m3router.data.errors import DataError
 from m3router.router.cli.console import print_table
 from m3router.router.cli.exit_codes import DEFECT
 from m3router.router.cli.streams import err, out
@@ -30,6 +31,8 @@ def check(
     """
     from m3router.router.stages.checks import check_environment, check_run
 
+    if run is not None and not run.is_dir():
+        raise DataError(f"{run} is not a folder. Give the folder of a run, or none.")
     with err.status("checking"):
         checks = check_environment(model)
         if run is not None:

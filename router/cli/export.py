@@ -12,6 +12,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
 from m3router.data.plain_files import is_there
 from m3router.router.cli import next_steps
+from m3router.router.cli.options import folder_to_write
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
@@ -59,6 +60,7 @@ def export(
         raise typer.BadParameter("say under which licence the data set is published: --license")
     if private and not push:
         raise typer.BadParameter("--private is for an upload: --push-to-hub OWNER/NAME")
+    folder_to_write(out)
     run = Run(log)
     found = (
         run.log(as_labelled=True) if is_there(run.log_folder / MANIFEST) else OracleLog.read(log)

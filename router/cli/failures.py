@@ -22,6 +22,8 @@ from m3router.data.registry import unknown_name
 from m3router.router.cli.exit_codes import WRONG_USE
 from m3router.router.cli.streams import err
 
+LINES = 3
+"""Lines of a message at most."""
 KEPT = {
     "featurize": "The features of the images that are done are kept",
     "fetch": "The images that are there are kept",
@@ -36,7 +38,12 @@ KEPT = {
 
 
 def show_error(text: str) -> None:
-    """Print one message about what went wrong."""
+    """Print one message about what went wrong: three lines at most, and how many more there are."""
+    first, *others = text.rstrip().splitlines()
+    if len(others) >= LINES:
+        hidden = len(others) - LINES + 2
+        others = [*others[: LINES - 2], f"  and {hidden} more like it"]
+    text = "\n".join([first, *others])
     err.print(Text.assemble(("Error: ", "bold red"), (text, "red")))
 
 

@@ -11,7 +11,7 @@ from m3router.m3core.checkpoints.places import EMBEDDED
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.exit_codes import SOME_FAILED
-from m3router.router.cli.options import FeatureGroups, RunFolder
+from m3router.router.cli.options import FeatureGroups, RunFolder, images_folder
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 
@@ -55,6 +55,7 @@ def featurize(
     """
     from m3router.router.stages.labelling import featurize_stage  # loads torch
 
+    images_folder(images)
     if images is not None and encoder == EMBEDDED:
         say(
             "Images are looked at by the embedded model, which was trained on drawn scenes only; "

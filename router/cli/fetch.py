@@ -13,6 +13,7 @@ from m3router.data.sources.fetching import fetch_benchmark
 from m3router.data.sources.hub import Origin
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import PLAIN_EVERY, say, show_table
+from m3router.router.cli.options import folder_to_write
 from m3router.router.cli.streams import out as results
 
 
@@ -72,6 +73,7 @@ def fetch(
         return
     if name is None or out is None:
         raise typer.BadParameter("give a benchmark and --out, or --list")
+    folder_to_write(out)
     origin = Origin(
         split=split,
         skip=skip,

@@ -26,7 +26,7 @@ from m3router.data.log.warnings import log_warnings
 from m3router.data.prices import Prices
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import say
-from m3router.router.cli.options import pairs
+from m3router.router.cli.options import folder_to_write, pairs
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
 
@@ -271,7 +271,7 @@ def blindtest(
 def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **options: Any) -> None:
     from m3router.router.stages.labelling import import_stage  # loads torch
 
-    run = Run(out)
+    run = Run(folder_to_write(out))
     log = import_stage(run, kind, source, **{name: one for name, one in options.items() if one})
     gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
     results.print(
@@ -337,8 +337,10 @@ def _costs(texts: list[str] | None) -> dict[str, float] | str:
     found = pairs(texts, "--cost", "OPTION=NUMBER")
     try:
         return {name: float(value) for name, value in found.items()}
-    except ValueError as error:
-        raise typer.BadParameter(f"--cost: {error}") from error
+    except ValueError:
+        raise typer.BadParameter(
+            f"--cost: OPTION=NUMBER is needed, such as {next(iter(found))}=7, got {texts!r}"
+        ) from None
 
 
 def _prices(texts: list[str] | None) -> dict[str, Prices]:

@@ -12,6 +12,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.partial_log import find_log
 from m3router.data.log.warnings import log_warnings
 from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.options import images_folder
 from m3router.router.cli.streams import err, out
 from m3router.router.metrics.oracles import RULES
 from m3router.router.reports.log_browser import write_page
@@ -70,6 +71,7 @@ def inspect(
     m3router inspect run/ --images images/ --html log.html
     ```
     """
+    images_folder(images)
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
     notes = _notes(len(found.log), found.asked) if not found.finished else log_warnings(log)

@@ -45,6 +45,8 @@ from m3router.router.cli.options import (
     Pooling,
     Questions,
     UnlistedGrids,
+    folder_to_write,
+    images_folder,
 )
 from m3router.router.cli.streams import out as console
 from m3router.router.cli.toys import say_if_toy
@@ -254,8 +256,8 @@ def label(
         },
     )
     ranks = Ranks.current()
-    if ranks.is_first and endpoint is None:
-        say_if_toy(model)
+    folder_to_write(out)
+    images_folder(images)
     items = load_jsonl(examples, images=images)
     matryoshka: dict[str, Any] = {
         "device_map": device_map,
@@ -267,7 +269,7 @@ def label(
     loaded: MultiScaleModel | OptionModel
     if endpoint is None:
         loaded = open_model(
-            model or EMBEDDED,
+            EMBEDDED if model is None else model,
             device=device,
             dtype=dtype.value,
             options=parse_options(option),
@@ -290,6 +292,8 @@ def label(
                 max_new_tokens=max_new_tokens,
             )
         )
+    if ranks.is_first and endpoint is None:
+        say_if_toy(model)
     run = Run(out)
     where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
     try:

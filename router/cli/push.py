@@ -10,7 +10,7 @@ import typer
 
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import say
-from m3router.router.cli.options import RunFolder
+from m3router.router.cli.options import RunFolder, folder_to_write
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.hub.card import Facts
@@ -67,6 +67,7 @@ def push(
     """
     facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
     if out is not None:
+        folder_to_write(out)
         write_published(out, run_files(Run(run), facts))
         results.print(f"written, not uploaded: {out}", markup=False)
         told = f"Look through {out / 'README.md'}; then upload it:"

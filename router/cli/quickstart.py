@@ -16,7 +16,7 @@ from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, show_headline, show_verdict
-from m3router.router.cli.options import Device
+from m3router.router.cli.options import Device, folder_to_write
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.cli.toys import say_if_toy
@@ -55,6 +55,7 @@ def quickstart(
     from m3router.router.cli.labelling import label_with_progress, show_errors
 
     began = time.monotonic()
+    folder_to_write(out)
     say_if_toy(model)
     folder, run = out / "scenes", Run(out / "run")
     first = LABEL_SEEDS.start

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from m3router.router.cli import next_steps
-from m3router.router.cli.options import RunFolder
+from m3router.router.cli.options import RunFolder, images_folder
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
 from m3router.router.stages.reporting import report_stage
@@ -29,6 +29,7 @@ def report(
     m3router report run/ --images images/
     ```
     """
+    images_folder(images)
     place = Run(run).opened()
     with err.status("drawing"):
         page = report_stage(place, images=images)

@@ -22,6 +22,7 @@ from m3router.router.cli.options import (
     SplitFile,
     SplitId,
     SplitShares,
+    folder_to_write,
     one_name,
     splitting_of,
 )
@@ -135,6 +136,8 @@ def train(
                 raise typer.BadParameter(f"{option} cannot go with --tuned, which brings its own")
     elif trial is not None:
         raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
+    if out is not None:
+        folder_to_write(out)
     given = place = Run(run).opened()
     if out is not None and real_path(out) != real_path(run):
         place = given.copy_data(out).opened()

@@ -49,7 +49,7 @@ def read_rule(run: Run, name: str) -> tuple[Policy, Cascade | None]:
         DataError: If there is none of that name, or it is damaged.
     """
     path = cascade_path(run.root, name)
-    return Policy.read(run.policy_file(name)), Cascade.read(path) if is_there(path) else None
+    return Policy.read(run.need_policy(name)), Cascade.read(path) if is_there(path) else None
 
 
 def reads_own_model(router: ScaleRouter) -> bool:

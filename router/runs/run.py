@@ -17,6 +17,7 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.files import PARQUET
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import (
+    COMMANDS,
     MANIFEST,
     atomic_write_bytes,
     library_versions,
@@ -25,6 +26,7 @@ from m3router.data.manifest import (
     write_manifest,
 )
 from m3router.data.plain_files import is_there, real_path
+from m3router.data.registry import unknown_name
 from m3router.data.splits.split import Split
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.features.examples import of_same_examples, without_featureless
@@ -41,19 +43,6 @@ ARMS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "question-only": ("router-question", ("question",)),
 }
 """Name -> (folder, feature blocks it reads; None for all)."""
-
-STAGES = {
-    "log": "label",
-    "features": "featurize",
-    "train": "train",
-    "calibrate": "calibrate",
-    "evaluate": "evaluate",
-    "importance": "report",
-    "report": "report",
-    "learning-curve": "study learning-curve",
-    "leave-one-out": "study leave-one-out",
-}
-"""Stage, as manifests name it -> the command that writes it."""
 
 MADE = {
     "train": "the router was trained",
@@ -75,7 +64,7 @@ MADE_AGAIN = {
 MISSING = "missing"
 """In place of the hash of a file that is not there."""
 MAKES = "`m3router label` or `m3router import` makes one"
-LACKS = {"featurize": "features", "train": "router"}
+LACKS = {"evaluate": "evaluation", "featurize": "features", "train": "router"}
 """Command -> what a run lacks before it."""
 
 BY_NAME = ("embedded", "fake")
@@ -157,7 +146,7 @@ class Run:
         Raises:
             DataError: when it is missing or damaged.
         """
-        self._need(self.log_folder / MANIFEST, "label")
+        self.need(self.log_folder / MANIFEST, "label")
         log = OracleLog.read(self.log_folder, sha256=self.sha256)
         return log if as_labelled else without_featureless(log, self.features_folder)
 
@@ -168,7 +157,7 @@ class Run:
             DataError: when it is missing or damaged.
             MismatchError: when it was computed for other examples.
         """
-        self._need(self.features_folder / MANIFEST, "featurize")
+        self.need(self.features_folder / MANIFEST, "featurize")
         table = FeatureTable.read(self.features_folder, sha256=self.sha256)
         ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
         if None not in (ours, theirs) and ours != theirs:
@@ -193,7 +182,7 @@ class Run:
             DataError: when it is missing or damaged.
             MismatchError: when log, features or split changed since.
         """
-        self._need(self.arm(arm) / MANIFEST, "train")
+        self.need(self.arm(arm) / MANIFEST, "train")
         self.verify(self.arm(arm), "train")
         folder = self.arm(arm)
         return replace(ScaleRouter.read(folder), held_out=HeldOut.read(folder))
@@ -205,7 +194,7 @@ class Run:
             DataError: when it is missing or damaged.
             MismatchError: when it was made from another log.
         """
-        self._need(self.split_file, "train")
+        self.need(self.split_file, "train")
         return Split.read(self.split_file, log.groups)
 
     def policies(self, router: ScaleRouter, split: Split | None = None) -> dict[str, Policy]:
@@ -221,6 +210,21 @@ class Run:
             policies[name] = Policy.read(path)
             self._fits(path, policies[name], router, split)
         return policies
+
+    def need_policy(self, name: str) -> Path:
+        """The file of a policy that there is.
+
+        Raises:
+            DataError: when there is none of that name; the message has the nearest.
+        """
+        path = self.policy_file(name)
+        if is_there(path):
+            return path
+        make = f"`{self._command('calibrate')} --budget COST --policy {name}` makes it"
+        if known := self.policy_names():
+            raise DataError(f"{self.root}: {unknown_name('policy', name, known)} {make}.")
+        self.need(self.arm() / MANIFEST, "train")
+        raise DataError(f"{self.root} has no policy {name!r}, and no other, yet: {make}.")
 
     def policy_names(self) -> list[str]:
         """Names of the policies that there are."""
@@ -324,7 +328,7 @@ class Run:
             MismatchError: when an input is another one than the stage read.
         """
         manifest = read_manifest(folder, stage=stage)
-        redo = f"Run `{self._command(STAGES[stage])}` again."
+        redo = f"Run `{self._command(COMMANDS[stage])}` again."
         try:
             files = {name: str(digest) for name, digest in manifest["files"].items()}
             inputs = {n: (one["path"], one["sha256"]) for n, one in manifest["inputs"].items()}
@@ -366,10 +370,10 @@ class Run:
             if own != found:
                 if found == MISSING:
                     told = f"{path} is missing. Copy the run again, or run"
-                    raise DataError(f"{told} `m3router {STAGES[stage]}` again.")
+                    raise DataError(f"{told} `m3router {COMMANDS[stage]}` again.")
                 raise DataError(
                     f"{path} is damaged or was changed. Copy it again, or run `m3router "
-                    f"{STAGES[stage]}` again. (SHA-256 {found[:12]}, as written {own[:12]})"
+                    f"{COMMANDS[stage]}` again. (SHA-256 {found[:12]}, as written {own[:12]})"
                 )
 
     def is_current(
@@ -400,7 +404,12 @@ class Run:
                 f"{path}: {error} ({self._command('calibrate')} --policy {path.stem})"
             ) from error
 
-    def _need(self, path: Path, command: str) -> None:
+    def need(self, path: Path, command: str) -> None:
+        """Refuse a run that lacks a file, with the command that writes it.
+
+        Raises:
+            DataError: when it is not there.
+        """
         if is_there(path):
             return
         root = self.root

@@ -324,9 +324,4 @@ def _require_policy(run: Path, name: str) -> None:
             f"{run} is not a run folder with policies. `m3router calibrate` makes policies; a "
             "policy is given by its name: m3router serve RUN --policy NAME"
         )
-    if not Run(run).policy_file(name).is_file():
-        known = sorted(one.stem for one in policies.glob("*.json") if one.name != "manifest.json")
-        raise DataError(
-            f"{run} has no policy {name!r}; it has {', '.join(known) or 'none'}. Give one of "
-            f"these, or make it: m3router calibrate {run} --policy {name}"
-        )
+    Run(run).need_policy(name)

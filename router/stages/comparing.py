@@ -160,10 +160,7 @@ def _common_policies(
     for name in wanted:
         for run, known in ((a, ours), (b, theirs)):
             if name not in known:
-                raise DataError(
-                    f"{run.root} has no policy {name!r}; it has {', '.join(known) or 'none'}. "
-                    f"Run `m3router calibrate --policy {name}` on it first."
-                )
+                run.need_policy(name)
         if dict(ours[name].knob) != dict(theirs[name].knob):
             raise MismatchError(
                 f"The policy {name!r} was told {dict(ours[name].knob)} in {a.root}, but "

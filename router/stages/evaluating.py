@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import part_rows, part_sizes
 from m3router.data.manifest import atomic_write_text, library_versions, read_manifest
@@ -125,8 +124,7 @@ def read_document(run: Run) -> dict[str, Any]:
         MismatchError: when the run changed since.
     """
     path = run.evaluation_folder / DOCUMENT
-    if not path.is_file():
-        raise DataError(f"{path} does not exist. Run `m3router evaluate` on {run.root} first.")
+    run.need(path, "evaluate")
     run.verify(run.evaluation_folder, "evaluate")
     return evaluation_in(path)
 

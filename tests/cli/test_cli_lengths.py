@@ -34,7 +34,7 @@ def test_the_option_goes_before_examples_and_a_run_keeps_its_lengths(invoke, wor
     again = invoke(*command, 8)
     assert again.exit_code == 2
     told = " ".join(again.stderr.split())
-    assert "other settings (max_new_tokens: journal 7, now 8). Resume with the same" in told
+    assert "other settings: another longest answer. Resume with the same" in told
     assert invoke(*command, 0).exit_code == 2
     for folder in (own, run):
         for stage in (["train", folder], ["calibrate", folder, "--budget", 100]):

@@ -19,9 +19,19 @@ from rich.text import Text
 
 from m3router.data.errors import M3RouterError
 from m3router.data.registry import unknown_name
-from m3router.router.cli.exit_codes import WRONG_USE
-from m3router.router.cli.streams import err
+from m3router.router.cli.exit_codes import UNREAD, WRONG_USE
+from m3router.router.cli.streams import err, write_to_nobody
 
+MENDS = {
+    errno.ENOENT: "Check the path.",
+    errno.EISDIR: "Give a file, not a folder.",
+    errno.ENOTDIR: "Give another place.",
+    errno.EACCES: "Give another place, or change who may use this one.",
+    errno.EPERM: "Give another place, or change who may use this one.",
+    errno.EROFS: "Give another place.",
+    errno.ELOOP: "Give another place.",
+}
+"""What to do about what a system says of a file, added where a message ends with that."""
 LINES = 3
 """Lines of a message at most."""
 KEPT = {
@@ -39,7 +49,10 @@ KEPT = {
 
 def show_error(text: str) -> None:
     """Print one message about what went wrong: three lines at most, and how many more there are."""
-    first, *others = text.rstrip().splitlines()
+    for number, mend in MENDS.items():
+        if text.rstrip(". ").endswith(os.strerror(number)):
+            text = f"{text.rstrip('. ')}. {mend}"
+    first, *others = text.rstrip().splitlines() or ["it failed without a reason"]
     if len(others) >= LINES:
         hidden = len(others) - LINES + 2
         others = [*others[: LINES - 2], f"  and {hidden} more like it"]
@@ -59,6 +72,9 @@ def one_message() -> Iterator[None]:
     except M3RouterError as error:
         show_error(str(error))
         raise typer.Exit(WRONG_USE) from error
+    except BrokenPipeError as error:
+        write_to_nobody()
+        raise typer.Exit(UNREAD) from error
     except OSError as error:
         if (text := _about_file(error)) is None:
             raise
@@ -77,7 +93,7 @@ def _about_file(error: OSError) -> str | None:
         return f"The disk is full{where}. Make room and run the same command again."
     if error.filename is None:  # a pipe that nobody reads, or no fault of a file's
         return None
-    return f"{os.fsdecode(error.filename)} cannot be read or written: {reason}. Check the path."
+    return f"{os.fsdecode(error.filename)} cannot be read or written: {reason}."
 
 
 def show_stopped(command: str | None) -> None:

@@ -63,8 +63,8 @@ def look(
 
     if out.suffix.lower() != ".png":
         raise DataError(f"--out must end in .png, got {str(out)!r}.")
-    say_if_toy(model)
     opened = open_media(image, frames=frames)
+    say_if_toy(model)
     with err.status("looking"):
         loaded = load_model(
             model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import os
 import sys
@@ -117,6 +118,9 @@ class _Group(TyperGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the program; words that it does not take are one message too."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal may not have all our letters
+                stream.reconfigure(errors="backslashreplace")
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
         try:
@@ -190,6 +194,9 @@ def main(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not err.is_terminal:
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars are noise in a log file
+    if not verbose:  # what a hub that cannot be reached means is told once, by the error
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("DATASETS_VERBOSITY", "error")
     level = logging.INFO if verbose else logging.WARNING
     start_logging(LogFormat.TEXT, level, times=verbose)
 

@@ -65,6 +65,8 @@ def push(
     m3router ask theirs/ image.png "what number is on the red tag?"
     ```
     """
+    if name.count("/") != 1:
+        raise typer.BadParameter(f"NAME must be OWNER/NAME, such as me/my-router, not {name!r}")
     facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
     if out is not None:
         folder_to_write(out)

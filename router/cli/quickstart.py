@@ -56,16 +56,16 @@ def quickstart(
 
     began = time.monotonic()
     folder_to_write(out)
-    say_if_toy(model)
     folder, run = out / "scenes", Run(out / "run")
     first = LABEL_SEEDS.start
+    with err.status("loading the model"):  # first, so that a wrong name is told at once
+        loaded = load_model(model, device=device)
+    say_if_toy(model)
     with progress("drawing") as advance:
         seeds = range(first, first + scenes)
         path = write_scenes(
             folder, seeds, questions=QUESTIONS, progress=lambda d, n: advance(d, n, "scenes")
         )
-    with err.status("loading the model"):
-        loaded = load_model(model, device=device)
     examples = load_jsonl(path, images=folder / "images")
     log = label_with_progress(run, examples, images=folder / "images", model=loaded)
     show_errors(log)

@@ -90,8 +90,8 @@ def load_encoder_of(
         if name:
             raise
         raise ModelError(
-            f"The image encoder {known!r} that the router reads cannot be loaded: {error}. Give "
-            "its folder or hub id (--encoder)."
+            f"The image encoder {known!r} that the router reads cannot be loaded: "
+            f"{str(error).rstrip('.')}. Give its folder or hub id (--encoder)."
         ) from error
     if loaded.revision[:16] != revision:
         raise MismatchError(

@@ -10,6 +10,7 @@ from m3router.m3core.options import OptionModel
 from m3router.router.inference.loading import reads_own_model
 from m3router.router.inference.option_pipeline import OptionPipeline
 from m3router.router.inference.pipeline import AutoScalePipeline
+from m3router.router.runs.run import Run
 from m3router.router.training.scale_router import ScaleRouter
 
 
@@ -37,6 +38,7 @@ def open_pipeline(
         ModelError: When a model cannot be loaded.
         MismatchError: When the parts do not belong together.
     """
+    Run(Path(run)).need_router()
     if reads_own_model(ScaleRouter.read(Path(run) / "router")):
         if not (model is None or isinstance(model, str | MultiScaleModel)):
             raise MismatchError(

@@ -89,6 +89,7 @@ class AutoScalePipeline:
             MismatchError: When the parts do not belong together.
         """
         folder = Path(run)
+        Run(folder).need_router()
         router = ScaleRouter.read(folder / "router")
         revision = router.metadata.get("log", {}).get("revision")
         if revision and not reads_own_model(router):

@@ -152,6 +152,7 @@ class Router:
             MismatchError: If the parts do not belong together, or the router reads a peek.
         """
         place = Run(Path(run)).opened()
+        place.need_router()
         router = ScaleRouter.read(place.arm())
         rule: tuple[Policy | None, Cascade | None] = (None, None)
         if policy != "default" or place.policy_file(policy).is_file():

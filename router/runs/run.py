@@ -404,6 +404,14 @@ class Run:
                 f"{path}: {error} ({self._command('calibrate')} --policy {path.stem})"
             ) from error
 
+    def need_router(self) -> None:
+        """Refuse a folder without a router; one from a hub has it without manifests.
+
+        Raises:
+            DataError: when there is none.
+        """
+        self.need(self.arm() / ROUTER_FILE, "train")
+
     def need(self, path: Path, command: str) -> None:
         """Refuse a run that lacks a file, with the command that writes it.
 

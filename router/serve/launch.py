@@ -318,10 +318,5 @@ def _fetcher(settings: ServeSettings, limits: ImageLimits) -> Fetcher | None:
 
 
 def _require_policy(run: Path, name: str) -> None:
-    policies = Run(run).policies_folder
-    if not policies.is_dir():
-        raise DataError(
-            f"{run} is not a run folder with policies. `m3router calibrate` makes policies; a "
-            "policy is given by its name: m3router serve RUN --policy NAME"
-        )
+    Run(run).need_router()
     Run(run).need_policy(name)

@@ -359,5 +359,5 @@ def test_a_server_beyond_this_machine_wants_keys(small_run, tmp_path, monkeypatc
 
     run = str(small_run.root)
     assert "anybody could ask" in refused(run, "--host", "0.0.0.0")
-    assert "is not a run folder with policies" in refused(str(tmp_path / "nothing"))
+    assert "does not exist. Check the path" in refused(str(tmp_path / "nothing"))
     assert "Known: default" in refused(run, "--policy", "frugal")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.errors import DataError, NotLearnableError
+from m3router.data.log.parts import part_sizes
 from m3router.router.cascade.rule import Cascade
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import say, say_about_reference
@@ -22,6 +23,7 @@ from m3router.router.runs.run import Run
 from m3router.router.stages.escalating import escalate_stage
 from m3router.router.stages.learning import calibrate_stage
 from m3router.router.stages.references import reference_stage
+from m3router.router.text.few_images import few_to_calibrate
 from m3router.router.text.fractions import METAVAR, fraction, signed_fraction
 from m3router.router.text.numbers import number, percent
 from m3router.router.text.words import Words, words_of
@@ -126,6 +128,9 @@ def calibrate(
         _show_policy(chosen, place, policy)
     say_about_reference(summary, words, whole=bool(certified) or max_loss_observed is not None)
     _show_promise(cascade if escalate else chosen, words, observed=max_loss_observed is not None)
+    log = place.log()
+    if few := few_to_calibrate(part_sizes(log, place.split(log))["calibrate"]["pictures"], words):
+        say(few)
     next_steps.show_next("evaluate", run)
 
 

@@ -30,7 +30,7 @@ from m3router.router.cli.endpoint_options import (
     key_of,
     prices_of,
 )
-from m3router.router.cli.exit_codes import SOME_FAILED
+from m3router.router.cli.exit_codes import SOME_FAILED, STOPPED
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
@@ -140,7 +140,8 @@ def judge(
             )
     except (JudgingStopped, RequestLimitError) as stopped:
         console.print(f"{stopped}", markup=False)
-        raise typer.Exit(0) from None
+        ended = isinstance(stopped, JudgingStopped) and stopped.interrupted
+        raise typer.Exit(STOPPED if ended else 0) from None
     _show(log)
     next_steps.after_judge(folder, log)
     failed = int(log.frame["error"].map(is_waiting).sum())

@@ -31,6 +31,9 @@ from m3router.router.estimators import DEFAULT, ESTIMATORS
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import train_stage
 from m3router.router.stages.tuning import tuned_setting
+from m3router.router.text.few_images import few_to_learn
+from m3router.router.text.numbers import count
+from m3router.router.text.words import words_of
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
 
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
@@ -163,6 +166,8 @@ def train(
     sizes = part_sizes(log, place.split(log))
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
+    if few := few_to_learn(sizes["fit"]["pictures"], words_of(log)):
+        say(few)
     calibrated = router.metadata["calibration"]
     if router.told and len(set(log.datasets.tolist())) > 1:
         results.print(TELLS, highlight=False)
@@ -171,8 +176,8 @@ def train(
     judged = calibrated["n"]
     if judged < ENOUGH:
         results.print(
-            f"Probability calibration: {calibrated['method']}. {judged} held-out "
-            f"question{'' if judged == 1 else 's'} cannot say how far probabilities are off.",
+            f"Probability calibration: {calibrated['method']}. "
+            f"{count(judged, 'held-out question')} cannot say how far probabilities are off.",
             highlight=False,
         )
         next_steps.after_train(place, log)

@@ -40,7 +40,7 @@ def resolve(name: str, *, weights: bool = True) -> Path:
     """
     if name == EMBEDDED:
         return embedded_folder()
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     try:
         wanted = None if weights else _NO_WEIGHTS

@@ -30,6 +30,7 @@ MENDS = {
     errno.EPERM: "Give another place, or change who may use this one.",
     errno.EROFS: "Give another place.",
     errno.ELOOP: "Give another place.",
+    errno.ECONNREFUSED: "Start the server, or check its address.",
 }
 """What to do about what a system says of a file, added where a message ends with that."""
 LINES = 3
@@ -48,14 +49,14 @@ KEPT = {
 
 
 def show_error(text: str) -> None:
-    """Print one message about what went wrong: three lines at most, and how many more there are."""
+    """Print one message about what went wrong: three lines at most."""
+    text = re.sub(r"\[Errno -?\d+\] ", "", text)
     for number, mend in MENDS.items():
-        if text.rstrip(". ").endswith(os.strerror(number)):
+        if text.rstrip("). ").endswith(os.strerror(number)):
             text = f"{text.rstrip('. ')}. {mend}"
     first, *others = text.rstrip().splitlines() or ["it failed without a reason"]
     if len(others) >= LINES:
-        hidden = len(others) - LINES + 2
-        others = [*others[: LINES - 2], f"  and {hidden} more like it"]
+        others = [*others[: LINES - 2], "  and more of the kind"]
     text = "\n".join([first, *others])
     err.print(Text.assemble(("Error: ", "bold red"), (text, "red")))
 

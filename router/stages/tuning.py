@@ -90,6 +90,7 @@ def tune_stage(
         ended the search.
 
     Raises:
+        KeyboardInterrupt: a signal came before any trial was completed.
         DataError: when nothing can be tuned, no trial was completed, or the storage fails.
         MismatchError: when the study was made from another log, features, split or options.
         NotLearnableError: when everything is right, wrong, or independent of the option.
@@ -120,6 +121,8 @@ def tune_stage(
         counts = search(
             study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=progress
         )
+        if stop.asked and not counts.complete:  # there is nothing to write yet
+            raise KeyboardInterrupt
         split.write(tuning_folder(run) / SPLIT)
         while True:
             results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())

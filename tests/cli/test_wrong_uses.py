@@ -139,7 +139,7 @@ route {run} --examples nowhere.jsonl | Check the path
 label --examples nowhere.jsonl --images {images} --model fake --out {new} | nowhere.jsonl
 label --examples {folder} --images {images} --model fake --out {new} | folder
 label --examples {empty_file} --images {images} --model fake --out {new} | holds no examples
-label --examples {binary} --images {images} --model fake --out {new} | UTF-8
+label --examples {binary} --images {images} --model fake --out {new} | no example was taken
 label --examples {examples} --images {file} --model fake --out {new} | Give the folder of the images
 import table nowhere.csv --out {new} | Check the path
 import table {binary} --out {new} | Save as UTF-8
@@ -158,7 +158,7 @@ judge {run} --judge localhost --model m --protocol mm-vet | http://
 {server} localhost:8000 --preset vllm-qwen3-vl | must begin with http:// or https://
 {server} http://127.0.0.1:99999/v1 --preset vllm-qwen3-vl | is its port a number?
 {server} http://127.0.0.1:9/v1 --options nowhere.toml | Check --options
-{server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl | http://127.0.0.1:9/v1
+{server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl | Start the server, or check its address
 {server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl --key-env NOT_SET_HERE | export it
 push {run} name --license mit --out {new} | must be OWNER/NAME
 finetune embedded --data nowhere.json --images {images} --out {new} --steps 1 | Check the path
@@ -192,7 +192,7 @@ serve {trained} | m3router calibrate {trained} --budget
 report {trained} | Run `m3router evaluate {trained}` first
 train {damaged} | damaged or was changed. Copy the folder again, or label again
 train {torn} | Run `m3router label` again
-calibrate {retrained} --budget 50 | The log was labelled or imported again after the router was trained
+calibrate {relabelled} --budget 9 | labelled or imported again after the router was trained
 """
 USES = [
     tuple(part.strip() for part in line.rsplit(" | ", 1))
@@ -220,7 +220,7 @@ def things(_finished, small_world, tmp_path_factory) -> dict[str, str]:
         "labelled": ("features", "router*", "split.json", "policies", "evaluation", "report"),
         "damaged": (),
         "torn": (),
-        "retrained": (),
+        "relabelled": (),
     }
     for name, left_out in stages.items():
         shutil.copytree(_finished, root / name, ignore=shutil.ignore_patterns(*left_out))
@@ -242,8 +242,8 @@ def things(_finished, small_world, tmp_path_factory) -> dict[str, str]:
     other = quoted | {"examples": shlex.quote(str(root / "other.jsonl"))}
     lines = small_world.examples.read_text().splitlines()
     (root / "other.jsonl").write_text("\n".join(lines[:40]) + "\n")
-    shutil.rmtree(root / "retrained" / "log")
-    again = LABEL.format(**other) + f" --out {quoted['retrained']}"
+    shutil.rmtree(root / "relabelled" / "log")
+    again = LABEL.format(**other) + f" --out {quoted['relabelled']}"
     assert CliRunner().invoke(app, shlex.split(again)).exit_code == 0
     shortcuts = {"label": LABEL, "toy": TOY, "server": SERVER, "ask": ASK}
     return quoted | {name: text.format(**quoted) for name, text in shortcuts.items()}
@@ -294,7 +294,7 @@ def stopped(words: list[str], environment: dict[str, str], *, when: str) -> tupl
     ("words", "when", "told"),
     [
         ("tune {featurized} --trials 500", "tuning", "same command"),
-        ("train {featurized}", "training", "Stopped.\n"),
+        ("inspect {labelled} --draws 10000000", "groups", "Stopped.\n"),
     ],
 )
 def test_ctrl_c_says_what_is_kept(things, environment, tmp_path, words, when, told):
@@ -305,18 +305,16 @@ def test_ctrl_c_says_what_is_kept(things, environment, tmp_path, words, when, to
     assert told in said and "Traceback" not in said
 
 
-def test_a_reader_that_goes_away_is_no_error(things, environment):
-    line = (
-        f"{shlex.join(PROGRAM)} inspect {things['run']} --draws 2 | true; echo ${{PIPESTATUS[0]}}"
-    )
+def test_a_reader_that_goes_away_is_no_error(environment):
+    line = f"{shlex.join(PROGRAM)} fetch --list | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "141"
     assert "Traceback" not in done.stderr and "Error" not in done.stderr
 
 
-def test_a_full_disk_is_one_message(things, environment):
+def test_a_full_disk_is_one_message(environment):
+    words = [*PROGRAM, "fetch", "--list"]
     with open("/dev/full", "w") as full:
-        words = [*PROGRAM, "inspect", shlex.split(things["run"])[0], "--draws", "2"]
         done = subprocess.run(
             words, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
         )
@@ -328,8 +326,8 @@ def test_a_full_disk_is_one_message(things, environment):
 def test_a_defect_is_told_as_one(environment, tmp_path):
     (tmp_path / "broken.py").write_text("def broken():\n    'Break.'\n    raise KeyError('x')\n")
     code = (
-        "import sys; from m3router.router.cli import main; main.COMMANDS['broken'] = 'broken:broken'; "
-        "main.app(sys.argv[1:])"
+        "import sys; from m3router.router.cli import main; "
+        "main.COMMANDS['broken'] = 'broken:broken'; main.app(sys.argv[1:])"
     )
     for verbose in ([], ["--verbose"]):
         path = os.pathsep.join([str(tmp_path), *sys.path])

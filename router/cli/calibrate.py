@@ -25,7 +25,7 @@ from m3router.router.stages.learning import calibrate_stage
 from m3router.router.stages.references import reference_stage
 from m3router.router.text.few_images import few_to_calibrate
 from m3router.router.text.fractions import METAVAR, fraction, signed_fraction
-from m3router.router.text.numbers import number, percent
+from m3router.router.text.numbers import number, percent, plain
 from m3router.router.text.words import Words, words_of
 
 SURPRISING = 0.1
@@ -89,13 +89,13 @@ def calibrate(
         raise DataError("Give exactly one of --max-regret and --max-loss.")
     if max_loss is not None and not max_loss > 0:
         raise DataError(
-            f"--max-loss must be above 0, such as 0.5%; it is {max_loss:g}. No number of "
+            f"--max-loss must be above 0, such as 0.5%; it is {plain(max_loss)}. No number of "
             "images certifies a loss of nothing. --max-loss-observed takes 0 and less, as observed "
             "and without a guarantee."
         )
     for one in (max_loss, max_loss_observed):
         if one is not None and one >= SURPRISING:
-            say(f"A loss of {100 * one:g} points of accuracy is allowed.")
+            say(f"A loss of {plain(100 * one)} points of accuracy is allowed.")
     knobs = Knobs(
         budget=budget,
         max_loss=max_loss,

@@ -14,6 +14,7 @@ from m3router.router.cli.console import print_table
 from m3router.router.cli.exit_codes import DEFECT
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 
 def check(
@@ -46,6 +47,6 @@ def check(
     print_table(table)
     wrong = sum(not one.ok for one in checks)
     if wrong:
-        out.print(f"{wrong} of {len(checks)} checks failed.", style="bold red")
+        out.print(f"{wrong} of {count(len(checks), 'check')} failed.", style="bold red")
         raise typer.Exit(DEFECT)
-    out.print(f"All {len(checks)} checks passed.", style="green")
+    out.print(f"All {count(len(checks), 'check')} passed.", style="green")

@@ -16,6 +16,7 @@ from m3router.router.cli.options import folder_to_write
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 
 def export(
@@ -66,7 +67,10 @@ def export(
         run.log(as_labelled=True) if is_there(run.log_folder / MANIFEST) else OracleLog.read(log)
     )
     export_log(found, out, licence=licence or NO_LICENCE)
-    results.print(f"{len(found)} examples at {len(found.options)} options in {out}", markup=False)
+    results.print(
+        f"{count(len(found), 'example')} at {count(len(found.options), 'option')} in {out}",
+        markup=False,
+    )
     if push:
         with err.status("uploading"):
             address = push_to_hub(out, push, private=private)

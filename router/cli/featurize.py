@@ -14,6 +14,7 @@ from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.options import FeatureGroups, RunFolder, images_folder
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 CAUSES_SHOWN = 10
 
@@ -71,7 +72,7 @@ def featurize(
             progress=advance,
         )
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())
-    out.print(f"features of {len(table)} examples: {widths}")
+    out.print(f"features of {count(len(table), 'example')}: {widths}")
     next_steps.after_features(Run(run))
     if causes:
         what = "images or examples" if images else "examples"

@@ -15,6 +15,7 @@ from m3router.router.cli import next_steps
 from m3router.router.cli.console import PLAIN_EVERY, say, show_table
 from m3router.router.cli.options import folder_to_write
 from m3router.router.cli.streams import out as results
+from m3router.router.text.numbers import count
 
 
 def fetch(
@@ -83,9 +84,9 @@ def fetch(
         videos=videos,
     )
     fetched = fetch_benchmark(name, folder=out, origin=origin, progress=_Lines())
-    results.print(f"{fetched.count} examples in {fetched.examples}", markup=False)
-    for reason, count in fetched.left_out.items():
-        results.print(f"{count} rows left out: {reason}", markup=False)
+    results.print(f"{count(fetched.count, 'example')} in {fetched.examples}", markup=False)
+    for reason, many in fetched.left_out.items():
+        results.print(f"{count(many, 'row')} left out: {reason}", markup=False)
     next_steps.after_examples(fetched.examples, fetched.images, out / "run")
 
 
@@ -98,7 +99,7 @@ class _Lines:
     def __call__(self, done: int) -> None:
         if time.monotonic() - self.shown >= PLAIN_EVERY:
             self.shown = time.monotonic()
-            say(f"fetching: {done} examples")
+            say(f"fetching: {count(done, 'example')}")
 
 
 def _show_list() -> None:

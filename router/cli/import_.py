@@ -29,6 +29,7 @@ from m3router.router.cli.console import say
 from m3router.router.cli.options import folder_to_write, pairs
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
@@ -273,9 +274,9 @@ def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **optio
 
     run = Run(folder_to_write(out))
     log = import_stage(run, kind, source, **{name: one for name, one in options.items() if one})
-    gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
+    gaps = f", {count(log.n_gaps, 'answer')} missing" if log.n_gaps else ""
     results.print(
-        f"{len(log)} examples with the options {', '.join(log.options)} (cost in "
+        f"{count(len(log), 'example')} with the options {', '.join(log.options)} (cost in "
         f"{log.cost_unit}{gaps}) in {run.log_folder}",
         markup=False,
     )

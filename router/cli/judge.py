@@ -35,7 +35,7 @@ from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
 from m3router.router.stages.judging import judge_stage, protocol_for
-from m3router.router.text.numbers import number, percent
+from m3router.router.text.numbers import count, number, percent
 
 
 def judge(
@@ -147,7 +147,9 @@ def judge(
     failed = int(log.frame["error"].map(is_waiting).sum())
     if failed:
         first = log.frame["error"][log.frame["error"].map(is_waiting)].iloc[0]
-        console.print(f"{failed} answers were {first}", style="yellow", markup=False)
+        console.print(
+            f"{count(failed, 'answer was', 'answers were')} {first}", style="yellow", markup=False
+        )
         console.print("The same command asks for them again.")
         raise typer.Exit(SOME_FAILED)
 
@@ -191,13 +193,17 @@ def _show(log: OracleLog) -> None:
         for option in log.options
     ]
     models = ", ".join(record["models"]) or record["name"]
-    console.print(f"{len(rows)} answers, judged by {models} as {record['protocol']}", markup=False)
+    console.print(
+        f"{count(len(rows), 'answer')}, judged by {models} as {record['protocol']}", markup=False
+    )
     show_table(header, table)
     used = record["usage"]
     tokens = f"{used['prompt_tokens'] or 0} + {used['answer_tokens'] or 0} tokens"
-    money = "" if used["price"] is None else f", price {used['price']:.4g}"
+    money = "" if used["price"] is None else f", price {number(used['price'], digits=4)}"
     console.print(
-        f"{used['verdicts']} verdicts, {used['attempts']} requests, {tokens}{money}", style="dim"
+        f"{count(used['verdicts'], 'verdict')}, {count(used['attempts'], 'request')}, "
+        f"{tokens}{money}",
+        style="dim",
     )
     for sentence in record["deviations"]:
         console.print(f"not as published: {sentence}", style="dim", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 MISSING = "–"
 _UNITS = ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s"))
@@ -14,12 +15,24 @@ def number(value: float | None, *, digits: int = 3) -> str:
 
     >>> number(576.0), number(36.42), number(0.01234), number(1234567.0), number(None)
     ('576', '36.4', '0.0123', '1,234,567', '–')
+    >>> number(149.6, digits=2), number(0.00001523), number(9.96, digits=2)
+    ('150', '0.0000152', '10')
     """
     if value is None:
         return MISSING
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    return f"{Decimal(text):f}" if "e" in text else text
+
+
+def plain(value: float) -> str:
+    """A number as it was given, such as a budget: six digits.
+
+    >>> plain(12.5), plain(1e6), plain(0.95)
+    ('12.5', '1,000,000', '0.95')
+    """
+    return number(value, digits=6)
 
 
 def percent(value: float | None, *, signed: bool = False, digits: int = 1) -> str:

@@ -25,6 +25,18 @@ from m3router.data.json_files import read_json
 from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import is_there, open_file, real_path
 
+COMMANDS = {
+    "log": "label",
+    "features": "featurize",
+    "train": "train",
+    "calibrate": "calibrate",
+    "evaluate": "evaluate",
+    "importance": "report",
+    "report": "report",
+    "learning-curve": "study learning-curve",
+    "leave-one-out": "study leave-one-out",
+}
+"""Stage, as manifests name it -> the command that writes it."""
 SCHEMA = 2
 SEALED = 2
 """Manifests carry their own SHA-256 from this schema on."""
@@ -179,6 +191,11 @@ def write_manifest(
     atomic_write_text(folder / MANIFEST, text + "\n")
 
 
+def _redo(stage: str) -> str:
+    """What mends a stage's folder."""
+    return f"Run `m3router {COMMANDS.get(stage, stage)}` again."
+
+
 def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
     """Read the manifest of a stage folder.
 
@@ -195,10 +212,10 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
     path = folder / MANIFEST
     if not is_there(path):
         raise DataError(
-            f"{folder} has no {MANIFEST}: expected the folder that the stage {stage!r} wrote. "
-            "Check the path, or run that stage first."
+            f"{folder} has no {MANIFEST}: expected the folder that `m3router "
+            f"{COMMANDS.get(stage, stage)}` wrote. Check the path, or run that first."
         )
-    manifest = read_json(path, redo=f"Run the stage {stage!r} again.")
+    manifest = read_json(path, redo=f"{_redo(stage)}")
     if not isinstance(manifest, dict) or "schema" not in manifest or "stage" not in manifest:
         raise DataError(f"{path} is not a manifest of this project: no 'schema' and 'stage'.")
     schema = manifest["schema"]
@@ -211,7 +228,7 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
     if (schema >= SEALED or SEAL in manifest) and manifest.get(SEAL) != _seal(sealed):
         raise DataError(
             f"{path} is damaged or was changed: its content does not match its own SHA-256. "
-            f"Run the stage {stage!r} again."
+            f"{_redo(stage)}"
         )
     if manifest["stage"] != stage:
         raise DataError(
@@ -219,8 +236,7 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
         )
     if wrong := _wrong_entry(manifest):
         raise DataError(
-            f"{path} is damaged: its entry {wrong} is not such as stages write. "
-            f"Run the stage {stage!r} again."
+            f"{path} is damaged: its entry {wrong} is not such as stages write. {_redo(stage)}"
         )
     return manifest
 

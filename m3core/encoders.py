@@ -22,6 +22,7 @@ from m3router.m3core.checkpoints.file_checks import (
 from m3router.m3core.checkpoints.loading import load_model
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, read_json, resolve, revision_of
 from m3router.m3core.cost.operations import StackShape
+from m3router.m3core.devices import chosen_device
 from m3router.m3core.matryoshka.base import GridEncoding, MultiScaleModel, VisualEncoding
 from m3router.m3core.matryoshka.scales import ScaleGrid
 
@@ -178,8 +179,7 @@ def load_encoder(name: str, *, device: str = "auto") -> ImageEncoder:
 
 
 def _load_tower(name: str, folder: Path, kind: str, leading: int, *, device: str) -> TowerEncoder:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     check_files(folder)
     try:
         tower: Any = getattr(transformers, kind)

@@ -13,6 +13,7 @@ from m3router.data.json_files import parse_json
 from m3router.data.registry import unknown_name
 from m3router.m3core.checkpoints import load_model
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
+from m3router.m3core.devices import chosen_device
 from m3router.m3core.endpoint.connecting import from_spec as connect_again
 from m3router.m3core.endpoint.keys import Key
 from m3router.m3core.functions import is_reference, load_reference
@@ -83,6 +84,7 @@ def open_model(
         ModelError: If there is no such model, or it cannot be loaded.
         DataError: If options are given to a model that has its own.
     """
+    chosen_device(device)
     if is_reference(name):
         _refuse(name, matryoshka)
         for option, settings in (options or {}).items():

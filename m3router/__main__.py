@@ -1,6 +1,17 @@
-"""`python -m m3router`: the same as `m3router`, for launchers that start modules."""
+"""`python -m m3router`, and the program `m3router` itself."""
 
-from m3router.router.cli.main import app
+import sys
+
+
+def run() -> None:
+    """Run the program; Ctrl-C while it is still being imported ends it without a traceback."""
+    try:
+        from m3router.router.cli.main import app
+
+        app(prog_name="m3router")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
-    app(prog_name="m3router")
+    run()

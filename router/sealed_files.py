@@ -144,9 +144,8 @@ def read_files(folder: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
         content = _read(folder / name, what="a part of the artefact")
         if sha256_bytes(content) != expected:
             raise DataError(
-                f"{folder / name} has SHA-256 {sha256_bytes(content)[:12]}…, but it was written "
-                f"as {expected[:12]}…: the file was cut short or edited and is not loaded. "
-                "Write the artefact again."
+                f"{folder / name} was cut short or edited and is not loaded. Write the artefact "
+                f"again. (SHA-256 {sha256_bytes(content)[:12]}, as written {expected[:12]})"
             )
         contents[name] = content
     return contents

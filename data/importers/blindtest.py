@@ -44,7 +44,8 @@ def read_blindtest(folder: StrPath, *, model: str | None = None) -> OracleLog:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The BlindTest log {path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"The BlindTest log {path} cannot be read: {reason}.") from error
     rows: list[dict[str, Any]] = []
     models: set[str] = set()
     for number, line in enumerate(lines, start=1):

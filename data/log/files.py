@@ -74,8 +74,8 @@ def load(
     found = sha256(path)
     if found != recorded:
         raise DataError(
-            f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., the manifest "
-            f"says {str(recorded)[:12]}.... Copy the folder again, or label again."
+            f"{path} is damaged or was changed. Copy the folder again, or label again. (SHA-256 "
+            f"{found[:12]}, as written {str(recorded)[:12]})"
         )
     table = read_parquet(path, redo="Label again.")
     return table.to_pandas(ignore_metadata=True), options, cost_unit, metadata

@@ -32,6 +32,17 @@ from m3router.data.plain_files import is_there, open_file
 from m3router.data.scoring.judged import is_waiting
 
 JOURNAL = "journal.jsonl"
+OTHER = {
+    "asked": "another way of asking",
+    "examples_sha256": "other examples",
+    "grid": "other options",
+    "max_new_tokens": "another longest answer",
+    "model": "another model",
+    "n_examples": "other examples",
+    "revision": "other weights, prompt or options of the model",
+}
+"""Setting -> what it is in words, where its name does not say it."""
+_HASH = re.compile(r"[0-9a-f]{40,}")
 VERSION = 1
 NESTED = "deciding"
 """Key of the metadata whose value is told part by part: all that decides answers."""
@@ -382,11 +393,22 @@ def _check_header(
         for one in _differing(there.get(key), metadata.get(key), key, nested=key == NESTED)
     ]
     if differing:
-        sides = "; ".join(f"{key}: journal {one!r}, now {now!r}" for key, one, now in differing)
-        raise MismatchError(
-            f"{path} was started with other settings ({sides}). Resume with the same ones, or "
-            "label into another folder."
+        names = [key for key, _, _ in differing]
+        if "model" in names and "revision" in names:
+            names.remove("revision")  # another model is other weights
+        other = dict.fromkeys(OTHER.get(key, f"another {key!r}") for key in names)
+        sides = "; ".join(
+            f"{key}: journal {_shortly(one)}, now {_shortly(now)}" for key, one, now in differing
         )
+        raise MismatchError(
+            f"{path} was started with other settings: {', '.join(other)}. Resume with the same "
+            f"ones, or label into another folder. ({sides})"
+        )
+
+
+def _shortly(value: Any) -> str:
+    """A value of a setting; of a hash its beginning."""
+    return value[:12] if isinstance(value, str) and _HASH.fullmatch(value) else repr(value)
 
 
 def _differing(there: Any, now: Any, path: str, *, nested: bool) -> list[tuple[str, Any, Any]]:

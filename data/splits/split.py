@@ -133,8 +133,9 @@ class Split:
         split = _apply(parts, groups, seed=seed, fractions=fractions)
         if split.fingerprint != recorded:
             raise DataError(
-                f"The recorded split is damaged: its fingerprint is {split.fingerprint[:12]}, "
-                f"recorded is {recorded[:12]}. Split again."
+                "The recorded split is damaged, or the log has other images now. Split again: "
+                f"`m3router train`. (Fingerprint {split.fingerprint[:12]}, as recorded "
+                f"{recorded[:12]})"
             )
         return split
 

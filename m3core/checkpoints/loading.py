@@ -6,13 +6,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from m3router.m3core.checkpoints.families.base import Source
 from m3router.m3core.checkpoints.families.table import get_family, recognise
 from m3router.m3core.checkpoints.file_checks import check_files
 from m3router.m3core.checkpoints.placement import Placement
 from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
+from m3router.m3core.devices import chosen_device
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.models.anyres import parse_grid
 from m3router.m3core.matryoshka.models.fake import FakeModel
@@ -57,8 +56,7 @@ def load_model(
             or grid for it.
     """
     check_pooling(pooling)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     placement = Placement(device=device, dtype=dtype, device_map=device_map, bits=bits)
     if name == FAKE:
         return _with_longest(FakeModel(pooling=pooling), max_new_tokens)

@@ -15,6 +15,7 @@ from m3router.data.json_files import parse_json
 from m3router.data.manifest import sha256_file
 from m3router.data.paths import StrPath, as_path
 from m3router.data.plain_files import open_file
+from m3router.data.registry import nearest
 
 EMBEDDED = "embedded"
 FAKE = "fake"
@@ -40,7 +41,7 @@ def resolve(name: str, *, weights: bool = True) -> Path:
     """
     if name == EMBEDDED:
         return embedded_folder()
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     try:
         wanted = None if weights else _NO_WEIGHTS
@@ -48,10 +49,25 @@ def resolve(name: str, *, weights: bool = True) -> Path:
             snapshot_download(name, allow_patterns=wanted, ignore_patterns=_OTHER_FRAMEWORKS)
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"model {name!r} is neither {EMBEDDED!r}, nor a folder here, nor a hub id that could "
-            f"be fetched ({type(error).__name__}); check the spelling or the connection"
-        ) from error
+        raise ModelError(_not_found(name, error)) from error
+
+
+def _not_found(name: str, error: Exception) -> str:
+    """Say of a name that it stands for no model, and why as far as it is known."""
+    if not name.strip():
+        return f"The model's name is empty; there are {EMBEDDED}, {FAKE}, folders and hub ids."
+    if Path(name).is_file():
+        return f"{name} is a file; a model is a folder with a config.json, or a hub id."
+    close = nearest(name, (EMBEDDED, FAKE))
+    hint = f" Did you mean {close!r}?" if close else ""
+    tried = f"model {name!r} is neither {EMBEDDED!r}, nor a folder here, nor a hub id that could"
+    if isinstance(error, HFValidationError):
+        return f"{tried} be fetched.{hint} A hub id is OWNER/NAME; check the spelling."
+    if isinstance(error, HfHubHTTPError):
+        reason = "the hub does not have it, or not for you"
+    else:
+        reason = "it is not in the cache, and the hub cannot be reached"
+    return f"{tried} be fetched ({reason}).{hint} Check the spelling or the connection."
 
 
 def local_tower(name: str, folder: Path) -> Path | None:

@@ -135,6 +135,8 @@ def _only_model(transport: Transport, url: str) -> str:
     names = listed_models(transport)
     if len(names) == 1:
         return names[0]
+    if not names:
+        transport.get("/models")  # says so itself where nothing answers there
     said = f"it has {', '.join(names)}" if names else f"{url}/models does not list them"
     raise ModelError(
         f"the options name no model, and the endpoint has not exactly one ({said}): write `model` "

@@ -142,7 +142,9 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         content = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check --options.") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as options: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} must be an object with the key option, got a {type(content)}")

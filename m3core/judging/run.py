@@ -43,7 +43,10 @@ class JudgingStopped(Exception):
     Attributes:
         done: Verdicts that are there.
         total: Verdicts in all.
+        interrupted: Whether it was Ctrl-C.
     """
+
+    interrupted = False
 
     def __init__(self, done: int = 0, total: int = 0) -> None:
         super().__init__(f"{done} of {total} verdicts are there; go on with the same command")

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -17,6 +16,7 @@ from m3router.data.registry import unknown_name
 from m3router.m3core.checkpoints.file_checks import UNREADABLE, check_files, check_finite
 from m3router.m3core.checkpoints.placement import Placement
 from m3router.m3core.checkpoints.places import read_json, resolve, revision_of
+from m3router.m3core.devices import chosen_device
 from m3router.m3core.matryoshka.base import revision_with
 from m3router.m3core.options import options_named
 from m3router.m3core.vlm.decoding import Reader
@@ -74,8 +74,7 @@ def load_vlm(
     ladder = dict(family.ladder(processor) if options is None else options)
     options_named(ladder)
     check_keywords(processor.image_processor, ladder)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     placement = Placement(device=device, dtype=dtype)
     preparer = Preparer(processor, family, _config(folder), ladder)
     probe(preparer, ladder)  # before the weights, which may take minutes

@@ -256,8 +256,9 @@ class Cascade:
             )
         if router and router != self.binding.router:
             raise MismatchError(
-                f"The cascade was calibrated for the router {self.binding.router[:12]}, but is "
-                f"used with the router {router[:12]}. Calibrate it again."
+                "The cascade was calibrated for another router than it is used with: the router "
+                f"was trained again. Calibrate it again. ({self.binding.router[:12]} and "
+                f"{router[:12]})"
             )
 
     def write(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from m3router.router.cli.streams import out
 from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
 from m3router.router.text.familiarity import unlike
-from m3router.router.text.numbers import number
+from m3router.router.text.numbers import duration, number
 from m3router.router.text.usage import cost_text, usage_text
 
 BAR = 24
@@ -84,5 +84,6 @@ def _show_estimates(
 
 
 def _show_time(milliseconds: Mapping[str, float]) -> None:
-    spent = ", ".join(f"{stage} {ms:.2g}" for stage, ms in milliseconds.items())
-    out.print(Text(f"time    {sum(milliseconds.values()):.1f} ms ({spent})"))
+    spent = ", ".join(f"{stage} {number(ms, digits=2)}" for stage, ms in milliseconds.items())
+    whole = duration(sum(milliseconds.values()) / 1000)
+    out.print(Text(f"time    {whole} ({spent})"))

@@ -11,6 +11,7 @@ from m3router.data.images import open_image
 from m3router.data.progress import waiting
 from m3router.data.videos import is_video
 from m3router.router.cli.options import Device, PolicyName, RunFolder
+from m3router.router.cli.toys import say_if_toy
 
 
 def ask(
@@ -57,6 +58,7 @@ def ask(
     opened = image if is_video(image) else open_image(image)  # the run knows how many frames
     with waiting("loading"):
         pipeline = open_pipeline(run, model=model, policy=policy, device=device)
+    say_if_toy(pipeline.model.name)
     (told,) = pipeline.answer([opened], [question], option=option)
     if isinstance(told, OptionAnswer):
         show_option_answer(told)

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.errors import DataError, NotLearnableError
+from m3router.data.log.parts import part_sizes
 from m3router.router.cascade.rule import Cascade
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import say, say_about_reference
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import out
@@ -21,8 +23,9 @@ from m3router.router.runs.run import Run
 from m3router.router.stages.escalating import escalate_stage
 from m3router.router.stages.learning import calibrate_stage
 from m3router.router.stages.references import reference_stage
+from m3router.router.text.few_images import few_to_calibrate
 from m3router.router.text.fractions import METAVAR, fraction, signed_fraction
-from m3router.router.text.numbers import number, percent
+from m3router.router.text.numbers import number, percent, plain
 from m3router.router.text.words import Words, words_of
 
 SURPRISING = 0.1
@@ -86,13 +89,13 @@ def calibrate(
         raise DataError("Give exactly one of --max-regret and --max-loss.")
     if max_loss is not None and not max_loss > 0:
         raise DataError(
-            f"--max-loss must be above 0, such as 0.5%; it is {max_loss:g}. No number of "
+            f"--max-loss must be above 0, such as 0.5%; it is {plain(max_loss)}. No number of "
             "images certifies a loss of nothing. --max-loss-observed takes 0 and less, as observed "
             "and without a guarantee."
         )
     for one in (max_loss, max_loss_observed):
         if one is not None and one >= SURPRISING:
-            say(f"A loss of {100 * one:g} points of accuracy is allowed.")
+            say(f"A loss of {plain(100 * one)} points of accuracy is allowed.")
     knobs = Knobs(
         budget=budget,
         max_loss=max_loss,
@@ -125,6 +128,10 @@ def calibrate(
         _show_policy(chosen, place, policy)
     say_about_reference(summary, words, whole=bool(certified) or max_loss_observed is not None)
     _show_promise(cascade if escalate else chosen, words, observed=max_loss_observed is not None)
+    log = place.log()
+    if few := few_to_calibrate(part_sizes(log, place.split(log))["calibrate"]["pictures"], words):
+        say(few)
+    next_steps.show_next("evaluate", run)
 
 
 def _show_cascade(cascade: Cascade, place: Run, name: str) -> None:

@@ -9,10 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from m3router.data.errors import DataError
 from m3router.data.progress import waiting
 from m3router.router.cli.console import print_table
+from m3router.router.cli.exit_codes import DEFECT
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 
 def check(
@@ -30,6 +33,8 @@ def check(
     """
     from m3router.router.stages.checks import check_environment, check_run
 
+    if run is not None and not run.is_dir():
+        raise DataError(f"{run} is not a folder. Give the folder of a run, or none.")
     with waiting("checking"):
         checks = check_environment(model)
         if run is not None:
@@ -43,6 +48,6 @@ def check(
     print_table(table)
     wrong = sum(not one.ok for one in checks)
     if wrong:
-        out.print(f"{wrong} of {len(checks)} checks failed.", style="bold red")
-        raise typer.Exit(1)
-    out.print(f"All {len(checks)} checks passed.", style="green")
+        out.print(f"{wrong} of {count(len(checks), 'check')} failed.", style="bold red")
+        raise typer.Exit(DEFECT)
+    out.print(f"All {count(len(checks), 'check')} passed.", style="green")

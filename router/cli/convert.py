@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import say
 from m3router.router.cli.options import Dtype
 from m3router.router.cli.streams import err
@@ -42,3 +43,4 @@ def convert(
     with err.status("converting"):
         folder = write(source, destination, dtype=dtype.value if dtype else None)
     say(f"written: {folder}")
+    next_steps.show_next("check", "--model", folder)

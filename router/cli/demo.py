@@ -11,6 +11,7 @@ from m3router.data.errors import DataError
 from m3router.data.progress import waiting
 from m3router.router.cli.options import Device, PolicyName, RunFolder
 from m3router.router.cli.streams import out as console
+from m3router.router.cli.toys import say_if_toy
 
 
 def demo(
@@ -55,6 +56,7 @@ def demo(
         raise DataError(f"--examples must be a folder of images; {str(examples)!r} is not one.")
     with waiting("loading"):
         service = open_service(run, model=model, policy=policy, device=device)
+    say_if_toy(service.pipeline.model.name)
 
     def started(address: str) -> None:
         console.print(f"serving {address} (Ctrl+C stops)", markup=False, highlight=False)

@@ -26,9 +26,10 @@ def markdown() -> str:
         "# Command line",
         "Written by `make docs` from the commands' own help; `make lint` fails when it is stale.",
         _clean(group.help),
-        "Exit codes: 0 when all went well, 1 for an error (one message says what to do), 2 for a "
-        "wrong option, 3 when labelling or features finished but some examples could not be used, "
-        "4 and 5 as `monitor` says.",
+        "Exit codes: 0 when all went well, 1 for a defect of the program or a `check` that found "
+        "something wrong, 2 for what cannot be done as it was asked for (one message says what to "
+        "do), 3 when it is done but some items could not be used, 4 and 5 as `monitor` says, 130 "
+        "after Ctrl-C. [Troubleshooting](troubleshooting.md) has the messages.",
     ]
     for name, listed in group.commands.items():
         parts += _sections(f"m3router {name}", listed.load(), level=2)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import (
     progress,
     show_ends,
@@ -65,3 +66,4 @@ def evaluate(
     show_methods(document)
     show_ends(document)
     out.print(f"written to {place.evaluation_folder}", style="dim")
+    next_steps.show_next("report", run)

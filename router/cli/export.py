@@ -12,8 +12,11 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import MANIFEST
 from m3router.data.plain_files import is_there
 from m3router.data.progress import waiting
+from m3router.router.cli import next_steps
+from m3router.router.cli.options import folder_to_write
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 
 def export(
@@ -58,13 +61,20 @@ def export(
         raise typer.BadParameter("say under which licence the data set is published: --license")
     if private and not push:
         raise typer.BadParameter("--private is for an upload: --push-to-hub OWNER/NAME")
+    folder_to_write(out)
     run = Run(log)
     found = (
         run.log(as_labelled=True) if is_there(run.log_folder / MANIFEST) else OracleLog.read(log)
     )
     export_log(found, out, licence=licence or NO_LICENCE)
-    results.print(f"{len(found)} examples at {len(found.options)} options in {out}", markup=False)
+    results.print(
+        f"{count(len(found), 'example')} at {count(len(found.options), 'option')} in {out}",
+        markup=False,
+    )
     if push:
         with waiting("uploading"):
             address = push_to_hub(out, push, private=private)
         results.print(f"uploaded: {address}", markup=False)
+        return
+    told = f"Look through {out / 'README.md'} before you publish it. Anybody reads it back so:"
+    next_steps.show_next("import", "exported", out, "--out", f"{out}-run", where=told)

@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
-from m3router.router.cli.console import progress, show_table
-from m3router.router.cli.options import FeatureGroups, RunFolder
+from m3router.m3core.checkpoints.places import EMBEDDED
+from m3router.router.cli import next_steps
+from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.exit_codes import SOME_FAILED
+from m3router.router.cli.options import FeatureGroups, RunFolder, images_folder
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 CAUSES_SHOWN = 10
 
@@ -52,6 +56,12 @@ def featurize(
     """
     from m3router.router.stages.labelling import featurize_stage  # loads torch
 
+    images_folder(images)
+    if images is not None and encoder == EMBEDDED:
+        say(
+            "Images are looked at by the embedded model, which was trained on drawn scenes only; "
+            "for your own images give --encoder, the folder or hub id of a CLIP or SigLIP model."
+        )
     with progress("features") as advance:
         table, causes = featurize_stage(
             Run(run),
@@ -62,10 +72,11 @@ def featurize(
             progress=advance,
         )
     widths = ", ".join(f"{name} ({width})" for name, width in table.widths.items())
-    out.print(f"features of {len(table)} examples: {widths}")
+    out.print(f"features of {count(len(table), 'example')}: {widths}")
+    next_steps.after_features(Run(run))
     if causes:
         what = "images or examples" if images else "examples"
         out.print(f"{len(causes)} {what} cannot be used:", style="yellow")
         rows = [list(item) for item in causes.items()][:CAUSES_SHOWN]
         show_table(["image or example" if images else "example", "cause"], rows)
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)

@@ -10,8 +10,11 @@ import typer
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.data.sources.fetching import fetch_benchmark
 from m3router.data.sources.hub import Origin
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, show_table
+from m3router.router.cli.options import folder_to_write
 from m3router.router.cli.streams import out as results
+from m3router.router.text.numbers import count
 
 
 def fetch(
@@ -70,6 +73,7 @@ def fetch(
         return
     if name is None or out is None:
         raise typer.BadParameter("give a benchmark and --out, or --list")
+    folder_to_write(out)
     origin = Origin(
         split=split,
         skip=skip,
@@ -82,13 +86,10 @@ def fetch(
         fetched = fetch_benchmark(
             name, folder=out, origin=origin, progress=lambda done: advance(done, None, "examples")
         )
-    results.print(f"{fetched.count} examples in {fetched.examples}", markup=False)
-    for reason, count in fetched.left_out.items():
-        results.print(f"{count} rows left out: {reason}", markup=False)
-    results.print(
-        f"next: m3router label --examples {fetched.examples} --images {fetched.images}",
-        markup=False,
-    )
+    results.print(f"{count(fetched.count, 'example')} in {fetched.examples}", markup=False)
+    for reason, many in fetched.left_out.items():
+        results.print(f"{count(many, 'row')} left out: {reason}", markup=False)
+    next_steps.after_examples(fetched.examples, fetched.images, out / "run")
 
 
 def _show_list() -> None:

@@ -13,7 +13,8 @@ from m3router.data.errors import MismatchError
 from m3router.data.sources.instructions import load_instructions
 from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
 from m3router.m3core.training.recipe import TrainingRecipe
-from m3router.router.cli.options import Dtype
+from m3router.router.cli import next_steps
+from m3router.router.cli.options import Dtype, folder_to_write
 from m3router.router.cli.streams import out as console
 
 
@@ -117,6 +118,7 @@ def finetune(
 
     if mqt_scales and scales:
         raise MismatchError("--scale and --mqt-scales both name scales; leave one of them out")
+    folder_to_write(out)
     losses.setLevel(logging.INFO)  # they are shown at every saved state, without --verbose too
     recipe = TrainingRecipe(
         scales=MQT_TRAINING_SCALES if mqt_scales else tuple(scales or M3_SCALES),
@@ -147,3 +149,4 @@ def finetune(
     )
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one says so
         console.print(f"written: {written}", markup=False)
+        next_steps.show_next("check", "--model", written)

@@ -25,10 +25,12 @@ from m3router.data.importers.vlmevalkit import by_model, tables_in
 from m3router.data.log.warnings import log_warnings
 from m3router.data.prices import Prices
 from m3router.data.progress import waiting
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import say
-from m3router.router.cli.options import pairs
+from m3router.router.cli.options import folder_to_write, pairs
 from m3router.router.cli.streams import out as results
 from m3router.router.runs.run import Run
+from m3router.router.text.numbers import count
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__
@@ -271,12 +273,12 @@ def blindtest(
 def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **options: Any) -> None:
     from m3router.router.stages.labelling import import_stage  # loads torch
 
-    run = Run(out)
+    run = Run(folder_to_write(out))
     with waiting("importing"):
         log = import_stage(run, kind, source, **{name: one for name, one in options.items() if one})
-    gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
+    gaps = f", {count(log.n_gaps, 'answer')} missing" if log.n_gaps else ""
     results.print(
-        f"{len(log)} examples with the options {', '.join(log.options)} (cost in "
+        f"{count(len(log), 'example')} with the options {', '.join(log.options)} (cost in "
         f"{log.cost_unit}{gaps}) in {run.log_folder}",
         markup=False,
     )
@@ -284,6 +286,7 @@ def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **optio
         say(f"not mapped: {sentence}")
     for warning in log_warnings(log):
         say(warning)
+    next_steps.after_import(run, log)
 
 
 def _named_by_model(sources: list[str]) -> list[str]:
@@ -337,8 +340,10 @@ def _costs(texts: list[str] | None) -> dict[str, float] | str:
     found = pairs(texts, "--cost", "OPTION=NUMBER")
     try:
         return {name: float(value) for name, value in found.items()}
-    except ValueError as error:
-        raise typer.BadParameter(f"--cost: {error}") from error
+    except ValueError:
+        raise typer.BadParameter(
+            f"--cost: OPTION=NUMBER is needed, such as {next(iter(found))}=7, got {texts!r}"
+        ) from None
 
 
 def _prices(texts: list[str] | None) -> dict[str, Prices]:

@@ -12,6 +12,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.partial_log import find_log
 from m3router.data.log.warnings import log_warnings
 from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.options import images_folder
 from m3router.router.cli.streams import err, out
 from m3router.router.metrics.oracles import RULES
 from m3router.router.reports.log_browser import write_page
@@ -19,6 +20,7 @@ from m3router.router.reports.log_summary import inspect_log, only_dataset
 from m3router.router.reports.log_summary_tables import csv_files, shown_tables
 from m3router.router.reports.log_summary_types import Inspection
 from m3router.router.reports.tables import write_csv
+from m3router.router.text.numbers import count
 
 
 def inspect(
@@ -70,6 +72,7 @@ def inspect(
     m3router inspect run/ --images images/ --html log.html
     ```
     """
+    images_folder(images)
     found = find_log(folder)
     log = found.log if dataset is None else only_dataset(found.log, dataset)
     notes = _notes(len(found.log), found.asked) if not found.finished else log_warnings(log)
@@ -95,7 +98,9 @@ def inspect(
 
 def _notes(answered: int, asked: int | None) -> list[str]:
     """What a reader must know of an unfinished run."""
-    so_far = f"{answered:,} of {asked:,} questions" if asked else f"{answered:,} questions"
+    so_far = (
+        f"{answered:,} of {count(asked, 'question')}" if asked else f"{count(answered, 'question')}"
+    )
     return [f"Unfinished: {so_far} are labelled so far. The numbers will change."]
 
 
@@ -132,7 +137,7 @@ def _write(
             progress=advance,
         )
     linked = f", {written.linked:,} linked" if written.linked else ""
-    inside = f", {written.inside:,} images inside{linked}" if images is not None else ""
+    inside = f", {count(written.inside, 'image')} inside{linked}" if images is not None else ""
     err.print(f"written: {page} ({written.size / 1e6:.1f} MB{inside})", markup=False)
     if written.unreadable:
-        say(f"{written.unreadable:,} images cannot be read. First cause: {written.cause}")
+        say(f"{count(written.unreadable, 'image')} cannot be read. First cause: {written.cause}")

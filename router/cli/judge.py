@@ -19,6 +19,7 @@ from m3router.m3core.judging.judge import IN_FLIGHT, connect_judge
 from m3router.m3core.judging.protocols.base import Protocol
 from m3router.m3core.judging.protocols.table import protocol as protocol_of
 from m3router.m3core.judging.run import JudgingStopped
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, show_table
 from m3router.router.cli.endpoint_options import (
     InFlight,
@@ -29,13 +30,12 @@ from m3router.router.cli.endpoint_options import (
     key_of,
     prices_of,
 )
+from m3router.router.cli.exit_codes import SOME_FAILED, STOPPED
 from m3router.router.cli.options import RunFolder
 from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
 from m3router.router.stages.judging import judge_stage, protocol_for
-from m3router.router.text.numbers import number, percent
-
-FINISHED_WITH_ERRORS = 3
+from m3router.router.text.numbers import count, number, percent
 
 
 def judge(
@@ -140,14 +140,18 @@ def judge(
             )
     except (JudgingStopped, RequestLimitError) as stopped:
         console.print(f"{stopped}", markup=False)
-        raise typer.Exit(0) from None
+        ended = isinstance(stopped, JudgingStopped) and stopped.interrupted
+        raise typer.Exit(STOPPED if ended else 0) from None
     _show(log)
+    next_steps.after_judge(folder, log)
     failed = int(log.frame["error"].map(is_waiting).sum())
     if failed:
         first = log.frame["error"][log.frame["error"].map(is_waiting)].iloc[0]
-        console.print(f"{failed} answers were {first}", style="yellow", markup=False)
+        console.print(
+            f"{count(failed, 'answer was', 'answers were')} {first}", style="yellow", markup=False
+        )
         console.print("The same command asks for them again.")
-        raise typer.Exit(FINISHED_WITH_ERRORS)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _protocol(run: Run, name: str | None, prompt: Path | None) -> Protocol:
@@ -189,13 +193,17 @@ def _show(log: OracleLog) -> None:
         for option in log.options
     ]
     models = ", ".join(record["models"]) or record["name"]
-    console.print(f"{len(rows)} answers, judged by {models} as {record['protocol']}", markup=False)
+    console.print(
+        f"{count(len(rows), 'answer')}, judged by {models} as {record['protocol']}", markup=False
+    )
     show_table(header, table)
     used = record["usage"]
     tokens = f"{used['prompt_tokens'] or 0} + {used['answer_tokens'] or 0} tokens"
-    money = "" if used["price"] is None else f", price {used['price']:.4g}"
+    money = "" if used["price"] is None else f", price {number(used['price'], digits=4)}"
     console.print(
-        f"{used['verdicts']} verdicts, {used['attempts']} requests, {tokens}{money}", style="dim"
+        f"{count(used['verdicts'], 'verdict')}, {count(used['attempts'], 'request')}, "
+        f"{tokens}{money}",
+        style="dim",
     )
     for sentence in record["deviations"]:
         console.print(f"not as published: {sentence}", style="dim", markup=False)

@@ -12,6 +12,7 @@ import typer
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.checkpoints.places import EMBEDDED
 from m3router.m3core.options import OptionModel
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress
 from m3router.router.cli.endpoint_options import (
     IN_FLIGHT,
@@ -29,6 +30,7 @@ from m3router.router.cli.endpoint_options import (
     RequestTimeout,
     connect_from,
 )
+from m3router.router.cli.exit_codes import SOME_FAILED, STOPPED
 from m3router.router.cli.judge import judge as have_judged
 from m3router.router.cli.options import (
     Bits,
@@ -43,12 +45,12 @@ from m3router.router.cli.options import (
     Pooling,
     Questions,
     UnlistedGrids,
+    folder_to_write,
+    images_folder,
 )
 from m3router.router.cli.streams import out as console
+from m3router.router.cli.toys import say_if_toy
 from m3router.router.runs.run import Run
-
-FINISHED_WITH_ERRORS = 3
-INTERRUPTED = 130
 
 
 class Scoring(StrEnum):
@@ -254,6 +256,8 @@ def label(
         },
     )
     ranks = Ranks.current()
+    folder_to_write(out)
+    images_folder(images)
     items = load_jsonl(examples, images=images)
     matryoshka: dict[str, Any] = {
         "device_map": device_map,
@@ -265,7 +269,7 @@ def label(
     loaded: MultiScaleModel | OptionModel
     if endpoint is None:
         loaded = open_model(
-            model or EMBEDDED,
+            EMBEDDED if model is None else model,
             device=device,
             dtype=dtype.value,
             options=parse_options(option),
@@ -288,6 +292,8 @@ def label(
                 max_new_tokens=max_new_tokens,
             )
         )
+    if ranks.is_first and endpoint is None:
+        say_if_toy(model)
     run = Run(out)
     where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
     try:
@@ -311,10 +317,10 @@ def label(
         )
     except Stopped as stopped:
         console.print(f"{stopped}; all of it is kept: go on with the same command")
-        raise typer.Exit(INTERRUPTED if stopped.interrupted else 0) from None
+        raise typer.Exit(STOPPED if stopped.interrupted else 0) from None
     except KeyboardInterrupt:
         console.print("ended at once; what was answered is kept: go on with the same command")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(STOPPED) from None
     if not ranks.is_first:
         return
     if verify:
@@ -332,8 +338,10 @@ def label(
     if judge is not None and judge_model is not None:
         have_judged(out, judge, judge_model, examples=examples, key_env=judge_key_env)
         log = run.log(as_labelled=True)
-    if show_errors(log):
-        raise typer.Exit(FINISHED_WITH_ERRORS)
+    failed = show_errors(log)
+    next_steps.after_label(run, log)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _refuse_ignored(

@@ -28,6 +28,7 @@ from m3router.router.evaluation.summary_text import log_verdict
 from m3router.router.features.question import MODEL
 from m3router.router.runs.run import Run
 from m3router.router.stages.labelling import label_stage
+from m3router.router.text.numbers import count
 from m3router.router.text.words import words_of
 
 CAUSES_SHOWN = 15
@@ -93,7 +94,7 @@ def _show_result(run: Run, log: OracleLog) -> None:
         what = f"share that says what the finest {option} says" if alone else "mean score"
         if not alone and log.metadata.get(ASKED) != "references":
             _show_verdict(log)
-        out.print(f"{len(log)} examples in {run.log_folder}; {what} by {option}: {scales}")
+        out.print(f"{count(len(log), 'example')} in {run.log_folder}; {what} by {option}: {scales}")
     cut = log.frame["finish"] == LENGTH
     if cut.any():
         out.print(
@@ -105,8 +106,8 @@ def _show_result(run: Run, log: OracleLog) -> None:
     unknown = int(log.unknown.any(axis=1).sum())
     if unknown:
         out.print(
-            f"{unknown} examples were asked up to their first right answer; means are over what "
-            "was asked. Train with --rule reached."
+            f"{count(unknown, 'example was', 'examples were')} asked up to the first right answer; "
+            "means are over what was asked. Train with --rule reached."
         )
     _show_stats(run.log_folder / STATS)
 
@@ -145,7 +146,7 @@ def _stats_line(stats: dict[str, Any]) -> str:
         else ""
     )
     return (
-        f"{stats['examples']} examples at {stats['examples_per_second']:.1f}/s{tokens} "
+        f"{count(stats['examples'], 'example')} at {stats['examples_per_second']:.1f}/s{tokens} "
         f"({stages}{least})"
     )
 
@@ -153,7 +154,9 @@ def _stats_line(stats: dict[str, Any]) -> str:
 def show_flips(found: dict[str, Any]) -> None:
     """Print how often an answer was another one alone than in its batch."""
     rates = ", ".join(f"{name}: {rate:.2%}" for name, rate in found["flip_rate"].items())
-    out.print(f"{found['examples']} examples asked again one by one; other answers: {rates}")
+    out.print(
+        f"{count(found['examples'], 'example')} asked again one by one; other answers: {rates}"
+    )
     for name, cause in list(found.get("unreadable", {}).items())[:CAUSES_SHOWN]:
         out.print(f"not asked again: {name}: {cause}", style="yellow", markup=False)
 
@@ -164,7 +167,8 @@ def show_errors(log: OracleLog) -> int:
     if errors.empty:
         return 0
     failed = int(errors["example_id"].nunique())
-    out.print(f"{failed} of {len(log)} examples have error records:", style="yellow")
+    have = "has an error record" if failed == 1 else "have error records"
+    out.print(f"{failed} of {count(len(log), 'example')} {have}:", style="yellow")
     causes = errors.groupby("error", sort=False)["example_id"].agg(["count", "first"])
     ordered = causes.sort_values("count", ascending=False, kind="stable")
     rows = [[row["count"], row["first"], cause] for cause, row in ordered.iterrows()]

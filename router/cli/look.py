@@ -14,6 +14,7 @@ from m3router.data.progress import waiting
 from m3router.data.videos import open_media
 from m3router.router.cli.options import Device, Dtype, Frames, Grids, Pooling, UnlistedGrids
 from m3router.router.cli.streams import out as console
+from m3router.router.cli.toys import say_if_toy
 
 
 def look(
@@ -63,6 +64,7 @@ def look(
     if out.suffix.lower() != ".png":
         raise DataError(f"--out must end in .png, got {str(out)!r}.")
     opened = open_media(image, frames=frames)
+    say_if_toy(model)
     with waiting("looking"):
         loaded = load_model(
             model,

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from m3router.data.errors import M3RouterError
 from m3router.data.progress import silence
+from m3router.router.cli.exit_codes import DEFECT, STOPPED
+from m3router.router.cli.failures import (
+    one_message,
+    show_defect,
+    show_stopped,
+    show_wrong_use,
+)
 from m3router.router.cli.renamed import refuse_renamed
 from m3router.router.cli.streams import err, out
+from m3router.router.cli.values import USAGE_ERROR, read_strictly
 from m3router.router.serve.logs import LogFormat, start_logging
 from m3router.router.version import PACKAGE, __version__
 
@@ -54,10 +62,6 @@ COMMANDS: dict[str, str] = {
 """Name -> "module:function", or "module:app" for a group of subcommands; in the order of use."""
 
 
-WRITES = ("--out", "--html", "--csv", "--work", "--traffic")
-"""Options that say where something is written."""
-
-
 class LazyCommand(TyperCommand):
     """A command whose module is imported when it is called, not when it is listed."""
 
@@ -71,7 +75,6 @@ class LazyCommand(TyperCommand):
         """The context of the real command."""
         if not extra.get("resilient_parsing"):  # as it is while a shell completes
             refuse_renamed(str(self.name), args)
-            _refuse_nowhere(args)
         return self.load().make_context(info_name, list(args), parent=parent, **extra)
 
     def load(self) -> Any:
@@ -84,19 +87,8 @@ class LazyCommand(TyperCommand):
             found.command(self.name)(function)
         command = typer.main.get_command(found)
         command.name = self.name
+        read_strictly(command)
         return command
-
-
-def _refuse_nowhere(args: Sequence[str]) -> None:
-    """Refuse to write to "", as of a variable that is not set: a path makes it the present folder.
-
-    Raises:
-        BadParameter: It is asked for.
-    """
-    for option in WRITES:
-        empty = f"{option}=" in args or (option, "") in zip(args, args[1:], strict=False)
-        if empty:
-            raise typer.BadParameter(f"{option} is empty; the present folder is written as .")
 
 
 def _summary(target: str) -> str:
@@ -117,19 +109,26 @@ class _Group(TyperGroup):
         self.commands = {name: LazyCommand(name, target) for name, target in COMMANDS.items()}
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; a M3RouterError, or a file that cannot be used, becomes exit code 1."""
+        """Run a command; what stops it is one message and an exit code."""
+        with one_message():
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                show_stopped(ctx.invoked_subcommand)
+                raise typer.Exit(STOPPED) from None
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the program; words that it does not take are one message too."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal may not have all our letters
+                stream.reconfigure(errors="backslashreplace")
+        if not standalone_mode:
+            return super().main(*args, **{**extra, "standalone_mode": False})
         try:
-            return super().invoke(ctx)
-        except M3RouterError as error:
-            err.print(Text.assemble(("Error: ", "bold red"), (str(error), "red")))
-            raise typer.Exit(1) from error
-        except OSError as error:
-            if error.filename is None:  # a pipe that nobody reads, or no fault of a file's
-                raise
-            reason = error.strerror or type(error).__name__
-            text = f"{os.fsdecode(error.filename)} cannot be read or written: {reason}."
-            err.print(Text.assemble(("Error: ", "bold red"), (text, "red")))
-            raise typer.Exit(1) from error
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except USAGE_ERROR as error:
+            code = show_wrong_use(error)
+        sys.exit(code or 0)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names, in the order of use; from here on each has its summary."""
@@ -138,7 +137,19 @@ class _Group(TyperGroup):
         return list(self.commands)
 
 
-app = typer.Typer(
+class _Program(typer.Typer):
+    """Says of a defect that it is one, in one message: the edge of the program."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+        try:
+            return typer.main.get_command(self)(*args, **kwargs)
+        except Exception as error:
+            show_defect(error)
+            sys.exit(DEFECT)
+
+
+app = _Program(
     cls=_Group,
     name="m3router",
     no_args_is_help=True,
@@ -187,6 +198,9 @@ def main(
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars are noise in a log file
     if quiet:
         silence()
+    if not verbose:  # what a hub that cannot be reached means is told once, by the error
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("DATASETS_VERBOSITY", "error")
     level = logging.INFO if verbose else logging.WARNING
     start_logging(LogFormat.TEXT, level, times=verbose)
 

@@ -11,6 +11,7 @@ import typer
 
 from m3router.data.progress import waiting
 from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.cli import exit_codes, next_steps
 from m3router.router.cli.console import show_table
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import out
@@ -18,9 +19,7 @@ from m3router.router.monitoring.regret import UNDECIDED
 from m3router.router.runs.run import Run
 from m3router.router.stages.monitoring import monitor_stage
 from m3router.router.text.fractions import METAVAR, fraction
-from m3router.router.text.numbers import number, percent
-
-ALARM, UNDECIDED_CODE = 4, 5
+from m3router.router.text.numbers import count, number, percent, plain
 
 
 def monitor(
@@ -108,10 +107,11 @@ def monitor(
         out.file.write(dumps(found, indent=2, allow_nan=False) + "\n")
     else:
         _show(found)
+    next_steps.after_monitor(found, Run(run), Run(traffic), policy)
     if found["alarm"]:
-        raise typer.Exit(ALARM)
+        raise typer.Exit(exit_codes.ALARM)
     if found["regret"]["verdict"] == UNDECIDED:
-        raise typer.Exit(UNDECIDED_CODE)
+        raise typer.Exit(exit_codes.UNDECIDED)
 
 
 def _show(found: Mapping[str, Any]) -> None:
@@ -145,29 +145,30 @@ def _show(found: Mapping[str, Any]) -> None:
 
 def _regret_text(regret: Mapping[str, Any]) -> str:
     """One sentence about the guarantee."""
-    part = f"{regret['questions']} questions about {regret['pictures']} images"
+    part = f"{count(regret['questions'], 'question')} about {count(regret['pictures'], 'image')}"
     if regret["unjudged"]:
+        least = number(100 * regret["regret_at_least"], digits=2)
         seen = (
             f"On {part}, {regret['unjudged']} answers differ from the reference option's and were "
-            f"not judged: regret is between {100 * regret['regret_at_least']:.2g} % and "
-            f"{100 * regret['regret']:.2g} %"
+            f"not judged: regret is between {least} % and "
+            f"{number(100 * regret['regret'], digits=2)} %"
         )
     else:
-        seen = f"{100 * regret['regret']:.2g} % regret on {part}"
+        seen = f"{number(100 * regret['regret'], digits=2)} % regret on {part}"
     seen = (
-        f"{seen}, at most {100 * regret['upper_limit']:.2g} % with confidence "
-        f"{regret['confidence']:g}"
+        f"{seen}, at most {number(100 * regret['upper_limit'], digits=2)} % with confidence "
+        f"{plain(regret['confidence'])}"
     )
     if regret["max_loss"] is not None:
         seen = seen.replace("regret", "net loss")
-        told = f"Net loss of at most {100 * regret['max_loss']:.3g} %"
+        told = f"Net loss of at most {number(100 * regret['max_loss'])} %"
     elif regret["max_regret"] is not None:
-        told = f"Regret of at most {100 * regret['max_regret']:.3g} %"
+        told = f"Regret of at most {number(100 * regret['max_regret'])} %"
     else:
         return f"The policy has no guarantee: {seen}."
     text = f"{told}: {regret['verdict']}. {seen}"
     if regret["verdict"] == "violated":
-        return f"{text}, and at least {100 * regret['lower_limit']:.2g} %."
+        return f"{text}, and at least {number(100 * regret['lower_limit'], digits=2)} %."
     if regret["verdict"] == "not enough evidence":
         needed = regret["pictures_needed"]
         above = "give right answers (--answers)" if regret["unjudged"] else "it is above the target"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from inspect import Parameter, Signature, signature
@@ -11,6 +13,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
+from m3router.data.errors import DataError
 from m3router.data.splits.assignment import shares_in_order
 from m3router.data.splits.split import FRACTIONS
 from m3router.router.stages.splitting import Splitting
@@ -67,6 +70,36 @@ Frames = Annotated[
 ]
 
 
+def folder_to_write(out: Path, flag: str = "--out") -> Path:
+    """A folder that can be written to, looked at before anything long is begun.
+
+    Raises:
+        DataError: It cannot be: a file is in its place or above it, or there is no permission.
+    """
+    above = next(one for one in (out, *out.absolute().parents) if os.path.lexists(one))
+    if not above.is_dir():
+        raise DataError(f"{flag} {out}: {above} is not a folder. Give another folder.")
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        told = f"nothing can be written in {above} ({error.strerror or error})"
+        raise DataError(f"{flag} {out}: {told}. Give another folder.") from error
+    return out
+
+
+def images_folder(images: Path | None) -> Path | None:
+    """The folder of images, where one is given.
+
+    Raises:
+        DataError: It is no folder.
+    """
+    if images is not None and not images.is_dir():
+        what = "is a file" if images.exists() else "does not exist"
+        raise DataError(f"The images folder {images} {what}. Give the folder of the images.")
+    return images
+
+
 def one_name(text: str) -> str:
     """A name, which is not a list of names.
 
@@ -88,7 +121,7 @@ def pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:
     for text in texts or ():
         name, mark, value = (part.strip() for part in text.partition("="))
         if not (name and mark and value):
-            raise typer.BadParameter(f"{flag}: expected {form}, got {text!r}")
+            raise typer.BadParameter(f"{flag}: expected {form}, got {text!r}; write both parts")
         if name in found:
             raise typer.BadParameter(f"{flag}: {name!r} is given twice")
         found[name] = value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from m3router.router.cli.options import RunFolder
+from m3router.router.cli import next_steps
+from m3router.router.cli.console import say
+from m3router.router.cli.options import RunFolder, folder_to_write
 from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.hub.card import Facts
@@ -62,11 +65,17 @@ def push(
     m3router ask theirs/ image.png "what number is on the red tag?"
     ```
     """
+    if name.count("/") != 1:
+        raise typer.BadParameter(f"NAME must be OWNER/NAME, such as me/my-router, not {name!r}")
     facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
     if out is not None:
+        folder_to_write(out)
         write_published(out, run_files(Run(run), facts))
         results.print(f"written, not uploaded: {out}", markup=False)
+        told = f"Look through {out / 'README.md'}; then upload it:"
+        next_steps.show_next("push", run, name, "--license", licence, where=told)
         return
     with err.status("uploading"):
         address = push_run(Run(run), facts, private=private, message=message)
     results.print(f"uploaded: {address}", markup=False)
+    say(f"next: {shlex.join(['hf', 'download', name, '--local-dir', name.split('/')[-1]])}")

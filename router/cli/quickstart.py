@@ -15,9 +15,11 @@ from m3router.data.log.parts import part_rows
 from m3router.data.progress import waiting
 from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, show_headline, show_verdict
-from m3router.router.cli.options import Device
+from m3router.router.cli.options import Device, folder_to_write
 from m3router.router.cli.streams import out as results
+from m3router.router.cli.toys import say_if_toy
 from m3router.router.evaluation.documents import DOCUMENT, REDO
 from m3router.router.evaluation.evaluate import default_budgets
 from m3router.router.evaluation.showcase import held_out
@@ -25,6 +27,7 @@ from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
 from m3router.router.stages.reporting import report_stage
+from m3router.router.text.numbers import duration
 
 if TYPE_CHECKING:
     from m3router.m3core.matryoshka.base import MultiScaleModel
@@ -52,15 +55,17 @@ def quickstart(
     from m3router.router.cli.labelling import label_with_progress, show_errors
 
     began = time.monotonic()
+    folder_to_write(out)
     folder, run = out / "scenes", Run(out / "run")
     first = LABEL_SEEDS.start
+    with waiting("loading the model"):  # first, so that a wrong name is told at once
+        loaded = load_model(model, device=device)
+    say_if_toy(model)
     with progress("drawing") as advance:
         seeds = range(first, first + scenes)
         path = write_scenes(
             folder, seeds, questions=QUESTIONS, progress=lambda d, n: advance(d, n, "scenes")
         )
-    with waiting("loading the model"):
-        loaded = load_model(model, device=device)
     examples = load_jsonl(path, images=folder / "images")
     log = label_with_progress(run, examples, images=folder / "images", model=loaded)
     show_errors(log)
@@ -71,8 +76,9 @@ def quickstart(
     results.print(
         f"\n[bold]report[/bold]  {page}\n[bold]figure[/bold]  {run.report_folder / 'pareto.png'}"
     )
-    results.print(f"[bold]next[/bold]    m3router ask {run.root} IMAGE QUESTION")
-    results.print(f"{time.monotonic() - began:.0f} s in all", style="dim")
+    results.print(f"{duration(time.monotonic() - began)} in all", style="dim")
+    (image, question), *_ = held_out(run)
+    next_steps.show_next("ask", run.root, folder / "images" / image, question)
 
 
 def _learn(run: Run, *, seed: int) -> None:

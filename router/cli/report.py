@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from m3router.data.progress import waiting
-from m3router.router.cli.options import RunFolder
+from m3router.router.cli import next_steps
+from m3router.router.cli.options import RunFolder, images_folder
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 from m3router.router.stages.reporting import report_stage
@@ -29,7 +30,9 @@ def report(
     m3router report run/ --images images/
     ```
     """
+    images_folder(images)
     place = Run(run).opened()
     with waiting("drawing"):
         page = report_stage(place, images=images)
     out.print(f"{page}\n{place.report_folder / 'pareto.png'}\n{place.report_folder / 'tables'}")
+    next_steps.after_report(place)

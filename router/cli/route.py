@@ -11,7 +11,8 @@ import typer
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_text
 from m3router.router.cli.console import say, show_table
-from m3router.router.cli.options import Device
+from m3router.router.cli.exit_codes import SOME_FAILED
+from m3router.router.cli.options import Device, images_folder
 from m3router.router.cli.streams import out as results
 from m3router.router.text.familiarity import unlike
 from m3router.router.text.numbers import number, percent
@@ -141,8 +142,7 @@ def _route_examples(
 ) -> None:
     from m3router.router.inference.route_lines import route_lines
 
-    if images is not None and not images.is_dir():
-        raise DataError(f"The images folder {images} does not exist. Check the path.")
+    images_folder(images)
     try:
         lines = examples.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
@@ -160,7 +160,7 @@ def _route_examples(
     if failed:
         for one in failed[:SHOWN]:
             say(f"{one['id']}: {one['error']}")
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _show(decision: Decision) -> None:

@@ -8,6 +8,8 @@ import os
 import typer
 
 from m3router.data.errors import M3RouterError
+from m3router.m3core.checkpoints.places import EMBEDDED
+from m3router.router.cli.exit_codes import WRONG_USE
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
 from m3router.router.inference.query import Served
@@ -66,7 +68,7 @@ def serve(settings: ServeSettings) -> None:
         if settings.log_format is LogFormat.TEXT:
             raise
         logger.error(str(error))
-        raise typer.Exit(1) from error
+        raise typer.Exit(WRONG_USE) from error
 
 
 def _ready(served: Served | RouterFacts) -> str:
@@ -75,4 +77,5 @@ def _ready(served: Served | RouterFacts) -> str:
         kind, names = "scales", list(map(str, served.scales))
     else:
         kind, names = "options", list(served.options)
-    return f"ready: {served.model} at the {kind} {', '.join(names)}, policy {served.policy}"
+    toy = " (which reads drawn scenes only)" if served.model == EMBEDDED else ""
+    return f"ready: {served.model}{toy} at the {kind} {', '.join(names)}, policy {served.policy}"

@@ -89,7 +89,7 @@ def leave_one_out(
 def _show_curve(document: Mapping[str, Any]) -> None:
 
     for one in document.get("skipped", ()):
-        say(f"{one['share']:.3g} of the labels, seed {one['seed']}: {one['skipped']}")
+        say(f"{number(one['share'])} of the labels, seed {one['seed']}: {one['skipped']}")
     rows = [
         [
             f"{row['n']:,.0f}",

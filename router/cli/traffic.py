@@ -21,7 +21,9 @@ from typing import Annotated
 import typer
 
 from m3router.data.log.partial_log import find_log
+from m3router.router.cli import next_steps
 from m3router.router.cli.streams import out
+from m3router.router.text.numbers import count, plain
 from m3router.router.traffic.answers import disputed as disputed_in
 from m3router.router.traffic.answers import read_sheet, write_sheet
 from m3router.router.traffic.files import Record, read_lines
@@ -92,7 +94,8 @@ def purge(
     """
     with TrafficFolder.open(folder) as opened:
         gone = opened.purge(datetime.now(UTC) - timedelta(days=keep_days))
-        out.print(f"{gone} requests older than {keep_days:g} days deleted, {len(opened)} left")
+        days = f"{plain(keep_days)} {'day' if keep_days == 1 else 'days'}"
+        out.print(f"{count(gone, 'request')} older than {days} deleted, {len(opened)} left")
 
 
 @app.command("write")
@@ -119,13 +122,10 @@ def write(
     """
     with TrafficFolder.open(folder) as opened:
         told = references(read_judged(folder)) if feedback else None
-        count = opened.write_set(name, told)
+        written = opened.write_set(name, told)
         path = folder / SETS / f"{name}.jsonl"
-        out.print(f"{count} requests in {path}; label them with", markup=False)
-        out.print(
-            f"m3router label --examples {path} --images {folder / IMAGES} --out {name}/",
-            markup=False,
-        )
+        out.print(f"{count(written, 'request')} in {path}", markup=False)
+        next_steps.after_examples(path, folder / IMAGES, Path(name))
 
 
 @app.command("sheet")
@@ -161,9 +161,9 @@ def sheet(
     if disputed is not None:
         only = disputed_in(records, find_log(disputed).log, reference=reference)
     have = {line["id"] for line in read_lines(folder / ANSWERED)}
-    count = write_sheet(file, records, answered=have, only=only)
+    written = write_sheet(file, records, answered=have, only=only)
     out.print(
-        f"{count} questions in {file}; their images are in {folder / IMAGES}. Fill in the "
+        f"{count(written, 'question')} in {file}; images are in {folder / IMAGES}. Fill in the "
         "column 'answers', several right ones with | between them.",
         markup=False,
     )
@@ -184,8 +184,8 @@ def answers(
         told = read_sheet(file, read_traffic(folder))
         have = opened.answer(told)
         out.print(
-            f"{len(told)} right answers taken; {have} of {len(opened)} requests have one, in "
-            f"{folder / ANSWERED}",
+            f"{count(len(told), 'right answer')} taken; {have} of "
+            f"{count(len(opened), 'request')} have one, in {folder / ANSWERED}",
             markup=False,
         )
 
@@ -196,8 +196,8 @@ def _show(folder: Path, records: list[Record], top: int) -> None:
     when = f", {records[0]['time']} to {records[-1]['time']}" if records else ""
     judged = len(read_feedback(folder))
     out.print(
-        f"{len(records)} requests about {images} images{when}; {answered} with right answers, "
-        f"{judged} with feedback"
+        f"{count(len(records), 'request')} about {count(images, 'image')}{when}; {answered} with "
+        f"right answers, {judged} with feedback"
     )
     for one in reversed(records[-top:] if top else []):
         served = one["served"]

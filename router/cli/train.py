@@ -12,6 +12,7 @@ import typer
 from m3router.data.log.parts import part_sizes
 from m3router.data.log.warnings import lone_groups
 from m3router.data.plain_files import real_path
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import (
     GapRule,
@@ -21,6 +22,7 @@ from m3router.router.cli.options import (
     SplitFile,
     SplitId,
     SplitShares,
+    folder_to_write,
     one_name,
     splitting_of,
 )
@@ -29,6 +31,9 @@ from m3router.router.estimators import DEFAULT, ESTIMATORS
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import train_stage
 from m3router.router.stages.tuning import tuned_setting
+from m3router.router.text.few_images import few_to_learn
+from m3router.router.text.numbers import count
+from m3router.router.text.words import words_of
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
 
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
@@ -134,6 +139,8 @@ def train(
                 raise typer.BadParameter(f"{option} cannot go with --tuned, which brings its own")
     elif trial is not None:
         raise typer.BadParameter("--trial names a trial of `m3router tune`: add --tuned")
+    if out is not None:
+        folder_to_write(out)
     given = place = Run(run).opened()
     if out is not None and real_path(out) != real_path(run):
         place = given.copy_data(out).opened()
@@ -159,6 +166,8 @@ def train(
     sizes = part_sizes(log, place.split(log))
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
+    if few := few_to_learn(sizes["fit"]["pictures"], words_of(log)):
+        say(few)
     calibrated = router.metadata["calibration"]
     if router.told and len(set(log.datasets.tolist())) > 1:
         results.print(TELLS, highlight=False)
@@ -167,10 +176,11 @@ def train(
     judged = calibrated["n"]
     if judged < ENOUGH:
         results.print(
-            f"Probability calibration: {calibrated['method']}. {judged} held-out "
-            f"question{'' if judged == 1 else 's'} cannot say how far probabilities are off.",
+            f"Probability calibration: {calibrated['method']}. "
+            f"{count(judged, 'held-out question')} cannot say how far probabilities are off.",
             highlight=False,
         )
+        next_steps.after_train(place, log)
         return
     results.print(
         f"Probability calibration: {calibrated['method']}. Expected calibration error on {judged} "
@@ -178,6 +188,7 @@ def train(
         highlight=False,
     )
     show_table(["", "overall", *router.options], calibration_rows(calibrated["ece"]))
+    next_steps.after_train(place, log)
 
 
 def members_line(members: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import optuna
 import typer
 
+from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, say, show_table
+from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.options import (
     GapRule,
     Rule,
@@ -22,9 +24,8 @@ from m3router.router.cli.options import (
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 from m3router.router.stages.tuning import Search, tune_stage, tuning_note
+from m3router.router.text.numbers import count, number
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
-
-INTERRUPTED = 130  # as shells say it
 
 
 def tune(
@@ -110,14 +111,14 @@ def tune(
         )
     _show(found)
     out.print(
-        f"{counts.complete} trials judged in full, {counts.pruned} pruned, {counts.failed} failed; "
-        f"all of them in {run / 'tuning' / 'tuning.csv'}"
+        f"{count(counts.complete, 'trial')} judged in full, {counts.pruned} pruned, "
+        f"{counts.failed} failed; all of them in {run / 'tuning' / 'tuning.csv'}"
     )
     if counts.finished < trials:
-        say(f"{counts.finished} of {trials} trials are done: the same command goes on.")
+        say(f"{counts.finished} of {count(trials, 'trial')} are done: the same command goes on.")
     if stopped:
-        raise typer.Exit(INTERRUPTED)
-    out.print(f"Train with it: m3router train {run} --tuned")
+        raise typer.Exit(STOPPED)
+    next_steps.show_next("train", run, "--tuned")
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -134,7 +135,7 @@ def _show(found: dict[str, Any]) -> None:
     show_table(["trial", "low budgets %", "high budgets %", "estimator", "reads"], lines)
     chosen = rows[found["chosen"]]
     settings = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        f"{name} {number(value)}" if isinstance(value, float) else f"{name} {value}"
         for name, value in chosen["hyperparameters"].items()
     )
     out.print(f"* chosen: {chosen['estimator']} with {settings}")

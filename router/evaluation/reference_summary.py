@@ -14,7 +14,7 @@ from m3router.router.estimators.base import Floats
 from m3router.router.metrics.choices import best_fixed
 from m3router.router.metrics.paired_bootstrap import SHARE, Columns
 from m3router.router.policies.references import index_of, under_cap
-from m3router.router.text.numbers import interval, percent
+from m3router.router.text.numbers import interval, percent, plain
 from m3router.router.text.words import Words
 
 Summary = Mapping[str, Any]
@@ -92,7 +92,7 @@ def not_the_best(summary: Summary) -> list[str]:
     if last is None or last["option"] == best["option"] or last["share"] > 1 - SAME:
         return []
     by, name = last["minus_best"], best["option"]
-    within = "" if summary["cap"] is None else f" within the cap of {summary['cap']:.6g}"
+    within = "" if summary["cap"] is None else f" within the cap of {plain(summary['cap'])}"
     where = f"on the calibration split{within}"
     cost = f"{percent(last['share'], digits=0)} % of its cost"
     right = percent(best["accuracy"])
@@ -113,7 +113,7 @@ def not_the_best(summary: Summary) -> list[str]:
 def reference_sentence(summary: Summary, words: Words | None = None) -> str:
     """What the reference option is, why, and how often it is right on the calibration split."""
     asked = (words or Words()).asked(summary["n"], summary["groups"])
-    within = "" if summary["cap"] is None else f" within the cap of {summary['cap']:.6g}"
+    within = "" if summary["cap"] is None else f" within the cap of {plain(summary['cap'])}"
     found = summary["accuracy"]
     spread = f", {interval(found)}" if found["low"] is not None else ""
     if summary["options"] == 1:

@@ -228,8 +228,9 @@ def check_source(router_source: str, model: MultiScaleModel) -> None:
     """
     if router_source != source_of(model):
         raise MismatchError(
-            f"the router was trained on features of {router_source}, but the model is "
-            f"{source_of(model)}; label and train with this model, or load the other one"
+            "the router was trained on features of another model, or of another version of it; "
+            f"label and train with this model, or load the other one ({router_source}, not "
+            f"{source_of(model)})"
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from m3router.data.errors import DataError, ModelError
+from m3router.data.registry import unknown_name
 from m3router.m3core.checkpoints import revision_of
 from m3router.m3core.matryoshka.base import MultiScaleModel
 
@@ -127,7 +128,5 @@ def question_encoder(name: str, model: MultiScaleModel | None = None) -> Questio
         return SentenceQuestions(name.removeprefix(SENTENCE))
     if name == MODEL:
         raise DataError("the question encoder 'model' needs a multi-scale model; use 'hashed'")
-    raise DataError(
-        f"unknown question encoder {name!r}; choose {MODEL!r}, {HASHED!r} or "
-        f"'{SENTENCE}FOLDER_OR_HUB_ID'"
-    )
+    known = (MODEL, HASHED, f"{SENTENCE}FOLDER_OR_HUB_ID")
+    raise DataError(unknown_name("question encoder", name, known))

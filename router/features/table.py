@@ -169,9 +169,11 @@ class FeatureTable:
         expected = manifest.get("files", {}).get(FILE)
         found = sha256(path) if is_there(path) else None
         if found is None or found != expected:
+            if found is None:
+                raise DataError(f"{path} is missing. Compute the features again.")
             raise DataError(
-                f"{path} has SHA-256 {found}, but its manifest says {expected}: the file is "
-                "missing, cut short or edited. Compute the features again."
+                f"{path} was cut short or edited. Compute the features again. (SHA-256 "
+                f"{found[:12]}, as written {str(expected)[:12]})"
             )
         redo = "Compute the features again."
         ids = read_parquet(path, redo=redo, columns=[ID_COLUMN]).column(0).to_pylist()

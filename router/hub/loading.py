@@ -47,4 +47,4 @@ def load_policy(
         DataError: when it cannot be fetched, there is none of that name, or it was edited.
     """
     found = fetch(repository, revision=revision, token=token, cache_dir=cache_dir)
-    return Policy.read(Run(found.folder).policy_file(name))
+    return Policy.read(Run(found.folder).need_policy(name))

@@ -49,7 +49,7 @@ def read_rule(run: Run, name: str) -> tuple[Policy, Cascade | None]:
         DataError: If there is none of that name, or it is damaged.
     """
     path = cascade_path(run.root, name)
-    return Policy.read(run.policy_file(name)), Cascade.read(path) if is_there(path) else None
+    return Policy.read(run.need_policy(name)), Cascade.read(path) if is_there(path) else None
 
 
 def reads_own_model(router: ScaleRouter) -> bool:
@@ -90,8 +90,8 @@ def load_encoder_of(
         if name:
             raise
         raise ModelError(
-            f"The image encoder {known!r} that the router reads cannot be loaded: {error}. Give "
-            "its folder or hub id (--encoder)."
+            f"The image encoder {known!r} that the router reads cannot be loaded: "
+            f"{str(error).rstrip('.')}. Give its folder or hub id (--encoder)."
         ) from error
     if loaded.revision[:16] != revision:
         raise MismatchError(

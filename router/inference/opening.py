@@ -37,6 +37,7 @@ def open_pipeline(
         MismatchError: When the parts do not belong together.
     """
     run = as_run(run)
+    run.need_router()
     if reads_own_model(ScaleRouter.read(run.arm())):
         if not (model is None or isinstance(model, str | MultiScaleModel)):
             raise MismatchError(

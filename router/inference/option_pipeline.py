@@ -149,9 +149,10 @@ class OptionPipeline:
         labelled = str(trained.metadata.get("log", {}).get("revision", ""))
         if labelled and labelled != model.revision:
             raise MismatchError(
-                f"the router was trained on answers of {trained.model}@{labelled[:16]}, but the "
-                f"model is {model.name}@{model.revision[:16]}: its weights, options, prompt or "
-                "image encoding differ. Label and train with this model, or load the other one."
+                f"The router was trained on answers of another model than {model.name}: weights, "
+                "options, prompt or image encoding differ. Label and train with this model, or "
+                f"load the other one. ({trained.model}@{labelled[:16]}, not "
+                f"{model.name}@{model.revision[:16]})"
             )
         self.model = model
         self.router = router
@@ -213,7 +214,7 @@ class OptionPipeline:
         return told
 
     @overload
-    def answer(
+    def answer(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
         self, images: AnyImage, questions: str, **how: Unpack[HowToAnswer]
     ) -> OptionAnswer: ...
 

@@ -100,6 +100,7 @@ class AutoScalePipeline:
             MismatchError: When the parts do not belong together.
         """
         run = as_run(run)
+        run.need_router()
         router = ScaleRouter.read(run.arm())
         revision = router.metadata.get("log", {}).get("revision")
         if revision and not reads_own_model(router):

@@ -39,6 +39,7 @@ from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import AnyRun, Run, as_run
+from m3router.router.text.numbers import number, plain
 from m3router.router.training.scale_router import ScaleRouter
 
 CHUNK = 32
@@ -151,6 +152,7 @@ class Router:
             MismatchError: If the parts do not belong together, or the router reads a peek.
         """
         place = as_run(run).opened()
+        place.need_router()
         router = ScaleRouter.read(place.arm())
         rule: tuple[Policy | None, Cascade | None] = (None, None)
         if policy != "default" or place.policy_file(policy).is_file():
@@ -480,7 +482,7 @@ def _reason(rule: Policy | Cascade | str, unit: str) -> str:
     """Which rule chose, one sentence."""
     if isinstance(rule, str):
         return f"The option {rule} was asked for."
-    asked = ", ".join(f"{name} {value:.6g}" for name, value in rule.knob.items())
+    asked = ", ".join(f"{name} {plain(value)}" for name, value in rule.knob.items())
     told = f" ({asked})" if asked else ""
     if isinstance(rule, Cascade):
         return f"A cascade asks it first, and may ask again where the answer looks wrong{told}."
@@ -491,4 +493,4 @@ def _reason(rule: Policy | Cascade | str, unit: str) -> str:
         if rule.kind == "price"
         else f"probability of losing nothing against {rule.reference}"
     )
-    return f"Highest {worth}, less {rule.price:.3g} for each of its {unit}{told}."
+    return f"Highest {worth}, less {number(rule.price)} for each of its {unit}{told}."

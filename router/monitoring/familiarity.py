@@ -261,8 +261,8 @@ class Familiarity:
         payload = read_sealed(path, kind=KIND, schema=SCHEMA)
         if payload.get("router") != router:
             raise MismatchError(
-                f"{path} belongs to the router {str(payload.get('router'))[:12]}, but beside it "
-                f"lies {router[:12]}. Train the router again."
+                f"{path} belongs to another router than lies beside it. Train the router again. "
+                f"({str(payload.get('router'))[:12]}, beside it {router[:12]})"
             )
         try:
             arrays = load(read_files(folder, {ARRAYS: payload["files"][ARRAYS]})[ARRAYS])

@@ -23,6 +23,7 @@ from m3router.router.metrics.choices import taken
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.policies.price_sweep import check_inputs, sweep
 from m3router.router.policies.references import chosen
+from m3router.router.text.numbers import plain
 
 
 def for_price(
@@ -45,7 +46,7 @@ def for_price(
             an example, or when the calibration split is empty or not finite.
     """
     if not (math.isfinite(price) and price >= 0):
-        raise DataError(f"A price must be finite and at least 0; it is {price:g}.")
+        raise DataError(f"A price must be finite and at least 0; it is {plain(price)}.")
     p, costs = check_inputs(p, costs)
     scale = _cost_scale(costs)
     policy = Policy(
@@ -88,8 +89,8 @@ def for_budget(
         least = steps.cost.min() * (1 - 1e-12)
     if not budget >= least:
         raise DataError(
-            f"The budget must be at least {least:.6g} {binding.cost_unit}, the mean cost of the "
-            f"cheapest option on the calibration split; it is {budget:.6g}. Raise the budget."
+            f"The budget must be at least {plain(least)} {binding.cost_unit}, the mean cost of the "
+            f"cheapest option on the calibration split; it is {plain(budget)}. Raise the budget."
         )
     if math.isinf(budget):
         raise DataError("The budget must be finite; without one, give --price 0.")
@@ -146,7 +147,9 @@ def for_max_loss(
             finite, the cap below the cheapest option of an example, or the reference unknown.
     """
     if not math.isfinite(max_loss_points):
-        raise DataError(f"A maximal loss must be finite, in points; it is {max_loss_points:g}.")
+        raise DataError(
+            f"A maximal loss must be finite, in points; it is {plain(max_loss_points)}."
+        )
     p, costs = check_inputs(p, costs)
     scores = check_scores(scores, p.shape)
     knob = {"max_loss_points": float(max_loss_points)}

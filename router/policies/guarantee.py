@@ -46,6 +46,7 @@ from m3router.router.policies.price_sweep import (
 )
 from m3router.router.policies.references import chosen as reference_of
 from m3router.router.policies.thinning import SEED, Thinned, default_most, thin
+from m3router.router.text.numbers import number, plain
 
 STEPS = 250
 """Most prices that are tested."""
@@ -500,8 +501,8 @@ def _cheapest(exam: Exam, lists: Sequence[Sequence[Policy]], binding: Binding) -
         chosen = measured_at[rung]
     if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
         cause = (
-            f"{_WHAT[target.loss]} of at most {target.alpha:g} is certified at confidence "
-            f"{target.confidence:g} for no cheaper policy on {len(part.p)} questions about "
+            f"{_WHAT[target.loss]} of at most {plain(target.alpha)} is certified at confidence "
+            f"{plain(target.confidence)} for no cheaper policy on {len(part.p)} questions about "
             f"{len(exam.counted.thinned.sizes)} images"
         )
         chosen, rung = fixed.fall_back(cause, advice=_what_it_takes(exam, policies)), None
@@ -547,13 +548,14 @@ def _what_it_takes(exam: Exam, policies: Sequence[Policy]) -> str:
     policy, losses = useful[-1]
     cost = _measured(policy, part).calibration["mean_cost"]
     what = _WHAT[target.loss]
-    found = f"The policy of mean cost {cost:.4g} had a {what} of {losses.risk:.2g} there: "
+    risky = number(losses.risk, digits=2)
+    found = f"The policy of mean cost {number(cost, digits=4)} had a {what} of {risky} there: "
     needed = risk.images_needed(
         losses, target.alpha, delta=target.delta, bound=exam.bound, power=POWER
     )
     if needed is None:
         return f"{found}no number of images certifies that"
-    return f"{found}about {needed} such images would certify it with probability {POWER:g}"
+    return f"{found}about {needed} such images would certify it with probability {plain(POWER)}"
 
 
 def _measured(policy: Policy, part: Labelled) -> Policy:
@@ -635,8 +637,8 @@ def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     if least is None or least > losses.images:
         raise UncertifiedError(
             f"The calibration split is too small for a {_WHAT[target.loss]} of at most "
-            f"{target.alpha:g} at confidence {target.confidence:g}: it has {losses.questions} "
-            f"questions about {losses.images} images, and even without a single loss at least "
-            f"{least} such images are needed (bound {bound!r}). Label more images, or ask for "
-            "less."
+            f"{plain(target.alpha)} at confidence {plain(target.confidence)}: it has "
+            f"{losses.questions} questions about {losses.images} images, and even without a "
+            f"single loss at least {least} such images are needed (bound {bound!r}). Label more "
+            "images, or ask for less."
         )

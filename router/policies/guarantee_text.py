@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from m3router.router.text.numbers import number, plain
 from m3router.router.text.words import Words
 
 SENTENCE = "sentence"
@@ -43,21 +44,21 @@ counting with at most 12 questions.'
     words = words or Words()
     named = f"the reference option, {reference}"
     if cap is not None:
-        named += f" (or what stands for it within the cap of {cap:.6g})"
+        named += f" (or what stands for it within the cap of {plain(cap)})"
     loss = guarantee.get("max_loss")
     if loss is not None:
         points = 100 * float(loss)
         what = (
-            f"accuracy as routed is at most {points:.3g} point{'' if points == 1 else 's'} below "
-            f"that of {named}"
+            f"accuracy as routed is at most {number(points)} point{'' if points == 1 else 's'} "
+            f"below that of {named}"
         )
     else:
-        share = f"{100 * float(guarantee['max_regret']):.3g} %"
+        share = f"{number(100 * float(guarantee['max_regret']))} %"
         what = f"at most {share} of questions are right at {named}, and wrong as routed"
         if cap is not None:
             what = f"at most {share} of questions are right at {named} and wrong as routed"
     return (
-        f"With {100 * float(guarantee['confidence']):.6g} % confidence, {what}: among "
+        f"With {plain(100 * float(guarantee['confidence']))} % confidence, {what}: among "
         f"{_population(guarantee, words, singles)}."
     )
 
@@ -113,11 +114,11 @@ def evidence(guarantee: Mapping[str, Any], words: Words | None = None) -> str:
     asked = (words or Words()).asked(int(guarantee["questions"]), int(guarantee["pictures"]))
     if guarantee.get("max_loss") is not None:
         points = 100 * float(guarantee["loss"])
-        many = f"{abs(points):.2g}"
+        many = f"{number(abs(points), digits=2)}"
         unit = "point" if many == "1" else "points"
         seen = f"a {'loss' if points >= 0 else 'gain'} of {many} {unit} on"
     else:
-        seen = f"{100 * float(guarantee['regret']):.2g} % of"
+        seen = f"{number(100 * float(guarantee['regret']), digits=2)} % of"
     return (
         f"Observed there: {seen} {guarantee['questions']} questions{asked and ' '}{asked} "
         f"({guarantee['bound']} bound, p = {guarantee['p_value']:.2g})."

@@ -32,6 +32,7 @@ from m3router.router.policies.price_sweep import (
     worths,
 )
 from m3router.router.sealed_files import SEAL, check_entries, read_sealed, write_sealed
+from m3router.router.text.numbers import plain
 
 KIND = "policy"
 SCHEMA = 3  # 2: caps, the kind "regret" and guarantees; 3: the reference, "finest" is "fixed"
@@ -219,7 +220,7 @@ class Policy:
         """This policy, of kind "fixed", as what remains when nothing qualifies, and why."""
         where = f"the reference option, {self.reference}"
         if self.cap is not None:
-            where += f", or what stands for it within the cap of {self.cap:.6g}"
+            where += f", or what stands for it within the cap of {plain(self.cap)}"
         reason = f"{cause}, so every example goes to {where}" + (f". {advice}" if advice else "")
         return replace(self, fallback=True, reason=reason)
 
@@ -238,8 +239,9 @@ class Policy:
         for what, mine, theirs in (("router", ours.router, router), ("split", ours.split, split)):
             if theirs and mine != theirs:
                 raise MismatchError(
-                    f"The policy was calibrated for the {what} {mine[:12] or '(none)'}, but is "
-                    f"used with the {what} {theirs[:12]}. Calibrate it again."
+                    f"The policy was calibrated for another {what} than it is used with: the "
+                    f"{what} was made again. Calibrate it again. ({mine[:12] or 'None'} and "
+                    f"{theirs[:12]})"
                 )
 
     def write(self, path: StrPath) -> None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from m3router.data.errors import DataError
 from m3router.router.estimators.base import Floats
+from m3router.router.text.numbers import plain
 
 Choice = npt.NDArray[np.intp]
 Kind = Literal["price", "regret", "fixed"]
@@ -59,8 +60,8 @@ def allowed(costs: Floats, cap: float | None) -> npt.NDArray[np.bool_]:
 def beyond_cap(cap: float | None, least: float, where: str = "this example") -> DataError:
     """What to say where even the cheapest option, of cost `least`, exceeds the cap."""
     return DataError(
-        f"The cap of {cap or 0:.6g} is below the cheapest option of {where}, which costs "
-        f"{least:.6g}. Raise the cap, or leave such examples out."
+        f"The cap of {plain(cap or 0)} is below the cheapest option of {where}, which costs "
+        f"{plain(least)}. Raise the cap, or leave such examples out."
     )
 
 

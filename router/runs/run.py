@@ -7,6 +7,7 @@ and hands it on: an open run reads, hashes and verifies each of its files once.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.files import PARQUET
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import (
+    COMMANDS,
     MANIFEST,
     atomic_write_bytes,
     library_versions,
@@ -45,18 +47,28 @@ ARMS: dict[str, tuple[str, tuple[str, ...] | None]] = {
 }
 """Name -> (folder, feature blocks it reads; None for all)."""
 
-STAGES = {
-    "log": "label",
-    "features": "featurize",
-    "train": "train",
-    "calibrate": "calibrate",
-    "evaluate": "evaluate",
-    "importance": "report",
-    "report": "report",
-    "learning-curve": "study learning-curve",
-    "leave-one-out": "study leave-one-out",
+MADE = {
+    "train": "the router was trained",
+    "calibrate": "the policies were calibrated",
+    "evaluate": "the run was evaluated",
+    "importance": "the report was written",
+    "report": "the report was written",
+    "learning-curve": "the study was made",
+    "leave-one-out": "the study was made",
 }
-"""Stage, as manifests name it -> the command that writes it."""
+"""Stage -> what it did, in the middle of a sentence."""
+MADE_AGAIN = {
+    "log": "log was labelled or imported again",
+    "features": "features were computed again",
+    "split": "split was made again",
+    "evaluation": "evaluation was made again",
+}
+"""Input -> what happened to it where it is another one now; all others are routers."""
+MISSING = "missing"
+"""In place of the hash of a file that is not there."""
+MAKES = "`m3router label` or `m3router import` makes one"
+LACKS = {"evaluate": "evaluation", "featurize": "features", "train": "router"}
+"""Command -> what a run lacks before it."""
 
 _READS_EVALUATIONS = "m3router.router.evaluation.documents:evaluation_in"
 """Evaluations know runs; a run asks for their reader by its name."""
@@ -144,7 +156,7 @@ class Run:
         Raises:
             DataError: when it is missing or damaged.
         """
-        self._need(self.log_folder / MANIFEST, "label")
+        self.need(self.log_folder / MANIFEST, "label")
         log = OracleLog.read(self.log_folder, sha256=self.sha256)
         return log if as_labelled else without_featureless(log, self.features_folder)
 
@@ -159,19 +171,21 @@ class Run:
             MismatchError: when it was computed for other examples.
         """
         log = self.log() if log is None else log
-        self._need(self.features_folder / MANIFEST, "featurize")
+        self.need(self.features_folder / MANIFEST, "featurize")
         table = FeatureTable.read(self.features_folder, sha256=self.sha256)
         ours, theirs = (one.metadata.get("examples_sha256") for one in (log, table))
         if None not in (ours, theirs) and ours != theirs:
             raise MismatchError(
-                f"{self.features_folder} was computed for the examples {str(theirs)[:12]}, but "
-                f"{self.log_folder} holds the examples {str(ours)[:12]}. Compute the features of "
-                "this log."
+                f"The features in {self.features_folder} were computed for other examples than the "
+                f"log in {self.log_folder} holds. Compute those of this log: "
+                f"`{self._command('featurize')}`. (Examples {str(theirs)[:12]}, in the log "
+                f"{str(ours)[:12]})"
             )
         if not of_same_examples(table, log):
             raise MismatchError(
                 f"{self.features_folder} was computed for other ids, questions or images than "
-                f"{self.log_folder} holds. Compute the features of this log (m3router featurize)."
+                f"{self.log_folder} holds. Compute the features of this log: "
+                f"`{self._command('featurize')}`."
             )
         return table
 
@@ -182,7 +196,7 @@ class Run:
             DataError: when it is missing or damaged.
             MismatchError: when log, features or split changed since.
         """
-        self._need(self.arm(arm) / MANIFEST, "train")
+        self.need(self.arm(arm) / MANIFEST, "train")
         self.verify(self.arm(arm), "train")
         folder = self.arm(arm)
         return replace(ScaleRouter.read(folder), held_out=HeldOut.read(folder))
@@ -198,7 +212,7 @@ class Run:
             MismatchError: when it was made from another log.
         """
         log = self.log() if log is None else log
-        self._need(self.split_file, "train")
+        self.need(self.split_file, "train")
         return Split.read(self.split_file, log.groups)
 
     def policies(
@@ -222,6 +236,21 @@ class Run:
             self._fits(path, policies[name], router, split)
         return policies
 
+    def need_policy(self, name: str) -> Path:
+        """The file of a policy that there is.
+
+        Raises:
+            DataError: when there is none of that name; the message has the nearest.
+        """
+        path = self.policy_file(name)
+        if is_there(path):
+            return path
+        make = f"`{self._command('calibrate')} --budget COST --policy {name}` makes it"
+        if known := self.policy_names():
+            raise DataError(f"{self.root}: {unknown_name('policy', name, known)} {make}.")
+        self.need(self.arm() / MANIFEST, "train")
+        raise DataError(f"{self.root} has no policy {name!r}, and no other, yet: {make}.")
+
     def policy_names(self) -> list[str]:
         """Names of the policies that there are."""
         return sorted(
@@ -242,7 +271,7 @@ class Run:
         path, known = self.policy_file(name), self.policy_names()
         if known and name not in known:
             raise DataError(f"{unknown_name('policy', name, known)} They are those of {self.root}.")
-        self._need(path, "calibrate")
+        self.need(path, "calibrate")
         policy = Policy.read(path)
         self._fits(path, policy, self.router() if router is None else router, None)
         return policy
@@ -280,7 +309,7 @@ class Run:
             MismatchError: when the run changed since.
         """
         path = self.inputs("evaluation")["evaluation"]
-        self._need(path, "evaluate")
+        self.need(path, "evaluate")
         self.verify(self.evaluation_folder, "evaluate")
         found: Evaluation = load(_READS_EVALUATIONS)(path)
         return found
@@ -369,7 +398,7 @@ class Run:
         """
         folder = as_path(folder)
         manifest = read_manifest(folder, stage=stage)
-        redo = f"Run `m3router {STAGES[stage]}` again."
+        redo = f"Run `{self._command(COMMANDS[stage])}` again."
         try:
             files = {name: str(digest) for name, digest in manifest["files"].items()}
             inputs = {n: (one["path"], one["sha256"]) for n, one in manifest["inputs"].items()}
@@ -378,9 +407,11 @@ class Run:
         for name, recorded in files.items():
             found = self._digest(folder / name)
             if found != recorded:
+                if found == MISSING:
+                    raise DataError(f"{folder / name} is missing, which the stage wrote. {redo}")
                 raise DataError(
-                    f"{folder / name} is damaged or was changed: its SHA-256 is {found[:12]}, the "
-                    f"manifest says {recorded[:12]}. {redo}"
+                    f"{folder / name} is damaged or was changed. {redo} (SHA-256 {found[:12]}, as "
+                    f"written {recorded[:12]})"
                 )
         for name, (relative, recorded) in inputs.items():
             path = real_path(folder / relative)
@@ -389,9 +420,14 @@ class Run:
             found = self._digest(path)
             if found != recorded:
                 self._refuse_damaged(path, found)
+                if found == MISSING:
+                    told = f"{path} is missing, from which {folder} was made"
+                    raise MismatchError(f"{told}. {redo}")
+                again = MADE_AGAIN.get(name, "router was trained again")
                 raise MismatchError(
-                    f"{folder} was made from the {name} {relative} with SHA-256 {recorded[:12]}, "
-                    f"but that file is now {found[:12]}. {redo}"
+                    f"The {again} after {MADE.get(stage, f'{folder} was made')}, so that they do "
+                    f"not belong together any more. {redo} (SHA-256 of {path} now {found[:12]}, "
+                    f"then {recorded[:12]})"
                 )
         return manifest
 
@@ -402,9 +438,12 @@ class Run:
                 continue
             own = read_manifest(folder, stage=stage).get("files", {}).get(path.name, found)
             if own != found:
+                if found == MISSING:
+                    told = f"{path} is missing. Copy the run again, or run"
+                    raise DataError(f"{told} `m3router {COMMANDS[stage]}` again.")
                 raise DataError(
-                    f"{path} is damaged or was changed: its SHA-256 is {found[:12]}, its manifest "
-                    f"says {own[:12]}. Copy it again, or run `m3router {STAGES[stage]}` again."
+                    f"{path} is damaged or was changed. Copy it again, or run `m3router "
+                    f"{COMMANDS[stage]}` again. (SHA-256 {found[:12]}, as written {own[:12]})"
                 )
 
     def is_current(
@@ -438,17 +477,46 @@ class Run:
             )
         except MismatchError as error:
             raise MismatchError(
-                f"{path}: {error} (m3router calibrate --policy {path.stem})"
+                f"{path}: {error} ({self._command('calibrate')} --policy {path.stem})"
             ) from error
 
-    def _need(self, path: Path, command: str) -> None:
-        if not is_there(path):
+    def need_router(self) -> None:
+        """Refuse a folder without a router; one from a hub has it without manifests.
+
+        Raises:
+            DataError: when there is none.
+        """
+        self.need(self.arm() / ROUTER_FILE, "train")
+
+    def need(self, path: Path, command: str) -> None:
+        """Refuse a run that lacks a file, with the command that writes it.
+
+        Raises:
+            DataError: when it is not there.
+        """
+        if is_there(path):
+            return
+        root = self.root
+        if not is_there(root):
+            raise DataError(f"{root} does not exist. Check the path; {MAKES}.")
+        if not root.is_dir():
+            raise DataError(f"{root} is a file, not a run folder. Give the folder; {MAKES}.")
+        if command == "label" and self.policies_folder.is_dir():
             raise DataError(
-                f"{path} does not exist. Run `m3router {command}` on {self.root} first."
+                f"{root} has no log: it holds a router and policies alone. Use the run that they "
+                "were made in, or `m3router ask`, `route` or `serve`, which need no log."
             )
+        if command == "label" or self.published:
+            raise DataError(f"{root} is not a run folder: it has no log. {MAKES.capitalize()}.")
+        lacking = LACKS.get(command, command)
+        raise DataError(f"{root} has no {lacking} yet. Run `{self._command(command)}` first.")
+
+    def _command(self, command: str) -> str:
+        """A stage's command for this run, as it is typed."""
+        return f"m3router {command} {shlex.quote(str(self.root))}"
 
     def _digest(self, path: Path) -> str:
-        return self.sha256(path) if is_there(path) else "missing"
+        return self.sha256(path) if is_there(path) else MISSING
 
     def sha256(self, path: StrPath) -> str:
         """Hash a file of the run.

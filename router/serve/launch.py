@@ -318,15 +318,5 @@ def _fetcher(settings: ServeSettings, limits: ImageLimits) -> Fetcher | None:
 
 
 def _require_policy(run: Path, name: str) -> None:
-    policies = Run(run).policies_folder
-    if not policies.is_dir():
-        raise DataError(
-            f"{run} is not a run folder with policies. `m3router calibrate` makes policies; a "
-            "policy is given by its name: m3router serve RUN --policy NAME"
-        )
-    if not Run(run).policy_file(name).is_file():
-        known = sorted(one.stem for one in policies.glob("*.json") if one.name != "manifest.json")
-        raise DataError(
-            f"{run} has no policy {name!r}; it has {', '.join(known) or 'none'}. Give one of "
-            f"these, or make it: m3router calibrate {run} --policy {name}"
-        )
+    Run(run).need_router()
+    Run(run).need_policy(name)

@@ -126,17 +126,17 @@ def _same_questions(a: OpenRun, b: OpenRun) -> tuple[OracleLog, Split]:
     ours, theirs = (run.sha256(run.inputs("log")["log"]) for run in (a, b))
     if ours != theirs:
         raise MismatchError(
-            f"Two routers can be compared on the same log only: that of {a.root} has SHA-256 "
-            f"{ours[:12]}, that of {b.root} has {theirs[:12]}. Train both on one log "
-            "(`m3router train --out` makes a second run of the same log)."
+            f"Two routers can be compared on the same log only: {a.root} and {b.root} have "
+            "different logs. Train both on one log (`m3router train --out` makes a second run of "
+            f"the same log). (SHA-256 {ours[:12]} and {theirs[:12]})"
         )
     split, other = a.split(log), b.split(log)
     if split.fingerprint != other.fingerprint:
         raise MismatchError(
             "Two routers can be compared on the same split only, or one has learned what the "
-            f"other is tested on: {a.root} was split with seed {split.seed} "
-            f"({split.fingerprint[:12]}), {b.root} with seed {other.seed} "
-            f"({other.fingerprint[:12]}). Train both with one --seed."
+            f"other is tested on: {a.root} was split with seed {split.seed}, {b.root} with seed "
+            f"{other.seed}. Train both with one --seed. (Fingerprints {split.fingerprint[:12]} and "
+            f"{other.fingerprint[:12]})"
         )
     return log, split
 
@@ -160,10 +160,7 @@ def _common_policies(
     for name in wanted:
         for run, known in ((a, ours), (b, theirs)):
             if name not in known:
-                raise DataError(
-                    f"{run.root} has no policy {name!r}; it has {', '.join(known) or 'none'}. "
-                    f"Run `m3router calibrate --policy {name}` on it first."
-                )
+                run.need_policy(name)
         if dict(ours[name].knob) != dict(theirs[name].knob):
             raise MismatchError(
                 f"The policy {name!r} was told {dict(ours[name].knob)} in {a.root}, but "

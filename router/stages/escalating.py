@@ -32,6 +32,7 @@ from m3router.router.policies.outcomes import Prices, outcome_of
 from m3router.router.runs.calibration_data import CalibrationData, known_costs
 from m3router.router.runs.run import AnyRun, as_run
 from m3router.router.stages.learning import record_policies
+from m3router.router.text.numbers import number, plain
 from m3router.router.training.scale_router import ScaleRouter
 
 TRIED = 64
@@ -168,13 +169,13 @@ def _best(wanted: Floats, knob: Mapping[str, float], tried: _Tried, unit: str) -
     """The place of the least value; refuses when none is finite."""
     if not np.isfinite(wanted).any():
         asked = (
-            f"a budget of {knob['budget']:g} {unit}"
+            f"a budget of {plain(knob['budget'])} {unit}"
             if "budget" in knob
-            else f"a loss of at most {knob['max_loss_points']:g} points"
+            else f"a loss of at most {plain(knob['max_loss_points'])} points"
         )
         raise DataError(
             f"No price meets {asked} on the calibration split: mean costs go from "
-            f"{tried.cost.min():.6g} to {tried.cost.max():.6g} {unit}, accuracies to "
+            f"{plain(tried.cost.min())} to {plain(tried.cost.max())} {unit}, accuracies to "
             f"{100 * tried.accuracy.max():.1f} %. Ask for less, or calibrate without --escalate."
         )
     return int(np.argmin(wanted))
@@ -234,10 +235,10 @@ def _certified(
             advice = "another sample of as many may do"
         what = "a net loss" if target.max_regret is None else "a regret"
         raise UncertifiedError(
-            f"No cascade is certified for {what} of {target.alpha:g} at confidence "
-            f"{target.confidence:g} on {first.questions} questions about {first.images} "
-            f"images: the most careful one had {what} of {first.risk:.2g} ({advice}). Ask for "
-            "less, or calibrate without --escalate."
+            f"No cascade is certified for {what} of {plain(target.alpha)} at confidence "
+            f"{plain(target.confidence)} on {first.questions} questions about {first.images} "
+            f"images: the most careful one had {what} of {number(first.risk, digits=2)} "
+            f"({advice}). Ask for less, or calibrate without --escalate."
         )
     tried = _tried(contender, log, inside, router, [prices[rung] for rung in certified.rungs])
     place = int(np.argmin(tried.cost))

@@ -14,7 +14,7 @@ from m3router.data.scoring.metrics import JUDGED
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.m3core.judging.judge import IN_FLIGHT, Judge
 from m3router.m3core.judging.protocols.table import PROTOCOLS
-from m3router.m3core.judging.run import Progress, judge_log
+from m3router.m3core.judging.run import JudgingStopped, Progress, judge_log
 from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.tuning.stopping import stop_on_signals
 
@@ -82,16 +82,20 @@ def judge_stage(
     log = run.log(as_labelled=True)
     folder = verdicts_folder(run, judge)
     with stop_on_signals() as stop, watched(progress, "judging", as_counted) as show:
-        judged = judge_log(
-            log,
-            judge,
-            folder=folder,
-            examples=examples,
-            datasets=datasets,
-            in_flight=in_flight,
-            progress=show,
-            stopped=lambda: stop.asked,
-        )
+        try:
+            judged = judge_log(
+                log,
+                judge,
+                folder=folder,
+                examples=examples,
+                datasets=datasets,
+                in_flight=in_flight,
+                progress=show,
+                stopped=lambda: stop.asked,
+            )
+        except JudgingStopped as error:
+            error.interrupted = stop.interrupted
+            raise
     before = run.root / "judging" / BEFORE
     if JUDGE not in log.metadata:
         log.write(before)

@@ -11,8 +11,10 @@ from m3router.data.errors import MismatchError
 from m3router.data.log.parts import Gaps, part_rows, require_choice
 from m3router.data.manifest import MANIFEST
 from m3router.data.progress import watched
+from m3router.data.registry import unknown_name
 from m3router.router import estimators
 from m3router.router.cascade.rule import cascade_path
+from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.features.table import FeatureTable
 from m3router.router.monitoring.familiarity import FILES as FAMILIARITY
 from m3router.router.policies.costs import PEEK
@@ -78,11 +80,14 @@ def train_stage(
     features = run.features(log)
     for feature_group in feature_groups or ():
         if feature_group not in features.blocks:
-            raise MismatchError(
-                f"There is no feature block {feature_group!r} in {run.features_folder}, which has "
-                f"{list(features.blocks)}. Compute it: m3router featurize {run.root} "
-                f"--feature-group {feature_group}"
-            )
+            told = unknown_name("feature group", feature_group, features.blocks)
+            if feature_group in FEATURE_GROUPS:
+                told = (
+                    f"There is no feature block {feature_group!r} in {run.features_folder}, which "
+                    f"has {', '.join(features.blocks)}. Compute it: m3router featurize {run.root} "
+                    f"--feature-group {feature_group}"
+                )
+            raise MismatchError(told)
     if tuned:
         estimator, seed, gaps, rule = tuned.estimator, tuned.seed, tuned.gaps, tuned.rule
     targets = apply_rule(log, rule)

@@ -119,13 +119,8 @@ def monitor_stage(
 
 
 def _policy(run: Run, name: str, router: ScaleRouter, split: Split) -> Policy:
-    path, policies = run.policy_file(name), run.policies(router, split)
-    if name not in policies:
-        raise DataError(
-            f"{path} does not exist; {run.policies_folder} has "
-            f"{', '.join(sorted(policies)) or 'no policies'}. Run `m3router calibrate` first."
-        )
-    return policies[name]
+    run.need_policy(name)
+    return run.policies(router, split)[name]
 
 
 def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:

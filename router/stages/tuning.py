@@ -92,6 +92,7 @@ def tune_stage(
         ended the search.
 
     Raises:
+        KeyboardInterrupt: a signal came before any trial was completed.
         DataError: when nothing can be tuned, no trial was completed, or the storage fails.
         MismatchError: when the study was made from another log, features, split or options.
         NotLearnableError: when everything is right, wrong, or independent of the option.
@@ -124,6 +125,8 @@ def tune_stage(
             counts = search(
                 study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=show
             )
+        if stop.asked and not counts.complete:  # there is nothing to write yet
+            raise KeyboardInterrupt
         split.write(tuning_folder(run) / SPLIT)
         while True:
             results = document(study, made_from=made_from, unit=log.cost_unit, at=found.at.tolist())
@@ -195,10 +198,10 @@ def tuned_setting(run: AnyRun, *, trial: int | None = None) -> Tuned:
     ).hashes
     other = [name for name, digest in hashes.items() if made_from.get(name) != digest]
     if other:
-        sides = ", ".join(f"{n} {made_from.get(n)!s:.12} (now {hashes[n][:12]})" for n in other)
+        sides = ", ".join(f"{n} then {made_from.get(n)!s:.12}, now {hashes[n][:12]}" for n in other)
         raise MismatchError(
-            f"{tuning_folder(run)} was tuned on another {sides}. "
-            "Run `m3router tune` with another --study."
+            f"The study in {tuning_folder(run)} was made from another {' and '.join(other)} than "
+            f"the run has now. Run `m3router tune` with another --study. (SHA-256: {sides})"
         )
     return Tuned(split=split, **setting)
 

@@ -101,7 +101,9 @@ def read_results(folder: Path) -> Document:
         DataError: when it is missing, cut short or edited.
     """
     if not is_there(folder / FILE):
-        raise DataError(f"{folder / FILE} does not exist. Run `m3router tune` first.")
+        raise DataError(
+            f"Nothing was tuned yet: {folder / FILE} does not exist. Run `m3router tune` first."
+        )
     return read_sealed(folder / FILE, kind=KIND, schema=SCHEMA)
 
 

@@ -16,6 +16,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self.interrupted = False
         self._inside = False
 
     @contextmanager
@@ -36,6 +37,7 @@ class Stop:
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         self.asked = True
+        self.interrupted = number == signal.SIGINT
         if self._inside:
             self._inside = False  # a second signal does not interrupt what follows
             raise KeyboardInterrupt

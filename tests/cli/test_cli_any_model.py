@@ -124,4 +124,4 @@ def test_ctrl_c_loses_nothing_and_nothing_is_asked_twice(invoke, folder, server)
     assert done.exit_code == 0, done.output
     assert sorted(asked(server)) == ["grand"] * 12 + ["mini"] * 12
     other = invoke(*label("--model", "any_model_reader:model"))
-    assert other.exit_code == 1 and "another" in other.output, other.output
+    assert other.exit_code == 2 and "another" in other.output, other.output

@@ -31,7 +31,7 @@ def test_ask_takes_a_scale_of_the_grid_only(invoke, finished, small_world):
     assert fixed.exit_code == 0, fixed.output
     assert "scale   36, asked for" in fixed.stdout
     wrong = invoke("ask", finished, image, "Is it?", "--scale", 100)
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "1, 9, 36, 144, 576" in wrong.stderr
 
 
@@ -45,10 +45,10 @@ def test_ask_says_what_is_wrong_with_image_question_and_policy(
         (empty, "Is it?", [], "empty.png"),
         (tmp_path / "none.png", "Is it?", [], "none.png"),
         (good, " word" * 2000, [], "does not fit"),
-        (good, "Is it?", ["--policy", "unknown"], "unknown.json"),
+        (good, "Is it?", ["--policy", "unknown"], "Unknown policy 'unknown'"),
     ):
         result = invoke("ask", finished, image, question, *extra)
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 2, result.output
         assert message in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output
 
@@ -159,7 +159,7 @@ def test_help_comes_without_loading_a_model_library():
 def test_an_error_reaches_the_shell_as_exit_code_1_and_one_message(tmp_path):
     command = [sys.executable, "-m", "m3router", "train", str(tmp_path / "nothing")]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

@@ -15,7 +15,7 @@ def test_compare_prints_a_table_and_json(invoke, finished, copy):
     retrained = invoke("train", copy, "--estimator", "lightgbm", "--no-ablations")
     assert retrained.exit_code == 0, retrained.output
     result = invoke("compare", finished, copy, "--draws", 50, "--budget", 36)
-    assert result.exit_code == 1  # the copy's policies are of the router that was replaced
+    assert result.exit_code == 2  # the copy's policies are of the router that was replaced
     assert "m3router calibrate --policy default" in " ".join(result.stderr.split())
     assert invoke("calibrate", copy, "--budget", 100).exit_code == 0
     result = invoke("compare", finished, copy, "--draws", 50, "--budget", 36)
@@ -32,7 +32,7 @@ def test_compare_prints_a_table_and_json(invoke, finished, copy):
 def test_compare_refuses_another_split(invoke, finished, copy):
     assert invoke("train", copy, "--seed", 7, "--no-ablations").exit_code == 0
     result = invoke("compare", finished, copy)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "seed 0" in result.stderr
     assert "seed 7" in result.stderr
 
@@ -55,7 +55,7 @@ def test_study_leave_one_out_by_dataset(invoke, copy):
     assert result.exit_code == 0, result.output
     assert {"short", "long"} <= set(result.stdout.split())
     result = invoke("study", "leave-one-out", copy, "--by", "colour")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no column 'colour'" in result.stderr
 
 

@@ -95,7 +95,7 @@ def test_the_embedded_model_has_its_costs(invoke):
 )
 def test_what_cannot_be_computed_is_said(invoke, arguments, message):
     result = invoke("cost", "--model", "embedded", *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.stderr.replace("\n", " ")
 
 
@@ -156,13 +156,13 @@ def test_what_options_do_not_have_is_said(invoke, tmp_path, arguments, message):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(SMOLVLM))
     result = invoke("cost", "--model", file, *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.stderr.replace("\n", " ")
 
 
 def test_scales_are_no_options(invoke):
     result = invoke("cost", "--model", "embedded", "--option", "a")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "its options are its scales" in result.stderr.replace("\n", " ")
 
 

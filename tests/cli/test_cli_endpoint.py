@@ -50,7 +50,7 @@ def test_a_run_stops_goes_on_and_writes_no_key(given):
     server, run, folder = given
     # 2 options are tried, 1 question of the trial and 1 of the examples are asked without image.
     stopped = run("--key-env", "MY_KEY", "--in-flight", "1", "--max-requests", "8")
-    assert stopped.exit_code == 1 and "--max-requests" in stopped.output, stopped.output
+    assert stopped.exit_code == 2 and "--max-requests" in stopped.output, stopped.output
     assert len(server.heard) == 8
     done = run("--key-env", "MY_KEY", "--in-flight", "2")
     assert done.exit_code == 0, done.output
@@ -68,7 +68,7 @@ def test_a_wrong_key_is_one_message_and_no_log(given):
     server, run, _ = given
     server.script = lambda heard: Said({"error": {"message": f"no {KEY}"}}, 401)
     told = run("--key-env", "MY_KEY")
-    assert told.exit_code == 1 and "refuses the key" in told.output and KEY not in told.output
+    assert told.exit_code == 2 and "refuses the key" in told.output and KEY not in told.output
     assert len(server.heard) == 1
     server.script = honest
     neither = run("--key-env", "MY_KEY", "--key-file", "x")

@@ -60,7 +60,7 @@ def test_limit_and_a_folder_in_use(invoke, parquet, tmp_path):
     command = ["fetch", "pope", "--file", parquet, "--out", tmp_path / "pope", "--limit", 2]
     assert "2 examples in" in invoke(*command).output
     again = invoke(*command)
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "exists already. Choose another folder" in again.output
 
 
@@ -86,7 +86,7 @@ def test_a_dataset_is_found_at_its_former_home(parquet, tmp_path):
             assert done.returncode == 0, done.stderr
             assert "3 examples in" in done.stdout
     hub.shutdown()
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "lmms-lab/POPE (default, test): " in done.stderr
     assert "nor from lmms-lab-encoder/POPE (default, test): " in done.stderr
 
@@ -95,8 +95,8 @@ def test_a_dataset_is_found_at_its_former_home(parquet, tmp_path):
     ("arguments", "code", "message"),
     [
         (["fetch", "--out", "x"], 2, "give a benchmark and --out, or --list"),
-        (["fetch", "poep", "--out", "x"], 1, "Unknown benchmark 'poep'. Did you mean 'pope'?"),
-        (["fetch", "nextqa", "--out", "x", "--file", "a.parquet"], 1, "pass their folder"),
+        (["fetch", "poep", "--out", "x"], 2, "Unknown benchmark 'poep'. Did you mean 'pope'?"),
+        (["fetch", "nextqa", "--out", "x", "--file", "a.parquet"], 2, "pass their folder"),
     ],
 )
 def test_what_is_refused(invoke, tmp_path, monkeypatch, arguments, code, message):

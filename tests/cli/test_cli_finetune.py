@@ -59,7 +59,7 @@ def test_it_trains_at_the_scales_asked_for_and_writes_what_loads(
     model = load_model(str(out), device="cpu")
     assert family == "mqt" or model.grid.scales == scales
     again = invoke(*command)
-    assert again.exit_code == 1 and "not empty" in again.stderr
+    assert again.exit_code == 2 and "not empty" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,5 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     out = tmp_path / "tuned"
     command = ["finetune", "embedded", *material, "--out", out, "--steps", 1, *SETTINGS]
     result = invoke(*command, *words)
-    assert result.exit_code == 1 and why in result.stderr.replace("\n", " ")
+    assert result.exit_code == 2 and why in result.stderr.replace("\n", " ")
     assert not out.exists()

@@ -151,7 +151,7 @@ def test_images_count_with_as_many_questions_as_declared(invoke, trained):
 
 def test_a_calibrate_part_that_is_too_small_is_an_error_with_a_number(invoke, trained):
     result = invoke("calibrate", trained, "--max-regret", 0.001)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     said = result.stderr.replace("\n", " ")
     assert "calibration split is too small for a regret of at most 0.001" in said
     assert "images are needed" in said
@@ -191,7 +191,7 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
 )
 def test_what_cannot_be_asked_for_is_one_clean_error(invoke, trained, knobs, said):
     result = invoke("calibrate", trained, *knobs)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert said in result.stderr.replace("\n", " ")
 
 
@@ -216,7 +216,7 @@ def test_a_policy_for_another_grid_is_refused(invoke, trained, tmp_path):
     binding = replace(other.binding, options=("1", "4", "16", "64", "256"))
     replace(other, binding=binding, reference="256").write(trained / "policies/default.json")
     result = invoke("evaluate", trained)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "'256'" in result.stderr
     assert "'576'" in result.stderr
 
@@ -229,7 +229,7 @@ def test_an_edited_or_truncated_policy_is_refused(invoke, trained):
         assert damaged != content
         path.write_text(damaged)
         result = invoke("evaluate", trained)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "cut short or edited" in result.stderr.replace("\n", " ")
 
 
@@ -279,7 +279,7 @@ def test_traffic_about_images_of_the_run_is_refused(invoke, trained, tmp_path):
     invoke("calibrate", trained, *PROMISE)
     same = traffic_of(tmp_path / "same", prefix="")
     result = invoke("monitor", trained, "--traffic", same)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "shares" in result.stderr
     assert "rename the groups" in result.stderr.replace("\n", " ")
 
@@ -288,17 +288,17 @@ def test_traffic_that_does_not_fit_is_refused(invoke, trained, tmp_path):
     invoke("calibrate", trained, *PROMISE)
     fresh = traffic_of(tmp_path / "fresh")
     missing = invoke("monitor", trained, "--traffic", fresh, "--policy", "saef")
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "default" in missing.stderr
     run = Run(fresh)
     table = run.features(run.log())
     replace(table, metadata={"source": "another encoder"}).write(run.features_folder)
     other = invoke("monitor", trained, "--traffic", fresh)
-    assert other.exit_code == 1
+    assert other.exit_code == 2
     assert "another encoder" in other.stderr.replace("\n", " ")
     narrow = FeatureTable(ids=table.ids, blocks={"image": table.blocks["image"]})
     narrow.write(run.features_folder)
-    assert invoke("monitor", trained, "--traffic", fresh).exit_code == 1
+    assert invoke("monitor", trained, "--traffic", fresh).exit_code == 2
 
 
 def test_a_router_that_peeks_pays_for_it_when_it_is_calibrated(invoke, tmp_path):
@@ -387,7 +387,7 @@ def test_the_warning_is_in_the_evaluation_its_document_and_the_report(invoke, wo
     named = invoke("evaluate", worse_at_the_top, "--draws", 20, "--reference", "576")
     assert named.exit_code == 0 and "Reference option: 576, as asked" in named.stdout
     wrong = invoke("evaluate", worse_at_the_top, "--reference", "57")
-    assert wrong.exit_code == 1 and "Did you mean '576'?" in wrong.stderr
+    assert wrong.exit_code == 2 and "Did you mean '576'?" in wrong.stderr
 
 
 def test_another_reference_can_be_named(invoke, worse_at_the_top):
@@ -397,7 +397,7 @@ def test_another_reference_can_be_named(invoke, worse_at_the_top):
     assert policy.reference == policy.guarantee["reference"] == "576"
     assert "right at the reference option, 576, and" in policy.guarantee["sentence"]
     result = invoke("calibrate", worse_at_the_top, "--budget", 50, "--reference", "575")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Unknown reference option '575'. Did you mean '576'? Known: 1, 144, 36, 576, 9." in (
         " ".join(result.stderr.split())
     )
@@ -423,8 +423,8 @@ def test_a_net_loss_is_certified_in_points(invoke, trained, text):
 @pytest.mark.parametrize(
     ("knobs", "code", "said"),
     [
-        (["--max-loss", 0], 1, "must be above 0, such as 0.5%; it is 0"),
-        (["--max-loss", 0], 1, "--max-loss-observed takes 0 and less"),
+        (["--max-loss", 0], 2, "must be above 0, such as 0.5%; it is 0"),
+        (["--max-loss", 0], 2, "--max-loss-observed takes 0 and less"),
         (["--max-loss", "-1%"], 2, "is below 0"),
         (["--max-loss", "one"], 2, "is not a fraction; write it as 1% or 0.01"),
         (["--max-loss", "nan"], 2, "is not a fraction"),
@@ -437,8 +437,8 @@ def test_a_net_loss_is_certified_in_points(invoke, trained, text):
             1,
             "exactly one of --max-regret and --max-loss",
         ),
-        (["--max-loss", "1%", "--budget", 9], 1, "exactly one of a budget"),
-        (["--max-loss", "100%"], 1, "between 0 and 1"),
+        (["--max-loss", "1%", "--budget", 9], 2, "exactly one of a budget"),
+        (["--max-loss", "100%"], 2, "between 0 and 1"),
     ],
 )
 def test_what_no_loss_can_be(invoke, trained, knobs, code, said):

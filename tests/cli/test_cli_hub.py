@@ -290,9 +290,9 @@ def test_a_look_before_the_upload(finished: Path, hub: StandIn, tmp_path: Path, 
     assert invoke(*arguments).exit_code == 0
     assert hub.requests == [] and (tmp_path / "look/router/router.json").is_file()
     again = invoke(*arguments)
-    assert again.exit_code == 1 and "holds something already" in again.output.replace("\n", "")
+    assert again.exit_code == 2 and "holds something already" in again.output.replace("\n", "")
     result = invoke("push", finished, "my-router", "--license", "mit")
-    assert result.exit_code == 1 and "'owner/name'" in result.output
+    assert result.exit_code == 2 and "'owner/name'" in result.output
 
 
 def test_places_of_a_machine_are_found() -> None:

@@ -117,7 +117,7 @@ def test_inspect_says_what_is_wrong(invoke, finished, tmp_path):
         ([finished, "--html", page, "--images", tmp_path / "none"], "is not a folder"),
     ):
         result = invoke("inspect", *arguments, *(["--draws", 2] if arguments[1:] else []))
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 2, result.output
         assert message in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output
     assert not page.exists()

@@ -32,7 +32,7 @@ def test_label_then_judge_then_label_again(tmp_path: Path, invoke: Invoke) -> No
     run = tmp_path / "run"
     label = ["label", "--examples", world.examples, "--images", world.images, "--model", "fake"]
     refused = invoke(*label, "--until-correct", "--out", tmp_path / "other")
-    assert refused.exit_code == 1 and "a judge scores it when all answers" in plain(refused.output)
+    assert refused.exit_code == 2 and "a judge scores it when all answers" in plain(refused.output)
     labelled = invoke(*label, "--out", run)
     assert labelled.exit_code == 3
     assert "not judged yet: run `m3router judge`" in plain(labelled.output)

@@ -32,9 +32,9 @@ def test_the_option_goes_before_examples_and_a_run_keeps_its_lengths(invoke, wor
     assert invoke(*command, 7).exit_code == 0
     assert Run(run).log().metadata["max_new_tokens"] == 7
     again = invoke(*command, 8)
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     told = " ".join(again.stderr.split())
-    assert "other settings (max_new_tokens: journal 7, now 8). Resume with the same" in told
+    assert "other settings: another longest answer. Resume with the same" in told
     assert invoke(*command, 0).exit_code == 2
     for folder in (own, run):
         for stage in (["train", folder], ["calibrate", folder, "--budget", 100]):
@@ -51,7 +51,7 @@ def test_a_length_of_an_example_that_is_none_is_told_by_line(invoke, world, tmp_
     examples = tmp_path / "bad.jsonl"
     examples.write_text("\n".join([lines[0], json.dumps(bad)]) + "\n")
     result = invoke("label", "--examples", examples, "--images", world.images, "--out", tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "line 2: Example '0-1': max_new_tokens must be a whole number" in " ".join(
         result.stderr.split()
     )

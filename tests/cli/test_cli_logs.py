@@ -148,7 +148,7 @@ def test_table_with_other_names(invoke, tmp_path):
         (["lmms-eval", "x"], 2, "expected OPTION=PATH, got 'x'"),
         (["lmms-eval", "1=x", "1=x"], 2, "'1=x' is given twice"),
         (["exported", "x", "--skip-bad"], 2, "No such option: --skip-bad"),
-        (["lmms-eval", "1=none"], 1, "none does not exist"),
+        (["lmms-eval", "1=none"], 2, "none does not exist"),
         (["lmms-eval", "1=none", "--cost", "1=many"], 2, "could not convert"),
         (["lmms-eval", "1=none", "--column", "id=n"], 2, "No such option: --column"),
         (["table", "a.csv", "b.csv"], 2, "unexpected extra argument"),
@@ -172,14 +172,14 @@ def test_what_export_refuses(invoke, tmp_path, runs, monkeypatch):
     for arguments, code, message in (
         (["--push-to-hub", "me/log"], 2, "under which licence"),
         (["--private"], 2, "--private is for an upload"),
-        (["--license", "Mine!"], 1, "The licence must be an identifier"),
-        (["--license", "mit", "--push-to-hub", "log"], 1, "must be 'owner/name', got 'log'"),
+        (["--license", "Mine!"], 2, "The licence must be an identifier"),
+        (["--license", "mit", "--push-to-hub", "log"], 2, "must be 'owner/name', got 'log'"),
     ):
         result = invoke("export", run, "--out", out, *arguments)
         assert result.exit_code == code, result.output
         assert message in plain(result)
     result = invoke("export", tmp_path / "nowhere", "--out", out)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "has no manifest.json" in plain(result)
 
 
@@ -225,7 +225,7 @@ def test_a_table_given_back_as_split_is_read_by_its_imports_column(invoke, tmp_p
     rows = "".join(f"{number},q{number},fit\n" for number in range(80))
     other.write_text(f"number,question_id,split\n{rows}")
     result = invoke("train", run, "--split", other)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Its column 'number' covers the log" in plain(result)
     assert "--split-id" in plain(result)
 
@@ -234,11 +234,11 @@ def test_an_image_in_a_table_is_refused_at_import(invoke, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("id,question,option,correct,image\n1,q,s,1,data:image/png;base64,AAAA\n")
     result = invoke("import", "table", path, "--out", tmp_path / "run")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "more cells" in plain(result)
     path.write_text('id,question,option,correct,image\n1,q,s,1,"data:image/png;base64,AAAA"\n')
     result = invoke("import", "table", path, "--out", tmp_path / "run")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "'image' in row 1 holds a data URL" in plain(result)
     assert not (tmp_path / "run" / "log").exists()
 
@@ -252,5 +252,5 @@ def test_a_misspelled_field_is_refused_before_labelling(invoke, small_world, tmp
         "label", "--examples", path, "--images", small_world.images, "--model", "fake",
         "--out", tmp_path / "run",
     )  # fmt: skip
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Unknown field 'metirc'. Did you mean 'metric'" in plain(result)

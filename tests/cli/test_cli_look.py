@@ -47,7 +47,7 @@ def test_look_says_what_is_wrong(invoke, small_world, tmp_path):
         (picture, ["--out", tmp_path / "a.jpg"], "must end in .png"),
     ):
         result = invoke("look", image, *ASK, *extra)
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 2, result.output
         assert message in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output
     assert not out.exists()

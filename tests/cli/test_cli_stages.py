@@ -95,7 +95,7 @@ def test_labelling_other_examples_into_a_run_is_refused(invoke, finished, small_
         "label", "--examples", fewer, "--images", small_world.images,
         "--model", "fake", "--out", finished,
     )  # fmt: skip
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "examples_sha256" in result.stderr
     assert "Traceback" not in result.output
 
@@ -121,7 +121,7 @@ def test_unusable_images_become_records_and_exit_code_3(invoke, small_world, tmp
     assert np.isnan(log.scores[~log.complete]).all()
 
     refused = invoke("train", run)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--gaps drop" in refused.stderr
     assert invoke("train", run, "--gaps", "drop").exit_code == 0
     assert invoke("calibrate", run, "--budget", 100).exit_code == 0
@@ -141,7 +141,7 @@ def test_a_flipped_byte_is_refused_by_name(invoke, finished):
     path.write_bytes(content)
     for command in (["train", finished], ["calibrate", finished, "--budget", 99]):
         result = invoke(*command)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "oracle.parquet" in result.stderr
         assert "Traceback" not in result.output
 
@@ -154,7 +154,7 @@ def test_a_router_of_another_log_is_refused_naming_both_sides(invoke, finished, 
     for command in ("calibrate", "evaluate"):
         knob = ["--budget", 99] if command == "calibrate" else []
         result = invoke(command, finished, *knob)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         message = result.stderr.replace("\n", "")
         assert old[:12] in message
         assert new[:12] in message
@@ -164,7 +164,7 @@ def test_a_router_of_another_log_is_refused_naming_both_sides(invoke, finished, 
 def test_policies_of_an_earlier_router_are_refused(invoke, finished):
     assert invoke("train", finished, "--seed", 5).exit_code == 0
     result = invoke("evaluate", finished)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "default.json" in result.stderr
     assert "calibrate" in result.stderr
 
@@ -212,10 +212,10 @@ def test_rules_are_named_in_the_evaluation(invoke, finished, tmp_path, rule):
 
 def test_a_misspelt_name_gets_a_suggestion(invoke, finished):
     result = invoke("train", finished, "--rule", "stabel")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Did you mean 'stable'?" in result.stderr
     result = invoke("train", finished, "--estimator", "logistik")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Did you mean 'logistic'?" in result.stderr
 
 
@@ -227,10 +227,10 @@ def test_calibrate_takes_exactly_one_knob_that_can_be_met(invoke, finished):
         ["--max-regret", 0.1, "--price", 0],
     ):
         result = invoke("calibrate", finished, *knobs)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "exactly one of a budget, a maximal loss, a price and a maximal" in result.stderr
     assert "at least 1 visual tokens" in invoke("calibrate", finished, "--budget", 0.5).stderr
-    assert invoke("calibrate", finished, "--budget", 50, "--policy", "../x").exit_code == 1
+    assert invoke("calibrate", finished, "--budget", 50, "--policy", "../x").exit_code == 2
 
     result = invoke("calibrate", finished, "--max-loss-observed", "2%", "--policy", "careful")
     assert result.exit_code == 0, result.output
@@ -250,7 +250,7 @@ def test_stages_out_of_order_say_what_to_run(invoke, tmp_path):
         (["report", tmp_path], "evaluate"),
     ):
         result = invoke(*command)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert f"m3router {needed}" in result.stderr.replace("\n", " ")
 
 
@@ -287,7 +287,7 @@ def test_a_table_of_another_tool_becomes_a_report(invoke, small_world, tmp_path)
 
 
 def test_a_training_that_fails_leaves_the_old_router_usable(invoke, finished):
-    assert invoke("train", finished, "--seed", 3, "--estimator", "nothing").exit_code == 1
+    assert invoke("train", finished, "--seed", 3, "--estimator", "nothing").exit_code == 2
     assert invoke("evaluate", finished, "--draws", 20).exit_code == 0
 
 
@@ -295,7 +295,7 @@ def test_a_training_that_fails_leaves_the_old_router_usable(invoke, finished):
 def test_a_damaged_manifest_is_one_clean_error(invoke, finished, content):
     (finished / "router/manifest.json").write_text(content)
     result = invoke("evaluate", finished)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith("Error: ")
     assert "Traceback" not in result.output
 
@@ -315,7 +315,7 @@ def test_a_log_without_a_choice_to_make_cannot_be_learned(invoke, tmp_path, answ
     label = ["label", "--examples", examples, "--images", images, "--model", "fake"]
     assert invoke(*label, "--out", run).exit_code == 0
     result = invoke("train", run)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "cannot be learned" in result.stderr
     assert said in result.stderr
     assert not (run / "router").exists()
@@ -353,9 +353,9 @@ def test_a_router_for_texts_from_a_plain_table(invoke, tmp_path):
         assert result.exit_code == 0, result.output
     assert (run / "router-question").is_dir() and not (run / "router-image").exists()
     refused = invoke("featurize", run, "--feature-group", "peek")
-    assert refused.exit_code == 1 and "--images" in refused.output
+    assert refused.exit_code == 2 and "--images" in refused.output
     unknown = invoke("featurize", run, "--feature-group", "quick")
-    assert unknown.exit_code == 1 and "Unknown feature group 'quick'" in unknown.output
+    assert unknown.exit_code == 2 and "Unknown feature group 'quick'" in unknown.output
 
 
 def groups(*names: str) -> list[str]:
@@ -382,4 +382,4 @@ def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
     result = invoke("train", finished, *groups("image", "question"), "--no-ablations")
     assert result.exit_code == 0, result.output
     result = invoke("train", finished, *groups("image", "sound"))
-    assert result.exit_code == 1 and "no feature block 'sound'" in result.output
+    assert result.exit_code == 2 and "no feature block 'sound'" in result.output

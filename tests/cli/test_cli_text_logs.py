@@ -66,7 +66,7 @@ def test_text_logs_are_told_about_groups_and_options(invoke, table, tmp_path, mo
         ["check", run],
     ):
         result = invoke(*words)
-        assert result.exit_code == (1 if "0.001" in words else 0), result.output
+        assert result.exit_code == (2 if "0.001" in words else 0), result.output
         said[" ".join(map(str, words[:1]))] = result.output
         lines = result.output.replace(str(tmp_path), "").splitlines()
         wrong = [line for line in lines if WORDS.search(line) and "model embedded" not in line]
@@ -87,7 +87,7 @@ def test_skip_bad_and_patterns(invoke, table, tmp_path):
     bad = tmp_path / "bad.csv"
     bad.write_text(table.read_text() + "\nq999,Why?,strong,perhaps,10,law,0.5,-1\n")
     result = invoke("import", "table", bad, "--out", tmp_path / "run")
-    assert result.exit_code == 1 and "--skip-bad leaves these rows out" in result.output
+    assert result.exit_code == 2 and "--skip-bad leaves these rows out" in result.output
     result = invoke("import", "table", bad, "--skip-bad", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "240 examples" in result.output

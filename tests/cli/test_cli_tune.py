@@ -29,7 +29,7 @@ def test_tune_then_train_with_it(invoke, tuned):
     assert router.metadata["tuning"]["trial"] == found["chosen"]
     assert router.metadata["split"] == found["made_from"]["split"]
     stale = invoke("evaluate", run)  # the policy is of the earlier router
-    assert stale.exit_code == 1
+    assert stale.exit_code == 2
     assert "calibrate" in stale.stderr
     assert invoke("calibrate", run, "--budget", 100).exit_code == 0
     assert invoke("evaluate", run, "--draws", 20).exit_code == 0
@@ -45,7 +45,7 @@ def test_tune_goes_on_where_it_stopped(invoke, tuned):
     assert out_of_time.exit_code == 0
     assert "4 of 9 trials are done: the same command goes on" in out_of_time.stderr
     other = invoke("tune", run, "--trials", 4, "--estimator", "logistic", "--seed", 8)
-    assert other.exit_code == 1
+    assert other.exit_code == 2
     assert "--study" in other.stderr
 
 
@@ -56,14 +56,14 @@ def test_what_tuning_brings_cannot_be_given_again(invoke, tuned):
         assert result.exit_code == 2
         assert "cannot go with --tuned" in result.output.replace("\n", " ")
     assert invoke("train", run, "--trial", 1).exit_code == 2
-    assert invoke("train", run, "--tuned", "--trial", 77).exit_code == 1
+    assert invoke("train", run, "--tuned", "--trial", 77).exit_code == 2
     assert invoke("train", run, "--tuned", "--trial", 1).exit_code == 0
     assert ScaleRouter.read(run / "router").metadata["tuning"]["trial"] == 1
 
 
 def test_a_missing_study_says_what_to_run(invoke, finished):
     result = invoke("train", finished, "--tuned")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "m3router tune" in result.stderr.replace("\n", " ")
 
 
@@ -73,11 +73,11 @@ def test_shares_and_given_splits(invoke, finished, tmp_path):
     assert result.exit_code == 0, result.output
     assert "fit 36, tune 36, calibrate 36, test 36" in result.stdout
     stale = invoke("evaluate", finished)
-    assert stale.exit_code == 1
+    assert stale.exit_code == 2
     assert "default.json" in stale.stderr
     for wrong, code, said in (
-        (["--split-share=fit=90%", *shares[1:]], 1, "sum to 1"),
-        (shares[1:], 1, "lack fit"),
+        (["--split-share=fit=90%", *shares[1:]], 2, "sum to 1"),
+        (shares[1:], 2, "lack fit"),
         ([*shares, shares[0]], 2, "given twice"),
         (["--split-share=fit", *shares[1:]], 2, "expected PART=FRACTION"),
         (["--split-share=fit=1", *shares[1:]], 2, "for per cent write 1%"),
@@ -100,6 +100,6 @@ def test_shares_and_given_splits(invoke, finished, tmp_path):
     assert "--split-column" in invoke(*train).stderr.replace("\n", " ")
     given.write_text("\n".join(["id,official", *lines[1:], "0-0,test"]))
     result = invoke(*train, "--split-column", "official")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "0.png (test and train)" in result.stderr.replace("\n", " ")
     assert invoke("train", finished, "--split-column", "official").exit_code == 2

@@ -49,14 +49,14 @@ def test_videos_from_label_to_ask(clips, invoke, tmp_path):
         assert result.exit_code == 0, result.output
 
     other = invoke(*label, "--frames", 6, "--out", run)
-    assert other.exit_code == 1
+    assert other.exit_code == 2
     assert "frames: journal 4, now 6" in other.stderr
 
     answered = invoke("ask", run, clips / "20.mp4", QUESTIONS[2])
     assert answered.exit_code == 0, answered.output
     assert "chosen by the router" in answered.stdout
     missing = invoke("ask", run, clips / "none.mp4", QUESTIONS[2])
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "none.mp4 cannot be read: no such file" in missing.stderr
 
     pipeline = AutoScalePipeline.load(run)

@@ -337,7 +337,7 @@ def test_examples_of_a_run_are_held_out_and_what_they_claim(service, world, tmp_
 
 
 def test_another_policy_or_model_is_refused(world):
-    with pytest.raises(DataError, match="unknown.json"):
+    with pytest.raises(DataError, match="Unknown policy 'unknown'"):
         DemoService.load(world.run, policy="unknown", device="cpu")
     with pytest.raises(MismatchError):
         DemoService.load(world.run, model="fake")

@@ -35,7 +35,7 @@ def test_wrong_options_are_told(world, tmp_path):
     for arguments, message in (
         ([tmp_path / "none"], "none"),
         ([world.run, "--examples", tmp_path / "nowhere"], "--examples must be a folder"),
-        ([world.run, "--policy", "unknown"], "unknown.json"),
+        ([world.run, "--policy", "unknown"], "Unknown policy 'unknown'"),
     ):
         told = invoke_app("demo", *arguments)
         assert told.exit_code == 1

@@ -112,7 +112,7 @@ def test_commands_refuse_a_truncated_log_in_one_message(run, number, caplog):
     path = run.log_folder / "oracle.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     got = CliRunner().invoke(app, commands(run)[number])
-    assert got.exit_code == 1 and isinstance(got.exception, SystemExit), got.exception
+    assert got.exit_code == 2 and isinstance(got.exception, SystemExit), got.exception
     told = [line for line in got.output.splitlines() if line.startswith("Error: ")]
     assert len(told) == 1 and "oracle.parquet is damaged or was changed" in told[0]
     assert "ready:" not in got.output and "Traceback" not in got.output
@@ -158,7 +158,7 @@ def test_a_read_only_run_is_told_and_left_as_it_is(run):
         os._exit(0)
     os.waitpid(child, 0)
     for code, output, exception in json.loads(place.read_text()):
-        assert code == 1 and exception == "SystemExit(1)", exception
+        assert code == 2 and exception == "SystemExit(2)", exception
         errors = [line for line in output.splitlines() if line.startswith("Error: ")]
         assert len(errors) == 1 and "Permission denied" in errors[0]
     assert before == {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}

@@ -151,7 +151,7 @@ def test_an_empty_environment_is_enough(built, tmp_path):
             [program, *arguments], cwd=elsewhere, capture_output=True, text=True
         )
         told = " ".join(refused.stderr.split())
-        assert refused.returncode == 1 and f"m3router[{extra}]" in told, told
+        assert refused.returncode == 2 and f"m3router[{extra}]" in told, told
     shutil.rmtree(tmp_path / "env")
 
 

@@ -150,7 +150,7 @@ def test_the_wheel_holds_what_it_must_and_no_more(tmp_path):
         assert {name.partition("/")[0] for name in held} == {"m3router"}
         told = {name.rpartition("/")[2] for name in archive.namelist() if ".dist-info/" in name}
         entry = next(one for one in archive.namelist() if one.endswith("entry_points.txt"))
-        assert "m3router = m3router.router.cli.main:app" in archive.read(entry).decode()
+        assert "m3router = m3router.__main__:run" in archive.read(entry).decode()
     assert "LICENSE" in told
     for must in (
         "m3router/py.typed",

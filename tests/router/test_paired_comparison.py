@@ -166,7 +166,7 @@ def test_runs_are_compared_with_the_policies_that_both_have(two_runs):
         "mean cost with policy default",
     ]
     assert versus.to_dict()["n"] == {"test": versus.n, "test_groups": versus.n_groups}
-    with pytest.raises(DataError, match=r"no policy 'other'.*it has default"):
+    with pytest.raises(DataError, match=r"Unknown policy 'other'.*Known: default"):
         compare_runs(a, b, policies=["other"], draws=5)
 
 

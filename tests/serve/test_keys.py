@@ -291,12 +291,12 @@ def test_the_command(file: Path) -> None:
     token = re.search(r"^m3r_[A-Za-z0-9_-]{43}$", added.stdout, re.M)
     assert token and KeyRing.of(file, None).authenticate(token.group()) == Key("alice", 5)
     again = run(app, ["keys", "add", str(file), "alice"])
-    assert again.exit_code == 1 and "have a key alice" in again.stderr
+    assert again.exit_code == 2 and "have a key alice" in again.stderr
     listed = run(app, ["keys", "list", str(file)])
     assert "alice" in listed.stdout and token.group() not in listed.stdout
     assert run(app, ["keys", "revoke", str(file), "alice"]).exit_code == 0
     assert list_keys(file) == []
-    assert run(app, ["keys", "revoke", str(file), "alice"]).exit_code == 1
+    assert run(app, ["keys", "revoke", str(file), "alice"]).exit_code == 2
     assert run(app, ["keys", "list", str(file), "alice"]).exit_code == 2
     assert run(app, ["keys", "add", str(file)]).exit_code == 2
     assert run(app, ["keys", "revoke", str(file), "x", "--requests-per-minute", "5"]).exit_code == 2

@@ -110,4 +110,4 @@ def test_a_server_that_does_not_start_says_why_in_an_object(arguments, tmp_path)
         timeout=60,
     )
     (line,) = got.stderr.splitlines()
-    assert got.returncode == 1 and "nowhere is not a run folder" in json.loads(line)["message"]
+    assert got.returncode == 2 and "nowhere does not exist" in json.loads(line)["message"]

@@ -354,10 +354,10 @@ def test_a_server_beyond_this_machine_wants_keys(small_run, tmp_path, monkeypatc
 
     def refused(*arguments: str) -> str:
         done = CliRunner().invoke(app, ["serve", *arguments])
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         return " ".join(done.output.split())
 
     run = str(small_run.root)
     assert "anybody could ask" in refused(run, "--host", "0.0.0.0")
-    assert "is not a run folder with policies" in refused(str(tmp_path / "nothing"))
-    assert "it has default" in refused(run, "--policy", "frugal")
+    assert "does not exist. Check the path" in refused(str(tmp_path / "nothing"))
+    assert "Known: default" in refused(run, "--policy", "frugal")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3router.data.errors import DataError, NotLearnableError
+from m3router.data.registry import unknown_name
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.evaluate import Settings, evaluate
 from m3router.router.evaluation.studies.cells import Cells
@@ -80,7 +81,7 @@ def _values(recipe: Recipe, by: str) -> Texts:
     """The column's value of every example (N,)."""
     columns = recipe.log.frame.columns
     if by not in columns:
-        raise DataError(f"The log has no column {by!r}; it has {', '.join(columns)}.")
+        raise DataError(unknown_name("column of the log", by, columns))
     wide = recipe.log.laid_out(by)
     same = np.array([len({str(cell) for cell in row}) == 1 for row in wide])
     if not same.all():

@@ -51,8 +51,9 @@ class Policies:
             self._data = CalibrationData.read(Run(run))
         if self._data is not None and self._data.binding.router != router.fingerprint:
             raise MismatchError(
-                f"{run} holds the router {self._data.binding.router[:12]}, but the pipeline uses "
-                f"{router.fingerprint[:12]}. Give the run that the pipeline was loaded from."
+                f"{run} holds another router than the pipeline uses. Give the run that the "
+                f"pipeline was loaded from. (Routers {self._data.binding.router[:12]} and "
+                f"{router.fingerprint[:12]})"
             )
 
     def rule(self, query: Query) -> int | Policy | None:

@@ -13,7 +13,7 @@ from m3router.router.cli.console import (
     show_usage,
     show_verdict,
 )
-from m3router.router.cli.options import RunFolder
+from m3router.router.cli.options import LogTo, LogToProject, RunFolder
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import evaluate_stage
@@ -39,6 +39,8 @@ def evaluate(
     ] = None,
     draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    log_to: LogTo = None,
+    log_to_project: LogToProject = None,
 ) -> None:
     """Measure the router on the test split.
 
@@ -56,7 +58,13 @@ def evaluate(
     place = Run(run).opened()
     with err.status("evaluating"):
         document = evaluate_stage(
-            place, budgets=budget, draws=draws, seed=seed, reference=reference
+            place,
+            budgets=budget,
+            draws=draws,
+            seed=seed,
+            reference=reference,
+            log_to=log_to or (),
+            log_to_project=log_to_project,
         )
     show_verdict(document)
     show_headline(document)

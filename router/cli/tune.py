@@ -10,6 +10,8 @@ import typer
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import (
     GapRule,
+    LogTo,
+    LogToProject,
     Rule,
     RunFolder,
     SplitColumn,
@@ -70,6 +72,8 @@ def tune(
     split: SplitFile = None,
     split_column: SplitColumn = None,
     split_id: SplitId = None,
+    log_to: LogTo = None,
+    log_to_project: LogToProject = None,
 ) -> None:
     """Search for the estimator, its hyper-parameters and the features to read.
 
@@ -105,6 +109,8 @@ def tune(
             rule=rule,
             splitting=splitting_of(shares, split, split_column, split_id),
             progress=lambda counts, best: advance(counts.finished, trials, _best(counts, best)),
+            log_to=log_to or (),
+            log_to_project=log_to_project,
         )
     _show(found)
     out.print(

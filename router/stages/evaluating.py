@@ -29,10 +29,13 @@ from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.runs.calibration_data import known_costs, predictions
 from m3router.router.runs.run import Run
+from m3router.router.tracking.content import log_evaluation
+from m3router.router.tracking.trackers import tracked
 from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING
 
 
+@tracked("evaluate", log_evaluation)
 def evaluate_stage(
     run: Run,
     *,
@@ -41,6 +44,8 @@ def evaluate_stage(
     seed: int = 0,
     reuse: bool = False,
     reference: str | None = None,
+    log_to: str | Sequence[str] = (),
+    log_to_project: str | None = None,
 ) -> dict[str, Any]:
     """Measure router, policies, ablations and oracles on the test split.
 
@@ -53,13 +58,15 @@ def evaluate_stage(
         reuse: keep what was evaluated on the same inputs with the same options.
         reference: name of the option that accuracies are compared with; None for the best of the
             calibration split.
+        log_to: experiment trackers that are told, names in `m3router.router.tracking.TRACKERS`.
+        log_to_project: project of theirs; None for the tracker's own setting, or "m3router".
 
     Returns:
         The document that reports are made from.
 
     Raises:
         DataError: when a part of the run is missing or damaged, a budget is too small, or the
-            reference is unknown.
+            reference or a tracker is unknown, or the package of a tracker is not installed.
         MismatchError: when parts of the run do not belong together.
     """
     run = run.opened()

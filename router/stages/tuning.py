@@ -17,6 +17,9 @@ from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
 from m3router.router.sealed_files import check_entries
 from m3router.router.stages.splitting import Splitting
+from m3router.router.tracking.content import TrialLog, log_tuning, settings
+from m3router.router.tracking.tracker import Place
+from m3router.router.tracking.trackers import open_trackers
 from m3router.router.training.targets import DEFAULT, apply_rule
 from m3router.router.tuning.results import (
     FILE,
@@ -72,6 +75,8 @@ def tune_stage(
     rule: str = DEFAULT,
     splitting: Splitting | None = None,
     progress: Callable[[Counts, float | None], None] | None = None,
+    log_to: str | Sequence[str] = (),
+    log_to_project: str | None = None,
 ) -> tuple[dict[str, Any], Counts, bool]:
     """Search for an estimator, its hyper-parameters and feature blocks, on `fit` and `tune`.
 
@@ -84,6 +89,8 @@ def tune_stage(
         splitting: how to split; None takes the run's own split, or makes the one of `train`.
         progress: called before the first and after every trial with the counts and the best mean
             of both objectives so far.
+        log_to: experiment trackers that are told, names in `m3router.router.tracking.TRACKERS`.
+        log_to_project: project of theirs; None for the tracker's own setting, or "m3router".
 
     Returns:
         The document in `tuning/study.json`, how many trials the study has, and whether a signal
@@ -115,10 +122,16 @@ def tune_stage(
         made_from=made_from,
         seed=seed,
     )
-    with stop_on_signals() as stop:
+    place = Place.of(run.root, "tune", log_to_project)
+    with open_trackers(log_to, place) as trackers, stop_on_signals() as stop:
+        trackers.settings(settings({**made_from, "study": wanted.study, "trials": wanted.trials}))
         objective = Objective(found, estimators, stop)
         counts = search(
-            study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=progress
+            study,
+            objective,
+            trials=wanted.trials,
+            timeout=wanted.timeout,
+            progress=TrialLog(trackers, study, progress),
         )
         split.write(tuning_folder(run) / SPLIT)
         while True:
@@ -127,6 +140,7 @@ def tune_stage(
             # Of processes that end together, the last to write must have seen all trials.
             if len(finished(study)) == len(results["trials"]):
                 break
+        log_tuning(trackers, results)
     return results, counts, stop.asked
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def finetune(
     batch: int,
     work: Path,
     dtype: str | None = None,
+    on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> Path:
     """Train a checkpoint on conversations and write the result; resumes from ``work``.
 
@@ -41,6 +42,8 @@ def finetune(
         batch: Conversations in a batch of one process.
         work: Receives the state and the log.
         dtype: Number format of the written weights; by default that of ``source``.
+        on_log: Called by the main process with every line of the training log: the step, seconds
+            and the mean loss at every scale since the line before.
 
     Returns:
         The destination.
@@ -63,7 +66,7 @@ def finetune(
         finest=recipe.scales[-1],
         seed=recipe.seed,
     )
-    weights = train(trainable, batches, recipe=recipe, folder=work)
+    weights = train(trainable, batches, recipe=recipe, folder=work, on_log=on_log)
     if PartialState().is_main_process:
         write_trained(source, weights, destination, scales=recipe.scales, dtype=dtype)
     PartialState().wait_for_everyone()

@@ -29,7 +29,7 @@ from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.runs.calibration_data import known_costs, predictions
 from m3router.router.runs.run import Run
-from m3router.router.tracking.content import log_evaluation
+from m3router.router.tracking.evaluation import log_evaluation
 from m3router.router.tracking.trackers import tracked
 from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING

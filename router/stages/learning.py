@@ -20,8 +20,8 @@ from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import ARMS, Run
 from m3router.router.stages.splitting import Splitting
-from m3router.router.tracking.content import log_training
 from m3router.router.tracking.trackers import tracked
+from m3router.router.tracking.training import log_training
 from m3router.router.training.fit import datasets_of, train_router, warn_of_constants
 from m3router.router.training.held_out import FILE as HELD_OUT
 from m3router.router.training.scale_router import FILE as ROUTER_FILE

@@ -17,9 +17,9 @@ from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
 from m3router.router.sealed_files import check_entries
 from m3router.router.stages.splitting import Splitting
-from m3router.router.tracking.content import TrialLog, log_tuning, settings
 from m3router.router.tracking.tracker import Place
 from m3router.router.tracking.trackers import open_trackers
+from m3router.router.tracking.tuning import TrialLog, log_tuning
 from m3router.router.training.targets import DEFAULT, apply_rule
 from m3router.router.tuning.results import (
     FILE,
@@ -124,7 +124,7 @@ def tune_stage(
     )
     place = Place.of(run.root, "tune", log_to_project)
     with open_trackers(log_to, place) as trackers, stop_on_signals() as stop:
-        trackers.settings(settings({**made_from, "study": wanted.study, "trials": wanted.trials}))
+        trackers.settings({**made_from, "study": wanted.study, "trials": wanted.trials})
         objective = Objective(found, estimators, stop)
         counts = search(
             study,

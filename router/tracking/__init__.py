@@ -1,4 +1,4 @@
-"""Experiment trackers: what training, tuning and evaluation found, where a team looks at its runs."""
+"""Experiment trackers: what training, tuning and evaluation found, beside a team's other runs."""
 
 from __future__ import annotations
 

@@ -36,9 +36,7 @@ class Place:
     def of(cls, folder: Path, stage: str, project: str | None = None) -> Place:
         """That of a stage's work in a folder, which gives its name."""
         folder = Path(folder)
-        return cls(
-            run=folder.resolve().name or "run", stage=stage, folder=folder, project=project
-        )
+        return cls(run=folder.resolve().name or "run", stage=stage, folder=folder, project=project)
 
     @property
     def name(self) -> str:

@@ -52,9 +52,10 @@ class Trackers:
     def __bool__(self) -> bool:
         return bool(self._open)
 
-    def settings(self, values: Mapping[str, Setting]) -> None:
-        """Keep what the run was made with."""
-        self._tell(lambda one: one.settings(values))
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Keep what the run was made with; values may be mappings and lists."""
+        flat = flat_settings(values)
+        self._tell(lambda one: one.settings(flat))
 
     def metrics(self, values: Mapping[str, float | None], *, step: int | None = None) -> None:
         """Keep numbers; those that are missing or not finite are left out."""
@@ -152,6 +153,24 @@ def tracked(stage: str, record: Record) -> Callable[[Callable[P, R]], Callable[P
         return call
 
     return decorate
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
+    """Nested settings as flat ones; what is not known is left out.
+
+    >>> flat_settings({"seed": 0, "n": {"fit": 3}, "options": ["low", "high"], "gaps": None})
+    {'seed': 0, 'n.fit': 3, 'options': 'low, high'}
+    """
+    found: dict[str, Setting] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= flat_settings(value, f"{name}.")
+        elif isinstance(value, str | int | float | bool):
+            found[name] = value
+        elif value is not None:
+            found[name] = ", ".join(map(str, value))
+    return found
 
 
 def _installed(name: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +118,16 @@ def _of_wandb(run: Run, stage: str) -> Kept:
     settings: dict[str, Any] = {}
     history: dict[str, dict[int, float]] = {}
     summary: dict[str, Any] = {}
-    (folder,) = (
-        one
-        for one in run.root.parent.glob("wandb/offline-run-*")
-        if f"receipts-{stage}".encode() in next(one.glob("*.wandb")).read_bytes()
-    )
-    for record in _records(next(folder.glob("*.wandb")), wandb_internal_pb2.Record):
+    until = time.monotonic() + 60
+    folder: Path | None = None
+    records: list[Any] = []
+    while not any(one.HasField("exit") for one in records):  # a process of its own writes them
+        assert time.monotonic() < until, f"wandb kept no whole run of {stage}"
+        for folder in run.root.parent.glob("wandb/offline-run-*"):
+            records = _records(next(folder.glob("*.wandb")), wandb_internal_pb2.Record)
+            if any(one.run.display_name == f"receipts-{stage}" for one in records):
+                break
+    for record in records:
         settings |= values(record.config.update)
         summary |= values(record.summary.update)
         step = values(record.history.item)
@@ -131,6 +136,7 @@ def _of_wandb(run: Run, stage: str) -> Kept:
     metrics = {name: {0: one} for name, one in summary.items() if isinstance(one, int | float)}
     metrics |= history
     texts = {name: one for name, one in summary.items() if isinstance(one, str)}
+    assert folder
     return Kept(settings, metrics, texts, len(list(folder.rglob("*.png"))))
 
 

@@ -124,8 +124,8 @@ def start_page() -> str:
     parts = [
         "# The public names",
         "What most programs need is imported from `m3router` itself. All else is in three "
-        "packages: `m3router.data` (what flows), `m3router.m3core` (models that can be asked at several "
-        "options) and `m3router.router` (learns and decides); each has its own section here.",
+        "packages: `m3router.data` (what flows), `m3router.m3core` (models that can be asked at "
+        "several options) and `m3router.router` (learns and decides); each is a section here.",
     ]
     for heading, names in {**PURPOSES, **({"More": rest} if rest else {})}.items():
         parts += [f"## {heading}", *(known[name].markdown() for name in names if name in known)]

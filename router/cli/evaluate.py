@@ -63,7 +63,7 @@ def evaluate(
             draws=draws,
             seed=seed,
             reference=reference,
-            log_to=log_to or (),
+            log_to=log_to,
             log_to_project=log_to_project,
         )
     show_verdict(document)

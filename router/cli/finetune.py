@@ -143,7 +143,7 @@ def finetune(
     first = os.environ.get("RANK", "0") == "0"  # of several processes it says what was done
     folder = work or out.with_name(out.name + ".work")
     place = Place(run=out.resolve().name, stage="finetune", folder=folder, project=log_to_project)
-    with open_trackers((log_to or ()) if first else (), place) as trackers:
+    with open_trackers(log_to if first else None, place) as trackers:
         trackers.settings({"source": source, "batch": batch, **asdict(recipe)})
         written = write(
             source,

@@ -155,7 +155,7 @@ def train(
             tuned=tuned_setting(given, trial=trial) if tuned else None,
             datasets=datasets.value if datasets else None,
             progress=lambda name, done, total: advance(done, total, name),
-            log_to=log_to or (),
+            log_to=log_to,
             log_to_project=log_to_project,
         )
     log = place.log()

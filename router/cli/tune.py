@@ -109,7 +109,7 @@ def tune(
             rule=rule,
             splitting=splitting_of(shares, split, split_column, split_id),
             progress=lambda counts, best: advance(counts.finished, trials, _best(counts, best)),
-            log_to=log_to or (),
+            log_to=log_to,
             log_to_project=log_to_project,
         )
     _show(found)

@@ -44,7 +44,7 @@ def evaluate_stage(
     seed: int = 0,
     reuse: bool = False,
     reference: str | None = None,
-    log_to: str | Sequence[str] = (),
+    log_to: str | Sequence[str] | None = None,
     log_to_project: str | None = None,
 ) -> dict[str, Any]:
     """Measure router, policies, ablations and oracles on the test split.

@@ -46,7 +46,7 @@ def train_stage(
     splitting: Splitting | None = None,
     tuned: Tuned | None = None,
     datasets: Datasets | None = None,
-    log_to: str | Sequence[str] = (),
+    log_to: str | Sequence[str] | None = None,
     log_to_project: str | None = None,
 ) -> ScaleRouter:
     """Split the log by image, then learn which option suffices.

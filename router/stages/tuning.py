@@ -75,7 +75,7 @@ def tune_stage(
     rule: str = DEFAULT,
     splitting: Splitting | None = None,
     progress: Callable[[Counts, float | None], None] | None = None,
-    log_to: str | Sequence[str] = (),
+    log_to: str | Sequence[str] | None = None,
     log_to_project: str | None = None,
 ) -> tuple[dict[str, Any], Counts, bool]:
     """Search for an estimator, its hyper-parameters and feature blocks, on `fit` and `tune`.

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from m3router.router.tracking.tracker import Place, Setting
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 
 class TensorboardTracker:
     """A folder of event files, `tensorboard/STAGE-TIME` in the run folder."""
 
     def __init__(self, place: Place) -> None:
+        when = time.strftime("%Y%m%d-%H%M%S")
+        self._folder = place.folder / "tensorboard" / f"{place.stage}-{when}"
+
+    @functools.cached_property
+    def _writer(self) -> SummaryWriter:
+        """Made when there is something to write: a stage that is refused leaves no folder."""
         from torch.utils.tensorboard import SummaryWriter
 
-        when = time.strftime("%Y%m%d-%H%M%S")
-        folder = place.folder / "tensorboard" / f"{place.stage}-{when}"
-        self._writer = SummaryWriter(str(folder))
+        return SummaryWriter(str(self._folder))  # type: ignore[no-untyped-call]
 
     def settings(self, values: Mapping[str, Setting]) -> None:
         """Keep what the run was made with, as a text."""
@@ -43,4 +52,5 @@ class TensorboardTracker:
 
     def close(self, *, failed: bool) -> None:
         """Write what is left."""
-        self._writer.close()
+        if "_writer" in vars(self):
+            self._writer.close()

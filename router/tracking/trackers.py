@@ -99,7 +99,7 @@ class Trackers:
 
 
 @contextlib.contextmanager
-def open_trackers(names: str | Sequence[str], place: Place) -> Iterator[Trackers]:
+def open_trackers(names: str | Sequence[str] | None, place: Place) -> Iterator[Trackers]:
     """Open a run in every tracker, and end it with the block.
 
     Args:
@@ -110,7 +110,7 @@ def open_trackers(names: str | Sequence[str], place: Place) -> Iterator[Trackers
         DataError: before any tracker is opened, when one is unknown or its package is not
             installed.
     """
-    wanted = dict.fromkeys([names] if isinstance(names, str) else names)
+    wanted = dict.fromkeys([names] if isinstance(names, str) else names or ())
     for name in wanted:
         if name not in TRACKERS:
             raise DataError(unknown_name("tracker", name, TRACKERS))

@@ -258,6 +258,13 @@ def test_a_tracker_that_is_not_there_is_an_error_before_the_work(run, monkeypatc
     assert (run.arm() / "manifest.json").read_bytes() == before
 
 
+def test_a_stage_that_is_refused_leaves_no_folder(tmp_path):
+    pytest.importorskip("tensorboard")
+    with pytest.raises(DataError):
+        train_stage(Run(tmp_path / "typo"), log_to="tensorboard")
+    assert not (tmp_path / "typo").exists()
+
+
 def test_a_folder_that_a_tracker_made_is_not_its_package(tmp_path, monkeypatch):
     (tmp_path / "nowhere").mkdir()
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,8 +1,9 @@
-"""Draws the gallery of reports: `python -m experiments.gallery scenes=RUN imported=RUN receipts=RUN`.
+"""Draws the gallery: `python -m experiments.gallery scenes=RUN imported=RUN receipts=RUN`.
 
-Each run folder must hold an evaluation. Its report is written anew, opened in Chromium, and what is
-seen first becomes `docs/images/gallery/NAME.webp`, small enough for the repository. The report pages
-themselves, with all that makes them interactive, are megabytes; docs/gallery.md says how each is made.
+Each run folder must hold an evaluation. Its report is written anew, opened in Chromium, and what
+is seen first becomes `docs/images/gallery/NAME.webp`, small enough for the repository. The pages
+themselves, with all that makes them interactive, are megabytes; docs/gallery.md says how each is
+made.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mkdocs.structure.files import File, Files
 
@@ -71,8 +70,7 @@ def markdown(package: str, modules: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-@dataclass(frozen=True)
-class PublicName:
+class PublicName(NamedTuple):
     """A name of `m3router`.
 
     Attributes:
@@ -99,7 +97,7 @@ class PublicName:
                 and ast.get_docstring(one)
             ]
             if methods:
-                lines.append("\n".join(["| | |", "|---|---|", *methods]))
+                lines.append("\n".join(["| has | what it is or does |", "|---|---|", *methods]))
         return "\n\n".join(lines)
 
 

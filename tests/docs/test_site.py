@@ -80,8 +80,9 @@ def test_the_reference_begins_with_the_public_names():
     page = reference.start_page()
     names = [name for name in m3router.__all__ if not name.startswith("__")]
     assert sorted(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == sorted(names)
+    modules = set().union(*reference.public_modules().values())
     for one in reference.public_names():
-        assert getattr(m3router, one.name).__module__ == one.module, "links lead there"
+        assert one.module in modules and f"[{one.module}.{one.name}]" in page, "links lead there"
     assert "## More" not in page, "every name has a purpose"
 
     class Config:
@@ -91,6 +92,25 @@ def test_the_reference_begins_with_the_public_names():
     first, _, *packages = section["Reference"]
     assert first == {"Public names": reference.START}
     assert [*map(list, packages)] == [["m3router.data"], ["m3router.m3core"], ["m3router.router"]]
+
+
+def test_words_of_the_glossary_are_explained_where_they_are_used():
+    glossary = hook("glossary")
+    known = glossary.entries((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    assert set(glossary.WORDS.values()) <= set(known) and len(known) >= 40
+    assert known["Oracle log"].startswith("What every option answered to every example")
+    assert "](" not in "".join(known.values())
+
+    class Page:
+        class file:
+            src_uri = "routing.md"
+
+    class Config:
+        docs_dir = str(ROOT / "docs")
+
+    text = glossary.on_page_markdown("The AIQ of both.", Page, Config, None)
+    assert text.startswith("The AIQ of both.") and "\n*[AIQ]: Mean accuracy" in text
+    assert "headroom" not in text
 
 
 @pytest.mark.parametrize(

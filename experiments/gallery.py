@@ -19,7 +19,6 @@ from m3router.router.runs.run import Run
 from m3router.router.stages.reporting import report_stage
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images" / "gallery"
-WINDOW = {"width": 1280, "height": 960}
 SHOWN = 880
 """Pixels that a picture is wide."""
 
@@ -38,7 +37,7 @@ def draw(runs: dict[str, Path], folder: Path, *, browser: str | None) -> list[Pa
     written = []
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = chromium.new_page(viewport=WINDOW)  # type: ignore[arg-type]
+        page = chromium.new_page(viewport={"width": 1280, "height": 960})
         for name, root in runs.items():
             page.goto(report_stage(Run(root)).resolve().as_uri())
             page.wait_for_timeout(1500)  # until the plot is drawn

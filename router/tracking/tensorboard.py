@@ -29,7 +29,7 @@ class TensorboardTracker:
         """Made when there is something to write: a stage that is refused leaves no folder."""
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self._folder))  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(self._folder))
 
     def settings(self, values: Mapping[str, Setting]) -> None:
         """Keep what the run was made with, as a text."""

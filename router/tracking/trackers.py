@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TextIO, TypeVar
 
 from PIL import Image
 
@@ -195,7 +195,7 @@ def _opened(names: Sequence[str], place: Place) -> dict[str, Tracker]:
     return found
 
 
-def _prints_aside() -> contextlib.redirect_stdout[object]:
+def _prints_aside() -> contextlib.redirect_stdout[TextIO]:
     """What trackers print belongs beside the results, not among them."""
     return contextlib.redirect_stdout(sys.stderr)
 

@@ -9,6 +9,9 @@ PYTEST_ARGS ?=
 # How long `make bench-serve` keeps the server saturated after measuring 1 to 64 clients.
 MINUTES ?= 10
 FUZZ_SEED ?= 0
+# make release-check: UVX_ARGS="--torch-backend cpu" or "--find-links FOLDER" chooses torch's build.
+UVX_ARGS ?=
+SCENES ?= 1000
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -19,7 +22,7 @@ DEV := $(VENV)/.installed-dev
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging docs pins site clean FORCE
+.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging release-check docs pins site clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -82,6 +85,13 @@ bench: quickstart  ## Measure labelling, routing, pipeline, MQT, training and sh
 package: install  ## Build wheel and source distribution into dist/
 	rm -rf build dist
 	$(RUN) -m build
+
+release-check: package  ## Run the quickstart from the built wheel by uvx, in an empty folder and environment
+	$(RUN) -m pip install --disable-pip-version-check --no-input --quiet uv
+	@folder=$$(mktemp -d) && cd $$folder && \
+	  $(CURDIR)/$(VENV)/bin/uvx --isolated $(UVX_ARGS) --with '$(firstword $(TORCH))' \
+	    --from $(CURDIR)/dist/m3router-*.whl m3router quickstart --scenes $(SCENES) && \
+	  test "$$(ls)" = quickstart && rm -r $$folder
 
 packaging: install  ## Test both elsewhere: contents, types, an empty environment (takes minutes)
 	M3ROUTER_TORCH='$(TORCH)' $(ONE_THREAD) $(RUN) -m pytest -m packaging -p no:cacheprovider tests/packaging

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def finetune(
     work: StrPath,
     dtype: str | None = None,
     progress: Advance | bool | None = True,
+    on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> Path:
     """Train a checkpoint on conversations and write the result; resumes from ``work``.
 
@@ -46,6 +47,8 @@ def finetune(
         dtype: Number format of the written weights; by default that of ``source``.
         progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
             is called by the main process with (steps done, steps in all, the loss).
+        on_log: Called by the main process with every line of the training log: the step, seconds
+            and the mean loss at every scale since the line before.
 
     Returns:
         The destination.
@@ -73,7 +76,9 @@ def finetune(
     )
     shown = progress if callable(progress) or PartialState().is_main_process else False
     with watched(shown, "training", as_counted) as show:
-        weights = train(trainable, batches, recipe=recipe, folder=work, progress=show)
+        weights = train(
+            trainable, batches, recipe=recipe, folder=work, progress=show, on_log=on_log
+        )
     if PartialState().is_main_process:
         write_trained(source, weights, destination, scales=recipe.scales, dtype=dtype)
     PartialState().wait_for_everyone()

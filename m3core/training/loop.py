@@ -182,6 +182,7 @@ def train(
     folder: Path,
     on_save: Callable[[int], dict[str, float]] | None = None,
     progress: Advance | None = None,
+    on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train in place with the Matryoshka objective, resuming from ``folder``.
 
@@ -195,6 +196,7 @@ def train(
         folder: Receives ``state/`` (weights, optimiser, step) and ``training_log.jsonl``.
         on_save: Called at every save with the step; its figures join the log line.
         progress: Called by the main process with (steps done, steps in all, the loss).
+        on_log: Called by the main process with every line of the log.
 
     Returns:
         The trained weights by their names in ``trainable.module``, updates by LoRA merged in; the
@@ -238,6 +240,8 @@ def train(
                 objective.train()
             if accelerator.is_main_process:
                 append_line(folder / LOG, line)
+                if on_log:
+                    on_log(line)
     if recipe.gradient_checkpointing:
         for part in (trainable.language, trainable.tower):
             part.gradient_checkpointing_disable()

@@ -15,7 +15,7 @@ from m3router.router.cli.console import (
     show_usage,
     show_verdict,
 )
-from m3router.router.cli.options import RunFolder
+from m3router.router.cli.options import LogTo, LogToProject, RunFolder
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import evaluate_stage
@@ -41,6 +41,8 @@ def evaluate(
     ] = None,
     draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    log_to: LogTo = None,
+    log_to_project: LogToProject = None,
 ) -> None:
     """Measure the router on the test split.
 
@@ -58,7 +60,14 @@ def evaluate(
     place = Run(run).opened()
     with progress("evaluating") as advance:
         document = evaluate_stage(
-            place, budgets=budget, draws=draws, seed=seed, reference=reference, progress=advance
+            place,
+            budgets=budget,
+            draws=draws,
+            seed=seed,
+            reference=reference,
+            progress=advance,
+            log_to=log_to,
+            log_to_project=log_to_project,
         )
     show_verdict(document)
     show_headline(document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,10 @@ from m3router.data.sources.instructions import load_instructions
 from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
 from m3router.m3core.training.recipe import TrainingRecipe
 from m3router.router.cli import next_steps
-from m3router.router.cli.options import Dtype, folder_to_write
+from m3router.router.cli.options import Dtype, LogTo, LogToProject, folder_to_write
 from m3router.router.cli.streams import out as console
+from m3router.router.tracking.tracker import Place
+from m3router.router.tracking.trackers import open_trackers
 
 
 def finetune(
@@ -98,6 +101,8 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    log_to: LogTo = None,
+    log_to_project: LogToProject = None,
 ) -> None:
     r"""Fine-tune a checkpoint at all its scales on instructions.
 
@@ -137,16 +142,25 @@ def finetune(
         save_every=save_every,
         seed=seed,
     )
-    written = write(
-        source,
-        load_instructions(data),
-        out,
-        images=images,
-        recipe=recipe,
-        batch=batch,
-        work=work or out.with_name(out.name + ".work"),
-        dtype=dtype.value if dtype else None,
-    )
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first one says so
+    first = os.environ.get("RANK", "0") == "0"  # of several processes it says what was done
+    folder = work or out.with_name(out.name + ".work")
+    place = Place(run=out.resolve().name, stage="finetune", folder=folder, project=log_to_project)
+    with open_trackers(log_to if first else None, place) as trackers:
+        trackers.settings({"source": source, "batch": batch, **asdict(recipe)})
+        written = write(
+            source,
+            load_instructions(data),
+            out,
+            images=images,
+            recipe=recipe,
+            batch=batch,
+            work=folder,
+            dtype=dtype.value if dtype else None,
+            on_log=lambda line: trackers.metrics(
+                {name: value for name, value in line.items() if name != "step"},
+                step=int(line["step"]),
+            ),
+        )
+    if first:
         console.print(f"written: {written}", markup=False)
         next_steps.show_next("check", "--model", written)

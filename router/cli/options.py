@@ -128,6 +128,24 @@ def pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:
     return found
 
 
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log-to",
+        parser=one_name,
+        metavar="TRACKER",
+        help="Tell an experiment tracker what was found: wandb, mlflow, tensorboard or trackio; "
+        "may be repeated.",
+        show_default=False,
+    ),
+]
+LogToProject = Annotated[
+    str | None,
+    typer.Option(
+        help="Project or experiment of the trackers. [default: their own setting, or m3router]",
+        show_default=False,
+    ),
+]
 PolicyName = Annotated[str, typer.Option("--policy", help="Name of the policy.")]
 Rule = Annotated[
     str,

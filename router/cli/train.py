@@ -16,6 +16,8 @@ from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import (
     GapRule,
+    LogTo,
+    LogToProject,
     Rule,
     RunFolder,
     SplitColumn,
@@ -112,6 +114,8 @@ def train(
     split: SplitFile = None,
     split_column: SplitColumn = None,
     split_id: SplitId = None,
+    log_to: LogTo = None,
+    log_to_project: LogToProject = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Copy log and features here, and train there.", show_default=False),
@@ -158,6 +162,8 @@ def train(
             tuned=tuned_setting(given, trial=trial) if tuned else None,
             datasets=datasets.value if datasets else None,
             progress=lambda name, done, total: advance(done, total, name),
+            log_to=log_to,
+            log_to_project=log_to_project,
         )
     log = place.log()
     if split is None and not tuned:

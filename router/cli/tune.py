@@ -12,6 +12,8 @@ from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.options import (
     GapRule,
+    LogTo,
+    LogToProject,
     Rule,
     RunFolder,
     SplitColumn,
@@ -71,6 +73,8 @@ def tune(
     split: SplitFile = None,
     split_column: SplitColumn = None,
     split_id: SplitId = None,
+    log_to: LogTo = None,
+    log_to_project: LogToProject = None,
 ) -> None:
     """Search for the estimator, its hyper-parameters and the features to read.
 
@@ -108,6 +112,8 @@ def tune(
             progress=lambda counts, best: advance(
                 counts.finished, trials, tuning_note(counts, best)
             ),
+            log_to=log_to,
+            log_to_project=log_to_project,
         )
     _show(found)
     out.print(

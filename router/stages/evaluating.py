@@ -30,10 +30,13 @@ from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.runs.calibration_data import known_costs, predictions
 from m3router.router.runs.run import AnyRun, Run, as_run
+from m3router.router.tracking.evaluation import log_evaluation
+from m3router.router.tracking.trackers import tracked
 from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.training.targets import MEANING
 
 
+@tracked("evaluate", log_evaluation)
 def evaluate_stage(
     run: AnyRun,
     *,
@@ -43,6 +46,8 @@ def evaluate_stage(
     reuse: bool = False,
     reference: str | None = None,
     progress: Advance | bool | None = True,
+    log_to: str | Sequence[str] | None = None,
+    log_to_project: str | None = None,
 ) -> Evaluation:
     """Measure router, policies, ablations and oracles on the test split.
 
@@ -57,13 +62,15 @@ def evaluate_stage(
             calibration split.
         progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
             is called with (methods measured, methods in all, the next one).
+        log_to: experiment trackers that are told, names in `m3router.router.tracking.TRACKERS`.
+        log_to_project: project of theirs; None for the tracker's own setting, or "m3router".
 
     Returns:
         The document that reports are made from.
 
     Raises:
         DataError: when a part of the run is missing or damaged, a budget is too small, or the
-            reference is unknown.
+            reference or a tracker is unknown, or the package of a tracker is not installed.
         MismatchError: when parts of the run do not belong together.
     """
     run = as_run(run).opened()

@@ -23,6 +23,8 @@ from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import ARMS, AnyRun, Run, as_run
 from m3router.router.stages.splitting import Splitting
+from m3router.router.tracking.trackers import tracked
+from m3router.router.tracking.training import log_training
 from m3router.router.training.fit import datasets_of, train_router, warn_of_constants
 from m3router.router.training.held_out import FILE as HELD_OUT
 from m3router.router.training.scale_router import FILE as ROUTER_FILE
@@ -31,6 +33,7 @@ from m3router.router.training.targets import DEFAULT, apply_rule
 from m3router.router.tuning.setting import Tuned
 
 
+@tracked("train", log_training)
 def train_stage(
     run: AnyRun,
     *,
@@ -46,6 +49,8 @@ def train_stage(
     splitting: Splitting | None = None,
     tuned: Tuned | None = None,
     datasets: Datasets | None = None,
+    log_to: str | Sequence[str] | None = None,
+    log_to_project: str | None = None,
 ) -> ScaleRouter:
     """Split the log by image, then learn which option suffices.
 
@@ -67,10 +72,13 @@ def train_stage(
         tuned: the setting to train with, in place of estimator, seed, gaps, rule and splitting;
             the ablations take it with their own blocks.
         datasets: see `m3router.router.training.fit.train_router`.
+        log_to: experiment trackers that are told, names in `m3router.router.tracking.TRACKERS`.
+        log_to_project: project of theirs; None for the tracker's own setting, or "m3router".
 
     Raises:
         NotLearnableError: when everything is right, wrong, or independent of the option.
-        DataError: for gaps with "error", or an unknown estimator or rule.
+        DataError: for gaps with "error", an unknown estimator, rule or tracker, or a tracker
+            whose package is not installed.
         MismatchError: when features and log do not belong together, or a feature group is not
             there.
     """

@@ -18,6 +18,9 @@ from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.sealed_files import check_entries
 from m3router.router.stages.splitting import Splitting
+from m3router.router.tracking.tracker import Place
+from m3router.router.tracking.trackers import open_trackers
+from m3router.router.tracking.tuning import TrialLog, log_tuning
 from m3router.router.training.targets import DEFAULT, apply_rule
 from m3router.router.tuning.results import (
     FILE,
@@ -73,6 +76,8 @@ def tune_stage(
     rule: str = DEFAULT,
     splitting: Splitting | None = None,
     progress: Callable[[Counts, float | None], None] | bool | None = True,
+    log_to: str | Sequence[str] | None = None,
+    log_to_project: str | None = None,
 ) -> tuple[dict[str, Any], Counts, bool]:
     """Search for an estimator, its hyper-parameters and feature blocks, on `fit` and `tune`.
 
@@ -86,6 +91,8 @@ def tune_stage(
         progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
             is called before the first and after every trial with the counts and the best mean of
             both objectives so far.
+        log_to: experiment trackers that are told, names in `m3router.router.tracking.TRACKERS`.
+        log_to_project: project of theirs; None for the tracker's own setting, or "m3router".
 
     Returns:
         The document in `tuning/study.json`, how many trials the study has, and whether a signal
@@ -119,11 +126,17 @@ def tune_stage(
         made_from=made_from,
         seed=seed,
     )
-    with stop_on_signals() as stop:
+    place = Place.of(run.root, "tune", log_to_project)
+    with open_trackers(log_to, place) as trackers, stop_on_signals() as stop:
+        trackers.settings({**made_from, "study": wanted.study, "trials": wanted.trials})
         objective = Objective(found, estimators, stop)
         with watched(progress, "tuning", _told(wanted.trials)) as show:
             counts = search(
-                study, objective, trials=wanted.trials, timeout=wanted.timeout, progress=show
+                study,
+                objective,
+                trials=wanted.trials,
+                timeout=wanted.timeout,
+                progress=TrialLog(trackers, study, show),
             )
         if stop.asked and not counts.complete:  # there is nothing to write yet
             raise KeyboardInterrupt
@@ -134,6 +147,7 @@ def tune_stage(
             # Of processes that end together, the last to write must have seen all trials.
             if len(finished(study)) == len(results["trials"]):
                 break
+        log_tuning(trackers, results)
     return results, counts, stop.asked
 
 

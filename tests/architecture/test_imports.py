@@ -190,6 +190,7 @@ OPTIONAL = {
     "httpx",
     "lightgbm",
     "matplotlib",
+    "mlflow",
     "openpyxl",
     "optuna",
     "peft",
@@ -202,8 +203,10 @@ OPTIONAL = {
     "starlette",
     "torch",
     "torchvision",
+    "trackio",
     "transformers",
     "uvicorn",
+    "wandb",
     "yarl",
 }
 """Packages that may be imported inside a function: extras, and what takes long to load."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -50,9 +51,11 @@ def test_it_trains_at_the_scales_asked_for_and_writes_what_loads(
     source = layouts.write(tmp_path / "source", *layouts.published(family))
     out = tmp_path / "tuned"
     command = ["finetune", source, *material, "--out", out, "--steps", 1, *SETTINGS, *words]
-    result = invoke(*command)
+    told = ["--log-to", "tensorboard"] if find_spec("tensorboard") else []
+    result = invoke(*command, *told)
     assert result.exit_code == 0, result.output
     assert f"written: {out}" in result.stdout
+    assert len([*tmp_path.glob("tuned.work/tensorboard/finetune-*/events*")]) == bool(told)
     recipe = json.loads((tmp_path / "tuned.work" / "state" / "progress.json").read_text())["recipe"]
     assert tuple(recipe["scales"]) == scales
     assert (recipe["periods"], recipe["choice"]) == (periods, choice)

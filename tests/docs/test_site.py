@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+import m3router
 from experiments import figures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,63 @@ def test_a_page_of_the_reference_names_its_modules():
         "\n# m3router.router.evaluation\n\n" in text
         and "::: m3router.router.evaluation.studies.cells\n" in text
     )
+
+
+def test_the_reference_begins_with_the_public_names():
+    reference = hook("reference")
+    page = reference.start_page()
+    names = [name for name in m3router.__all__ if not name.startswith("__")]
+    assert sorted(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == sorted(names)
+    modules = set().union(*reference.public_modules().values())
+    for one in reference.public_names():
+        assert one.module in modules and f"[{one.module}.{one.name}]" in page, "links lead there"
+    assert "## More" not in page, "every name has a purpose"
+
+    class Config:
+        nav = [{"Reference": [{"Command line": "cli.md"}]}]
+
+    (section,) = reference.on_config(Config).nav
+    first, _, *packages = section["Reference"]
+    assert first == {"Public names": reference.START}
+    assert [*map(list, packages)] == [["m3router.data"], ["m3router.m3core"], ["m3router.router"]]
+
+
+def test_words_of_the_glossary_are_explained_where_they_are_used():
+    glossary = hook("glossary")
+    known = glossary.entries((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    assert set(glossary.WORDS.values()) <= set(known) and len(known) >= 40
+    assert known["Oracle log"].startswith("What every option answered to every example")
+    assert "](" not in "".join(known.values())
+
+    class Page:
+        class file:
+            src_uri = "routing.md"
+
+    class Config:
+        docs_dir = str(ROOT / "docs")
+
+    text = glossary.on_page_markdown("The AIQ of both.", Page, Config, None)
+    assert text.startswith("The AIQ of both.") and "\n*[AIQ]: Mean accuracy" in text
+    assert "headroom" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[Qwen3-VL](families.md)", "qwen"),
+        ("`m3core/vlm/QwenBudget.py`", "qwen"),
+        ("BlindTest(Qwen2.5)", "qwen"),
+        ("--log-to-project", "project"),
+        ("m3router[serve]", "serve"),
+        ("OracleLog.read", "log"),
+    ],
+)
+def test_a_search_finds_what_stands_in_brackets_and_names(text, found):
+    """As lunr does it: texts are split at the separator, and a query finds words by their begin."""
+    plugins = yaml.load(NAVIGATION, Loader=_Loader)["plugins"]
+    (search,) = (one["search"] for one in plugins if isinstance(one, dict) and "search" in one)
+    words = [word for word in re.split(search["separator"], text) if word]
+    assert any(word.lower().startswith(found) for word in words), words
 
 
 @pytest.mark.parametrize(

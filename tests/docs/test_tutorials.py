@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def test_a_tutorial_has_its_parts(path):
     assert headings[0] == "## What you need"
     assert headings[-2:] == ["## What can go wrong", "## Where next"]
     assert len(steps(page)) >= 3
+    goal = " ".join(page.partition("## ")[0].split())
+    assert re.search(r"minutes of reading, [^.]* of computing", goal), "it says how long it takes"
     for fence in fences(page):
         if fence.title.startswith(NOT_RUN):
             assert ": " in fence.title, f"line {fence.line}: the title does not say why"

@@ -22,10 +22,13 @@ from typer.testing import CliRunner
 from experiments import pins
 from m3router import router
 from m3router.router.cli.main import COMMANDS, app
+from m3router.router.tracking.trackers import TRACKERS
 from tests.packaging.wheels import FOLDERS, ROOT, build, wanted_in_wheel
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"experiments", "m3router", "tests"}
+UNLIKE = {"mlflow": "mlflow-skinny"}
+"""Module -> package of another name, where it may not be installed."""
 FREE = ("router/serve/", "router/demo/", "router/ray/", "router/scale_out/")
 """Packages that are imported by the commands that need their extra, after asking for it."""
 
@@ -100,7 +103,8 @@ def test_every_import_is_declared_and_extras_only_where_needed():
             relative = path.relative_to(ROOT).as_posix()
             at_once, later = imports(path)
             for name in at_once | later:
-                owners = {canonicalize_name(one) for one in providers.get(name, [name])}
+                given = providers.get(name, [UNLIKE.get(name, name)])
+                owners = {canonicalize_name(one) for one in given}
                 allowed = needed | optional if name not in at_once else needed
                 if relative.startswith(FREE) or package == "experiments":
                     allowed = (
@@ -109,6 +113,7 @@ def test_every_import_is_declared_and_extras_only_where_needed():
                         | {"starlette", "pydantic", "pydantic-core", "jsonschema"}
                         | {"yarl"}  # whose URLs aiohttp takes
                         | {"rapidocr-onnxruntime"}  # a model under test, in its README
+                        | {"playwright"}  # of the extra dev: pictures of pages
                         | {"litellm"}  # whose process the plug-in is loaded in
                     )
                 assert owners & allowed, f"{relative} imports {name}, which is not declared"
@@ -124,6 +129,20 @@ def test_extras():
                 assert requirement.extras <= set(extras), extra
 
 
+def test_every_extra_is_asked_for_by_its_name_and_no_other():
+    """By messages of the form `pip install 'm3router[NAME]'`; trackers share one message."""
+    text = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    asked = set(re.findall(r"m3router\[([\w{}]+)\]", text))
+    assert asked - {"{name}"} | set(TRACKERS) == set(PROJECT["optional-dependencies"]) - {
+        "dev",
+        "docs",
+    }
+
+
 def test_constraints_pin_everything_once_and_nothing_for_a_gpu():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
@@ -131,9 +150,10 @@ def test_constraints_pin_everything_once_and_nothing_for_a_gpu():
     pinned = [canonicalize_name(pin.partition("==")[0]) for pin in pins]
     assert len(pinned) == len(set(pinned))
     assert not [one for one in pinned if re.match(r"nvidia|cuda|torch$|torchvision|triton", one)]
-    used = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    for extra in ("demo", "docs", "ray", "sentence", "serve", "train", "video"):
-        used += PROJECT["optional-dependencies"][extra]
+    extras = PROJECT["optional-dependencies"]
+    used = [*PROJECT["dependencies"], *extras["dev"]]
+    for extra in set().union(*(Requirement(one).extras for one in extras["dev"])):
+        used += extras[extra]
     assert names(used) - {"torch"} <= set(pinned)
     found = dict(zip(pinned, (Version(pin.partition("==")[2]) for pin in pins), strict=True))
     for one in used:

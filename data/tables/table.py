@@ -1,13 +1,14 @@
 """How a file becomes a table: the one reader of importers, given splits and benchmarks' sheets.
 
-``.csv`` with commas and ``.tsv`` with tabs (UTF-8, or UTF-16 and UTF-32 that begin with their
-mark), ``.parquet``, ``.json`` (a list of objects), ``.jsonl`` (an object a line) and ``.xlsx`` (its
-first sheet); text formats also with ``.gz`` behind. What a cell holds is said by
-:mod:`m3router.data.tables.cells`; a file that can be read in two ways is refused.
+``.csv`` and ``.tsv`` with commas, tabs, semicolons or bars (UTF-8, or UTF-16 and UTF-32 that begin
+with their mark), ``.parquet``, ``.json`` (a list of objects), ``.jsonl`` (an object a line) and
+``.xlsx`` (its first sheet); text formats also with ``.gz`` behind. Where the name says nothing or
+something else, the content does. What a cell holds is said by :mod:`m3router.data.tables.cells`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zipfile
 import zlib
@@ -22,10 +23,17 @@ import pyarrow.parquet as pq
 
 from m3router.data.errors import DataError
 from m3router.data.tables.cells import EXACT, Cell, keys_of, text_of
-from m3router.data.tables.formats import decoded_text, objects_of, separated_rows, sheet_rows
+from m3router.data.tables.formats import (
+    decoded_text,
+    objects_of,
+    packed_kind,
+    separated_rows,
+    sheet_rows,
+    text_kind,
+)
 
+SEPARATED, OBJECTS, _PACKED = (".csv", ".tsv"), (".json", ".jsonl"), (".parquet", ".xlsx")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
-_PACKED = (".parquet", ".xlsx")
 _UNNAMED = "Unnamed: "
 
 
@@ -101,7 +109,7 @@ def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
     """Read a table from a file.
 
     Args:
-        path: Its ending names the format, see the module.
+        path: In a format that the module names.
         left_out: Receives a sentence for each row that cannot be read by itself, which is then left
             out; None refuses the file.
 
@@ -113,21 +121,19 @@ def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
         DataError: The format is not known, or the file cannot be read as one.
     """
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    packed = path.suffix.lower() == ".gz" and suffix in _PACKED
-    if suffix not in SUFFIXES or packed:
-        got = "".join(path.suffixes[-2:]).lower() if packed else path.suffix.lower()
-        raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}, got {got or 'no suffix'!r}.")
     try:
+        plain = path.is_file()
+        packed = packed_kind(path) if plain else ""
+        suffix = packed or suffix
+        if not packed and path.suffix.lower() == ".gz" and suffix in _PACKED:
+            raise DataError(_unknown(path))
         if suffix == ".parquet":
             return _read_parquet(path)
         if suffix == ".xlsx":
             return _of_rows(path, sheet_rows(path))
-        text = decoded_text(path)
-        if suffix in (".json", ".jsonl"):
-            by_line = suffix == ".jsonl"
-            return _of_records(path, objects_of(text, by_line=by_line, left_out=left_out))
-        mark = "\t" if suffix == ".tsv" else ","
-        return _of_rows(path, separated_rows(text, mark, left_out=left_out))
+        if not plain and suffix not in SUFFIXES:
+            raise DataError(_unknown(path))
+        return _read_text(path, suffix, left_out)
     except ImportError as error:
         raise DataError(
             f"{path}: reading .xlsx needs openpyxl, which is not installed. Install it "
@@ -141,6 +147,45 @@ def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, zipfile.BadZipFile, RecursionError) as error:
         raise DataError(f"{path} is not a readable {suffix} table: {error}") from error
+
+
+def _read_text(path: Path, suffix: str, left_out: list[str] | None) -> Table:
+    """Read a text as what it looks like, where that is another kind than its name says.
+
+    Raises:
+        ValueError: It does not read as such.
+    """
+    known = suffix in (*SEPARATED, *OBJECTS)
+    try:
+        text = decoded_text(path)
+    except ValueError as error:
+        if known:
+            raise
+        raise DataError(_unknown(path)) from error
+    looks = text_kind(text)
+    if not known and not looks:
+        raise DataError(_unknown(path))
+    if looks in OBJECTS or (suffix in OBJECTS and not looks):
+        kind = suffix if suffix in OBJECTS and looks != ".json" else looks
+        return _of_records(path, _objects(text, by_line=kind == ".jsonl", left_out=left_out))
+    mark = "\t" if suffix == ".tsv" else ","
+    return _of_rows(path, separated_rows(text, mark, left_out=left_out))
+
+
+def _objects(text: str, *, by_line: bool, left_out: list[str] | None) -> list[dict[str, Any]]:
+    """Read objects one way; the other way where that fails and there are several lines."""
+    try:
+        return objects_of(text, by_line=by_line, left_out=left_out)
+    except ValueError:
+        if text.strip().count("\n"):
+            with contextlib.suppress(ValueError):
+                return objects_of(text, by_line=not by_line)
+        raise
+
+
+def _unknown(path: Path) -> str:
+    got = "".join(path.suffixes[-2 if path.suffix.lower() == ".gz" else -1 :]).lower()
+    return f"{path} must be one of {', '.join(SUFFIXES)}, got {got or 'no suffix'!r}."
 
 
 def _of_rows(path: Path, rows: list[list[Any]]) -> Table:

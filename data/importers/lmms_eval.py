@@ -29,7 +29,7 @@ from typing import Any
 
 from m3router.data.errors import DataError, listed
 from m3router.data.importers.costs import Costs
-from m3router.data.importers.image_cells import image_path
+from m3router.data.tables.image_cells import image_path
 from m3router.data.importers.joined import Runs, Sample, join, places, references_in
 from m3router.data.importers.usage import NOTHING, CellUsage, amount, usage_in
 from m3router.data.json_files import parse_json

@@ -15,7 +15,7 @@ import pandas as pd
 
 from m3router.data.errors import DataError, listed
 from m3router.data.importers.costs import Costs, by_cost, contradiction, mean_costs
-from m3router.data.importers.image_cells import image_path
+from m3router.data.tables.image_cells import image_path
 from m3router.data.importers.joined import UNMAPPED, option_costs, references_in
 from m3router.data.importers.usage import REPORTED, CellUsage, amount
 from m3router.data.log.checks import COUNTS, REACH, within_reach

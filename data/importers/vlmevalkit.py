@@ -35,7 +35,7 @@ import numpy as np
 
 from m3router.data.errors import DataError, listed
 from m3router.data.importers.costs import Costs
-from m3router.data.importers.image_cells import image_path
+from m3router.data.tables.image_cells import image_path
 from m3router.data.importers.joined import Runs, Sample, join, places, references_in
 from m3router.data.importers.shared_images import shared_images
 from m3router.data.importers.usage import QUANTITIES, amount, usage_in, used_names

@@ -143,13 +143,14 @@ def sheet_rows(path: Path) -> list[list[Any]]:
     """Read the first sheet of a workbook."""
     import openpyxl
 
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # what a workbook says of its size need not be true
-        return [list(row) for row in sheet.iter_rows(values_only=True)]
-    finally:
-        book.close()
+    with open_file(path) as file:  # by its name openpyxl would refuse some
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        try:
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # what a workbook says of its size need not be true
+            return [list(row) for row in sheet.iter_rows(values_only=True)]
+        finally:
+            book.close()
 
 
 def objects_of(

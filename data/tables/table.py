@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,22 @@ from m3router.data.tables.formats import (
 SEPARATED, OBJECTS, _PACKED = (".csv", ".tsv"), (".json", ".jsonl"), (".parquet", ".xlsx")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
 _UNNAMED = "Unnamed: "
+_AT_ONCE = 64
+"""Values of a column that are taken out of Arrow together."""
 
 
 class Table:
     """The columns of a file; cells are read when they are asked for.
 
     Args:
-        path: The file.
+        path: The file, or what it is called in messages.
         names: Of the columns, in the file's order.
         columns: Values of each column: Python values, or an array of Arrow's.
         texts_only: Whether the format has no types, so that an empty text means a missing one.
     """
 
     def __init__(
-        self, path: Path, names: Sequence[str], columns: Sequence[Any], *, texts_only: bool
+        self, path: Path | str, names: Sequence[str], columns: Sequence[Any], *, texts_only: bool
     ) -> None:
         self.path = path
         self.names = tuple(names)
@@ -74,6 +77,14 @@ class Table:
         Raises:
             DataError: There is no such column, there are two, or its part of the file is damaged.
         """
+        values = self._column(name)
+        if isinstance(values, pa.ChunkedArray):
+            return [cell for chunk in values.chunks for cell in _arrow_cells(chunk, strip)]
+        bare = str.strip if strip else str
+        cells = [bare(value) if type(value) is str else text_of(value) for value in values]
+        return [cell or None for cell in cells] if self._texts_only else cells
+
+    def _column(self, name: str) -> Any:
         if name not in self._columns:
             raise DataError(f"{self.path} has no column {name!r}; it has {list(self.names)}.")
         if name in self._twice:
@@ -81,12 +92,17 @@ class Table:
                 f"{self.path} has {self.names.count(name)} columns called {name!r}: rename all but "
                 "the one that is meant."
             )
-        values = self._columns[name]
-        if isinstance(values, pa.ChunkedArray):
-            return [cell for chunk in values.chunks for cell in _arrow_cells(chunk, strip)]
-        bare = str.strip if strip else str
-        cells = [bare(value) if type(value) is str else text_of(value) for value in values]
-        return [cell or None for cell in cells] if self._texts_only else cells
+        return self._columns[name]
+
+    def values(self, name: str) -> Iterator[Any]:
+        """Give a column's values as they are, one after another: images need much memory."""
+        values = self._column(name)
+        if not isinstance(values, pa.ChunkedArray):
+            yield from values
+            return
+        for chunk in values.chunks:
+            for start in range(0, len(chunk), _AT_ONCE):
+                yield from chunk.slice(start, _AT_ONCE).to_pylist()
 
     def keys(self, name: str) -> list[Cell]:
         """Read a column of identifiers, see :func:`m3router.data.tables.cells.keys_of`.
@@ -223,8 +239,45 @@ def _of_records(path: Path, records: list[dict[str, Any]]) -> Table:
 def _read_parquet(path: Path) -> Table:
     """Read all columns of Parquet, those that pandas took for the index too."""
     table = pq.read_table(path) if path.is_dir() else pq.ParquetFile(path).read()
+    return of_arrow(path, table)
+
+
+def of_arrow(path: Path | str, table: pa.Table) -> Table:
+    """Take a table of Arrow's; numbers of classes, as the ``datasets`` library has them, are names.
+
+    Args:
+        path: The file, or what the table is called in messages.
+        table: It.
+    """
+    classes = _classes(table.schema)
+    columns = [
+        _named(column, classes[name]) if name in classes else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
     names = [name.strip() for name in table.column_names]
-    return Table(path, names, table.columns, texts_only=False)
+    return Table(path, names, columns, texts_only=False)
+
+
+def _classes(schema: pa.Schema) -> dict[str, list[str]]:
+    """Column -> the names of its classes, as the ``datasets`` library writes them."""
+    try:
+        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = told["info"]["features"].items()
+        return {name: list(map(str, one["names"])) for name, one in features if _is_class(one)}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}  # of another version, or of somebody else
+
+
+def _is_class(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+
+
+def _named(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
+    """Numbers as the names of classes; what is no class's number is missing."""
+    numbers = column.to_pylist()
+    known = [one if one is not None and 0 <= one < len(names) else None for one in numbers]
+    places = pa.array(known, type=pa.int32())
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(places, pa.array(names))])
 
 
 def _arrow_cells(chunk: pa.Array, strip: bool) -> list[Cell]:

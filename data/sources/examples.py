@@ -120,9 +120,7 @@ def load_examples(
             continue
         before = first.setdefault(example.id, number)
         if before != number:
-            reader.problems[number] = (
-                f"duplicate id {example.id!r}, first on {rows.unit} {before}."
-            )
+            reader.problems[number] = f"duplicate id {example.id!r}, first on {rows.unit} {before}."
         examples.append(example)
     if reader.problems:
         raise DataError(_report(rows, reader.problems))
@@ -294,9 +292,8 @@ class _Reader:
             self._unused[name] = None
         missing = [name for name in ("image", "question") if name not in found]
         if missing and self.looks:
-            raise DataError(
-                f"there is no {' and no '.join(missing)}; the columns are {listed(list(names), 12)}."
-            )
+            have = listed(list(names), 12)
+            raise DataError(f"there is no {' and no '.join(missing)}; the columns are {have}.")
         self._columns[names] = found
         return found
 
@@ -346,12 +343,12 @@ def _placed(
             return list(named), reader.store
     whole: list[str | DataError] = []
     for one in named:
-        stored = one in reader.stored and reader.store is not None
+        start = reader.store if one in reader.stored else None
         path: str | DataError = one
-        if images is not None and not stored and not os.path.isabs(one):
+        if images is not None and start is None and not os.path.isabs(one):
             path = _inside(one)
         if isinstance(path, str):
-            path = os.path.abspath(os.path.join(reader.store if stored else base, one))
+            path = os.path.abspath(os.path.join(start or base, one))
         whole.append(path)
     there = [one for one in whole if isinstance(one, str)]
     root = os.path.abspath(base)

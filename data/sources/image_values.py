@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from m3router.data.errors import DataError
+from m3router.data.json_files import parse_json
 from m3router.data.tables.cells import Nested, text_of
 from m3router.data.tables.image_cells import image_path, is_base64
-from m3router.data.json_files import parse_json
 
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -24,7 +24,7 @@ _LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 def image_in(value: Any) -> str | bytes | None:
-    """Read what a cell holds.
+    r"""Read what a cell holds.
 
     Args:
         value: A path; bytes of a file; base64 of these, also as a data URL; an object with
@@ -40,7 +40,7 @@ def image_in(value: Any) -> str | bytes | None:
     >>> image_in("a.png"), image_in(["a.png"]), image_in({"bytes": None, "path": "a.png"})
     ('a.png', 'a.png', 'a.png')
     >>> image_in("data:image/png;base64,iVBORw0KGgo=")
-    b'\\x89PNG\\r\\n\\x1a\\n'
+    b'\x89PNG\r\n\x1a\n'
     """
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value) or None

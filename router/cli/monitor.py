@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from m3router.data.sources.jsonl import load_jsonl
+from m3router.data.sources.examples import load_examples
 from m3router.router.cli.console import show_table
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import err, out
@@ -97,7 +97,7 @@ def monitor(
             Run(run),
             Run(traffic),
             name=policy,
-            references=load_jsonl(answers, images=answers.parent) if answers else (),
+            references=load_examples(answers, looks=False) if answers else (),
             feedback=feedback,
             false_alarm=false_alarm,
             bound=bound,

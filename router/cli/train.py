@@ -156,7 +156,10 @@ def train(
     if split is None and not tuned:
         for warning in lone_groups(log.groups, log.datasets):
             say(warning + ".")
-    sizes = part_sizes(log, place.split(log))
+    divided = place.split(log)
+    if divided.grown:
+        say("Images keep the part of the split that they had before examples were added.")
+    sizes = part_sizes(log, divided)
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
     calibrated = router.metadata["calibration"]

@@ -352,7 +352,8 @@ def _placed(
         whole.append(path)
     there = [one for one in whole if isinstance(one, str)]
     root = os.path.abspath(base)
-    if not all(one.startswith(os.path.join(root, "")) for one in there):
+    started = images is not None or bool(relative)
+    if not (started and all(one.startswith(os.path.join(root, "")) for one in there)):
         root = os.path.commonpath([os.path.dirname(one) for one in there])
     names: list[str | DataError] = [
         one if isinstance(one, DataError) else Path(os.path.relpath(one, root)).as_posix()

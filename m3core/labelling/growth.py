@@ -129,10 +129,10 @@ def rescored_ids(recorded: Recorded, asked: Asked, *, drop_removed: bool) -> set
         if before is None or before == one:
             continue
         what = _asked_otherwise(before, one, recorded.images, os.path.abspath(asked.images))
-        others = [name for name in _SCORING if getattr(before, name) != getattr(one, name)]
+        others = scored_otherwise(before, one)
         fixed = mode in (LabelMode.UNTIL_CORRECT, LabelMode.REFERENCES)
         if not what and others and (fixed or is_judged(before.metric) != is_judged(one.metric)):
-            what = others[0]
+            what = others
         if what:
             changed[one.id] = what
         elif others:
@@ -150,6 +150,11 @@ def rescored_ids(recorded: Recorded, asked: Asked, *, drop_removed: bool) -> set
 def same_lengths(recorded: Recorded, longest: Mapping[str, int]) -> bool:
     """Whether the examples that are there have the longest answers that they had."""
     return all(longest.get(name, length) == length for name, length in recorded.longest.items())
+
+
+def scored_otherwise(before: Example, now: Example) -> str:
+    """What of an example scores its answers otherwise than before: a field's name, or ""."""
+    return next((one for one in _SCORING if getattr(before, one) != getattr(now, one)), "")
 
 
 def rescored_rows(

@@ -233,7 +233,7 @@ def label(
     from m3router.m3core.labelling import LabelMode, Stopped
     from m3router.m3core.labelling.images import workers_for
     from m3router.m3core.labelling.ranks import Ranks
-    from m3router.m3core.labelling.rows import label_mode, option_names
+    from m3router.m3core.labelling.rows import label_mode
     from m3router.m3core.matryoshka.base import MultiScaleModel
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
     from m3router.m3core.opening import open_model, parse_options
@@ -290,7 +290,7 @@ def label(
     items = read_examples(
         examples, run, images=images, skip_missing=skip_missing, quiet=not ranks.is_first
     )
-    label_mode(items, mode)  # refuses what cannot share a log, before a model is loaded
+    mode = label_mode(items, mode)  # refuses what cannot share a log, before a model is loaded
     matryoshka: dict[str, Any] = {
         "device_map": device_map,
         "bits": bits,
@@ -325,7 +325,7 @@ def label(
             )
         )
     if ranks.is_first:
-        say_agreement(items, option_names(loaded)[-1])
+        say_agreement(mode, loaded)
     where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
     try:
         log = label_with_progress(

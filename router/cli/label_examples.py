@@ -9,13 +9,18 @@ from rich.text import Text
 
 from m3router.data.errors import DataError
 from m3router.data.example import Example
+from m3router.data.log.checks import ASKED
 from m3router.data.log.journal import latest_rows
-from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.sources.examples import Examples, load_examples
 from m3router.data.sources.image_check import check_images
-from m3router.m3core.labelling.growth import read_record
+from m3router.m3core.labelling.growth import read_record, scored_otherwise
+from m3router.m3core.labelling.rows import LabelMode
+from m3router.m3core.matryoshka.base import MultiScaleModel
+from m3router.m3core.options import OptionModel
 from m3router.router.cli.streams import out as console
 from m3router.router.runs.run import Run
+from m3router.router.text.agreement import agreement_sentence
+from m3router.router.text.words import Words
 
 IMAGES = "images"
 """Folder of a run for images that came inside a table or dataset."""
@@ -41,7 +46,7 @@ def read_examples(
         for note in examples.notes:
             console.print(Text(f"{note[0].upper()}{note[1:]}."), style="dim")
         if images is None:
-            console.print(Text(f"Images are read from {examples.images}."), style="dim")
+            console.print(Text(f"Folder of the images: {examples.images}"), style="dim")
     check = check_images((one.image for one in examples), examples.images)
     if check.text:
         asked = {row["example_id"] for row in latest_rows(run.log_folder)}
@@ -58,13 +63,10 @@ def read_examples(
     return examples
 
 
-def say_agreement(examples: Sequence[Example], finest: str) -> None:
+def say_agreement(mode: LabelMode, model: MultiScaleModel | OptionModel) -> None:
     """Say how answers are scored where there are no reference answers."""
-    if examples and all(one.metric == AGREEMENT for one in examples):
-        told = (
-            f"No example has a reference answer: an answer counts as right if option {finest}, the "
-            "finest, says the same, so all results are agreement with it, not accuracy."
-        )
+    words = Words(scales=isinstance(model, MultiScaleModel))
+    if told := agreement_sentence({ASKED: mode.value}, words):
         console.print(Text(told), style="yellow")
 
 
@@ -83,18 +85,16 @@ class Growth:
     def show(self, examples: Sequence[Example]) -> None:
         """Say what was added, changed and left out, and what is of the log before; or nothing."""
         now = {one.id: one for one in examples}
+        both = now.keys() & self.before.keys()
         counts = {
-            "added": len(now.keys() - self.before.keys()),
-            "left out": len(self.before.keys() - now.keys()),
-            "scored as they are described now": sum(
-                one != self.before[name] for name, one in now.items() if name in self.before
-            ),
+            "added": len(now.keys() - both),
+            "left out": len(self.before.keys() - both),
+            "scored again": sum(bool(scored_otherwise(now[one], self.before[one])) for one in both),
         }
         if not self.before or not any(counts.values()):
             return
         told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        kept = len(now.keys() & self.before.keys())
-        console.print(Text(f"Examples: {told}; the answers to {kept} stayed as they were."))
+        console.print(Text(f"Examples: {told}; the answers to {len(both)} stayed as they were."))
         later = (self.run.arm(), self.run.policies_folder, self.run.evaluation_folder)
         if any(folder.is_dir() for folder in later):
             console.print(

@@ -29,6 +29,8 @@ from m3router.router.estimators import DEFAULT, ESTIMATORS
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import train_stage
 from m3router.router.stages.tuning import tuned_setting
+from m3router.router.text.agreement import agreement_sentence
+from m3router.router.text.words import words_of
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE
 
 NAMES = f"{', '.join(list(ESTIMATORS)[:-1])} or {list(ESTIMATORS)[-1]}"
@@ -159,6 +161,8 @@ def train(
     divided = place.split(log)
     if divided.grown:
         say("Images keep the part of the split that they had before examples were added.")
+    if told := agreement_sentence(log.metadata, words_of(log)):
+        say(told)
     sizes = part_sizes(log, divided)
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")

@@ -184,7 +184,9 @@ class _Reader:
             named = listed(list(self._unused), 8)
             told.append(f"the column{'' if one else 's'} {named} {'is' if one else 'are'} not used")
         if self.stored and self.store is not None:
-            told.append(f"{len(self.stored)} images of the source are files in {self.store} now")
+            count = len(self.stored)
+            images = "image in the source is a file" if count == 1 else "images in the source are files"
+            told.append(f"{count} {images} in {self.store} now")
         return told
 
     def _fields(self, values: Values, place: int) -> Values:
@@ -385,4 +387,5 @@ def _report(rows: Rows, problems: Mapping[int, str]) -> str:
         return f"{rows.source}: {next(iter(problems.values()))}"
     shown = "\n  ".join(f"{unit} {n}: {one}" for n, one in list(problems.items())[:SHOWN])
     rest = f"\n  ... and {count - SHOWN} more" if count > SHOWN else ""
-    return f"{rows.source}: {count} bad {unit}s; no example was taken.\n  {shown}{rest}"
+    many = unit if count == 1 else f"{unit}s"
+    return f"{rows.source}: {count} bad {many}; no example was taken.\n  {shown}{rest}"

@@ -185,8 +185,8 @@ class _Reader:
             told.append(f"the column{'' if one else 's'} {named} {'is' if one else 'are'} not used")
         if self.stored and self.store is not None:
             count = len(self.stored)
-            images = "image in the source is a file" if count == 1 else "images in the source are files"
-            told.append(f"{count} {images} in {self.store} now")
+            what = "image is a file" if count == 1 else "images are files"
+            told.append(f"the source holds its images: {count} {what} in {self.store} now")
         return told
 
     def _fields(self, values: Values, place: int) -> Values:

@@ -27,6 +27,7 @@ RECORD = "examples.jsonl"
 """The examples as they were asked, beside the journal; the first line says where images were."""
 OF_EXAMPLES = frozenset({"examples_sha256", "n_examples", LONGEST, "frames"})
 """What of a run's metadata depends on its examples."""
+_DROPPED = "dropped"
 _SCORING = ("answers", "choices", "metric")
 _REDO = "Label into another folder."
 
@@ -36,14 +37,21 @@ class Recorded:
     """What a folder's answers are about.
 
     Attributes:
-        images: Folder that the images' paths started from, absolute.
-        examples: Id -> example.
+        examples: Id -> example, those of :attr:`dropped` too.
+        images: Id -> folder that its image's path started from, absolute.
         longest: Id -> tokens of its longest answer.
+        dropped: Ids that were left out of the log later; their answers are kept.
     """
 
-    images: str
     examples: Mapping[str, Example]
+    images: Mapping[str, str]
     longest: Mapping[str, int]
+    dropped: frozenset[str]
+
+    @property
+    def in_log(self) -> dict[str, Example]:
+        """Id -> example, those of the log."""
+        return {name: one for name, one in self.examples.items() if name not in self.dropped}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +82,36 @@ def read_record(folder: Path) -> Recorded | None:
         return None
     try:
         head, *lines = map(parse_json, read_bytes(path).splitlines())
-        examples = [Example.from_dict(line["example"]) for line in lines]
+        by_id = {str(line["example"]["id"]): line for line in lines}
         return Recorded(
-            images=str(head["images"]),
-            examples={one.id: one for one in examples},
-            longest={one.id: int(line[LONGEST]) for one, line in zip(examples, lines, strict=True)},
+            examples={name: Example.from_dict(line["example"]) for name, line in by_id.items()},
+            images={name: str(line.get("images", head["images"])) for name, line in by_id.items()},
+            longest={name: int(line[LONGEST]) for name, line in by_id.items()},
+            dropped=frozenset(name for name, line in by_id.items() if line.get(_DROPPED)),
         )
     except (ValueError, LookupError, TypeError, DataError) as error:
         raise DataError(f"{path} is damaged ({error}). {_REDO}") from error
 
 
-def write_record(folder: Path, asked: Asked) -> None:
+def write_record(folder: Path, asked: Asked, recorded: Recorded | None) -> None:
     """Record what is asked; nothing is written where it says that already.
+
+    Args:
+        folder: Of the log.
+        asked: All examples of the log.
+        recorded: What is there: what of it is gone stays recorded as such.
 
     Raises:
         DataError: It cannot be written.
     """
     head = {"images": os.path.abspath(asked.images)}
-    lines = [{"example": e.to_dict(), LONGEST: asked.longest[e.id]} for e in asked.examples]
+    lines: list[dict[str, Any]] = [
+        {"example": one.to_dict(), LONGEST: asked.longest[one.id]} for one in asked.examples
+    ]
+    for name, one in (recorded.examples if recorded else {}).items():
+        if recorded and name not in asked.longest:
+            kept = {LONGEST: recorded.longest[name], "images": recorded.images[name]}
+            lines.append({"example": one.to_dict(), **kept, _DROPPED: True})
     text = "".join(json.dumps(line) + "\n" for line in (head, *lines))
     path = folder / RECORD
     if not is_there(path) or read_bytes(path) != text.encode():
@@ -114,7 +134,7 @@ def rescored_ids(recorded: Recorded, asked: Asked, *, drop_removed: bool) -> set
     """
     examples, mode = asked.examples, asked.mode
     ids = {one.id for one in examples}
-    removed = [name for name in recorded.examples if name not in ids]
+    removed = [name for name in recorded.in_log if name not in ids]
     sides = _sides(recorded, examples)
     if removed and not drop_removed:
         raise MismatchError(
@@ -128,7 +148,7 @@ def rescored_ids(recorded: Recorded, asked: Asked, *, drop_removed: bool) -> set
         before = recorded.examples.get(one.id)
         if before is None or before == one:
             continue
-        what = _asked_otherwise(before, one, recorded.images, os.path.abspath(asked.images))
+        what = _asked_otherwise(before, one, recorded.images[one.id], os.path.abspath(asked.images))
         others = scored_otherwise(before, one)
         fixed = mode in (LabelMode.UNTIL_CORRECT, LabelMode.REFERENCES)
         if not what and others and (fixed or is_judged(before.metric) != is_judged(one.metric)):
@@ -192,5 +212,5 @@ def _asked_otherwise(before: Example, now: Example, old_images: str, images: str
 
 def _sides(recorded: Recorded, examples: Sequence[Example]) -> str:
     """Both sets of examples by their hashes, for a message."""
-    before, now = fingerprint(recorded.examples.values()), fingerprint(examples)
+    before, now = fingerprint(recorded.in_log.values()), fingerprint(examples)
     return f"(examples_sha256: journal {before[:12]}, now {now[:12]})"

@@ -241,10 +241,10 @@ def _opened(
     drop_removed: bool,
 ) -> Journal:
     """The journal of a folder, whose answers go with these examples; the first process says so."""
-    recorded = read_record(folder) if grow else None
+    recorded = read_record(folder)
     rescored: set[str] = set()
     renewed: frozenset[str] = frozenset()
-    if recorded is not None and same_lengths(recorded, asked.longest):
+    if grow and recorded is not None and same_lengths(recorded, asked.longest):
         rescored = rescored_ids(recorded, asked, drop_removed=drop_removed)
         renewed = OF_EXAMPLES
     journal = Journal.open(
@@ -259,7 +259,7 @@ def _opened(
         if rescored:
             again = {one.id: one for one in asked.examples if one.id in rescored}
             journal.append(list(rescored_rows(journal.read_rows(), again, asked.mode)))
-        write_record(folder, asked)
+        write_record(folder, asked, recorded)
         journal.renew(metadata)
     return journal
 

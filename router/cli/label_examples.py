@@ -80,7 +80,7 @@ class Growth:
     def __init__(self, run: Run) -> None:
         self.run = run
         recorded = read_record(run.log_folder)
-        self.before = dict(recorded.examples) if recorded else {}
+        self.before = recorded.in_log if recorded else {}
 
     def show(self, examples: Sequence[Example]) -> None:
         """Say what was added, changed and left out, and what is of the log before; or nothing."""

@@ -70,7 +70,11 @@ def of_dataset(rows: list[dict[str, Any]]) -> datasets.Dataset:
     names = dict.fromkeys(name for row in rows for name in row)  # it reads those of the first row
     return datasets.Dataset.from_list(
         [
-            {**dict.fromkeys(names), **row, "answers": [str(one) for one in _listed(row["answers"])]}
+            {
+                **dict.fromkeys(names),
+                **row,
+                "answers": [str(one) for one in _listed(row["answers"])],
+            }
             for row in rows
         ]
     )
@@ -186,7 +190,9 @@ def test_absolute_paths_and_paths_beside_the_file(tmp_path: Path, photos: Path) 
         ["images/0.png", "other/1.png"],
     )
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "e.jsonl").write_text(lines([{"image": "../images/0.png", "question": "q"}]))
+    (tmp_path / "deep" / "e.jsonl").write_text(
+        lines([{"image": "../images/0.png", "question": "q"}])
+    )
     found = load_examples(tmp_path / "deep" / "e.jsonl")
     assert (found.images, found[0].image) == (photos, "0.png")
     with pytest.raises(DataError, match="climbs out of the images folder"):
@@ -267,10 +273,16 @@ GOOD = {"image": "a.png", "question": "q", "answer": "x"}
         ([GOOD | {"id": 1}, GOOD], "1 of 2 rows have no id. Give all of them one, or none"),
         ([GOOD | {"id": 1}, GOOD | {"id": "1"}], "row 2: duplicate id '1', first on row 1"),
         ([GOOD | {"metric": "exact", "answer": ""}], "missing answers"),
-        ([GOOD | {"max_new_tokens": "many"}], "max_new_tokens must be a whole number .* got 'many'"),
+        (
+            [GOOD | {"max_new_tokens": "many"}],
+            "max_new_tokens must be a whole number .* got 'many'",
+        ),
         ([3], "expected a JSON object, got int"),
         ([], "holds no examples"),
-        ({"test": 1, "train": 2}, r"got dict with test, train. Choose one, such as source\['test'\]"),
+        (
+            {"test": 1, "train": 2},
+            r"got dict with test, train. Choose one, such as source\['test'\]",
+        ),
         (7, "a list of objects, got int"),
     ],
 )

@@ -182,7 +182,11 @@ class _Reader:
         if self._unused:
             one = len(self._unused) == 1
             named = listed(list(self._unused), 8)
-            told.append(f"the column{'' if one else 's'} {named} {'is' if one else 'are'} not used")
+            lacking = all(example.metric == AGREEMENT for example in examples)
+            told.append(
+                f"the column{'' if one else 's'} {named} {'is' if one else 'are'} not used"
+                f"{'; right answers are read from a column called answers' if lacking else ''}"
+            )
         if self.stored and self.store is not None:
             count = len(self.stored)
             what = "image is a file" if count == 1 else "images are files"
@@ -318,7 +322,10 @@ def _texts(value: Any) -> list[Any]:
         if not all(one is None or isinstance(one, str | int | float) for one in read):
             return [value]
         value = plain(read)
-    return value if isinstance(value, list) else [value]
+    if not isinstance(value, list):
+        return [value]
+    # As VQAv2 has them: an object for each of ten people.
+    return [one["answer"] if isinstance(one, Mapping) and "answer" in one else one for one in value]
 
 
 def _number(text: str) -> int | float | str:

@@ -60,14 +60,14 @@ def read_rows(source: Any, *, raw: frozenset[str]) -> Rows:
         names = [str(name).strip() for name in source.columns]
         columns = [source.iloc[:, place].tolist() for place in range(len(names))]
         return _of_table(Table("The table", names, columns, texts_only=False), raw)
-    if type(source).__module__.partition(".")[0] == "datasets" and hasattr(source, "features"):
-        return _of_table(_of_dataset(source, "The dataset"), raw)
-    if isinstance(source, Mapping):  # a DatasetDict is one
+    if isinstance(source, Mapping):
         raise DataError(
             f"A single set of examples is needed, got {type(source).__name__} with "
             f"{', '.join(map(str, source)) or 'nothing'}. Choose one, such as source["
             f"{next(iter(source), 'test')!r}]."
         )
+    if type(source).__module__.partition(".")[0] == "datasets" and hasattr(source, "num_rows"):
+        return _of_table(_of_dataset(source, "The dataset"), raw)
     if isinstance(source, Iterable):
         return Rows(source="The list", unit="row", rows=_of_objects(source))
     raise DataError(
@@ -183,7 +183,8 @@ def _saved(path: Path) -> Table:
         return _of_dataset(load_from_disk(str(path)), str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"The dataset in {path} cannot be read: {first}.") from error
+        why = first.rstrip(".")
+        raise DataError(f"The dataset in {path} cannot be read: {why}.") from error
 
 
 def _of_dataset(dataset: Any, name: str) -> Table:

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ _MARKS = (
 )
 
 
+_LOOKED_AT = 20
+"""Rows by which the mark between cells is told."""
 _SIGNATURES = {b"PAR1": ".parquet", b"PK\x03\x04": ".xlsx"}
 _OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
 _GZIP = b"\x1f\x8b"
@@ -89,8 +92,8 @@ def separated_rows(text: str, mark: str, *, left_out: list[str] | None = None) -
 
     Args:
         text: Of the file.
-        mark: What separates cells by the file's name; where it does not divide the first row,
-            what does.
+        mark: What separates cells by the file's name; another one where that divides the rows
+            evenly and this one does not.
         left_out: Receives a sentence for each row that is longer than the first one, which is then
             left out; None refuses such rows.
 
@@ -98,8 +101,7 @@ def separated_rows(text: str, mark: str, *, left_out: list[str] | None = None) -
         ValueError: Quotation marks do not pair, or rows are longer than the first one.
     """
     before = csv.field_size_limit(sys.maxsize)
-    if _width(text, mark) < 2:
-        mark = max(mark + SEPARATORS, key=lambda one: _width(text, one))
+    mark = _separator(text, mark)
     reader = _reader(text, mark)
     rows: list[list[Any]] = []
     try:
@@ -131,12 +133,22 @@ def _reader(text: str, mark: str) -> Any:
     return csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
 
 
-def _width(text: str, mark: str) -> int:
-    """Cells of the first row, if this separates them; 0 where it does not read."""
+def _separator(text: str, usual: str) -> str:
+    """What separates the cells: the usual mark, unless only another one divides rows evenly."""
+    widths = {mark: _widths(text, mark) for mark in dict.fromkeys(usual + SEPARATORS)}
+    even = [mark for mark, found in widths.items() if len(set(found)) == 1 and found[0] > 1]
+    if usual in even or (widths[usual][0] > 1 and not even):
+        return usual
+    return max(even or widths, key=lambda mark: widths[mark][0])
+
+
+def _widths(text: str, mark: str) -> list[int]:
+    """How many cells this makes of each of the first rows; 0 where it does not read."""
     try:
-        return len(next((row for row in _reader(text, mark) if row), ()))
+        rows = filter(None, _reader(text, mark))
+        return [len(row) for row in islice(rows, _LOOKED_AT)] or [0]
     except csv.Error:
-        return 0
+        return [0]
 
 
 def sheet_rows(path: Path) -> list[list[Any]]:

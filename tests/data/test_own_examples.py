@@ -171,6 +171,12 @@ def test_names_of_columns_and_empty_cells(tmp_path: Path, photos: Path) -> None:
     assert "numbers of the rows are the ids" in told and "the column split is not used" in told
 
 
+def test_commas_in_a_table_with_semicolons(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("image;question;answer;seen, by whom\na.png;Is it, or not?;yes;x\n")
+    assert load_examples(path)[0].question == "Is it, or not?"
+
+
 def test_absolute_paths_and_paths_beside_the_file(tmp_path: Path, photos: Path) -> None:
     def loaded(*names: object, **given: Any) -> tuple[Path, list[str]]:
         path = tmp_path / "e.jsonl"

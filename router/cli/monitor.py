@@ -35,7 +35,7 @@ def monitor(
     answers: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL of examples with right answers to questions that were labelled without.",
+            help="Examples with right answers to questions that were labelled without.",
             show_default=False,
         ),
     ] = None,

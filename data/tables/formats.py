@@ -93,7 +93,7 @@ def separated_rows(text: str, mark: str, *, left_out: list[str] | None = None) -
     Args:
         text: Of the file.
         mark: What separates cells by the file's name; another one where that divides the rows
-            evenly and this one does not.
+            evenly, and into more cells.
         left_out: Receives a sentence for each row that is longer than the first one, which is then
             left out; None refuses such rows.
 
@@ -134,10 +134,10 @@ def _reader(text: str, mark: str) -> Any:
 
 
 def _separator(text: str, usual: str) -> str:
-    """What separates the cells: the usual mark, unless only another one divides rows evenly."""
+    """What divides the rows evenly, into most cells; the usual mark where nothing else does."""
     widths = {mark: _widths(text, mark) for mark in dict.fromkeys(usual + SEPARATORS)}
     even = [mark for mark, found in widths.items() if len(set(found)) == 1 and found[0] > 1]
-    if usual in even or (widths[usual][0] > 1 and not even):
+    if not even and widths[usual][0] > 1:
         return usual
     return max(even or widths, key=lambda mark: widths[mark][0])
 

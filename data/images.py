@@ -105,6 +105,26 @@ def open_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return _decode(file, f"Image {path}", FORMATS, max_pixels, LONGEST_SIDE)
 
 
+def check_header(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Read what an image says of itself, and none of its pixels.
+
+    Passing says little: those of a damaged image may be missing all the same.
+
+    Raises:
+        ImageError: As :func:`open_image`.
+    """
+    name = f"Image {path}"
+    with open_file(path) as file:
+        try:
+            _opened(file, name, FORMATS, max_pixels)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise _too_large(name, str(error), max_pixels) from error
+        except Image.UnidentifiedImageError as error:
+            raise _unknown(name) from error
+        except _DECODER_ERRORS:
+            return  # texts of a PNG may be at fault, which are read around
+
+
 def read_image(
     data: bytes,
     *,
@@ -207,8 +227,7 @@ def _decode(
         if image is not None:
             return image
         if isinstance(error, Image.UnidentifiedImageError):
-            known = f"it is not an image in a known format ({', '.join(formats)})"
-            raise ImageError(f"{name} cannot be read: {known}.") from error
+            raise _unknown(name, formats) from error
         raise _damaged(name, error) from error
 
 
@@ -290,6 +309,11 @@ def _opened(
         image.close()
         raise _too_large(name, f"{width} x {height} pixels", max_pixels)
     return image
+
+
+def _unknown(name: str, formats: Sequence[str] = FORMATS) -> ImageError:
+    known = f"it is not an image in a known format ({', '.join(formats)})"
+    return ImageError(f"{name} cannot be read: {known}.")
 
 
 def _damaged(name: str, error: Exception) -> ImageError:

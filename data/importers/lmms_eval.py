@@ -29,7 +29,6 @@ from typing import Any
 
 from m3router.data.errors import DataError, listed
 from m3router.data.importers.costs import Costs
-from m3router.data.importers.image_cells import image_path
 from m3router.data.importers.joined import Runs, Sample, join, places, references_in
 from m3router.data.importers.usage import NOTHING, CellUsage, amount, usage_in
 from m3router.data.json_files import parse_json
@@ -40,6 +39,7 @@ from m3router.data.prices import Prices
 from m3router.data.scoring.benchmark_rules import score_mmbench
 from m3router.data.scoring.metrics import in_place
 from m3router.data.sources.benchmarks.base import placed
+from m3router.data.tables.image_cells import image_path
 
 MARK = "_samples_"
 _SECONDS = "total_evaluation_time_seconds"

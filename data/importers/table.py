@@ -15,7 +15,6 @@ import pandas as pd
 
 from m3router.data.errors import DataError, listed
 from m3router.data.importers.costs import Costs, by_cost, contradiction, mean_costs
-from m3router.data.importers.image_cells import image_path
 from m3router.data.importers.joined import UNMAPPED, option_costs, references_in
 from m3router.data.importers.usage import REPORTED, CellUsage, amount
 from m3router.data.log.checks import COUNTS, REACH, within_reach
@@ -25,6 +24,7 @@ from m3router.data.paths import StrPath, as_path
 from m3router.data.prices import Prices
 from m3router.data.registry import unknown_name
 from m3router.data.tables.cells import Cell, Nested, key_of, number_of, verdict_of
+from m3router.data.tables.image_cells import image_path
 from m3router.data.tables.table import Table, read_cells
 
 SHOWN = 3

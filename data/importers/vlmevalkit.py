@@ -35,7 +35,6 @@ import numpy as np
 
 from m3router.data.errors import DataError, listed
 from m3router.data.importers.costs import Costs
-from m3router.data.importers.image_cells import image_path
 from m3router.data.importers.joined import Runs, Sample, join, places, references_in
 from m3router.data.importers.shared_images import shared_images
 from m3router.data.importers.usage import QUANTITIES, amount, usage_in, used_names
@@ -45,6 +44,7 @@ from m3router.data.paths import StrPath
 from m3router.data.prices import Prices
 from m3router.data.scoring.metrics import in_place, load_metric
 from m3router.data.tables.cells import Nested, verdict_of
+from m3router.data.tables.image_cells import image_path
 from m3router.data.tables.table import SUFFIXES, read_cells
 
 _ENDS = ("_result", "_results", "_auxmatch", "_score")

@@ -5,9 +5,10 @@ reads those of all, so that a run goes on with another number of processes. Rows
 disk; only what is done is kept in memory.
 
 A file has one JSON object a line: a header ``{"journal":1,"metadata":{...},"crc":"..."}``, then
-batches ``{"rows":[...],"crc":"..."}``; ``crc`` is the CRC-32 of the bytes between the outer brace
-and its own key. As in Optuna's ``storages/journal/_file.py`` a torn last line is dropped and a torn
-line in the middle is an error.
+batches ``{"rows":[...],"crc":"..."}``, or ``{"metadata":{...},"crc":"..."}`` where the run goes on
+with other metadata, such as more examples; ``crc`` is the CRC-32 of the bytes between the outer
+brace and its own key. As in Optuna's ``storages/journal/_file.py`` a torn last line is dropped and
+a torn line in the middle is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -160,12 +161,14 @@ def _all_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def rows_of(record: dict[str, Any], *, path: Path, offset: int) -> list[dict[str, Any]]:
-    """The rows of a record that is not a header.
+    """The rows of a record that is not a header; none where it has metadata.
 
     Raises:
-        DataError: It has none.
+        DataError: It has neither.
     """
     rows = record.get("rows")
+    if rows is None and isinstance(record.get("metadata"), dict):
+        return []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path} has no rows at byte {offset}: it is not a journal of ours.")
     return rows
@@ -203,6 +206,7 @@ class Journal:
         self._lock = lock
         self._synced = time.monotonic()
         self._pending = False
+        self._metadata: dict[str, Any] = {}
         self._done: dict[str, frozenset[str]] = {}
         self._sets: dict[frozenset[str], frozenset[str]] = {}
 
@@ -215,6 +219,7 @@ class Journal:
         retry_errors: bool = False,
         rank: int = 0,
         assumed: Mapping[str, Any] | None = None,
+        renewed: Collection[str] = (),
     ) -> Journal:
         """Start or resume the journal of a folder.
 
@@ -225,6 +230,7 @@ class Journal:
             rank: Number of this process among those that label together, from 0; the first one
                 must have opened its journal before the others do.
             assumed: What is meant where a journal of an earlier version lacks a key.
+            renewed: Keys of the metadata that may differ; see :meth:`renew`.
 
         Returns:
             The journal.
@@ -246,7 +252,9 @@ class Journal:
                 undo.callback(os.close, descriptor)
                 fsync_folder(folder)
                 journal = cls(path, descriptor=descriptor, lock=lock, retry_errors=retry_errors)
-                journal._resume(json.loads(json.dumps(metadata)), dict(assumed or {}))
+                journal._resume(
+                    json.loads(json.dumps(metadata)), dict(assumed or {}), frozenset(renewed)
+                )
             except OSError as error:
                 raise DataError(f"{path} cannot be opened: {error.strerror or error}.") from error
             undo.pop_all()
@@ -306,17 +314,41 @@ class Journal:
         """Close."""
         self.close()
 
-    def _resume(self, metadata: dict[str, Any], assumed: dict[str, Any]) -> None:
-        """Read what is there, cut this file's torn tail, check its header or write it."""
+    def renew(self, metadata: Mapping[str, Any]) -> None:
+        """Record that the run goes on with other metadata; as it is, nothing is written.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        told = json.loads(json.dumps(metadata))
+        if told != self._metadata:
+            self._write(write_line({"metadata": told}))
+            self._metadata = told
+
+    def _resume(
+        self, metadata: dict[str, Any], assumed: dict[str, Any], renewed: frozenset[str]
+    ) -> None:
+        """Read what is there, cut this file's torn tail, check its metadata or write them."""
         whole = 0
+        self._metadata = metadata
         for path in journal_files(self.path.parent):
-            for number, (offset, end, record) in enumerate(read_records(path)):
+            first: dict[str, Any] | None = None
+            there: dict[str, Any] = {}
+            for offset, end, record in read_records(path):
                 whole = end if path == self.path else whole
-                if number == 0:
-                    _check_header(path, record, metadata, assumed)
+                if first is None:
+                    first = there = _header(path, record)
                     continue
+                there = record.get("metadata", there)
                 for row in rows_of(record, path=path, offset=offset):
                     self._keep(row, retry_errors=self.retry_errors)
+            if first is None:
+                continue
+            _check_metadata(path, there, metadata, assumed, renewed)
+            if path == self.path:
+                self._metadata = there
+            # Where a run went on with other metadata, its first process alone recorded them.
+            renewed |= {key for key in there if there[key] != first.get(key)}
         size = os.fstat(self._descriptor).st_size
         if whole < size:
             _log.warning("%s: dropping %d bytes torn at its end", self.path, size - whole)
@@ -376,20 +408,33 @@ def _name(file: str, rank: int) -> str:
     return f"{stem}.{rank}.{suffix}" if rank else file
 
 
-def _check_header(
-    path: Path, header: dict[str, Any], metadata: dict[str, Any], assumed: dict[str, Any]
-) -> None:
-    """Refuse a journal that was started with something else."""
-    version, there = header.get("journal"), header.get("metadata")
+def _header(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a header.
+
+    Raises:
+        DataError: It is of another version.
+    """
+    version, there = record.get("journal"), record.get("metadata")
     if version != VERSION or not isinstance(there, dict):
         raise DataError(
             f"{path} starts with journal version {version!r}; this version reads {VERSION}. Use "
             "another --out folder, or the version that wrote it."
         )
+    return there
+
+
+def _check_metadata(
+    path: Path,
+    there: dict[str, Any],
+    metadata: dict[str, Any],
+    assumed: dict[str, Any],
+    renewed: frozenset[str],
+) -> None:
+    """Refuse a journal that was started with something else."""
     there = {**assumed, **there}
     differing = [
         one
-        for key in sorted(there.keys() | metadata.keys())
+        for key in sorted((there.keys() | metadata.keys()) - renewed)
         for one in _differing(there.get(key), metadata.get(key), key, nested=key == NESTED)
     ]
     if differing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +87,19 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Read the journals of all processes of a run without locking or cutting them.
 
     Returns:
-        The metadata that the run was started with, and the latest row of every (example, scale).
+        The metadata that the run goes by, and the latest row of every (example, scale).
 
     Raises:
         DataError: A journal is damaged or of another version, or none has begun.
     """
     metadata: dict[str, Any] | None = None
     try:
-        for path in journal_files(folder):
-            for _, _, header in islice(read_records(path), 1):
-                metadata = header.get("metadata")
-                if header.get("journal") != VERSION or not isinstance(metadata, dict):
+        for path in reversed(journal_files(folder)):  # the first process recorded the last ones
+            for number, (_, _, record) in enumerate(read_records(path)):
+                if number and "metadata" not in record:
+                    continue
+                metadata, known = record.get("metadata"), number or record.get("journal") == VERSION
+                if not isinstance(metadata, dict) or not known:
                     raise DataError(f"{path} is not a journal of version {VERSION}.")
         rows = list(latest_rows(folder))
     except OSError as error:

@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import write_failure
 
+PRIVATE = 0o600
+"""Mode of files of the user's own data."""
 _SIGNATURES = (
     (b"\xff\xd8\xff", ".jpg"),
     (b"\x89PNG", ".png"),
@@ -33,7 +36,7 @@ def save_image(folder: Path, image: Any, owner: str) -> str:
         owner: Whose image it is, for the message.
 
     Returns:
-        The file's name: 32 hexadecimal digits of the SHA-256, and the ending of its format.
+        The file's name, see :func:`content_name`.
 
     Raises:
         DataError: There are no bytes, or the file cannot be written.
@@ -42,19 +45,42 @@ def save_image(folder: Path, image: Any, owner: str) -> str:
     if not isinstance(data, bytes) or not data:
         got = f"only {', '.join(image)}" if isinstance(image, Mapping) else repr(image)[:60]
         raise DataError(f"{owner}: the image must be stored as bytes, got {got}.")
-    endings = (ending for start, ending in _SIGNATURES if data.startswith(start))
-    path = folder / (hashlib.sha256(data).hexdigest()[:32] + next(endings, _OTHER))
+    return save_bytes(folder, data)
+
+
+def save_bytes(folder: Path, data: bytes, *, mode: int = 0o666) -> str:
+    """Write the bytes of an image file; one that is there already is kept.
+
+    Args:
+        folder: Receives the file; made when it is missing.
+        data: All of them.
+        mode: Of the file, of which the process's umask takes some away.
+
+    Returns:
+        The file's name, see :func:`content_name`.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    path = folder / content_name(data)
     if not path.exists():
-        _write(path, data)
+        _write(path, data, mode)
     return path.name
 
 
-def _write(path: Path, data: bytes) -> None:
+def content_name(data: bytes) -> str:
+    """32 hexadecimal digits of the SHA-256, and the ending of the image's format."""
+    endings = (ending for start, ending in _SIGNATURES if data.startswith(start))
+    return hashlib.sha256(data).hexdigest()[:32] + next(endings, _OTHER)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
     """Write a file whole or not at all; not forced to the disk, for there are many of them."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
+            file.write(data)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):

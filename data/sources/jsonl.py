@@ -20,7 +20,7 @@ METADATA = "metadata"
 """Field for whatever else is known of an example; it is not read."""
 _FIELDS = frozenset(field.name for field in fields(Example))
 _OTHER_NAMES = frozenset({"answer", "video"})
-_RECORDED = frozenset({"time", "key", "asked", "served", "made_by", "crc"})
+RECORDED = frozenset({"time", "key", "asked", "served", "made_by", "crc"})
 """What the server's records of requests hold beside an example, see docs/traffic.md."""
 
 
@@ -98,7 +98,7 @@ def _read_line(line: bytes) -> Example:
 def _fields_of(values: dict[str, Any]) -> dict[str, Any]:
     """Take the known fields: ``answer`` becomes ``answers``, ``video`` the image, an int a text."""
     for name in values:
-        if name not in _FIELDS | _OTHER_NAMES | _RECORDED | {METADATA}:
+        if name not in _FIELDS | _OTHER_NAMES | RECORDED | {METADATA}:
             raise DataError(
                 f"Example {values.get('id', '(no id)')!r}: "
                 f"{unknown_name('field', name, _FIELDS | _OTHER_NAMES | {METADATA})} What is not "

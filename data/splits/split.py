@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Split:
         parts: Group to part; may hold more groups than the rows have.
         seed: What the assignment was drawn with.
         fractions: Wanted fraction of the groups per part, in the order of :data:`SPLITS`.
+        grown: Whether it goes on from a split of fewer groups, see :func:`grown_split`.
     """
 
     fit: np.ndarray
@@ -42,6 +43,7 @@ class Split:
     parts: Mapping[str, str]
     seed: int
     fractions: tuple[float, ...]
+    grown: bool = False
 
     def __repr__(self) -> str:
         """How many rows each part has."""
@@ -105,6 +107,7 @@ class Split:
             "fractions": list(self.fractions),
             "fingerprint": self.fingerprint,
             "parts": dict(sorted(self.parts.items())),
+            **({"grown": True} if self.grown else {}),
         }
 
     @classmethod
@@ -137,7 +140,7 @@ class Split:
                 f"`m3router train`. (Fingerprint {split.fingerprint[:12]}, as recorded "
                 f"{recorded[:12]})"
             )
-        return split
+        return replace(split, grown=values.get("grown") is True)
 
     def write(self, path: StrPath) -> None:
         """Write the assignment as JSON, whole or not at all.
@@ -200,6 +203,52 @@ def split_by_group(
     return split_by_parts(parts, groups, seed=seed, fractions=wanted)
 
 
+def grown_split(
+    before: Mapping[str, Any],
+    groups: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    fractions: tuple[float, ...] = FRACTIONS,
+) -> Split | None:
+    """Split rows so that groups of an earlier split keep their parts; new ones fill the parts up.
+
+    Args:
+        before: What :meth:`Split.to_dict` gave.
+        groups: The group of each row, shape (N,).
+        seed: As then; of the order in which new groups are dealt.
+        fractions: As then.
+
+    Returns:
+        The split; None where the earlier one was drawn otherwise or was given, or has nothing in
+        common with these rows that would fill every part.
+    """
+    try:
+        parts = {str(group): str(part) for group, part in before["parts"].items()}
+        same = int(before["seed"]) == seed and tuple(before["fractions"]) == fractions
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if not same or len(parts) < len(SPLITS):
+        return None
+    drawn = before.get("grown") is True or parts == spread(parts, SPLITS, fractions, seed=seed)
+    names = {str(group) for group in groups}
+    kept = {group: part for group, part in parts.items() if group in names and part in SPLITS}
+    if not drawn or not kept:
+        return None
+    cuts = _cuts(len(names), fractions)
+    room = {
+        part: stop - start - sum(one == part for one in kept.values())
+        for part, start, stop in zip(SPLITS, cuts[:-1], cuts[1:], strict=True)
+    }
+    for group in _ranked(names - kept.keys(), seed):
+        part = max(room, key=lambda one: room[one])
+        kept[group] = part
+        room[part] -= 1
+    if set(kept.values()) != set(SPLITS):
+        return None
+    grown = before.get("grown") is True or names != parts.keys()
+    return replace(split_by_parts(kept, groups, seed=seed, fractions=fractions), grown=grown)
+
+
 def split_by_parts(
     parts: Mapping[str, str],
     groups: Sequence[str] | np.ndarray,
@@ -238,9 +287,7 @@ def spread(
     Raises:
         DataError: Fewer groups than names.
     """
-    ranked = sorted(
-        set(groups), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    )
+    ranked = _ranked(set(groups), seed)
     if len(ranked) < len(names):
         raise DataError(
             f"{len(ranked)} groups cannot be divided into {', '.join(names)}. Label more questions."
@@ -251,6 +298,10 @@ def spread(
         for name, start, stop in zip(names, cuts[:-1], cuts[1:], strict=True)
         for group in ranked[start:stop]
     }
+
+
+def _ranked(groups: set[str], seed: int) -> list[str]:
+    return sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
 def _cuts(count: int, fractions: tuple[float, ...]) -> list[int]:
@@ -281,7 +332,15 @@ def _apply(
         )
     rows = np.array([SPLITS.index(parts[str(group)]) for group in groups], dtype=np.intp)
     found = {name: np.flatnonzero(rows == code) for code, name in enumerate(SPLITS)}
-    return Split(parts=dict(parts), seed=seed, fractions=fractions, **found)
+    return Split(
+        parts=dict(parts),
+        seed=seed,
+        fractions=fractions,
+        fit=found["fit"],
+        tune=found["tune"],
+        calibrate=found["calibrate"],
+        test=found["test"],
+    )
 
 
 def _some(names: Iterable[str], limit: int = 5) -> str:

@@ -11,10 +11,12 @@ import csv
 import gzip
 import io
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from m3router.data.json_files import parse_json
+from m3router.data.plain_files import open_file
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
@@ -24,14 +26,51 @@ _MARKS = (
 )
 
 
+_LOOKED_AT = 20
+"""Rows by which the mark between cells is told."""
+_SIGNATURES = {b"PAR1": ".parquet", b"PK\x03\x04": ".xlsx"}
+_OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
+_GZIP = b"\x1f\x8b"
+SEPARATORS = ",\t;|"
+"""What may stand between cells; Excel writes semicolons where a comma is the decimal mark."""
+
+
+def packed_kind(path: Path) -> str:
+    """``.parquet`` or ``.xlsx`` where a file begins as one, whatever its name; else "".
+
+    Raises:
+        ValueError: It is a workbook of the old kind, which is not read.
+        OSError: It cannot be read.
+    """
+    with open_file(path) as file:
+        head = file.read(4)
+    if head == _OLD_WORKBOOK:
+        raise ValueError("it is a workbook of the old kind (.xls). Save it as .xlsx or as CSV.")
+    return _SIGNATURES.get(head, "")
+
+
+def text_kind(text: str) -> str:
+    """What a text looks like: ``.json``, ``.jsonl`` or ``.csv``; "" where nothing tells.
+
+    >>> text_kind('[{"id": 1}]'), text_kind('{"id": 1}'), text_kind("id;image"), text_kind("id")
+    ('.json', '.jsonl', '.csv', '')
+    """
+    start = text.lstrip()[:1]
+    if start in ("[", "{"):
+        return ".json" if start == "[" else ".jsonl"
+    first = text.lstrip("\r\n").partition("\n")[0]
+    return ".csv" if any(mark in first for mark in SEPARATORS) else ""
+
+
 def decoded_text(path: Path) -> str:
     """Read a file's text by the mark it begins with; UTF-8 without one.
 
     Raises:
         ValueError: It is in another encoding; nobody can tell in which.
     """
-    content = path.read_bytes()
-    if path.suffix.lower() == ".gz":
+    with open_file(path) as file:
+        content = file.read()
+    if path.suffix.lower() == ".gz" or content.startswith(_GZIP):
         content = gzip.decompress(content)
     for mark, encoding in _MARKS:
         if content.startswith(mark):
@@ -53,16 +92,17 @@ def separated_rows(text: str, mark: str, *, left_out: list[str] | None = None) -
 
     Args:
         text: Of the file.
-        mark: What separates cells.
+        mark: What separates cells by the file's name; another one where that divides the rows
+            evenly, and into more cells.
         left_out: Receives a sentence for each row that is longer than the first one, which is then
             left out; None refuses such rows.
 
     Raises:
-        ValueError: Quotation marks do not pair, rows are longer than the first one, or it is
-            separated by something else.
+        ValueError: Quotation marks do not pair, or rows are longer than the first one.
     """
     before = csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    mark = _separator(text, mark)
+    reader = _reader(text, mark)
     rows: list[list[Any]] = []
     try:
         for row in reader:
@@ -86,25 +126,43 @@ def separated_rows(text: str, mark: str, *, left_out: list[str] | None = None) -
         ) from error
     finally:
         csv.field_size_limit(before)
-    if rows and len(rows[0]) == 1:
-        for other in ",;\t|".replace(mark, ""):
-            if other in rows[0][0]:
-                better = "commas" if mark == "," else "tabs"
-                raise ValueError(f"it is separated by {other!r}. Save it with {better} instead.")
     return rows
+
+
+def _reader(text: str, mark: str) -> Any:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+
+
+def _separator(text: str, usual: str) -> str:
+    """What divides the rows evenly, into most cells; the usual mark where nothing else does."""
+    widths = {mark: _widths(text, mark) for mark in dict.fromkeys(usual + SEPARATORS)}
+    even = [mark for mark, found in widths.items() if len(set(found)) == 1 and found[0] > 1]
+    if not even and widths[usual][0] > 1:
+        return usual
+    return max(even or widths, key=lambda mark: widths[mark][0])
+
+
+def _widths(text: str, mark: str) -> list[int]:
+    """How many cells this makes of each of the first rows; 0 where it does not read."""
+    try:
+        rows = filter(None, _reader(text, mark))
+        return [len(row) for row in islice(rows, _LOOKED_AT)] or [0]
+    except csv.Error:
+        return [0]
 
 
 def sheet_rows(path: Path) -> list[list[Any]]:
     """Read the first sheet of a workbook."""
     import openpyxl
 
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # what a workbook says of its size need not be true
-        return [list(row) for row in sheet.iter_rows(values_only=True)]
-    finally:
-        book.close()
+    with open_file(path) as file:  # by its name openpyxl would refuse some
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        try:
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # what a workbook says of its size need not be true
+            return [list(row) for row in sheet.iter_rows(values_only=True)]
+        finally:
+            book.close()
 
 
 def objects_of(
@@ -114,7 +172,8 @@ def objects_of(
 
     Args:
         text: Of the file.
-        by_line: Whether each line is an object, not the whole text a list of them.
+        by_line: Whether each line is an object, not the whole text a list of them, or an object
+            with one such list, as in ``{"version": 1, "data": [...]}``.
         left_out: Receives a sentence for each row that is not an object (it is left out); None
             refuses such rows.
 
@@ -131,7 +190,7 @@ def objects_of(
                     raise ValueError(f"line {number}: {error}") from error
                 left_out.append(f"line {number} is not JSON: {error}")
     else:
-        records = parse_json(text, nan=True)
+        records = _only_list(parse_json(text, nan=True))
     if left_out is not None and isinstance(records, list):
         odd = [place for place, row in enumerate(records, start=1) if not isinstance(row, dict)]
         left_out += [f"row {place} is not a JSON object" for place in odd]
@@ -139,3 +198,20 @@ def objects_of(
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise ValueError("expected a list of rows, each a JSON object")
     return records
+
+
+def _only_list(values: Any) -> Any:
+    """The one list of objects that an object holds; what is no such object stays as it is."""
+    if not isinstance(values, dict):
+        return values
+    lists = {
+        name: one
+        for name, one in values.items()
+        if isinstance(one, list) and one and all(isinstance(row, dict) for row in one)
+    }
+    if len(lists) > 1:
+        raise ValueError(
+            f"it holds {len(lists)} lists of objects ({', '.join(lists)}): keep the one that is "
+            "meant in a file of its own."
+        )
+    return next(iter(lists.values()), values)

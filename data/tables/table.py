@@ -1,18 +1,20 @@
 """How a file becomes a table: the one reader of importers, given splits and benchmarks' sheets.
 
-``.csv`` with commas and ``.tsv`` with tabs (UTF-8, or UTF-16 and UTF-32 that begin with their
-mark), ``.parquet``, ``.json`` (a list of objects), ``.jsonl`` (an object a line) and ``.xlsx`` (its
-first sheet); text formats also with ``.gz`` behind. What a cell holds is said by
-:mod:`m3router.data.tables.cells`; a file that can be read in two ways is refused.
+``.csv`` and ``.tsv`` with commas, tabs, semicolons or bars (UTF-8, or UTF-16 and UTF-32 that begin
+with their mark), ``.parquet``, ``.json`` (a list of objects), ``.jsonl`` (an object a line) and
+``.xlsx`` (its first sheet); text formats also with ``.gz`` behind. Where the name says nothing or
+something else, the content does. What a cell holds is said by :mod:`m3router.data.tables.cells`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,34 @@ import pyarrow.parquet as pq
 
 from m3router.data.errors import DataError
 from m3router.data.tables.cells import EXACT, Cell, keys_of, text_of
-from m3router.data.tables.formats import decoded_text, objects_of, separated_rows, sheet_rows
+from m3router.data.tables.formats import (
+    decoded_text,
+    objects_of,
+    packed_kind,
+    separated_rows,
+    sheet_rows,
+    text_kind,
+)
 
+SEPARATED, OBJECTS, _PACKED = (".csv", ".tsv"), (".json", ".jsonl"), (".parquet", ".xlsx")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
-_PACKED = (".parquet", ".xlsx")
 _UNNAMED = "Unnamed: "
+_AT_ONCE = 64
+"""Values of a column that are taken out of Arrow together."""
 
 
 class Table:
     """The columns of a file; cells are read when they are asked for.
 
     Args:
-        path: The file.
+        path: The file, or what it is called in messages.
         names: Of the columns, in the file's order.
         columns: Values of each column: Python values, or an array of Arrow's.
         texts_only: Whether the format has no types, so that an empty text means a missing one.
     """
 
     def __init__(
-        self, path: Path, names: Sequence[str], columns: Sequence[Any], *, texts_only: bool
+        self, path: Path | str, names: Sequence[str], columns: Sequence[Any], *, texts_only: bool
     ) -> None:
         self.path = path
         self.names = tuple(names)
@@ -66,6 +77,14 @@ class Table:
         Raises:
             DataError: There is no such column, there are two, or its part of the file is damaged.
         """
+        values = self._column(name)
+        if isinstance(values, pa.ChunkedArray):
+            return [cell for chunk in values.chunks for cell in _arrow_cells(chunk, strip)]
+        bare = str.strip if strip else str
+        cells = [bare(value) if type(value) is str else text_of(value) for value in values]
+        return [cell or None for cell in cells] if self._texts_only else cells
+
+    def _column(self, name: str) -> Any:
         if name not in self._columns:
             raise DataError(f"{self.path} has no column {name!r}; it has {list(self.names)}.")
         if name in self._twice:
@@ -73,12 +92,17 @@ class Table:
                 f"{self.path} has {self.names.count(name)} columns called {name!r}: rename all but "
                 "the one that is meant."
             )
-        values = self._columns[name]
-        if isinstance(values, pa.ChunkedArray):
-            return [cell for chunk in values.chunks for cell in _arrow_cells(chunk, strip)]
-        bare = str.strip if strip else str
-        cells = [bare(value) if type(value) is str else text_of(value) for value in values]
-        return [cell or None for cell in cells] if self._texts_only else cells
+        return self._columns[name]
+
+    def values(self, name: str) -> Iterator[Any]:
+        """Give a column's values as they are, one after another: images need much memory."""
+        values = self._column(name)
+        if not isinstance(values, pa.ChunkedArray):
+            yield from values
+            return
+        for chunk in values.chunks:
+            for start in range(0, len(chunk), _AT_ONCE):
+                yield from chunk.slice(start, _AT_ONCE).to_pylist()
 
     def keys(self, name: str) -> list[Cell]:
         """Read a column of identifiers, see :func:`m3router.data.tables.cells.keys_of`.
@@ -101,7 +125,7 @@ def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
     """Read a table from a file.
 
     Args:
-        path: Its ending names the format, see the module.
+        path: In a format that the module names.
         left_out: Receives a sentence for each row that cannot be read by itself, which is then left
             out; None refuses the file.
 
@@ -113,21 +137,19 @@ def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
         DataError: The format is not known, or the file cannot be read as one.
     """
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    packed = path.suffix.lower() == ".gz" and suffix in _PACKED
-    if suffix not in SUFFIXES or packed:
-        got = "".join(path.suffixes[-2:]).lower() if packed else path.suffix.lower()
-        raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}, got {got or 'no suffix'!r}.")
     try:
+        plain = path.is_file()
+        packed = packed_kind(path) if plain else ""
+        suffix = packed or suffix
+        if not packed and path.suffix.lower() == ".gz" and suffix in _PACKED:
+            raise DataError(_unknown(path))
         if suffix == ".parquet":
             return _read_parquet(path)
         if suffix == ".xlsx":
             return _of_rows(path, sheet_rows(path))
-        text = decoded_text(path)
-        if suffix in (".json", ".jsonl"):
-            by_line = suffix == ".jsonl"
-            return _of_records(path, objects_of(text, by_line=by_line, left_out=left_out))
-        mark = "\t" if suffix == ".tsv" else ","
-        return _of_rows(path, separated_rows(text, mark, left_out=left_out))
+        if not plain and suffix not in SUFFIXES:
+            raise DataError(_unknown(path))
+        return _read_text(path, suffix, left_out)
     except ImportError as error:
         raise DataError(
             f"{path}: reading .xlsx needs openpyxl, which is not installed. Install it "
@@ -141,6 +163,45 @@ def read_cells(path: Path, *, left_out: list[str] | None = None) -> Table:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, zipfile.BadZipFile, RecursionError) as error:
         raise DataError(f"{path} is not a readable {suffix} table: {error}") from error
+
+
+def _read_text(path: Path, suffix: str, left_out: list[str] | None) -> Table:
+    """Read a text as what it looks like, where that is another kind than its name says.
+
+    Raises:
+        ValueError: It does not read as such.
+    """
+    known = suffix in (*SEPARATED, *OBJECTS)
+    try:
+        text = decoded_text(path)
+    except ValueError as error:
+        if known:
+            raise
+        raise DataError(_unknown(path)) from error
+    looks = text_kind(text)
+    if not known and not looks:
+        raise DataError(_unknown(path))
+    if looks in OBJECTS or (suffix in OBJECTS and not looks):
+        kind = suffix if suffix in OBJECTS and looks != ".json" else looks
+        return _of_records(path, _objects(text, by_line=kind == ".jsonl", left_out=left_out))
+    mark = "\t" if suffix == ".tsv" else ","
+    return _of_rows(path, separated_rows(text, mark, left_out=left_out))
+
+
+def _objects(text: str, *, by_line: bool, left_out: list[str] | None) -> list[dict[str, Any]]:
+    """Read objects one way; the other way where that fails and there are several lines."""
+    try:
+        return objects_of(text, by_line=by_line, left_out=left_out)
+    except ValueError:
+        if text.strip().count("\n"):
+            with contextlib.suppress(ValueError):
+                return objects_of(text, by_line=not by_line)
+        raise
+
+
+def _unknown(path: Path) -> str:
+    got = "".join(path.suffixes[-2 if path.suffix.lower() == ".gz" else -1 :]).lower()
+    return f"{path} must be one of {', '.join(SUFFIXES)}, got {got or 'no suffix'!r}."
 
 
 def _of_rows(path: Path, rows: list[list[Any]]) -> Table:
@@ -178,8 +239,45 @@ def _of_records(path: Path, records: list[dict[str, Any]]) -> Table:
 def _read_parquet(path: Path) -> Table:
     """Read all columns of Parquet, those that pandas took for the index too."""
     table = pq.read_table(path) if path.is_dir() else pq.ParquetFile(path).read()
+    return of_arrow(path, table)
+
+
+def of_arrow(path: Path | str, table: pa.Table) -> Table:
+    """Take a table of Arrow's; numbers of classes, as the ``datasets`` library has them, are names.
+
+    Args:
+        path: The file, or what the table is called in messages.
+        table: It.
+    """
+    classes = _classes(table.schema)
+    columns = [
+        _named(column, classes[name]) if name in classes else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
     names = [name.strip() for name in table.column_names]
-    return Table(path, names, table.columns, texts_only=False)
+    return Table(path, names, columns, texts_only=False)
+
+
+def _classes(schema: pa.Schema) -> dict[str, list[str]]:
+    """Column -> the names of its classes, as the ``datasets`` library writes them."""
+    try:
+        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = told["info"]["features"].items()
+        return {name: list(map(str, one["names"])) for name, one in features if _is_class(one)}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}  # of another version, or of somebody else
+
+
+def _is_class(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+
+
+def _named(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
+    """Numbers as the names of classes; what is no class's number is missing."""
+    numbers = column.to_pylist()
+    known = [one if one is not None and 0 <= one < len(names) else None for one in numbers]
+    places = pa.array(known, type=pa.int32())
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(places, pa.array(names))])
 
 
 def _arrow_cells(chunk: pa.Array, strip: bool) -> list[Cell]:

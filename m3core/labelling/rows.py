@@ -68,7 +68,8 @@ def label_mode(examples: Sequence[Example], mode: LabelMode) -> LabelMode:
         raise DataError(
             f"{len(without)} of {len(examples)} examples, such as {without[0]!r}, have no "
             f"reference answers (metric {AGREEMENT!r}), the others have: scores of both kinds "
-            "cannot share a log. Label them into two folders."
+            "cannot share a log. Fill the answers in, take these examples out, or label them into "
+            "a folder of their own."
         )
     if mode is not LabelMode.ALL:
         raise DataError(

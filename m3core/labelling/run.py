@@ -36,6 +36,16 @@ from m3router.m3core.labelling.by_option import (
     score_by_agreement,
     with_expected_costs,
 )
+from m3router.m3core.labelling.growth import (
+    OF_EXAMPLES,
+    Asked,
+    of_example,
+    read_record,
+    rescored_ids,
+    rescored_rows,
+    same_lengths,
+    write_record,
+)
 from m3router.m3core.labelling.images import Chunk, read_ahead
 from m3router.m3core.labelling.labeller import Labeller
 from m3router.m3core.labelling.progress import LabelProgress, LabelStats, matmul_rate
@@ -72,6 +82,8 @@ class LabelOptions(TypedDict, total=False):
     workers: int
     limits: Limits | None
     ranks: Ranks | None
+    grow: bool
+    drop_removed: bool
 
 
 class Stopped(Exception):
@@ -104,6 +116,8 @@ def label(
     workers: int = 0,
     limits: Limits | None = None,
     ranks: Ranks | None = None,
+    grow: bool = False,
+    drop_removed: bool = False,
 ) -> OracleLog:
     """Label every example at every option, resuming from the journals in ``folder``.
 
@@ -127,6 +141,9 @@ def label(
         limits: How much a batch of a Matryoshka model may hold.
         ranks: This process among those that label together; None for alone. The first one
             merges what all have kept, the others read the log that it wrote.
+        grow: Go on with other examples than before where the answers that are there go with
+            them; see :mod:`m3router.m3core.labelling.growth`.
+        drop_removed: With ``grow``, leave examples that are gone out of the log.
 
     Returns:
         The log. Examples that failed have error records, never wrong answers.
@@ -151,14 +168,18 @@ def label(
     metadata = log_metadata(
         examples, model, frames=frames, mode=mode, max_new_tokens=max_new_tokens
     )
+    longest = {one.id: longest_answer(one, model, max_new_tokens) for one in examples}
     began = time.monotonic()
     journal = ranks.first_then_others(
-        lambda: Journal.open(
+        lambda: _opened(
             folder,
             metadata,
+            Asked(examples=examples, images=images, longest=longest, mode=mode),
             retry_errors=retry_errors,
             rank=ranks.index,
             assumed={LONGEST: model.max_new_tokens},
+            grow=grow,
+            drop_removed=drop_removed,
         )
     )
     by_scale = isinstance(model, MultiScaleModel)
@@ -207,7 +228,6 @@ def label(
             raise Stopped(state, interrupted=number == signal.SIGINT)
         all_stats = ranks.gathered((len(waiting), state.seconds, state.stats))
         if ranks.is_first:
-            longest = {one.id: longest_answer(one, model, max_new_tokens) for one in examples}
             _write(_merged(journal, examples, model, metadata, longest, mode), folder)
             if any(count for count, _, _ in all_stats):
                 _write_stats(all_stats, model, folder)
@@ -217,6 +237,41 @@ def label(
 
 def _told(state: LabelProgress) -> tuple[int, int, str]:
     return state.done, state.total, state.note
+
+
+def _opened(
+    folder: Path,
+    metadata: dict[str, Any],
+    asked: Asked,
+    *,
+    retry_errors: bool,
+    rank: int,
+    assumed: Mapping[str, Any],
+    grow: bool,
+    drop_removed: bool,
+) -> Journal:
+    """The journal of a folder, whose answers go with these examples; the first process says so."""
+    recorded = read_record(folder)
+    rescored: set[str] = set()
+    renewed: frozenset[str] = frozenset()
+    if grow and recorded is not None and same_lengths(recorded, asked.longest):
+        rescored = rescored_ids(recorded, asked, drop_removed=drop_removed)
+        renewed = OF_EXAMPLES
+    journal = Journal.open(
+        folder,
+        metadata,
+        retry_errors=retry_errors,
+        rank=rank,
+        assumed=assumed,
+        renewed=renewed,
+    )
+    if rank == 0:
+        if rescored:
+            again = {one.id: one for one in asked.examples if one.id in rescored}
+            journal.append(list(rescored_rows(journal.read_rows(), again, asked.mode)))
+        write_record(folder, asked, recorded)
+        journal.renew(metadata)
+    return journal
 
 
 def _begun(
@@ -335,19 +390,20 @@ def _merged(
 
     What the examples say is taken from them: rows of earlier versions do not have all of it.
     """
-    frame = _frame(journal.read_rows())
+    order = {example.id: place for place, example in enumerate(examples)}
+    frame = _frame(row for row in journal.read_rows() if row["example_id"] in order)
     if not isinstance(model, MultiScaleModel):
         metadata = {**metadata, PROVENANCE: dict(model.provenance), SPEC: dict(model.spec)}
         if mode is LabelMode.AGREEMENT:
             frame = score_by_agreement(frame, option_names(model)[-1])
         elif mode is LabelMode.UNTIL_CORRECT:
             frame = with_expected_costs(frame)
-    order = {example.id: place for place, example in enumerate(examples)}
     places = frame["example_id"].map(order).to_numpy()
     frame = frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
     own = [examples[place] for place in np.sort(places)]
-    frame["references"] = pd.Series([example.answers for example in own], dtype=object)
-    frame["metric"] = pd.Series([example.metric for example in own], dtype=object)
+    said = {example.id: of_example(example) for example in examples}
+    for name in said[own[0].id] if own else ():
+        frame[name] = pd.Series([said[example.id][name] for example in own], dtype=object)
     frame["max_new_tokens"] = [longest[example.id] for example in own]
     return OracleLog(
         frame,

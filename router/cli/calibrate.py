@@ -23,6 +23,7 @@ from m3router.router.runs.run import Run
 from m3router.router.stages.escalating import escalate_stage
 from m3router.router.stages.learning import calibrate_stage
 from m3router.router.stages.references import reference_stage
+from m3router.router.text.agreement import agreement_sentence
 from m3router.router.text.few_images import few_to_calibrate
 from m3router.router.text.fractions import METAVAR, fraction, signed_fraction
 from m3router.router.text.numbers import number, percent, plain
@@ -110,7 +111,10 @@ def calibrate(
     )
     Target.of(knobs)  # numbers out of range are refused before anything is read
     place.router()  # what is missing is named in the order of the stages: first a router
-    words = words_of(place.log())
+    log = place.log()
+    words = words_of(log)
+    if told := agreement_sentence(log.metadata, words):
+        say(told)
     if escalate and (price is not None or cap is not None):
         raise DataError(
             "--escalate goes with --budget, --max-loss, --max-loss-observed or --max-regret, not "

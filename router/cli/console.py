@@ -10,9 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from m3router.data.log.checks import ASKED
 from m3router.data.progress import Advance, progress_bar
-from m3router.data.scoring.metrics import AGREEMENT
 from m3router.router.cli.streams import err, out
 from m3router.router.evaluation import metric_table
 from m3router.router.evaluation.documents import Document
@@ -30,6 +28,7 @@ from m3router.router.reports.tables import (
     shown,
     usage_table,
 )
+from m3router.router.text.agreement import agreement_sentence
 from m3router.router.text.numbers import MISSING, interval, number, percent
 from m3router.router.text.words import Words, words_in
 
@@ -107,9 +106,8 @@ def show_headline(document: Document) -> None:
     sizes = document["n"]
     asked = words.asked(sizes["test"], sizes["test_groups"])
     out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")
-    if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
-        told = "There are no reference answers: an answer counts as right if the finest scale says "
-        out.print(Text(words.of(told + "the same.")), style="yellow")
+    if told := agreement_sentence(document.get("provenance", {}).get("log", {}), words):
+        out.print(Text(told), style="yellow")
 
 
 def show_usage(document: Document) -> None:

@@ -13,7 +13,7 @@ from m3router.data.log.checks import JUDGE
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.prices import Prices
 from m3router.data.scoring.judged import is_waiting
-from m3router.data.sources.jsonl import load_jsonl
+from m3router.data.sources.examples import load_examples
 from m3router.m3core.endpoint.meter import RequestLimitError
 from m3router.m3core.judging.judge import IN_FLIGHT, connect_judge
 from m3router.m3core.judging.protocols.base import Protocol
@@ -55,7 +55,7 @@ def judge(
     examples: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL that the log was made from: what the judge is told of the images "
+            help="Examples that the log was made from: what the judge is told of the images "
             "(llava-bench), and references that the log lacks.",
             show_default=False,
         ),
@@ -114,7 +114,7 @@ def judge(
     """
     folder = Run(run)
     told = _protocol(folder, protocol, prompt)
-    known = [] if examples is None else load_jsonl(examples, images=examples.parent)
+    known = [] if examples is None else load_examples(examples, looks=False)
     try:
         with (
             connect_judge(

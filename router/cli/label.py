@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from m3router.data.sources.jsonl import load_jsonl
 from m3router.m3core.checkpoints.places import EMBEDDED
 from m3router.m3core.options import OptionModel
 from m3router.router.cli import next_steps
@@ -40,7 +39,6 @@ from m3router.router.cli.options import (
     FeatureGroups,
     Frames,
     Grids,
-    Images,
     ModelOptions,
     Pooling,
     Questions,
@@ -62,10 +60,22 @@ class Scoring(StrEnum):
 
 def label(
     examples: Annotated[
-        Path, typer.Option(help="JSONL: id, image, question, answers.", show_default=False)
+        Path,
+        typer.Option(
+            help="Questions about images: JSON Lines, JSON, CSV, TSV, Parquet, Excel, or a saved "
+            "dataset's folder; with the columns image, question and answers.",
+            show_default=False,
+        ),
     ],
-    images: Images,
     out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that relative image paths start from. [default: that of --examples, or "
+            "images in it]",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -153,6 +163,20 @@ def label(
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what failed in an earlier run.")
     ] = False,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing",
+            help="Go on although more than a tenth of the images are not there.",
+        ),
+    ] = False,
+    drop_removed: Annotated[
+        bool,
+        typer.Option(
+            "--drop-removed",
+            help="Leave examples out of the run's log that --examples no longer has.",
+        ),
+    ] = False,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -177,6 +201,11 @@ def label(
 ) -> None:
     r"""Ask the model every question at every option.
 
+    Examples may be in any table or dataset (docs/own-data.md). Where they have no answers, an
+    answer counts as right if the finest option says the same. Images are looked for first: nothing
+    is asked where more than a tenth of them are missing. The same command with more examples adds
+    these: answers that are there stay.
+
     Options are the scales of a Matryoshka model, the visual budgets of any other vision-language
     model (docs/families.md lists them), what an endpoint's options file says (docs/endpoints.md),
     or a function's. Writes the oracle log and the features. An interrupted run goes on where it
@@ -192,7 +221,7 @@ def label(
     started by torchrun or accelerate.
 
     ```
-    m3router label --examples my.jsonl --images images/ --model embedded --out run/
+    m3router label --examples my.csv --images images/ --model embedded --out run/
     m3router label --examples my.jsonl --images images/ --model Qwen/Qwen3-VL-2B-Instruct --out run/
     m3router label --examples my.jsonl --images images/ --model google/gemma-4-E2B-it \
         --option 'low={"max_soft_tokens": 70}' --option 'high={"max_soft_tokens": 560}' --out run/
@@ -206,9 +235,11 @@ def label(
     from m3router.m3core.labelling import LabelMode, Stopped
     from m3router.m3core.labelling.images import workers_for
     from m3router.m3core.labelling.ranks import Ranks
+    from m3router.m3core.labelling.rows import label_mode
     from m3router.m3core.matryoshka.base import MultiScaleModel
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
     from m3router.m3core.opening import open_model, parse_options
+    from m3router.router.cli.label_examples import Growth, read_examples, say_agreement
     from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips
     from m3router.router.stages.labelling import verify_stage
 
@@ -256,9 +287,13 @@ def label(
         },
     )
     ranks = Ranks.current()
-    folder_to_write(out)
+    run = Run(folder_to_write(out))
     images_folder(images)
-    items = load_jsonl(examples, images=images)
+    growth = Growth(run)
+    items = read_examples(
+        examples, run, images=images, skip_missing=skip_missing, quiet=not ranks.is_first
+    )
+    mode = label_mode(items, mode)  # refuses what cannot share a log, before a model is loaded
     matryoshka: dict[str, Any] = {
         "device_map": device_map,
         "bits": bits,
@@ -292,15 +327,16 @@ def label(
                 max_new_tokens=max_new_tokens,
             )
         )
-    if ranks.is_first and endpoint is None:
-        say_if_toy(model)
-    run = Run(out)
+    if ranks.is_first:
+        if endpoint is None:
+            say_if_toy(model)
+        say_agreement(mode, loaded)
     where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
     try:
         log = label_with_progress(
             run,
             items,
-            images=images,
+            images=items.images,
             model=loaded,
             retry_errors=retry_errors,
             max_new_tokens=max_new_tokens,
@@ -314,6 +350,8 @@ def label(
             else None,
             encoder=encoder,
             ranks=ranks,
+            grow=True,
+            drop_removed=drop_removed,
         )
     except Stopped as stopped:
         console.print(f"{stopped}; all of it is kept: go on with the same command")
@@ -323,12 +361,13 @@ def label(
         raise typer.Exit(STOPPED) from None
     if not ranks.is_first:
         return
+    growth.show(items)
     if verify:
         with progress("asking again") as advance:
             found = verify_stage(
                 run,
                 items,
-                images=images,
+                images=items.images,
                 model=loaded,
                 count=verify,
                 frames=frames,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.progress import waiting
-from m3router.data.sources.jsonl import load_jsonl
+from m3router.data.sources.examples import load_examples
 from m3router.router.cli import exit_codes, next_steps
 from m3router.router.cli.console import show_table
 from m3router.router.cli.options import PolicyName, RunFolder
@@ -35,7 +35,7 @@ def monitor(
     answers: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL of examples with right answers to questions that were labelled without.",
+            help="Examples with right answers to questions that were labelled without.",
             show_default=False,
         ),
     ] = None,
@@ -97,7 +97,7 @@ def monitor(
             Run(run),
             Run(traffic),
             name=policy,
-            references=load_jsonl(answers, images=answers.parent) if answers else (),
+            references=load_examples(answers, looks=False) if answers else (),
             feedback=feedback,
             false_alarm=false_alarm,
             bound=bound,

@@ -23,9 +23,6 @@ from m3router.router.training.targets import RULES
 Settings = TypeVar("Settings")
 
 RunFolder = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
-Images = Annotated[
-    Path, typer.Option(help="Folder that the image paths start from.", show_default=False)
-]
 Device = Annotated[str, typer.Option(help="Such as cpu or cuda; auto takes a GPU if there is one.")]
 
 DeviceMap = Annotated[

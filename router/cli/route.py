@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_text
+from m3router.data.sources.examples import load_examples
 from m3router.router.cli.console import say, show_table
 from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.options import Device, images_folder
@@ -61,7 +63,8 @@ def route(
     examples: Annotated[
         Path | None,
         typer.Option(
-            help="JSON Lines of questions to decide: id, image, question.", show_default=False
+            help="Questions to decide, in any table or dataset: id, image, question.",
+            show_default=False,
         ),
     ] = None,
     images: Annotated[
@@ -143,13 +146,9 @@ def _route_examples(
     from m3router.router.inference.route_lines import route_lines
 
     images_folder(images)
-    try:
-        lines = examples.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise DataError(
-            f"Examples {examples} cannot be read: {error.strerror or error}."
-        ) from error
-    records = list(route_lines(router, lines, images=images, budget=budget))
+    with TemporaryDirectory() as store:  # for images that are in the examples themselves
+        lines, images = _lines_of(router, examples, images=images, store=Path(store))
+        records = list(route_lines(router, lines, images=images, budget=budget))
     text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
     if out is None:
         typer.echo(text, nl=False)
@@ -161,6 +160,24 @@ def _route_examples(
         for one in failed[:SHOWN]:
             say(f"{one['id']}: {one['error']}")
         raise typer.Exit(SOME_FAILED)
+
+
+def _lines_of(
+    router: Router, examples: Path, *, images: Path | None, store: Path
+) -> tuple[list[bytes], Path | None]:
+    """Questions as lines of JSON, as they are or made of a table or dataset; and their images."""
+    try:
+        content = b"" if examples.is_dir() else examples.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DataError(
+            f"Examples {examples} cannot be read: {error.strerror or error}."
+        ) from error
+    if content.lstrip().startswith(b"{"):
+        return content.split(b"\n"), images
+    found = load_examples(examples, images=images, store=store, looks=router.needs_image)
+    names = ("id", "image", "question") if router.needs_image else ("id", "question")
+    lines = [{name: getattr(one, name) for name in names} for one in found]
+    return [json.dumps(line).encode() for line in lines], found.images
 
 
 def _show(decision: Decision) -> None:

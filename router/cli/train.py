@@ -33,6 +33,7 @@ from m3router.router.estimators import DEFAULT, ESTIMATORS
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import train_stage
 from m3router.router.stages.tuning import tuned_setting
+from m3router.router.text.agreement import agreement_sentence
 from m3router.router.text.few_images import few_to_learn
 from m3router.router.text.numbers import count
 from m3router.router.text.words import words_of
@@ -169,7 +170,12 @@ def train(
     if split is None and not tuned:
         for warning in lone_groups(log.groups, log.datasets):
             say(warning + ".")
-    sizes = part_sizes(log, place.split(log))
+    divided = place.split(log)
+    if divided.grown:
+        say("Images keep the part of the split that they had before examples were added.")
+    if told := agreement_sentence(log.metadata, words_of(log)):
+        say(told)
+    sizes = part_sizes(log, divided)
     parts = ", ".join(f"{part} {size['examples']}" for part, size in sizes.items())
     results.print(f"{router.estimator_name} router in {place.arm()}; examples: {parts}")
     if few := few_to_learn(sizes["fit"]["pictures"], words_of(log)):

@@ -30,6 +30,7 @@ from m3router.router.features.examples import FeatureInput, feature_inputs, with
 from m3router.router.features.extract import FeatureCollector, Progress
 from m3router.router.features.featurizer import Featurizer, source_of
 from m3router.router.features.groups import (
+    FEATURE_GROUPS,
     IMAGE,
     PEEK,
     QUESTION,
@@ -41,7 +42,7 @@ from m3router.router.features.groups import (
 )
 from m3router.router.features.question import HASHED, MODEL, question_encoder
 from m3router.router.features.table import FeatureTable
-from m3router.router.runs.run import AnyRun, as_run
+from m3router.router.runs.run import AnyRun, Run, as_run
 
 
 def label_stage(
@@ -108,8 +109,11 @@ def label_stage(
                 progress=progress is True,
             )
         return log
+    wanted = tuple(USUAL if feature_groups is None else feature_groups)
+    if options.get("grow"):  # what was made apart would not be there for examples that are new
+        wanted += _made_apart(run, examples, wanted)
     featurizer = Featurizer(
-        feature_groups=tuple(USUAL if feature_groups is None else feature_groups),
+        feature_groups=wanted,
         model=model,
         questions=question_encoder(questions, model),
         frames=frames,
@@ -140,6 +144,19 @@ def label_stage(
         if np.isfinite(log.costs).all(axis=1).any():
             collector.finish(log)
     return log
+
+
+def _made_apart(run: Run, examples: Sequence[Example], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Feature groups that a run has beside those that are wanted, where examples are new to it."""
+    if not is_there(run.features_folder / MANIFEST):
+        return ()
+    try:
+        table = FeatureTable.read(run.features_folder)
+    except DataError:  # it is made anew
+        return ()
+    if {one.id for one in examples} <= set(table.ids):
+        return ()
+    return tuple(name for name in table.blocks if name in FEATURE_GROUPS and name not in wanted)
 
 
 def _groups_without_model(

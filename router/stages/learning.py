@@ -22,7 +22,7 @@ from m3router.router.policies.knobs import Knobs
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import ARMS, AnyRun, Run, as_run
-from m3router.router.stages.splitting import Splitting
+from m3router.router.stages.splitting import Splitting, run_split
 from m3router.router.tracking.trackers import tracked
 from m3router.router.tracking.training import log_training
 from m3router.router.training.fit import datasets_of, train_router, warn_of_constants
@@ -68,7 +68,8 @@ def train_stage(
         reuse: keep what was trained on the same inputs with the same options.
         progress: True shows a bar on a terminal and in a notebook; False shows nothing; a function
             is called with (router, routers done, routers in all).
-        splitting: how to split; None for the usual shares by seed.
+        splitting: how to split; None for the usual shares by seed, where images keep the part that
+            they had before examples were added.
         tuned: the setting to train with, in place of estimator, seed, gaps, rule and splitting;
             the ablations take it with their own blocks.
         datasets: see `m3router.router.training.fit.train_router`.
@@ -99,7 +100,7 @@ def train_stage(
     if tuned:
         estimator, seed, gaps, rule = tuned.estimator, tuned.seed, tuned.gaps, tuned.rule
     targets = apply_rule(log, rule)
-    split = tuned.split if tuned else (splitting or Splitting()).apply(log, seed=seed)
+    split = tuned.split if tuned else run_split(run, log, splitting, seed=seed)
     known = [
         name for name, (_, blocks) in ARMS.items() if set(blocks or ()) <= set(features.blocks)
     ]

@@ -17,7 +17,7 @@ from m3router.data.splits.split import Split
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import AnyRun, Run, as_run
 from m3router.router.sealed_files import check_entries
-from m3router.router.stages.splitting import Splitting
+from m3router.router.stages.splitting import Splitting, run_split
 from m3router.router.tracking.tracker import Place
 from m3router.router.tracking.trackers import open_trackers
 from m3router.router.tracking.tuning import TrialLog, log_tuning
@@ -226,8 +226,9 @@ def _read(
     log = run.log()
     require_choice(log)
     features = run.features(log)
-    if splitting is None and is_there(run.split_file):
-        split = run.split(log)
-    else:
-        split = (splitting or Splitting()).apply(log, seed=seed)
+    try:
+        own = splitting is None and is_there(run.split_file)
+        split = run.split(log) if own else run_split(run, log, splitting, seed=seed)
+    except MismatchError:  # the log has more examples than it had then
+        split = run_split(run, log, None, seed=seed)
     return apply_rule(log, rule), features, split

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.warnings import lone_groups
-from m3router.data.splits.split import SPLITS, Split, split_by_group
+from m3router.data.splits.split import SPLITS, Split, grown_split, split_by_group
 
 groups_strategy = st.lists(st.integers(0, 40), min_size=4, max_size=200).filter(
     lambda values: len(set(values)) >= 4
@@ -147,3 +147,24 @@ def test_groups_that_are_obviously_none_are_warned_of() -> None:
     assert lone_groups(alone[:10], ["POPE"] * 10) == []  # a few questions may be of other images
     mixed = [*alone, *(str(n // 2) for n in range(600))]
     assert len(lone_groups(mixed, ["POPE"] * 600 + ["MME"] * 600)) == 1
+
+
+def test_an_earlier_split_is_gone_on_with() -> None:
+    few, many = [f"g{n}" for n in range(40)], [f"g{n}" for n in range(100)]
+    before = split_by_group(few, seed=3).to_dict()
+    grown = grown_split(before, many, seed=3)
+    assert grown is not None and grown.grown
+    assert {group: grown.parts[group] for group in few} == before["parts"]
+    sizes = [len(grown.part(name)) for name in SPLITS]
+    assert sizes == [50, 10, 20, 20]
+    again = grown_split(grown.to_dict(), many, seed=3)
+    assert again is not None and again.to_dict() == grown.to_dict()
+    assert Split.from_dict(grown.to_dict(), many).grown
+    same = grown_split(before, few, seed=3)
+    assert same is not None and same.to_dict() == before
+    given = {**before, "parts": {**before["parts"], "g0": "test", "g1": "fit"}}
+    others = [f"h{n}" for n in range(9)]
+    assert grown_split(before, many, seed=4) is None  # another draw is asked for
+    assert grown_split(given, many, seed=3) is None  # it was given, not drawn
+    assert grown_split(before, others, seed=3) is None
+    assert grown_split({}, many, seed=3) is None

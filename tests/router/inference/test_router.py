@@ -227,3 +227,16 @@ def test_questions_alone_need_neither_image_nor_encoder(imported, tmp_path):
     router = Router.load(tmp_path, encoder="nowhere")  # not looked for
     decision = router.decide(None, QUESTIONS[0], budget=100)
     assert router.needs_image is False and decision.option in router.options
+
+
+def test_the_command_decides_for_a_table(imported, opened, tmp_path):
+    (tmp_path / "q.csv").write_text(f"image;question;source\n0.png;{QUESTIONS[0]};x\n")
+    (tmp_path / "q.jsonl").write_text(json.dumps({"image": "0.png", "question": QUESTIONS[0]}))
+    told = [
+        invoke(
+            "route", imported.run.root, "--examples", tmp_path / name, "--images", imported.images
+        )
+        for name in ("q.csv", "q.jsonl")
+    ]
+    assert told[0].exit_code == 0, told[0].output
+    assert told[0].stdout == told[1].stdout

@@ -77,7 +77,7 @@ def _text_problem(text: str) -> str:
         return f"holds an object of Python's written as text. {_FILE}"
     if _BYTES.fullmatch(text):
         return f"holds bytes written as text. {_FILE}"
-    if _is_base64(text):
+    if is_base64(text):
         return f"holds an image in base64. {_FILE}"
     if _too_long(text):
         return (
@@ -97,8 +97,12 @@ def _too_long(text: str) -> bool:
     )
 
 
-def _is_base64(text: str) -> bool:
-    """Whether a text is base64 of an image file: its letters alone, and what it begins with."""
+def is_base64(text: str) -> bool:
+    """Whether a text is base64 of an image file: its letters alone, and what it begins with.
+
+    >>> is_base64("iVBORw0KGgoAAAANSUhEUgAA"), is_base64("photos/cat")
+    (True, False)
+    """
     if "." in text[-8:]:  # has an ending
         return False
     bare = "".join(text.split())

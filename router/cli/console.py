@@ -19,11 +19,9 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from m3router.data.log.checks import ASKED
-from m3router.data.scoring.metrics import AGREEMENT
 from m3router.router.cli.streams import err, out
 from m3router.router.evaluation import metric_table
-from m3router.router.evaluation.documents import Document
+from m3router.router.evaluation.documents import Document, by_agreement, column_words
 from m3router.router.evaluation.metric_table import Metric
 from m3router.router.evaluation.reference_summary import not_the_best, reference_sentence
 from m3router.router.evaluation.row_metrics import NOTHING, on_the_console
@@ -127,7 +125,8 @@ def show_headline(document: Document) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("answered by")
     level = round(100 * document["bootstrap"]["level"])
-    unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
+    words, named = words_in(document), column_words(document)
+    named["unit"] = named["unit"].replace(" ", "\n")
     rows = headline(document)
     metrics = on_the_console([row.estimates for row in rows])
     ranged = {
@@ -137,7 +136,7 @@ def show_headline(document: Document) -> None:
         and any(interval(row.estimates[metric.name] or NOTHING) != MISSING for row in rows)
     }
     for metric in metrics:
-        table.add_column(str(metric.console).format(unit=unit), justify="right")
+        table.add_column(str(metric.console).format(**named), justify="right")
         if metric.name in ranged:
             table.add_column(f"{level} %\ninterval", justify="right", style="dim")
     kind = ""
@@ -160,7 +159,7 @@ def show_headline(document: Document) -> None:
     sizes = document["n"]
     asked = words.asked(sizes["test"], sizes["test_groups"])
     out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")
-    if document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT:
+    if by_agreement(document):
         told = "There are no reference answers: an answer counts as right if the finest scale says "
         out.print(Text(words.of(told + "the same.")), style="yellow")
 

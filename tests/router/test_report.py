@@ -164,7 +164,7 @@ def test_plotly_takes_every_plot_and_asks_for_nothing(run_scripts, reported):
     seen = run_scripts()
     assert seen["wrong"] == []
     assert seen["asked"] == []
-    assert seen["plots"] == ["pareto", "shares", "calibration", "importance"]
+    assert seen["plots"] == ["pareto", "methods", "shares", "calibration", "importance"]
     assert all(seen["replaced"])
     assert all(seen["shown"])
     traces = seen["drawn"][0]["data"]
@@ -182,8 +182,8 @@ def test_plotly_takes_every_plot_and_asks_for_nothing(run_scripts, reported):
 def test_the_legend_switches_a_curve_with_its_band_and_dark_pages_have_other_colours(run_scripts):
     seen = run_scripts()
     assert seen["legend"][0] == "router, any budget"
-    assert {"router, image only", "router, question only", "oracle (raw)"} <= set(seen["legend"])
-    assert seen["hidden"] == ["router, any budget"] * 2
+    assert {"mixing fixed options", "fixed option (95 %)", "oracle (raw)"} <= set(seen["legend"])
+    assert seen["hidden"] == ["router, any budget"] * 3  # its band, its line, its name
     assert seen["pressed"][0] == "false"
     assert set(seen["pressed"][1:]) == {"true"}
     dark = run_scripts("dark")
@@ -220,7 +220,7 @@ def test_sections_are_linked_and_headed(page):
     heads = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
     assert len(heads) == page.tags.count("th")
     labelled = [v for tag, name, v in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(labelled) == page.tags.count("svg") == 4
+    assert len(labelled) == 5
 
 
 def test_table_2_has_a_line_per_option_router_and_oracle(reported, page):
@@ -313,7 +313,7 @@ def test_every_row_of_the_evaluation_is_in_the_page(page, reported):
     for row in tables.headline(reported[1]):
         value = numbers.percent(row.estimates["accuracy"]["value"])
         assert re.search(rf"{re.escape(row.name)} {re.escape(value)} ", shown), row.name
-    for word in ("first_correct", "chance-corrected", "vision tower", "SHA-256", "fingerprint"):
+    for word in ("first_correct", "chance-corrected", "vision tower", "SHA-256", "Fingerprint"):
         assert word in shown
     assert numbers.number(reported[1]["vision_gflops"]) == "5"
 
@@ -349,7 +349,7 @@ def test_csv_tables_hold_the_evaluation_exactly(reported):
 
 def test_figures_are_files_of_their_kind_and_deterministic(reported):
     run, document, _ = reported
-    for name in ("pareto", "shares", "calibration", "importance"):
+    for name in ("pareto", "methods", "shares", "calibration", "importance"):
         content = (run.report_folder / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n")
         with Image.open(run.report_folder / f"{name}.png") as image:
@@ -376,8 +376,8 @@ def test_the_pareto_plot_names_scales_budgets_and_oracles(reported):
     assert {"1", "9", "36", "144", "576"} <= written
     assert {"≤ 36", "≤ 144", "≤ 288"} <= written
     labels = set(axes.get_legend_handles_labels()[1])
-    assert {"oracle (raw)", "oracle (chance-corrected)", "router, image only"} <= labels
-    assert {"router, question only", "router, any budget", "fixed option (95 %)"} <= labels
+    assert {"oracle (raw)", "oracle (chance-corrected)", "mixing fixed options"} <= labels
+    assert {"router, any budget", "fixed option (95 %)"} <= labels
     curve = next(line for line in axes.lines if line.get_label() == "router, any budget")
     assert list(curve.get_xdata()) == document["curve"]["cost"]
 

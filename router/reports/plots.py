@@ -520,7 +520,7 @@ def _spec(
         "paper_bgcolor": PAPER,
         "plot_bgcolor": PAPER,
         "font": {"color": INK, "size": 13, "family": "system-ui, Roboto, DejaVu Sans, sans-serif"},
-        "margin": {"l": 8, "r": 8, "t": 30, "b": 8},
+        "margin": {"l": 8, "r": 26, "t": 30, "b": 8},
         "height": 440,
         "showlegend": False,
         "hovermode": "closest",

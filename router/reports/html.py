@@ -39,7 +39,7 @@ from m3router.router.reports.figures import (
     write_figure,
 )
 from m3router.router.reports.latex import write_latex
-from m3router.router.reports.origin_text import day, origin
+from m3router.router.reports.origin_text import day, origin, plain_value
 from m3router.router.reports.page_parts import allowed_scripts, script_json, thumbnail
 from m3router.router.text import numbers
 from m3router.router.text.words import words_in
@@ -84,7 +84,7 @@ DARK_PAGE = {
     "--shade": "rgba(0, 0, 0, .65)",
 }
 MEASURED = (
-    " Seconds were measured while labelling, without the router's own: the wait for an answer where"
+    "Seconds were measured while labelling, without the router's own: the wait for an answer where"
     " each was asked for alone, its share of the batch elsewhere. Answers per second are their"
     " inverse, for one place that answers."
 )
@@ -185,7 +185,7 @@ def render(
     )
     words, lines = words_in(document), tables.headline(document)
     columns = row_metrics.shown([row.estimates for row in lines])
-    usage = tables.usage_table(document)
+    usage, log = tables.usage_table(document), document["provenance"]["log"]
     timed = {"seconds", "per_second"} & {one.name for one in (*columns, *usage.metrics)}
     environment.filters |= {
         "number": numbers.number,
@@ -197,6 +197,7 @@ def render(
         doc=document,
         words=words,
         measure=measure(document),
+        answered_by=plain_value(log.get("model") or log.get("source", "")),
         agreement=by_agreement(document),
         column_words=column_words(document),
         parts=PARTS,

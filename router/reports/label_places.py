@@ -91,6 +91,8 @@ def box(name: str, x: float, y: float, side: str) -> Box:
 def places(names: Sequence[Name], taken: Sequence[Spots]) -> list[Place | None]:
     """A place for each name, in the order of their importance; None where there is none.
 
+    A point's name may stand on lines where there is no other place, a line's may not.
+
     Args:
         names: what is written.
         taken: where each line and each set of marks is, (m, 2) each.
@@ -99,15 +101,17 @@ def places(names: Sequence[Name], taken: Sequence[Spots]) -> list[Place | None]:
     boxes: list[Box] = []
     for name in names:
         others = [spots for k, spots in enumerate(taken) if k != name.own]
-        free = None
-        for x, y, side in name.wanted:
-            room = box(name.text, x, y, side)
-            near = name.own is not None and _any_in(_between(room, x, y), others)
-            if _is_free(room, taken, boxes) and not near:
-                free = (x, y, side)
-                boxes.append(room)
-                break
-        found.append(free)
+        rooms = [(place, box(name.text, *place)) for place in name.wanted]
+        free = [
+            one
+            for one in rooms
+            if _is_free(one[1], taken, boxes)
+            and not (name.own is not None and _any_in(_between(one[1], *one[0][:2]), others))
+        ]
+        if not free and name.own is None:  # rather across a line than not at all
+            free = [one for one in rooms if _is_free(one[1], (), boxes)]
+        found.append(free[0][0] if free else None)
+        boxes += [free[0][1]] if free else []
     return found
 
 

@@ -23,6 +23,11 @@ PARTS = {
     "calibrate": "to calibrate",
     "test": "to test",
 }
+UNTOLD = (
+    *("cost_unit", "grid", "n_examples", "examples_sha256", "padding", "deciding", "spec"),
+    ASKED,
+)
+"""Entries of a log that are told elsewhere on the page, or only machines compare."""
 DIGITS = 12
 """Of a revision or fingerprint."""
 LONGEST = 400
@@ -132,7 +137,7 @@ def _answers(document: Document, words: Words) -> list[str]:
         found = _of_vlm(log)
     else:
         found = _of_matryoshka(log)
-    options = [str(option) for option in log.pop("grid", document["options"])]
+    options = [str(option) for option in document["options"]]
     found.append(
         f"{words.of('Scales' if words.scales else 'Options')}, cheapest first: "
         f"{together(options)}; the cost is counted in {document['cost_unit']}."
@@ -142,7 +147,16 @@ def _answers(document: Document, words: Words) -> list[str]:
     found += _scored(document, log, words)
     if "sha256" in log:
         found.append(f"SHA-256 of the log: {short(log.pop('sha256'))}.")
-    dropped = ("cost_unit", "n_examples", "examples_sha256", "padding", "deciding", "spec", ASKED)
+    dropped = (
+        "cost_unit",
+        "grid",
+        "n_examples",
+        "examples_sha256",
+        "padding",
+        "deciding",
+        "spec",
+        ASKED,
+    )
     more = {name: value for name, value in log.items() if name not in dropped}
     return found + [f"{_name(name, begin=True)}: {plain_value(one)}." for name, one in more.items()]
 
@@ -176,12 +190,13 @@ def _of_vlm(log: dict[str, Any]) -> list[str]:
 def _of_server(log: dict[str, Any]) -> list[str]:
     made = dict(_mapping(log.pop("provenance", None)))
     log.pop("revision", None)
-    model, host = plain_value(log.pop("model", "")), _host(made.pop("url", ""))
+    models, host = _models(log.pop("model", "")), _host(made.pop("url", ""))
     at = f" at {host}" if host else ""
-    found = [f"The model {model} answered, asked through an OpenAI-compatible server{at}."]
+    found = [f"The {models} answered, asked through an OpenAI-compatible server{at}."]
     if "prompt" in made:
         found.append(f"Each request: {plain_value(made.pop('prompt'))}.")
-    for option in made.pop("options", None) or ():
+    listed = made.pop("options", None)
+    for option in listed if isinstance(listed, list) else ():
         settings = {k: v for k, v in _mapping(option).items() if v not in (None, "", [], {})}
         name = settings.pop("name", None)
         if name is not None and settings:
@@ -202,8 +217,7 @@ def _of_function(log: dict[str, Any]) -> list[str]:
 
 def _imported(log: dict[str, Any]) -> list[str]:
     models = log.pop("model", None)
-    many = isinstance(models, list) and len(models) > 1
-    of = f", of the model{'s' if many else ''} {plain_value(models)}" if models else ""
+    of = f", of the {_models(models)}" if models else ""
     found = [f"The answers were imported: {plain_value(log.pop('source'))}{of}."]
     for option, run in _mapping(log.pop("runs", None)).items():
         if known := {k: v for k, v in _mapping(run).items() if isinstance(v, str | int | float)}:
@@ -214,6 +228,11 @@ def _imported(log: dict[str, Any]) -> list[str]:
     if "columns" in log:
         found.append(f"Columns of the table: {plain_value(log.pop('columns'))}.")
     return found
+
+
+def _models(names: Any) -> str:
+    many = isinstance(names, list) and len(names) > 1
+    return f"model{'s' if many else ''} {plain_value(names)}"
 
 
 def _scored(document: Document, log: dict[str, Any], words: Words) -> list[str]:

@@ -127,7 +127,7 @@ def certified(document: Document) -> list[tuple[str, str]]:
 def csv_tables(document: Document) -> dict[str, Table]:
     """All tables of the report, full precision: file stem -> (header, rows)."""
     return {
-        "headline": _headline(document),
+        "headline": headline_table(document),
         "usage": _usage(document),
         "datasets": _datasets(document),
         "shares": _shares(document),
@@ -161,7 +161,8 @@ def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
     return [None] * 3 if estimate is None else [estimate[key] for key in ("value", "low", "high")]
 
 
-def _headline(document: Document) -> Table:
+def headline_table(document: Document) -> Table:
+    """`headline` for a file, with the columns that something is known of."""
     lines, rows = headline(document), list[Sequence[Any]]()
     metrics = row_metrics.shown([line.estimates for line in lines])
     header = ["name", "kind", *[part for one in metrics for part in _spread(one.column)]]

@@ -125,8 +125,8 @@ def show_headline(document: Document) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("answered by")
     level = round(100 * document["bootstrap"]["level"])
-    words, named = words_in(document), column_words(document)
-    named["unit"] = named["unit"].replace(" ", "\n")
+    words = words_in(document)
+    named = {key: text.replace(" ", "\n") for key, text in column_words(document).items()}
     rows = headline(document)
     metrics = on_the_console([row.estimates for row in rows])
     ranged = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -198,7 +199,6 @@ def render(
         words=words,
         measure=measure(document),
         answered_by=plain_value(log.get("model") or log.get("source", "")),
-        agreement=by_agreement(document),
         column_words=column_words(document),
         parts=PARTS,
         figures=figures,
@@ -209,7 +209,7 @@ def render(
         usage_note=MEASURED if timed else "",
         certified=tables.certified(document),
         row_name=lambda row: tables.row_name(row, document),
-        verdict=sentences(document),
+        verdict=_verdict(document),
         metrics=metric_table.column_metrics(),
         methods=tables.method_lines(document),
         abouts=tables.abouts(document),
@@ -232,6 +232,19 @@ def render(
         **_extras(extras),
         **_scripts(document, extras),
     )
+
+
+def _verdict(document: Document) -> list[str]:
+    """The verdict's sentences; first what they are about where there are no reference answers."""
+    told = sentences(document)
+    if not by_agreement(document):
+        return told
+    about = words_in(document).of(
+        "There are no reference answers: on this page an answer counts as right where it agrees "
+        "with that of the finest option"
+    )
+    told = [re.sub(r"\baccuracy\b", measure(document), sentence) for sentence in told]
+    return [*told[:1], f"{about}, {document['options'][-1]}.", *told[1:]]
 
 
 def _labels(document: Document) -> dict[str, str]:

@@ -514,6 +514,8 @@ def test_without_references_the_page_says_agreement_and_not_accuracy(reported):
     nothing = dict.fromkeys(plots.plots(document), Markup(""))
     text = render(document, nothing, extras=Extras())
     assert "There are no reference answers" in text
+    verdict = text[text.index('class="verdict"') : text.index("<figure")]
+    assert "accuracy" not in verdict and "of agreement" in verdict
     heads = re.findall(r'<th scope="col">([^<]*)</th>', text)
     assert "agreement" in heads and "accuracy" not in heads
     assert plots.pareto(document)["layout"]["yaxis"]["title"]["text"].startswith("agreement")

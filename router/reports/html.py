@@ -360,7 +360,9 @@ def thumbnails(
     for example in examples:
         try:
             path = file_in(images, example["image"])
-            found[example["id"]] = thumbnail(path, pixels=THUMBNAIL, kind="PNG", frames=frames)
+            found[example["id"]] = thumbnail(
+                path, pixels=THUMBNAIL, kind="JPEG", frames=frames, quality=85
+            )
         except DataError:
             continue
     return found

@@ -80,7 +80,7 @@ def _mark(symbol: str) -> str:
     if shape == "circle":
         return f"M{middle[0] - 4.5} {middle[1]}a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z"
     if shape == "star":
-        corners = [(k * 36, 6.5 if k % 2 == 0 else 2.7) for k in range(10)]
+        corners = [(36.0 * k, 6.5 if k % 2 == 0 else 2.7) for k in range(10)]
     else:
         count, turned = CORNERS[shape]
         corners = [(turned + 360 * k / count, radius) for k in range(count)]

@@ -111,7 +111,7 @@ def page(reported) -> Page:
 def test_the_page_loads_nothing(page, reported):
     for tag, name, value in page.attributes:
         if name in LOADING:
-            assert value.startswith(("data:image/png;base64,", "#")), (tag, name, value[:80])
+            assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, name, value[:80])
             assert tag != "script"
         if name == "style":
             assert not re.search(r"url\((?!\s*[\"']?#)", value), value

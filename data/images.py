@@ -114,7 +114,7 @@ def check_header(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> None:
         ImageError: As :func:`open_image`.
     """
     name = f"Image {path}"
-    with open_file(path) as file:
+    with open_file(as_path(path)) as file:
         try:
             _opened(file, name, FORMATS, max_pixels)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -13,7 +13,7 @@ from rich.text import Text
 from m3router.data.progress import Advance, progress_bar
 from m3router.router.cli.streams import err, out
 from m3router.router.evaluation import metric_table
-from m3router.router.evaluation.documents import Document
+from m3router.router.evaluation.documents import Document, column_words
 from m3router.router.evaluation.metric_table import Metric
 from m3router.router.evaluation.reference_summary import not_the_best, reference_sentence
 from m3router.router.evaluation.row_metrics import NOTHING, on_the_console
@@ -73,7 +73,8 @@ def show_headline(document: Document) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("answered by")
     level = round(100 * document["bootstrap"]["level"])
-    unit, words = document["cost_unit"].replace(" ", "\n"), words_in(document)
+    words = words_in(document)
+    named = {key: text.replace(" ", "\n") for key, text in column_words(document).items()}
     rows = headline(document)
     metrics = on_the_console([row.estimates for row in rows])
     ranged = {
@@ -83,7 +84,7 @@ def show_headline(document: Document) -> None:
         and any(interval(row.estimates[metric.name] or NOTHING) != MISSING for row in rows)
     }
     for metric in metrics:
-        table.add_column(str(metric.console).format(unit=unit), justify="right")
+        table.add_column(str(metric.console).format(**named), justify="right")
         if metric.name in ranged:
             table.add_column(f"{level} %\ninterval", justify="right", style="dim")
     kind = ""

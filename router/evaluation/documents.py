@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.json_files import read_json_object, values_of
+from m3router.data.log.checks import ASKED
+from m3router.data.scoring.metrics import AGREEMENT
 from m3router.router.evaluation.usage import tower_sentence
 from m3router.router.evaluation_document import Evaluation
+from m3router.router.text.words import words_in
 
 Document = Mapping[str, Any]
 """An evaluation; see `m3router.router.evaluation.evaluate.evaluate`."""
@@ -26,6 +29,30 @@ _RENAMED = {
     "answer_finest": "answer_reference",
     "score_finest": "score_reference",
 }
+
+
+def by_agreement(document: Document) -> bool:
+    """Whether there are no reference answers, so that right means to agree with the last option."""
+    return document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT
+
+
+def measure(document: Document) -> str:
+    """What scores are: "accuracy", or "agreement" with the last option."""
+    return "agreement" if by_agreement(document) else "accuracy"
+
+
+def column_words(document: Document) -> dict[str, str]:
+    """What titles of columns leave open: the unit of costs, what scores are, and the reference.
+
+    The reference is "finest" where it is the last option, whatever its name; else its name.
+    """
+    option = document["reference"]["option"]
+    last = option == document["options"][-1]
+    return {
+        "unit": str(document["cost_unit"]),
+        "measure": measure(document),
+        "reference": words_in(document).of("finest") if last else str(option),
+    }
 
 
 def upgraded(document: Mapping[str, Any]) -> Evaluation:

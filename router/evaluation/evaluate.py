@@ -53,7 +53,7 @@ from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.text.words import words_of
 
-SCHEMA = 6
+SCHEMA = 7
 """Of the document and of how its numbers are made: what was made otherwise is made again."""
 ESCALATION = "router + escalation"
 INTERVALS = (
@@ -147,11 +147,12 @@ def evaluate(
         the language model), "tower_gflops", "total_gflops" (both, and the router's own image
         encoder), "image_tokens", "seconds" and "price" (of all that was asked; None where not
         known), for each of them and the cost "saved_NAME" (the share of the last option's that is
-        saved), "regret" (against the reference of the row's own policy or cascade, as its
-        cap allows it; else of the table), "minus_best_fixed", "minus_reference", "minus_mixing"
-        (accuracy less that of mixing fixed options at random at the row's own mean cost), "mixing"
-        (that mixture: "accuracy", "cost", "gflops"), "shares". Rows with a policy have "policy"
-        and "gap_closed": "own_cost" (the definition, against the chance-corrected oracle and the
+        saved), "per_second" (answers, the inverse of seconds), "regret" (against the reference of
+        the row's own policy or cascade, as its cap allows it; else of the table),
+        "minus_best_fixed", "minus_reference", "minus_mixing" (accuracy less that of mixing fixed
+        options at random at the row's own mean cost), "mixing" (that mixture: "accuracy", "cost",
+        "gflops"), "shares". Rows with a policy have "policy" and "gap_closed": "own_cost" (the
+        definition, against the chance-corrected oracle and the
         mixture, both at the row's own mean cost), "own_cost_upper" (against the other end of that
         correction, where an answer that a cheaper option gave is not a new guess), "own_cost_raw"
         (against the raw oracle at that cost), "corrected" and "raw" (against the best fixed

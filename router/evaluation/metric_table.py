@@ -248,7 +248,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="aiq", title="AIQ", function=_aiq, digits=2),
     Metric(
         name="aiq_minus_router",
-        title="less the router's",
+        title="Δ vs. router",
         function=lambda one: _less(one, ROUTER),
         format="points",
         of="others",

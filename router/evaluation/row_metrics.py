@@ -42,7 +42,8 @@ class RowMetric:
 
     Attributes:
         name: its key in the document.
-        title: above its column on the page; "{unit}" stands for the log's cost unit.
+        title: above its column on the page; {unit}, {measure} and {reference} stand for what
+            `m3router.router.evaluation.documents.column_words` says of an evaluation.
         function: of a table and the name of a row's columns; gives {"value", "low", "high"}, or
             None where it is not known.
         format: "percent" for shares in [0, 1], "points" for differences of such, "number" else.
@@ -79,6 +80,20 @@ def _less(other: Literal["best", "reference"], table: Table, row: str) -> dict[s
     return table.columns.estimate(f"accuracy/{row}", minus=f"accuracy/{against}").to_dict()
 
 
+def _per_second(table: Table, row: str) -> dict[str, Any] | None:
+    """Answers per second of what took so many seconds each; None where they took no time."""
+    column = f"seconds/{row}"
+    if column not in table.columns:
+        return None
+
+    def inverse(seconds: Any) -> Any:
+        empty = np.full(np.shape(seconds), np.nan)
+        return np.divide(1.0, seconds, out=empty, where=np.asarray(seconds) > 0)
+
+    pair = table.columns.pair(column)
+    return table.columns.estimated(pair.then(inverse)).to_dict() if pair.value > 0 else None
+
+
 def saved_of(table: Table, spent: Pair, quantity: str) -> dict[str, Any]:
     """1 - what is spent / what the finest option spends, in means, with its interval."""
 
@@ -100,9 +115,9 @@ def _saved(quantity: str, table: Table, row: str) -> dict[str, Any] | None:
 ROW_METRICS: tuple[RowMetric, ...] = (
     RowMetric(
         name="accuracy",
-        title="accuracy",
+        title="{measure}",
         function=partial(_mean, "accuracy"),
-        console="accuracy %",
+        console="{measure} %",
         column="accuracy",
         interval=True,
     ),
@@ -131,14 +146,41 @@ ROW_METRICS: tuple[RowMetric, ...] = (
         needs="total_gflops",
         column="total_gflops",
     ),
+    RowMetric(
+        name="seconds",
+        title="seconds per answer",
+        function=partial(_mean, "seconds"),
+        format="number",
+        needs="seconds",
+        console="seconds",
+        column="seconds",
+    ),
+    RowMetric(
+        name="per_second",
+        title="answers per second",
+        function=_per_second,
+        format="number",
+        needs="per_second",
+        console="answers\nper s",
+        column="answers_per_second",
+    ),
+    RowMetric(
+        name="price",
+        title="price per answer",
+        function=partial(_mean, "price"),
+        format="number",
+        needs="price",
+        console="price",
+        column="price",
+    ),
     # Against the reference of the row's own policy, so it is told with each policy.
     RowMetric(name="regret", title="regret", function=partial(_mean, "regret")),
     RowMetric(
         name="minus_reference",
-        title="Δ vs. reference",
+        title="Δ vs. {reference}",
         function=partial(_less, "reference"),
         format="points",
-        console="Δ vs.\nreference",
+        console="Δ vs.\n{reference}",
         column="minus_reference",
     ),
     RowMetric(
@@ -157,8 +199,8 @@ AMOUNTS: dict[str, tuple[str, str]] = {
     "tower_gflops": ("GFLOPs, tower", ""),
     "total_gflops": ("GFLOPs, everything", "GFLOPs,\neverything"),
     "image_tokens": ("image tokens", "image\ntokens"),
-    "seconds": ("seconds", "seconds"),
-    "price": ("price", "price"),
+    "seconds": ("seconds per answer", "seconds"),
+    "price": ("price per answer", "price"),
 }
 """Quantity of a row -> titles on the page and on the console; all are of all that was asked."""
 
@@ -203,12 +245,27 @@ Rows = Sequence[Mapping[str, Any]]
 
 def shown(rows: Rows) -> list[RowMetric]:
     """Metrics with a column on the page and in files, of which some row knows something."""
-    return [one for one in ROW_METRICS if one.column and is_known(one, rows)]
+    return [one for one in _known(rows) if one.column]
 
 
 def on_the_console(rows: Rows) -> list[RowMetric]:
     """Metrics with a column on the console."""
-    return [one for one in ROW_METRICS if one.console and is_known(one, rows)]
+    return [one for one in _known(rows) if one.console]
+
+
+def _known(rows: Rows) -> list[RowMetric]:
+    """Metrics of which some row knows something; what costs are counted in is not there twice."""
+    twice = same_as_cost(rows)
+    return [one for one in ROW_METRICS if one.name not in twice and is_known(one, rows)]
+
+
+def same_as_cost(rows: Rows) -> set[str]:
+    """Quantities that are the cost itself on every row, as image tokens or seconds may be."""
+    return {
+        name
+        for name in AMOUNTS
+        if name != "cost" and all(row.get(name) == row["cost"] for row in rows)
+    }
 
 
 def is_known(metric: RowMetric, rows: Rows) -> bool:

@@ -4,8 +4,9 @@
 plotly.js, which cannot write a PNG without a browser; matplotlib can be neither hovered nor zoomed
 on a page. So both stay, and a figure is written once.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart. Figures are small, so that
-their text stays readable when a phone shrinks them. Matplotlib's object interface only: no
+Colours are near Okabe and Ito's, dark enough to be read as text on white (4.5 : 1), and each line
+and mark has a dash and a shape of its own too: colour alone tells nothing. Figures are small, so
+that their text stays readable when a phone shrinks them. Matplotlib's object interface only: no
 pyplot, no global state.
 """
 
@@ -30,15 +31,15 @@ from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 from m3router.data.manifest import atomic_write_bytes
 
 INK, SOFT, GRID, PAPER = "#1b1f24", "#5b6470", "#dfe3e8", "#ffffff"
-ROUTER, FIXED, ORACLE, IMAGE, QUESTION, OTHER = (
+ROUTER, FIXED, ORACLE, IMAGE, QUESTION, OTHER, VIOLET = (
     "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
+    "#bf5400",
+    "#007d5a",
+    "#ad4f85",
+    "#946200",
+    "#0b7d8a",
+    "#7a5aa6",
 )
-ON_LIGHT, ON_DARK = "#111111", "#fdfdfd"
 SHADES = 9
 
 
@@ -49,8 +50,29 @@ def _between(light: Sequence[float], dark: Sequence[float]) -> list[str]:
     return [to_hex((red, green, blue)) for red, green, blue in mixed]
 
 
-RAMP = _between((0.78, 0.88, 0.96), (0.03, 0.22, 0.42))
+def luminance(colour: str) -> float:
+    """Relative luminance of a colour in [0, 1] (WCAG 2.2)."""
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours in [1, 21] (WCAG 2.2)."""
+    less, more = sorted(luminance(colour) for colour in (one, other))
+    return (more + 0.05) / (less + 0.05)
+
+
+def _texts_on(colours: Sequence[str]) -> list[str]:
+    """Black or white for each, whichever is readable; no two are the same colour to a theme."""
+    return [
+        max((f"#00000{k}", f"#fffff{k}"), key=lambda text: contrast(text, colour))
+        for k, colour in enumerate(colours)
+    ]
+
+
+RAMP = _between((0.40, 0.60, 0.78), (0.02, 0.15, 0.31))
 """For options in order: light to dark, so that the order shows without colour."""
+RAMP_DARK = _between((0.27, 0.42, 0.57), (0.85, 0.94, 0.99))
 DARK = {
     INK: "#e8ebee",
     SOFT: "#a4adb8",
@@ -60,11 +82,13 @@ DARK = {
     FIXED: "#f08540",
     ORACLE: "#2fc79b",
     IMAGE: "#e5a0c8",
-    ON_LIGHT: ON_DARK,
-    ON_DARK: ON_LIGHT,
-    **dict(zip(RAMP, _between((0.16, 0.30, 0.44), (0.80, 0.91, 0.99)), strict=True)),
+    QUESTION: "#e69f00",
+    OTHER: "#5cc4cf",
+    VIOLET: "#b59ad6",
+    **dict(zip(RAMP, RAMP_DARK, strict=True)),
+    **dict(zip(_texts_on(RAMP), _texts_on(RAMP_DARK), strict=True)),
 }
-"""What takes a colour's place on a dark page; other colours serve both."""
+"""What takes a colour's place on a dark page."""
 
 DPI = 200
 STYLE: Any = {
@@ -91,8 +115,6 @@ STYLE: Any = {
 }
 
 
-QUIET = "baselines"
-"""What a static figure calls lines that it draws alike: which is which, the page's plot tells."""
 POINT = 0.72
 """Points of a figure for a pixel of a page."""
 LINES: dict[str, Any] = {
@@ -131,23 +153,18 @@ def still(spec: Mapping[str, Any]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(*about["inches"])
         left: dict[float, float] = {}  # of the next bar in a stack
-        quiet = False
         for trace in spec["data"]:
             if trace["type"] == "bar":
                 _bars(axes, trace, left)
-            elif not trace["meta"].get("quiet"):
+            else:
                 _trace(axes, trace)
-            elif trace.get("fill") is None:
-                label = None if quiet else QUIET
-                axes.plot(trace["x"], trace["y"], color=SOFT, lw=0.9, zorder=1.8, label=label)
-                quiet = True
         for axis, place in ((axes.xaxis, "xaxis"), (axes.yaxis, "yaxis")):
             _draw_axis(axes, axis, layout[place])
         axes.set_title(_text(about["title"]))
         if about["columns"] == 1:
             axes.legend(loc="upper left")
         elif about["columns"]:
-            figure.legend(loc="outside lower center", ncols=about["columns"], handlelength=2.6)
+            figure.legend(loc="outside lower center", ncols=about["columns"], handlelength=3.4)
         return figure
 
 
@@ -162,7 +179,7 @@ def _label(trace: Mapping[str, Any]) -> str | None:
 
 
 def _trace(axes: Axes, trace: Mapping[str, Any]) -> None:
-    """A band, a line, or points with error bars and notes."""
+    """A band, a line, points with error bars, or names."""
     if trace.get("fill"):
         axes.fill(
             trace["x"], trace["y"], color=trace["fillcolor"], alpha=trace["opacity"], linewidth=0
@@ -170,40 +187,59 @@ def _trace(axes: Axes, trace: Mapping[str, Any]) -> None:
         return
     line = {"width": 2, "dash": "", **trace.get("line", {})}
     marker = {"symbol": "circle", "size": 6, "color": line.get("color"), **trace.get("marker", {})}
-    style: dict[str, Any] = {"label": _label(trace), "color": line.get("color")}
-    style |= {"linestyle": "none", "zorder": 2 + POINT * line["width"] / 10}
-    if "lines" in trace["mode"]:
-        style |= {
-            "linestyle": LINES[line["dash"]],
-            "linewidth": POINT * line["width"],
+    parts = trace["mode"].split("+")
+    if "text" in parts:
+        _names(axes, trace)
+    else:
+        style = _style(parts, line, marker) | {"label": _label(trace)}
+        style["clip_on"] = trace.get("cliponaxis", True)
+        ends: dict[str, Any] = {
+            f"{side}err": [trace[f"error_{side}"]["arrayminus"], trace[f"error_{side}"]["array"]]
+            for side in ("x", "y")
+            if f"error_{side}" in trace
         }
-    if "markers" in trace["mode"]:
+        if ends:
+            axes.errorbar(trace["x"], trace["y"], **ends, elinewidth=1.3, capsize=3, **style)
+        else:
+            if "maxdisplayed" in marker:
+                style["markevery"] = max(1, len(trace["x"]) // marker["maxdisplayed"])
+            axes.plot(trace["x"], trace["y"], **style)
+
+
+def _style(parts: Sequence[str], line: Mapping[str, Any], marker: Mapping[str, Any]) -> Any:
+    """How matplotlib draws a trace's line and marks."""
+    style: dict[str, Any] = {"color": line.get("color"), "linestyle": "none"}
+    style["zorder"] = 2 + POINT * line["width"] / 10
+    if "lines" in parts:
+        style |= {"linestyle": LINES[line["dash"]], "linewidth": POINT * line["width"]}
+    if "markers" in parts:
         symbol = marker["symbol"].removesuffix("-open")
         hollow = symbol != marker["symbol"]
         edge = marker["color"] if hollow else marker.get("line", {}).get("color", PAPER)
-        style |= {"marker": SYMBOLS[symbol], "markersize": POINT * marker["size"], "zorder": 4}
+        style |= {"marker": SYMBOLS[symbol], "markersize": POINT * marker["size"]}
         style |= {"markeredgecolor": edge, "markeredgewidth": 1.0 if not hollow else 1.4}
         style |= {"markerfacecolor": PAPER if hollow else marker["color"], "color": marker["color"]}
-    ends: dict[str, Any] = {
-        f"{side}err": [trace[f"error_{side}"]["arrayminus"], trace[f"error_{side}"]["array"]]
-        for side in ("x", "y")
-        if f"error_{side}" in trace
-    }
-    if ends:
-        axes.errorbar(trace["x"], trace["y"], **ends, elinewidth=1.3, capsize=3, **style)
-    else:
-        axes.plot(trace["x"], trace["y"], **style)
-    notes = trace["meta"].get("notes", ())
-    for x, y, note in zip(trace["x"], trace["y"], notes, strict=False):
-        below = "error_y" in trace  # beside an error bar, else above the point
+        style["zorder"] = style["zorder"] if "lines" in parts else 4
+    return style
+
+
+def _names(axes: Axes, trace: Mapping[str, Any]) -> None:
+    """Names beside points."""
+    sides = trace["textposition"]
+    across = {"left": (-7, "right"), "center": (0, "center"), "right": (7, "left")}
+    upward = {"top": (5, "bottom"), "middle": (0, "center_baseline"), "bottom": (-5, "top")}
+    for x, y, name, side in zip(trace["x"], trace["y"], trace["text"], sides, strict=True):
+        vertical, horizontal = side.split()
+        (dx, ha), (dy, va) = across[horizontal], upward[vertical]
         axes.annotate(
-            _text(note),
+            _text(name),
             (x, y),
-            xytext=(6, -12) if below else (-5, 8),
+            xytext=(dx, dy),
             textcoords="offset points",
-            ha="left" if below else "right",
-            fontsize=9,
-            color=marker["color"],
+            ha=ha,
+            va=va,
+            fontsize=9.5,
+            color=trace["textfont"]["color"],
             zorder=3.5,
             path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
         )
@@ -214,6 +250,7 @@ def _bars(axes: Axes, trace: Mapping[str, Any], left: dict[float, float]) -> Non
     places, widths = trace["y"], trace["x"]
     begin = [left.get(place, 0.0) for place in places]
     colour, edge = trace["marker"]["color"], trace["marker"].get("line", {}).get("color")
+    text = trace["insidetextfont"]["color"] if "insidetextfont" in trace else INK
     look: dict[str, Any] = {"color": colour, "edgecolor": edge, "linewidth": 0.6}
     axes.barh(places, widths, left=begin, label=_label(trace), **look)
     if "error_x" in trace:
@@ -221,10 +258,9 @@ def _bars(axes: Axes, trace: Mapping[str, Any], left: dict[float, float]) -> Non
         ends = [error["arrayminus"], error["array"]]
         axes.errorbar(widths, places, xerr=ends, fmt="none", ecolor=SOFT, capsize=3)
         axes.axvline(0, color=SOFT, linewidth=1)
-    notes = trace["meta"].get("notes", ())
-    for place, start, wide, note in zip(places, begin, widths, notes, strict=False):
+    for place, start, wide, note in zip(places, begin, widths, trace.get("text", ()), strict=False):
         middle = (start + wide / 2, place)
-        axes.text(*middle, note, ha="center", va="center", fontsize=8.5, color=text_on(colour))
+        axes.text(*middle, _text(note), ha="center", va="center", fontsize=9, color=text)
     left |= {place: start + wide for place, start, wide in zip(places, begin, widths, strict=True)}
     axes.grid(visible=False, axis="y")
 
@@ -241,7 +277,8 @@ def _draw_axis(axes: Axes, axis: Axis, spec: Mapping[str, Any]) -> None:
     elif "tickformat" in spec:
         axis.set_major_formatter(PercentFormatter(1.0, decimals=int(spec["tickformat"][1])))
     if "range" in spec:
-        (axes.set_xlim if across else axes.set_ylim)(*spec["range"])
+        ends = [10**end for end in spec["range"]] if spec.get("type") == "log" else spec["range"]
+        (axes.set_xlim if across else axes.set_ylim)(*ends)
     if spec.get("autorange") == "reversed":
         axis.set_inverted(True)
     if spec.get("zeroline") and across:
@@ -306,6 +343,5 @@ def ramp(k: int, count: int) -> str:
 
 
 def text_on(colour: str) -> str:
-    """The text colour that is readable on a colour."""
-    red, green, blue = to_rgb(colour)
-    return ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else ON_DARK
+    """The text colour that is readable on a colour of the ramp, or on any other."""
+    return _texts_on(RAMP)[RAMP.index(colour)] if colour in RAMP else _texts_on([colour])[0]

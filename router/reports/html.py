@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,12 +19,28 @@ from m3router.data.manifest import atomic_write_text
 from m3router.data.media_files import file_in
 from m3router.data.videos import FRAMES
 from m3router.router.evaluation import metric_table, row_metrics
-from m3router.router.evaluation.documents import Document
+from m3router.router.evaluation.documents import (
+    Document,
+    by_agreement,
+    column_words,
+    measure,
+)
 from m3router.router.evaluation.studies.summary import answer
 from m3router.router.evaluation.summary_text import sentences
-from m3router.router.reports import plots, tables
-from m3router.router.reports.figures import DARK, inline_svg, still, write_figure
+from m3router.router.reports import legend, plots, tables
+from m3router.router.reports.figures import (
+    DARK,
+    INK,
+    PAPER,
+    ROUTER,
+    SOFT,
+    inline_svg,
+    ramp,
+    still,
+    write_figure,
+)
 from m3router.router.reports.latex import write_latex
+from m3router.router.reports.origin_text import day, origin, plain_value
 from m3router.router.reports.page_parts import allowed_scripts, script_json, thumbnail
 from m3router.router.text import numbers
 from m3router.router.text.words import words_in
@@ -32,9 +49,10 @@ PAGE = "report.html"
 THUMBNAIL = 192  # pixels, the longer side
 
 LABELS = {
-    "pareto": "Accuracy against mean cost: fixed options, the router, baselines and the oracles",
+    "pareto": "{Measure} against mean cost: fixed options, the router and the oracles",
+    "methods": "{Measure} against mean cost: the router beside every baseline",
     "shares": "How often each option was chosen",
-    "calibration": "Predicted against observed accuracy",
+    "calibration": "Predicted against observed {measure}",
     "importance": "Drop in AIQ when features are exchanged",
     "learning": "AIQ against the number of labelled questions",
 }
@@ -51,8 +69,26 @@ SECTIONS = {
     "unseen": "Never seen",
     "lost": "Lost questions",
     "rules": "Rules",
-    "origin": "Origin",
+    "origin": "How it was made",
 }
+PARTS = {"fit": "train", "tune": "validation", "calibrate": "calibration", "test": "test"}
+"""What a part is called in the field."""
+DARK_PAGE = {
+    "color-scheme": "dark",
+    "--paper": DARK[PAPER],
+    "--panel": "#20262d",
+    "--ink": DARK[INK],
+    "--soft": DARK[SOFT],
+    "--line": "#3a434d",
+    "--edge": "#8a95a1",
+    "--accent": DARK[ROUTER],
+    "--shade": "rgba(0, 0, 0, .65)",
+}
+MEASURED = (
+    "Seconds were measured while labelling, without the router's own: the wait for an answer where"
+    " each was asked for alone, its share of the batch elsewhere. Answers per second are their"
+    " inverse, for one place that answers."
+)
 CAPTIONS = {
     "headline": "Fixed options, the router and the oracles on the test split.",
     "usage": "What every way of choosing used per question, and saved of the last option's.",
@@ -113,8 +149,9 @@ def write_report(
     rows = _tables(document, extras)
     written += tables.write_csv(rows, folder / "tables")
     written += write_latex(rows, folder / "tables", captions=CAPTIONS)
+    labels = _labels(document)
     inline = {
-        name: Markup(inline_svg(figure, name=name, label=LABELS[name]))
+        name: Markup(inline_svg(figure, name=name, label=labels[name]))
         for name, figure in drawn.items()
     }
     page = folder / PAGE
@@ -147,7 +184,10 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = words_in(document)
+    words, lines = words_in(document), tables.headline(document)
+    columns = row_metrics.shown([row.estimates for row in lines])
+    usage, log = tables.usage_table(document), document["provenance"]["log"]
+    timed = {"seconds", "per_second"} & {one.name for one in (*columns, *usage.metrics)}
     environment.filters |= {
         "number": numbers.number,
         "percent": numbers.percent,
@@ -157,29 +197,66 @@ def render(
     return environment.get_template(PAGE).render(
         doc=document,
         words=words,
+        measure=measure(document),
+        answered_by=plain_value(log.get("model") or log.get("source", "")),
+        column_words=column_words(document),
+        parts=PARTS,
         figures=figures,
-        labels=LABELS,
-        headline=tables.headline(document),
-        row_metrics=row_metrics.shown([row.estimates for row in tables.headline(document)]),
-        usage=tables.usage_table(document),
+        labels=_labels(document),
+        headline=lines,
+        row_metrics=columns,
+        usage=usage,
+        usage_note=MEASURED if timed else "",
         certified=tables.certified(document),
         row_name=lambda row: tables.row_name(row, document),
-        verdict=sentences(document),
+        verdict=_verdict(document),
         metrics=metric_table.column_metrics(),
         methods=tables.method_lines(document),
+        abouts=tables.abouts(document),
         shown=tables.shown,
         rules=tables.rules(document),
         reasons=tables.reasons(document),
         unavailable=tables.unavailable(document),
         table_2=tables.table_2(document),
         calibration_caption=_calibration_caption(document),
+        live_note=". Where scripts run, the buttons switch lines on and off, and pointing at a "
+        "line or mark tells its numbers.",
+        origin=origin(document, created=(manifest or {}).get("created", "")),
         hashes=_hashes(manifest),
-        created=(manifest or {}).get("created", ""),
+        created=day((manifest or {}).get("created", "")),
+        sheet=Markup(_template("report.css")),
+        dark_page=Markup(" ".join(f"{name}: {one};" for name, one in DARK_PAGE.items())),
         variables=_variables(),
+        shade=lambda k, count: f"var(--c{ramp(k, count)[1:]})",
         **_lost(document, images),
         **_extras(extras),
         **_scripts(document, extras),
     )
+
+
+def _verdict(document: Document) -> list[str]:
+    """The verdict's sentences; first what they are about where there are no reference answers."""
+    told = sentences(document)
+    if not by_agreement(document):
+        return told
+    about = words_in(document).of(
+        "There are no reference answers: on this page an answer counts as right where it agrees "
+        "with that of the finest option"
+    )
+    told = [re.sub(r"\baccuracy\b", measure(document), sentence) for sentence in told]
+    return [*told[:1], f"{about}, {document['options'][-1]}.", *told[1:]]
+
+
+def _labels(document: Document) -> dict[str, str]:
+    """What a screen reader says of each plot."""
+    name = measure(document)
+    words = {"measure": name, "Measure": name.capitalize()}
+    return {plot: label.format(**words) for plot, label in LABELS.items()}
+
+
+def _template(name: str) -> str:
+    path = files("m3router.router.reports") / "templates" / name
+    return path.read_text(encoding="utf-8")
 
 
 def _tables(document: Document, extras: Extras) -> dict[str, tables.Table]:
@@ -245,11 +322,10 @@ def _scripts(document: Document, extras: Extras) -> dict[str, Any]:
     """The plots, and the only scripts that the page lets run."""
     found = plots.plots(document, importance=extras.importance, learning=extras.learning)
     drawing = get_plotlyjs()
-    script = (files("m3router.router.reports") / "templates" / "report.js").read_text(
-        encoding="utf-8"
-    )
+    script = _template("report.js")
     return {
         "plotted": set(found),
+        "legends": {name: legend.entries(spec) for name, spec in found.items()},
         "plots_json": Markup(script_json(found)),
         "dark_json": Markup(script_json(DARK)),
         "drawing": Markup(drawing),
@@ -284,7 +360,9 @@ def thumbnails(
     for example in examples:
         try:
             path = file_in(images, example["image"])
-            found[example["id"]] = thumbnail(path, pixels=THUMBNAIL, kind="PNG", frames=frames)
+            found[example["id"]] = thumbnail(
+                path, pixels=THUMBNAIL, kind="JPEG", frames=frames, quality=85
+            )
         except DataError:
             continue
     return found

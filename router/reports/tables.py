@@ -84,11 +84,7 @@ def usage_table(document: Document) -> UsageTable:
             spoken = _spoken(name, kind)
             rows.append((spoken if alone else f"{spoken}, {row['name']}", kind, row))
     every = [row for _, _, row in rows]
-    doubled = {
-        name
-        for name in row_metrics.AMOUNTS
-        if name != "cost" and all(row.get(name) == row["cost"] for row in every)
-    }
+    doubled = row_metrics.same_as_cost(every)
     metrics = [
         one
         for one in row_metrics.USAGE_METRICS
@@ -131,7 +127,7 @@ def certified(document: Document) -> list[tuple[str, str]]:
 def csv_tables(document: Document) -> dict[str, Table]:
     """All tables of the report, full precision: file stem -> (header, rows)."""
     return {
-        "headline": _headline(document),
+        "headline": headline_table(document),
         "usage": _usage(document),
         "datasets": _datasets(document),
         "shares": _shares(document),
@@ -165,11 +161,12 @@ def _values(estimate: Mapping[str, float | None] | None) -> list[float | None]:
     return [None] * 3 if estimate is None else [estimate[key] for key in ("value", "low", "high")]
 
 
-def _headline(document: Document) -> Table:
-    metrics = [one for one in row_metrics.ROW_METRICS if one.column]
+def headline_table(document: Document) -> Table:
+    """`headline` for a file, with the columns that something is known of."""
+    lines, rows = headline(document), list[Sequence[Any]]()
+    metrics = row_metrics.shown([line.estimates for line in lines])
     header = ["name", "kind", *[part for one in metrics for part in _spread(one.column)]]
-    rows: list[Sequence[Any]] = []
-    for row in headline(document):
+    for row in lines:
         numbers = [value for one in metrics for value in _values(row.estimates[one.name])]
         rows.append([row.name, row.kind, *numbers, row.tower_gflops])
     return [*header, "vision_gflops"], rows
@@ -294,6 +291,12 @@ def rules(document: Document) -> list[dict[str, Any]]:
         for name, _, method in methods(document)
         if not method.get("metrics") and method.get("rows")
     ]
+
+
+def abouts(document: Document) -> list[tuple[str, str]]:
+    """(name, sentence) of each way of choosing that a table has a line of."""
+    lines = [*method_lines(document), *rules(document)]
+    return [(line["name"], line["about"]) for line in lines if line["about"]]
 
 
 def unavailable(document: Document) -> list[tuple[str, str]]:

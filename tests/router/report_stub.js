@@ -71,15 +71,22 @@ const figures = [...page.matchAll(/<figure data-plot="([^"]+)"/g)].map((match) =
   figure.dataset.plot = match[1];
   figure.parts = {};
   for (const name of [".still", ".live", ".legend"]) figure.parts[name] = new Element(name);
+  const inside = page.slice(match.index, page.indexOf("</figure>", match.index));
+  for (const [, label] of inside.matchAll(/<button [^>]*data-label="([^"]*)"/g)) {
+    const button = new Element("button");
+    button.dataset.label = label.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+    button.setAttribute("aria-pressed", "true");
+    figure.parts[".legend"].append(button);
+  }
   return figure;
 });
 globalThis.document = {
-  getElementById: (id) => ({ textContent: json(id) }),
-  querySelectorAll: () => figures,
-  createElement: (name) => new Element(name),
-  createTextNode: (text) => ({ text }),
+  documentElement: new Element("html"),
+  getElementById: (id) => (id === "theme" ? null : { textContent: json(id) }),
+  querySelectorAll: (query) => (query.startsWith("figure") ? figures : []),
 };
 const changes = [];
+globalThis.addEventListener = () => {};
 globalThis.matchMedia = (query) => ({
   matches: process.argv[3] === "dark" && query.includes("dark"),
   addEventListener: (_, listener) => changes.push(listener),
@@ -103,7 +110,7 @@ setTimeout(() => {
     drawn: first,
     replaced: figures.map((one) => one.parts[".still"].classes.has("replaced")),
     shown: figures.map((one) => !one.parts[".live"].hidden && !one.parts[".legend"].hidden),
-    legend: legend.map((one) => one.children[1].text),
+    legend: legend.map((one) => one.dataset.label),
     pressed: legend.map((one) => one.attributes["aria-pressed"]),
     hidden: toggled.data.filter((one) => !one.visible).map((one) => one.meta.label),
     themes: changes.length,

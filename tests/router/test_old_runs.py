@@ -127,7 +127,7 @@ def test_an_old_evaluation_is_reported_with_its_reference(run):
     page = report_stage(run).read_text(encoding="utf-8")
     assert document["reference"]["text"] in page
     assert SENTENCE in page
-    assert "Δ vs. reference" in page
+    assert "Δ vs. finest" in page
 
 
 def test_evaluated_again_it_is_against_the_best_of_the_calibration_split(run):

@@ -14,17 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from m3router.data.errors import DataError
 from m3router.data.log.oracle_log import OracleLog
-from m3router.router.reports import figures, plots, tables
+from m3router.router.evaluation.documents import column_words
+from m3router.router.reports import figures, legend, plots, tables
+from m3router.router.reports.html import Extras, render
 from m3router.router.reports.page_parts import allowed_scripts, script_json
 from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
 from m3router.router.stages.reporting import report_stage
 from m3router.router.text import numbers
+from tests.demo.browsing import CONTRASTS, PHONE, chromium
 
 HOSTILE = (
     "<script>alert(1)</script>\"><img src=x onerror=alert(2)> & '{{ 7*7 }}' https://evil.example/x"
@@ -107,7 +111,7 @@ def page(reported) -> Page:
 def test_the_page_loads_nothing(page, reported):
     for tag, name, value in page.attributes:
         if name in LOADING:
-            assert value.startswith(("data:image/png;base64,", "#")), (tag, name, value[:80])
+            assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, name, value[:80])
             assert tag != "script"
         if name == "style":
             assert not re.search(r"url\((?!\s*[\"']?#)", value), value
@@ -164,7 +168,7 @@ def test_plotly_takes_every_plot_and_asks_for_nothing(run_scripts, reported):
     seen = run_scripts()
     assert seen["wrong"] == []
     assert seen["asked"] == []
-    assert seen["plots"] == ["pareto", "shares", "calibration", "importance"]
+    assert seen["plots"] == ["pareto", "methods", "shares", "calibration", "importance"]
     assert all(seen["replaced"])
     assert all(seen["shown"])
     traces = seen["drawn"][0]["data"]
@@ -182,8 +186,8 @@ def test_plotly_takes_every_plot_and_asks_for_nothing(run_scripts, reported):
 def test_the_legend_switches_a_curve_with_its_band_and_dark_pages_have_other_colours(run_scripts):
     seen = run_scripts()
     assert seen["legend"][0] == "router, any budget"
-    assert {"router, image only", "router, question only", "oracle (raw)"} <= set(seen["legend"])
-    assert seen["hidden"] == ["router, any budget"] * 2
+    assert {"mixing fixed options", "fixed option (95 %)", "oracle (raw)"} <= set(seen["legend"])
+    assert seen["hidden"] == ["router, any budget"] * 3  # its band, its line, its name
     assert seen["pressed"][0] == "false"
     assert set(seen["pressed"][1:]) == {"true"}
     dark = run_scripts("dark")
@@ -220,7 +224,7 @@ def test_sections_are_linked_and_headed(page):
     heads = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
     assert len(heads) == page.tags.count("th")
     labelled = [v for tag, name, v in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(labelled) == page.tags.count("svg") == 4
+    assert len(labelled) == 5
 
 
 def test_table_2_has_a_line_per_option_router_and_oracle(reported, page):
@@ -313,7 +317,7 @@ def test_every_row_of_the_evaluation_is_in_the_page(page, reported):
     for row in tables.headline(reported[1]):
         value = numbers.percent(row.estimates["accuracy"]["value"])
         assert re.search(rf"{re.escape(row.name)} {re.escape(value)} ", shown), row.name
-    for word in ("first_correct", "chance-corrected", "vision tower", "SHA-256", "fingerprint"):
+    for word in ("first_correct", "chance-corrected", "vision tower", "SHA-256", "Fingerprint"):
         assert word in shown
     assert numbers.number(reported[1]["vision_gflops"]) == "5"
 
@@ -349,7 +353,7 @@ def test_csv_tables_hold_the_evaluation_exactly(reported):
 
 def test_figures_are_files_of_their_kind_and_deterministic(reported):
     run, document, _ = reported
-    for name in ("pareto", "shares", "calibration", "importance"):
+    for name in ("pareto", "methods", "shares", "calibration", "importance"):
         content = (run.report_folder / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n")
         with Image.open(run.report_folder / f"{name}.png") as image:
@@ -376,8 +380,8 @@ def test_the_pareto_plot_names_scales_budgets_and_oracles(reported):
     assert {"1", "9", "36", "144", "576"} <= written
     assert {"≤ 36", "≤ 144", "≤ 288"} <= written
     labels = set(axes.get_legend_handles_labels()[1])
-    assert {"oracle (raw)", "oracle (chance-corrected)", "router, image only"} <= labels
-    assert {"router, question only", "router, any budget", "fixed option (95 %)"} <= labels
+    assert {"oracle (raw)", "oracle (chance-corrected)", "mixing fixed options"} <= labels
+    assert {"router, any budget", "fixed option (95 %)"} <= labels
     curve = next(line for line in axes.lines if line.get_label() == "router, any budget")
     assert list(curve.get_xdata()) == document["curve"]["cost"]
 
@@ -396,3 +400,160 @@ def test_a_report_without_images_says_nothing_about_them(reported, tmp_path):
     page = report_stage(Run(run.root)).read_text(encoding="utf-8")
     assert "<img" not in page
     assert Path(run.report_folder / "report.html").is_file()
+
+
+def test_colours_are_readable_in_both_themes_and_so_is_text_on_the_ramp():
+    lines = (figures.ROUTER, figures.FIXED, figures.ORACLE, *plots.BASELINES, figures.INK)
+    for colour in lines:
+        assert figures.contrast(colour, figures.PAPER) >= 4.5, colour  # names are written in them
+        assert figures.contrast(figures.DARK[colour], figures.DARK[figures.PAPER]) >= 4.5, colour
+    assert figures.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)  # WCAG's example
+    shades = [figures.luminance(colour) for colour in figures.RAMP]
+    assert shades == sorted(shades, reverse=True)  # the order shows in grey
+    for colour in figures.RAMP:
+        text = figures.text_on(colour)
+        assert figures.contrast(colour, figures.PAPER) >= 3
+        assert figures.contrast(figures.DARK[colour], figures.DARK[figures.PAPER]) >= 3
+        assert figures.contrast(text, colour) >= 4.5
+        assert figures.contrast(figures.DARK[text], figures.DARK[colour]) >= 4.5
+    assert len(figures.DARK) == 11 + 2 * figures.SHADES  # nothing stands for two colours
+
+
+def test_axes_of_shares_stay_within_100_per_cent_and_have_ticks_that_people_read(reported):
+    for name, spec in plots.plots(reported[1]).items():
+        for axis in ("xaxis", "yaxis"):
+            about = spec["layout"][axis]
+            texts = about.get("ticktext", [])
+            if any(text.endswith(" %") for text in texts):
+                assert 0 <= about["range"][0] < about["range"][1] <= 1, name
+                assert [f"{100 * tick:g} %" for tick in about["tickvals"]] == texts
+                assert 3 <= len(texts) <= 8
+    for values in ([0.0], [1.0, 1.0], [0.5, 0.501], [0.0, 1.0]):
+        axis = plots.percent_axis(values)
+        assert 0 <= axis["range"][0] <= min(values) <= max(values) <= axis["range"][1] <= 1
+        assert len(axis["tickvals"]) >= 2
+    for costs in ([1.0, 576.0], [3.0], [0.0, 0.0], [1e-5, 1.1e-5], [0.0, 9e6]):
+        axis = plots.cost_axis(costs, costs)
+        low, high = axis["range"]
+        ends = np.log10(costs) if axis.get("type") == "log" else np.asarray(costs)
+        assert low <= ends.min() <= ends.max() <= high and low < high
+        assert axis["tickvals"]
+
+
+def test_lines_and_marks_are_told_apart_without_colour(reported):
+    for name, spec in plots.plots(reported[1]).items():
+        seen: dict[tuple, str] = {}
+        for label, image in legend.entries(spec):
+            if name == "shares":
+                continue  # bars in order, light to dark
+            look = re.sub(r'="[^"]*#(?!ffffff)[^"]*"', "", str(image))  # hollow or not stays
+            assert look not in seen, (name, label, seen.get(look))
+            seen[look] = label
+        assert seen or name == "shares"
+
+
+def test_names_stand_beside_their_lines_and_on_nothing(reported):
+    spec = plots.pareto(reported[1])
+    texts = [one for one in spec["data"] if "text" in one.get("mode", "")]
+    written = {text for one in texts for text in one["text"]}
+    assert {"router, any budget", "oracle"} <= written
+    boxes = []
+    for one in texts:
+        places = zip(one["x"], one["y"], one["text"], one["textposition"], strict=True)
+        for x, y, text, side in places:
+            share = [
+                float(plots._shares(spec["layout"][axis], value))
+                for axis, value in (("xaxis", x), ("yaxis", y))
+            ]
+            boxes.append(plots.label_places.box(text, *share, side))
+    for k, (left, right, bottom, top) in enumerate(boxes):
+        assert right <= 1.02 and left >= -0.02
+        for other in boxes[:k]:
+            assert right <= other[0] or other[1] <= left or top <= other[2] or other[3] <= bottom
+
+
+def test_tables_have_a_caption_outside_and_a_box_that_a_keyboard_scrolls(page, reported):
+    ids = {value for _, name, value in page.attributes if name == "id"}
+    captions = [
+        v for tag, name, v in page.attributes if (tag, name) == ("table", "aria-labelledby")
+    ]
+    assert len(captions) == page.tags.count("table") > 8
+    assert set(captions) <= ids
+    regions = re.findall(
+        r'<div class="scroll" role="region" tabindex="0" aria-labelledby="([^"]+)">', reported[2]
+    )
+    assert regions == captions
+    rows = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
+    assert {"row", "col"} == set(rows)
+
+
+def test_paper_is_light_whole_and_breaks_between_sections(page):
+    sheet = "".join(page.styles)
+    printed = sheet[sheet.index("@media print") :]
+    for rule in ("break-before: page", "table-header-group", "overflow: visible", "break-inside"):
+        assert rule in printed
+    dark = [one.start() for one in re.finditer(figures.DARK[figures.PAPER], sheet)]
+    assert len(dark) >= 2
+    assert all("@media screen" in sheet[:at].rpartition("\n")[2] for at in dark)
+    assert "details-content" in printed
+
+
+def test_how_it_was_made_is_told_in_sentences(page, reported):
+    shown = " ".join(page.text)
+    assert not re.search(r"\{'|': |\['|None|=mlp", shown.replace(HOSTILE, ""))
+    start = reported[2].index('id="origin"')
+    told = re.sub(r"<[^>]*>", "", reported[2][start:])[:3000]
+    for words in ("to train", "to validate", "to calibrate", "seed 0", "The estimator is"):
+        assert words in told
+
+
+def test_without_references_the_page_says_agreement_and_not_accuracy(reported):
+    document = copy.deepcopy(reported[1])
+    document["provenance"]["log"]["asked"] = "agreement"
+    assert column_words(document)["measure"] == "agreement"
+    nothing = dict.fromkeys(plots.plots(document), Markup(""))
+    text = render(document, nothing, extras=Extras())
+    assert "There are no reference answers" in text
+    verdict = text[text.index('class="verdict"') : text.index("<figure")]
+    assert "accuracy" not in verdict and "of agreement" in verdict
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', text)
+    assert "agreement" in heads and "accuracy" not in heads
+    assert plots.pareto(document)["layout"]["yaxis"]["title"]["text"].startswith("agreement")
+
+
+def test_in_a_browser_nothing_is_wider_than_a_telephone_and_the_plot_begins_in_sight(
+    reported, tmp_path
+):
+    path = tmp_path / "report.html"
+    path.write_text(reported[2].replace(HOSTILE, "hostile"), encoding="utf-8")
+    driver, browser = chromium()
+    noticed = []
+    try:
+        tab = browser.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
+        tab.on("console", lambda one: noticed.append(one.text) if one.type == "error" else None)
+        tab.on("pageerror", lambda one: noticed.append(str(one)))
+        tab.on("request", lambda one: one.url.startswith("http") and noticed.append(one.url))
+        tab.goto(path.as_uri())
+        tab.locator("figure[data-plot=pareto] .live:not([hidden]) .main-svg").first.wait_for()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+        assert tab.locator(".verdict").bounding_box()["y"] < 200
+        assert tab.locator("figure[data-plot=pareto]").bounding_box()["y"] < PHONE[1] - 100
+        box = tab.locator("#result .scroll")
+        assert box.evaluate("one => one.scrollWidth > one.clientWidth")
+        assert box.evaluate("one => one.parentNode.classList.contains('more-right')")
+        box.evaluate("one => { one.scrollLeft = 200; }")
+        head = tab.locator("#result tbody th").first
+        assert abs(head.bounding_box()["x"] - box.bounding_box()["x"]) < 3  # it stays
+        assert tab.evaluate(CONTRASTS) == []
+        tab.locator("#theme").click()
+        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 27, 32)"
+        assert tab.evaluate(CONTRASTS) == []
+        tab.emulate_media(media="print")
+        assert (
+            tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        )
+        assert tab.locator("figure[data-plot=pareto] .still svg").is_visible()
+    finally:
+        browser.close()
+        driver.stop()
+    assert noticed == []

@@ -13,15 +13,16 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import require_choice
 from m3router.data.log.warnings import log_warnings, same_options
 from m3router.data.splits.split import split_by_group
-from m3router.router.cli.console import show_usage
+from m3router.router.cli.console import show_headline, show_usage
 from m3router.router.evaluation.documents import upgraded
 from m3router.router.evaluation.evaluate import SCHEMA, Settings, evaluate
 from m3router.router.evaluation.usage import ENCODED, LogUsage
 from m3router.router.features.groups import FEATURE_GROUPS
 from m3router.router.policies.outcomes import Asked
+from m3router.router.reports.latex import latex_table
 from m3router.router.reports.log_summary import inspect_log
 from m3router.router.reports.log_summary_tables import csv_files, shown_tables
-from m3router.router.reports.tables import usage_table
+from m3router.router.reports.tables import headline_table, usage_table
 from m3router.router.text.words import words_of
 from m3router.router.training.fit import warn_of_constants
 
@@ -251,3 +252,26 @@ def test_options_that_change_nothing_are_told_and_not_trained_on(caplog):
     assert told in caplog.text
     with pytest.raises(NotLearnableError, match="low, high, full cost the same .* leave all but"):
         require_choice(log_of(cost=5.0, answer="yes"))
+
+
+def test_latency_throughput_and_price_stand_beside_the_cost_everywhere(document, capsys):
+    full = rows_of(document)["full"]
+    assert full["per_second"]["value"] == pytest.approx(1 / full["seconds"]["value"])
+    header, rows = headline_table(document)
+    assert {"seconds", "answers_per_second", "price"} <= set(header)
+    line = dict(zip(header, next(row for row in rows if row[0] == "fixed full"), strict=True))
+    assert (line["seconds"], line["price"]) == (4.0, pytest.approx(4e-4))
+    assert "answers per second" in latex_table((header, rows), caption="x", label="x")
+    show_headline({**document, "provenance": {}})
+    shown = capsys.readouterr().out
+    assert "seconds" in shown and "answers" in shown and "price" in shown
+    unknown = measured(log_of())
+    assert not {"seconds", "answers_per_second", "price"} & set(headline_table(unknown)[0])
+    still = measured(log_of(seconds=np.zeros(3)))
+    assert rows_of(still)["full"]["per_second"] is None  # nothing took any time
+
+
+def test_a_cost_that_is_seconds_is_not_there_twice():
+    seconds = np.array([10.0, 40.0, 100.0]) * (1 + np.arange(120) % 2)[:, None]
+    document = measured(log_of(seconds=seconds))
+    assert "seconds" not in headline_table(document)[0]

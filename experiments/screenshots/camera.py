@@ -16,7 +16,7 @@ WIDTHS = {390: 844, 768: 1024, 1280: 900, 1920: 1080}
 """Width of a window to its height, in pixels: a phone, a tablet, a laptop, a desk."""
 SCHEMES = ("light", "dark")
 LONGEST = 12_000
-"""Pixels of a page from top to bottom that one picture holds; Chromium draws no more than 16 384."""
+"""Pixels of a page from top to bottom in one picture; Chromium draws no more than 16 384."""
 PATIENCE = 60_000  # milliseconds for anything that a page does
 
 Visit = Callable[[Any], None]

@@ -181,6 +181,54 @@ function summary(data, shown) {
   });
 }
 
+const CHANGED = {
+  lost: "right → wrong", won: "wrong → right", right: "right → right", wrong: "wrong → wrong",
+  differ: "to another answer", same: "to the same answer",
+};
+
+// The filters of a view that narrow it, in words, each with the names of what it was set by. A
+// filter that is half set, such as an option without an outcome, is not among them.
+function active(data, state) {
+  const word = data.option || "scale";
+  const list = [];
+  const add = (names, text) => list.push({ names, text });
+  if (state.text) add(["text"], "“" + state.text + "”");
+  if (state.dataset) add(["dataset"], "dataset " + state.dataset);
+  if (state.scale && state.outcome) {
+    add(["scale", "outcome"], "at " + word + " " + state.scale + ": " + state.outcome);
+  }
+  if (state.from && state.to && state.from !== state.to) {
+    const change = CHANGED[state.change || CHANGES[0]];
+    add(["from", "to", "change"], state.from + " to " + state.to + ": " + change);
+  }
+  if (state.smallest) {
+    const rule = state.rule || data.rules[0];
+    const names = { never: "none", gap: "unknown, a result is missing" };
+    const which = data.options.includes(state.smallest) ? state.smallest : names[state.smallest];
+    add(["smallest", "rule"], "smallest sufficient " + word + ": " + which + " (" + rule + ")");
+  }
+  if (state.errors) add(["errors"], state.errors === "any" ? "with an error" : "without errors");
+  return list;
+}
+
+// The view without some filters; its order stays.
+function without(state, names) {
+  const next = { ...state };
+  for (const name of names) next[name] = EMPTY[name];
+  return next;
+}
+
+// What the names of all options begin with, up to a sign between words, and the rest of each.
+function shortNames(names) {
+  let length = names.length > 1 ? names[0].length : 0;
+  for (const name of names) {
+    while (!name.startsWith(names[0].slice(0, length))) length--;
+  }
+  while (length && !/[=:/_ -]/.test(names[0][length - 1])) length--;
+  if (names.some((name) => name.length === length)) length = 0;
+  return { shared: length ? names[0].slice(0, length) : "", names: names.map((n) => n.slice(length)) };
+}
+
 function toHash(state, selected) {
   const parts = new URLSearchParams();
   for (const [name, value] of Object.entries(state)) {
@@ -195,5 +243,7 @@ function fromHash(hash) {
 }
 
 if (typeof module !== "undefined") {
-  module.exports = { decode, sanitize, select, summary, toHash, fromHash, outcome, EMPTY };
+  module.exports = {
+    decode, sanitize, select, summary, toHash, fromHash, outcome, active, without, shortNames, EMPTY,
+  };
 }

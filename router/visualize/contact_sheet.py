@@ -102,7 +102,7 @@ def wrap(text: str, size: int, width: int, *, bold: bool = False) -> list[str]:
     Returns:
         Lines no wider than ``width``; at most a few, the last one then ends in an ellipsis.
     """
-    font = _font(size, bold)
+    font = letters(size, bold)
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -162,13 +162,13 @@ def _height(lines: Sequence[_Line]) -> int:
 def _write(draw: ImageDraw.ImageDraw, lines: Sequence[_Line], x: int, y: int) -> int:
     """Write lines below each other; returns where the next thing may begin."""
     for line in lines:
-        draw.text((x, y), line.words, fill=line.ink, font=_font(line.size, line.bold))
+        draw.text((x, y), line.words, fill=line.ink, font=letters(line.size, line.bold))
         y += line.height
     return y + (6 if lines else 0)
 
 
 @cache
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+def letters(size: int, bold: bool) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: the same letters on every machine."""
     import matplotlib
 

@@ -25,6 +25,12 @@ _GAP = 8  # pixels between the views of one panel
 _NOTHING = (89, 89, 89)  # where no token stands for anything
 _HEAT = "Grad-CAM of token"
 
+MEANS = (
+    "Each cell has the mean colour of what its token covers: the detail that pooling leaves. "
+    "Tokens carry features, not colours, so the model may read more than is seen here."
+)
+"""What :func:`drawn` shows and what it does not."""
+
 
 def look(
     model: MultiScaleModel,
@@ -199,10 +205,7 @@ def explained(note: str) -> str:
     """
     if note.startswith(_HEAT):
         return "Bright is where this token looks (Grad-CAM); the model is given no picture of it."
-    return (
-        "Each cell has the mean colour of what its token covers: the detail that pooling leaves. "
-        "Tokens carry features, not colours, so the model may read more than is seen here."
-    )
+    return MEANS
 
 
 def heated(image: Image.Image, heat: np.ndarray) -> Image.Image:

@@ -181,6 +181,8 @@ function summary(data, shown) {
   });
 }
 
+const LONG = 18; // letters
+
 const CHANGED = {
   lost: "right → wrong", won: "wrong → right", right: "right → right", wrong: "wrong → wrong",
   differ: "to another answer", same: "to the same answer",
@@ -218,15 +220,25 @@ function without(state, names) {
   return next;
 }
 
-// What the names of all options begin with, up to a sign between words, and the rest of each.
-function shortNames(names) {
-  let length = names.length > 1 ? names[0].length : 0;
-  for (const name of names) {
-    while (!name.startsWith(names[0].slice(0, length))) length--;
+// Names that fit the head of a narrow column: without what all begin with, up to a sign between
+// words; without folders; and without their middle where they are still long.
+function shortNames(options) {
+  let length = options.length > 1 ? options[0].length : 0;
+  for (const name of options) {
+    while (!name.startsWith(options[0].slice(0, length))) length--;
   }
-  while (length && !/[=:/_ -]/.test(names[0][length - 1])) length--;
-  if (names.some((name) => name.length === length)) length = 0;
-  return { shared: length ? names[0].slice(0, length) : "", names: names.map((n) => n.slice(length)) };
+  while (length && !/[=:/_ -]/.test(options[0][length - 1])) length--;
+  if (options.some((name) => name.length === length)) length = 0;
+  let names = options.map((name) => name.slice(length));
+  const last = names.map((name) => name.split("/").pop());
+  const long = names.some((name) => name.length > LONG);
+  if (long && !last.includes("") && new Set(last).size === last.length) names = last;
+  names = names.map((name) => {
+    const letters = [...name]; // no letter of two code units is cut
+    if (letters.length <= LONG) return name;
+    return letters.slice(0, LONG / 2 - 2).join("") + "…" + letters.slice(-LONG / 2 - 1).join("");
+  });
+  return { shared: length ? options[0].slice(0, length) : "", names };
 }
 
 function toHash(state, selected) {

@@ -215,7 +215,7 @@ function startPage(document, window) {
   function answers(i) {
     const table = element("table"), top = element("thead"), head = element("tr");
     const body = element("tbody"), { cells } = data, numbers = columns(i);
-    for (const title of [data.option || "scale", "", "answer"]) head.append(element("th", "", title));
+    for (const title of [data.option || "scale", "result", "answer"]) head.append(element("th", "", title));
     for (const [title] of numbers) head.append(element("th", "number", title));
     top.append(head);
     data.options.forEach((scale, place) => {
@@ -442,10 +442,11 @@ function startPage(document, window) {
     grown.observe(pane);
     grown.observe(list);
   }
-  const tables = $("tables").open;
+  let tables = false; // whether the reader had them open
   for (const [name, printing] of [["beforeprint", true], ["afterprint", false]]) {
     window.addEventListener(name, () => {
       paper = printing;
+      if (printing) tables = $("tables").open;
       $("tables").open = printing || tables;
       $("printed").hidden = !printing || shown.length <= PRINTED;
       $("printed").textContent =

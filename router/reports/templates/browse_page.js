@@ -5,7 +5,7 @@ const NARROW = "(max-width: 60rem)"; // as in the style sheet: the detail is the
 const TALLEST = 8e6; // pixels that every browser can scroll through
 const SPARE = 6; // rows drawn above and below what is seen
 const PRINTED = 200; // rows on paper
-const MARK = { widest: 30, least: 8, glyph: 13, gap: 2 }; // pixels
+const MARK = { widest: 30, least: 3, glyph: 13, letter: 8, gap: 2 }; // pixels
 const MARKS = { right: "✓", wrong: "✗", error: "!", missing: "–" };
 
 function startPage(document, window) {
@@ -77,7 +77,7 @@ function startPage(document, window) {
   const head = () => $("head").offsetHeight || 0;
   const inPlace = () => (narrow.matches && at >= 0 ? pane.offsetHeight || 0 : 0);
   const seen = () => list.clientHeight - head();
-  const topOf = (place) => place * row() + (place > at ? inPlace() : 0);
+  const topOf = (place, extra = inPlace()) => place * row() + (place > at ? extra : 0);
 
   // The place whose row is at so many pixels.
   function placeAt(y) {
@@ -121,18 +121,18 @@ function startPage(document, window) {
     const last = paper ? PRINTED : placeAt(y + seen()) + 1 + SPARE;
     const end = Math.min(shown.length, last);
     // Where the list is too tall for a browser, it is scrolled through faster than it is long.
-    const shift = list.scrollTop - y;
+    const shift = list.scrollTop - y, extra = inPlace(), top = head();
     for (const place of drawn.keys()) if (place < begin || place >= end) drawn.delete(place);
     const rows = [];
     for (let place = begin; place < end; place++) {
       if (!drawn.has(place)) drawn.set(place, line(place));
       const one = drawn.get(place); // kept, so that images are not loaded again
-      one.style.top = topOf(place) + shift + "px";
+      one.style.top = topOf(place, extra) + shift + "px";
       one.setAttribute("aria-selected", String(place === at));
       rows.push(one);
     }
     space.replaceChildren(...rows);
-    $("place").style.top = head() + (at + 1) * row() + shift + "px";
+    $("place").style.top = top + (at + 1) * row() + shift + "px";
   }
 
   function layOut() {
@@ -151,7 +151,9 @@ function startPage(document, window) {
     const width = Math.floor((room || Infinity) / data.k) - MARK.gap;
     const mark = Math.max(MARK.least, Math.min(MARK.widest, width));
     list.style.setProperty("--mark", mark + "px");
-    list.className = mark < MARK.glyph ? "small" : "";
+    const longest = Math.max(...short.names.map((name) => name.length));
+    const classes = { small: mark < MARK.glyph, upright: longest * MARK.letter > mark };
+    list.className = Object.keys(classes).filter((name) => classes[name]).join(" ");
     layOut();
     draw();
   }
@@ -295,9 +297,8 @@ function startPage(document, window) {
     ]);
     $("smallest").disabled = !data.rules.length;
     $("shared").textContent = short.shared;
-    const upright = Math.max(...short.names.map((name) => name.length)) > 4;
     for (const [place, name] of short.names.entries()) {
-      const one = element("span", upright ? "name upright" : "name");
+      const one = element("span", "name");
       one.append(element("b", "", name), element("i"));
       one.title = data.options[place];
       $("names").append(one);
@@ -415,7 +416,10 @@ function startPage(document, window) {
     if (event.key === "/" && event.target !== $("text")) {
       event.preventDefault();
       $("text").focus();
-    } else if (event.key === "Escape" && event.target !== list) list.focus();
+    } else if (event.key === "Escape") {
+      const inside = event.target === $("text") || pane.contains(event.target);
+      if (inside) list.focus({ preventScroll: true });
+    }
   });
   let typing = 0;
   $("text").addEventListener("input", () => {

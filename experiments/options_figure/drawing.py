@@ -42,19 +42,19 @@ def looked() -> Image.Image:
     """What `m3router look` draws of a question at three scales."""
     row = read()[LOOKED]
     view = _view(row["seed"])
-    panels = [Panel(image=view.image, title="the image", note="what the vision tower sees")]
-    for scale in _LOOKED_AT:
-        answer = row["answers"][scale]
-        panels.append(
-            Panel(
-                image=drawn(view, int(scale)),
-                title=_tokens(scale),
-                note=view.name,
-                text=answer["text"],
-                foot=f"{answer['confidence']:.0%} sure",
-            )
+    said = {scale: row["answers"][scale] for scale in _LOOKED_AT}
+    panels = [
+        Panel(
+            image=drawn(view, int(scale)),
+            title=_tokens(scale),
+            note=view.name,
+            text=answer["text"],
+            foot=f"{answer['confidence']:.0%} sure",
         )
-    return sheet(row["question"], f"embedded: pooling average. {MEANS}", panels)
+        for scale, answer in said.items()
+    ]
+    about = f"embedded: pooling average. {MEANS}"
+    return sheet(row["question"], about, panels, image=view.image)
 
 
 def options() -> Image.Image:

@@ -49,7 +49,7 @@ def look(
 ) -> None:
     """Draw what a model sees and answers at each scale, side by side.
 
-    Beside the image stands what each scale keeps of it: a cell for each visual token, in the
+    Below the image stands what each scale keeps of it: a cell for each visual token, in the
     mean colour of what the token covers; what becomes no token is grey. Tokens carry features,
     not colours: the cells show how much detail is left, not what the model knows. For MQT, whose
     tokens have no place, heat maps show where tokens look (Grad-CAM). No router is needed.

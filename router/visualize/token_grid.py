@@ -63,8 +63,7 @@ def look(
     answers = answer_all(
         model, [Request(encoding=encoding, question=question, scale=one) for one in asked]
     )
-    panels = _whole(model, image, encoding)
-    panels += [
+    panels = [
         Panel(image=drawn, title=_title(scale, answer), note=note, **_said(answer))
         for scale, answer, drawn, note in zip(asked, answers, images, notes, strict=False)
     ]
@@ -74,21 +73,17 @@ def look(
     ]
     visual = ", ".join(f"{key} {value}" for key, value in model.visual.items())
     about = f"{model.name}: {visual}. {explained(notes[0])}"
-    return sheet(question, about, panels), answers
+    return sheet(question, about, panels, image=_whole(model, image, encoding)), answers
 
 
-def _whole(model: MultiScaleModel, image: Image.Image, encoding: VisualEncoding) -> list[Panel]:
-    """The image as the tower sees it, beside what scales keep of it; none beside heat maps."""
+def _whole(
+    model: MultiScaleModel, image: Image.Image, encoding: VisualEncoding
+) -> Image.Image | None:
+    """The image as the tower sees it at every scale; None where heat maps show it anyway."""
     seen = visualize(model, image, encoding, side=HEIGHT)
     if isinstance(seen, TokenHeat):
-        return []
-    return [
-        Panel(
-            image=_side_by_side([_fitted(view.image) for view in seen]),
-            title="the image",
-            note="what the vision tower sees, at every scale",
-        )
-    ]
+        return None
+    return _side_by_side([_fitted(view.image) for view in seen])
 
 
 def shown_at(

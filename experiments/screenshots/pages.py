@@ -64,7 +64,8 @@ class Material:
                 f"{quickstart} holds no finished quickstart: run `m3router quickstart --out "
                 f"{quickstart}` first, or name another with --quickstart."
             )
-        return cls(run=quickstart / "run", scenes=quickstart / "scenes", work=work)
+        made = quickstart.resolve()
+        return cls(run=made / "run", scenes=made / "scenes", work=work.resolve())
 
 
 @contextmanager

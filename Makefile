@@ -22,7 +22,7 @@ DEV := $(VENV)/.installed-dev
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging release-check docs pins site clean FORCE
+.PHONY: help install test fuzz replicas clients tutorials lint quickstart bench bench-serve bench-gateway package packaging release-check docs pins site screenshots clean FORCE
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -112,6 +112,9 @@ pins: install  ## Write requirements/: the container's pins with their hashes, f
 
 site: install  ## Build the documentation's pages in site/, offline
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+screenshots: install quickstart  ## Picture every page at four widths, light and dark, into screenshots/
+	$(RUN) -m experiments.screenshots
 
 clean:  ## Remove caches and build outputs; keeps .venv and run folders
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist site *.egg-info

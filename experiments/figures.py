@@ -2,12 +2,13 @@
 
     python -m experiments.figures [--check]
 
-Writes `docs/figures/*.svg`; with `--check` it only says whether they are what the recorded results
-would give. Nothing is measured here.
+Writes `docs/figures/*.svg` and `*.png`; with `--check` it only says whether they are what the
+recorded results would give. Nothing is measured here.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from PIL import Image
 
-from m3router.data.manifest import atomic_write_text
+from experiments.options_figure import drawing
+from m3router.data.manifest import atomic_write_bytes, atomic_write_text
 from m3router.router.reports.figures import (
     FIXED,
     IMAGE,
@@ -165,23 +169,54 @@ FIGURES: Mapping[str, Callable[[], Figure]] = {
 }
 
 
+PICTURES: Mapping[str, Callable[[], Image.Image]] = {
+    "options": drawing.options,
+    "look": drawing.looked,
+}
+"""Figures made of images; of these, letters may differ a little from machine to machine."""
+SAME = 1.0  # mean difference of a picture's values, of 255
+
+
 def drawn() -> dict[Path, str]:
     """Path -> SVG of every figure."""
     with matplotlib.rc_context(STYLE):
         return {FOLDER / f"{name}.svg": svg(draw(), name=name) for name, draw in FIGURES.items()}
 
 
+def pictures() -> dict[Path, Image.Image]:
+    """Path -> image of every figure made of images."""
+    return {FOLDER / f"{name}.png": draw() for name, draw in PICTURES.items()}
+
+
 def main(arguments: list[str]) -> int:
     """Write the figures, or with `--check` only say whether they are fresh."""
-    stale = []
+    check, stale = arguments == ["--check"], []
     for path, text in drawn().items():
-        if arguments != ["--check"]:
+        if not check:
             atomic_write_text(path, text)
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
+    for path, picture in pictures().items():
+        if not check:
+            buffer = io.BytesIO()
+            picture.save(buffer, format="PNG", optimize=True)
+            atomic_write_bytes(path, buffer.getvalue())
+        elif not _is_drawn(path, picture):
             stale.append(path.name)
     if stale:
         print(f"docs/figures is stale ({', '.join(stale)}): run `make docs` and commit it.")
     return 1 if stale else 0
+
+
+def _is_drawn(path: Path, picture: Image.Image) -> bool:
+    """Whether a file shows a picture."""
+    if not path.is_file():
+        return False
+    with Image.open(path) as file:
+        if file.size != picture.size:
+            return False
+        there = np.asarray(file.convert("RGB"), dtype=float)
+    return bool(np.abs(there - np.asarray(picture)).mean() <= SAME)
 
 
 def _main() -> dict[str, Any]:

@@ -50,9 +50,10 @@ def look(
 ) -> None:
     """Draw what a model sees and answers at each scale, side by side.
 
-    Over the image lies the pooled grid: each cell becomes one visual token, what is dark
-    becomes none. For MQT, whose tokens have no place, heat maps show where tokens look
-    (Grad-CAM). No router is needed.
+    Below the image stands what each scale keeps of it: a cell for each visual token, in the
+    mean colour of what the token covers; what becomes no token is grey. Tokens carry features,
+    not colours: the cells show how much detail is left, not what the model knows. For MQT, whose
+    tokens have no place, heat maps show where tokens look (Grad-CAM). No router is needed.
 
     ```
     m3router look image.png --question "what number is on the red tag?" --out look.png

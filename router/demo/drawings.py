@@ -18,6 +18,7 @@ from m3router.data.videos import open_media
 from m3router.router.demo.service import Comparison, Told
 from m3router.router.demo.session_stats import Spending, saved
 from m3router.router.text.numbers import number
+from m3router.router.visualize.token_grid import explained
 
 _QUALITY = 90
 _WIDEST = 900  # pixels of a preview
@@ -167,9 +168,9 @@ def bar_table(bars: Sequence[Bar], *, heading: str, of: str) -> str:
 
 
 def grid(told: Told) -> str:
-    """The image with what each visual token stands for."""
+    """What the visual tokens keep of the image's detail, or where one of them looks."""
     count = tokens(told.routed.answer.visual_tokens)
-    caption = f"What the model was given: {count} ({told.note})"
+    caption = f"What the model was given: {count} ({told.note}). {explained(told.note)}"
     return figure(told.image, alt=f"The image under a grid of {count}", caption=caption)
 
 

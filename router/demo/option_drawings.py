@@ -15,6 +15,7 @@ from m3router.router.demo.session_stats import OptionSpending, saved
 from m3router.router.text.familiarity import unlike
 from m3router.router.text.numbers import number
 from m3router.router.text.usage import cost_text, usage_text
+from m3router.router.visualize.token_grid import resized
 
 
 def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
@@ -77,14 +78,12 @@ def chart(told: OptionTold) -> str:
 
 def picture(image: Image.Image, usage: Usage, *, option: str) -> str:
     """The image with as many pixels as the model was given, where these are fewer."""
-    area = image.width * image.height
     alt, size = f"The image at the option {option}", f"{image.width} x {image.height} pixels"
-    if usage.pixels is None or usage.pixels >= area:
+    shown, (width, height) = resized(image, math.inf if usage.pixels is None else usage.pixels)
+    if (width, height) == image.size:
         return figure(image, alt=alt, caption=f"The image, {size}")
-    side = math.sqrt(usage.pixels / area)
-    small = image.resize((max(1, round(image.width * side)), max(1, round(image.height * side))))
-    caption = f"What the model was given: about {small.width} x {small.height} of its {size}"
-    return figure(small, alt=alt, caption=caption)
+    caption = f"What the model was given: about {width} x {height} of its {size}, enlarged"
+    return figure(shown, alt=alt, caption=caption)
 
 
 def savings(spent: OptionSpending, cost_unit: str) -> str:

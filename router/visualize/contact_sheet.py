@@ -19,6 +19,7 @@ _MARGIN, _GAP, _LINE = 24, 20, 1.35
 _TITLE, _TEXT, _HEADING = 21, 18, 26
 _INK, _PALE, _PAPER = (25, 28, 33), (96, 102, 112), (255, 255, 255)
 _MOST_LINES = 8
+_BESIDE = 300  # pixels that the heading needs to stand beside an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,33 +41,44 @@ class Panel:
     foot: str = ""
 
 
-def sheet(heading: str, note: str, panels: Sequence[Panel]) -> Image.Image:
+def sheet(
+    heading: str, note: str, panels: Sequence[Panel], *, image: Image.Image | None = None
+) -> Image.Image:
     """Lay panels out side by side, in rows of about equal length.
 
     Args:
         heading: In large letters on top, wrapped.
         note: Below it, pale and wrapped.
         panels: At least one.
+        image: What all panels are about, RGB; on top, with the heading beside it or below.
 
     Returns:
         The sheet, RGB.
     """
-    cell = max(panel.image.width for panel in panels)
+    about = (0, 0) if image is None else image.size
+    cell = max(about[0], *(panel.image.width for panel in panels))
     room = max(1, (WIDEST - 2 * _MARGIN + _GAP) // (cell + _GAP))
     columns = math.ceil(len(panels) / math.ceil(len(panels) / room))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = 2 * _MARGIN + columns * (cell + _GAP) - _GAP
     inside = width - 2 * _MARGIN
-    top = [*_block(heading, _HEADING, inside, bold=True), *_block(note, _TEXT, inside, ink=_PALE)]
+    aside = about[0] + _GAP if image is not None and inside - about[0] - _GAP >= _BESIDE else 0
+    fits = inside - aside
+    top = [*_block(heading, _HEADING, fits, bold=True), *_block(note, _TEXT, fits, ink=_PALE)]
+    below = 0 if aside or image is None else about[1] + _GAP
+    opening = max(about[1] if aside else 0, below + _height(top)) + _GAP
     heads = [[_head(panel, cell) for panel in row] for row in rows]
     feet = [[_foot(panel, cell) for panel in row] for row in rows]
     tall = [
         max(map(_height, head)) + HEIGHT + _GAP // 2 + max(map(_height, foot)) + _GAP
         for head, foot in zip(heads, feet, strict=True)
     ]
-    page = Image.new("RGB", (width, 2 * _MARGIN + _height(top) + _GAP + sum(tall)), _PAPER)
+    page = Image.new("RGB", (width, 2 * _MARGIN + opening + sum(tall)), _PAPER)
     draw = ImageDraw.Draw(page)
-    y = _write(draw, top, _MARGIN, _MARGIN) + _GAP
+    if image is not None:
+        page.paste(image, (_MARGIN, _MARGIN))
+    _write(draw, top, _MARGIN + aside, _MARGIN + below)
+    y = _MARGIN + opening
     for row, head, foot, height in zip(rows, heads, feet, tall, strict=True):
         middle = y + max(map(_height, head))
         for place, panel in enumerate(row):
@@ -102,7 +114,7 @@ def wrap(text: str, size: int, width: int, *, bold: bool = False) -> list[str]:
     Returns:
         Lines no wider than ``width``; at most a few, the last one then ends in an ellipsis.
     """
-    font = _font(size, bold)
+    font = letters(size, bold)
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -162,13 +174,13 @@ def _height(lines: Sequence[_Line]) -> int:
 def _write(draw: ImageDraw.ImageDraw, lines: Sequence[_Line], x: int, y: int) -> int:
     """Write lines below each other; returns where the next thing may begin."""
     for line in lines:
-        draw.text((x, y), line.words, fill=line.ink, font=_font(line.size, line.bold))
+        draw.text((x, y), line.words, fill=line.ink, font=letters(line.size, line.bold))
         y += line.height
     return y + (6 if lines else 0)
 
 
 @cache
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+def letters(size: int, bold: bool) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: the same letters on every machine."""
     import matplotlib
 

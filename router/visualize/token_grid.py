@@ -1,12 +1,13 @@
 """One question at several scales as a figure: what each token stands for, and what was answered.
 
-Models that pool a grid are shown with the pooled grid over the image as the tower sees it.
-MQT's tokens stand in no grid: there, each scale shows where one of its tokens looks, by Grad-CAM
-(Hu et al., NeurIPS 2024, Figure 4).
+Models that pool a grid are shown with the detail that pooling leaves: each token's cell has the
+mean colour of what the token covers. MQT's tokens stand in no grid: there, each scale shows where
+one of its tokens looks, by Grad-CAM (Hu et al., NeurIPS 2024, Figure 4).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib
@@ -21,8 +22,14 @@ from m3router.m3core.matryoshka.views import Box, TokenHeat, View
 from m3router.router.visualize.contact_sheet import HEIGHT, Panel, sheet
 
 _GAP = 8  # pixels between the views of one panel
-_FINE = 40  # pixels of a cell below which its outline is a single thin line
-_DIM = 0.35  # brightness of what no token stands for
+_NOTHING = (89, 89, 89)  # where no token stands for anything
+_HEAT = "Grad-CAM of token"
+
+MEANS = (
+    "Each cell has the mean colour of what its token covers: the detail that pooling leaves. "
+    "Tokens carry features, not colours, so the model may read more than is seen here."
+)
+"""What :func:`drawn` shows and what it does not."""
 
 
 def look(
@@ -65,7 +72,18 @@ def look(
         for token, drawn in zip(tokens, images[len(asked) :], strict=True)
     ]
     visual = ", ".join(f"{key} {value}" for key, value in model.visual.items())
-    return sheet(question, f"{model.name}: {visual}", panels), answers
+    about = f"{model.name}: {visual}. {explained(notes[0])}"
+    return sheet(question, about, panels, image=_whole(model, image, encoding)), answers
+
+
+def _whole(
+    model: MultiScaleModel, image: Image.Image, encoding: VisualEncoding
+) -> Image.Image | None:
+    """The image as the tower sees it at every scale; None where heat maps show it anyway."""
+    seen = visualize(model, image, encoding, side=HEIGHT)
+    if isinstance(seen, TokenHeat):
+        return None
+    return _side_by_side([_fitted(view.image) for view in seen])
 
 
 def shown_at(
@@ -97,7 +115,7 @@ def shown_at(
         shown = [scale - 1 for scale in scales]
         square = _fitted(seen.image)
         heat = seen.maps([*shown, *tokens])
-        return [heated(square, one) for one in heat], [f"Grad-CAM of token {t}" for t in shown]
+        return [heated(square, one) for one in heat], [f"{_HEAT} {token}" for token in shown]
     if tokens:
         raise MismatchError(
             f"heat maps of single tokens are for MQT models; {model.name} pools a grid, which is "
@@ -108,23 +126,81 @@ def shown_at(
 
 
 def drawn(view: View, scale: int) -> Image.Image:
-    """The view with the tokens' outlines; what no token stands for is dimmed."""
-    image = _fitted(view.image)
-    boxes = [_pixels(box, image.size) for box in view.boxes(scale)]
-    bright = Image.new("L", image.size, round(255 * _DIM))
-    marked = ImageDraw.Draw(bright)
-    for box in boxes:
-        marked.rectangle(box, fill=255)
-    shown = Image.composite(image, Image.new("RGB", image.size), bright)
+    """What the tokens of a scale keep of a view's detail: cells of one colour.
+
+    Each cell has the mean colour of the pixels that its token covers, as average pooling would
+    leave it of an image; a token itself carries features, not a colour. What no token stands for
+    is grey.
+
+    Args:
+        view: What the tower sees.
+        scale: Tokens for each of its squares.
+
+    Returns:
+        RGB, :data:`m3router.router.visualize.contact_sheet.HEIGHT` pixels high. But for the line
+        at its right and bottom, a cell has its colour exactly.
+    """
+    boxes = view.boxes(scale)
+    colours = cell_means(view.image, boxes)
+    shown = Image.new("RGB", _fitted_size(view.image), _NOTHING)
+    places = [_pixels(box, shown.size) for box in boxes]
     draw = ImageDraw.Draw(shown, "RGBA")
-    fine = max((box[2] - box[0] for box in boxes), default=0) < _FINE
-    outline = _line(image) if fine else "white"
-    for left, top, right, bottom in boxes:
-        draw.rectangle((left, top, right, bottom), outline=outline)
-        if not fine:  # dark beside light: seen on any image
-            inner = (left + 1, top + 1, right - 1, bottom - 1)
-            draw.rectangle(inner, outline=(0, 0, 0, 200))
+    for place, colour in zip(places, colours.tolist(), strict=True):
+        draw.rectangle(place, fill=tuple(colour))
+    line = _line(shown)
+    for left, top, right, bottom in places:  # one line between two cells
+        draw.line((left, bottom, right, bottom, right, top), fill=line)
     return shown
+
+
+def cell_means(image: Image.Image, boxes: Sequence[Box]) -> np.ndarray:
+    """The mean colour of each part of an image.
+
+    Args:
+        image: RGB.
+        boxes: T parts, in parts of its width and height; edges are rounded to whole pixels.
+
+    Returns:
+        (T, 3) of whole numbers from 0 to 255.
+    """
+    sums = np.zeros((image.height + 1, image.width + 1, 3))
+    sums[1:, 1:] = np.asarray(image, dtype=np.float64).cumsum(0).cumsum(1)
+    places = np.array([_pixels(box, image.size) for box in boxes], dtype=int).reshape(-1, 4)
+    left, top, right, bottom = places.T + np.array([[0], [0], [1], [1]])
+    total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    area = ((right - left) * (bottom - top))[:, None]
+    return np.rint(total / area).astype(np.uint8)
+
+
+def resized(image: Image.Image, pixels: float) -> tuple[Image.Image, tuple[int, int]]:
+    """What is left of an image that a model is given with fewer pixels, at its old size.
+
+    Args:
+        image: RGB.
+        pixels: That the model is given, width times height.
+
+    Returns:
+        The image, scaled down to so many pixels and enlarged again so that each is seen; and
+        the (width, height) that it was scaled down to. The image itself where it has no more.
+    """
+    area = image.width * image.height
+    if pixels >= area:
+        return image, image.size
+    share = math.sqrt(pixels / area)
+    small = (max(1, round(image.width * share)), max(1, round(image.height * share)))
+    least = image.resize(small, Image.Resampling.BICUBIC)
+    return least.resize(image.size, Image.Resampling.NEAREST), small
+
+
+def explained(note: str) -> str:
+    """What a drawing shows and what it does not, in a sentence or two.
+
+    Args:
+        note: Of the drawing, as :func:`shown_at` gives it.
+    """
+    if note.startswith(_HEAT):
+        return "Bright is where this token looks (Grad-CAM); the model is given no picture of it."
+    return MEANS
 
 
 def heated(image: Image.Image, heat: np.ndarray) -> Image.Image:
@@ -163,27 +239,26 @@ def _said(answer: Answer) -> dict[str, str]:
 
 
 def _pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box in whole pixels, its right and bottom edges included."""
+    """A box in whole pixels, its right and bottom edges included; at least one pixel."""
     left, top, right, bottom = box
     width, height = size
-    return (
-        round(left * width),
-        round(top * height),
-        round(right * width) - 1,
-        round(bottom * height) - 1,
-    )
+    x, y = min(round(left * width), width - 1), min(round(top * height), height - 1)
+    return x, y, max(x, round(right * width) - 1), max(y, round(bottom * height) - 1)
+
+
+def _fitted_size(image: Image.Image) -> tuple[int, int]:
+    return max(1, round(image.width * HEIGHT / image.height)), HEIGHT
 
 
 def _fitted(image: Image.Image) -> Image.Image:
     """Scale an image to the height of a panel."""
-    width = max(1, round(image.width * HEIGHT / image.height))
-    return image.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+    return image.resize(_fitted_size(image), Image.Resampling.BICUBIC)
 
 
 def _line(image: Image.Image) -> tuple[int, int, int, int]:
     """The colour of a thin line that is seen on an image: dark on a bright one."""
     bright = np.asarray(image.convert("L")).mean() > 255 / 2
-    return (0, 0, 0, 100) if bright else (255, 255, 255, 150)
+    return (0, 0, 0, 70) if bright else (255, 255, 255, 110)
 
 
 def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:

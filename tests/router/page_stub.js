@@ -1,12 +1,13 @@
 // Runs the script of a page without a browser: `node page_stub.js PAGE < steps`, steps being a
-// JSON list of {set: {id: value}}, {key: name}, {click: row} or {hash: text}. Prints what the page
+// JSON list of {set: {id: value}}, {key: name}, {click: row}, {press: id} or {hash: text}. Prints what the page
 // shows before the first and after every step. The stub knows no innerHTML: using it is an error.
 "use strict";
 const fs = require("fs");
 
 class Element {
   constructor(name) {
-    Object.assign(this, { name, children: [], attributes: {}, listeners: {}, style: {} });
+    Object.assign(this, { name, children: [], attributes: {}, listeners: {}, parentNode: null });
+    this.style = { setProperty() {} };
     Object.assign(this, { className: "", scrollTop: 0, clientHeight: 600, text: "", chosen: "" });
   }
   set textContent(text) {
@@ -29,6 +30,7 @@ class Element {
   }
   append(...more) {
     for (const one of more) if (!(one instanceof Element)) throw new Error("text was appended");
+    for (const one of more) one.parentNode = this;
     this.children.push(...more);
   }
   replaceChildren(...more) {
@@ -63,6 +65,8 @@ const [, script] = page.match(/<script>(.*?)<\/script>/s);
 const named = {};
 for (const [, name, id] of page.matchAll(/<(\w+)[^>]*\bid="(\w+)"/g)) named[id] = new Element(name);
 named.data.textContent = data;
+for (const one of Object.values(named)) one.parentNode = new Element("label");
+named.detail.parentNode = named.work;
 const document = Object.assign(new Element("document"), {
   getElementById: (id) => named[id],
   createElement: (name) => new Element(name),
@@ -71,6 +75,7 @@ const window = Object.assign(new Element("window"), {
   location: { hash: process.argv[3] || "" },
   history: { replaceState: (_, __, hash) => (window.location.hash = hash) },
   requestAnimationFrame: (run) => run(),
+  matchMedia: () => ({ matches: false, addEventListener() {} }),
   setTimeout: (run) => run(),
   clearTimeout() {},
 });
@@ -87,6 +92,9 @@ function look() {
     images: rows.flatMap((one) => one.find((e) => e.name === "img").map((image) => image.src)),
     detail: named.detail.textContent,
     hash: window.location.hash,
+    chips: named.chips.children.map((one) => one.textContent),
+    empty: !named.empty.hidden,
+    head: named.names.children.map((one) => one.textContent),
     elements: [...new Set(named.space.find(() => true).map((one) => one.name))],
   };
 }
@@ -100,6 +108,7 @@ for (const step of JSON.parse(fs.readFileSync(0, "utf8"))) {
   }
   if (step.key) named.list.fire("keydown", { key: step.key });
   if (step.click !== undefined) named.space.children[step.click].fire("click");
+  if (step.press) named[step.press].fire("click");
   if (step.scroll !== undefined) {
     named.list.scrollTop = step.scroll;
     named.list.fire("scroll");

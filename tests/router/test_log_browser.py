@@ -275,6 +275,58 @@ def test_the_page_draws_texts_as_texts_and_follows_its_address(tmp_path) -> None
 
 
 @needs_node
+def test_filters_that_narrow_stand_in_words_and_can_be_removed(tmp_path) -> None:
+    written, _ = write(hostile_log(), tmp_path)
+    steps: list[dict[str, Any]] = [
+        {"set": {"scale": "<b>4</b>"}},
+        {"set": {"outcome": "wrong", "from": "1", "to": "1"}},
+        {"set": {"to": "</script>", "change": "same", "smallest": "never", "sort": "id"}},
+        {"set": {"errors": "none", "text": HOSTILE[2]}},
+        {"press": "again"},
+    ]
+    start, half, one, more, none, cleared = run_node(
+        HERE / "page_stub.js", written.path, stdin=json.dumps(steps)
+    )
+    assert start["chips"] == half["chips"] == cleared["chips"] == []
+    assert half["count"] == start["count"] == cleared["count"] == "40 of 40 questions"
+    assert one["chips"] == ["at scale <b>4</b>: wrong ✕"]
+    assert more["chips"][1] == "1 to </script>: to the same answer ✕"
+    assert none["chips"][0] == f"“{HOSTILE[2]}” ✕" and none["chips"][-1] == "without errors ✕"
+    assert (none["empty"], none["count"]) == (True, "0 of 40 questions")
+    assert (cleared["empty"], cleared["hash"]) == (False, "#sort=id")  # the order stays
+    assert [name[:2] for name in start["head"]] == ["15", "<b", "</"]  # 1 is right on every second
+
+
+SHORT = [
+    (["1", "9", "36"], "", ["1", "9", "36"]),
+    (["10", "100", "1000"], "", ["10", "100", "1000"]),
+    (["max_pixels=784", "max_pixels=7840"], "max_pixels=", ["784", "7840"]),
+    (["detail: low", "detail: high"], "detail: ", ["low", "high"]),
+    (["low-", "low-a"], "", ["low-", "low-a"]),
+    (["default"], "", ["default"]),
+    (["o/model-4-2b", "o/model-4-31b"], "o/model-4-", ["2b", "31b"]),
+    (["google/gemma-4-e2b-it", "openai/gpt-4.1"], "", ["gemma-4-e2b-it", "gpt-4.1"]),
+    (
+        ["a/same-so-long-a-name", "b/same-so-long-a-name"],
+        "",
+        ["a/same-…ong-a-name", "b/same-…ong-a-name"],
+    ),
+    (["🦊" * 30, "x"], "", ["🦊" * 7 + "…" + "🦊" * 10, "x"]),
+]
+
+
+@needs_node
+def test_names_of_options_fit_the_head_of_a_column() -> None:
+    run = """
+    const { shortNames } = require(process.argv[1]);
+    const lists = JSON.parse(require("fs").readFileSync(0, "utf8"));
+    console.log(JSON.stringify(lists.map(shortNames)));
+    """
+    found = run_node("-e", run, FILTER, stdin=json.dumps([options for options, _, _ in SHORT]))
+    assert found == [{"shared": shared, "names": names} for _, shared, names in SHORT]
+
+
+@needs_node
 def test_only_rows_that_are_seen_exist_however_many_there_are(tmp_path) -> None:
     n = 150_000  # 9 million pixels: more than the list may be tall
     log = log_of_cells([[answered(1.0)]], examples=[{"example_id": "x"}])
@@ -291,10 +343,10 @@ def test_only_rows_that_are_seen_exist_however_many_there_are(tmp_path) -> None:
     assert start["height"] == "8000000px"
     assert start["rows"][0].endswith("· 0✓") and len(start["rows"]) < 40
     assert end["rows"][-1].endswith(f"· {n - 1}✓") and end["chosen"] == [f"row{n - 1}"]
-    assert float(end["tops"][-1].removesuffix("px")) == pytest.approx(8_000_000 - 60, abs=1)
+    assert float(end["tops"][-1].removesuffix("px")) == pytest.approx(8_000_000 - 72, abs=1)
     assert 74_000 < int(middle["rows"][0].split("· ")[1][:-1]) < 76_000
     tops = [float(top.removesuffix("px")) for top in middle["tops"]]
-    assert any(4_000_000 <= top < 4_000_060 for top in tops)
+    assert any(4_000_000 <= top < 4_000_072 for top in tops)
     assert home["rows"] == start["rows"] and home["chosen"] == ["row0"]
 
 

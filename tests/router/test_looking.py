@@ -7,12 +7,21 @@ from PIL import Image
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.checkpoints import load_model
+from m3router.m3core.checkpoints.families.table import visualize
 from m3router.m3core.matryoshka.models.anyres import merged_length
 from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.m3core.matryoshka.pooling import POOLINGS, pool
 from m3router.m3core.matryoshka.views import View, token_boxes
 from m3router.router.visualize.contact_sheet import HEIGHT
-from m3router.router.visualize.token_grid import drawn, heated, look, shown_at
+from m3router.router.visualize.token_grid import (
+    cell_means,
+    drawn,
+    explained,
+    heated,
+    look,
+    resized,
+    shown_at,
+)
 from tests.m3core.layouts import published, write
 
 SIDE = 24
@@ -75,15 +84,60 @@ def test_boxes_of_crops_are_as_many_as_tokens_less_line_ends(models, size, scale
         assert scale + len(boxes) + line_ends == total == encoding.tokens(scale)
 
 
-def test_outlines_are_drawn_and_the_rest_is_dimmed():
+def cells(drawing: Image.Image, boxes) -> np.ndarray:
+    """The colour of each cell, read in its middle."""
+    middles = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes]
+    wide, tall = drawing.size
+    return np.array([drawing.getpixel((int(x * wide), int(y * tall))) for x, y in middles])
+
+
+@pytest.mark.parametrize("scale", [1, 9, 36, 144, 576])
+def test_a_cell_has_the_mean_colour_of_what_its_token_covers(image, scale):
+    """The reference is torch's average pooling of the pixels."""
+    square = image.resize((SIDE * 20, SIDE * 20))
+    view = View(name="", image=square, side=SIDE, pooling="average")
+    pixels = torch.from_numpy(np.asarray(square).astype(np.float32)).permute(2, 0, 1)
+    window = SIDE * 20 // int(scale**0.5)
+    means = torch.nn.functional.avg_pool2d(pixels, window).flatten(1).T.numpy()
+    drawing = drawn(view, scale)
+    assert drawing.size == (HEIGHT, HEIGHT)
+    np.testing.assert_allclose(cells(drawing, view.boxes(scale)), means, atol=1)
+
+
+@pytest.mark.parametrize("size", [(400, 640), (100, 900)])
+def test_cells_of_crops_are_means_and_the_padding_is_nothing(models, image, size):
+    picture = image.resize(size[::-1])
+    (encoding,) = models["llava_next"].encode([picture])
+    _, crops = visualize(models["llava_next"], picture, encoding, side=96)
+    drawing, boxes = drawn(crops, 9), crops.boxes(9)
+    assert cells(drawing, boxes) == pytest.approx(cell_means(crops.image, boxes))
+    left, top, right, bottom = np.array(boxes).T
+    wide, tall = crops.image.size
+    for colour, box in zip(
+        cells(drawing, boxes),
+        zip(left * wide, top * tall, right * wide, bottom * tall, strict=True),
+        strict=True,
+    ):
+        mean = np.asarray(crops.image.crop(tuple(round(edge) for edge in box))).mean((0, 1))
+        assert colour == pytest.approx(mean, abs=1)
+    if min(top) > 0:  # a row that is only padding
+        assert drawing.getpixel((5, 5)) == (89, 89, 89)
+
+
+def test_where_no_token_looks_is_grey():
     white = Image.new("RGB", (100, 100), "white")
-    view = View(name="", image=white, side=SIDE, pooling="average")
-    assert drawn(view, 1).size == (HEIGHT, HEIGHT)
-    dark = [(np.asarray(drawn(view, scale)) < 100).mean() for scale in (1, 9, 36)]
-    assert 0 < dark[0] < dark[1] < dark[2] < 0.2
     few = np.asarray(drawn(View(name="", image=white, side=SIDE, pooling="sequential"), 36))
-    assert (few[-1] == round(255 * 0.35)).all()  # no token is from the last row
-    assert few[:16].mean() > 150
+    assert (few[-1] == 89).all()  # no token is from the last row
+    assert few[:15, :15].min() == 255
+
+
+@pytest.mark.parametrize("pixels", [1, 50, 12_345, 255_999, 256_000, 1e9, float("inf")])
+def test_an_image_at_fewer_pixels_shows_so_many_and_keeps_its_size(image, pixels):
+    shown, (width, height) = resized(image, pixels)
+    assert shown.size == image.size
+    assert width * height == pytest.approx(min(pixels, 640 * 400), rel=0.1, abs=2)
+    seen = np.asarray(shown).reshape(400, -1)
+    assert len(np.unique(seen, axis=0)) <= height
 
 
 def test_heat_shows_where_it_is_hot():
@@ -114,7 +168,13 @@ def test_the_padding_of_a_wide_image_is_part_of_what_is_drawn(models, image):
     red = Image.new("RGB", image.size, (250, 0, 0))
     drawing, _ = look(models["llava"], red, QUESTION, scales=[1])
     share = (np.asarray(drawing) == (250, 0, 0)).all(-1).sum() / HEIGHT**2
-    assert share == pytest.approx(400 / 640, abs=0.02)  # the rest of the square is padding
+    assert share == pytest.approx(400 / 640, abs=0.02)  # of the image beside the token
+    (encoding,) = models["llava"].encode([red])
+    (shown,), (note,) = shown_at(models["llava"], red, encoding, [1])
+    padding = np.array(visualize(models["llava"], red, encoding, side=64)[0].image)[0, 0]
+    mixed = (np.array([250, 0, 0]) * 400 + padding * 240.0) / 640
+    assert shown.getpixel((9, 9)) == pytest.approx(mixed, abs=3)
+    assert "mean colour" in explained(note)
 
 
 def test_chosen_tokens_of_mqt_have_panels_of_their_own(models, image):

@@ -22,7 +22,7 @@ def panels(count: int, *, width: int = 384, text: str = "3") -> list[Panel]:
 
 @given(text=st.text(max_size=400), width=st.integers(1, 500))
 def test_lines_fit_and_lose_nothing_but_white_space(text, width):
-    font = module._font(18, False)
+    font = module.letters(18, False)
     lines = wrap(text, 18, width)
     assert all(len(line) == 1 or font.getlength(line) <= width for line in lines if line != "…")
     assert len(lines) <= 8

@@ -181,6 +181,66 @@ function summary(data, shown) {
   });
 }
 
+const LONG = 18; // letters
+
+const CHANGED = {
+  lost: "right → wrong", won: "wrong → right", right: "right → right", wrong: "wrong → wrong",
+  differ: "to another answer", same: "to the same answer",
+};
+
+// The filters of a view that narrow it, in words, each with the names of what it was set by. A
+// filter that is half set, such as an option without an outcome, is not among them.
+function active(data, state) {
+  const word = data.option || "scale";
+  const list = [];
+  const add = (names, text) => list.push({ names, text });
+  if (state.text) add(["text"], "“" + state.text + "”");
+  if (state.dataset) add(["dataset"], "dataset " + state.dataset);
+  if (state.scale && state.outcome) {
+    add(["scale", "outcome"], "at " + word + " " + state.scale + ": " + state.outcome);
+  }
+  if (state.from && state.to && state.from !== state.to) {
+    const change = CHANGED[state.change || CHANGES[0]];
+    add(["from", "to", "change"], state.from + " to " + state.to + ": " + change);
+  }
+  if (state.smallest) {
+    const rule = state.rule || data.rules[0];
+    const names = { never: "none", gap: "unknown, a result is missing" };
+    const which = data.options.includes(state.smallest) ? state.smallest : names[state.smallest];
+    add(["smallest", "rule"], "smallest sufficient " + word + ": " + which + " (" + rule + ")");
+  }
+  if (state.errors) add(["errors"], state.errors === "any" ? "with an error" : "without errors");
+  return list;
+}
+
+// The view without some filters; its order stays.
+function without(state, names) {
+  const next = { ...state };
+  for (const name of names) next[name] = EMPTY[name];
+  return next;
+}
+
+// Names that fit the head of a narrow column: without what all begin with, up to a sign between
+// words; without folders; and without their middle where they are still long.
+function shortNames(options) {
+  let length = options.length > 1 ? options[0].length : 0;
+  for (const name of options) {
+    while (!name.startsWith(options[0].slice(0, length))) length--;
+  }
+  while (length && !/[=:/_ -]/.test(options[0][length - 1])) length--;
+  if (options.some((name) => name.length === length)) length = 0;
+  let names = options.map((name) => name.slice(length));
+  const last = names.map((name) => name.split("/").pop());
+  const long = names.some((name) => name.length > LONG);
+  if (long && !last.includes("") && new Set(last).size === last.length) names = last;
+  names = names.map((name) => {
+    const letters = [...name]; // no letter of two code units is cut
+    if (letters.length <= LONG) return name;
+    return letters.slice(0, LONG / 2 - 2).join("") + "…" + letters.slice(-LONG / 2 - 1).join("");
+  });
+  return { shared: length ? options[0].slice(0, length) : "", names };
+}
+
 function toHash(state, selected) {
   const parts = new URLSearchParams();
   for (const [name, value] of Object.entries(state)) {
@@ -195,5 +255,7 @@ function fromHash(hash) {
 }
 
 if (typeof module !== "undefined") {
-  module.exports = { decode, sanitize, select, summary, toHash, fromHash, outcome, EMPTY };
+  module.exports = {
+    decode, sanitize, select, summary, toHash, fromHash, outcome, active, without, shortNames, EMPTY,
+  };
 }

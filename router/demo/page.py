@@ -12,7 +12,7 @@ import gradio as gr
 from m3router.router.demo import drawings, handlers
 from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices, Shown
 from m3router.router.demo.samples import AnySample
-from m3router.router.demo.service import LONGEST_QUESTION
+from m3router.router.demo.answering import LONGEST_QUESTION
 from m3router.router.demo.views import AnyService, BudgetRange, View, view_of
 
 KEPT = 3600

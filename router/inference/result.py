@@ -36,8 +36,9 @@ class RoutedAnswer:
             "".
         guarantee: What is certified about answers that are routed so, one sentence; "" without.
         familiarity: How unlike the training images this one is, see
-            :attr:`m3router.router.inference.decision.Decision.familiarity`; None also where the
-            caller fixed the scale.
+            :attr:`m3router.router.inference.decision.Decision.familiarity`.
+        outside: Whether the image is outside what the model can read, see
+            :attr:`m3router.router.inference.decision.Decision.outside`.
     """
 
     answer: Answer
@@ -52,6 +53,7 @@ class RoutedAnswer:
     fallback: str = ""
     guarantee: str = ""
     familiarity: float | None = None
+    outside: bool = False
 
     @property
     def reason(self) -> Literal["stop", "length"]:

@@ -21,7 +21,8 @@ from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.router.demo import drawings, handlers
 from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices
 from m3router.router.demo.samples import SCENES, drawn_samples, logged_samples
-from m3router.router.demo.service import LONGEST_QUESTION, DemoService
+from m3router.router.demo.answering import LONGEST_QUESTION
+from m3router.router.demo.service import DemoService
 from m3router.router.demo.session_stats import Spending, saved, spent_on
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run

@@ -14,7 +14,7 @@ from m3router.data.videos import open_media
 from m3router.router.demo.budgets import Budgets
 from m3router.router.inference.option_pipeline import OptionPipeline
 from m3router.router.inference.pipeline import AutoScalePipeline
-from m3router.router.monitoring.scenes import reads_scenes_only
+from m3router.router.monitoring.scenes import is_outside, reads_scenes_only, scene_likeness
 from m3router.router.policies.policy import Policy
 
 LONGEST_QUESTION = 2000
@@ -37,9 +37,7 @@ class Service(Generic[AnyPipeline]):
         policy: See above.
     """
 
-    def __init__(
-        self, pipeline: AnyPipeline, *, budgets: Budgets, policy: str = "default"
-    ) -> None:
+    def __init__(self, pipeline: AnyPipeline, *, budgets: Budgets, policy: str = "default") -> None:
         self.pipeline = pipeline
         self.policy = policy
         self.no_budget = budgets.why_none
@@ -50,6 +48,10 @@ class Service(Generic[AnyPipeline]):
     def reads_scenes_only(self) -> bool:
         """Whether the model is the embedded one, which reads drawn scenes and nothing else."""
         return reads_scenes_only(self.pipeline.model)
+
+    def is_outside(self, image: Image.Image) -> bool:
+        """Whether an RGB image is outside what the model can read, as far as that is known."""
+        return is_outside(scene_likeness(self.pipeline.model, image))
 
     def open(self, path: Path) -> Image.Image:
         """Read a visitor's image or video as RGB.

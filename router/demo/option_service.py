@@ -47,7 +47,7 @@ class OptionComparison:
 
 
 class OptionDemoService(Service[OptionPipeline]):
-    """Takes questions about images, one at a time, for a model that is asked by option."""
+    """Takes questions about images for a model that is asked by option."""
 
     @property
     def sends(self) -> bool:

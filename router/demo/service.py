@@ -85,8 +85,7 @@ class Comparison:
 
 
 class DemoService(Service[AutoScalePipeline]):
-    """Takes questions about images, one at a time, for a Matryoshka model that is read for routing.
-    """
+    """Takes questions about images for a Matryoshka model that is read for routing."""
 
     @classmethod
     def load(

@@ -263,16 +263,16 @@ def _wire_address(
     def restored(query: str) -> tuple[Any, ...]:
         options, budgets = view.names, view.budgets()
         found = read_address(query, options=options, budgets=budgets, samples=samples)
+        told = " ".join(("Not all of the address is used.", *found.ignored))
+        # What the address does not say is left alone: a visitor may have been faster.
         return (
-            drawings.note(" ".join(("Not all of the address is used.", *found.ignored)))
-            if found.ignored
-            else "",
-            str(samples[found.sample].path) if found.sample else None,
-            found.question,
-            found.mode,
-            found.place + 1,
+            drawings.note(told) if found.ignored else "",
+            str(samples[found.sample].path) if found.sample else gr.skip(),
+            found.question or gr.skip(),
+            gr.skip() if found.mode == AUTO else found.mode,
+            found.place + 1 if found.mode == FIXED else gr.skip(),
             gr.skip() if found.budget is None else found.budget,
-            found.sample,
+            found.sample or gr.skip(),
         )
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}

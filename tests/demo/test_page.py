@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ from tests.data.clips import write_video
 from tests.data.test_images import gradient, png_header
 from tests.demo.browsing import CONTRASTS, DESKTOP, PHONE, Visitor, chromium
 from tests.demo.conftest import BACKGROUND
+from tests.router.inference.reading import READ, reader_run
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTLINED = """element => [element, element.closest('label') ?? element].some(
@@ -33,14 +36,13 @@ def browser():
     driver.stop()
 
 
-@pytest.fixture(scope="module")
-def server(browser, world, tmp_path_factory):
+@contextlib.contextmanager
+def serving(temporary: Path, run: Path, *more: str) -> Iterator[str]:
     """The address of `m3router demo`; nothing of its visitors may be left when it is stopped."""
-    temporary = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-m", "m3router", "demo", world.run, "--port", "0"]
+    command = [sys.executable, "-m", "m3router", "demo", str(run), "--port", "0"]
     environment = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*map(str, command), "--device", "cpu", "--examples", str(world.images)],
+        [*command, "--device", "cpu", *more],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -55,6 +57,14 @@ def server(browser, world, tmp_path_factory):
     assert process.returncode == 0
     assert "Traceback" not in said and "Error" not in said, said
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
+
+
+@pytest.fixture(scope="module")
+def server(browser, world, tmp_path_factory):
+    """A run of the embedded model, with examples of the run."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    with serving(temporary, world.run, "--examples", str(world.images)) as address:
+        yield address
 
 
 @pytest.fixture
@@ -213,6 +223,28 @@ def test_an_image_that_the_model_cannot_read_gets_no_answer(visit, tmp_path):
     assert "%" not in visitor.text("answer") + visitor.text("all")
     assert not visitor.page.locator("#m3-chart").is_visible()
     assert visitor.page.evaluate(CONTRASTS) == [] and not visitor.overflows()
+
+
+def test_a_run_by_option_has_the_same_page(browser, tmp_path):
+    """Options have names of their own, here of a function."""
+    run = reader_run(tmp_path / "read", images=50)
+    images = tmp_path / "read" / "images"
+    (tmp_path / "temporary").mkdir()
+    with serving(tmp_path / "temporary", run.root, "--examples", str(images)) as address:
+        visitor = Visitor(browser, address, PHONE)
+        page = visitor.page
+        page.get_by_role("button", name=READ[0]).first.click()
+        page.locator(".m3-answer").wait_for()
+        page.get_by_label("One option", exact=True).check()
+        page.get_by_role("radio", name="mid", exact=True).check()
+        visitor.ask()
+        assert "Option 2 of 3: mid, chosen by you" in visitor.text("answer")
+        visitor.ask("Ask at all options")
+        assert page.locator(".m3-card").count() == 3
+        assert "option=mid" in page.url and "sample=" in page.url
+        assert page.evaluate(CONTRASTS) == [] and not visitor.overflows()
+        visitor.close()
+        assert visitor.noticed == []
 
 
 def test_bad_files_are_told_in_the_page(visit, scene, tmp_path):

@@ -9,7 +9,7 @@ from rich.text import Text
 from m3router.router.cli.streams import out
 from m3router.router.inference.option_pipeline import OptionAnswer
 from m3router.router.inference.pipeline import RoutedAnswer
-from m3router.router.text.familiarity import unlike
+from m3router.router.text.familiarity import image_note
 from m3router.router.text.numbers import duration, number
 from m3router.router.text.usage import cost_text, usage_text
 
@@ -19,14 +19,11 @@ BAR = 24
 def show_answer(answer: RoutedAnswer) -> None:
     """Print answer, scale, predicted sufficiency by scale, tokens and time by stage."""
     said = answer.answer
-    out.print(
-        Text.assemble("answer  ", (said.text, "bold green"), f"  ({said.confidence:.0%} sure)")
-    )
+    _show_said(answer, said.confidence)
     chosen = "chosen by the router" if answer.sufficiency else "asked for"
     out.print(Text(f"scale   {answer.scale}, {chosen}"))
-    _show_estimates({str(scale): p for scale, p in answer.sufficiency.items()}, str(answer.scale))
-    if told := unlike(answer.familiarity):
-        out.print(Text(f"        {told}"))
+    if not answer.outside:
+        _show_estimates(answer.estimates, answer.option)
     gflops = {stage: flops / 1e9 for stage, flops in answer.flops.items()}
     out.print(
         Text(
@@ -48,8 +45,7 @@ def show_answer(answer: RoutedAnswer) -> None:
 def show_option_answer(answer: OptionAnswer) -> None:
     """Print answer, option, estimates with what each option is expected to cost, usage and time."""
     said, decision = answer.answer, answer.decision
-    sure = "" if said.confidence is None else f"  ({said.confidence:.0%} sure)"
-    out.print(Text.assemble("answer  ", (said.text, "bold green"), sure))
+    _show_said(answer, said.confidence)
     out.print(Text(f"option  {answer.option}"))
     for option, earlier in answer.earlier:
         out.print(Text(f"before  {option} said {earlier.text!r}, which looked wrong"))
@@ -57,13 +53,28 @@ def show_option_answer(answer: OptionAnswer) -> None:
         option, failure = answer.failed
         out.print(Text(f"after   {option} was asked next and failed: {failure.message}"))
     costs = {name: cost_text(cost, decision.cost_unit) for name, cost in decision.costs.items()}
-    _show_estimates(decision.estimates, answer.option, costs)
+    if not answer.outside:
+        _show_estimates(decision.estimates, answer.option, costs)
     out.print(Text(f"why     {decision.reason}"))
-    for told in (decision.fallback, decision.guarantee, unlike(decision.familiarity)):
+    for told in (decision.fallback, decision.guarantee):
         if told:
             out.print(Text(f"        {told}"))
     out.print(Text(f"usage   {usage_text(answer.usage, answer.cost_unit)}"))
     _show_time(answer.milliseconds)
+
+
+def _show_said(answer: RoutedAnswer | OptionAnswer, confidence: float | None) -> None:
+    """The answer, how sure the model is of it, and before both why they may not hold.
+
+    What is said of an image that the model cannot read is no answer, however sure the model is.
+    """
+    if note := image_note(answer.familiarity, outside=answer.outside):
+        out.print(Text(f"note    {note}", style="yellow"))
+    if answer.outside:
+        out.print(Text(f"said    {answer.text}"))
+        return
+    sure = "" if confidence is None else f"  ({confidence:.0%} sure)"
+    out.print(Text.assemble("answer  ", (answer.text, "bold green"), sure))
 
 
 def _show_estimates(

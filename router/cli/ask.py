@@ -10,6 +10,7 @@ import typer
 from m3router.data.images import open_image
 from m3router.data.progress import waiting
 from m3router.data.videos import is_video
+from m3router.router.cli.endpoint_options import RunEndpoint, model_or_endpoint
 from m3router.router.cli.options import Device, PolicyName, RunFolder
 from m3router.router.cli.toys import say_if_toy
 
@@ -26,6 +27,7 @@ def ask(
             show_default=False,
         ),
     ] = None,
+    endpoint: RunEndpoint = None,
     policy: PolicyName = "default",
     option: Annotated[
         str | None,
@@ -56,6 +58,7 @@ def ask(
     from m3router.router.inference.option_pipeline import OptionAnswer
 
     opened = image if is_video(image) else open_image(image)  # the run knows how many frames
+    model = model_or_endpoint(run, model, endpoint)
     with waiting("loading"):
         pipeline = open_pipeline(run, model=model, policy=policy, device=device)
     say_if_toy(pipeline.model.name)

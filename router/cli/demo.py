@@ -9,6 +9,7 @@ import typer
 
 from m3router.data.errors import DataError
 from m3router.data.progress import waiting
+from m3router.router.cli.endpoint_options import RunEndpoint, model_or_endpoint
 from m3router.router.cli.options import Device, PolicyName, RunFolder
 from m3router.router.cli.streams import out as console
 from m3router.router.cli.toys import say_if_toy
@@ -20,6 +21,7 @@ def demo(
         str | None,
         typer.Option(help="The model that was labelled. [default: the run's]", show_default=False),
     ] = None,
+    endpoint: RunEndpoint = None,
     policy: PolicyName = "default",
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
@@ -46,6 +48,7 @@ def demo(
 
     ```
     m3router demo run/
+    m3router demo run/ --endpoint http://localhost:8000/v1
     ```
     """
     from m3router.router.demo.opening import open_service
@@ -54,6 +57,7 @@ def demo(
     need_gradio()
     if examples is not None and not examples.is_dir():
         raise DataError(f"--examples must be a folder of images; {str(examples)!r} is not one.")
+    model = model_or_endpoint(run, model, endpoint)
     with waiting("loading"):
         service = open_service(run, model=model, policy=policy, device=device)
     say_if_toy(service.pipeline.model.name)

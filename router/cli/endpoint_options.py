@@ -26,6 +26,15 @@ Endpoint = Annotated[
         show_default=False,
     ),
 ]
+RunEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="Address of the server that the run was labelled over, where it is elsewhere now.",
+        show_default=False,
+    ),
+]
 OptionsFile = Annotated[
     Path | None,
     typer.Option(
@@ -182,3 +191,30 @@ def prices_of(texts: Sequence[str] | None) -> dict[str, float]:
         except ValueError:
             raise typer.BadParameter(f"--price {name}: {text!r} is no number") from None
     return found
+
+
+def model_or_endpoint(run: Path, model: str | None, endpoint: str | None) -> str | None:
+    """The model that ``--model`` or ``--endpoint`` of a run's command names; None for the run's.
+
+    Raises:
+        BadParameter: If both are given, or the run was not labelled over an endpoint.
+        DataError: If the run has no router.
+    """
+    if endpoint is None:
+        return model
+    if model is not None:
+        raise typer.BadParameter("--model and --endpoint exclude each other: give one of them")
+    from m3router.m3core.labelling.rows import SPEC
+    from m3router.m3core.opening import ENDPOINT
+    from m3router.router.training.scale_router import ScaleRouter
+
+    router = ScaleRouter.read(run / "router")
+    spec = router.metadata.get("log", {}).get(SPEC)
+    if not isinstance(spec, dict) or spec.get("kind") != ENDPOINT:
+        labelled = router.model or "an imported log"
+        raise typer.BadParameter(
+            f"--endpoint {endpoint}: the run was made from answers of {labelled}, not of an "
+            "endpoint, and its router knows no other model. Label, train and calibrate a run over "
+            "that server first (m3router label --endpoint)."
+        )
+    return endpoint

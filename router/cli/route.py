@@ -16,7 +16,7 @@ from m3router.router.cli.console import say, show_table
 from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.options import Device, images_folder
 from m3router.router.cli.streams import out as results
-from m3router.router.text.familiarity import unlike
+from m3router.router.text.familiarity import image_note
 from m3router.router.text.numbers import number, percent
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def route(
     model's own first look (the feature group peek). Only the image encoder that the router reads
     is loaded; where that is the answering model's own tower, that model.
 
-    Says so where the image is unlike those that the router was trained on (at most 1 % of them
-    are as unlike the others).
+    Says so where the image is unlike those that the router was trained on (fewer than 1 in 100
+    of them look as unusual).
 
     With --examples every line in gives one line out: id, option, estimates, costs; or id and
     error, and the exit code is 3.
@@ -191,7 +191,7 @@ def _show(decision: Decision) -> None:
         for name in decision.estimates
     ]
     show_table(["option", "right", decision.cost_unit], rows)
-    told = (decision.reason, decision.fallback, decision.guarantee, unlike(decision.familiarity))
-    for sentence in told:
+    note = image_note(decision.familiarity, outside=decision.outside)
+    for sentence in (note, decision.reason, decision.fallback, decision.guarantee):
         if sentence:
             results.print(sentence, markup=False)

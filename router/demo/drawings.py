@@ -17,6 +17,7 @@ from PIL import Image
 from m3router.data.videos import open_media
 from m3router.router.demo.service import Comparison, Told
 from m3router.router.demo.session_stats import Spending, saved
+from m3router.router.text.familiarity import OUTSIDE, unfamiliar_sentence
 from m3router.router.text.numbers import number
 from m3router.router.visualize.token_grid import explained
 
@@ -52,18 +53,42 @@ def thumbnail(path: Path) -> str:
     return str(Markup('<img src="{}" alt="">').format(data_url(image)))
 
 
-def preview(image: Image.Image, name: str, *, frames: int = 0) -> str:
+def preview(image: Image.Image, name: str, *, frames: int = 0, outside: bool = False) -> str:
     """The image that will be asked about.
 
     Args:
         image: RGB.
         name: Of the file.
         frames: Most frames that a video's collage shows; 0 for an image.
+        outside: Whether the model cannot read it.
     """
     what = f"{image.width} x {image.height} pixels"
     if frames:
         what = f"up to {frames} frames of the video, as the model sees them, {what}"
-    return figure(image, alt=f"Your image, {name}", caption=f"{name}: {what}")
+    shown = figure(image, alt=f"Your image, {name}", caption=f"{name}: {what}")
+    return str(note(OUTSIDE if outside else "")) + shown
+
+
+def note(words: str) -> Markup:
+    """What is to be known before an answer is believed; nothing for ""."""
+    return Markup('<p class="m3-note">{}</p>').format(words) if words else Markup("")
+
+
+def outside(said: str, *, where: str) -> str:
+    """What stands in place of an answer about an image that the model cannot read.
+
+    Args:
+        said: What the model said all the same.
+        where: At which option, such as "scale 2 of 5".
+    """
+    return str(
+        Markup(
+            '<section class="m3-answer" role="status"><h2>Outside what this model can read</h2>'
+            '{note}<p class="m3-pale">At {where} it said “{said}” all the same. That is no '
+            "answer, and how sure the model was of it says nothing. Take an example, or start the "
+            "demo with a run of a model that reads such images.</p></section>"
+        ).format(note=note(OUTSIDE), where=where, said=said or "(nothing)")
+    )
 
 
 def answer(told: Told, scales: Sequence[int], *, how: str) -> str:
@@ -77,6 +102,8 @@ def answer(told: Told, scales: Sequence[int], *, how: str) -> str:
     routed = told.routed
     said = routed.answer
     level = list(scales).index(routed.scale) + 1
+    if routed.outside:
+        return outside(said.text, where=f"scale {level} of {len(scales)}")
     extras = []
     if routed.peek_tokens:
         extras.append(f"The router looked at {tokens(routed.peek_tokens)} first.")
@@ -86,12 +113,13 @@ def answer(told: Told, scales: Sequence[int], *, how: str) -> str:
     spent = sum(routed.milliseconds.values())
     return str(
         Markup(
-            '<section class="m3-answer" role="status"><h2>Answer</h2>'
+            '<section class="m3-answer" role="status"><h2>Answer</h2>{note}'
             '<p class="m3-said">{said}</p>'
             "<p><strong>Scale {level} of {levels}: {tokens}</strong>, {how}. "
             "The model is {sure:.0%} sure of its answer's first word. {extras}</p>"
             '<p class="m3-pale">{ms:.0f} ms</p></section>'
         ).format(
+            note=note(unfamiliar_sentence(routed.familiarity)),
             said=said.text or "(nothing)",
             level=level,
             levels=len(scales),
@@ -107,6 +135,8 @@ def answer(told: Told, scales: Sequence[int], *, how: str) -> str:
 def chart(told: Told) -> str:
     """Bars of how likely each scale was thought to suffice; a table for who cannot see them."""
     routed = told.routed
+    if routed.outside:
+        return ""  # estimates of answers that are none
     if not routed.sufficiency:
         words = "You chose the scale, so the router was not asked which one would suffice."
         return str(Markup('<p class="m3-pale">{}</p>').format(words))
@@ -204,11 +234,12 @@ def savings(spent: Spending) -> str:
 
 def comparison(compared: Comparison, question: str) -> str:
     """The answers at all scales, side by side."""
+    is_outside = compared.told.routed.outside
     cards = Markup("").join(
         Markup(
             '<li class="m3-card{here}"><h3>Scale {level}: {tokens}</h3>{figure}'
-            '<p class="m3-said">{said}</p><p class="m3-pale">{sure:.0%} sure, {gflops} GFLOPs'
-            "</p>{badge}</li>"
+            '<p class="m3-said">{said}</p><p class="m3-pale">{sure}{gflops} GFLOPs</p>'
+            "{badge}</li>"
         ).format(
             here=" m3-here" if one.scale == compared.chosen else "",
             level=level,
@@ -218,7 +249,7 @@ def comparison(compared: Comparison, question: str) -> str:
             else "",
             figure=Markup(figure(one.image, alt=f"The image at scale {level}", caption=one.note)),
             said=one.answer.text or "(nothing)",
-            sure=one.answer.confidence,
+            sure="" if is_outside else f"{one.answer.confidence:.0%} sure, ",
             gflops=number(one.flops / 1e9),
         )
         for level, one in enumerate(compared.answers, start=1)
@@ -226,8 +257,12 @@ def comparison(compared: Comparison, question: str) -> str:
     return str(
         Markup(
             '<section class="m3-all" role="status"><h2>At all scales: {question}</h2>'
-            '<p>{settled}</p><ol class="m3-cards">{cards}</ol></section>'
-        ).format(question=question, settled=_settled(compared), cards=cards)
+            '{settled}<ol class="m3-cards">{cards}</ol></section>'
+        ).format(
+            question=question,
+            settled=note(OUTSIDE) if is_outside else Markup("<p>{}</p>").format(_settled(compared)),
+            cards=cards,
+        )
     )
 
 

@@ -75,7 +75,9 @@ def preview(service: AnyService, path: str | None) -> tuple[str, str]:
 
     def shown() -> str:
         frames = service.pipeline.frames if is_video(file) else 0
-        return drawings.preview(service.open(file), file.name, frames=frames)
+        image = service.open(file)
+        outside = service.is_outside(image)
+        return drawings.preview(image, file.name, frames=frames, outside=outside)
 
     return _guarded(shown, "")
 

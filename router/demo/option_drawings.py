@@ -9,10 +9,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from m3router.m3core.options import Answer, Failure, Usage
-from m3router.router.demo.drawings import Bar, bar_table, figure, less
+from m3router.router.demo.drawings import Bar, bar_table, figure, less, note, outside
 from m3router.router.demo.option_service import OptionComparison, OptionTold
 from m3router.router.demo.session_stats import OptionSpending, saved
-from m3router.router.text.familiarity import unlike
+from m3router.router.text.familiarity import OUTSIDE, unfamiliar_sentence
 from m3router.router.text.numbers import number
 from m3router.router.text.usage import cost_text, usage_text
 from m3router.router.visualize.token_grid import resized
@@ -28,13 +28,15 @@ def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
     """
     given = told.answer
     decision = given.decision
+    place = list(options).index(given.option) + 1
+    if given.outside:
+        return outside(given.text, where=f"option {place} of {len(options)} ({given.option})")
     told_too = [
         *(f"{name} said “{one.text}”, which looked wrong." for name, one in given.earlier),
         *_failed(given.failed),
         decision.reason,
         decision.fallback,
         decision.guarantee,
-        unlike(decision.familiarity),
     ]
     more = Markup("").join(
         Markup('<p class="m3-pale">{}</p>').format(one) for one in told_too if one
@@ -42,13 +44,14 @@ def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
     total = " in all" if given.earlier or given.failed else ""
     return str(
         Markup(
-            '<section class="m3-answer" role="status"><h2>Answer</h2>'
+            '<section class="m3-answer" role="status"><h2>Answer</h2>{note}'
             '<p class="m3-said">{said}</p>'
             "<p><strong>Option {place} of {count}: {option}</strong>, {how}.{sure}</p>"
             '<p>Cost{total}: {usage}.</p>{more}<p class="m3-pale">{ms:,.0f} ms</p></section>'
         ).format(
+            note=note(unfamiliar_sentence(decision.familiarity)),
             said=given.text or "(nothing)",
-            place=list(options).index(given.option) + 1,
+            place=place,
             count=len(options),
             option=given.option,
             how=how,
@@ -64,6 +67,8 @@ def answer(told: OptionTold, options: Sequence[str], *, how: str) -> str:
 def chart(told: OptionTold) -> str:
     """Bars of how likely each option was thought to suffice, and what each was to cost."""
     decision = told.answer.decision
+    if decision.outside:
+        return ""  # estimates of answers that are none
     bars = [
         Bar(
             name=name,
@@ -120,11 +125,13 @@ def comparison(compared: OptionComparison, question: str, cost_unit: str, *, rou
         cost_unit: What costs count.
         routed: Whether the router chose, and not the visitor.
     """
+    is_outside = compared.told.answer.outside
+    settled = note(OUTSIDE) if is_outside else Markup("<p>{}</p>").format(_settled(compared))
     cards = Markup("").join(
         Markup('<li class="m3-card{here}"><h3>{name}</h3>{what}{badge}</li>').format(
             here=" m3-here" if name == compared.chosen else "",
             name=name,
-            what=Markup(_card(one, compared.told.image, name, cost_unit)),
+            what=Markup(_card(one, compared.told, name, cost_unit)),
             badge=Markup('<p class="m3-badge">{}</p>').format(
                 "the router takes this" if routed else "you chose this"
             )
@@ -136,22 +143,20 @@ def comparison(compared: OptionComparison, question: str, cost_unit: str, *, rou
     return str(
         Markup(
             '<section class="m3-all" role="status"><h2>At all options: {question}</h2>'
-            '<p>{settled}</p><ol class="m3-cards">{cards}</ol></section>'
-        ).format(question=question, settled=_settled(compared), cards=cards)
+            '{settled}<ol class="m3-cards">{cards}</ol></section>'
+        ).format(question=question, settled=settled, cards=cards)
     )
 
 
-def _card(one: Answer | Failure, image: Image.Image, option: str, cost_unit: str) -> str:
+def _card(one: Answer | Failure, told: OptionTold, option: str, cost_unit: str) -> str:
     if isinstance(one, Failure):
         return str(Markup('<p class="m3-problem">{}</p>').format(one.message))
     return str(
-        Markup(
-            '{picture}<p class="m3-said">{said}</p><p class="m3-pale">{usage}.{sure}</p>'
-        ).format(
-            picture=Markup(picture(image, one.usage, option=option)),
+        Markup('{picture}<p class="m3-said">{said}</p><p class="m3-pale">{usage}{sure}</p>').format(
+            picture=Markup(picture(told.image, one.usage, option=option)),
             said=one.text or "(nothing)",
-            usage=usage_text(one.usage, cost_unit),
-            sure=_sure(one),
+            usage=f"{usage}." if (usage := usage_text(one.usage, cost_unit)) else "",
+            sure="" if told.answer.outside else _sure(one),
         )
     )
 

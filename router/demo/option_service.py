@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from PIL import Image
 
 from m3router.data.errors import DataError
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.options import Answer, Failure, StreamingOptionModel, Usage
-from m3router.router.demo.budgets import Budgets
-from m3router.router.demo.service import check_length, open_upload
+from m3router.router.demo.answering import Service
 from m3router.router.demo.session_stats import OptionSpending
 from m3router.router.inference.option_pipeline import OptionAnswer, OptionPipeline
 from m3router.router.text.usage import usage_text
@@ -49,23 +46,8 @@ class OptionComparison:
     chosen: str
 
 
-class OptionDemoService:
-    """Takes questions about images, one at a time, for a model that is asked by option.
-
-    Attributes:
-        pipeline: What answers.
-        policy: Name of its policy.
-        no_budget: Why there are no policies for other budgets; else "".
-    """
-
-    def __init__(
-        self, pipeline: OptionPipeline, *, budgets: Budgets, policy: str = "default"
-    ) -> None:
-        self.pipeline = pipeline
-        self.policy = policy
-        self.no_budget = budgets.why_none
-        self._budgets = budgets
-        self._one_at_a_time = threading.Lock()
+class OptionDemoService(Service[OptionPipeline]):
+    """Takes questions about images for a model that is asked by option."""
 
     @property
     def sends(self) -> bool:
@@ -75,14 +57,6 @@ class OptionDemoService:
     def budgets(self) -> tuple[float, float] | None:
         """The least mean cost, and the one above which nothing changes; None without budgets."""
         return self._budgets.limits()
-
-    def open(self, path: Path) -> Image.Image:
-        """Read a visitor's image or video as RGB.
-
-        Raises:
-            DataError: When it cannot be read; the message names the file without its folder.
-        """
-        return open_upload(path, frames=self.pipeline.frames)
 
     def ask(
         self,
@@ -106,8 +80,7 @@ class OptionDemoService:
             MismatchError: If the model has no such option.
             ModelError: If the model cannot be asked.
         """
-        check_length(question)
-        policy = None if budget is None else self._budgets.policy(budget)
+        policy = self._policy(question, budget)
         with self._one_at_a_time:
             (answer,) = self.pipeline.answer_each([image], [question], option=option, policy=policy)
             return self._told(image, answer)
@@ -127,8 +100,7 @@ class OptionDemoService:
             MismatchError: As in :meth:`ask`.
             ModelError: As in :meth:`ask`.
         """
-        check_length(question)
-        policy = None if budget is None else self._budgets.policy(budget)
+        policy = self._policy(question, budget)
         with self._one_at_a_time:
             answer, answers = self.pipeline.answer_everywhere(
                 image, question, option=option, policy=policy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -10,9 +11,15 @@ from typing import Any
 import gradio as gr
 
 from m3router.router.demo import drawings, handlers
+from m3router.router.demo.address import (
+    READING_SCRIPT,
+    RESTORED_SCRIPT,
+    read_address,
+    writing_script,
+)
+from m3router.router.demo.answering import LONGEST_QUESTION
 from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices, Shown
-from m3router.router.demo.samples import AnySample
-from m3router.router.demo.service import LONGEST_QUESTION
+from m3router.router.demo.samples import AnySample, by_name
 from m3router.router.demo.views import AnyService, BudgetRange, View, view_of
 
 KEPT = 3600
@@ -56,7 +63,9 @@ def build(service: AnyService, samples: Sequence[AnySample], *, no_samples: str 
         gr.Markdown(f"# {view.title}\n{view.introduction}")
         with gr.Row():
             with gr.Column(min_width=300):
-                buttons = _sample_buttons(samples, no_samples)
+                named = by_name(samples)
+                buttons = _sample_buttons(named, no_samples)
+                ignored = gr.HTML(elem_id="m3-address")
                 upload = gr.File(
                     label="Image or video, 64 MB at most", height=140, elem_id="m3-upload"
                 )
@@ -81,14 +90,16 @@ def build(service: AnyService, samples: Sequence[AnySample], *, no_samples: str 
                 savings = gr.HTML(elem_id="m3-savings")
         at_all = gr.HTML(elem_id="m3-all")
         session = gr.State(view.nothing_spent, time_to_live=KEPT)
+        sample = gr.Textbox(visible=False)
         places = Places(
             inputs=[upload, question, mode, level, budget, session],
             outputs=[problem, answer, chart, grid, at_all, savings, session],
         )
         _wire(service, places, preview=preview, ask=ask, everywhere=everywhere)
-        for button, path, text in buttons:
-            _wire_sample(service, places, button, path, text)
-        page.load(None, js=_mode_name(view))
+        for button, name, text in buttons:
+            _wire_sample(service, places, sample, button, (str(named[name].path), text, name))
+        _wire_address(page, view, places, sample=sample, ignored=ignored, samples=named)
+        page.load(None, js=_names(view))
     page.queue(max_size=_WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
@@ -121,31 +132,34 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _mode_name(view: View) -> str:
+def _names(view: View) -> str:
     """A script that names what Gradio leaves without a name for who cannot see it."""
-    named = f"'aria-label', 'Who chooses the {view.one}'"
-    return f"() => document.getElementById('m3-mode').setAttribute({named})"
+    named = {"m3-mode": f"Who chooses the {view.one}", "m3-level": view.level}
+    return f"""() => {{
+  for (const [id, name] of Object.entries({json.dumps(named)}))
+    document.getElementById(id)?.setAttribute('aria-label', name);
+}}"""
 
 
 def _sample_buttons(
-    samples: Sequence[AnySample], no_samples: str
+    samples: Mapping[str, AnySample], no_samples: str
 ) -> list[tuple[gr.Button, str, str]]:
-    """Buttons for the examples, each with its image and question."""
+    """Buttons for the examples, each with its example's name and question."""
     buttons: list[tuple[gr.Button, str, str]] = []
     if not samples:
         gr.Markdown(f"No built-in examples: {no_samples}.")
         return buttons
-    gr.Markdown(samples[0].heading)
-    for sample in samples:
+    gr.Markdown(next(iter(samples.values())).heading)
+    for name, sample in samples.items():
         with gr.Row(elem_classes="m3-sample"):
             gr.HTML(drawings.thumbnail(sample.path), elem_classes="m3-thumb")
             for label, question in sample.buttons:
                 button = gr.Button(label, size="sm", min_width=110)
-                buttons.append((button, str(sample.path), question))
+                buttons.append((button, name, question))
     return buttons
 
 
-def _option_choice(service: AnyService, view: View) -> tuple[gr.Radio, Any, gr.Slider]:
+def _option_choice(service: AnyService, view: View) -> tuple[gr.Radio, gr.Radio, gr.Slider]:
     """Who chooses, which option, and the budget."""
     budgets = view.budgets()
     fixed = (f"One {view.one}", FIXED)
@@ -156,7 +170,8 @@ def _option_choice(service: AnyService, view: View) -> tuple[gr.Radio, Any, gr.S
     mode = gr.Radio(
         modes, value=AUTO, label=f"Who chooses the {view.one}", info=note, elem_id="m3-mode"
     )
-    level = _level(view)
+    places = [(name, place) for place, name in enumerate(view.names, start=1)]
+    level = gr.Radio(places, value=1, label=view.level, visible=False, elem_id="m3-level")
     shown = budgets or BudgetRange(least=1, most=2, start=1, step=1, label="", info="")
     budget = gr.Slider(
         shown.least,
@@ -177,25 +192,6 @@ def _option_choice(service: AnyService, view: View) -> tuple[gr.Radio, Any, gr.S
         api_visibility="private",
     )
     return mode, level, budget
-
-
-def _level(view: View) -> Any:
-    """Where one option is chosen: scales on a slider, others by their names."""
-    if view.by_name:
-        places = [(name, place) for place, name in enumerate(view.names, start=1)]
-        label = f"{view.one.capitalize()}, from the coarsest to the finest"
-        return gr.Dropdown(places, value=1, label=label, visible=False, elem_id="m3-level")
-    named = [f"{place}: {name}" for place, name in enumerate(view.names, start=1)]
-    return gr.Slider(
-        1,
-        len(view.names),
-        value=1,
-        step=1,
-        label=f"Scale, from 1 (coarsest) to {len(view.names)} (finest)",
-        info=" · ".join(named),
-        visible=False,
-        elem_id="m3-level",
-    )
 
 
 Handler = Callable[[AnyService, str | None, str | None, Choices, Any], Shown]
@@ -252,15 +248,65 @@ def _wire(
     compared.then(None, js=_show("m3-all"))
 
 
-def _wire_sample(
-    service: AnyService, places: Places, button: gr.Button, path: str, text: str
+def _wire_address(
+    page: gr.Blocks,
+    view: View,
+    places: Places,
+    *,
+    sample: gr.Textbox,
+    ignored: gr.HTML,
+    samples: Mapping[str, AnySample],
 ) -> None:
-    """An example fills in its image and question, and asks at once."""
+    """What is chosen stands in the address, and an address fills it in again; it asks nothing."""
+    upload, question, mode, level, budget = places.inputs[:5]
+
+    def restored(query: str) -> tuple[Any, ...]:
+        options, budgets = view.names, view.budgets()
+        found = read_address(query, options=options, budgets=budgets, samples=samples)
+        told = " ".join(("Not all of the address is used.", *found.ignored))
+        # What the address does not say is left alone: a visitor may have been faster.
+        return (
+            drawings.note(told) if found.ignored else "",
+            str(samples[found.sample].path) if found.sample else gr.skip(),
+            found.question or gr.skip(),
+            gr.skip() if found.mode == AUTO else found.mode,
+            found.place + 1 if found.mode == FIXED else gr.skip(),
+            gr.skip() if found.budget is None else found.budget,
+            found.sample or gr.skip(),
+        )
+
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    page.load(
+        restored,
+        sample,
+        [ignored, upload, question, mode, level, budget, sample],
+        js=READING_SCRIPT,
+        api_visibility="private",
+        **quiet,
+    ).then(None, js=RESTORED_SCRIPT)
+    gr.on(
+        [one.change for one in (question, mode, level, budget, sample)],
+        None,
+        [question, mode, level, budget, sample],
+        js=writing_script(view.names),
+        **quiet,
+    )
+    gr.on([upload.upload, upload.clear, upload.delete], lambda: "", None, sample, **quiet)
+
+
+def _wire_sample(
+    service: AnyService,
+    places: Places,
+    sample: gr.Textbox,
+    button: gr.Button,
+    chosen: tuple[str, str, str],
+) -> None:
+    """An example fills in its image, question and name, and asks at once."""
     upload, question = places.inputs[:2]
     button.click(
-        lambda: (path, text),
+        lambda: chosen,
         None,
-        [upload, question],
+        [upload, question, sample],
         queue=False,
         api_visibility="private",
     ).then(

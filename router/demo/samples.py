@@ -7,7 +7,7 @@ was when the run was labelled, and an image that does not show the difference is
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +95,18 @@ class FirstQuestions:
 
 
 AnySample = Sample | FirstQuestions
+
+
+def by_name(samples: Sequence[AnySample]) -> dict[str, AnySample]:
+    """Examples by a name that stays the same from one start of the demo to the next."""
+    named: dict[str, AnySample] = {}
+    for sample in samples:
+        name, number = sample.path.stem, 1
+        while name in named:
+            number += 1
+            name = f"{sample.path.stem}-{number}"
+        named[name] = sample
+    return named
 
 
 def drawn_samples(model: MultiScaleModel, folder: Path) -> list[Sample]:

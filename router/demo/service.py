@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from m3router.data.errors import DataError
-from m3router.data.videos import open_media
 from m3router.m3core.matryoshka.base import Answer, Request, VisualEncoding
 from m3router.m3core.matryoshka.batching import answer_all
+from m3router.router.demo.answering import Service
 from m3router.router.demo.budgets import Budgets
 from m3router.router.demo.session_stats import Spending, spent_on
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.inference.result import RoutedAnswer, flops_of
 from m3router.router.inference.session import Session
 from m3router.router.visualize.token_grid import shown_at
-
-LONGEST_QUESTION = 2000
-"""Characters; more is refused before any of it is read."""
 
 TOKENS = "visual tokens"
 """The unit of cost that the budget's slider speaks of, as logs name it."""
@@ -90,23 +84,8 @@ class Comparison:
         return found
 
 
-class DemoService:
-    """Takes questions about images, one at a time, for a Matryoshka model that is read for routing.
-
-    Attributes:
-        pipeline: What answers.
-        policy: Name of its policy.
-        no_budget: Why there are no policies for other budgets; else "".
-    """
-
-    def __init__(
-        self, pipeline: AutoScalePipeline, *, budgets: Budgets, policy: str = "default"
-    ) -> None:
-        self.pipeline = pipeline
-        self.policy = policy
-        self.no_budget = budgets.why_none
-        self._budgets = budgets
-        self._one_at_a_time = threading.Lock()
+class DemoService(Service[AutoScalePipeline]):
+    """Takes questions about images for a Matryoshka model that is read for routing."""
 
     @classmethod
     def load(
@@ -151,14 +130,6 @@ class DemoService:
         least, most = map(math.ceil, limits)
         return least, max(most, least + 1)
 
-    def open(self, path: Path) -> Image.Image:
-        """Read a visitor's image or video as RGB.
-
-        Raises:
-            DataError: When it cannot be read; the message names the file without its folder.
-        """
-        return open_upload(path, frames=self.pipeline.frames)
-
     def ask(
         self,
         image: Image.Image,
@@ -179,8 +150,7 @@ class DemoService:
             DataError: If the question is empty or too long, or the budget cannot be kept.
             MismatchError: If the model has no such scale.
         """
-        check_length(question)
-        policy = None if budget is None else self._budgets.policy(budget)
+        policy = self._policy(question, budget)
         with self._one_at_a_time:
             (routed,) = self.pipeline.answer([image], [question], scale=scale, policy=policy)
             return self._told(image, routed)
@@ -199,8 +169,7 @@ class DemoService:
             DataError: As in :meth:`ask`; also where the question fits no more at a finer scale.
             MismatchError: As in :meth:`ask`.
         """
-        check_length(question)
-        policy = None if budget is None else self._budgets.policy(budget)
+        policy = self._policy(question, budget)
         with self._one_at_a_time:
             (routed,) = self.pipeline.answer([image], [question], scale=scale, policy=policy)
             encoding, chosen = encoding_of(routed), routed.scale
@@ -234,37 +203,6 @@ class DemoService:
                 note=note,
             )
             for scale, answer, drawn, note in zip(self.scales, answers, images, notes, strict=True)
-        )
-
-
-def open_upload(path: Path, *, frames: int) -> Image.Image:
-    """Read a visitor's image or video as RGB.
-
-    Args:
-        path: The file.
-        frames: Of a video's collage.
-
-    Raises:
-        DataError: When it cannot be read; the message names the file without its folder.
-    """
-    if not os.path.lexists(path):
-        raise DataError(f"The upload {path.name} is no longer kept here; upload it again.")
-    try:
-        return open_media(path, frames=frames)
-    except DataError as error:
-        raise DataError(str(error).replace(str(path), path.name)) from error
-
-
-def check_length(question: str) -> None:
-    """Refuse what is too long to be a question.
-
-    Raises:
-        DataError: With both lengths.
-    """
-    if len(question) > LONGEST_QUESTION:
-        raise DataError(
-            f"The question has {len(question)} characters, and at most {LONGEST_QUESTION} are "
-            "taken here; shorten it."
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.errors import DataError, M3RouterError
+from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.router.demo.gate import Gate
 from m3router.router.demo.option_service import OptionDemoService
 from m3router.router.demo.samples import (
@@ -120,14 +121,14 @@ def _samples(
 ) -> tuple[Sequence[AnySample], str]:
     """The examples, and why there are none."""
     find: Callable[[Run, Path, Path], Sequence[AnySample]]
-    if isinstance(service, OptionDemoService):
-        if images is None:
-            return [], "start the demo with --examples FOLDER to see images of the run"
-        find, missing = first_questions, "none of the run's held-out images is in that folder"
-    elif images is None:
-        model = service.pipeline.model
+    model = service.pipeline.model
+    if images is None and isinstance(model, MultiScaleModel):
         why = f"{model.name} answers none of the drawn scenes as they need"
         return drawn_samples(model, folder), why
+    if images is None:
+        return [], "start the demo with --examples FOLDER to see images of the run"
+    if isinstance(service, OptionDemoService):
+        find, missing = first_questions, "none of the run's held-out images is in that folder"
     else:
         find = logged_samples
         missing = "no held-out image of the run has an easy and a hard question"

@@ -11,7 +11,6 @@ from PIL import Image
 
 from m3router.router.cascade.rule import Cascade
 from m3router.router.demo import drawings, option_drawings
-from m3router.router.demo.drawings import tokens
 from m3router.router.demo.option_service import OptionDemoService, OptionTold
 from m3router.router.demo.service import DemoService, Told
 from m3router.router.demo.session_stats import OptionSpending, Spending
@@ -68,14 +67,14 @@ class View(Protocol):
     Attributes:
         title: Of the page.
         one: What an option is called.
-        by_name: Whether an option is chosen by its name, and not by its place.
+        level: Over the options to choose from.
         everywhere: On the button that asks at all options.
         nothing_spent: Where a session starts.
     """
 
     title: str
     one: str
-    by_name: bool
+    level: str
     everywhere: str
     nothing_spent: Any
 
@@ -150,7 +149,7 @@ class ScaleView:
 
     title = "How few visual tokens does this question need?"
     one = "scale"
-    by_name = False
+    level = "Scale, in visual tokens, from the coarsest to the finest"
     everywhere = "Ask at all scales"
     nothing_spent = Spending()
     waiting = (
@@ -160,7 +159,7 @@ class ScaleView:
 
     def __init__(self, service: DemoService) -> None:
         self._service = service
-        self.names = [tokens(scale) for scale in service.scales]
+        self.names = [str(scale) for scale in service.scales]
 
     @property
     def introduction(self) -> str:
@@ -169,7 +168,7 @@ class ScaleView:
         return (
             f"The model `{self._service.pipeline.model.name}` can look at an image through "
             f"{scales} visual tokens. A router predicts which of them suffice for your question "
-            "before it is answered."
+            f"before it is answered.{_reads(self._service)}"
         )
 
     @property
@@ -238,7 +237,7 @@ class OptionView:
 
     title = "How little does this question need?"
     one = "option"
-    by_name = True
+    level = "Option, from the coarsest to the finest"
     nothing_spent = OptionSpending()
     waiting = (
         "The answer will be here, with its option, how likely each option was thought to suffice, "
@@ -259,7 +258,7 @@ class OptionView:
         return (
             f"The model `{model.name}` can be asked at the options {', '.join(self.names)}. A "
             "router predicts which of them suffices for your question, before the model sees the "
-            f"image. Costs are counted in {model.cost_unit}.{sent}"
+            f"image. Costs are counted in {model.cost_unit}.{sent}{_reads(self._service)}"
         )
 
     @property
@@ -328,6 +327,17 @@ class OptionView:
             everywhere=everywhere,
             spending=told.spending,
         )
+
+
+def _reads(service: AnyService) -> str:
+    """That a model reads drawn scenes only; "" of others."""
+    if not service.reads_scenes_only:
+        return ""
+    return (
+        "\n\n**It reads drawn scenes only**, such as the examples: it is the small model that "
+        "ships with m3router to show how routing works. Of another image it says nothing that "
+        "holds, and the page says so."
+    )
 
 
 def _knob(rule: Policy | Cascade) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from m3router.data.cards import Html, bars, card, soft, strong
 from m3router.m3core.options import Usage
-from m3router.router.text.familiarity import unlike
+from m3router.router.text.familiarity import image_note
 from m3router.router.text.numbers import number
 
 THUMBNAIL = 160
@@ -45,6 +45,10 @@ class Answered(Protocol):
     def familiarity(self) -> float | None:
         """How unlike the training images this one is."""
 
+    @property
+    def outside(self) -> bool:
+        """Whether the image is outside what the model can read."""
+
 
 def answer_line(answer: Answered) -> str:
     """The ``repr`` of an answer."""
@@ -68,7 +72,7 @@ def answer_card(answer: Answered, image: Image.Image | None, *, cost_unit: str) 
         strong(answer.text),
         f"answered at option {answer.option}{spent}",
         bars(answer.estimates, chosen=answer.option) if answer.estimates else "",
-        soft(unlike(answer.familiarity)),
+        soft(image_note(answer.familiarity, outside=answer.outside)),
     )
 
 

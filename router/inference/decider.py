@@ -16,6 +16,8 @@ from m3router.router.cascade.rule import Cascade
 from m3router.router.features.featurizer import Featurizer
 from m3router.router.features.groups import PEEK
 from m3router.router.inference.session import Session
+from m3router.router.monitoring.familiarity import Parts
+from m3router.router.monitoring.scenes import combined, is_outside, scene_likeness
 from m3router.router.policies.costs import routed_costs
 from m3router.router.policies.policy import Policy
 from m3router.router.training.scale_router import ScaleRouter
@@ -93,12 +95,15 @@ class Decider:
         Raises:
             DataError: If a peek does not fit into memory.
         """
+        self._compare_with_scenes(sessions)
         fixed = [one for one in sessions if isinstance(one.rule, int)]
         for one in fixed:
             assert isinstance(one.rule, int)
             one.peek = None
             one.ask(one.rule)
         if fixed:
+            self._compare_undecided(fixed)
+            clock.lap("features")
             yield fixed
         routed = [one for one in sessions if not isinstance(one.rule, int)]
         if not routed:
@@ -148,8 +153,31 @@ class Decider:
         one.decided_by = one.rule if isinstance(one.rule, Policy | Cascade) else self.own
         chosen = one.decided_by.decide(p, routed)
         one.estimate = dict(zip(scales, p.tolist(), strict=True))
-        known = self.router.familiarity
-        one.familiarity = None if known is None else known.of(blocks)
+        self._compare(one, blocks)
         one.peek = peek if chosen == 0 else None
         one.lost = (peek.visual_tokens, peek.text_tokens) if peek and chosen != 0 else (0, 0)
         one.ask(scales[chosen])
+
+    def _compare_with_scenes(self, sessions: Sequence[Session]) -> None:
+        """See which images are outside what the model can read; each image once."""
+        images = {id(one.image): one.image for one in sessions}
+        found = {key: scene_likeness(self.model, image) for key, image in images.items()}
+        for one in sessions:
+            one.familiarity = found[id(one.image)]
+            one.outside = is_outside(one.familiarity)
+
+    def _compare_undecided(self, sessions: Sequence[Session]) -> None:
+        """Compare images whose scale was given with those of the training; each image once."""
+        if self.router.familiarity is None:
+            return
+        seen: dict[int, Parts] = {}
+        for one in sessions:
+            if id(one.image) not in seen:
+                seen[id(one.image)] = self.featurizer.parts(one.image, one.encoded)
+            self._compare(one, seen[id(one.image)])
+
+    def _compare(self, one: Session, parts: Parts) -> None:
+        """Compare an image with those of the training."""
+        known = self.router.familiarity
+        if known is not None:
+            one.familiarity = combined(known.of(parts), one.familiarity)

@@ -26,7 +26,10 @@ class Decision:
             images it learned from as this image is, in (0, 1]: a p-value, see
             :mod:`m3router.router.monitoring.familiarity`. None without an image, and where the
             router reads no more of it than the size, had too few images, or was trained before
-            this was kept.
+            this was kept. For the embedded model also how like drawn scenes the image is, see
+            :func:`m3router.router.monitoring.scenes.combined`.
+        outside: Whether the image is outside what the model can read, as far as that is known: of
+            the embedded model alone, which reads drawn scenes only.
         milliseconds: Wall-clock time by stage (``vision``, ``features``, ``route``); a batch's
             time is shared equally.
     """
@@ -40,4 +43,5 @@ class Decision:
     fallback: str = ""
     escalates: bool = False
     familiarity: float | None = None
+    outside: bool = False
     milliseconds: Mapping[str, float]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict, Unpack, overload
 
 import numpy as np
@@ -33,6 +33,7 @@ from m3router.router.inference.answer_card import answer_card, answer_line
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.images import AnyImage, OpenedImages, is_one_image, opened, paired
 from m3router.router.inference.router import Router, counted_costs
+from m3router.router.monitoring.scenes import combined, is_outside, scene_likeness
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import AnyRun
 from m3router.router.training.scale_router import ScaleRouter
@@ -88,14 +89,19 @@ class OptionAnswer:
         return self.decision.estimates
 
     @property
+    def estimates(self) -> Mapping[str, float]:
+        """Option to the estimated probability that it answers rightly."""
+        return self.decision.estimates
+
+    @property
     def familiarity(self) -> float | None:
         """How unlike the training images this one is, see `Decision.familiarity`."""
         return self.decision.familiarity
 
     @property
-    def estimates(self) -> Mapping[str, float]:
-        """Option to the estimated probability that it answers rightly."""
-        return self.decision.estimates
+    def outside(self) -> bool:
+        """Whether the image is outside what the model can read, see `Decision.outside`."""
+        return self.decision.outside
 
     @property
     def usage(self) -> Usage:
@@ -367,9 +373,22 @@ class OptionPipeline:
             costs = counted_costs(self.model, images) if self.router.counts else None
             decisions = self.router.decide_many(images, questions, policy=rule, costs=costs)
         return [
-            _Asked(image=image, question=question, decision=decision, option=decision.option)
+            _Asked(
+                image=image,
+                question=question,
+                decision=self._compared(decision, image),
+                option=decision.option,
+            )
             for image, question, decision in zip(images, questions, decisions, strict=True)
         ]
+
+    def _compared(self, decision: Decision, image: Image.Image) -> Decision:
+        """The decision, knowing what the model can read."""
+        likeness = scene_likeness(self.model, image)
+        if likeness is None:
+            return decision
+        familiarity = combined(decision.familiarity, likeness)
+        return replace(decision, familiarity=familiarity, outside=is_outside(likeness))
 
     def _ask(self, waiting: Sequence[_Asked], max_new_tokens: int | None) -> list[Answer | Failure]:
         longest = max_new_tokens or self.max_new_tokens

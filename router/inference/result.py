@@ -39,8 +39,9 @@ class RoutedAnswer:
             "".
         guarantee: What is certified about answers that are routed so, one sentence; "" without.
         familiarity: How unlike the training images this one is, see
-            :attr:`m3router.router.inference.decision.Decision.familiarity`; None also where the
-            caller fixed the scale.
+            :attr:`m3router.router.inference.decision.Decision.familiarity`.
+        outside: Whether the image is outside what the model can read, see
+            :attr:`m3router.router.inference.decision.Decision.outside`.
         question: What was asked; "" where another process answered.
         image: What it was asked about, RGB; None where another process answered.
     """
@@ -57,6 +58,7 @@ class RoutedAnswer:
     fallback: str = ""
     guarantee: str = ""
     familiarity: float | None = None
+    outside: bool = False
     question: str = field(default="", compare=False)
     image: Image.Image | None = field(default=None, compare=False)
 

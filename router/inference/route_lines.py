@@ -16,7 +16,7 @@ from m3router.data.videos import open_media
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.router import CHUNK, Router
 from m3router.router.policies.policy import Policy
-from m3router.router.text.familiarity import unlike
+from m3router.router.text.familiarity import image_note
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def record_of(decision: Decision) -> dict[str, Any]:
     """A decision as JSON values: ``option``, ``estimates``, ``costs``, ``cost_unit``, and more.
 
     ``reason``, and where there is something to say ``guarantee``, ``fallback``, ``escalates``,
-    ``familiarity``, and ``unlike``: that the image is unlike those of the training, a sentence.
+    ``familiarity``, and ``unlike``: that the image is unlike those of the training, or outside what
+    the model can read, a sentence.
     """
     found: dict[str, Any] = {
         "option": decision.option,
@@ -77,7 +78,7 @@ def record_of(decision: Decision) -> dict[str, Any]:
     for name in ("guarantee", "fallback", "escalates", "familiarity"):
         if value := getattr(decision, name):
             found[name] = value
-    if told := unlike(decision.familiarity):
+    if told := image_note(decision.familiarity, outside=decision.outside):
         found["unlike"] = told
     return found
 

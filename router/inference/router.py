@@ -34,6 +34,7 @@ from m3router.router.features.size import size_features
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.images import AnyImage, OpenedImages
 from m3router.router.inference.loading import load_encoder_of, read_rule, reads_own_model
+from m3router.router.monitoring.scenes import combined, is_outside, scene_likeness
 from m3router.router.policies.expected_costs import ExpectedCosts
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
@@ -59,12 +60,14 @@ class Look:
         parts: Feature group to what the image gives of it, float32 (d,).
         tokens: What each option costs, where the model that answers encoded the image.
         familiarity: How unlike the images of the training it is, see `Decision.familiarity`.
+        outside: See `Decision.outside`.
     """
 
     size: tuple[int, int] | None
     parts: Mapping[str, npt.NDArray[np.float32]]
     tokens: tuple[float, ...] = ()
     familiarity: float | None = None
+    outside: bool = False
 
 
 MaybeImage = AnyImage | Look | None
@@ -298,6 +301,7 @@ class Router:
                 fallback=rule.reason if isinstance(rule, Policy) and rule.fallback else "",
                 escalates=isinstance(rule, Cascade) and bool(rule.rule.start),
                 familiarity=look.familiarity,
+                outside=look.outside,
                 milliseconds=spent,
             )
             for place, p, own, as_certified, look in zip(
@@ -339,11 +343,14 @@ class Router:
         if self._model is not None and encoding is not None:
             tokens = tuple(encoding.tokens(scale) for scale in self._model.grid.scales)
         parts, known = self._featurizer.parts(image, encoding), self.router.familiarity
+        own = None if image is None or known is None else known.of(parts)
+        scene = None if image is None else scene_likeness(self._model, image)
         return Look(
             size=None if image is None else image.size,
             parts=parts,
             tokens=tokens,
-            familiarity=None if image is None or known is None else known.of(parts),
+            familiarity=combined(own, scene),
+            outside=is_outside(scene),
         )
 
     def _costs(self, looks: Sequence[Look], counted: Costs | None) -> tuple[Costs, list[bool]]:

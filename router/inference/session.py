@@ -33,6 +33,7 @@ class Session:
         estimate: Scale to the router's probability, in the order of the grid; empty where the
             scale was given.
         familiarity: See :attr:`m3router.router.inference.result.RoutedAnswer.familiarity`.
+        outside: See :attr:`m3router.router.inference.result.RoutedAnswer.outside`.
         request: What the model is asked next; None before the decision.
         peek: Goes on to the answer of the request; None where the request must be read.
         lost: Visual and other tokens of a peek that was thrown away.
@@ -49,6 +50,7 @@ class Session:
     decided_by: Policy | Cascade | None = None
     estimate: dict[int, float] = field(default_factory=dict)
     familiarity: float | None = None
+    outside: bool = False
     request: Request | None = None
     peek: Peek | None = None
     lost: tuple[int, int] = (0, 0)
@@ -140,6 +142,7 @@ class Session:
             fallback=by.reason if isinstance(by, Policy) and by.fallback else "",
             guarantee="" if by is None else told_by(by),
             familiarity=self.familiarity,
+            outside=self.outside,
             question=self.question,
             image=self.image,
         )

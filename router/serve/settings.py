@@ -15,6 +15,7 @@ import typer
 
 from m3router.data.errors import DataError
 from m3router.router.serve.logs import LogFormat
+from m3router.router.text.familiarity import UNLIKE
 from m3router.router.text.fractions import METAVAR, fraction
 from m3router.router.traffic.consent import FOLDER_BYTES, Consent
 
@@ -265,7 +266,7 @@ class GatewaySettings:
             "images is as unusual; 0 to route every image.",
             rich_help_panel=GATEWAY,
         ),
-    ] = 0.01
+    ] = UNLIKE
     ask_logprobs: Annotated[
         bool,
         typer.Option(

@@ -175,6 +175,7 @@ def test_a_page_is_built_with_options_by_name(service, run, tmp_path):
     assert [name for name, _ in by_id["m3-level"]["choices"]] == ["low", "mid", "high"]
     assert "One option" in [name for name, _ in by_id["m3-mode"]["choices"]]
     assert "tokens" in by_id["m3-budget"]["label"]
+    assert by_id["m3-level"]["label"] == "Option, from the coarsest to the finest"
     texts = " ".join(str(one.get("value")) for one in told)
     assert "How little does this question need?" in texts and READ[0] in texts
     assert "visual token" not in texts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ from tests.data.clips import write_video
 from tests.data.test_images import gradient, png_header
 from tests.demo.browsing import CONTRASTS, DESKTOP, PHONE, Visitor, chromium
 from tests.demo.conftest import BACKGROUND
+from tests.router.inference.reading import READ, reader_run
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTLINED = """element => [element, element.closest('label') ?? element].some(
@@ -33,14 +36,13 @@ def browser():
     driver.stop()
 
 
-@pytest.fixture(scope="module")
-def server(browser, world, tmp_path_factory):
+@contextlib.contextmanager
+def serving(temporary: Path, run: Path, *more: str) -> Iterator[str]:
     """The address of `m3router demo`; nothing of its visitors may be left when it is stopped."""
-    temporary = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-m", "m3router", "demo", world.run, "--port", "0"]
+    command = [sys.executable, "-m", "m3router", "demo", str(run), "--port", "0"]
     environment = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*map(str, command), "--device", "cpu", "--examples", str(world.images)],
+        [*command, "--device", "cpu", *more],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -55,6 +57,14 @@ def server(browser, world, tmp_path_factory):
     assert process.returncode == 0
     assert "Traceback" not in said and "Error" not in said, said
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
+
+
+@pytest.fixture(scope="module")
+def server(browser, world, tmp_path_factory):
+    """A run of the embedded model, with examples of the run."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    with serving(temporary, world.run, "--examples", str(world.images)) as address:
+        yield address
 
 
 @pytest.fixture
@@ -102,7 +112,7 @@ def test_the_whole_flow(visit, scene, size):
     assert "1 question, against always" in visitor.text("savings")
 
     page.get_by_label("One scale", exact=True).check()
-    page.get_by_label("number input for Scale").fill("5")
+    page.get_by_role("radio", name="576", exact=True).check()
     visitor.ask()
     assert "Scale 5 of 5: 576 visual tokens, chosen by you" in visitor.text("answer")
     page.get_by_label("Auto within a budget", exact=True).check()
@@ -141,9 +151,9 @@ def test_by_keyboard_only(visit, scene):
     assert "chosen by the router" in visitor.text("answer")
     go_to(page.get_by_label("One scale", exact=True))
     press("Space")
-    slider = page.get_by_role("slider")
-    slider.wait_for()
-    go_to(slider)
+    coarsest = page.get_by_role("radio", name="1", exact=True)
+    coarsest.wait_for()
+    go_to(coarsest)
     press("ArrowRight")
     press("ArrowRight")
     go_to(page.get_by_role("button", name="Ask", exact=True))
@@ -174,6 +184,69 @@ def test_examples_ask_at_once(visit):
     assert f" {last.capitalize()}. " in hard.inner_text()
 
 
+def test_the_address_holds_what_is_chosen_but_no_image(visit, scene):
+    visitor = visit()
+    page = visitor.page
+    page.get_by_role("button", name="(takes 576)").first.click()
+    page.locator(".m3-answer").wait_for()
+    page.get_by_label("One scale", exact=True).check()
+    page.get_by_role("radio", name="144", exact=True).check()
+    page.wait_for_function("location.search.includes('option=144')")
+    asked = page.get_by_label("Question", exact=True).input_value()
+    address = page.url
+    assert "sample=" in address
+    page.goto(address)
+    page.locator("#m3-preview img").wait_for()
+    page.get_by_role("radio", name="144", exact=True).wait_for()
+    assert page.get_by_role("radio", name="144", exact=True).is_checked()
+    assert page.get_by_label("Question", exact=True).input_value() == asked
+    assert page.locator(".m3-answer").count() == 0  # an address asks nothing
+    visitor.upload(scene)
+    page.wait_for_function("!location.search.includes('sample')")
+    assert scene.stem not in page.url
+    page.goto(f"{visitor.address}/?option=145&budget=40&sample=none&question=<b>Why%3F")
+    page.locator("#m3-address .m3-note").wait_for()
+    assert "no option '145'" in visitor.text("address")
+    assert page.get_by_label("Auto", exact=True).is_checked()
+    assert page.get_by_label("Question", exact=True).input_value() == "<b>Why?"
+
+
+def test_an_image_that_the_model_cannot_read_gets_no_answer(visit, tmp_path):
+    visitor = visit(PHONE, color_scheme="dark")
+    few = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(few).resize((320, 240), Image.Resampling.BICUBIC).save(tmp_path / "cat.jpg")
+    visitor.upload(tmp_path / "cat.jpg")
+    assert "outside what this model can read" in visitor.text("preview")
+    visitor.question(PRINT)
+    visitor.ask("Ask at all scales")
+    assert "Outside what this model can read" in visitor.text("answer")
+    assert "%" not in visitor.text("answer") + visitor.text("all")
+    assert not visitor.page.locator("#m3-chart").is_visible()
+    assert visitor.page.evaluate(CONTRASTS) == [] and not visitor.overflows()
+
+
+def test_a_run_by_option_has_the_same_page(browser, tmp_path):
+    """Options have names of their own, here of a function."""
+    run = reader_run(tmp_path / "read", images=50)
+    images = tmp_path / "read" / "images"
+    (tmp_path / "temporary").mkdir()
+    with serving(tmp_path / "temporary", run.root, "--examples", str(images)) as address:
+        visitor = Visitor(browser, address, PHONE)
+        page = visitor.page
+        page.get_by_role("button", name=READ[0]).first.click()
+        page.locator(".m3-answer").wait_for()
+        page.get_by_label("One option", exact=True).check()
+        page.get_by_role("radio", name="mid", exact=True).check()
+        visitor.ask()
+        assert "Option 2 of 3: mid, chosen by you" in visitor.text("answer")
+        visitor.ask("Ask at all options")
+        assert page.locator(".m3-card").count() == 3
+        assert "option=mid" in page.url and "sample=" in page.url
+        assert page.evaluate(CONTRASTS) == [] and not visitor.overflows()
+        visitor.close()
+        assert visitor.noticed == []
+
+
 def test_bad_files_are_told_in_the_page(visit, scene, tmp_path):
     visitor = visit()
     whole = tmp_path / "whole.png"
@@ -182,6 +255,9 @@ def test_bad_files_are_told_in_the_page(visit, scene, tmp_path):
         ("cut.png", whole.read_bytes()[: whole.stat().st_size // 2], "truncated or damaged"),
         ("empty.png", b"", "the file is empty (0 bytes)"),
         ("bomb.png", png_header(20_000, 20_000), "is too large"),
+        ("text.png", b"this is no image", "not an image in a known format"),
+        ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image in a known"),
+        ("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 99, "HEIC"),
         ("noise.mp4", bytes(range(256)) * 20, "truncated, damaged, or not a video"),
     ):
         path = tmp_path / name
@@ -220,7 +296,7 @@ def test_bad_questions_are_told_in_the_page(visit, scene):
     visitor.ask()
     assert "The question is empty" in visitor.text("problem")
     visitor.page.get_by_label("One scale", exact=True).check()
-    visitor.page.get_by_label("number input for Scale").fill("5")
+    visitor.page.get_by_role("radio", name="576", exact=True).check()
     visitor.question("red " * 499)
     visitor.ask()
     assert "does not fit" in visitor.text("problem")

@@ -19,10 +19,12 @@ from m3router.m3core.checkpoints import load_model
 from m3router.m3core.matryoshka.base import Request
 from m3router.m3core.matryoshka.models.fake import FakeModel
 from m3router.router.demo import drawings, handlers
+from m3router.router.demo.answering import LONGEST_QUESTION
 from m3router.router.demo.handlers import AUTO, BUDGET, FIXED, Choices
 from m3router.router.demo.samples import SCENES, drawn_samples, logged_samples
-from m3router.router.demo.service import LONGEST_QUESTION, DemoService
+from m3router.router.demo.service import DemoService
 from m3router.router.demo.session_stats import Spending, saved, spent_on
+from m3router.router.demo.views import view_of
 from m3router.router.runs.calibration_data import CalibrationData
 from m3router.router.runs.run import Run
 from tests.data.clips import write_video
@@ -149,6 +151,26 @@ def test_the_chart_has_a_bar_for_each_scale(service, scene):
     fixed = handlers.ask(service, str(scene), PRINT, choices(FIXED, level=3), Spending())
     assert "You chose the scale" in fixed.chart
     assert "Scale 3 of 5: 36 visual tokens, chosen by you" in plain(fixed.answer)
+
+
+def test_what_the_model_cannot_read_gets_no_answer(service, scene, tmp_path):
+    few = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    photo = Image.fromarray(few).resize((320, 240), Image.Resampling.BICUBIC)
+    photo.save(tmp_path / "photo.png")
+    for scale in (None, 9):
+        (told,) = service.pipeline.answer([photo], [PRINT], scale=scale)
+        (usual,) = service.pipeline.answer([scene], [PRINT], scale=scale)
+        assert told.outside and told.familiarity <= 0.01
+        assert not usual.outside and usual.familiarity > 0.01
+    for chosen in (choices(), choices(FIXED, level=2)):
+        shown = handlers.ask_everywhere(
+            service, str(tmp_path / "photo.png"), PRINT, chosen, Spending()
+        )
+        assert "Outside what this model can read" in shown.answer
+        assert "%" not in plain(shown.answer + shown.everywhere) and shown.chart == ""
+    assert "drawn scenes only" in handlers.preview(service, str(tmp_path / "photo.png"))[1]
+    assert "drawn scenes only" not in handlers.preview(service, str(scene))[1]
+    assert "drawn scenes only" in view_of(service).introduction
 
 
 def test_bad_questions_and_choices_are_told(service, scene):

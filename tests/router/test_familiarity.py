@@ -19,7 +19,7 @@ from m3router.router.inference.route_lines import record_of
 from m3router.router.inference.router import Router
 from m3router.router.monitoring.familiarity import FILES, learn
 from m3router.router.stages.learning import train_stage
-from m3router.router.text.familiarity import unlike
+from m3router.router.text.familiarity import unfamiliar_sentence
 from m3router.router.training.scale_router import ScaleRouter
 from tests.router.inference.conftest import imported, opened, tiny_clip  # noqa: F401
 from tests.router.inference.world import QUESTIONS
@@ -141,6 +141,7 @@ def test_sizes_and_questions_alone_say_nothing_of_looks(imported, tmp_path):  # 
 def test_what_is_unlike_is_told_in_a_sentence(imported, opened):  # noqa: F811
     decision = Router.load(imported.run.root).decide(opened(0), QUESTIONS[0])
     told = record_of(replace(decision, familiarity=0.004))
-    assert told["familiarity"] == 0.004 and "0.4% of them" in told["unlike"]
+    assert told["familiarity"] == 0.004 and "fewer than 1 in 250 of them" in told["unlike"]
     assert "unlike" not in record_of(decision) and json.dumps(told)
-    assert unlike(0.01) and not unlike(0.011) and not unlike(None)
+    assert unfamiliar_sentence(0.01) and not unfamiliar_sentence(0.011)
+    assert not unfamiliar_sentence(None)

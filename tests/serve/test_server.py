@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import openai
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from m3router.router.cli.main import app
@@ -45,6 +47,22 @@ def messages(picture, question) -> list:
 
 def body_of(image, question, **fields) -> dict:
     return {"model": "m3-auto", "messages": messages(image, question), **fields}
+
+
+def test_an_image_that_the_model_cannot_read_is_told(server, small_run):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    image, question = small_run.asked[0]
+    for model in ("m3-auto", "m3-9"):
+        for shown, outside in ((Image.fromarray(noise), True), (image, False)):
+            raw = server.client().chat.completions.with_raw_response.create(
+                model=model, messages=messages(shown, question)
+            )
+            m3 = raw.parse().m3
+            assert (m3["familiarity"] <= 0.01) is outside
+            assert float(raw.headers["x-m3router-familiarity"]) == round(m3["familiarity"], 4)
+            assert raw.headers["x-m3router-option"] == str(m3["scale"])
+            assert m3["note"] == raw.headers.get("x-m3router-note", "")
+            assert ("outside what this model can read" in m3["note"]) is outside
 
 
 def test_the_official_client_gets_whole_answers(server, small_run, pipeline):

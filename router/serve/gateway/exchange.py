@@ -367,6 +367,8 @@ class Gateway:
             told["option"] = plan.shown
             if plan.judged is not None:
                 decision = plan.judged.decision
+                if decision.familiarity is not None:
+                    told["familiarity"] = f"{decision.familiarity:.4f}"
                 if (estimate := decision.estimates.get(told["option"])) is not None:
                     told["estimate"] = f"{estimate:.4f}"
                 if TOKENS in decision.cost_unit:

@@ -46,6 +46,7 @@ from m3router.router.serve.gateway.patching import (
 from m3router.router.serve.gateway.upstreams import Upstreams
 from m3router.router.serve.images.decoding import Fetches, is_data_url
 from m3router.router.serve.in_turn import in_turn
+from m3router.router.text.familiarity import is_unfamiliar, unfamiliar_sentence
 
 DECIDE_SECONDS = 2.0
 """That reading an image and deciding may take; the request then goes on without."""
@@ -163,12 +164,9 @@ def unreadable(problem: str) -> Reason:
     return Reason(code="unreadable-image", text=f"The image cannot be read here: {problem}")
 
 
-def unlike(familiarity: float) -> Reason:
+def unlike(familiarity: float, level: float) -> Reason:
     """Why an image of another kind is not routed."""
-    return Reason(
-        code="unlike-training",
-        text=f"Only {familiarity:.2g} of the training images are as unlike the others as this one.",
-    )
+    return Reason(code="unlike-training", text=unfamiliar_sentence(familiarity, level=level))
 
 
 class RouterFailedError(Exception):
@@ -496,8 +494,8 @@ class Judge:
         """The option that was decided, unless the image is of another kind."""
         decision = judged.decision
         familiarity = decision.familiarity
-        if familiarity is not None and familiarity <= self.unlike:
-            return self.upstreams.finest, unlike(familiarity)
+        if familiarity is not None and is_unfamiliar(familiarity, level=self.unlike):
+            return self.upstreams.finest, unlike(familiarity, self.unlike)
         text = " ".join(one for one in (decision.reason, decision.fallback) if one)
         return decision.option, Reason(code=ROUTED, text=text)
 

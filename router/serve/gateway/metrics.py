@@ -43,6 +43,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from m3router.router.serve.http.traffic_counts import TrafficCounts
+from m3router.router.text.familiarity import UNLIKE
 
 if TYPE_CHECKING:
     from m3router.router.serve.gateway.deciding import Judged
@@ -91,7 +92,7 @@ class GatewayMetrics:
         self,
         *,
         options: Sequence[str] = (),
-        unlike: float = 0.01,
+        unlike: float = UNLIKE,
         load: Callable[[], Mapping[str, float]] = dict,
         folder: Path | None = None,
     ) -> None:
@@ -144,7 +145,7 @@ class GatewayMetrics:
         )
         self._familiarity = Histogram(
             "m3router_gateway_familiarity",
-            "Share of the training images that are as unlike the others as a request's image is",
+            "Share of the training images that look as unusual as a request's image",
             buckets=EDGES,
             registry=own,
         )

@@ -32,6 +32,7 @@ from m3router.router.serve.http.convert import (
     asked_sampling,
     asked_scale,
     completion,
+    headers_of,
     let_go_of_images,
     query_of,
     routing_of,
@@ -153,7 +154,8 @@ class Chat:
         body = completion(
             routed, id=one.id, created=_now(), model=request.model, opening=one.opening
         )
-        return JSONResponse(body.model_dump(), headers={"x-request-id": one.id})
+        told = {"x-request-id": one.id, **headers_of(routed)}
+        return JSONResponse(body.model_dump(), headers=told)
 
     async def _query(self, one: RequestContext) -> Query:
         """Check what can be checked without the image first: that is cheap."""

@@ -25,6 +25,7 @@ from m3router.router.serve.http.schema import (
     Usage,
 )
 from m3router.router.serve.settings import FrontSettings, SystemText, Temperature
+from m3router.router.text.familiarity import image_note
 
 AUTO = "m3-auto"
 WISHES = ("scale", "budget", "max_regret")
@@ -266,7 +267,18 @@ def routing_of(routed: RoutedAnswer, *, opening: float) -> Routing:
         fallback=routed.fallback,
         guarantee=routed.guarantee,
         familiarity=routed.familiarity,
+        note=image_note(routed.familiarity, outside=routed.outside),
     )
+
+
+def headers_of(routed: RoutedAnswer) -> dict[str, str]:
+    """What a whole answer's headers say: its option, and of its image what is known."""
+    told = {"option": routed.option}
+    if routed.familiarity is not None:
+        told["familiarity"] = f"{routed.familiarity:.4f}"
+    if note := image_note(routed.familiarity, outside=routed.outside):
+        told["note"] = note
+    return {f"x-m3router-{name}": value for name, value in told.items()}
 
 
 def completion(

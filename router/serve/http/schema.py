@@ -506,10 +506,17 @@ class Routing(BaseModel):
     familiarity: Annotated[
         float | None,
         Field(
-            description="Share of the training images that are at least as unlike the others as "
-            "this one; null where that is not known."
+            description="A p-value: the share of the training images that look at least as unusual "
+            "as this one; null where that is not known."
         ),
     ] = None
+    note: Annotated[
+        str,
+        Field(
+            description="That the image is unlike those of the training, or outside what the model "
+            "can read, one sentence; empty where it is not known to be."
+        ),
+    ] = ""
     fallback: Annotated[
         str, Field(description="Why the reference scale was used, where no policy met the wish.")
     ]

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "label": "m3router.router.cli.label:label",
     "judge": "m3router.router.cli.judge:judge",
     "import": "m3router.router.cli.import_:app",
+    "advise": "m3router.router.cli.advise:advise",
     "inspect": "m3router.router.cli.inspect:inspect",
     "featurize": "m3router.router.cli.featurize:featurize",
     "tune": "m3router.router.cli.tune:tune",

@@ -154,8 +154,8 @@ def _one_kind(given: _Given, columns: Mapping[str, str]) -> str:
     lost = [path for path, of_path in found.items() if not of_path]
     if lost:
         raise DataError(
-            f"{lost[0]} is no log of a known kind: {_seen(lost[0])}. Known kinds:\n{known_kinds()}\n"
-            "--kind NAME says which one it is."
+            f"{lost[0]} is no log of a known kind: {_seen(lost[0])}. --kind NAME says which one it "
+            f"is. Known kinds:\n{known_kinds()}"
         )
     if len(kinds) > 1:
         where = {kind: next(p for p, own in found.items() if kind in own) for kind in sorted(kinds)}
@@ -288,10 +288,9 @@ def _runs(kind: str, given: _Given) -> dict[str, list[Path]]:
     for name, paths in own.items():
         found.setdefault(name, []).extend(paths)
     if len(found) < 2:
-        only = next(iter(found), "")
         raise DataError(
-            f"{_told(given)}: there is one option, {only}, so there is nothing to choose between. "
-            f"Give what another option answered, too: {only}={given.paths[0]} OTHER=PATH."
+            f"{_told(given)} is what one option answered, so there is nothing to choose between. "
+            f"Give another option's answers, too: ONE={given.paths[0]} OTHER=PATH."
         )
     return found
 
@@ -318,7 +317,8 @@ def _by_run(paths: Sequence[Path]) -> dict[str, list[Path]]:
             found.setdefault(parts[0], []).append(file)
         return found
     for file in files:
-        found.setdefault(file.stem.partition(MARK)[0], []).append(file)
+        # "run" keeps a date from being read as a number, which would be a cost.
+        found.setdefault(f"run {file.stem.partition(MARK)[0]}", []).append(file)
     return _by_settings(found)
 
 

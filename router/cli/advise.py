@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from m3router.data.errors import DataError
+from m3router.data.importers.costs import UNIT
 from m3router.data.importers.joined import UNMAPPED
 from m3router.data.importers.recognition import (
     BLINDTEST,
@@ -223,15 +224,19 @@ def _show_log(log: OracleLog, found: Recognised) -> None:
     """What was read, one line, and what could not be."""
     groups = len(set(log.groups.tolist()))
     asked = words_of(log).asked(len(log), groups)
+    unit = f"cost in {log.cost_unit}"
+    if log.cost_unit == UNIT:
+        unit = "cost without a unit (--cost-unit names it)"
     gaps = f", {log.n_gaps} answers missing" if log.n_gaps else ""
     out.print(
         Text(
-            f"{found.kind}: {len(log)} questions{asked and ' '}{asked} at the options "
-            f"{', '.join(log.options)}; cost in {log.cost_unit}{gaps}"
+            f"{found.kind}: {len(log):,} question{'' if len(log) == 1 else 's'}"
+            f"{asked and ' '}{asked} at the options {', '.join(log.options)}; {unit}{gaps}"
         )
     )
     for sentence in log.metadata.get(UNMAPPED, ()):
-        say(f"not mapped: {sentence}")
+        # --images is the importer's name for it, and here the images' folder.
+        say(f"not mapped: {sentence.replace('--images', '--image-names')}")
 
 
 def _check_taken(found: Recognised, importing: dict[str, Any]) -> None:

@@ -313,11 +313,13 @@ def _matching(path: str) -> list[Path]:
 
 
 def metrics_of(texts: list[str] | None) -> dict[str, str]:
+    """The field of each task that `--metric` names; "*" for all tasks."""
     named = [one if "=" in one else f"*={one}" for one in texts or ()]
     return pairs(named, "--metric", "TASK=FIELD")
 
 
 def tables_of(texts: list[str] | None) -> dict[str, Path]:
+    """The table of each data set that `--groups` names; "*" for all of them."""
     named = [one if "=" in one else f"*={one}" for one in texts or ()]
     return {name: Path(path) for name, path in pairs(named, "--groups", "DATASET=TABLE").items()}
 
@@ -340,4 +342,5 @@ def costs_of(texts: list[str] | None) -> dict[str, float] | str:
 
 
 def prices_given(texts: list[str] | None) -> dict[str, Prices]:
+    """The prices of each option that `--price` names."""
     return prices_of(pairs(texts, "--price", "OPTION=INPUT,OUTPUT"))

@@ -137,21 +137,21 @@ def evaluation_verdict(document: Document, *, chance: float) -> Verdict:
     costs = np.array([[row["cost"]["value"] for row in document["rows"] if row["kind"] == "fixed"]])
     found, images = document["metrics"], int(document["n"]["test_groups"])
     words = words_in(document)
-    common = _before_routing(fixed, costs, document["options"], chance, images, words)
+    common = _before_routing(fixed, costs, document["options"], chance, images, words, test=True)
     if common is not None:
         return common
     headroom, gain = found["headroom"], found["aiq_minus_fixed"]
     if headroom["high"] is not None and headroom["high"] < NOTHING:
         return _no_headroom(headroom)
     if gain["low"] is None:
-        return _too_few(images, "whether the router gains anything", words)
+        return _too_few(images, "whether the router gains anything", words, test=True)
     how_much = (
         f"at equal mean cost the router has {_points(gain)} of accuracy over mixing fixed options "
         "at random, averaged over all budgets"
     )
     if gain["low"] <= 0 < gain["high"]:
         if (gain["high"] - gain["low"]) / 2 > BROAD or images < FEW_IMAGES:
-            return _too_few(images, f"whether routing pays: {how_much}", words)
+            return _too_few(images, f"whether routing pays: {how_much}", words, test=True)
         return Verdict(DOES_NOT_PAY, f"Routing does not clearly pay here: {how_much}.")
     if gain["high"] <= 0:
         return Verdict(DOES_NOT_PAY, f"Routing does not pay here: {how_much}.")
@@ -219,8 +219,13 @@ def against_best_fixed(document: Document) -> str:
         else f"; {share.get('reason', 'what that saves is not known')}"
     )
     missed = goal["accuracy"]["value"] < 0.99 * best["accuracy"]["value"]
+    images = int(document["n"]["test_groups"])
+    told = "Told to keep 99 % of the best fixed option's accuracy"
+    if _verdict_of(document)["kind"] == TOO_FEW:
+        few = words_in(document).of("too few images to rely on")
+        told = f"On {few}, {images}, and told{told.removeprefix('Told')}"
     return (
-        f"Told to keep 99 % of the best fixed option's accuracy, the router answers "
+        f"{told}, the router answers "
         f"{numbers.percent(goal['accuracy']['value'])} % right "
         f"({numbers.percent(goal['minus_best_fixed']['value'], signed=True)} points, "
         f"{_ends(goal['minus_best_fixed'], signed=True, level=_level(document))}) with "
@@ -345,8 +350,8 @@ def _not_certified(policy: Mapping[str, Any], images: int | None, words: Words) 
     where = "" if images is None else words.of(f" on {images} images")
     takes = str(policy["reason"]).removesuffix(".").partition(". ")[2]
     return (
-        f"Nothing cheaper than {policy['reference']} is certified with {confidence} % confidence to "
-        f"have {what} of at most {most}{where}{takes and ': '}{takes[:1].lower()}{takes[1:]}."
+        f"Nothing cheaper than {policy['reference']} is certified with {confidence} % confidence "
+        f"to have {what} of at most {most}{where}{takes and ': '}{takes[:1].lower()}{takes[1:]}."
     )
 
 
@@ -364,7 +369,7 @@ def next_step(document: Document, *, run: str = "RUN") -> str:
     if kind == CANNOT:
         return "Next: check the model, its prompt and the metric before anything else is labelled."
     if kind == NO_HEADROOM:
-        return f"Next: ask every question at one option, {best}."
+        return f"Next: ask every question at one option, {best}{_cheaper(document)}."
     if kind == LOOKUP:
         return (
             "Next: use the lookup, the best option of each dataset or kind of question within your "
@@ -378,18 +383,52 @@ def next_step(document: Document, *, run: str = "RUN") -> str:
         )
     words = words_in(document)
     if kind == DOES_NOT_PAY:
-        return words.of("Next: use one option, ") + (
-            f"{best}; features of the images (--images, --encoder) or more labels may change the "
-            "verdict."
-            if words.images
-            else f"{best}; more labels may change the verdict."
-        )
+        return f"Next: {_instead(document)}{best}{_cheaper(document)}; {_more(document)}."
     whole, needed = _images_of(document), images_to_tell(document)
     has = "" if whole is None else f" instead of {whole}"
     return (
         words.of("Next: label more images, ")
         + f"about {needed:,} in all{has}, and run this again; until then ask at the best fixed "
         f"option, {best}."
+    )
+
+
+def _instead(document: Document) -> str:
+    """What to do where the router does not pay: a lookup may, all the same."""
+    for name in LOOKUPS:
+        gain = (document["baselines"].get(name, {}).get("metrics") or {}).get("aiq_minus_fixed")
+        if gain is not None and gain["low"] is not None and gain["low"] > 0:
+            return f"use {_article(name)}{name}, which does pay here ({_points(gain)}), or "
+    return "ask every question at one option, "
+
+
+def _more(document: Document) -> str:
+    """What may change the verdict."""
+    blocks = document.get("provenance", {}).get("router", {}).get("blocks", {"image": 0})
+    if "image" in blocks or not words_in(document).images:
+        return "more labels may change the verdict"
+    return "features of the images (--images and --encoder) or more labels may change the verdict"
+
+
+def _cheaper(document: Document) -> str:
+    """The cheapest option that is not clearly less accurate than the best, if it is another one."""
+    best = document["best_fixed"]
+    fixed = [row for row in document["rows"] if row["kind"] == "fixed"]
+    options = dict(zip(document["options"], fixed, strict=True))
+    level = [
+        (row["cost"]["value"], option, row)
+        for option, row in options.items()
+        if row["minus_best_fixed"]["high"] is not None and row["minus_best_fixed"]["high"] >= 0
+    ]
+    spent, option, row = min(level, default=(0.0, best, {}), key=lambda one: one[0])
+    whole = options[best]["cost"]["value"]
+    if option == best or not spent < whole:
+        return ""
+    behind = row["minus_best_fixed"]
+    return (
+        f" or {option}, which costs {numbers.percent(spent / whole, digits=0)} % of it and is not "
+        f"clearly less accurate ({numbers.percent(behind['value'], signed=True)} points, "
+        f"{_ends(behind, signed=True)})"
     )
 
 
@@ -474,6 +513,8 @@ def _before_routing(
     chance: float,
     images: int,
     words: Words,
+    *,
+    test: bool = False,
 ) -> Verdict | None:
     """What can be said from the fixed options alone; None where a router is worth a thought."""
     if len(options) == 1:
@@ -489,7 +530,7 @@ def _before_routing(
         )
     if all(one["low"] is None or one["low"] <= max(chance, 0.0) for one in fixed):
         what = f"whether the model can answer these questions: {right}{guess}"
-        return _too_few(images, what, words)
+        return _too_few(images, what, words, test=test)
     means = costs.mean(axis=0)
     if not means.max() > means.min():
         best = options[int(np.argmax([one["value"] or 0.0 for one in fixed]))]
@@ -536,8 +577,9 @@ def _best_lookup(document: Document) -> tuple[str, Estimate | None]:
     return name, known[name]
 
 
-def _too_few(images: int, what: str, words: Words) -> Verdict:
-    few = f"{images} images are" if images != 1 else "1 image is"
+def _too_few(images: int, what: str, words: Words, *, test: bool = False) -> Verdict:
+    kind = "test image" if test else "image"
+    few = f"{images} {kind}s are" if images != 1 else f"1 {kind} is"
     return Verdict(TOO_FEW, f"{words.of(few)} too few to tell {what}.")
 
 

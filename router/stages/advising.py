@@ -25,7 +25,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import log_warnings
 from m3router.data.manifest import MANIFEST, atomic_write_text
 from m3router.data.plain_files import is_there
-from m3router.data.splits.split import SPLITS
+from m3router.data.splits.split import FRACTIONS, SPLITS
 from m3router.router.evaluation.summary_text import FEW_IMAGES, advice, log_verdict
 from m3router.router.features.groups import IMAGE, QUESTION, SIZE
 from m3router.router.features.question import HASHED
@@ -106,8 +106,8 @@ def default_folder(found: Recognised) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths])) / "advice"
 
 
-def claim_folder(folder: Path, found: Recognised) -> None:
-    """Take a folder for an advice, and write in it on what.
+def claim_folder(folder: Path, found: Recognised) -> bool:
+    """Take a folder for an advice, and write in it on what; returns whether it is a new one.
 
     Raises:
         DataError: when it holds something else, or the advice on another log.
@@ -126,10 +126,11 @@ def claim_folder(folder: Path, found: Recognised) -> None:
                 f"{folder} holds the advice on {', '.join(before['sources'])} ({before['kind']}). "
                 "Name another folder: --out RUN."
             )
-        return
+        return False
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} holds something else. Name another folder: --out RUN.")
     atomic_write_text(marker, json.dumps(told, indent=1) + "\n")
+    return True
 
 
 def _marked(marker: Path) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _read(run: Run, found: Recognised, wishes: Wishes) -> OracleLog:
             f"The log has one option, {log.options[0]}, so there is nothing to choose between: add "
             "what another option answered."
         )
-    if log.cost_unit == RANK:
+    if log.cost_unit == RANK or not np.nanmax(log.costs, initial=0.0) > 0:
         raise DataError(_costs_wanted(log, found))
     return log
 
@@ -187,18 +188,15 @@ def _costs_wanted(log: OracleLog, found: Recognised) -> str:
     counted = [name for name in QUANTITIES if name in frame.columns and frame[name].notna().all()]
     measured = f" The log counts {', '.join(counted)}: --cost {counted[0]}." if counted else ""
     return (
-        f"The log does not tell what an answer costs at the options {', '.join(log.options)}, and "
-        f"without costs nothing can be saved. Pass any numbers in proportion, such as "
-        f"{_numbers(log)}, or prices (--price OPTION=INPUT,OUTPUT), or a column (--cost COLUMN)."
-        f"{measured}"
+        f"The log does not tell what an answer costs, and without that nothing can be saved. Give "
+        f"each option a number, in seconds, tokens, money or billions of parameters: "
+        f"{_numbers(log)}. Or give prices (--price OPTION=INPUT,OUTPUT) or a column that holds the "
+        f"cost (--cost COLUMN).{measured}"
     )
 
 
 def _numbers(log: OracleLog) -> str:
-    named = [
-        f"--cost {shlex.quote(f'{name}={place}')}" for place, name in enumerate(log.options, 1)
-    ]
-    return " ".join(named)
+    return " ".join(f"--cost {shlex.quote(name)}=NUMBER" for name in log.options)
 
 
 def advise_stage(
@@ -222,27 +220,18 @@ def advise_stage(
         DataError: when the folder holds something else, the log cannot be read, has one option or
             does not tell what answers cost, images are missing, or a part of the run is damaged.
     """
-    claim_folder(run.root, found)
+    new = claim_folder(run.root, found)
     step("reading")
-    log = _read(run, found, wishes)
+    try:
+        log = _read(run, found, wishes)
+    except DataError:
+        if new:  # so that the same folder can be named when the mistake is mended
+            shutil.rmtree(run.root, ignore_errors=True)
+        raise
     on_log(log)
-    words = words_of(log)
-    groups = len(set(log.groups[log.complete].tolist()))
     warnings = tuple(log_warnings(log))
     if not _can_split(log, seed=wishes.seed):
-        whole = words.of(
-            f"{groups} image{'' if groups == 1 else 's'} with an answer at every option"
-        )
-        return Advice(
-            log=log,
-            sentences=(
-                words.of(
-                    f"Too few to say anything: routing is learned on some images and judged on "
-                    f"others, which takes more than the {whole} that there are; numbers settle from "
-                    f"about {5 * FEW_IMAGES} on."
-                ),
-            ),
-        )
+        return Advice(log=log, sentences=(_too_few(log),))
     step("features")
     if not (found.kind == RUN and is_there(run.features_folder / MANIFEST)):
         _featurize(run, wishes)
@@ -263,6 +252,25 @@ def advise_stage(
         notes=tuple(dict.fromkeys([*document["warnings"], *warnings])),
         page=page,
     )
+
+
+def _too_few(log: OracleLog) -> str:
+    """What to say of a log that cannot be split."""
+    images = len(set(log.groups[np.asarray(log.complete)].tolist()))
+    return (
+        words_of(log).of(
+            f"{images} image{'' if images == 1 else 's'} with an answer at every option: too few to "
+            "say anything, since a router is learned on some images, calibrated on others and judged on "
+            "others again, and "
+        )
+        + f"{_takes(log)}."
+    )
+
+
+def _takes(log: OracleLog) -> str:
+    """How many images a verdict takes."""
+    whole = round(FEW_IMAGES / FRACTIONS[-1])
+    return words_of(log).of(f"since a verdict takes about {whole} images in all")
 
 
 def _can_split(log: OracleLog, *, seed: int) -> bool:
@@ -318,4 +326,5 @@ def _unlearned(log: OracleLog, why: str) -> tuple[str, ...]:
         chance=log.chance[complete],
         words=words_of(log),
     )
-    return (known.text, why)
+    few = len(set(log.groups[complete].tolist())) < FEW_IMAGES
+    return (known.text, why, *([f"Next: label more, {_takes(log)}."] if few else []))

@@ -299,8 +299,9 @@ def _by_table(paths: Iterable[Path]) -> dict[str, list[Path]]:
     """Tables by the model that their names begin with."""
     tables: list[Path] = []
     for path in paths:
-        tables += _tables_below(path) if path.is_dir() else [path]
-    return by_model([one for one in tables if _kind_below(one, {}) == VLMEVALKIT])
+        below = _tables_below(path) if path.is_dir() else []
+        tables += [one for one in below if _kind_below(one, {}) == VLMEVALKIT] or below or [path]
+    return by_model(tables)
 
 
 def _by_run(paths: Sequence[Path]) -> dict[str, list[Path]]:

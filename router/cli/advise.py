@@ -171,8 +171,9 @@ def advise(
         raise typer.BadParameter("--max-loss and --max-regret: give one of the two")
     if encoder is not None and images is None:
         raise typer.BadParameter("--encoder looks at images: give their folder with --images")
-    importing = {
-        "columns": pairs(column, "--column", "OURS=THEIRS"),
+    columns = pairs(column, "--column", "OURS=THEIRS")
+    importing: dict[str, Any] = {
+        "columns": columns,
         "costs": costs_of(cost),
         "prices": prices_given(price),
         "cost_unit": cost_unit,
@@ -182,7 +183,7 @@ def advise(
         "skip_bad": skip_bad,
     }
     with _wrong_use():
-        found = recognise(log, kind=kind, columns=importing["columns"])
+        found = recognise(log, kind=kind, columns=columns)
         _check_taken(found, importing)
 
     from m3router.router.stages.advising import (  # loads torch

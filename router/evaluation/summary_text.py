@@ -160,8 +160,8 @@ def evaluation_verdict(document: Document, *, chance: float) -> Verdict:
         return Verdict(
             LOOKUP,
             f"A lookup is as good: {how_much}, but so is the {name}, by nearly as much (it less "
-            f"the router: {_points(lookup)}), and it reads no "
-            f"{'image' if words.images else 'question'}.",
+            f"the router: {_points(lookup)}), and it reads "
+            f"{_read_by(name, words)}.",
         )
     return Verdict(PAYS, f"Routing pays: {how_much}.")
 
@@ -348,7 +348,7 @@ def _not_certified(policy: Mapping[str, Any], images: int | None, words: Words) 
     most = _in_points(share) if loss else f"{100 * share:g} %"
     confidence = numbers.percent(float(knob.get("confidence", CONFIDENCE)), digits=0)
     where = "" if images is None else words.of(f" on {images} images")
-    takes = str(policy["reason"]).removesuffix(".").partition(". ")[2]
+    takes = words.of(str(policy["reason"]).removesuffix(".").partition(". ")[2])
     return (
         f"Nothing cheaper than {policy['reference']} is certified with {confidence} % confidence "
         f"to have {what} of at most {most}{where}{takes and ': '}{takes[:1].lower()}{takes[1:]}."
@@ -420,10 +420,10 @@ def _cheaper(document: Document) -> str:
         for option, row in options.items()
         if row["minus_best_fixed"]["high"] is not None and row["minus_best_fixed"]["high"] >= 0
     ]
-    spent, option, row = min(level, default=(0.0, best, {}), key=lambda one: one[0])
     whole = options[best]["cost"]["value"]
-    if option == best or not spent < whole:
+    if not level or not min(level, key=lambda one: one[0])[0] < whole:
         return ""
+    spent, option, row = min(level, key=lambda one: one[0])
     behind = row["minus_best_fixed"]
     return (
         f" or {option}, which costs {numbers.percent(spent / whole, digits=0)} % of it and is not "
@@ -561,6 +561,13 @@ def _headroom(columns: Columns, scores: Floats, costs: Floats) -> dict[str, floa
 
     gap = area("oracle").then(np.subtract, area("fixed", mixed))
     return columns.estimated(gap).to_dict()
+
+
+def _read_by(lookup: str, words: Words) -> str:
+    """What a lookup reads of a request."""
+    if lookup == "question-type lookup":
+        return "nothing but what kind of question it is"
+    return f"no {'image' if words.images else 'question'}"
 
 
 def _best_lookup(document: Document) -> tuple[str, Estimate | None]:

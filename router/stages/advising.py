@@ -26,6 +26,7 @@ from m3router.data.log.warnings import log_warnings
 from m3router.data.manifest import MANIFEST, atomic_write_text
 from m3router.data.plain_files import is_there
 from m3router.data.splits.split import FRACTIONS, SPLITS
+from m3router.m3core.checkpoints import EMBEDDED
 from m3router.router.evaluation.summary_text import FEW_IMAGES, advice, log_verdict
 from m3router.router.features.groups import IMAGE, QUESTION, SIZE
 from m3router.router.features.question import HASHED
@@ -257,20 +258,18 @@ def advise_stage(
 def _too_few(log: OracleLog) -> str:
     """What to say of a log that cannot be split."""
     images = len(set(log.groups[np.asarray(log.complete)].tolist()))
-    return (
-        words_of(log).of(
-            f"{images} image{'' if images == 1 else 's'} with an answer at every option: too few to "
-            "say anything, since a router is learned on some images, calibrated on others and judged on "
-            "others again, and "
-        )
-        + f"{_takes(log)}."
+    told = (
+        f"{images} image{'' if images == 1 else 's'} with an answer at every option: too few to "
+        "say anything, since a router is learned on some images, calibrated on others and judged "
+        "on others again"
     )
+    return f"{words_of(log).of(told)}; {_takes(log)}."
 
 
 def _takes(log: OracleLog) -> str:
     """How many images a verdict takes."""
     whole = round(FEW_IMAGES / FRACTIONS[-1])
-    return words_of(log).of(f"since a verdict takes about {whole} images in all")
+    return words_of(log).of(f"a verdict takes about {whole} images in all")
 
 
 def _can_split(log: OracleLog, *, seed: int) -> bool:
@@ -286,10 +285,12 @@ def _featurize(run: Run, wishes: Wishes) -> None:
     groups = [QUESTION]
     if wishes.images is not None:
         groups += [SIZE] if wishes.encoder is None else [SIZE, IMAGE]
-    encoder: dict[str, str] = {} if wishes.encoder is None else {"encoder": wishes.encoder}
-    questions = HASHED if wishes.encoder is None else None
     featurize_stage(
-        run, images=wishes.images, questions=questions, feature_groups=groups, **encoder
+        run,
+        images=wishes.images,
+        encoder=wishes.encoder or EMBEDDED,
+        questions=HASHED if wishes.encoder is None else None,
+        feature_groups=groups,
     )
 
 
@@ -327,4 +328,4 @@ def _unlearned(log: OracleLog, why: str) -> tuple[str, ...]:
         words=words_of(log),
     )
     few = len(set(log.groups[complete].tolist())) < FEW_IMAGES
-    return (known.text, why, *([f"Next: label more, {_takes(log)}."] if few else []))
+    return (known.text, why, *([f"Next: label more; {_takes(log)}."] if few else []))

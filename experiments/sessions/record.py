@@ -16,7 +16,7 @@ SECONDS = 600.0
 """Most for one step on a busy machine."""
 WIDTH = 110
 _TIMES = (
-    (re.compile(r"\d[\d.,]*/s\b"), "…/s"),
+    (re.compile(r"\d[\d.,]*( \w+)?/s\b"), "…/s"),
     (re.compile(r"\b\d[\d.,]* ?s\b"), "… s"),
     (re.compile(r"\b\d+:\d\d(?::\d\d)?\b"), "…"),
 )

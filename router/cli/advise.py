@@ -171,6 +171,8 @@ def advise(
         raise typer.BadParameter("--max-loss and --max-regret: give one of the two")
     if encoder is not None and images is None:
         raise typer.BadParameter("--encoder looks at images: give their folder with --images")
+    if images is not None and not images.is_dir():
+        raise typer.BadParameter(f"--images: the folder {images} does not exist")
     columns = pairs(column, "--column", "OURS=THEIRS")
     importing: dict[str, Any] = {
         "columns": columns,

@@ -132,7 +132,7 @@ LMMS_EVAL = Session(
         Step("The runs:", RUNS),
         Step("", "find runs -type f | sort"),
         Step(
-            "Would routing pay? The folders' names are the options and, being numbers, their costs:",
+            "Would routing pay? The folders' names are the options and, as numbers, their costs:",
             'm3router advise runs --cost-unit "visual tokens"',
         ),
         Step(

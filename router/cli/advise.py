@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from m3router.data.errors import DataError
+from m3router.data.errors import DataError, M3RouterError
 from m3router.data.importers.costs import UNIT
 from m3router.data.importers.joined import UNMAPPED
 from m3router.data.importers.recognition import (
@@ -265,6 +265,6 @@ def _wrong_use() -> Iterator[None]:
     """What the user brought cannot be used: exit code 2, since a verdict is 0."""
     try:
         yield
-    except DataError as error:
+    except M3RouterError as error:
         err.print(Text.assemble(("Error: ", "bold red"), (str(error), "red")))
         raise typer.Exit(WRONG_USE) from error

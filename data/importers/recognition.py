@@ -28,14 +28,12 @@ TABLE, LMMS_EVAL, VLMEVALKIT = "table", "lmms-eval", "vlmevalkit"
 BLINDTEST, EXPORTED, RUN = "blindtest", "exported", "run"
 
 KINDS: dict[str, str] = {
-    TABLE: "a table with a row for each question and option (id, question, option, correct): "
-    f"{', '.join(SUFFIXES)}",
-    LMMS_EVAL: f"runs of lmms-eval (…{MARK}<task>.jsonl): a folder of runs, or NAME=FOLDER for "
-    "each option",
-    VLMEVALKIT: "result tables of VLMEvalKit: their folder, or NAME=FILE for each option",
-    BLINDTEST: f"recorded BlindTest answers: the folder with {BLINDTEST_FILE}",
-    EXPORTED: "a log that `m3router export` wrote: its folder",
-    RUN: "a run folder that was labelled or imported before",
+    TABLE: f"a row for each question and option, with {', '.join(REQUIRED)}; {', '.join(SUFFIXES)}",
+    LMMS_EVAL: f"a folder of runs with *{MARK}<task>.jsonl, or NAME=FOLDER for each option",
+    VLMEVALKIT: "a folder of result tables, or NAME=FILE for each option",
+    BLINDTEST: f"a folder with {BLINDTEST_FILE}",
+    EXPORTED: "a folder that `m3router export` wrote",
+    RUN: "a run folder",
 }
 """Kind -> what it looks like. All but the last are importers' names."""
 
@@ -110,8 +108,8 @@ def recognise(
 
 
 def known_kinds() -> str:
-    """All kinds, a line each."""
-    return "\n".join(f"  {name}: {text}" for name, text in KINDS.items())
+    """All kinds with what they look like, for a message."""
+    return "; ".join(f"{name} ({text})" for name, text in KINDS.items())
 
 
 def _given(sources: Sequence[str]) -> _Given:
@@ -154,8 +152,8 @@ def _one_kind(given: _Given, columns: Mapping[str, str]) -> str:
     lost = [path for path, of_path in found.items() if not of_path]
     if lost:
         raise DataError(
-            f"{lost[0]} is no log of a known kind: {_seen(lost[0])}. --kind NAME says which one it "
-            f"is. Known kinds:\n{known_kinds()}"
+            f"{lost[0]} is no log of a known kind: {_seen(lost[0])}.\n"
+            f"Known kinds: {known_kinds()}.\n--kind NAME says which one it is."
         )
     if len(kinds) > 1:
         where = {kind: next(p for p, own in found.items() if kind in own) for kind in sorted(kinds)}
@@ -210,8 +208,8 @@ def _kind_of_file(path: Path, columns: Mapping[str, str]) -> str | None:
         return VLMEVALKIT
     ours = {theirs.lower(): name for name, theirs in columns.items()}
     have = {ours.get(name, name) for name in names}
-    # A table that has some of our columns is one; its importer says what it lacks.
-    return TABLE if len(have & set(REQUIRED)) >= 2 else None
+    # A table with most of our columns is one; its importer says what it lacks.
+    return TABLE if len(have & set(REQUIRED)) >= len(REQUIRED) - 1 else None
 
 
 def _kind_below(path: Path, columns: Mapping[str, str]) -> str | None:
@@ -262,6 +260,8 @@ def _seen(path: Path) -> str:
                 "--log_samples"
             )
         tables = [one for one in _tables_below(path) if _kind_below(one, {}) == TABLE]
+        if len(names) == 1 and (path / names[0]).is_file():
+            return f"the folder holds {names[0]}, and {_seen(path / names[0])}"
         if len(tables) > 1:
             return (
                 f"the folder holds {len(tables)} tables ({listed([t.name for t in tables], 3)}); "
@@ -270,6 +270,11 @@ def _seen(path: Path) -> str:
         return f"the folder holds {listed(names, _SEEN)}"
     if Path(path.name.lower().removesuffix(".gz")).suffix in SUFFIXES:
         names = list(read_cells(path).names)
+        if "question" in names and not {"option", "correct"} & set(names):
+            return (
+                "it holds questions, and not yet what options answered (`m3router label --examples "
+                f"{path}` asks a model)"
+            )
         return (
             f"its columns are {listed(names, 12)}, and a table needs {', '.join(REQUIRED)} "
             f"(--column {REQUIRED[0]}=THEIRS names one that is called otherwise)"

@@ -130,7 +130,12 @@ def claim_folder(folder: Path, found: Recognised) -> bool:
         return False
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} holds something else. Name another folder: --out RUN.")
-    atomic_write_text(marker, json.dumps(told, indent=1) + "\n")
+    try:
+        atomic_write_text(marker, json.dumps(told, indent=1) + "\n")
+    except DataError as error:
+        raise DataError(
+            f"{str(error).removesuffix('.')}. Name another folder: --out RUN."
+        ) from error
     return True
 
 

@@ -251,10 +251,11 @@ WRONG = {
     "nothing there": (["answer.csv"], "answer.csv does not exist. Did you mean answers.csv?"),
     "twice": (["answers.csv", "answers.csv"], "answers.csv is given twice"),
     "two tables": (["answers.csv", "more.csv"], "one path is read"),
-    "another kind": (["notes.txt"], "the file ends in '.txt'. --kind NAME says which one it is."),
+    "another kind": (["notes.txt"], "the file ends in '.txt'. Known kinds: table (a row for each"),
     "an empty folder": (["empty"], "the folder is empty"),
     "a folder of tables": (["tables"], "holds 2 tables (a.csv, b.csv); give one of them"),
     "other columns": (["plain.csv"], "its columns are a, b, and a table needs id, question"),
+    "questions alone": (["asked.csv"], "`m3router label --examples asked.csv` asks a model"),
     "an unknown kind": (["answers.csv", "--kind", "tabel"], "Did you mean 'table'?"),
     "the wrong kind": (["answers.csv", "--kind", "vlmevalkit"], "does not tell its model"),
     "no costs": (["free.csv"], "--cost small=NUMBER --cost large=NUMBER"),
@@ -276,6 +277,7 @@ def test_wrong_use_says_what_to_do(invoke, here, case):
     table(here / "more.csv", rows_of(30))
     (here / "notes.txt").write_text("hello")
     (here / "plain.csv").write_text("a,b\n1,2\n")
+    (here / "asked.csv").write_text("image,question,answers\na.png,Is it?,yes\n")
     (here / "empty").mkdir()
     (here / "tables").mkdir()
     for name in "ab":

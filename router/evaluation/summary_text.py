@@ -222,8 +222,8 @@ def against_best_fixed(document: Document) -> str:
     images = int(document["n"]["test_groups"])
     told = "Told to keep 99 % of the best fixed option's accuracy"
     if _verdict_of(document)["kind"] == TOO_FEW:
-        few = words_in(document).of("too few images to rely on")
-        told = f"On {few}, {images}, and told{told.removeprefix('Told')}"
+        few = words_in(document).of(f"{images} test image{'' if images == 1 else 's'}")
+        told = f"On {few}, too few to rely on, and told{told.removeprefix('Told')}"
     return (
         f"{told}, the router answers "
         f"{numbers.percent(goal['accuracy']['value'])} % right "

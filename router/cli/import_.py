@@ -147,8 +147,8 @@ def table(
         "table",
         file,
         columns=pairs(column, "--column", "OURS=THEIRS"),
-        costs=_costs(cost),
-        prices=_prices(price),
+        costs=costs_of(cost),
+        prices=prices_given(price),
         cost_unit=cost_unit,
         skip_bad=skip_bad,
     )
@@ -179,12 +179,12 @@ def lmms_eval(
         out,
         "lmms-eval",
         _by_option(sources),
-        costs=_costs(cost),
-        prices=_prices(price),
+        costs=costs_of(cost),
+        prices=prices_given(price),
         cost_unit=cost_unit,
-        metric=_metrics(metric),
+        metric=metrics_of(metric),
         images=images,
-        groups=_tables(groups),
+        groups=tables_of(groups),
         skip_bad=skip_bad,
     )
 
@@ -231,13 +231,13 @@ def vlmevalkit(
         out,
         "vlmevalkit",
         _by_option(_named_by_model(sources)),
-        costs=_costs(cost),
-        prices=_prices(price),
+        costs=costs_of(cost),
+        prices=prices_given(price),
         cost_unit=cost_unit,
-        metric=_metrics(metric),
+        metric=metrics_of(metric),
         dataset=dataset,
         images=images,
-        groups=_tables(groups),
+        groups=tables_of(groups),
         skip_bad=skip_bad,
     )
 
@@ -317,17 +317,19 @@ def _matching(path: str) -> list[Path]:
     return found or [Path(path)]
 
 
-def _metrics(texts: list[str] | None) -> dict[str, str]:
+def metrics_of(texts: list[str] | None) -> dict[str, str]:
+    """The field of each task that `--metric` names; "*" for all tasks."""
     named = [one if "=" in one else f"*={one}" for one in texts or ()]
     return pairs(named, "--metric", "TASK=FIELD")
 
 
-def _tables(texts: list[str] | None) -> dict[str, Path]:
+def tables_of(texts: list[str] | None) -> dict[str, Path]:
+    """The table of each data set that `--groups` names; "*" for all of them."""
     named = [one if "=" in one else f"*={one}" for one in texts or ()]
     return {name: Path(path) for name, path in pairs(named, "--groups", "DATASET=TABLE").items()}
 
 
-def _costs(texts: list[str] | None) -> dict[str, float] | str:
+def costs_of(texts: list[str] | None) -> dict[str, float] | str:
     """Costs by option, or the name of what is measured."""
     named = [text for text in texts or () if "=" not in text]
     if named and len(texts or ()) > 1:
@@ -346,5 +348,6 @@ def _costs(texts: list[str] | None) -> dict[str, float] | str:
         ) from None
 
 
-def _prices(texts: list[str] | None) -> dict[str, Prices]:
+def prices_given(texts: list[str] | None) -> dict[str, Prices]:
+    """The prices of each option that `--price` names."""
     return prices_of(pairs(texts, "--price", "OPTION=INPUT,OUTPUT"))

@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "label": "m3router.router.cli.label:label",
     "judge": "m3router.router.cli.judge:judge",
     "import": "m3router.router.cli.import_:app",
+    "advise": "m3router.router.cli.advise:advise",
     "inspect": "m3router.router.cli.inspect:inspect",
     "featurize": "m3router.router.cli.featurize:featurize",
     "tune": "m3router.router.cli.tune:tune",
@@ -180,7 +181,8 @@ def main(
 
     `fetch` writes a published benchmark as examples, `label` asks a frozen model every question at
     every option, `judge` has answers scored by a language model, `import` reads what another tool
-    answered, `tune` searches for a router's setting, `train` learns which option suffices,
+    answered, `advise` says of such a log whether routing would pay, `tune` searches for a router's
+    setting, `train` learns which option suffices,
     `calibrate` sets a budget, `evaluate` and `report` say what was saved and what was lost,
     `traffic` keeps what a server recorded, `monitor` judges a policy on it, `route` decides without
     asking a model, `ask` answers, `look` draws what a model sees, `demo` shows it all in a browser.

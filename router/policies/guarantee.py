@@ -21,6 +21,7 @@ it cheap. See docs/guarantees.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,6 +53,39 @@ STEPS = 250
 """Most prices that are tested."""
 POWER = 0.8
 """Probability of success at the sample sizes that are advised."""
+CONFIDENCE = 0.95
+"""Of guarantees that declare no other."""
+LOSSES = (0.01, 0.02, 0.05)
+"""Losses that are worth a certificate, strictest first, for those who name none."""
+ROOM = 2
+"""How many times the least images there should be, so that a few losses are allowed for."""
+
+
+def least_images(loss: float, *, confidence: float = CONFIDENCE) -> int:
+    """Images of the calibration split that certify a loss if nothing at all is lost on them.
+
+    The least G with (1 - loss)^G <= 1 - confidence, an image counting with one question.
+
+    >>> least_images(0.01), least_images(0.05)
+    (299, 59)
+    """
+    return math.ceil(math.log(1 - confidence) / math.log(1 - loss))
+
+
+def certifiable_loss(images: int, *, confidence: float = CONFIDENCE) -> float | None:
+    """The strictest of `LOSSES` that so many images may certify; None where they are too few.
+
+    Goes by the number of images alone: a target that is chosen by looking at the calibration
+    split's labels would not be covered by its guarantee.
+
+    >>> certifiable_loss(700), certifiable_loss(70), certifiable_loss(40)
+    (0.01, 0.05, None)
+    """
+    for loss in LOSSES:
+        room = 1 if loss == LOSSES[-1] else ROOM
+        if images >= room * least_images(loss, confidence=confidence):
+            return loss
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +143,7 @@ class Target:
 
     max_regret: float | None = None
     max_loss: float | None = None
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
     bound: str | None = None
     most: int | None = None
     cap: float | None = None

@@ -118,6 +118,9 @@ class TestFractions:
             if "FRACTION" in str(parameter.metavar)
         }
         assert found == {
+            "advise --confidence",
+            "advise --max-loss",
+            "advise --max-regret",
             "calibrate --max-loss",
             "calibrate --max-loss-observed",
             "calibrate --max-regret",

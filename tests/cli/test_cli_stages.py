@@ -382,4 +382,4 @@ def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
     result = invoke("train", finished, *groups("image", "question"), "--no-ablations")
     assert result.exit_code == 0, result.output
     result = invoke("train", finished, *groups("image", "sound"))
-    assert result.exit_code == 2 and "no feature block 'sound'" in result.output
+    assert result.exit_code == 2 and "Unknown feature group 'sound'" in result.output

@@ -1,14 +1,13 @@
 """`python -m m3router`, and the program `m3router` itself."""
 
 import sys
+from importlib import import_module
 
 
 def run() -> None:
     """Run the program; Ctrl-C while it is still being imported ends it without a traceback."""
     try:
-        from m3router.router.cli.main import app
-
-        app(prog_name="m3router")
+        import_module("m3router.router.cli.main").app(prog_name="m3router")
     except KeyboardInterrupt:
         sys.exit(130)
 

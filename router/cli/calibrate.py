@@ -15,6 +15,7 @@ from m3router.router.cli import next_steps
 from m3router.router.cli.console import say, say_about_reference
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import out
+from m3router.router.evaluation.few_images import few_to_calibrate
 from m3router.router.policies.guarantee import Target, UncertifiedError
 from m3router.router.policies.guarantee_text import evidence, told_by
 from m3router.router.policies.knobs import Knobs, told
@@ -24,7 +25,6 @@ from m3router.router.stages.escalating import escalate_stage
 from m3router.router.stages.learning import calibrate_stage
 from m3router.router.stages.references import reference_stage
 from m3router.router.text.agreement import agreement_sentence
-from m3router.router.text.few_images import few_to_calibrate
 from m3router.router.text.fractions import METAVAR, fraction, signed_fraction
 from m3router.router.text.numbers import number, percent, plain
 from m3router.router.text.words import Words, words_of

@@ -123,10 +123,11 @@ class _Group(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal may not have all our letters
                 stream.reconfigure(errors="backslashreplace")
+        extra["standalone_mode"] = False  # what ends it is told here, not by typer
         if not standalone_mode:
-            return super().main(*args, **{**extra, "standalone_mode": False})
+            return super().main(*args, **extra)
         try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
+            code = super().main(*args, **extra)
         except USAGE_ERROR as error:
             code = show_wrong_use(error)
         sys.exit(code or 0)

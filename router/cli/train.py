@@ -30,11 +30,11 @@ from m3router.router.cli.options import (
 )
 from m3router.router.cli.streams import out as results
 from m3router.router.estimators import DEFAULT, ESTIMATORS
+from m3router.router.evaluation.few_images import few_to_learn
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import train_stage
 from m3router.router.stages.tuning import tuned_setting
 from m3router.router.text.agreement import agreement_sentence
-from m3router.router.text.few_images import few_to_learn
 from m3router.router.text.numbers import count
 from m3router.router.text.words import words_of
 from m3router.router.training.targets import DEFAULT as DEFAULT_RULE

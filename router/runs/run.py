@@ -15,6 +15,7 @@ from typing import Any
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.log.files import PARQUET
+from m3router.data.log.journal import JOURNAL
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.manifest import (
     COMMANDS,
@@ -501,13 +502,19 @@ class Run:
             raise DataError(f"{root} does not exist. Check the path; {MAKES}.")
         if not root.is_dir():
             raise DataError(f"{root} is a file, not a run folder. Give the folder; {MAKES}.")
-        if command == "label" and self.policies_folder.is_dir():
+        if self.published and (self.policies_folder.is_dir() or self.arm().is_dir()):
             raise DataError(
                 f"{root} has no log: it holds a router and policies alone. Use the run that they "
                 "were made in, or `m3router ask`, `route` or `serve`, which need no log."
             )
-        if command == "label" or self.published:
+        if self.published:
             raise DataError(f"{root} is not a run folder: it has no log. {MAKES.capitalize()}.")
+        if is_there(self.log_folder / JOURNAL) and not is_there(self.log_folder / MANIFEST):
+            raise DataError(
+                f"The log in {root} is not finished: run the same `m3router label` command again."
+            )
+        if command == "label":
+            raise DataError(f"{path} is missing. Copy the run again, or label again.")
         lacking = LACKS.get(command, command)
         raise DataError(f"{root} has no {lacking} yet. Run `{self._command(command)}` first.")
 

@@ -215,7 +215,7 @@ def test_a_policy_of_another_router_stays_here(pushed: Run, hub: StandIn, tmp_pa
     payload.pop("sha256")
     write_sealed(tmp_path / "other.json", payload)
     before = len(hub.commits[NAME])
-    with pytest.raises(MismatchError, match="calibrated for the router"):
+    with pytest.raises(MismatchError, match="calibrated for another router"):
         push_policy(Policy.read(tmp_path / "other.json"), NAME)
     shutil.copy(tmp_path / "other.json", pushed.policy("other"))
     assert len(hub.commits[NAME]) == before

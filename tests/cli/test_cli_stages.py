@@ -243,15 +243,10 @@ def test_calibrate_takes_exactly_one_knob_that_can_be_met(invoke, finished):
 
 
 def test_stages_out_of_order_say_what_to_run(invoke, tmp_path):
-    for command, needed in (
-        (["train", tmp_path], "label"),
-        (["calibrate", tmp_path, "--budget", 9], "train"),
-        (["evaluate", tmp_path], "train"),
-        (["report", tmp_path], "evaluate"),
-    ):
-        result = invoke(*command)
+    for command in (["train"], ["calibrate", "--budget", 9], ["evaluate"], ["report"]):
+        result = invoke(command[0], tmp_path, *command[1:])
         assert result.exit_code == 2
-        assert f"m3router {needed}" in result.stderr.replace("\n", " ")
+        assert "it has no log. `m3router label`" in result.stderr
 
 
 def test_a_table_of_another_tool_becomes_a_report(invoke, small_world, tmp_path):
@@ -382,4 +377,4 @@ def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
     result = invoke("train", finished, *groups("image", "question"), "--no-ablations")
     assert result.exit_code == 0, result.output
     result = invoke("train", finished, *groups("image", "sound"))
-    assert result.exit_code == 2 and "no feature block 'sound'" in result.output
+    assert result.exit_code == 2 and "Unknown feature group 'sound'" in result.output

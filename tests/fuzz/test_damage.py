@@ -122,7 +122,7 @@ def test_commands_refuse_a_truncated_log_in_one_message(run, number, caplog):
 def test_no_log_and_a_damaged_log_are_different_things(run):
     router = run.router()
     (run.log_folder / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"log/manifest\.json does not exist"):
+    with pytest.raises(DataError, match=r"log/manifest\.json is missing"):
         Policies(run.root, router)
     for folder in (run.log_folder, run.features_folder):
         shutil.rmtree(folder)

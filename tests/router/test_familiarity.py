@@ -127,7 +127,7 @@ def test_a_damaged_or_foreign_one_is_refused(imported, tmp_path, name):  # noqa:
     other.write(tmp_path / "other")
     for one in FILES:
         shutil.copy(folder / one, tmp_path / "other" / one)
-    with pytest.raises(MismatchError, match="belongs to the router"):
+    with pytest.raises(MismatchError, match="belongs to another router"):
         ScaleRouter.read(tmp_path / "other")
 
 

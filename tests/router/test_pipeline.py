@@ -256,7 +256,7 @@ def test_parts_that_do_not_belong_together_are_refused(world):
         AutoScalePipeline(model=coarse, router=router, policy=policy)
     other = FakeModel()
     other.revision = "another"
-    with pytest.raises(MismatchError, match="features of fake@.*the model is fake@another"):
+    with pytest.raises(MismatchError, match="features of another model.*not fake@another"):
         AutoScalePipeline(model=other, router=router, policy=policy)
     foreign = Policy(
         binding=Binding(
@@ -359,7 +359,7 @@ def test_a_fixed_scale_is_not_asked_again(world, pipeline):
 def test_a_cascade_of_another_router_is_refused(world):
     cascade = cascade_for(world, bias=0.0)
     other = replace(cascade, binding=replace(cascade.binding, router="x" * 64))
-    with pytest.raises(MismatchError, match="router xxxxxxxxxxxx"):
+    with pytest.raises(MismatchError, match="xxxxxxxxxxxx"):
         AutoScalePipeline(
             model=FakeModel(), router=world["router"], policy=world["policy"], cascade=other
         )

@@ -197,7 +197,7 @@ def test_a_study_of_something_else_is_refused(tuned, small, build_log):
     build_log(scores, groups=list(world.log.groups)).write(tuned.log_folder)
     with pytest.raises(MismatchError, match="log .* there, .* here.*--study"):
         searched(tuned)
-    with pytest.raises(MismatchError, match="tuned on another log"):
+    with pytest.raises(MismatchError, match="made from another log"):
         tuned_setting(tuned)
     searched(tuned, trials=1, study="another")  # lies beside it
     assert tuned_setting(tuned).record["study"] == "another"

@@ -7,6 +7,7 @@ wrong and what to do; the caller names the file.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import gzip
 import io
@@ -143,12 +144,12 @@ def _separator(text: str, usual: str) -> str:
 
 
 def _widths(text: str, mark: str) -> list[int]:
-    """How many cells this makes of each of the first rows; 0 where it does not read."""
-    try:
-        rows = filter(None, _reader(text, mark))
-        return [len(row) for row in islice(rows, _LOOKED_AT)] or [0]
-    except csv.Error:
-        return [0]
+    """How many cells this makes of each of the first rows, as far as they read; [0] for none."""
+    widths: list[int] = []
+    with contextlib.suppress(csv.Error):
+        for row in islice(filter(None, _reader(text, mark)), _LOOKED_AT):
+            widths.append(len(row))
+    return widths or [0]
 
 
 def sheet_rows(path: Path) -> list[list[Any]]:

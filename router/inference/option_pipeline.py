@@ -213,7 +213,7 @@ class OptionPipeline:
         return told
 
     @overload
-    def answer(
+    def answer(  # type: ignore[overload-overlap]  # a text is a sequence of texts
         self, images: AnyImage, questions: str, **how: Unpack[HowToAnswer]
     ) -> OptionAnswer: ...
 

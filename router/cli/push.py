@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from m3router.data.progress import waiting
 from m3router.router.cli.options import RunFolder
-from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.hub.card import Facts
 from m3router.router.hub.publishing import push_run, run_files, write_published
@@ -67,6 +67,6 @@ def push(
         write_published(out, run_files(Run(run), facts))
         results.print(f"written, not uploaded: {out}", markup=False)
         return
-    with err.status("uploading"):
+    with waiting("uploading"):
         address = push_run(Run(run), facts, private=private, message=message)
     results.print(f"uploaded: {address}", markup=False)

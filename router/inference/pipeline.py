@@ -176,8 +176,8 @@ class AutoScalePipeline:
             MismatchError: If the lengths differ, the scale is not in the grid, or the policy
                 belongs to another router.
             DataError: If a question is empty or does not fit the model's context, a file cannot
-                be read, there is no such policy, a budget cannot be met, or it, an option or a scale
-                is given beside another of them.
+                be read, there is no such policy, a budget cannot be met, or it, an option or a
+                scale is given beside another of them.
         """
         alone = isinstance(questions, str) and is_one_image(images)
         images, questions = paired(images, questions)

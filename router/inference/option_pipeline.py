@@ -295,6 +295,7 @@ class OptionPipeline:
         images, questions = paired(images, questions)
         if not images:
             return []
+        option = None if option is None else str(option)
         rule = self.router.rule(policy=policy, budget=budget, option=option)
         told: dict[int, OptionAnswer | Failure] = {}
         usable: dict[int, Image.Image] = {}

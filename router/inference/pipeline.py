@@ -188,7 +188,7 @@ class AutoScalePipeline:
         if option is not None:
             if scale is not None:
                 raise DataError("Give an option or a scale, not both.")
-            scale = scale_named(self.model, option)
+            scale = scale_named(self.model, str(option))
         fewest = self.model.grid.scales[0] if scale is None else self.model.check_scale(scale)
         for question in questions:
             self.model.prompt_length(question, fewest)  # a scale costs at least its name

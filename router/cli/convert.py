@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from m3router.data.progress import waiting
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import say
 from m3router.router.cli.options import Dtype
-from m3router.router.cli.streams import err
 
 
 def convert(
@@ -40,7 +40,7 @@ def convert(
     """
     from m3router.m3core.checkpoints import convert as write  # loads torch
 
-    with err.status("converting"):
+    with waiting("converting"):
         folder = write(source, destination, dtype=dtype.value if dtype else None)
     say(f"written: {folder}")
     next_steps.show_next("check", "--model", folder)

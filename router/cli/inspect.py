@@ -11,6 +11,7 @@ import typer
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.partial_log import find_log
 from m3router.data.log.warnings import log_warnings
+from m3router.data.progress import waiting
 from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.options import images_folder
 from m3router.router.cli.streams import err, out
@@ -81,7 +82,7 @@ def inspect(
             "Examples were asked up to their first right answer: accuracy is over what was asked, "
             "and oracles cannot be computed."
         )
-    with err.status("counting"):
+    with waiting("counting"):
         inspection = inspect_log(log, rules=rule or RULES, top=top, draws=draws)
     if json:
         document = {"finished": found.finished, "asked": found.asked, "notes": notes}

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from m3router.data.progress import waiting
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import say
 from m3router.router.cli.options import RunFolder, folder_to_write
-from m3router.router.cli.streams import err
 from m3router.router.cli.streams import out as results
 from m3router.router.hub.card import Facts
 from m3router.router.hub.publishing import push_run, run_files, write_published
@@ -75,7 +75,7 @@ def push(
         told = f"Look through {out / 'README.md'}; then upload it:"
         next_steps.show_next("push", run, name, "--license", licence, where=told)
         return
-    with err.status("uploading"):
+    with waiting("uploading"):
         address = push_run(Run(run), facts, private=private, message=message)
     results.print(f"uploaded: {address}", markup=False)
     say(f"next: {shlex.join(['hf', 'download', name, '--local-dir', name.split('/')[-1]])}")

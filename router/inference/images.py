@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -104,10 +104,16 @@ def opened(images: Sequence[AnyImage], *, frames: int) -> list[Image.Image]:
 
 
 def is_one_image(images: AnyImage | Sequence[AnyImage]) -> TypeGuard[AnyImage]:
-    """Whether this is an image and no collection of several; an array of four axes is several."""
+    """Whether this is an image and no collection of several; an array of four axes is several.
+
+    What cannot be an image, such as a tensor, counts as one, so that it is refused as that.
+    """
     if isinstance(images, np.ndarray):
         return images.ndim < 4 and images.dtype != object
-    return not isinstance(images, Sequence) or isinstance(images, str | bytes | bytearray)
+    if isinstance(images, Image.Image | str | os.PathLike | bytes | bytearray | memoryview):
+        return True
+    several = isinstance(images, Iterable) and not isinstance(images, Mapping)
+    return not several or hasattr(images, "read") or len(getattr(images, "shape", ())) > 1
 
 
 def paired(

@@ -220,7 +220,7 @@ class OptionPipeline:
         return told
 
     @overload
-    def answer(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+    def answer(  # type: ignore[overload-overlap]  # a text is a sequence of texts
         self, images: AnyImage, questions: str, **how: Unpack[HowToAnswer]
     ) -> OptionAnswer: ...
 
@@ -302,6 +302,7 @@ class OptionPipeline:
         images, questions = paired(images, questions)
         if not images:
             return []
+        option = None if option is None else str(option)
         rule = self.router.rule(policy=policy, budget=budget, option=option)
         told: dict[int, OptionAnswer | Failure] = {}
         usable: dict[int, Image.Image] = {}

@@ -177,17 +177,19 @@ class AutoScalePipeline:
             MismatchError: If the lengths differ, the scale is not in the grid, or the policy
                 belongs to another router.
             DataError: If a question is empty or does not fit the model's context, a file cannot
-                be read, there is no such policy, a budget cannot be met, or more than one of
-                option, scale, policy and budget is given.
+                be read, there is no such policy, a budget cannot be met, or it, an option or a
+                scale is given beside another of them.
         """
         alone = isinstance(questions, str) and is_one_image(images)
         images, questions = paired(images, questions)
         if not images:
             return []
-        if [option, scale, policy, budget].count(None) < 3:
+        if budget is not None and [option, scale, policy].count(None) < 3:
             raise DataError("Give at most one of an option, a scale, a policy and a budget.")
         if option is not None:
-            scale = scale_named(self.model, option)
+            if scale is not None:
+                raise DataError("Give an option or a scale, not both.")
+            scale = scale_named(self.model, str(option))
         fewest = self.model.grid.scales[0] if scale is None else self.model.check_scale(scale)
         for question in questions:
             self.model.prompt_length(question, fewest)  # a scale costs at least its name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -82,6 +83,9 @@ def test_every_form_of_an_image_gives_the_same_answer(pipeline, runs):
     both = pipeline.answer(path, [TEXT, "Is it?"])
     assert len(both) == 2 and len(pipeline.answer([path, pixels], TEXT)) == 2
     assert len(pipeline.answer(np.stack([pixels, pixels]), [TEXT, TEXT])) == 2
+    several = pd.Series([str(path)] * 2)
+    for images in (several, tuple(several), (one for one in several), np.array(several)):
+        assert len(pipeline.answer(images, pd.Series([TEXT, TEXT]))) == 2
     assert pipeline.answer([], []) == []
 
 

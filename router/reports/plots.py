@@ -228,7 +228,7 @@ def _named(data: Sequence[Spec], x: Spec, y: Spec) -> list[Spec]:
             names.append((one, Name.of_line(one["meta"]["label"], spots, own=own)))
             continue
         parts = [spots + (dx, dy) for dx in (-0.013, 0, 0.013) for dy in (-0.02, 0, 0.02)]
-        sides: tuple[str, ...] = label_places.AT_A_POINT
+        sides: Sequence[str] = label_places.AT_A_POINT
         if "error_y" in one:
             bar = one["error_y"]
             for ends in (np.add(one["y"], bar["array"]), np.subtract(one["y"], bar["arrayminus"])):

@@ -38,7 +38,7 @@ class Service(Generic[AnyPipeline]):
     """
 
     def __init__(self, pipeline: AnyPipeline, *, budgets: Budgets, policy: str = "default") -> None:
-        self.pipeline = pipeline
+        self.pipeline: AnyPipeline = pipeline
         self.policy = policy
         self.no_budget = budgets.why_none
         self._budgets = budgets

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from PIL import Image
 from safetensors.numpy import load
 
 from m3router.data.errors import DataError
-from m3router.m3core.options import OptionModel
 from m3router.router.features.cheap import image_cues
 from m3router.router.monitoring.familiarity import OTHERS, SINGLE, Array, Aspect
 from m3router.router.text.familiarity import UNLIKE
@@ -73,6 +72,15 @@ def scene_cues(image: Image.Image) -> npt.NDArray[np.float32]:
     return np.concatenate([image_cues(image)[_OF_SIZE:], np.array(cues, dtype=np.float32)])
 
 
+class _Revised(Protocol):
+    """A model of any kind."""
+
+    @property
+    def revision(self) -> str:
+        """Of its weights."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
     """What images are compared with.
@@ -113,12 +121,12 @@ def scenes() -> Scenes:
         raise DataError(f"{file} is damaged: {error}. Install m3router again.") from error
 
 
-def reads_scenes_only(model: OptionModel) -> bool:
+def reads_scenes_only(model: _Revised) -> bool:
     """Whether a model is the embedded one, which was trained on drawn scenes and nothing else."""
     return model.revision == scenes().revision
 
 
-def scene_likeness(model: OptionModel | None, image: Image.Image) -> float | None:
+def scene_likeness(model: _Revised | None, image: Image.Image) -> float | None:
     """How like drawn scenes an image is: a p-value in (0, 1]; None where the model reads others.
 
     Args:

@@ -13,7 +13,9 @@ from m3router.m3core.endpoint.connecting import connect
 from m3router.m3core.endpoint.endpoint_options import read_options
 from m3router.m3core.endpoint.keys import Key
 from m3router.m3core.endpoint.model import MAX_NEW_TOKENS, EndpointModel
+from m3router.m3core.options import SPEC
 from m3router.router.cli.options import pairs
+from m3router.router.training.scale_router import ScaleRouter
 
 IN_FLIGHT, REQUEST_TIMEOUT = 8, 120.0
 
@@ -204,9 +206,7 @@ def model_or_endpoint(run: Path, model: str | None, endpoint: str | None) -> str
         return model
     if model is not None:
         raise typer.BadParameter("--model and --endpoint exclude each other: give one of them")
-    from m3router.m3core.labelling.rows import SPEC
-    from m3router.m3core.opening import ENDPOINT
-    from m3router.router.training.scale_router import ScaleRouter
+    from m3router.m3core.opening import ENDPOINT  # loads torch
 
     router = ScaleRouter.read(run / "router")
     spec = router.metadata.get("log", {}).get(SPEC)

@@ -72,6 +72,15 @@ def scene_cues(image: Image.Image) -> npt.NDArray[np.float32]:
     return np.concatenate([image_cues(image)[_OF_SIZE:], np.array(cues, dtype=np.float32)])
 
 
+class _Revised(Protocol):
+    """A model of any kind."""
+
+    @property
+    def revision(self) -> str:
+        """Of its weights."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
     """What images are compared with.
@@ -112,20 +121,12 @@ def scenes() -> Scenes:
         raise DataError(f"{file} is damaged: {error}. Install m3router again.") from error
 
 
-class Known(Protocol):
-    """A model that says which it is."""
-
-    @property
-    def revision(self) -> str:
-        """Of its weights."""
-
-
-def reads_scenes_only(model: Known) -> bool:
+def reads_scenes_only(model: _Revised) -> bool:
     """Whether a model is the embedded one, which was trained on drawn scenes and nothing else."""
     return model.revision == scenes().revision
 
 
-def scene_likeness(model: Known | None, image: Image.Image) -> float | None:
+def scene_likeness(model: _Revised | None, image: Image.Image) -> float | None:
     """How like drawn scenes an image is: a p-value in (0, 1]; None where the model reads others.
 
     Args:

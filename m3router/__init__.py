@@ -19,7 +19,7 @@ from m3router.router.version import __version__ as __version__
 if TYPE_CHECKING:
     from m3router.data.example import Example as Example
     from m3router.data.log.oracle_log import OracleLog as OracleLog
-    from m3router.data.sources.jsonl import load_jsonl as load_jsonl
+    from m3router.data.sources.examples import load_examples as load_examples
     from m3router.m3core.checkpoints import load_model as load_model
     from m3router.m3core.functions import FunctionModel as FunctionModel
     from m3router.m3core.labelling import label as label
@@ -59,7 +59,7 @@ if not TYPE_CHECKING:
             "ScaleRouter": "m3router.router.training.scale_router",
             "evaluate": "m3router.router.evaluation.evaluate",
             "label": "m3router.m3core.labelling",
-            "load_jsonl": "m3router.data.sources.jsonl",
+            "load_examples": "m3router.data.sources.examples",
             "load_model": "m3router.m3core.checkpoints",
             "open_model": "m3router.m3core.opening",
             "open_pipeline": "m3router.router.inference.opening",

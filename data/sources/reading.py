@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HfHubHTTPError
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from m3router.data.errors import DataError
+from m3router.data.hub_reach import CONNECTION_ERRORS
 from m3router.data.sources.benchmarks.base import Benchmark, RawExample, Row
 from m3router.data.tables.table import read_cells
 
@@ -64,9 +64,9 @@ def read_rows(
                         homes.add(home)
                 yield row
             return
-        except (OSError, ValueError, ImportError) + _network_errors() as error:
+        except (OSError, ValueError, ImportError, *CONNECTION_ERRORS) as error:
             failed.append((home, error))
-            if begun:
+            if begun or isinstance(error, ConnectionError):  # the other home is on the same hub
                 break
     cause = failed[-1][1]
     raise DataError(_unreadable(entry, config, split, files, failed)) from cause
@@ -119,11 +119,6 @@ def _options(kind: str) -> dict[str, Any]:
         # Else all that was read of a file stays in memory until its end.
         return {"fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False)}
     return {}
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises when a connection breaks: its errors' base, and OSError."""
-    return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
 
 
 def _undecoded(rows: Any) -> Any:

@@ -36,7 +36,7 @@ PURPOSES = {
         "Router",
         "Decision",
     ),
-    "Examples and labelling": ("Example", "load_jsonl", "label"),
+    "Examples and labelling": ("Example", "load_examples", "label"),
     "Models": ("open_model", "load_model", "FunctionModel", "OptionModel", "Option", "ScaleGrid"),
 }
 """Headings of that page and the names below them; other names come at its end."""

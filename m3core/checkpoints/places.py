@@ -11,6 +11,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from m3router.data.errors import ModelError
+from m3router.data.hub_reach import no_hub
 from m3router.data.json_files import parse_json
 from m3router.data.manifest import sha256_file
 from m3router.data.paths import StrPath, as_path
@@ -45,9 +46,13 @@ def resolve(name: str, *, weights: bool = True) -> Path:
         return Path(name)
     try:
         wanted = None if weights else _NO_WEIGHTS
-        return Path(
-            snapshot_download(name, allow_patterns=wanted, ignore_patterns=_OTHER_FRAMEWORKS)
+        found = snapshot_download(
+            name,
+            allow_patterns=wanted,
+            ignore_patterns=_OTHER_FRAMEWORKS,
+            local_files_only=no_hub() is not None,
         )
+        return Path(found)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(_not_found(name, error)) from error
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from m3router.data.errors import DataError
+from m3router.data.hub_reach import no_hub
+from m3router.data.progress import waiting
 from m3router.data.sources.benchmarks.table import BENCHMARKS, benchmark
 from m3router.data.sources.fetching import fetch_benchmark
 from m3router.data.sources.hub import Origin
@@ -82,6 +85,15 @@ def fetch(
         image_files=tuple(image_files or ()),
         videos=videos,
     )
+    entry = benchmark(name)
+    if entry.homes and not files:
+        with waiting("reaching the hub"):
+            lost = no_hub()
+        if lost:
+            raise DataError(
+                f"{entry.title} cannot be fetched. {lost} Or download the Parquet files of "
+                f"huggingface.co/datasets/{entry.hub} elsewhere and pass them with --file."
+            )
     with progress("fetching") as advance:
         fetched = fetch_benchmark(
             name, folder=out, origin=origin, progress=lambda done: advance(done, None, "examples")

@@ -82,6 +82,9 @@ def inspect(
             "Examples were asked up to their first right answer: accuracy is over what was asked, "
             "and oracles cannot be computed."
         )
+    if not json:
+        for note in notes:
+            say(note)
     with waiting("counting"):
         inspection = inspect_log(log, rules=rule or RULES, top=top, draws=draws)
     if json:
@@ -89,7 +92,7 @@ def inspect(
         document |= inspection.to_dict()
         out.file.write(dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        _show(inspection, notes)
+        _show(inspection)
     if csv is not None:
         write_csv(csv_files(inspection), csv)
         err.print(f"written: {csv}", markup=False)
@@ -105,10 +108,8 @@ def _notes(answered: int, asked: int | None) -> list[str]:
     return [f"Unfinished: {so_far} are labelled so far. The numbers will change."]
 
 
-def _show(inspection: Inspection, notes: list[str]) -> None:
+def _show(inspection: Inspection) -> None:
 
-    for note in notes:
-        say(note)
     for table in shown_tables(inspection):
         out.print(table.title, style="bold", markup=False)
         show_table(table.header, table.rows)

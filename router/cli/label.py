@@ -29,7 +29,7 @@ from m3router.router.cli.endpoint_options import (
     RequestTimeout,
     connect_from,
 )
-from m3router.router.cli.exit_codes import SOME_FAILED, STOPPED
+from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.judge import judge as have_judged
 from m3router.router.cli.options import (
     Bits,
@@ -46,7 +46,6 @@ from m3router.router.cli.options import (
     folder_to_write,
     images_folder,
 )
-from m3router.router.cli.streams import out as console
 from m3router.router.cli.toys import say_if_toy
 from m3router.router.runs.run import Run
 
@@ -232,7 +231,7 @@ def label(
     torchrun --nproc-per-node 4 -m m3router label --examples my.jsonl --images images/ --out run/
     ```
     """
-    from m3router.m3core.labelling import LabelMode, Stopped
+    from m3router.m3core.labelling import LabelMode
     from m3router.m3core.labelling.images import workers_for
     from m3router.m3core.labelling.ranks import Ranks
     from m3router.m3core.labelling.rows import label_mode
@@ -240,7 +239,12 @@ def label(
     from m3router.m3core.matryoshka.batching import limits_for  # this and the following load torch
     from m3router.m3core.opening import open_model, parse_options
     from m3router.router.cli.label_examples import Growth, read_examples, say_agreement
-    from m3router.router.cli.labelling import label_with_progress, show_errors, show_flips
+    from m3router.router.cli.labelling import (
+        kept_when_stopped,
+        label_with_progress,
+        show_errors,
+        show_flips,
+    )
     from m3router.router.stages.labelling import verify_stage
 
     if until_correct and scoring is Scoring.REFERENCES:
@@ -332,7 +336,7 @@ def label(
             say_if_toy(model)
         say_agreement(mode, loaded)
     where = str(getattr(getattr(loaded, "model", None), "device", "cpu")).split(":")[0]
-    try:
+    with kept_when_stopped(terminated=0):
         log = label_with_progress(
             run,
             items,
@@ -353,12 +357,6 @@ def label(
             grow=True,
             drop_removed=drop_removed,
         )
-    except Stopped as stopped:
-        console.print(f"{stopped}; all of it is kept: go on with the same command")
-        raise typer.Exit(STOPPED if stopped.interrupted else 0) from None
-    except KeyboardInterrupt:
-        console.print("ended at once; what was answered is kept: go on with the same command")
-        raise typer.Exit(STOPPED) from None
     if not ranks.is_first:
         return
     growth.show(items)

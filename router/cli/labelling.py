@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+import typer
 from rich.text import Text
 
 from m3router.data.example import Example
@@ -17,12 +18,13 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import cost_warnings
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.m3core.endpoint.model import EndpointModel
-from m3router.m3core.labelling import LabelOptions, LabelProgress
+from m3router.m3core.labelling import LabelOptions, LabelProgress, Stopped
 from m3router.m3core.labelling.ranks import Ranks
 from m3router.m3core.labelling.run import STATS
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.options import OptionModel
 from m3router.router.cli.console import progress, show_table
+from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.streams import out
 from m3router.router.evaluation.summary_text import log_verdict
 from m3router.router.features.question import MODEL
@@ -68,6 +70,23 @@ def label_with_progress(
     if ranks.is_first:
         _show_result(run, log)
     return log
+
+
+@contextmanager
+def kept_when_stopped(*, terminated: int) -> Iterator[None]:
+    """Say how far labelling came where a signal ends it in order, and how to go on.
+
+    Args:
+        terminated: The exit code after SIGTERM.
+
+    Raises:
+        Exit: It was ended.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        out.print(f"{stopped}; all of it is kept: go on with the same command")
+        raise typer.Exit(STOPPED if stopped.interrupted else terminated) from None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, show_headline, show_verdict
+from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.options import Device, folder_to_write
 from m3router.router.cli.streams import out as results
 from m3router.router.cli.toys import say_if_toy
@@ -52,7 +53,11 @@ def quickstart(
     ```
     """
     from m3router.m3core.checkpoints import load_model  # this and the next load torch
-    from m3router.router.cli.labelling import label_with_progress, show_errors
+    from m3router.router.cli.labelling import (
+        kept_when_stopped,
+        label_with_progress,
+        show_errors,
+    )
 
     began = time.monotonic()
     folder_to_write(out)
@@ -67,7 +72,8 @@ def quickstart(
             folder, seeds, questions=QUESTIONS, progress=lambda d, n: advance(d, n, "scenes")
         )
     examples = load_jsonl(path, images=folder / "images")
-    log = label_with_progress(run, examples, images=folder / "images", model=loaded)
+    with kept_when_stopped(terminated=STOPPED):
+        log = label_with_progress(run, examples, images=folder / "images", model=loaded)
     show_errors(log)
     run = run.opened()
     _learn(run, seed=seed)

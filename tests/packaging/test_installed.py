@@ -33,7 +33,7 @@ from typing import assert_type
 
 import m3router
 from m3router import AutoScalePipeline, Example, OracleLog, Policy, Run, ScaleGrid, ScaleRouter
-from m3router import load_jsonl, load_model
+from m3router import load_examples, load_model
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.router import train_stage
 from m3router.router.hub import load_router
@@ -52,7 +52,7 @@ assert_type(load_router("me/router"), ScaleRouter)
 assert_type(Policy.read(Path("policy.json")), Policy)
 assert_type(Run(Path("run")).log(), OracleLog)
 assert_type(ScaleGrid, type[ScaleGrid])
-assert_type(load_jsonl(Path("a.jsonl"), images=Path("b")), list[Example])
+examples: list[Example] = load_examples(Path("a.jsonl"), images=Path("b"))
 assert_type(m3router.__version__, str)
 train_stage(Run(Path("run")))
 print(m3router.OracleLog, m3router.label, m3router.evaluate, ask(Path("run")))

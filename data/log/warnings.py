@@ -88,7 +88,8 @@ def _costs(log: OracleLog) -> Iterator[str]:
     if len(log.options) < 2 or not known.size:
         return
     if known.min() == known.max():
-        each = "Answers cost nothing" if known.max() == 0 else f"Every answer costs {known[0]:g}"
+        cost = known[0]
+        each = f"Every answer costs {_plain(cost)}" if cost else "Answers cost nothing"
         yield (
             f"{each}, whatever the option: choosing cannot save anything, only be right more "
             "often. Check the costs."
@@ -107,10 +108,15 @@ def _costs(log: OracleLog) -> Iterator[str]:
         first, after = late[0], late[0] - 1
         yield (
             f"The options are not in the order of their mean cost: {log.options[first]} costs "
-            f"{means[first]:.6g} and {log.options[after]}, which stands before it, "
-            f"{means[after]:.6g}. Rules that go by the order, such as 'stable', take the later one "
-            "for the finer: check the costs, or put the options in another order."
+            f"{_plain(means[first])} and {log.options[after]}, which stands before it, "
+            f"{_plain(means[after])}. Rules that go by the order, such as 'stable', take the later "
+            "one for the finer: check the costs, or put the options in another order."
         )
+
+
+def _plain(value: float) -> str:
+    """A cost with six digits at most, without a power of ten: 0.00001."""
+    return np.format_float_positional(value, precision=6, fractional=False, trim="-")
 
 
 def _alike(log: OracleLog, also: Callable[[int, int], bool]) -> list[list[str]]:

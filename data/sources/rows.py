@@ -13,7 +13,7 @@ from m3router.data.errors import DataError
 from m3router.data.example import Example
 from m3router.data.json_files import parse_json
 from m3router.data.tables.cells import Nested, text_of
-from m3router.data.tables.formats import decoded_text, packed_kind, text_kind
+from m3router.data.tables.formats import check_shape, decoded_text, packed_kind, text_kind
 from m3router.data.tables.table import Table, of_arrow, read_cells
 
 SAVED, SAVED_SPLITS = "dataset_info.json", "dataset_dict.json"
@@ -95,17 +95,25 @@ def _lines(path: Path, text: str) -> list[str] | None:
     if not (looks == _LINES or (named and not looks)):
         return None
     lines = text.split("\n")
-    if named:
-        return lines
+    first, *others = [line for line in lines if line.strip()] or [""]
     try:  # an object over several lines, or with a list in it, is a table's
-        first, *others = [line for line in lines if line.strip()]
-        return lines if parse_json(first) is not None and (others or _is_row(first)) else None
+        values = parse_json(first, nan=True)
     except ValueError:
-        return None
+        return lines if named and not (others and _is_json(text)) else None
+    if not others:
+        check_shape(values)
+    return lines if named or others or _is_row(values) else None
 
 
-def _is_row(line: str) -> bool:
-    values = parse_json(line, nan=True)
+def _is_json(text: str) -> bool:
+    try:
+        parse_json(text, nan=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_row(values: Any) -> bool:
     lists = [one for one in values.values() if isinstance(one, list)]
     return not any(isinstance(row, dict) for one in lists for row in one)
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -51,10 +52,13 @@ def text_of(value: object) -> Cell:
     """Read a typed value as text; missing as None.
 
     Texts lose outer white space, whole numbers their ``.0``: Excel and pandas write numbers as
-    floating-point ones as soon as a cell of their column is empty.
+    floating-point ones as soon as a cell of their column is empty. For the same reason a date loses
+    a time of midnight.
 
     >>> text_of(" 007 "), text_of(12.0), text_of(0.5), text_of(False), text_of(float("nan"))
     ('007', '12', '0.5', 'False', None)
+    >>> text_of(datetime(2024, 1, 2)), text_of(datetime(2024, 1, 2, 10, 30))
+    ('2024-01-02', '2024-01-02 10:30:00')
     """
     if isinstance(value, str):
         return value.strip()
@@ -71,6 +75,8 @@ def text_of(value: object) -> Cell:
         if value.is_nan():
             return None
         return str(int(value)) if value.is_finite() and value == int(value) else f"{value:f}"
+    if isinstance(value, datetime):
+        return str(value).removesuffix(" 00:00:00")
     return str(value).strip()
 
 

@@ -166,6 +166,34 @@ def sheet_rows(path: Path) -> list[list[Any]]:
             book.close()
 
 
+class ShapeError(ValueError):
+    """It is JSON, and no list of rows."""
+
+
+def check_shape(values: Any) -> None:
+    """Refuse a table's columns in one object, which pandas writes where nothing else is asked for.
+
+    Raises:
+        ShapeError: It is such an object, or has names and rows apart.
+
+    >>> check_shape({"id": "1", "question": "What is it?"})
+    >>> check_shape({"id": {"0": "1"}, "question": {"0": "What is it?"}})
+    Traceback (most recent call last):
+    m3router.data.tables.formats.ShapeError: it is one object that holds the columns of a table, ...
+    """
+    parts = list(values.values()) if isinstance(values, dict) else []
+    lengths = {len(part) if isinstance(part, list) else 0 for part in parts}
+    if (
+        (parts and all(isinstance(part, dict) for part in parts))
+        or (len(parts) > 1 and len(lengths) == 1 and 0 not in lengths)
+        or (parts and {"columns", "index", "data"} == set(values))
+    ):
+        raise ShapeError(
+            "it is one object that holds the columns of a table, where a list of rows is needed, "
+            "each an object: in pandas, to_json(path, orient='records')"
+        )
+
+
 def objects_of(
     text: str, *, by_line: bool, left_out: list[str] | None = None
 ) -> list[dict[str, Any]]:
@@ -179,7 +207,8 @@ def objects_of(
             refuses such rows.
 
     Raises:
-        ValueError: It is not JSON, or not made of objects; or one names a field twice.
+        ShapeError: It is not made of objects.
+        ValueError: It is not JSON, or an object names a field twice.
     """
     if by_line:
         records = []
@@ -192,12 +221,14 @@ def objects_of(
                 left_out.append(f"line {number} is not JSON: {error}")
     else:
         records = _only_list(parse_json(text, nan=True))
+    if not by_line or len(records) == 1:
+        check_shape(records[0] if by_line else records)
     if left_out is not None and isinstance(records, list):
         odd = [place for place, row in enumerate(records, start=1) if not isinstance(row, dict)]
         left_out += [f"row {place} is not a JSON object" for place in odd]
         records = [row for row in records if isinstance(row, dict)]
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
-        raise ValueError("expected a list of rows, each a JSON object")
+        raise ShapeError("expected a list of rows, each a JSON object")
     return records
 
 

@@ -8,7 +8,6 @@ something else, the content does. What a cell holds is said by :mod:`m3router.da
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import zipfile
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from m3router.data.errors import DataError
 from m3router.data.tables.cells import EXACT, Cell, keys_of, text_of
 from m3router.data.tables.formats import (
+    ShapeError,
     decoded_text,
     objects_of,
     packed_kind,
@@ -194,8 +194,12 @@ def _objects(text: str, *, by_line: bool, left_out: list[str] | None) -> list[di
         return objects_of(text, by_line=by_line, left_out=left_out)
     except ValueError:
         if text.strip().count("\n"):
-            with contextlib.suppress(ValueError):
+            try:
                 return objects_of(text, by_line=not by_line)
+            except ShapeError:
+                raise
+            except ValueError:
+                pass  # what the file's name says is what was meant
         raise
 
 

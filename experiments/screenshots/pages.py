@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 
 from experiments.screenshots.camera import Shot
 from m3router.data.errors import DataError
+from m3router.router.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
 READER = "experiments.screenshots.resized_reader:model"
@@ -111,8 +112,6 @@ def log_page(material: Material) -> Iterator[list[Shot]]:
 
 def _steps(material: Material) -> tuple[str, str, str]:
     """Coarsest and finest option, and a question that only the finest answers."""
-    from m3router.router.runs.run import Run
-
     log = Run(material.run).log()
     scores = log.scores
     only = (scores[:, 0] < 1) & (scores[:, -1] >= 1)

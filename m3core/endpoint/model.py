@@ -53,7 +53,7 @@ from m3router.m3core.endpoint.server_facts import (
     known_models,
 )
 from m3router.m3core.endpoint.token_counts import TokenCounts, read_usage
-from m3router.m3core.endpoint.transport import Transport
+from m3router.m3core.endpoint.transport import Transport, check_timeout
 from m3router.m3core.options import (
     Answer,
     Failure,
@@ -67,8 +67,6 @@ from m3router.m3core.options import (
 
 COST_UNITS = ("image tokens", "price", "pixels", "seconds", "prompt tokens")
 MAX_NEW_TOKENS = 16
-LONGEST_TIMEOUT = 1e6
-"""Seconds; what sockets take has an end."""
 QUESTIONS_KEPT = 100_000
 """Questions whose tokens without an image are remembered."""
 
@@ -126,8 +124,7 @@ class EndpointSettings:
         for name in ("max_new_tokens", "in_flight"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise DataError(f"{name} must be a whole number of at least 1")
-        if not 0 < self.timeout_s < LONGEST_TIMEOUT:
-            raise DataError(f"timeout_s must be seconds above 0, got {self.timeout_s!r}")
+        check_timeout(self.timeout_s)
         if self.cost_unit not in COST_UNITS:
             raise DataError(unknown_name("cost unit", self.cost_unit, COST_UNITS))
         for one in self.options.options:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from m3router.data.errors import M3RouterError, ModelError
+from m3router.data.errors import DataError, M3RouterError, ModelError
 from m3router.m3core.endpoint.keys import HIDDEN, Key
 
 MOST_BYTES = 16 << 20
@@ -16,6 +16,8 @@ MOST_REDIRECTS = 3
 SAME_METHOD = (307, 308)
 """Redirects after which the same request is sent again (RFC 9110, section 15.4)."""
 CONNECT_SECONDS = 10.0
+LONGEST_TIMEOUT = 1e6
+"""Seconds; what sockets take has an end."""
 LONG_KEY = 16
 """Characters from which on a key is no word that an answer may have by chance."""
 
@@ -47,6 +49,19 @@ class Reply:
     seconds: float
 
 
+def check_timeout(seconds: float) -> None:
+    """Check that a response can be waited for so long.
+
+    Raises:
+        DataError: It cannot.
+    """
+    if not 0 < seconds < LONGEST_TIMEOUT:
+        raise DataError(
+            f"timeout_s (--request-timeout) must be seconds above 0 and below "
+            f"{LONGEST_TIMEOUT:.0f}, got {seconds:g}"
+        )
+
+
 class Transport:
     """Sends requests to one endpoint; safe to use from several threads.
 
@@ -60,10 +75,12 @@ class Transport:
         timeout: Seconds in which a whole response must have come.
 
     Raises:
+        DataError: If the seconds are none.
         ModelError: If the package httpx is not installed.
     """
 
     def __init__(self, url: str, *, key: Key | None, connections: int, timeout: float) -> None:
+        check_timeout(timeout)
         try:
             import httpx
         except ImportError as error:

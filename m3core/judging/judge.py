@@ -180,7 +180,7 @@ def connect_judge(
         retry: When requests are sent again; None for the usual.
 
     Raises:
-        DataError: If the address is none, or may hold a secret.
+        DataError: If the address is none, or may hold a secret; or the seconds are none.
         ModelError: If the package httpx is not installed.
     """
     address = base_url(url)

@@ -17,7 +17,7 @@ from m3router.m3core.cost.vision_language import FAMILIES
 from m3router.router.cli.console import say, show_table
 from m3router.router.cli.options import Dtype, ModelOptions
 from m3router.router.cli.streams import out
-from m3router.router.text.numbers import percent
+from m3router.router.text.numbers import number, percent
 
 if TYPE_CHECKING:
     from m3router.m3core.vlm.option_costs import OptionCost
@@ -176,13 +176,13 @@ def _of_scales(
         + ["active\nMB", "memory\nGB", "prefill\nms", "decode\nms"],
         [
             [
-                value if unit == 1 else _short(value / unit)
+                value if unit == 1 else number(value / unit)
                 for value, unit in zip(row.values(), units, strict=True)
             ]
             for row in found
         ],
     )
-    weights = _short(sizes.shape.weight_bytes(numbers) / 1e9)
+    weights = number(sizes.shape.weight_bytes(numbers) / 1e9)
     out.print(
         f"Memory: {weights} GB of weights, the cache, and what is active at the peak of prefill. "
         f"{device.name}: {device.flops / 1e12:g} TFLOPS, {device.bandwidth / 1e9:g} GB/s.",
@@ -240,7 +240,7 @@ def _of_options(
 def _line(one: OptionCost, finest: OptionCost) -> list[Any]:
     tera = [value / 1e12 for value in (one.tower_flops, one.language_flops, one.flops)]
     shares = [percent(value, digits=0) for value in (one.tower_share, one.flops / finest.flops)]
-    return [one.option, one.image_tokens, *map(_short, tera), *shares]
+    return [one.option, one.image_tokens, *map(number, tera), *shares]
 
 
 def _document(one: OptionCost, finest: OptionCost) -> dict[str, Any]:
@@ -256,8 +256,3 @@ def _document(one: OptionCost, finest: OptionCost) -> dict[str, Any]:
 
 def _write(document: Mapping[str, Any]) -> None:
     out.file.write(dumps(document, indent=2, allow_nan=False) + "\n")
-
-
-def _short(value: float) -> str:
-    """Three digits that count, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

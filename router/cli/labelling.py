@@ -26,7 +26,7 @@ from m3router.m3core.options import OptionModel
 from m3router.router.cli.console import progress, show_table
 from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.streams import out
-from m3router.router.evaluation.summary_text import log_verdict
+from m3router.router.evaluation.summary_text import verdict_of
 from m3router.router.features.question import MODEL
 from m3router.router.runs.run import Run
 from m3router.router.stages.labelling import label_stage
@@ -133,16 +133,7 @@ def _show_result(run: Run, log: OracleLog) -> None:
 
 def _show_verdict(log: OracleLog) -> None:
     """What there is to gain by choosing a scale, from the examples answered at every scale."""
-    whole = np.flatnonzero(log.complete)
-    found = log_verdict(
-        log.scores[whole],
-        log.costs[whole],
-        log.groups[whole],
-        options=log.options,
-        chance=log.chance[whole],
-        words=words_of(log),
-    )
-    out.print(Text(found.text), style="bold")
+    out.print(Text(verdict_of(log).text), style="bold")
 
 
 def _show_stats(path: Path) -> None:

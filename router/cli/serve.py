@@ -13,7 +13,7 @@ from m3router.router.cli.exit_codes import WRONG_USE
 from m3router.router.cli.options import takes_settings
 from m3router.router.cli.streams import err
 from m3router.router.inference.query import Served
-from m3router.router.serve.gateway.deciding import RouterFacts
+from m3router.router.serve.deciding.decider import RouterFacts
 from m3router.router.serve.launch import launch
 from m3router.router.serve.logs import LogFormat, start_logging
 from m3router.router.serve.settings import ServeSettings

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from m3router.router.demo.answering import LONGEST_QUESTION
 from m3router.router.demo.handlers import AUTO, BUDGET, FIXED
 from m3router.router.demo.views import BudgetRange
+from m3router.router.text.numbers import plain
 
 QUESTION, OPTION, WITHIN, SAMPLE = "question", "option", "budget", "sample"
 _MOST_FIELDS = 32
@@ -84,8 +85,8 @@ def read_address(
             ignored.append("Budgets cannot be set for this run.")
         elif budget is None or not budgets.least <= budget <= budgets.most:
             ignored.append(
-                f"The budget must be a number from {budgets.least:g} to {budgets.most:g}, not "
-                f"{_shown(asked[WITHIN])}."
+                f"The budget must be a number from {plain(budgets.least)} to "
+                f"{plain(budgets.most)}, not {_shown(asked[WITHIN])}."
             )
         else:
             found = replace(found, mode=BUDGET, budget=budget)

@@ -15,6 +15,7 @@ from m3router.router.demo.option_service import OptionDemoService, OptionTold
 from m3router.router.demo.service import DemoService, Told
 from m3router.router.demo.session_stats import OptionSpending, Spending
 from m3router.router.policies.policy import Policy
+from m3router.router.text.numbers import plain
 from m3router.router.text.usage import cost_text
 
 AnyService = DemoService | OptionDemoService
@@ -193,7 +194,7 @@ class ScaleView:
 
     def within(self, budget: float) -> str:
         """A budget in words."""
-        return f"{budget:g} visual tokens"
+        return f"{plain(budget)} visual tokens"
 
     def ask(
         self,
@@ -341,7 +342,7 @@ def _reads(service: AnyService) -> str:
 
 
 def _knob(rule: Policy | Cascade) -> str:
-    named = [f"{name.replace('_', ' ')} {value:g}" for name, value in rule.knob.items()]
+    named = [f"{name.replace('_', ' ')} {plain(value)}" for name, value in rule.knob.items()]
     if isinstance(rule, Cascade) and rule.rule.start:
         named.append("may ask again")
     return ", ".join(named)
@@ -349,8 +350,8 @@ def _knob(rule: Policy | Cascade) -> str:
 
 def _budget_info(most: float) -> str:
     return (
-        f"Kept on average over questions like those of the run; {most:g} or more changes nothing, "
-        "the router then takes whatever is likeliest right"
+        f"Kept on average over questions like those of the run; {plain(most)} or more changes "
+        "nothing, the router then takes whatever is likeliest right"
     )
 
 

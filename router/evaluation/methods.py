@@ -29,6 +29,7 @@ from m3router.router.policies.fitting import for_budget, for_max_loss
 from m3router.router.policies.outcomes import Asked, Choice, Outcome, Prices, outcome_of
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.policies.price_sweep import choose_at
+from m3router.router.text.numbers import plain
 
 Rows = npt.NDArray[np.intp]
 GOALS = {"saved_at_99": 0.99, "saved_at_100": 1.0}
@@ -425,7 +426,7 @@ def budget_name(budget: float) -> str:
     >>> budget_name(36.0)
     'budget 36'
     """
-    return f"budget {budget:.6g}"
+    return f"budget {plain(budget)}"
 
 
 def describe(policy: Policy) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from m3router.router.metrics.choices import Array, taken
 from m3router.router.metrics.curves import curves
 from m3router.router.metrics.paired_bootstrap import Columns, Pair, group_sums
 from m3router.router.policies.policy import Policy
+from m3router.router.text.numbers import plain
 
 CHUNK_ENTRIES = 4_000_000
 AIQ = "AIQ"
@@ -147,7 +148,7 @@ def compare_routers(
     low, high = float(mean_costs.min()), float(mean_costs.max())
     wanted: dict[str, Statistic] = {AIQ: lambda means: _area(means, low=low, high=high)}
     for budget in budgets:
-        wanted[f"accuracy at {budget:.6g} {unit}"] = _at(budget)
+        wanted[f"accuracy at {plain(budget)} {unit}"] = _at(budget)
     wanted[SAVED] = _saved
     found = test.differences(sides[0], sides[1], {n: (f, "share") for n, f in wanted.items()})
     for name, pair in (policies or {}).items():

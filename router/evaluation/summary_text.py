@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from m3router.data.log.oracle_log import OracleLog
 from m3router.data.splits.split import FRACTIONS
 from m3router.router.estimators.base import Floats
 from m3router.router.evaluation.documents import Document
@@ -31,7 +32,7 @@ from m3router.router.policies.guarantee import (
 )
 from m3router.router.policies.guarantee_text import told_in
 from m3router.router.text import numbers
-from m3router.router.text.words import Words, words_in
+from m3router.router.text.words import Words, words_in, words_of
 
 Estimate = Mapping[str, float | None]
 
@@ -76,6 +77,19 @@ class Verdict:
     def to_dict(self) -> dict[str, str]:
         """As a JSON-able mapping."""
         return asdict(self)
+
+
+def verdict_of(log: OracleLog) -> Verdict:
+    """`log_verdict` of the examples of a log that every option answered."""
+    whole = np.asarray(log.complete)
+    return log_verdict(
+        log.scores[whole],
+        log.costs[whole],
+        log.groups[whole],
+        options=log.options,
+        chance=log.chance[whole],
+        words=words_of(log),
+    )
 
 
 def log_verdict(

@@ -18,6 +18,7 @@ from m3router.router.evaluation.row_metrics import NOTHING
 from m3router.router.policies.guarantee_text import told_by
 from m3router.router.policies.policy import Policy
 from m3router.router.reports.tables import headline
+from m3router.router.text.numbers import number, plain
 from m3router.router.training.scale_router import ScaleRouter
 
 START, END = "<!-- policies -->", "<!-- end of policies -->"
@@ -234,9 +235,9 @@ def _policies(policies: Mapping[str, Policy], cascades: Mapping[str, Cascade]) -
     rows, certified = [], []
     for name, policy in policies.items():
         one = cascades.get(name, policy)
-        knob = ", ".join(f"{key} {value:g}" for key, value in one.knob.items()) or policy.kind
+        knob = ", ".join(f"{key} {plain(value)}" for key, value in one.knob.items()) or policy.kind
         found = one.calibration
-        cost = f"{found['mean_cost']:.4g}" if "mean_cost" in found else ""
+        cost = number(found["mean_cost"], digits=4) if "mean_cost" in found else ""
         rows.append(
             [
                 name,

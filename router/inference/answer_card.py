@@ -12,7 +12,7 @@ from PIL import Image
 from m3router.data.cards import Html, bars, card, soft, strong
 from m3router.m3core.options import Usage
 from m3router.router.text.familiarity import image_note
-from m3router.router.text.numbers import number
+from m3router.router.text.numbers import number, plain
 
 THUMBNAIL = 160
 """Pixels of the longer side."""
@@ -54,7 +54,7 @@ def answer_line(answer: Answered) -> str:
     """The ``repr`` of an answer."""
     estimates = ", ".join(f"{name}: {share:.2f}" for name, share in answer.estimates.items())
     cost = answer.usage.cost
-    spent = "" if cost is None else f", cost={cost:.6g}"
+    spent = "" if cost is None else f", cost={plain(cost)}"
     return (
         f"{type(answer).__name__}({answer.text!r}, option={answer.option!r}, "
         f"estimates={{{estimates}}}{spent})"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from m3router.data.log.checks import ASKED, JUDGE, UNTIL_CORRECT
 from m3router.router.evaluation.documents import Document, by_agreement
-from m3router.router.text.numbers import number
+from m3router.router.text.numbers import number, plain
 from m3router.router.text.words import Words, words_in
 
 PARTS = {
@@ -85,7 +85,7 @@ def plain_value(value: Any) -> str:
         more = len(value) - MOST
         texts = [plain_value(one) for one in value[:MOST]]
         return together([*texts, f"{more} more"] if more > 0 else texts)
-    text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+    text = plain(value) if isinstance(value, float) else " ".join(str(value).split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

@@ -269,10 +269,7 @@ class Run:
             DataError: when there is none of that name, or it is damaged.
             MismatchError: when it was calibrated for another router.
         """
-        path, known = self.policy_file(name), self.policy_names()
-        if known and name not in known:
-            raise DataError(f"{unknown_name('policy', name, known)} They are those of {self.root}.")
-        self.need(path, "calibrate")
+        path = self.need_policy(name)
         policy = Policy.read(path)
         self._fits(path, policy, self.router() if router is None else router, None)
         return policy

@@ -15,9 +15,9 @@ from m3router.router.inference.query import Served
 from m3router.router.runs.run import Run
 from m3router.router.serve.backends.factory import backend_of
 from m3router.router.serve.backends.ray.application import ray_settings
-from m3router.router.serve.gateway.decider_process import ProcessDecider
-from m3router.router.serve.gateway.decider_ray import RayDecider
-from m3router.router.serve.gateway.deciding import Decider, RouterFacts
+from m3router.router.serve.deciding.decider import Decider, RouterFacts
+from m3router.router.serve.deciding.process import ProcessDecider
+from m3router.router.serve.deciding.ray import RayDecider
 from m3router.router.serve.gateway.upstreams import Upstreams, upstreams_of
 from m3router.router.serve.guard.keys import ENVIRONMENT, KeyRing
 from m3router.router.serve.guard.rates import Rates

@@ -27,7 +27,7 @@ from m3router.data.manifest import MANIFEST, atomic_write_text
 from m3router.data.plain_files import is_there
 from m3router.data.splits.split import FRACTIONS, SPLITS
 from m3router.m3core.checkpoints import EMBEDDED
-from m3router.router.evaluation.summary_text import FEW_IMAGES, advice, log_verdict
+from m3router.router.evaluation.summary_text import FEW_IMAGES, advice, verdict_of
 from m3router.router.features.groups import IMAGE, QUESTION, SIZE
 from m3router.router.features.question import HASHED
 from m3router.router.policies.guarantee import (
@@ -323,14 +323,5 @@ def _calibrate(run: Run, wishes: Wishes) -> None:
 
 def _unlearned(log: OracleLog, why: str) -> tuple[str, ...]:
     """What to say where no router can be learned."""
-    complete = np.asarray(log.complete)
-    known = log_verdict(
-        log.scores[complete],
-        log.costs[complete],
-        log.groups[complete],
-        options=log.options,
-        chance=log.chance[complete],
-        words=words_of(log),
-    )
-    few = len(set(log.groups[complete].tolist())) < FEW_IMAGES
-    return (known.text, why, *([f"Next: label more; {_takes(log)}."] if few else []))
+    few = len(set(log.groups[np.asarray(log.complete)].tolist())) < FEW_IMAGES
+    return (verdict_of(log).text, why, *([f"Next: label more; {_takes(log)}."] if few else []))

@@ -194,6 +194,7 @@ OPTIONAL = {
     "openpyxl",
     "optuna",
     "peft",
+    "playwright",
     "plotly",
     "rapidocr_onnxruntime",
     "prometheus_client",

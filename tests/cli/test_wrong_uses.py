@@ -158,6 +158,8 @@ judge {run} --judge localhost --model m --protocol mm-vet | http://
 {server} localhost:8000 --preset vllm-qwen3-vl | must begin with http:// or https://
 {server} http://127.0.0.1:99999/v1 --preset vllm-qwen3-vl | is its port a number?
 {server} http://127.0.0.1:9/v1 --options nowhere.toml | Check --options
+{server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl --request-timeout 0 | --request-timeout
+judge {run} --judge http://127.0.0.1:9/v1 --model m --protocol mm-vet --request-timeout 0 | above 0
 {server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl | Start the server, or check its address
 {server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl --key-env NOT_SET_HERE | export it
 push {run} name --license mit --out {new} | must be OWNER/NAME

@@ -127,8 +127,7 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
         ("", "is not a readable .csv table"),
         ('id,question,option,correct\n1,"q,s,1\n', "is not a readable .csv table"),
         ("id,option,correct,question\n1,s,1,what, then\n", "more cells .* in quotation marks"),
-        ("id;question;option;correct\n1;q;s;1\n", "separated by ';'. Save it with commas"),
-        ("id\tquestion\toption\tcorrect\n1\tq\ts\t1\n", "separated by '.t'. Save it with"),
+        ("id;question;option;correct\n1;q;s;x\n", "'x'"),
         (
             "id,question,option,correct,group\n1,q,s,1,a\n1,q,l,1,b\n",
             "disagree with themselves",

@@ -318,6 +318,19 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         load_examples([GOOD], images=tmp_path / "none")
 
 
+@pytest.mark.parametrize("name", ["e.json", "e.jsonl", "e"])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("orient", ["dict", "index", "split", "list"])
+def test_a_table_written_by_column_is_told_how_to_be_written(
+    tmp_path: Path, name: str, indent: int | None, orient: Any
+) -> None:
+    path = tmp_path / name
+    rows = pd.DataFrame([GOOD, GOOD]).to_dict(orient=orient)
+    path.write_text(json.dumps(rows, indent=indent))
+    with pytest.raises(DataError, match=r"columns of a table.*orient='records'\)\.?$"):
+        load_examples(path)
+
+
 def test_missing_images_are_found_with_what_is_near(tmp_path: Path, photos: Path) -> None:
     (photos / "deep").mkdir()
     (photos / "deep" / "x.png").write_bytes((photos / "0.png").read_bytes())

@@ -122,7 +122,7 @@ def test_damaged_records(tmp_path: Path) -> None:
     split = split_by_group(list("abcd"))
     values = split.to_dict()
     moved = {**values, "parts": dict.fromkeys("abcd", "fit")}
-    with pytest.raises(DataError, match="fingerprint"):
+    with pytest.raises(DataError, match="split is damaged.*Fingerprint"):
         Split.from_dict(moved, list("abcd"))
     with pytest.raises(DataError, match="unknown parts: train"):
         Split.from_dict({**values, "parts": {"a": "train"}}, ["a"])

@@ -229,7 +229,8 @@ def test_no_word_is_missing(tmp_path: Path, writer: Writer, word: str) -> None:
         (pd.NA, None),
         (pd.NaT, None),
         (datetime.date(2024, 1, 2), "2024-01-02"),
-        (pd.Timestamp("2024-01-02"), "2024-01-02 00:00:00"),
+        (pd.Timestamp("2024-01-02"), "2024-01-02"),  # Excel's dates are all such
+        (datetime.datetime(2024, 1, 2, 10, 30), "2024-01-02 10:30:00"),
         (0, "0"),
         ("", ""),
     ],

@@ -10,8 +10,8 @@ from PIL import Image
 
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.m3core.endpoint.sent_images import Sending, SentImage
+from m3router.router.serve.deciding.decider import Asked, Judged
 from m3router.router.serve.gateway.app import GatewayFront, create_gateway
-from m3router.router.serve.gateway.deciding import Asked, Judged
 from m3router.router.serve.gateway.upstreams import Upstream, Upstreams
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates

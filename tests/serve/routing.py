@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.m3core.endpoint.sent_images import Sending
 from m3router.router.inference.router import Router
-from m3router.router.serve.gateway.deciding import Judged
+from m3router.router.serve.deciding.decider import Judged
 from m3router.router.serve.gateway.route_api import Judgement, RouteApi
 
 OPTIONS = {

@@ -203,7 +203,7 @@ def test_without_an_answer_of_the_finest_scale_nothing_is_scored(images, tmp_pat
 
 def test_references_and_none_do_not_share_a_log(images, tmp_path):
     mixed = [example("one", 1), example("two", 2, metric="exact", answers=("yes",))]
-    with pytest.raises(DataError, match=r"1 of 2 examples, such as 'one'.*two folders"):
+    with pytest.raises(DataError, match=r"1 of 2 examples, such as 'one'.*a folder of their own"):
         label(mixed, images=images, model=FakeModel(), folder=tmp_path / "log")
     for mode in (LabelMode.UNTIL_CORRECT, LabelMode.REFERENCES):
         with pytest.raises(DataError, match=f"asking '{mode.value}' needs them"):

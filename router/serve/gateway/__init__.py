@@ -5,7 +5,7 @@
     http/ (guard, keys, rates)        who may ask, and how much
     gateway/bodies                    what a request asks: question, images, wishes
     images/                           from bytes to pixels, in processes of their own
-    gateway/deciding                  which option: a Decider, in a process of its own
+    deciding/                         which option: a Decider, in a process of its own
     gateway/patching                  the body and the image as the option says
     gateway/relaying                  to the upstream and back, bytes unchanged
 """

@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.router.serve.deciding.decider import Decider, RouterFacts
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import INPUT, MESSAGES
 from m3router.router.serve.gateway.counting import LEFT, Metrics
-from m3router.router.serve.gateway.deciding import Decider, RouterFacts
 from m3router.router.serve.gateway.exchange import (
     Exchange,
     Gateway,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from m3router.router.serve.gateway.deciding import Judged
+from m3router.router.serve.deciding.decider import Judged
 from m3router.router.serve.gateway.judging import Plan
 from m3router.router.serve.gateway.usage_reader import Said
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from m3router.router.serve.deciding.decider import Wish
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import (
     INPUT,
@@ -31,7 +32,6 @@ from m3router.router.serve.gateway.counting import (
     count_usage,
     saved,
 )
-from m3router.router.serve.gateway.deciding import Wish
 from m3router.router.serve.gateway.escalating import Answer, can_ask_again, escalated
 from m3router.router.serve.gateway.judging import IN_A_THREAD, Judge, Plan, Reason
 from m3router.router.serve.gateway.patching import written_apart

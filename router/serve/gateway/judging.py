@@ -16,6 +16,15 @@ from PIL import Image
 from m3router.data.errors import DataError, MismatchError
 from m3router.m3core.endpoint.sent_images import Sending
 from m3router.router.cascade.rule import Cascade
+from m3router.router.serve.deciding.decider import (
+    MOST_CHARACTERS,
+    Asked,
+    AskedImage,
+    Decider,
+    Judged,
+    RouterFacts,
+    Wish,
+)
 from m3router.router.serve.errors import ApiError, where
 from m3router.router.serve.gateway.bodies import (
     ImageFile,
@@ -25,15 +34,6 @@ from m3router.router.serve.gateway.bodies import (
     Turn,
     image_file,
     read_turn,
-)
-from m3router.router.serve.gateway.deciding import (
-    MOST_CHARACTERS,
-    Asked,
-    AskedImage,
-    Decider,
-    Judged,
-    RouterFacts,
-    Wish,
 )
 from m3router.router.serve.gateway.examples import as_labelled
 from m3router.router.serve.gateway.history import Memory

@@ -46,7 +46,7 @@ from m3router.router.serve.http.traffic_counts import TrafficCounts
 from m3router.router.text.familiarity import UNLIKE
 
 if TYPE_CHECKING:
-    from m3router.router.serve.gateway.deciding import Judged
+    from m3router.router.serve.deciding.decider import Judged
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 DECIDING = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)

@@ -12,9 +12,9 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
+from m3router.router.serve.deciding.decider import RouterFacts
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import Json
-from m3router.router.serve.gateway.deciding import RouterFacts
 from m3router.router.serve.gateway.examples import as_labelled
 from m3router.router.serve.gateway.exchange import Gateway, Served, client_of
 from m3router.router.serve.gateway.judging import Images

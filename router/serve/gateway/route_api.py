@@ -18,9 +18,9 @@ from m3router.data.errors import DataError, MismatchError
 from m3router.data.registry import unknown_name
 from m3router.m3core.endpoint.endpoint_options import EndpointOption
 from m3router.router.serve.backends.backend import UnavailableError
+from m3router.router.serve.deciding.decider import Judged
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.bodies import Json, parsed
-from m3router.router.serve.gateway.deciding import Judged
 from m3router.router.serve.in_turn import in_turn
 
 IN_A_THREAD = 256 << 10

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import typer
 
 from m3router.data.registry import unknown_name
+from m3router.router.serve.deciding.decider import Wish
 from m3router.router.serve.errors import ApiError
-from m3router.router.serve.gateway.deciding import Wish
 from m3router.router.text.fractions import fraction
 
 FIELD = "m3router"

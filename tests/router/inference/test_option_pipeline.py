@@ -19,8 +19,8 @@ from m3router.router.cascade.rule import Cascade
 from m3router.router.inference.router import Router
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
-from m3router.router.serve.gateway.decider_child import Rules
-from m3router.router.serve.gateway.deciding import Wish
+from m3router.router.serve.deciding.child import Rules
+from m3router.router.serve.deciding.decider import Wish
 from tests.data.clips import write_video
 from tests.router.inference.reading import (
     READ,

@@ -17,9 +17,9 @@ from m3router.data.images import read_image
 from m3router.m3core.endpoint.sent_images import Sending, SentImage
 from m3router.router.inference.decision import Decision
 from m3router.router.inference.router import Router
+from m3router.router.serve.deciding.decider import Asked, AskedImage, Judged, RouterFacts
 from m3router.router.serve.errors import ApiError
 from m3router.router.serve.gateway.app import GatewayFront, create_gateway
-from m3router.router.serve.gateway.deciding import Asked, AskedImage, Judged, RouterFacts
 from m3router.router.serve.gateway.upstreams import Upstreams
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.rates import Rates

@@ -15,9 +15,9 @@ from PIL import Image
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.inference.router import Router
 from m3router.router.runs.calibration_data import CalibrationData
+from m3router.router.serve.deciding.decider import Asked, Wish
+from m3router.router.serve.deciding.process import ProcessDecider
 from m3router.router.serve.errors import ApiError
-from m3router.router.serve.gateway.decider_process import ProcessDecider
-from m3router.router.serve.gateway.deciding import Asked, Wish
 from m3router.router.stages.learning import calibrate_stage, train_stage
 from tests.router.inference.conftest import imported, opened, tiny_clip  # noqa: F401
 from tests.router.inference.world import QUESTIONS
@@ -166,8 +166,8 @@ import asyncio, os, sys
 from pathlib import Path
 from m3router.data.errors import DataError
 from m3router.router.serve.backends.backend import UnavailableError
-from m3router.router.serve.gateway.decider_process import ProcessDecider
-from m3router.router.serve.gateway.deciding import Asked, AskedImage, Wish
+from m3router.router.serve.deciding.process import ProcessDecider
+from m3router.router.serve.deciding.decider import Asked, AskedImage, Wish
 
 async def main():
     nothing, decider = ProcessDecider(Path("nowhere")), ProcessDecider(Path(sys.argv[1]))

@@ -14,9 +14,9 @@ import pytest
 from m3router.data.errors import DataError, MismatchError
 from m3router.router.inference.router import Router
 from m3router.router.serve.backends.ray.settings import RaySettings
-from m3router.router.serve.gateway.decider_process import ProcessDecider
-from m3router.router.serve.gateway.decider_ray import RayDecider
-from m3router.router.serve.gateway.deciding import Asked, Wish
+from m3router.router.serve.deciding.decider import Asked, Wish
+from m3router.router.serve.deciding.process import ProcessDecider
+from m3router.router.serve.deciding.ray import RayDecider
 from tests.router.inference.conftest import imported, opened, tiny_clip  # noqa: F401
 from tests.router.inference.world import QUESTIONS
 from tests.serve.gateway.gateway_server import asked_image

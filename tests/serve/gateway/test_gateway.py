@@ -13,7 +13,7 @@ import pytest
 
 from m3router.m3core.endpoint.merge_patch import merge_patch
 from m3router.router.inference.router import Router
-from m3router.router.serve.gateway.decider_process import ProcessDecider
+from m3router.router.serve.deciding.process import ProcessDecider
 from m3router.router.serve.gateway.upstreams import upstreams_of
 from m3router.router.serve.settings import WhenRouterFails
 from tests.serve.gateway.endpoint_run import (

@@ -21,8 +21,7 @@ from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.backends.ray.application import RayApplication
 from m3router.router.serve.backends.ray.fence import keep_inside
 from m3router.router.serve.backends.ray.settings import RaySettings
-from m3router.router.serve.gateway.decider_wire import NeedsPixels, Refused
-from m3router.router.serve.gateway.deciding import (
+from m3router.router.serve.deciding.decider import (
     Asked,
     AskedImage,
     Decider,
@@ -30,6 +29,7 @@ from m3router.router.serve.gateway.deciding import (
     RouterFacts,
     Wish,
 )
+from m3router.router.serve.deciding.wire import NeedsPixels, Refused
 
 ONGOING = 64
 """Most questions in a replica's hands, where nothing else is set: they are decided in batches."""
@@ -102,7 +102,7 @@ class DecidingReplica:
 
 
 class RayDecider:
-    """Replicas that decide; a `m3router.router.serve.gateway.deciding.Decider`.
+    """Replicas that decide; a `m3router.router.serve.deciding.decider.Decider`.
 
     Args:
         make: Makes the decider of a replica; can be pickled. What it reads must lie at the same

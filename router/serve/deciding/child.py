@@ -33,7 +33,8 @@ from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import Run
 from m3router.router.serve.backends.backend import UnavailableError
 from m3router.router.serve.backends.policies import Policies
-from m3router.router.serve.gateway.decider_wire import (
+from m3router.router.serve.deciding.decider import MOST_CHARACTERS, RouterFacts, Wish
+from m3router.router.serve.deciding.wire import (
     Dropped,
     Loading,
     NeedsPixels,
@@ -45,7 +46,6 @@ from m3router.router.serve.gateway.decider_wire import (
     receive,
     send,
 )
-from m3router.router.serve.gateway.deciding import MOST_CHARACTERS, RouterFacts, Wish
 from m3router.router.serve.logs import continue_logging
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from m3router.data.errors import DataError, M3RouterError, MismatchError, ModelError
 from m3router.router.inference.decision import Decision
 from m3router.router.serve.backends.backend import UnavailableError
-from m3router.router.serve.gateway.deciding import RouterFacts, Wish
+from m3router.router.serve.deciding.decider import RouterFacts, Wish
 
 HEAD = struct.Struct("!QQ")
 """Bytes of a message, and of the pixels behind it."""
@@ -43,7 +43,7 @@ class Loading:
 class Question:
     """A question: its number, what is asked, how to route it, about an image of which size.
 
-    `again` is that of :class:`m3router.router.serve.gateway.deciding.Asked`.
+    `again` is that of :class:`m3router.router.serve.deciding.decider.Asked`.
     """
 
     number: int

@@ -21,7 +21,8 @@ from PIL import Image
 from m3router.data.errors import DataError, M3RouterError
 from m3router.router.cascade.rule import Cascade
 from m3router.router.serve.backends.backend import UnavailableError
-from m3router.router.serve.gateway.decider_wire import (
+from m3router.router.serve.deciding.decider import Asked, AskedImage, Judged, RouterFacts
+from m3router.router.serve.deciding.wire import (
     HEAD,
     Dropped,
     Loading,
@@ -33,11 +34,10 @@ from m3router.router.serve.gateway.decider_wire import (
     Told,
     packed,
 )
-from m3router.router.serve.gateway.deciding import Asked, AskedImage, Judged, RouterFacts
 
 logger = logging.getLogger(__name__)
 
-CHILD = "m3router.router.serve.gateway.decider_child"
+CHILD = "m3router.router.serve.deciding.child"
 PIECE = 1 << 20
 """Bytes of pixels that are sent at a time: copying more would hold up the event loop."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -50,7 +50,7 @@ GONE = "The process that decides has ended; it is being started again."
 
 
 class ProcessDecider:
-    """A router in a process of its own; a `m3router.router.serve.gateway.deciding.Decider`.
+    """A router in a process of its own; a `m3router.router.serve.deciding.decider.Decider`.
 
     The process is spawned, reachable by its parent only, and ends with it. Where it ends by itself,
     what waits is told so, and it is started again.

@@ -134,12 +134,12 @@ import table {table} --out {run} | import into a new folder
 look {images}/0.png --question q --model fake --out {file}/x.png | Give another place
 inspect {unlabelled} --html {folder} | `m3router label`
 report {run} --images {empty}/x | Give the folder of the images
-route {run} --examples {folder} | Give a file, not a folder
+route {run} --examples {folder} | Give the file of the examples
 route {run} --examples nowhere.jsonl | Check the path
 label --examples nowhere.jsonl --images {images} --model fake --out {new} | nowhere.jsonl
 label --examples {folder} --images {images} --model fake --out {new} | folder
 label --examples {empty_file} --images {images} --model fake --out {new} | holds no examples
-label --examples {binary} --images {images} --model fake --out {new} | no example was taken
+label --examples {binary} --images {images} --model fake --out {new} | Save as UTF-8
 label --examples {examples} --images {file} --model fake --out {new} | Give the folder of the images
 import table nowhere.csv --out {new} | Check the path
 import table {binary} --out {new} | Save as UTF-8

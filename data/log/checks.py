@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import pandas as pd
 import pyarrow as pa
 
 from m3router.data.errors import DataError, MismatchError
+from m3router.data.scoring.metrics import AGREEMENT
 
 ASKED = "asked"
 UNTIL_CORRECT = "until-correct"
 """Value of the metadata key :data:`ASKED` in logs whose examples were asked from the coarsest scale
 up to the first right answer: rows at finer scales have neither a score nor an error."""
+
 
 JUDGE = "judge"
 """Key of what is recorded of the judge in the metadata of logs whose answers were judged."""
@@ -119,6 +121,11 @@ COUNTS = {
 }
 """Columns of whole numbers -> the smallest that makes sense."""
 PER_EXAMPLE = ("group", "dataset", "question", "image", "chance", *LATER)
+
+
+def scored_by_agreement(metadata: Mapping[str, Any]) -> bool:
+    """Whether a log has no reference answers, so that right means to agree with the last option."""
+    return metadata.get(ASKED) == AGREEMENT
 
 
 def checked_frame(

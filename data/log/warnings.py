@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from m3router.data.errors import listed
-from m3router.data.log.checks import ASKED
+from m3router.data.log.checks import scored_by_agreement
 from m3router.data.log.oracle_log import OracleLog
-from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.splits.split import FRACTIONS, SPLITS
 
 _ROUNDING = 1e-9
@@ -138,7 +137,7 @@ def _scores(log: OracleLog) -> Iterator[str]:
     """Options that were never or always right, and choices that never matter."""
     scores = log.scores
     known = scores[np.isfinite(scores)]
-    if len(log) < ENOUGH or not known.size or log.metadata.get(ASKED) == AGREEMENT:
+    if len(log) < ENOUGH or not known.size or scored_by_agreement(log.metadata):
         return  # by agreement, the finest option is right by definition
     if known.max() == 0:
         yield (

@@ -20,6 +20,7 @@ from m3router.data.errors import DataError, listed
 from m3router.data.example import Example
 from m3router.data.json_files import parse_json
 from m3router.data.media_files import brief, find_file, leaves_folder
+from m3router.data.paths import StrPath, as_path_or_none
 from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.sources.benchmarks.base import LETTER, lettered, placed
 from m3router.data.sources.image_files import PRIVATE, content_name, save_bytes
@@ -66,8 +67,8 @@ class Examples(list[Example]):
 def load_examples(
     source: Any,
     *,
-    images: str | Path | None = None,
-    store: str | Path | None = None,
+    images: StrPath | None = None,
+    store: StrPath | None = None,
     looks: bool = True,
 ) -> Examples:
     """Read examples, whatever they are in.
@@ -101,11 +102,11 @@ def load_examples(
         DataError: The source cannot be read, or rows are bad: up to 20 of them are listed with
             their numbers.
     """
-    folder = None if images is None else Path(images)
+    folder = as_path_or_none(images)
     if folder is not None and not os.path.isdir(folder):
         raise DataError(f"The images folder {folder} does not exist. Check the path.")
     rows = read_rows(source, raw=frozenset(ALIASES["image"]))
-    reader = _Reader(rows, store=None if store is None else Path(store), looks=looks)
+    reader = _Reader(rows, store=as_path_or_none(store), looks=looks)
     found = reader.read()
     names, base = _placed(reader, found, folder)
     examples: list[Example] = []

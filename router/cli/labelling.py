@@ -13,10 +13,9 @@ from rich.text import Text
 
 from m3router.data.example import Example
 from m3router.data.json_files import read_json_object, values_of
-from m3router.data.log.checks import ASKED, LENGTH
+from m3router.data.log.checks import ASKED, LENGTH, scored_by_agreement
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.warnings import cost_warnings
-from m3router.data.scoring.metrics import AGREEMENT
 from m3router.m3core.endpoint.model import EndpointModel
 from m3router.m3core.labelling import LabelOptions, LabelProgress, Stopped
 from m3router.m3core.labelling.ranks import Ranks
@@ -108,7 +107,7 @@ def _show_result(run: Run, log: OracleLog) -> None:
         with np.errstate(invalid="ignore"):
             accuracy = np.nanmean(log.scores, axis=0)
         scales = ", ".join(f"{o}: {a:.3f}" for o, a in zip(log.options, accuracy, strict=True))
-        alone = log.metadata.get(ASKED) == AGREEMENT
+        alone = scored_by_agreement(log.metadata)
         option = "scale" if words_of(log).scales else "option"
         what = f"share that says what the finest {option} says" if alone else "mean score"
         if not alone and log.metadata.get(ASKED) != "references":

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m3router.data.json_files import read_json_object, values_of
-from m3router.data.log.checks import ASKED
-from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.log.checks import scored_by_agreement
 from m3router.router.evaluation.usage import tower_sentence
 from m3router.router.evaluation_document import Evaluation
 from m3router.router.text.words import words_in
@@ -33,7 +32,7 @@ _RENAMED = {
 
 def by_agreement(document: Document) -> bool:
     """Whether there are no reference answers, so that right means to agree with the last option."""
-    return document.get("provenance", {}).get("log", {}).get(ASKED) == AGREEMENT
+    return scored_by_agreement(document.get("provenance", {}).get("log", {}))
 
 
 def measure(document: Document) -> str:

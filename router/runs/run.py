@@ -486,12 +486,13 @@ class Run:
         """
         self.need(self.arm() / ROUTER_FILE, "train")
 
-    def need(self, path: Path, command: str) -> None:
+    def need(self, path: StrPath, command: str) -> None:
         """Refuse a run that lacks a file, with the command that writes it.
 
         Raises:
             DataError: when it is not there.
         """
+        path = as_path(path)
         if is_there(path):
             return
         root = self.root

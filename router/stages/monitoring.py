@@ -11,7 +11,7 @@ import numpy as np
 
 from m3router.data.errors import DataError, MismatchError
 from m3router.data.example import Example
-from m3router.data.log.checks import ASKED
+from m3router.data.log.checks import scored_by_agreement
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import part_rows
 from m3router.data.paths import StrPath, as_path_or_none
@@ -131,7 +131,7 @@ def _judged(log: OracleLog, references: Sequence[Example], of: Run) -> Floats:
         MismatchError: when they are for other questions.
     """
     told = [one for one in references if one.metric != AGREEMENT]
-    if log.metadata.get(ASKED) != AGREEMENT:
+    if not scored_by_agreement(log.metadata):
         if references:
             raise DataError(
                 f"{of.log_folder} was labelled with reference answers; others can be given only "
@@ -164,7 +164,7 @@ def _heard(scores: Floats, log: OracleLog, feedback: Path, of: Run) -> Floats:
         DataError: when the log was labelled with right answers.
         MismatchError: when the feedback is on other questions.
     """
-    if log.metadata.get(ASKED) != AGREEMENT:
+    if not scored_by_agreement(log.metadata):
         raise DataError(
             f"{of.log_folder} was labelled with reference answers; feedback counts only for "
             f"questions that have none (metric {AGREEMENT!r})."

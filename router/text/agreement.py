@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from m3router.data.log.checks import ASKED
-from m3router.data.scoring.metrics import AGREEMENT
+from m3router.data.log.checks import scored_by_agreement
 from m3router.router.text.words import Words
 
 _TOLD = (
@@ -22,4 +21,4 @@ def agreement_sentence(metadata: Mapping[str, Any], words: Words) -> str:
         metadata: Of the log.
         words: That fit it.
     """
-    return words.of(_TOLD) if metadata.get(ASKED) == AGREEMENT else ""
+    return words.of(_TOLD) if scored_by_agreement(metadata) else ""

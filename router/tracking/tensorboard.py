@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from m3router.data.paths import as_path
 from m3router.router.tracking.tracker import Place, Setting
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class TensorboardTracker:
 
     def __init__(self, place: Place) -> None:
         when = time.strftime("%Y%m%d-%H%M%S")
-        self._folder = place.folder / "tensorboard" / f"{place.stage}-{when}"
+        self._folder = as_path(place.folder) / "tensorboard" / f"{place.stage}-{when}"
 
     @functools.cached_property
     def _writer(self) -> SummaryWriter:

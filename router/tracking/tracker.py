@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
+
+from m3router.data.paths import StrPath, as_path
 
 PROJECT = "m3router"
 """Where runs are kept when neither the user nor the tracker's own settings name a project."""
@@ -29,20 +30,20 @@ class Place:
 
     run: str
     stage: str
-    folder: Path
+    folder: StrPath
     project: str | None = None
 
     @classmethod
-    def of(cls, folder: Path, stage: str, project: str | None = None) -> Place:
+    def of(cls, folder: StrPath, stage: str, project: str | None = None) -> Place:
         """That of a stage's work in a folder, which gives its name."""
-        folder = Path(folder)
+        folder = as_path(folder)
         return cls(run=folder.resolve().name or "run", stage=stage, folder=folder, project=project)
 
     @property
     def name(self) -> str:
         """Name of the tracker's run.
 
-        >>> Place(run="receipts", stage="train", folder=Path("receipts")).name
+        >>> Place(run="receipts", stage="train", folder="receipts").name
         'receipts-train'
         """
         return f"{self.run}-{self.stage}"

@@ -17,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from m3router.data.errors import DataError, MismatchError, NotLearnableError
-from m3router.data.log.checks import ASKED
+from m3router.data.log.checks import scored_by_agreement
 from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import Gaps, part_rows
 from m3router.data.log.warnings import same_options, same_sentence
 from m3router.data.manifest import library_versions
-from m3router.data.scoring.metrics import AGREEMENT
 from m3router.data.splits.folds import cross_fit
 from m3router.data.splits.split import Split
 from m3router.router.estimators import DEFAULT, estimator_class
@@ -351,7 +350,7 @@ def warn_of_constants(log: OracleLog, rows: Any) -> None:
     for names in same_options(log):
         logger.warning("%s", same_sentence(names))
     scores = log.scores[rows]
-    if log.metadata.get(ASKED) == AGREEMENT:
+    if scored_by_agreement(log.metadata):
         scores = scores[:, :-1]  # the finest option agrees with itself
     agreeing = log.options[: scores.shape[1]]
     for option, low, high in zip(agreeing, scores.min(0), scores.max(0), strict=True):

@@ -50,9 +50,10 @@ class Validation:
         text: SceneText,
         scenes: int = 64,
     ) -> None:
+        batch = min(32, scenes)
         self.objective = MatryoshkaLoss(LlavaTrainable(model))
-        self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=32)
-        self.steps = range(scenes // 32)
+        self.batches = FreshScenes(VALIDATION_SEEDS.start, text, batch=batch)
+        self.steps = range(scenes // batch)
 
     def __call__(self, step: int) -> dict[str, float]:
         """The figures after a step."""
@@ -74,8 +75,8 @@ def build(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
     """Run the recipe; every stage goes on where an interrupted run left off.
 
     Args:
-        recipe: A ``seed``, the number of ``cached_scenes``, tables ``tower`` and
-            ``alignment``, and a list of ``stages``; see
+        recipe: A ``seed``, the number of ``cached_scenes``, that of ``validation_scenes`` if it is
+            not 64, tables ``tower`` and ``alignment``, and a list of ``stages``; see
             ``experiments/embedded_model/recipe.toml``. A stage with a
             ``tower_learning_rate`` trains the tower too, on scenes from ``first_seed`` on.
         work: Receives states, logs and cached tokens.
@@ -105,6 +106,6 @@ def build(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
             batches,
             recipe=_training(stage, seed),
             folder=work / stage["name"],
-            on_save=Validation(model, text),
+            on_save=Validation(model, text, recipe.get("validation_scenes", 64)),
         )
     export(model.float(), tokenizer, TEMPLATE, checkpoint)

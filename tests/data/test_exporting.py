@@ -141,7 +141,7 @@ def test_sizes_as_the_hub_names_them(count: int, size: str) -> None:
     assert f"size_categories:\n- {size}\n" in data_card(log, licence="unknown")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.text(alphabet=st.characters(codec="utf-8"), max_size=30),
     st.text(alphabet=st.characters(codec="utf-8"), max_size=30),

@@ -146,7 +146,7 @@ def test_an_empty_log():
     assert "has no questions" in told(empty)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_any_log_is_told_in_sentences(seed):
     for sentence in log_warnings(random_log(seed)):

@@ -145,7 +145,7 @@ def log_columns(ids: list[Any], parts: list[str]) -> Columns:
 
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ids=COLUMNS_OF_IDS, data=st.data())
 def test_whatever_import_reads_split_reads_the_same_way(
     tmp_path_factory: pytest.TempPathFactory, writer: Writer, ids: list[Any], data: st.DataObject

@@ -1,7 +1,7 @@
 """A labelling run to kill: many small chunks, a model that takes its time, features as well.
 
 As a program it forks such a run for every folder that it reads from its standard input, so that
-thirty of them do not import everything thirty times.
+many of them do not import everything each time.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ def child(code: str, **more: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, env=environment)
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param("periods", marks=pytest.mark.slow), "random", "lora"]
+)
 def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(
     random_checkpoint, tmp_path, kind
 ):

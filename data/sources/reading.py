@@ -17,6 +17,7 @@ READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "jso
 """Ending of a file to the reader of the ``datasets`` library."""
 
 _LONGEST = 60
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, ImportError, *CONNECTION_ERRORS)
 
 
 def read_rows(
@@ -64,7 +65,7 @@ def read_rows(
                         homes.add(home)
                 yield row
             return
-        except (OSError, ValueError, ImportError, *CONNECTION_ERRORS) as error:
+        except _UNREADABLE as error:
             failed.append((home, error))
             if begun or isinstance(error, ConnectionError):  # the other home is on the same hub
                 break

@@ -106,7 +106,7 @@ def show_headline(document: Document) -> None:
         out.print(Text(f"{name}, as calibrated: {sentence}"))
     sizes = document["n"]
     asked = words.asked(sizes["test"], sizes["test_groups"])
-    out.print(f"{sizes['test']} held-out questions{asked and ' '}{asked}.", style="dim")
+    out.print(f"{sizes['test']:,} held-out questions{asked and ' '}{asked}.", style="dim")
     if told := agreement_sentence(document.get("provenance", {}).get("log", {}), words):
         out.print(Text(told), style="yellow")
 

@@ -19,6 +19,7 @@ from m3router.router.evaluation import row_metrics
 from m3router.router.evaluation.methods import AppliedMethod, Part, Setting
 from m3router.router.evaluation.price_curves import curve_prices
 from m3router.router.evaluation.summary_text import answers_nothing
+from m3router.router.evaluation.usage import TOWER
 from m3router.router.metrics import choices, hull, oracles
 from m3router.router.metrics.apgr import strong_calls
 from m3router.router.metrics.curves import Curves, curves
@@ -66,6 +67,7 @@ class Comparison:
         self.reference_column = f"fixed:{options[reference]}"
         self.finest_column = f"fixed:{options[-1]}"
         self._amounts = {"cost": test.costs, **test.amounts}
+        self._tower_once = test.usage is not None and test.usage.once
         # By rising cost here, which may be another order than where they were chosen.
         chosen = hull.worth_mixing(before.scores, before.costs)
         self.mixed = sorted(chosen, key=lambda k: float(test.costs[:, k].mean()))
@@ -395,7 +397,8 @@ class Comparison:
         for quantity, values in spent.items():
             bounds = None
             if not given:  # the router's own encoder comes on top of what options use
-                low, high = _within(self._amounts[quantity], several=several)
+                again = several and not (quantity == TOWER and self._tower_once)
+                low, high = _within(self._amounts[quantity], several=again)
                 bounds = low, max(high, float(values.max()))
             self.columns.add(f"{quantity}/{name}", values, bounds=bounds)
 

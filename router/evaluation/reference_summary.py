@@ -126,5 +126,5 @@ def reference_sentence(summary: Summary, words: Words | None = None) -> str:
             why += ", where all options cost the same"
     return (
         f"Reference option: {summary['option']}, {why}; {percent(found['value'])} % right{spread} "
-        f"on its {summary['n']} questions{asked and ' '}{asked}."
+        f"on its {summary['n']:,} questions{asked and ' '}{asked}."
     )

@@ -41,7 +41,7 @@ from m3router.router.reports.figures import (
 )
 from m3router.router.reports.latex import write_latex
 from m3router.router.reports.origin_text import day, origin, plain_value
-from m3router.router.reports.page_parts import allowed_scripts, script_json, thumbnail
+from m3router.router.reports.page_parts import allowed_scripts, script_json, thumbnail, unbroken
 from m3router.router.text import numbers
 from m3router.router.text.words import words_in
 
@@ -193,6 +193,7 @@ def render(
         "percent": numbers.percent,
         "interval": numbers.interval,
         "worded": words.of,
+        "unbroken": unbroken,
     }
     return environment.get_template(PAGE).render(
         doc=document,

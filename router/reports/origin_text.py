@@ -277,7 +277,13 @@ def _features(told: Mapping[str, Any], words: Words) -> list[str]:
 def _router(document: Document) -> list[str]:
     router, rule = document["provenance"]["router"], document["rule"]
     settings = {k: v for k, v in router["hyperparameters"].items() if k != "seed"}
-    with_ = f", with {plain_value(settings)}" if settings else ""
+    parts = [
+        f"{'no ' if value is False else ''}{_name(name)}"
+        if isinstance(value, bool)
+        else f"{_name(name)} {plain_value(value)}"
+        for name, value in settings.items()
+    ]
+    with_ = f", with {', '.join(parts)}" if parts else ""
     return [
         f"The estimator is {router['estimator']}{with_} (seed {router['seed']}).",
         f"It was trained by the rule {rule['name']}: {rule['meaning']}.",

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from m3router.data.errors import DataError
 from m3router.data.videos import open_media
@@ -60,3 +63,12 @@ def thumbnail(path: Path, *, pixels: int, kind: str, frames: int, quality: int =
     image.save(buffer, format=kind, **how)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f"data:image/{kind.lower()};base64,{encoded}"
+
+
+def unbroken(text: str) -> Markup:
+    """A sentence in which no line ends within a command's option, as `--max-loss`."""
+    parts = re.split(r"(--[a-z][a-z-]*)", text)
+    return Markup("").join(
+        Markup('<span class="unbroken">{}</span>').format(part) if k % 2 else part
+        for k, part in enumerate(parts)
+    )

@@ -21,11 +21,13 @@ from m3router.data.manifest import atomic_write_text
 from m3router.data.plain_files import is_there, read_bytes
 from m3router.data.scoring.judged import is_waiting
 from m3router.data.scoring.metrics import is_judged
+from m3router.data.videos import is_video
 from m3router.m3core.labelling.rows import LONGEST, LabelMode, scored
 
 RECORD = "examples.jsonl"
 """The examples as they were asked, beside the journal; the first line says where images were."""
-OF_EXAMPLES = frozenset({"examples_sha256", "n_examples", LONGEST, "frames"})
+_FRAMES = "frames"
+_OF_EXAMPLES = frozenset({"examples_sha256", "n_examples", LONGEST, _FRAMES})
 """What of a run's metadata depends on its examples."""
 _DROPPED = "dropped"
 _SCORING = ("answers", "choices", "metric")
@@ -116,6 +118,13 @@ def write_record(folder: Path, asked: Asked, recorded: Recorded | None) -> None:
     path = folder / RECORD
     if not is_there(path) or read_bytes(path) != text.encode():
         atomic_write_text(path, text)
+
+
+def may_differ(recorded: Recorded, asked: Asked) -> frozenset[str]:
+    """Keys of a run's metadata that may be others now; frames only where videos came or went."""
+    sides = (recorded.in_log.values(), asked.examples)
+    both = all(any(is_video(one.image) for one in examples) for examples in sides)
+    return _OF_EXAMPLES - {_FRAMES} if both else _OF_EXAMPLES
 
 
 def rescored_ids(recorded: Recorded, asked: Asked, *, drop_removed: bool) -> set[str]:

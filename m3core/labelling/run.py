@@ -37,8 +37,8 @@ from m3router.m3core.labelling.by_option import (
     with_expected_costs,
 )
 from m3router.m3core.labelling.growth import (
-    OF_EXAMPLES,
     Asked,
+    may_differ,
     of_example,
     read_record,
     rescored_ids,
@@ -256,7 +256,7 @@ def _opened(
     renewed: frozenset[str] = frozenset()
     if grow and recorded is not None and same_lengths(recorded, asked.longest):
         rescored = rescored_ids(recorded, asked, drop_removed=drop_removed)
-        renewed = OF_EXAMPLES
+        renewed = may_differ(recorded, asked)
     journal = Journal.open(
         folder,
         metadata,

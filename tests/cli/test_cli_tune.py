@@ -21,7 +21,7 @@ def tuned(invoke, finished):
 def test_tune_then_train_with_it(invoke, tuned):
     run, result = tuned
     assert "3 trials judged in full, 0 pruned, 0 failed" in result.stdout
-    assert "--tuned" in result.stdout
+    assert "--tuned" in result.stderr
     found = json.loads((run / "tuning/study.json").read_text())
     assert f"{found['chosen']}*" in result.stdout
     assert invoke("train", run, "--tuned").exit_code == 0

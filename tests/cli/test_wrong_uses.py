@@ -106,6 +106,7 @@ inspect {run} --rule first-correct | Did you mean 'first_correct'?
 study leave-one-out {run} --by datset | Did you mean 'dataset'?
 judge {run} --judge http://127.0.0.1:9/v1 --model m --protocol mmvet | Did you mean 'mm-vet'?
 fetch poep --out {new} | Did you mean 'pope'?
+fetch pope --out {new} | pass them with --file
 import table {table} --out {new} --column idd=x | Did you mean 'id'?
 {server} http://127.0.0.1:9/v1 --preset vllm-qwen | Did you mean 'vllm-qwen3-vl'?
 {label} --out {new} --device gpu | Known: auto, cpu, cuda
@@ -278,8 +279,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "400", "HF_HUB_OFFLINE": "1"}
 
 
-def stopped(words: list[str], environment: dict[str, str], *, when: str) -> tuple[int, str]:
-    """What a command says that is interrupted as soon as it has said something."""
+def stopped(
+    words: list[str],
+    environment: dict[str, str],
+    *,
+    when: str,
+    number: signal.Signals = signal.SIGINT,
+) -> tuple[int, str]:
+    """What a command says that gets a signal as soon as it has said something."""
     process = subprocess.Popen(
         [*PROGRAM, *words], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -287,9 +294,9 @@ def stopped(words: list[str], environment: dict[str, str], *, when: str) -> tupl
     assert process.stderr is not None
     while when not in said and time.monotonic() < until and process.poll() is None:
         said += process.stderr.readline().decode()
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=120)
-    return process.returncode, said + rest.decode()
+    process.send_signal(number)
+    shown, rest = process.communicate(timeout=120)
+    return process.returncode, said + rest.decode() + shown.decode()
 
 
 @pytest.mark.parametrize(
@@ -305,6 +312,13 @@ def test_ctrl_c_says_what_is_kept(things, environment, tmp_path, words, when, to
     code, said = stopped([line[0], str(copied), *line[2:]], environment, when=when)
     assert code == 130, said
     assert told in said and "Traceback" not in said
+
+
+def test_a_quickstart_that_is_terminated_says_how_to_go_on(environment, tmp_path):
+    words = ["quickstart", "--scenes", "200", "--model", "fake", "--out", str(tmp_path / "quick")]
+    code, said = stopped(words, environment, when="labelling", number=signal.SIGTERM)
+    assert code == 130, said
+    assert "go on with the same command" in said and "Traceback" not in said
 
 
 def test_a_reader_that_goes_away_is_no_error(environment):

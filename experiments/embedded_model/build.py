@@ -82,8 +82,9 @@ def build(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
         work: Receives states, logs and cached tokens.
         checkpoint: Receives the finished model.
     """
-    seed = recipe["seed"]
-    tower = train_tower(TowerRecipe(**recipe["tower"], seed=seed), work / "tower")
+    seed, watched = recipe["seed"], recipe.get("validation_scenes", 64)
+    first = TowerRecipe(**recipe["tower"], seed=seed)
+    tower = train_tower(first, work / "tower", watched=watched)
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in SPECIAL.items()}
     model = new_model(tower, vocabulary=len(tokenizer), ids=ids, seed=seed)
@@ -106,6 +107,6 @@ def build(recipe: Mapping[str, Any], work: Path, checkpoint: Path) -> None:
             batches,
             recipe=_training(stage, seed),
             folder=work / stage["name"],
-            on_save=Validation(model, text, recipe.get("validation_scenes", 64)),
+            on_save=Validation(model, text, watched),
         )
     export(model.float(), tokenizer, TEMPLATE, checkpoint)

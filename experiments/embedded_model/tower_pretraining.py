@@ -55,11 +55,6 @@ class TowerRecipe:
     save_every: int = 200
     seed: int = 0
 
-    @property
-    def watched(self) -> range:
-        """Seeds of the scenes that the learning curve is measured on."""
-        return range(VALIDATION_SEEDS.start, VALIDATION_SEEDS.start + 64)
-
     def rate_at(self, step: int) -> float:
         """Learning rate at a step as a share of the peak."""
         cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
@@ -164,12 +159,13 @@ def patch_accuracy(reader: PatchReader, seeds: range) -> dict[str, float]:
     return {name: float(torch.cat(parts).mean()) for name, parts in right.items()}
 
 
-def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
+def train_tower(recipe: TowerRecipe, folder: Path, *, watched: int = 64) -> CLIPVisionModel:
     """Train the tower, resuming from ``folder`` where an earlier run left off.
 
     Args:
         recipe: What to train.
         folder: Receives ``state/`` and ``training_log.jsonl``.
+        watched: Held-out scenes that the learning curve is measured on.
 
     Returns:
         The trained tower, on the CPU.
@@ -194,6 +190,7 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
     )
     model = optimizers.module
     first = load_state(accelerator, folder, recipe)
+    seeds_watched = range(VALIDATION_SEEDS.start, VALIDATION_SEEDS.start + watched)
     began, running = time.monotonic(), 0.0
     for step in range(first, recipe.steps):
         seeds = range(step * recipe.batch, (step + 1) * recipe.batch)
@@ -210,5 +207,5 @@ def train_tower(recipe: TowerRecipe, folder: Path) -> CLIPVisionModel:
             line = {"step": step + 1, "seconds": time.monotonic() - began, "loss": running / since}
             running = 0.0
             save_state(accelerator, folder, step + 1, recipe)
-            append_line(folder / LOG, line | patch_accuracy(reader, recipe.watched))
+            append_line(folder / LOG, line | patch_accuracy(reader, seeds_watched))
     return reader.tower.cpu()

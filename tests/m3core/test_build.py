@@ -25,7 +25,7 @@ JOINT = {"name": "joint", "first_seed": 1_000_000, "tower_learning_rate": 1e-3}
 RECIPE = {
     "seed": 0,
     "cached_scenes": 64,
-    "validation_scenes": 2,
+    "validation_scenes": 8,
     "tower": {"steps": 2, "batch": 2},
     "alignment": {"steps": 2, "batch": 2, "learning_rate": 1e-3},
     "stages": [STAGE | {"name": "language"}, STAGE | JOINT],

@@ -152,7 +152,7 @@ KINDS = {
     "fewer images than folds": Kind(
         lambda: changed(questions(), group=lambda row: f"g{number(row) % 5}"),
         imported="There are 5 groups of questions, of which about 1 will be tested on",
-        evaluate="1 group is too few to tell",
+        evaluate="1 test group is too few to tell",
         calibrate=(
             ("--budget 9 --escalate", "too few to learn when to stop"),
             ("--max-regret 0.2", "too small"),

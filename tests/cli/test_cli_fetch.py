@@ -46,7 +46,7 @@ def test_from_a_file_to_a_log(invoke, parquet, tmp_path):
     result = invoke("fetch", "pope", "--file", parquet, "--out", out)
     assert result.exit_code == 0, result.output
     assert f"3 examples in {out / 'examples.jsonl'}" in result.output
-    assert "1 rows left out: cannot be scored: metric 'pope' needs" in result.output
+    assert "1 row left out: cannot be scored: metric 'pope' needs" in result.output
     (line,) = [line for line in result.output.splitlines() if line.startswith("next: ")]
     words = line.removeprefix("next: m3router ").split()
     result = invoke(*words, "--model", "fake", "--out", tmp_path / "run")

@@ -75,7 +75,7 @@ def test_text_logs_are_told_about_groups_and_options(invoke, table, tmp_path, mo
     assert "not available: confidence cascade" not in said["evaluate"]
     assert "calibrated cascade" in said["evaluate"]
     assert "48 held-out questions." in said["evaluate"]
-    assert "48 groups are too few" in said["evaluate"]
+    assert "48 test groups are too few" in said["evaluate"]
     assert "What of a topic with a long name is number" in said["inspect"]
     for html in (run / "report" / "report.html", page):
         shown = re.sub(r"<(script|style|svg).*?</\1>|<[^>]+>", " ", html.read_text(), flags=re.S)

@@ -156,8 +156,8 @@ class OptionPipeline:
         if labelled and labelled != model.revision:
             raise MismatchError(
                 f"The router was trained on answers of another model than {model.name}: its "
-                "weights, options, prompt or image encoding differ. Label and train with this model, "
-                f"or load the other one. ({trained.model}@{labelled[:16]}, not "
+                "weights, options, prompt or image encoding differ. Label and train with this "
+                f"model, or load the other one. ({trained.model}@{labelled[:16]}, not "
                 f"{model.name}@{model.revision[:16]})"
             )
         self.model = model

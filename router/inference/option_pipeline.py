@@ -155,9 +155,9 @@ class OptionPipeline:
         labelled = str(trained.metadata.get("log", {}).get("revision", ""))
         if labelled and labelled != model.revision:
             raise MismatchError(
-                f"The router was trained on answers of another model than {model.name}: weights, "
-                "options, prompt or image encoding differ. Label and train with this model, or "
-                f"load the other one. ({trained.model}@{labelled[:16]}, not "
+                f"The router was trained on answers of another model than {model.name}: its "
+                "weights, options, prompt or image encoding differ. Label and train with this "
+                f"model, or load the other one. ({trained.model}@{labelled[:16]}, not "
                 f"{model.name}@{model.revision[:16]})"
             )
         self.model = model

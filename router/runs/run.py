@@ -216,6 +216,10 @@ class Run:
         self.need(self.split_file, "train")
         return Split.read(self.split_file, log.groups)
 
+    def write_split(self, split: Split) -> None:
+        """Write the split of the run's log."""
+        split.write(self.split_file)
+
     def policies(
         self, router: ScaleRouter | None = None, split: Split | None = None
     ) -> dict[str, Policy]:
@@ -610,6 +614,12 @@ class OpenRun(Run):
         if "split" not in self._parts:
             self._parts["split"] = super().split(log)
         return self._parts["split"]
+
+    def write_split(self, split: Split) -> None:
+        """As in `Run`; what was written is not read again."""
+        super().write_split(split)
+        self.wrote(self.split_file)
+        self._parts["split"] = split
 
     def sha256(self, path: StrPath) -> str:
         """As in `Run`, once."""

@@ -138,8 +138,7 @@ def train_stage(
                 router = replace(router, metadata={**router.metadata, "tuning": tuned.record})
             (folder / MANIFEST).unlink(missing_ok=True)
             if not written:  # only now: a training that fails leaves the old router usable
-                split.write(run.split_file)
-                run.wrote(run.split_file)
+                run.write_split(split)
                 written = True
             router.write(folder)
             names = (ROUTER_FILE, HELD_OUT, *FAMILIARITY)

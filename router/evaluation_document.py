@@ -95,7 +95,7 @@ class Evaluation(dict[str, Any]):
             *self.get("warnings", ()),
             table(["", "accuracy %", "interval", f"mean {self.cost_unit}"], rows),
             Html(load(_DRAWN_BY)(self)),
-            soft(f"{asked} held-out questions; .to_frame() has all methods") if asked else "",
+            soft(f"{asked:,} held-out questions; .to_frame() has all methods") if asked else "",
         )
 
 

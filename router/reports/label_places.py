@@ -18,6 +18,8 @@ LETTER, HEIGHT = 0.022, 0.052
 """Room that a letter, and a line of text, take of a plot on a telephone."""
 BESIDE = 0.02
 """Distance from a point to its name."""
+CROWD = 12
+"""Points of which each gets its name, even across a line."""
 Spots = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
 """Left, right, bottom and top."""
@@ -91,7 +93,8 @@ def box(name: str, x: float, y: float, side: str) -> Box:
 def places(names: Sequence[Name], taken: Sequence[Spots]) -> list[Place | None]:
     """A place for each name, in the order of their importance; None where there is none.
 
-    A point's name may stand on lines where there is no other place, a line's may not.
+    A point's name may stand on lines where there is no other place, unless there are more than
+    `CROWD` points; a line's may not.
 
     Args:
         names: what is written.
@@ -99,6 +102,7 @@ def places(names: Sequence[Name], taken: Sequence[Spots]) -> list[Place | None]:
     """
     found: list[Place | None] = []
     boxes: list[Box] = []
+    crowded = sum(name.own is None for name in names) > CROWD
     for name in names:
         others = [spots for k, spots in enumerate(taken) if k != name.own]
         rooms = [(place, box(name.text, *place)) for place in name.wanted]
@@ -108,7 +112,7 @@ def places(names: Sequence[Name], taken: Sequence[Spots]) -> list[Place | None]:
             if _is_free(one[1], taken, boxes)
             and not (name.own is not None and _any_in(_between(one[1], *one[0][:2]), others))
         ]
-        if not free and name.own is None:  # rather across a line than not at all
+        if not free and name.own is None and not crowded:  # rather across a line than not at all
             free = [one for one in rooms if _is_free(one[1], (), boxes)]
         found.append(free[0][0] if free else None)
         boxes += [free[0][1]] if free else []

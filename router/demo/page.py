@@ -72,7 +72,7 @@ def build(service: AnyService, samples: Sequence[AnySample], *, no_samples: str 
                 preview = gr.HTML(elem_id="m3-preview")
                 question = gr.Textbox(
                     label="Question",
-                    placeholder="What do you want to know about the image?",
+                    placeholder="Ask about the image",
                     max_length=LONGEST_QUESTION,
                     lines=1,
                     max_lines=4,

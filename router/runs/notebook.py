@@ -56,7 +56,9 @@ def _about(run: Run, stage: str, manifest: dict[str, Any] | None) -> str:
     if stage == "label":
         model = manifest.get("metadata", {}).get("model", "imported")
         options = [str(one) for one in manifest.get("options", ())]
-        return f"{manifest.get('n_examples', '?')} examples, {model}, options {', '.join(options)}"
+        count = manifest.get("n_examples", "?")
+        asked = f"{count:,}" if isinstance(count, int) else count
+        return f"{asked} examples, {model}, options {', '.join(options)}"
     if stage == "calibrate":
         return "policies " + ", ".join(run.policy_names())
     if stage == "train":

@@ -16,6 +16,9 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = tuple(
 )
 """What the hub's client raises when a connection breaks: its errors' base, and OSError."""
 
+_NOT_REACHED = frozenset({"ConnectError", "ConnectTimeout", "ConnectionError"})
+"""By name, since the client's library differs from version to version."""
+
 
 def no_hub() -> str | None:
     """Why the hub cannot be reached, in a sentence; None where it can be, whatever it answers."""
@@ -24,6 +27,8 @@ def no_hub() -> str | None:
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except CONNECTION_ERRORS as error:
+        if type(error).__name__ not in _NOT_REACHED:
+            return None  # something is there; what is asked of it next says what is wrong
         reason = str(error).rstrip(".") or type(error).__name__
         return f"{constants.ENDPOINT} cannot be reached ({reason}). Check the connection."
     return None

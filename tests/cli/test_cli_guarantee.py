@@ -434,7 +434,7 @@ def test_a_net_loss_is_certified_in_points(invoke, trained, text):
         (["--confidence", 95], 2, "for per cent write 95% or 0.95"),
         (
             ["--max-loss", "1%", "--max-regret", 0.1],
-            1,
+            2,
             "exactly one of --max-regret and --max-loss",
         ),
         (["--max-loss", "1%", "--budget", 9], 2, "exactly one of a budget"),

@@ -144,16 +144,32 @@ def test_table_with_other_names(invoke, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["lms-eval", "1=x"], 2, "No such command 'lms-eval'. Did you mean 'lmms-eval'"),
+        (["lms-eval", "1=x"], 2, "Unknown command 'lms-eval'. Did you mean 'lmms-eval'"),
         (["lmms-eval", "x"], 2, "expected OPTION=PATH, got 'x'"),
         (["lmms-eval", "1=x", "1=x"], 2, "'1=x' is given twice"),
-        (["exported", "x", "--skip-bad"], 2, "No such option: --skip-bad"),
+        (
+            ["exported", "x", "--skip-bad"],
+            2,
+            "Unknown option of m3router import exported '--skip-bad'",
+        ),
         (["lmms-eval", "1=none"], 2, "none does not exist"),
-        (["lmms-eval", "1=none", "--cost", "1=many"], 2, "could not convert"),
-        (["lmms-eval", "1=none", "--column", "id=n"], 2, "No such option: --column"),
+        (
+            ["lmms-eval", "1=none", "--cost", "1=many"],
+            2,
+            "OPTION=NUMBER is needed, such as 1=7, got",
+        ),
+        (
+            ["lmms-eval", "1=none", "--column", "id=n"],
+            2,
+            "Unknown option of m3router import lmms-eval '--column'",
+        ),
         (["table", "a.csv", "b.csv"], 2, "unexpected extra argument"),
         (["table", "a.csv", "--column", "id"], 2, "expected OURS=THEIRS, got 'id'"),
-        (["table", "a.csv", "--metric", "x"], 2, "No such option: --metric"),
+        (
+            ["table", "a.csv", "--metric", "x"],
+            2,
+            "Unknown option of m3router import table '--metric'",
+        ),
     ],
 )
 def test_wrong_words(invoke, tmp_path, monkeypatch, arguments, code, message):

@@ -27,7 +27,7 @@ def test_without_gradio_the_extra_is_named(world, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(serving, "find_spec", lambda name: None if name == "gradio" else real(name))
     told = invoke_app("demo", world.run)
-    assert told.exit_code == 1
+    assert told.exit_code == 2
     assert "pip install 'm3router[demo]'" in told.stderr.replace("\n", " ")
 
 
@@ -38,7 +38,7 @@ def test_wrong_options_are_told(world, tmp_path):
         ([world.run, "--policy", "unknown"], "Unknown policy 'unknown'"),
     ):
         told = invoke_app("demo", *arguments)
-        assert told.exit_code == 1
+        assert told.exit_code == 2
         assert message in told.stderr.replace("\n", " ")
         assert "Traceback" not in told.output
     assert invoke_app("demo", world.run, "--port", 70_000).exit_code == 2

@@ -80,5 +80,8 @@ def look(
     drawing.save(buffer, format="PNG", optimize=True)
     atomic_write_bytes(out, buffer.getvalue())
     for one in answers:
-        console.print(f"{one.visual_tokens:>5} visual tokens: {one.text}", markup=False)
+        console.print(
+            f"{one.visual_tokens:>5} visual token{'' if one.visual_tokens == 1 else 's'}: {one.text}",
+            markup=False,
+        )
     console.print(f"written: {out}", markup=False)

@@ -58,7 +58,7 @@ AHEAD, LEVEL_WITH, BEHIND, UNSURE = (
     "ahead of",
     "not clearly ahead of",
     "behind",
-    "not to be told apart, with so few images, from",
+    "too close, with so few images, to be told apart from",
 )
 
 
@@ -130,9 +130,10 @@ def log_verdict(
     if headroom["high"] < NOTHING:
         return _no_headroom(headroom)
     best = int(choices.best_fixed(scores, costs))
+    there = "There is" if headroom["low"] > 0 else "There may be"
     return Verdict(
         HEADROOM,
-        f"There is something to gain: an oracle that always chose well would have "
+        f"{there} something to gain: an oracle that always chose well would have "
         f"{_points(headroom)} of accuracy over mixing options at random, averaged over all "
         f"budgets, lucky guesses included. The best fixed option is {options[best]}, with "
         f"{numbers.percent(fixed[best]['value'])} % right. How much of that a router gets, "
@@ -173,7 +174,7 @@ def evaluation_verdict(document: Document, *, chance: float) -> Verdict:
     if lookup is not None and lookup["high"] is not None and lookup["high"] >= 0:
         return Verdict(
             LOOKUP,
-            f"A lookup is as good: {how_much}, but so is the {name}, by nearly as much (it less "
+            f"A lookup is as good: {how_much}, but so has the {name}, by nearly as much (it less "
             f"the router: {_points(lookup)}), and it reads "
             f"{_read_by(name, words)}.",
         )
@@ -224,8 +225,8 @@ def against_best_fixed(document: Document) -> str:
     if saved["policy"]["fallback"]:
         option = saved["policy"].get("reference", document["options"][-1])
         return (
-            "No policy kept 99 % of the best fixed accuracy on the calibration split, so it "
-            f"falls back to one option, {option}."
+            "No policy kept 99 % of the best fixed accuracy on the calibration split, so the "
+            f"router falls back to one option, {option}."
         )
     less = (
         f": {numbers.percent(share['value'])} % saved ({_ends(share)})"
@@ -412,7 +413,7 @@ def _instead(document: Document) -> str:
     for name in LOOKUPS:
         gain = (document["baselines"].get(name, {}).get("metrics") or {}).get("aiq_minus_fixed")
         if gain is not None and gain["low"] is not None and gain["low"] > 0:
-            return f"use {_article(name)}{name}, which does pay here ({_points(gain)}), or "
+            return f"use {_article(name)}{name}, which pays here ({_points_inside(gain)}), or "
     return "ask every question at one option, "
 
 
@@ -440,7 +441,7 @@ def _cheaper(document: Document) -> str:
     spent, option, row = min(level, key=lambda one: one[0])
     behind = row["minus_best_fixed"]
     return (
-        f" or {option}, which costs {numbers.percent(spent / whole, digits=0)} % of it and is not "
+        f" or {option}, which costs {numbers.percent(spent / whole, digits=0)} % of {best} and is not "
         f"clearly less accurate ({numbers.percent(behind['value'], signed=True)} points, "
         f"{_ends(behind, signed=True)})"
     )
@@ -616,6 +617,12 @@ def _points(one: Estimate) -> str:
     """A difference in points with its interval."""
     value = numbers.percent(one["value"], signed=True, digits=2)
     return f"{value} points ({_ends(one, signed=True, digits=2)})"
+
+
+def _points_inside(one: Estimate) -> str:
+    """The same within brackets."""
+    value = numbers.percent(one["value"], signed=True, digits=2)
+    return f"{value} points, {_ends(one, signed=True, digits=2)}"
 
 
 def _ends(one: Estimate, *, signed: bool = False, digits: int = 1, level: str = "") -> str:

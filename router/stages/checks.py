@@ -23,6 +23,7 @@ from m3router.m3core.matryoshka.base import Request
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.run import ARMS, AnyRun, Run, as_run
+from m3router.router.text.numbers import count
 from m3router.router.text.words import words_of
 
 PACKAGE = "m3router"
@@ -185,4 +186,4 @@ def _tuning(run: Run) -> str:
 
 def _stage(run: Run, folder: str, stage: str) -> str:
     manifest = run.verify(run.root / folder, stage)
-    return f"{len(manifest['files'])} files, {len(manifest['inputs'])} inputs"
+    return f"{count(len(manifest['files']), 'file')}, {count(len(manifest['inputs']), 'input')}"

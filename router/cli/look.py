@@ -80,8 +80,6 @@ def look(
     drawing.save(buffer, format="PNG", optimize=True)
     atomic_write_bytes(out, buffer.getvalue())
     for one in answers:
-        console.print(
-            f"{one.visual_tokens:>5} visual token{'' if one.visual_tokens == 1 else 's'}: {one.text}",
-            markup=False,
-        )
+        unit = "visual token" if one.visual_tokens == 1 else "visual tokens"
+        console.print(f"{one.visual_tokens:>5} {unit}: {one.text}", markup=False)
     console.print(f"written: {out}", markup=False)

@@ -130,7 +130,7 @@ def log_verdict(
     if headroom["high"] < NOTHING:
         return _no_headroom(headroom)
     best = int(choices.best_fixed(scores, costs))
-    there = "There is" if headroom["low"] > 0 else "There may be"
+    there = "There is" if (headroom["low"] or 0) > 0 else "There may be"
     return Verdict(
         HEADROOM,
         f"{there} something to gain: an oracle that always chose well would have "
@@ -441,8 +441,8 @@ def _cheaper(document: Document) -> str:
     spent, option, row = min(level, key=lambda one: one[0])
     behind = row["minus_best_fixed"]
     return (
-        f" or {option}, which costs {numbers.percent(spent / whole, digits=0)} % of {best} and is not "
-        f"clearly less accurate ({numbers.percent(behind['value'], signed=True)} points, "
+        f" or {option}, which costs {numbers.percent(spent / whole, digits=0)} % of {best} and is "
+        f"not clearly less accurate ({numbers.percent(behind['value'], signed=True)} points, "
         f"{_ends(behind, signed=True)})"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,19 @@ def references_in(text: str) -> tuple[str, ...]:
 
 ALL = "*"
 UNMAPPED = "unmapped"
-"""Metadata entry: sentences about what an importer could not map."""
+"""Metadata entry: sentences about what an importer could not map, and what it did about it."""
+_NOT_USED = re.compile(r"\b(columns|fields) not used: ")
+
+
+def import_note(sentence: str) -> str:
+    """A sentence of `UNMAPPED` as it is shown; of columns or fields, that they were not mapped.
+
+    >>> import_note("columns not used: ['more']")
+    "not mapped: columns not used: ['more']"
+    >>> import_note("the predictions were scored here")
+    'the predictions were scored here'
+    """
+    return f"not mapped: {sentence}" if _NOT_USED.search(sentence) else sentence
 
 
 @dataclass(frozen=True)

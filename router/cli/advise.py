@@ -12,7 +12,7 @@ from rich.text import Text
 
 from m3router.data.errors import DataError, M3RouterError
 from m3router.data.importers.costs import UNIT
-from m3router.data.importers.joined import UNMAPPED
+from m3router.data.importers.joined import UNMAPPED, import_note
 from m3router.data.importers.recognition import (
     BLINDTEST,
     EXPORTED,
@@ -36,7 +36,7 @@ from m3router.router.cli.import_ import (
     prices_given,
     tables_of,
 )
-from m3router.router.cli.options import pairs
+from m3router.router.cli.options import pairs, seed_option
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
 from m3router.router.text.fractions import METAVAR, fraction
@@ -147,7 +147,7 @@ def advise(
     confidence: Annotated[
         float, typer.Option(parser=fraction, metavar=METAVAR, help="Of the certificate.")
     ] = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the router.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the split and of the router.")] = 0,
 ) -> None:
     """Say whether routing would pay, from answers at several options.
 
@@ -239,7 +239,7 @@ def _show_log(log: OracleLog, found: Recognised) -> None:
     )
     for sentence in log.metadata.get(UNMAPPED, ()):
         # --images is the importer's name for it, and here the images' folder.
-        say(f"not mapped: {sentence.replace('--images', '--image-names')}")
+        say(import_note(sentence.replace("--images", "--image-names")))
 
 
 def _check_taken(found: Recognised, importing: dict[str, Any]) -> None:

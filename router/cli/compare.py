@@ -10,6 +10,7 @@ import typer
 
 from m3router.data.progress import waiting
 from m3router.router.cli.console import show_table
+from m3router.router.cli.options import seed_option
 from m3router.router.cli.streams import out
 from m3router.router.evaluation.paired_comparison import AIQ, SAVED, Difference
 from m3router.router.metrics.intervals import LEAST_FOR_CURVES
@@ -43,7 +44,7 @@ def compare(
     draws: Annotated[
         int, typer.Option(min=2, help="Draws of the bootstrap and of the permutation test.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of both.")] = 0,
+    seed: Annotated[int, seed_option("Seed of both.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Is router A better than router B?

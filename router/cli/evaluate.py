@@ -15,7 +15,7 @@ from m3router.router.cli.console import (
     show_usage,
     show_verdict,
 )
-from m3router.router.cli.options import LogTo, LogToProject, RunFolder
+from m3router.router.cli.options import LogTo, LogToProject, RunFolder, seed_option
 from m3router.router.cli.streams import out
 from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import evaluate_stage
@@ -40,7 +40,7 @@ def evaluate(
         ),
     ] = None,
     draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the bootstrap.")] = 0,
     log_to: LogTo = None,
     log_to_project: LogToProject = None,
 ) -> None:

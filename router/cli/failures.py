@@ -36,6 +36,7 @@ MENDS = {
 LINES = 3
 """Lines of a message at most."""
 KEPT = {
+    "advise": "What is complete is kept",
     "featurize": "The features of the images that are done are kept",
     "fetch": "The images that are there are kept",
     "finetune": "The last saved state is kept",

@@ -72,6 +72,8 @@ def fetch(
     ```
     """
     if show_list:
+        if any((name, out, split, skip, limit, files, image_files, videos)):
+            raise typer.BadParameter("--list shows all benchmarks; give nothing else with it")
         _show_list()
         return
     if name is None or out is None:

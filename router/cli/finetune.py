@@ -15,7 +15,7 @@ from m3router.data.sources.instructions import load_instructions
 from m3router.m3core.matryoshka.scales import M3_SCALES, MQT_TRAINING_SCALES
 from m3router.m3core.training.recipe import TrainingRecipe
 from m3router.router.cli import next_steps
-from m3router.router.cli.options import Dtype, LogTo, LogToProject, folder_to_write
+from m3router.router.cli.options import Dtype, LogTo, LogToProject, folder_to_write, seed_option
 from m3router.router.cli.streams import out as console
 from m3router.router.tracking.tracker import Place
 from m3router.router.tracking.trackers import open_trackers
@@ -93,7 +93,7 @@ def finetune(
     weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = 0.01,
     mixed_precision: Annotated[str, typer.Option(help="no or bf16.")] = "no",
     save_every: Annotated[int, typer.Option(help="Steps between two resumable states.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of order, random scales and dropout.")] = 0,
+    seed: Annotated[int, seed_option("Seed of order, random scales and dropout.")] = 0,
     dtype: Annotated[
         Dtype | None,
         typer.Option(

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from m3router.data.importers.joined import UNMAPPED
+from m3router.data.importers.joined import UNMAPPED, import_note
 from m3router.data.importers.usage import prices_of
 from m3router.data.importers.vlmevalkit import by_model, tables_in
 from m3router.data.log.warnings import log_warnings
@@ -283,7 +283,7 @@ def _read(out: Path, kind: str, source: Path | Mapping[str, list[Path]], **optio
         markup=False,
     )
     for sentence in log.metadata.get(UNMAPPED, ()):
-        say(f"not mapped: {sentence}")
+        say(import_note(sentence))
     for warning in log_warnings(log):
         say(warning)
     next_steps.after_import(run, log)

@@ -22,7 +22,7 @@ from m3router.m3core.labelling.ranks import Ranks
 from m3router.m3core.labelling.run import STATS
 from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.options import OptionModel
-from m3router.router.cli.console import progress, show_table
+from m3router.router.cli.console import progress, say, show_table
 from m3router.router.cli.exit_codes import STOPPED
 from m3router.router.cli.streams import out
 from m3router.router.evaluation.summary_text import verdict_of
@@ -84,7 +84,8 @@ def kept_when_stopped(*, terminated: int) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        out.print(f"{stopped}; all of it is kept: go on with the same command")
+        told = str(stopped)[:1].upper() + str(stopped)[1:]
+        say(f"{told}; all of it is kept: go on with the same command.")
         raise typer.Exit(STOPPED if stopped.interrupted else terminated) from None
 
 

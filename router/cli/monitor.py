@@ -13,7 +13,7 @@ from m3router.data.progress import waiting
 from m3router.data.sources.examples import load_examples
 from m3router.router.cli import exit_codes, next_steps
 from m3router.router.cli.console import show_table
-from m3router.router.cli.options import PolicyName, RunFolder
+from m3router.router.cli.options import PolicyName, RunFolder, seed_option
 from m3router.router.cli.streams import out
 from m3router.router.monitoring.regret import UNDECIDED
 from m3router.router.runs.run import Run
@@ -62,7 +62,7 @@ def monitor(
             "traffic grows."
         ),
     ] = "betting",
-    seed: Annotated[int, typer.Option(help="Seed of the drift test.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the drift test.")] = 0,
     json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON instead of text.")
     ] = False,

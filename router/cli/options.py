@@ -67,6 +67,15 @@ Frames = Annotated[
 ]
 
 
+SEEDS = 2**32
+"""Seeds are below it, as numpy and scikit-learn take them."""
+
+
+def seed_option(about: str) -> Any:
+    """The option --seed, which every library here has to take."""
+    return typer.Option(min=0, max=SEEDS - 1, help=about)
+
+
 def folder_to_write(out: Path, flag: str = "--out") -> Path:
     """A folder that can be written to, looked at before anything long is begun.
 

@@ -14,6 +14,7 @@ from m3router.router.cli.console import say
 from m3router.router.cli.options import RunFolder, folder_to_write
 from m3router.router.cli.streams import out as results
 from m3router.router.hub.card import Facts
+from m3router.router.hub.licences import unknown_licence
 from m3router.router.hub.publishing import push_run, run_files, write_published
 from m3router.router.runs.run import Run
 
@@ -67,6 +68,8 @@ def push(
     """
     if name.count("/") != 1:
         raise typer.BadParameter(f"NAME must be OWNER/NAME, such as me/my-router, not {name!r}")
+    if warning := unknown_licence(licence):
+        say(warning)
     facts = Facts(name=name, licence=licence, base_model=base_model, datasets=tuple(dataset or ()))
     if out is not None:
         folder_to_write(out)

@@ -18,7 +18,7 @@ from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.cli import next_steps
 from m3router.router.cli.console import progress, show_headline, show_verdict
 from m3router.router.cli.exit_codes import STOPPED
-from m3router.router.cli.options import Device, folder_to_write
+from m3router.router.cli.options import Device, folder_to_write, seed_option
 from m3router.router.cli.streams import out as results
 from m3router.router.cli.toys import say_if_toy
 from m3router.router.evaluation.documents import DOCUMENT, REDO
@@ -34,14 +34,16 @@ if TYPE_CHECKING:
     from m3router.m3core.matryoshka.base import MultiScaleModel
 
 QUESTIONS = 8
+MOST = 100_000
+"""Scenes at most; drawing and answering more takes days."""
 POLICIES = ("frugal", "default", "generous")
 
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("quickstart"),
-    scenes: Annotated[int, typer.Option(min=20, help="Images to draw.")] = 1000,
+    scenes: Annotated[int, typer.Option(min=20, max=MOST, help="Images to draw.")] = 1000,
     model: Annotated[str, typer.Option(help="embedded, fake, a folder, or a hub id.")] = "embedded",
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the estimator.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the split and of the estimator.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Show the whole idea on drawn scenes: label, train, calibrate, evaluate, report, ask.

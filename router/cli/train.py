@@ -26,6 +26,7 @@ from m3router.router.cli.options import (
     SplitShares,
     folder_to_write,
     one_name,
+    seed_option,
     splitting_of,
 )
 from m3router.router.cli.streams import out as results
@@ -74,7 +75,7 @@ def train(
     ctx: typer.Context,
     run: RunFolder,
     estimator: Annotated[str, typer.Option(help=f"{NAMES}.")] = DEFAULT,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the estimator.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the split and of the estimator.")] = 0,
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
     ] = GapRule.ERROR,

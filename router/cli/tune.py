@@ -21,6 +21,7 @@ from m3router.router.cli.options import (
     SplitId,
     SplitShares,
     one_name,
+    seed_option,
     splitting_of,
 )
 from m3router.router.cli.streams import out
@@ -64,7 +65,7 @@ def tune(
         int,
         typer.Option(min=1, help="Folds of cross-fitting; 1 fits on fit and judges on tune alone."),
     ] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of split, folds, search and estimators.")] = 0,
+    seed: Annotated[int, seed_option("Seed of split, folds, search and estimators.")] = 0,
     gaps: Annotated[
         GapRule, typer.Option(help="What to do about examples with a failed answer.")
     ] = GapRule.ERROR,

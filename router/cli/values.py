@@ -1,14 +1,15 @@
 """How the values of options and arguments are read: what is refused, and in which words.
 
-Typer takes `nan` for a number and "" for the present folder, and speaks of a "valid float". Both
-are changed where the commands are loaded, so that no command has to think of it.
+Typer takes `nan` for a number, "" for the present folder and the last of two values of one option,
+and speaks of a "valid float". All of it is changed where the commands are loaded, so that no
+command has to think of it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,48 @@ _RANGE = re.compile(r"Input should be (?P<rule>.*)")
 
 
 def read_strictly(command: Any) -> None:
-    """Let no parameter of a command, and of its subcommands, be a number without end or no path."""
-    for parameter in _parameters(command):
-        parameter.process_value = _checked(parameter, parameter.process_value)
+    """Let no parameter of a command, and of its subcommands, be a number without end or no path.
+
+    An option that takes one value is not taken twice either: the last one would win unseen.
+    """
+    for one in _commands(command):
+        one.make_parser = _once(one.make_parser)
+        for parameter in one.params:
+            parameter.process_value = _checked(parameter, parameter.process_value)
 
 
-def _parameters(command: Any) -> Iterator[Any]:
-    yield from command.params
+def _commands(command: Any) -> Iterator[Any]:
+    yield command
     for one in getattr(command, "commands", {}).values():
-        yield from _parameters(one)
+        yield from _commands(one)
+
+
+def _once(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What makes a command's parser, one that refuses what is given twice and counts once."""
+
+    def made(context: Any) -> Any:
+        parser = make(context)
+        parse = parser.parse_args
+
+        def parsed(*args: Any, **extra: Any) -> Any:
+            values, others, order = parse(*args, **extra)
+            for parameter in () if context.resilient_parsing else order:
+                if order.count(parameter) > 1 and _takes_one(parameter):
+                    told = f"{_named(parameter)} is given more than once and counts once; give one"
+                    raise USAGE_ERROR(told, ctx=context)
+            return values, others, order
+
+        parser.parse_args = parsed
+        return parser
+
+    return made
+
+
+def _takes_one(parameter: Any) -> bool:
+    """Whether giving an option again changes what was given, as a mere flag does not."""
+    if parameter.param_type_name != "option" or parameter.multiple or parameter.count:
+        return False
+    return bool(parameter.secondary_opts) or not parameter.is_flag
 
 
 def _checked(parameter: Any, process: Any) -> Any:

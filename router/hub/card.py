@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
+from m3router.data.errors import DataError
 from m3router.router.cascade.rule import Cascade
 from m3router.router.evaluation.row_metrics import NOTHING
 from m3router.router.policies.guarantee_text import told_by
@@ -56,6 +59,26 @@ class Facts:
     datasets: Sequence[str] = ()
     trained: Mapping[str, Any] | None = None
     evaluation: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the hub would.
+
+        Raises:
+            DataError: for a name that no repository can have, or an empty licence.
+        """
+        given = {"repository": [self.name], "dataset": self.datasets}
+        given["base model"] = [] if self.base_model is None else [self.base_model]
+        for what, names in given.items():
+            for name in names:
+                try:
+                    validate_repo_id(name)
+                except HFValidationError as error:
+                    raise DataError(
+                        f"{name!r} cannot be the name of a {what} on the hub. A name is OWNER/NAME "
+                        "of letters, digits, -, _ and ., such as me/my-router."
+                    ) from error
+        if self.licence is not None and not self.licence.strip():
+            raise DataError("The licence is empty; give its identifier, such as apache-2.0.")
 
 
 def model_card(

@@ -61,6 +61,24 @@ def for_price(
     return measured(policy, p, costs, paid=paid)
 
 
+def check_budget(budget: float, least: float, unit: str) -> None:
+    """Refuse a budget that no routing keeps.
+
+    Args:
+        budget: mean cost per answer.
+        least: mean cost of the cheapest option.
+        unit: of both.
+
+    Raises:
+        DataError: when it is below.
+    """
+    if not budget >= least:
+        raise DataError(
+            f"The budget must be at least {plain(least)} {unit}, the mean cost of the cheapest "
+            f"option on the calibration split; it is {plain(budget)}. Raise the budget."
+        )
+
+
 def for_budget(
     p: Floats,
     costs: Floats,
@@ -87,11 +105,7 @@ def for_budget(
         least = taken(costs, costs.argmin(axis=1)).mean()
     else:  # what is paid may rise with the price; sums of the sweep are rounded
         least = steps.cost.min() * (1 - 1e-12)
-    if not budget >= least:
-        raise DataError(
-            f"The budget must be at least {plain(least)} {binding.cost_unit}, the mean cost of the "
-            f"cheapest option on the calibration split; it is {plain(budget)}. Raise the budget."
-        )
+    check_budget(budget, least, binding.cost_unit)
     if math.isinf(budget):
         raise DataError("The budget must be finite; without one, give --price 0.")
     knob = {"budget": float(budget)}

@@ -27,6 +27,7 @@ from m3router.router.evaluation.evaluate import (
 from m3router.router.evaluation.usage import LogUsage
 from m3router.router.evaluation_document import Evaluation
 from m3router.router.policies.costs import routed_costs
+from m3router.router.policies.fitting import check_budget
 from m3router.router.policies.policy import Binding, Policy
 from m3router.router.runs.calibration_data import known_costs, predictions
 from m3router.router.runs.run import AnyRun, Run, as_run
@@ -91,6 +92,9 @@ def evaluate_stage(
         if budgets
         else default_budgets(log.costs[inside], None if going_by is None else going_by[inside])
     )
+    for budget in budgets or ():  # before anything long; what is paid by the router may be more
+        least = float(log.costs[inside].min(axis=1).mean()) * (1 - 1e-12)
+        check_budget(budget, least, log.cost_unit)
     inputs = run.inputs("log", "features", "split", *run.arms())
     inputs |= {f"policy {name}": run.policy_file(name) for name in policies}
     inputs |= {f"cascade {name}": cascade_path(run.root, name) for name in cascades}

@@ -332,6 +332,12 @@ def _featurizer(
         )
     looks = images is not None and (wanted is None or bool({IMAGE, PEEK} & set(wanted)))
     reads = questions == MODEL and (wanted is None or QUESTION in wanted)
+    if encoder != EMBEDDED and not (looks or reads):
+        raise DataError(
+            f"Nothing would be computed with the encoder {encoder}: it looks at images (--images, "
+            "and the feature group image or peek) or reads questions (--questions model). Give "
+            "that, or leave --encoder out."
+        )
     loaded = load_encoder(encoder) if looks or reads else None
     model = loaded if isinstance(loaded, MultiScaleModel) else None
     answered = model is not None and model.revision == log.metadata.get("revision")

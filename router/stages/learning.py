@@ -99,6 +99,7 @@ def train_stage(
             raise MismatchError(told)
     if tuned:
         estimator, seed, gaps, rule = tuned.estimator, tuned.seed, tuned.gaps, tuned.rule
+    estimators.estimator_class(estimator)  # a name that there is not is refused before any work
     targets = apply_rule(log, rule)
     split = tuned.split if tuned else run_split(run, log, splitting, seed=seed)
     known = [

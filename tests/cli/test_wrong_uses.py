@@ -20,7 +20,8 @@ from m3router.router.cli.main import app
 from m3router.router.cli.renamed import RENAMED
 
 NOISE = re.compile(r"Traceback|Errno|<class|object at 0x|\bNone\b|\w+Error\b")
-LABEL = "label --examples {examples} --images {images} --model fake"
+ASKED = "label --examples {examples} --images {images}"
+LABEL = f"{ASKED} --model fake"
 TOY = "label --examples {examples} --images {images} --model embedded --out {new}"
 SERVER = "label --examples {examples} --images {images} --out {new} --endpoint "
 ASK = "{images}/0.png 'Is it?'"
@@ -42,6 +43,11 @@ monitor {run} | Missing option '--traffic'
 ask {run} {images}/0.png | Missing argument
 push {run} me/name --out {new} | Missing option '--license'
 fetch pope | give a benchmark and --out, or --list
+fetch --list --out {new} | give nothing else with it
+fetch pope --list | give nothing else with it
+calibrate {run} --budget 50 --budget 60 | --budget is given more than once
+train {run} --ablations --no-ablations | --ablations is given more than once
+import table {table} --out {new} --out {folder} | --out is given more than once
 route {run} | expected RUN [IMAGE] QUESTION
 train {run} --tiers image | it is now --feature-group
 """
@@ -68,6 +74,14 @@ calibrate {run} --max-loss 1% | Label more images, or ask for less
 train {run} --threads 0 | must be greater than or equal to 1
 train {run} --threads 1.5 | is not a whole number
 train {run} --seed one | is not a whole number
+train {run} --seed -1 | must be greater than or equal to 0
+tune {run} --seed -1 | must be greater than or equal to 0
+advise {table} --seed -1 | must be greater than or equal to 0
+compare {run} {run} --seed -1 | must be greater than or equal to 0
+evaluate {run} --seed 4294967296 | must be less than or equal to 4294967295
+monitor {run} --traffic {folder} --seed -1 | must be greater than or equal to 0
+finetune embedded --data x --images {images} --out {new} --steps 1 --seed -1 | or equal to 0
+evaluate {run} --budget -5 | Raise the budget
 train {run} --gaps dorp | Did you mean 'drop'?
 train {run} --datasets told! | Did you mean 'told'?
 train {run} --feature-group image,question | give the option once for each name
@@ -81,12 +95,15 @@ tune {run} --storage nowhere | 'journal' or a database URL
 serve {run} --port 99999 | must be 0 to 65535
 demo {run} --port 99999 | must be less than or equal to 65535
 quickstart --scenes 3 --out {new} | must be greater than or equal to 20
+quickstart --scenes 1000000000000 --out {new} | must be less than or equal to 100000
+quickstart --seed -1 --out {new} | must be greater than or equal to 0
 look {images}/0.png --question q --model fake --out x.jpg | must end in .png
 cost --model embedded --image-size big | big
 study learning-curve {run} --share 150% | more than 100%
 """
 NAMES = """
 train {run} --estimator blen | Did you mean 'blend'?
+train {run} --estimator "" | Known: blend
 train {run} --rule stabel | Did you mean 'stable'?
 train {run} --feature-group imag | Did you mean 'image'?
 tune {run} --estimator ranks --trials 1 | Did you mean 'rank'?
@@ -112,10 +129,13 @@ import table {table} --out {new} --column idd=x | Did you mean 'id'?
 {label} --out {new} --device gpu | Known: auto, cpu, cuda
 {label} --out {new} --device "" | Known: auto, cpu, cuda
 {toy} --device cuda:x | Known: auto, cpu, cuda
-{label} --out {new} --model embeded | Did you mean 'embedded'?
-{label} --out {new} --model nobody/nothing | Check the spelling or the connection
-{label} --out {new} --model nosuchmodule:fn | must be a module that Python finds
-{label} --out {new} --model "" | The model's name is empty
+{asked} --out {new} --model embeded | Did you mean 'embedded'?
+{asked} --out {new} --model nobody/nothing | Check the spelling or the connection
+{asked} --out {new} --model nosuchmodule:fn | must be a module that Python finds
+{asked} --out {new} --model "" | The model's name is empty
+check --model nosuch | Check the spelling or the connection
+featurize {run} --encoder nosuch | leave --encoder out
+featurize {run} --images {images} --feature-group size --encoder nosuch | leave --encoder out
 featurize {run} --images {images} --encoder nobody/nothing | Check the spelling or the connection
 """
 PLACES = """
@@ -131,7 +151,7 @@ export {run} --out {file} | Give another folder
 export {run} --out {folder} | Name a new folder
 import table {table} --out {file} | Give another folder
 import table {table} --out {run} | import into a new folder
-{toy} --out {run} | label into another folder
+{asked} --model embedded --out {run} | label into another folder
 look {images}/0.png --question q --model fake --out {file}/x.png | Give another place
 inspect {unlabelled} --html {folder} | `m3router label`
 report {run} --images {empty}/x | Give the folder of the images
@@ -155,6 +175,7 @@ keys list {folder} | Give a file, not a folder
 keys revoke nowhere.jsonl alice | Check the path
 traffic list {folder} | is not a folder of recorded traffic
 check {file} | Give the folder of a run
+check {images} | is not a run folder: it has no log
 judge {run} --judge localhost --model m --protocol mm-vet | http://
 {server} localhost:8000 --preset vllm-qwen3-vl | must begin with http:// or https://
 {server} http://127.0.0.1:99999/v1 --preset vllm-qwen3-vl | is its port a number?
@@ -164,6 +185,10 @@ judge {run} --judge http://127.0.0.1:9/v1 --model m --protocol mm-vet --request-
 {server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl | Start the server, or check its address
 {server} http://127.0.0.1:9/v1 --preset vllm-qwen3-vl --key-env NOT_SET_HERE | export it
 push {run} name --license mit --out {new} | must be OWNER/NAME
+push {run} "me/na me" --license mit --out {new} | cannot be the name of a repository on the hub
+push {run} me/name --license mit --base-model a/b/c --out {new} | cannot be the name of a base model
+push {run} me/name --license mit --dataset "" --out {new} | cannot be the name of a dataset
+push {run} me/name --license "" --out {new} | The licence is empty
 finetune embedded --data nowhere.json --images {images} --out {new} --steps 1 | Check the path
 convert {folder} {new} | config.json
 """
@@ -248,7 +273,7 @@ def things(_finished, small_world, tmp_path_factory) -> dict[str, str]:
     shutil.rmtree(root / "relabelled" / "log")
     again = LABEL.format(**other) + f" --out {quoted['relabelled']}"
     assert CliRunner().invoke(app, shlex.split(again)).exit_code == 0
-    shortcuts = {"label": LABEL, "toy": TOY, "server": SERVER, "ask": ASK}
+    shortcuts = {"asked": ASKED, "label": LABEL, "toy": TOY, "server": SERVER, "ask": ASK}
     return quoted | {name: text.format(**quoted) for name, text in shortcuts.items()}
 
 

@@ -24,12 +24,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from PIL import Image
 
-from m3router.data.errors import M3RouterError, MismatchError, ModelError
-from m3router.data.registry import unknown_name
+from m3router.data.errors import M3RouterError, MismatchError, ModelError, listed
+from m3router.data.registry import nearest
 from m3router.m3core.options import (
     EMPTY_QUESTION,
     Answer,
@@ -51,6 +52,8 @@ Costs = Mapping[str, float] | Callable[[Image.Image, str], float]
 SECONDS = "seconds"
 QUESTION_ARGUMENTS = 3
 """Arguments of a function that answers."""
+SHOWN = 10
+"""Names of a module that are shown at most."""
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -281,8 +284,7 @@ def load_reference(name: str, *, options: Sequence[str] | None = None) -> Option
             f"{type(error).__name__}: {error}{_place(error)}"
         ) from error
     if not hasattr(module, attribute):
-        public = [one for one in vars(module) if not one.startswith("_")]
-        raise ModelError(f"{module_name}: {unknown_name('name', attribute, public)}")
+        raise ModelError(f"{module_name}: {_unknown(module, attribute)}")
     thing = getattr(module, attribute)
     if callable(thing) and not _is_model(thing):
         thing = _called(thing, name, options)
@@ -303,6 +305,19 @@ def load_reference(name: str, *, options: Sequence[str] | None = None) -> Option
             f"{', '.join(options)}: leave --option out"
         )
     return model
+
+
+def _unknown(module: ModuleType, attribute: str) -> str:
+    """That a module has no such thing, and at most `SHOWN` that could be a model."""
+    public = [
+        one
+        for one, thing in vars(module).items()
+        if not one.startswith("_") and (callable(thing) or _is_model(thing))
+    ]
+    close = nearest(attribute, public)
+    hint = f" Did you mean {close!r}?" if close else ""
+    known = listed(sorted(public), SHOWN) or "nothing that can be called"
+    return f"Unknown name {attribute!r}.{hint} Known: {known}."
 
 
 def _called(thing: Callable[..., Any], name: str, options: Sequence[str] | None) -> Any:

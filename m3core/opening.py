@@ -119,18 +119,18 @@ def _folder(name: str) -> Path:
         return resolve(name)
     except ModelError as error:
         if ":" in name:
-            hint = "a function is named package.module:function, without .py and folders"
+            hint = "A function is named package.module:function, without .py and folders"
         else:
             last = name.rstrip("/").rpartition("/")[2].casefold().replace("-", "_")
             known = (EMBEDDED, FAKE, *FAMILIES)
             near = difflib.get_close_matches(last, known, n=1)
             kinds = f"vision-language models of the families {', '.join(sorted(FAMILIES))}"
-            hint = f"there are {EMBEDDED}, {FAKE}, and checkpoints of M3, MQT and {kinds}"
+            hint = f"There are {EMBEDDED}, {FAKE}, and checkpoints of M3, MQT and {kinds}"
             if near and near[0] in FAMILIES:
-                hint = f"did you mean a checkpoint of the family {near[0]}? {hint}"
+                hint = f"Did you mean a checkpoint of the family {near[0]}? {hint}"
             elif near:
-                hint = f"did you mean {near[0]!r}? {hint}"
-        raise ModelError(f"{error}; {hint}") from error
+                hint = f"Did you mean {near[0]!r}? {hint}"
+        raise ModelError(f"{error} {hint}.") from error
 
 
 def _refuse(name: str, matryoshka: Mapping[str, Any]) -> None:

@@ -141,7 +141,7 @@ def _matching(text: str) -> list[Path]:
     folder = path.parent
     there = sorted(os.listdir(folder)) if folder.is_dir() else []
     near = nearest(path.name, there)
-    hint = f" Did you mean {folder / near}?" if near else ""
+    hint = f" Did you mean {str(folder / near)!r}?" if near else ""
     raise DataError(f"{text} does not exist.{hint}")
 
 

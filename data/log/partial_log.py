@@ -54,6 +54,10 @@ def find_log(folder: Path) -> Found:
     for place in places:
         if is_there(place / JOURNAL):
             return _unfinished(place)
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is a file; give the folder of a run. `m3router import` makes one of a file."
+        )
     raise DataError(
         f"{folder} holds no oracle log: expected {MANIFEST} or {JOURNAL} there or in "
         f"{folder / LOG}. Check the path, or run `m3router label` or `import` first."

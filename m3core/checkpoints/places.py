@@ -65,7 +65,9 @@ def _not_found(name: str, error: Exception) -> str:
         return f"{name} is a file; a model is a folder with a config.json, or a hub id."
     close = nearest(name, (EMBEDDED, FAKE))
     hint = f" Did you mean {close!r}?" if close else ""
-    tried = f"model {name!r} is neither {EMBEDDED!r}, nor a folder here, nor a hub id that could"
+    tried = (
+        f"The model {name!r} is neither {EMBEDDED!r}, nor a folder here, nor a hub id that could"
+    )
     if isinstance(error, HFValidationError):
         return f"{tried} be fetched.{hint} A hub id is OWNER/NAME; check the spelling."
     if isinstance(error, HfHubHTTPError):

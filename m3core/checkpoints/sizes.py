@@ -26,7 +26,7 @@ def read_sizes(name: str) -> Sizes:
     folder = embedded_folder() if name == EMBEDDED else Path(name)
     if not folder.is_dir():
         raise ModelError(
-            f"model {name!r} is neither {EMBEDDED!r} nor a folder here; costs need only its "
+            f"The model {name!r} is neither {EMBEDDED!r} nor a folder here; costs need only its "
             "config.json: put that file into a folder and name it"
         )
     checkpoint = recognise(folder)

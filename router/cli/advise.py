@@ -39,7 +39,7 @@ from m3router.router.cli.import_ import (
 from m3router.router.cli.options import pairs, seed_option
 from m3router.router.cli.streams import err, out
 from m3router.router.runs.run import Run
-from m3router.router.text.fractions import METAVAR, fraction
+from m3router.router.text.fractions import METAVAR, check_within, fraction
 from m3router.router.text.words import words_of
 
 WRONG_USE = 2
@@ -169,6 +169,9 @@ def advise(
     """
     if max_loss is not None and max_regret is not None:
         raise typer.BadParameter("--max-loss and --max-regret: give one of the two")
+    check_within("--max-loss", max_loss, such="1%")
+    check_within("--max-regret", max_regret, such="1%")
+    check_within("--confidence", confidence, such="95%")
     if encoder is not None and images is None:
         raise typer.BadParameter("--encoder looks at images: give their folder with --images")
     if images is not None and not images.is_dir():

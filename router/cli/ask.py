@@ -10,9 +10,11 @@ import typer
 from m3router.data.images import open_image
 from m3router.data.progress import waiting
 from m3router.data.videos import is_video
+from m3router.router.cli.argument_order import check_order
 from m3router.router.cli.endpoint_options import RunEndpoint, model_or_endpoint
 from m3router.router.cli.options import Device, PolicyName, RunFolder
 from m3router.router.cli.toys import say_if_toy
+from m3router.router.runs.run import Run
 
 
 def ask(
@@ -57,7 +59,10 @@ def ask(
     from m3router.router.inference.opening import open_pipeline
     from m3router.router.inference.option_pipeline import OptionAnswer
 
+    check_order("ask", [str(run), str(image), question])
     opened = image if is_video(image) else open_image(image)  # the run knows how many frames
+    if option is None:
+        Run(run).need_policy(policy)
     model = model_or_endpoint(run, model, endpoint)
     with waiting("loading"):
         pipeline = open_pipeline(run, model=model, policy=policy, device=device)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from m3router.data.errors import DataError, NotLearnableError
+from m3router.data.log.oracle_log import OracleLog
 from m3router.data.log.parts import part_sizes
 from m3router.router.cascade.rule import Cascade
 from m3router.router.cli import next_steps
@@ -16,7 +17,7 @@ from m3router.router.cli.console import say, say_about_reference
 from m3router.router.cli.options import PolicyName, RunFolder
 from m3router.router.cli.streams import out
 from m3router.router.evaluation.few_images import few_to_calibrate
-from m3router.router.policies.guarantee import Target, UncertifiedError
+from m3router.router.policies.guarantee import Target, TooFewError, UncertifiedError
 from m3router.router.policies.guarantee_text import evidence, told_by
 from m3router.router.policies.knobs import Knobs, told
 from m3router.router.policies.policy import Policy
@@ -25,8 +26,8 @@ from m3router.router.stages.escalating import escalate_stage
 from m3router.router.stages.learning import calibrate_stage
 from m3router.router.stages.references import reference_stage
 from m3router.router.text.agreement import agreement_sentence
-from m3router.router.text.fractions import METAVAR, fraction, signed_fraction
-from m3router.router.text.numbers import number, percent, plain
+from m3router.router.text.fractions import METAVAR, check_within, fraction, signed_fraction
+from m3router.router.text.numbers import number, percent, plain, round_up
 from m3router.router.text.words import Words, words_of
 
 SURPRISING = 0.1
@@ -94,6 +95,9 @@ def calibrate(
             "images certifies a loss of nothing. --max-loss-observed takes 0 and less, as observed "
             "and without a guarantee."
         )
+    check_within("--max-loss", max_loss, such="1%")
+    check_within("--max-regret", max_regret, such="1%")
+    check_within("--confidence", confidence, such="95%")
     for one in (max_loss, max_loss_observed):
         if one is not None and one >= SURPRISING:
             say(f"A loss of {plain(100 * one)} points of accuracy is allowed.")
@@ -121,7 +125,7 @@ def calibrate(
             "with --price or --cap."
         )
     summary = reference_stage(place, reference=reference, cap=cap)
-    with _in_words(words):
+    with _in_words(words, place, log):
         if escalate:
             cascade = escalate_stage(place, name=policy, **knobs)
         else:
@@ -176,9 +180,26 @@ def _show_promise(kept: Policy | Cascade, words: Words, *, observed: bool) -> No
 
 
 @contextmanager
-def _in_words(words: Words) -> Iterator[None]:
+def _in_words(words: Words, run: Run, log: OracleLog) -> Iterator[None]:
     """Say why a target cannot be met, or nothing be learned, in the words that fit the log."""
     try:
         yield
+    except TooFewError as error:
+        sizes = part_sizes(log, run.split(log))
+        whole = sum(one["pictures"] for one in sizes.values())
+        in_all = round_up(error.least * whole / max(error.images, 1))
+        budget = next_steps.a_budget(log)
+        does = [
+            next_steps.command("calibrate", run.root, *words)
+            for words in (("--budget", budget), ("--max-loss-observed", "1%"))
+        ]
+        raise TooFewError(
+            words.of(
+                f"{error} It takes about {in_all:,} labelled images in all; there are {whole:,}."
+            )
+            + f"\nWithout a certificate: `{does[0]}` or `{does[1]}`.",
+            least=error.least,
+            images=error.images,
+        ) from error
     except (UncertifiedError, NotLearnableError) as error:
         raise type(error)(words.of(str(error))) from error

@@ -33,6 +33,11 @@ MENDS = {
     errno.ECONNREFUSED: "Start the server, or check its address.",
 }
 """What to do about what a system says of a file, added where a message ends with that."""
+OPENING = re.compile(
+    "(an?|answer|at|every|expected|give|image|it|line|message|model|no|nobody|none|not|nothing|"
+    "only|option|question|say|scale|sizes|the|there|these|this|two|unknown|what|while) "
+)
+"""Words that a message may begin with in small letters, as it stands after a colon elsewhere."""
 LINES = 3
 """Lines of a message at most."""
 KEPT = {
@@ -55,6 +60,9 @@ def show_error(text: str) -> None:
     for number, mend in MENDS.items():
         if text.rstrip("). ").endswith(os.strerror(number)):
             text = f"{text.rstrip('. ')}. {mend}"
+    begins = OPENING.match(text)
+    if begins and not os.path.lexists(begins[1]):  # else it may be a name
+        text = text[0].upper() + text[1:]
     first, *others = text.rstrip().splitlines() or ["it failed without a reason"]
     if len(others) >= LINES:
         others = [*others[: LINES - 2], "  and more of the kind"]

@@ -14,6 +14,7 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.data.prices import Prices
 from m3router.data.scoring.judged import is_waiting
 from m3router.data.sources.examples import load_examples
+from m3router.m3core.endpoint.keys import base_url
 from m3router.m3core.endpoint.meter import RequestLimitError
 from m3router.m3core.judging.judge import IN_FLIGHT, connect_judge
 from m3router.m3core.judging.protocols.base import Protocol
@@ -113,6 +114,7 @@ def judge(
     ```
     """
     folder = Run(run)
+    base_url(url)  # refused before anything is read
     told = _protocol(folder, protocol, prompt)
     known = [] if examples is None else load_examples(examples, looks=False)
     try:

@@ -63,10 +63,8 @@ def after_label(run: Run, log: OracleLog) -> None:
         told = "URL and NAME: the judge's address and its name there."
         show_next("judge", root, "--judge", "URL", "--model", "NAME", where=told)
         return
-    gaps = ["--gaps", "drop"] if log.n_gaps else []
-    rule = ["--rule", "reached"] if log.metadata.get(ASKED) == UNTIL_CORRECT else []
     if is_there(run.features_folder / MANIFEST):
-        show_next("train", root, *gaps, *rule)
+        show_next(*_train_words(run, log))
     elif log.complete.any():
         after_import(run, log)
     else:
@@ -83,15 +81,18 @@ def after_import(run: Run, log: OracleLog) -> None:
 
 def after_features(run: Run) -> None:
     """After `featurize`: train."""
-    gaps = ["--gaps", "drop"] if run.log().n_gaps else []
-    show_next("train", run.root, *gaps)
+    show_next(*_train_words(run, run.log()))
 
 
 def after_train(run: Run, log: OracleLog) -> None:
     """After `train`: a budget between the cheapest option and the finest."""
-    costs = log.costs[np.isfinite(log.costs).all(axis=1)]
-    budgets = default_budgets(costs)
-    show_next("calibrate", run.root, "--budget", plain_above(budgets[len(budgets) // 2]))
+    show_next("calibrate", run.root, "--budget", a_budget(log))
+
+
+def a_budget(log: OracleLog) -> str:
+    """A budget in the middle of those that are worth trying, as it is typed."""
+    budgets = default_budgets(log.costs[np.isfinite(log.costs).all(axis=1)])
+    return plain_above(budgets[len(budgets) // 2])
 
 
 def plain_above(value: float) -> str:
@@ -111,7 +112,7 @@ def plain_above(value: float) -> str:
 def after_judge(run: Run, log: OracleLog) -> None:
     """After `judge`: train, where there are features."""
     if is_there(run.features_folder / MANIFEST):
-        show_next("train", run.root, *(["--gaps", "drop"] if log.n_gaps else []))
+        show_next(*_train_words(run, log))
     else:
         after_import(run, log)
 
@@ -120,24 +121,35 @@ def after_monitor(found: Mapping[str, Any], run: Run, traffic: Run, policy: str)
     """After `monitor`: look again with more traffic, or learn from this one after an alarm."""
     if found["alarm"]:
         say("Learn from this traffic, then calibrate and monitor the new run:")
-        show_next("train", traffic.root)
+        show_next(*_train_words(traffic, traffic.log()))
     else:
         say("Label more traffic into the same folder, and judge it again:")
         show_next("monitor", run.root, "--traffic", traffic.root, "--policy", policy)
 
 
 def after_report(run: Run) -> None:
-    """After `report`: use it."""
-    log = run.log()
+    """After `report`: use it; or make a policy first, where there is none."""
+    log, names = run.log(), run.policy_names()
+    if not names:
+        after_train(run, log)
+        return
+    policy = [] if "default" in names else ["--policy", names[0]]
     image = ["IMAGE"] if any(log.images.tolist()) else []
     where = ASKING if image else "QUESTION: your own."
-    if "source" in log.metadata:  # imported: what answered is not here
-        show_next("route", run.root, *image, "QUESTION", where=where)
+    if "source" in log.metadata or not image:  # imported: what answered is not here
+        show_next("route", run.root, *image, "QUESTION", *policy, where=where)
         return
     model = _model_words(run)
     if model:
         where = f"{where} {MODEL}" if "MODEL" in model else where
-    show_next("ask", run.root, *image, "QUESTION", *model, where=where)
+    show_next("ask", run.root, *image, "QUESTION", *policy, *model, where=where)
+
+
+def _train_words(run: Run, log: OracleLog) -> list[object]:
+    """`train`, with what it must be told of this log."""
+    gaps = ["--gaps", "drop"] if log.n_gaps else []
+    rule = ["--rule", "reached"] if log.metadata.get(ASKED) == UNTIL_CORRECT else []
+    return ["train", run.root, *gaps, *rule]
 
 
 def _model_words(run: Run) -> list[str]:

@@ -12,10 +12,12 @@ import typer
 from m3router.data.errors import DataError
 from m3router.data.manifest import atomic_write_text
 from m3router.data.sources.examples import load_examples
+from m3router.router.cli.argument_order import check_order
 from m3router.router.cli.console import say, show_table
 from m3router.router.cli.exit_codes import SOME_FAILED
 from m3router.router.cli.options import Device, images_folder
 from m3router.router.cli.streams import out as results
+from m3router.router.runs.run import Run
 from m3router.router.text.familiarity import image_note
 from m3router.router.text.numbers import number, percent
 
@@ -111,7 +113,8 @@ def route(
     from m3router.router.inference.route_lines import record_of
     from m3router.router.inference.router import Router  # loads torch
 
-    # A budget is calibrated anew, so that the run's own policies are not read.
+    if budget is None:  # else it is calibrated anew, and the run's own policies are not read
+        Run(place).need_policy(policy or "default")
     router = Router.load(place, policy=policy or "default", encoder=encoder, device=device)
     if examples is not None:
         _route_examples(router, examples, images=images, out=out, budget=budget)
@@ -128,11 +131,13 @@ def _arguments(given: list[str], *, batch: bool) -> tuple[Path, Path | None, str
 
     Raises:
         BadParameter: When they are too few or too many, or none is a run folder.
+        DataError: When they come in another order.
     """
     most = 1 if batch else 3
     if not (1 if batch else 2) <= len(given) <= most:
         wanted = "with --examples the run folder alone" if batch else "RUN [IMAGE] QUESTION"
         raise typer.BadParameter(f"expected {wanted}, got {len(given)} arguments")
+    check_order("route", given, run_may_end=True)
     first, *others = given
     if others and not Path(first).is_dir() and Path(given[-1]).is_dir():
         first, others = given[-1], given[:-1]

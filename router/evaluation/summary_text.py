@@ -9,7 +9,6 @@ Notation for shapes: n complete examples, K options.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -340,7 +339,7 @@ def certificate(document: Document, *, run: str = "RUN") -> str:
         )
     least = {one: least_images(one) for one in (LOSSES[-1], LOSSES[0])}
     whole = _images_of(document)
-    in_all = [_round_up(one * (whole or 5 * images) / images) for one in least.values()]
+    in_all = [numbers.round_up(one * (whole or 5 * images) / images) for one in least.values()]
     return words.of(
         f"Nothing can be certified: with {numbers.percent(CONFIDENCE, digits=0)} % confidence a "
         f"loss of at most {_in_points(LOSSES[-1])} takes {least[LOSSES[-1]]} images in the "
@@ -467,7 +466,7 @@ def images_to_tell(document: Document) -> int:
         half = (gain["high"] - gain["low"]) / 2
         needed = max(needed, images * (half / max(abs(gain["value"]), BROAD)) ** 2)
     whole = _images_of(document) or round(images / FRACTIONS[-1])
-    return max(_round_up(needed * whole / max(images, 1)), _round_up(1.1 * whole))
+    return max(numbers.round_up(needed * whole / max(images, 1)), numbers.round_up(1.1 * whole))
 
 
 def _images_of(document: Document, part: str | None = None) -> int | None:
@@ -475,16 +474,6 @@ def _images_of(document: Document, part: str | None = None) -> int | None:
     sizes = document.get("provenance", {}).get("sizes", {})
     parts = sizes if part is None else [part] if part in sizes else []
     return sum(int(sizes[one]["pictures"]) for one in parts) or None
-
-
-def _round_up(value: float) -> int:
-    """A number of two digits that is not below.
-
-    >>> _round_up(1495.0), _round_up(295.0), _round_up(20.0)
-    (1500, 300, 20)
-    """
-    unit = 10 ** max(len(str(math.ceil(value))) - 2, 0)
-    return math.ceil(value / unit) * unit
 
 
 def _verdict_of(document: Document) -> Mapping[str, str]:

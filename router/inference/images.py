@@ -128,8 +128,8 @@ def paired(
     for row, question in enumerate(asked):
         if not isinstance(question, str):
             raise MismatchError(
-                f"question {row} must be a text, not {type(question).__name__}: the image comes "
-                "first, then the question"
+                f"Question {row + 1} must be a text, not {type(question).__name__}: the image "
+                "comes first, then the question"
             )
     if is_one_image(images):
         return [images] * len(asked), asked

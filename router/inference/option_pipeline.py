@@ -265,7 +265,7 @@ class OptionPipeline:
         images, questions = paired(images, questions)
         for row, question in enumerate(questions):
             if not question.strip():
-                raise DataError(f"question {row} is empty; ask something")
+                raise DataError(f"Question {row + 1} is empty; ask something")
         answers: list[OptionAnswer] = []
         for place, told in enumerate(
             self.answer_each(
@@ -278,7 +278,7 @@ class OptionPipeline:
             )
         ):
             if isinstance(told, Failure):
-                raise DataError(f"question {place} was not answered: {told.message}")
+                raise DataError(f"Question {place + 1} was not answered: {told.message}")
             answers.append(told)
         return answers[0] if alone else answers
 
@@ -522,7 +522,8 @@ def _labelled_model(router: ScaleRouter, name: str | None, device: str) -> Optio
         model = open_model(name or router.model, device=device, max_new_tokens=longest_in(log))
     else:
         raise DataError(
-            "the run's log was imported and does not say how to load its model: give the model"
+            "The run's log was imported and does not say how to load its model: give its folder, "
+            "hub id or address (--model)."
         )
     if not isinstance(model, OptionModel):
         raise MismatchError(f"{name or router.model} cannot be asked by option")

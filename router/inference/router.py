@@ -250,7 +250,7 @@ class Router:
             )
         for row, question in enumerate(questions):
             if not question.strip():
-                raise DataError(f"question {row} is empty; ask something")
+                raise DataError(f"Question {row + 1} is empty; ask something")
         rule = self.rule(policy=policy, budget=budget, option=option)
         opened = self._opened(images)
         decisions: list[Decision] = []
@@ -381,7 +381,7 @@ class Router:
         for row, image in enumerate(images):
             if image is None and self.needs_image:
                 raise DataError(
-                    f"question {row} has no image, but the router reads images: give one, or "
+                    f"Question {row + 1} has no image, but the router reads images: give one, or "
                     "train on the questions alone (m3router train --feature-group question)"
                 )
             found.append(image if image is None or isinstance(image, Look) else open_one(image))
@@ -430,6 +430,8 @@ class Router:
                     one.check_fits(options=self.options, router=self.router.fingerprint)
         rule = (named[1] if again else None) or named[0]
         if rule is None:
+            if self.run is not None:
+                self.run.need_policy("default")
             raise DataError(
                 "There is no policy to decide by. Run `m3router calibrate` on the run first, or "
                 "give a budget or an option."

@@ -69,7 +69,7 @@ def least_images(loss: float, *, confidence: float = CONFIDENCE) -> int:
     >>> least_images(0.01), least_images(0.05)
     (299, 59)
     """
-    return math.ceil(math.log(1 - confidence) / math.log(1 - loss))
+    return math.ceil(math.log1p(-confidence) / math.log1p(-loss))
 
 
 def certifiable_loss(images: int, *, confidence: float = CONFIDENCE) -> float | None:
@@ -191,6 +191,16 @@ class Target:
             cap=knobs.get("cap"),
             reference=knobs.get("reference"),
         )
+
+    @property
+    def share(self) -> str:
+        """The most that may be lost, in per cent."""
+        return f"{100 * self.alpha:g} %"
+
+    @property
+    def percent(self) -> str:
+        """The confidence, in per cent."""
+        return f"{100 * self.confidence:g} %"
 
     @property
     def name(self) -> str:
@@ -535,8 +545,8 @@ def _cheapest(exam: Exam, lists: Sequence[Sequence[Policy]], binding: Binding) -
         chosen = measured_at[rung]
     if not chosen.calibration["mean_cost"] < fixed.calibration["mean_cost"]:
         cause = (
-            f"{_WHAT[target.loss]} of at most {plain(target.alpha)} is certified at confidence "
-            f"{plain(target.confidence)} for no cheaper policy on {len(part.p)} questions about "
+            f"{_WHAT[target.loss]} of at most {target.share} is certified with "
+            f"{target.percent} confidence for no cheaper policy on {len(part.p)} questions about "
             f"{len(exam.counted.thinned.sizes)} images"
         )
         chosen, rung = fixed.fall_back(cause, advice=_what_it_takes(exam, policies)), None
@@ -661,18 +671,35 @@ class UncertifiedError(DataError):
     """A part is too small for a target; the message says so in words and numbers alone."""
 
 
+class TooFewError(UncertifiedError):
+    """No losses at all would not be evidence enough.
+
+    Args:
+        text: What is said.
+        least: Images of the part that it takes.
+        images: Images that it has.
+    """
+
+    def __init__(self, text: str, *, least: int, images: int) -> None:
+        super().__init__(text)
+        self.least, self.images = least, images
+
+
 def refuse_too_small(losses: risk.Losses, target: Target, bound: str) -> None:
     """Refuse a part on which no losses at all would not be evidence enough.
 
     Raises:
-        UncertifiedError: naming the images that it has and that are needed.
+        TooFewError: naming the images that it has and that are needed.
     """
     least = risk.images_needed(losses.without(), target.alpha, delta=target.delta, bound=bound)
     if least is None or least > losses.images:
-        raise UncertifiedError(
+        least = least or least_images(target.alpha, confidence=target.confidence)
+        raise TooFewError(
             f"The calibration split is too small for a {_WHAT[target.loss]} of at most "
-            f"{plain(target.alpha)} at confidence {plain(target.confidence)}: it has "
+            f"{target.share} with {target.percent} confidence: it has "
             f"{losses.questions} questions about {losses.images} images, and even without a "
             f"single loss at least {least} such images are needed (bound {bound!r}). Label more "
-            "images, or ask for less."
+            "images, or ask for less.",
+            least=least,
+            images=losses.images,
         )

@@ -253,7 +253,7 @@ class Run:
         make = f"`{self._command('calibrate')} --budget COST --policy {name}` makes it"
         if known := self.policy_names():
             raise DataError(f"{self.root}: {unknown_name('policy', name, known)} {make}.")
-        self.need(self.arm() / MANIFEST, "train")
+        self.need_router()
         raise DataError(f"{self.root} has no policy {name!r}, and no other, yet: {make}.")
 
     def policy_names(self) -> list[str]:
@@ -331,9 +331,8 @@ class Run:
         else:
             name = ScaleRouter.read(self.arm()).model
         if name not in BY_NAME:
-            raise DataError(
-                f"{self.root} belongs to the model {name!r}: give its folder or hub id (--model)."
-            )
+            of = f"belongs to the model {name!r}" if name else "does not say which model it is of"
+            raise DataError(f"{self.root} {of}: give its folder or hub id (--model).")
         return name
 
     def copy_data(self, root: StrPath) -> Run:

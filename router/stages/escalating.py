@@ -235,8 +235,8 @@ def _certified(
             advice = "another sample of as many may do"
         what = "a net loss" if target.max_regret is None else "a regret"
         raise UncertifiedError(
-            f"No cascade is certified for {what} of {plain(target.alpha)} at confidence "
-            f"{plain(target.confidence)} on {first.questions} questions about {first.images} "
+            f"No cascade is certified for {what} of at most {target.share} with "
+            f"{target.percent} confidence on {first.questions} questions about {first.images} "
             f"images: the most careful one had {what} of {number(first.risk, digits=2)} "
             f"({advice}). Ask for less, or calibrate without --escalate."
         )

@@ -6,6 +6,8 @@ from decimal import Decimal, InvalidOperation
 
 import typer
 
+from m3router.data.errors import DataError
+
 METAVAR = "FRACTION"
 
 
@@ -58,3 +60,20 @@ def signed_fraction(text: str | float) -> float:
     if abs(value) > 1:
         raise typer.BadParameter(f"{text!r} is more than 100%")
     return float(value) or 0.0  # never -0.0
+
+
+def check_within(flag: str, value: float | None, *, such: str) -> None:
+    """Refuse a share that is nothing or all.
+
+    Args:
+        flag: What it was given by.
+        value: The share, as a fraction; None where it was not given.
+        such: One that would do, as it is written.
+
+    Raises:
+        DataError: If it is not between 0 and 1.
+    """
+    if value is not None and not 0 < value < 1:
+        raise DataError(
+            f"{flag} must lie between 0 % and 100 %, such as {such}; it is {100 * value:g} %."
+        )

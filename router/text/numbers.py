@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -86,3 +87,13 @@ def count(many: int, one: str, several: str | None = None) -> str:
     ('1 image', '12,300 images', '2 studies')
     """
     return f"{many:,} {one if many == 1 else several or f'{one}s'}"
+
+
+def round_up(value: float) -> int:
+    """A number of two digits that is not below.
+
+    >>> round_up(1495.0), round_up(295.0), round_up(20.0)
+    (1500, 300, 20)
+    """
+    unit = 10 ** max(len(str(math.ceil(value))) - 2, 0)
+    return math.ceil(value / unit) * unit

@@ -153,7 +153,9 @@ def test_a_calibrate_part_that_is_too_small_is_an_error_with_a_number(invoke, tr
     result = invoke("calibrate", trained, "--max-regret", 0.001)
     assert result.exit_code == 2
     said = result.stderr.replace("\n", " ")
-    assert "calibration split is too small for a regret of at most 0.001" in said
+    assert (
+        "calibration split is too small for a regret of at most 0.1 % with 95 % confidence" in said
+    )
     assert "images are needed" in said
     assert not (trained / "policies/default.json").exists()
 
@@ -177,8 +179,11 @@ def test_nothing_qualifies_falls_back_and_says_how_much_it_takes(invoke, tmp_pat
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        (["--max-regret", "100%"], "max_regret must lie between 0 and 1"),
-        (["--max-regret", 0.1, "--confidence", "100%"], "confidence must lie between 0 and 1"),
+        (["--max-regret", "100%"], "--max-regret must lie between 0 % and 100 %"),
+        (
+            ["--max-regret", 0.1, "--confidence", "100%"],
+            "--confidence must lie between 0 % and 100 %",
+        ),
         (["--max-regret", 0.1, "--bound", "bentkuss"], "Did you mean 'bentkus'?"),
         (
             ["--max-regret", 0.1, "--bound", "binomial", "--most", 2],

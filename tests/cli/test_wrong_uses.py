@@ -42,13 +42,13 @@ label | Missing option '--examples'
 monitor {run} | Missing option '--traffic'
 ask {run} {images}/0.png | Missing argument
 push {run} me/name --out {new} | Missing option '--license'
-fetch pope | give a benchmark and --out, or --list
+fetch pope | Give a benchmark and --out, or --list
 fetch --list --out {new} | give nothing else with it
 fetch pope --list | give nothing else with it
 calibrate {run} --budget 50 --budget 60 | --budget is given more than once
 train {run} --ablations --no-ablations | --ablations is given more than once
 import table {table} --out {new} --out {folder} | --out is given more than once
-route {run} | expected RUN [IMAGE] QUESTION
+route {run} | Expected RUN [IMAGE] QUESTION
 train {run} --tiers image | it is now --feature-group
 """
 VALUES = """
@@ -71,6 +71,12 @@ calibrate {run} --budget 50 --price 1 | Give exactly one of
 calibrate {run} --budget 50 --bound wsr | --bound is for --max-regret and --max-loss
 calibrate {run} --budget 50 --policy ../x | A policy's name must be
 calibrate {run} --max-loss 1% | Label more images, or ask for less
+calibrate {run} --max-regret 1% | regret of at most 1 % with 95 % confidence
+calibrate {run} --max-regret 1% | labelled images in all
+calibrate {run} --max-regret 1% | m3router calibrate {run} --budget
+calibrate {run} --max-regret 0.0000001% | `m3router calibrate {run} --max-loss-observed 1%`
+calibrate {run} --max-regret 100% | --max-regret must lie between 0 % and 100 %, such as 1%
+calibrate {run} --max-regret 5% --confidence 0% | --confidence must lie between
 train {run} --threads 0 | must be greater than or equal to 1
 train {run} --threads 1.5 | is not a whole number
 train {run} --seed one | is not a whole number
@@ -118,6 +124,10 @@ serve {run} --policy defualt | Did you mean 'default'?
 demo {run} --policy defualt | Did you mean 'default'?
 compare {run} {run} --policy defualt | Did you mean 'default'?
 ask {run} {ask} --option 577 | 1, 9, 36, 144, 576
+label --examples {examples} --images {images} --out {new} --model os.path:nosuch | getctime and
+label --examples {examples} --images {images} --out {new} --model os.path:nosuch | Known: abspath
+{label} --out {new} --model {table} | or a hub id. There are embedded
+advise {folder}s | Did you mean '
 inspect {run} --dataset shrt | Did you mean 'short'?
 inspect {run} --rule first-correct | Did you mean 'first_correct'?
 study leave-one-out {run} --by datset | Did you mean 'dataset'?
@@ -169,6 +179,17 @@ import lmms-eval {folder} --out {new} | write both parts
 import lmms-eval a={folder} --out {new} | --log_samples
 import exported {folder} --out {new} | Check the path
 ask {run} nowhere.png q | nowhere.png
+ask {run} "What number?" {images}/0.png | `m3router ask {run} {images}/0.png 'What number?'`
+ask {images}/0.png {run} "What number?" | `m3router ask {run} {images}/0.png 'What number?'`
+ask {images}/0.png "What number?" {run} | `m3router ask {run} {images}/0.png 'What number?'`
+ask "What number?" {run} nowhere.png | The order is RUN IMAGE QUESTION
+route {run} "What number?" {images}/0.png | `m3router route {run} {images}/0.png 'What number?'`
+route {images}/0.png {run} "What number?" | `m3router route {run} {images}/0.png 'What number?'`
+route "What number?" {images}/0.png {run} | `m3router route {run} {images}/0.png 'What number?'`
+inspect {table} | is a file; give the folder of a run
+keys add {table} bob | or the name of a new one
+judge {run} --judge ftp://x --model m | must begin with http://
+serve {run} --upstream nonsense | is neither an address
 ask {run} {folder} q | it is a folder
 ask {run} {file} q | it is not an image
 keys list {folder} | Give a file, not a folder
@@ -216,6 +237,7 @@ push {featurized} me/name --license mit --out {new} | Run `m3router train {featu
 study learning-curve {featurized} | Run `m3router train {featurized}` first
 compare {run} {featurized} | Run `m3router train {featurized}` first
 ask {trained} {ask} | m3router calibrate {trained} --budget
+route {trained} {ask} | m3router calibrate {trained} --budget
 serve {trained} | m3router calibrate {trained} --budget
 report {trained} | Run `m3router evaluate {trained}` first
 train {damaged} | damaged or was changed. Copy the folder again, or label again

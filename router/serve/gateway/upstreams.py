@@ -113,6 +113,8 @@ def upstreams_of(
     if upstream is None and labelled is None:
         _refuse_without(spec, file, preset, key_env)
         return None
+    if upstream is not None:  # what cannot be asked is said before how it is asked
+        _ = base_url(upstream) if _is_address(upstream) else _served_tables(Path(upstream))
     asked = _asked(labelled, options, file, preset, model)
     default = None if key_env is None else _key(key_env)
     if upstream is None:
@@ -123,7 +125,7 @@ def upstreams_of(
         if not isinstance(url, str):
             raise DataError("the run does not say where its endpoint is: give --upstream URL")
         return _one(asked, Upstream(name=ONLY, url=base_url(url), key=key))
-    if upstream.lower().startswith(("http://", "https://")):
+    if _is_address(upstream):
         return _one(asked, Upstream(name=ONLY, url=base_url(upstream), key=default))
     return Upstreams(options=asked, serving=_served(Path(upstream), tuple(options), default))
 
@@ -199,6 +201,10 @@ def _renamed(told: EndpointOptions, model: str) -> EndpointOptions:
     return parse_options(content)
 
 
+def _is_address(upstream: str) -> bool:
+    return upstream.lower().startswith(("http://", "https://"))
+
+
 def _one(options: dict[str, EndpointOption], server: Upstream) -> Upstreams:
     return Upstreams(options=options, serving=dict.fromkeys(options, server))
 
@@ -209,14 +215,7 @@ def _served(path: Path, options: tuple[str, ...], default: Key | None) -> dict[s
     Raises:
         DataError: With everything that is wrong.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        cause = error.strerror if isinstance(error, OSError) else error
-        raise DataError(
-            f"--upstream {path} is neither an address that begins with http:// or https:// nor a "
-            f"TOML file of upstreams: {cause}."
-        ) from error
+    content = _served_tables(path)
     tables = content.get("upstream")
     problems = [unknown_name("key", one, ["upstream"]) for one in content if one != "upstream"]
     if not isinstance(tables, list) or not tables:
@@ -243,6 +242,22 @@ def _served(path: Path, options: tuple[str, ...], default: Key | None) -> dict[s
         lines = "".join(f"\n- {one}" for one in problems)
         raise DataError(f"The upstreams in {path} cannot be used:{lines}")
     return {one: serving[one] for one in options}
+
+
+def _served_tables(path: Path) -> dict[str, Any]:
+    """What a file of upstreams holds.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"--upstream {path} is neither an address that begins with http:// or https:// nor a "
+            f"TOML file of upstreams: {cause}."
+        ) from error
 
 
 def _table(

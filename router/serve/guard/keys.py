@@ -89,6 +89,9 @@ def sha256_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+NO_KEY = "not a JSON object. Give a file that `m3router keys add` made, or the name of a new one."
+
+
 def parse_keys(text: str) -> list[StoredKey]:
     """Read the text of a key file.
 
@@ -122,9 +125,9 @@ def _parse_line(line: str, number: int) -> StoredKey:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
-        raise DataError(f"line {number}: not a JSON object.") from None
+        raise DataError(f"line {number}: {NO_KEY}") from None
     if not isinstance(fields, dict):
-        raise DataError(f"line {number}: not a JSON object.")
+        raise DataError(f"line {number}: {NO_KEY}")
     unknown = next((given for given in fields if given not in _FIELDS), None)
     if unknown is not None:  # a misspelled limit would be none
         raise DataError(f"line {number}: {unknown_name('field', unknown, _FIELDS)}")

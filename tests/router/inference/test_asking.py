@@ -149,7 +149,7 @@ def test_what_is_no_image_is_refused_with_what_to_do(runs, name):
 
 def test_a_question_is_a_text(pipeline, runs):
     for wrong in (None, b"what?", 3, runs["image"]):
-        with pytest.raises(MismatchError, match="question 0 must be a text"):
+        with pytest.raises(MismatchError, match="Question 1 must be a text"):
             pipeline.ask(runs["image"], wrong)
     with pytest.raises(DataError, match="empty"):
         pipeline.ask(runs["image"], "  ")

@@ -167,7 +167,7 @@ def test_what_fails_first_fails_alone(sure, images):
     )
     bad, good = pipeline.answer_each(images[:2], ["?", READ[0]])
     assert isinstance(bad, Failure) and good.text
-    with pytest.raises(DataError, match="question 0 was not answered: the server broke"):
+    with pytest.raises(DataError, match="Question 1 was not answered: the server broke"):
         pipeline.answer(images[:2], ["?", READ[0]])
     dead = reader(spoil=failing("low", "mid", "high", error=True))
     with pytest.raises(ModelError, match=r"example\.org"):
@@ -205,7 +205,7 @@ def test_what_cannot_be_asked_costs_the_others_nothing(sure, images, tmp_path):
     for bad in (tmp_path / "broken.png", tmp_path / "missing.png"):
         with pytest.raises(DataError, match=bad.name):
             pipeline.answer([images[0], bad], [READ[0]] * 2)
-    with pytest.raises(DataError, match="question 1 is empty"):
+    with pytest.raises(DataError, match="Question 2 is empty"):
         pipeline.answer(images[:2], [READ[0], " "])
     with pytest.raises(MismatchError, match="2 images but 1 questions"):
         pipeline.answer(images[:2], [READ[0]])

@@ -59,7 +59,7 @@ def featurize(
     images_folder(images)
     if encoder != EMBEDDED and not needs_encoder(images, questions, feature_groups):
         raise typer.BadParameter(
-            f"Nothing would be computed with the encoder {encoder!r}: it looks at images (--images, "
+            f"Nothing would be computed with the encoder {encoder!r}: it looks at images (--images "
             "and the feature group image or peek) or reads questions (--questions model). Give "
             "that, or leave --encoder out."
         )

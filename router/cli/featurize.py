@@ -54,9 +54,15 @@ def featurize(
     m3router featurize text-run/ --feature-group question --questions sentence:all-MiniLM-L6-v2/
     ```
     """
-    from m3router.router.stages.labelling import featurize_stage  # loads torch
+    from m3router.router.stages.labelling import featurize_stage, needs_encoder  # load torch
 
     images_folder(images)
+    if encoder != EMBEDDED and not needs_encoder(images, questions, feature_groups):
+        raise typer.BadParameter(
+            f"Nothing would be computed with the encoder {encoder!r}: it looks at images (--images "
+            "and the feature group image or peek) or reads questions (--questions model). Give "
+            "that, or leave --encoder out."
+        )
     if images is not None and encoder == EMBEDDED:
         say(
             "Images are looked at by the embedded model, which was trained on drawn scenes only; "

@@ -17,7 +17,7 @@ LICENCES = """
     odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown
     unlicense wtfpl zlib
 """
-"""From huggingface.co/docs/hub/repositories-licenses; the list grows, so nothing is refused by it."""
+"""From huggingface.co/docs/hub/repositories-licenses; the list grows and refuses nothing."""
 
 
 def unknown_licence(identifier: str) -> str | None:

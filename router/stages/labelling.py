@@ -315,6 +315,15 @@ def featurize_stage(
         return collector.finish(log, show), collector.causes
 
 
+def needs_encoder(
+    images: Path | None, questions: str | None, feature_groups: Sequence[str] | None
+) -> bool:
+    """Whether `featurize_stage` loads the image encoder for what it is asked for."""
+    wanted = None if feature_groups is None else set(feature_groups)
+    looks = images is not None and (wanted is None or bool({IMAGE, PEEK} & wanted))
+    return looks or (questions == MODEL and (wanted is None or QUESTION in wanted))
+
+
 def _featurizer(
     log: OracleLog,
     images: Path | None,
@@ -330,15 +339,8 @@ def _featurizer(
             f"The feature groups {', '.join(blind)} look at images: give their folder with "
             "--images, or choose other feature groups, such as question and cheap."
         )
-    looks = images is not None and (wanted is None or bool({IMAGE, PEEK} & set(wanted)))
-    reads = questions == MODEL and (wanted is None or QUESTION in wanted)
-    if encoder != EMBEDDED and not (looks or reads):
-        raise DataError(
-            f"Nothing would be computed with the encoder {encoder}: it looks at images (--images, "
-            "and the feature group image or peek) or reads questions (--questions model). Give "
-            "that, or leave --encoder out."
-        )
-    loaded = load_encoder(encoder) if looks or reads else None
+    used = needs_encoder(images, questions, wanted)
+    loaded = load_encoder(encoder) if used else None
     model = loaded if isinstance(loaded, MultiScaleModel) else None
     answered = model is not None and model.revision == log.metadata.get("revision")
     if wanted is None:

@@ -190,8 +190,8 @@ def _in_words(words: Words, run: Run, log: OracleLog) -> Iterator[None]:
         in_all = round_up(error.least * whole / max(error.images, 1))
         budget = next_steps.a_budget(log)
         does = [
-            next_steps.command("calibrate", run.root, *words)
-            for words in (("--budget", budget), ("--max-loss-observed", "1%"))
+            next_steps.command("calibrate", run.root, *knob)
+            for knob in (("--budget", budget), ("--max-loss-observed", "1%"))
         ]
         raise TooFewError(
             words.of(

@@ -17,7 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from m3router.router.cli.main import app
+from m3router.router.cli.next_steps import after_report
 from m3router.router.cli.renamed import RENAMED
+from m3router.router.runs.run import Run
 
 NOISE = re.compile(r"Traceback|Errno|<class|object at 0x|\bNone\b|\w+Error\b")
 ASKED = "label --examples {examples} --images {images}"
@@ -311,6 +313,16 @@ def test_a_wrong_use_is_one_message_with_its_mend(things, tmp_path, monkeypatch,
     assert 1 <= len(lines) <= 3, result.stderr
     assert mend.format(**things) in result.stderr, result.stderr
     assert not NOISE.search(result.output), result.stderr
+
+
+def test_what_comes_after_a_report_can_be_done(_finished, tmp_path, capsys):
+    run = Run(shutil.copytree(_finished, tmp_path / "run"))
+    after_report(run)
+    assert f"next: m3router ask {run.root} IMAGE QUESTION\n" in capsys.readouterr().err
+    for file in run.policies_folder.glob("*.json"):
+        file.unlink()
+    after_report(run)
+    assert f"next: m3router calibrate {run.root} --budget" in capsys.readouterr().err
 
 
 def test_there_are_enough_of_them():

@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that a notebook lacks ipywidgets: bars of text, then
+    from tqdm.auto import tqdm
+
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
 _COLUMNS = 80
@@ -61,7 +65,7 @@ def waiting(what: str) -> Iterator[None]:
     if os.environ.get(SILENCE) == "0" or not sys.stderr.isatty():
         yield
         return
-    with _tqdm(desc=what, total=0, bar_format="{desc} …", leave=False) as shown:
+    with tqdm(desc=what, total=0, bar_format="{desc} …", leave=False) as shown:
         shown.refresh()
         yield
 
@@ -107,14 +111,6 @@ def _nothing(done: int, total: int | None, note: str = "") -> None:
     """What is called where nothing is shown."""
 
 
-def _tqdm(**settings: Any) -> Any:
-    """A bar; its library reads the environment where it is imported, which a command sets."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a notebook lacks ipywidgets: bars of text, then
-        from tqdm.auto import tqdm
-    return tqdm(**settings)
-
-
 class _Bar:
     """A bar of tqdm's, made when the first count is known."""
 
@@ -126,7 +122,7 @@ class _Bar:
         if self.bar is not None and (total != self.bar.total or done < self.bar.n):
             self.close()  # the next part counts anew, below what is done
         if self.bar is None:
-            self.bar = _tqdm(desc=self.what, total=total, initial=done, **_width())
+            self.bar = tqdm(desc=self.what, total=total, initial=done, **_width())
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(done - self.bar.n)
 

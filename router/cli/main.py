@@ -24,7 +24,7 @@ from m3router.router.cli.failures import (
     show_wrong_use,
 )
 from m3router.router.cli.renamed import refuse_renamed
-from m3router.router.cli.streams import err, out
+from m3router.router.cli.streams import out
 from m3router.router.cli.values import USAGE_ERROR, read_strictly
 from m3router.router.serve.logs import LogFormat, start_logging
 from m3router.router.version import PACKAGE, __version__
@@ -197,8 +197,6 @@ def main(
     ```
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not err.is_terminal:
-        os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars are noise in a log file
     if quiet:
         silence()
     if not verbose:  # what a hub that cannot be reached means is told once, by the error

@@ -53,7 +53,7 @@ def look(trace: Mapping[str, Any]) -> Markup:
             f'stroke-dasharray="{DASHES[line.get("dash", "")]}" fill="none"/>'
         )
     if "markers" in trace["mode"]:
-        symbol = marker["symbol"]
+        symbol = marker.get("symbol", "circle")
         colour = _of(marker)
         fill = colour if not symbol.endswith("-open") else _themed(PAPER)
         parts.append(f'<path d="{_mark(symbol)}" fill="{fill}" stroke="{colour}"/>')

@@ -510,7 +510,8 @@ class Run:
             )
         if self.published:
             raise DataError(f"{root} is not a run folder: it has no log. {MAKES.capitalize()}.")
-        if is_there(self.log_folder / JOURNAL) and not is_there(self.log_folder / MANIFEST):
+        begun = is_there(self.log_folder / JOURNAL) and not is_there(self.log_folder / PARQUET)
+        if begun and not is_there(self.log_folder / MANIFEST):
             raise DataError(
                 f"The log in {root} is not finished: run the same `m3router label` command again."
             )

@@ -114,7 +114,7 @@ def test_inspect_says_what_is_wrong(invoke, finished, tmp_path):
         ([tmp_path], "holds no oracle log"),
         ([finished, "--dataset", "shorts"], "Did you mean 'short'?"),
         ([finished, "--rule", "best"], "Unknown rule 'best'"),
-        ([finished, "--html", page, "--images", tmp_path / "none"], "is not a folder"),
+        ([finished, "--html", page, "--images", tmp_path / "none"], "does not exist"),
     ):
         result = invoke("inspect", *arguments, *(["--draws", 2] if arguments[1:] else []))
         assert result.exit_code == 2, result.output

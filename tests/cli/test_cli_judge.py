@@ -76,7 +76,7 @@ def test_ctrl_c_keeps_the_verdicts_and_the_log(tmp_path: Path, invoke: Invoke) -
     with judge_server(reply) as server:
         judge = ["judge", run, "--judge", server.url, "--model", "j", "--protocol", "video-qa"]
         stopped = invoke(*judge, "--in-flight", 1)
-        assert stopped.exit_code == 0, stopped.output
+        assert stopped.exit_code == 130, stopped.output
         done = len(server.asked)
         assert f"{done} of 8 verdicts are there; go on with the same command" in stopped.output
         assert 3 <= done < 8 and OracleLog.read(run / "log").frame.equals(before)

@@ -307,7 +307,8 @@ def test_a_wrong_use_is_one_message_with_its_mend(things, tmp_path, monkeypatch,
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, shlex.split(use.format(**things)), prog_name="m3router")
-    lines = result.stderr.strip().splitlines()
+    said = result.stderr.strip().splitlines()
+    lines = [one for one in said if not one.startswith("Loading weights")]  # a library's bar
     assert result.exit_code == 2, (result.output, repr(result.exception))
     assert isinstance(result.exception, SystemExit)
     assert 1 <= len(lines) <= 3, result.stderr
@@ -362,7 +363,6 @@ def stopped(
     ("words", "when", "told"),
     [
         ("tune {featurized} --trials 500", "tuning", "same command"),
-        ("inspect {labelled} --draws 10000000", "groups", "Stopped.\n"),
     ],
 )
 def test_ctrl_c_says_what_is_kept(things, environment, tmp_path, words, when, told):

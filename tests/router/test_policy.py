@@ -411,7 +411,7 @@ def test_a_policy_for_something_else_names_both_sides():
     policy.check_fits(options=["s0", "s1"])
     with pytest.raises(MismatchError, match=r"\['s0', 's1'\].*\['1', '576'\]"):
         policy.check_fits(options=("1", "576"))
-    with pytest.raises(MismatchError, match="router rrrrrrrrrrrr.*router xxxxxxxxxxxx"):
+    with pytest.raises(MismatchError, match="another router .*rrrrrrrrrrrr and xxxxxxxxxxxx"):
         policy.check_fits(options=("s0", "s1"), router="x" * 64)
     with pytest.raises(MismatchError, match="split ssssssssssss.*split yyyyyyyyyyyy"):
         policy.check_fits(options=("s0", "s1"), split="y" * 64)

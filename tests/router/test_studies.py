@@ -212,7 +212,7 @@ def test_in_one_world_nothing_is_lost_by_leaving_a_part_out(trained):
 
 def test_a_column_must_have_few_values_one_per_example(trained):
     for by, message in (
-        ("nowhere", "no column 'nowhere'; it has example_id"),
+        ("nowhere", "Unknown column of the log 'nowhere'"),
         ("scale", "'scale' differs between the options"),
         ("question", "2 to 50 values, but 'question' has 1"),
         ("example_id", "2 to 50 values, but 'example_id' has 600"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m3router.data.errors import DataError
+from m3router.router.cli import next_steps
 
 
 def check_order(command: str, given: Sequence[str], *, run_may_end: bool = False) -> None:
@@ -28,10 +29,8 @@ def check_order(command: str, given: Sequence[str], *, run_may_end: bool = False
     right = [*runs, *image_first]
     if list(given) == right or (run_may_end and list(given) == [*image_first, *runs]):
         return
-    from m3router.router.cli.next_steps import command as typed
-
     words = "RUN IMAGE QUESTION" if len(right) > 2 else "RUN QUESTION"
-    raise DataError(f"The order is {words}. Write `{typed(command, *right)}`.")
+    raise DataError(f"The order is {words}. Write `{next_steps.command(command, *right)}`.")
 
 
 def _is_run(text: str) -> bool:

@@ -13,6 +13,7 @@ from m3router.data.errors import DataError
 from m3router.data.manifest import MANIFEST
 from m3router.data.plain_files import is_there
 from m3router.data.progress import waiting
+from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
 from m3router.router.cli.console import print_table
 from m3router.router.cli.exit_codes import DEFECT
 from m3router.router.cli.streams import out
@@ -34,7 +35,6 @@ def check(
     m3router check run/
     ```
     """
-    from m3router.m3core.checkpoints.places import EMBEDDED, FAKE, resolve
     from m3router.router.stages.checks import check_environment, check_run
 
     if run is not None and not run.is_dir():

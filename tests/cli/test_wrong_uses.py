@@ -128,7 +128,7 @@ compare {run} {run} --policy defualt | Did you mean 'default'?
 ask {run} {ask} --option 577 | 1, 9, 36, 144, 576
 label --examples {examples} --images {images} --out {new} --model os.path:nosuch | getctime and
 label --examples {examples} --images {images} --out {new} --model os.path:nosuch | Known: abspath
-{label} --out {new} --model {table} | or a hub id. There are embedded
+{asked} --out {new} --model {table} | or a hub id. There are embedded
 advise {folder}s | Did you mean '
 inspect {run} --dataset shrt | Did you mean 'short'?
 inspect {run} --rule first-correct | Did you mean 'first_correct'?

@@ -454,8 +454,6 @@ def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
     told = r"POPE cannot be read from lmms-lab(-encoder)?/POPE .default, test"
     with pytest.raises(DataError, match=told):
-        DataError, match=r"POPE cannot be read from lmms-lab(-encoder)?/POPE .default, test"
-    ):
         list(iter_benchmark("pope", folder=tmp_path))
 
 

@@ -413,7 +413,7 @@ def test_a_policy_for_something_else_names_both_sides():
         policy.check_fits(options=("1", "576"))
     with pytest.raises(MismatchError, match="another router .*rrrrrrrrrrrr and xxxxxxxxxxxx"):
         policy.check_fits(options=("s0", "s1"), router="x" * 64)
-    with pytest.raises(MismatchError, match="split ssssssssssss.*split yyyyyyyyyyyy"):
+    with pytest.raises(MismatchError, match="another split .*ssssssssssss and yyyyyyyyyyyy"):
         policy.check_fits(options=("s0", "s1"), split="y" * 64)
 
 

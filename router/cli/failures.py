@@ -36,6 +36,7 @@ MENDS = {
 OPENING = re.compile(
     "(an?|answer|at|every|expected|give|image|it|line|message|model|no|nobody|none|not|nothing|"
     "only|option|question|say|scale|sizes|the|there|these|this|two|unknown|what|while) "
+    "(?!does not exist|cannot be|is not a |is a |holds |has )"  # then it is the name of a file
 )
 """Words that a message may begin with in small letters, as it stands after a colon elsewhere."""
 LINES = 3

@@ -248,7 +248,7 @@ def test_logs_of_our_own(invoke, here, monkeypatch, finished):
 
 
 WRONG = {
-    "nothing there": (["answer.csv"], "answer.csv does not exist. Did you mean answers.csv?"),
+    "nothing there": (["answer.csv"], "answer.csv does not exist. Did you mean 'answers.csv'?"),
     "twice": (["answers.csv", "answers.csv"], "answers.csv is given twice"),
     "two tables": (["answers.csv", "more.csv"], "one path is read"),
     "another kind": (["notes.txt"], "the file ends in '.txt'. Known kinds: table (a row for each"),

@@ -87,7 +87,7 @@ def test_the_embedded_model_has_its_costs(invoke):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device-type", "V10"], "unknown device 'V10'; known: V100"),
+        (["--device-type", "V10"], "Unknown device 'V10'; known: V100"),
         (["--bandwidth", 5], "needs both rates"),
         (["--bits", 5], "bits must be 8 or 4"),
         (["--image-size", "big"], "'big' is not an image size"),

@@ -48,8 +48,8 @@ def test_from_a_file_to_a_log(invoke, parquet, tmp_path):
     assert f"3 examples in {out / 'examples.jsonl'}" in result.output
     assert "1 row left out: cannot be scored: metric 'pope' needs" in result.output
     (line,) = [line for line in result.output.splitlines() if line.startswith("next: ")]
-    words = line.removeprefix("next: m3router ").split()
-    result = invoke(*words, "--model", "fake", "--out", tmp_path / "run")
+    words = line.removeprefix("next: m3router ").replace("MODEL", "fake").split()
+    result = invoke(*words)
     assert result.exit_code == 0, result.output
     assert "3 examples in" in result.output
     first = json.loads((out / "examples.jsonl").read_text(encoding="utf-8").splitlines()[0])
@@ -94,7 +94,7 @@ def test_a_dataset_is_found_at_its_former_home(parquet, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["fetch", "--out", "x"], 2, "give a benchmark and --out, or --list"),
+        (["fetch", "--out", "x"], 2, "Give a benchmark and --out, or --list"),
         (["fetch", "poep", "--out", "x"], 2, "Unknown benchmark 'poep'. Did you mean 'pope'?"),
         (["fetch", "nextqa", "--out", "x", "--file", "a.parquet"], 2, "pass their folder"),
     ],

@@ -445,7 +445,7 @@ def test_a_net_loss_is_certified_in_points(invoke, trained, text):
             "exactly one of --max-regret and --max-loss",
         ),
         (["--max-loss", "1%", "--budget", 9], 2, "exactly one of a budget"),
-        (["--max-loss", "100%"], 2, "between 0 and 1"),
+        (["--max-loss", "100%"], 2, "between 0 % and 100 %"),
     ],
 )
 def test_what_no_loss_can_be(invoke, trained, knobs, code, said):

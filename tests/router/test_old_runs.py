@@ -166,7 +166,8 @@ def alike(found, wanted):
     elif isinstance(wanted, float):
         assert found == pytest.approx(wanted, rel=1e-6, abs=1e-9)
     elif isinstance(wanted, str):  # sentences say "image" now
-        assert found == wanted.replace("picture", "image")
+        wanted = wanted.replace("picture", "image").replace("most 0.2 is", "most 20 % is")
+        assert found == wanted.replace("at confidence 0.95", "with 95 % confidence")
     else:
         assert found == wanted
 

@@ -166,8 +166,8 @@ KINDS = {
             logprob=lambda row: ("nan", "", "-inf", "1", "x")[number(row) % 5],
         ),
         imported="108 of 180 cells are not a number in [0, 1], first 'inf' in row 7",
-        evaluate="confidence cascade: he log has no confidences",
-        calibrate=(("--budget 9 --escalate", "he log has no confidences"),),
+        evaluate="confidence cascade: the log has no confidences",
+        calibrate=(("--budget 9 --escalate", "The log has no confidences"),),
     ),
     "confidences that say nothing": Kind(
         lambda: changed(questions(), confidence=1.0, logprob=-1e300),

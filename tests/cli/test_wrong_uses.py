@@ -20,6 +20,7 @@ from m3router.router.cli.main import app
 from m3router.router.cli.next_steps import after_report
 from m3router.router.cli.renamed import RENAMED
 from m3router.router.runs.run import Run
+from tests.children import child
 
 NOISE = re.compile(r"Traceback|Errno|<class|object at 0x|\bNone\b|\w+Error\b")
 ASKED = "label --examples {examples} --images {images}"
@@ -347,16 +348,16 @@ def stopped(
     number: signal.Signals = signal.SIGINT,
 ) -> tuple[int, str]:
     """What a command says that gets a signal as soon as it has said something."""
-    process = subprocess.Popen(
-        [*PROGRAM, *words], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
     said, until = "", time.monotonic() + 120
-    assert process.stderr is not None
-    while when not in said and time.monotonic() < until and process.poll() is None:
-        said += process.stderr.readline().decode()
-    process.send_signal(number)
-    shown, rest = process.communicate(timeout=120)
-    return process.returncode, said + rest.decode() + shown.decode()
+    with child(
+        [*PROGRAM, *words], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        while when not in said and time.monotonic() < until and process.poll() is None:
+            said += process.stderr.readline()
+        process.send_signal(number)
+        shown, rest = process.communicate(timeout=120)
+    return process.returncode, said + rest + shown
 
 
 @pytest.mark.parametrize(

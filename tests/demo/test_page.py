@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.children import child
 from tests.data.clips import write_video
 from tests.data.test_images import gradient, png_header
 from tests.demo.browsing import CONTRASTS, DESKTOP, PHONE, Visitor, chromium
@@ -41,13 +42,12 @@ def serving(temporary: Path, run: Path, *more: str) -> Iterator[str]:
     """The address of `m3router demo`; nothing of its visitors may be left when it is stopped."""
     command = [sys.executable, "-m", "m3router", "demo", str(run), "--port", "0"]
     environment = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
+    with child(
         [*command, "--device", "cpu", *more],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
         address = process.stdout.readline().split()[1]
         yield address

@@ -26,6 +26,7 @@ from m3router.m3core.checkpoints import load_model
 from m3router.m3core.labelling import label
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
+from tests.children import child
 from tests.m3core import faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,8 +91,8 @@ def until(condition, seconds: float = 180) -> None:
 def test_a_run_killed_at_random_moments_loses_nothing(root, tmp_path, kills):
     draw = random.Random(0)
     program = [sys.executable, "-m", "tests.m3core.faults", str(root)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(program, cwd=ROOT, env=ENVIRONMENT, **pipes) as starter:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with child(program, cwd=ROOT, env=ENVIRONMENT, **pipes) as starter:
 
         def start(folder: Path) -> int:
             starter.stdin.write(f"{folder}\n")
@@ -100,18 +101,18 @@ def test_a_run_killed_at_random_moments_loses_nothing(root, tmp_path, kills):
 
         for name in ("first", "timed"):  # before the first one, everything is imported
             began = time.monotonic()
-            child = start(tmp_path / name)
-            until(lambda pid=child: gone(pid))
+            killed = start(tmp_path / name)
+            until(lambda pid=killed: gone(pid))
             length = time.monotonic() - began
 
         number, middle = 0, 0
         for _ in range(kills):
             folder = tmp_path / str(number)
-            child = start(folder)
+            killed = start(folder)
             time.sleep(draw.uniform(0, 0.5 * length))
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-            until(lambda pid=child: gone(pid))
+                os.kill(killed, signal.SIGKILL)
+            until(lambda pid=killed: gone(pid))
             journal = folder / "log" / "journal.jsonl"
             if (folder / "features" / "manifest.json").is_file():
                 assert_same(folder, root / "undisturbed")
@@ -134,14 +135,12 @@ def test_sigterm_to_all_processes_finishes_the_chunk_and_says_how_to_go_on(root,
     """Its readers of images, which get it too, do not end before what they read is used."""
     program = [sys.executable, *command(root, tmp_path), "--workers", "1"]
     journal = tmp_path / "log" / "journal.jsonl"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(
-        program, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **pipes
-    ) as child:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with child(program, cwd=ROOT, env=ENVIRONMENT, **pipes) as labelling:
         until(lambda: journal.is_file() and len(journal.read_bytes().splitlines()) > 1)
-        os.killpg(child.pid, signal.SIGTERM)
-        said, complaints = child.communicate(timeout=60)
-    assert child.returncode == 0, complaints
+        os.killpg(labelling.pid, signal.SIGTERM)
+        said, complaints = labelling.communicate(timeout=60)
+    assert labelling.returncode == 0, complaints
     assert "go on with the same command" in " ".join(complaints.split())
     assert not (tmp_path / "log" / "oracle.parquet").exists()
     kept = journal.read_bytes()
@@ -150,19 +149,19 @@ def test_sigterm_to_all_processes_finishes_the_chunk_and_says_how_to_go_on(root,
     assert_same(tmp_path, root / "undisturbed")
 
 
-def launch(root: Path, out: Path, processes: int, *, model: str = "fake") -> subprocess.Popen:
+def launch(
+    root: Path, out: Path, processes: int, *, model: str = "fake"
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
+    return child(
         [sys.executable, *launcher, "--master-port", str(port), *command(root, out, model=model)],
         cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from m3router.m3core.checkpoints import load_model
 from m3router.m3core.checkpoints.families.table import trainable_of
 from m3router.m3core.training.loop import train
 from m3router.m3core.training.recipe import TrainingRecipe
+from tests.children import child
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -47,12 +49,12 @@ def run(checkpoint: str, kind: str, folder: Path, *, stop: Path | None = None) -
     return train(trainable_of(model), batch_at, recipe=recipe(kind), folder=folder)
 
 
-def child(code: str, **more: str) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+def training(code: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     lines = (
         f"from pathlib import Path\nfrom tests.m3core.test_training_processes import run\n{code}"
     )
-    return subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, env=environment)
+    return child([sys.executable, "-c", lines], cwd=ROOT, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -62,15 +64,15 @@ def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(
     random_checkpoint, tmp_path, kind
 ):
     source, mark = str(random_checkpoint), tmp_path / "mark"
-    killed = child(
+    with training(
         f"run({source!r}, {kind!r}, Path({str(tmp_path / 'b')!r}), stop=Path({str(mark)!r}))"
-    )
-    until = time.monotonic() + 120
-    while not mark.exists() and killed.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
-    assert mark.exists(), "the run did not come to its middle"
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    ) as killed:
+        until = time.monotonic() + 120
+        while not mark.exists() and killed.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert mark.exists(), "the run did not come to its middle"
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait(20) == -signal.SIGKILL
     assert json.loads((tmp_path / "b" / "state" / "progress.json").read_text())["step"] == 2
     resumed = run(source, kind, tmp_path / "b")
     undisturbed = run(source, kind, tmp_path / "a")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from m3router.router.training.scale_router import ScaleRouter
 from m3router.router.tuning.spaces import draw
 from m3router.router.tuning.store import open_study
 from m3router.router.tuning.workers import fail_dead, this_worker
+from tests.children import child
 
 TRIALS = 14
 
@@ -372,21 +374,23 @@ print(counts.finished, stopped)
 
 
 @pytest.fixture
-def start() -> Callable[[Run, int], subprocess.Popen[str]]:
-    def begin(run, trials):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(run.root), str(trials)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).resolve().parents[2],
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
+def start() -> Iterator[Callable[[Run, int], subprocess.Popen[str]]]:
+    with contextlib.ExitStack() as started:
 
-    return begin
+        def begin(run, trials):
+            worker = child(
+                [sys.executable, "-c", WORKER, str(run.root), str(trials)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=Path(__file__).resolve().parents[2],
+            )
+            process = started.enter_context(worker)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            return process
+
+        yield begin
 
 
 def test_two_processes_share_a_study(small, tmp_path, start):

@@ -13,8 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.children import child
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "what-is-on-my-passport"
+PLAIN = {"Content-Type": "text/plain"}
 
 PROGRAM = """
 import logging, sys, warnings
@@ -46,25 +49,25 @@ raise RuntimeError("what-is-on-my-passport")
 
 def log_of(format: str) -> tuple[list[str], list[str]]:
     """Lines of a server that was asked three questions, and the request ids that clients got."""
-    server = subprocess.Popen(
+    with child(
         [sys.executable, "-c", PROGRAM, format],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    url = server.stdout.readline().strip()
-    transport = httpx.HTTPTransport(retries=50)
-    with httpx.Client(transport=transport, headers={"Authorization": f"Bearer {SECRET}"}) as client:
-        answers = [
-            client.post(f"{url}/x?key={SECRET}", json=SECRET),
-            client.post(f"{url}/own", json=1),
-            client.post(f"{url}/too-long", content=b"x", headers={"Content-Type": "text/plain"}),
-        ]
-    assert [one.status_code for one in answers] == [500, 200, 415]
-    server.terminate()
-    _, log = server.communicate(timeout=20)
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        transport = httpx.HTTPTransport(retries=50)
+        headers = {"Authorization": f"Bearer {SECRET}"}
+        with httpx.Client(transport=transport, headers=headers) as client:
+            answers = [
+                client.post(f"{url}/x?key={SECRET}", json=SECRET),
+                client.post(f"{url}/own", json=1),
+                client.post(f"{url}/too-long", content=b"x", headers=PLAIN),
+            ]
+        assert [one.status_code for one in answers] == [500, 200, 415]
+        server.terminate()
+        _, log = server.communicate(timeout=20)
     assert SECRET not in log or format == "text"
     return log.splitlines(), [one.headers["x-request-id"] for one in answers]
 

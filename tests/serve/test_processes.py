@@ -19,6 +19,7 @@ import pytest
 from m3router.data.errors import DataError
 from m3router.router.serve.guard.rates import Rates
 from m3router.router.serve.settings import ServeSettings
+from tests.children import child
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,18 +80,14 @@ if __name__ == "__main__":
 def served(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen, str]]:
     program = folder / "program.py"
     program.write_text(PROGRAM)
-    with subprocess.Popen(
+    with child(
         [sys.executable, str(program), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     ) as server:
         assert server.stdout is not None
-        try:
-            yield server, server.stdout.readline().strip()
-        finally:
-            server.kill()
+        yield server, server.stdout.readline().strip()
 
 
 def asked(url: str, path: str = "/") -> str:

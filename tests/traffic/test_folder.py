@@ -17,6 +17,7 @@ from m3router.data.errors import DataError
 from m3router.data.sources.jsonl import load_jsonl
 from m3router.router.traffic import TrafficFolder, read_traffic
 from m3router.router.traffic.folder import ANSWERED, EXAMPLES, IMAGES, SETS
+from tests.children import child
 from tests.traffic.made import NOW, add, answered, filled, new_image, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,9 +96,9 @@ def test_what_is_too_old_is_purged(tmp_path):
 def deadly():
     """Runs an action on a folder that is killed before its n-th change; gives the exit code."""
     program = [sys.executable, "-m", "tests.traffic.made"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(program, cwd=ROOT, env=environment, **pipes) as starter:
+    with child(program, cwd=ROOT, env=environment, **pipes) as starter:
 
         def run(root: Path, action: str, step: int) -> int:
             starter.stdin.write(f"{root} {action} {step}\n")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-LETTER, HEIGHT = 0.022, 0.052
+LETTER, HEIGHT = 0.0235, 0.052
 """Room that a letter, and a line of text, take of a plot on a telephone."""
 BESIDE = 0.02
 """Distance from a point to its name."""
